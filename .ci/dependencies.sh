@@ -1,0 +1,27 @@
+#!/bin/sh
+# Holds the direction of dependencies that docs/architecture.md draws:
+# ipam depends on no crate of the workspace, no runtime and no client; the announcer never sees ipam.
+set -eu
+cd "$(dirname "$0")/.."
+failed=0
+
+# forbid CRATE PATTERN WHY: no normal dependency of CRATE, direct or not, may match PATTERN.
+forbid() {
+	found=$(cargo tree --locked --package "$1" --edges normal --prefix none --no-dedupe --format '{p}' |
+		tail -n +2 | cut -d' ' -f1 | sort -u | grep -E "^($2)\$" || true)
+	if [ -n "$found" ]; then
+		echo "dependencies: $1 must not depend on" $found "($3)" >&2
+		failed=1
+	fi
+}
+
+forbid berth-ipam 'berth-.*' 'address arithmetic stands below everything'
+forbid berth-ipam 'tokio|kube.*|k8s-openapi|rand' 'it is pure: no runtime, no client, no randomness'
+forbid berth-api 'berth-.*' 'the contract stands below both programs'
+forbid berth-api 'tokio|kube-client|kube-runtime' 'the contract has no client'
+forbid berth-runtime 'berth-(ipam|ccm|announcer)' 'what both programs share knows neither'
+forbid berth-announcer 'berth-(ipam|ccm)' 'the announcer never chooses an address'
+forbid berth-ccm 'berth-announcer|rtnetlink|socket2-.*' 'the ccm never touches an interface'
+forbid berth-e2e 'berth-.*' 'the tests judge from outside'
+[ "$failed" = 0 ] && echo "dependencies: the direction holds"
+exit "$failed"

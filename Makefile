@@ -1,0 +1,21 @@
+# Each target is one line; what it does is in the script or program it calls.
+LAB = cargo run --quiet --release --package berth-e2e --bin lab --
+
+.PHONY: demo demo-down test unit e2e check fmt clippy deny deps doc images bench soak kind
+demo:      ; e2e/demo.sh
+demo-down: ; $(LAB) down --name demo
+test: unit e2e
+unit:      packages ; cargo test --locked
+e2e:       ; e2e/test.sh
+check: fmt clippy deps deny doc
+fmt:       ; cargo fmt --all --check
+clippy:    ; cargo clippy --locked --workspace --all-targets -- -D warnings
+deps:      ; .ci/dependencies.sh
+deny:      ; .ci/deny.sh
+doc:       ; RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+images:    ; e2e/images.sh
+bench:     ; e2e/bench.sh
+soak:      ; e2e/soak.sh
+kind:      ; e2e/kind.sh
+.PHONY: packages
+packages:  ; e2e/packages.sh
