@@ -1,0 +1,155 @@
+//! Where a lab keeps its files, and how one tells a living lab from what a dead one left.
+//!
+//! One folder a lab, `lock` in it held by its supervisor: a folder whose lock is free is a leftover.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Where labs keep their folders unless `BERTH_LAB_DIR` says otherwise. Not below `/run`, which nodes cover.
+pub const DEFAULT_BASE: &str = "/var/lib/berth-lab";
+
+/// One lab's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabDir {
+    name: String,
+    path: PathBuf,
+}
+
+/// What the supervisor writes once the lab's first process runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Supervision {
+    /// The supervisor.
+    pub supervisor: i32,
+    /// The first process of the lab's PID namespace: when it dies, all die.
+    pub init: i32,
+    /// `init`'s start time in clock ticks since boot, so that a reused pid is not taken for it.
+    pub init_started: u64,
+}
+
+impl LabDir {
+    /// The folder of the lab `name`: lower-case letters, digits and dashes, at most 32.
+    pub fn new(name: &str) -> Result<Self> {
+        let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        ensure!(
+            !name.is_empty() && name.len() <= 32 && name.chars().all(good),
+            "lab name {name:?}: 1 to 32 of a-z, 0-9 and '-' are accepted"
+        );
+        Ok(Self { name: name.to_owned(), path: base().join(name) })
+    }
+
+    /// Every folder there is, of labs living and dead.
+    pub fn all() -> Result<Vec<Self>> {
+        let entries = match fs::read_dir(base()) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e).with_context(|| format!("read {}", base().display())),
+        };
+        let mut found: Vec<_> = entries
+            .filter_map(|entry| Self::new(entry.ok()?.file_name().to_str()?).ok())
+            .collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// The lab's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file or folder `name` in it.
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Where a network namespace is mounted (in the lab's mount namespace only).
+    pub fn netns(&self, name: &str) -> PathBuf {
+        self.path.join("netns").join(name)
+    }
+
+    /// The log of the process `name`.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.path.join("logs").join(format!("{name}.log"))
+    }
+
+    /// Takes the lab's lock, or `None` if its supervisor holds it. Creates the folder.
+    pub fn try_lock(&self) -> Result<Option<Flock<File>>> {
+        loop {
+            fs::create_dir_all(&self.path).with_context(|| format!("create {}", self.path.display()))?;
+            let path = self.path.join("lock");
+            let file = match OpenOptions::new().create(true).truncate(false).write(true).open(&path) {
+                Ok(file) => file,
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
+            };
+            let opened = file.metadata()?.ino();
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                // Between open and lock the former holder may have removed the folder.
+                Ok(lock) if fs::metadata(&path).is_ok_and(|m| m.ino() == opened) => return Ok(Some(lock)),
+                Ok(_) => {}
+                Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
+                Err((_, e)) => bail!("lock {}: {e}", path.display()),
+            }
+        }
+    }
+
+    /// Whether a supervisor holds the lab.
+    pub fn is_live(&self) -> Result<bool> {
+        Ok(self.path.exists() && self.try_lock_existing()?.is_none())
+    }
+
+    /// Like [`LabDir::try_lock`], without creating anything; an absent folder counts as lockable.
+    fn try_lock_existing(&self) -> Result<Option<()>> {
+        let Ok(file) = File::open(self.path.join("lock")) else { return Ok(Some(())) };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => Ok(Some(())),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, e)) => bail!("lock of {}: {e}", self.path.display()),
+        }
+    }
+
+    /// Writes `value` as `<name>.json`, whole or not at all.
+    pub fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        let path = self.path.join(format!("{name}.json"));
+        let temporary = self.path.join(format!("{name}.json.new"));
+        fs::write(&temporary, serde_json::to_vec_pretty(value)?)
+            .with_context(|| format!("write {}", temporary.display()))?;
+        fs::rename(&temporary, &path).with_context(|| format!("rename to {}", path.display()))
+    }
+
+    /// Reads `<name>.json`.
+    pub fn load<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let path = self.path.join(format!("{name}.json"));
+        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display()))
+    }
+}
+
+/// The folder of all labs.
+pub fn base() -> PathBuf {
+    std::env::var_os("BERTH_LAB_DIR").map_or_else(|| DEFAULT_BASE.into(), PathBuf::from)
+}
+
+/// Writes a file only root can read.
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("create {}", path.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
+}
