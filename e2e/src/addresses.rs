@@ -16,8 +16,10 @@ pub const CLUSTER_CIDR: &str = "10.244.0.0/16,fd00:244::/48";
 /// The cluster's Service networks, IPv4 first, as `--service-cluster-ip-range` takes them.
 pub const SERVICE_CIDR: &str = "10.96.0.0/16,fd00:96::/112";
 /// The ClusterIPs of `default/kubernetes`.
-pub const KUBERNETES_SERVICE: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 1))];
+pub const KUBERNETES_SERVICE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 1)),
+];
 
 /// An address of a "third party" behind the router: on its loopback, reached by the default route.
 pub const OUTSIDE: [IpAddr; 2] = [
@@ -115,7 +117,7 @@ pub fn free(n: u16) -> DualStack {
 }
 
 /// Everything the plan says about one node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeAddresses {
     /// `eth0`; also the node's `InternalIP`s.
     pub lan: DualStack,
@@ -187,7 +189,10 @@ mod tests {
         seen.extend((0..MAX_NODES).map(|n| NodeAddresses::new(n).lan));
         for (i, a) in seen.iter().enumerate() {
             assert!(Net::Lan.v4().contains(a.v4) && Net::Lan.v6().contains(a.v6), "{a:?}");
-            assert!(!seen[..i].iter().any(|b| b.v4 == a.v4 || b.v6 == a.v6), "{a:?} is given twice");
+            assert!(
+                !seen[..i].iter().any(|b| b.v4 == a.v4 || b.v6 == a.v6),
+                "{a:?} is given twice"
+            );
         }
     }
 
@@ -195,6 +200,9 @@ mod tests {
     fn a_node_has_its_own_pod_network_with_a_gateway() {
         let node = NodeAddresses::new(3);
         assert_eq!(node.pod_cidrs().map(|c| c.to_string()), ["10.244.3.0/24", "fd00:244:0:3::/64"]);
-        assert_eq!(node.pod_gateway().both().map(|a| a.to_string()), ["10.244.3.1", "fd00:244:0:3::1"]);
+        assert_eq!(
+            node.pod_gateway().both().map(|a| a.to_string()),
+            ["10.244.3.1", "fd00:244:0:3::1"]
+        );
     }
 }

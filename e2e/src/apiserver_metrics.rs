@@ -92,8 +92,11 @@ apiserver_request_total{code="200",component="apiserver",dry_run="",group="",res
     #[test]
     fn a_difference_names_only_what_grew() {
         let before = Requests::parse(TEXT);
-        let after = Requests::parse(&TEXT.replace("\"LIST\",version=\"v1\"} 2", "\"LIST\",version=\"v1\"} 5"));
-        let grown: Vec<_> = after.since(&before).iter().map(|(v, r, n)| (v.to_owned(), r.to_owned(), n)).collect();
+        let after = Requests::parse(
+            &TEXT.replace("\"LIST\",version=\"v1\"} 2", "\"LIST\",version=\"v1\"} 5"),
+        );
+        let grown: Vec<_> =
+            after.since(&before).iter().map(|(v, r, n)| (v.to_owned(), r.to_owned(), n)).collect();
         assert_eq!(grown, [("LIST".to_owned(), "services".to_owned(), 3)]);
     }
 }

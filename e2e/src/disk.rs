@@ -10,7 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Where labs keep their folders unless `BERTH_LAB_DIR` says otherwise. Not below `/run`, which nodes cover.
@@ -52,9 +56,8 @@ impl LabDir {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(e).with_context(|| format!("read {}", base().display())),
         };
-        let mut found: Vec<_> = entries
-            .filter_map(|entry| Self::new(entry.ok()?.file_name().to_str()?).ok())
-            .collect();
+        let mut found: Vec<_> =
+            entries.filter_map(|entry| Self::new(entry.ok()?.file_name().to_str()?).ok()).collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
@@ -85,39 +88,40 @@ impl LabDir {
     }
 
     /// Takes the lab's lock, or `None` if its supervisor holds it. Creates the folder.
-    pub fn try_lock(&self) -> Result<Option<Flock<File>>> {
+    /// The lock is held as long as the file is open.
+    pub fn try_lock(&self) -> Result<Option<File>> {
         loop {
-            fs::create_dir_all(&self.path).with_context(|| format!("create {}", self.path.display()))?;
+            match fs::create_dir_all(&self.path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                result => result.with_context(|| format!("create {}", self.path.display()))?,
+            }
             let path = self.path.join("lock");
-            let file = match OpenOptions::new().create(true).truncate(false).write(true).open(&path) {
+            let file = match OpenOptions::new().create(true).truncate(false).write(true).open(&path)
+            {
                 Ok(file) => file,
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
             };
-            let opened = file.metadata()?.ino();
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                // Between open and lock the former holder may have removed the folder.
-                Ok(lock) if fs::metadata(&path).is_ok_and(|m| m.ino() == opened) => return Ok(Some(lock)),
+            match fcntl(&file, FcntlArg::F_OFD_SETLK(&write_lock())) {
                 Ok(_) => {}
-                Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
-                Err((_, e)) => bail!("lock {}: {e}", path.display()),
+                Err(Errno::EAGAIN | Errno::EACCES) => return Ok(None),
+                Err(e) => bail!("lock {}: {e}", path.display()),
+            }
+            // Between open and lock the former holder may have removed the folder.
+            if fs::metadata(&path).is_ok_and(|m| file.metadata().is_ok_and(|f| m.ino() == f.ino()))
+            {
+                return Ok(Some(file));
             }
         }
     }
 
-    /// Whether a supervisor holds the lab.
+    /// Whether a supervisor holds the lab. Asks without taking the lock, so it disturbs nobody.
     pub fn is_live(&self) -> Result<bool> {
-        Ok(self.path.exists() && self.try_lock_existing()?.is_none())
-    }
-
-    /// Like [`LabDir::try_lock`], without creating anything; an absent folder counts as lockable.
-    fn try_lock_existing(&self) -> Result<Option<()>> {
-        let Ok(file) = File::open(self.path.join("lock")) else { return Ok(Some(())) };
-        match Flock::lock(file, FlockArg::LockSharedNonblock) {
-            Ok(_) => Ok(Some(())),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, e)) => bail!("lock of {}: {e}", self.path.display()),
-        }
+        let Ok(file) = File::open(self.path.join("lock")) else { return Ok(false) };
+        let mut lock = write_lock();
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))
+            .with_context(|| format!("lock of {}", self.path.display()))?;
+        Ok(i32::from(lock.l_type) != libc::F_UNLCK)
     }
 
     /// Writes `value` as `<name>.json`, whole or not at all.
@@ -140,6 +144,17 @@ impl LabDir {
 /// The folder of all labs.
 pub fn base() -> PathBuf {
     std::env::var_os("BERTH_LAB_DIR").map_or_else(|| DEFAULT_BASE.into(), PathBuf::from)
+}
+
+/// A lock on the whole file that belongs to the open file, not to the process (fcntl(2), OFD locks).
+fn write_lock() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
 }
 
 /// Writes a file only root can read.

@@ -91,7 +91,8 @@ impl Image {
         if result.is_err() {
             let _ = fs::remove_file(&temporary);
         }
-        result.with_context(|| format!("write image {} to {}", self.reference(), path.display()))?;
+        result
+            .with_context(|| format!("write image {} to {}", self.reference(), path.display()))?;
         Ok(path)
     }
 
@@ -126,8 +127,11 @@ impl Image {
         append(&mut archive, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         append(&mut archive, "index.json", 0o644, &serde_json::to_vec(&index)?)?;
         append(&mut archive, "manifest.json", 0o644, &serde_json::to_vec(&docker)?)?;
-        let blobs: BTreeMap<_, _> =
-            layers.iter().chain([&config, &manifest]).map(|blob| (blob.path(), &blob.bytes)).collect();
+        let blobs: BTreeMap<_, _> = layers
+            .iter()
+            .chain([&config, &manifest])
+            .map(|blob| (blob.path(), &blob.bytes))
+            .collect();
         for (path, bytes) in blobs {
             append(&mut archive, &path, 0o644, bytes)?;
         }
@@ -188,7 +192,8 @@ impl Layer {
         let mut folders = Vec::<&Path>::new();
         for (path, content) in &self.files {
             ensure!(path.is_absolute(), "{} is not an absolute path", path.display());
-            let mut above: Vec<_> = path.ancestors().skip(1).filter(|p| p.parent().is_some()).collect();
+            let mut above: Vec<_> =
+                path.ancestors().skip(1).filter(|p| p.parent().is_some()).collect();
             above.reverse();
             for folder in above {
                 if !folders.contains(&folder) {
@@ -204,7 +209,8 @@ impl Layer {
 
 impl Blob {
     fn new(media_type: &'static str, bytes: Vec<u8>) -> Self {
-        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest: String =
+            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Self { media_type, digest: format!("sha256:{digest}"), bytes }
     }
 
@@ -235,7 +241,12 @@ fn inside(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
-fn append<W: Write>(archive: &mut tar::Builder<W>, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
+fn append<W: Write>(
+    archive: &mut tar::Builder<W>,
+    path: &str,
+    mode: u32,
+    bytes: &[u8],
+) -> Result<()> {
     let mut header = header(tar::EntryType::Regular, mode);
     header.set_size(bytes.len() as u64);
     archive.append_data(&mut header, path, bytes).with_context(|| format!("pack {path}"))
@@ -245,7 +256,9 @@ fn append_folder<W: Write>(archive: &mut tar::Builder<W>, path: &Path) -> Result
     let mut header = header(tar::EntryType::Directory, 0o755);
     header.set_size(0);
     let path = format!("{}/", inside(path)?);
-    archive.append_data(&mut header, &path, std::io::empty()).with_context(|| format!("pack {path}"))
+    archive
+        .append_data(&mut header, &path, std::io::empty())
+        .with_context(|| format!("pack {path}"))
 }
 
 /// Owned by root and without a time, so that an archive depends on its files alone.
@@ -266,7 +279,10 @@ mod tests {
     use super::*;
 
     fn image() -> Image {
-        let layer = Layer::new().file("/bin/b", 0o755, *b"b").file("/bin/a", 0o755, *b"a").file("/etc/x", 0o600, *b"x");
+        let layer = Layer::new()
+            .file("/bin/b", 0o755, *b"b")
+            .file("/bin/a", 0o755, *b"a")
+            .file("/etc/x", 0o600, *b"x");
         Image::new("test", &["/bin/a"]).user(65532).layer(layer)
     }
 
@@ -284,7 +300,10 @@ mod tests {
 
     #[test]
     fn the_same_files_give_the_same_bytes_in_any_order() {
-        let other = Layer::new().file("/etc/x", 0o600, *b"x").file("/bin/a", 0o755, *b"a").file("/bin/b", 0o755, *b"b");
+        let other = Layer::new()
+            .file("/etc/x", 0o600, *b"x")
+            .file("/bin/a", 0o755, *b"a")
+            .file("/bin/b", 0o755, *b"b");
         assert_eq!(image().layers[0].to_blob().unwrap().bytes, other.to_blob().unwrap().bytes);
     }
 
@@ -292,8 +311,11 @@ mod tests {
     fn a_layer_names_each_folder_once_and_before_its_files() {
         let bytes = image().layers[0].to_blob().unwrap().bytes;
         let mut archive = tar::Archive::new(bytes.as_slice());
-        let paths: Vec<_> =
-            archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
+        let paths: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .map(|e| e.unwrap().path().unwrap().display().to_string())
+            .collect();
         assert_eq!(paths, ["bin/", "bin/a", "bin/b", "etc/", "etc/x"]);
     }
 
@@ -316,7 +338,10 @@ mod tests {
         let manifest: Value = serde_json::from_slice(follow(&index["manifests"][0])).unwrap();
         let config: Value = serde_json::from_slice(follow(&manifest["config"])).unwrap();
         let layer = follow(&manifest["layers"][0]);
-        assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"], "layers are not compressed");
+        assert_eq!(
+            config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"],
+            "layers are not compressed"
+        );
         assert_eq!(config["config"]["User"], "65532:65532");
         assert_eq!(entries(layer)["bin/a"], b"a");
 

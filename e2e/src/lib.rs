@@ -1,1 +1,55 @@
-//! The lab.
+//! The lab: a real control plane, and nodes as network namespaces, for tests that judge Berth from outside.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use berth_e2e::lab::{Lab, Spec};
+//! let lab = Lab::up(Spec::bare(3)).await?;
+//! lab.node(0).exec(["ip", "-j", "address"])?;
+//! lab.outside().exec(["curl", "-s", "http://10.0.0.11"])?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`lab`] | [`lab::Spec`] in, [`lab::Lab`] out |
+//! | [`node`] | a node; [`node::NodeContext`] is all that a kind of node needs to start |
+//! | [`place`] | run commands, long-lived processes and sockets inside namespaces |
+//! | [`process`] | pids, logs, signals of long-lived processes |
+//! | [`addresses`] | the address plan, as values |
+//! | [`fabric`] | bridges, links, routes |
+//! | [`pki`] | certificates and kubeconfigs |
+//! | [`control_plane`], [`programs`] | etcd and Kubernetes: how they are run, how they are built |
+//! | [`supervisor`], [`keeper`], [`disk`], [`cgroup`] | life and death of a lab; nothing is left behind |
+//!
+//! **A kind of node** starts from [`node::NodeContext`]: `start_keeper(prepare)` gives a [`place::Place`] whose PID 1
+//! (tied to the lab) has PID, mount, UTS, IPC and cgroup namespaces of its own in the node's network namespace and in
+//! the cgroup [`node::NodeContext::cgroup`] of every hierarchy; `prepare` is a program that mounts what else is needed.
+//! Then `place.start("kubelet", argv)` for each process. Nothing has to be cleaned up: processes, mounts and
+//! namespaces die with the lab's first process, cgroups and the lab's folder are removed by its supervisor.
+//! Keep files in [`node::NodeContext::folder`], which is on disk.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod addresses;
+pub mod agent;
+pub mod apiserver_metrics;
+pub mod bare_client;
+mod bare_node;
+pub mod cgroup;
+pub mod cli;
+pub mod control_plane;
+pub mod disk;
+pub mod fabric;
+pub mod image;
+pub mod keeper;
+pub mod lab;
+pub mod node;
+pub mod pki;
+pub mod place;
+pub mod process;
+pub mod programs;
+pub mod real_node;
+mod start;
+mod status;
+pub mod supervisor;

@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, Result};
 use k8s_openapi::ByteString;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use serde_json::json;
 
@@ -36,33 +36,42 @@ pub struct CertFiles {
 }
 
 impl Pki {
-    /// Makes a new authority with `ca.crt` and `ca.key` in `folder`, and `sa.key` for ServiceAccount tokens.
+    /// Makes a new authority with `ca.crt` and `ca.key` in `folder`, and `sa.{key,pub}` for ServiceAccount tokens.
     pub fn create(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let key = KeyPair::generate()?;
         let ca_pem = ca_params().self_signed(&key)?.pem();
         fs::write(folder.join("ca.crt"), &ca_pem)?;
         write_private(&folder.join("ca.key"), &key.serialize_pem())?;
-        write_private(&folder.join("sa.key"), &KeyPair::generate()?.serialize_pem())?;
+        let tokens = KeyPair::generate()?;
+        fs::write(folder.join("sa.pub"), tokens.public_key_pem())?;
+        write_private(&folder.join("sa.key"), &tokens.serialize_pem())?;
         Ok(Self { folder: folder.to_owned(), ca_pem, issuer: Issuer::new(ca_params(), key) })
     }
 
     /// Opens the authority that [`Pki::create`] left in `folder`.
     pub fn open(folder: &Path) -> Result<Self> {
-        let read =
-            |name| fs::read_to_string(folder.join(name)).with_context(|| format!("{name} in {}", folder.display()));
+        let read = |name| {
+            fs::read_to_string(folder.join(name))
+                .with_context(|| format!("{name} in {}", folder.display()))
+        };
         let key = KeyPair::from_pem(&read("ca.key")?)?;
-        Ok(Self { folder: folder.to_owned(), ca_pem: read("ca.crt")?, issuer: Issuer::new(ca_params(), key) })
+        Ok(Self {
+            folder: folder.to_owned(),
+            ca_pem: read("ca.crt")?,
+            issuer: Issuer::new(ca_params(), key),
+        })
     }
 
-    /// The file `name` in the authority's folder: `ca.crt`, `ca.key`, `sa.key`.
+    /// The file `name` in the authority's folder: `ca.crt`, `ca.key`, `sa.key`, `sa.pub`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
     /// Writes `<name>.crt` and `<name>.key`: a serving certificate for the given names and addresses.
     pub fn server(&self, name: &str, dns: &[&str], addresses: &[IpAddr]) -> Result<CertFiles> {
-        let mut params = CertificateParams::new(dns.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let mut params =
+            CertificateParams::new(dns.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         params.distinguished_name = subject(name, &[]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -78,7 +87,13 @@ impl Pki {
     }
 
     /// Writes `<file>.kubeconfig`, complete in itself, for `user` in `groups` at the API server `server`.
-    pub fn kubeconfig(&self, file: &str, server: &str, user: &str, groups: &[&str]) -> Result<PathBuf> {
+    pub fn kubeconfig(
+        &self,
+        file: &str,
+        server: &str,
+        user: &str,
+        groups: &[&str],
+    ) -> Result<PathBuf> {
         let files = self.client(file, user, groups)?;
         let config = json!({
             "apiVersion": "v1",
@@ -116,8 +131,11 @@ fn ca_params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = subject("berth-lab-ca", &[]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
     params
 }
 

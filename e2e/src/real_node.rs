@@ -39,14 +39,22 @@ pub fn prepare(dir: &LabDir, images: Option<&Path>) -> Result<()> {
         let packages = scope.spawn(packages::fetch);
         let folder = images_of(dir);
         match images {
-            Some(given) => symlink(fs::canonicalize(given).with_context(|| format!("images {}", given.display()))?, &folder)?,
+            Some(given) => symlink(
+                fs::canonicalize(given).with_context(|| format!("images {}", given.display()))?,
+                &folder,
+            )?,
             None => {
                 let programs = lab_program()?;
-                crate::image::berth::write_built(programs.parent().unwrap_or(Path::new("/")), &folder)?;
+                crate::image::berth::write_built(
+                    programs.parent().unwrap_or(Path::new("/")),
+                    &folder,
+                )?;
             }
         }
         ensure!(!archives(&folder)?.is_empty(), "no image archives in {}", folder.display());
-        packages.join().unwrap_or_else(|_| anyhow::bail!("a thread panicked while fetching packages"))?;
+        packages
+            .join()
+            .unwrap_or_else(|_| anyhow::bail!("a thread panicked while fetching packages"))?;
         Ok(())
     })
 }
@@ -58,7 +66,9 @@ pub(crate) fn start(node: &NodeContext) -> Result<()> {
     write_files(node, &packages)?;
     cgroup2::delegate(&node.cgroup())?;
 
-    let shared = [node.dir.path(), &node.programs, &packages, &images].map(|p| p.display().to_string()).join("\n");
+    let shared = [node.dir.path(), &node.programs, &packages, &images]
+        .map(|p| p.display().to_string())
+        .join("\n");
     let folder = node.folder()?;
     let script = folder.join("boot.sh");
     fs::write(&script, BOOT)?;
@@ -74,7 +84,8 @@ pub(crate) fn start(node: &NodeContext) -> Result<()> {
     let services = Services { place: &place, path: path_variable(&packages, &node.programs)? };
     let containerd = services.start("containerd", &["containerd"])?;
     wait_for(&place, "/run/containerd/containerd.sock", &containerd)?;
-    services.start("kube-proxy", &node.kube_proxy().iter().map(String::as_str).collect::<Vec<_>>())?;
+    services
+        .start("kube-proxy", &node.kube_proxy().iter().map(String::as_str).collect::<Vec<_>>())?;
     import(&services, &packages, &archives(&images)?)?;
     let [v4, v6] = node.addresses.lan.both();
     services.start(
@@ -147,9 +158,15 @@ fn write_files(node: &NodeContext, packages: &Path) -> Result<()> {
     };
     write("hostname", format!("{}\n", node.name).as_bytes())?;
     write("hosts", config::hosts(&node.name).as_bytes())?;
-    write("machine-id", format!("{}\n", config::machine_id(node.dir.name(), &node.name)).as_bytes())?;
+    write(
+        "machine-id",
+        format!("{}\n", config::machine_id(node.dir.name(), &node.name)).as_bytes(),
+    )?;
     write("containerd/config.toml", config::containerd(packages).as_bytes())?;
-    write("cni/net.d/10-pods.conflist", config::cni(&node.addresses, BRIDGE).to_string().as_bytes())?;
+    write(
+        "cni/net.d/10-pods.conflist",
+        config::cni(&node.addresses, BRIDGE).to_string().as_bytes(),
+    )?;
     write("kubernetes/kubelet.yaml", config::kubelet().to_string().as_bytes())?;
     copy("kubernetes/kubelet.conf", &node.kubelet_kubeconfig()?)?;
     copy("kubernetes/ca.crt", &node.ca())?;
@@ -192,7 +209,12 @@ fn wait_for(place: &Place, socket: &str, server: &Process) -> Result<()> {
     let start = Instant::now();
     while !path.exists() {
         ensure!(server.is_alive(), "{} ended:\n{}", server.name, server.log_tail());
-        ensure!(start.elapsed() < Duration::from_secs(30), "{} does not listen:\n{}", server.name, server.log_tail());
+        ensure!(
+            start.elapsed() < Duration::from_secs(30),
+            "{} does not listen:\n{}",
+            server.name,
+            server.log_tail()
+        );
         thread::sleep(Duration::from_millis(5));
     }
     Ok(())
@@ -200,7 +222,9 @@ fn wait_for(place: &Place, socket: &str, server: &Process) -> Result<()> {
 
 fn path_variable(packages: &Path, programs: &Path) -> Result<String> {
     let own = [packages.join("usr/bin"), packages.join("usr/sbin"), programs.to_owned()];
-    let host = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
-    let all = std::env::join_paths(own.iter().chain(&host)).context("a folder's name has a colon")?;
+    let host = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        .map(PathBuf::from);
+    let all =
+        std::env::join_paths(own.iter().chain(&host)).context("a folder's name has a colon")?;
     all.into_string().map_err(|path| anyhow::anyhow!("{} is not UTF-8", Path::new(&path).display()))
 }

@@ -26,7 +26,8 @@ pub fn pause_reference() -> String {
 type Recipe = fn(&Path) -> Result<Image>;
 
 /// Each program of this workspace that has an image of its name, and how it is made.
-const RECIPES: [(&str, Recipe); 3] = [("echo", echo), ("berth-ccm", ccm), ("berth-announcer", announcer)];
+const RECIPES: [(&str, Recipe); 3] =
+    [("echo", echo), ("berth-ccm", ccm), ("berth-announcer", announcer)];
 
 /// Packs every image out of the programs in `programs` (Cargo's target folder) into `folder`, and gives the archives.
 pub fn write_all(programs: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
@@ -43,11 +44,15 @@ fn write(programs: &Path, folder: &Path, wanted: impl Fn(&str) -> bool) -> Resul
     let recipes = RECIPES.iter().filter(|(name, _)| wanted(name)).map(|(_, recipe)| *recipe);
     let images: Vec<Recipe> = [(|_| pause()) as Recipe].into_iter().chain(recipes).collect();
     thread::scope(|scope| {
-        let running: Vec<_> =
-            images.into_iter().map(|image| scope.spawn(move || image(programs)?.write(folder))).collect();
+        let running: Vec<_> = images
+            .into_iter()
+            .map(|image| scope.spawn(move || image(programs)?.write(folder)))
+            .collect();
         running
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| bail!("a thread panicked while packing images")))
+            .map(|thread| {
+                thread.join().unwrap_or_else(|_| bail!("a thread panicked while packing images"))
+            })
             .collect()
     })
 }
@@ -69,7 +74,11 @@ fn program(programs: &Path, name: &str, tools: &[&str]) -> Result<Image> {
     let binary = programs.join(name);
     ensure!(binary.is_file(), "{} is missing: build it with cargo build first", binary.display());
     let mut base = Layer::new()
-        .file("/etc/passwd", 0o644, format!("root:x:0:0::/:/\nnonroot:x:{NONROOT}:{NONROOT}::/:/\n"))
+        .file(
+            "/etc/passwd",
+            0o644,
+            format!("root:x:0:0::/:/\nnonroot:x:{NONROOT}:{NONROOT}::/:/\n"),
+        )
         .file("/etc/group", 0o644, format!("root:x:0:\nnonroot:x:{NONROOT}:\n"))
         .libraries_of(&binary)?;
     for tool in tools {
@@ -85,10 +94,13 @@ fn program(programs: &Path, name: &str, tools: &[&str]) -> Result<Image> {
 fn pause() -> Result<Image> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/pause/pause.c");
     let bytes = through_file("pause", |out| {
-        let arguments: [&OsStr; 5] = ["-static".as_ref(), "-Os".as_ref(), "-s".as_ref(), "-o".as_ref(), out.as_ref()];
+        let arguments: [&OsStr; 5] =
+            ["-static".as_ref(), "-Os".as_ref(), "-s".as_ref(), "-o".as_ref(), out.as_ref()];
         run(Command::new("cc").args(arguments).arg(&source))
     })?;
-    Ok(Image::new("pause", &["/pause"]).user(NONROOT).layer(Layer::new().file("/pause", 0o755, bytes)))
+    Ok(Image::new("pause", &["/pause"])
+        .user(NONROOT)
+        .layer(Layer::new().file("/pause", 0o755, bytes)))
 }
 
 /// A program without what only a debugger reads, which in a debug build is most of it.
@@ -100,14 +112,19 @@ fn stripped(binary: &Path) -> Result<Vec<u8>> {
 /// What `make` wrote to the file it was given.
 fn through_file(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<Vec<u8>> {
     let file = std::env::temp_dir().join(format!("berth-image-{name}-{}", std::process::id()));
-    let result = make(&file).and_then(|()| fs::read(&file).with_context(|| format!("read {}", file.display())));
+    let result = make(&file)
+        .and_then(|()| fs::read(&file).with_context(|| format!("read {}", file.display())));
     let _ = fs::remove_file(&file);
     result
 }
 
 fn run(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("start {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(())
 }
 
@@ -116,6 +133,8 @@ fn find(tool: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.map(|folder| folder.join(tool)).find(|path| path.is_file()).with_context(|| {
-        format!("{tool} is not on this machine; the announcer's image carries it (Debian: nftables)")
+        format!(
+            "{tool} is not on this machine; the announcer's image carries it (Debian: nftables)"
+        )
     })
 }

@@ -82,7 +82,8 @@ pub(super) fn kubelet() -> Value {
 /// The CNI configuration list: a bridge with addresses of both families out of the node's pod networks.
 /// Nothing is masqueraded: every host of the lab has routes to the pods.
 pub(super) fn cni(addresses: &NodeAddresses, bridge: &str) -> Value {
-    let ranges: Vec<_> = addresses.pod_cidrs().iter().map(|cidr| json!([{"subnet": cidr.to_string()}])).collect();
+    let ranges: Vec<_> =
+        addresses.pod_cidrs().iter().map(|cidr| json!([{"subnet": cidr.to_string()}])).collect();
     json!({
         "cniVersion": "1.0.0",
         "name": "pods",
@@ -129,7 +130,10 @@ mod tests {
     fn pods_take_addresses_of_both_families_from_the_nodes_own_networks() {
         let cni = cni(&NodeAddresses::new(2), "cni0");
         let ranges = &cni["plugins"][0]["ipam"]["ranges"];
-        assert_eq!(ranges, &json!([[{"subnet": "10.244.2.0/24"}], [{"subnet": "fd00:244:0:2::/64"}]]));
+        assert_eq!(
+            ranges,
+            &json!([[{"subnet": "10.244.2.0/24"}], [{"subnet": "fd00:244:0:2::/64"}]])
+        );
     }
 
     #[test]

@@ -16,8 +16,13 @@ use crate::programs::cache;
 const PACKAGES: [&str; 3] = ["containerd", "runc", "containernetworking-plugins"];
 
 /// Files without which the packages are of no use.
-const NEEDED: [&str; 5] =
-    ["usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/ctr", "usr/sbin/runc", "usr/lib/cni/bridge"];
+const NEEDED: [&str; 5] = [
+    "usr/bin/containerd",
+    "usr/bin/containerd-shim-runc-v2",
+    "usr/bin/ctr",
+    "usr/sbin/runc",
+    "usr/lib/cni/bridge",
+];
 
 /// The folder the packages are unpacked in, fetched if need be. Remove it to have newer versions fetched.
 pub(super) fn fetch() -> Result<PathBuf> {
@@ -29,7 +34,8 @@ pub(super) fn fetch() -> Result<PathBuf> {
     fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
     let lock = fs::File::create(cache.join("lock"))?;
     // Two at once: the second waits, then finds the packages there.
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("lock the cache")?;
+    let _lock =
+        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("lock the cache")?;
     if is_complete(&folder) {
         return Ok(folder);
     }
@@ -83,7 +89,13 @@ fn unpack(folder: &Path) -> Result<()> {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("start {command:?}: the lab's nodes need Debian's apt"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let output = command
+        .output()
+        .with_context(|| format!("start {command:?}: the lab's nodes need Debian's apt"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(())
 }
