@@ -1,0 +1,473 @@
+//! Owns the decision which addresses an owner has. The same pools, ledger and request always give the same answer,
+//! and an address that is held never moves unless the owner asks.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::grant::{Owner, Sharing};
+use crate::keys::{KeyError, Scope};
+use crate::ledger::{Ledger, names};
+use crate::pools::{Pool, unusable_because};
+use crate::range::Family;
+
+/// `spec.ipFamilyPolicy` of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum FamilyPolicy {
+    /// One address, of the first family.
+    #[default]
+    SingleStack,
+    /// One of each family if there is room for both, else one.
+    PreferDualStack,
+    /// One of each family, or none.
+    RequireDualStack,
+}
+
+/// Which families an owner wants, in which order.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Families {
+    /// How many.
+    pub policy: FamilyPolicy,
+    /// `spec.ipFamilies`. With one family in it, as on a single-stack cluster, `PreferDualStack` wants only that one.
+    pub order: Vec<Family>,
+}
+
+impl Families {
+    /// The policy over `spec.ipFamilies`.
+    pub fn new(policy: FamilyPolicy, order: impl Into<Vec<Family>>) -> Self {
+        Self { policy, order: order.into() }
+    }
+
+    /// One address of that family.
+    pub fn single(family: Family) -> Self {
+        Self::new(FamilyPolicy::SingleStack, [family])
+    }
+
+    /// The families wanted, without doubles. Nothing given means IPv4 first.
+    pub fn wanted(&self) -> Vec<Family> {
+        let first = self.order.first().copied().unwrap_or(Family::V4);
+        let dual = match self.policy {
+            FamilyPolicy::SingleStack => false,
+            FamilyPolicy::PreferDualStack => {
+                self.order.is_empty() || self.order.contains(&first.other())
+            }
+            FamilyPolicy::RequireDualStack => true,
+        };
+        if dual { vec![first, first.other()] } else { vec![first] }
+    }
+}
+
+/// What an owner asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks; its namespace decides pool and quota.
+    pub owner: Owner,
+    /// Which families.
+    pub families: Families,
+    /// Addresses that the user asked for. The first of each family counts; `0.0.0.0` and `::` ask for DHCP.
+    pub pins: Vec<IpAddr>,
+    /// Ports and policy; `None` takes whole addresses.
+    pub sharing: Option<Sharing>,
+    /// What the owner's object says that it has. The ledger knows the claims; this tells which of two claims of one
+    /// family is the real one after a move that was cut short, and which families DHCP serves already.
+    pub current: Vec<IpAddr>,
+}
+
+impl Request {
+    /// A request without pins, sharing or past.
+    pub fn new(owner: Owner, families: Families) -> Self {
+        Self { owner, families, pins: Vec::new(), sharing: None, current: Vec::new() }
+    }
+}
+
+/// The addresses that an owner is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// All of them, in the order of the families. At least one.
+    pub addresses: Vec<Assigned>,
+    /// What it holds and is to give back, after the others are announced or at once, as the caller sees fit.
+    pub released: Vec<IpAddr>,
+    /// What it asked for and does not get, for now.
+    pub refused: Vec<Refusal>,
+}
+
+/// One address of an [`Allocation`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// The address, or the DHCP marker of the family.
+    pub address: IpAddr,
+    /// Why this one.
+    pub origin: Origin,
+    /// The pool that has it.
+    pub pool: Option<Scope>,
+    /// Others hold it too: the claim is to be joined, not created.
+    pub shared: bool,
+}
+
+/// Why an owner gets an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It holds it already.
+    Kept,
+    /// The user asked for it.
+    Pinned,
+    /// It is the next of its pool.
+    Pool,
+    /// DHCP will find one. This is never claimed.
+    Dhcp,
+}
+
+/// Why an owner does not get an address. [`Refusal::reason`] never changes its spelling.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Every address of the family is held, resting, reserved or left out.
+    #[error("{scope} has no free {family} address{}", resting_note(.resting))]
+    PoolExhausted {
+        /// The first pool that was tried.
+        scope: Scope,
+        /// The family.
+        family: Family,
+        /// How many addresses of the pool only rest.
+        resting: u64,
+    },
+    /// All that is left of the pool takes nothing new.
+    #[error("{scope} is draining and hands out no {family} address")]
+    PoolDraining {
+        /// The pool.
+        scope: Scope,
+        /// The family.
+        family: Family,
+    },
+    /// Neither the namespace nor everybody has a pool.
+    #[error(
+        "there is no pool: neither `cidr-{namespace}` nor `range-{namespace}` nor `cidr-global` nor `range-global` is set"
+    )]
+    NoPool {
+        /// The namespace.
+        namespace: String,
+    },
+    /// A key of the pool was never readable.
+    #[error("{scope} hands out nothing: {error}")]
+    InvalidPool {
+        /// The pool.
+        scope: Scope,
+        /// The key.
+        error: KeyError,
+    },
+    /// The pool has no address of the family, or the owner asked for an address of a family that it does not use.
+    #[error("{family} is not available: {why}")]
+    FamilyUnavailable {
+        /// The family.
+        family: Family,
+        /// What is missing.
+        why: String,
+    },
+    /// Somebody else holds the address that was asked for.
+    #[error("{address} is held by {}", names(.holders))]
+    AddressInUse {
+        /// The address.
+        address: IpAddr,
+        /// Who holds it.
+        holders: Vec<Owner>,
+    },
+    /// The address that was asked for is never given.
+    #[error("{address} is not to be had: it belongs to {by}")]
+    AddressReserved {
+        /// The address.
+        address: IpAddr,
+        /// What keeps it.
+        by: String,
+    },
+    /// The address that was asked for was given back a moment ago.
+    #[error("{address} rests since {owner} gave it back")]
+    AddressResting {
+        /// The address.
+        address: IpAddr,
+        /// Who held it last.
+        owner: Owner,
+        /// When it is free, on the clock of the ledger.
+        until: Duration,
+    },
+    /// The namespace holds as many addresses as it may.
+    #[error(
+        "namespace {namespace} holds {held} of the {quota} addresses that `quota-{namespace}` allows"
+    )]
+    QuotaExceeded {
+        /// The namespace.
+        namespace: String,
+        /// How many it holds.
+        held: u64,
+        /// How many it may hold.
+        quota: u64,
+    },
+}
+
+fn resting_note(resting: &u64) -> String {
+    if *resting == 0 { String::new() } else { format!(" ({resting} rest after their release)") }
+}
+
+impl Refusal {
+    /// The reason, as users see it in conditions, Events and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::PoolExhausted { .. } => "PoolExhausted",
+            Self::PoolDraining { .. } => "PoolDraining",
+            Self::NoPool { .. } => "NoPool",
+            Self::InvalidPool { .. } => "InvalidPool",
+            Self::FamilyUnavailable { .. } => "FamilyUnavailable",
+            Self::AddressInUse { .. } => "AddressInUse",
+            Self::AddressReserved { .. } => "AddressReserved",
+            Self::AddressResting { .. } => "AddressResting",
+            Self::QuotaExceeded { .. } => "QuotaExceeded",
+        }
+    }
+}
+
+/// Decides which addresses the owner is to have.
+///
+/// # Errors
+/// When nothing is to be written: the owner gets nothing new and keeps what it holds, if anything. The refusal says
+/// why. With `RequireDualStack` that is so as soon as one family is refused.
+pub fn allocate(ledger: &Ledger, request: &Request) -> Result<Allocation, Refusal> {
+    let wanted = request.families.wanted();
+    let held: Vec<IpAddr> = ledger.held(&request.owner).collect();
+    let mut decision =
+        Decision { ledger, request, held, budget: budget(ledger, &request.owner.namespace) };
+    let mut addresses = Vec::new();
+    let mut refused = Vec::new();
+    for family in &wanted {
+        let (assigned, refusal) = decision.family(*family);
+        addresses.extend(assigned);
+        refused.extend(refusal);
+    }
+    let lenient = request.families.policy == FamilyPolicy::PreferDualStack && !addresses.is_empty();
+    if !lenient && !refused.is_empty() {
+        return Err(refused.swap_remove(0));
+    }
+    let unwanted =
+        |pin: &&IpAddr| !wanted.contains(&Family::of(**pin)) && !decision.held.contains(pin);
+    if let Some(pin) = request.pins.iter().find(unwanted) {
+        let family = Family::of(*pin);
+        let refusal = Refusal::FamilyUnavailable {
+            family,
+            why: format!("{pin} is asked for by an owner without it"),
+        };
+        if !request.pins.iter().any(|pin| wanted.contains(&Family::of(*pin))) {
+            return Err(refusal);
+        }
+        refused.push(refusal);
+    }
+    let kept = |address: &IpAddr| addresses.iter().any(|assigned| assigned.address == *address);
+    let released = decision.held.iter().copied().filter(|address| !kept(address)).collect();
+    Ok(Allocation { addresses, released, refused })
+}
+
+/// How many more addresses a namespace may hold; `None` without a quota.
+fn budget(ledger: &Ledger, namespace: &str) -> Option<i128> {
+    let quota = ledger.pools().quota(namespace)?;
+    Some(i128::from(quota) - i128::from(ledger.held_in(namespace)))
+}
+
+struct Decision<'a> {
+    ledger: &'a Ledger,
+    request: &'a Request,
+    held: Vec<IpAddr>,
+    budget: Option<i128>,
+}
+
+impl Decision<'_> {
+    /// What the owner is to have of one family, and what it is refused.
+    fn family(&mut self, family: Family) -> (Option<Assigned>, Option<Refusal>) {
+        let pin = self.request.pins.iter().copied().find(|pin| Family::of(*pin) == family);
+        let current = self.current(family, pin);
+        if let (Some(current), None) = (current, pin.filter(|pin| Some(*pin) != current)) {
+            return (Some(self.keep(current)), self.crowded_out(current));
+        }
+        let found = match pin {
+            Some(pin) => self.pinned(pin),
+            None => self.automatic(family),
+        };
+        match found.and_then(|assigned| self.charge(assigned, current)) {
+            Ok(assigned) => (Some(assigned), None),
+            Err(refusal) => (current.map(|current| self.keep(current)), Some(refusal)),
+        }
+    }
+
+    /// What the owner has of the family now. After a move that was cut short there may be two claims.
+    fn current(&self, family: Family, pin: Option<IpAddr>) -> Option<IpAddr> {
+        let held = || self.held.iter().copied().filter(|address| Family::of(*address) == family);
+        let marker = family.dhcp_marker();
+        held()
+            .find(|address| Some(*address) == pin)
+            .or_else(|| held().find(|address| self.request.current.contains(address)))
+            .or_else(|| held().next())
+            .or_else(|| self.request.current.contains(&marker).then_some(marker))
+    }
+
+    fn keep(&self, address: IpAddr) -> Assigned {
+        if address.is_unspecified() {
+            return Assigned { address, origin: Origin::Dhcp, pool: None, shared: false };
+        }
+        let claim = self.ledger.claim(address);
+        Assigned {
+            address,
+            origin: Origin::Kept,
+            pool: claim.and_then(|claim| claim.grant(&self.request.owner)?.pool.clone()),
+            shared: claim.is_some_and(|claim| claim.grants().len() > 1),
+        }
+    }
+
+    /// Whether the owner now wants ports on its address that a sharer has.
+    fn crowded_out(&self, address: IpAddr) -> Option<Refusal> {
+        let claim = self.ledger.claim(address)?;
+        let holders = claim.in_the_way(&self.request.owner, self.request.sharing.as_ref());
+        (!holders.is_empty()).then_some(Refusal::AddressInUse { address, holders })
+    }
+
+    /// The address that the user asked for, in a pool or outside.
+    fn pinned(&self, address: IpAddr) -> Result<Assigned, Refusal> {
+        let Decision { ledger, request, .. } = self;
+        let (pools, namespace) = (ledger.pools(), request.owner.namespace.as_str());
+        if address.is_unspecified() {
+            return Ok(Assigned { address, origin: Origin::Dhcp, pool: None, shared: false });
+        }
+        let reserved = |by: String| Err(Refusal::AddressReserved { address, by });
+        if let Some(why) = unusable_because(address) {
+            return reserved(why.to_owned());
+        }
+        if let Some(name) = ledger.reserved_by(address) {
+            return reserved(name.to_owned());
+        }
+        if let Some(error) = pools.invalid_for(namespace) {
+            return Err(Refusal::InvalidPool { scope: Scope::of(namespace), error: error.clone() });
+        }
+        if let Some(scope) = pools.excluded_by(namespace, address) {
+            return reserved(format!("key `exclude-{}`", scope.name()));
+        }
+        if let Some(other) = self.foreign_pool(address) {
+            return reserved(other.to_string());
+        }
+        let pool = pools.locate(namespace, address);
+        let draining = pool.filter(|scope| {
+            pools.pool(scope).is_some_and(|pool| pool.draining().contains(address))
+        });
+        if let Some(scope) = draining {
+            return Err(Refusal::PoolDraining {
+                scope: scope.clone(),
+                family: Family::of(address),
+            });
+        }
+        let shared = self.join(address)?;
+        if let Some((until, owner)) = ledger.resting(address)
+            && !owner.same_name(&request.owner)
+        {
+            return Err(Refusal::AddressResting { address, owner: owner.clone(), until });
+        }
+        Ok(Assigned { address, origin: Origin::Pinned, pool: pool.cloned(), shared })
+    }
+
+    /// Whether others hold the address already, if it may be had at all.
+    fn join(&self, address: IpAddr) -> Result<bool, Refusal> {
+        let Some(claim) = self.ledger.claim(address) else { return Ok(false) };
+        let pools = self.ledger.pools();
+        let owner = &self.request.owner;
+        let mut namespaces = claim.owners().chain([owner]).map(|owner| &owner.namespace);
+        let holders = if namespaces.all(|namespace| pools.allows_sharing(namespace)) {
+            claim.in_the_way(owner, self.request.sharing.as_ref())
+        } else {
+            claim.owners().cloned().collect()
+        };
+        if holders.is_empty() { Ok(true) } else { Err(Refusal::AddressInUse { address, holders }) }
+    }
+
+    /// The pool of another namespace that has the address, if neither a pool that serves this one nor the global
+    /// pool has it too.
+    fn foreign_pool(&self, address: IpAddr) -> Option<&Scope> {
+        let members = &self.ledger.free.region(self.ledger.free.locate(address)?).members;
+        let open = |scope: &Scope| {
+            *scope == Scope::Global || *scope == Scope::of(&self.request.owner.namespace)
+        };
+        members.first().filter(|_| !members.iter().any(open))
+    }
+
+    /// The next address of the pools that serve the namespace.
+    fn automatic(&self, family: Family) -> Result<Assigned, Refusal> {
+        let pools = self.ledger.pools();
+        let namespace = self.request.owner.namespace.as_str();
+        if let Some(error) = pools.invalid_for(namespace) {
+            return Err(Refusal::InvalidPool { scope: Scope::of(namespace), error: error.clone() });
+        }
+        let mut first_refusal = None;
+        for (scope, pool) in pools.serving(namespace) {
+            match self.from_pool(scope, pool, family) {
+                Ok(assigned) => return Ok(assigned),
+                Err(refusal) => _ = first_refusal.get_or_insert(refusal),
+            }
+        }
+        Err(first_refusal.unwrap_or_else(|| Refusal::NoPool { namespace: namespace.to_owned() }))
+    }
+
+    fn from_pool(&self, scope: &Scope, pool: &Pool, family: Family) -> Result<Assigned, Refusal> {
+        let Decision { ledger, request, .. } = self;
+        let order = ledger.pools().order();
+        let found = |address, origin, shared| {
+            Ok(Assigned { address, origin, pool: Some(scope.clone()), shared })
+        };
+        if let Some(error) = pool.invalid() {
+            return Err(Refusal::InvalidPool { scope: scope.clone(), error: error.clone() });
+        }
+        if pool.is_dhcp(family) {
+            return found(family.dhcp_marker(), Origin::Dhcp, false);
+        }
+        if let Some(sharing) = &request.sharing
+            && ledger.pools().allows_sharing(&request.owner.namespace)
+            && let Some(address) =
+                ledger.sharers.find(ledger.free.offers(scope, family), sharing, order, |address| {
+                    ledger.is_offerable(address)
+                })
+        {
+            return found(address, Origin::Pool, true);
+        }
+        if let Some(address) = ledger.free.next(scope, family, order) {
+            return found(address, Origin::Pool, false);
+        }
+        let scope = scope.clone();
+        if !pool.addresses().has(family) {
+            return Err(Refusal::FamilyUnavailable {
+                family,
+                why: format!("{scope} has no {family} address"),
+            });
+        }
+        if !pool.offered().has(family) && pool.draining().has(family) {
+            return Err(Refusal::PoolDraining { scope, family });
+        }
+        let resting = ledger.usage(&scope, family).resting;
+        Err(Refusal::PoolExhausted { scope, family, resting })
+    }
+
+    /// Counts the address against the quota, and what it replaces in favour.
+    fn charge(
+        &mut self,
+        assigned: Assigned,
+        replaces: Option<IpAddr>,
+    ) -> Result<Assigned, Refusal> {
+        let namespace = &self.request.owner.namespace;
+        let (Some(budget), Some(quota)) = (self.budget, self.ledger.pools().quota(namespace))
+        else {
+            return Ok(assigned);
+        };
+        let claim = |address| self.ledger.claim(address);
+        let known = claim(assigned.address).is_some_and(|claim| claim.holds_for(namespace));
+        let cost = i128::from(!(known || assigned.origin == Origin::Dhcp));
+        let mine = |owner: &&Owner| owner.namespace == *namespace;
+        let alone =
+            |address| claim(address).is_some_and(|claim| claim.owners().filter(mine).count() == 1);
+        let gain = i128::from(replaces.is_some_and(alone));
+        let after = budget - cost + gain;
+        if after < budget && after < 0 {
+            let held = self.ledger.held_in(namespace);
+            return Err(Refusal::QuotaExceeded { namespace: namespace.clone(), held, quota });
+        }
+        self.budget = Some(after);
+        Ok(assigned)
+    }
+}

@@ -1,0 +1,133 @@
+//! Owns what can be said about pools and ledger to people: sizes, overlaps, and addresses that left their pool.
+//! Changes nothing.
+
+use std::net::IpAddr;
+
+use crate::grant::Owner;
+use crate::keys::Scope;
+use crate::ledger::Ledger;
+use crate::range::{Family, Range};
+use crate::set::AddressSet;
+
+/// How full a pool is, in addresses of one family. A number above what `u128` holds counts as its maximum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Named by the keys of the pool.
+    pub size: u128,
+    /// Held by anyone.
+    pub used: u64,
+    /// Resting after a release.
+    pub resting: u64,
+    /// Could be handed out now.
+    pub free: u128,
+}
+
+/// Addresses that belong to several pools.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// The pools, in order; two or more.
+    pub pools: Vec<Scope>,
+    /// The addresses.
+    pub addresses: AddressSet,
+}
+
+/// Addresses of a pool that are reserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservedOverlap {
+    /// The name of the reservation.
+    pub reservation: String,
+    /// The pools.
+    pub pools: Vec<Scope>,
+    /// The addresses.
+    pub addresses: AddressSet,
+}
+
+/// An address that was given from a pool which does not have it any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// The address.
+    pub address: IpAddr,
+    /// Its holder, which keeps it.
+    pub owner: Owner,
+    /// The pool it came from.
+    pub pool: Scope,
+}
+
+impl Ledger {
+    /// How full a pool is. Costs a step per region, not per address.
+    pub fn usage(&self, scope: &Scope, family: Family) -> Usage {
+        let mut usage = Usage::default();
+        for id in self.free.members(scope, family) {
+            let region = self.free.region(id);
+            usage.size = usage.size.saturating_add(region.size);
+            usage.used += region.used;
+            usage.resting += region.resting;
+        }
+        let free = self.free.offers(scope, family).map(|id| self.free.region(id).free_count);
+        usage.free = free.fold(0, u128::saturating_add);
+        usage
+    }
+
+    /// Whether a pool that serves the namespace has a free address of the family, so that a waiting request is worth
+    /// another try.
+    pub fn has_free(&self, namespace: &str, family: Family) -> bool {
+        let mut serving = self.pools.serving(namespace).into_iter();
+        serving.any(|(scope, pool)| {
+            pool.is_dhcp(family) || self.free.next(scope, family, self.pools.order()).is_some()
+        })
+    }
+
+    /// Addresses that several pools would hand out or name.
+    pub fn overlaps(&self) -> Vec<Overlap> {
+        let mut overlaps: std::collections::BTreeMap<Vec<Scope>, AddressSet> = Default::default();
+        for family in Family::BOTH {
+            for (range, id) in self.free.parts(Range::all(family)) {
+                let members = &self.free.region(id).members;
+                if members.len() > 1 {
+                    overlaps.entry(members.clone()).or_default().insert(range);
+                }
+            }
+        }
+        overlaps.into_iter().map(|(pools, addresses)| Overlap { pools, addresses }).collect()
+    }
+
+    /// Reserved addresses that lie in pools.
+    pub fn reserved_overlaps(&self) -> Vec<ReservedOverlap> {
+        let mut overlaps = Vec::new();
+        for (reservation, reserved) in self.reservations() {
+            let mut pools = std::collections::BTreeSet::new();
+            let mut addresses = AddressSet::new();
+            for (part, id) in reserved.iter().flat_map(|range| self.free.parts(range)) {
+                pools.extend(self.free.region(id).members.iter().cloned());
+                addresses.insert(part);
+            }
+            if !pools.is_empty() {
+                let pools = pools.into_iter().collect();
+                overlaps.push(ReservedOverlap {
+                    reservation: reservation.to_owned(),
+                    pools,
+                    addresses,
+                });
+            }
+        }
+        overlaps
+    }
+
+    /// Held addresses that are no longer in the pool they came from. They stay where they are.
+    pub fn strays(&self) -> Vec<Stray> {
+        let grants = self
+            .claims()
+            .flat_map(|(address, claim)| claim.grants().iter().map(move |grant| (address, grant)));
+        grants
+            .filter_map(|(address, grant)| Some((address, &grant.owner, grant.pool.as_ref()?)))
+            .filter(|(address, _, scope)| {
+                !self.pools.pool(scope).is_some_and(|pool| pool.addresses().contains(*address))
+            })
+            .map(|(address, owner, pool)| Stray {
+                address,
+                owner: owner.clone(),
+                pool: pool.clone(),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,340 @@
+//! Owns who holds which address. No address ever has two holders unless their ports are disjoint, and none that was
+//! held is handed out again before it has rested.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::free::Free;
+use crate::grant::{Claim, Grant, Owner, Sharing, Tally};
+use crate::keys::KeyError;
+use crate::pools::Pools;
+use crate::range::Range;
+use crate::set::AddressSet;
+use crate::sharers::Sharers;
+
+/// Hashes the same on every run. Iteration over such a map never reaches an answer.
+type Fixed = BuildHasherDefault<DefaultHasher>;
+
+/// The pools, and every address that is held, rests or is reserved.
+///
+/// It records facts and never decides: [`crate::allocate`] decides, the caller makes the claim in the cluster and
+/// then records it here with [`Ledger::insert`].
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    pub(crate) pools: Pools,
+    pub(crate) free: Free,
+    pub(crate) sharers: Sharers,
+    claims: BTreeMap<IpAddr, Claim>,
+    held: HashMap<Owner, BTreeSet<IpAddr>, Fixed>,
+    by_namespace: Tally,
+    resting: BTreeMap<IpAddr, Rest>,
+    by_release: BTreeSet<(Duration, IpAddr)>,
+    reservations: BTreeMap<String, AddressSet>,
+    reserved: AddressSet,
+}
+
+/// An address that was released.
+#[derive(Clone, Debug)]
+struct Rest {
+    since: Duration,
+    owner: Owner,
+}
+
+/// Somebody else holds the address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{address} is held by {}", names(.holders))]
+pub struct Conflict {
+    /// The address.
+    pub address: IpAddr,
+    /// Its holders that are in the way.
+    pub holders: Vec<Owner>,
+}
+
+/// The names of owners, for a message.
+pub(crate) fn names(owners: &[Owner]) -> String {
+    owners.iter().map(Owner::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl Ledger {
+    /// No pools, no holders.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The pools as they are now.
+    pub fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
+    /// [`Pools::update`], after which everything free follows the new pools. Nothing that is held changes.
+    pub fn update_pools(&mut self, data: &BTreeMap<String, String>) -> Vec<KeyError> {
+        let before = self.pools.clone();
+        let errors = self.pools.update(data);
+        if self.pools != before {
+            self.rebuild();
+        }
+        errors
+    }
+
+    /// Records that the owner holds the address, together with its ports and pool if it held it already.
+    ///
+    /// It takes what the cluster says: an address outside every pool, reserved, resting or draining as well. The DHCP
+    /// markers `0.0.0.0` and `::` are nobody's and are not recorded.
+    ///
+    /// # Errors
+    /// When another owner holds the address and the two do not fit together; nothing changes then.
+    pub fn insert(&mut self, address: IpAddr, grant: Grant) -> Result<(), Conflict> {
+        if address.is_unspecified() {
+            return Ok(());
+        }
+        let holders = self
+            .claims
+            .get(&address)
+            .map(|claim| claim.in_the_way(&grant.owner, grant.sharing.as_ref()))
+            .unwrap_or_default();
+        if !holders.is_empty() {
+            return Err(Conflict { address, holders });
+        }
+        self.unrest(address);
+        let region = self.free.locate(address);
+        self.unindex(address);
+        let claim = self.claims.entry(address).or_default();
+        if claim.grants().is_empty() {
+            self.free.take(address.into());
+            if let Some(region) = region {
+                self.free.region_mut(region).used += 1;
+            }
+        }
+        if !claim.holds_for(&grant.owner.namespace) {
+            self.by_namespace.add(&grant.owner.namespace);
+        }
+        match self.held.get_mut(&grant.owner) {
+            Some(addresses) => _ = addresses.insert(address),
+            None => _ = self.held.insert(grant.owner.clone(), [address].into()),
+        }
+        claim.put(grant);
+        self.index(address);
+        Ok(())
+    }
+
+    /// The owner gives the address back. If nobody else holds it, it rests from `now` for the reuse delay.
+    ///
+    /// Returns whether the owner held it.
+    pub fn release(&mut self, owner: &Owner, address: IpAddr, now: Duration) -> bool {
+        let was_held = self.remove(owner, address);
+        if was_held && !self.claims.contains_key(&address) {
+            self.put_to_rest(address, owner.clone(), now);
+            self.advance(now);
+        }
+        was_held
+    }
+
+    /// The owner gives back all it holds, as by [`Ledger::release`]. Returns the addresses.
+    pub fn release_all(&mut self, owner: &Owner, now: Duration) -> Vec<IpAddr> {
+        let addresses: Vec<IpAddr> = self.held(owner).collect();
+        addresses.iter().for_each(|address| _ = self.release(owner, *address, now));
+        addresses
+    }
+
+    /// Takes an insert back that never became a claim in the cluster: the address is free again at once.
+    ///
+    /// Returns whether the owner held it.
+    pub fn forget(&mut self, owner: &Owner, address: IpAddr) -> bool {
+        let was_held = self.remove(owner, address);
+        if was_held && !self.claims.contains_key(&address) {
+            self.restore(address.into());
+        }
+        was_held
+    }
+
+    /// Records that the address rests since a release that happened before this ledger was made.
+    pub fn rest(&mut self, address: IpAddr, owner: Owner, since: Duration) {
+        if !self.claims.contains_key(&address) {
+            self.free.take(address.into());
+            self.unrest(address);
+            self.put_to_rest(address, owner, since);
+        }
+    }
+
+    /// Frees what has rested long enough. Returns how many addresses that are.
+    pub fn advance(&mut self, now: Duration) -> usize {
+        let mut woken = 0;
+        while let Some((since, address)) = self.by_release.first().copied()
+            && since.saturating_add(self.pools.reuse_delay()) <= now
+        {
+            self.unrest(address);
+            self.restore(address.into());
+            woken += 1;
+        }
+        woken
+    }
+
+    /// When [`Ledger::advance`] will next free something.
+    pub fn next_rested(&self) -> Option<Duration> {
+        self.by_release.first().map(|(since, _)| since.saturating_add(self.pools.reuse_delay()))
+    }
+
+    /// Until when the address rests, and who held it last.
+    pub fn resting(&self, address: IpAddr) -> Option<(Duration, &Owner)> {
+        let rest = self.resting.get(&address)?;
+        Some((rest.since.saturating_add(self.pools.reuse_delay()), &rest.owner))
+    }
+
+    /// Keeps these addresses from ever being given, in place of what `name` reserved before; an empty set ends it.
+    ///
+    /// The name is what users read: `node worker-1`, `the control plane`, `the pod network`. Who holds one of them
+    /// already keeps it.
+    pub fn reserve(&mut self, name: impl Into<String>, addresses: AddressSet) {
+        let name = name.into();
+        let mut gone = self.reservations.remove(&name).unwrap_or_default();
+        gone.subtract(&addresses);
+        self.reserved.extend_with(&addresses);
+        addresses.iter().for_each(|range| self.free.take(range));
+        if !addresses.is_empty() {
+            self.reservations.insert(name, addresses);
+        }
+        if gone.is_empty() {
+            return;
+        }
+        self.reserved.subtract(&gone);
+        for other in self.reservations.values() {
+            self.reserved.extend_with(&other.intersection(&gone));
+        }
+        gone.iter().for_each(|range| self.restore(range));
+    }
+
+    /// Every reservation by name.
+    pub fn reservations(&self) -> impl Iterator<Item = (&str, &AddressSet)> {
+        self.reservations.iter().map(|(name, addresses)| (name.as_str(), addresses))
+    }
+
+    /// The reservation that has the address.
+    pub fn reserved_by(&self, address: IpAddr) -> Option<&str> {
+        if !self.reserved.contains(address) {
+            return None;
+        }
+        self.reservations().find(|(_, addresses)| addresses.contains(address)).map(|(name, _)| name)
+    }
+
+    /// Who holds the address.
+    pub fn claim(&self, address: IpAddr) -> Option<&Claim> {
+        self.claims.get(&address)
+    }
+
+    /// Every held address, IPv4 first, ascending.
+    pub fn claims(&self) -> impl Iterator<Item = (IpAddr, &Claim)> {
+        self.claims.iter().map(|(address, claim)| (*address, claim))
+    }
+
+    /// The addresses that the owner holds, IPv4 first, ascending.
+    pub fn held(&self, owner: &Owner) -> impl Iterator<Item = IpAddr> + '_ {
+        self.held.get(owner).into_iter().flatten().copied()
+    }
+
+    /// How many addresses the owners of a namespace hold. One that several of them share counts once.
+    pub fn held_in(&self, namespace: &str) -> u64 {
+        self.by_namespace.of(namespace)
+    }
+
+    /// Whether the address may be handed out to one more sharer: not reserved, and not one to avoid.
+    pub(crate) fn is_offerable(&self, address: IpAddr) -> bool {
+        !self.reserved.contains(address) && !self.free.is_buggy(address)
+    }
+
+    fn remove(&mut self, owner: &Owner, address: IpAddr) -> bool {
+        if !self.held.get_mut(owner).is_some_and(|addresses| addresses.remove(&address)) {
+            return false;
+        }
+        if self.held.get(owner).is_some_and(BTreeSet::is_empty) {
+            self.held.remove(owner);
+        }
+        self.unindex(address);
+        if let Some(claim) = self.claims.get_mut(&address) {
+            claim.take(owner);
+            if !claim.holds_for(&owner.namespace) {
+                self.by_namespace.sub(&owner.namespace);
+            }
+            if claim.grants().is_empty() {
+                self.claims.remove(&address);
+                if let Some(region) = self.free.locate(address) {
+                    self.free.region_mut(region).used -= 1;
+                }
+            }
+        }
+        self.index(address);
+        true
+    }
+
+    fn put_to_rest(&mut self, address: IpAddr, owner: Owner, since: Duration) {
+        self.resting.insert(address, Rest { since, owner });
+        self.by_release.insert((since, address));
+        if let Some(region) = self.free.locate(address) {
+            self.free.region_mut(region).resting += 1;
+        }
+    }
+
+    fn unrest(&mut self, address: IpAddr) {
+        let Some(rest) = self.resting.remove(&address) else { return };
+        self.by_release.remove(&(rest.since, address));
+        if let Some(region) = self.free.locate(address) {
+            self.free.region_mut(region).resting -= 1;
+        }
+    }
+
+    /// Frees what in the range is neither held nor reserved nor resting.
+    fn restore(&mut self, range: Range) {
+        self.free.give(range);
+        let (first, last) = (range.first(), range.last());
+        let held = self.claims.range(first..=last).map(|(address, _)| *address);
+        let resting = self.resting.range(first..=last).map(|(address, _)| *address);
+        held.chain(resting).for_each(|address| self.free.take(address.into()));
+        self.reserved.overlapping(range).for_each(|part| self.free.take(part));
+    }
+
+    /// Works out from the pools what is free, held and resting in each.
+    fn rebuild(&mut self) {
+        self.free = Free::new(&self.pools);
+        self.reserved.iter().for_each(|range| self.free.take(range));
+        for address in self.resting.keys() {
+            self.free.take((*address).into());
+            if let Some(region) = self.free.locate(*address) {
+                self.free.region_mut(region).resting += 1;
+            }
+        }
+        self.sharers.clear();
+        let held: Vec<IpAddr> = self.claims.keys().copied().collect();
+        for address in held {
+            self.free.take(address.into());
+            if let Some(region) = self.free.locate(address) {
+                self.free.region_mut(region).used += 1;
+            }
+            self.index(address);
+        }
+    }
+
+    /// What the sharers of an address use together, if everyone there is in a namespace that allows sharing.
+    fn joinable(&self, address: IpAddr) -> Option<Sharing> {
+        let claim = self.claims.get(&address)?;
+        let sharing = claim.combined()?;
+        claim.owners().all(|owner| self.pools.allows_sharing(&owner.namespace)).then_some(sharing)
+    }
+
+    fn index(&mut self, address: IpAddr) {
+        if let Some(sharing) = self.joinable(address)
+            && let Some(region) = self.free.locate(address)
+        {
+            self.sharers.insert(region, sharing, address);
+        }
+    }
+
+    fn unindex(&mut self, address: IpAddr) {
+        if let Some(sharing) = self.joinable(address)
+            && let Some(region) = self.free.locate(address)
+        {
+            self.sharers.remove(region, &sharing, address);
+        }
+    }
+}
