@@ -60,15 +60,18 @@ pub fn prepare(dir: &LabDir, images: Option<&Path>) -> Result<()> {
 }
 
 /// Boots the node: the first time, or again after its keeper was killed. Returns when kubelet runs.
-pub(crate) fn start(node: &NodeContext) -> Result<()> {
+pub fn start(node: &NodeContext) -> Result<()> {
     let packages = packages::fetch()?;
     let images = fs::canonicalize(images_of(&node.dir)).context("the lab has no images")?;
     write_files(node, &packages)?;
     cgroup2::delegate(&node.cgroup())?;
 
-    let shared = [node.dir.path(), &node.programs, &packages, &images]
-        .map(|p| p.display().to_string())
-        .join("\n");
+    let mut shared = vec![node.dir.path(), &node.programs, &packages];
+    if !images.starts_with(node.dir.path()) {
+        shared.push(&images);
+    }
+    let shared =
+        shared.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join("\n");
     let folder = node.folder()?;
     let script = folder.join("boot.sh");
     fs::write(&script, BOOT)?;

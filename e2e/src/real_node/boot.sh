@@ -41,6 +41,8 @@ echo "$SHARED" | while read -r folder; do
 	mkdir -p "$root$folder"
 	mount --rbind "$folder" "$root$folder"
 done
+# The lab's folder brought a picture of this very root along.
+umount --recursive --lazy "$root$root"
 
 mount --rbind /dev dev
 mount -t tmpfs -o mode=1777 shm dev/shm

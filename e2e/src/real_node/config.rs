@@ -60,7 +60,7 @@ pub(super) fn kubelet() -> Value {
         "evictionHard": {
             "imagefs.available": "0%",
             "imagefs.inodesFree": "0%",
-            "memory.available": "0",
+            "memory.available": "0%",
             "nodefs.available": "0%",
             "nodefs.inodesFree": "0%",
         },
