@@ -2,225 +2,13 @@
 //! and an address that is held never moves unless the owner asks.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use crate::grant::{Owner, Sharing};
-use crate::keys::{KeyError, Scope};
-use crate::ledger::{Ledger, names};
+use crate::grant::Owner;
+use crate::keys::Scope;
+use crate::ledger::Ledger;
 use crate::pools::{Pool, unusable_because};
 use crate::range::Family;
-
-/// `spec.ipFamilyPolicy` of a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum FamilyPolicy {
-    /// One address, of the first family.
-    #[default]
-    SingleStack,
-    /// One of each family if there is room for both, else one.
-    PreferDualStack,
-    /// One of each family, or none.
-    RequireDualStack,
-}
-
-/// Which families an owner wants, in which order.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Families {
-    /// How many.
-    pub policy: FamilyPolicy,
-    /// `spec.ipFamilies`. With one family in it, as on a single-stack cluster, `PreferDualStack` wants only that one.
-    pub order: Vec<Family>,
-}
-
-impl Families {
-    /// The policy over `spec.ipFamilies`.
-    pub fn new(policy: FamilyPolicy, order: impl Into<Vec<Family>>) -> Self {
-        Self { policy, order: order.into() }
-    }
-
-    /// One address of that family.
-    pub fn single(family: Family) -> Self {
-        Self::new(FamilyPolicy::SingleStack, [family])
-    }
-
-    /// The families wanted, without doubles. Nothing given means IPv4 first.
-    pub fn wanted(&self) -> Vec<Family> {
-        let first = self.order.first().copied().unwrap_or(Family::V4);
-        let dual = match self.policy {
-            FamilyPolicy::SingleStack => false,
-            FamilyPolicy::PreferDualStack => {
-                self.order.is_empty() || self.order.contains(&first.other())
-            }
-            FamilyPolicy::RequireDualStack => true,
-        };
-        if dual { vec![first, first.other()] } else { vec![first] }
-    }
-}
-
-/// What an owner asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Who asks; its namespace decides pool and quota.
-    pub owner: Owner,
-    /// Which families.
-    pub families: Families,
-    /// Addresses that the user asked for. The first of each family counts; `0.0.0.0` and `::` ask for DHCP.
-    pub pins: Vec<IpAddr>,
-    /// Ports and policy; `None` takes whole addresses.
-    pub sharing: Option<Sharing>,
-    /// What the owner's object says that it has. The ledger knows the claims; this tells which of two claims of one
-    /// family is the real one after a move that was cut short, and which families DHCP serves already.
-    pub current: Vec<IpAddr>,
-}
-
-impl Request {
-    /// A request without pins, sharing or past.
-    pub fn new(owner: Owner, families: Families) -> Self {
-        Self { owner, families, pins: Vec::new(), sharing: None, current: Vec::new() }
-    }
-}
-
-/// The addresses that an owner is to have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Allocation {
-    /// All of them, in the order of the families. At least one.
-    pub addresses: Vec<Assigned>,
-    /// What it holds and is to give back, after the others are announced or at once, as the caller sees fit.
-    pub released: Vec<IpAddr>,
-    /// What it asked for and does not get, for now.
-    pub refused: Vec<Refusal>,
-}
-
-/// One address of an [`Allocation`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assigned {
-    /// The address, or the DHCP marker of the family.
-    pub address: IpAddr,
-    /// Why this one.
-    pub origin: Origin,
-    /// The pool that has it.
-    pub pool: Option<Scope>,
-    /// Others hold it too: the claim is to be joined, not created.
-    pub shared: bool,
-}
-
-/// Why an owner gets an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// It holds it already.
-    Kept,
-    /// The user asked for it.
-    Pinned,
-    /// It is the next of its pool.
-    Pool,
-    /// DHCP will find one. This is never claimed.
-    Dhcp,
-}
-
-/// Why an owner does not get an address. [`Refusal::reason`] never changes its spelling.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Every address of the family is held, resting, reserved or left out.
-    #[error("{scope} has no free {family} address{}", resting_note(.resting))]
-    PoolExhausted {
-        /// The first pool that was tried.
-        scope: Scope,
-        /// The family.
-        family: Family,
-        /// How many addresses of the pool only rest.
-        resting: u64,
-    },
-    /// All that is left of the pool takes nothing new.
-    #[error("{scope} is draining and hands out no {family} address")]
-    PoolDraining {
-        /// The pool.
-        scope: Scope,
-        /// The family.
-        family: Family,
-    },
-    /// Neither the namespace nor everybody has a pool.
-    #[error(
-        "there is no pool: neither `cidr-{namespace}` nor `range-{namespace}` nor `cidr-global` nor `range-global` is set"
-    )]
-    NoPool {
-        /// The namespace.
-        namespace: String,
-    },
-    /// A key of the pool was never readable.
-    #[error("{scope} hands out nothing: {error}")]
-    InvalidPool {
-        /// The pool.
-        scope: Scope,
-        /// The key.
-        error: KeyError,
-    },
-    /// The pool has no address of the family, or the owner asked for an address of a family that it does not use.
-    #[error("{family} is not available: {why}")]
-    FamilyUnavailable {
-        /// The family.
-        family: Family,
-        /// What is missing.
-        why: String,
-    },
-    /// Somebody else holds the address that was asked for.
-    #[error("{address} is held by {}", names(.holders))]
-    AddressInUse {
-        /// The address.
-        address: IpAddr,
-        /// Who holds it.
-        holders: Vec<Owner>,
-    },
-    /// The address that was asked for is never given.
-    #[error("{address} is not to be had: it belongs to {by}")]
-    AddressReserved {
-        /// The address.
-        address: IpAddr,
-        /// What keeps it.
-        by: String,
-    },
-    /// The address that was asked for was given back a moment ago.
-    #[error("{address} rests since {owner} gave it back")]
-    AddressResting {
-        /// The address.
-        address: IpAddr,
-        /// Who held it last.
-        owner: Owner,
-        /// When it is free, on the clock of the ledger.
-        until: Duration,
-    },
-    /// The namespace holds as many addresses as it may.
-    #[error(
-        "namespace {namespace} holds {held} of the {quota} addresses that `quota-{namespace}` allows"
-    )]
-    QuotaExceeded {
-        /// The namespace.
-        namespace: String,
-        /// How many it holds.
-        held: u64,
-        /// How many it may hold.
-        quota: u64,
-    },
-}
-
-fn resting_note(resting: &u64) -> String {
-    if *resting == 0 { String::new() } else { format!(" ({resting} rest after their release)") }
-}
-
-impl Refusal {
-    /// The reason, as users see it in conditions, Events and metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::PoolExhausted { .. } => "PoolExhausted",
-            Self::PoolDraining { .. } => "PoolDraining",
-            Self::NoPool { .. } => "NoPool",
-            Self::InvalidPool { .. } => "InvalidPool",
-            Self::FamilyUnavailable { .. } => "FamilyUnavailable",
-            Self::AddressInUse { .. } => "AddressInUse",
-            Self::AddressReserved { .. } => "AddressReserved",
-            Self::AddressResting { .. } => "AddressResting",
-            Self::QuotaExceeded { .. } => "QuotaExceeded",
-        }
-    }
-}
+use crate::request::{Allocation, Assigned, FamilyPolicy, Origin, Refusal, Request};
 
 /// Decides which addresses the owner is to have.
 ///
@@ -398,7 +186,7 @@ impl Decision<'_> {
         }
         let mut first_refusal = None;
         for (scope, pool) in pools.serving(namespace) {
-            match self.from_pool(scope, pool, family) {
+            match self.next_of(scope, pool, family) {
                 Ok(assigned) => return Ok(assigned),
                 Err(refusal) => _ = first_refusal.get_or_insert(refusal),
             }
@@ -406,7 +194,7 @@ impl Decision<'_> {
         Err(first_refusal.unwrap_or_else(|| Refusal::NoPool { namespace: namespace.to_owned() }))
     }
 
-    fn from_pool(&self, scope: &Scope, pool: &Pool, family: Family) -> Result<Assigned, Refusal> {
+    fn next_of(&self, scope: &Scope, pool: &Pool, family: Family) -> Result<Assigned, Refusal> {
         let Decision { ledger, request, .. } = self;
         let order = ledger.pools().order();
         let found = |address, origin, shared| {

@@ -121,7 +121,7 @@ impl Grant {
     }
 
     /// The same with the pool it came from.
-    pub fn from_pool(self, pool: Option<Scope>) -> Self {
+    pub fn in_pool(self, pool: Option<Scope>) -> Self {
         Self { pool, ..self }
     }
 

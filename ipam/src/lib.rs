@@ -23,7 +23,7 @@
 //! let allocation = allocate(&ledger, &request).expect("six addresses are free");
 //! let chosen = &allocation.addresses[0];
 //! assert_eq!(chosen.address.to_string(), "192.0.2.1");
-//! ledger.insert(chosen.address, Grant::new(owner).from_pool(chosen.pool.clone())).expect("nobody else holds it");
+//! ledger.insert(chosen.address, Grant::new(owner).in_pool(chosen.pool.clone())).expect("nobody else holds it");
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -35,16 +35,16 @@ mod keys;
 mod ledger;
 mod pools;
 mod range;
+mod request;
 mod set;
 mod sharers;
 
-pub use allocate::{
-    Allocation, Assigned, Families, FamilyPolicy, Origin, Refusal, Request, allocate,
-};
+pub use allocate::allocate;
 pub use facts::{Overlap, ReservedOverlap, Stray, Usage};
 pub use grant::{Claim, Grant, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy};
 pub use keys::{KeyError, Scope};
 pub use ledger::{Conflict, Ledger};
 pub use pools::{Order, Pool, Pools};
 pub use range::{Family, Range, RangeError};
+pub use request::{Allocation, Assigned, Families, FamilyPolicy, Origin, Refusal, Request};
 pub use set::AddressSet;
