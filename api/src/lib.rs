@@ -1,1 +1,10 @@
-//! The contract both programs compile against.
+//! The contract both programs compile against: names, how a Service is read, reasons, and the election for a Lease.
+//!
+//! Nothing here talks to a cluster, reads a clock or keeps a task: whoever calls brings the objects and the time.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod address;
+pub mod election;
+pub mod names;
+pub mod reason;
+pub mod service;

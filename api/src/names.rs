@@ -1,0 +1,91 @@
+//! Names that users already have in their clusters. None of them ever changes its spelling.
+
+/// Annotations of Services, and of the objects that Berth makes.
+pub mod annotation {
+    /// The addresses of a Service: `v4`, `v6` or `v4,v6`. See [`crate::address`].
+    pub const LOADBALANCER_IPS: &str = "kube-vip.io/loadbalancerIPs";
+    /// The interface for the addresses of a Service, or `auto`.
+    pub const SERVICE_INTERFACE: &str = "kube-vip.io/serviceInterface";
+    /// The node that holds the addresses of a Service.
+    pub const VIP_HOST: &str = "kube-vip.io/vipHost";
+    /// `true`: Berth leaves the Service alone.
+    pub const IGNORE: &str = "kube-vip.io/ignore";
+    /// The VLAN for the addresses of a Service.
+    pub const SERVICE_VLAN: &str = "kube-vip.io/serviceVLAN";
+    /// The Lease for a Service, in place of `kubevip-<service>`.
+    pub const LEASE_NAME: &str = "kube-vip.io/leaseName";
+    /// `true`: a Lease for this Service, whatever the announcer's setting.
+    pub const FORCE_PER_SERVICE_ELECTION: &str = "kube-vip.io/forcePerServiceElection";
+    /// `true`: announce without a ready endpoint.
+    pub const ALLOW_WITHOUT_ENDPOINTS: &str = "kube-vip.io/allow-reconcile-without-endpoints";
+    /// `true`: leave `spec.loadBalancerSourceRanges` alone.
+    pub const IGNORE_SERVICE_SECURITY: &str = "kube-vip.io/ignore-service-security";
+    /// A host name to publish in the status.
+    pub const LOADBALANCER_HOSTNAME: &str = "kube-vip.io/loadbalancerHostname";
+    /// On a claim: `metadata.uid` of its owner.
+    pub const OWNER_UID: &str = "berth.dev/owner-uid";
+    /// On a claim: the pool its address came from, `global` or a namespace.
+    pub const POOL: &str = "berth.dev/pool";
+}
+
+/// Labels.
+pub mod label {
+    /// On a Service that has an address; its value is [`IMPLEMENTATION_VALUE`].
+    pub const IMPLEMENTATION: &str = "implementation";
+    /// The value of [`IMPLEMENTATION`].
+    pub const IMPLEMENTATION_VALUE: &str = "kube-vip";
+    /// On an `IPAddress`: who manages it (`networkingv1.LabelManagedBy`).
+    pub const IP_ADDRESS_MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+    /// On everything else that Berth creates.
+    pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+    /// The value of [`IP_ADDRESS_MANAGED_BY`] and [`MANAGED_BY`].
+    pub const BERTH: &str = "berth";
+    /// On an EndpointSlice: its Service (`discoveryv1.LabelServiceName`).
+    pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+}
+
+/// Finalizers.
+pub mod finalizer {
+    /// On a Service that holds addresses (KEP-980).
+    pub const LOAD_BALANCER_CLEANUP: &str = "service.kubernetes.io/load-balancer-cleanup";
+}
+
+/// Types of conditions.
+pub mod condition {
+    /// On a Service: whether it has the addresses it asks for. Its reason is one of [`crate::reason`].
+    pub const ADDRESS_ALLOCATED: &str = "berth.dev/AddressAllocated";
+}
+
+/// Values of `spec.loadBalancerClass`.
+pub mod class {
+    /// The class that is ours unless another is configured.
+    pub const DEFAULT: &str = "kube-vip.io/kube-vip-class";
+}
+
+/// Leases.
+pub mod lease {
+    /// Who allocates addresses. It is the one of kube-vip-cloud-provider's manifest, so that both never allocate at
+    /// the same time.
+    pub const CLOUD_CONTROLLER: &str = "kube-vip-cloud-controller";
+    /// Who announces all Services.
+    pub const SERVICES: &str = "plndr-svcs-lock";
+    /// Who holds the address of the control plane.
+    pub const CONTROL_PLANE: &str = "plndr-cp-lock";
+
+    /// Who announces one Service.
+    pub fn of_service(service: &str) -> String {
+        format!("kubevip-{service}")
+    }
+}
+
+/// The pool ConfigMap, and the variables that name it.
+pub mod pools {
+    /// Variable: the namespace of the ConfigMap.
+    pub const NAMESPACE_VARIABLE: &str = "KUBEVIP_NAMESPACE";
+    /// Variable: the name of the ConfigMap.
+    pub const CONFIG_MAP_VARIABLE: &str = "KUBEVIP_CONFIG_MAP";
+    /// The namespace of the ConfigMap unless another is configured.
+    pub const NAMESPACE: &str = "kube-system";
+    /// The name of the ConfigMap unless another is configured.
+    pub const CONFIG_MAP: &str = "kubevip";
+}
