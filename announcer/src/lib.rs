@@ -1,1 +1,9 @@
-//! Berth.
+//! Binds and advertises the addresses of Services. Reads what berth-ccm writes; never chooses an address.
+//!
+//! Data flows one way: watch, then what is desired, then the plan, then the kernel, the sockets and the status writer.
+//! Everything that decides is a pure function of values and a clock that is handed in.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod config;
+pub mod kernel;
+pub mod l2;

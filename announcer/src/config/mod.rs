@@ -1,0 +1,279 @@
+//! The typed configuration. Whatever stands here has been checked; nobody checks it again.
+
+mod settings;
+mod variables;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use settings::{Problem, Settings};
+pub use variables::{Kind, Support, VARIABLES, Variable};
+
+/// How this announcer runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Name of this node, and its identity in Leases.
+    pub node: String,
+    /// Least severe level that is logged: `debug`, `info`, `warn` or `error`.
+    pub log_level: &'static str,
+    /// Kubeconfig file; none for `KUBECONFIG` or the account of the pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// API server to talk to, instead of the one that the kubeconfig names.
+    pub api_server: Option<String>,
+    /// Interface for addresses of Services that name none; none for that of the default route.
+    pub interface: Option<String>,
+    /// Who decides which node owns an address.
+    pub election: Election,
+    /// Timing of Leases.
+    pub timing: Timing,
+    /// Annotations that Leases carry.
+    pub lease_annotations: BTreeMap<String, String>,
+    /// Which Services are served.
+    pub services: Services,
+    /// Pause between announcements after the first burst.
+    pub refresh: Duration,
+    /// Where `/metrics`, `/healthz` and `/readyz` listen.
+    pub metrics: Option<SocketAddr>,
+    /// Where `/healthz` and `/readyz` listen as well.
+    pub health: Option<SocketAddr>,
+}
+
+/// Who decides which node owns an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Election {
+    /// One Lease for all Services.
+    Global {
+        /// Namespace of the Lease.
+        namespace: String,
+        /// Name of the Lease.
+        name: String,
+    },
+    /// One Lease for each Service, in the Service's namespace.
+    PerService,
+}
+
+/// Timing of a Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Others may take a Lease that they have seen unchanged for so long.
+    pub duration: Duration,
+    /// An owner whose renewals are not acknowledged stops after so long.
+    pub renew_deadline: Duration,
+    /// Pause between renewals.
+    pub retry: Duration,
+}
+
+/// Which Services are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Services {
+    /// Only those of this namespace.
+    pub namespace: Option<String>,
+    /// The `spec.loadBalancerClass` that is served.
+    pub class: String,
+    /// Whether Services without a class are left alone.
+    pub class_only: bool,
+    /// Whether the status of Services is written.
+    pub publish: bool,
+}
+
+const DEFAULT_CLASS: &str = "kube-vip.io/kube-vip-class";
+const DEFAULT_LEASE: &str = "plndr-svcs-lock";
+const DEFAULT_NAMESPACE: &str = "kube-system";
+const DEFAULT_PROMETHEUS: &str = ":2112";
+const DEFAULT_REFRESH_MS: i64 = 60_000;
+
+impl Config {
+    /// Parses `settings`; `hostname` names the node if nothing else does. Tells everything that is wrong at once.
+    pub fn parse(settings: &Settings, hostname: &str) -> Result<Self, Vec<Problem>> {
+        let mut problems = settings.check();
+        let mut note = |result: Result<(), Problem>| problems.extend(result.err());
+        note(needs_true(settings, "svc_enable"));
+        note(needs_true(settings, "vip_arp"));
+
+        let interface = first(settings, &["vip_servicesinterface", "vip_interface"]);
+        let interface = keep(&mut note, interface.map(|name| interface_name(settings, name)));
+        let election = keep(&mut note, Some(election(settings)));
+        let timing = keep(&mut note, Some(timing(settings)));
+        let annotations = keep(&mut note, Some(lease_annotations(settings)));
+        let kubeconfig =
+            keep(&mut note, settings.text("k8s_config_file").map(|f| file(settings, f)));
+        let metrics = keep(&mut note, prometheus(settings));
+        note(subnet(settings));
+        note(url(settings));
+        let node = settings.text("vip_nodename").unwrap_or(hostname).to_lowercase();
+        if node.is_empty() {
+            note(Err(settings.problem("vip_nodename", "not set, and the host has no name either")));
+        }
+
+        let (Some(election), Some(timing), true) = (election, timing, problems.is_empty()) else {
+            return Err(problems);
+        };
+        let millis = settings.number("vip_arpRate").unwrap_or(DEFAULT_REFRESH_MS);
+        Ok(Self {
+            node,
+            log_level: log_level(settings.number("vip_loglevel").unwrap_or(0)),
+            kubeconfig,
+            api_server: settings.text("kubernetes_addr").map(str::to_owned),
+            interface,
+            election,
+            timing,
+            lease_annotations: annotations.unwrap_or_default(),
+            services: Services {
+                namespace: settings.text("svc_namespace").map(str::to_owned),
+                class: settings.text("lb_class_name").unwrap_or(DEFAULT_CLASS).to_owned(),
+                class_only: settings.switch("lb_class_only").unwrap_or(false),
+                publish: !settings.switch("disable_service_updates").unwrap_or(false),
+            },
+            refresh: Duration::from_millis(millis.unsigned_abs()),
+            metrics,
+            health: settings
+                .number("health_check_port")
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port != 0)
+                .map(|port| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)),
+        })
+    }
+}
+
+/// Passes a value on, and its problem to `note`.
+fn keep<T>(
+    note: &mut impl FnMut(Result<(), Problem>),
+    result: Option<Result<T, Problem>>,
+) -> Option<T> {
+    match result? {
+        Ok(value) => Some(value),
+        Err(problem) => {
+            note(Err(problem));
+            None
+        }
+    }
+}
+
+/// The first of `names` that is given.
+fn first(settings: &Settings, names: &[&'static str]) -> Option<&'static str> {
+    names.iter().copied().find(|name| settings.text(name).is_some())
+}
+
+/// Announcing Services by ARP is all there is so far: switching it off leaves nothing to do.
+fn needs_true(settings: &Settings, name: &'static str) -> Result<(), Problem> {
+    match settings.switch(name) {
+        Some(false) => Err(settings.problem(
+            name,
+            "accepted is true: announcing Services by ARP and neighbour discovery is all there is yet",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn interface_name(settings: &Settings, name: &'static str) -> Result<String, Problem> {
+    let value = settings.text(name).unwrap_or_default();
+    is_interface_name(value).then(|| value.to_owned()).ok_or_else(|| {
+        settings.problem(name, "accepted is the name of one interface, such as eth0")
+    })
+}
+
+/// What Linux takes as the name of an interface (`dev_valid_name`).
+pub fn is_interface_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() < 16
+        && !matches!(name, "." | "..")
+        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
+}
+
+fn election(settings: &Settings) -> Result<Election, Problem> {
+    let global = || Election::Global {
+        namespace: settings.text("cp_namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned(),
+        name: settings.text("svc_leasename").unwrap_or(DEFAULT_LEASE).to_owned(),
+    };
+    match settings.text("berth_election") {
+        Some("membership") => {
+            Err(settings
+                .problem("berth_election", "not supported yet; accepted are global, service"))
+        }
+        Some("service") => Ok(Election::PerService),
+        Some(_) => Ok(global()),
+        None if settings.switch("svc_election") == Some(true) => Ok(Election::PerService),
+        None => Ok(global()),
+    }
+}
+
+fn timing(settings: &Settings) -> Result<Timing, Problem> {
+    let seconds = |name, default| {
+        Duration::from_secs(settings.number(name).map_or(default, i64::unsigned_abs))
+    };
+    let timing = Timing {
+        duration: seconds("vip_leaseduration", 15),
+        renew_deadline: seconds("vip_renewdeadline", 10),
+        retry: seconds("vip_retryperiod", 2),
+    };
+    let below = |name, low: Duration, limit, high: Duration| {
+        let text = format!("{} s must be less than {limit} ({} s)", low.as_secs(), high.as_secs());
+        if low < high { Ok(()) } else { Err(settings.problem(name, text)) }
+    };
+    below("vip_renewdeadline", timing.renew_deadline, "vip_leaseduration", timing.duration)?;
+    below("vip_retryperiod", timing.retry, "vip_renewdeadline", timing.renew_deadline)?;
+    Ok(timing)
+}
+
+fn lease_annotations(settings: &Settings) -> Result<BTreeMap<String, String>, Problem> {
+    let Some(text) = settings.text("vip_leaseannotations") else { return Ok(BTreeMap::new()) };
+    serde_json::from_str(text).map_err(|error| {
+        let accepted = format!("accepted is a JSON object of strings ({error})");
+        settings.problem("vip_leaseannotations", accepted)
+    })
+}
+
+fn file(settings: &Settings, path: &str) -> Result<PathBuf, Problem> {
+    std::fs::File::open(path)
+        .map(|_| PathBuf::from(path))
+        .map_err(|error| settings.problem("k8s_config_file", format!("cannot be read: {error}")))
+}
+
+/// `host:port` as Go's `net.Listen` takes it: an empty host stands for every address.
+fn prometheus(settings: &Settings) -> Option<Result<SocketAddr, Problem>> {
+    if settings.is_empty("prometheus_server") {
+        return None;
+    }
+    let text = settings.text("prometheus_server").unwrap_or(DEFAULT_PROMETHEUS);
+    let full = text.strip_prefix(':').map(|port| format!("[::]:{port}"));
+    let address = full.as_deref().unwrap_or(text).parse();
+    Some(address.map_err(|_| {
+        settings.problem("prometheus_server", "accepted is ADDRESS:PORT or :PORT, such as :2112")
+    }))
+}
+
+fn subnet(settings: &Settings) -> Result<(), Problem> {
+    let Some(name) = first(settings, &["vip_subnet", "vip_cidr"]) else { return Ok(()) };
+    let lengths = settings.text(name).unwrap_or_default();
+    let valid = |length: &str| {
+        let length = length.trim().trim_start_matches('/');
+        length == "auto" || length.parse::<u8>().is_ok_and(|bits| bits <= 128)
+    };
+    if lengths.split(',').all(valid) {
+        return Ok(());
+    }
+    Err(settings.problem(name, "accepted are prefix lengths from 0 to 128, such as 32 or 32,128"))
+}
+
+fn url(settings: &Settings) -> Result<(), Problem> {
+    let Some(text) = settings.text("kubernetes_addr") else { return Ok(()) };
+    if text.starts_with("https://") || text.starts_with("http://") {
+        return Ok(());
+    }
+    Err(settings.problem("kubernetes_addr", "accepted is a URL, such as https://192.0.2.1:6443"))
+}
+
+/// kube-vip counts as Go's `slog` does: -4 debug, 0 info, 4 warnings, 8 errors.
+fn log_level(number: i64) -> &'static str {
+    match number {
+        ..0 => "debug",
+        0..4 => "info",
+        4..8 => "warn",
+        8.. => "error",
+    }
+}
+
+#[cfg(test)]
+mod tests;

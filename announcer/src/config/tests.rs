@@ -1,0 +1,133 @@
+use super::*;
+
+fn settings(given: &[(&str, &str)]) -> Settings {
+    Settings::gather(given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())), [])
+}
+
+fn parse(given: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    Config::parse(&settings(given), "node-a")
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn refused(given: &[(&str, &str)]) -> Vec<String> {
+    parse(given).expect_err("a refusal")
+}
+
+#[test]
+fn nothing_set_gives_the_defaults_of_kube_vip() {
+    let config = parse(&[]).unwrap();
+    assert_eq!(config.node, "node-a");
+    assert_eq!(config.interface, None);
+    assert_eq!(config.timing.duration, Duration::from_secs(15));
+    assert_eq!(config.timing.renew_deadline, Duration::from_secs(10));
+    assert_eq!(config.timing.retry, Duration::from_secs(2));
+    let lease = ("kube-system".to_owned(), "plndr-svcs-lock".to_owned());
+    assert_eq!(config.election, Election::Global { namespace: lease.0, name: lease.1 });
+    assert_eq!(config.metrics, Some("[::]:2112".parse().unwrap()));
+    assert_eq!(config.health, None);
+    assert_eq!(config.refresh, Duration::from_secs(60));
+}
+
+#[test]
+fn a_daemonset_written_for_kube_vip_is_taken_as_it_is() {
+    let config = parse(&[
+        ("vip_arp", "true"),
+        ("port", "6443"),
+        ("vip_nodename", "Worker-1"),
+        ("vip_interface", "ens18"),
+        ("vip_cidr", "32"),
+        ("vip_subnet", "32"),
+        ("dns_mode", "first"),
+        ("svc_enable", "true"),
+        ("svc_leasename", "plndr-svcs-lock"),
+        ("svc_election", "true"),
+        ("vip_leaderelection", "true"),
+        ("vip_leasename", "plndr-cp-lock"),
+        ("vip_leaseduration", "5"),
+        ("vip_renewdeadline", "3"),
+        ("vip_retryperiod", "1"),
+        ("vip_loglevel", "-4"),
+        ("bgp_as", "65000"),
+        ("bgp_enable", "false"),
+        ("cp_enable", "0"),
+        ("cp_namespace", "kube-system"),
+        ("prometheus_server", "127.0.0.1:2112"),
+        ("health_check_port", "8089"),
+        ("vip_arpRate", "3000"),
+    ])
+    .unwrap();
+    assert_eq!(config.election, Election::PerService);
+    assert_eq!(config.node, "worker-1");
+    assert_eq!(config.interface.as_deref(), Some("ens18"));
+    assert_eq!(config.log_level, "debug");
+    assert_eq!(config.timing.renew_deadline, Duration::from_secs(3));
+    assert_eq!(config.refresh, Duration::from_secs(3));
+    assert_eq!(config.metrics, Some("127.0.0.1:2112".parse().unwrap()));
+    assert_eq!(config.health.map(|address| address.port()), Some(8089));
+}
+
+#[test]
+fn every_wrong_value_is_told_at_once_with_what_is_accepted() {
+    let told = refused(&[
+        ("vip_leaseduration", "soon"),
+        ("vip_arp", "yes"),
+        ("berth_election", "raft"),
+        ("vip_interface", "eth0/1"),
+        ("prometheus_server", "2112"),
+        ("vip_leaseannotations", "a=b"),
+    ]);
+    assert_eq!(told.len(), 6, "{told:#?}");
+    assert!(told.iter().any(|t| t == r#"vip_arp="yes": accepted are true and false"#), "{told:#?}");
+    let duration = r#"vip_leaseduration="soon": accepted is a whole number from 1 to 3600"#;
+    assert!(told.iter().any(|t| t == duration), "{told:#?}");
+    let election = r#"berth_election="raft": accepted are membership, global, service"#;
+    assert!(told.iter().any(|t| t == election), "{told:#?}");
+}
+
+#[test]
+fn what_is_not_built_yet_is_an_error_and_not_a_silence() {
+    for name in ["bgp_enable", "cp_enable", "enable_upnp", "vip_wireguard", "vip_routingtable"] {
+        let told = refused(&[(name, "true")]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with(&format!("{name}=\"true\": not supported yet")), "{told:?}");
+    }
+    assert_eq!(refused(&[("mirror_dest_interface", "eth1")]).len(), 1);
+    assert_eq!(refused(&[("svc_enable", "false")]).len(), 1);
+}
+
+#[test]
+fn times_of_a_lease_must_be_in_order() {
+    let told = refused(&[("vip_renewdeadline", "15")]);
+    assert_eq!(
+        told,
+        [r#"vip_renewdeadline="15": 15 s must be less than vip_leaseduration (15 s)"#]
+    );
+    assert_eq!(refused(&[("vip_retryperiod", "10")]).len(), 1);
+}
+
+#[test]
+fn flags_win_over_the_environment() {
+    let environment = [("vip_interface".to_owned(), "eth0".to_owned())];
+    let settings = Settings::gather(environment, [("vip_interface", "eth1".to_owned())]);
+    let config = Config::parse(&settings, "n").unwrap();
+    assert_eq!(config.interface.as_deref(), Some("eth1"));
+}
+
+#[test]
+fn the_interface_of_services_wins_over_that_of_the_control_plane() {
+    let config = parse(&[("vip_interface", "eth0"), ("vip_servicesinterface", "eth1")]).unwrap();
+    assert_eq!(config.interface.as_deref(), Some("eth1"));
+}
+
+#[test]
+fn an_empty_value_counts_as_not_given_but_silences_the_metrics() {
+    let config = parse(&[("vip_interface", ""), ("prometheus_server", "")]).unwrap();
+    assert_eq!(config.interface, None);
+    assert_eq!(config.metrics, None);
+}
+
+#[test]
+fn a_misspelt_name_is_noticed() {
+    let given = settings(&[("vip_intreface", "eth0"), ("PATH", "/bin"), ("KUBECONFIG", "/x")]);
+    assert_eq!(given.unknown(), ["vip_intreface"]);
+}

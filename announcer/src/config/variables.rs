@@ -1,0 +1,198 @@
+//! Every setting of kube-vip's DaemonSet, by its environment name and its flag: what it takes, and how far it is served.
+
+use Kind::{Number, Switch, Text, Word};
+use Support::{Harmless, NotYet, Served};
+
+/// What a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`, and the other spellings that Go's `strconv.ParseBool` knows.
+    Switch,
+    /// A whole number between two bounds, both included.
+    Number(i64, i64),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Any text; where it has a form, whoever uses it parses it.
+    Text,
+}
+
+/// How far a setting is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// It does what it does in kube-vip.
+    Served,
+    /// It changes nothing here, and leaving it out would change nothing: it is checked and else ignored.
+    Harmless,
+    /// Switched on it asks for something that is not built yet, which is an error rather than a silence.
+    NotYet,
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Its name in the environment; also taken as a flag.
+    pub name: &'static str,
+    /// kube-vip's name for the flag, empty where it has none.
+    pub flag: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// How far it is served.
+    pub support: Support,
+    /// One line for `--help`.
+    pub help: &'static str,
+}
+
+/// Finds a setting by its name in the environment.
+pub fn find(name: &str) -> Option<&'static Variable> {
+    VARIABLES.iter().find(|variable| variable.name == name)
+}
+
+/// How the names of settings begin: a variable that begins so and is not listed is probably misspelt.
+pub const FAMILIES: &[&str] = &[
+    "vip_",
+    "svc_",
+    "cp_",
+    "bgp_",
+    "mpbgp_",
+    "egress_",
+    "lb_",
+    "berth_",
+    "control_plane_",
+    "zebra_",
+];
+
+const fn row(
+    name: &'static str,
+    flag: &'static str,
+    kind: Kind,
+    support: Support,
+    help: &'static str,
+) -> Variable {
+    Variable { name, flag, kind, support, help }
+}
+
+const SECONDS: Kind = Number(1, 3600);
+const PORT: Kind = Number(0, 65535);
+const ASN: Kind = Number(1, u32::MAX as i64);
+const RTM: Kind = Number(0, 255);
+
+/// All of them, in the order of `docs/contract.md`.
+#[rustfmt::skip]
+pub const VARIABLES: &[Variable] = &[
+    // Core
+    row("vip_loglevel", "log", Number(-8, 8), Served, "below 0 debug, from 0 info, from 4 warnings, from 8 errors"),
+    row("vip_nodename", "nodeName", Text, Served, "this node's name [default: the host name]"),
+    row("vip_interface", "interface", Text, Served, "interface of the addresses [default: that of the default route]"),
+    row("vip_servicesinterface", "serviceInterface", Text, Served, "interface of the Services' addresses [default: vip_interface]"),
+    row("vip_interfaceloglobal", "loInterfaceGlobalScope", Switch, Harmless, "addresses are always of global scope"),
+    row("vip_subnet", "vipSubnet", Text, Harmless, "addresses are always bound as /32 and /128"),
+    row("vip_cidr", "cidr", Text, Harmless, "older name of vip_subnet"),
+    row("vip_address", "vip", Text, Harmless, "older name of address"),
+    row("address", "address", Text, Harmless, "address of the control plane; used with cp_enable"),
+    row("port", "port", PORT, Harmless, "port of the control plane; used with cp_enable"),
+    row("vip_ddns", "ddns", Switch, NotYet, "address of the control plane by DHCP and dynamic DNS"),
+    row("dhcp_mode", "dhcpMode", Word(&["ipv4", "ipv6", "dual"]), Harmless, "families asked for by DHCP"),
+    row("dns_mode", "dnsMode", Word(&["first", "ipv4", "ipv6", "dual"]), Harmless, "which of a name's addresses are used"),
+    row("k8s_config_file", "k8sConfigPath", Text, Served, "kubeconfig [default: KUBECONFIG, else the account of the pod]"),
+    row("kubernetes_addr", "kubernetesAddr", Text, Served, "URL of the API server, instead of the one in the kubeconfig"),
+    row("annotation", "annotations", Text, Harmless, "prefix of node annotations that hold BGP settings"),
+    row("config_file", "config-file", Text, NotYet, "settings from a file"),
+    // Election
+    row("vip_leaderelection", "leaderElection", Switch, Served, "one Lease for all Services; also what happens without any election"),
+    row("vip_leasename", "leaseName", Text, Harmless, "Lease of the control plane; used with cp_enable"),
+    row("vip_leaseduration", "leaseDuration", SECONDS, Served, "seconds after which others may take a Lease [default: 15]"),
+    row("vip_renewdeadline", "leaseRenewDuration", SECONDS, Served, "seconds without renewal after which an owner stops [default: 10]"),
+    row("vip_retryperiod", "leaseRetry", SECONDS, Served, "seconds between renewals [default: 2]"),
+    row("vip_leaseannotations", "leaseAnnotations", Text, Served, "annotations of Leases, as a JSON object"),
+    row("svc_election", "servicesElection", Switch, Served, "one Lease for each Service"),
+    row("svc_leasename", "servicesLeaseName", Text, Served, "Lease for all Services [default: plndr-svcs-lock]"),
+    row("berth_election", "election", Word(&["membership", "global", "service"]), Served, "who decides on the owner; wins over svc_election"),
+    row("vip_preserve_on_leadership_loss", "preserveOnLeadershipLoss", Switch, NotYet, "keep addresses without a Lease"),
+    row("vip_singlenode", "singleNode", Switch, Harmless, "a node alone needs no setting"),
+    row("vip_startleader", "startAsLeader", Switch, Harmless, "the first to come takes the Lease at once"),
+    // Control plane
+    row("cp_enable", "controlplane", Switch, NotYet, "an address for the control plane"),
+    row("cp_namespace", "namespace", Text, Served, "namespace of the Lease for all Services [default: kube-system]"),
+    row("cp_detect", "autodetectcp", Switch, Harmless, "used with cp_enable"),
+    row("control_plane_health_check_address", "controlPlaneHealthCheckAddress", Text, Harmless, "used with cp_enable"),
+    row("control_plane_health_check_period_seconds", "controlPlaneHealthCheckPeriodSeconds", SECONDS, Harmless, "used with cp_enable"),
+    row("control_plane_health_check_timeout_seconds", "controlPlaneHealthCheckTimeoutSeconds", SECONDS, Harmless, "used with cp_enable"),
+    row("control_plane_health_check_failure_threshold", "controlPlaneHealthCheckFailureThreshold", SECONDS, Harmless, "used with cp_enable"),
+    row("control_plane_health_check_ca_path", "controlPlaneHealthCheckCAPath", Text, Harmless, "used with cp_enable"),
+    row("backend_health_check_interval", "backendHealthCheckInterval", SECONDS, Harmless, "used with lb_enable"),
+    row("lb_enable", "enableLoadBalancer", Switch, NotYet, "balance the control plane by IPVS"),
+    row("lb_port", "lbPort", PORT, Harmless, "used with lb_enable"),
+    row("lb_fwdmethod", "lbForwardingMethod", Word(&["local", "masquerade", "tunnel", "direct", "bypass"]), Harmless, "used with lb_enable"),
+    // Services
+    row("svc_enable", "services", Switch, Served, "serve Services [default: true]"),
+    row("svc_namespace", "serviceNamespace", Text, Served, "serve Services of this namespace only"),
+    row("lb_class_only", "lbClassOnly", Switch, Served, "leave alone Services without a class"),
+    row("lb_class_name", "lbClassName", Text, Served, "the class that is served [default: kube-vip.io/kube-vip-class]"),
+    row("lb_class_legacy_handling", "lbClassNameLegacyHandling", Switch, Harmless, "Services without a class are served unless lb_class_only"),
+    row("disable_service_updates", "disableServiceUpdates", Switch, Served, "leave the status of Services alone"),
+    row("enable_endpoints", "enableEndpoints", Switch, Harmless, "EndpointSlices are read in any case"),
+    row("enable_service_security", "onlyAllowTrafficServicePorts", Switch, NotYet, "drop what is not for a port of the Service"),
+    row("enable_node_labeling", "enableNodeLabeling", Switch, NotYet, "label the owner's Node with its addresses"),
+    row("enable_upnp", "enableUPNP", Switch, NotYet, "open ports of an internet gateway"),
+    row("mirror_dest_interface", "mirrorDestInterface", Text, NotYet, "copy the interface's traffic to another"),
+    // ARP
+    row("vip_arp", "arp", Switch, Served, "announce by ARP and neighbour discovery [default: true]"),
+    row("vip_arpRate", "arpRate", Number(100, 3_600_000), Served, "milliseconds between announcements after the first burst [default: 60000]"),
+    row("vip_skipdad", "skipDAD", Switch, Harmless, "duplicate address detection never delays a takeover"),
+    // BGP
+    row("bgp_enable", "bgp", Switch, NotYet, "announce by BGP"),
+    row("bgp_attach_ip_to_interface", "bgpAttachIPToInterface", Switch, Harmless, "used with bgp_enable"),
+    row("bgp_routerid", "bgpRouterID", Text, Harmless, "used with bgp_enable"),
+    row("bgp_routerinterface", "bgpRouterInterface", Text, Harmless, "used with bgp_enable"),
+    row("bgp_as", "localAS", ASN, Harmless, "used with bgp_enable"),
+    row("bgp_peeraddress", "peerAddress", Text, Harmless, "used with bgp_enable"),
+    row("bgp_peers", "bgppeers", Text, Harmless, "used with bgp_enable"),
+    row("bgp_peeras", "peerAS", ASN, Harmless, "used with bgp_enable"),
+    row("bgp_peerpass", "peerPass", Text, Harmless, "used with bgp_enable"),
+    row("bgp_multihop", "multihop", Switch, Harmless, "used with bgp_enable"),
+    row("bgp_sourceif", "sourceIF", Text, Harmless, "used with bgp_enable"),
+    row("bgp_sourceip", "sourceIP", Text, Harmless, "used with bgp_enable"),
+    row("bgp_hold_time", "bgpHoldTimer", PORT, Harmless, "used with bgp_enable"),
+    row("bgp_keepalive_interval", "bgpKeepAliveInterval", PORT, Harmless, "used with bgp_enable"),
+    row("mpbgp_nexthop", "mpbgpNexthop", Text, Harmless, "used with bgp_enable"),
+    row("mpbgp_ipv4", "mpbgpIPv4", Text, Harmless, "used with bgp_enable"),
+    row("mpbgp_ipv6", "mpbgpIPv6", Text, Harmless, "used with bgp_enable"),
+    row("zebra_enable", "zebra", Switch, NotYet, "hand routes to FRR's zebra"),
+    row("zebra_url", "zebraUrl", Text, Harmless, "used with zebra_enable"),
+    row("zebra_version", "zebraVersion", RTM, Harmless, "used with zebra_enable"),
+    row("zebra_software_name", "zebraSoftwareName", Text, Harmless, "used with zebra_enable"),
+    // Routes and WireGuard
+    row("vip_routingtable", "table", Switch, NotYet, "routes in a table of their own"),
+    row("vip_routingtableid", "tableID", Number(0, u32::MAX as i64), Harmless, "used with vip_routingtable"),
+    row("vip_routingtabletype", "tableType", RTM, Harmless, "used with vip_routingtable"),
+    row("vip_routingprotocol", "routingProtocol", RTM, Harmless, "used with vip_routingtable"),
+    row("vip_cleanroutingtable", "cleanRoutingTable", Switch, Harmless, "used with vip_routingtable"),
+    row("vip_wireguard", "wireguard", Switch, NotYet, "addresses behind a WireGuard tunnel"),
+    // Egress
+    row("egress_podcidr", "egressPodCidr", Text, Harmless, "used with a Service's egress annotation"),
+    row("egress_servicecidr", "egressServiceCidr", Text, Harmless, "used with a Service's egress annotation"),
+    row("egress_withnftables", "egressWithNftables", Switch, Harmless, "used with a Service's egress annotation"),
+    row("egress_clean", "egressClean", Switch, Harmless, "used with a Service's egress annotation"),
+    row("iptables_backend", "iptablesBackend", Word(&["", "nft", "legacy"]), Harmless, "used with a Service's egress annotation"),
+    // Operations
+    row("prometheus_server", "prometheusHTTPServer", Text, Served, "where /metrics, /healthz and /readyz listen; empty for nowhere [default: :2112]"),
+    row("health_check_port", "healthCheckPort", PORT, Served, "one more port for /healthz and /readyz; 0 for none [default: 0]"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_name_and_no_flag_stands_for_two_settings() {
+        let mut seen = BTreeSet::new();
+        for variable in VARIABLES {
+            assert!(seen.insert(variable.name), "{}", variable.name);
+            if variable.flag != variable.name {
+                assert!(seen.insert(variable.flag), "{}", variable.flag);
+            }
+        }
+    }
+}

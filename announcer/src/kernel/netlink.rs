@@ -1,0 +1,242 @@
+//! Owns the netlink socket for addresses and links. Every call waits for the kernel's acknowledgement.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use futures::TryStreamExt;
+use nix::libc;
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
+};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::{Handle, RouteMessageBuilder};
+use tokio::task::JoinHandle;
+
+use super::{
+    Binding, Error, Foreign, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime, PROTOCOL,
+};
+
+/// The kernel's "for ever" (`INFINITY_LIFE_TIME`).
+const FOREVER: u32 = u32::MAX;
+
+/// The kernel of this network namespace.
+#[derive(Debug)]
+pub struct Netlink {
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+impl Netlink {
+    /// Opens a socket in the network namespace of the calling thread.
+    pub fn open() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok(Self { handle, connection: tokio::spawn(connection) })
+    }
+
+    async fn links(&self) -> Result<Vec<LinkMessage>, rtnetlink::Error> {
+        self.handle.link().get().execute().try_collect().await
+    }
+
+    async fn addresses(&self) -> Result<Vec<AddressMessage>, rtnetlink::Error> {
+        self.handle.address().get().execute().try_collect().await
+    }
+
+    /// Index of the interface of the best default route.
+    async fn default_route(&self) -> Result<Option<u32>, rtnetlink::Error> {
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        for family in [v4, v6] {
+            let routes: Vec<RouteMessage> =
+                self.handle.route().get(family).execute().try_collect().await?;
+            if let Some((_, index)) = routes.iter().filter_map(default_route).min() {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Kernel for Netlink {
+    async fn look(&mut self) -> Result<Host, Error> {
+        let read = |what| move |source| Error::Read { what, source };
+        let links = self.links().await.map_err(read("links"))?;
+        let addresses = self.addresses().await.map_err(read("addresses"))?;
+        let route = self.default_route().await.map_err(read("routes"))?;
+        Ok(assemble(&links, &addresses, route, Instant::now()))
+    }
+
+    async fn bind(&mut self, binding: Binding, lifetime: Lifetime) -> Result<(), Error> {
+        let Binding { index, address } = binding;
+        let prefix_len = if address.is_ipv4() { 32 } else { 128 };
+        let mut request = self.handle.address().add(index, address, prefix_len).replace();
+        let message = request.message_mut();
+        // A VIP has no subnet: `rtnetlink` derives a broadcast address from the prefix, which here is the VIP itself.
+        message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
+        // Duplicate detection would keep an IPv6 address silent for a second; conflicts are looked for elsewhere.
+        message.header.flags |= AddressHeaderFlags::Nodad;
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        // Preferred for no time at all: deprecated, so that the node never picks it as the source of its own traffic.
+        let mut times = CacheInfo::default();
+        times.ifa_preferred = 0;
+        times.ifa_valid = lifetime.seconds(Instant::now()).unwrap_or(FOREVER);
+        message.attributes.push(AddressAttribute::CacheInfo(times));
+        message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL)));
+        let failed = |source| Error::Address { verb: "binding", address, index, source };
+        request.execute().await.map_err(failed)
+    }
+
+    async fn remove(&mut self, binding: Binding) -> Result<(), Error> {
+        let Binding { index, address } = binding;
+        // The message of an addition names the address as a removal does.
+        let prefix_len = if address.is_ipv4() { 32 } else { 128 };
+        let message = self.handle.address().add(index, address, prefix_len).message_mut().clone();
+        match self.handle.address().del(message).execute().await {
+            Err(error) if is_gone(&error) => Ok(()),
+            result => {
+                result.map_err(|source| Error::Address { verb: "removing", address, index, source })
+            }
+        }
+    }
+}
+
+/// No such address, or no such interface.
+fn is_gone(error: &rtnetlink::Error) -> bool {
+    let rtnetlink::Error::NetlinkError(message) = error else { return false };
+    matches!(-message.raw_code(), libc::EADDRNOTAVAIL | libc::ENODEV)
+}
+
+/// Metric and interface of a default route of the main table.
+fn default_route(route: &RouteMessage) -> Option<(u32, u32)> {
+    if route.header.destination_prefix_length != 0
+        || route.header.table != RouteHeader::RT_TABLE_MAIN
+    {
+        return None;
+    }
+    let (mut metric, mut index) = (0, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Priority(value) => metric = *value,
+            RouteAttribute::Oif(value) => index = Some(*value),
+            _ => {}
+        }
+    }
+    Some((metric, index?))
+}
+
+fn assemble(
+    links: &[LinkMessage],
+    addresses: &[AddressMessage],
+    default_route: Option<u32>,
+    now: Instant,
+) -> Host {
+    let mut names = BTreeMap::new();
+    let mut host = Host::default();
+    for link in links {
+        let Some((name, interface)) = interface(link) else { continue };
+        names.insert(interface.index, name.clone());
+        host.interfaces.insert(name, interface);
+    }
+    host.default_route = default_route.and_then(|index| names.get(&index).cloned());
+    let seen: Vec<Seen> = addresses.iter().filter_map(seen).collect();
+    // Before Linux 5.18 the tag is not kept. Then no address has one, not even that of the loopback interface, and ours
+    // are told by what nobody else does: one address, deprecated from the start, with an end.
+    let tags_kept = seen.iter().any(|address| address.protocol.is_some());
+    for address in seen {
+        let Some(interface) =
+            names.get(&address.index).and_then(|name| host.interfaces.get_mut(name))
+        else {
+            continue;
+        };
+        let tagged =
+            if tags_kept { address.protocol == Some(PROTOCOL) } else { address.looks_ours() };
+        if tagged && address.is_single() {
+            let binding = Binding { index: address.index, address: address.address };
+            host.ours.insert(binding, address.lifetime(now));
+        } else {
+            interface.foreign.insert(address.address, address.foreign());
+        }
+    }
+    host
+}
+
+fn interface(link: &LinkMessage) -> Option<(String, Interface)> {
+    let (mut name, mut mac) = (None, None);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(value) => name = Some(value.clone()),
+            LinkAttribute::Address(value) => mac = <[u8; 6]>::try_from(value.as_slice()).ok(),
+            _ => {}
+        }
+    }
+    let up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+    let index = link.header.index;
+    Some((name?, Interface { index, mac, up, foreign: BTreeMap::new() }))
+}
+
+/// What matters of an address in a dump.
+struct Seen {
+    index: u32,
+    address: IpAddr,
+    prefix_len: u8,
+    protocol: Option<u8>,
+    preferred: u32,
+    valid: u32,
+}
+
+fn seen(message: &AddressMessage) -> Option<Seen> {
+    let (mut address, mut local, mut protocol) = (None, None, None);
+    let (mut preferred, mut valid) = (FOREVER, FOREVER);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(value) => address = Some(*value),
+            AddressAttribute::Local(value) => local = Some(*value),
+            AddressAttribute::Protocol(value) => protocol = Some(u8::from(*value)),
+            AddressAttribute::CacheInfo(times) => {
+                (preferred, valid) = (times.ifa_preferred, times.ifa_valid);
+            }
+            _ => {}
+        }
+    }
+    // On a point-to-point link `Address` is the peer's and `Local` ours.
+    let address = local.or(address)?;
+    let header = &message.header;
+    Some(Seen {
+        index: header.index,
+        address,
+        prefix_len: header.prefix_len,
+        protocol,
+        preferred,
+        valid,
+    })
+}
+
+impl Seen {
+    fn is_single(&self) -> bool {
+        self.prefix_len == if self.address.is_ipv4() { 32 } else { 128 }
+    }
+
+    fn looks_ours(&self) -> bool {
+        self.is_single() && self.preferred == 0 && self.valid != FOREVER
+    }
+
+    fn lifetime(&self, now: Instant) -> Lifetime {
+        match self.valid {
+            FOREVER => Lifetime::Forever,
+            seconds => Lifetime::Until(now + Duration::from_secs(seconds.into())),
+        }
+    }
+
+    fn foreign(&self) -> Foreign {
+        let abandoned = self.protocol == Some(KUBE_VIP_PROTOCOL) || self.preferred == 0;
+        Foreign { prefix_len: self.prefix_len, adoptable: self.is_single() && abandoned }
+    }
+}
