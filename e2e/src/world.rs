@@ -1,0 +1,383 @@
+//! A lab with Berth running in it, and what tests ask of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::IPAddress;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::control_plane::url_for_nodes;
+use crate::lab::{Lab, Node, Spec};
+use crate::place::{Place, sibling_program};
+use crate::process::Process;
+
+/// The annotation with a Service's addresses.
+pub const ADDRESSES: &str = "kube-vip.io/loadbalancerIPs";
+/// The annotation with the node that holds them.
+pub const HOST: &str = "kube-vip.io/vipHost";
+
+/// Addresses of the lab's LAN that nothing else uses.
+pub const POOL: &str = "10.0.64.1-10.0.64.250,fd00:10::4001-fd00:10::40fa";
+
+/// The environment of the announcers.
+pub type Env = BTreeMap<String, String>;
+
+/// Environment from pairs.
+pub fn env<const N: usize>(pairs: [(&str, &str); N]) -> Env {
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// Timing of kube-vip's own manifests: a lost owner is replaced within some 5 s.
+pub fn quick() -> Env {
+    env([("vip_leaseduration", "5"), ("vip_renewdeadline", "3"), ("vip_retryperiod", "1")])
+}
+
+/// A lab of bare nodes with the CCM on the control plane and an announcer on each node.
+pub struct World {
+    /// The lab.
+    pub lab: Lab,
+    /// A client with all rights.
+    pub client: Client,
+    announcer_env: Env,
+    starts: usize,
+    ccm: Option<Process>,
+    announcers: BTreeMap<String, Process>,
+}
+
+impl World {
+    /// `nodes` bare nodes, the pool [`POOL`], an echo Deployment `hello`, and both programs running.
+    pub async fn up(nodes: usize, announcer_env: Env) -> Result<Self> {
+        let mut world = Self::without_berth(nodes, announcer_env).await?;
+        world.pools(json!({ "range-global": POOL })).await?;
+        world.start_ccm().await?;
+        for node in 0..nodes {
+            world.start_announcer(node).await?;
+        }
+        world.deploy("default", "hello", nodes).await?;
+        Ok(world)
+    }
+
+    /// The same lab with the RBAC of `manifests/` and nothing else.
+    pub async fn without_berth(nodes: usize, announcer_env: Env) -> Result<Self> {
+        let lab = Lab::up(Spec::bare(nodes)).await?;
+        let client = lab.client();
+        for rbac in ["ccm-rbac.yaml", "announcer-rbac.yaml"] {
+            let file = repository().join("manifests").join(rbac);
+            kubectl(
+                &lab,
+                &["apply", "--namespace=kube-system", "-f", &file.display().to_string()],
+            )?;
+        }
+        let (ccm, announcers) = (None, BTreeMap::new());
+        Ok(Self { lab, client, announcer_env, starts: 0, ccm, announcers })
+    }
+
+    /// Replaces the data of the pools' ConfigMap.
+    pub async fn pools(&self, data: Value) -> Result<()> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
+        let object =
+            serde_json::from_value(json!({ "metadata": { "name": "kubevip" }, "data": data }))?;
+        match api.get_opt("kubevip").await? {
+            None => api.create(&PostParams::default(), &object).await?,
+            Some(_) => api.replace("kubevip", &PostParams::default(), &object).await?,
+        };
+        Ok(())
+    }
+
+    /// Starts berth-ccm with the rights of its ServiceAccount.
+    pub async fn start_ccm(&mut self) -> Result<&Process> {
+        let config = self.kubeconfig("berth-ccm").await?;
+        let program = sibling_program("berth-ccm", "BERTH_CCM")?;
+        let argv = [program.display().to_string(), format!("--kubeconfig={}", config.display())];
+        let name = self.unused("berth-ccm");
+        Ok(self.ccm.insert(self.lab.control_plane().start(&name, argv)?))
+    }
+
+    /// The CCM that was started last.
+    pub fn ccm(&self) -> Result<&Process> {
+        self.ccm.as_ref().context("no CCM was started")
+    }
+
+    /// Starts an announcer on one node with the rights of its ServiceAccount.
+    pub async fn start_announcer(&mut self, node: usize) -> Result<&Process> {
+        let extra = self.announcer_env.clone();
+        self.start_announcer_with(node, extra).await
+    }
+
+    /// The same with other environment.
+    pub async fn start_announcer_with(&mut self, node: usize, extra: Env) -> Result<&Process> {
+        let config = self.kubeconfig("berth-announcer").await?;
+        let program = sibling_program("berth-announcer", "BERTH_ANNOUNCER")?;
+        let host = self.lab.node(node).name().to_owned();
+        let mut variables = env([
+            ("vip_arp", "true"),
+            ("svc_enable", "true"),
+            ("vip_leaderelection", "true"),
+            ("vip_interface", "eth0"),
+            ("vip_nodename", host.as_str()),
+        ]);
+        variables.insert("KUBECONFIG".to_owned(), config.display().to_string());
+        variables.extend(extra);
+        let name = self.unused("berth-announcer");
+        let argv = [program.display().to_string(), "manager".to_owned()];
+        let process = self.lab.node(node).place()?.start_with(&name, argv, variables)?;
+        self.announcers.insert(host.clone(), process);
+        self.announcer(&host)
+    }
+
+    /// The announcer that was started last on a node.
+    pub fn announcer(&self, node: &str) -> Result<&Process> {
+        self.announcers.get(node).with_context(|| format!("no announcer was started on {node}"))
+    }
+
+    /// Every announcer, by node.
+    pub fn announcers(&self) -> impl Iterator<Item = (&str, &Process)> {
+        self.announcers.iter().map(|(node, process)| (node.as_str(), process))
+    }
+
+    /// A Deployment of the echo server, its pods Ready.
+    pub async fn deploy(&self, namespace: &str, name: &str, replicas: usize) -> Result<()> {
+        deploy_echo(&self.lab, namespace, name, replicas)
+    }
+
+    /// Creates a Service of type LoadBalancer in front of the Deployment `hello`; `spec` is merged in.
+    pub async fn expose(&self, name: &str, spec: Value) -> Result<Service> {
+        let mut object = json!({
+            "metadata": { "name": name },
+            "spec": {
+                "type": "LoadBalancer",
+                "selector": { "app": "hello" },
+                "ports": [{ "port": 80, "targetPort": 8080 }],
+            },
+        });
+        merge(&mut object, json!({ "spec": spec }));
+        self.create(object).await
+    }
+
+    /// Creates a Service from its JSON.
+    pub async fn create(&self, object: Value) -> Result<Service> {
+        let api = self.services(object["metadata"]["namespace"].as_str().unwrap_or("default"));
+        Ok(api.create(&PostParams::default(), &serde_json::from_value(object)?).await?)
+    }
+
+    /// The Services of a namespace.
+    pub fn services(&self, namespace: &str) -> Api<Service> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// A Service of namespace `default`.
+    pub async fn service(&self, name: &str) -> Result<Service> {
+        Ok(self.services("default").get(name).await?)
+    }
+
+    /// Changes a Service of namespace `default` by merge patch.
+    pub async fn patch(&self, name: &str, patch: Value) -> Result<Service> {
+        Ok(self
+            .services("default")
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await?)
+    }
+
+    /// Deletes a Service of namespace `default`.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        self.services("default").delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Waits until the status of a Service has `count` addresses and returns them.
+    pub async fn published(&self, name: &str, count: usize) -> Result<Vec<IpAddr>> {
+        let shown = || async {
+            let service = self.service(name).await?;
+            let addresses = ingress(&service);
+            Ok((addresses.len() == count).then_some(addresses))
+        };
+        let result =
+            eventually(&format!("{count} addresses in the status of {name}"), 30, shown).await;
+        match result {
+            Ok(addresses) => Ok(addresses),
+            Err(error) => Err(error.context(self.story(name).await)),
+        }
+    }
+
+    /// What a human would look at when `name` does not come up.
+    async fn story(&self, name: &str) -> String {
+        let service =
+            self.service(name).await.map(|service| serde_json::to_string_pretty(&service));
+        let mut story = format!("service: {service:?}\n");
+        for (who, process) in self.announcers().chain(self.ccm.as_ref().map(|ccm| ("ccm", ccm))) {
+            story += &format!("--- {who}\n{}\n", process.log_tail());
+        }
+        story
+    }
+
+    /// The claims, by address.
+    pub async fn claims(&self) -> Result<BTreeMap<String, IPAddress>> {
+        let mine = ListParams::default().labels("ipaddress.kubernetes.io/managed-by=berth");
+        let list = Api::<IPAddress>::all(self.client.clone()).list(&mine).await?;
+        Ok(list.into_iter().map(|claim| (claim.name_any(), claim)).collect())
+    }
+
+    /// The nodes whose LAN interface carries the address, as `ip -j` says.
+    pub fn holders(&self, address: IpAddr) -> Result<Vec<String>> {
+        let mut holders = Vec::new();
+        for node in self.lab.nodes() {
+            if addresses_of(node)?.contains(&address) {
+                holders.push(node.name().to_owned());
+            }
+        }
+        Ok(holders)
+    }
+
+    /// One HTTP request from the client on the LAN; the body, or why not.
+    pub fn curl(&self, address: IpAddr) -> Result<String> {
+        curl(&self.lab.outside(), address)
+    }
+
+    /// The number of a node by name.
+    pub fn index_of(&self, node: &str) -> Result<usize> {
+        let found = self.lab.nodes().iter().position(|candidate| candidate.name() == node);
+        found.with_context(|| format!("no node {node}"))
+    }
+
+    /// The node that the Service says holds its addresses.
+    pub async fn host(&self, name: &str) -> Result<String> {
+        let service = self.service(name).await?;
+        service.annotations().get(HOST).cloned().with_context(|| format!("{name} has no {HOST}"))
+    }
+
+    fn unused(&mut self, program: &str) -> String {
+        self.starts += 1;
+        format!("{program}-{}", self.starts)
+    }
+
+    /// A kubeconfig with a token of a ServiceAccount of `kube-system`.
+    async fn kubeconfig(&self, account: &str) -> Result<PathBuf> {
+        let path = self.lab.dir().join(format!("{account}.kubeconfig"));
+        if path.exists() {
+            return Ok(path);
+        }
+        let spec =
+            TokenRequestSpec { expiration_seconds: Some(86_400), ..TokenRequestSpec::default() };
+        let request = TokenRequest { spec, ..TokenRequest::default() };
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), "kube-system");
+        let answer = api.create_token_request(account, &PostParams::default(), &request).await?;
+        let token = answer.status.context("a token request without status")?.token;
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "lab", "cluster": {
+                "server": url_for_nodes(), "certificate-authority": self.lab.dir().join("pki/ca.crt"),
+            } }],
+            "users": [{ "name": account, "user": { "token": token } }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": account } }],
+            "current-context": "lab",
+        });
+        std::fs::write(&path, config.to_string())?;
+        Ok(path)
+    }
+}
+
+/// The echo server as a Deployment, its pods Ready.
+pub fn deploy_echo(lab: &Lab, namespace: &str, name: &str, replicas: usize) -> Result<()> {
+    let text = std::fs::read_to_string(repository().join("examples/01-expose/deployment.yaml"))?;
+    let text = text.replace("hello", name).replace("replicas: 3", &format!("replicas: {replicas}"));
+    let file = lab.dir().join(format!("{namespace}-{name}.yaml"));
+    std::fs::write(&file, text)?;
+    kubectl(lab, &["apply", "--namespace", namespace, "-f", &file.display().to_string()])?;
+    let deployment = format!("deployment/{name}");
+    kubectl(lab, &["rollout", "status", "--namespace", namespace, &deployment, "--timeout=60s"])?;
+    Ok(())
+}
+
+/// The lab's kubectl with all rights; its standard output.
+pub fn kubectl(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(lab.programs().join("kubectl"))
+        .arg("--kubeconfig")
+        .arg(lab.kubeconfig())
+        .args(arguments)
+        .output()
+        .context("start kubectl")?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(output.status.success(), "kubectl {arguments:?}: {}", text(&output.stderr));
+    Ok(text(&output.stdout))
+}
+
+/// One HTTP request with a short limit; the body, or why not.
+pub fn curl(from: &Place, address: IpAddr) -> Result<String> {
+    let url = match address {
+        IpAddr::V4(v4) => format!("http://{v4}/"),
+        IpAddr::V6(v6) => format!("http://[{v6}]/"),
+    };
+    from.exec(["curl", "--silent", "--show-error", "--fail", "--max-time", "5", &url])
+}
+
+/// The addresses of a node's LAN interface, as `ip -j` says.
+pub fn addresses_of(node: &Node) -> Result<BTreeSet<IpAddr>> {
+    let text = node.exec(["ip", "-json", "address", "show", "dev", "eth0"])?;
+    let links: Vec<Value> = serde_json::from_str(&text)?;
+    let infos = links.iter().filter_map(|link| link["addr_info"].as_array()).flatten();
+    infos
+        .filter_map(|info| info["local"].as_str())
+        .map(|local| local.parse().with_context(|| format!("ip says {local}")))
+        .collect()
+}
+
+/// The addresses of a Service's status.
+pub fn ingress(service: &Service) -> Vec<IpAddr> {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = status.and_then(|status| status.ingress.as_ref());
+    ingress.into_iter().flatten().filter_map(|entry| entry.ip.as_ref()?.parse().ok()).collect()
+}
+
+/// The addresses of a Service's annotation.
+pub fn annotated(service: &Service) -> Vec<IpAddr> {
+    let text = service.annotations().get(ADDRESSES).map_or("", String::as_str);
+    text.split(',').filter_map(|part| part.trim().parse().ok()).collect()
+}
+
+/// Asks until there is an answer; an error after `seconds`. For what has no event to wait for.
+pub async fn eventually<T, F>(what: &str, seconds: u64, mut ask: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    let start = Instant::now();
+    loop {
+        let answer = ask().await;
+        match answer {
+            Ok(Some(value)) => return Ok(value),
+            Err(error) if start.elapsed() > Duration::from_secs(seconds) => {
+                return Err(error.context(what.to_owned()));
+            }
+            Ok(None) if start.elapsed() > Duration::from_secs(seconds) => {
+                bail!("not within {seconds} s: {what}")
+            }
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// The repository's root.
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Merges `more` into `object`, member by member.
+fn merge(object: &mut Value, more: Value) {
+    match (object, more) {
+        (Value::Object(object), Value::Object(more)) => {
+            for (key, value) in more {
+                merge(object.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (place, value) => *place = value,
+    }
+}

@@ -1,0 +1,9 @@
+//! The product, judged from outside: the API server, `ip -j`, frames on the wire, the client's connections.
+//!
+//! Both programs run as released, each with a token of its own ServiceAccount and so with the rights of `manifests/`.
+
+mod allocation;
+mod bad_input;
+mod expose;
+mod failover;
+mod manifests;
