@@ -5,5 +5,4 @@
 mod allocation;
 mod bad_input;
 mod expose;
-mod failover;
 mod manifests;

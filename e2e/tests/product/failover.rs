@@ -1,0 +1,183 @@
+//! Owners that stop, die, or lose the network. Judged by the client's connections, the interfaces of all nodes, and
+//! every frame on the LAN that claims the address.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use berth_e2e::addresses::Net;
+use berth_e2e::control_plane::Part;
+use berth_e2e::probe::{Manner, Probe};
+use serde_json::json;
+
+use berth_e2e::world::{World, env, eventually, quick};
+
+const EVERY: Duration = Duration::from_millis(10);
+
+/// A world with one dual-stack Service that answers; its addresses and owner.
+async fn served(nodes: usize) -> Result<(World, Vec<IpAddr>, String)> {
+    let world = World::up(nodes, quick()).await?;
+    world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
+    let addresses = world.published("web", 2).await?;
+    for address in &addresses {
+        eventually("an answer", 10, || async { Ok(world.curl(*address).ok()) }).await?;
+    }
+    let owner = world.host("web").await?;
+    Ok((world, addresses, owner))
+}
+
+fn probe(world: &World, address: IpAddr) -> Result<Probe> {
+    Probe::start(&world.lab.outside(), SocketAddr::new(address, 80), EVERY, Manner::NewConnections)
+}
+
+/// Waits until exactly one node, not `old`, holds all addresses and the client is answered.
+async fn moved(world: &World, addresses: &[IpAddr], old: &str, seconds: u64) -> Result<String> {
+    eventually("another owner", seconds, || async {
+        let mut owner = None;
+        for address in addresses {
+            let holders = world.holders(*address)?;
+            let others: Vec<_> = holders.into_iter().filter(|holder| holder != old).collect();
+            if others.len() != 1 || world.curl(*address).is_err() {
+                return Ok(None);
+            }
+            owner = others.into_iter().next();
+        }
+        Ok(owner)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_owner_hands_over_and_leaves_nothing() -> Result<()> {
+    let (world, addresses, owner) = served(3).await?;
+    let probes = addresses.iter().map(|address| probe(&world, *address)).collect::<Result<Vec<_>>>()?;
+    eventually("the probes started", 5, || async { Ok(probes.iter().all(|p| p.ok_so_far() > 20).then_some(())) }).await?;
+    let process = world.announcer(&owner)?;
+    process.terminate(Duration::from_secs(10))?;
+    ensure!(process.ending().as_deref() == Some("code 0"), "it ended with {:?}", process.ending());
+    let node = world.lab.node(world.index_of(&owner)?);
+    for address in &addresses {
+        ensure!(!world.holders(*address)?.contains(&owner), "{address} is still on {owner}");
+    }
+    let tables = node.exec(["nft", "list", "tables"])?;
+    ensure!(!tables.contains("berth"), "{owner} still has {tables}");
+    moved(&world, &addresses, &owner, 10).await?;
+    for (address, probe) in addresses.iter().zip(probes) {
+        let report = probe.finish()?;
+        println!("SIGTERM: {address} was away for {:.0?} at most, {} answers", report.longest_gap, report.ok);
+    }
+    eventually("the new owner in the annotation", 5, || async {
+        Ok((world.host("web").await? != owner).then_some(()))
+    })
+    .await?;
+    world.lab.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_owner_that_comes_back_leaves_nothing_stale() -> Result<()> {
+    let (mut world, addresses, owner) = served(3).await?;
+    let index = world.index_of(&owner)?;
+    world.announcer(&owner)?.kill()?;
+    // While nobody looks after this node, its Service goes and another one comes.
+    world.delete("web").await?;
+    world.expose("other", json!({})).await?;
+    let other = world.published("other", 1).await?[0];
+    world.start_announcer(index).await?;
+    eventually("nothing stale on the interface", 10, || async {
+        let mut clean = true;
+        for address in &addresses {
+            clean &= *address == other || world.holders(*address)?.is_empty();
+        }
+        Ok((clean && world.holders(other)?.len() == 1).then_some(()))
+    })
+    .await?;
+    eventually("an answer", 10, || async { Ok(world.curl(other).ok()) }).await?;
+    world.lab.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_owner_keeps_its_addresses_over_a_quick_restart() -> Result<()> {
+    let (mut world, addresses, owner) = served(3).await?;
+    let index = world.index_of(&owner)?;
+    world.announcer(&owner)?.kill()?;
+    world.start_announcer(index).await?;
+    for address in &addresses {
+        eventually("one holder that answers", 15, || async {
+            Ok((world.holders(*address)?.len() == 1 && world.curl(*address).is_ok()).then_some(()))
+        })
+        .await?;
+    }
+    world.lab.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_cut_off_is_replaced_and_never_answers_beside_its_successor() -> Result<()> {
+    let (world, addresses, owner) = served(3).await?;
+    let index = world.index_of(&owner)?;
+    let wire = world.lab.watch_wire(&addresses)?;
+    let start = Instant::now();
+    world.lab.cut(index, Net::Lan)?;
+    world.lab.cut(index, Net::Api)?;
+    let successor = moved(&world, &addresses, &owner, 30).await?;
+    println!("{successor} answers {:.1?} after {owner} was cut off", start.elapsed());
+    let handover = Instant::now();
+    for address in &addresses {
+        ensure!(!world.holders(*address)?.contains(&owner), "{owner} still has {address} after its Lease ended");
+    }
+    world.lab.heal(index, Net::Lan)?;
+    world.lab.heal(index, Net::Api)?;
+    // The old owner is back on the LAN: it must find out before it says anything.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let seen = wire.finish()?;
+    for address in &addresses {
+        let after = seen.claimants(*address, handover);
+        ensure!(after.len() == 1, "after the handover {address} was claimed by {after:?}");
+    }
+    println!("{} frames looked at", seen.frames());
+    world.lab.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_stay_up_while_the_api_server_restarts() -> Result<()> {
+    let world = World::up(3, env([])).await?;
+    world.expose("web", json!({})).await?;
+    let address = world.published("web", 1).await?[0];
+    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
+    let owner = world.host("web").await?;
+    let running = probe(&world, address)?;
+    eventually("the probe started", 5, || async { Ok((running.ok_so_far() > 20).then_some(())) }).await?;
+    let start = Instant::now();
+    world.lab.restart_part(Part::ApiServer).await?;
+    let away = start.elapsed();
+    // What is created now is served, so both programs have found their way back.
+    world.expose("later", json!({})).await?;
+    world.published("later", 1).await?;
+    let report = running.finish()?;
+    println!("API server away for {away:.1?}: longest gap {:.0?}, {} answers", report.longest_gap, report.ok);
+    ensure!(report.longest_gap < Duration::from_millis(500), "gap {:?}: {:?}", report.longest_gap, report.failed);
+    ensure!(world.host("web").await? == owner, "the owner changed");
+    world.lab.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_of_its_own_lease_moves_when_its_owner_dies() -> Result<()> {
+    let mut environment = quick();
+    environment.extend(env([("svc_election", "true")]));
+    let world = World::up(3, environment).await?;
+    for name in ["one", "two", "three"] {
+        world.expose(name, json!({})).await?;
+    }
+    let owner = {
+        world.published("one", 1).await?;
+        world.host("one").await?
+    };
+    let address = world.published("one", 1).await?[0];
+    world.lab.crash(world.index_of(&owner)?).context("crash the owner")?;
+    let start = Instant::now();
+    eventually("another owner", 30, || async {
+        Ok((world.host("one").await? != owner && world.curl(address).is_ok()).then_some(()))
+    })
+    .await?;
+    println!("per-Service Lease: served again {:.1?} after the crash", start.elapsed());
+    world.lab.down()
+}
