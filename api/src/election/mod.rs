@@ -1,0 +1,412 @@
+//! Who may act, decided over a Lease (coordination.k8s.io/v1) by strict compare-and-swap.
+//!
+//! [`Election`] is one candidate for one Lease, as a pure state machine: what was seen of the Lease goes in, the next
+//! request comes out, and the caller sends it. It has no socket, task or clock, so one caller can drive thousands.
+//!
+//! Promise: as long as identities are unique and nobody else edits or deletes the Lease, at most one candidate at a
+//! time has [`Election::holds_until`] in the future. It rests on three rules:
+//! - every change is a create, or a replace with the `resourceVersion` that was seen; 409 means lost;
+//! - a Lease has expired when *this* candidate has seen no change for its duration, on its own monotonic clock.
+//!   `renewTime` is for people: wall clocks of two nodes are not compared;
+//! - a holder counts from the moment it *sent* the last renewal that was acknowledged, and stops a renew deadline
+//!   later, which is before anybody else may start.
+//!
+//! A candidate that finds the Lease in its own name takes it at once: after a restart a node goes on where it was.
+//! An identity must therefore belong to one process at a time.
+
+mod timing;
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+
+pub use timing::{Timing, TimingError};
+
+/// What a candidate is to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Send this create, then tell the [`Reply`]. [`stamp`] it first.
+    Create(Box<Lease>),
+    /// Send this replace with the `resourceVersion` it carries, then tell the [`Reply`]. [`stamp`] it first.
+    Replace(Box<Lease>),
+    /// Read the Lease, then tell the [`Reply`]. Only after a conflict that no watch has explained.
+    Read,
+    /// Ask again at this moment, or with the next [`Sight`] or [`Reply`], whichever is first.
+    Wait(Option<Instant>),
+    /// The Lease is released: nothing more to do.
+    Done,
+}
+
+/// What a watch shows of the Lease.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sight {
+    /// It exists like this.
+    Present(Box<Lease>),
+    /// It does not exist: the list at the start did not have it.
+    Absent,
+    /// It was deleted; its last state.
+    Deleted(Box<Lease>),
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// The write was acknowledged with this object.
+    Written(Box<Lease>),
+    /// 409: someone else was first, or the Lease exists already.
+    Conflict,
+    /// 404: there is no such Lease to replace.
+    Missing,
+    /// It surely did not happen: refused, throttled, not connected.
+    Rejected,
+    /// It may have happened: timed out, connection lost, error of the server.
+    Unknown,
+    /// The answer to [`Action::Read`].
+    Found(Option<Box<Lease>>),
+}
+
+/// One candidate for one Lease.
+#[derive(Clone, Debug)]
+pub struct Election {
+    identity: String,
+    timing: Timing,
+    template: Lease,
+    known: Known,
+    /// The holder may act until then.
+    until: Option<Instant>,
+    renewed: Option<Instant>,
+    flight: Option<Flight>,
+    /// A write is unaccounted for: it may have been applied.
+    unaccounted: bool,
+    /// The Lease changed in a way that was not seen yet: read it at this moment unless the watch is faster.
+    read_at: Option<Instant>,
+    not_before: Option<Instant>,
+    releasing: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Known {
+    Nothing,
+    /// A holder that was seen before it vanished may act until `free_at`.
+    Absent {
+        free_at: Instant,
+    },
+    Present {
+        lease: Box<Lease>,
+        since: Instant,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Flight {
+    sent: Instant,
+    version: Option<String>,
+    releases: bool,
+}
+
+impl Election {
+    /// A candidate named `identity`. `template` has the namespace and name of the Lease, and the labels and
+    /// annotations that it is to carry.
+    pub fn new(template: Lease, identity: impl Into<String>, timing: Timing) -> Self {
+        Self {
+            identity: identity.into(),
+            timing,
+            template,
+            known: Known::Nothing,
+            until: None,
+            renewed: None,
+            flight: None,
+            unaccounted: false,
+            read_at: None,
+            not_before: None,
+            releasing: false,
+        }
+    }
+
+    /// Until when this candidate may act, if it may act now. What it does must be *finished* by then.
+    pub fn holds_until(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|until| *until > now && !self.releasing)
+    }
+
+    /// Who held the Lease when it was last seen.
+    pub fn holder(&self) -> Option<&str> {
+        match &self.known {
+            Known::Present { lease, .. } => holder(lease),
+            _ => None,
+        }
+    }
+
+    /// The name this candidate goes by.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Takes in what the watch shows. Sights older than what is known are passed over.
+    pub fn observe(&mut self, sight: Sight, now: Instant) {
+        match sight {
+            Sight::Present(lease) => self.see(lease, now),
+            Sight::Absent => self.miss(None, now),
+            Sight::Deleted(last) => match &self.known {
+                Known::Present { lease, .. } if is_newer(version(lease), version(&last)) => {}
+                _ => self.miss(Some(&last), now),
+            },
+        }
+    }
+
+    /// Takes in what became of the request that [`Election::poll`] gave last.
+    pub fn replied(&mut self, reply: Reply, now: Instant) {
+        let Some(flight) = self.flight.take() else { return };
+        match reply {
+            Reply::Written(lease) => self.acknowledge(&flight, lease, now),
+            Reply::Conflict | Reply::Missing => self.lose(&flight, now),
+            Reply::Rejected => self.not_before = Some(flight.sent + self.timing.retry()),
+            Reply::Unknown => {
+                self.not_before = Some(flight.sent + self.timing.retry());
+                self.unaccounted |= !self.overtaken(&flight);
+            }
+            Reply::Found(lease) => {
+                self.read_at = None;
+                match lease {
+                    Some(lease) => self.see(lease, now),
+                    None => self.miss(None, now),
+                }
+                self.unaccounted = false;
+            }
+        }
+    }
+
+    /// Starts to give the Lease back. From now on this candidate does not hold it: stop acting *before* calling.
+    pub fn release(&mut self) {
+        self.releasing = true;
+        self.not_before = None;
+    }
+
+    /// What to do now. A request that it returns counts as sent at `now`.
+    pub fn poll(&mut self, now: Instant) -> Action {
+        if self.flight.is_some() {
+            return Action::Wait(None);
+        }
+        if self.releasing {
+            return self.poll_release(now);
+        }
+        if let Some(read_at) = self.read_at {
+            return self.at(read_at, now, Self::read);
+        }
+        match &self.known {
+            Known::Nothing => Action::Wait(None),
+            Known::Absent { free_at } => self.at(*free_at, now, Self::create),
+            Known::Present { lease, since } => {
+                let due = match holder(lease) {
+                    Some(holder) if holder != self.identity => {
+                        *since + duration(lease, &self.timing)
+                    }
+                    Some(_) if self.until.is_some() => {
+                        self.renewed.unwrap_or(now) + self.timing.retry()
+                    }
+                    _ => now,
+                };
+                self.at(due, now, Self::take)
+            }
+        }
+    }
+
+    fn poll_release(&mut self, now: Instant) -> Action {
+        match &self.known {
+            _ if self.unaccounted || self.read_at.is_some() => {
+                self.at(self.read_at.unwrap_or(now), now, Self::read)
+            }
+            Known::Present { lease, .. } if holder(lease) == Some(&self.identity) => {
+                self.at(now, now, Self::give)
+            }
+            _ => Action::Done,
+        }
+    }
+
+    fn at(
+        &mut self,
+        due: Instant,
+        now: Instant,
+        act: fn(&mut Self, now: Instant) -> Action,
+    ) -> Action {
+        let due = self.not_before.map_or(due, |not_before| due.max(not_before));
+        if due > now { Action::Wait(Some(due)) } else { act(self, now) }
+    }
+
+    fn read(&mut self, now: Instant) -> Action {
+        self.depart(now, None, false);
+        Action::Read
+    }
+
+    fn create(&mut self, now: Instant) -> Action {
+        let mut lease = self.template.clone();
+        lease.spec = Some(self.term(None));
+        self.depart(now, None, false);
+        Action::Create(Box::new(lease))
+    }
+
+    fn take(&mut self, now: Instant) -> Action {
+        let Known::Present { lease, .. } = &self.known else { return Action::Wait(None) };
+        let mut lease = lease.clone();
+        lease.spec = Some(self.term(lease.spec.as_ref()));
+        for (ours, theirs) in [
+            (&self.template.metadata.labels, &mut lease.metadata.labels),
+            (&self.template.metadata.annotations, &mut lease.metadata.annotations),
+        ] {
+            if let Some(ours) = ours {
+                theirs.get_or_insert_default().extend(ours.clone());
+            }
+        }
+        self.depart(now, version(&lease).map(str::to_owned), false);
+        Action::Replace(lease)
+    }
+
+    fn give(&mut self, now: Instant) -> Action {
+        let Known::Present { lease, .. } = &self.known else { return Action::Done };
+        let mut lease = lease.clone();
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = None;
+        spec.acquire_time = None;
+        spec.renew_time = None;
+        self.depart(now, version(&lease).map(str::to_owned), true);
+        Action::Replace(lease)
+    }
+
+    /// The Lease in our name, after `last`.
+    fn term(&self, last: Option<&LeaseSpec>) -> LeaseSpec {
+        let last = last.cloned().unwrap_or_default();
+        let stays = last.holder_identity.as_deref() == Some(&self.identity);
+        let transitions = last.lease_transitions.unwrap_or(0);
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: Some(self.timing.seconds()),
+            lease_transitions: Some(if stays {
+                transitions
+            } else {
+                transitions.saturating_add(1)
+            }),
+            acquire_time: last.acquire_time.clone().filter(|_| stays),
+            renew_time: None,
+            ..last
+        }
+    }
+
+    fn depart(&mut self, now: Instant, version: Option<String>, releases: bool) {
+        self.flight = Some(Flight { sent: now, version, releases });
+    }
+
+    /// Whether something newer than what the request was based on has been seen since.
+    fn overtaken(&self, flight: &Flight) -> bool {
+        match &self.known {
+            Known::Present { lease, .. } => is_newer(version(lease), flight.version.as_deref()),
+            _ => false,
+        }
+    }
+
+    fn acknowledge(&mut self, flight: &Flight, lease: Box<Lease>, now: Instant) {
+        self.unaccounted = false;
+        self.read_at = None;
+        self.not_before = None;
+        self.see(lease, now);
+        // A watch may have shown a later state first.
+        if flight.releases || self.holder() != Some(&self.identity) {
+            self.until = None;
+        } else {
+            self.until = Some(flight.sent + self.timing.renew_deadline());
+            self.renewed = Some(flight.sent);
+        }
+    }
+
+    fn lose(&mut self, flight: &Flight, now: Instant) {
+        if self.overtaken(flight) {
+            return;
+        }
+        // Only a write of our own that was lost track of can have got in between without harm.
+        if !self.unaccounted {
+            self.until = None;
+        }
+        // A follower leaves the explanation to its watch; a holder, or one that may be, has no time for that.
+        let wait = if self.unaccounted || self.renewed.is_some() {
+            Duration::ZERO
+        } else {
+            self.timing.retry()
+        };
+        self.not_before = None;
+        self.read_at = Some(now + wait);
+    }
+
+    fn see(&mut self, mut lease: Box<Lease>, now: Instant) {
+        if let Known::Present { lease: known, .. } = &self.known
+            && !is_newer(version(&lease), version(known))
+        {
+            return;
+        }
+        lease.metadata.managed_fields = None;
+        self.read_at = None;
+        // Every write names the version it replaces: what is newer either has it or will never let it in.
+        self.unaccounted = false;
+        if holder(&lease) != Some(&self.identity) {
+            self.until = None;
+            self.renewed = None;
+        }
+        self.known = Known::Present { lease, since: now };
+    }
+
+    /// The Lease is gone. A holder that did not release it first may still act, until its Lease would have expired.
+    fn miss(&mut self, last: Option<&Lease>, now: Instant) {
+        let released = last.is_some_and(|last| holder(last).is_none());
+        let free_at = match &self.known {
+            Known::Present { lease, since } => match holder(lease) {
+                Some(holder) if holder != self.identity && !released => {
+                    *since + duration(lease, &self.timing)
+                }
+                _ => now,
+            },
+            Known::Absent { free_at } => *free_at,
+            Known::Nothing => now,
+        };
+        self.known = Known::Absent { free_at };
+        self.read_at = None;
+        self.until = None;
+        self.renewed = None;
+    }
+}
+
+/// Fills in the times that [`Action::Create`] and [`Action::Replace`] leave open.
+pub fn stamp(lease: &mut Lease, now: Timestamp) {
+    let spec = lease.spec.get_or_insert_default();
+    spec.renew_time.get_or_insert(MicroTime(now));
+    if spec.holder_identity.is_some() {
+        spec.acquire_time.get_or_insert(MicroTime(now));
+    }
+}
+
+fn version(lease: &Lease) -> Option<&str> {
+    lease.metadata.resource_version.as_deref()
+}
+
+/// Nobody is written as an empty name by client-go, and left out by us.
+fn holder(lease: &Lease) -> Option<&str> {
+    lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
+}
+
+fn duration(lease: &Lease, ours: &Timing) -> Duration {
+    let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    seconds.map_or(ours.duration(), Duration::from_secs)
+}
+
+/// Resource versions are numbers that grow (KEP-5504); should one not be, a different one counts as newer.
+fn is_newer(version: Option<&str>, than: Option<&str>) -> bool {
+    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
+    match (number(version), number(than)) {
+        (Some(version), Some(than)) => version > than,
+        _ => version != than,
+    }
+}
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
