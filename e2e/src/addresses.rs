@@ -79,6 +79,21 @@ impl Net {
     }
 }
 
+/// A hardware address.
+pub type Mac = [u8; 6];
+
+/// The hardware address of the `n`th host on a network: the lab sets them, so that a frame names its sender.
+pub fn mac(net: Net, n: u16) -> Mac {
+    let [high, low] = n.to_be_bytes();
+    // Locally administered (IEEE 802), "be" for Berth.
+    [0x02, 0xbe, 0, u8::from(net == Net::Api), high, low]
+}
+
+/// A hardware address as `ip` writes it.
+pub fn mac_text(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// One host's pair of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DualStack {
@@ -95,19 +110,31 @@ impl DualStack {
     }
 }
 
+/// The control plane's number on the API network.
+pub const CONTROL_PLANE_HOST: u16 = 1;
+/// The router's number on the LAN.
+pub const ROUTER_HOST: u16 = 1;
+/// The client's number on the LAN.
+pub const CLIENT_HOST: u16 = 2;
+
 /// The control plane on the API network.
 pub fn control_plane() -> DualStack {
-    Net::Api.host(1)
+    Net::Api.host(CONTROL_PLANE_HOST)
 }
 
 /// The router on the LAN: everyone's default route.
 pub fn router() -> DualStack {
-    Net::Lan.host(1)
+    Net::Lan.host(ROUTER_HOST)
 }
 
 /// The client on the LAN.
 pub fn client() -> DualStack {
-    Net::Lan.host(2)
+    Net::Lan.host(CLIENT_HOST)
+}
+
+/// A node's number on both networks.
+pub fn node_host(index: usize) -> u16 {
+    11 + index.min(MAX_NODES) as u16
 }
 
 /// Free LAN addresses for a test's pools: nothing in the lab uses them.
@@ -136,8 +163,8 @@ impl NodeAddresses {
         let pods4 = Ipv4Addr::new(10, 244, byte, 0);
         let pods6 = Ipv6Addr::new(0xfd00, 0x244, 0, u16::from(byte), 0, 0, 0, 0);
         Self {
-            lan: Net::Lan.host(11 + u16::from(byte)),
-            api: Net::Api.host(11 + u16::from(byte)),
+            lan: Net::Lan.host(node_host(index)),
+            api: Net::Api.host(node_host(index)),
             pods4: Ipv4Network::new_checked(pods4, 24).unwrap_or(Ipv4Network::from(pods4)),
             pods6: Ipv6Network::new_checked(pods6, 64).unwrap_or(Ipv6Network::from(pods6)),
         }

@@ -8,7 +8,7 @@ use crate::{node::NodeContext, place::lab_program};
 pub(crate) fn start(context: &NodeContext) -> Result<()> {
     let place = context.start_keeper(Vec::new())?;
     place.start("kube-proxy", context.kube_proxy())?;
-    place.start(
+    place.start_with(
         "agent",
         [
             lab_program()?.display().to_string(),
@@ -17,6 +17,7 @@ pub(crate) fn start(context: &NodeContext) -> Result<()> {
             format!("--kubeconfig={}", context.kubelet_kubeconfig()?.display()),
             format!("--index={}", context.index),
         ],
+        [("BERTH_LAB".to_owned(), context.dir.name().to_owned())].into(),
     )?;
     Ok(())
 }

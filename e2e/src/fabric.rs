@@ -11,13 +11,17 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
 };
 
 use crate::{
-    addresses::{DualStack, Net, NodeAddresses, OUTSIDE, Slot, client, control_plane, router},
+    addresses::{
+        CLIENT_HOST, CONTROL_PLANE_HOST, DualStack, Net, NodeAddresses, OUTSIDE, ROUTER_HOST, Slot,
+        client, control_plane, mac, mac_text, node_host, router,
+    },
     disk::LabDir,
+    host_link,
     place::{Keeper, Place},
 };
 
@@ -42,7 +46,7 @@ pub fn build(dir: &LabDir, keeper: &Keeper, nodes: &[(String, NodeAddresses)]) -
     place(FABRIC)
         .exec_with_input(IP_BATCH, fabric_script(dir, nodes))
         .context("build the bridges")?;
-    let slot = join_with_host(&place(CONTROL_PLANE))?;
+    let slot = host_link::join(&place(CONTROL_PLANE))?;
 
     let mut scripts = vec![
         (CONTROL_PLANE, control_plane_script(slot, nodes)),
@@ -78,6 +82,32 @@ pub fn port(net: Net, who: &str) -> String {
     format!("{}-{who}", net.bridge())
 }
 
+/// Gives a node whose processes are dead a new network namespace: nothing of its kernel's state is left.
+/// Its links are down.
+pub(crate) fn renew(
+    dir: &LabDir,
+    keeper: &Keeper,
+    nodes: &[(String, NodeAddresses)],
+    index: usize,
+) -> Result<()> {
+    let (name, own) = &nodes[index];
+    let mut script = String::new();
+    for net in [Net::Lan, Net::Api] {
+        line(&mut script, format_args!("link delete dev {}", port(net, name)));
+    }
+    let fabric = Place::of_lab(dir, keeper, FABRIC);
+    fabric.exec_with_input(IP_BATCH, script)?;
+    make_namespaces(dir, keeper, &[name])?;
+    let mut script = String::new();
+    for net in [Net::Lan, Net::Api] {
+        join(&mut script, dir, net, name, node_host(index), "down");
+    }
+    fabric.exec_with_input(IP_BATCH, script)?;
+    let place = Place::of_lab(dir, keeper, name);
+    place.exec_with_input(IP_BATCH, node_script(own, nodes))?;
+    place.in_network(finish_node)?
+}
+
 /// The network namespaces are mounts in the lab's mount namespace, so they are gone with its last process.
 fn make_namespaces(dir: &LabDir, keeper: &Keeper, names: &[&str]) -> Result<()> {
     let mounts =
@@ -87,6 +117,8 @@ fn make_namespaces(dir: &LabDir, keeper: &Keeper, names: &[&str]) -> Result<()> 
         setns(mounts, CloneFlags::CLONE_NEWNS).context("enter the lab's mount namespace")?;
         for name in names {
             let path = dir.netns(name);
+            // One of before, of a node that reboots.
+            let _ = umount2(&path, MntFlags::MNT_DETACH);
             File::create(&path).with_context(|| format!("create {}", path.display()))?;
             unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
             set_defaults(*name == FABRIC)?;
@@ -137,25 +169,30 @@ fn fabric_script(dir: &LabDir, nodes: &[(String, NodeAddresses)]) -> String {
             &mut script,
             format_args!("link add {bridge} type bridge forward_delay 0 mcast_snooping 0"),
         );
-        line(&mut script, format_args!("link set {bridge} up"));
+        // Promiscuous, so that whoever listens on the bridge hears what passes between its ports.
+        line(&mut script, format_args!("link set {bridge} up promisc on"));
     }
-    let mut join = |net: Net, who: &str, interface: &str| {
-        let (port, path) = (port(net, who), dir.netns(who));
-        let path = path.display();
-        line(
-            &mut script,
-            format_args!("link add {port} type veth peer name {interface} netns {path}"),
-        );
-        line(&mut script, format_args!("link set {port} master {} up", net.bridge()));
-    };
-    join(Net::Api, CONTROL_PLANE, "eth1");
-    join(Net::Lan, ROUTER, "eth0");
-    join(Net::Lan, CLIENT, "eth0");
-    for (node, _) in nodes {
-        join(Net::Lan, node, "eth0");
-        join(Net::Api, node, "eth1");
+    let mut join = |net, who: &str, host| join(&mut script, dir, net, who, host, "up");
+    join(Net::Api, CONTROL_PLANE, CONTROL_PLANE_HOST);
+    join(Net::Lan, ROUTER, ROUTER_HOST);
+    join(Net::Lan, CLIENT, CLIENT_HOST);
+    for (index, (node, _)) in nodes.iter().enumerate() {
+        join(Net::Lan, node, node_host(index));
+        join(Net::Api, node, node_host(index));
     }
     script
+}
+
+/// Makes `who`'s interface on a network and its port on the bridge.
+fn join(script: &mut String, dir: &LabDir, net: Net, who: &str, host: u16, state: &str) {
+    let (port, interface, bridge) = (port(net, who), net.interface(), net.bridge());
+    let (mac, path) = (mac_text(mac(net, host)), dir.netns(who));
+    let path = path.display();
+    line(
+        script,
+        format_args!("link add {port} type veth peer name {interface} address {mac} netns {path}"),
+    );
+    line(script, format_args!("link set {port} master {bridge} {state}"));
 }
 
 fn control_plane_script(slot: Slot, nodes: &[(String, NodeAddresses)]) -> String {
@@ -215,50 +252,6 @@ fn pod_routes(nodes: &[(String, NodeAddresses)], except: Option<&NodeAddresses>)
             )
         })
         .collect()
-}
-
-/// Makes the veth between the host's namespace and the control plane's, in the first slot that is free.
-/// The host's end goes when the control plane's namespace does.
-fn join_with_host(control_plane: &Place) -> Result<Slot> {
-    for slot in (0..=u8::MAX).map(Slot) {
-        let interface = slot.interface();
-        if std::path::Path::new("/sys/class/net").join(&interface).exists() {
-            continue;
-        }
-        let netns = control_plane.netns_from_host().display().to_string();
-        let script = format!(
-            "link add {interface} type veth peer name host netns {netns}\n\
-             address add {}/30 dev {interface}\nlink set {interface} up\n",
-            slot.host()
-        );
-        match run_on_host(&script) {
-            Ok(()) => return Ok(slot),
-            // Another lab was quicker.
-            Err(e) if format!("{e:#}").contains("File exists") => {}
-            Err(e) => return Err(e.context("join the control plane with the host")),
-        }
-    }
-    bail!("all 256 links berthlab0..255 are taken: `lab down` the labs you do not need")
-}
-
-fn run_on_host(script: &str) -> Result<()> {
-    use std::{
-        io::Write as _,
-        process::{Command, Stdio},
-    };
-    let mut child = Command::new(IP_BATCH[0])
-        .args(&IP_BATCH[1..])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("start ip")?;
-    child.stdin.take().context("no standard input")?.write_all(script.as_bytes())?;
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
 }
 
 fn line(script: &mut String, arguments: std::fmt::Arguments<'_>) {

@@ -86,6 +86,8 @@ const SHIELDED: [&str; 3] =
 
 /// Runs a keeper until it is killed, or, if tied, until its parent lets go. Says `ready` on standard output.
 pub fn keep(setup: &Setup) -> Result<()> {
+    // The supervisor blocks signals for itself, and children inherit that.
+    SigSet::all().thread_unblock()?;
     let parent = setup.tied_to_parent.then(std::io::stdin);
     if parent.is_some() {
         set_pdeathsig(Signal::SIGKILL).context("tie to the parent")?;

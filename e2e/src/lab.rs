@@ -233,6 +233,16 @@ impl Lab {
         Ok(self.place(name))
     }
 
+    /// The keeper of the lab's PID namespace.
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    /// The network namespace of a node or another place, even while the node is down.
+    pub fn place_in_network(&self, name: &str) -> Place {
+        self.place(name)
+    }
+
     fn place(&self, name: &str) -> Place {
         Place::of_lab(&self.dir, &self.keeper, name)
     }

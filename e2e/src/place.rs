@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -213,13 +213,7 @@ impl Place {
 impl Keeper {
     /// Starts a process and gives its pid as the host sees it. One that ended at once is an error.
     pub fn start(&self, run: &Run) -> Result<Pidded> {
-        let mut stream = UnixStream::connect(&self.socket)
-            .with_context(|| format!("connect to the keeper at {}", self.socket.display()))?;
-        serde_json::to_writer(&stream, run)?;
-        stream.write_all(b"\n")?;
-        let mut line = String::new();
-        BufReader::new(&stream).read_line(&mut line)?;
-        match serde_json::from_str(&line).context("the keeper's answer")? {
+        match ask(&self.socket, run)? {
             Answer::Failed(reason) => bail!("{reason}"),
             Answer::Started(inner) => match host_pid(self.id.pid, inner)? {
                 Some(id) => Ok(id),
@@ -269,6 +263,17 @@ impl Keeper {
         }
         Ok(keeper)
     }
+}
+
+/// Asks the keeper at `socket` to start a process.
+pub(crate) fn ask(socket: &Path, run: &Run) -> Result<Answer> {
+    let mut stream = UnixStream::connect(socket)
+        .with_context(|| format!("connect to the keeper at {}", socket.display()))?;
+    serde_json::to_writer(&stream, run)?;
+    stream.write_all(b"\n")?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line)?;
+    serde_json::from_str(&line).context("the keeper's answer")
 }
 
 /// The `lab` program that belongs to the running test or program: `BERTH_LAB_PROGRAM`, itself, or its neighbour

@@ -31,6 +31,7 @@ use nix::{
 use crate::{
     cgroup,
     disk::{LabDir, Supervision},
+    host_link,
     keeper::Setup,
     place::{Keeper, lab_program},
     process::Pidded,
@@ -163,7 +164,7 @@ pub fn supervise(dir: &LabDir) -> Result<()> {
     let waited = wait_for_the_end(&signals, &init_ended);
     // A frozen process does not take its SIGKILL.
     cgroup::thaw_all(&cgroup::of_lab(dir.name()));
-    let removed = init.kill().and_then(|()| remove(dir));
+    let removed = host_link::remove(dir).and(init.kill()).and_then(|()| remove(dir));
     drop(lock);
     waited.and(removed)
 }
@@ -211,7 +212,6 @@ fn start_init(dir: &LabDir) -> Result<(i32, OwnedFd)> {
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {
         let mut start = || -> Result<Child> {
-            SigSet::all().thread_unblock()?;
             unshare(CloneFlags::CLONE_NEWPID)
                 .context("unshare the PID namespace (are you root?)")?;
             let mut child = command.spawn().context("start the lab's first process")?;
@@ -286,6 +286,7 @@ fn remove_leftovers(dir: &LabDir) -> Result<()> {
     if let Ok(who) = dir.load::<Supervision>("supervision") {
         Pidded { pid: who.init, started: who.init_started }.kill()?;
     }
+    host_link::wait_until_gone(dir)?;
     cgroup::remove(&cgroup)?;
     for entry in fs::read_dir(dir.path())? {
         let path = entry?.path();

@@ -1,4 +1,4 @@
-//! The lab's workload: answers every HTTP request with its pod's name and its node's.
+//! The lab's workload: answers every HTTP request with its pod's name, and its node's where `NODE_NAME` says so.
 
 use std::{
     io::{Read, Write},
@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     let variable =
         |name: &str, otherwise: &str| std::env::var(name).unwrap_or_else(|_| otherwise.to_owned());
     let pod = variable("POD_NAME", &variable("HOSTNAME", "unnamed"));
-    let answer = format!("{pod} {}\n", variable("NODE_NAME", "unknown"));
+    let answer = format!("{pod} {}", variable("NODE_NAME", ""));
+    let answer = format!("{}\n", answer.trim_end());
     let port = variable("PORT", "8080");
     let Ok(port) = port.parse::<u16>() else {
         eprintln!("PORT={port:?}: a number from 1 to 65535 is accepted");

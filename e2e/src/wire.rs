@@ -1,0 +1,301 @@
+//! Who answers for which address, as seen on the LAN: ARP replies and neighbour advertisements.
+//!
+//! A [`Watch`] listens on the bridge, where it hears what passes between any two ports. An [`Asker`] makes sure that
+//! there is something to hear: it asks for one address again and again from the client.
+
+use std::{
+    net::IpAddr,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    ifaddrs::getifaddrs,
+    sched::{CloneFlags, setns},
+    sys::{
+        socket::{
+            AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, bind,
+            recvmsg, send, setsockopt, socket, sockopt,
+        },
+        time::{TimeVal, TimeValLike},
+    },
+};
+
+use crate::{
+    addresses::{CLIENT_HOST, Mac, Net, client, mac},
+    place::Place,
+    wire_frame::{Said, question, read},
+};
+
+/// One frame by which someone claimed an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// When the kernel took the frame.
+    pub at: Instant,
+    /// The address.
+    pub address: IpAddr,
+    /// The hardware address that it is said to be at.
+    pub mac: Mac,
+    /// In what way.
+    pub said: Said,
+}
+
+/// An uninterrupted run of sightings of one hardware address for one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Who.
+    pub mac: Mac,
+    /// Its first frame.
+    pub first: Instant,
+    /// Its last, before another took over.
+    pub last: Instant,
+    /// How many frames.
+    pub frames: usize,
+}
+
+/// Everything a watch saw, in the order of time.
+#[derive(Clone, Debug, Default)]
+pub struct Record(pub Vec<Sighting>);
+
+impl Record {
+    /// Who spoke for `address`, one span after the other. Two spans of one MAC mean that it spoke again after
+    /// another had.
+    pub fn spans(&self, address: IpAddr) -> Vec<Span> {
+        let mut spans: Vec<Span> = Vec::new();
+        for sighting in self.0.iter().filter(|s| s.address == address) {
+            match spans.last_mut() {
+                Some(span) if span.mac == sighting.mac => {
+                    span.last = sighting.at;
+                    span.frames += 1;
+                }
+                _ => spans.push(Span {
+                    mac: sighting.mac,
+                    first: sighting.at,
+                    last: sighting.at,
+                    frames: 1,
+                }),
+            }
+        }
+        spans
+    }
+
+    /// The spans of hardware addresses that spoke for `address` again after another had: with one owner at a time
+    /// and no move back there are none.
+    pub fn disputes(&self, address: IpAddr) -> Vec<Span> {
+        let spans = self.spans(address);
+        spans
+            .iter()
+            .enumerate()
+            .filter(|(i, s)| spans[..*i].iter().any(|t| t.mac == s.mac))
+            .map(|(_, s)| *s)
+            .collect()
+    }
+
+    /// Sightings of `address` from `since` on.
+    pub fn since(&self, address: IpAddr, since: Instant) -> Vec<Sighting> {
+        self.0.iter().filter(|s| s.address == address && s.at >= since).copied().collect()
+    }
+}
+
+/// A watch that runs.
+#[derive(Debug)]
+pub struct Watch {
+    seen: Arc<Mutex<Vec<Sighting>>>,
+    worker: Worker,
+}
+
+impl Watch {
+    /// Listens on the interface `interface` of `place`; [`crate::lab::Lab::watch`] does so on the LAN's bridge.
+    pub fn start(place: &Place, interface: &str) -> Result<Self> {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let its_seen = seen.clone();
+        let interface = interface.to_owned();
+        let worker = Worker::start(place, move |stop, ready| {
+            let socket = packet_socket(&interface).and_then(|socket| {
+                setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+                setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(20))?;
+                // A burst must not overrun it.
+                setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20))?;
+                Ok(socket)
+            });
+            if let Some(socket) = ready.settle(socket) {
+                listen(&socket, &its_seen, stop);
+            }
+        })?;
+        Ok(Self { seen, worker })
+    }
+
+    /// What it saw so far.
+    pub fn so_far(&self) -> Record {
+        Record(self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Stops, and tells.
+    pub fn finish(self) -> Result<Record> {
+        self.worker.finish()?;
+        let mut seen =
+            std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        seen.sort_by_key(|s| s.at);
+        Ok(Record(seen))
+    }
+}
+
+/// Asks the LAN for an address from the client, again and again.
+#[derive(Debug)]
+pub struct Asker(Worker);
+
+impl Asker {
+    /// Asks for `address` every `every` from the lab's client.
+    pub fn start(client_place: &Place, address: IpAddr, every: Duration) -> Result<Self> {
+        let (own_mac, own) = (mac(Net::Lan, CLIENT_HOST), client());
+        let frame = question(address, own_mac, own);
+        let worker = Worker::start(client_place, move |stop, ready| {
+            let Some(socket) = ready.settle(packet_socket(Net::Lan.interface())) else { return };
+            while !stop.load(Ordering::Relaxed) {
+                // The link may be down on purpose.
+                let _ = send(socket.as_raw_fd(), &frame, MsgFlags::empty());
+                thread::sleep(every);
+            }
+        })?;
+        Ok(Self(worker))
+    }
+
+    /// Stops.
+    pub fn finish(self) -> Result<()> {
+        self.0.finish()
+    }
+}
+
+/// A thread inside a network namespace, which ends when told to.
+#[derive(Debug)]
+struct Worker {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Where a worker says whether its preparations went well.
+struct Ready(std::sync::mpsc::Sender<Result<()>>);
+
+impl Ready {
+    fn settle<T>(self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => {
+                drop(self.0.send(Ok(())));
+                Some(value)
+            }
+            Err(e) => {
+                drop(self.0.send(Err(e)));
+                None
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn start(
+        place: &Place,
+        work: impl FnOnce(&AtomicBool, Ready) + Send + 'static,
+    ) -> Result<Self> {
+        let net = place.open_net()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let its_stop = stop.clone();
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = thread::spawn(move || {
+            let ready = Ready(tell);
+            match setns(net, CloneFlags::CLONE_NEWNET) {
+                Err(e) => drop(ready.settle::<()>(Err(e).context("enter the network namespace"))),
+                Ok(()) => work(&its_stop, ready),
+            }
+        });
+        told.recv().context("the thread is gone")??;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.thread.take().map(thread::JoinHandle::join) {
+            Some(Err(_)) => anyhow::bail!("the thread panicked"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A raw socket that takes whole frames of one interface of the calling thread's namespace.
+fn packet_socket(interface: &str) -> Result<OwnedFd> {
+    let all =
+        socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
+            .context("open a packet socket")?;
+    let links = getifaddrs()?;
+    let link = links
+        .filter(|a| a.interface_name == interface)
+        .find_map(|a| a.address.and_then(|address| address.as_link_addr().copied()))
+        .with_context(|| format!("no interface {interface}"))?;
+    bind(all.as_raw_fd(), &link).with_context(|| format!("bind to {interface}"))?;
+    Ok(all)
+}
+
+fn listen(socket: &OwnedFd, seen: &Mutex<Vec<Sighting>>, stop: &AtomicBool) {
+    let base = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let mut buffer = [0; 2048];
+    let mut space = nix::cmsg_space!(nix::libc::timespec);
+    while !stop.load(Ordering::Relaxed) {
+        let mut pieces = [std::io::IoSliceMut::new(&mut buffer)];
+        let Ok(message) = recvmsg::<()>(
+            socket.as_fd().as_raw_fd(),
+            &mut pieces,
+            Some(&mut space),
+            MsgFlags::empty(),
+        ) else {
+            continue;
+        };
+        let stamp = message.cmsgs().ok().and_then(|mut all| {
+            all.find_map(|c| match c {
+                ControlMessageOwned::ScmTimestampns(t) => Some(Duration::from(t)),
+                _ => None,
+            })
+        });
+        let at = stamp.map_or_else(Instant::now, |stamp| match stamp.checked_sub(base.1) {
+            Some(later) => base.0 + later,
+            None => base.0,
+        });
+        let length = message.bytes;
+        if let Some((address, mac, said)) = read(&buffer[..length]) {
+            let sighting = Sighting { at, address, mac, said };
+            seen.lock().unwrap_or_else(PoisonError::into_inner).push(sighting);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_that_speaks_again_after_another_is_a_dispute() {
+        let start = Instant::now();
+        let address = IpAddr::from([10, 0, 0, 9]);
+        let sight = |ms, last| Sighting {
+            at: start + Duration::from_millis(ms),
+            address,
+            mac: [2, 0, 0, 0, 0, last],
+            said: Said::Answer,
+        };
+        let clean = Record(vec![sight(0, 1), sight(1, 1), sight(2, 2), sight(3, 2)]);
+        assert_eq!(clean.spans(address).len(), 2);
+        assert_eq!(clean.disputes(address), []);
+        let disputed = Record(vec![sight(0, 1), sight(1, 2), sight(2, 1)]);
+        assert_eq!(disputed.disputes(address).len(), 1);
+    }
+}
