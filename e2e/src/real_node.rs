@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
+    cgroup,
     disk::LabDir,
     node::NodeContext,
     pki::Pki,
@@ -64,6 +65,8 @@ pub fn start(node: &NodeContext) -> Result<()> {
     let packages = packages::fetch()?;
     let images = fs::canonicalize(images_of(&node.dir)).context("the lab has no images")?;
     write_files(node, &packages)?;
+    // kubelet would look for the containers of an earlier boot, three seconds for each.
+    cgroup::remove(&node.cgroup())?;
     cgroup2::delegate(&node.cgroup())?;
 
     let mut shared = vec![node.dir.path(), &node.programs, &packages];
