@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use berth_e2e::{
     cgroup,
+    fault::Leftovers,
     lab::{Lab, Node, Spec},
-    real_node,
     world::{curl, deploy_echo, eventually, kubectl},
 };
 use serde_json::Value;
@@ -118,10 +118,10 @@ async fn a_real_node_returns_from_a_crash_and_runs_its_pods_again() -> Result<()
     let node = lab.node(1);
     let before = pod_process(node, "echo")?;
 
-    node.place()?.keeper.id.kill()?;
+    lab.crash(1)?;
     ensure!(!before.exists(), "a pod outlived its node");
     let crash = Instant::now();
-    tokio::task::block_in_place(|| real_node::start(&node.context))?;
+    tokio::task::block_in_place(|| lab.reboot(1, Leftovers::Flush))?;
     let address = node.addresses().lan.v4;
     eventually("the pod of the node that crashed", 90, || async {
         let url = format!("http://{address}:8099/");
@@ -141,9 +141,9 @@ async fn pods_stand_still_while_their_node_is_frozen() -> Result<()> {
     let url = format!("http://{}:8099/", lab.node(0).addresses().lan.v4);
     let ask = || lab.outside().exec(["curl", "--silent", "--fail", "--max-time", "1", &url]);
     ask().context("before")?;
-    cgroup::freeze(&lab.node(0).context.cgroup())?;
+    lab.freeze(0)?;
     ensure!(ask().is_err(), "a frozen node's pod answers");
-    cgroup::thaw(&lab.node(0).context.cgroup())?;
+    lab.thaw(0)?;
     ask().context("after")?;
     lab.down()
 }
