@@ -1,1 +1,22 @@
-//! What both programs need to run.
+//! What both programs need to run: the client, watches, the Lease driver, Events, health and metrics over HTTP, logs,
+//! and the end by signal.
+//!
+//! Nothing here decides anything; what a candidate does is in [`berth_api::election`].
+//!
+//! # Permissions
+//!
+//! | module | verbs | on |
+//! |---|---|---|
+//! | [`lease`] | `get`, `list`, `watch`, `create`, `update` | `leases.coordination.k8s.io`, the namespace of the Lease |
+//! | [`lease::Leases::delete`] | `delete` | the same |
+//! | [`events`] | `create`, `patch` | `events.events.k8s.io`, every namespace that is reported on |
+//! | [`watch`] | `list`, `watch` | what the caller watches |
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod client;
+pub mod events;
+pub mod http;
+pub mod lease;
+pub mod logs;
+pub mod shutdown;
+pub mod watch;

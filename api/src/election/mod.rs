@@ -147,6 +147,10 @@ impl Election {
     pub fn observe(&mut self, sight: Sight, now: Instant) {
         match sight {
             Sight::Present(lease) => self.see(lease, now),
+            // The list may be older than a write of ours that was acknowledged since: ask.
+            Sight::Absent if matches!(self.known, Known::Present { .. }) => {
+                self.read_at = Some(now)
+            }
             Sight::Absent => self.miss(None, now),
             Sight::Deleted(last) => match &self.known {
                 Known::Present { lease, .. } if is_newer(version(lease), version(&last)) => {}

@@ -1,0 +1,332 @@
+//! Owns the Events (events.k8s.io/v1) of a program. Reporting never waits and never fails its caller: what the
+//! cluster does not take is lost and counted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::watch::{chain, forbidden};
+
+/// Waiting for the cluster to take them; more are lost.
+const QUEUE: usize = 8192;
+/// A repeat within this time of the last becomes a count on the same Event, as in client-go.
+const SERIES: Duration = Duration::from_secs(360);
+/// How often a growing count is written.
+const PERIOD: Duration = Duration::from_secs(60);
+const ATTEMPTS: u32 = 3;
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The API server refuses longer notes (`NoteLengthLimit`).
+const NOTE: usize = 1024;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// For information.
+    Normal,
+    /// Somebody should look at it.
+    Warning,
+}
+
+/// Something to tell about an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The object. Its Events are in its namespace; those of cluster-wide objects in `default`.
+    pub regarding: ObjectReference,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The stable reason, of [`berth_api::reason`].
+    pub reason: &'static str,
+    /// What was being done, in one word of PascalCase.
+    pub action: &'static str,
+    /// What happened, for people.
+    pub note: String,
+}
+
+/// Takes reports. Clones share one queue; the [`Publisher`] ends when the last is dropped.
+#[derive(Clone, Debug)]
+pub struct Events {
+    queue: mpsc::Sender<Report>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Sends what [`Events`] takes, one at a time, so that Events never crowd out the writes they tell about.
+pub struct Publisher {
+    client: Client,
+    controller: &'static str,
+    instance: String,
+    queue: mpsc::Receiver<Report>,
+    lost: Arc<AtomicU64>,
+    series: HashMap<Sameness, Series>,
+    told: String,
+}
+
+/// What makes two reports the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Sameness {
+    object: (Option<String>, Option<String>, Option<String>),
+    reason: &'static str,
+    note: String,
+}
+
+#[derive(Debug)]
+struct Series {
+    name: String,
+    namespace: String,
+    count: i32,
+    last: Instant,
+    written: Instant,
+}
+
+/// An `events` channel for the program `controller`; `instance` tells its replicas apart.
+pub fn channel(
+    client: Client,
+    controller: &'static str,
+    instance: impl Into<String>,
+) -> (Events, Publisher) {
+    let (sender, queue) = mpsc::channel(QUEUE);
+    let lost = Arc::new(AtomicU64::new(0));
+    let events = Events { queue: sender, lost: lost.clone() };
+    let (series, told) = Default::default();
+    (events, Publisher { client, controller, instance: instance.into(), queue, lost, series, told })
+}
+
+impl Events {
+    /// Tells about an object. Returns at once.
+    pub fn publish(&self, report: Report) {
+        if self.queue.try_send(report).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many reports were lost so far.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Publisher {
+    /// Sends until every [`Events`] is dropped and the queue is empty.
+    pub async fn run(mut self) {
+        while let Some(report) = self.queue.recv().await {
+            self.take(report, Instant::now()).await;
+        }
+    }
+
+    async fn take(&mut self, report: Report, now: Instant) {
+        let object = &report.regarding;
+        let key = Sameness {
+            object: (object.uid.clone(), object.namespace.clone(), object.name.clone()),
+            reason: report.reason,
+            note: report.note.clone(),
+        };
+        if self.series.len() > QUEUE / 2 {
+            self.series.retain(|_, series| now - series.last < SERIES);
+        }
+        match self.series.get_mut(&key).filter(|series| now - series.last < SERIES) {
+            Some(series) => {
+                series.count += 1;
+                series.last = now;
+                if now - series.written < PERIOD {
+                    return;
+                }
+                series.written = now;
+                let (name, namespace, count) =
+                    (series.name.clone(), series.namespace.clone(), series.count);
+                self.repeat(&name, &namespace, count).await;
+            }
+            None => {
+                let event = self.event(&report, Timestamp::now());
+                let name = event.metadata.name.clone().unwrap_or_default();
+                let namespace = event.metadata.namespace.clone().unwrap_or_default();
+                self.create(&namespace, event).await;
+                self.series
+                    .insert(key, Series { name, namespace, count: 1, last: now, written: now });
+            }
+        }
+    }
+
+    fn event(&self, report: &Report, now: Timestamp) -> Event {
+        let object = &report.regarding;
+        let namespace = object.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let name = object.name.as_deref().unwrap_or(self.controller);
+        let mut note = report.note.clone();
+        note.truncate(note.floor_char_boundary(NOTE));
+        let severity = match report.severity {
+            Severity::Normal => "Normal",
+            Severity::Warning => "Warning",
+        };
+        Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                namespace: Some(namespace),
+                ..Default::default()
+            },
+            action: Some(report.action.to_owned()),
+            event_time: Some(MicroTime(now)),
+            note: Some(note),
+            reason: Some(report.reason.to_owned()),
+            regarding: Some(object.clone()),
+            reporting_controller: Some(format!("berth.dev/{}", self.controller)),
+            reporting_instance: Some(self.instance.clone()),
+            type_: Some(severity.to_owned()),
+            ..Default::default()
+        }
+    }
+
+    async fn create(&mut self, namespace: &str, event: Event) {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        self.attempt("create", || {
+            let (api, event) = (&api, &event);
+            async move { api.create(&PostParams::default(), event).await.map(drop) }
+        })
+        .await;
+    }
+
+    async fn repeat(&mut self, name: &str, namespace: &str, count: i32) {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let last = MicroTime(Timestamp::now());
+        let patch = Patch::Merge(json!({ "series": { "count": count, "lastObservedTime": last } }));
+        self.attempt("patch", || {
+            let (api, patch) = (&api, &patch);
+            async move { api.patch(name, &PatchParams::default(), patch).await.map(drop) }
+        })
+        .await;
+    }
+
+    async fn attempt<F, A>(&mut self, verb: &str, mut send: F)
+    where
+        F: FnMut() -> A,
+        A: Future<Output = kube::Result<()>>,
+    {
+        for attempt in 1.. {
+            let error = match tokio::time::timeout(TIMEOUT, send()).await {
+                Ok(Ok(())) => return self.told.clear(),
+                Ok(Err(kube::Error::Api(status))) if status.code == 409 => return,
+                Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    let ending = status.message.contains("being terminated");
+                    return if !ending {
+                        self.tell(forbidden(verb, "events.events.k8s.io", &status.message))
+                    };
+                }
+                Ok(Err(error)) => format!("cannot {verb} an Event: {}", chain(&error)),
+                Err(_) => format!("cannot {verb} an Event: no answer within {TIMEOUT:?}"),
+            };
+            if attempt == ATTEMPTS {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                return self.tell(error);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// The first of a row of failures is news.
+    fn tell(&mut self, text: String) {
+        if self.told.is_empty() {
+            tracing::warn!("{text}");
+        } else {
+            tracing::debug!("{text}");
+        }
+        self.told = text;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use std::sync::Mutex;
+
+    type Log = Arc<Mutex<Vec<String>>>;
+
+    fn scripted(code: u16) -> (Client, Log) {
+        let log = Log::default();
+        let seen = log.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            seen.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
+            async move {
+                let body =
+                    if code < 300 { json!({}) } else { json!({ "code": code, "message": "no" }) };
+                let body = Body::from(serde_json::to_vec(&body).unwrap());
+                Ok::<_, tower::BoxError>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        (Client::new(service, "default"), log)
+    }
+
+    fn report(note: &str) -> Report {
+        let regarding = ObjectReference {
+            kind: Some("Service".to_owned()),
+            name: Some("web".to_owned()),
+            namespace: Some("shop".to_owned()),
+            uid: Some("1".to_owned()),
+            ..Default::default()
+        };
+        Report {
+            regarding,
+            severity: Severity::Warning,
+            reason: "NoPool",
+            action: "Allocate",
+            note: note.to_owned(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn repeats_become_a_count_and_not_new_events() {
+        let (client, log) = scripted(201);
+        let (_events, mut publisher) = channel(client, "berth-ccm", "ccm-0");
+        let start = Instant::now();
+        for second in 0..120 {
+            publisher.take(report("nothing free"), start + Duration::from_secs(second)).await;
+        }
+        publisher.take(report("another note"), start).await;
+        let log = log.lock().unwrap();
+        let path = "/apis/events.k8s.io/v1/namespaces/shop/events";
+        let created = log.iter().filter(|line| **line == format!("POST {path}")).count();
+        let patched =
+            log.iter().filter(|line| line.starts_with(&format!("PATCH {path}/web."))).count();
+        assert_eq!((created, patched), (2, 1), "{log:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_loses_and_counts_and_never_waits() {
+        let (client, _) = scripted(201);
+        let (events, publisher) = channel(client, "berth-ccm", "ccm-0");
+        for number in 0..QUEUE + 5 {
+            events.publish(report(&number.to_string()));
+        }
+        assert_eq!(events.lost(), 5);
+        drop(events);
+        publisher.run().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_event_is_not_tried_again_and_a_lost_one_is() {
+        for (code, attempts) in [(403, 1), (409, 1), (503, 3)] {
+            let (client, log) = scripted(code);
+            let (_events, mut publisher) = channel(client, "berth-ccm", "ccm-0");
+            publisher.take(report("note"), Instant::now()).await;
+            assert_eq!(log.lock().unwrap().len(), attempts, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_note_is_cut_to_what_the_api_takes() {
+        let (client, _) = scripted(201);
+        let (_events, publisher) = channel(client, "berth-ccm", "ccm-0");
+        let event = publisher.event(&report(&"ä".repeat(2000)), Timestamp::UNIX_EPOCH);
+        assert_eq!(event.note.unwrap().len(), NOTE);
+    }
+}
