@@ -4,6 +4,8 @@
 //! Everything that decides is a pure function of values and a clock that is handed in.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod cluster;
 pub mod config;
 pub mod kernel;
 pub mod l2;
+pub mod ownership;

@@ -8,6 +8,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_api::election::{Timing, TimingError};
+use berth_api::names::{class, lease};
+use berth_api::service::ClassPolicy;
+
 pub use settings::{Problem, Settings};
 pub use variables::{Kind, Support, VARIABLES, Variable};
 
@@ -31,7 +35,11 @@ pub struct Config {
     /// Annotations that Leases carry.
     pub lease_annotations: BTreeMap<String, String>,
     /// Which Services are served.
-    pub services: Services,
+    pub classes: ClassPolicy,
+    /// The only namespace whose Services are served.
+    pub namespace: Option<String>,
+    /// Whether the status of Services is written.
+    pub publish: bool,
     /// Pause between announcements after the first burst.
     pub refresh: Duration,
     /// Where `/metrics`, `/healthz` and `/readyz` listen.
@@ -54,32 +62,6 @@ pub enum Election {
     PerService,
 }
 
-/// Timing of a Lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// Others may take a Lease that they have seen unchanged for so long.
-    pub duration: Duration,
-    /// An owner whose renewals are not acknowledged stops after so long.
-    pub renew_deadline: Duration,
-    /// Pause between renewals.
-    pub retry: Duration,
-}
-
-/// Which Services are served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Services {
-    /// Only those of this namespace.
-    pub namespace: Option<String>,
-    /// The `spec.loadBalancerClass` that is served.
-    pub class: String,
-    /// Whether Services without a class are left alone.
-    pub class_only: bool,
-    /// Whether the status of Services is written.
-    pub publish: bool,
-}
-
-const DEFAULT_CLASS: &str = "kube-vip.io/kube-vip-class";
-const DEFAULT_LEASE: &str = "plndr-svcs-lock";
 const DEFAULT_NAMESPACE: &str = "kube-system";
 const DEFAULT_PROMETHEUS: &str = ":2112";
 const DEFAULT_REFRESH_MS: i64 = 60_000;
@@ -120,12 +102,9 @@ impl Config {
             election,
             timing,
             lease_annotations: annotations.unwrap_or_default(),
-            services: Services {
-                namespace: settings.text("svc_namespace").map(str::to_owned),
-                class: settings.text("lb_class_name").unwrap_or(DEFAULT_CLASS).to_owned(),
-                class_only: settings.switch("lb_class_only").unwrap_or(false),
-                publish: !settings.switch("disable_service_updates").unwrap_or(false),
-            },
+            classes: classes(settings),
+            namespace: settings.text("svc_namespace").map(str::to_owned),
+            publish: !settings.switch("disable_service_updates").unwrap_or(false),
             refresh: Duration::from_millis(millis.unsigned_abs()),
             metrics,
             health: settings
@@ -185,7 +164,7 @@ pub fn is_interface_name(name: &str) -> bool {
 fn election(settings: &Settings) -> Result<Election, Problem> {
     let global = || Election::Global {
         namespace: settings.text("cp_namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned(),
-        name: settings.text("svc_leasename").unwrap_or(DEFAULT_LEASE).to_owned(),
+        name: settings.text("svc_leasename").unwrap_or(lease::SERVICES).to_owned(),
     };
     match settings.text("berth_election") {
         Some("membership") => {
@@ -199,22 +178,28 @@ fn election(settings: &Settings) -> Result<Election, Problem> {
     }
 }
 
+fn classes(settings: &Settings) -> ClassPolicy {
+    let class = settings.text("lb_class_name").unwrap_or(class::DEFAULT).to_owned();
+    match settings.switch("lb_class_only") {
+        Some(true) => ClassPolicy::Only(class),
+        _ => ClassPolicy::UnsetOr(class),
+    }
+}
+
 fn timing(settings: &Settings) -> Result<Timing, Problem> {
     let seconds = |name, default| {
         Duration::from_secs(settings.number(name).map_or(default, i64::unsigned_abs))
     };
-    let timing = Timing {
-        duration: seconds("vip_leaseduration", 15),
-        renew_deadline: seconds("vip_renewdeadline", 10),
-        retry: seconds("vip_retryperiod", 2),
-    };
-    let below = |name, low: Duration, limit, high: Duration| {
-        let text = format!("{} s must be less than {limit} ({} s)", low.as_secs(), high.as_secs());
-        if low < high { Ok(()) } else { Err(settings.problem(name, text)) }
-    };
-    below("vip_renewdeadline", timing.renew_deadline, "vip_leaseduration", timing.duration)?;
-    below("vip_retryperiod", timing.retry, "vip_renewdeadline", timing.renew_deadline)?;
-    Ok(timing)
+    let duration = seconds("vip_leaseduration", 15);
+    let (deadline, retry) = (seconds("vip_renewdeadline", 10), seconds("vip_retryperiod", 2));
+    Timing::new(duration, deadline, retry).map_err(|error| {
+        let name = match error {
+            TimingError::NotWholeSeconds(_) => "vip_leaseduration",
+            TimingError::DeadlineTooLong { .. } => "vip_renewdeadline",
+            TimingError::RetryTooLong { .. } => "vip_retryperiod",
+        };
+        settings.problem(name, error.to_string())
+    })
 }
 
 fn lease_annotations(settings: &Settings) -> Result<BTreeMap<String, String>, Problem> {

@@ -18,9 +18,8 @@ fn nothing_set_gives_the_defaults_of_kube_vip() {
     let config = parse(&[]).unwrap();
     assert_eq!(config.node, "node-a");
     assert_eq!(config.interface, None);
-    assert_eq!(config.timing.duration, Duration::from_secs(15));
-    assert_eq!(config.timing.renew_deadline, Duration::from_secs(10));
-    assert_eq!(config.timing.retry, Duration::from_secs(2));
+    assert_eq!(config.timing, Timing::DEFAULT);
+    assert_eq!(config.classes, ClassPolicy::UnsetOr("kube-vip.io/kube-vip-class".to_owned()));
     let lease = ("kube-system".to_owned(), "plndr-svcs-lock".to_owned());
     assert_eq!(config.election, Election::Global { namespace: lease.0, name: lease.1 });
     assert_eq!(config.metrics, Some("[::]:2112".parse().unwrap()));
@@ -60,7 +59,7 @@ fn a_daemonset_written_for_kube_vip_is_taken_as_it_is() {
     assert_eq!(config.node, "worker-1");
     assert_eq!(config.interface.as_deref(), Some("ens18"));
     assert_eq!(config.log_level, "debug");
-    assert_eq!(config.timing.renew_deadline, Duration::from_secs(3));
+    assert_eq!(config.timing.renew_deadline(), Duration::from_secs(3));
     assert_eq!(config.refresh, Duration::from_secs(3));
     assert_eq!(config.metrics, Some("127.0.0.1:2112".parse().unwrap()));
     assert_eq!(config.health.map(|address| address.port()), Some(8089));
@@ -98,10 +97,9 @@ fn what_is_not_built_yet_is_an_error_and_not_a_silence() {
 #[test]
 fn times_of_a_lease_must_be_in_order() {
     let told = refused(&[("vip_renewdeadline", "15")]);
-    assert_eq!(
-        told,
-        [r#"vip_renewdeadline="15": 15 s must be less than vip_leaseduration (15 s)"#]
-    );
+    let why =
+        r#"vip_renewdeadline="15": the renew deadline (15s) must be shorter than the Lease (15s)"#;
+    assert_eq!(told, [why]);
     assert_eq!(refused(&[("vip_retryperiod", "10")]).len(), 1);
 }
 

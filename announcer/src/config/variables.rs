@@ -43,12 +43,12 @@ pub struct Variable {
 }
 
 /// Finds a setting by its name in the environment.
-pub fn find(name: &str) -> Option<&'static Variable> {
+pub(super) fn find(name: &str) -> Option<&'static Variable> {
     VARIABLES.iter().find(|variable| variable.name == name)
 }
 
 /// How the names of settings begin: a variable that begins so and is not listed is probably misspelt.
-pub const FAMILIES: &[&str] = &[
+pub(super) const FAMILIES: &[&str] = &[
     "vip_",
     "svc_",
     "cp_",

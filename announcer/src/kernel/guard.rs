@@ -22,7 +22,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 
-use super::{Guard, Port};
+use super::host::{Guard, Port};
 
 /// Priority in the `input` hook; see above.
 const PRIORITY: i32 = 150;

@@ -15,7 +15,7 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::{Handle, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
-use super::{
+use super::host::{
     Binding, Error, Foreign, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime, PROTOCOL,
 };
 

@@ -1,0 +1,374 @@
+//! What is kept of the objects that are watched: only what decides. A plain struct with synchronous changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use berth_api::names::{annotation, label};
+use berth_api::service::{self, ClassPolicy, NotOurs, Port, Protocol};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Name {
+    /// The object `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The name in an object's metadata.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        Self { namespace: text(&metadata.namespace), name: text(&metadata.name) }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A Service, as far as announcing it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: String,
+    /// `metadata.creationTimestamp`, as it is written: it sorts.
+    pub created: String,
+    /// Whether it is of our type and class, not ignored and not being deleted.
+    pub ours: bool,
+    /// Whether it is of another class, or asks to be ignored: nothing of it is ever written.
+    pub foreign: bool,
+    /// The addresses it asks us to announce, in order.
+    pub addresses: Vec<IpAddr>,
+    /// Entries of the annotation that are no addresses.
+    pub unreadable: Vec<String>,
+    /// Its ports, in order.
+    pub ports: Vec<Port>,
+    /// Whether only nodes with an endpoint of it take its traffic.
+    pub local: bool,
+    /// The interface that it names; `auto` for the one whose subnet the address is in.
+    pub interface: Option<String>,
+    /// Whether it is announced without a ready endpoint.
+    pub without_endpoints: bool,
+    /// The Lease that it names.
+    pub lease: Option<String>,
+    /// `status.loadBalancer.ingress`.
+    pub published: Vec<Ingress>,
+    /// The node that says it announces it.
+    pub vip_host: Option<String>,
+}
+
+/// One entry of `status.loadBalancer.ingress`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ingress {
+    /// The address; empty for an entry with a host name only.
+    pub ip: String,
+    /// `VIP` or `Proxy` (KEP-1860).
+    pub ip_mode: Option<String>,
+    /// Protocol and number of each port.
+    pub ports: Vec<(String, i32)>,
+}
+
+impl Service {
+    /// Reads what matters of a Service.
+    pub fn read(object: &core::Service, classes: &ClassPolicy) -> Self {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let note = |name| service::annotated(object, name).map(str::trim).filter(|v| !v.is_empty());
+        let list = service::addresses(object);
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in list.addresses().filter(|address| !address.is_unspecified()) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        let ingress = status.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
+        let claimed = service::claimed(object, classes);
+        let created = object.metadata.creation_timestamp.as_ref();
+        Self {
+            uid: text(&object.metadata.uid),
+            version: text(&object.metadata.resource_version),
+            created: created.map(|time| time.0.to_string()).unwrap_or_default(),
+            ours: claimed.is_ok() && object.metadata.deletion_timestamp.is_none(),
+            foreign: matches!(claimed, Err(NotOurs::OtherClass | NotOurs::Ignored)),
+            addresses,
+            unreadable: list.unreadable().map(str::to_owned).collect(),
+            ports: service::ports(object),
+            local: service::is_local(object),
+            interface: note(annotation::SERVICE_INTERFACE).map(str::to_owned),
+            without_endpoints: note(annotation::ALLOW_WITHOUT_ENDPOINTS) == Some("true"),
+            lease: note(annotation::LEASE_NAME).map(str::to_owned),
+            published: ingress.iter().map(Ingress::read).collect(),
+            vip_host: note(annotation::VIP_HOST).map(str::to_owned),
+        }
+    }
+
+    /// Whether it says that some node announces it, and is ours to correct.
+    pub fn claims_a_host(&self) -> bool {
+        self.vip_host.is_some() && !self.foreign
+    }
+}
+
+impl Ingress {
+    /// What is published for an address that a node answers for itself.
+    pub fn vip(address: IpAddr, ports: &[Port]) -> Self {
+        let port = |port: &Port| (protocol_name(port.protocol).to_owned(), i32::from(port.number));
+        Self {
+            ip: address.to_string(),
+            ip_mode: Some("VIP".to_owned()),
+            ports: ports.iter().map(port).collect(),
+        }
+    }
+
+    fn read(object: &core::LoadBalancerIngress) -> Self {
+        let ports = object.ports.as_deref().unwrap_or_default();
+        Self {
+            ip: object.ip.clone().unwrap_or_default(),
+            ip_mode: object.ip_mode.clone(),
+            ports: ports.iter().map(|port| (port.protocol.clone(), port.port)).collect(),
+        }
+    }
+}
+
+/// How the API spells a protocol.
+pub fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    }
+}
+
+/// The ready endpoints of one EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Whether there is one at all; it need not be on a node.
+    pub any: bool,
+    /// The nodes that have one.
+    pub nodes: BTreeSet<String>,
+}
+
+impl Ready {
+    /// Reads what matters of an EndpointSlice; nothing if it belongs to no Service.
+    pub fn read(slice: &EndpointSlice) -> Option<(Name, Self)> {
+        let labels = slice.metadata.labels.as_ref()?;
+        let namespace = slice.metadata.namespace.clone().unwrap_or_default();
+        let service = Name::new(namespace, labels.get(label::SERVICE_NAME)?);
+        let mut ready = Self::default();
+        for endpoint in &slice.endpoints {
+            // An endpoint that says nothing is ready (discovery/v1 EndpointConditions).
+            let conditions = endpoint.conditions.as_ref();
+            if !conditions.and_then(|conditions| conditions.ready).unwrap_or(true) {
+                continue;
+            }
+            ready.any = true;
+            ready.nodes.extend(endpoint.node_name.clone());
+        }
+        Some((service, ready))
+    }
+}
+
+/// What the watches have shown.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    services: BTreeMap<Name, Service>,
+    /// By Service, then by EndpointSlice: a Service with many endpoints has many slices.
+    endpoints: BTreeMap<Name, BTreeMap<String, Ready>>,
+    slices: BTreeMap<Name, Name>,
+}
+
+impl Cluster {
+    /// Every Service that was shown, ours or not.
+    pub fn services(&self) -> &BTreeMap<Name, Service> {
+        &self.services
+    }
+
+    /// Takes in a Service.
+    pub fn apply_service(&mut self, name: Name, service: Service) {
+        self.services.insert(name, service);
+    }
+
+    /// Takes in that a Service is gone.
+    pub fn delete_service(&mut self, name: &Name) {
+        self.services.remove(name);
+    }
+
+    /// Takes in an EndpointSlice.
+    pub fn apply_slice(&mut self, slice: Name, read: Option<(Name, Ready)>) {
+        self.delete_slice(&slice);
+        let Some((service, ready)) = read else { return };
+        self.endpoints.entry(service.clone()).or_default().insert(slice.name.clone(), ready);
+        self.slices.insert(slice, service);
+    }
+
+    /// Takes in that an EndpointSlice is gone.
+    pub fn delete_slice(&mut self, slice: &Name) {
+        let Some(service) = self.slices.remove(slice) else { return };
+        if let Some(of_service) = self.endpoints.get_mut(&service) {
+            of_service.remove(&slice.name);
+            if of_service.is_empty() {
+                self.endpoints.remove(&service);
+            }
+        }
+    }
+
+    /// Forgets every Service that is not in `kept`: a new list did not show it.
+    pub fn retain_services(&mut self, kept: &BTreeSet<Name>) {
+        self.services.retain(|name, _| kept.contains(name));
+    }
+
+    /// Forgets every EndpointSlice that is not in `kept`: a new list did not show it.
+    pub fn retain_slices(&mut self, kept: &BTreeSet<Name>) {
+        let gone: Vec<Name> =
+            self.slices.keys().filter(|slice| !kept.contains(slice)).cloned().collect();
+        for slice in gone {
+            self.delete_slice(&slice);
+        }
+    }
+
+    /// Whether a Service has a ready endpoint anywhere.
+    pub fn has_endpoint(&self, service: &Name) -> bool {
+        self.ready(service).any(|ready| ready.any)
+    }
+
+    /// Whether a Service has a ready endpoint on `node`.
+    pub fn has_endpoint_on(&self, service: &Name, node: &str) -> bool {
+        self.ready(service).any(|ready| ready.nodes.contains(node))
+    }
+
+    /// The nodes that have a ready endpoint of a Service.
+    pub fn nodes_of(&self, service: &Name) -> BTreeSet<&str> {
+        self.ready(service).flat_map(|ready| ready.nodes.iter().map(String::as_str)).collect()
+    }
+
+    fn ready(&self, service: &Name) -> impl Iterator<Item = &Ready> {
+        self.endpoints.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+}
+
+/// Objects for the tests of whoever decides on them.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A Service of ours with these addresses, port 80 of TCP, and nothing else.
+    pub(crate) fn service(addresses: &[&str]) -> Service {
+        Service {
+            uid: "uid".to_owned(),
+            version: "1".to_owned(),
+            created: String::new(),
+            ours: true,
+            foreign: false,
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            unreadable: Vec::new(),
+            ports: vec![Port { protocol: Protocol::Tcp, number: 80 }],
+            local: false,
+            interface: None,
+            without_endpoints: false,
+            lease: None,
+            published: Vec::new(),
+            vip_host: None,
+        }
+    }
+
+    /// Ready endpoints of the Service `d/<service>` on these nodes.
+    pub(crate) fn slice(cluster: &mut Cluster, service: &str, slice: &str, nodes: &[&str]) {
+        let nodes: BTreeSet<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
+        let ready = Ready { any: !nodes.is_empty(), nodes };
+        cluster.apply_slice(Name::new("d", slice), Some((Name::new("d", service), ready)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn slice(name: &str, service: &str, endpoints: serde_json::Value) -> EndpointSlice {
+        serde_json::from_value(json!({
+            "addressType": "IPv4",
+            "metadata": { "namespace": "d", "name": name, "labels": { label::SERVICE_NAME: service } },
+            "endpoints": endpoints,
+        }))
+        .unwrap()
+    }
+
+    fn apply(cluster: &mut Cluster, slice: &EndpointSlice) {
+        cluster.apply_slice(Name::of(&slice.metadata), Ready::read(slice));
+    }
+
+    #[test]
+    fn endpoints_count_over_all_slices_and_only_while_they_are_ready() {
+        let mut cluster = Cluster::default();
+        let web = Name::new("d", "web");
+        let endpoint = |node, ready| json!([{ "addresses": ["10.0.0.1"], "nodeName": node, "conditions": { "ready": ready } }]);
+        apply(&mut cluster, &slice("web-1", "web", endpoint("a", true)));
+        apply(&mut cluster, &slice("web-2", "web", endpoint("b", true)));
+        apply(&mut cluster, &slice("web-3", "web", endpoint("c", false)));
+        assert_eq!(cluster.nodes_of(&web), ["a", "b"].into());
+        apply(&mut cluster, &slice("web-1", "web", endpoint("a", false)));
+        assert!(cluster.has_endpoint(&web));
+        assert!(!cluster.has_endpoint_on(&web, "a"));
+        cluster.retain_slices(&[Name::new("d", "web-1")].into());
+        assert!(!cluster.has_endpoint(&web), "a slice that a new list does not show is gone");
+    }
+
+    #[test]
+    fn an_endpoint_that_says_nothing_is_ready() {
+        let mut cluster = Cluster::default();
+        apply(&mut cluster, &slice("s", "web", json!([{ "addresses": ["10.0.0.1"] }])));
+        assert!(cluster.has_endpoint(&Name::new("d", "web")));
+        assert!(cluster.nodes_of(&Name::new("d", "web")).is_empty());
+    }
+
+    #[test]
+    fn a_service_is_read_with_its_addresses_each_once_and_its_status() {
+        let object = serde_json::from_value(json!({
+            "metadata": {
+                "name": "web", "namespace": "d", "uid": "u", "resourceVersion": "7",
+                "annotations": {
+                    "kube-vip.io/loadbalancerIPs": "192.0.2.1, 192.0.2.1,2001:db8::1,nonsense!,0.0.0.0",
+                    "kube-vip.io/vipHost": "node-a",
+                },
+            },
+            "spec": {
+                "type": "LoadBalancer", "externalTrafficPolicy": "Local",
+                "ports": [{ "port": 80 }, { "port": 53, "protocol": "UDP" }],
+            },
+            "status": { "loadBalancer": { "ingress": [
+                { "ip": "192.0.2.1", "ipMode": "VIP", "ports": [{ "port": 80, "protocol": "TCP" }] },
+            ] } },
+        }))
+        .unwrap();
+        let service = Service::read(&object, &ClassPolicy::Unset);
+        assert!(service.ours && service.local);
+        let addresses: Vec<String> = service.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"]);
+        assert_eq!(service.unreadable, ["nonsense!"]);
+        assert_eq!(service.vip_host.as_deref(), Some("node-a"));
+        assert_eq!(service.published, [Ingress::vip(service.addresses[0], &service.ports[..1])]);
+    }
+
+    #[test]
+    fn a_service_that_is_being_deleted_is_not_ours_any_more() {
+        let object = serde_json::from_value(json!({
+            "metadata": { "name": "web", "deletionTimestamp": "2026-01-01T00:00:00Z" },
+            "spec": { "type": "LoadBalancer" },
+        }))
+        .unwrap();
+        assert!(!Service::read(&object, &ClassPolicy::Unset).ours);
+    }
+}

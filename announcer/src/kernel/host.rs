@@ -1,0 +1,158 @@
+//! The network of this host as values: what is there, and what is asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// The protocol number that our addresses carry (`IFA_PROTO`, `ip address` shows `proto 190`). kube-vip uses 248.
+pub const PROTOCOL: u8 = 190;
+
+/// The protocol number of addresses that kube-vip left behind; we take them over where we own the address.
+pub const KUBE_VIP_PROTOCOL: u8 = 248;
+
+/// The network as one look at the kernel shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Every interface by name.
+    pub interfaces: BTreeMap<String, Interface>,
+    /// The interface of the default route, of IPv4 if there is one, else of IPv6.
+    pub default_route: Option<String>,
+    /// The addresses that carry our tag.
+    pub ours: BTreeMap<Binding, Lifetime>,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Its hardware address, if it is of Ethernet's form.
+    pub mac: Option<[u8; 6]>,
+    /// Whether it is switched on and has a carrier.
+    pub up: bool,
+    /// Addresses on it that are not ours, with their prefix lengths.
+    pub foreign: BTreeMap<IpAddr, Foreign>,
+}
+
+/// An address on the host that is not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Length of its prefix.
+    pub prefix_len: u8,
+    /// Whether we may make it ours: it serves one address only, and is either kube-vip's or deprecated as ours are.
+    pub adoptable: bool,
+}
+
+impl Host {
+    /// The interface with this index, and its name.
+    pub fn by_index(&self, index: u32) -> Option<(&str, &Interface)> {
+        let mut all = self.interfaces.iter().map(|(name, interface)| (name.as_str(), interface));
+        all.find(|(_, interface)| interface.index == index)
+    }
+}
+
+/// An address bound to an interface: /32 or /128.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Binding {
+    /// Index of the interface.
+    pub index: u32,
+    /// The address.
+    pub address: IpAddr,
+}
+
+/// Until when the kernel keeps an address by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lifetime {
+    /// It drops the address at this moment, give or take a second, whatever has become of this program.
+    Until(Instant),
+    /// It keeps the address for ever.
+    Forever,
+}
+
+impl Lifetime {
+    /// Whole seconds left at `now`, rounded down and at least one, as the kernel counts them; `None` for ever.
+    pub fn seconds(self, now: Instant) -> Option<u32> {
+        let Self::Until(end) = self else { return None };
+        let left = end.saturating_duration_since(now).as_secs().max(1);
+        Some(u32::try_from(left).unwrap_or(u32::MAX - 1))
+    }
+
+    /// True if this is more than `slack` short of `wanted`, or keeps an address longer than wanted.
+    pub fn is_stale(self, wanted: Self, slack: Duration) -> bool {
+        match (self, wanted) {
+            (Self::Until(has), Self::Until(wants)) => has + slack < wants || has > wants + SECOND,
+            (has, wants) => has != wants,
+        }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// One port of an address that kube-proxy serves: what the guard drops while kube-proxy does not yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// The address.
+    pub address: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port number.
+    pub port: u16,
+}
+
+/// What is known of the guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Not known yet, or lost.
+    Unknown,
+    /// This host cannot have one: addresses are bound without it.
+    Unavailable,
+    /// These ports are guarded.
+    Holds(BTreeSet<Port>),
+}
+
+/// One thing to do in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Takes an address off an interface.
+    Remove(Binding),
+    /// Guards exactly these ports.
+    Guard(BTreeSet<Port>),
+    /// Puts an address on an interface, or gives it a new lifetime there.
+    Bind(Binding, Lifetime),
+}
+
+/// Why the kernel did not do a step.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Looking at the network failed.
+    #[error("reading {what} from the kernel: {source}")]
+    Read {
+        /// What was read.
+        what: &'static str,
+        /// The kernel's answer.
+        source: rtnetlink::Error,
+    },
+    /// An address could not be put on an interface or taken off.
+    #[error("{verb} {address} on interface {index}: {source}")]
+    Address {
+        /// `binding` or `removing`.
+        verb: &'static str,
+        /// The address.
+        address: IpAddr,
+        /// Index of the interface.
+        index: u32,
+        /// The kernel's answer.
+        source: rtnetlink::Error,
+    },
+}
+
+/// The kernel as the writer of addresses sees it.
+#[allow(async_fn_in_trait)] // used by one task only, so nobody needs the future to be `Send` by contract
+pub trait Kernel {
+    /// Looks at the network.
+    async fn look(&mut self) -> Result<Host, Error>;
+    /// Puts an address on an interface or renews its lifetime. Idempotent.
+    async fn bind(&mut self, binding: Binding, lifetime: Lifetime) -> Result<(), Error>;
+    /// Takes an address off an interface. Idempotent: what is not there is off.
+    async fn remove(&mut self, binding: Binding) -> Result<(), Error>;
+}
