@@ -37,7 +37,7 @@ pub fn allocate(ledger: &Ledger, request: &Request) -> Result<Allocation, Refusa
         let family = Family::of(*pin);
         let refusal = Refusal::FamilyUnavailable {
             family,
-            why: format!("{pin} is asked for by an owner without it"),
+            why: format!("{pin} is asked for, but the owner does not use the family"),
         };
         if !request.pins.iter().any(|pin| wanted.contains(&Family::of(*pin))) {
             return Err(refusal);
@@ -64,19 +64,19 @@ struct Decision<'a> {
 
 impl Decision<'_> {
     /// What the owner is to have of one family, and what it is refused.
-    fn family(&mut self, family: Family) -> (Option<Assigned>, Option<Refusal>) {
+    fn family(&mut self, family: Family) -> (Option<Assigned>, Vec<Refusal>) {
         let pin = self.request.pins.iter().copied().find(|pin| Family::of(*pin) == family);
         let current = self.current(family, pin);
-        if let (Some(current), None) = (current, pin.filter(|pin| Some(*pin) != current)) {
-            return (Some(self.keep(current)), self.crowded_out(current));
-        }
-        let found = match pin {
-            Some(pin) => self.pinned(pin),
-            None => self.automatic(family),
+        let found = match (current, pin) {
+            (Some(current), Some(pin)) if pin != current => self.pinned(pin),
+            (Some(current), _) => return self.keep(current, None),
+            (None, Some(pin)) => self.pinned(pin),
+            (None, None) => self.automatic(family),
         };
-        match found.and_then(|assigned| self.charge(assigned, current)) {
-            Ok(assigned) => (Some(assigned), None),
-            Err(refusal) => (current.map(|current| self.keep(current)), Some(refusal)),
+        match (found.and_then(|assigned| self.charge(assigned, current)), current) {
+            (Ok(assigned), _) => (Some(assigned), Vec::new()),
+            (Err(refusal), Some(current)) => self.keep(current, Some(refusal)),
+            (Err(refusal), None) => (None, vec![refusal]),
         }
     }
 
@@ -91,24 +91,21 @@ impl Decision<'_> {
             .or_else(|| self.request.current.contains(&marker).then_some(marker))
     }
 
-    fn keep(&self, address: IpAddr) -> Assigned {
-        if address.is_unspecified() {
-            return Assigned { address, origin: Origin::Dhcp, pool: None, shared: false };
-        }
-        let claim = self.ledger.claim(address);
-        Assigned {
-            address,
-            origin: Origin::Kept,
-            pool: claim.and_then(|claim| claim.grant(&self.request.owner)?.pool.clone()),
-            shared: claim.is_some_and(|claim| claim.grants().len() > 1),
-        }
-    }
-
-    /// Whether the owner now wants ports on its address that a sharer has.
-    fn crowded_out(&self, address: IpAddr) -> Option<Refusal> {
-        let claim = self.ledger.claim(address)?;
-        let holders = claim.in_the_way(&self.request.owner, self.request.sharing.as_ref());
-        (!holders.is_empty()).then_some(Refusal::AddressInUse { address, holders })
+    /// Leaves the owner what it has, and says if it now wants ports there that a sharer has.
+    fn keep(&self, address: IpAddr, refusal: Option<Refusal>) -> (Option<Assigned>, Vec<Refusal>) {
+        let owner = &self.request.owner;
+        let Some(claim) = self.ledger.claim(address) else {
+            return (
+                Some(Assigned { address, origin: Origin::Dhcp, pool: None, shared: false }),
+                refusal.into_iter().collect(),
+            );
+        };
+        let holders = claim.in_the_way(owner, self.request.sharing.as_ref());
+        let crowded = (!holders.is_empty()).then_some(Refusal::AddressInUse { address, holders });
+        let pool = claim.grant(owner).and_then(|grant| grant.pool.clone());
+        let shared = claim.grants().len() > 1;
+        let kept = Assigned { address, origin: Origin::Kept, pool, shared };
+        (Some(kept), refusal.into_iter().chain(crowded).collect())
     }
 
     /// The address that the user asked for, in a pool or outside.

@@ -84,7 +84,8 @@ pub struct Allocation {
     pub addresses: Vec<Assigned>,
     /// What it holds and is to give back, after the others are announced or at once, as the caller sees fit.
     pub released: Vec<IpAddr>,
-    /// What it asked for and does not get, for now.
+    /// What it asked for and does not get, for now. `AddressInUse` for an address that is kept means that the owner
+    /// wants ports there which a sharer has: its old ports stay on the claim.
     pub refused: Vec<Refusal>,
 }
 
