@@ -73,7 +73,9 @@ async fn allocation() -> Result<()> {
     let world = World::without_berth(1, env([])).await?;
     create(&world)?;
     let services = world.services("default").list(&created()).await?.items;
-    let bare = bare_client::allocate(&world.client, &services, Ipv4Addr::new(10, 20, 0, 1), CONCURRENCY).await?;
+    let bare =
+        bare_client::allocate(&world.client, &services, Ipv4Addr::new(10, 20, 0, 1), CONCURRENCY)
+            .await?;
     world.lab.down()?;
 
     // berth-ccm starts and finds the thousand waiting.
@@ -88,8 +90,14 @@ async fn allocation() -> Result<()> {
     world.lab.down()?;
 
     println!("| who | seconds | Services a second |\n|---|---|---|");
-    for (who, took) in [("bare client", bare), ("berth-ccm, from the start of its process", backlog)] {
-        println!("| {who} | {:.2} | {:.0} |", took.as_secs_f64(), SERVICES as f64 / took.as_secs_f64());
+    for (who, took) in
+        [("bare client", bare), ("berth-ccm, from the start of its process", backlog)]
+    {
+        println!(
+            "| {who} | {:.2} | {:.0} |",
+            took.as_secs_f64(),
+            SERVICES as f64 / took.as_secs_f64()
+        );
     }
     println!("\nRatio: {:.2}.\n", backlog.as_secs_f64() / bare.as_secs_f64());
 
@@ -124,7 +132,9 @@ async fn allocation() -> Result<()> {
     println!("Requests of all clients in that time, from the API server's own metrics:\n");
     println!("| verb | resource | count |\n|---|---|---|");
     let interesting = ["services", "ipaddresses", "events", "configmaps"];
-    for (verb, resource, count) in requests.iter().filter(|(_, resource, _)| interesting.contains(resource)) {
+    for (verb, resource, count) in
+        requests.iter().filter(|(_, resource, _)| interesting.contains(resource))
+    {
         println!("| {verb} | {resource} | {count} |");
     }
     println!("\nberth-ccm: {:.1} MiB resident afterwards.\n", mebibytes(world.ccm()?)?);
@@ -146,7 +156,10 @@ fn create(world: &World) -> Result<()> {
         })
         .collect();
     let file = world.lab.dir().join("services.json");
-    std::fs::write(&file, json!({ "apiVersion": "v1", "kind": "List", "items": services }).to_string())?;
+    std::fs::write(
+        &file,
+        json!({ "apiVersion": "v1", "kind": "List", "items": services }).to_string(),
+    )?;
     kubectl(&world.lab, &["create", "-f", &file.display().to_string()]).map(drop)
 }
 
@@ -195,10 +208,7 @@ async fn rest() -> Result<()> {
     }
     println!("\n| program | MiB resident |\n|---|---|");
     for (node, process) in world.announcers() {
-        println!(
-            "| berth-announcer on {node} | {:.1} |",
-            mebibytes(process)?
-        );
+        println!("| berth-announcer on {node} | {:.1} |", mebibytes(process)?);
     }
     println!("| berth-ccm | {:.1} |", mebibytes(world.ccm()?)?);
     world.lab.down()

@@ -18,10 +18,12 @@ async fn a_ccm_killed_in_the_middle_gives_no_address_twice_and_leaks_none() -> R
     let mut world = World::without_berth(1, env([])).await?;
     world.pools(json!({ "cidr-global": "10.0.64.0/22" })).await?;
     world.start_ccm().await?;
-    let service = |n: usize| json!({
-        "metadata": { "name": format!("s{n}") },
-        "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }], "selector": { "app": "none" } },
-    });
+    let service = |n: usize| {
+        json!({
+            "metadata": { "name": format!("s{n}") },
+            "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }], "selector": { "app": "none" } },
+        })
+    };
     let create = stream::iter(0..SERVICES).map(|n| world.create(service(n))).buffer_unordered(16);
     create.try_collect::<Vec<_>>().await?;
 
@@ -43,7 +45,10 @@ async fn a_ccm_killed_in_the_middle_gives_no_address_twice_and_leaks_none() -> R
     println!("{SERVICES} Services served over {kills} kills: no address twice");
 
     let delete = DeleteParams::default();
-    world.services("default").delete_collection(&delete, &ListParams::default().labels("implementation=kube-vip")).await?;
+    world
+        .services("default")
+        .delete_collection(&delete, &ListParams::default().labels("implementation=kube-vip"))
+        .await?;
     eventually("half of the Services gone", 20, || async {
         Ok((addresses(&world).await?.len() < SERVICES / 2).then_some(()))
     })
@@ -90,7 +95,9 @@ async fn assigned_addresses_survive_a_restart_and_a_pool_edit() -> Result<()> {
 /// The annotated address of each Service that has one.
 async fn addresses(world: &World) -> Result<BTreeMap<String, String>> {
     let list = world.services("default").list(&ListParams::default()).await?;
-    let held = list.iter().filter_map(|service| Some((service.name_any(), annotated(service).first()?.to_string())));
+    let held = list
+        .iter()
+        .filter_map(|service| Some((service.name_any(), annotated(service).first()?.to_string())));
     Ok(held.collect())
 }
 
@@ -98,7 +105,12 @@ async fn addresses(world: &World) -> Result<BTreeMap<String, String>> {
 async fn agree(world: &World, count: usize) -> Result<()> {
     let held = addresses(world).await?;
     let distinct: BTreeSet<_> = held.values().collect();
-    ensure!(held.len() == count && distinct.len() == count, "{} Services, {} addresses", held.len(), distinct.len());
+    ensure!(
+        held.len() == count && distinct.len() == count,
+        "{} Services, {} addresses",
+        held.len(),
+        distinct.len()
+    );
     eventually("claims and annotations agree", 10, || async {
         let claims = world.claims().await?;
         let owners: BTreeMap<_, _> = claims

@@ -39,7 +39,8 @@ async fn a_bad_key_is_reported_on_the_configmap_and_stops_nothing_else() -> Resu
 
     // The last good value of a key outlives a bad edit.
     world.pools(json!({ "cidr-global": "10.0.64.0/24oops" })).await?;
-    event(&world, "kube-system", "ConfigMap", "kubevip", &["cidr-global", "10.0.64.0/24oops"]).await?;
+    event(&world, "kube-system", "ConfigMap", "kubevip", &["cidr-global", "10.0.64.0/24oops"])
+        .await?;
     world.create(json!({ "metadata": { "name": "later" }, "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }] } })).await?;
     eventually("an address from the last good value", 10, || async {
         Ok((!annotated(&world.service("later").await?).is_empty()).then_some(()))
@@ -53,7 +54,9 @@ async fn an_annotation_that_is_no_address_is_reported_on_its_service_alone() -> 
     let world = World::up(1, quick()).await?;
     let spec = json!({ "type": "LoadBalancer", "ports": [{ "port": 80, "targetPort": 8080 }], "selector": { "app": "hello" } });
     let annotations = json!({ ADDRESSES: "10.0.64.300" });
-    world.create(json!({ "metadata": { "name": "bad", "annotations": annotations }, "spec": spec })).await?;
+    world
+        .create(json!({ "metadata": { "name": "bad", "annotations": annotations }, "spec": spec }))
+        .await?;
     world.create(json!({ "metadata": { "name": "good" }, "spec": spec })).await?;
     world.published("good", 1).await?;
     event(&world, "default", "Service", "bad", &[ADDRESSES, "10.0.64.300"]).await?;
@@ -80,7 +83,10 @@ async fn a_pool_that_is_full_says_so_and_serves_the_oldest_first() -> Result<()>
     event(&world, "default", "Service", "aa-third", &["PoolExhausted"]).await?;
     world.delete("first").await?;
     eventually("the second served", 15, has_address("zz-second")).await?;
-    ensure!(annotated(&world.service("aa-third").await?).is_empty(), "the third came before its turn");
+    ensure!(
+        annotated(&world.service("aa-third").await?).is_empty(),
+        "the third came before its turn"
+    );
     // A pool that grows serves who waits, at once.
     world.pools(json!({ "range-global": "10.0.64.1-10.0.64.2", "reuse-delay": "0s" })).await?;
     eventually("the third served", 5, has_address("aa-third")).await?;
@@ -92,7 +98,11 @@ async fn an_unknown_value_in_the_environment_ends_the_program_with_its_name() ->
     let mut world = World::without_berth(1, env([])).await?;
     let process = world.start_announcer_with(0, env([("vip_arp", "perhaps")])).await?.clone();
     ensure!(process.id.wait(Duration::from_secs(10)), "it goes on: {}", process.log_tail());
-    ensure!(process.ending().is_some_and(|ending| ending != "code 0"), "it ended with {:?}", process.ending());
+    ensure!(
+        process.ending().is_some_and(|ending| ending != "code 0"),
+        "it ended with {:?}",
+        process.ending()
+    );
     says(&process, &["vip_arp", "perhaps", "true", "false"])?;
     world.lab.down()
 }
@@ -101,7 +111,10 @@ async fn an_unknown_value_in_the_environment_ends_the_program_with_its_name() ->
 async fn a_missing_interface_is_named_and_taken_up_when_it_appears() -> Result<()> {
     let mut world = World::without_berth(1, env([])).await?;
     let process = world.start_announcer_with(0, env([("vip_interface", "late0")])).await?.clone();
-    eventually("the interface named", 10, || async { Ok(says(&process, &["vip_interface", "late0"]).ok()) }).await?;
+    eventually("the interface named", 10, || async {
+        Ok(says(&process, &["vip_interface", "late0"]).ok())
+    })
+    .await?;
     ensure!(process.is_alive(), "it ended: {}", process.log_tail());
     world.lab.down()
 }
@@ -111,12 +124,21 @@ async fn a_missing_permission_is_named() -> Result<()> {
     let mut world = World::without_berth(1, env([])).await?;
     berth_e2e::world::kubectl(&world.lab, &["delete", "clusterrolebinding", "berth-announcer"])?;
     let process = world.start_announcer(0).await?.clone();
-    eventually("the permission named", 15, || async { Ok(says(&process, &["services", "watch"]).ok()) }).await?;
+    eventually("the permission named", 15, || async {
+        Ok(says(&process, &["services", "watch"]).ok())
+    })
+    .await?;
     world.lab.down()
 }
 
 /// Waits for an Event on an object whose reason and note have all the words.
-async fn event(world: &World, namespace: &str, kind: &str, name: &str, words: &[&str]) -> Result<()> {
+async fn event(
+    world: &World,
+    namespace: &str,
+    kind: &str,
+    name: &str,
+    words: &[&str],
+) -> Result<()> {
     let api: Api<Event> = Api::namespaced(world.client.clone(), namespace);
     let found = || async {
         let list = api.list(&ListParams::default()).await?;
@@ -124,10 +146,14 @@ async fn event(world: &World, namespace: &str, kind: &str, name: &str, words: &[
             let regarding = event.regarding.clone().unwrap_or_default();
             regarding.kind.as_deref() == Some(kind) && regarding.name.as_deref() == Some(name)
         });
-        let mut texts = about.map(|event| format!("{} {}", event.reason.unwrap_or_default(), event.note.unwrap_or_default()));
+        let mut texts = about.map(|event| {
+            format!("{} {}", event.reason.unwrap_or_default(), event.note.unwrap_or_default())
+        });
         Ok(texts.find(|text| words.iter().all(|word| text.contains(word))))
     };
-    eventually(&format!("an Event on {kind} {namespace}/{name} with {words:?}"), 10, found).await.map(drop)
+    eventually(&format!("an Event on {kind} {namespace}/{name} with {words:?}"), 10, found)
+        .await
+        .map(drop)
 }
 
 /// One line of the log has all the words.

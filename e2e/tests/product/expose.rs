@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use kube::api::{Api, Patch, PatchParams};
-use kube::ResourceExt;
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 use berth_e2e::world::{ADDRESSES, HOST, World, annotated, env, eventually, ingress, quick};
@@ -19,7 +19,11 @@ async fn an_exposed_service_answers_from_the_moment_its_status_appears() -> Resu
     let families = [
         ("four", json!({ "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"] }), 1),
         ("six", json!({ "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"] }), 1),
-        ("dual", json!({ "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"] }), 2),
+        (
+            "dual",
+            json!({ "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"] }),
+            2,
+        ),
     ];
     for (name, spec, count) in families {
         let start = Instant::now();
@@ -35,11 +39,19 @@ async fn an_exposed_service_answers_from_the_moment_its_status_appears() -> Resu
             ensure!(holders == [world.host(name).await?], "{address} is on {holders:?}");
         }
         let service = world.service(name).await?;
-        ensure!(annotated(&service) == addresses, "{name}: annotation and status differ: {service:?}");
-        for entry in service.status.iter().flat_map(|s| &s.load_balancer).flat_map(|l| &l.ingress).flatten() {
+        ensure!(
+            annotated(&service) == addresses,
+            "{name}: annotation and status differ: {service:?}"
+        );
+        for entry in
+            service.status.iter().flat_map(|s| &s.load_balancer).flat_map(|l| &l.ingress).flatten()
+        {
             ensure!(entry.ip_mode.as_deref() == Some("VIP"), "{name}: {entry:?}");
             let ports = entry.ports.as_deref().unwrap_or_default();
-            ensure!(ports.len() == 1 && ports[0].port == 80 && ports[0].protocol == "TCP", "{name}: {entry:?}");
+            ensure!(
+                ports.len() == 1 && ports[0].port == 80 && ports[0].protocol == "TCP",
+                "{name}: {entry:?}"
+            );
         }
         println!("{name}: status after {shown:.0?}, 50 of 50 requests to each of {addresses:?}");
     }
@@ -57,7 +69,10 @@ async fn a_deleted_service_leaves_nothing_behind() -> Result<()> {
     let addresses = world.published("web", 2).await?;
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), "default");
     let lease = leases.get("kubevip-web").await?;
-    ensure!(lease.spec.and_then(|spec| spec.holder_identity) == Some(world.host("web").await?), "another holder");
+    ensure!(
+        lease.spec.and_then(|spec| spec.holder_identity) == Some(world.host("web").await?),
+        "another holder"
+    );
 
     world.delete("web").await?;
     let start = Instant::now();
@@ -65,7 +80,9 @@ async fn a_deleted_service_leaves_nothing_behind() -> Result<()> {
         let gone = world.services("default").get_opt("web").await?.is_none()
             && world.claims().await?.is_empty()
             && leases.get_opt("kubevip-web").await?.is_none()
-            && addresses.iter().all(|address| world.holders(*address).is_ok_and(|holders| holders.is_empty()));
+            && addresses
+                .iter()
+                .all(|address| world.holders(*address).is_ok_and(|holders| holders.is_empty()));
         Ok(gone.then_some(()))
     })
     .await?;
@@ -100,16 +117,26 @@ async fn an_address_is_announced_only_while_an_endpoint_is_ready() -> Result<()>
     world.expose("web", json!({})).await?;
     let address = world.published("web", 1).await?[0];
     let scale = async |replicas: usize| {
-        let api: Api<k8s_openapi::api::apps::v1::Deployment> = Api::namespaced(world.client.clone(), "default");
-        api.patch("hello", &PatchParams::default(), &Patch::Merge(json!({ "spec": { "replicas": replicas } }))).await
+        let api: Api<k8s_openapi::api::apps::v1::Deployment> =
+            Api::namespaced(world.client.clone(), "default");
+        api.patch(
+            "hello",
+            &PatchParams::default(),
+            &Patch::Merge(json!({ "spec": { "replicas": replicas } })),
+        )
+        .await
     };
     scale(0).await?;
     eventually("the address withdrawn", 10, || async {
-        let withdrawn = ingress(&world.service("web").await?).is_empty() && world.holders(address)?.is_empty();
+        let withdrawn =
+            ingress(&world.service("web").await?).is_empty() && world.holders(address)?.is_empty();
         Ok(withdrawn.then_some(()))
     })
     .await?;
-    ensure!(annotated(&world.service("web").await?) == [address], "the address must stay the Service's");
+    ensure!(
+        annotated(&world.service("web").await?) == [address],
+        "the address must stay the Service's"
+    );
     scale(1).await?;
     let again = world.published("web", 1).await?;
     ensure!(again == [address], "{again:?}");

@@ -1,6 +1,7 @@
 //! Owners that stop, die, or lose the network. Judged by the client's connections, the interfaces of all nodes, and
 //! every frame on the LAN that claims the address.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -50,8 +51,12 @@ async fn moved(world: &World, addresses: &[IpAddr], old: &str, seconds: u64) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_owner_hands_over_and_leaves_nothing() -> Result<()> {
     let (world, addresses, owner) = served(3).await?;
-    let probes = addresses.iter().map(|address| probe(&world, *address)).collect::<Result<Vec<_>>>()?;
-    eventually("the probes started", 5, || async { Ok(probes.iter().all(|p| p.ok_so_far() > 20).then_some(())) }).await?;
+    let probes =
+        addresses.iter().map(|address| probe(&world, *address)).collect::<Result<Vec<_>>>()?;
+    eventually("the probes started", 5, || async {
+        Ok(probes.iter().all(|p| p.ok_so_far() > 20).then_some(()))
+    })
+    .await?;
     let process = world.announcer(&owner)?;
     process.terminate(Duration::from_secs(10))?;
     ensure!(process.ending().as_deref() == Some("code 0"), "it ended with {:?}", process.ending());
@@ -64,7 +69,10 @@ async fn a_stopped_owner_hands_over_and_leaves_nothing() -> Result<()> {
     moved(&world, &addresses, &owner, 10).await?;
     for (address, probe) in addresses.iter().zip(probes) {
         let report = probe.finish()?;
-        println!("SIGTERM: {address} was away for {:.0?} at most, {} answers", report.longest_gap, report.ok);
+        println!(
+            "SIGTERM: {address} was away for {:.0?} at most, {} answers",
+            report.longest_gap, report.ok
+        );
     }
     eventually("the new owner in the annotation", 5, || async {
         Ok((world.host("web").await? != owner).then_some(()))
@@ -114,7 +122,9 @@ async fn a_killed_owner_keeps_its_addresses_over_a_quick_restart() -> Result<()>
 async fn a_node_that_is_cut_off_is_replaced_and_never_answers_beside_its_successor() -> Result<()> {
     let (world, addresses, owner) = served(3).await?;
     let index = world.index_of(&owner)?;
-    let wire = world.lab.watch_wire(&addresses)?;
+    let wire = world.lab.watch()?;
+    let ask = |address: &IpAddr| world.lab.ask(*address, Duration::from_millis(50));
+    let askers = addresses.iter().map(ask).collect::<Result<Vec<_>>>()?;
     let start = Instant::now();
     world.lab.cut(index, Net::Lan)?;
     world.lab.cut(index, Net::Api)?;
@@ -122,18 +132,24 @@ async fn a_node_that_is_cut_off_is_replaced_and_never_answers_beside_its_success
     println!("{successor} answers {:.1?} after {owner} was cut off", start.elapsed());
     let handover = Instant::now();
     for address in &addresses {
-        ensure!(!world.holders(*address)?.contains(&owner), "{owner} still has {address} after its Lease ended");
+        ensure!(
+            !world.holders(*address)?.contains(&owner),
+            "{owner} still has {address} after its Lease ended"
+        );
     }
     world.lab.heal(index, Net::Lan)?;
     world.lab.heal(index, Net::Api)?;
     // The old owner is back on the LAN: it must find out before it says anything.
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let seen = wire.finish()?;
+    askers.into_iter().try_for_each(|asker| asker.finish())?;
+    let record = wire.finish()?;
     for address in &addresses {
-        let after = seen.claimants(*address, handover);
-        ensure!(after.len() == 1, "after the handover {address} was claimed by {after:?}");
+        let after = record.since(*address, handover);
+        let machines: BTreeSet<_> = after.iter().map(|sighting| sighting.mac).collect();
+        ensure!(machines.len() == 1, "after the handover {address} was claimed by {machines:?}");
+        ensure!(record.disputes(*address).is_empty(), "{address}: {:?}", record.spans(*address));
     }
-    println!("{} frames looked at", seen.frames());
+    println!("{} frames looked at", record.0.len());
     world.lab.down()
 }
 
@@ -145,7 +161,8 @@ async fn addresses_stay_up_while_the_api_server_restarts() -> Result<()> {
     eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
     let owner = world.host("web").await?;
     let running = probe(&world, address)?;
-    eventually("the probe started", 5, || async { Ok((running.ok_so_far() > 20).then_some(())) }).await?;
+    eventually("the probe started", 5, || async { Ok((running.ok_so_far() > 20).then_some(())) })
+        .await?;
     let start = Instant::now();
     world.lab.restart_part(Part::ApiServer).await?;
     let away = start.elapsed();
@@ -153,8 +170,16 @@ async fn addresses_stay_up_while_the_api_server_restarts() -> Result<()> {
     world.expose("later", json!({})).await?;
     world.published("later", 1).await?;
     let report = running.finish()?;
-    println!("API server away for {away:.1?}: longest gap {:.0?}, {} answers", report.longest_gap, report.ok);
-    ensure!(report.longest_gap < Duration::from_millis(500), "gap {:?}: {:?}", report.longest_gap, report.failed);
+    println!(
+        "API server away for {away:.1?}: longest gap {:.0?}, {} answers",
+        report.longest_gap, report.ok
+    );
+    ensure!(
+        report.longest_gap < Duration::from_millis(500),
+        "gap {:?}: {:?}",
+        report.longest_gap,
+        report.failed
+    );
     ensure!(world.host("web").await? == owner, "the owner changed");
     world.lab.down()
 }

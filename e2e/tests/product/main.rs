@@ -5,4 +5,5 @@
 mod allocation;
 mod bad_input;
 mod expose;
+mod failover;
 mod manifests;

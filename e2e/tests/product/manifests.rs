@@ -18,7 +18,10 @@ async fn the_first_example_works_on_real_nodes() -> Result<()> {
     for object in ["daemonset/berth-announcer", "statefulset/berth-ccm"] {
         kubectl(&lab, &["--namespace=kube-system", "rollout", "status", object, "--timeout=90s"])?;
     }
-    println!("3 real nodes Ready after {nodes_ready:.1?}, our pods Ready after {:.1?}", start.elapsed());
+    println!(
+        "3 real nodes Ready after {nodes_ready:.1?}, our pods Ready after {:.1?}",
+        start.elapsed()
+    );
 
     // The example's pools, with addresses of the lab's LAN put in as its README asks.
     let example = repository().join("examples/01-expose");
@@ -29,7 +32,17 @@ async fn the_first_example_works_on_real_nodes() -> Result<()> {
     fs::write(&file, pools)?;
     kubectl(&lab, &["apply", "-f", &file.display().to_string()])?;
     deploy_echo(&lab, "default", "hello", 3)?;
-    kubectl(&lab, &["expose", "deployment", "hello", "--type=LoadBalancer", "--port=80", "--target-port=8080"])?;
+    kubectl(
+        &lab,
+        &[
+            "expose",
+            "deployment",
+            "hello",
+            "--type=LoadBalancer",
+            "--port=80",
+            "--target-port=8080",
+        ],
+    )?;
     let dual = example.join("service-dual-stack.yaml");
     kubectl(&lab, &["apply", "-f", &dual.display().to_string()])?;
 
@@ -42,16 +55,27 @@ async fn the_first_example_works_on_real_nodes() -> Result<()> {
         .await?;
         for address in addresses {
             for attempt in 1..=50 {
-                curl(&lab.outside(), address).with_context(|| format!("{name}: request {attempt} of 50"))?;
+                curl(&lab.outside(), address)
+                    .with_context(|| format!("{name}: request {attempt} of 50"))?;
             }
         }
     }
 
     // A rolling update of all announcers leaves the addresses on exactly one node.
     kubectl(&lab, &["--namespace=kube-system", "rollout", "restart", "daemonset/berth-announcer"])?;
-    kubectl(&lab, &["--namespace=kube-system", "rollout", "status", "daemonset/berth-announcer", "--timeout=90s"])?;
+    kubectl(
+        &lab,
+        &[
+            "--namespace=kube-system",
+            "rollout",
+            "status",
+            "daemonset/berth-announcer",
+            "--timeout=90s",
+        ],
+    )?;
     let text = kubectl(&lab, &["get", "service", "hello", "-o", "json"])?;
-    let address: IpAddr = ingress(&serde_json::from_str(&text)?).first().copied().context("no address any more")?;
+    let address: IpAddr =
+        ingress(&serde_json::from_str(&text)?).first().copied().context("no address any more")?;
     eventually("one node with the address", 30, || async {
         let mut holders = 0;
         for node in lab.nodes() {
@@ -63,9 +87,15 @@ async fn the_first_example_works_on_real_nodes() -> Result<()> {
 
     // Uninstalling takes everything off the interfaces.
     kubectl(&lab, &["delete", "service", "hello", "hello-dual", "--timeout=20s"])?;
-    kubectl(&lab, &["delete", "-k", &repository().join("manifests").display().to_string(), "--timeout=60s"])?;
+    kubectl(
+        &lab,
+        &["delete", "-k", &repository().join("manifests").display().to_string(), "--timeout=60s"],
+    )?;
     for node in lab.nodes() {
-        let left: Vec<_> = addresses_of(node)?.into_iter().filter(|a| a.to_string().starts_with("10.0.64.")).collect();
+        let left: Vec<_> = addresses_of(node)?
+            .into_iter()
+            .filter(|a| a.to_string().starts_with("10.0.64."))
+            .collect();
         ensure!(left.is_empty(), "{} still has {left:?}", node.name());
     }
     lab.down()
