@@ -42,6 +42,9 @@ enum Command {
         /// The folder of image archives for the nodes, as `lab image` writes them
         #[arg(long)]
         images: Option<PathBuf>,
+        /// Stay in the foreground: the lab goes when this ends, however it ends
+        #[arg(long)]
+        foreground: bool,
     },
     /// Pack the images of all programs beside this one as OCI archives
     Image {
@@ -70,6 +73,12 @@ enum Command {
         /// The lab's name
         #[arg(long, default_value = DEFAULT_NAME)]
         name: String,
+        /// Print the path of the kubeconfig only
+        #[arg(long, conflicts_with = "bin")]
+        kubeconfig: bool,
+        /// Print the folder of kubectl only
+        #[arg(long)]
+        bin: bool,
     },
     /// Build the Kubernetes programs and print their folder
     Build,
@@ -113,14 +122,20 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Up { name, nodes, bare, images } => {
+        Command::Up { name, nodes, bare, images, foreground } => {
             if nodes + bare == 0 {
                 bail!("a lab of no nodes: give --nodes N, --bare N, or both");
             }
             let spec = Spec { real: nodes, bare, images, ..Spec::default() }.named(&name);
-            let lab = runtime()?.block_on(Lab::up(spec))?;
+            let runtime = runtime()?;
+            let lab = runtime.block_on(Lab::up(spec))?;
             println!("lab {name} is up: export KUBECONFIG={}", lab.kubeconfig().display());
-            lab.detach()?;
+            if foreground {
+                runtime.block_on(tokio::signal::ctrl_c()).context("wait for Ctrl-C")?;
+                lab.down()?;
+            } else {
+                lab.detach()?;
+            }
         }
         Command::Down { name } => {
             let swept = supervisor::sweep()?;
@@ -134,9 +149,13 @@ fn run(command: Command) -> Result<ExitCode> {
             let code = lab.place_named(&place)?.interactive(argv)?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
         }
-        Command::Status { name } => {
+        Command::Status { name, kubeconfig, bin } => {
             let lab = runtime()?.block_on(Lab::attach(&name))?;
-            print!("{}", crate::status::render(&lab)?);
+            match (kubeconfig, bin) {
+                (true, _) => println!("{}", lab.kubeconfig().display()),
+                (_, true) => println!("{}", lab.programs().display()),
+                _ => print!("{}", crate::status::render(&lab)?),
+            }
         }
         Command::Image { folder } => {
             let this = std::env::current_exe()?;

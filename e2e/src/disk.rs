@@ -124,6 +124,22 @@ impl LabDir {
         Ok(i32::from(lock.l_type) != libc::F_UNLCK)
     }
 
+    /// Copies logs and captures to `lab/<name>` in Cargo's target folder, or in the one for temporary files.
+    pub fn keep_logs(&self) -> Result<PathBuf> {
+        let this = std::env::current_exe()?;
+        let target = this.ancestors().find(|path| path.ends_with("target"));
+        let kept =
+            target.map_or_else(std::env::temp_dir, Path::to_owned).join("lab").join(&self.name);
+        let _ = fs::remove_dir_all(&kept);
+        fs::create_dir_all(&kept).with_context(|| format!("create {}", kept.display()))?;
+        for entry in fs::read_dir(self.path.join("logs"))? {
+            let entry = entry?;
+            fs::copy(entry.path(), kept.join(entry.file_name()))
+                .with_context(|| format!("copy {}", entry.path().display()))?;
+        }
+        Ok(kept)
+    }
+
     /// Writes `value` as `<name>.json`, whole or not at all.
     pub fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let path = self.path.join(format!("{name}.json"));

@@ -136,6 +136,8 @@ fn set_defaults(fabric: bool) -> Result<()> {
     // Duplicate address detection takes a second; the lab's own addresses need none.
     sysctl("ipv6/conf/default/accept_dad", "0")?;
     sysctl("ipv6/conf/default/accept_ra", "0")?;
+    // Sockets of dead processes hold the namespace until they give up on a peer that is gone as well.
+    sysctl("ipv4/tcp_orphan_retries", "1")?;
     if fabric {
         sysctl("ipv6/conf/default/disable_ipv6", "1")?;
         for family in ["iptables", "ip6tables", "arptables"] {

@@ -6,13 +6,20 @@
 use std::{
     fs,
     io::Write,
+    os::fd::AsRawFd,
     path::Path,
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto,
+        socket,
+    },
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{addresses::Slot, disk::LabDir, fabric::IP_BATCH, place::Place};
@@ -51,24 +58,39 @@ pub(crate) fn join(control_plane: &Place) -> Result<Slot> {
     bail!("all 256 links berthlab0..255 are taken: `lab down` the labs you do not need")
 }
 
-/// Removes the link of a lab whose processes still run. None is no error.
+/// Removes the link of a lab. None is no error.
 pub(crate) fn remove(dir: &LabDir) -> Result<()> {
-    let Ok(link) = dir.load::<Link>("link") else { return Ok(()) };
-    if index_of(&link.slot.interface()) == Some(link.index) {
-        run(&format!("link delete dev {}\n", link.slot.interface()))?;
+    match dir.load::<Link>("link") {
+        Ok(link) => {
+            delete(link.index).with_context(|| format!("remove the link {}", link.slot.interface()))
+        }
+        Err(_) => Ok(()),
     }
-    Ok(())
 }
 
-/// Waits until the kernel has removed the link of a lab whose processes are dead: it does so in its own time.
-pub(crate) fn wait_until_gone(dir: &LabDir) -> Result<()> {
-    let Ok(link) = dir.load::<Link>("link") else { return Ok(()) };
-    let start = Instant::now();
-    while index_of(&link.slot.interface()) == Some(link.index) {
-        ensure!(start.elapsed() < Duration::from_secs(10), "{} stays", link.slot.interface());
-        thread::sleep(Duration::from_millis(2));
+/// RTM_DELLINK by number (rtnetlink(7)), which `ip link delete` cannot: a name may already be another lab's.
+fn delete(index: u32) -> Result<()> {
+    let kind = (SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute);
+    let socket = socket(AddressFamily::Netlink, kind.0, kind.1, kind.2)?;
+    let mut message = Vec::new();
+    message.extend(32u32.to_ne_bytes());
+    message.extend(libc::RTM_DELLINK.to_ne_bytes());
+    let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_ACK)?;
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    // struct ifinfomsg: family, padding, type, index, flags, change.
+    message.extend([0; 4]);
+    message.extend(index.to_ne_bytes());
+    message.extend([0; 8]);
+    sendto(socket.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    let mut answer = [0; 256];
+    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    let code = answer[..length].get(16..20).context("a short answer")?;
+    match i32::from_ne_bytes(code.try_into()?) {
+        0 => Ok(()),
+        code if code == -libc::ENODEV => Ok(()),
+        code => bail!("{}", Errno::from_raw(-code)),
     }
-    Ok(())
 }
 
 fn index_of(interface: &str) -> Option<u32> {

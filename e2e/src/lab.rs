@@ -70,7 +70,8 @@ struct Record {
     programs: PathBuf,
 }
 
-/// A lab that is up. Dropping the one that [`Lab::up`] gave takes it down.
+/// A lab that is up. Dropping the one that [`Lab::up`] gave takes it down, and keeps its logs and captures in
+/// `target/lab/<name>`, because a test that succeeds calls [`Lab::down`].
 pub struct Lab {
     dir: LabDir,
     owner: Option<Owner>,
@@ -280,6 +281,18 @@ impl Lab {
         self.start_part(Part::ControllerManager)?;
         self.start_part(Part::Scheduler)?;
         Ok(())
+    }
+}
+
+impl Drop for Lab {
+    /// Only [`Lab::down`] and [`Lab::detach`] are an orderly end: after any other the logs are kept.
+    fn drop(&mut self) {
+        if self.owner.is_some() {
+            match self.dir.keep_logs() {
+                Ok(kept) => eprintln!("lab {}: logs are kept in {}", self.name(), kept.display()),
+                Err(e) => eprintln!("lab {}: logs are lost: {e:#}", self.name()),
+            }
+        }
     }
 }
 

@@ -164,7 +164,7 @@ pub fn supervise(dir: &LabDir) -> Result<()> {
     let waited = wait_for_the_end(&signals, &init_ended);
     // A frozen process does not take its SIGKILL.
     cgroup::thaw_all(&cgroup::of_lab(dir.name()));
-    let removed = host_link::remove(dir).and(init.kill()).and_then(|()| remove(dir));
+    let removed = init.kill().and_then(|()| remove(dir));
     drop(lock);
     waited.and(removed)
 }
@@ -286,7 +286,7 @@ fn remove_leftovers(dir: &LabDir) -> Result<()> {
     if let Ok(who) = dir.load::<Supervision>("supervision") {
         Pidded { pid: who.init, started: who.init_started }.kill()?;
     }
-    host_link::wait_until_gone(dir)?;
+    host_link::remove(dir)?;
     cgroup::remove(&cgroup)?;
     for entry in fs::read_dir(dir.path())? {
         let path = entry?.path();

@@ -30,8 +30,10 @@ use nix::{
 use crate::{
     addresses::{CLIENT_HOST, Mac, Net, client, mac},
     place::Place,
-    wire_frame::{Said, question, read},
+    wire_frame::{question, read},
 };
+
+pub use crate::wire_frame::Said;
 
 /// One frame by which someone claimed an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
