@@ -1,0 +1,261 @@
+//! Owns the fence of absolute deadlines: a program at each interface's egress hook, a slot with a deadline for each
+//! address. Arming is one 8-byte store into memory that the program reads; no lock is taken and nothing can delay it.
+//!
+//! Slots, and not one deadline for all: a stored deadline is then never later than what its own address was granted,
+//! and an address that is late, being claimed or being handed over takes nothing from the others.
+
+mod asm;
+mod probe;
+mod program;
+mod sys;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use crate::address::key;
+use crate::capability::{Needs, refusal};
+use crate::error::{
+    ArmError, AttachCause, AttachError, CoverError, MuteError, PollError, RefusalCause,
+};
+use crate::tc::{self, Link, Loaded, Rtnetlink, Stage};
+use crate::{BootTime, Fence, Finding, Kind};
+use table::{Step, Table};
+
+const KERNEL: &str =
+    "Linux 5.8 with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS";
+
+/// The fence. What it put into the kernel stays there when it is dropped.
+#[derive(Debug)]
+pub(crate) struct BpfFence {
+    maps: Maps,
+    program: sys::Program,
+    id: u32,
+    table: Table,
+    rtnetlink: Rtnetlink,
+    stage: Stage,
+    interfaces: BTreeSet<String>,
+}
+
+/// What the program looks at.
+#[derive(Debug)]
+pub(crate) struct Maps {
+    slots: sys::Slots,
+    deadlines: sys::Deadlines,
+}
+
+impl Maps {
+    fn perform(&self, step: Step) -> Result<(), CoverError> {
+        // Mute first in both directions: a slot never carries one address's deadline into another's life.
+        let (address, result) = match step {
+            Step::Forget(address, slot) => {
+                self.deadlines.store(slot, BootTime::PAST.as_nanos());
+                (address, self.slots.remove(&key(address)))
+            }
+            Step::Cover(address, slot) => {
+                self.deadlines.store(slot, BootTime::PAST.as_nanos());
+                (address, self.slots.insert(&key(address), slot))
+            }
+        };
+        result.map_err(|source| CoverError::Kernel { address, source })
+    }
+}
+
+impl BpfFence {
+    /// Loads the program and proves on frames of its own that it does what it should. Nothing is attached yet.
+    pub(crate) fn open(capacity: u32) -> Result<BpfFence, RefusalCause> {
+        let refuse = |operation| {
+            move |source: io::Error| refusal(operation, Needs::Bpf, KERNEL, source, String::new())
+        };
+        let slots = sys::Slots::create(capacity).map_err(refuse("creating the map of slots"))?;
+        let deadlines =
+            sys::Deadlines::create(capacity).map_err(refuse("creating the map of deadlines"))?;
+        let maps = Maps { slots, deadlines };
+        let program = load(&maps)?;
+        probe::run(&maps, &program)?;
+        let id = program.id().map_err(refuse("reading the number of the program"))?;
+        let rtnetlink = Rtnetlink::open().map_err(|source| {
+            refusal("opening rtnetlink", Needs::NetAdmin, KERNEL, source, String::new())
+        })?;
+        let table = Table::new(capacity);
+        Ok(BpfFence {
+            maps,
+            program,
+            id,
+            table,
+            rtnetlink,
+            stage: Stage::Starting,
+            interfaces: BTreeSet::new(),
+        })
+    }
+
+    fn links(&mut self) -> Result<BTreeMap<String, Link>, Vec<AttachError>> {
+        tc::links(&mut self.rtnetlink).map_err(|source| {
+            let errno = source.raw_os_error().unwrap_or(nix::libc::EIO);
+            let fail = |interface: &String| AttachError {
+                interface: interface.clone(),
+                cause: AttachCause::Kernel {
+                    operation: "listing the interfaces",
+                    source: io::Error::from_raw_os_error(errno),
+                },
+            };
+            self.interfaces.iter().map(fail).collect()
+        })
+    }
+
+    fn guard(&mut self) -> Vec<AttachError> {
+        let links = match self.links() {
+            Ok(links) => links,
+            Err(errors) => return errors,
+        };
+        let program = Loaded { fd: self.program.as_fd(), id: self.id };
+        let mut errors = Vec::new();
+        for name in &self.interfaces {
+            let result = match links.get(name) {
+                Some(link) => tc::guard(&mut self.rtnetlink, link, program, self.stage),
+                None => {
+                    Err(AttachError { interface: name.clone(), cause: AttachCause::NoInterface })
+                }
+            };
+            errors.extend(result.err());
+        }
+        errors
+    }
+
+    /// Takes the fence, ours or a predecessor's, off every interface but `keep`.
+    fn sweep(&mut self, keep: &BTreeSet<String>) -> Vec<AttachError> {
+        let links = match self.links() {
+            Ok(links) => links,
+            Err(errors) => return errors,
+        };
+        let guarded = match self.rtnetlink.with_clsact() {
+            Ok(guarded) => guarded,
+            // Without the short list, each interface is looked at.
+            Err(_) => links.values().map(|link| link.index).collect(),
+        };
+        let others = links
+            .values()
+            .filter(|link| !keep.contains(&link.name) && guarded.contains(&link.index));
+        others.filter_map(|link| tc::clear(&mut self.rtnetlink, link).err()).collect()
+    }
+}
+
+impl Fence for BpfFence {
+    fn kind(&self) -> Kind {
+        Kind::Bpf
+    }
+
+    fn attach(&mut self, interfaces: &BTreeSet<String>) -> Vec<AttachError> {
+        self.interfaces.clone_from(interfaces);
+        let mut errors = self.guard();
+        // A predecessor's interfaces are not ours to clear before we know what it guarded there.
+        if self.stage == Stage::Settled {
+            errors.extend(self.sweep(interfaces));
+        }
+        errors
+    }
+
+    fn cover(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), CoverError> {
+        let capacity = self.table.capacity();
+        let steps = self.table.plan(addresses).map_err(|over| CoverError::TooMany {
+            wanted: addresses.len(),
+            over,
+            capacity,
+        })?;
+        for step in steps {
+            self.maps.perform(step)?;
+            self.table.apply(step);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Vec<AttachError> {
+        self.stage = Stage::Settled;
+        let interfaces = self.interfaces.clone();
+        self.attach(&interfaces)
+    }
+
+    fn arm(&mut self, address: IpAddr, deadline: BootTime) -> Result<(), ArmError> {
+        if self.stage != Stage::Settled {
+            return Err(ArmError::Unsettled { address });
+        }
+        let slot = self.table.slot(&address).ok_or(ArmError::NotCovered { address })?;
+        self.maps.deadlines.store(slot, deadline.as_nanos());
+        Ok(())
+    }
+
+    fn mute(&mut self, address: IpAddr) -> Result<(), MuteError> {
+        if let Some(slot) = self.table.slot(&address) {
+            self.maps.deadlines.store(slot, BootTime::PAST.as_nanos());
+        }
+        Ok(())
+    }
+
+    fn mute_all(&mut self) -> Result<(), MuteError> {
+        for (_, slot) in self.table.iter() {
+            self.maps.deadlines.store(slot, BootTime::PAST.as_nanos());
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, _: BootTime) -> Result<Option<BootTime>, PollError> {
+        Ok(None)
+    }
+
+    fn inspect(&mut self) -> Vec<Finding> {
+        let links = self.links().unwrap_or_default();
+        let mut findings = Vec::new();
+        for name in &self.interfaces {
+            let missing = Finding::Missing { interface: name.clone() };
+            let Some(link) = links.get(name) else {
+                findings.push(missing);
+                continue;
+            };
+            match tc::observe(&mut self.rtnetlink, link) {
+                Ok(observed) if observed.runs(self.id, self.stage) => {
+                    let tcx = match sys::tcx_egress_programs(link.index) {
+                        Ok(0) | Err(_) => None,
+                        Ok(count) => Some(format!("tcx ({count} programs)")),
+                    };
+                    let filters = observed.preceding().map(|filter| {
+                        format!(
+                            "filter {:?} ({}, priority {})",
+                            filter.name, filter.kind, filter.priority
+                        )
+                    });
+                    findings.extend(
+                        tcx.into_iter()
+                            .chain(filters)
+                            .map(|by| Finding::Preceded { interface: name.clone(), by }),
+                    );
+                }
+                _ => findings.push(missing),
+            }
+        }
+        findings
+    }
+
+    fn remove(&mut self) -> Vec<AttachError> {
+        self.interfaces.clear();
+        self.sweep(&BTreeSet::new())
+    }
+}
+
+fn load(maps: &Maps) -> Result<sys::Program, RefusalCause> {
+    use std::os::fd::AsRawFd;
+    let operation = "loading the program";
+    let slots = maps.slots.as_fd().as_raw_fd();
+    let deadlines = maps.deadlines.as_fd().as_raw_fd();
+    let insns = program::assemble(slots, deadlines).map_err(|error| RefusalCause::Unsupported {
+        operation: "assembling the program",
+        needed: "no kernel: this is a mistake in Berth",
+        source: io::Error::other(error),
+        detail: String::new(),
+    })?;
+    sys::Program::load(&insns).map_err(|error| {
+        let detail = if error.log.is_empty() { String::new() } else { format!(" ({})", error.log) };
+        refusal(operation, Needs::Bpf, KERNEL, error.source, detail)
+    })
+}

@@ -1,0 +1,92 @@
+//! Owns the interfaces' egress hooks: observes, plans, performs. An interface that cannot be guarded is an error of
+//! that interface and stops no other.
+
+mod netlink;
+mod plan;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+pub(crate) use netlink::{Link, Rtnetlink};
+pub(crate) use plan::Stage;
+use plan::{Observed, Obstacle, Removal, Step};
+
+use crate::error::{AttachCause, AttachError};
+
+/// A loaded program, by its descriptor and by the number that dumps show.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loaded<'a> {
+    pub(crate) fd: BorrowedFd<'a>,
+    pub(crate) id: u32,
+}
+
+/// Puts `program` on `link`, or finds that it is there.
+pub(crate) fn guard(
+    rtnetlink: &mut Rtnetlink,
+    link: &Link,
+    program: Loaded<'_>,
+    stage: Stage,
+) -> Result<(), AttachError> {
+    let fail = |cause| AttachError { interface: link.name.clone(), cause };
+    if !link.ethernet {
+        return Err(fail(AttachCause::NotEthernet));
+    }
+    let observed = observe(rtnetlink, link)?;
+    let steps = plan::guard(&observed, program.id, stage).map_err(|obstacle| {
+        fail(match obstacle {
+            Obstacle::Qdisc(kind) => AttachCause::NoEgressHook { kind },
+            Obstacle::Priority(kind) => AttachCause::PriorityTaken { kind },
+        })
+    })?;
+    let mut made = false;
+    for step in steps {
+        match step {
+            Step::AddQdisc => {
+                made = rtnetlink
+                    .add_qdisc(link.index)
+                    .map_err(|source| failed(link, "adding clsact", source))?;
+            }
+            Step::Put { stage, own_qdisc } => rtnetlink
+                .put_filter(link.index, stage, own_qdisc || made, program.fd)
+                .map_err(|source| failed(link, "adding the filter", source))?,
+            Step::Retire(stage) => rtnetlink
+                .delete_filter(link.index, stage)
+                .map_err(|source| failed(link, "deleting the filter", source))?,
+        }
+    }
+    Ok(())
+}
+
+/// Takes everything of ours off `link`.
+pub(crate) fn clear(rtnetlink: &mut Rtnetlink, link: &Link) -> Result<(), AttachError> {
+    let observed = observe(rtnetlink, link)?;
+    for removal in plan::clear(&observed) {
+        match removal {
+            Removal::Filter(stage) => rtnetlink
+                .delete_filter(link.index, stage)
+                .map_err(|source| failed(link, "deleting the filter", source))?,
+            Removal::Qdisc => rtnetlink
+                .delete_qdisc(link.index)
+                .map_err(|source| failed(link, "deleting clsact", source))?,
+        }
+    }
+    Ok(())
+}
+
+/// What `link` has at its hooks.
+pub(crate) fn observe(rtnetlink: &mut Rtnetlink, link: &Link) -> Result<Observed, AttachError> {
+    rtnetlink.observe(link.index).map_err(|source| failed(link, "reading its filters", source))
+}
+
+/// Every interface by its name.
+pub(crate) fn links(rtnetlink: &mut Rtnetlink) -> io::Result<BTreeMap<String, Link>> {
+    Ok(rtnetlink.links()?.into_iter().map(|link| (link.name.clone(), link)).collect())
+}
+
+fn failed(link: &Link, operation: &'static str, source: io::Error) -> AttachError {
+    let gone = source.raw_os_error() == Some(nix::libc::ENODEV);
+    let cause =
+        if gone { AttachCause::NoInterface } else { AttachCause::Kernel { operation, source } };
+    AttachError { interface: link.name.clone(), cause }
+}

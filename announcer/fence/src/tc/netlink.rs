@@ -1,0 +1,252 @@
+//! Owns the rtnetlink socket of the fence. A request is answered before the next is sent; nothing is retried.
+//!
+//! Of a dump only the few attributes that decide are read: a foreign filter that no library knows cannot hide ours.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
+    NlaBuffer, NlasIterator, Parseable,
+};
+use netlink_packet_route::RouteNetlinkMessage as Request;
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::tc::{
+    TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption,
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::libc;
+
+use super::plan::{Filter, NAME, NAME_WITH_QDISC, Observed, PRIORITY, PROTOCOL, Stage};
+
+const EGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_EGRESS };
+const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRESS };
+const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0 };
+const KIND: u16 = 1;
+const OPTIONS: u16 = 2;
+const IFLA_IFNAME: u16 = 3;
+const IFINFOMSG_LEN: usize = 16;
+const TCMSG_LEN: usize = 20;
+const ARPHRD_ETHER: u16 = 1;
+
+/// An interface of this network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// Whether its frames begin with an Ethernet header.
+    pub(crate) ethernet: bool,
+}
+
+/// The socket.
+#[derive(Debug)]
+pub(crate) struct Rtnetlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Rtnetlink {
+    /// Opens a socket in the network namespace of this thread.
+    pub(crate) fn open() -> io::Result<Rtnetlink> {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Rtnetlink { socket, sequence: 0 })
+    }
+
+    /// Every interface.
+    pub(crate) fn links(&mut self) -> io::Result<Vec<Link>> {
+        let replies = self.dump(Request::GetLink(LinkMessage::default()))?;
+        Ok(replies.iter().filter_map(|reply| link(reply)).collect())
+    }
+
+    /// What interface `index` has at its hooks.
+    pub(crate) fn observe(&mut self, index: u32) -> io::Result<Observed> {
+        let qdiscs = self.dump(Request::GetQueueDiscipline(TcMessage::with_index(index as i32)))?;
+        let qdisc = qdiscs
+            .iter()
+            .filter_map(|reply| tc(reply))
+            .find(|(header, _)| header.index == index as i32 && header.parent == TcHandle::CLSACT)
+            .map(|(_, attributes)| attributes.kind);
+        let (egress, ingress) = match qdisc.as_deref() {
+            Some("clsact") => (self.filters(index, EGRESS)?, self.filters(index, INGRESS)?),
+            _ => (Vec::new(), Vec::new()),
+        };
+        Ok(Observed { qdisc, egress, ingress })
+    }
+
+    /// The interfaces that have a clsact qdisc, whoever made it.
+    pub(crate) fn with_clsact(&mut self) -> io::Result<Vec<u32>> {
+        let qdiscs = self.dump(Request::GetQueueDiscipline(TcMessage::default()))?;
+        let clsact = qdiscs
+            .iter()
+            .filter_map(|reply| tc(reply))
+            .filter(|(_, attributes)| attributes.kind == "clsact");
+        Ok(clsact.map(|(header, _)| header.index as u32).collect())
+    }
+
+    /// Makes the clsact qdisc; false if there was one.
+    pub(crate) fn add_qdisc(&mut self, index: u32) -> io::Result<bool> {
+        match self.request(Request::NewQueueDiscipline(qdisc(index)), NLM_F_CREATE | NLM_F_EXCL) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+
+    /// Removes the clsact qdisc.
+    pub(crate) fn delete_qdisc(&mut self, index: u32) -> io::Result<()> {
+        self.request(Request::DelQueueDiscipline(qdisc(index)), 0)
+    }
+
+    /// Puts `program` at the egress hook under the handle of `stage`, in place of what has it.
+    pub(crate) fn put_filter(
+        &mut self,
+        index: u32,
+        stage: Stage,
+        own_qdisc: bool,
+        program: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let mut message = filter(index, stage);
+        let name = if own_qdisc { NAME_WITH_QDISC } else { NAME };
+        message.attributes.push(TcAttribute::Options(vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name.into())),
+            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        ]));
+        self.request(Request::NewTrafficFilter(message), NLM_F_CREATE)
+    }
+
+    /// Removes the filter of `stage`.
+    pub(crate) fn delete_filter(&mut self, index: u32, stage: Stage) -> io::Result<()> {
+        self.request(Request::DelTrafficFilter(filter(index, stage)), 0)
+    }
+
+    fn filters(&mut self, index: u32, parent: TcHandle) -> io::Result<Vec<Filter>> {
+        let mut message = TcMessage::with_index(index as i32);
+        message.header.parent = parent;
+        let replies = self.dump(Request::GetTrafficFilter(message))?;
+        let filters =
+            replies.iter().filter_map(|reply| tc(reply)).map(|(header, attributes)| Filter {
+                priority: (header.info >> 16) as u16,
+                protocol: u16::from_be(header.info as u16),
+                handle: header.handle.into(),
+                kind: attributes.kind,
+                name: attributes.name,
+                program: attributes.program,
+            });
+        // Handle 0 heads the filters of one priority and is none itself.
+        Ok(filters.filter(|filter| filter.handle != 0).collect())
+    }
+
+    fn request(&mut self, request: Request, flags: u16) -> io::Result<()> {
+        self.send(request, NLM_F_ACK | flags)?;
+        self.receive().map(drop)
+    }
+
+    fn dump(&mut self, request: Request) -> io::Result<Vec<Vec<u8>>> {
+        self.send(request, NLM_F_DUMP)?;
+        self.receive()
+    }
+
+    fn send(&mut self, request: Request, flags: u16) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = NetlinkMessage::from(request);
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let mut buffer = vec![0; message.buffer_len()];
+        message.serialize(&mut buffer);
+        self.socket.send(&buffer, 0).map(drop)
+    }
+
+    /// The payloads of the answer, up to its end or its acknowledgement.
+    fn receive(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let mut payloads = Vec::new();
+        loop {
+            let (datagram, _) = self.socket.recv_from_full()?;
+            let mut rest = datagram.as_slice();
+            while let Ok(message) = NetlinkBuffer::new_checked(rest) {
+                let length = (message.length() as usize).next_multiple_of(4).min(rest.len());
+                if message.sequence_number() == self.sequence {
+                    match i32::from(message.message_type()) {
+                        libc::NLMSG_DONE => return Ok(payloads),
+                        libc::NLMSG_ERROR => return errno(message.payload()).map(|()| payloads),
+                        _ => payloads.push(message.payload().to_vec()),
+                    }
+                }
+                rest = &rest[length..];
+            }
+        }
+    }
+}
+
+/// The result in an error message; zero is the acknowledgement.
+fn errno(payload: &[u8]) -> io::Result<()> {
+    match payload.first_chunk().map(|&code| i32::from_ne_bytes(code)) {
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(-code)),
+        None => Err(io::Error::from(io::ErrorKind::InvalidData)),
+    }
+}
+
+fn qdisc(index: u32) -> TcMessage {
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = TcHandle::CLSACT;
+    message.header.handle = CLSACT;
+    message.attributes.push(TcAttribute::Kind("clsact".into()));
+    message
+}
+
+fn filter(index: u32, stage: Stage) -> TcMessage {
+    let mut message = TcMessage::with_index(index as i32);
+    message.header.parent = EGRESS;
+    message.header.handle = (stage as u32).into();
+    message.header.info = u32::from(PRIORITY) << 16 | u32::from(PROTOCOL.to_be());
+    message.attributes.push(TcAttribute::Kind("bpf".into()));
+    message
+}
+
+#[derive(Default)]
+struct Attributes {
+    kind: String,
+    name: String,
+    program: Option<u32>,
+}
+
+/// The header, kind and BPF options of a qdisc or a filter.
+fn tc(payload: &[u8]) -> Option<(TcHeader, Attributes)> {
+    let header = TcHeader::parse(payload).ok()?;
+    let mut attributes = Attributes::default();
+    for nla in NlasIterator::new(payload.get(TCMSG_LEN..)?).map_while(Result::ok) {
+        match nla.kind() {
+            KIND => attributes.kind = text(nla.value()),
+            OPTIONS if attributes.kind == "bpf" => bpf_options(nla.value(), &mut attributes),
+            _ => {}
+        }
+    }
+    Some((header, attributes))
+}
+
+fn bpf_options(options: &[u8], attributes: &mut Attributes) {
+    for nla in NlasIterator::new(options).map_while(Result::ok) {
+        match TcFilterBpfOption::parse(&nla) {
+            Ok(TcFilterBpfOption::ProgName(name)) => attributes.name = name,
+            Ok(TcFilterBpfOption::ProgId(id)) => attributes.program = Some(id),
+            _ => {}
+        }
+    }
+}
+
+fn link(payload: &[u8]) -> Option<Link> {
+    let kind = u16::from_ne_bytes(*payload.get(2..)?.first_chunk()?);
+    let index = i32::from_ne_bytes(*payload.get(4..)?.first_chunk()?);
+    let attributes = NlasIterator::new(payload.get(IFINFOMSG_LEN..)?).map_while(Result::ok);
+    let name = attributes
+        .filter(|nla: &NlaBuffer<&[u8]>| nla.kind() == IFLA_IFNAME)
+        .map(|nla| text(nla.value()))
+        .next()?;
+    Some(Link { index: index as u32, name, ethernet: kind == ARPHRD_ETHER })
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
+}

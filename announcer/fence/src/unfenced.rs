@@ -1,0 +1,65 @@
+//! Owns nothing in the kernel. It keeps the rules of the other fences, so that who uses it sees no difference but one:
+//! a stopped or killed process leaves its addresses answering.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::error::{ArmError, AttachError, CoverError, MuteError, PollError};
+use crate::{BootTime, Fence, Finding, Kind};
+
+/// The absence of a fence.
+#[derive(Debug, Default)]
+pub(crate) struct Unfenced {
+    covered: BTreeSet<IpAddr>,
+    settled: bool,
+}
+
+impl Fence for Unfenced {
+    fn kind(&self) -> Kind {
+        Kind::Unfenced
+    }
+
+    fn attach(&mut self, _: &BTreeSet<String>) -> Vec<AttachError> {
+        Vec::new()
+    }
+
+    fn cover(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), CoverError> {
+        self.covered.clone_from(addresses);
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Vec<AttachError> {
+        self.settled = true;
+        Vec::new()
+    }
+
+    fn arm(&mut self, address: IpAddr, _: BootTime) -> Result<(), ArmError> {
+        if !self.settled {
+            return Err(ArmError::Unsettled { address });
+        }
+        if !self.covered.contains(&address) {
+            return Err(ArmError::NotCovered { address });
+        }
+        Ok(())
+    }
+
+    fn mute(&mut self, _: IpAddr) -> Result<(), MuteError> {
+        Ok(())
+    }
+
+    fn mute_all(&mut self) -> Result<(), MuteError> {
+        Ok(())
+    }
+
+    fn poll(&mut self, _: BootTime) -> Result<Option<BootTime>, PollError> {
+        Ok(None)
+    }
+
+    fn inspect(&mut self) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    fn remove(&mut self) -> Vec<AttachError> {
+        Vec::new()
+    }
+}
