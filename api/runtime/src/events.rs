@@ -161,7 +161,8 @@ impl Publisher {
         let namespace = object.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let name = object.name.as_deref().unwrap_or(self.controller);
         let mut note = report.note.clone();
-        note.truncate(note.floor_char_boundary(NOTE));
+        let end = (0..=NOTE.min(note.len())).rev().find(|end| note.is_char_boundary(*end));
+        note.truncate(end.unwrap_or(0));
         let severity = match report.severity {
             Severity::Normal => "Normal",
             Severity::Warning => "Warning",
