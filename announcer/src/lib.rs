@@ -6,6 +6,9 @@
 
 pub mod cluster;
 pub mod config;
+pub mod desired;
 pub mod kernel;
 pub mod l2;
 pub mod ownership;
+pub mod plan;
+pub mod status;

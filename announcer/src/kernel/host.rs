@@ -43,14 +43,6 @@ pub struct Foreign {
     pub adoptable: bool,
 }
 
-impl Host {
-    /// The interface with this index, and its name.
-    pub fn by_index(&self, index: u32) -> Option<(&str, &Interface)> {
-        let mut all = self.interfaces.iter().map(|(name, interface)| (name.as_str(), interface));
-        all.find(|(_, interface)| interface.index == index)
-    }
-}
-
 /// An address bound to an interface: /32 or /128.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Binding {
