@@ -224,28 +224,29 @@ impl FamilyFree {
     }
 
     fn take(&mut self, range: Range) {
-        let parts: Vec<Segment> = self.parts(range).collect();
-        for part in parts {
-            self.take_segment(part);
+        let (first, last) = range.numbers();
+        if first == last {
+            if let Some(region) = self.segment(first).map(|segment| segment.region) {
+                self.take_segment(Segment { first, last, region });
+            }
+            return;
         }
+        let parts: Vec<Segment> = self.parts(range).collect();
+        parts.into_iter().for_each(|part| self.take_segment(part));
     }
 
     fn take_segment(&mut self, part: Segment) {
-        let (first, last) = (self.widen_down(part.first), self.widen_up(part.last));
-        let region = &self.regions[part.region as usize];
-        let gone: u128 = region
-            .free
-            .overlapping(part.first..=part.last)
-            .map(|piece| {
-                self.handable((*piece.start()).max(part.first), (*piece.end()).min(part.last))
-            })
-            .sum();
-        if !region.free.overlaps(&(part.first..=part.last)) {
-            return;
-        }
+        let covered = part.first..=part.last;
+        let pieces = self.regions[part.region as usize].free.overlapping(&covered);
+        let sizes = pieces
+            .map(|piece| (*piece.start().max(&part.first), *piece.end().min(&part.last)))
+            .map(|(first, last)| self.handable(first, last));
+        // `None` where nothing is free, not even an address to avoid.
+        let Some(gone) = sizes.reduce(|sum, size| sum + size) else { return };
+        let taken = self.widen_down(part.first)..=self.widen_up(part.last);
         let region = &mut self.regions[part.region as usize];
         region.free_count -= gone;
-        region.free.remove(first..=last);
+        region.free.remove(taken);
     }
 
     fn give(&mut self, range: Range) {

@@ -90,24 +90,20 @@ impl Ledger {
         if address.is_unspecified() {
             return Ok(());
         }
-        let holders = self
-            .claims
-            .get(&address)
-            .map(|claim| claim.in_the_way(&grant.owner, grant.sharing.as_ref()))
-            .unwrap_or_default();
-        if !holders.is_empty() {
-            return Err(Conflict { address, holders });
-        }
-        self.unrest(address);
-        let region = self.free.locate(address);
-        self.unindex(address);
-        let claim = self.claims.entry(address).or_default();
-        if claim.grants().is_empty() {
+        if let Some(claim) = self.claims.get(&address) {
+            let holders = claim.in_the_way(&grant.owner, grant.sharing.as_ref());
+            if !holders.is_empty() {
+                return Err(Conflict { address, holders });
+            }
+            self.unindex(address);
+        } else {
+            self.unrest(address);
             self.free.take(address.into());
-            if let Some(region) = region {
+            if let Some(region) = self.free.locate(address) {
                 self.free.region_mut(region).used += 1;
             }
         }
+        let claim = self.claims.entry(address).or_default();
         if !claim.holds_for(&grant.owner.namespace) {
             self.by_namespace.add(&grant.owner.namespace);
         }

@@ -1,0 +1,160 @@
+//! Who may share an address with whom.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use berth_ipam::Protocol::{Tcp, Udp};
+use berth_ipam::{Request, TrafficPolicy, allocate};
+use support::*;
+
+const POOL: (&str, &str) = ("cidr-global", "192.0.2.8/30");
+const SHARE: (&str, &str) = ("allow-share-global", "true");
+
+fn local(mut request: Request) -> Request {
+    request.sharing.as_mut().unwrap().policy = TrafficPolicy::Local;
+    request
+}
+
+#[test]
+fn services_with_disjoint_ports_share_one_address_where_the_pool_allows_it() {
+    let mut ledger = ledger(&[POOL, SHARE]);
+    assert_eq!(
+        give(&mut ledger, &listening(single("shop/a"), &[(Tcp, 80)])).unwrap(),
+        ["192.0.2.8"]
+    );
+    let second =
+        give_at(&mut ledger, &listening(single("shop/b"), &[(Tcp, 443)]), Duration::ZERO).unwrap();
+    assert_eq!((shown(&second), second.addresses[0].shared), (vec!["192.0.2.8".to_owned()], true));
+    assert_eq!(
+        give(&mut ledger, &listening(single("shop/c"), &[(Tcp, 80)])).unwrap(),
+        ["192.0.2.9"]
+    );
+}
+
+#[test]
+fn nobody_shares_unless_asked() {
+    let mut ledger = ledger(&[POOL]);
+    give(&mut ledger, &listening(single("shop/a"), &[(Tcp, 80)])).unwrap();
+    assert_eq!(
+        give(&mut ledger, &listening(single("shop/b"), &[(Tcp, 443)])).unwrap(),
+        ["192.0.2.9"]
+    );
+    let pin = pinned(listening(single("shop/c"), &[(Tcp, 443)]), &["192.0.2.8"]);
+    assert_eq!(reason(give(&mut ledger, &pin)), "AddressInUse");
+}
+
+#[test]
+fn one_port_of_two_protocols_is_two_ports() {
+    let mut ledger = ledger(&[POOL, SHARE]);
+    give(&mut ledger, &listening(single("dns/tcp"), &[(Tcp, 53)])).unwrap();
+    assert_eq!(
+        give(&mut ledger, &listening(single("dns/udp"), &[(Udp, 53)])).unwrap(),
+        ["192.0.2.8"]
+    );
+}
+
+#[test]
+fn sharers_agree_on_the_traffic_policy() {
+    let mut ledger = ledger(&[POOL, SHARE]);
+    give(&mut ledger, &listening(single("shop/a"), &[(Tcp, 80)])).unwrap();
+    let other = local(listening(single("shop/b"), &[(Tcp, 443)]));
+    assert_eq!(give(&mut ledger, &other).unwrap(), ["192.0.2.9"]);
+    let third = local(listening(single("shop/c"), &[(Tcp, 80)]));
+    assert_eq!(give(&mut ledger, &third).unwrap(), ["192.0.2.9"]);
+}
+
+#[test]
+fn an_owner_without_ports_takes_the_whole_address() {
+    let mut ledger = ledger(&[POOL, SHARE]);
+    give(&mut ledger, &single("shop/whole")).unwrap();
+    assert_eq!(
+        give(&mut ledger, &listening(single("shop/a"), &[(Tcp, 80)])).unwrap(),
+        ["192.0.2.9"]
+    );
+    assert_eq!(give(&mut ledger, &listening(single("shop/b"), &[])).unwrap(), ["192.0.2.10"]);
+}
+
+#[test]
+fn a_pin_joins_an_address_where_sharing_is_allowed_also_outside_every_pool() {
+    let mut ledger = ledger(&[POOL, SHARE]);
+    let pin = |name: &str, port| pinned(listening(single(name), &[(Tcp, port)]), &["203.0.113.9"]);
+    assert_eq!(give(&mut ledger, &pin("shop/a", 80)).unwrap(), ["203.0.113.9"]);
+    assert_eq!(give(&mut ledger, &pin("shop/b", 443)).unwrap(), ["203.0.113.9"]);
+    assert_eq!(reason(give(&mut ledger, &pin("shop/c", 80))), "AddressInUse");
+}
+
+#[test]
+fn a_namespace_that_does_not_allow_sharing_is_left_alone() {
+    let mut ledger = ledger(&[POOL, SHARE, ("allow-share-private", "false")]);
+    give(&mut ledger, &listening(single("private/a"), &[(Tcp, 80)])).unwrap();
+    assert_eq!(
+        give(&mut ledger, &listening(single("shop/b"), &[(Tcp, 443)])).unwrap(),
+        ["192.0.2.9"]
+    );
+}
+
+#[test]
+fn a_live_edit_of_allow_share_counts_for_those_that_come_after() {
+    let mut ledger = ledger(&[POOL]);
+    give(&mut ledger, &listening(single("shop/a"), &[(Tcp, 80)])).unwrap();
+    edit(&mut ledger, &[POOL, SHARE]);
+    assert_eq!(
+        give(&mut ledger, &listening(single("shop/b"), &[(Tcp, 443)])).unwrap(),
+        ["192.0.2.8"]
+    );
+    edit(&mut ledger, &[POOL]);
+    assert_eq!(
+        give(&mut ledger, &listening(single("shop/c"), &[(Tcp, 25)])).unwrap(),
+        ["192.0.2.9"]
+    );
+    assert_eq!(
+        give(&mut ledger, &listening(single("shop/b"), &[(Tcp, 443)])).unwrap(),
+        ["192.0.2.8"]
+    );
+}
+
+#[test]
+fn a_shared_address_rests_only_after_its_last_holder() {
+    let mut ledger = ledger(&[POOL, SHARE]);
+    give(&mut ledger, &listening(single("shop/a"), &[(Tcp, 80)])).unwrap();
+    give(&mut ledger, &listening(single("shop/b"), &[(Tcp, 443)])).unwrap();
+    ledger.release_all(&service("shop/a"), Duration::ZERO);
+    assert_eq!(ledger.next_rested(), None);
+    assert_eq!(
+        give(&mut ledger, &listening(single("shop/c"), &[(Tcp, 80)])).unwrap(),
+        ["192.0.2.8"]
+    );
+    ledger.release_all(&service("shop/b"), Duration::ZERO);
+    ledger.release_all(&service("shop/c"), Duration::ZERO);
+    assert_eq!(ledger.next_rested(), Some(Duration::from_secs(60)));
+}
+
+#[test]
+fn a_shared_address_counts_once_against_the_quota() {
+    let mut ledger = ledger(&[POOL, SHARE, ("quota-shop", "1")]);
+    give(&mut ledger, &listening(single("shop/a"), &[(Tcp, 80)])).unwrap();
+    assert_eq!(
+        give(&mut ledger, &listening(single("shop/b"), &[(Tcp, 443)])).unwrap(),
+        ["192.0.2.8"]
+    );
+    assert_eq!(ledger.held_in("shop"), 1);
+    assert_eq!(
+        reason(give(&mut ledger, &listening(single("shop/c"), &[(Tcp, 80)]))),
+        "QuotaExceeded"
+    );
+}
+
+#[test]
+fn a_sharer_that_wants_a_port_of_another_is_refused_and_stays() {
+    let mut ledger = ledger(&[POOL, SHARE]);
+    give(&mut ledger, &listening(single("shop/a"), &[(Tcp, 80)])).unwrap();
+    give(&mut ledger, &listening(single("shop/b"), &[(Tcp, 443)])).unwrap();
+    let greedy = listening(single("shop/b"), &[(Tcp, 443), (Tcp, 80)]);
+    assert_eq!(
+        allocate(&ledger, &greedy).unwrap_err().to_string(),
+        "192.0.2.8 is held by Service shop/a"
+    );
+    assert_eq!(held(&ledger, "shop/b"), ["192.0.2.8"]);
+}
