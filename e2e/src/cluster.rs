@@ -4,10 +4,12 @@
 //! `BERTH_E2E_LAB` names; `kind` takes the cluster that `e2e/kind.sh` made.
 
 use std::{
+    collections::BTreeSet,
     env,
-    net::{Ipv4Addr, Ipv6Addr},
+    io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -34,7 +36,72 @@ pub trait Cluster: Send + Sync {
     /// The same on the host beside the nodes.
     fn exec_outside(&self, argv: &[&str]) -> Result<String>;
     /// Addresses of the LAN that nothing uses; consecutive for consecutive `n`.
-    fn free(&self, n: u16) -> Result<DualStack>;
+    fn free(&self, n: u16) -> DualStack;
+    /// Takes the cluster down in order, if this process made it.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+impl dyn Cluster + '_ {
+    /// kubectl with all rights; its standard output.
+    pub fn run_kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with_input(arguments, "")
+    }
+
+    /// Applies YAML.
+    pub fn apply(&self, yaml: &str) -> Result<()> {
+        self.kubectl_with_input(&["apply", "-f", "-"], yaml).map(drop)
+    }
+
+    /// The addresses of a node's interface on the LAN, as `ip -j` says.
+    pub fn addresses_of(&self, node: &str) -> Result<BTreeSet<IpAddr>> {
+        let text = self.exec(node, &["ip", "-json", "address", "show", "dev", self.interface()])?;
+        let links: Vec<Value> = serde_json::from_str(&text).context("ip -json")?;
+        let entries = links.iter().filter_map(|link| link["addr_info"].as_array()).flatten();
+        entries
+            .filter_map(|entry| entry["local"].as_str())
+            .map(|local| local.parse().with_context(|| format!("ip says {local}")))
+            .collect()
+    }
+
+    /// The nodes whose interface on the LAN has the address.
+    pub fn holders(&self, address: IpAddr) -> Result<Vec<String>> {
+        let mut holders = self.nodes()?;
+        let mut failed = None;
+        holders.retain(|node| match self.addresses_of(node) {
+            Ok(addresses) => addresses.contains(&address),
+            Err(e) => {
+                failed = Some(e);
+                false
+            }
+        });
+        failed.map_or(Ok(holders), Err)
+    }
+
+    /// One HTTP request from the host beside the nodes; the body, or why not.
+    pub fn curl(&self, address: IpAddr) -> Result<String> {
+        let url = match address {
+            IpAddr::V4(v4) => format!("http://{v4}/"),
+            IpAddr::V6(v6) => format!("http://[{v6}]/"),
+        };
+        self.exec_outside(&["curl", "-sS", "--fail", "--max-time", "5", &url])
+    }
+
+    fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut child = Command::new(self.kubectl())
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("start kubectl")?;
+        child.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ensure!(output.status.success(), "kubectl {arguments:?}: {}", text(&output.stderr));
+        Ok(text(&output.stdout))
+    }
 }
 
 /// The cluster that the environment asks for. Dropping it removes what this made.
@@ -75,8 +142,12 @@ impl Cluster for Lab {
         self.outside().exec(argv)
     }
 
-    fn free(&self, n: u16) -> Result<DualStack> {
-        Ok(addresses::free(n))
+    fn free(&self, n: u16) -> DualStack {
+        addresses::free(n)
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        if self.is_owned() { self.down() } else { Ok(()) }
     }
 }
 
@@ -130,12 +201,17 @@ impl Cluster for Kind {
         docker(&[&["exec", &format!("{}-client", self.name)], argv].concat())
     }
 
-    fn free(&self, n: u16) -> Result<DualStack> {
+    fn free(&self, n: u16) -> DualStack {
         // Docker gives addresses from the low end of a network; these are far from it in any /16 and /64.
-        Ok(DualStack {
+        DualStack {
             v4: (u32::from(self.v4) + 0xc800 + u32::from(n % 0x1000)).into(),
             v6: (u128::from(self.v6) + 0xbe70_0000 + u128::from(n)).into(),
-        })
+        }
+    }
+
+    /// `e2e/kind.sh` made it, and removes it.
+    fn finish(self: Box<Self>) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -143,6 +143,11 @@ impl Lab {
         }
     }
 
+    /// Whether this made the lab and has not let it go.
+    pub fn is_owned(&self) -> bool {
+        self.owner.is_some()
+    }
+
     /// The lab's name.
     pub fn name(&self) -> &str {
         self.dir.name()

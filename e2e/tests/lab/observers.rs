@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use berth_e2e::{
     addresses::{Net, mac, node_host},
+    cluster::Cluster,
     lab::{Lab, Spec},
     probe::Failure,
     wire::Said,
@@ -202,6 +203,23 @@ async fn pods_survive_the_agent_and_restart_when_they_die() -> Result<()> {
     })
     .await?;
     lab.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lab_is_a_cluster_to_black_box_tests() -> Result<()> {
+    let lab: Box<dyn Cluster> = Box::new(Lab::up(Spec::bare(2)).await?);
+    ensure!(lab.nodes()? == ["node0", "node1"], "{:?}", lab.nodes()?);
+    lab.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: applied, namespace: default}}")?;
+    lab.run_kubectl(&["get", "configmap", "applied"])?;
+    let free = lab.free(1);
+    for address in [IpAddr::V4(free.v4), IpAddr::V6(free.v6)] {
+        ensure!(lab.holders(address)?.is_empty(), "{address} is free");
+        lab.exec("node1", &["ip", "address", "add", &address.to_string(), "dev", lab.interface()])?;
+        ensure!(lab.holders(address)? == ["node1"], "{address}: {:?}", lab.holders(address)?);
+    }
+    ensure!(lab.exec("node0", &["false"]).is_err(), "a command that fails is an error");
+    lab.exec_outside(&["ping", "-c", "1", "-W", "2", &free.v4.to_string()])?;
+    lab.finish()
 }
 
 async fn answered(probe: &berth_e2e::probe::Probe, count: usize) -> Result<()> {
