@@ -56,7 +56,8 @@ if [ "$(cat /proc/self/cgroup)" = 0::/ ]; then
 	# A cgroup either holds processes or hands controllers down: what runs so far steps aside.
 	mkdir sys/fs/cgroup/init
 	for pid in $(cat sys/fs/cgroup/cgroup.procs); do
-		echo "$pid" >sys/fs/cgroup/init/cgroup.procs || kill -0 "$pid" 2>/dev/null && exit 1
+		# What has ended meanwhile need not move.
+		echo "$pid" >sys/fs/cgroup/init/cgroup.procs 2>/dev/null || ! kill -0 "$pid" 2>/dev/null
 	done
 	for controller in $(cat sys/fs/cgroup/cgroup.controllers); do
 		echo "+$controller" >sys/fs/cgroup/cgroup.subtree_control

@@ -36,3 +36,30 @@ fn delegate_below(root: &Path, path: &str) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cgroup_above_the_node_hands_controllers_down_and_the_node_does_not() {
+        let root = std::env::temp_dir().join(format!("berth-cgroup2-test-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        fs::write(root.join("cgroup.controllers"), "cpu memory").unwrap();
+        delegate_below(&root, "labs/one/node0").unwrap();
+        let hands_down = |folder: &str| root.join(folder).join("cgroup.subtree_control").exists();
+        let result = ["", "labs", "labs/one", "labs/one/node0"].map(hands_down);
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(result, [true, true, true, false]);
+    }
+
+    #[test]
+    fn the_old_hierarchies_are_left_alone() {
+        let root = std::env::temp_dir().join(format!("berth-cgroup1-test-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        delegate_below(&root, "labs/one/node0").unwrap();
+        let untouched = fs::read_dir(&root).unwrap().next().is_none();
+        fs::remove_dir_all(&root).unwrap();
+        assert!(untouched);
+    }
+}
