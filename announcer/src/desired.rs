@@ -9,6 +9,7 @@ use berth_api::reason;
 use crate::cluster::{Cluster, Name, Service};
 use crate::kernel::{Host, Interface, Port};
 use crate::l2::schedule::Link;
+use crate::ownership::leases::Tied;
 use crate::ownership::{Candidates, Strategy, View, elect};
 
 /// Everything that decides on what this node should hold.
@@ -92,6 +93,13 @@ pub enum Refusal {
         /// As it is written.
         text: String,
     },
+    /// The kernel does not take the address.
+    NotBound {
+        /// The address.
+        address: IpAddr,
+        /// What the kernel said.
+        error: String,
+    },
 }
 
 impl Refusal {
@@ -104,6 +112,7 @@ impl Refusal {
             Self::InterfaceUnfit { .. } => "InterfaceUnfit",
             Self::AddressOnHost { .. } => "AddressOnHost",
             Self::InvalidAddress { .. } => reason::INVALID_ADDRESS,
+            Self::NotBound { .. } => "NotBound",
         }
     }
 
@@ -130,6 +139,7 @@ impl Refusal {
             Self::InvalidAddress { text } => format!(
                 "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {text:?}; accepted are IPv4 and IPv6 addresses"
             ),
+            Self::NotBound { address, error } => format!("{address} is not announced: {error}"),
         }
     }
 }
@@ -191,12 +201,9 @@ fn verdict(inputs: &Inputs<'_>, name: &Name, service: &Service, view: &View) -> 
     verdict
 }
 
-/// The Leases that this node should strive for, each with the Service whose end is to be its own.
-pub fn wanted<'a>(
-    inputs: &Inputs<'a>,
-    strategy: &dyn Strategy,
-) -> BTreeMap<Name, Option<(&'a Name, &'a Service)>> {
-    let mut by_lease: BTreeMap<&Name, BTreeSet<&'a Name>> = BTreeMap::new();
+/// The Leases that this node should strive for, each with the Service it is tied to.
+pub fn wanted(inputs: &Inputs<'_>, strategy: &dyn Strategy) -> BTreeMap<Name, Option<Tied>> {
+    let mut by_lease: BTreeMap<&Name, BTreeSet<&Name>> = BTreeMap::new();
     let services = inputs.cluster.services();
     for (service, lease) in inputs.leases {
         if let Some((service, _)) = services.get_key_value(service) {
@@ -221,7 +228,11 @@ pub fn wanted<'a>(
         if strategy.strives(inputs.node, &of_lease, inputs.cluster, &usable) {
             let oldest = of_lease.iter().map(|name| (*name, &services[*name]));
             let oldest = oldest.min_by_key(|(name, service)| (&service.created, *name));
-            wanted.insert(lease.clone(), oldest);
+            let tied = |(name, service): (&Name, &Service)| Tied {
+                name: name.name.clone(),
+                uid: service.uid.clone(),
+            };
+            wanted.insert(lease.clone(), oldest.map(tied));
         }
     }
     wanted

@@ -4,11 +4,17 @@
 //! Everything that decides is a pure function of values and a clock that is handed in.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod announcer;
 pub mod cluster;
 pub mod config;
 pub mod desired;
 pub mod kernel;
 pub mod l2;
+pub mod metrics;
 pub mod ownership;
+pub mod pace;
 pub mod plan;
+pub mod report;
 pub mod status;
+pub mod watches;
+pub mod writer;

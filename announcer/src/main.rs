@@ -1,2 +1,53 @@
-//! Berth.
-fn main() {}
+//! `berth-announcer`: binds and advertises the addresses of Services.
+
+use anyhow::{Context, bail};
+use berth_announcer::config::{Config, Settings};
+
+use berth_runtime::{logs, shutdown};
+use clap::{ArgMatches, Command};
+
+mod flags;
+mod run;
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let matches = Command::new("berth-announcer")
+        .about("Binds and advertises the addresses of Services of type LoadBalancer")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .subcommand(
+            Command::new("manager")
+                .about("Announces Services until it is stopped")
+                .args(flags::all()),
+        )
+        .subcommand(Command::new("version").about("Prints the version"))
+        .get_matches();
+    match matches.subcommand() {
+        Some(("manager", matches)) => manager(matches).await,
+        _ => {
+            println!("berth-announcer {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}
+
+async fn manager(matches: &ArgMatches) -> anyhow::Result<()> {
+    let settings = Settings::gather(std::env::vars(), flags::given(matches));
+    let hostname = nix::unistd::gethostname().context("reading the host name")?;
+    let config = match Config::parse(&settings, &hostname.to_string_lossy()) {
+        Ok(config) => config,
+        Err(problems) => {
+            let lines: Vec<String> =
+                problems.iter().map(|problem| format!("  {problem}")).collect();
+            bail!("{} settings are not accepted:\n{}", lines.len(), lines.join("\n"));
+        }
+    };
+    let format = flags::log_format(matches);
+    logs::init(config.log_level, format).map_err(|error| anyhow::anyhow!(error))?;
+    for name in settings.unknown() {
+        tracing::warn!(name, "no such setting; it is ignored");
+    }
+    let stop = shutdown::on_signals().context("listening for signals")?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.node, "berth-announcer");
+    run::run(config, stop).await
+}

@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::strategy::View;
-use crate::cluster::{Name, Service};
+use crate::cluster::Name;
 
 /// A request about a Lease.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,15 @@ pub enum Request {
     Elect(Action),
     /// Delete the Lease if it is still as it was seen: its Service is gone.
     Delete(Box<Lease>),
+}
+
+/// The Service whose end is to be the end of a Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tied {
+    /// Its name; it is in the namespace of the Lease.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
 }
 
 /// The Leases that are watched, and this node's part in them.
@@ -78,21 +87,21 @@ impl Leases {
         self.listed
     }
 
-    /// Strives for exactly the Leases in `wanted`, each with the Service whose end is to be the end of the Lease. What
+    /// Strives for exactly the Leases in `wanted`, each with the Service it is tied to. What
     /// is held and not wanted is given back, or deleted where `obsolete`, once `idle` says that nothing acts on it.
     pub fn strive(
         &mut self,
-        wanted: &BTreeMap<Name, Option<(&Name, &Service)>>,
+        wanted: &BTreeMap<Name, Option<Tied>>,
         idle: impl Fn(&Name) -> bool,
         obsolete: impl Fn(&Name) -> bool,
         now: Instant,
     ) {
-        for (name, service) in wanted {
+        for (name, tied) in wanted {
             if self.elections.contains_key(name) || !self.listed {
                 continue;
             }
             let mut election =
-                Election::new(self.template(name, *service), &self.node, self.timing);
+                Election::new(self.template(name, tied.as_ref()), &self.node, self.timing);
             let lease = self.known.get(name);
             election
                 .observe(lease.map_or(Sight::Absent, |l| Sight::Present(Box::new(l.clone()))), now);
@@ -187,18 +196,19 @@ impl Leases {
         self.elections.is_empty()
     }
 
-    /// How many Leases this node holds.
-    pub fn held(&self, now: Instant) -> usize {
-        self.elections.values().filter(|election| election.holds_until(now).is_some()).count()
+    /// The Leases that this node holds.
+    pub fn holding(&self, now: Instant) -> BTreeSet<Name> {
+        let held = self.elections.iter().filter(|(_, e)| e.holds_until(now).is_some());
+        held.map(|(name, _)| name.clone()).collect()
     }
 
-    fn template(&self, name: &Name, service: Option<(&Name, &Service)>) -> Lease {
+    fn template(&self, name: &Name, tied: Option<&Tied>) -> Lease {
         // The garbage collector deletes the Lease with its Service even if no announcer is left to do it.
-        let owner = |(name, service): (&Name, &Service)| OwnerReference {
+        let owner = |tied: &Tied| OwnerReference {
             api_version: "v1".to_owned(),
             kind: "Service".to_owned(),
-            name: name.name.clone(),
-            uid: service.uid.clone(),
+            name: tied.name.clone(),
+            uid: tied.uid.clone(),
             ..Default::default()
         };
         let annotations = Some(self.annotations.clone()).filter(|some| !some.is_empty());
@@ -207,7 +217,7 @@ impl Leases {
             name: Some(name.name.clone()),
             labels: Some([(label::MANAGED_BY.to_owned(), label::BERTH.to_owned())].into()),
             annotations,
-            owner_references: service.map(|service| vec![owner(service)]),
+            owner_references: tied.map(|tied| vec![owner(tied)]),
             ..Default::default()
         };
         Lease { metadata, spec: None }
@@ -224,7 +234,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cluster::testing::service;
 
     fn name() -> Name {
         Name::new("d", "kubevip-web")
@@ -239,8 +248,8 @@ mod tests {
     fn holder(now: Instant) -> Leases {
         let mut leases = Leases::new("a", Timing::DEFAULT, BTreeMap::new());
         leases.listed(&BTreeSet::new(), now);
-        let (web, of) = (Name::new("d", "web"), service(&["192.0.2.1"]));
-        leases.strive(&[(name(), Some((&web, &of)))].into(), |_| true, |_| false, now);
+        let tied = Tied { name: "web".to_owned(), uid: "uid".to_owned() };
+        leases.strive(&[(name(), Some(tied))].into(), |_| true, |_| false, now);
         let (mut requests, _) = leases.poll(now);
         let Some((_, Request::Elect(Action::Create(lease)))) = requests.pop() else { panic!() };
         let owner = &lease.metadata.owner_references.as_ref().unwrap()[0];

@@ -1,0 +1,207 @@
+//! Owns what this node knows and holds. One round decides and performs; the same round runs at start, on every event and
+//! on every tick. Waits for the kernel only: whatever the cluster is asked for comes back as an event.
+
+mod round;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use berth_runtime::events::Events;
+use berth_runtime::http::Health;
+use tokio::sync::watch;
+
+use crate::cluster::{Cluster, Name, Service};
+use crate::config::{Config, Election};
+use crate::desired::{self, Refusal};
+use crate::kernel::{Binding, Change, Guard, Host, Kernel, Port};
+use crate::l2::schedule::Schedule;
+use crate::l2::socket::Sockets;
+use crate::metrics::{Metrics, cause};
+use crate::ownership::leases::Leases;
+use crate::ownership::{Global, PerService, Strategy};
+use crate::pace::Pace;
+use crate::report::Refusals;
+use crate::watches::Seen;
+use crate::writer::{Done, Outcome, Writer};
+
+/// Changes in the kernel come in crowds: they are looked at together.
+const CROWD: Duration = Duration::from_millis(20);
+
+/// Everything this node knows and holds.
+pub struct Announcer<K> {
+    config: Config,
+    strategy: Box<dyn Strategy>,
+    cluster: Cluster,
+    listed: Listed,
+    leases: Leases,
+    held: BTreeSet<Name>,
+    kernel: K,
+    host: Host,
+    look_at: Instant,
+    guard: Guard,
+    guarded: watch::Sender<BTreeSet<Port>>,
+    schedule: Schedule,
+    sockets: Sockets,
+    /// What the kernel refused, and what it said.
+    refused: BTreeMap<Binding, String>,
+    kernel_pace: Pace<Binding>,
+    writer: Writer,
+    status_pace: Pace<Name>,
+    refusals: Refusals,
+    interface: Option<Refusal>,
+    leaving: bool,
+    events: Events,
+    metrics: Metrics,
+    health: Health,
+}
+
+/// Which first lists have come in.
+#[derive(Debug, Default)]
+struct Listed {
+    services: bool,
+    slices: bool,
+}
+
+/// What the announcer tells of itself.
+pub struct Outlets {
+    /// Events about Services.
+    pub events: Events,
+    /// Numbers.
+    pub metrics: Metrics,
+    /// Probes.
+    pub health: Health,
+}
+
+/// Names of the readiness checks.
+pub const CHECKS: [&str; 4] = ["services", "endpointslices", "leases", "interface"];
+
+impl<K: Kernel> Announcer<K> {
+    /// Knows nothing and holds nothing yet. The ports to guard go to `guarded`.
+    pub fn new(
+        config: Config,
+        kernel: K,
+        guarded: watch::Sender<BTreeSet<Port>>,
+        writer: Writer,
+        outlets: Outlets,
+        now: Instant,
+    ) -> Self {
+        let strategy: Box<dyn Strategy> = match &config.election {
+            Election::Global { namespace, name } => {
+                Box::new(Global::new(Name::new(namespace, name)))
+            }
+            Election::PerService => Box::new(PerService),
+        };
+        let second = Duration::from_secs(1);
+        Self {
+            strategy,
+            cluster: Cluster::default(),
+            listed: Listed::default(),
+            leases: Leases::new(&config.node, config.timing, config.lease_annotations.clone()),
+            held: BTreeSet::new(),
+            kernel,
+            host: Host::default(),
+            look_at: now,
+            guard: Guard::Unknown,
+            guarded,
+            schedule: Schedule::new(config.refresh),
+            sockets: Sockets::default(),
+            refused: BTreeMap::new(),
+            kernel_pace: Pace::new(second / 4, second * 10),
+            writer,
+            status_pace: Pace::new(second / 10, second * 2),
+            refusals: Refusals::default(),
+            interface: None,
+            leaving: false,
+            events: outlets.events,
+            metrics: outlets.metrics,
+            health: outlets.health,
+            config,
+        }
+    }
+
+    /// Takes in what a watch has shown.
+    pub fn see(&mut self, seen: Seen, now: Instant) {
+        match seen {
+            Seen::Service(name, service) => self.cluster.apply_service(name, *service),
+            Seen::ServiceGone(name) => self.cluster.delete_service(&name),
+            Seen::Services(names) => {
+                self.cluster.retain_services(&names);
+                self.listed.services = true;
+                self.health.ready("services");
+            }
+            Seen::Slice(name, read) => self.cluster.apply_slice(name, read),
+            Seen::SliceGone(name) => self.cluster.delete_slice(&name),
+            Seen::Slices(names) => {
+                self.cluster.retain_slices(&names);
+                self.listed.slices = true;
+                self.health.ready("endpointslices");
+            }
+            Seen::Lease(name, sight) => self.leases.observe(name, sight, now),
+            Seen::Leases(names) => {
+                self.leases.listed(&names, now);
+                self.health.ready("leases");
+            }
+        }
+    }
+
+    /// Takes in how a write has ended.
+    pub fn done(&mut self, done: Done, now: Instant) {
+        match done {
+            Done::Elected(name, reply) => self.leases.replied(&name, reply, now),
+            Done::Deleted(name, deletion) => tracing::debug!(lease = %name, ?deletion, "deleted"),
+            Done::Status(update, outcome) => {
+                self.writer.ended(&update.name);
+                // A write that helped is not needed again; one that somebody undoes is repeated ever more slowly.
+                self.status_pace.again(update.name.clone(), now);
+                let outcome = match outcome {
+                    Outcome::Written(service) => {
+                        let service = Service::read(&service, &self.config.classes);
+                        self.cluster.apply_service(update.name, service);
+                        "written"
+                    }
+                    Outcome::Overtaken => "overtaken",
+                    Outcome::Failed(error) => {
+                        tracing::warn!(service = %update.name, %error, "cannot write the status");
+                        "failed"
+                    }
+                };
+                self.metrics.status_writes.get_or_create(&cause(outcome)).inc();
+            }
+        }
+    }
+
+    /// Takes in what is known of the guard.
+    pub fn guard(&mut self, guard: Guard) {
+        self.metrics.guard.set(i64::from(matches!(guard, Guard::Holds(_))));
+        self.guard = guard;
+    }
+
+    /// Takes in that the kernel has changed.
+    pub fn changed(&mut self, change: Change, now: Instant) {
+        let used = |index: u32| {
+            self.interface.is_some()
+                || !self.refused.is_empty()
+                || self.host.ours.keys().any(|binding| binding.index == index)
+                || desired::interface(&self.host, self.config.interface.as_deref())
+                    .is_ok_and(|(_, _, link)| link.index == index)
+        };
+        let matters = match change {
+            Change::Link(index) | Change::Address(index) => used(index),
+            Change::DefaultRoute => self.config.interface.is_none(),
+            Change::Anything => true,
+        };
+        if matters {
+            self.look_at = self.look_at.min(now + CROWD);
+        }
+    }
+
+    /// Lets go of everything: from now on each round takes off what is held and gives back what is free of it.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+    }
+
+    /// Whether everything has been let go of.
+    pub fn has_left(&self) -> bool {
+        self.leaving && self.leases.is_idle() && self.host.ours.is_empty()
+    }
+}

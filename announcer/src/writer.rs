@@ -1,0 +1,114 @@
+//! Owns the writes to the cluster. Each runs by itself and reports back, so that a slow API server delays no decision.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use berth_api::election::Reply;
+use berth_runtime::lease::{self, Deletion};
+use berth_runtime::watch::{chain, forbidden};
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, Error};
+use tokio::sync::mpsc;
+
+use crate::cluster::Name;
+use crate::ownership::leases::Request;
+use crate::status::Update;
+
+/// Status writes under way at the same time; more wait for their turn.
+const AT_ONCE: usize = 32;
+
+/// A status write that has not been answered for so long may be tried again: its version protects it.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a write ended.
+#[derive(Debug)]
+pub enum Done {
+    /// A request of an election.
+    Elected(Name, Reply),
+    /// A Lease was deleted or not.
+    Deleted(Name, Deletion),
+    /// A status was written, or not.
+    Status(Update, Outcome),
+}
+
+/// How a status write ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The Service is now like this.
+    Written(Box<Service>),
+    /// It has changed meanwhile, or is gone: the watch will tell.
+    Overtaken,
+    /// It failed.
+    Failed(String),
+}
+
+/// Sends writes and tells how they ended.
+pub struct Writer {
+    client: Client,
+    leases: lease::Leases,
+    done: mpsc::UnboundedSender<Done>,
+    writing: BTreeSet<Name>,
+}
+
+impl Writer {
+    /// Gives up requests for Leases after `timeout`.
+    pub fn new(client: Client, timeout: Duration) -> (Self, mpsc::UnboundedReceiver<Done>) {
+        let (done, receive) = mpsc::unbounded_channel();
+        let leases = lease::Leases::new(client.clone(), timeout);
+        (Self { client, leases, done, writing: BTreeSet::new() }, receive)
+    }
+
+    /// Sends a request about a Lease.
+    pub fn send(&self, name: Name, request: Request) {
+        let (leases, done) = (self.leases.clone(), self.done.clone());
+        tokio::spawn(async move {
+            let answer = match request {
+                Request::Elect(action) => {
+                    let reply = leases.send(&name.namespace, &name.name, action).await;
+                    Done::Elected(name, reply)
+                }
+                Request::Delete(lease) => Done::Deleted(name, leases.delete(&lease).await),
+            };
+            // Nobody listens at the end of the program.
+            let _ = done.send(answer);
+        });
+    }
+
+    /// Whether there is room for a status write for this Service.
+    pub fn is_free(&self, name: &Name) -> bool {
+        self.writing.len() < AT_ONCE && !self.writing.contains(name)
+    }
+
+    /// Writes a status.
+    pub fn write(&mut self, update: Update) {
+        self.writing.insert(update.name.clone());
+        let (client, done) = (self.client.clone(), self.done.clone());
+        tokio::spawn(async move {
+            let outcome = write(client, &update).await;
+            let _ = done.send(Done::Status(update, outcome));
+        });
+    }
+
+    /// Takes note that a status write has ended.
+    pub fn ended(&mut self, name: &Name) {
+        self.writing.remove(name);
+    }
+}
+
+async fn write(client: Client, update: &Update) -> Outcome {
+    let api: Api<Service> = Api::namespaced(client, &update.name.namespace);
+    let patch = Patch::Merge(update.patch());
+    let parameters = PatchParams::default();
+    let request = api.patch_status(&update.name.name, &parameters, &patch);
+    match tokio::time::timeout(TIMEOUT, request).await {
+        Ok(Ok(service)) => Outcome::Written(Box::new(service)),
+        Ok(Err(Error::Api(status))) => match status.code {
+            404 | 409 => Outcome::Overtaken,
+            403 => Outcome::Failed(forbidden("patch", "services/status", &status.message)),
+            code => Outcome::Failed(format!("{} ({code})", status.message)),
+        },
+        Ok(Err(error)) => Outcome::Failed(chain(&error)),
+        Err(_) => Outcome::Failed(format!("no answer within {TIMEOUT:?}")),
+    }
+}
