@@ -1,0 +1,155 @@
+//! Owns planned moves. For traffic the target is made before the holder breaks; for ARP and ND the holder breaks first:
+//! it is muted and drops the address, then the target is told to take it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::message::{Hand, Step};
+use crate::moment::Moment;
+use crate::name::NodeId;
+
+/// How long a holder waits for its target to get ready.
+const READY_WITHIN: Duration = Duration::from_millis(500);
+/// How long a target is told to take an address that nobody shows.
+const TAKE_WITHIN: Duration = Duration::from_secs(1);
+/// How long a target keeps an address ready that it is not told to take.
+const READY_FOR: Duration = Duration::from_secs(2);
+/// How long a target asks for an address every [`URGENT_EVERY`].
+const URGENT_FOR: Duration = Duration::from_millis(100);
+pub(crate) const URGENT_EVERY: Duration = Duration::from_millis(2);
+/// Addresses of the larger family that fit the smallest datagram.
+const PER_MESSAGE: usize = 24;
+
+#[derive(Clone, Copy, Debug)]
+struct Going {
+    to: NodeId,
+    until: Moment,
+}
+
+/// Addresses on their way.
+#[derive(Debug, Default)]
+pub(crate) struct Handovers {
+    /// Still held here, the target gets ready.
+    going: BTreeMap<IpAddr, Going>,
+    /// Dropped here, the target is told to take it.
+    given: BTreeMap<IpAddr, Going>,
+    /// Ready here for a holder that may give it.
+    coming: BTreeMap<IpAddr, Going>,
+    /// Taken here: asked for without patience.
+    urgent: BTreeMap<IpAddr, Moment>,
+}
+
+impl Handovers {
+    pub(crate) fn is_going(&self, address: &IpAddr) -> bool {
+        self.going.contains_key(address)
+    }
+
+    pub(crate) fn is_coming(&self, address: &IpAddr) -> bool {
+        self.coming.contains_key(address) || self.urgent.contains_key(address)
+    }
+
+    /// Whether a target still has to take something.
+    pub(crate) fn is_giving(&self) -> bool {
+        !self.given.is_empty()
+    }
+
+    /// The holder begins.
+    pub(crate) fn begin(&mut self, now: Moment, address: IpAddr, to: NodeId) {
+        self.going.insert(address, Going { to, until: now + READY_WITHIN });
+    }
+
+    /// The holder lost the address, or keeps it.
+    pub(crate) fn cancel(&mut self, address: &IpAddr) {
+        self.going.remove(address);
+    }
+
+    /// The target is ready.
+    pub(crate) fn ready(&mut self, from: NodeId, address: IpAddr) {
+        if let Some(going) = self.going.get_mut(&address).filter(|going| going.to == from) {
+            going.until = Moment::default();
+        }
+    }
+
+    /// What the holder has to let go now, and whom it is for.
+    pub(crate) fn due(&self, now: Moment) -> Vec<(IpAddr, NodeId)> {
+        self.going
+            .iter()
+            .filter(|(_, going)| going.until <= now)
+            .map(|(address, going)| (*address, going.to))
+            .collect()
+    }
+
+    /// The holder let go.
+    pub(crate) fn give(&mut self, now: Moment, address: IpAddr, to: NodeId) {
+        self.going.remove(&address);
+        self.given.insert(address, Going { to, until: now + TAKE_WITHIN });
+    }
+
+    /// The target gets ready.
+    pub(crate) fn expect(&mut self, now: Moment, address: IpAddr, from: NodeId) {
+        self.coming.insert(address, Going { to: from, until: now + READY_FOR });
+    }
+
+    /// Whom the target tells that it is ready.
+    pub(crate) fn expected_by(&self, address: &IpAddr) -> Option<NodeId> {
+        self.coming.get(address).map(|coming| coming.to)
+    }
+
+    /// The target takes the address.
+    pub(crate) fn take(&mut self, now: Moment, address: IpAddr) {
+        self.coming.remove(&address);
+        self.urgent.insert(address, now + URGENT_FOR);
+    }
+
+    /// Forgets what is over: what another node has, by `is_taken`, and what waited too long. Returns what the target
+    /// kept ready for nothing.
+    pub(crate) fn tidy(
+        &mut self,
+        now: Moment,
+        is_taken: impl Fn(IpAddr) -> bool,
+        is_claimed: impl Fn(IpAddr) -> bool,
+    ) -> Vec<IpAddr> {
+        self.given.retain(|address, given| given.until > now && !is_taken(*address));
+        self.urgent.retain(|address, until| *until > now && is_claimed(*address));
+        let over = self
+            .coming
+            .iter()
+            .filter(|(_, coming)| coming.until <= now)
+            .map(|(address, _)| *address);
+        let over: Vec<_> = over.collect();
+        over.iter().for_each(|address| _ = self.coming.remove(address));
+        over
+    }
+
+    /// Whether claims are repeated without patience.
+    pub(crate) fn is_urgent(&self) -> bool {
+        !self.urgent.is_empty()
+    }
+
+    /// When something is due, at the latest.
+    pub(crate) fn next(&self) -> Moment {
+        let all = [&self.going, &self.given, &self.coming].into_iter().flat_map(BTreeMap::values);
+        all.map(|going| going.until).min().unwrap_or(Moment::NEVER)
+    }
+
+    /// What is said with each beat.
+    pub(crate) fn messages(&self) -> Vec<(NodeId, Hand)> {
+        let mut messages = Vec::new();
+        for (step, moves) in [(Step::Prepare, &self.going), (Step::Take, &self.given)] {
+            let mut by_target: BTreeMap<NodeId, Vec<IpAddr>> = BTreeMap::new();
+            for (address, going) in moves {
+                by_target.entry(going.to).or_default().push(*address);
+            }
+            for (to, addresses) in by_target {
+                messages.extend(hands(step, &addresses).map(|hand| (to, hand)));
+            }
+        }
+        messages
+    }
+}
+
+/// A step in as many messages as it takes.
+pub(crate) fn hands(step: Step, addresses: &[IpAddr]) -> impl Iterator<Item = Hand> {
+    addresses.chunks(PER_MESSAGE).map(move |some| Hand { step, addresses: some.to_vec() })
+}

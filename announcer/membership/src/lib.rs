@@ -1,0 +1,79 @@
+//! Fenced ownership: at any instant at most one node's kernel answers for an address, decided without I/O.
+//!
+//! Nodes hold addresses by short leases from a majority of voters; the kernel silences itself at an absolute deadline;
+//! the API stores only the voter set; placement is advice. `docs/fenced-ownership.md` states the protocol and argues
+//! why two owners cannot answer.
+//!
+//! This crate is deterministic: no clock, no randomness, no sockets, no client. A driver owns those, and tells a
+//! [`Node`] what happened and when:
+//!
+//! | module | owns |
+//! |---|---|
+//! | `node` | the composition: [`Input`] and [`Moment`] in, [`Output`]s and a deadline out |
+//! | `voter` | what this node promised to others |
+//! | `owner` | what it holds: leases from majorities, counted from the send time |
+//! | `view` | the voter set, its adoption, sealing and activity |
+//! | `proposal`, `claims`, `placement`, `handover` | policy: which voters, who asks when, who should have what, planned moves |
+//! | `sight` | what voters report about nodes and addresses |
+//! | `journal` | long lists in short datagrams: versions, digests, deltas |
+//! | `message`, `wire`, `keyring` | what nodes say, as octets, authenticated |
+//!
+//! ```
+//! use berth_membership::{Input, Keyring, Moment, Node, NodeId, Output, Parameters, View, Wish};
+//!
+//! let me = NodeId::of("node-a");
+//! let keyring = Keyring::new([&b"thirty-two octets from a Secret!"[..]])?;
+//! let clock = |millis: u64| Moment::from_nanos(millis * 1_000_000);
+//! let mut node = Node::new(me, Parameters::default(), keyring, 7, clock(0))?;
+//! assert_eq!(node.poll(clock(0)), [Output::MuteAll]);
+//!
+//! // The view was read from the API: this node is the only voter.
+//! node.handle(clock(1), Input::View(View::first(me)));
+//! let address = "192.0.2.1".parse()?;
+//! let wish = Wish { candidates: vec![me], ..Wish::default() };
+//! let outputs = node.handle(clock(2), Input::Wish { address, wish });
+//! assert!(outputs.contains(&Output::Prepare { address }));
+//! node.handle(clock(3), Input::Prepared { address });
+//!
+//! // A voter grants no claim before everything that an earlier run of it promised has run out.
+//! let mut armed = None;
+//! while armed.is_none() {
+//!     let due = node.deadline();
+//!     let outputs = node.poll(due);
+//!     armed = outputs.iter().any(|output| matches!(output, Output::Arm { .. })).then_some(due);
+//! }
+//! assert!(armed >= Some(clock(361)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod claims;
+mod event;
+mod handover;
+mod journal;
+mod keyring;
+mod message;
+mod moment;
+mod name;
+mod node;
+mod owner;
+mod parameters;
+mod placement;
+mod proposal;
+mod rules;
+mod sight;
+mod view;
+mod voter;
+mod wire;
+
+pub use event::{Cause, Input, Loss, Output};
+pub use keyring::{KeyError, Keyring};
+pub use message::Stage;
+pub use moment::Moment;
+pub use name::NodeId;
+pub use node::Node;
+pub use parameters::{ParameterError, Parameters};
+pub use placement::{Wish, rank};
+pub use rules::Rules;
+pub use view::{MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters};
+pub use wire::DatagramError;

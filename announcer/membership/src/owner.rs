@@ -1,0 +1,278 @@
+//! Owns what this node holds: for each address the lease that a majority of voters granted. Time counts from when a
+//! heartbeat was *sent*, so a lease never outlasts the promises it rests on.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::journal::Journal;
+use crate::message::{Ack, Heartbeat, Stage};
+use crate::moment::Moment;
+use crate::name::NodeId;
+use crate::parameters::Parameters;
+use crate::rules::Rules;
+use crate::view::{Standing, Voters};
+use crate::wire::OVERHEAD;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Hold {
+    pub(crate) stage: Stage,
+    /// When the claim began.
+    pub(crate) since: Moment,
+    /// Until when this node may answer.
+    pub(crate) lease: Moment,
+    /// The version of the list that first says what `stage` says.
+    version: u64,
+    /// Nothing sent before this counts.
+    episode: u64,
+    /// What an older view granted.
+    frozen: Moment,
+    /// The newest send time that each voter granted.
+    grants: Vec<(NodeId, Moment)>,
+}
+
+/// What this node knows of a voter.
+#[derive(Clone, Copy, Debug, Default)]
+struct Peer {
+    cookie: u64,
+    /// The version of my list that it has.
+    applied: u64,
+    /// The newest of mine that it answered.
+    answered: u64,
+    /// The newest that I sent to it.
+    sent: u64,
+    heard: Moment,
+}
+
+/// What an ack led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Leases that became longer.
+    pub(crate) renewed: bool,
+    /// Claims that became holds.
+    pub(crate) won: Vec<IpAddr>,
+    /// When a refused claim may be asked for again.
+    pub(crate) retry_after: Option<Duration>,
+    /// The voter lacks something that it can be sent at once.
+    pub(crate) behind: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Owner {
+    me: NodeId,
+    parameters: Parameters,
+    rules: Rules,
+    session: u64,
+    sequence: u64,
+    list: Journal<IpAddr, Stage>,
+    holds: BTreeMap<IpAddr, Hold>,
+    next_lapse: Moment,
+    peers: BTreeMap<NodeId, Peer>,
+}
+
+impl Owner {
+    /// An owner that starts now, with a session nobody has seen. It knows the cookie of the voter beside it.
+    pub(crate) fn new(
+        me: NodeId,
+        parameters: Parameters,
+        rules: Rules,
+        session: u64,
+        cookie: u64,
+    ) -> Self {
+        Self {
+            me,
+            parameters,
+            rules,
+            session,
+            sequence: 0,
+            list: Journal::new(parameters.memory),
+            holds: BTreeMap::new(),
+            next_lapse: Moment::NEVER,
+            peers: [(me, Peer { cookie, ..Peer::default() })].into(),
+        }
+    }
+
+    pub(crate) fn hold(&self, address: &IpAddr) -> Option<&Hold> {
+        self.holds.get(address)
+    }
+
+    pub(crate) fn holds(&self) -> impl Iterator<Item = (IpAddr, &Hold)> {
+        self.holds.iter().map(|(address, hold)| (*address, hold))
+    }
+
+    /// When the voter last answered.
+    pub(crate) fn heard(&self, voter: NodeId) -> Option<Moment> {
+        self.peers.get(&voter).filter(|peer| peer.answered > 0).map(|peer| peer.heard)
+    }
+
+    /// When the first lease may lapse, not later than it does.
+    pub(crate) fn next_lapse(&self) -> Moment {
+        self.next_lapse
+    }
+
+    /// Begins to ask for an address.
+    pub(crate) fn claim(&mut self, now: Moment, address: IpAddr) {
+        let version = self.list.set(address, Some(Stage::Claim));
+        let hold = Hold {
+            stage: Stage::Claim,
+            since: now,
+            lease: Moment::default(),
+            version: if self.rules.versions { version } else { 0 },
+            episode: if self.rules.episodes { self.sequence + 1 } else { 0 },
+            frozen: Moment::default(),
+            grants: Vec::new(),
+        };
+        self.holds.insert(address, hold);
+    }
+
+    /// Lets go. The kernel must be silent before voters hear of it.
+    pub(crate) fn drop(&mut self, address: &IpAddr) {
+        self.holds.remove(address);
+        self.list.set(*address, None);
+    }
+
+    /// The holds whose lease has lapsed. A lapsed lease never revives: the caller mutes and drops them.
+    pub(crate) fn lapsed(&mut self, now: Moment) -> Vec<IpAddr> {
+        if now < self.next_lapse || !self.rules.lapsed_is_lost {
+            return Vec::new();
+        }
+        let lapsed =
+            self.holds.iter().filter(|(_, hold)| hold.stage == Stage::Held && hold.lease <= now);
+        let lapsed = lapsed.map(|(address, _)| *address).collect();
+        self.note_next_lapse(now);
+        lapsed
+    }
+
+    /// Goes over to another view: what the old one granted stands as a fixed deadline.
+    pub(crate) fn adopted(&mut self) {
+        for hold in self.holds.values_mut() {
+            hold.frozen = hold.lease;
+            if self.rules.grants_of_my_epoch {
+                hold.grants.clear();
+            }
+        }
+    }
+
+    /// The heartbeat for a voter, in as many datagrams as it takes; one if it stays on this node.
+    pub(crate) fn heartbeat(
+        &mut self,
+        now: Moment,
+        to: NodeId,
+        standing: &Standing,
+        reports: u64,
+    ) -> Vec<Heartbeat> {
+        let parameters = &self.parameters;
+        let (budget, burst) = if to == self.me {
+            (usize::MAX, 1)
+        } else {
+            (parameters.datagram - OVERHEAD, parameters.burst)
+        };
+        let peer = self.peers.entry(to).or_default();
+        let deltas = self.list.deltas(peer.applied, budget, burst);
+        let count = deltas.len();
+        let numbered = deltas.into_iter().enumerate().map(|(at, list)| {
+            self.sequence = (self.sequence + 1).max(now.nanos());
+            Heartbeat {
+                session: self.session,
+                sequence: self.sequence,
+                cookie: peer.cookie,
+                view: standing.view().clone(),
+                active: standing.is_active(),
+                more: at + 1 < count,
+                list,
+                reports,
+            }
+        });
+        let heartbeats = numbered.collect();
+        peer.sent = self.sequence;
+        heartbeats
+    }
+
+    /// Takes what a voter answered. The caller has adopted its view before, if that was newer.
+    pub(crate) fn acknowledge(
+        &mut self,
+        now: Moment,
+        from: NodeId,
+        ack: &Ack,
+        standing: &Standing,
+    ) -> Outcome {
+        let mut outcome = Outcome::default();
+        if ack.session != self.session || ack.sequence > self.sequence {
+            return outcome;
+        }
+        let view = standing.view();
+        let latest = self.list.latest();
+        let peer = self.peers.entry(from).or_default();
+        if ack.sequence >= peer.answered {
+            peer.answered = ack.sequence;
+            peer.heard = now;
+            // Only what is new here is answered at once: a voter that stays where it was waits for the next beat.
+            let progress =
+                peer.cookie != ack.cookie || (ack.applied != peer.applied && ack.applied < latest);
+            outcome.behind = progress && ack.sequence == peer.sent && view.voters().contains(from);
+            (peer.cookie, peer.applied) = (ack.cookie, ack.applied);
+        }
+        let of_my_epoch = ack.view.epoch() == view.epoch() || !self.rules.grants_of_my_epoch;
+        let of_active_view = ack.active || !self.rules.grants_of_active_view;
+        let Some(verdict) = &ack.verdict else { return outcome };
+        if !(of_my_epoch && of_active_view && view.voters().contains(from)) {
+            return outcome;
+        }
+        let sent = if self.rules.lease_from_send { Moment::from_nanos(ack.sequence) } else { now };
+        for (address, hold) in &mut self.holds {
+            if hold.version > ack.applied
+                || hold.episode > ack.sequence
+                || !verdict.covers(*address)
+            {
+                continue;
+            }
+            if let Some(refused) = verdict.refusal(*address) {
+                let sooner = [outcome.retry_after, refused.retry_after];
+                outcome.retry_after = sooner.into_iter().flatten().min();
+                continue;
+            }
+            hold.grant(from, sent);
+            let lease = hold.lease_in(view.voters(), &self.parameters, &self.rules);
+            outcome.renewed |= lease > hold.lease;
+            hold.lease = lease;
+            if hold.stage == Stage::Claim && lease > now + self.parameters.lease / 3 {
+                outcome.won.push(*address);
+            }
+        }
+        for address in &outcome.won {
+            if let Some(hold) = self.holds.get_mut(address) {
+                hold.stage = Stage::Held;
+                let version = self.list.set(*address, Some(Stage::Held));
+                hold.version = if self.rules.versions { version } else { 0 };
+            }
+        }
+        if outcome.renewed {
+            self.note_next_lapse(now);
+        }
+        outcome
+    }
+
+    fn note_next_lapse(&mut self, now: Moment) {
+        let held = self.holds.values().filter(|hold| hold.stage == Stage::Held && hold.lease > now);
+        self.next_lapse = held.map(|hold| hold.lease).min().unwrap_or(Moment::NEVER);
+    }
+}
+
+impl Hold {
+    fn grant(&mut self, voter: NodeId, sent: Moment) {
+        match self.grants.iter_mut().find(|(node, _)| *node == voter) {
+            Some((_, newest)) => *newest = sent.max(*newest),
+            None => self.grants.push((voter, sent)),
+        }
+    }
+
+    /// The m-th newest send time that voters granted and a lease, m being the majority; or what an older view granted.
+    fn lease_in(&self, voters: &Voters, parameters: &Parameters, rules: &Rules) -> Moment {
+        let granted = self.grants.iter().filter(|(node, _)| voters.contains(*node));
+        let mut sent: Vec<_> = granted.map(|(_, sent)| *sent).collect();
+        sent.sort_unstable_by(|a, b| b.cmp(a));
+        let needed = if rules.majority { voters.majority() } else { voters.majority().max(2) - 1 };
+        let granted = sent.get(needed - 1).map(|sent| *sent + parameters.lease);
+        granted.unwrap_or_default().max(self.frozen)
+    }
+}

@@ -1,0 +1,205 @@
+//! Owns which view a voter would put in place of its own, and when. Policy only: whatever is proposed, the compare-and-
+//! swap and the seal keep it safe.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::moment::Moment;
+use crate::name::NodeId;
+use crate::parameters::Parameters;
+use crate::view::{MOST_PREVIOUS, Standing, View, Voters};
+use crate::voter::Contact;
+
+/// Silence after which a voter is dropped from a view of three or more.
+const DROPPED_AFTER: Duration = Duration::from_millis(1_500);
+/// How long a node must have been heard before it becomes a voter.
+const STABLE_FOR: Duration = Duration::from_secs(2);
+/// How long the others wait for the first voter to propose.
+pub(crate) const OTHERS_AFTER: Duration = Duration::from_millis(400);
+
+/// What a proposal is made from.
+pub(crate) struct Situation<'a> {
+    pub(crate) now: Moment,
+    pub(crate) me: NodeId,
+    pub(crate) parameters: &'a Parameters,
+    pub(crate) standing: &'a Standing,
+    pub(crate) contacts: &'a BTreeMap<NodeId, Contact>,
+    /// When each voter last answered this node.
+    pub(crate) answered: BTreeMap<NodeId, Moment>,
+    /// The later of this node's start and its adoption of the view.
+    pub(crate) since: Moment,
+    pub(crate) leaving: bool,
+}
+
+/// A view this node would propose, and whether it is the first in line to do so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Proposal {
+    pub(crate) view: View,
+    pub(crate) first: bool,
+}
+
+/// How many voters a cluster of so many live nodes has.
+fn target(nodes: usize) -> usize {
+    match nodes {
+        0..=2 => nodes,
+        3 | 4 => 3,
+        _ => 5,
+    }
+}
+
+/// The view that should follow, if it differs.
+pub(crate) fn propose(situation: &Situation<'_>) -> Option<Proposal> {
+    let Situation { now, me, standing, leaving, .. } = *situation;
+    let voters = standing.view().voters();
+    if !standing.votes() || !situation.hears_blocking_set() {
+        return None;
+    }
+    let patience =
+        if voters.nodes().len() == 2 { situation.parameters.suspicion } else { DROPPED_AFTER };
+    let mut keep: Vec<_> = voters
+        .nodes()
+        .iter()
+        .copied()
+        .filter(|voter| !situation.is_gone(*voter, patience))
+        .collect();
+    let first = keep.first() == Some(&me);
+    keep.retain(|voter| *voter != me || !leaving);
+    let stable = situation.contacts.iter().filter(|(node, contact)| {
+        let heard = now.since(contact.last) <= situation.parameters.suspicion;
+        heard && now.since(contact.since) >= STABLE_FOR && !voters.contains(**node)
+    });
+    let stable: Vec<_> = stable.map(|(node, _)| *node).collect();
+    let target = target(keep.len() + stable.len());
+    let mut next = keep;
+    next.truncate(target);
+    next.extend(stable.into_iter().take(target - next.len()));
+    let next = Voters::new(next).ok()?;
+    let previous = standing.unsealed();
+    if next == *voters || previous.len() > MOST_PREVIOUS {
+        return None;
+    }
+    let view = View::new(standing.epoch() + 1, next, previous).ok()?;
+    Some(Proposal { view, first })
+}
+
+impl Situation<'_> {
+    /// Whether a set of voters that meets every majority was heard lately and stands where this node stands.
+    fn hears_blocking_set(&self) -> bool {
+        let voters = self.standing.view().voters();
+        let here = |voter: &&NodeId| {
+            let recent =
+                |contact: &Contact| self.now.since(contact.last) <= self.parameters.suspicion;
+            **voter == self.me
+                || (self.standing.reached(**voter) && self.contacts.get(voter).is_some_and(recent))
+        };
+        voters.nodes().iter().filter(here).count() >= voters.blocking()
+    }
+
+    /// Whether a voter was not heard, or did not answer, for so long.
+    fn is_gone(&self, voter: NodeId, patience: Duration) -> bool {
+        let long_ago = |last: Option<Moment>| {
+            self.now.since(self.since.max(last.unwrap_or_default())) > patience
+        };
+        let heard = self.contacts.get(&voter).map(|contact| contact.last);
+        voter != self.me && (long_ago(heard) || long_ago(self.answered.get(&voter).copied()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::Rules;
+
+    const NOW: Moment = Moment::from_nanos(60_000_000_000);
+
+    fn id(bits: u64) -> NodeId {
+        NodeId::from_bits(bits)
+    }
+
+    fn ago(millis: u64) -> Moment {
+        Moment::from_nanos(NOW.nanos() - millis * 1_000_000)
+    }
+
+    /// What node `me` of view `voters` proposes; `heard` has for each node how long ago it was heard and since when.
+    fn proposed(
+        me: u64,
+        voters: &[u64],
+        heard: &[(u64, u64, u64)],
+        leaving: bool,
+    ) -> Option<(Vec<u64>, bool)> {
+        let parameters = Parameters::default();
+        let set = Voters::new(voters.iter().map(|n| id(*n))).unwrap();
+        let view = View::new(7, set, vec![]).unwrap();
+        let mut standing = Standing::new(id(me), view.clone(), Rules::default());
+        let contacts: BTreeMap<_, _> = heard
+            .iter()
+            .map(|(n, last, since)| (id(*n), Contact { last: ago(*last), since: ago(*since) }))
+            .collect();
+        contacts.keys().for_each(|node| _ = standing.witness(*node, &view, true));
+        let answered = contacts.iter().map(|(node, contact)| (*node, contact.last)).collect();
+        let situation = Situation {
+            now: NOW,
+            me: id(me),
+            parameters: &parameters,
+            standing: &standing,
+            contacts: &contacts,
+            answered,
+            since: ago(30_000),
+            leaving,
+        };
+        let proposal = propose(&situation)?;
+        assert_eq!(proposal.view.epoch(), 8);
+        Some((
+            proposal.view.voters().nodes().iter().map(|node| node.bits()).collect(),
+            proposal.first,
+        ))
+    }
+
+    #[test]
+    fn a_silent_voter_is_replaced_by_a_stable_node() {
+        let heard = [(1, 10, 9_000), (2, 20, 9_000), (3, 1_600, 9_000), (4, 30, 9_000)];
+        assert_eq!(proposed(1, &[1, 2, 3], &heard, false), Some((vec![1, 2, 4], true)));
+        assert_eq!(
+            proposed(2, &[1, 2, 3], &heard, false),
+            Some((vec![1, 2, 4], false)),
+            "second in line"
+        );
+        let young = [(1, 10, 9_000), (2, 20, 9_000), (3, 1_600, 9_000), (4, 30, 900)];
+        assert_eq!(proposed(1, &[1, 2, 3], &young, false), Some((vec![1, 2], true)));
+    }
+
+    #[test]
+    fn of_two_voters_the_survivor_goes_alone_soon() {
+        assert_eq!(
+            proposed(2, &[1, 2], &[(2, 0, 9_000), (1, 130, 9_000)], false),
+            Some((vec![2], true))
+        );
+        assert_eq!(proposed(2, &[1, 2], &[(2, 0, 9_000), (1, 100, 9_000)], false), None);
+    }
+
+    #[test]
+    fn a_minority_proposes_nothing() {
+        assert_eq!(
+            proposed(1, &[1, 2, 3], &[(1, 0, 9_000), (2, 5_000, 9_000), (3, 5_000, 9_000)], false),
+            None
+        );
+    }
+
+    #[test]
+    fn voters_follow_the_number_of_nodes() {
+        let nodes = |n: u64| (1..=n).map(|node| (node, 10, 9_000)).collect::<Vec<_>>();
+        assert_eq!(proposed(1, &[1], &nodes(2), false), Some((vec![1, 2], true)));
+        assert_eq!(proposed(1, &[1, 2], &nodes(3), false), Some((vec![1, 2, 3], true)));
+        assert_eq!(proposed(1, &[1, 2, 3], &nodes(4), false), None);
+        assert_eq!(proposed(1, &[1, 2, 3], &nodes(9), false), Some((vec![1, 2, 3, 4, 5], true)));
+        assert_eq!(proposed(1, &[1, 2, 3, 4, 5], &nodes(9), false), None);
+    }
+
+    #[test]
+    fn who_leaves_proposes_a_view_without_itself() {
+        let heard = [(1, 10, 9_000), (2, 20, 9_000), (3, 10, 9_000)];
+        assert_eq!(proposed(1, &[1, 2, 3], &heard, true), Some((vec![2, 3], true)));
+        assert_eq!(proposed(1, &[1], &[(1, 0, 9_000)], true), None, "the last one cannot");
+        assert_eq!(proposed(1, &[1], &[(1, 0, 9_000), (2, 0, 9_000)], true), Some((vec![2], true)));
+    }
+}

@@ -1,0 +1,308 @@
+//! Owns what this node promised to others. A promise is never broken and never shortened: until it runs out, no other
+//! session gets the address from this voter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::journal::{Applied, Journal, Replica};
+use crate::message::{Ack, Heartbeat, Refused, Report, Stage, Subject, Verdict};
+use crate::moment::Moment;
+use crate::name::NodeId;
+use crate::parameters::Parameters;
+use crate::rules::Rules;
+use crate::view::Standing;
+use crate::wire::OVERHEAD;
+
+/// Sessions that promised nothing lately are remembered so that nothing of theirs is taken twice; at most this many.
+const MOST_SESSIONS: usize = 2_048;
+
+/// A run of a node.
+type SessionKey = (NodeId, u64);
+
+#[derive(Debug)]
+struct Session {
+    sequence: u64,
+    promise: Moment,
+    /// The list is thrown away after this: whoever was not heard for so long has nothing here.
+    fresh_until: Moment,
+    list: Replica<IpAddr, Stage>,
+    granted: BTreeSet<IpAddr>,
+}
+
+/// When a node was heard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contact {
+    pub(crate) last: Moment,
+    /// Since when without a gap longer than suspicion.
+    pub(crate) since: Moment,
+}
+
+#[derive(Debug)]
+pub(crate) struct Voter {
+    parameters: Parameters,
+    rules: Rules,
+    promise: Duration,
+    cookie: u64,
+    no_claims_before: Moment,
+    sessions: BTreeMap<SessionKey, Session>,
+    table: BTreeMap<IpAddr, SessionKey>,
+    next_expiry: Moment,
+    contacts: BTreeMap<NodeId, Contact>,
+    next_silence: Moment,
+    journal: Journal<Subject, Report>,
+}
+
+impl Voter {
+    /// A voter that starts now, with a cookie nobody has seen.
+    pub(crate) fn new(parameters: Parameters, rules: Rules, cookie: u64, now: Moment) -> Self {
+        let full = parameters.promise();
+        let promise = if rules.promise_outlasts_lease { full } else { parameters.lease * 9 / 10 };
+        // What an earlier run of this voter promised has run out by then.
+        let no_claims_before = if rules.restart_wait { now + full } else { now };
+        Self {
+            parameters,
+            rules,
+            promise,
+            cookie,
+            no_claims_before,
+            sessions: BTreeMap::new(),
+            table: BTreeMap::new(),
+            next_expiry: Moment::NEVER,
+            contacts: BTreeMap::new(),
+            next_silence: Moment::NEVER,
+            journal: Journal::new(parameters.memory),
+        }
+    }
+
+    pub(crate) fn contacts(&self) -> &BTreeMap<NodeId, Contact> {
+        &self.contacts
+    }
+
+    /// The view became active here: whatever earlier voters granted has run out when claims are granted again.
+    pub(crate) fn activated(&mut self, now: Moment, standing: &Standing) {
+        if self.rules.wait_after_activation && !standing.knows_every_promise() {
+            self.no_claims_before = self.no_claims_before.max(now + self.parameters.promise());
+        }
+    }
+
+    /// A node was heard, by whatever message.
+    pub(crate) fn heard(&mut self, now: Moment, node: NodeId) {
+        let contact = self.contacts.entry(node).or_insert(Contact { last: now, since: now });
+        if now.since(contact.last) > self.parameters.suspicion {
+            contact.since = now;
+        }
+        contact.last = now;
+        self.next_silence = self.next_silence.min(now + self.parameters.suspicion);
+        self.journal.set(Subject::Node(node), Some(Report::Heard));
+    }
+
+    /// Ends what has run out.
+    pub(crate) fn sweep(&mut self, now: Moment) {
+        if now >= self.next_silence {
+            self.next_silence = Moment::NEVER;
+            for (node, contact) in &self.contacts {
+                let silence = contact.last + self.parameters.suspicion;
+                if silence <= now {
+                    self.journal.set(Subject::Node(*node), None);
+                } else {
+                    self.next_silence = self.next_silence.min(silence);
+                }
+            }
+        }
+        if now >= self.next_expiry {
+            self.next_expiry = Moment::NEVER;
+            for session in self.sessions.values_mut() {
+                if session.promise > now {
+                    self.next_expiry = self.next_expiry.min(session.promise);
+                    continue;
+                }
+                for address in std::mem::take(&mut session.granted) {
+                    self.table.remove(&address);
+                    self.journal.set(Subject::Address(address), None);
+                }
+            }
+        }
+    }
+
+    /// Answers a heartbeat. The caller has adopted its view before, if that was newer.
+    pub(crate) fn answer(
+        &mut self,
+        now: Moment,
+        from: NodeId,
+        heartbeat: &Heartbeat,
+        standing: &Standing,
+        budget: Option<usize>,
+    ) -> Vec<Ack> {
+        self.sweep(now);
+        let key = (from, heartbeat.session);
+        let mut ack = Ack {
+            session: heartbeat.session,
+            sequence: heartbeat.sequence,
+            cookie: self.cookie,
+            view: standing.view().clone(),
+            active: standing.is_active(),
+            applied: 0,
+            verdict: None,
+            reports: self.journal.deltas(u64::MAX, 0, 1).remove(0),
+        };
+        if !standing.votes() {
+            return vec![ack];
+        }
+        if heartbeat.cookie != self.cookie && self.rules.cookie {
+            return vec![ack];
+        }
+        self.admit(key);
+        let Some(session) = self.sessions.get_mut(&key) else { return Vec::new() };
+        if heartbeat.sequence <= session.sequence && self.rules.sequence {
+            return Vec::new();
+        }
+        session.sequence = heartbeat.sequence.max(session.sequence);
+        if session.fresh_until <= now {
+            session.list = Replica::new();
+        }
+        let applied = session.list.apply(&heartbeat.list);
+        ack.applied = session.list.applied();
+        if applied != Applied::Gap {
+            session.fresh_until = now + self.promise;
+            if applied == Applied::Newer {
+                self.free(key, heartbeat);
+            }
+            if !heartbeat.more {
+                ack.verdict = Some(self.judge(now, key, standing));
+            }
+        }
+        if heartbeat.more { Vec::new() } else { self.split(ack, heartbeat.reports, budget) }
+    }
+
+    /// Makes room for a session if there is none, at the cost of the oldest that is owed nothing.
+    fn admit(&mut self, key: SessionKey) {
+        if self.sessions.contains_key(&key) {
+            return;
+        }
+        if self.sessions.len() >= MOST_SESSIONS {
+            let idle = self.sessions.iter().filter(|(_, session)| session.granted.is_empty());
+            let oldest = idle.min_by_key(|(_, session)| session.fresh_until).map(|(key, _)| *key);
+            if let Some(oldest) = oldest {
+                self.sessions.remove(&oldest);
+            }
+        }
+        let session = Session {
+            sequence: 0,
+            promise: Moment::default(),
+            fresh_until: Moment::default(),
+            list: Replica::new(),
+            granted: BTreeSet::new(),
+        };
+        self.sessions.insert(key, session);
+    }
+
+    /// Frees what the session lists no longer.
+    fn free(&mut self, key: SessionKey, heartbeat: &Heartbeat) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        for (address, stage) in &heartbeat.list.changes {
+            if stage.is_none() && session.granted.remove(address) {
+                self.table.remove(address);
+                self.journal.set(Subject::Address(*address), None);
+            }
+        }
+    }
+
+    /// Grants what the session lists, or refuses it.
+    fn judge(&mut self, now: Moment, key: SessionKey, standing: &Standing) -> Verdict {
+        let Some(mut session) = self.sessions.remove(&key) else { return Verdict::default() };
+        let mut verdict = Verdict::default();
+        let mut granted_any = false;
+        for (address, stage) in session.list.iter() {
+            match self.refusal(now, key, *address, *stage, standing) {
+                Some(retry_after) => {
+                    verdict.refused.push(Refused { address: *address, retry_after })
+                }
+                None => {
+                    granted_any = true;
+                    let news = session.granted.insert(*address);
+                    let before = if news { self.table.insert(*address, key) } else { None };
+                    if let Some(other) = before.and_then(|other| self.sessions.get_mut(&other)) {
+                        other.granted.remove(address);
+                    }
+                    let report = Report::Promised { node: key.0, stage: *stage };
+                    self.journal.set(Subject::Address(*address), Some(report));
+                }
+            }
+        }
+        if granted_any {
+            session.promise = now + self.promise;
+            self.next_expiry = self.next_expiry.min(session.promise);
+        }
+        self.sessions.insert(key, session);
+        verdict
+    }
+
+    /// Why an address is not granted: the time after which it may be, if that is known.
+    fn refusal(
+        &self,
+        now: Moment,
+        key: SessionKey,
+        address: IpAddr,
+        stage: Stage,
+        standing: &Standing,
+    ) -> Option<Option<Duration>> {
+        let entry = self.table.get(&address);
+        if let Some(other) = entry.filter(|other| **other != key && self.rules.promises_exclude)
+            && let Some(other) = self.sessions.get(other)
+        {
+            return Some(Some(other.promise.since(now)));
+        }
+        if stage == Stage::Held || (!self.rules.entry_is_no_pass && entry == Some(&key)) {
+            return None;
+        }
+        if !standing.is_active() {
+            return Some(None);
+        }
+        (now < self.no_claims_before).then(|| Some(self.no_claims_before.since(now)))
+    }
+
+    /// Cuts an answer into datagrams.
+    fn split(&self, ack: Ack, reports: u64, budget: Option<usize>) -> Vec<Ack> {
+        let budget = budget.map_or(usize::MAX, |datagram| datagram.saturating_sub(OVERHEAD));
+        let (parts, room) = match &ack.verdict {
+            Some(verdict) => cut(verdict, budget),
+            None => (vec![None], budget),
+        };
+        let mut deltas = self.journal.deltas(reports, room, self.parameters.burst);
+        let mut acks: Vec<_> =
+            parts.into_iter().map(|verdict| Ack { verdict, ..ack.clone() }).collect();
+        if let Some(last) = acks.last_mut() {
+            last.reports = deltas.remove(0);
+        }
+        acks.extend(deltas.into_iter().map(|reports| Ack {
+            verdict: None,
+            reports,
+            ..ack.clone()
+        }));
+        acks
+    }
+}
+
+/// Cuts a verdict into ranges whose refusals fit `budget`, and says how much the last one leaves.
+fn cut(verdict: &Verdict, budget: usize) -> (Vec<Option<Verdict>>, usize) {
+    const LARGEST: usize = 17 + 4;
+    let most = (budget / LARGEST).max(1);
+    let mut parts: Vec<_> = verdict
+        .refused
+        .chunks(most)
+        .map(|refused| {
+            let through = refused.last().map(|refused| refused.address);
+            Verdict { after: None, through, refused: refused.to_vec() }
+        })
+        .collect();
+    for at in 1..parts.len() {
+        parts[at].after = parts[at - 1].through;
+    }
+    match parts.last_mut() {
+        None => parts.push(Verdict::default()),
+        Some(last) => last.through = None,
+    }
+    let used = parts.last().map_or(0, |last| last.refused.len() * LARGEST);
+    (parts.into_iter().map(Some).collect(), budget.saturating_sub(used))
+}
