@@ -6,6 +6,8 @@
 use std::{
     fmt::Write,
     fs::{self, File},
+    path::Path,
+    process::Command,
     thread,
 };
 
@@ -40,6 +42,10 @@ pub(crate) const IP_BATCH: [&str; 3] = ["ip", "-batch", "-"];
 pub fn build(dir: &LabDir, keeper: &Keeper, nodes: &[(String, NodeAddresses)]) -> Result<Slot> {
     let mut names = vec![FABRIC, CONTROL_PLANE, ROUTER, CLIENT];
     names.extend(nodes.iter().map(|(name, _)| name.as_str()));
+    if !Path::new("/proc/sys/net/bridge").exists() {
+        // kube-proxy sees pods of one node talk to each other only with it; without it the lab still works.
+        let _ = Command::new("modprobe").arg("br_netfilter").status();
+    }
     make_namespaces(dir, keeper, &names)?;
 
     let place = |name: &str| Place::of_lab(dir, keeper, name);
@@ -141,7 +147,11 @@ fn set_defaults(fabric: bool) -> Result<()> {
     if fabric {
         sysctl("ipv6/conf/default/disable_ipv6", "1")?;
         for family in ["iptables", "ip6tables", "arptables"] {
-            sysctl(&format!("bridge/bridge-nf-call-{family}"), "0")?;
+            let name = format!("bridge/bridge-nf-call-{family}");
+            // Absent where the kernel cannot do it anyway.
+            if Path::new("/proc/sys/net").join(&name).exists() {
+                sysctl(&name, "0")?;
+            }
         }
     } else {
         sysctl("ipv4/ip_forward", "1")?;

@@ -35,6 +35,7 @@ table bridge faults {
   chain ingress { type filter hook prerouting priority -300; iifname @from drop; }
   chain egress { type filter hook postrouting priority 300; oifname @to drop; }
   chain forward { type filter hook forward priority -300; iifname . oifname @pairs drop; }
+  chain loss { type filter hook prerouting priority -299; }
 }
 ";
 
@@ -119,9 +120,17 @@ impl Lab {
         Ok(())
     }
 
-    /// Ends every cut.
+    /// Loses a share of what a node sends on one network, at random: `percent` of 100.
+    pub fn lose(&self, i: usize, net: Net, percent: u8) -> Result<()> {
+        let port = port(net, self.node(i).name());
+        self.faults(&format!(
+            "add rule bridge faults loss iifname {port} numgen random mod 100 < {percent} drop\n"
+        ))
+    }
+
+    /// Ends every cut and every loss.
     pub fn heal_all(&self) -> Result<()> {
-        self.faults("flush set bridge faults from\nflush set bridge faults to\nflush set bridge faults pairs\n")
+        self.faults("flush chain bridge faults loss\nflush set bridge faults from\nflush set bridge faults to\nflush set bridge faults pairs\n")
     }
 
     /// Takes a link's carrier away, which the node sees.

@@ -2,10 +2,23 @@
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
-//! use berth_e2e::lab::{Lab, Spec};
+//! use std::time::Duration;
+//!
+//! use berth_e2e::{
+//!     addresses::Net,
+//!     lab::{Lab, Spec},
+//! };
+//!
 //! let lab = Lab::up(Spec::bare(3)).await?;
-//! lab.node(0).exec(["ip", "-j", "address"])?;
-//! lab.outside().exec(["curl", "-s", "http://10.0.0.11"])?;
+//! let echo = berth_e2e::place::sibling_program("echo", "BERTH_ECHO")?;
+//! lab.node(0).place()?.start("echo", [echo.display().to_string()])?;
+//! let (watch, probe) = (lab.watch()?, lab.probe("10.0.0.11:8080", Duration::from_millis(10))?);
+//! lab.cut(0, Net::Lan)?;
+//! lab.heal(0, Net::Lan)?;
+//! println!("{:?}", probe.finish()?.longest_gap);
+//! println!("{:?}", watch.finish()?.spans("10.0.0.11".parse()?));
+//! lab.outside().exec(["curl", "-s", "http://10.0.0.11:8080"])?;
+//! lab.down()?; // A lab that is dropped instead goes as well, and its logs are kept.
 //! # Ok(())
 //! # }
 //! ```
@@ -19,6 +32,10 @@
 //! | [`addresses`] | the address plan, as values |
 //! | [`fabric`] | bridges, links, routes |
 //! | [`pki`] | certificates and kubeconfigs |
+//! | [`fault`] | crash, freeze, cut, lose, reboot |
+//! | [`probe`], [`wire`], [`capture`] | what a client gets, who answers for an address, every frame |
+//! | [`cluster`] | what black-box tests need, in the lab or in kind |
+//! | [`agent`] | the stand-in for the kubelet on bare nodes |
 //! | [`control_plane`], [`programs`] | etcd and Kubernetes: how they are run, how they are built |
 //! | [`supervisor`], [`keeper`], [`disk`], [`cgroup`] | life and death of a lab; nothing is left behind |
 //!

@@ -24,20 +24,20 @@ pub(crate) async fn nodes(lab: &Lab) -> Result<()> {
     for node in lab.nodes() {
         register(&lab.client(), node).await?;
     }
-    tokio::task::block_in_place(|| {
-        thread::scope(|scope| {
-            let running: Vec<_> =
-                lab.nodes().iter().map(|node| scope.spawn(|| processes(node))).collect();
-            running.into_iter().zip(lab.nodes()).try_for_each(|(thread, node)| {
-                match thread.join() {
-                    Ok(result) => result.with_context(|| format!("start {}", node.name())),
-                    Err(_) => bail!("the thread that starts {} panicked", node.name()),
-                }
-            })
-        })
-    })?;
+    let nodes = lab.nodes().to_vec();
+    tokio::task::spawn_blocking(move || start_all(&nodes)).await??;
     let names: Vec<_> = lab.nodes().iter().map(Node::name).collect();
     until_ready(&lab.client(), &names, Duration::from_secs(120)).await
+}
+
+fn start_all(nodes: &[Node]) -> Result<()> {
+    thread::scope(|scope| {
+        let running: Vec<_> = nodes.iter().map(|node| scope.spawn(|| processes(node))).collect();
+        running.into_iter().zip(nodes).try_for_each(|(thread, node)| match thread.join() {
+            Ok(result) => result.with_context(|| format!("start {}", node.name())),
+            Err(_) => bail!("the thread that starts {} panicked", node.name()),
+        })
+    })
 }
 
 /// Starts the processes of one node, the first time or after a crash.
@@ -53,7 +53,7 @@ async fn register(client: &Client, node: &Node) -> Result<()> {
     let labels = [
         ("kubernetes.io/hostname", node.name()),
         ("kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", "amd64"),
+        ("kubernetes.io/arch", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
         (
             "berth.dev/lab-node",
             match node.kind {

@@ -14,7 +14,7 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -50,15 +50,10 @@ pub struct Owner {
 impl Owner {
     /// Starts a supervisor for the lab in `dir` and waits until its first process serves.
     pub fn start(dir: &LabDir) -> Result<Self> {
-        fs::create_dir_all(dir.path())
-            .with_context(|| format!("create {}", dir.path().display()))?;
-        let log = File::create(dir.join("supervisor.log"))
-            .with_context(|| format!("create supervisor.log in {}", dir.path().display()))?;
         let mut child = Command::new(lab_program()?)
             .args(["supervise", dir.name()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(log)
             .process_group(0)
             .spawn()
             .context("start the supervisor")?;
@@ -125,6 +120,8 @@ pub fn down(dir: &LabDir) -> Result<bool> {
             "the supervisor {} does not end",
             supervisor.pid
         );
+        // Nothing to do, unless it failed half-way.
+        sweep_one(dir)?;
         return Ok(true);
     }
     let existed = dir.path().exists() || cgroup::labs()?.iter().any(|lab| lab == dir.name());
@@ -152,12 +149,16 @@ fn sweep_one(dir: &LabDir) -> Result<bool> {
 /// The supervisor itself, as `lab supervise <name>`. Standard input is the owner's pipe.
 pub fn supervise(dir: &LabDir) -> Result<()> {
     // The caller reads one line: `ready`, or why not.
-    let outcome = prepare(dir);
-    let (lock, signals, init, init_ended) = match outcome {
-        Ok(all) => all,
+    let refuse = |e: anyhow::Error| {
+        println!("{e:#}");
+        e
+    };
+    let (lock, signals) = take(dir).map_err(refuse)?;
+    let (init, init_ended) = match prepare(dir) {
+        Ok(started) => started,
         Err(e) => {
-            println!("{e:#}");
-            return Err(e);
+            let _ = remove(dir);
+            return Err(refuse(e));
         }
     };
     println!("ready");
@@ -169,19 +170,37 @@ pub fn supervise(dir: &LabDir) -> Result<()> {
     waited.and(removed)
 }
 
-fn prepare(dir: &LabDir) -> Result<(File, SignalFd, Pidded, OwnedFd)> {
+/// Makes this process the lab's only supervisor, out of reach of its owner's terminal.
+fn take(dir: &LabDir) -> Result<(File, SignalFd)> {
     let _ = nix::unistd::setsid();
     let mut ends = SigSet::empty();
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|s| ends.add(s));
     ends.thread_block()?;
     let signals = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC)?;
 
-    let Some(lock) = dir.try_lock()? else {
-        bail!(
-            "lab {:?} is already up: `lab down --name {0}` first, or take another name",
-            dir.name()
-        )
+    let start = Instant::now();
+    let lock = loop {
+        if let Some(lock) = dir.try_lock()? {
+            break lock;
+        }
+        let supervised = dir
+            .load::<Supervision>("supervision")
+            .is_ok_and(|who| Pidded::of(who.supervisor).is_some());
+        // Whoever sweeps a dead lab of this name holds the lock for a moment, without being its supervisor.
+        if supervised || start.elapsed() > Duration::from_secs(10) {
+            bail!(
+                "lab {:?} is already up: `lab down --name {0}` first, or take another name",
+                dir.name()
+            );
+        }
+        thread::sleep(Duration::from_millis(5));
     };
+    let log = File::create(dir.join("supervisor.log")).context("create supervisor.log")?;
+    nix::unistd::dup2_stderr(log)?;
+    Ok((lock, signals))
+}
+
+fn prepare(dir: &LabDir) -> Result<(Pidded, OwnedFd)> {
     remove_leftovers(dir)?;
     for folder in ["netns", "logs", "keepers", "processes", "etcd"] {
         fs::create_dir_all(dir.join(folder))?;
@@ -193,7 +212,7 @@ fn prepare(dir: &LabDir) -> Result<(File, SignalFd, Pidded, OwnedFd)> {
         "supervision",
         &Supervision { supervisor, init: init.pid, init_started: init.started },
     )?;
-    Ok((lock, signals, init, init_ended))
+    Ok((init, init_ended))
 }
 
 /// Starts the first process of the lab's PID namespace. The thread that starts it waits for it, since the kernel

@@ -3,14 +3,17 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::{
+    addresses::KUBERNETES_SERVICE,
     disk::LabDir,
     lab::{Lab, Spec},
+    node::ProxyMode,
     place::lab_program,
     process::Pidded,
     supervisor,
@@ -55,6 +58,20 @@ async fn two_labs_have_the_same_addresses_and_do_not_meet() -> Result<()> {
     two.down()
 }
 
+#[tokio::test]
+async fn kube_proxy_programs_services_with_nftables_too() -> Result<()> {
+    let lab = Lab::up(Spec { proxy_mode: ProxyMode::Nftables, ..Spec::bare(1) }).await?;
+    let kubernetes = format!("https://{}/version", KUBERNETES_SERVICE[0]);
+    let node = lab.node(0);
+    berth_e2e::world::eventually("the API server by its ClusterIP", 10, || async {
+        Ok(node.exec(["curl", "-skf", "-m", "2", &kubernetes]).ok())
+    })
+    .await?;
+    let rules = node.exec(["nft", "list", "tables"])?;
+    ensure!(rules.contains("table ip kube-proxy"), "{rules}");
+    lab.down()
+}
+
 #[test]
 fn a_lab_goes_when_its_owner_is_killed() -> Result<()> {
     let (mut owner, name) = in_foreground("killed")?;
@@ -68,9 +85,7 @@ fn a_lab_goes_when_its_owner_is_killed() -> Result<()> {
 fn a_lab_goes_on_ctrl_c() -> Result<()> {
     let (mut owner, name) = in_foreground("ctrlc")?;
     let traces = Traces::of(&name)?;
-    // What a terminal does: to the whole process group.
-    let group = nix::unistd::Pid::from_raw(-i32::try_from(owner.id())?);
-    nix::sys::signal::kill(group, Signal::SIGINT)?;
+    interrupt(&owner)?;
     ensure!(owner.wait()?.success(), "Ctrl-C is an orderly end");
     ensure!(traces.left()?.is_empty(), "left: {:#?}", traces.left()?);
     Ok(())
@@ -78,15 +93,17 @@ fn a_lab_goes_on_ctrl_c() -> Result<()> {
 
 #[test]
 fn a_lab_goes_on_ctrl_c_while_it_starts() -> Result<()> {
-    let mut owner = lab(&["up", "--foreground", "--bare", "1", "--name", &unique("early")])
+    let name = unique("early");
+    let mut owner = lab(&["up", "--bare", "1", "--name", &name])
         .stdout(Stdio::null())
+        .process_group(0)
         .spawn()?;
-    let dir = LabDir::new(&unique("early"))?;
+    let dir = LabDir::new(&name)?;
     wait_for("the API server's log", || dir.log("control.kube-apiserver").exists())?;
-    let traces_of = dir.path().to_owned();
-    owner.kill()?;
-    owner.wait()?;
-    wait_for("the folder to go", || !traces_of.exists())
+    let traces = Traces::of(&name)?;
+    interrupt(&owner)?;
+    ensure!(!owner.wait()?.success(), "an interrupted `lab up` is no success");
+    until_nothing_is_left(&traces)
 }
 
 #[test]
@@ -143,9 +160,14 @@ fn a_detached_lab_is_shown_used_and_taken_down() -> Result<()> {
     Ok(())
 }
 
+/// What a terminal does on Ctrl-C: a signal to the whole process group.
+fn interrupt(owner: &Child) -> Result<()> {
+    let group = nix::unistd::Pid::from_raw(-i32::try_from(owner.id())?);
+    Ok(nix::sys::signal::kill(group, Signal::SIGINT)?)
+}
+
 /// A lab owned by a process of its own, which leads a process group as a shell's job does.
 fn in_foreground(what: &str) -> Result<(Child, String)> {
-    use std::os::unix::process::CommandExt;
     let name = unique(what);
     let mut owner = lab(&["up", "--foreground", "--bare", "1", "--name", &name])
         .stdout(Stdio::piped())
