@@ -82,7 +82,7 @@ pub(crate) fn cache(name: &str) -> Result<PathBuf> {
     let base = match (env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
         (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
         (_, Some(home)) if !home.is_empty() => Path::new(&home).join(".cache"),
-        _ => PathBuf::from("/root/.cache"),
+        _ => PathBuf::from("/var/cache"),
     };
     let folder = base.join("berth").join(name);
     ensure!(
