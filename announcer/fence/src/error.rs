@@ -84,11 +84,17 @@ pub enum RefusalCause {
 #[derive(Debug, thiserror::Error)]
 #[error("interface {interface}: {cause}")]
 pub struct AttachError {
-    /// Its name.
+    /// Its name; `*` where what failed concerns all.
     pub interface: String,
     /// Why.
     #[source]
     pub cause: AttachCause,
+}
+
+impl AttachError {
+    pub(crate) fn everywhere(operation: &'static str, source: io::Error) -> AttachError {
+        AttachError { interface: "*".to_owned(), cause: AttachCause::Kernel { operation, source } }
+    }
 }
 
 /// Why an interface is not guarded.

@@ -18,7 +18,7 @@ mod address;
 mod bpf;
 mod capability;
 mod error;
-//mod nft;
+mod nft;
 mod tc;
 mod time;
 mod unfenced;
@@ -155,7 +155,7 @@ pub fn open(options: &Options) -> Opened {
         let opened: Result<Box<dyn Fence>, RefusalCause> = match kind {
             kind if kind > options.strongest => Err(RefusalCause::NotWanted),
             Kind::Bpf => bpf::BpfFence::open(options.capacity).map(|fence| Box::new(fence) as _),
-            _ => Err(RefusalCause::NotWanted),
+            _ => nft::NftFence::open().map(|fence| Box::new(fence) as _),
         };
         match opened {
             Ok(fence) => return Opened { fence, refusals },

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::error::{ArmError, AttachError, CoverError, MuteError, PollError};
+use crate::nft;
+use crate::tc::{self, Rtnetlink};
 use crate::{BootTime, Fence, Finding, Kind};
 
 /// The absence of a fence.
@@ -30,7 +32,8 @@ impl Fence for Unfenced {
 
     fn settle(&mut self) -> Vec<AttachError> {
         self.settled = true;
-        Vec::new()
+        // A fence that an earlier process left would go on dropping what nobody refreshes.
+        self.remove()
     }
 
     fn arm(&mut self, address: IpAddr, _: BootTime) -> Result<(), ArmError> {
@@ -60,6 +63,15 @@ impl Fence for Unfenced {
     }
 
     fn remove(&mut self) -> Vec<AttachError> {
-        Vec::new()
+        let mut errors = match Rtnetlink::open() {
+            Ok(mut rtnetlink) => tc::sweep(&mut rtnetlink, &BTreeSet::new()),
+            Err(source) => vec![AttachError::everywhere("opening rtnetlink", source)],
+        };
+        errors.extend(
+            nft::delete_table()
+                .err()
+                .map(|source| AttachError::everywhere("deleting the table", source)),
+        );
+        errors
     }
 }

@@ -9,18 +9,21 @@ mod probe;
 mod program;
 mod sys;
 mod table;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use crate::address::key;
 use crate::capability::{Needs, refusal};
 use crate::error::{
     ArmError, AttachCause, AttachError, CoverError, MuteError, PollError, RefusalCause,
 };
-use crate::tc::{self, Link, Loaded, Rtnetlink, Stage};
+use crate::nft;
+use crate::tc::{self, Loaded, Rtnetlink, Stage};
 use crate::{BootTime, Fence, Finding, Kind};
 use table::{Step, Table};
 
@@ -91,24 +94,10 @@ impl BpfFence {
         })
     }
 
-    fn links(&mut self) -> Result<BTreeMap<String, Link>, Vec<AttachError>> {
-        tc::links(&mut self.rtnetlink).map_err(|source| {
-            let errno = source.raw_os_error().unwrap_or(nix::libc::EIO);
-            let fail = |interface: &String| AttachError {
-                interface: interface.clone(),
-                cause: AttachCause::Kernel {
-                    operation: "listing the interfaces",
-                    source: io::Error::from_raw_os_error(errno),
-                },
-            };
-            self.interfaces.iter().map(fail).collect()
-        })
-    }
-
     fn guard(&mut self) -> Vec<AttachError> {
-        let links = match self.links() {
+        let links = match tc::links(&mut self.rtnetlink) {
             Ok(links) => links,
-            Err(errors) => return errors,
+            Err(source) => return vec![AttachError::everywhere("listing the interfaces", source)],
         };
         let program = Loaded { fd: self.program.as_fd(), id: self.id };
         let mut errors = Vec::new();
@@ -123,23 +112,6 @@ impl BpfFence {
         }
         errors
     }
-
-    /// Takes the fence, ours or a predecessor's, off every interface but `keep`.
-    fn sweep(&mut self, keep: &BTreeSet<String>) -> Vec<AttachError> {
-        let links = match self.links() {
-            Ok(links) => links,
-            Err(errors) => return errors,
-        };
-        let guarded = match self.rtnetlink.with_clsact() {
-            Ok(guarded) => guarded,
-            // Without the short list, each interface is looked at.
-            Err(_) => links.values().map(|link| link.index).collect(),
-        };
-        let others = links
-            .values()
-            .filter(|link| !keep.contains(&link.name) && guarded.contains(&link.index));
-        others.filter_map(|link| tc::clear(&mut self.rtnetlink, link).err()).collect()
-    }
 }
 
 impl Fence for BpfFence {
@@ -152,7 +124,7 @@ impl Fence for BpfFence {
         let mut errors = self.guard();
         // A predecessor's interfaces are not ours to clear before we know what it guarded there.
         if self.stage == Stage::Settled {
-            errors.extend(self.sweep(interfaces));
+            errors.extend(tc::sweep(&mut self.rtnetlink, interfaces));
         }
         errors
     }
@@ -174,7 +146,12 @@ impl Fence for BpfFence {
     fn settle(&mut self) -> Vec<AttachError> {
         self.stage = Stage::Settled;
         let interfaces = self.interfaces.clone();
-        self.attach(&interfaces)
+        let mut errors = self.attach(&interfaces);
+        if errors.is_empty() {
+            // A weaker predecessor's table would go on dropping what nobody refreshes.
+            errors.extend(delete_table());
+        }
+        errors
     }
 
     fn arm(&mut self, address: IpAddr, deadline: BootTime) -> Result<(), ArmError> {
@@ -205,7 +182,7 @@ impl Fence for BpfFence {
     }
 
     fn inspect(&mut self) -> Vec<Finding> {
-        let links = self.links().unwrap_or_default();
+        let links = tc::links(&mut self.rtnetlink).unwrap_or_default();
         let mut findings = Vec::new();
         for name in &self.interfaces {
             let missing = Finding::Missing { interface: name.clone() };
@@ -239,12 +216,17 @@ impl Fence for BpfFence {
 
     fn remove(&mut self) -> Vec<AttachError> {
         self.interfaces.clear();
-        self.sweep(&BTreeSet::new())
+        let mut errors = tc::sweep(&mut self.rtnetlink, &BTreeSet::new());
+        errors.extend(delete_table());
+        errors
     }
 }
 
+fn delete_table() -> Option<AttachError> {
+    nft::delete_table().err().map(|source| AttachError::everywhere("deleting the table", source))
+}
+
 fn load(maps: &Maps) -> Result<sys::Program, RefusalCause> {
-    use std::os::fd::AsRawFd;
     let operation = "loading the program";
     let slots = maps.slots.as_fd().as_raw_fd();
     let deadlines = maps.deadlines.as_fd().as_raw_fd();

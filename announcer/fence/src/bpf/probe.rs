@@ -51,7 +51,7 @@ fn cases(maps: &Maps, program: &sys::Program) -> Result<(), RefusalCause> {
 }
 
 /// RFC 826: `sender` is at 02:00:00:00:00:01.
-fn arp_reply(sender: [u8; 4]) -> Vec<u8> {
+pub(super) fn arp_reply(sender: [u8; 4]) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x08, 0x06];
     frame.extend([0, 1, 0x08, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 1]);
     frame.extend(sender);

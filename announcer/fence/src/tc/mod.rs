@@ -4,7 +4,7 @@
 mod netlink;
 mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -59,7 +59,7 @@ pub(crate) fn guard(
 }
 
 /// Takes everything of ours off `link`.
-pub(crate) fn clear(rtnetlink: &mut Rtnetlink, link: &Link) -> Result<(), AttachError> {
+fn clear(rtnetlink: &mut Rtnetlink, link: &Link) -> Result<(), AttachError> {
     let observed = observe(rtnetlink, link)?;
     for removal in plan::clear(&observed) {
         match removal {
@@ -72,6 +72,20 @@ pub(crate) fn clear(rtnetlink: &mut Rtnetlink, link: &Link) -> Result<(), Attach
         }
     }
     Ok(())
+}
+
+/// Takes everything of ours, a predecessor's too, off every interface but `keep`.
+pub(crate) fn sweep(rtnetlink: &mut Rtnetlink, keep: &BTreeSet<String>) -> Vec<AttachError> {
+    let links = match rtnetlink.links() {
+        Ok(links) => links,
+        Err(source) => return vec![AttachError::everywhere("listing the interfaces", source)],
+    };
+    // Without the short list, each interface is looked at.
+    let candidates =
+        rtnetlink.with_clsact().unwrap_or_else(|_| links.iter().map(|link| link.index).collect());
+    let others =
+        links.iter().filter(|link| !keep.contains(&link.name) && candidates.contains(&link.index));
+    others.filter_map(|link| clear(rtnetlink, link).err()).collect()
 }
 
 /// What `link` has at its hooks.

@@ -3,4 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod deadline;
+mod fallback;
+mod interfaces;
+mod refusal;
+mod restart;
 mod support;
+mod traces;

@@ -5,8 +5,8 @@ mod namespace;
 mod witness;
 
 pub(crate) use holder::Holder;
-pub(crate) use namespace::{Namespace, run};
-pub(crate) use witness::{Answer, Witness};
+pub(crate) use namespace::Namespace;
+pub(crate) use witness::{Witness, arp, neighbour, send_from};
 
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -93,4 +93,18 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(boottime() < end, "not within 10 s: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// The filters at the egress of `device`, as `tc` tells them.
+pub(crate) fn filters(namespace: &Namespace, device: &str) -> Vec<serde_json::Value> {
+    let text = namespace.run(&format!("tc -j filter show dev {device} egress"));
+    let all: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    all.into_iter().filter(|filter| filter["options"].is_object()).collect()
+}
+
+/// The kinds of the qdiscs of `device`, as `tc` tells them.
+pub(crate) fn qdiscs(namespace: &Namespace, device: &str) -> Vec<String> {
+    let text = namespace.run(&format!("tc -j qdisc show dev {device}"));
+    let all: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    all.iter().map(|qdisc| qdisc["kind"].as_str().unwrap().to_owned()).collect()
 }

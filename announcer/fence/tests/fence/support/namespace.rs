@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -42,24 +42,31 @@ impl Namespace {
         self.within(|| run(command))
     }
 
-    /// Runs a command that may fail.
-    pub(crate) fn attempt(&self, command: &str) -> Output {
-        self.within(|| output(command))
+    /// Runs a command whose last word has blanks.
+    pub(crate) fn run_with(&self, command: &str, last: &str) -> String {
+        self.within(|| {
+            checked(
+                command,
+                Command::new(first(command)).args(command.split_whitespace().skip(1)).arg(last),
+            )
+        })
     }
 }
 
 /// Runs a command that has to succeed, and returns what it printed.
-pub(crate) fn run(command: &str) -> String {
-    let output = output(command);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{command}: {}: {text}{error}", output.status);
-    text
+fn run(command: &str) -> String {
+    checked(command, Command::new(first(command)).args(command.split_whitespace().skip(1)))
 }
 
-fn output(command: &str) -> Output {
-    let mut words = command.split_whitespace();
-    let program = words.next().unwrap();
-    let output = Command::new(program).args(words).output();
-    output.unwrap_or_else(|error| panic!("{program} is needed: {error}"))
+fn first(command: &str) -> &str {
+    command.split_whitespace().next().unwrap()
+}
+
+fn checked(text: &str, command: &mut Command) -> String {
+    let output =
+        command.output().unwrap_or_else(|error| panic!("{} is needed: {error}", first(text)));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}: {}: {said}{error}", output.status);
+    said
 }

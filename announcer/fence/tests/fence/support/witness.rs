@@ -1,7 +1,7 @@
 //! Asks for addresses and notes who answers, from the far end of the wire and by the kernel's receive time.
 
 use std::io::IoSliceMut;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -175,7 +175,7 @@ fn hear(fd: &OwnedFd) -> Option<Answer> {
 }
 
 /// The address that a frame claims, unless it is one of our own questions.
-pub(crate) fn speaks_for(frame: &[u8]) -> Option<IpAddr> {
+fn speaks_for(frame: &[u8]) -> Option<IpAddr> {
     if frame.get(6..12)? == MAC {
         return None;
     }
@@ -184,53 +184,74 @@ pub(crate) fn speaks_for(frame: &[u8]) -> Option<IpAddr> {
         [0x86, 0xdd] if frame.get(20)? == &58 && frame.get(54)? == &136 => {
             Some(IpAddr::from(*frame.get(62..)?.first_chunk::<16>()?))
         }
+        // RFC 4861 section 7.2.3: it teaches where its source is.
+        [0x86, 0xdd] if frame.get(20)? == &58 && frame.get(54)? == &135 => {
+            Some(IpAddr::from(*frame.get(22..)?.first_chunk::<16>()?))
+        }
         _ => None,
+    }
+}
+
+/// Sends `frame` out of `device`, as an announcer does.
+pub(crate) fn send_from(namespace: &Namespace, device: &str, frame: &[u8]) {
+    let socket = namespace.within(|| packet_socket(device));
+    // The fence tells the sender that it dropped the frame (ENOBUFS), as a full queue would.
+    match send(socket.as_raw_fd(), frame, MsgFlags::empty()) {
+        Ok(_) | Err(Errno::ENOBUFS) => {}
+        Err(error) => panic!("sending: {error}"),
     }
 }
 
 fn question(target: IpAddr) -> Vec<u8> {
     match target {
-        IpAddr::V4(target) => {
-            let sender: std::net::Ipv4Addr = PEER4.parse().unwrap();
-            arp(1, sender.octets(), target.octets())
+        IpAddr::V4(target) => arp(MAC, 1, PEER4.parse().unwrap(), target),
+        IpAddr::V6(target) => {
+            let mut group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0];
+            group[13..].copy_from_slice(&target.octets()[13..]);
+            neighbour(MAC, 135, PEER6.parse().unwrap(), group.into(), target)
         }
-        IpAddr::V6(target) => solicitation(PEER6.parse().unwrap(), target),
     }
 }
 
 /// RFC 826, broadcast.
-pub(crate) fn arp(operation: u8, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+pub(crate) fn arp(mac: [u8; 6], operation: u8, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
-    frame.extend(MAC);
+    frame.extend(mac);
     frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, operation]);
-    frame.extend(MAC);
-    frame.extend(sender);
+    frame.extend(mac);
+    frame.extend(sender.octets());
     frame.extend([0; 6]);
-    frame.extend(target);
+    frame.extend(target.octets());
     frame
 }
 
-/// RFC 4861 section 4.3, to the target's solicited-node address.
-fn solicitation(source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
-    let mut group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0];
-    group[13..].copy_from_slice(&target.octets()[13..]);
-    let mut body = vec![135, 0, 0, 0, 0, 0, 0, 0];
+/// RFC 4861 sections 4.3 and 4.4, to a group.
+pub(crate) fn neighbour(
+    mac: [u8; 6],
+    kind: u8,
+    source: Ipv6Addr,
+    group: Ipv6Addr,
+    target: Ipv6Addr,
+) -> Vec<u8> {
+    let (flags, option) = if kind == 136 { (0x20, 2) } else { (0, 1) };
+    let mut body = vec![kind, 0, 0, 0, flags, 0, 0, 0];
     body.extend(target.octets());
-    body.extend([1, 1]);
-    body.extend(MAC);
-    let sum = checksum(source, group.into(), &body);
+    body.extend([option, 1]);
+    body.extend(mac);
+    let sum = checksum(source, group, &body);
     body[2..4].copy_from_slice(&sum);
-    let mut frame = vec![0x33, 0x33, 0xff, group[13], group[14], group[15]];
-    frame.extend(MAC);
+    let mut frame = vec![0x33, 0x33];
+    frame.extend(&group.octets()[12..]);
+    frame.extend(mac);
     frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, body.len() as u8, 58, 255]);
     frame.extend(source.octets());
-    frame.extend(group);
+    frame.extend(group.octets());
     frame.extend(body);
     frame
 }
 
 /// RFC 8200 section 8.1.
-pub(crate) fn checksum(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> [u8; 2] {
+fn checksum(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> [u8; 2] {
     let mut bytes = [source.octets(), destination.octets()].concat();
     bytes.extend((body.len() as u32).to_be_bytes());
     bytes.extend([0, 0, 0, 58]);

@@ -1,0 +1,131 @@
+//! Owns the 2L rule, by which a timeout that starts at a moment nobody knows still ends before a moment that is known.
+//! It decides only: the clock is an argument, what it returns is to be committed.
+//!
+//! An element `live` in the kernel expires a life L after the transaction that made it, and an address passes while
+//! `live` exists and the address is held. The process may stall for any time between the decision and the commit. So a
+//! refresh replaces `live` **only if it still exists** when the refresh commits; that is before b + L, where b was read
+//! after the previous commit. The new one ends before b + 2L then, however long the stall was; and held is who was
+//! granted that long. Where nothing is held, `live` can be made anew at any time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::BootTime;
+
+/// How long the element lives.
+pub(crate) const LIFE: Duration = Duration::from_millis(120);
+/// How old it gets before it is replaced.
+const PACE: Duration = Duration::from_millis(40);
+
+/// A transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Hold nothing, and make `live` whether it exists or not.
+    Start,
+    /// Replace `live`, which must exist or nothing happens; hold more, hold less.
+    Refresh {
+        /// Addresses to hold from now on.
+        hold: Vec<IpAddr>,
+        /// Addresses to hold no longer.
+        release: Vec<IpAddr>,
+    },
+    /// Hold less.
+    Release(Vec<IpAddr>),
+}
+
+/// What was granted, and what the kernel was told.
+#[derive(Debug)]
+pub(crate) struct Rhythm {
+    grants: BTreeMap<IpAddr, BootTime>,
+    held: BTreeSet<IpAddr>,
+    /// The clock, read after the commit that made `live`; none if it may have expired.
+    since: Option<BootTime>,
+    /// How long after `since` a refresh that is decided now may keep an address passing: 2L.
+    reach: Duration,
+}
+
+impl Default for Rhythm {
+    fn default() -> Rhythm {
+        Rhythm { grants: BTreeMap::new(), held: BTreeSet::new(), since: None, reach: 2 * LIFE }
+    }
+}
+
+impl Rhythm {
+    /// Notes that `address` is granted until `deadline`.
+    pub(crate) fn grant(&mut self, address: IpAddr, deadline: BootTime) {
+        self.grants.insert(address, deadline);
+    }
+
+    /// Notes that none of `addresses` is granted, and says what that takes at once.
+    pub(crate) fn revoke<'a>(
+        &mut self,
+        addresses: impl IntoIterator<Item = &'a IpAddr>,
+    ) -> Option<Change> {
+        let mut held = Vec::new();
+        for address in addresses {
+            self.grants.remove(address);
+            held.extend(self.held.get(address).copied());
+        }
+        (!held.is_empty()).then_some(Change::Release(held))
+    }
+
+    /// Every address that is granted or held.
+    pub(crate) fn known(&self) -> BTreeSet<IpAddr> {
+        self.grants.keys().chain(&self.held).copied().collect()
+    }
+
+    /// The transaction that is due at `now`.
+    pub(crate) fn due(&self, now: BootTime) -> Option<Change> {
+        let Some(since) = self.since.filter(|since| now < since.after(LIFE)) else {
+            return self.grants.values().any(|&grant| now < grant).then_some(Change::Start);
+        };
+        let reach = since.after(self.reach);
+        let able: BTreeSet<_> =
+            self.grants.iter().filter(|&(_, &grant)| reach <= grant).map(|(&x, _)| x).collect();
+        if able == self.held && (able.is_empty() || now < since.after(PACE)) {
+            return None;
+        }
+        let hold = able.difference(&self.held).copied().collect();
+        let release = self.held.difference(&able).copied().collect();
+        Some(Change::Refresh { hold, release })
+    }
+
+    /// When `due` is to be asked again if nothing is granted or revoked before.
+    pub(crate) fn next(&self, now: BootTime) -> Option<BootTime> {
+        match self.since {
+            Some(since) if !self.held.is_empty() => Some(since.after(PACE)),
+            None if !self.grants.is_empty() => Some(now.after(PACE)),
+            _ => None,
+        }
+    }
+
+    /// Notes that `change` was committed, with the clock read after it.
+    pub(crate) fn committed(&mut self, change: &Change, after: BootTime) {
+        match change {
+            Change::Start => {
+                self.held.clear();
+                self.since = Some(after);
+            }
+            Change::Refresh { hold, release } => {
+                self.held.extend(hold);
+                self.held.retain(|address| !release.contains(address));
+                self.since = Some(after);
+            }
+            Change::Release(addresses) => self.held.retain(|address| !addresses.contains(address)),
+        }
+        self.grants.retain(|_, grant| after < *grant);
+    }
+
+    /// Notes that it is not known whether `change` was committed. Nothing passes for long, and all starts anew.
+    pub(crate) fn refused(&mut self, change: &Change) {
+        if let Change::Refresh { hold, .. } = change {
+            self.held.extend(hold);
+        }
+        self.since = None;
+    }
+}
+
+#[cfg(test)]
+#[path = "rhythm_tests.rs"]
+mod tests;
