@@ -1,5 +1,7 @@
 //! `berth-announcer`: binds and advertises the addresses of Services.
 
+use std::process::ExitCode;
+
 use anyhow::{Context, bail};
 use berth_announcer::config::{Config, Settings};
 
@@ -10,7 +12,7 @@ mod flags;
 mod run;
 
 #[tokio::main(worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let matches = Command::new("berth-announcer")
         .about("Binds and advertises the addresses of Services of type LoadBalancer")
         .version(env!("CARGO_PKG_VERSION"))
@@ -22,11 +24,15 @@ async fn main() -> anyhow::Result<()> {
         )
         .subcommand(Command::new("version").about("Prints the version"))
         .get_matches();
-    match matches.subcommand() {
-        Some(("manager", matches)) => manager(matches).await,
-        _ => {
-            println!("berth-announcer {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
+    let Some(("manager", matches)) = matches.subcommand() else {
+        println!("berth-announcer {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    };
+    match manager(matches).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berth-announcer: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }

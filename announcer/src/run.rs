@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as SocketName, UnixDatagram};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,7 @@ const AT_ONCE: usize = 512;
 /// # Errors
 /// When the kernel, a listener or the configuration of the cluster cannot be used at all.
 pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let _only = alone()?;
     let mut kernel = Netlink::open().context("opening a netlink socket")?;
     sweep(&mut kernel).await;
     let mut changes = kernel::watch().context("listening for changes of the network")?;
@@ -103,6 +106,14 @@ pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
     unguard().await;
     ended.cancel();
     Ok(())
+}
+
+/// A name that only one process can have in a network namespace, and that goes with the process: a second announcer on
+/// the node would sweep what the first one holds.
+fn alone() -> anyhow::Result<UnixDatagram> {
+    let name = SocketName::from_abstract_name("berth-announcer").context("naming a socket")?;
+    UnixDatagram::bind_addr(&name)
+        .context("another berth-announcer runs on this node: its socket @berth-announcer is taken")
 }
 
 /// Removes what an earlier life has left behind, before anything else: not even the cluster need be there.
