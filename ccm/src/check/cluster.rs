@@ -1,0 +1,140 @@
+//! Owns reading what a review needs of a cluster: four lists, no watch, no write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use berth_api::names::label;
+use berth_api::service::ClassPolicy;
+use berth_ipam::{AddressSet, Owner, Sharing};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Service as ServiceObject};
+use k8s_openapi::api::networking::v1::IPAddress;
+use kube::api::ListParams;
+use kube::{Api, Client};
+
+use super::review::{Cluster, Holding};
+use crate::claim::Claim;
+use crate::service::{Key, Service, Standing};
+
+/// The cluster did not tell something.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {verb} {what}: {source}")]
+pub struct ClusterError {
+    verb: &'static str,
+    what: String,
+    source: Box<kube::Error>,
+}
+
+impl ClusterError {
+    fn on(verb: &'static str, what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        move |source| Self { verb, what: what.into(), source: Box::new(source) }
+    }
+}
+
+/// Reads the pools in force, who has which address, and the addresses of nodes.
+///
+/// # Errors
+/// When the API server is not to be reached or does not allow it.
+pub async fn read(client: &Client, pools: &Key, classes: &ClassPolicy) -> Result<Cluster, ClusterError> {
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), &pools.namespace);
+    let live = maps.get_opt(&pools.name).await.map_err(ClusterError::on("get", format!("ConfigMap {pools}")))?;
+    let all = ListParams::default();
+    let services = Api::<ServiceObject>::all(client.clone()).list(&all).await;
+    let services = services.map_err(ClusterError::on("list", "services"))?;
+    let ours = all.clone().labels(&format!("{}={}", label::IP_ADDRESS_MANAGED_BY, label::BERTH));
+    let claims = Api::<IPAddress>::all(client.clone()).list(&ours).await;
+    let claims = claims.map_err(ClusterError::on("list", "ipaddresses"))?;
+    let nodes = Api::<Node>::all(client.clone()).list(&all).await.map_err(ClusterError::on("list", "nodes"))?;
+
+    let services: Vec<Service> =
+        services.items.iter().filter_map(|object| Service::read(object, classes)).collect();
+    let claims: Vec<Claim> = claims.items.iter().filter_map(Claim::read).collect();
+    Ok(Cluster {
+        live: live.map(|map| map.data.unwrap_or_default()),
+        assigned: assigned(&services, &claims),
+        reserved: nodes.items.iter().map(of_node).collect(),
+    })
+}
+
+/// What is assigned: every claim, and what Services without one show to have been given.
+fn assigned(services: &[Service], claims: &[Claim]) -> Vec<Holding> {
+    let sharing: BTreeMap<Owner, &Sharing> =
+        services.iter().map(|service| (service.owner(), &service.sharing)).collect();
+    let claimed = claims.iter().map(|claim| Holding {
+        address: claim.address,
+        owner: claim.owner.clone(),
+        pool: claim.pool.clone(),
+        sharing: sharing.get(&claim.owner).copied().cloned(),
+    });
+    let owners: BTreeSet<&Owner> = claims.iter().map(|claim| &claim.owner).collect();
+    let adopted = services.iter().filter(|service| service.standing != Standing::Foreign && service.is_served());
+    let adopted = adopted.map(|service| (service, service.owner()));
+    let adopted = adopted.filter(|(_, owner)| !owners.contains(owner)).flat_map(|(service, owner)| {
+        let list = if service.annotation().is_empty() { service.field() } else { service.annotation() };
+        let addresses: Vec<IpAddr> = list.addresses().collect();
+        let sharing = Some(service.sharing.clone());
+        addresses.into_iter().map(move |address| Holding {
+            address,
+            owner: owner.clone(),
+            pool: None,
+            sharing: sharing.clone(),
+        })
+    });
+    claimed.chain(adopted).collect()
+}
+
+/// A Node's addresses, which are never given out.
+fn of_node(node: &Node) -> (String, AddressSet) {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref()).into_iter().flatten();
+    let addresses = addresses.filter_map(|address| address.address.parse::<IpAddr>().ok());
+    (format!("node {}", node.metadata.name.as_deref().unwrap_or_default()), addresses.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn service(name: &str, annotation: &str, more: Value) -> Service {
+        let mut object = json!({
+            "metadata": {
+                "name": name, "namespace": "shop", "uid": name,
+                "labels": { "implementation": "kube-vip" },
+                "annotations": { "kube-vip.io/loadbalancerIPs": annotation },
+            },
+            "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }] },
+        });
+        for (key, value) in more.as_object().unwrap() {
+            object[key.as_str()] = value.clone();
+        }
+        Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::Unset).unwrap()
+    }
+
+    fn texts(services: &[Service], claims: &[Claim]) -> Vec<String> {
+        assigned(services, claims).iter().map(|holding| format!("{} {}", holding.owner, holding.address)).collect()
+    }
+
+    #[test]
+    fn a_service_of_the_stock_provider_has_what_its_annotation_says() {
+        let services = [service("web", "192.0.2.1, 2001:db8::1", json!({}))];
+        assert_eq!(texts(&services, &[]), ["Service shop/web 192.0.2.1", "Service shop/web 2001:db8::1"]);
+    }
+
+    #[test]
+    fn a_claim_counts_for_more_than_an_annotation_that_asks_for_another_address() {
+        let web = service("web", "192.0.2.9", json!({}));
+        let object = crate::claim::object("192.0.2.1".parse().unwrap(), &web.owner(), None);
+        assert_eq!(texts(&[web], &[Claim::read(&object).unwrap()]), ["Service shop/web 192.0.2.1"]);
+    }
+
+    #[test]
+    fn who_only_asks_and_who_is_not_ours_has_nothing() {
+        let bare = json!({ "name": "asks", "namespace": "shop",
+            "annotations": { "kube-vip.io/loadbalancerIPs": "192.0.2.9" } });
+        let other = json!({ "type": "LoadBalancer", "loadBalancerClass": "example.org/other" });
+        let services = [
+            service("asks", "", json!({ "metadata": bare })),
+            service("other", "192.0.2.8", json!({ "spec": other })),
+        ];
+        assert_eq!(texts(&services, &[]), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,94 @@
+//! `berth-ccm check`: what pools would mean, said before they are applied. Reads, and changes nothing.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`manifest`] | finding the ConfigMap in a file |
+//! | [`cluster`] | reading who has which address |
+//! | [`review`](mod@review) | what follows from both, as a value |
+//! | `text` | how that reads |
+
+pub mod cluster;
+pub mod manifest;
+pub mod review;
+mod text;
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use berth_api::service::ClassPolicy;
+
+use crate::service::Key;
+use review::{Finding, Review, review};
+
+/// Nothing is wrong.
+const FINE: u8 = 0;
+/// Somebody should act before the pools are applied.
+const PROBLEMS: u8 = 1;
+/// There was nothing to look at, or no cluster to ask.
+const UNUSABLE: u8 = 2;
+
+/// What to check.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// The file with the ConfigMap, in YAML or as kubectl prints it; `-` is the standard input.
+    #[arg(value_name = "CONFIGMAP.yaml")]
+    file: PathBuf,
+    /// Also say what would become of the addresses that are assigned in a cluster: a kubeconfig file, or `current` for
+    /// that of kubectl.
+    #[arg(long, value_name = "KUBECONFIG")]
+    against: Option<PathBuf>,
+}
+
+/// Prints the review and ends with 0 if all is well, 1 if there are problems, 2 if there is nothing to look at.
+///
+/// `pools` names the ConfigMap that is read in the cluster.
+pub async fn run(arguments: &Arguments, pools: &Key, classes: &ClassPolicy) -> ExitCode {
+    let review = match look(arguments, pools, classes).await {
+        Ok(review) => review,
+        Err(error) => {
+            eprintln!("berth-ccm check: {error:#}");
+            return UNUSABLE.into();
+        }
+    };
+    // Whoever closed the pipe has read enough.
+    _ = write!(io::stdout(), "{review}");
+    if review.problems().next().is_none() { FINE.into() } else { PROBLEMS.into() }
+}
+
+async fn look(arguments: &Arguments, pools: &Key, classes: &ClassPolicy) -> Result<Review> {
+    let Arguments { file, against } = arguments;
+    let name = file.display();
+    let text = read(file).with_context(|| format!("cannot read `{name}`"))?;
+    let manifest = manifest::read(&text, pools).with_context(|| format!("cannot use `{name}`"))?;
+    let cluster = match against {
+        None => None,
+        Some(kubeconfig) => {
+            let current = kubeconfig == Path::new("current");
+            let config = berth_runtime::client::configure((!current).then_some(kubeconfig)).await?;
+            let client = berth_runtime::client::connect(config)?;
+            Some(cluster::read(&client, pools, classes).await?)
+        }
+    };
+    let mut review = review(&manifest.data, cluster.as_ref());
+    let mut first: Vec<Finding> = manifest.not_text.into_iter().map(Finding::NotText).collect();
+    if manifest.name != pools.name && manifest.name != pools.to_string() {
+        first.push(Finding::OtherName(manifest.name, pools.clone()));
+    }
+    review.findings.splice(0..0, first);
+    Ok(review)
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text)?;
+        return Ok(text);
+    }
+    fs::read_to_string(file)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! Owns what is to be said about pools before they are in force. The answers are those of [`berth_ipam`] itself, asked
+//! in advance; nothing is worked out a second time here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use berth_ipam::{
+    AddressSet, Families, Family, Grant, KeyError, Ledger, Owner, OwnerKind, Pools, Refusal, Request, Scope, Sharing,
+    Usage, allocate,
+};
+
+use crate::service::Key;
+
+/// The data of a ConfigMap.
+pub type Data = BTreeMap<String, String>;
+
+/// An address that somebody has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The address.
+    pub address: IpAddr,
+    /// Who has it.
+    pub owner: Owner,
+    /// The pool that its claim says it came from.
+    pub pool: Option<Scope>,
+    /// The ports, by which others may share it.
+    pub sharing: Option<Sharing>,
+}
+
+/// A cluster as far as it matters for its pools.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// The pools in force, if there are any.
+    pub live: Option<Data>,
+    /// Every address that is assigned.
+    pub assigned: Vec<Holding>,
+    /// Addresses that are never given out, by what has them.
+    pub reserved: BTreeMap<String, AddressSet>,
+}
+
+/// What there is to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Review {
+    /// Each family of each pool.
+    pub pools: Vec<PoolLine>,
+    /// How many addresses are assigned, if a cluster was asked.
+    pub assigned: Option<usize>,
+    /// What is wrong, or good to know.
+    pub findings: Vec<Finding>,
+}
+
+/// One family of one pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolLine {
+    /// The pool.
+    pub scope: Scope,
+    /// The family.
+    pub family: Family,
+    /// Its numbers; `None` where the addresses come by DHCP.
+    pub usage: Option<Usage>,
+}
+
+/// What follows from a key that is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Its value in the cluster stays in force.
+    StaysAsItIs,
+    /// The pool hands out nothing.
+    Stops(Scope),
+    /// No pool hands out anything.
+    StopsAll,
+    /// It counts as absent.
+    Ignored,
+}
+
+/// One thing to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The API server refuses the ConfigMap.
+    NotText(KeyError),
+    /// The file has another ConfigMap than the one that is read in the cluster.
+    OtherName(String, Key),
+    /// A value is not accepted.
+    BadKey(KeyError, Effect),
+    /// A key means nothing.
+    UnknownKey(String),
+    /// Nobody gets an address.
+    NoPool,
+    /// Several pools would hand out the same addresses.
+    Overlap(Vec<Scope>, AddressSet),
+    /// A pool would hand out what is never given out: by what has it.
+    Reserved(Vec<Scope>, AddressSet, String),
+    /// Several have an address already.
+    Conflict(IpAddr, BTreeSet<Owner>),
+    /// An assigned address is not in its pool any more.
+    Outside(IpAddr, Owner, Scope),
+    /// An assigned address belongs to something else, such as a node.
+    Occupied(IpAddr, Owner, String),
+    /// An assigned address stays until it is released, and is then handed out no more.
+    Draining(IpAddr, Owner, Scope),
+    /// The same, because of an `exclude-` key.
+    Excluded(IpAddr, Owner, Scope),
+    /// A namespace has more than it may have, or all: it gets nothing more.
+    QuotaReached(String, u64, u64),
+}
+
+impl Finding {
+    /// Whether somebody should act before the pools are applied.
+    pub fn is_problem(&self) -> bool {
+        !matches!(self, Self::OtherName(..) | Self::Draining(..) | Self::Excluded(..) | Self::QuotaReached(..))
+    }
+}
+
+impl Review {
+    /// What somebody should act on.
+    pub fn problems(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.is_problem())
+    }
+}
+
+/// Says what would be if the cluster, or an empty one, had pools of this data.
+pub fn review(data: &Data, cluster: Option<&Cluster>) -> Review {
+    let nothing = Cluster::default();
+    let Cluster { live, assigned, reserved } = cluster.unwrap_or(&nothing);
+    let mut ledger = Ledger::new();
+    let mut refused = Vec::new();
+    if let Some(live) = live {
+        refused = ledger.update_pools(live);
+    } else {
+        ledger.update_pools(data);
+    }
+    reserved.iter().for_each(|(name, addresses)| ledger.reserve(name, addresses.clone()));
+    let conflicts = assign(&mut ledger, assigned);
+    let errors = ledger.update_pools(data);
+
+    let was_good = |key: &String| {
+        live.as_ref().is_some_and(|live| live.contains_key(key)) && !refused.iter().any(|error| error.key == *key)
+    };
+    let mut findings = Vec::new();
+    for error in errors {
+        let effect = if was_good(&error.key) { Effect::StaysAsItIs } else { effect(&ledger, &error) };
+        findings.push(Finding::BadKey(error, effect));
+    }
+    findings.extend(Pools::unknown_keys(data).into_iter().map(|key| Finding::UnknownKey(key.to_owned())));
+    if ledger.pools().iter().next().is_none() {
+        findings.push(Finding::NoPool);
+    }
+    findings.extend(overlaps(&ledger));
+    findings.extend(reserved_overlaps(&ledger));
+    findings.extend(unusable(&ledger));
+    findings.extend(conflicts.into_iter().map(|(address, owners)| Finding::Conflict(address, owners)));
+    findings.extend(fates(&ledger));
+    let assigned = cluster.map(|_| ledger.claims().count());
+    Review { pools: lines(&ledger), assigned, findings }
+}
+
+/// Records who has what, and returns what more than one has.
+fn assign(ledger: &mut Ledger, assigned: &[Holding]) -> BTreeMap<IpAddr, BTreeSet<Owner>> {
+    let mut conflicts: BTreeMap<IpAddr, BTreeSet<Owner>> = BTreeMap::new();
+    for Holding { address, owner, pool, sharing } in assigned {
+        let pool = pool.clone().or_else(|| ledger.pools().locate(&owner.namespace, *address).cloned());
+        let grant = Grant::new(owner.clone()).in_pool(pool).sharing(sharing.clone());
+        if let Err(conflict) = ledger.insert(*address, grant) {
+            conflicts.entry(*address).or_default().extend(conflict.holders.into_iter().chain([owner.clone()]));
+        }
+    }
+    conflicts
+}
+
+fn lines(ledger: &Ledger) -> Vec<PoolLine> {
+    let mut lines = Vec::new();
+    for (scope, pool) in ledger.pools().iter() {
+        for family in Family::BOTH.into_iter().filter(|family| pool.addresses().has(*family)) {
+            let usage = (!pool.is_dhcp(family)).then(|| ledger.usage(scope, family));
+            lines.push(PoolLine { scope: scope.clone(), family, usage });
+        }
+    }
+    lines
+}
+
+/// Somebody of the scope who asks for an address.
+fn asker(scope: &Scope) -> Request {
+    let owner = Owner::new(OwnerKind::Service, scope.name(), "", "");
+    Request::new(owner, Families::single(Family::V4))
+}
+
+/// What a key that was never good does to its scope. Only addresses and limits on them stop a pool.
+fn effect(ledger: &Ledger, error: &KeyError) -> Effect {
+    let Some((kind, name)) = error.key.split_once('-') else { return Effect::Ignored };
+    let scope = Scope::of(name);
+    match (kind, allocate(ledger, &asker(&scope))) {
+        ("exclude", _) if scope == Scope::Global => Effect::StopsAll,
+        ("cidr" | "range" | "exclude" | "drain" | "quota", Err(Refusal::InvalidPool { scope: stopped, .. }))
+            if stopped == scope =>
+        {
+            Effect::Stops(scope)
+        }
+        _ => Effect::Ignored,
+    }
+}
+
+fn offered(ledger: &Ledger, scope: &Scope, within: &AddressSet) -> AddressSet {
+    ledger.pools().pool(scope).map(|pool| pool.offered().intersection(within)).unwrap_or_default()
+}
+
+/// What at least two pools would hand out. What one of them leaves out is no overlap.
+fn overlaps(ledger: &Ledger) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for overlap in ledger.overlaps() {
+        let mut seen = AddressSet::new();
+        let mut doubled = AddressSet::new();
+        let mut scopes = Vec::new();
+        for scope in overlap.pools {
+            let offers = offered(ledger, &scope, &overlap.addresses);
+            doubled.extend_with(&seen.intersection(&offers));
+            seen.extend_with(&offers);
+            if !offers.is_empty() {
+                scopes.push(scope);
+            }
+        }
+        if !doubled.is_empty() {
+            findings.push(Finding::Overlap(scopes, doubled));
+        }
+    }
+    findings
+}
+
+fn reserved_overlaps(ledger: &Ledger) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for overlap in ledger.reserved_overlaps() {
+        let mut addresses = AddressSet::new();
+        let mut scopes = Vec::new();
+        for scope in overlap.pools {
+            let offers = offered(ledger, &scope, &overlap.addresses);
+            if !offers.is_empty() {
+                addresses.extend_with(&offers);
+                scopes.push(scope);
+            }
+        }
+        if !addresses.is_empty() {
+            findings.push(Finding::Reserved(scopes, addresses, overlap.reservation));
+        }
+    }
+    findings
+}
+
+/// What pools name and no host can have. Whoever asks for it is told why not: so it is asked for.
+fn unusable(ledger: &Ledger) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (scope, pool) in ledger.pools().iter() {
+        let mut left_out = pool.addresses().clone();
+        left_out.subtract(pool.offered());
+        left_out.subtract(pool.excluded());
+        left_out.subtract(pool.draining());
+        for range in left_out.iter().filter(|range| !pool.is_dhcp(range.family())) {
+            let mut refusals = [range.first(), range.last()].into_iter().filter_map(|address| why_never(scope, address));
+            if let Some(by) = refusals.next() {
+                findings.push(Finding::Reserved(vec![scope.clone()], [range].into_iter().collect(), by));
+            }
+        }
+    }
+    findings
+}
+
+/// What keeps everybody from an address in a cluster without pools and nodes.
+fn why_never(scope: &Scope, address: IpAddr) -> Option<String> {
+    let asker = Request { families: Families::single(Family::of(address)), pins: vec![address], ..asker(scope) };
+    match allocate(&Ledger::new(), &asker) {
+        Err(Refusal::AddressReserved { by, .. }) => Some(by),
+        _ => None,
+    }
+}
+
+/// What becomes of the addresses that are assigned, in order.
+fn fates(ledger: &Ledger) -> Vec<Finding> {
+    let pools = ledger.pools();
+    let excluded = |scope: &Scope, address| {
+        let has = |scope: &&Scope| pools.pool(scope).is_some_and(|pool| pool.excluded().contains(address));
+        [scope, &Scope::Global].into_iter().find(has).cloned()
+    };
+    let mut findings = Vec::new();
+    for stray in ledger.strays() {
+        findings.push(Finding::Outside(stray.address, stray.owner, stray.pool));
+    }
+    for (address, claim) in ledger.claims() {
+        for grant in claim.grants() {
+            let owner = grant.owner.clone();
+            if let Some(by) = ledger.reserved_by(address) {
+                findings.push(Finding::Occupied(address, owner, by.to_owned()));
+                continue;
+            }
+            let Some(scope) = &grant.pool else { continue };
+            let Some(pool) = pools.pool(scope).filter(|pool| pool.addresses().contains(address)) else { continue };
+            if let Some(by) = excluded(scope, address) {
+                findings.push(Finding::Excluded(address, owner, by));
+            } else if pool.draining().contains(address) {
+                findings.push(Finding::Draining(address, owner, scope.clone()));
+            }
+        }
+    }
+    let owners = ledger.claims().flat_map(|(_, claim)| claim.owners());
+    for namespace in owners.map(|owner| owner.namespace.as_str()).collect::<BTreeSet<_>>() {
+        let held = ledger.held_in(namespace);
+        if let Some(quota) = pools.quota(namespace).filter(|quota| held >= *quota) {
+            findings.push(Finding::QuotaReached(namespace.to_owned(), held, quota));
+        }
+    }
+    findings
+}

@@ -1,0 +1,134 @@
+//! Owns how a review reads. The same review always reads the same.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use berth_ipam::{AddressSet, Owner, Scope};
+
+use super::review::{Effect, Finding, PoolLine, Review};
+
+/// So many ranges of a set are shown; the rest is counted.
+const RANGES_SHOWN: usize = 4;
+
+impl fmt::Display for Review {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.pools.is_empty() {
+            table(f, &self.pools, self.assigned.is_some())?;
+            writeln!(f)?;
+        }
+        if let Some(assigned) = self.assigned {
+            let kept = if assigned == 0 { "" } else { "; every one stays where it is" };
+            writeln!(f, "{} assigned{kept}", counted(assigned, "address", "addresses"))?;
+        }
+        let (problems, notes): (Vec<_>, Vec<_>) = self.findings.iter().partition(|finding| finding.is_problem());
+        match problems.len() {
+            0 => writeln!(f, "no problem found")?,
+            count => section(f, &counted(count, "problem", "problems"), &problems)?,
+        }
+        match notes.len() {
+            0 => Ok(()),
+            count => section(f, &counted(count, "note", "notes"), &notes),
+        }
+    }
+}
+
+fn section(f: &mut fmt::Formatter<'_>, title: &str, findings: &[&Finding]) -> fmt::Result {
+    writeln!(f, "{title}:")?;
+    findings.iter().try_for_each(|finding| writeln!(f, "  {finding}"))
+}
+
+/// Columns as wide as their widest entry: names to the left, numbers to the right.
+fn table(f: &mut fmt::Formatter<'_>, lines: &[PoolLine], with_used: bool) -> fmt::Result {
+    let mut rows = vec![["POOL", "FAMILY", "SIZE", "USED", "FREE"].map(str::to_owned)];
+    for PoolLine { scope, family, usage } in lines {
+        let numbers = match usage {
+            Some(usage) => [usage.size.to_string(), usage.used.to_string(), usage.free.to_string()],
+            None => ["DHCP", "-", "-"].map(str::to_owned),
+        };
+        let [size, used, free] = numbers;
+        rows.push([scope.name().to_owned(), family.to_string(), size, used, free]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths = [0, 1, 2, 3, 4].map(width);
+    for row in &rows {
+        write!(f, "{:<2$}  {:<3$}", row[0], row[1], widths[0], widths[1])?;
+        for column in [2, 3, 4].into_iter().filter(|column| with_used || *column != 3) {
+            write!(f, "  {:>1$}", row[column], widths[column])?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotText(error) => write!(f, "{error}"),
+            Self::OtherName(found, wanted) => write!(
+                f,
+                "the file has ConfigMap {found}, and berth-ccm reads {wanted} (KUBEVIP_NAMESPACE, KUBEVIP_CONFIG_MAP)"
+            ),
+            Self::BadKey(error, effect) => write!(f, "{error}; {effect}"),
+            Self::UnknownKey(key) => write!(
+                f,
+                "key `{key}` means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, quota-, overflow-, \
+                 allow-share- and interface- followed by global or a namespace, search-order, skip-end-ips-in-cidr, \
+                 avoid-buggy-ips and reuse-delay"
+            ),
+            Self::NoPool => write!(f, "no key `cidr-` or `range-` fills a pool: nobody gets an address"),
+            Self::Overlap(scopes, addresses) => {
+                write!(f, "{} would be handed out by {}: leave it to one of them", shown(addresses), named(scopes))
+            }
+            Self::Reserved(scopes, addresses, by) => {
+                write!(f, "{} in {} is never given out: it belongs to {by}", shown(addresses), named(scopes))
+            }
+            Self::Conflict(address, owners) => {
+                write!(f, "{address} is held by {} at once: nothing is moved, change all but one", everyone(owners))
+            }
+            Self::Outside(address, owner, scope) => {
+                write!(f, "{address} of {owner} would be outside {scope}: it stays until it is released")
+            }
+            Self::Occupied(address, owner, by) => write!(f, "{address} of {owner} belongs to {by}"),
+            Self::Draining(address, owner, scope) => {
+                write!(f, "{address} of {owner} drains from {scope}: it stays until it is released")
+            }
+            Self::Excluded(address, owner, scope) => {
+                write!(f, "{address} of {owner} is in `exclude-{}`: it stays until it is released", scope.name())
+            }
+            Self::QuotaReached(namespace, held, quota) => write!(
+                f,
+                "namespace {namespace} holds {held} of the {quota} addresses that `quota-{namespace}` allows: it gets no more"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StaysAsItIs => write!(f, "the value that the cluster has stays in force"),
+            Self::Stops(scope) => write!(f, "so {scope} hands out nothing"),
+            Self::StopsAll => write!(f, "so no pool hands out anything"),
+            Self::Ignored => write!(f, "so the key counts as absent"),
+        }
+    }
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
+fn shown(addresses: &AddressSet) -> String {
+    let all: Vec<String> = addresses.iter().map(|range| range.to_string()).collect();
+    let rest = all.len().saturating_sub(RANGES_SHOWN);
+    let text = all[..all.len() - rest].join(", ");
+    if rest == 0 { text } else { format!("{text} and {rest} more") }
+}
+
+fn named(scopes: &[Scope]) -> String {
+    scopes.iter().map(Scope::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+fn everyone(owners: &BTreeSet<Owner>) -> String {
+    owners.iter().map(Owner::to_string).collect::<Vec<_>>().join(" and ")
+}

@@ -1,0 +1,248 @@
+//! Owns the way to an address: claim first, then the Service. What a Service holds it keeps unless its user asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_api::address;
+use berth_api::names::annotation;
+use berth_api::reason;
+use berth_ipam::{
+    Allocation, Assigned, Families, Family, Grant, Origin, Owner, Refusal, Request, allocate,
+};
+
+use super::{Index, PATIENCE, Turn};
+use crate::service::Service;
+use crate::write::{Change, Object, Verdict, Write};
+
+/// What one pass has found hopeless, so that thousands that wait for the same pool are not worked out one by one.
+#[derive(Debug, Default)]
+pub(super) struct Hopeless(BTreeMap<(String, String), Verdict>);
+
+impl Hopeless {
+    fn key(namespace: &str, families: &Families) -> (String, String) {
+        (namespace.to_owned(), format!("{families:?}"))
+    }
+}
+
+impl Index {
+    pub(super) fn allocate(
+        &mut self,
+        service: &Service,
+        now: Duration,
+        hopeless: &mut Hopeless,
+        writes: &mut Vec<Write>,
+    ) {
+        let turn: Turn = (service.created, service.key.clone());
+        self.leaving.remove(&service.key);
+        let owner = service.owner();
+        let held: BTreeSet<IpAddr> = self.ledger.held(&owner).collect();
+        if held.iter().any(|address| self.busy.contains(&Object::Claim(*address))) {
+            return;
+        }
+        let pins = service.pins(&held, |new, old| self.is_newer_claim(new, old));
+        if let Some(verdict) = unreadable(service) {
+            if held.is_empty() && pins.is_empty() {
+                return self.refuse(turn, service, verdict);
+            }
+            self.tell(service, &verdict);
+        }
+        if self.is_conflicted(service, &owner) {
+            return;
+        }
+        let fresh = held.is_empty() && pins.is_empty();
+        let shape = Hopeless::key(&owner.namespace, &service.families);
+        if fresh && let Some(verdict) = hopeless.0.get(&shape).cloned() {
+            return self.refuse(turn, service, verdict);
+        }
+        let asks = pins.iter().any(|pin| !pin.is_unspecified() && !held.contains(pin));
+        let request = Request {
+            owner: owner.clone(),
+            families: service.families.clone(),
+            pins,
+            sharing: None,
+            current: service.annotation().addresses().collect(),
+        };
+        match allocate(&self.ledger, &request) {
+            Ok(allocation) => {
+                self.waiting.remove(&turn);
+                self.carry_out(service, &owner, allocation, now, writes);
+            }
+            Err(refusal) => {
+                let verdict = self.verdict(&refusal);
+                if fresh {
+                    hopeless.0.insert(shape, verdict.clone());
+                }
+                match (held.is_empty(), asks) {
+                    (true, _) => self.refuse(turn, service, verdict),
+                    (false, true) => self.tell(service, &verdict),
+                    (false, false) => self.refuse(turn, service, verdict),
+                }
+                if !held.is_empty() {
+                    let keeps = kept(service, &held);
+                    self.project(service, &keeps, writes);
+                }
+            }
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        service: &Service,
+        owner: &Owner,
+        allocation: Allocation,
+        now: Duration,
+        writes: &mut Vec<Write>,
+    ) {
+        let Allocation { addresses, released, refused } = allocation;
+        for refusal in &refused {
+            let verdict = self.verdict(refusal);
+            match refusal {
+                // The second family of PreferDualStack: welcome, but nothing to complain about.
+                Refusal::PoolExhausted { .. }
+                | Refusal::PoolDraining { .. }
+                | Refusal::QuotaExceeded { .. } => {
+                    let partly = Verdict { allocated: true, ..verdict };
+                    _ = self.waiting.insert((service.created, service.key.clone()), partly);
+                }
+                Refusal::FamilyUnavailable { .. } | Refusal::NoPool { .. } => {
+                    let partly = Verdict { allocated: true, ..verdict };
+                    _ = self.waiting.insert((service.created, service.key.clone()), partly);
+                }
+                _ => self.tell(service, &verdict),
+            }
+        }
+        let mut whole = true;
+        for Assigned { address, origin, pool, shared } in &addresses {
+            let claimed = self.claims.get(address).is_some_and(|claim| claim.owner == *owner);
+            if *origin == Origin::Dhcp || claimed || *shared {
+                continue;
+            }
+            whole = false;
+            let grant = Grant::new(owner.clone()).in_pool(pool.clone());
+            if self.is_held_up(&Object::Claim(*address), now)
+                || self.ledger.insert(*address, grant).is_err()
+            {
+                continue;
+            }
+            self.pending.insert(*address, owner.clone());
+            let write =
+                Write::CreateClaim { address: *address, owner: owner.clone(), pool: pool.clone() };
+            self.start(write, writes);
+        }
+        let addresses: Vec<IpAddr> = addresses.iter().map(|assigned| assigned.address).collect();
+        if whole && !self.project(service, &addresses, writes) {
+            if refused.is_empty() {
+                self.judge(service, Verdict::allocated(&addresses));
+            }
+            for address in released {
+                self.give_back(service, owner, address, now, writes);
+            }
+        }
+    }
+
+    /// Gives back an address that the Service has moved away from, once the announcer has done so too.
+    fn give_back(
+        &mut self,
+        service: &Service,
+        owner: &Owner,
+        address: IpAddr,
+        now: Duration,
+        writes: &mut Vec<Write>,
+    ) {
+        let since = *self.moved.entry(address).or_insert(now);
+        if service.published.contains(&address) && now < since + PATIENCE {
+            self.timers.insert((since + PATIENCE, Object::Service(service.key.clone())));
+            return;
+        }
+        if self.claims.contains_key(&address) {
+            self.delete_claim(address, owner, false, now, writes);
+        } else if !self.busy.contains(&Object::Claim(address)) {
+            self.abandon(address, owner);
+        }
+    }
+
+    /// Writes what differs between the Service and its addresses. Returns whether anything did.
+    fn project(
+        &mut self,
+        service: &Service,
+        addresses: &[IpAddr],
+        writes: &mut Vec<Write>,
+    ) -> bool {
+        let annotated = service.annotation().addresses().eq(addresses.iter().copied());
+        let field = service.field().addresses().next() == addresses.first().copied();
+        if annotated && field && service.labelled && service.has_finalizer() {
+            return false;
+        }
+        let pools = self.ledger.pools();
+        let interface = pools
+            .interface(&service.key.namespace)
+            .filter(|_| !service.has_interface && !service.is_served());
+        let change = Change {
+            addresses: addresses.to_vec(),
+            interface: interface.map(str::to_owned),
+            finalizers: service.finalizers(true),
+            is_news: !annotated || !service.labelled,
+        };
+        self.start(
+            Write::PatchService {
+                key: service.key.clone(),
+                uid: service.uid.clone(),
+                version: service.version.clone(),
+                change,
+            },
+            writes,
+        );
+        true
+    }
+
+    fn is_newer_claim(&self, new: IpAddr, old: IpAddr) -> bool {
+        match (self.claims.get(&new), self.claims.get(&old)) {
+            (Some(new), Some(old)) => new.is_newer_than(old),
+            // One that is still being made is the newest.
+            (None, Some(_)) => true,
+            _ => false,
+        }
+    }
+
+    fn verdict(&self, refusal: &Refusal) -> Verdict {
+        let message = match refusal {
+            Refusal::NoPool { .. } if self.pools.is_missing() => {
+                format!("the ConfigMap {} does not exist; {refusal}", self.pools.name())
+            }
+            refusal => refusal.to_string(),
+        };
+        Verdict { allocated: false, reason: refusal.reason(), message }
+    }
+}
+
+/// What a Service's list has that is no address, for people.
+fn unreadable(service: &Service) -> Option<Verdict> {
+    let places = [
+        (format!("annotation `{}`", annotation::LOADBALANCER_IPS), &service.annotated),
+        ("`spec.loadBalancerIP`".to_owned(), &service.deprecated),
+    ];
+    places.into_iter().find_map(|(place, text)| {
+        let text = text.as_deref()?;
+        let list = address::List::parse(text);
+        let problem = match list.unreadable().next() {
+            Some(entry) => format!("`{entry}` is no address"),
+            None if list.addresses().next().is_none() && !list.is_empty() => "a host name is no address".to_owned(),
+            None => return None,
+        };
+        let message = format!("{place}: value `{text}` is not accepted: {problem}; accepted are IPv4 and IPv6 addresses, separated by commas");
+        Some(Verdict { allocated: false, reason: reason::INVALID_ADDRESS, message })
+    })
+}
+
+/// The addresses that a Service keeps: one of each family, in order; of two, the one that it has written.
+fn kept(service: &Service, held: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+    let annotated: Vec<IpAddr> =
+        service.annotation().addresses().filter(|address| held.contains(address)).collect();
+    let all = || annotated.iter().chain(held).copied();
+    let first = service.families.wanted().first().copied().unwrap_or(Family::V4);
+    [first, first.other()]
+        .into_iter()
+        .filter_map(|family| all().find(|address| Family::of(*address) == family))
+        .collect()
+}

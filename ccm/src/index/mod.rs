@@ -1,0 +1,465 @@
+//! Owns what is known of the cluster and what follows from it. [`Index::poll`] says what to write; it is the same
+//! function at the start, after each event and after each write, so a crash between any two writes heals by itself.
+//!
+//! Deterministic: time is the argument `now`, counted since an origin of the caller's choice.
+
+mod adopt;
+mod allocate;
+mod pools;
+mod release;
+mod settle;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_ipam::{AddressSet, Grant, Ledger, Owner, OwnerKind, Range};
+
+use crate::claim::Claim;
+use crate::report::Report;
+use crate::service::{Key, Service, Standing};
+use crate::write::{Object, Verdict, Write, key_of};
+
+/// How long a release waits for the announcer, and an orphaned claim for its owner to show up.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A Service in the order in which it is served: who was made first, then by name.
+type Turn = (i64, Key);
+
+/// What was listed and is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The pool ConfigMap.
+    Pools,
+    /// The Services.
+    Services,
+    /// The claims.
+    Claims,
+    /// The Nodes, whose addresses are never given out.
+    Nodes,
+}
+
+impl Source {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Pools, Self::Services, Self::Claims, Self::Nodes];
+
+    /// Its name in `/readyz`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pools => "configmap",
+            Self::Services => "services",
+            Self::Claims => "ipaddresses",
+            Self::Nodes => "nodes",
+        }
+    }
+}
+
+/// The cluster as far as addresses go.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    ledger: Ledger,
+    services: BTreeMap<Key, Service>,
+    claims: BTreeMap<IpAddr, Claim>,
+    pools: pools::State,
+    listed: BTreeSet<Source>,
+    leading: bool,
+    /// Claims that were asked for and are not there yet. The ledger has them already.
+    pending: BTreeMap<IpAddr, Owner>,
+    /// Addresses that served Services had when this process began to lead, still to be claimed.
+    adopting: BTreeMap<IpAddr, Owner>,
+    /// Addresses whose `IPAddress` belongs to another controller, and when to look again.
+    foreign: BTreeMap<IpAddr, Duration>,
+    /// Services to look at, oldest first.
+    dirty: BTreeSet<Turn>,
+    /// Services that want more than they got, and how it was refused.
+    waiting: BTreeMap<Turn, Verdict>,
+    /// Something has become free: the waiting are looked at again.
+    retry: bool,
+    /// Since when a release waits for the announcer.
+    leaving: BTreeMap<Key, Duration>,
+    /// Since when the owner of a claim is not to be seen.
+    loose: BTreeMap<IpAddr, Duration>,
+    /// Since when an address that was moved away from waits for the announcer.
+    moved: BTreeMap<IpAddr, Duration>,
+    /// Writes under way.
+    busy: BTreeSet<Object>,
+    /// Objects whose last write failed: how often in a row, and when to try again.
+    backoff: BTreeMap<Object, (u32, Duration)>,
+    /// Versions of Services that turned out to be old.
+    stale: BTreeMap<Key, String>,
+    /// Claims that are deleted and may still be shown by a late watch.
+    buried: BTreeSet<String>,
+    timers: BTreeSet<(Duration, Object)>,
+    /// Verdicts that a Service's status is still to show.
+    verdicts: BTreeMap<Key, Verdict>,
+    /// What was last told of a Service, so that it is not told again.
+    told: BTreeMap<Key, String>,
+    /// Services that had an address of somebody else when this process began to lead, and how they had it written.
+    conflicted: BTreeMap<Key, Option<String>>,
+    reports: Vec<Report>,
+    /// Addresses outside of their pool that were told of.
+    strays: BTreeSet<(IpAddr, String)>,
+    /// When Services without an address were first seen.
+    seen: BTreeMap<Key, Duration>,
+    latencies: Vec<Duration>,
+}
+
+impl Index {
+    /// Nothing is known yet. `pools` names the ConfigMap, for messages.
+    pub fn new(pools: Key) -> Self {
+        Self { pools: pools::State::new(pools), ..Self::default() }
+    }
+
+    /// A source has been listed in full. Nothing is given out before all have been.
+    pub fn listed(&mut self, source: Source, now: Duration) {
+        let whole = self.is_whole();
+        self.listed.insert(source);
+        if !whole && self.is_whole() && self.leading {
+            self.lead(now);
+        }
+    }
+
+    /// Whether every source has been listed.
+    pub fn is_whole(&self) -> bool {
+        self.listed.len() == Source::ALL.len()
+    }
+
+    /// Takes in a Service. What is older than what is known is passed over.
+    pub fn apply_service(&mut self, service: Service, now: Duration) {
+        let key = service.key.clone();
+        let owner = service.owner();
+        if !service.concerns() && self.ledger.held(&owner).next().is_none() {
+            self.remove_service(&key, None, now);
+            return;
+        }
+        match self.services.get(&key) {
+            Some(known) if !is_newer(&service.version, &known.version) => return,
+            Some(known) if known.uid != service.uid => self.remove_service(&key, None, now),
+            None if service.annotated.is_none() => _ = self.seen.insert(key.clone(), now),
+            _ => {}
+        }
+        if !self.leading && service.annotated.is_some() {
+            self.seen.remove(&key);
+        }
+        self.stale.remove(&key);
+        let conflicted =
+            self.backoff.get(&Object::Service(key.clone())).is_some_and(|(tries, _)| *tries == 0);
+        if conflicted {
+            self.backoff.remove(&Object::Service(key.clone()));
+        }
+        let held: Vec<IpAddr> = self.ledger.held(&owner).collect();
+        held.iter().for_each(|address| _ = self.loose.remove(address));
+        self.dirty.insert((service.created, key.clone()));
+        self.services.insert(key, service);
+    }
+
+    /// Takes in that a Service is gone; with a uid, only if it is that one.
+    pub fn remove_service(&mut self, key: &Key, uid: Option<&str>, now: Duration) {
+        if uid.is_some_and(|uid| self.services.get(key).is_some_and(|known| known.uid != uid)) {
+            return;
+        }
+        let Some(service) = self.services.remove(key) else { return };
+        let turn = (service.created, key.clone());
+        let owner = service.owner();
+        self.dirty.remove(&turn);
+        self.waiting.remove(&turn);
+        self.leaving.remove(key);
+        self.stale.remove(key);
+        self.verdicts.remove(key);
+        self.told.remove(key);
+        self.conflicted.remove(key);
+        self.seen.remove(key);
+        self.backoff.remove(&Object::Service(key.clone()));
+        let held: Vec<IpAddr> = self.ledger.held(&owner).collect();
+        for address in held {
+            self.moved.remove(&address);
+            self.adopting.remove(&address);
+            if self.claims.contains_key(&address) {
+                self.loosen(address, now);
+            } else if !self.busy.contains(&Object::Claim(address)) {
+                self.abandon(address, &owner);
+            }
+        }
+    }
+
+    /// Takes in a claim.
+    pub fn apply_claim(&mut self, claim: Claim, now: Duration) {
+        let (address, owner) = (claim.address, claim.owner.clone());
+        match self.claims.get(&address) {
+            _ if self.buried.contains(&claim.uid) => return,
+            Some(known) if !is_newer(&claim.version, &known.version) => return,
+            Some(known) if known.owner != owner => self.unclaim(address, now),
+            _ => {}
+        }
+        match self.pending.remove(&address) {
+            Some(ours) if ours != owner => {
+                self.ledger.forget(&ours, address);
+                if self.adopting.contains_key(&address)
+                    && let Some(service) = self.services.get(&key_of(&ours))
+                {
+                    self.conflicted.insert(service.key.clone(), service.annotated.clone());
+                }
+                self.touch(&ours);
+            }
+            _ => {}
+        }
+        self.adopting.remove(&address);
+        let grant = Grant::new(owner.clone()).in_pool(claim.pool.clone());
+        if let Err(conflict) = self.ledger.insert(address, grant) {
+            // Only what was pending can have been in the way, and that is gone.
+            tracing::error!("{conflict}, yet {owner} has the claim");
+        }
+        self.claims.insert(address, claim);
+        if self.is_owner_unseen(&owner) {
+            self.loosen(address, now);
+        }
+        self.touch(&owner);
+    }
+
+    /// Takes in that a claim is gone, if it is that one.
+    pub fn remove_claim(&mut self, address: IpAddr, uid: &str, now: Duration) {
+        self.buried.remove(uid);
+        if self.claims.get(&address).is_some_and(|known| known.uid == uid) {
+            self.unclaim(address, now);
+        }
+    }
+
+    /// Takes in the addresses of a Node; none when it is gone.
+    pub fn apply_node(&mut self, name: &str, addresses: impl IntoIterator<Item = IpAddr>) {
+        let set: AddressSet = addresses.into_iter().map(Range::from).collect();
+        self.reserve(&format!("node {name}"), set);
+    }
+
+    /// Keeps addresses from ever being given out, in place of what `name` reserved before.
+    pub fn reserve(&mut self, name: &str, addresses: AddressSet) {
+        let known =
+            self.ledger.reservations().find(|(known, _)| *known == name).map(|(_, set)| set);
+        if known.map_or(addresses.is_empty(), |known| *known == addresses) {
+            return;
+        }
+        self.ledger.reserve(name, addresses);
+        self.retry = true;
+        self.report_pools();
+    }
+
+    /// What is known, for a list that starts again: whatever it does not have is gone.
+    pub fn known_services(&self) -> BTreeSet<Key> {
+        self.services.keys().cloned().collect()
+    }
+
+    /// The addresses and uids of the claims, for the same.
+    pub fn known_claims(&self) -> BTreeMap<IpAddr, String> {
+        self.claims.iter().map(|(address, claim)| (*address, claim.uid.clone())).collect()
+    }
+
+    /// The pools and who holds what.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// A Service, as it is known.
+    pub fn service(&self, key: &Key) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    /// How many addresses are held.
+    pub fn claimed(&self) -> usize {
+        self.claims.len()
+    }
+
+    /// How many Services wait, by reason.
+    pub fn waiting(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        let refused = self.waiting.values().filter(|verdict| !verdict.allocated);
+        refused.for_each(|verdict| *counts.entry(verdict.reason).or_default() += 1);
+        counts
+    }
+
+    /// What is to be told, since this was last asked.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// How long Services waited between being seen and having their addresses written, since this was last asked.
+    pub fn take_latencies(&mut self) -> Vec<Duration> {
+        std::mem::take(&mut self.latencies)
+    }
+
+    /// From now on this process leads: it imports what is there, then writes.
+    pub fn lead(&mut self, now: Duration) {
+        self.leading = true;
+        if !self.is_whole() {
+            return;
+        }
+        let idle: Vec<_> = self
+            .pending
+            .iter()
+            .filter(|(address, _)| !self.busy.contains(&Object::Claim(**address)))
+            .collect();
+        let idle: Vec<_> =
+            idle.into_iter().map(|(address, owner)| (*address, owner.clone())).collect();
+        idle.iter().for_each(|(address, owner)| self.abandon(*address, owner));
+        let unseen: Vec<IpAddr> = self
+            .claims
+            .values()
+            .filter(|claim| self.is_owner_unseen(&claim.owner))
+            .map(|claim| claim.address)
+            .collect();
+        unseen.into_iter().for_each(|address| self.loosen(address, now));
+        self.dirty =
+            self.services.values().map(|service| (service.created, service.key.clone())).collect();
+        self.adopt();
+        self.report_pools();
+    }
+
+    /// From now on somebody else may lead: nothing is written.
+    pub fn follow(&mut self) {
+        self.leading = false;
+        self.adopting.clear();
+    }
+
+    /// What to write now, at most about `slots` writes. Each must be performed and then told to [`Index::settle`].
+    pub fn poll(&mut self, now: Duration, slots: usize) -> Vec<Write> {
+        let mut writes = Vec::new();
+        if !self.leading || !self.is_whole() {
+            return writes;
+        }
+        self.wake(now);
+        self.poll_adoption(now, slots, &mut writes);
+        if !self.adopting.is_empty() {
+            return writes;
+        }
+        if std::mem::take(&mut self.retry) {
+            self.dirty.extend(self.waiting.keys().cloned());
+        }
+        let mut hopeless = allocate::Hopeless::default();
+        while writes.len() < slots
+            && let Some(turn) = self.dirty.pop_first()
+        {
+            self.decide(&turn, now, &mut hopeless, &mut writes);
+        }
+        self.poll_orphans(now, slots, &mut writes);
+        self.poll_verdicts(now, slots, &mut writes);
+        writes
+    }
+
+    /// When to poll again if nothing happens before.
+    pub fn deadline(&self) -> Option<Duration> {
+        if !self.leading {
+            return None;
+        }
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.ledger.next_rested()].into_iter().flatten().min()
+    }
+
+    /// Whether nothing is left to do but to wait for events and deadlines.
+    pub fn is_idle(&self) -> bool {
+        self.dirty.is_empty() && self.busy.is_empty() && self.adopting.is_empty() && !self.retry
+    }
+
+    fn decide(
+        &mut self,
+        turn: &Turn,
+        now: Duration,
+        hopeless: &mut allocate::Hopeless,
+        writes: &mut Vec<Write>,
+    ) {
+        let key = &turn.1;
+        if self.is_held_up(&Object::Service(key.clone()), now) {
+            return;
+        }
+        let Some(service) = self.services.get(key).cloned() else { return };
+        if self.stale.get(key) == Some(&service.version) {
+            self.start(Write::ReadService { key: key.clone() }, writes);
+            return;
+        }
+        match service.standing {
+            _ if service.deleting => self.release(&service, now, writes),
+            Standing::Foreign => self.release(&service, now, writes),
+            Standing::Ignored => _ = self.waiting.remove(turn),
+            Standing::Ours => self.allocate(&service, now, hopeless, writes),
+        }
+    }
+
+    /// Whether a write for the object is under way, or was tried a moment ago in vain.
+    fn is_held_up(&self, object: &Object, now: Duration) -> bool {
+        self.busy.contains(object)
+            || self.backoff.get(object).is_some_and(|(_, until)| *until > now)
+    }
+
+    fn start(&mut self, write: Write, writes: &mut Vec<Write>) {
+        self.busy.insert(write.object());
+        writes.push(write);
+    }
+
+    fn wake(&mut self, now: Duration) {
+        self.retry |= self.ledger.advance(now) > 0;
+        while let Some((at, object)) = self.timers.first().cloned()
+            && at <= now
+        {
+            self.timers.pop_first();
+            match object {
+                Object::Service(key) => self.touch_key(&key),
+                Object::Claim(address) => {
+                    self.expire_foreign(address, now);
+                    if let Some(owner) =
+                        self.ledger.claim(address).and_then(|claim| claim.owners().next()).cloned()
+                    {
+                        self.touch(&owner);
+                    }
+                }
+            }
+        }
+    }
+
+    fn touch(&mut self, owner: &Owner) {
+        if owner.kind == OwnerKind::Service {
+            self.touch_key(&key_of(owner));
+        }
+    }
+
+    fn touch_key(&mut self, key: &Key) {
+        if let Some(service) = self.services.get(key) {
+            self.dirty.insert((service.created, key.clone()));
+        }
+    }
+
+    fn is_owner_unseen(&self, owner: &Owner) -> bool {
+        let seen =
+            || self.services.get(&key_of(owner)).is_some_and(|service| service.uid == owner.uid);
+        owner.kind == OwnerKind::Service && !seen()
+    }
+
+    fn loosen(&mut self, address: IpAddr, now: Duration) {
+        self.loose.entry(address).or_insert(now);
+        self.timers.insert((now + PATIENCE, Object::Claim(address)));
+    }
+
+    /// The claim is gone: the address rests.
+    fn unclaim(&mut self, address: IpAddr, now: Duration) {
+        let Some(claim) = self.claims.remove(&address) else { return };
+        self.ledger.release(&claim.owner, address, now);
+        self.loose.remove(&address);
+        self.moved.remove(&address);
+        self.retry = true;
+        self.touch(&claim.owner);
+    }
+
+    /// Takes back a claim that was never made.
+    fn abandon(&mut self, address: IpAddr, owner: &Owner) {
+        self.pending.remove(&address);
+        self.retry |= self.ledger.forget(owner, address);
+    }
+}
+
+/// Versions of one resource are numbers that grow (KEP-5504); should one not be, a different one counts as newer.
+fn is_newer(version: &str, than: &str) -> bool {
+    match (version.parse::<u64>(), than.parse::<u64>()) {
+        (Ok(version), Ok(than)) => version > than,
+        _ => version != than,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! Owns what follows from the outcome of a write.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_api::{address, reason};
+use berth_ipam::{AddressSet, Owner, Range};
+
+use super::{Index, PATIENCE};
+use crate::service::{Key, Service};
+use crate::write::{Change, Object, Outcome, Write, key_of};
+
+/// The first pause after a failure; it doubles.
+const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What was refused once will hardly be accepted soon.
+const REFUSED: Duration = Duration::from_secs(30);
+/// How long to leave an address alone that another controller has.
+const FOREIGN: Duration = Duration::from_secs(600);
+
+impl Index {
+    /// Takes in what became of a write that [`Index::poll`] gave.
+    pub fn settle(&mut self, write: &Write, outcome: Outcome, now: Duration) {
+        let object = write.object();
+        self.busy.remove(&object);
+        match &outcome {
+            Outcome::Throttled(pause) => self.back_off(object, *pause, now),
+            Outcome::Unknown(_) => self.back_off(object, Duration::ZERO, now),
+            Outcome::Refused(_) => self.back_off(object, REFUSED, now),
+            _ => _ = self.backoff.remove(&object),
+        }
+        match write {
+            Write::CreateClaim { address, owner, .. } => {
+                self.settle_create(*address, owner, outcome, now)
+            }
+            Write::DeleteClaim { address, uid, owner, .. } => {
+                self.settle_delete(*address, uid, owner, outcome, now)
+            }
+            Write::PatchService { key, uid, version, change } => {
+                if let Outcome::Service(service) = &outcome {
+                    self.patched(service, change, now);
+                }
+                self.settle_service(key, Some(uid), version, outcome, now);
+            }
+            Write::PatchStatus { key, uid, version, .. } => {
+                if let Outcome::Service(_) = &outcome {
+                    self.verdicts.remove(key);
+                }
+                self.settle_service(key, Some(uid), version, outcome, now);
+            }
+            Write::ReadService { key } => self.settle_service(key, None, "", outcome, now),
+        }
+    }
+
+    fn settle_create(&mut self, address: IpAddr, owner: &Owner, outcome: Outcome, now: Duration) {
+        match outcome {
+            Outcome::Claimed(claim) | Outcome::Taken(Some(claim)) => {
+                // Had the ledger a hold for somebody else, the claim now ends it.
+                self.apply_claim(claim, now);
+            }
+            Outcome::Taken(None) => {
+                self.adopting.remove(&address);
+                self.abandon(address, owner);
+                self.foreign.insert(address, now + FOREIGN);
+                self.timers.insert((now + FOREIGN, Object::Claim(address)));
+                self.reserve_foreign();
+            }
+            Outcome::Throttled(_) | Outcome::Unknown(_) if self.is_owner_known(owner) => {}
+            Outcome::Refused(_) => {
+                self.adopting.remove(&address);
+                self.abandon(address, owner);
+                self.back_off(Object::Service(key_of(owner)), REFUSED, now);
+            }
+            _ => {
+                if !self.claims.contains_key(&address) {
+                    self.abandon(address, owner);
+                }
+            }
+        }
+        self.touch(owner);
+    }
+
+    fn settle_delete(
+        &mut self,
+        address: IpAddr,
+        uid: &str,
+        owner: &Owner,
+        outcome: Outcome,
+        now: Duration,
+    ) {
+        match outcome {
+            Outcome::Released => {
+                if self.claims.get(&address).is_some_and(|claim| claim.uid == uid) {
+                    self.buried.insert(uid.to_owned());
+                    self.unclaim(address, now);
+                    self.retry_after_release(owner);
+                }
+            }
+            Outcome::Kept => {
+                // Look again later: the watch will have shown by then what it is.
+                if self.loose.contains_key(&address) {
+                    self.loose.insert(address, now);
+                    self.timers.insert((now + PATIENCE, Object::Claim(address)));
+                }
+            }
+            Outcome::Service(service) => {
+                self.loose.remove(&address);
+                self.apply_service(*service, now);
+            }
+            _ => {}
+        }
+        self.touch(owner);
+    }
+
+    fn settle_service(
+        &mut self,
+        key: &Key,
+        uid: Option<&str>,
+        version: &str,
+        outcome: Outcome,
+        now: Duration,
+    ) {
+        match outcome {
+            Outcome::Service(service) => self.apply_service(*service, now),
+            Outcome::Missing => self.remove_service(key, uid, now),
+            Outcome::Conflict => {
+                // The watch brings the newer version in a moment; if not, it is read.
+                if self.services.get(key).is_some_and(|known| known.version == version) {
+                    self.stale.insert(key.clone(), version.to_owned());
+                    let object = Object::Service(key.clone());
+                    self.backoff.insert(object.clone(), (0, now + PAUSE));
+                    self.timers.insert((now + PAUSE, object));
+                }
+            }
+            _ => {}
+        }
+        self.touch_key(key);
+    }
+
+    /// The Service now has these addresses, or none. The watch may have shown it before the answer came.
+    fn patched(&mut self, service: &Service, change: &Change, now: Duration) {
+        let addresses = &change.addresses;
+        if let Some(seen) = self.seen.remove(&service.key).filter(|_| !addresses.is_empty()) {
+            self.latencies.push(now.saturating_sub(seen));
+        }
+        self.told.remove(&service.key);
+        if addresses.is_empty() {
+            self.leaving.remove(&service.key);
+        }
+        match (change.is_news, addresses.is_empty()) {
+            (false, _) => {}
+            (true, true) => {
+                let note = "the Service is not, or not any more, one that Berth serves".to_owned();
+                self.report(service, false, reason::ADDRESS_RELEASED, note);
+            }
+            (true, false) => {
+                let pool = addresses.iter().find_map(|address| self.claims.get(address)?.pool.as_ref());
+                let from = pool.map(|pool| format!(" from {pool}")).unwrap_or_default();
+                let note = format!("{}{from}", address::format(addresses.iter().copied()));
+                self.report(service, false, reason::ADDRESS_ALLOCATED, note);
+            }
+        }
+    }
+
+    /// Waits before the object is written again: at least `least`, longer after each failure in a row.
+    fn back_off(&mut self, object: Object, least: Duration, now: Duration) {
+        let tries = self.backoff.get(&object).map_or(0, |(tries, _)| *tries) + 1;
+        let pause = (PAUSE * 2u32.pow(tries.min(6) - 1)).min(LONGEST_PAUSE).max(least);
+        self.timers.insert((now + pause, object.clone()));
+        self.backoff.insert(object, (tries, now + pause));
+    }
+
+    fn retry_after_release(&mut self, owner: &Owner) {
+        self.retry = true;
+        self.touch(owner);
+    }
+
+    fn is_owner_known(&self, owner: &Owner) -> bool {
+        !self.is_owner_unseen(owner)
+    }
+
+    pub(super) fn expire_foreign(&mut self, address: IpAddr, now: Duration) {
+        if self.foreign.get(&address).is_some_and(|until| *until <= now) {
+            self.foreign.remove(&address);
+            self.reserve_foreign();
+        }
+    }
+
+    fn reserve_foreign(&mut self) {
+        let set: AddressSet = self.foreign.keys().copied().map(Range::from).collect();
+        self.reserve("an IPAddress of another controller", set);
+    }
+}

@@ -1,0 +1,25 @@
+//! Owns what is told to people: which object, how bad, and why. Reasons are those of [`berth_api::reason`].
+
+use crate::service::Key;
+
+/// The object that a report is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A Service, with its uid.
+    Service(Key, String),
+    /// The pool ConfigMap, with its uid.
+    Pools(Key, String),
+}
+
+/// Something to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The object.
+    pub about: About,
+    /// Whether somebody should look at it.
+    pub is_warning: bool,
+    /// The stable reason.
+    pub reason: &'static str,
+    /// The same for people.
+    pub note: String,
+}

@@ -1,0 +1,289 @@
+//! Owns the one loop: what the watches show goes into the index, what the index wants is written, what came of it goes
+//! back. Writes for one object never overlap; writes for many run at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use berth_runtime::events::{self, Events};
+use berth_runtime::http::{self, Health};
+use berth_runtime::lease::{self, Tenure};
+use berth_runtime::watch::forbidden;
+use berth_runtime::{client, shutdown};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
+use k8s_openapi::api::core::v1::ObjectReference;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::index::{Index, Source};
+use crate::metrics::Metrics;
+use crate::options::{Environment, Options};
+use crate::report::{About, Report};
+use crate::watches::{self, Change, Intake};
+use crate::write::{Outcome, Write};
+use crate::writer::Writer;
+
+/// Changes that are taken in before the index is asked again: a burst costs one decision, not one for each.
+const BATCH: usize = 256;
+/// How often metrics and probes are refreshed when nothing happens.
+const TICK: Duration = Duration::from_secs(1);
+const ALIVE: Duration = Duration::from_secs(30);
+/// How long the end may take, each part of it. The pod is given 15 seconds.
+const DRAIN: Duration = Duration::from_secs(6);
+const LEAVE: Duration = Duration::from_secs(3);
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start: a setting, the kubeconfig, or the HTTP address is not usable.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let environment = Environment::read(|name| std::env::var(name).ok())?;
+    let timing = options.timing()?;
+    let identity = identity(&options)?;
+    let stop = shutdown::on_signals().context("cannot handle signals")?;
+    let client = client::connect(client::configure(options.kubeconfig.as_deref()).await?)?;
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let health = Health::new(Source::ALL.map(Source::name));
+    let closed = CancellationToken::new();
+    let address =
+        http::serve(options.http_address, health.clone(), Arc::new(registry), closed.clone())
+            .await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, pools = %environment.pools, http = %address, "starting");
+
+    let (events, publisher) = events::channel(client.clone(), "berth-ccm", &identity);
+    let publisher = tokio::spawn(publisher.run());
+    let leave = CancellationToken::new();
+    let (tenure, contest) = if options.leader_elect {
+        let (sender, tenure) = Tenure::granted();
+        let template = lease::template(
+            &options.leader_elect_resource_namespace,
+            &options.leader_elect_resource_name,
+        );
+        let contest =
+            lease::contend(client.clone(), template, identity, timing, sender, leave.clone());
+        (tenure, Some(tokio::spawn(contest)))
+    } else {
+        (Tenure::unlimited(), None)
+    };
+
+    let writer = Writer::new(client.clone(), environment.classes.clone(), tenure.clone());
+    let changes = watches::all(&client, &environment.pools, environment.classes.clone());
+    let work = Loop {
+        start: Instant::now(),
+        index: Index::new(environment.pools.clone()),
+        intake: Intake::default(),
+        writer,
+        tenure,
+        leads: false,
+        slots: options.concurrent_writes.into(),
+        under_way: FuturesUnordered::new(),
+        events,
+        metrics,
+        health,
+        trouble: Trouble::default(),
+    };
+    work.run(changes, stop).await;
+
+    leave.cancel();
+    if let Some(contest) = contest
+        && tokio::time::timeout(LEAVE, contest).await.is_err()
+    {
+        tracing::warn!("the Lease could not be given back: it expires by itself");
+    }
+    if tokio::time::timeout(FLUSH, publisher).await.is_err() {
+        tracing::warn!("some Events were not sent");
+    }
+    closed.cancel();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn identity(options: &Options) -> anyhow::Result<String> {
+    let named = options.identity.clone().or_else(|| std::env::var("POD_NAME").ok());
+    match named.filter(|name| !name.is_empty()) {
+        Some(name) => Ok(name),
+        None => {
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+                .context("the host has no name: set --identity")?;
+            Ok(name.trim().to_owned())
+        }
+    }
+}
+
+struct Loop {
+    start: Instant,
+    index: Index,
+    intake: Intake,
+    writer: Writer,
+    tenure: Tenure,
+    leads: bool,
+    slots: usize,
+    under_way: FuturesUnordered<BoxFuture<'static, (Write, Outcome)>>,
+    events: Events,
+    metrics: Metrics,
+    health: Health,
+    trouble: Trouble,
+}
+
+impl Loop {
+    async fn run(mut self, changes: BoxStream<'static, Change>, stop: CancellationToken) {
+        let mut changes = changes.ready_chunks(BATCH);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !stop.is_cancelled() {
+            self.step();
+            let wake = self.index.deadline().map(|deadline| self.start + deadline);
+            tokio::select! {
+                Some(batch) = changes.next() => {
+                    let now = self.now();
+                    batch.into_iter().for_each(|change| self.take(change, now));
+                }
+                Some((write, outcome)) = self.under_way.next() => self.settle(&write, outcome),
+                () = self.tenure.changed() => {}
+                () = sleep_until(wake) => {}
+                _ = tick.tick() => self.show(),
+                () = stop.cancelled() => {}
+            }
+        }
+        self.drain().await;
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Starts what the index wants.
+    fn step(&mut self) {
+        let leads = self.tenure.until(Instant::now()).is_some();
+        if leads != self.leads {
+            self.leads = leads;
+            self.metrics.leads(leads);
+            match leads {
+                true => self.index.lead(self.now()),
+                false => self.index.follow(),
+            }
+        }
+        while self.under_way.len() < self.slots {
+            let writes = self.index.poll(self.now(), self.slots - self.under_way.len());
+            if writes.is_empty() {
+                break;
+            }
+            for write in writes {
+                let writer = self.writer.clone();
+                let sent = async move {
+                    let outcome = writer.perform(&write).await;
+                    (write, outcome)
+                };
+                self.under_way.push(sent.boxed());
+            }
+        }
+        self.index.take_latencies().into_iter().for_each(|latency| self.metrics.served(latency));
+        for report in self.index.take_reports() {
+            self.publish(report);
+        }
+    }
+
+    fn take(&mut self, change: Change, now: Duration) {
+        if let Change::Listed(source) = &change {
+            self.health.ready(source.name());
+        }
+        self.intake.take(change, &mut self.index, now);
+    }
+
+    fn settle(&mut self, write: &Write, outcome: Outcome) {
+        self.metrics.wrote(write, &outcome);
+        self.trouble.note(write, &outcome);
+        let now = self.now();
+        self.index.settle(write, outcome, now);
+    }
+
+    fn show(&mut self) {
+        self.health.alive("loop", Instant::now(), ALIVE);
+        self.metrics.show(&self.index, self.events.lost());
+    }
+
+    fn publish(&self, report: Report) {
+        let Report { about, is_warning, reason, note } = report;
+        let (kind, key, uid) = match about {
+            About::Service(key, uid) => ("Service", key, uid),
+            About::Pools(key, uid) => ("ConfigMap", key, uid),
+        };
+        match is_warning {
+            true => tracing::warn!("{kind} {key}: {reason}: {note}"),
+            false => tracing::info!("{kind} {key}: {reason}: {note}"),
+        }
+        let regarding = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some(kind.to_owned()),
+            namespace: Some(key.namespace),
+            name: Some(key.name),
+            uid: Some(uid),
+            ..Default::default()
+        };
+        let severity =
+            if is_warning { events::Severity::Warning } else { events::Severity::Normal };
+        let action = if kind == "Service" { "Allocate" } else { "ReadPools" };
+        self.events.publish(events::Report { regarding, severity, reason, action, note });
+    }
+
+    /// Finishes what is under way and starts nothing more.
+    async fn drain(&mut self) {
+        let finish = async {
+            while let Some((write, outcome)) = self.under_way.next().await {
+                let now = self.start.elapsed();
+                self.metrics.wrote(&write, &outcome);
+                self.index.settle(&write, outcome, now);
+            }
+        };
+        if tokio::time::timeout(DRAIN, finish).await.is_err() {
+            tracing::warn!("{} writes were still without an answer", self.under_way.len());
+        }
+        for report in self.index.take_reports() {
+            self.publish(report);
+        }
+    }
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Says once what goes wrong with one kind of write, not for each object.
+#[derive(Default)]
+struct Trouble {
+    told: std::collections::BTreeMap<(&'static str, &'static str), Instant>,
+}
+
+impl Trouble {
+    const AGAIN: Duration = Duration::from_secs(60);
+
+    fn note(&mut self, write: &Write, outcome: &Outcome) {
+        let kind = write.kind();
+        let why = match outcome {
+            Outcome::Refused(why) if why.ends_with("(403)") => forbidden(kind.0, kind.1, why),
+            Outcome::Refused(why) => format!("refused: {why}"),
+            Outcome::Unknown(why) => why.clone(),
+            Outcome::Throttled(pause) => {
+                format!("the API server is busy; trying again after {pause:.1?}")
+            }
+            _ => return tracing::debug!("{write}: {}", outcome.name()),
+        };
+        let last = self.told.get(&kind).copied();
+        if last.is_some_and(|last| last.elapsed() < Self::AGAIN) {
+            return tracing::debug!("{write}: {why}");
+        }
+        self.told.insert(kind, Instant::now());
+        match outcome {
+            Outcome::Refused(_) => tracing::error!("{write}: {why}"),
+            _ => tracing::warn!("{write}: {why}"),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Owns what is kept of a Service: only what decides about its addresses, so that thousands fit in little memory.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use berth_api::address::List;
+use berth_api::names::{annotation, finalizer, label};
+use berth_api::service::{self as contract, ClassPolicy, NotOurs};
+use berth_ipam::{
+    Families, Family, FamilyPolicy, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy,
+};
+use k8s_openapi::api::core::v1::Service as Object;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+/// Namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Whose business a Service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It is to have addresses.
+    Ours,
+    /// It says that Berth is to leave it alone: what it has, it keeps.
+    Ignored,
+    /// Its type or class is not ours: what it had from us is released.
+    Foreign,
+}
+
+/// A Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Namespace and name.
+    pub key: Key,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: String,
+    /// `metadata.creationTimestamp`, in seconds since 1970: who waits longest is served first.
+    pub created: i64,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whose business it is.
+    pub standing: Standing,
+    /// The families it wants.
+    pub families: Families,
+    /// Its ports and traffic policy.
+    pub sharing: Sharing,
+    /// The annotation `kube-vip.io/loadbalancerIPs`, as written.
+    pub annotated: Option<String>,
+    /// `spec.loadBalancerIP`, as written.
+    pub deprecated: Option<String>,
+    /// Whether the annotation `kube-vip.io/serviceInterface` is set.
+    pub has_interface: bool,
+    /// Whether it carries `implementation=kube-vip`.
+    pub labelled: bool,
+    /// `metadata.finalizers`, all of them.
+    pub finalizers: Vec<String>,
+    /// Whether an announcer says that it holds its addresses.
+    pub hosted: bool,
+    /// The addresses in `status.loadBalancer.ingress`.
+    pub published: Vec<IpAddr>,
+    /// `status.conditions`, all of them.
+    pub conditions: Vec<Condition>,
+}
+
+impl Service {
+    /// Reads an object; `None` if it has no name, as none from an API server.
+    pub fn read(object: &Object, classes: &ClassPolicy) -> Option<Self> {
+        let metadata = &object.metadata;
+        let labels = metadata.labels.as_ref();
+        let owned = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let deprecated = object.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_deref());
+        Some(Self {
+            key: Key { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? },
+            uid: metadata.uid.clone().unwrap_or_default(),
+            version: metadata.resource_version.clone().unwrap_or_default(),
+            created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            deleting: metadata.deletion_timestamp.is_some(),
+            standing: match contract::claimed(object, classes) {
+                Ok(()) => Standing::Ours,
+                Err(NotOurs::Ignored) => Standing::Ignored,
+                Err(NotOurs::OtherType | NotOurs::OtherClass) => Standing::Foreign,
+            },
+            families: families(object),
+            sharing: sharing(object),
+            annotated: owned(contract::annotated(object, annotation::LOADBALANCER_IPS)),
+            deprecated: owned(deprecated),
+            has_interface: contract::annotated(object, annotation::SERVICE_INTERFACE).is_some(),
+            labelled: labels
+                .and_then(|labels| labels.get(label::IMPLEMENTATION))
+                .map(String::as_str)
+                == Some(label::IMPLEMENTATION_VALUE),
+            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            hosted: contract::annotated(object, annotation::VIP_HOST)
+                .is_some_and(|host| !host.is_empty()),
+            published: contract::published(object).collect(),
+            conditions: object
+                .status
+                .as_ref()
+                .and_then(|status| status.conditions.clone())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Whether anything about it can concern us. What cannot is not kept.
+    pub fn concerns(&self) -> bool {
+        self.standing != Standing::Foreign || self.labelled || self.has_finalizer()
+    }
+
+    /// It as a holder of addresses.
+    pub fn owner(&self) -> Owner {
+        Owner::new(OwnerKind::Service, &self.key.namespace, &self.key.name, &self.uid)
+    }
+
+    /// Whether it carries our finalizer.
+    pub fn has_finalizer(&self) -> bool {
+        self.finalizers.iter().any(|name| name == finalizer::LOAD_BALANCER_CLEANUP)
+    }
+
+    /// Its finalizers with ours, or without.
+    pub fn finalizers(&self, with_ours: bool) -> Vec<String> {
+        let others =
+            self.finalizers.iter().filter(|name| *name != finalizer::LOAD_BALANCER_CLEANUP);
+        let ours = with_ours.then(|| finalizer::LOAD_BALANCER_CLEANUP.to_owned());
+        others.cloned().chain(ours).collect()
+    }
+
+    /// Whether no announcer says that it answers for its addresses.
+    pub fn is_silent(&self) -> bool {
+        !self.hosted && self.published.is_empty()
+    }
+
+    /// Whether it shows that it has been given its addresses, by us or by the stock provider.
+    pub fn is_served(&self) -> bool {
+        self.labelled || !self.published.is_empty()
+    }
+
+    /// The list in its annotation.
+    pub fn annotation(&self) -> List {
+        List::parse(self.annotated.as_deref().unwrap_or_default())
+    }
+
+    /// The list in its deprecated field.
+    pub fn field(&self) -> List {
+        List::parse(self.deprecated.as_deref().unwrap_or_default())
+    }
+
+    /// Which addresses it asks for, given what it holds. `is_newer` tells whether the claim of one held address was
+    /// made after that of another.
+    ///
+    /// What differs from the claims is the request, and the annotation wins. In the middle of a move both the old and
+    /// the new address are held: then the newer claim shows which one was asked for.
+    pub fn pins(
+        &self,
+        held: &BTreeSet<IpAddr>,
+        is_newer: impl Fn(IpAddr, IpAddr) -> bool,
+    ) -> Vec<IpAddr> {
+        let annotated: Vec<IpAddr> = self.annotation().addresses().collect();
+        let field: Vec<IpAddr> = self.field().addresses().collect();
+        let asks = |list: &[IpAddr]| {
+            list.iter().any(|address| !address.is_unspecified() && !held.contains(address))
+        };
+        if annotated.is_empty() || !asks(&annotated) && asks(&field) {
+            return field;
+        }
+        let overtakes = |new: &IpAddr| {
+            let same = annotated.iter().find(|old| Family::of(**old) == Family::of(*new));
+            held.contains(new)
+                && same.is_some_and(|old| old != new && held.contains(old) && is_newer(*new, *old))
+        };
+        if field.iter().any(overtakes) { field } else { annotated }
+    }
+}
+
+fn families(object: &Object) -> Families {
+    let policy = match contract::family_policy(object) {
+        contract::FamilyPolicy::SingleStack => FamilyPolicy::SingleStack,
+        contract::FamilyPolicy::PreferDualStack => FamilyPolicy::PreferDualStack,
+        contract::FamilyPolicy::RequireDualStack => FamilyPolicy::RequireDualStack,
+    };
+    let order = contract::families(object).into_iter().map(|family| match family {
+        contract::Family::V4 => Family::V4,
+        contract::Family::V6 => Family::V6,
+    });
+    Families::new(policy, order.collect::<Vec<_>>())
+}
+
+fn sharing(object: &Object) -> Sharing {
+    let ports = contract::ports(object).into_iter().map(|port| {
+        let protocol = match port.protocol {
+            contract::Protocol::Tcp => Protocol::Tcp,
+            contract::Protocol::Udp => Protocol::Udp,
+            contract::Protocol::Sctp => Protocol::Sctp,
+        };
+        (protocol, port.number)
+    });
+    let policy =
+        if contract::is_local(object) { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
+    Sharing { ports: ports.collect(), policy }
+}

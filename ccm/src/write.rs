@@ -1,0 +1,182 @@
+//! Owns the words between deciding and writing: what is to be written, and what became of it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_ipam::{Owner, Scope};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::claim::Claim;
+use crate::service::{Key, Service};
+
+/// A write that the cluster needs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Claim an address.
+    CreateClaim {
+        /// The address.
+        address: IpAddr,
+        /// Who is to hold it.
+        owner: Owner,
+        /// The pool it comes from.
+        pool: Option<Scope>,
+    },
+    /// Give an address back.
+    DeleteClaim {
+        /// The address.
+        address: IpAddr,
+        /// The claim: a later one of the same address is not touched.
+        uid: String,
+        /// Who holds it.
+        owner: Owner,
+        /// Whether to look first that the owner is gone: its watch may only be late.
+        orphan: bool,
+    },
+    /// Bring a Service in line with its claims.
+    PatchService {
+        /// The Service.
+        key: Key,
+        /// Its uid: a later one of the same name is not touched.
+        uid: String,
+        /// Its version: a change that was not seen is not overwritten.
+        version: String,
+        /// What changes.
+        change: Change,
+    },
+    /// Say in the status of a Service how it stands.
+    PatchStatus {
+        /// The Service.
+        key: Key,
+        /// Its uid.
+        uid: String,
+        /// Its version.
+        version: String,
+        /// How it stands.
+        verdict: Verdict,
+        /// Its conditions of other types, which stay.
+        others: Vec<Condition>,
+    },
+    /// Read a Service that is known to have changed, since the watch is late.
+    ReadService {
+        /// The Service.
+        key: Key,
+    },
+}
+
+/// Whether a Service has its addresses, as its condition `berth.dev/AddressAllocated` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it has what it asks for.
+    pub allocated: bool,
+    /// The stable reason.
+    pub reason: &'static str,
+    /// The same for people.
+    pub message: String,
+}
+
+/// What changes of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its addresses, in the order of its families; empty when it is released.
+    pub addresses: Vec<IpAddr>,
+    /// The interface to write, if any.
+    pub interface: Option<String>,
+    /// Its finalizers afterwards.
+    pub finalizers: Vec<String>,
+    /// Whether it has other addresses than before, or none any more: that is worth telling.
+    pub is_news: bool,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The claim was made.
+    Claimed(Claim),
+    /// The address was claimed before: by whom, or nobody known if it is not one of our claims.
+    Taken(Option<Claim>),
+    /// The claim is gone.
+    Released,
+    /// The claim stays: its owner lives, or it is another one by now.
+    Kept,
+    /// The Service is now like this. Boxed, for it is much larger than the others.
+    Service(Box<Service>),
+    /// The Service does not exist.
+    Missing,
+    /// It changed since it was seen.
+    Conflict,
+    /// The API server is busy: not before this time has passed.
+    Throttled(Duration),
+    /// It may or may not have happened.
+    Unknown(String),
+    /// The API server will not have it.
+    Refused(String),
+    /// Nothing was sent: this process does not lead.
+    NotLeading,
+}
+
+/// What no two writes may be under way for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Object {
+    /// A Service.
+    Service(Key),
+    /// The claim of an address.
+    Claim(IpAddr),
+}
+
+impl Write {
+    /// What it writes to.
+    pub fn object(&self) -> Object {
+        match self {
+            Self::CreateClaim { address, .. } | Self::DeleteClaim { address, .. } => {
+                Object::Claim(*address)
+            }
+            Self::PatchService { key, .. }
+            | Self::PatchStatus { key, .. }
+            | Self::ReadService { key } => Object::Service(key.clone()),
+        }
+    }
+
+    /// Verb and resource, as RBAC names them.
+    pub fn kind(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::CreateClaim { .. } => ("create", "ipaddresses"),
+            Self::DeleteClaim { .. } => ("delete", "ipaddresses"),
+            Self::PatchService { .. } => ("patch", "services"),
+            Self::PatchStatus { .. } => ("patch", "services/status"),
+            Self::ReadService { .. } => ("get", "services"),
+        }
+    }
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (verb, resource) = self.kind();
+        match self.object() {
+            Object::Service(key) => write!(f, "{verb} {resource} {key}"),
+            Object::Claim(address) => write!(f, "{verb} {resource} {address}"),
+        }
+    }
+}
+
+impl Outcome {
+    /// One word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Claimed(_) | Self::Released | Self::Service(_) => "done",
+            Self::Taken(_) => "taken",
+            Self::Kept => "kept",
+            Self::Missing => "missing",
+            Self::Conflict => "conflict",
+            Self::Throttled(_) => "throttled",
+            Self::Unknown(_) => "unknown",
+            Self::Refused(_) => "refused",
+            Self::NotLeading => "not_leading",
+        }
+    }
+}
+
+/// The Service that an owner is.
+pub fn key_of(owner: &Owner) -> Key {
+    Key { namespace: owner.namespace.clone(), name: owner.name.clone() }
+}

@@ -1,0 +1,210 @@
+//! Owns the requests: each [`Write`] becomes one, and its answer an [`Outcome`]. Sends nothing without the Lease.
+//!
+//! # Permissions
+//!
+//! | write | verb | resource |
+//! |---|---|---|
+//! | [`Write::CreateClaim`] | `create`, and `get` when it exists already | `ipaddresses.networking.k8s.io` |
+//! | [`Write::DeleteClaim`] | `delete`; `get` of `services` when the owner was not seen | `ipaddresses.networking.k8s.io` |
+//! | [`Write::PatchService`] | `patch` | `services` |
+//! | [`Write::PatchStatus`] | `patch` | `services/status` |
+//! | [`Write::ReadService`] | `get` | `services` |
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use berth_api::address;
+use berth_api::names::{annotation, condition, label};
+use berth_api::service::ClassPolicy;
+use berth_ipam::Owner;
+use berth_runtime::lease::Tenure;
+use berth_runtime::watch::chain;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service as ServiceObject;
+use k8s_openapi::api::networking::v1::IPAddress;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
+use kube::{Client, Error};
+use serde_json::{Value, json};
+
+use crate::claim::{self, Claim};
+use crate::service::{Key, Service};
+use crate::write::{Change, Outcome, Verdict, Write, key_of};
+
+const MANAGER: &str = "berth-ccm";
+/// How long to wait for an answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait when the API server is busy and does not say how long.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Sends writes.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    classes: ClassPolicy,
+    tenure: Tenure,
+}
+
+impl Writer {
+    /// A writer that works while `tenure` lasts.
+    pub fn new(client: Client, classes: ClassPolicy, tenure: Tenure) -> Self {
+        Self { client, classes, tenure }
+    }
+
+    /// Sends one write and says what became of it. Never fails, never takes longer than ten seconds.
+    pub async fn perform(&self, write: &Write) -> Outcome {
+        let now = Instant::now();
+        let Some(until) = self.tenure.until(now) else { return Outcome::NotLeading };
+        let timeout = TIMEOUT.min(until - now);
+        match tokio::time::timeout(timeout, self.send(write)).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => failed(error),
+            Err(_) => Outcome::Unknown(format!("no answer within {timeout:.1?}")),
+        }
+    }
+
+    async fn send(&self, write: &Write) -> Result<Outcome, Error> {
+        match write {
+            Write::CreateClaim { address, owner, pool } => {
+                self.create_claim(claim::object(*address, owner, pool.as_ref())).await
+            }
+            Write::DeleteClaim { address, uid, owner, orphan } => {
+                self.delete_claim(*address, uid, owner, *orphan).await
+            }
+            Write::PatchService { key, uid, version, change } => {
+                let body = Patch::Merge(service_patch(uid, version, change));
+                let patched = self.services(key).patch(&key.name, &parameters(), &body).await?;
+                Ok(self.read(&patched))
+            }
+            Write::PatchStatus { key, uid, version, verdict, others } => {
+                let mut conditions = others.clone();
+                conditions.push(condition_of(verdict, Timestamp::now()));
+                let body = Patch::Merge(json!({
+                    "metadata": { "uid": uid, "resourceVersion": version },
+                    "status": { "conditions": conditions },
+                }));
+                let patched =
+                    self.services(key).patch_status(&key.name, &parameters(), &body).await?;
+                Ok(self.read(&patched))
+            }
+            Write::ReadService { key } => match self.services(key).get_opt(&key.name).await? {
+                Some(service) => Ok(self.read(&service)),
+                None => Ok(Outcome::Missing),
+            },
+        }
+    }
+
+    async fn create_claim(&self, object: IPAddress) -> Result<Outcome, Error> {
+        let claims: Api<IPAddress> = Api::all(self.client.clone());
+        let parameters =
+            PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
+        match claims.create(&parameters, &object).await {
+            Ok(made) => Ok(Claim::read(&made).map_or(Outcome::Taken(None), Outcome::Claimed)),
+            Err(Error::Api(status)) if status.code == 409 => {
+                let name = object.metadata.name.unwrap_or_default();
+                match claims.get_opt(&name).await? {
+                    Some(there) => Ok(Outcome::Taken(Claim::read(&there))),
+                    None => Ok(Outcome::Unknown("it existed a moment ago".to_owned())),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete_claim(
+        &self,
+        address: IpAddr,
+        uid: &str,
+        owner: &Owner,
+        orphan: bool,
+    ) -> Result<Outcome, Error> {
+        if orphan {
+            let key = key_of(owner);
+            let found = self.services(&key).get_opt(&key.name).await?;
+            if let Some(service) =
+                found.filter(|found| found.metadata.uid.as_deref() == Some(&owner.uid))
+            {
+                return Ok(self.read(&service));
+            }
+        }
+        let claims: Api<IPAddress> = Api::all(self.client.clone());
+        let preconditions =
+            Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        let parameters = DeleteParams { preconditions, ..Default::default() };
+        match claims.delete(&address.to_string(), &parameters).await {
+            Ok(_) => Ok(Outcome::Released),
+            Err(Error::Api(status)) if status.code == 404 => Ok(Outcome::Released),
+            // The uid differs: this claim is gone, and the address has been claimed anew.
+            Err(Error::Api(status)) if status.code == 409 => Ok(Outcome::Released),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn services(&self, key: &Key) -> Api<ServiceObject> {
+        Api::namespaced(self.client.clone(), &key.namespace)
+    }
+
+    fn read(&self, object: &ServiceObject) -> Outcome {
+        match Service::read(object, &self.classes) {
+            Some(service) => Outcome::Service(Box::new(service)),
+            None => Outcome::Unknown("the answer has no name".to_owned()),
+        }
+    }
+}
+
+fn parameters() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() }
+}
+
+/// The merge patch (RFC 7396): `null` removes. With uid and version in it the API server refuses it if the Service
+/// has changed since.
+fn service_patch(uid: &str, version: &str, change: &Change) -> Value {
+    let served = !change.addresses.is_empty();
+    let text = served.then(|| address::format(change.addresses.iter().copied()));
+    let mut annotations = json!({ annotation::LOADBALANCER_IPS: text });
+    if let Some(interface) = &change.interface {
+        annotations[annotation::SERVICE_INTERFACE] = json!(interface);
+    }
+    json!({
+        "metadata": {
+            "uid": uid,
+            "resourceVersion": version,
+            "annotations": annotations,
+            "labels": { label::IMPLEMENTATION: served.then_some(label::IMPLEMENTATION_VALUE) },
+            "finalizers": change.finalizers,
+        },
+        "spec": { "loadBalancerIP": change.addresses.first() },
+    })
+}
+
+fn condition_of(verdict: &Verdict, now: Timestamp) -> Condition {
+    Condition {
+        type_: condition::ADDRESS_ALLOCATED.to_owned(),
+        status: if verdict.allocated { "True" } else { "False" }.to_owned(),
+        reason: verdict.reason.to_owned(),
+        message: verdict.message.clone(),
+        last_transition_time: Time(now),
+        observed_generation: None,
+    }
+}
+
+fn failed(error: Error) -> Outcome {
+    match error {
+        Error::Api(status) => refused(&status),
+        error => Outcome::Unknown(chain(&error)),
+    }
+}
+
+fn refused(status: &Status) -> Outcome {
+    let asked = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    match status.code {
+        404 => Outcome::Missing,
+        409 => Outcome::Conflict,
+        429 if asked > 0 => Outcome::Throttled(Duration::from_secs(asked.into())),
+        429 => Outcome::Throttled(BUSY),
+        // It may have been written before the server failed ("etcdserver: request timed out").
+        500.. => Outcome::Unknown(status.message.clone()),
+        code => Outcome::Refused(format!("{} ({code})", status.message)),
+    }
+}
