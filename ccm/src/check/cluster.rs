@@ -34,16 +34,26 @@ impl ClusterError {
 ///
 /// # Errors
 /// When the API server is not to be reached or does not allow it.
-pub async fn read(client: &Client, pools: &Key, classes: &ClassPolicy) -> Result<Cluster, ClusterError> {
+pub async fn read(
+    client: &Client,
+    pools: &Key,
+    classes: &ClassPolicy,
+) -> Result<Cluster, ClusterError> {
     let maps = Api::<ConfigMap>::namespaced(client.clone(), &pools.namespace);
-    let live = maps.get_opt(&pools.name).await.map_err(ClusterError::on("get", format!("ConfigMap {pools}")))?;
+    let live = maps
+        .get_opt(&pools.name)
+        .await
+        .map_err(ClusterError::on("get", format!("ConfigMap {pools}")))?;
     let all = ListParams::default();
     let services = Api::<ServiceObject>::all(client.clone()).list(&all).await;
     let services = services.map_err(ClusterError::on("list", "services"))?;
     let ours = all.clone().labels(&format!("{}={}", label::IP_ADDRESS_MANAGED_BY, label::BERTH));
     let claims = Api::<IPAddress>::all(client.clone()).list(&ours).await;
     let claims = claims.map_err(ClusterError::on("list", "ipaddresses"))?;
-    let nodes = Api::<Node>::all(client.clone()).list(&all).await.map_err(ClusterError::on("list", "nodes"))?;
+    let nodes = Api::<Node>::all(client.clone())
+        .list(&all)
+        .await
+        .map_err(ClusterError::on("list", "nodes"))?;
 
     let services: Vec<Service> =
         services.items.iter().filter_map(|object| Service::read(object, classes)).collect();
@@ -66,25 +76,33 @@ fn assigned(services: &[Service], claims: &[Claim]) -> Vec<Holding> {
         sharing: sharing.get(&claim.owner).copied().cloned(),
     });
     let owners: BTreeSet<&Owner> = claims.iter().map(|claim| &claim.owner).collect();
-    let adopted = services.iter().filter(|service| service.standing != Standing::Foreign && service.is_served());
+    let adopted = services
+        .iter()
+        .filter(|service| service.standing != Standing::Foreign && service.is_served());
     let adopted = adopted.map(|service| (service, service.owner()));
-    let adopted = adopted.filter(|(_, owner)| !owners.contains(owner)).flat_map(|(service, owner)| {
-        let list = if service.annotation().is_empty() { service.field() } else { service.annotation() };
-        let addresses: Vec<IpAddr> = list.addresses().collect();
-        let sharing = Some(service.sharing.clone());
-        addresses.into_iter().map(move |address| Holding {
-            address,
-            owner: owner.clone(),
-            pool: None,
-            sharing: sharing.clone(),
-        })
-    });
+    let adopted =
+        adopted.filter(|(_, owner)| !owners.contains(owner)).flat_map(|(service, owner)| {
+            let list = if service.annotation().is_empty() {
+                service.field()
+            } else {
+                service.annotation()
+            };
+            let addresses: Vec<IpAddr> = list.addresses().collect();
+            let sharing = Some(service.sharing.clone());
+            addresses.into_iter().map(move |address| Holding {
+                address,
+                owner: owner.clone(),
+                pool: None,
+                sharing: sharing.clone(),
+            })
+        });
     claimed.chain(adopted).collect()
 }
 
 /// A Node's addresses, which are never given out.
 fn of_node(node: &Node) -> (String, AddressSet) {
-    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref()).into_iter().flatten();
+    let addresses =
+        node.status.as_ref().and_then(|status| status.addresses.as_ref()).into_iter().flatten();
     let addresses = addresses.filter_map(|address| address.address.parse::<IpAddr>().ok());
     (format!("node {}", node.metadata.name.as_deref().unwrap_or_default()), addresses.collect())
 }
@@ -110,13 +128,19 @@ mod tests {
     }
 
     fn texts(services: &[Service], claims: &[Claim]) -> Vec<String> {
-        assigned(services, claims).iter().map(|holding| format!("{} {}", holding.owner, holding.address)).collect()
+        assigned(services, claims)
+            .iter()
+            .map(|holding| format!("{} {}", holding.owner, holding.address))
+            .collect()
     }
 
     #[test]
     fn a_service_of_the_stock_provider_has_what_its_annotation_says() {
         let services = [service("web", "192.0.2.1, 2001:db8::1", json!({}))];
-        assert_eq!(texts(&services, &[]), ["Service shop/web 192.0.2.1", "Service shop/web 2001:db8::1"]);
+        assert_eq!(
+            texts(&services, &[]),
+            ["Service shop/web 192.0.2.1", "Service shop/web 2001:db8::1"]
+        );
     }
 
     #[test]

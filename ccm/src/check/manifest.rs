@@ -40,7 +40,9 @@ pub enum ManifestError {
     #[error("it has the ConfigMap {0} more than once")]
     Twice(Key),
     /// `data` is a list or a text.
-    #[error("ConfigMap {name}: field `data`: {found} is not accepted; accepted is a mapping of keys to text")]
+    #[error(
+        "ConfigMap {name}: field `data`: {found} is not accepted; accepted is a mapping of keys to text"
+    )]
     NoMapping {
         /// Its name.
         name: String,
@@ -54,16 +56,18 @@ pub enum ManifestError {
 /// # Errors
 /// When there is none to look at.
 pub fn read(text: &str, wanted: &Key) -> Result<Manifest, ManifestError> {
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple(text).map_err(|error| ManifestError::Unreadable(error.to_string()))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)
+        .map_err(|error| ManifestError::Unreadable(error.to_string()))?;
     let objects: Vec<&Value> = documents.iter().flat_map(items).collect();
-    let maps: Vec<&Value> = objects.iter().copied().filter(|object| object["kind"] == "ConfigMap").collect();
+    let maps: Vec<&Value> =
+        objects.iter().copied().filter(|object| object["kind"] == "ConfigMap").collect();
     if let [only] = maps[..] {
         return manifest(only);
     }
     let is_wanted = |map: &&&Value| {
         let namespace = map["metadata"]["namespace"].as_str();
-        map["metadata"]["name"] == *wanted.name && namespace.is_none_or(|namespace| namespace == wanted.namespace)
+        map["metadata"]["name"] == *wanted.name
+            && namespace.is_none_or(|namespace| namespace == wanted.namespace)
     };
     let mut fitting = maps.iter().filter(is_wanted);
     match (fitting.next(), fitting.next()) {
@@ -78,7 +82,9 @@ pub fn read(text: &str, wanted: &Key) -> Result<Manifest, ManifestError> {
 fn items(document: &Value) -> Vec<&Value> {
     match document {
         Value::Null => Vec::new(),
-        Value::Object(_) if document["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => {
+        Value::Object(_)
+            if document["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) =>
+        {
             document["items"].as_array().into_iter().flatten().collect()
         }
         _ => vec![document],
@@ -103,7 +109,8 @@ fn manifest(map: &Value) -> Result<Manifest, ManifestError> {
                 not_text.push(KeyError {
                     key: key.clone(),
                     value: other.to_string(),
-                    problem: "it is no text, and the API server refuses the whole ConfigMap".to_owned(),
+                    problem: "it is no text, and the API server refuses the whole ConfigMap"
+                        .to_owned(),
                     accepted: "the value in quotes",
                 });
                 other.to_string()
@@ -117,7 +124,9 @@ fn manifest(map: &Value) -> Result<Manifest, ManifestError> {
 fn full_name(object: &Value) -> String {
     let metadata = &object["metadata"];
     let name = metadata["name"].as_str().unwrap_or("without a name");
-    metadata["namespace"].as_str().map_or(name.to_owned(), |namespace| format!("{namespace}/{name}"))
+    metadata["namespace"]
+        .as_str()
+        .map_or(name.to_owned(), |namespace| format!("{namespace}/{name}"))
 }
 
 fn listed(objects: &[&Value]) -> String {
@@ -156,14 +165,18 @@ data:
 ";
 
     fn pools() -> BTreeMap<String, String> {
-        [("cidr-global", "192.0.2.0/24,2001:db8::/112"), ("range-shop", "198.51.100.10-198.51.100.20")]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into()
+        [
+            ("cidr-global", "192.0.2.0/24,2001:db8::/112"),
+            ("range-shop", "198.51.100.10-198.51.100.20"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
     }
 
     #[test]
     fn the_only_configmap_is_taken_whatever_its_name() {
-        let manifest = read(POOLS, &Key { namespace: "a".to_owned(), name: "b".to_owned() }).unwrap();
+        let manifest =
+            read(POOLS, &Key { namespace: "a".to_owned(), name: "b".to_owned() }).unwrap();
         assert_eq!(manifest.name, "kube-system/kubevip");
         assert_eq!((manifest.data, manifest.not_text), (pools(), Vec::new()));
     }
@@ -184,7 +197,8 @@ data:
         });
         assert_eq!(data(&serde_json::to_string_pretty(&object).unwrap()), pools());
         let other = serde_json::json!({ "kind": "ConfigMap", "metadata": { "name": "kubevip", "namespace": "a" } });
-        let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": [other, object] });
+        let list =
+            serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": [other, object] });
         assert_eq!(data(&list.to_string()), pools());
     }
 
@@ -192,7 +206,11 @@ data:
     fn a_value_that_is_no_text_is_named_for_the_api_server_refuses_it() {
         let text = "kind: ConfigMap\nmetadata: {name: kubevip}\ndata:\n  quota-a: 20\n  allow-share-a: yes\n  cidr-a:\n";
         let manifest = read(text, &wanted()).unwrap();
-        let named: Vec<_> = manifest.not_text.iter().map(|error| (error.key.as_str(), error.value.as_str())).collect();
+        let named: Vec<_> = manifest
+            .not_text
+            .iter()
+            .map(|error| (error.key.as_str(), error.value.as_str()))
+            .collect();
         assert_eq!(named, [("allow-share-a", "true"), ("quota-a", "20")]);
         assert_eq!(manifest.data["quota-a"], "20");
         assert_eq!(manifest.data["cidr-a"], "");
@@ -202,17 +220,27 @@ data:
     fn what_cannot_be_looked_at_is_said() {
         let problem = |text: &str| read(text, &wanted()).unwrap_err().to_string();
         assert_eq!(problem("# nothing\n"), "it has no ConfigMap, but nothing at all");
-        assert_eq!(problem("kind: Pod\nmetadata: {name: web}\n"), "it has no ConfigMap, but Pod web");
+        assert_eq!(
+            problem("kind: Pod\nmetadata: {name: web}\n"),
+            "it has no ConfigMap, but Pod web"
+        );
         assert_eq!(problem("[1, 2]"), "it has no ConfigMap, but something without a kind");
         let two = "kind: ConfigMap\nmetadata: {name: a}\n---\nkind: ConfigMap\nmetadata: {name: b, namespace: c}\n";
-        assert_eq!(problem(two), "it has the ConfigMaps a, c/b, and none of them is kube-system/kubevip");
+        assert_eq!(
+            problem(two),
+            "it has the ConfigMaps a, c/b, and none of them is kube-system/kubevip"
+        );
         let list = "kind: ConfigMap\nmetadata: {name: kubevip}\ndata: [a]\n";
         assert_eq!(
             problem(list),
             r#"ConfigMap kubevip: field `data`: `["a"]` is not accepted; accepted is a mapping of keys to text"#
         );
         for text in ["kind: ConfigMap\ndata: {cidr-a: 1, cidr-a: 2}\n", "a: [b\n", "{ \"kind\": "] {
-            assert!(problem(text).starts_with("it is neither YAML nor JSON: "), "{text}: {}", problem(text));
+            assert!(
+                problem(text).starts_with("it is neither YAML nor JSON: "),
+                "{text}: {}",
+                problem(text)
+            );
         }
     }
 }

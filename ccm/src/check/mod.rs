@@ -23,12 +23,9 @@ use berth_api::service::ClassPolicy;
 use crate::service::Key;
 use review::{Finding, Review, review};
 
-/// Nothing is wrong.
-const FINE: u8 = 0;
-/// Somebody should act before the pools are applied.
-const PROBLEMS: u8 = 1;
-/// There was nothing to look at, or no cluster to ask.
-const UNUSABLE: u8 = 2;
+/// How the program ends; scripts rely on it.
+pub const EXIT_CODES: &str = "Exit code:\n  0  nothing is wrong\n  1  there are problems; each is named\n  \
+    2  there is nothing to look at: the file, the ConfigMap in it or the cluster cannot be read";
 
 /// What to check.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,20 +39,23 @@ pub struct Arguments {
     against: Option<PathBuf>,
 }
 
-/// Prints the review and ends with 0 if all is well, 1 if there are problems, 2 if there is nothing to look at.
+/// Prints the review and ends as [`EXIT_CODES`] says.
 ///
 /// `pools` names the ConfigMap that is read in the cluster.
 pub async fn run(arguments: &Arguments, pools: &Key, classes: &ClassPolicy) -> ExitCode {
     let review = match look(arguments, pools, classes).await {
         Ok(review) => review,
-        Err(error) => {
-            eprintln!("berth-ccm check: {error:#}");
-            return UNUSABLE.into();
-        }
+        Err(error) => return unusable(error),
     };
     // Whoever closed the pipe has read enough.
     _ = write!(io::stdout(), "{review}");
-    if review.problems().next().is_none() { FINE.into() } else { PROBLEMS.into() }
+    ExitCode::from(u8::from(review.problems().next().is_some()))
+}
+
+/// Says why there is nothing to look at, and ends accordingly.
+pub fn unusable(error: anyhow::Error) -> ExitCode {
+    eprintln!("berth-ccm check: {error:#}");
+    ExitCode::from(2)
 }
 
 async fn look(arguments: &Arguments, pools: &Key, classes: &ClassPolicy) -> Result<Review> {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_ipam::{
-    AddressSet, Families, Family, Grant, KeyError, Ledger, Owner, OwnerKind, Pools, Refusal, Request, Scope, Sharing,
-    Usage, allocate,
+    AddressSet, Families, Family, Grant, KeyError, Ledger, Owner, OwnerKind, Pools, Refusal,
+    Request, Scope, Sharing, Usage, allocate,
 };
 
 use crate::service::Key;
@@ -107,7 +107,10 @@ pub enum Finding {
 impl Finding {
     /// Whether somebody should act before the pools are applied.
     pub fn is_problem(&self) -> bool {
-        !matches!(self, Self::OtherName(..) | Self::Draining(..) | Self::Excluded(..) | Self::QuotaReached(..))
+        !matches!(
+            self,
+            Self::OtherName(..) | Self::Draining(..) | Self::Excluded(..) | Self::QuotaReached(..)
+        )
     }
 }
 
@@ -134,21 +137,26 @@ pub fn review(data: &Data, cluster: Option<&Cluster>) -> Review {
     let errors = ledger.update_pools(data);
 
     let was_good = |key: &String| {
-        live.as_ref().is_some_and(|live| live.contains_key(key)) && !refused.iter().any(|error| error.key == *key)
+        live.as_ref().is_some_and(|live| live.contains_key(key))
+            && !refused.iter().any(|error| error.key == *key)
     };
     let mut findings = Vec::new();
     for error in errors {
-        let effect = if was_good(&error.key) { Effect::StaysAsItIs } else { effect(&ledger, &error) };
+        let effect =
+            if was_good(&error.key) { Effect::StaysAsItIs } else { effect(&ledger, &error) };
         findings.push(Finding::BadKey(error, effect));
     }
-    findings.extend(Pools::unknown_keys(data).into_iter().map(|key| Finding::UnknownKey(key.to_owned())));
+    findings.extend(
+        Pools::unknown_keys(data).into_iter().map(|key| Finding::UnknownKey(key.to_owned())),
+    );
     if ledger.pools().iter().next().is_none() {
         findings.push(Finding::NoPool);
     }
     findings.extend(overlaps(&ledger));
     findings.extend(reserved_overlaps(&ledger));
     findings.extend(unusable(&ledger));
-    findings.extend(conflicts.into_iter().map(|(address, owners)| Finding::Conflict(address, owners)));
+    findings
+        .extend(conflicts.into_iter().map(|(address, owners)| Finding::Conflict(address, owners)));
     findings.extend(fates(&ledger));
     let assigned = cluster.map(|_| ledger.claims().count());
     Review { pools: lines(&ledger), assigned, findings }
@@ -158,10 +166,14 @@ pub fn review(data: &Data, cluster: Option<&Cluster>) -> Review {
 fn assign(ledger: &mut Ledger, assigned: &[Holding]) -> BTreeMap<IpAddr, BTreeSet<Owner>> {
     let mut conflicts: BTreeMap<IpAddr, BTreeSet<Owner>> = BTreeMap::new();
     for Holding { address, owner, pool, sharing } in assigned {
-        let pool = pool.clone().or_else(|| ledger.pools().locate(&owner.namespace, *address).cloned());
+        let pool =
+            pool.clone().or_else(|| ledger.pools().locate(&owner.namespace, *address).cloned());
         let grant = Grant::new(owner.clone()).in_pool(pool).sharing(sharing.clone());
         if let Err(conflict) = ledger.insert(*address, grant) {
-            conflicts.entry(*address).or_default().extend(conflict.holders.into_iter().chain([owner.clone()]));
+            conflicts
+                .entry(*address)
+                .or_default()
+                .extend(conflict.holders.into_iter().chain([owner.clone()]));
         }
     }
     conflicts
@@ -190,11 +202,10 @@ fn effect(ledger: &Ledger, error: &KeyError) -> Effect {
     let scope = Scope::of(name);
     match (kind, allocate(ledger, &asker(&scope))) {
         ("exclude", _) if scope == Scope::Global => Effect::StopsAll,
-        ("cidr" | "range" | "exclude" | "drain" | "quota", Err(Refusal::InvalidPool { scope: stopped, .. }))
-            if stopped == scope =>
-        {
-            Effect::Stops(scope)
-        }
+        (
+            "cidr" | "range" | "exclude" | "drain" | "quota",
+            Err(Refusal::InvalidPool { scope: stopped, .. }),
+        ) if stopped == scope => Effect::Stops(scope),
         _ => Effect::Ignored,
     }
 }
@@ -253,9 +264,15 @@ fn unusable(ledger: &Ledger) -> Vec<Finding> {
         left_out.subtract(pool.excluded());
         left_out.subtract(pool.draining());
         for range in left_out.iter().filter(|range| !pool.is_dhcp(range.family())) {
-            let mut refusals = [range.first(), range.last()].into_iter().filter_map(|address| why_never(scope, address));
+            let mut refusals = [range.first(), range.last()]
+                .into_iter()
+                .filter_map(|address| why_never(scope, address));
             if let Some(by) = refusals.next() {
-                findings.push(Finding::Reserved(vec![scope.clone()], [range].into_iter().collect(), by));
+                findings.push(Finding::Reserved(
+                    vec![scope.clone()],
+                    [range].into_iter().collect(),
+                    by,
+                ));
             }
         }
     }
@@ -264,7 +281,11 @@ fn unusable(ledger: &Ledger) -> Vec<Finding> {
 
 /// What keeps everybody from an address in a cluster without pools and nodes.
 fn why_never(scope: &Scope, address: IpAddr) -> Option<String> {
-    let asker = Request { families: Families::single(Family::of(address)), pins: vec![address], ..asker(scope) };
+    let asker = Request {
+        families: Families::single(Family::of(address)),
+        pins: vec![address],
+        ..asker(scope)
+    };
     match allocate(&Ledger::new(), &asker) {
         Err(Refusal::AddressReserved { by, .. }) => Some(by),
         _ => None,
@@ -275,7 +296,9 @@ fn why_never(scope: &Scope, address: IpAddr) -> Option<String> {
 fn fates(ledger: &Ledger) -> Vec<Finding> {
     let pools = ledger.pools();
     let excluded = |scope: &Scope, address| {
-        let has = |scope: &&Scope| pools.pool(scope).is_some_and(|pool| pool.excluded().contains(address));
+        let has = |scope: &&Scope| {
+            pools.pool(scope).is_some_and(|pool| pool.excluded().contains(address))
+        };
         [scope, &Scope::Global].into_iter().find(has).cloned()
     };
     let mut findings = Vec::new();
@@ -290,7 +313,10 @@ fn fates(ledger: &Ledger) -> Vec<Finding> {
                 continue;
             }
             let Some(scope) = &grant.pool else { continue };
-            let Some(pool) = pools.pool(scope).filter(|pool| pool.addresses().contains(address)) else { continue };
+            let Some(pool) = pools.pool(scope).filter(|pool| pool.addresses().contains(address))
+            else {
+                continue;
+            };
             if let Some(by) = excluded(scope, address) {
                 findings.push(Finding::Excluded(address, owner, by));
             } else if pool.draining().contains(address) {

@@ -18,12 +18,16 @@ fn holding(owner: &str, address: &str) -> Holding {
 }
 
 fn node(name: &str, address: &str) -> BTreeMap<String, berth_ipam::AddressSet> {
-    [(format!("node {name}"), [address.parse::<std::net::IpAddr>().unwrap()].into_iter().collect())].into()
+    [(format!("node {name}"), [address.parse::<std::net::IpAddr>().unwrap()].into_iter().collect())]
+        .into()
 }
 
 fn text(data: Data, cluster: Option<&Cluster>) -> String {
     let text = review(&data, cluster).to_string();
-    assert!(text.lines().all(|line| line.trim_end() == line), "spaces at the end of a line:\n{text}");
+    assert!(
+        text.lines().all(|line| line.trim_end() == line),
+        "spaces at the end of a line:\n{text}"
+    );
     text
 }
 
@@ -117,14 +121,18 @@ shop    IPv4      12     1
 
 #[test]
 fn a_configmap_without_a_pool_serves_nobody() {
-    let expected = "1 problem:\n  no key `cidr-` or `range-` fills a pool: nobody gets an address\n";
+    let expected =
+        "1 problem:\n  no key `cidr-` or `range-` fills a pool: nobody gets an address\n";
     assert_eq!(text(data([("search-order", "desc")]), None), expected);
 }
 
 #[test]
 fn against_a_cluster_the_fate_of_each_address_is_told() {
     let cluster = Cluster {
-        live: Some(data([("range-global", "192.0.2.1-192.0.2.30"), ("cidr-shop", "198.51.100.0/28")])),
+        live: Some(data([
+            ("range-global", "192.0.2.1-192.0.2.30"),
+            ("cidr-shop", "198.51.100.0/28"),
+        ])),
         assigned: vec![
             holding("blog/a", "192.0.2.1"),
             holding("blog/b", "192.0.2.9"),
@@ -171,9 +179,18 @@ fn a_claim_knows_its_pool_better_than_its_namespace_does() {
 #[test]
 fn a_bad_edit_leaves_the_value_of_the_cluster_in_force() {
     let live = data([("cidr-global", "192.0.2.0/24"), ("cidr-shop", "oops")]);
-    let cluster = Cluster { live: Some(live), assigned: vec![holding("blog/a", "192.0.2.1")], ..Cluster::default() };
-    let pools = data([("cidr-global", "192.0.2.0/24,"), ("cidr-shop", "oops"), ("quota-blog", "-1")]);
-    assert!(review(&pools, Some(&cluster)).problems().all(|finding| !matches!(finding, Finding::Outside(..))));
+    let cluster = Cluster {
+        live: Some(live),
+        assigned: vec![holding("blog/a", "192.0.2.1")],
+        ..Cluster::default()
+    };
+    let pools =
+        data([("cidr-global", "192.0.2.0/24,"), ("cidr-shop", "oops"), ("quota-blog", "-1")]);
+    assert!(
+        review(&pools, Some(&cluster))
+            .problems()
+            .all(|finding| !matches!(finding, Finding::Outside(..)))
+    );
     let pools = data([("cidr-global", "192.0.2.0/240"), ("cidr-shop", "oops")]);
     let said: Vec<_> = review(&pools, Some(&cluster)).problems().map(ToString::to_string).collect();
     assert!(said.len() == 2, "{said:?}");

@@ -20,7 +20,8 @@ impl fmt::Display for Review {
             let kept = if assigned == 0 { "" } else { "; every one stays where it is" };
             writeln!(f, "{} assigned{kept}", counted(assigned, "address", "addresses"))?;
         }
-        let (problems, notes): (Vec<_>, Vec<_>) = self.findings.iter().partition(|finding| finding.is_problem());
+        let (problems, notes): (Vec<_>, Vec<_>) =
+            self.findings.iter().partition(|finding| finding.is_problem());
         match problems.len() {
             0 => writeln!(f, "no problem found")?,
             count => section(f, &counted(count, "problem", "problems"), &problems)?,
@@ -75,25 +76,48 @@ impl fmt::Display for Finding {
                  allow-share- and interface- followed by global or a namespace, search-order, skip-end-ips-in-cidr, \
                  avoid-buggy-ips and reuse-delay"
             ),
-            Self::NoPool => write!(f, "no key `cidr-` or `range-` fills a pool: nobody gets an address"),
+            Self::NoPool => {
+                write!(f, "no key `cidr-` or `range-` fills a pool: nobody gets an address")
+            }
             Self::Overlap(scopes, addresses) => {
-                write!(f, "{} would be handed out by {}: leave it to one of them", shown(addresses), named(scopes))
+                write!(
+                    f,
+                    "{} would be handed out by {}: leave it to one of them",
+                    shown(addresses),
+                    named(scopes)
+                )
             }
             Self::Reserved(scopes, addresses, by) => {
-                write!(f, "{} in {} is never given out: it belongs to {by}", shown(addresses), named(scopes))
+                write!(
+                    f,
+                    "{} in {} is never given out: it belongs to {by}",
+                    shown(addresses),
+                    named(scopes)
+                )
             }
             Self::Conflict(address, owners) => {
-                write!(f, "{address} is held by {} at once: nothing is moved, change all but one", everyone(owners))
+                write!(
+                    f,
+                    "{address} is held by {} at once: nothing is moved, change all but one",
+                    everyone(owners)
+                )
             }
             Self::Outside(address, owner, scope) => {
-                write!(f, "{address} of {owner} would be outside {scope}: it stays until it is released")
+                write!(
+                    f,
+                    "{address} of {owner} would be outside {scope}: it stays until it is released"
+                )
             }
             Self::Occupied(address, owner, by) => write!(f, "{address} of {owner} belongs to {by}"),
             Self::Draining(address, owner, scope) => {
                 write!(f, "{address} of {owner} drains from {scope}: it stays until it is released")
             }
             Self::Excluded(address, owner, scope) => {
-                write!(f, "{address} of {owner} is in `exclude-{}`: it stays until it is released", scope.name())
+                write!(
+                    f,
+                    "{address} of {owner} is in `exclude-{}`: it stays until it is released",
+                    scope.name()
+                )
             }
             Self::QuotaReached(namespace, held, quota) => write!(
                 f,
