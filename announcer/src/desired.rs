@@ -228,9 +228,12 @@ pub fn wanted(inputs: &Inputs<'_>, strategy: &dyn Strategy) -> BTreeMap<Name, Op
         if strategy.strives(inputs.node, &of_lease, inputs.cluster, &usable) {
             let oldest = of_lease.iter().map(|name| (*name, &services[*name]));
             let oldest = oldest.min_by_key(|(name, service)| (&service.created, *name));
+            let claims = of_lease.iter().filter_map(|name| services[*name].vip_host.as_deref());
+            let claimed_by = claims.filter(|host| *host != inputs.node).max();
             let tied = |(name, service): (&Name, &Service)| Tied {
                 name: name.name.clone(),
                 uid: service.uid.clone(),
+                claimed_by: claimed_by.map(str::to_owned),
             };
             wanted.insert(lease.clone(), oldest.map(tied));
         }

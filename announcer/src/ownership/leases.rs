@@ -28,6 +28,8 @@ pub struct Tied {
     pub name: String,
     /// Its uid.
     pub uid: String,
+    /// Another node that says it answers for an address that the Lease decides on.
+    pub claimed_by: Option<String>,
 }
 
 /// The Leases that are watched, and this node's part in them.
@@ -40,6 +42,8 @@ pub struct Leases {
     /// Whether the first list has come in: before that, a Lease that is not known may exist.
     listed: bool,
     elections: BTreeMap<Name, Election>,
+    /// Leases that do not exist although another node answers: since when that is so.
+    waiting: BTreeMap<Name, Instant>,
     deleting: BTreeSet<Name>,
 }
 
@@ -53,6 +57,7 @@ impl Leases {
             known: BTreeMap::new(),
             listed: false,
             elections: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             deleting: BTreeSet::new(),
         }
     }
@@ -96,8 +101,10 @@ impl Leases {
         obsolete: impl Fn(&Name) -> bool,
         now: Instant,
     ) {
+        self.waiting.retain(|name, _| wanted.contains_key(name));
         for (name, tied) in wanted {
-            if self.elections.contains_key(name) || !self.listed {
+            if self.elections.contains_key(name) || !self.listed || self.must_wait(name, tied, now)
+            {
                 continue;
             }
             let mut election =
@@ -123,12 +130,25 @@ impl Leases {
         }
     }
 
-    /// Whether a Lease is one that this node made or held, for a Service.
+    /// Whether to wait before creating a Lease: another node answers, on a Lease that was deleted or under a name that
+    /// changed. It has seen that no later than its own hold ends.
+    fn must_wait(&mut self, name: &Name, tied: &Option<Tied>, now: Instant) -> bool {
+        let claimed = tied.as_ref().and_then(|tied| tied.claimed_by.as_ref());
+        if claimed.is_none() || self.known.contains_key(name) {
+            self.waiting.remove(name);
+            return false;
+        }
+        let since = *self.waiting.entry(name.clone()).or_insert(now);
+        now < since + self.timing.duration()
+    }
+
+    /// Whether a Lease is one of ours that this node held last, or that nobody holds.
     fn is_left_behind(&self, lease: &Lease) -> bool {
         let labels = lease.metadata.labels.as_ref();
         let ours = labels.and_then(|labels| labels.get(label::MANAGED_BY));
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
-        ours.is_some_and(|value| value == label::BERTH) && holder == Some(&self.node)
+        ours.is_some_and(|value| value == label::BERTH)
+            && holder.is_none_or(|holder| holder.is_empty() || holder == self.node)
     }
 
     /// Until when this node holds a Lease, if it does now.
@@ -150,7 +170,8 @@ impl Leases {
     /// The requests to send now, and when to ask again.
     pub fn poll(&mut self, now: Instant) -> (Vec<(Name, Request)>, Option<Instant>) {
         let mut requests = Vec::new();
-        let mut wake: Option<Instant> = None;
+        let waits = self.waiting.values().map(|since| *since + self.timing.duration());
+        let mut wake: Option<Instant> = waits.filter(|due| *due > now).min();
         let mut done = Vec::new();
         for (name, election) in &mut self.elections {
             match election.poll(now) {
@@ -248,7 +269,7 @@ mod tests {
     fn holder(now: Instant) -> Leases {
         let mut leases = Leases::new("a", Timing::DEFAULT, BTreeMap::new());
         leases.listed(&BTreeSet::new(), now);
-        let tied = Tied { name: "web".to_owned(), uid: "uid".to_owned() };
+        let tied = Tied { name: "web".to_owned(), uid: "uid".to_owned(), claimed_by: None };
         leases.strive(&[(name(), Some(tied))].into(), |_| true, |_| false, now);
         let (mut requests, _) = leases.poll(now);
         let Some((_, Request::Elect(Action::Create(lease)))) = requests.pop() else { panic!() };
@@ -293,6 +314,21 @@ mod tests {
         let [(_, Request::Delete(lease))] = &requests[..] else { panic!("{requests:?}") };
         assert_eq!(lease.metadata.resource_version.as_deref(), Some("1"));
         assert!(leases.holds_until(&name(), now).is_none());
+    }
+
+    #[test]
+    fn a_lease_that_does_not_exist_although_another_node_answers_is_not_created_at_once() {
+        let now = Instant::now();
+        let mut leases = Leases::new("a", Timing::DEFAULT, BTreeMap::new());
+        leases.listed(&BTreeSet::new(), now);
+        let claimed_by = Some("b".to_owned());
+        let tied = Tied { name: "web".to_owned(), uid: "uid".to_owned(), claimed_by };
+        let wanted = [(name(), Some(tied))].into();
+        leases.strive(&wanted, |_| true, |_| false, now);
+        let end = now + Duration::from_secs(15);
+        assert_eq!(leases.poll(now), (Vec::new(), Some(end)));
+        leases.strive(&wanted, |_| true, |_| false, end);
+        assert_eq!(leases.poll(end).0.len(), 1);
     }
 
     #[test]
