@@ -34,6 +34,7 @@ pub(crate) enum Width {
 pub(crate) enum Cond {
     Always = 0x00,
     Equal = 0x10,
+    Above = 0x20,
     AtLeast = 0x30,
     NotEqual = 0x50,
 }

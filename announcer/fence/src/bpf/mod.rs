@@ -194,7 +194,7 @@ impl Fence for BpfFence {
                 Ok(observed) if observed.runs(self.id, self.stage) => {
                     let tcx = match sys::tcx_egress_programs(link.index) {
                         Ok(0) | Err(_) => None,
-                        Ok(count) => Some(format!("tcx ({count} programs)")),
+                        Ok(count) => Some(format!("tcx (programs: {count})")),
                     };
                     let filters = observed.preceding().map(|filter| {
                         format!(

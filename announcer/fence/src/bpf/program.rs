@@ -10,6 +10,14 @@ pub(crate) const PASS: i32 = -1;
 /// Drop the frame (`TC_ACT_SHOT`).
 pub(crate) const DROP: i32 = 2;
 
+// struct __sk_buff: its priority, and where the part of it that lies in one piece begins and ends.
+const CONTEXT_PRIORITY: i16 = 32;
+const CONTEXT_DATA: i16 = 76;
+const CONTEXT_DATA_END: i16 = 80;
+
+/// The highest priority that queueing disciplines know (`TC_PRIO_CONTROL`).
+const CONTROL: i32 = 7;
+
 const ETHERTYPE_AT: i32 = 12;
 const ETHERNET_LEN: i32 = 14;
 const TAG_LEN: i32 = 4;
@@ -64,6 +72,8 @@ struct Program {
 impl Program {
     fn write(&mut self) {
         let (pass, drop) = (self.pass, self.drop);
+        let scattered = self.asm.label();
+        let known = self.asm.label();
         let untagged = self.asm.label();
         let tagged = self.asm.label();
         let arp = self.asm.label();
@@ -73,9 +83,19 @@ impl Program {
         // R6 is the frame throughout, R7 the offset of what follows the Ethernet header.
         self.asm.copy(Reg::R6, Reg::R1);
         self.asm.set(Reg::R7, ETHERNET_LEN);
+        // Nearly every frame ends here: what it is stands in its first piece, so that it costs no call.
+        self.asm.load(Width::Word, Reg::R2, Reg::R1, CONTEXT_DATA);
+        self.asm.load(Width::Word, Reg::R3, Reg::R1, CONTEXT_DATA_END);
+        self.asm.copy(Reg::R4, Reg::R2);
+        self.asm.add(Reg::R4, ETHERNET_LEN);
+        self.asm.jump_reg(Cond::Above, Reg::R4, Reg::R3, scattered);
+        self.asm.load(Width::Half, Reg::R1, Reg::R2, ETHERTYPE_AT as i16);
+        self.asm.goto(known);
+        self.asm.place(scattered);
         self.asm.set(Reg::R2, ETHERTYPE_AT);
         self.read_into(SCRATCH, 2);
         self.asm.load(Width::Half, Reg::R1, Reg::R10, SCRATCH);
+        self.asm.place(known);
         self.asm.jump(Cond::Equal, Reg::R1, wire(0x8100), tagged);
         self.asm.jump(Cond::NotEqual, Reg::R1, wire(0x88a8), untagged);
         // One tag in the frame itself; a VLAN interface leaves it to the device and none is seen here.
@@ -163,5 +183,8 @@ impl Program {
         // The clock first, the deadline after: a deadline raised in between can only belong to a live grant.
         self.asm.load(Width::Double, Reg::R8, Reg::R8, 0);
         self.asm.jump_reg(Cond::AtLeast, Reg::R0, Reg::R8, self.drop);
+        // From here on it waits behind nothing that a queueing discipline can put it before: what waits comes late.
+        self.asm.set(Reg::R1, CONTROL);
+        self.asm.store_reg(Width::Word, Reg::R6, CONTEXT_PRIORITY, Reg::R1);
     }
 }

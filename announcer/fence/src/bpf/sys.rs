@@ -333,6 +333,31 @@ pub(crate) fn tcx_egress_programs(interface: u32) -> io::Result<u32> {
     }
 }
 
+/// Attaches `program` to the interface's tcx egress hook for as long as the descriptor lives.
+#[cfg(test)]
+#[allow(unsafe_code)]
+pub(crate) fn attach_tcx(program: &Program, interface: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct LinkCreate {
+        prog_fd: u32,
+        target_ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+        relative: u32,
+        padding: u32,
+        revision: u64,
+    }
+    let mut attributes = LinkCreate {
+        prog_fd: raw(program),
+        target_ifindex: interface,
+        attach_type: TCX_EGRESS,
+        ..LinkCreate::default()
+    };
+    // SAFETY: the attributes hold no address.
+    unsafe { bpf(28, &mut attributes) }.map(owned)
+}
+
 #[allow(unsafe_code)]
 fn create_map(
     kind: u32,

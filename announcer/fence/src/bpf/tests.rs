@@ -171,3 +171,45 @@ fn nothing_is_armed_before_the_fence_is_settled() {
     );
     assert_eq!(fence.program.test_run(&probe::arp_reply([192, 0, 2, 1]), 1).unwrap().0, DROP);
 }
+
+#[test]
+fn a_program_at_the_tcx_hook_is_reported() {
+    let inside = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("these tests need root");
+        let link = ["link", "add", "eth0", "type", "veth", "peer", "name", "lan0"];
+        assert!(std::process::Command::new("ip").args(link).status().unwrap().success());
+        let mut fence = fence(&COVERED);
+        assert!(fence.attach(&BTreeSet::from(["eth0".to_owned()])).is_empty());
+        assert_eq!(fence.inspect(), []);
+        let index = tc::links(&mut fence.rtnetlink).unwrap()["eth0"].index;
+        let foreign = BpfFence::open(16).unwrap();
+        let _attached =
+            sys::attach_tcx(&foreign.program, index).expect("tcx is in Linux 6.6 and later");
+        let preceded =
+            Finding::Preceded { interface: "eth0".into(), by: "tcx (programs: 1)".into() };
+        assert_eq!(fence.inspect(), [preceded]);
+    });
+    inside.join().unwrap();
+}
+
+#[test]
+fn a_frame_costs_less_than_a_microsecond() {
+    let mut fence = fence(&COVERED);
+    fence.arm(address("192.0.2.1"), BootTime::from_nanos(u64::MAX)).unwrap();
+    let ip4 = [&[2; 12][..], &[0x08, 0x00], &[0x45; 60]].concat();
+    let ip6 = [&[2; 12][..], &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64], &[1; 60]].concat();
+    let live = probe::arp_reply([192, 0, 2, 1]);
+    let mute = probe::arp_reply([192, 0, 2, 2]);
+    let foreign = probe::arp_reply([192, 0, 2, 3]);
+    for (what, frame) in [
+        ("IPv4", ip4),
+        ("IPv6", ip6),
+        ("ARP, live", live),
+        ("ARP, mute", mute),
+        ("ARP, foreign", foreign),
+    ] {
+        let (_, nanos) = fence.program.test_run(&frame, 1_000_000).unwrap();
+        println!("{what}: {nanos} ns");
+        assert!(nanos < 1000, "{what}: {nanos} ns");
+    }
+}

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod backlog;
+mod cost;
 mod deadline;
 mod fallback;
+mod forwarding;
 mod interfaces;
 mod refusal;
 mod restart;

@@ -46,6 +46,11 @@ impl Wire {
             namespace.run(&format!("ip link set {device} addrgenmode none up"));
             namespace.run(&format!("ip addr add {}/24 dev {device}", addresses[0]));
             namespace.run(&format!("ip addr add {}/64 dev {device} nodad", addresses[1]));
+            // The kernel asks for neighbours in the name of this one.
+            namespace.run(&format!(
+                "ip addr add fe80::{}/64 dev {device} nodad",
+                if device == "eth0" { 1 } else { 2 }
+            ));
         }
         Wire { node, peer }
     }
