@@ -4,6 +4,8 @@
 
 mod allocation;
 mod bad_input;
+mod examples;
 mod expose;
 mod failover;
+mod flaws;
 mod manifests;
