@@ -11,7 +11,9 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(Command::Check(arguments)) = &options.command {
         return match Environment::read(|name| std::env::var(name).ok()) {
-            Ok(environment) => check::run(arguments, &environment.pools, &environment.classes).await,
+            Ok(environment) => {
+                check::run(arguments, &environment.pools, &environment.classes).await
+            }
             Err(error) => check::unusable(error.into()),
         };
     }

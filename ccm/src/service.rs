@@ -173,16 +173,26 @@ impl Service {
         let asks = |list: &[IpAddr]| {
             list.iter().any(|address| !address.is_unspecified() && !held.contains(address))
         };
-        if annotated.is_empty() || !asks(&annotated) && asks(&field) {
+        if annotated.is_empty() {
             return field;
         }
+        let left = |old: &IpAddr| {
+            !annotated.contains(old) && annotated.iter().any(|new| same_family(old, new))
+        };
+        if asks(&annotated) || !held.iter().any(left) {
+            return if !asks(&annotated) && asks(&field) { field } else { annotated };
+        }
         let overtakes = |new: &IpAddr| {
-            let same = annotated.iter().find(|old| Family::of(**old) == Family::of(*new));
+            let same = annotated.iter().find(|old| same_family(old, new));
             held.contains(new)
                 && same.is_some_and(|old| old != new && held.contains(old) && is_newer(*new, *old))
         };
         if field.iter().any(overtakes) { field } else { annotated }
     }
+}
+
+fn same_family(one: &IpAddr, other: &IpAddr) -> bool {
+    Family::of(*one) == Family::of(*other)
 }
 
 fn families(object: &Object) -> Families {

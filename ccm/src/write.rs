@@ -97,8 +97,6 @@ pub enum Outcome {
     Taken(Option<Claim>),
     /// The claim is gone.
     Released,
-    /// The claim stays: its owner lives, or it is another one by now.
-    Kept,
     /// The Service is now like this. Boxed, for it is much larger than the others.
     Service(Box<Service>),
     /// The Service does not exist.
@@ -165,7 +163,6 @@ impl Outcome {
         match self {
             Self::Claimed(_) | Self::Released | Self::Service(_) => "done",
             Self::Taken(_) => "taken",
-            Self::Kept => "kept",
             Self::Missing => "missing",
             Self::Conflict => "conflict",
             Self::Throttled(_) => "throttled",

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use berth_api::names::label;
 use berth_api::service::ClassPolicy;
-use berth_ipam::{AddressSet, Owner, Sharing};
+use berth_ipam::{AddressSet, Family, Owner, Sharing};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service as ServiceObject};
 use k8s_openapi::api::networking::v1::IPAddress;
 use kube::api::ListParams;
@@ -65,7 +65,7 @@ pub async fn read(
     })
 }
 
-/// What is assigned: every claim, and what Services without one show to have been given.
+/// What is assigned: every claim, and what Services show to have been given of a family in which they have no claim.
 fn assigned(services: &[Service], claims: &[Claim]) -> Vec<Holding> {
     let sharing: BTreeMap<Owner, &Sharing> =
         services.iter().map(|service| (service.owner(), &service.sharing)).collect();
@@ -75,28 +75,31 @@ fn assigned(services: &[Service], claims: &[Claim]) -> Vec<Holding> {
         pool: claim.pool.clone(),
         sharing: sharing.get(&claim.owner).copied().cloned(),
     });
-    let owners: BTreeSet<&Owner> = claims.iter().map(|claim| &claim.owner).collect();
-    let adopted = services
-        .iter()
-        .filter(|service| service.standing != Standing::Foreign && service.is_served());
-    let adopted = adopted.map(|service| (service, service.owner()));
-    let adopted =
-        adopted.filter(|(_, owner)| !owners.contains(owner)).flat_map(|(service, owner)| {
-            let list = if service.annotation().is_empty() {
-                service.field()
-            } else {
-                service.annotation()
-            };
-            let addresses: Vec<IpAddr> = list.addresses().collect();
-            let sharing = Some(service.sharing.clone());
-            addresses.into_iter().map(move |address| Holding {
-                address,
-                owner: owner.clone(),
-                pool: None,
-                sharing: sharing.clone(),
-            })
-        });
-    claimed.chain(adopted).collect()
+    let has_claim: BTreeSet<(&Owner, Family)> =
+        claims.iter().map(|claim| (&claim.owner, Family::of(claim.address))).collect();
+    let mut holdings: Vec<Holding> = claimed.collect();
+    for service in services.iter().filter(|service| is_given(service)) {
+        let owner = service.owner();
+        let annotation = service.annotation();
+        let list = if annotation.is_empty() { service.field() } else { annotation };
+        let unclaimed = |address: &IpAddr| !has_claim.contains(&(&owner, Family::of(*address)));
+        holdings.extend(list.addresses().filter(unclaimed).map(|address| Holding {
+            address,
+            owner: owner.clone(),
+            pool: None,
+            sharing: Some(service.sharing.clone()),
+        }));
+    }
+    holdings
+}
+
+/// Whether the addresses that it names are its own, not only asked for.
+fn is_given(service: &Service) -> bool {
+    match service.standing {
+        Standing::Ours => service.is_served(),
+        Standing::Ignored => service.labelled,
+        Standing::Foreign => false,
+    }
 }
 
 /// A Node's addresses, which are never given out.

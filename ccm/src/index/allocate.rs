@@ -182,7 +182,7 @@ impl Index {
             addresses: addresses.to_vec(),
             interface: interface.map(str::to_owned),
             finalizers: service.finalizers(true),
-            is_news: !annotated || !service.labelled,
+            is_news: !service.labelled || self.fresh.contains(&service.key),
         };
         self.start(
             Write::PatchService {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use berth_api::{address, reason};
 use berth_ipam::{AddressSet, Owner, Range};
 
-use super::{Index, PATIENCE};
+use super::Index;
 use crate::service::{Key, Service};
 use crate::write::{Change, Object, Outcome, Write, key_of};
 
@@ -67,6 +67,8 @@ impl Index {
             }
             Outcome::Throttled(_) | Outcome::Unknown(_) if self.is_owner_known(owner) => {}
             Outcome::Refused(_) => {
+                // Whoever gets the address next may be accepted.
+                self.backoff.remove(&Object::Claim(address));
                 self.adopting.remove(&address);
                 self.abandon(address, owner);
                 self.back_off(Object::Service(key_of(owner)), REFUSED, now);
@@ -89,19 +91,11 @@ impl Index {
         now: Duration,
     ) {
         match outcome {
-            Outcome::Released => {
-                if self.claims.get(&address).is_some_and(|claim| claim.uid == uid) {
-                    self.buried.insert(uid.to_owned());
-                    self.unclaim(address, now);
-                    self.retry_after_release(owner);
-                }
-            }
-            Outcome::Kept => {
-                // Look again later: the watch will have shown by then what it is.
-                if self.loose.contains_key(&address) {
-                    self.loose.insert(address, now);
-                    self.timers.insert((now + PATIENCE, Object::Claim(address)));
-                }
+            Outcome::Released
+                if self.claims.get(&address).is_some_and(|claim| claim.uid == uid) =>
+            {
+                self.buried.insert(uid.to_owned());
+                self.unclaim(address, now);
             }
             Outcome::Service(service) => {
                 self.loose.remove(&address);
@@ -123,14 +117,14 @@ impl Index {
         match outcome {
             Outcome::Service(service) => self.apply_service(*service, now),
             Outcome::Missing => self.remove_service(key, uid, now),
-            Outcome::Conflict => {
-                // The watch brings the newer version in a moment; if not, it is read.
-                if self.services.get(key).is_some_and(|known| known.version == version) {
-                    self.stale.insert(key.clone(), version.to_owned());
-                    let object = Object::Service(key.clone());
-                    self.backoff.insert(object.clone(), (0, now + PAUSE));
-                    self.timers.insert((now + PAUSE, object));
-                }
+            // The watch brings the newer version in a moment; if not, it is read.
+            Outcome::Conflict
+                if self.services.get(key).is_some_and(|known| known.version == version) =>
+            {
+                self.stale.insert(key.clone(), version.to_owned());
+                let object = Object::Service(key.clone());
+                self.backoff.insert(object.clone(), (0, now + PAUSE));
+                self.timers.insert((now + PAUSE, object));
             }
             _ => {}
         }
@@ -144,6 +138,7 @@ impl Index {
             self.latencies.push(now.saturating_sub(seen));
         }
         self.told.remove(&service.key);
+        self.fresh.remove(&service.key);
         if addresses.is_empty() {
             self.leaving.remove(&service.key);
         }
@@ -154,7 +149,8 @@ impl Index {
                 self.report(service, false, reason::ADDRESS_RELEASED, note);
             }
             (true, false) => {
-                let pool = addresses.iter().find_map(|address| self.claims.get(address)?.pool.as_ref());
+                let pool =
+                    addresses.iter().find_map(|address| self.claims.get(address)?.pool.as_ref());
                 let from = pool.map(|pool| format!(" from {pool}")).unwrap_or_default();
                 let note = format!("{}{from}", address::format(addresses.iter().copied()));
                 self.report(service, false, reason::ADDRESS_ALLOCATED, note);
@@ -168,11 +164,6 @@ impl Index {
         let pause = (PAUSE * 2u32.pow(tries.min(6) - 1)).min(LONGEST_PAUSE).max(least);
         self.timers.insert((now + pause, object.clone()));
         self.backoff.insert(object, (tries, now + pause));
-    }
-
-    fn retry_after_release(&mut self, owner: &Owner) {
-        self.retry = true;
-        self.touch(owner);
     }
 
     fn is_owner_known(&self, owner: &Owner) -> bool {

@@ -1,0 +1,373 @@
+//! An API server that is as strict as the real one about uids, versions and finalizers, and a watch on it that is as
+//! late as a test wants.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_api::names::{condition, finalizer};
+use berth_ccm::claim::Claim;
+use berth_ccm::index::{Index, Source};
+use berth_ccm::service::{Key, Service, Standing};
+use berth_ccm::watches::Change;
+use berth_ccm::write::{Outcome, Verdict, Write, key_of};
+use berth_ipam::{Families, Family, FamilyPolicy, Owner, Sharing};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+pub(crate) fn key(name: &str) -> Key {
+    let (namespace, name) = name.split_once('/').unwrap_or(("shop", name));
+    Key { namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A Service as `kubectl expose` makes it.
+pub(crate) fn service(name: &str) -> Service {
+    Service {
+        key: key(name),
+        uid: String::new(),
+        version: String::new(),
+        created: 0,
+        deleting: false,
+        standing: Standing::Ours,
+        families: Families::single(Family::V4),
+        sharing: Sharing::default(),
+        annotated: None,
+        deprecated: None,
+        has_interface: false,
+        labelled: false,
+        finalizers: Vec::new(),
+        hosted: false,
+        published: Vec::new(),
+        conditions: Vec::new(),
+    }
+}
+
+pub(crate) fn dual(name: &str, policy: FamilyPolicy, order: [Family; 2]) -> Service {
+    Service { families: Families::new(policy, order), ..service(name) }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Cluster {
+    version: u64,
+    pub(crate) services: BTreeMap<Key, Service>,
+    pub(crate) claims: BTreeMap<IpAddr, Claim>,
+    /// Addresses whose `IPAddress` belongs to another controller.
+    pub(crate) foreign: Vec<IpAddr>,
+    /// Every change, for watches.
+    pub(crate) log: Vec<Logged>,
+}
+
+/// [`Change`] can be compared only by what it shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Logged(pub(crate) Change);
+
+impl PartialEq for Logged {
+    fn eq(&self, other: &Self) -> bool {
+        format!("{:?}", self.0) == format!("{:?}", other.0)
+    }
+}
+
+impl Cluster {
+    fn next(&mut self) -> String {
+        self.version += 1;
+        self.version.to_string()
+    }
+
+    fn store(&mut self, mut service: Service) -> Service {
+        service.version = self.next();
+        if service.deleting && service.finalizers.is_empty() {
+            self.services.remove(&service.key);
+            self.log.push(Logged(Change::ServiceGone(service.key.clone(), service.uid.clone())));
+        } else {
+            self.services.insert(service.key.clone(), service.clone());
+            self.log.push(Logged(Change::Service(Box::new(service.clone()))));
+        }
+        service
+    }
+
+    pub(crate) fn create(&mut self, service: Service) -> Service {
+        assert!(!self.services.contains_key(&service.key), "{} exists", service.key);
+        let uid = format!("uid-{}", self.version + 1);
+        self.store(Service { uid, ..service })
+    }
+
+    pub(crate) fn edit(&mut self, name: &str, edit: impl FnOnce(&mut Service)) {
+        let mut service = self.services[&key(name)].clone();
+        edit(&mut service);
+        self.store(service);
+    }
+
+    pub(crate) fn delete(&mut self, name: &str) {
+        self.edit(name, |service| service.deleting = true);
+    }
+
+    /// The announcer takes up what is written, and lets go of what is not.
+    pub(crate) fn announce(&mut self, name: &str) {
+        self.edit(name, |service| {
+            let served = service.standing == Standing::Ours && !service.deleting;
+            service.hosted = served;
+            service.published =
+                if served { service.annotation().addresses().collect() } else { Vec::new() };
+        });
+    }
+
+    pub(crate) fn addresses(&self, name: &str) -> String {
+        self.services
+            .get(&key(name))
+            .and_then(|service| service.annotated.clone())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn holder(&self, address: &str) -> Option<String> {
+        self.claims.get(&ip(address)).map(|claim| claim.owner.name.clone())
+    }
+
+    pub(crate) fn reason(&self, name: &str) -> Option<(bool, String)> {
+        let conditions = &self.services.get(&key(name))?.conditions;
+        let ours = conditions.iter().find(|shown| shown.type_ == condition::ADDRESS_ALLOCATED)?;
+        Some((ours.status == "True", ours.reason.clone()))
+    }
+
+    pub(crate) fn claim(&mut self, address: &str, owner: Owner) {
+        let outcome = self.perform(&Write::CreateClaim { address: ip(address), owner, pool: None });
+        assert!(matches!(outcome, Outcome::Claimed(_)), "{outcome:?}");
+    }
+
+    /// What the API server and the writer make of a write.
+    pub(crate) fn perform(&mut self, write: &Write) -> Outcome {
+        match write {
+            Write::CreateClaim { address, owner, pool } => {
+                if self.foreign.contains(address) {
+                    return Outcome::Taken(None);
+                }
+                if let Some(claim) = self.claims.get(address) {
+                    return Outcome::Taken(Some(claim.clone()));
+                }
+                let version = self.next();
+                let uid = format!("claim-{version}");
+                let (owner, pool, created) = (owner.clone(), pool.clone(), 0);
+                let claim = Claim { address: *address, uid, version, created, owner, pool };
+                self.claims.insert(*address, claim.clone());
+                self.log.push(Logged(Change::Claim(Box::new(claim.clone()))));
+                Outcome::Claimed(claim)
+            }
+            Write::DeleteClaim { address, uid, owner, orphan } => {
+                let there =
+                    self.services.get(&key_of(owner)).filter(|service| service.uid == owner.uid);
+                if let Some(service) = there.filter(|_| *orphan) {
+                    return Outcome::Service(Box::new(service.clone()));
+                }
+                if self.claims.get(address).is_some_and(|claim| claim.uid == *uid) {
+                    self.version += 1;
+                    self.claims.remove(address);
+                    self.log.push(Logged(Change::ClaimGone(*address, uid.clone())));
+                }
+                Outcome::Released
+            }
+            Write::PatchService { key, uid, version, change } => {
+                self.patch(key, uid, version, |service| {
+                    let served = !change.addresses.is_empty();
+                    service.annotated = served
+                        .then(|| berth_api::address::format(change.addresses.iter().copied()));
+                    service.deprecated = change.addresses.first().map(ToString::to_string);
+                    service.labelled = served;
+                    service.has_interface |= change.interface.is_some();
+                    let alien = |name: &&String| *name != finalizer::LOAD_BALANCER_CLEANUP;
+                    assert!(
+                        service
+                            .finalizers
+                            .iter()
+                            .filter(alien)
+                            .eq(change.finalizers.iter().filter(alien))
+                    );
+                    service.finalizers = change.finalizers.clone();
+                })
+            }
+            Write::PatchStatus { key, uid, version, verdict, others } => {
+                self.patch(key, uid, version, |service| {
+                    service.conditions = others.iter().cloned().chain([shown(verdict)]).collect();
+                })
+            }
+            Write::ReadService { key } => match self.services.get(key) {
+                Some(service) => Outcome::Service(Box::new(service.clone())),
+                None => Outcome::Missing,
+            },
+        }
+    }
+
+    fn patch(
+        &mut self,
+        key: &Key,
+        uid: &str,
+        version: &str,
+        edit: impl FnOnce(&mut Service),
+    ) -> Outcome {
+        let Some(service) = self.services.get(key) else { return Outcome::Missing };
+        if service.uid != uid || service.version != version {
+            return Outcome::Conflict;
+        }
+        let mut service = service.clone();
+        edit(&mut service);
+        Outcome::Service(Box::new(self.store(service)))
+    }
+
+    /// Everything, as a list that a watch starts with.
+    pub(crate) fn list(&self) -> Vec<Change> {
+        let services =
+            self.services.values().cloned().map(|service| Change::Service(Box::new(service)));
+        let claims = self.claims.values().cloned().map(|claim| Change::Claim(Box::new(claim)));
+        let mut changes = vec![Change::Listing(Source::Services)];
+        changes.extend(services);
+        changes.extend([Change::Listed(Source::Services), Change::Listing(Source::Claims)]);
+        changes.extend(claims);
+        changes.push(Change::Listed(Source::Claims));
+        changes
+    }
+}
+
+fn shown(verdict: &Verdict) -> Condition {
+    Condition {
+        type_: condition::ADDRESS_ALLOCATED.to_owned(),
+        status: if verdict.allocated { "True" } else { "False" }.to_owned(),
+        reason: verdict.reason.to_owned(),
+        message: verdict.message.clone(),
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        observed_generation: None,
+    }
+}
+
+/// One CCM on one cluster, with a clock that the test moves.
+pub(crate) struct Lab {
+    pub(crate) cluster: Cluster,
+    pub(crate) index: Index,
+    intake: berth_ccm::watches::Intake,
+    shown: usize,
+    pub(crate) now: Duration,
+    pub(crate) writes: Vec<Write>,
+    pub(crate) told: Vec<(String, &'static str, String)>,
+}
+
+impl Lab {
+    /// A CCM that leads an empty cluster with these pools.
+    pub(crate) fn with_pools<const N: usize>(data: [(&str, &str); N]) -> Self {
+        let mut lab = Self::around(Cluster::default());
+        lab.pools(data);
+        lab.start();
+        lab
+    }
+
+    /// A CCM that has seen nothing of this cluster yet.
+    pub(crate) fn around(cluster: Cluster) -> Self {
+        let index =
+            Index::new(Key { namespace: "kube-system".to_owned(), name: "kubevip".to_owned() });
+        let (intake, writes, told) = Default::default();
+        Self { cluster, index, intake, shown: 0, now: Duration::ZERO, writes, told }
+    }
+
+    pub(crate) fn pools<const N: usize>(&mut self, data: [(&str, &str); N]) {
+        let data = data.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        self.show(Change::Pools("map".to_owned(), data.into()));
+    }
+
+    pub(crate) fn show(&mut self, change: Change) {
+        self.intake.take(change, &mut self.index, self.now);
+    }
+
+    /// Lists everything and begins to lead.
+    pub(crate) fn start(&mut self) {
+        self.shown = self.cluster.log.len();
+        self.index.lead(self.now);
+        self.cluster.list().into_iter().for_each(|change| self.show(change));
+        self.index.listed(Source::Pools, self.now);
+        self.index.listed(Source::Nodes, self.now);
+        self.settle();
+    }
+
+    /// The same cluster with a CCM that was just started.
+    pub(crate) fn restart(self) -> Self {
+        let mut lab = Self::around(self.cluster);
+        lab.now = self.now;
+        lab
+    }
+
+    /// Shows what happened, performs what the index wants, and goes on until nothing more happens.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..1000 {
+            while self.shown < self.cluster.log.len() {
+                let change = self.cluster.log[self.shown].0.clone();
+                self.shown += 1;
+                self.show(change);
+            }
+            let writes = self.index.poll(self.now, 32);
+            self.hear();
+            if writes.is_empty() && self.shown == self.cluster.log.len() {
+                return;
+            }
+            for write in writes {
+                let outcome = self.cluster.perform(&write);
+                self.index.settle(&write, outcome, self.now);
+                self.writes.push(write);
+            }
+        }
+        panic!("it never comes to rest: {:?}", self.writes.last());
+    }
+
+    /// Takes one poll's writes without performing them.
+    pub(crate) fn poll(&mut self) -> Vec<Write> {
+        let writes = self.index.poll(self.now, 32);
+        self.hear();
+        writes
+    }
+
+    /// Shows what happened without acting on it.
+    pub(crate) fn catch_up(&mut self) {
+        while self.shown < self.cluster.log.len() {
+            let change = self.cluster.log[self.shown].0.clone();
+            self.shown += 1;
+            self.show(change);
+        }
+    }
+
+    /// What happened so far will never be shown.
+    pub(crate) fn miss(&mut self) {
+        self.shown = self.cluster.log.len();
+    }
+
+    fn hear(&mut self) {
+        for report in self.index.take_reports() {
+            let about = match report.about {
+                berth_ccm::report::About::Service(key, _) => key.name,
+                berth_ccm::report::About::Pools(key, _) => key.name,
+            };
+            self.told.push((about, report.reason, report.note));
+        }
+    }
+
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.settle();
+    }
+
+    pub(crate) fn create(&mut self, service: Service) {
+        self.cluster.create(service);
+        self.settle();
+    }
+
+    pub(crate) fn edit(&mut self, name: &str, edit: impl FnOnce(&mut Service)) {
+        self.cluster.edit(name, edit);
+        self.settle();
+    }
+
+    /// How many writes there were since this was last asked.
+    pub(crate) fn cost(&mut self) -> usize {
+        std::mem::take(&mut self.writes).len()
+    }
+
+    pub(crate) fn told(&self, name: &str, reason: &str) -> usize {
+        self.told.iter().filter(|(about, why, _)| about == name && *why == reason).count()
+    }
+}

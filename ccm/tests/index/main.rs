@@ -1,0 +1,9 @@
+//! The index on a simulated cluster: what is written, and what never is.
+#![allow(clippy::unwrap_used)]
+
+mod adoption;
+mod allocation;
+mod cluster;
+mod faults;
+mod pools;
+mod release;

@@ -1,0 +1,84 @@
+use berth_api::reason;
+use berth_ccm::service::Service;
+use berth_ccm::watches::Change;
+
+use crate::cluster::{Lab, ip, service};
+
+#[test]
+fn a_missing_configmap_is_named_and_served_from_as_soon_as_it_is_there() {
+    let mut lab = Lab::around(Default::default());
+    lab.start();
+    lab.create(service("web"));
+    assert_eq!(lab.cluster.reason("web"), Some((false, "NoPool".to_owned())));
+    assert!(
+        lab.told[0].2.contains("ConfigMap kube-system/kubevip does not exist"),
+        "{:?}",
+        lab.told
+    );
+    lab.pools([("cidr-global", "192.0.2.0/29")]);
+    lab.settle();
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
+}
+
+#[test]
+fn bad_keys_are_told_once_each_and_stop_nothing_else() {
+    let mut lab = Lab::with_pools([
+        ("cidr-global", "192.0.2.0/29"),
+        ("cidr-one", "192.0.2.0/33"),
+        ("range-two", "192.0.2.9-192.0.2.1"),
+        ("cdir-three", "192.0.2.0/24"),
+    ]);
+    assert_eq!(lab.told("kubevip", reason::INVALID_KEY), 2);
+    assert_eq!(lab.told("kubevip", reason::UNKNOWN_KEY), 1);
+    assert_eq!(lab.index.invalid_keys(), 2);
+    lab.create(service("web"));
+    lab.pools([("cidr-global", "192.0.2.0/29 oops"), ("cidr-one", "192.0.2.0/33")]);
+    lab.create(service("later"));
+    assert_eq!(lab.cluster.addresses("later"), "192.0.2.2", "the last good value stays");
+    assert_eq!(lab.told("kubevip", reason::INVALID_KEY), 3);
+}
+
+#[test]
+fn a_pool_that_shrinks_keeps_what_is_assigned_and_says_so() {
+    let mut lab = Lab::with_pools([("cidr-global", "192.0.2.0/29")]);
+    lab.create(service("web"));
+    lab.cost();
+    lab.pools([("cidr-global", "198.51.100.0/29")]);
+    lab.settle();
+    assert_eq!(lab.cost(), 0);
+    assert_eq!(lab.told("web", reason::OUTSIDE_POOL), 1);
+    lab.show(Change::PoolsGone);
+    lab.settle();
+    assert_eq!(lab.cost(), 0);
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
+    lab.create(service("after"));
+    assert_eq!(
+        lab.cluster.addresses("after"),
+        "198.51.100.1",
+        "a deleted ConfigMap changes nothing"
+    );
+}
+
+#[test]
+fn the_addresses_of_nodes_are_never_given_out() {
+    let mut lab = Lab::with_pools([("cidr-global", "192.0.2.0/29")]);
+    lab.show(Change::Node("worker".to_owned(), vec![ip("192.0.2.1"), ip("2001:db8::1")]));
+    lab.create(service("web"));
+    lab.create(Service { annotated: Some("192.0.2.1".to_owned()), ..service("greedy") });
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2");
+    assert_eq!(lab.cluster.reason("greedy"), Some((false, "AddressReserved".to_owned())));
+    assert_eq!(lab.told("kubevip", reason::RESERVED_OVERLAP), 1);
+    lab.show(Change::Node("worker".to_owned(), Vec::new()));
+    lab.settle();
+    assert_eq!(lab.cluster.holder("192.0.2.1"), Some("greedy".to_owned()));
+}
+
+#[test]
+fn overlapping_namespace_pools_never_give_one_address_twice() {
+    let mut lab = Lab::with_pools([("cidr-one", "192.0.2.0/30"), ("cidr-two", "192.0.2.0/30")]);
+    for name in ["one/a", "two/a", "one/b", "two/b"] {
+        lab.create(service(name));
+    }
+    assert_eq!(lab.cluster.claims.len(), 3);
+    assert_eq!(lab.index.waiting()["PoolExhausted"], 1);
+}

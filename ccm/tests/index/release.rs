@@ -1,0 +1,158 @@
+use std::time::Duration;
+
+use berth_api::reason;
+use berth_ccm::service::{Service, Standing};
+use berth_ccm::write::Write;
+use berth_ipam::{Owner, OwnerKind};
+
+use crate::cluster::{Lab, service};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn lab() -> Lab {
+    let mut lab = Lab::with_pools([("cidr-global", "192.0.2.0/29"), ("reuse-delay", "0s")]);
+    lab.create(service("web"));
+    lab.cost();
+    lab
+}
+
+#[test]
+fn an_address_is_not_free_while_the_announcer_may_still_answer() {
+    let mut lab = lab();
+    lab.cluster.announce("web");
+    lab.cluster.delete("web");
+    lab.settle();
+    lab.pass(SECOND);
+    assert_eq!(lab.cluster.holder("192.0.2.1"), Some("web".to_owned()));
+    lab.cluster.announce("web");
+    lab.settle();
+    assert!(lab.cluster.claims.is_empty() && lab.cluster.services.is_empty());
+    assert!(
+        matches!(&lab.writes[..], [Write::DeleteClaim { .. }, Write::PatchService { .. }]),
+        "the claim goes before the finalizer: {:?}",
+        lab.writes
+    );
+}
+
+#[test]
+fn a_dead_announcer_holds_a_deletion_up_for_three_seconds_only() {
+    let mut lab = lab();
+    lab.cluster.announce("web");
+    lab.cluster.delete("web");
+    lab.settle();
+    assert_eq!(lab.index.deadline(), Some(lab.now + 3 * SECOND));
+    lab.pass(3 * SECOND);
+    assert!(lab.cluster.claims.is_empty() && lab.cluster.services.is_empty());
+}
+
+#[test]
+fn a_service_that_changes_its_type_gives_its_address_back() {
+    let mut lab = lab();
+    lab.edit("web", |web| {
+        web.standing = Standing::Foreign;
+        web.finalizers.push("example.org/other".to_owned());
+    });
+    assert!(lab.cluster.claims.is_empty());
+    let web = &lab.cluster.services[&crate::cluster::key("web")];
+    assert_eq!((web.labelled, &web.annotated, &web.deprecated), (false, &None, &None));
+    assert_eq!(web.finalizers, ["example.org/other"]);
+    assert_eq!(lab.told("web", reason::ADDRESS_RELEASED), 1);
+    lab.edit("web", |web| web.standing = Standing::Ours);
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
+}
+
+#[test]
+fn services_of_others_are_never_touched() {
+    let mut lab = lab();
+    lab.create(Service {
+        standing: Standing::Foreign,
+        finalizers: vec!["service.kubernetes.io/load-balancer-cleanup".to_owned()],
+        published: vec!["198.51.100.1".parse().unwrap()],
+        ..service("theirs")
+    });
+    lab.create(Service { standing: Standing::Foreign, labelled: true, ..service("labelled") });
+    lab.cluster.delete("theirs");
+    lab.settle();
+    assert_eq!(lab.cost(), 0);
+}
+
+#[test]
+fn the_finalizer_of_the_stock_provider_is_taken_off() {
+    let mut lab = lab();
+    let finalizers = vec!["service.kubernetes.io/load-balancer-cleanup".to_owned()];
+    lab.cluster.create(Service { finalizers, ..service("old") });
+    lab.cluster.delete("old");
+    lab.settle();
+    assert_eq!(lab.cluster.services.len(), 1);
+}
+
+#[test]
+fn a_claim_whose_owner_is_gone_is_given_back() {
+    let mut lab = lab();
+    // Somebody took the finalizer off by force.
+    lab.cluster.edit("web", |web| {
+        web.finalizers.clear();
+        web.deleting = true;
+    });
+    lab.settle();
+    assert_eq!(lab.cluster.holder("192.0.2.1"), Some("web".to_owned()));
+    lab.pass(3 * SECOND);
+    assert!(lab.cluster.claims.is_empty());
+}
+
+#[test]
+fn a_claim_of_a_service_that_was_made_anew_is_not_the_new_ones() {
+    let mut lab = lab();
+    lab.cluster.edit("web", |web| {
+        web.finalizers.clear();
+        web.deleting = true;
+    });
+    lab.cluster.create(service("web"));
+    lab.settle();
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2");
+    lab.pass(3 * SECOND);
+    assert_eq!(lab.cluster.claims.len(), 1);
+}
+
+#[test]
+fn a_claim_whose_owner_the_watch_has_not_shown_yet_is_kept() {
+    let mut lab = lab();
+    lab.cluster.create(service("late"));
+    let uid = lab.cluster.services[&crate::cluster::key("late")].uid.clone();
+    lab.miss();
+    lab.cluster.claim("192.0.2.5", Owner::new(OwnerKind::Service, "shop", "late", uid));
+    lab.settle();
+    lab.pass(3 * SECOND);
+    assert_eq!(
+        lab.cluster.addresses("late"),
+        "192.0.2.5",
+        "the question whether it is gone showed it"
+    );
+}
+
+#[test]
+fn a_claim_that_somebody_deletes_is_made_again() {
+    let mut lab = lab();
+    let claim = lab.cluster.claims.values().next().unwrap().clone();
+    let write = Write::DeleteClaim {
+        address: claim.address,
+        uid: claim.uid,
+        owner: claim.owner,
+        orphan: false,
+    };
+    lab.cluster.perform(&write);
+    lab.settle();
+    assert_eq!(lab.cluster.holder("192.0.2.1"), Some("web".to_owned()));
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
+}
+
+#[test]
+fn a_claim_for_something_else_than_a_service_is_kept() {
+    let mut lab = lab();
+    lab.cluster.claim("192.0.2.5", Owner::new(OwnerKind::EipBinding, "shop", "vm", "uid-vm"));
+    lab.settle();
+    lab.pass(60 * SECOND);
+    assert_eq!(lab.cluster.holder("192.0.2.5"), Some("vm".to_owned()));
+    lab.create(Service { annotated: Some("192.0.2.5".to_owned()), ..service("greedy") });
+    assert_eq!(lab.cluster.reason("greedy"), Some((false, "AddressInUse".to_owned())));
+}
