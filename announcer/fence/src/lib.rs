@@ -104,7 +104,8 @@ pub trait Fence: Send {
     /// that did not succeed; there the predecessor stays in force, and `attach` tries again.
     fn settle(&mut self) -> Vec<AttachError>;
 
-    /// Lets the node answer for `address` until `deadline`, which may be earlier than the last one.
+    /// Lets the node answer for `address` until `deadline`. To take time back, [`Fence::mute`] first: an earlier
+    /// deadline takes effect at once in one kind of fence, and with the next `poll` in another.
     fn arm(&mut self, address: IpAddr, deadline: BootTime) -> Result<(), ArmError>;
 
     /// Silences `address` now. Once this has returned, no frame that asks the fence gets past it.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-/// A register (RFC 9669 section 2.1). R0 carries results, R1 to R5 arguments, R6 to R9 survive calls, R10 is the frame pointer.
+/// A register (RFC 9669 section 2.1): R0 carries results, R1 to R5 arguments; R6 to R9 survive calls; R10 is the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Reg {

@@ -114,9 +114,13 @@ mod tests {
         );
     }
 
+    fn any_wish() -> impl Strategy<Value = BTreeSet<u8>> {
+        prop::collection::btree_set(0u8..12, 0..8)
+    }
+
     proptest! {
         #[test]
-        fn no_two_addresses_share_a_slot(wishes in prop::collection::vec(prop::collection::btree_set(0u8..12, 0..8), 1..20)) {
+        fn no_two_addresses_share_a_slot(wishes in prop::collection::vec(any_wish(), 1..20)) {
             let mut table = Table::new(8);
             for wish in wishes {
                 let wanted = set(&wish);

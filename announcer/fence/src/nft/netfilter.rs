@@ -66,16 +66,10 @@ impl Netfilter {
 pub(crate) fn delete_table() -> io::Result<()> {
     let mut batch = Batch::new();
     batch.delete_table();
-    match Netfilter::open()?.commit(batch) {
+    let none = [libc::ENOENT, libc::EOPNOTSUPP, libc::EAFNOSUPPORT, libc::EPROTONOSUPPORT];
+    match Netfilter::open().and_then(|netfilter| netfilter.commit(batch)) {
         // No table, or no nftables at all.
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
-            ) =>
-        {
-            Ok(())
-        }
+        Err(error) if error.raw_os_error().is_some_and(|code| none.contains(&code)) => Ok(()),
         result => result,
     }
 }

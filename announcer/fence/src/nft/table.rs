@@ -53,8 +53,9 @@ pub(crate) fn guard(interface: &str) -> Option<String> {
         return None;
     }
     let chain = chain(interface);
+    let hook = format!("type filter hook egress device \"{interface}\" priority 0; policy accept;");
     Some(format!(
-        "add chain netdev {TABLE} {chain} {{ type filter hook egress device \"{interface}\" priority 0; policy accept; }}\n\
+        "add chain netdev {TABLE} {chain} {{ {hook} }}\n\
          flush chain netdev {TABLE} {chain}\nadd rule netdev {TABLE} {chain} jump guard\n"
     ))
 }
