@@ -27,10 +27,12 @@ impl Pidded {
     pub fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold anything, parentheses included.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = fields.next()?;
-        let started = fields.nth(18)?.parse().ok()?;
-        (!matches!(state, "Z" | "X")).then_some(Self { pid, started })
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let (state, threads) = (*fields.first()?, *fields.get(17)?);
+        let started = fields.get(19)?.parse().ok()?;
+        // A first thread that has ended is a zombie while others still hold sockets.
+        let gone = state == "X" || state == "Z" && threads == "1";
+        (!gone).then_some(Self { pid, started })
     }
 
     /// Whether it still runs (a stopped or frozen one does).

@@ -54,15 +54,16 @@ pub struct World {
 }
 
 impl World {
-    /// `nodes` bare nodes, the pool [`POOL`], an echo Deployment `hello`, and both programs running.
+    /// `nodes` bare nodes with an announcer each, the pool [`POOL`], and both programs running. The pods of the echo
+    /// Deployment `hello` are on one node more, so that a test which takes an owner away takes no pod with it.
     pub async fn up(nodes: usize, announcer_env: Env) -> Result<Self> {
-        let mut world = Self::without_berth(nodes, announcer_env).await?;
+        let mut world = Self::without_berth(nodes + 1, announcer_env).await?;
         world.pools(json!({ "range-global": POOL })).await?;
         world.start_ccm().await?;
         for node in 0..nodes {
             world.start_announcer(node).await?;
         }
-        world.deploy("default", "hello", nodes).await?;
+        world.deploy("default", "hello", 2)?;
         Ok(world)
     }
 
@@ -144,9 +145,10 @@ impl World {
         self.announcers.iter().map(|(node, process)| (node.as_str(), process))
     }
 
-    /// A Deployment of the echo server, its pods Ready.
-    pub async fn deploy(&self, namespace: &str, name: &str, replicas: usize) -> Result<()> {
-        deploy_echo(&self.lab, namespace, name, replicas)
+    /// A Deployment of the echo server on the last node, its pods Ready.
+    pub fn deploy(&self, namespace: &str, name: &str, replicas: usize) -> Result<()> {
+        let last = self.lab.nodes().last().map(Node::name);
+        deploy(&self.lab, namespace, name, replicas, last)
     }
 
     /// Creates a Service of type LoadBalancer in front of the Deployment `hello`; `spec` is merged in.
@@ -286,10 +288,28 @@ impl World {
     }
 }
 
-/// The echo server as a Deployment, its pods Ready.
+/// The echo server as a Deployment, its pods Ready, anywhere.
 pub fn deploy_echo(lab: &Lab, namespace: &str, name: &str, replicas: usize) -> Result<()> {
+    deploy(lab, namespace, name, replicas, None)
+}
+
+/// The echo server as a Deployment, its pods Ready; all on `node`, or anywhere.
+fn deploy(
+    lab: &Lab,
+    namespace: &str,
+    name: &str,
+    replicas: usize,
+    node: Option<&str>,
+) -> Result<()> {
     let text = std::fs::read_to_string(repository().join("examples/01-expose/deployment.yaml"))?;
-    let text = text.replace("hello", name).replace("replicas: 3", &format!("replicas: {replicas}"));
+    let mut text =
+        text.replace("hello", name).replace("replicas: 3", &format!("replicas: {replicas}"));
+    if let Some(node) = node {
+        let selector = format!(
+            "      nodeSelector: {{ kubernetes.io/hostname: {node} }}\n      containers:\n"
+        );
+        text = text.replace("      containers:\n", &selector);
+    }
     let file = lab.dir().join(format!("{namespace}-{name}.yaml"));
     std::fs::write(&file, text)?;
     kubectl(lab, &["apply", "--namespace", namespace, "-f", &file.display().to_string()])?;

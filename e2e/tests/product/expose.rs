@@ -151,7 +151,7 @@ async fn the_deprecated_field_is_read_where_the_annotation_is_missing() -> Resul
     for node in 0..2 {
         world.start_announcer(node).await?;
     }
-    world.deploy("default", "hello", 2).await?;
+    world.deploy("default", "hello", 2)?;
     world.expose("old", json!({ "loadBalancerIP": "10.0.64.77" })).await?;
     let addresses = world.published("old", 1).await?;
     ensure!(addresses[0].to_string() == "10.0.64.77", "{addresses:?}");
