@@ -1,0 +1,258 @@
+//! The writer against a scripted API server: what goes over the wire, and what each answer means.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use berth_api::service::ClassPolicy;
+use berth_ccm::service::Key;
+use berth_ccm::write::{Change, Outcome, Verdict, Write};
+use berth_ccm::writer::Writer;
+use berth_ipam::{Owner, OwnerKind, Scope};
+use berth_runtime::lease::Tenure;
+use http::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+type Log = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// Answers each request with the next of the script, and with silence when there is none.
+fn scripted(script: impl IntoIterator<Item = (u16, Value)>) -> (Client, Log) {
+    let script =
+        Arc::new(Mutex::new(script.into_iter().collect::<std::collections::VecDeque<_>>()));
+    let log = Log::default();
+    let seen = log.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (script, seen) = (script.clone(), seen.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect_bytes().await?;
+            let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            seen.lock().unwrap().push((format!("{} {}", parts.method, parts.uri.path()), body));
+            let answer = script.lock().unwrap().pop_front();
+            let Some((code, body)) = answer else { return std::future::pending().await };
+            let body = Body::from(serde_json::to_vec(&body)?);
+            Ok::<_, tower::BoxError>(Response::builder().status(code).body(body)?)
+        }
+    });
+    (Client::new(service, "default"), log)
+}
+
+async fn perform(
+    script: impl IntoIterator<Item = (u16, Value)>,
+    write: &Write,
+) -> (Outcome, Vec<(String, Value)>) {
+    let (client, log) = scripted(script);
+    let outcome = Writer::new(client, ClassPolicy::Unset, Tenure::unlimited()).perform(write).await;
+    let log = log.lock().unwrap().clone();
+    (outcome, log)
+}
+
+fn status(code: u16, reason: &str) -> (u16, Value) {
+    (code, json!({ "kind": "Status", "code": code, "reason": reason, "message": reason }))
+}
+
+fn key() -> Key {
+    Key { namespace: "shop".to_owned(), name: "web".to_owned() }
+}
+
+fn owner() -> Owner {
+    Owner::new(OwnerKind::Service, "shop", "web", "uid-1")
+}
+
+fn service() -> Value {
+    json!({ "metadata": { "namespace": "shop", "name": "web", "uid": "uid-1", "resourceVersion": "8" },
+            "spec": { "type": "LoadBalancer" } })
+}
+
+fn claim(uid: &str, manager: &str) -> Value {
+    json!({
+        "metadata": {
+            "name": "2001:db8::1",
+            "uid": uid,
+            "labels": { "ipaddress.kubernetes.io/managed-by": manager },
+            "annotations": { "berth.dev/owner-uid": "uid-9" },
+        },
+        "spec": { "parentRef": { "resource": "services", "namespace": "shop", "name": "other" } },
+    })
+}
+
+fn create() -> Write {
+    Write::CreateClaim {
+        address: "2001:DB8:0::1".parse().unwrap(),
+        owner: owner(),
+        pool: Some(Scope::Global),
+    }
+}
+
+fn delete(orphan: bool) -> Write {
+    Write::DeleteClaim {
+        address: "2001:db8::1".parse().unwrap(),
+        uid: "c-1".to_owned(),
+        owner: owner(),
+        orphan,
+    }
+}
+
+fn patch(addresses: &[&str]) -> Write {
+    let change = Change {
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        interface: None,
+        finalizers: vec!["example.org/x".to_owned()],
+        is_news: true,
+    };
+    Write::PatchService { key: key(), uid: "uid-1".to_owned(), version: "7".to_owned(), change }
+}
+
+const CLAIMS: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+const SERVICE: &str = "/api/v1/namespaces/shop/services/web";
+
+#[tokio::test]
+async fn a_claim_is_named_by_the_canonical_address_and_tells_its_owner() {
+    let (outcome, log) = perform([(201, claim("c-1", "berth"))], &create()).await;
+    assert!(matches!(outcome, Outcome::Claimed(claim) if claim.uid == "c-1"));
+    let (line, body) = &log[0];
+    assert_eq!(line, &format!("POST {CLAIMS}"));
+    assert_eq!(body["metadata"]["name"], "2001:db8::1");
+    assert_eq!(
+        body["metadata"]["labels"],
+        json!({ "ipaddress.kubernetes.io/managed-by": "berth" })
+    );
+    assert_eq!(
+        body["metadata"]["annotations"],
+        json!({ "berth.dev/owner-uid": "uid-1", "berth.dev/pool": "global" })
+    );
+    assert_eq!(
+        body["spec"]["parentRef"],
+        json!({ "group": "", "resource": "services", "namespace": "shop", "name": "web" })
+    );
+}
+
+#[tokio::test]
+async fn a_claim_that_exists_is_read_to_see_whose_it_is() {
+    let taken = || status(409, "AlreadyExists");
+    let (outcome, log) = perform([taken(), (200, claim("c-9", "berth"))], &create()).await;
+    assert!(matches!(outcome, Outcome::Taken(Some(claim)) if claim.owner.name == "other"));
+    assert_eq!(log[1].0, format!("GET {CLAIMS}/2001:db8::1"));
+    let (outcome, _) =
+        perform([taken(), (200, claim("c-9", "ipallocator.k8s.io"))], &create()).await;
+    assert_eq!(outcome, Outcome::Taken(None));
+    let (outcome, _) = perform([taken(), status(404, "NotFound")], &create()).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)), "gone again: worth another try");
+}
+
+#[tokio::test]
+async fn a_service_is_patched_once_and_only_as_it_was_seen() {
+    let (outcome, log) = perform([(200, service())], &patch(&["192.0.2.1", "2001:db8::1"])).await;
+    assert!(matches!(outcome, Outcome::Service(service) if service.version == "8"));
+    let expected = json!({
+        "metadata": {
+            "uid": "uid-1",
+            "resourceVersion": "7",
+            "annotations": { "kube-vip.io/loadbalancerIPs": "192.0.2.1,2001:db8::1" },
+            "labels": { "implementation": "kube-vip" },
+            "finalizers": ["example.org/x"],
+        },
+        "spec": { "loadBalancerIP": "192.0.2.1" },
+    });
+    assert_eq!(log, [(format!("PATCH {SERVICE}"), expected)]);
+}
+
+#[tokio::test]
+async fn a_release_removes_what_was_written() {
+    let (_, log) = perform([(200, service())], &patch(&[])).await;
+    let body = &log[0].1;
+    assert_eq!(body["metadata"]["annotations"], json!({ "kube-vip.io/loadbalancerIPs": null }));
+    assert_eq!(body["metadata"]["labels"], json!({ "implementation": null }));
+    assert_eq!(body["spec"], json!({ "loadBalancerIP": null }));
+}
+
+#[tokio::test]
+async fn a_verdict_keeps_the_conditions_of_others() {
+    let other = json!({ "type": "example.org/x", "status": "True", "reason": "Y", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    let write = Write::PatchStatus {
+        key: key(),
+        uid: "uid-1".to_owned(),
+        version: "7".to_owned(),
+        verdict: Verdict {
+            allocated: false,
+            reason: "NoPool",
+            message: "there is no pool".to_owned(),
+        },
+        others: vec![serde_json::from_value(other.clone()).unwrap()],
+    };
+    let (_, log) = perform([(200, service())], &write).await;
+    assert_eq!(log[0].0, format!("PATCH {SERVICE}/status"));
+    let conditions = &log[0].1["status"]["conditions"];
+    assert_eq!(conditions[0], other);
+    assert_eq!(
+        (&conditions[1]["status"], &conditions[1]["reason"]),
+        (&json!("False"), &json!("NoPool"))
+    );
+}
+
+#[tokio::test]
+async fn only_the_claim_that_is_meant_is_deleted() {
+    let (outcome, log) = perform([(200, json!({}))], &delete(false)).await;
+    assert_eq!(outcome, Outcome::Released);
+    assert_eq!(log[0].0, format!("DELETE {CLAIMS}/2001:db8::1"));
+    assert_eq!(log[0].1["preconditions"], json!({ "uid": "c-1" }));
+    for answer in [status(404, "NotFound"), status(409, "Conflict")] {
+        assert_eq!(perform([answer], &delete(false)).await.0, Outcome::Released);
+    }
+}
+
+#[tokio::test]
+async fn an_orphan_is_deleted_only_after_a_look_at_its_owner() {
+    let (outcome, log) = perform([(200, service())], &delete(true)).await;
+    assert!(matches!(outcome, Outcome::Service(_)));
+    assert_eq!(log.len(), 1, "it lives: {log:?}");
+    let (outcome, log) = perform([status(404, "NotFound"), (200, json!({}))], &delete(true)).await;
+    assert_eq!((outcome, log.len()), (Outcome::Released, 2));
+    let mut anew = service();
+    anew["metadata"]["uid"] = json!("uid-2");
+    let (outcome, _) = perform([(200, anew), (200, json!({}))], &delete(true)).await;
+    assert_eq!(outcome, Outcome::Released, "one of the same name is not the owner");
+}
+
+#[tokio::test]
+async fn every_refusal_is_told_for_what_it_is() {
+    let mut busy = status(429, "TooManyRequests");
+    busy.1["details"] = json!({ "retryAfterSeconds": 7 });
+    let bare = (429, json!("Too many requests, please try again later."));
+    for (answer, expected) in [
+        (status(409, "Conflict"), Outcome::Conflict),
+        (status(404, "NotFound"), Outcome::Missing),
+        (busy, Outcome::Throttled(Duration::from_secs(7))),
+        (bare, Outcome::Throttled(Duration::from_secs(1))),
+        (
+            status(500, "etcdserver: request timed out"),
+            Outcome::Unknown("etcdserver: request timed out".to_owned()),
+        ),
+        (status(422, "Invalid"), Outcome::Refused("Invalid (422)".to_owned())),
+        (status(403, "Forbidden"), Outcome::Refused("Forbidden (403)".to_owned())),
+    ] {
+        assert_eq!(perform([answer], &patch(&["192.0.2.1"])).await.0, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_means_that_nobody_knows() {
+    let (outcome, log) = perform([], &patch(&["192.0.2.1"])).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)));
+    assert_eq!(log.len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_without_the_lease_or_after_its_end() {
+    let (client, log) = scripted([(200, service())]);
+    let (grant, tenure) = Tenure::granted();
+    let writer = Writer::new(client, ClassPolicy::Unset, tenure);
+    assert_eq!(writer.perform(&patch(&["192.0.2.1"])).await, Outcome::NotLeading);
+    grant.send_replace(Some(Instant::now()));
+    assert_eq!(writer.perform(&patch(&["192.0.2.1"])).await, Outcome::NotLeading);
+    assert!(log.lock().unwrap().is_empty());
+    grant.send_replace(Some(Instant::now() + Duration::from_secs(5)));
+    assert!(matches!(writer.perform(&patch(&["192.0.2.1"])).await, Outcome::Service(_)));
+}
