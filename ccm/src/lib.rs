@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`index`] | what is known, and what is to be written |
 //! | [`service`], [`claim`] | what is kept of the cluster's objects |
-//! | [`write`], [`report`] | the words for what is to be done and told |
+//! | [`mod@write`], [`report`] | the words for what is to be done and told |
 //! | [`watches`], [`writer`] | the traffic with the API server |
 //! | [`run`] | the loop that joins them |
 //! | [`options`], [`metrics`] | what users set and see |

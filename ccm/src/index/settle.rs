@@ -14,7 +14,7 @@ use crate::write::{Change, Object, Outcome, Write, key_of};
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What was refused once will hardly be accepted soon.
-const REFUSED: Duration = Duration::from_secs(30);
+const REFUSED: Duration = Duration::from_secs(10);
 /// How long to leave an address alone that another controller has.
 const FOREIGN: Duration = Duration::from_secs(600);
 
