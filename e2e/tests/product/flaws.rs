@@ -197,7 +197,7 @@ fn start_ccm_with(world: &mut World, variables: berth_e2e::world::Env) -> Result
     world.lab.control_plane().start_with("berth-ccm-classes", argv, variables)
 }
 
-fn balancer(namespace: &str, name: &str, more: Value) -> Value {
+pub(super) fn balancer(namespace: &str, name: &str, more: Value) -> Value {
     let mut object = json!({
         "metadata": { "name": name, "namespace": namespace },
         "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }], "selector": { "app": "none" } },
@@ -221,7 +221,12 @@ async fn all_held(world: &World) -> Result<BTreeMap<String, Vec<String>>> {
 }
 
 /// Waits until the Service has exactly these addresses, and each is claimed.
-async fn holds(world: &World, namespace: &str, name: &str, addresses: &[&str]) -> Result<()> {
+pub(super) async fn holds(
+    world: &World,
+    namespace: &str,
+    name: &str,
+    addresses: &[&str],
+) -> Result<()> {
     eventually(&format!("{namespace}/{name} with {addresses:?}"), 15, || async {
         let service = world.services(namespace).get(name).await?;
         let held: Vec<_> = annotated(&service).iter().map(IpAddr::to_string).collect();
@@ -256,7 +261,7 @@ fn refused(service: &Service) -> Option<String> {
 }
 
 /// Waits for an Event of this reason on the Service.
-async fn told(world: &World, namespace: &str, name: &str, reason: &str) -> Result<()> {
+pub(super) async fn told(world: &World, namespace: &str, name: &str, reason: &str) -> Result<()> {
     let api: Api<Event> = Api::namespaced(world.client.clone(), namespace);
     eventually(&format!("Event {reason} on {namespace}/{name}"), 15, || async {
         let list = api.list(&ListParams::default()).await?;

@@ -9,3 +9,4 @@ mod expose;
 mod failover;
 mod flaws;
 mod manifests;
+mod migration;
