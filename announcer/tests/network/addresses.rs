@@ -1,0 +1,144 @@
+use std::time::{Duration, Instant};
+
+use berth_announcer::kernel::{self, Binding, Change, Kernel, Lifetime, Netlink};
+
+use crate::namespace::{address, addresses, alone, run};
+
+async fn binding(kernel: &mut Netlink, address: &str) -> Binding {
+    let host = kernel.look().await.unwrap();
+    Binding { index: host.interfaces["eth0"].index, address: address.parse().unwrap() }
+}
+
+fn seconds(count: u64) -> Lifetime {
+    Lifetime::Until(Instant::now() + Duration::from_secs(count))
+}
+
+#[test]
+fn an_address_is_bound_alone_deprecated_and_without_detection_of_duplicates() {
+    alone(async || {
+        let mut kernel = Netlink::open().unwrap();
+        for (text, prefix) in [("192.0.2.1", 32), ("2001:db8::1", 128)] {
+            let binding = binding(&mut kernel, text).await;
+            kernel.bind(binding, seconds(100)).await.unwrap();
+            let shown = address("eth0", text).unwrap();
+            assert_eq!(shown["prefixlen"], prefix, "{shown}");
+            assert_eq!(shown["scope"], "global", "{shown}");
+            assert_eq!(shown["deprecated"], true, "{shown}");
+            assert_eq!(shown["preferred_life_time"], 0, "{shown}");
+            assert!((98..=100).contains(&shown["valid_life_time"].as_u64().unwrap()), "{shown}");
+            assert!(
+                shown.get("broadcast").is_none() && shown.get("tentative").is_none(),
+                "{shown}"
+            );
+            let host = kernel.look().await.unwrap();
+            assert!(host.ours.contains_key(&binding), "{:?}", host.ours);
+        }
+        assert_eq!(address("eth0", "2001:db8::1").unwrap()["nodad"], true);
+    });
+}
+
+#[test]
+fn the_node_never_speaks_from_an_address_of_a_service() {
+    alone(async || {
+        let mut kernel = Netlink::open().unwrap();
+        for text in ["192.0.2.1", "2001:db8::1"] {
+            let binding = binding(&mut kernel, text).await;
+            kernel.bind(binding, seconds(100)).await.unwrap();
+        }
+        assert!(run("ip route get 192.0.2.77").contains("src 192.0.2.250"));
+        assert!(run("ip route get 2001:db8::77").contains("src 2001:db8::250"));
+    });
+}
+
+#[test]
+fn binding_again_renews_and_removing_again_is_no_error() {
+    alone(async || {
+        let mut kernel = Netlink::open().unwrap();
+        for text in ["192.0.2.1", "2001:db8::1"] {
+            let binding = binding(&mut kernel, text).await;
+            kernel.bind(binding, seconds(10)).await.unwrap();
+            kernel.bind(binding, seconds(100)).await.unwrap();
+            let left = address("eth0", text).unwrap()["valid_life_time"].as_u64().unwrap();
+            assert!((98..=100).contains(&left), "{left}");
+            assert_eq!(addresses("eth0").iter().filter(|shown| shown["local"] == text).count(), 1);
+            kernel.remove(binding).await.unwrap();
+            assert_eq!(address("eth0", text), None);
+            kernel.remove(binding).await.unwrap();
+        }
+        let gone = Binding { index: 999, address: "192.0.2.1".parse().unwrap() };
+        kernel.remove(gone).await.unwrap();
+        let error = kernel.bind(gone, seconds(10)).await.unwrap_err().to_string();
+        assert!(error.contains("192.0.2.1") && error.contains("999"), "{error}");
+    });
+}
+
+#[test]
+fn the_kernel_drops_an_address_by_itself_when_its_owner_is_gone() {
+    alone(async || {
+        let mut kernel = Netlink::open().unwrap();
+        let bound = Instant::now();
+        for text in ["192.0.2.1", "2001:db8::1"] {
+            let binding = binding(&mut kernel, text).await;
+            kernel.bind(binding, seconds(2)).await.unwrap();
+        }
+        drop(kernel);
+        while addresses("eth0").iter().any(|shown| shown["deprecated"] == true) {
+            assert!(bound.elapsed() < Duration::from_secs(10), "{:?}", addresses("eth0"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(bound.elapsed() > Duration::from_millis(900), "not before its time");
+    });
+}
+
+#[test]
+fn what_others_bound_is_never_taken_for_ours() {
+    alone(async || {
+        run("ip addr add 192.0.2.9/32 dev eth0");
+        run("ip addr add 192.0.2.8/32 dev eth0 valid_lft 1000 preferred_lft 0");
+        run("ip addr add 2001:db8::9/128 dev eth0 nodad");
+        let mut kernel = Netlink::open().unwrap();
+        let host = kernel.look().await.unwrap();
+        assert!(host.ours.is_empty(), "{:?}", host.ours);
+        let foreign = &host.interfaces["eth0"].foreign;
+        let adoptable = |text: &str| foreign[&text.parse().unwrap()].adoptable;
+        assert!(!adoptable("192.0.2.9") && !adoptable("192.0.2.250") && !adoptable("2001:db8::9"));
+        assert!(adoptable("192.0.2.8"), "deprecated and alone: one that an announcer left behind");
+    });
+}
+
+#[test]
+fn links_and_the_default_route_are_seen() {
+    alone(async || {
+        let mut kernel = Netlink::open().unwrap();
+        assert_eq!(kernel.look().await.unwrap().default_route, None);
+        run("ip route add default via 192.0.2.254 dev eth0 metric 100");
+        run("ip route add default via 192.0.2.253 dev lo onlink metric 200");
+        let host = kernel.look().await.unwrap();
+        assert_eq!(host.default_route.as_deref(), Some("eth0"));
+        assert!(host.interfaces["eth0"].up && host.interfaces["eth0"].mac.is_some());
+        run("ip link set peer0 down");
+        assert!(!kernel.look().await.unwrap().interfaces["eth0"].up, "no carrier");
+    });
+}
+
+#[test]
+fn an_address_deleted_by_hand_and_a_lost_carrier_are_heard_of() {
+    alone(async || {
+        let mut kernel = Netlink::open().unwrap();
+        let binding = binding(&mut kernel, "192.0.2.1").await;
+        kernel.bind(binding, seconds(100)).await.unwrap();
+        let mut changes = kernel::watch().unwrap();
+        run("ip addr del 192.0.2.1/32 dev eth0");
+        heard(&mut changes, Change::Address(binding.index)).await;
+        run("ip link set peer0 down");
+        heard(&mut changes, Change::Link(binding.index)).await;
+        run("ip route add default dev lo");
+        heard(&mut changes, Change::DefaultRoute).await;
+    });
+}
+
+async fn heard(changes: &mut tokio::sync::mpsc::UnboundedReceiver<Change>, wanted: Change) {
+    let wait = async { while changes.recv().await.expect("a watch never ends") != wanted {} };
+    let heard = tokio::time::timeout(Duration::from_secs(5), wait).await;
+    assert!(heard.is_ok(), "never heard of {wanted:?}");
+}

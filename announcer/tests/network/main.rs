@@ -1,0 +1,7 @@
+//! The kernel half in throwaway network namespaces, judged from outside: by `ip -j`, `nft` and `tcpdump`. Needs root.
+#![allow(clippy::unwrap_used)]
+
+mod addresses;
+mod announcements;
+mod guard;
+mod namespace;
