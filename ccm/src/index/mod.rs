@@ -93,6 +93,8 @@ pub struct Index {
     stale: BTreeMap<Key, String>,
     /// Claims that are deleted and may still be shown by a late watch.
     buried: BTreeSet<String>,
+    /// Claims that the watch showed as deleted before our own delete was answered.
+    ended: BTreeSet<String>,
     timers: BTreeSet<(Duration, Object)>,
     /// Verdicts that a Service's status is still to show.
     verdicts: BTreeMap<Key, Verdict>,

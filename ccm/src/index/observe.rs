@@ -109,7 +109,13 @@ impl Index {
     /// Takes in that a claim is gone, if it is that one.
     pub fn remove_claim(&mut self, address: IpAddr, uid: &str, now: Duration) {
         self.buried.remove(uid);
-        if self.claims.get(&address).is_some_and(|known| known.uid == uid) {
+        if self.claims.get(&address).is_none_or(|known| known.uid != uid) {
+            return;
+        }
+        if self.busy.contains(&Object::Claim(address)) {
+            // Our own delete is still without an answer. Until it has one nobody can be given the address.
+            self.ended.insert(uid.to_owned());
+        } else {
             self.unclaim(address, now);
         }
     }

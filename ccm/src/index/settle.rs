@@ -94,7 +94,9 @@ impl Index {
             Outcome::Released
                 if self.claims.get(&address).is_some_and(|claim| claim.uid == uid) =>
             {
-                self.buried.insert(uid.to_owned());
+                if !self.ended.remove(uid) {
+                    self.buried.insert(uid.to_owned());
+                }
                 self.unclaim(address, now);
             }
             Outcome::Service(service) => {

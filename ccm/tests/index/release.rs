@@ -156,3 +156,20 @@ fn a_claim_for_something_else_than_a_service_is_kept() {
     lab.create(Service { annotated: Some("192.0.2.5".to_owned()), ..service("greedy") });
     assert_eq!(lab.cluster.reason("greedy"), Some((false, "AddressInUse".to_owned())));
 }
+
+#[test]
+fn a_watch_that_is_faster_than_the_answer_to_a_delete_leaves_nobody_waiting() {
+    let mut lab = Lab::with_pools([("range-global", "192.0.2.1-192.0.2.1"), ("reuse-delay", "0s")]);
+    lab.create(service("first"));
+    lab.create(Service { created: 1, ..service("second") });
+    lab.cluster.delete("first");
+    lab.catch_up();
+    let [delete] = &lab.poll()[..] else { panic!("one delete and nothing else") };
+    let outcome = lab.cluster.perform(delete);
+    // The watch shows the deletion, and the index is asked, before the answer is here.
+    lab.catch_up();
+    assert_eq!(lab.poll(), []);
+    lab.index.settle(delete, outcome, lab.now);
+    lab.settle();
+    assert_eq!(lab.cluster.holder("192.0.2.1"), Some("second".to_owned()));
+}

@@ -1,0 +1,96 @@
+//! Every interleaving of two controllers that both believe they lead, their late watches, an announcer, a user and a
+//! bounded number of faults. In each state that can be reached the invariants hold, and from each the cluster heals.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../index/cluster.rs"]
+#[allow(dead_code)]
+mod cluster;
+mod world;
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashSet, VecDeque};
+use std::hash::{Hash, Hasher};
+
+use world::{Faults, Step, User, World};
+
+/// Visits every state that can be reached, breadth first, so that what it finds is the shortest way there.
+fn explore(start: World) -> usize {
+    let mut seen = HashSet::from([fingerprint(&start)]);
+    let mut ways: Vec<(usize, Option<Step>)> = vec![(0, None)];
+    let mut open = VecDeque::from([(0, start)]);
+    while let Some((at, world)) = open.pop_front() {
+        if let Err(problem) = world.check().and_then(|()| world.clone().heal()) {
+            panic!("{problem}, after:\n{}", way(&ways, at).join("\n"));
+        }
+        for step in world.steps() {
+            let mut next = world.clone();
+            next.take(&step);
+            if seen.insert(fingerprint(&next)) {
+                ways.push((at, Some(step)));
+                open.push_back((ways.len() - 1, next));
+            }
+        }
+        assert!(seen.len() < 400_000, "too many states for a test: narrow the scenario");
+    }
+    seen.len()
+}
+
+fn fingerprint(world: &World) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    world.canonical().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn way(ways: &[(usize, Option<Step>)], mut at: usize) -> Vec<String> {
+    let mut steps = Vec::new();
+    while let (before, Some(step)) = &ways[at] {
+        steps.push(format!("  {step:?}"));
+        at = *before;
+    }
+    steps.reverse();
+    steps
+}
+
+#[test]
+fn two_leaders_never_give_one_address_twice() {
+    let user = [User::Create("a", None), User::Create("b", None)];
+    let states = explore(World::new(2, user, Faults::default()));
+    println!("{states} states");
+}
+
+#[test]
+fn a_crash_after_any_write_heals() {
+    let user = [User::Create("a", None), User::Create("b", Some("192.0.2.1"))];
+    let states = explore(World::new(1, user, Faults { crashes: 2, ..Faults::default() }));
+    println!("{states} states");
+}
+
+#[test]
+fn a_write_that_timed_out_and_was_applied_heals() {
+    let user = [User::Create("a", None), User::Delete("a")];
+    let states = explore(World::new(1, user, Faults { lost: 2, busy: 1, ..Faults::default() }));
+    println!("{states} states");
+}
+
+#[test]
+fn a_service_made_anew_under_its_name_gets_no_address_of_its_former_self() {
+    let user = [User::Create("a", None), User::Strip("a"), User::Create("a", None)];
+    let states = explore(World::new(2, user, Faults::default()));
+    println!("{states} states");
+}
+
+#[test]
+fn an_address_is_not_given_on_while_it_is_answered_for() {
+    let user = [User::Create("a", None), User::Delete("a"), User::Create("b", Some("192.0.2.1"))];
+    let states =
+        explore(World::new(1, user, Faults { crashes: 1, ..Faults::default() }).with_announcer());
+    println!("{states} states");
+}
+
+#[test]
+fn a_move_heals_from_every_crash() {
+    let user =
+        [User::Create("a", None), User::Move("a", "192.0.2.2"), User::MoveField("a", "192.0.2.1")];
+    let states = explore(World::new(1, user, Faults { crashes: 1, lost: 1, ..Faults::default() }));
+    println!("{states} states");
+}

@@ -1,0 +1,368 @@
+//! The state that is explored, and what can happen in it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_ccm::index::{Index, Source};
+use berth_ccm::service::{Key, Standing};
+use berth_ccm::watches::{Change, Intake};
+use berth_ccm::write::{Outcome, Write};
+
+use crate::cluster::{Cluster, key, service};
+
+/// What the user does, in this order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum User {
+    /// Makes a Service, perhaps with an address of their choice.
+    Create(&'static str, Option<&'static str>),
+    /// Deletes it.
+    Delete(&'static str),
+    /// Deletes it and takes the finalizers off.
+    Strip(&'static str),
+    /// Asks for another address by annotation.
+    Move(&'static str, &'static str),
+    /// Asks for another address by `spec.loadBalancerIP`.
+    MoveField(&'static str, &'static str),
+}
+
+/// How many faults of each kind may still happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Faults {
+    /// A controller dies and is started again. What it had sent may still arrive.
+    pub(crate) crashes: u8,
+    /// A write is applied and its answer lost.
+    pub(crate) lost: u8,
+    /// 429.
+    pub(crate) busy: u8,
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Step {
+    /// The user acts.
+    User(User),
+    /// The watch of a controller shows Services, up to now.
+    ShowServices(usize),
+    /// The watch of a controller shows claims, up to now.
+    ShowClaims(usize),
+    /// A controller decides.
+    Decide(usize),
+    /// The API server performs a write and the controller hears of it.
+    Perform(usize, usize),
+    /// The API server performs a write and the controller does not hear of it.
+    Lose(usize, usize),
+    /// The API server is too busy for a write.
+    Refuse(usize, usize),
+    /// A controller dies; another starts with a full list. What was sent arrives later, or never.
+    Crash(usize),
+    /// A write of a dead controller arrives.
+    Arrive(usize),
+    /// The announcer takes up what it sees.
+    Announce(Key),
+}
+
+#[derive(Clone, Debug)]
+struct Controller {
+    index: Index,
+    services: usize,
+    claims: usize,
+    under_way: Vec<Write>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    cluster: Cluster,
+    controllers: Vec<Controller>,
+    ghosts: Vec<Write>,
+    user: Vec<User>,
+    faults: Faults,
+    announces: bool,
+    now: Duration,
+}
+
+impl World {
+    pub(crate) fn new(
+        controllers: usize,
+        user: impl IntoIterator<Item = User>,
+        faults: Faults,
+    ) -> Self {
+        let mut world = Self {
+            cluster: Cluster::default(),
+            controllers: Vec::new(),
+            ghosts: Vec::new(),
+            user: user.into_iter().collect(),
+            faults,
+            announces: false,
+            now: Duration::ZERO,
+        };
+        world.controllers = (0..controllers).map(|_| world.start()).collect();
+        world
+    }
+
+    pub(crate) fn with_announcer(self) -> Self {
+        Self { announces: true, ..self }
+    }
+
+    /// A controller that has listed everything and leads.
+    fn start(&self) -> Controller {
+        let mut index =
+            Index::new(Key { namespace: "kube-system".to_owned(), name: "kubevip".to_owned() });
+        let mut intake = Intake::default();
+        let data = [("range-global", "192.0.2.1-192.0.2.2"), ("reuse-delay", "0s")];
+        let data = data.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        index.apply_pools("map".to_owned(), &data.into());
+        index.lead(self.now);
+        self.cluster
+            .list()
+            .into_iter()
+            .for_each(|change| intake.take(change, &mut index, self.now));
+        index.listed(Source::Pools, self.now);
+        index.listed(Source::Nodes, self.now);
+        let seen = self.cluster.log.len();
+        Controller { index, services: seen, claims: seen, under_way: Vec::new() }
+    }
+
+    /// Everything that makes a difference to what can follow.
+    pub(crate) fn canonical(&self) -> String {
+        let seen: Vec<_> = self
+            .controllers
+            .iter()
+            .map(|controller| {
+                (&self.cluster.log[controller.services.min(controller.claims)..], controller)
+            })
+            .collect();
+        format!(
+            "{:?}{:?}{seen:?}{:?}{:?}{:?}",
+            self.cluster.services, self.cluster.claims, self.ghosts, self.user, self.faults
+        )
+    }
+
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        steps.extend(self.user.first().filter(|user| self.can(user)).map(|user| Step::User(*user)));
+        for (number, controller) in self.controllers.iter().enumerate() {
+            let unseen = |from: usize, services: bool| {
+                self.cluster.log[from..].iter().any(|logged| is_of_service(&logged.0) == services)
+            };
+            if unseen(controller.services, true) {
+                steps.push(Step::ShowServices(number));
+            }
+            if unseen(controller.claims, false) {
+                steps.push(Step::ShowClaims(number));
+            }
+            if !controller.index.clone().poll(self.now, 32).is_empty() {
+                steps.push(Step::Decide(number));
+            }
+            for write in 0..controller.under_way.len() {
+                steps.push(Step::Perform(number, write));
+                if self.faults.lost > 0 {
+                    steps.push(Step::Lose(number, write));
+                }
+                if self.faults.busy > 0 {
+                    steps.push(Step::Refuse(number, write));
+                }
+            }
+            if self.faults.crashes > 0 {
+                steps.push(Step::Crash(number));
+            }
+        }
+        steps.extend((0..self.ghosts.len()).map(Step::Arrive));
+        steps.extend(self.unannounced().map(Step::Announce));
+        steps
+    }
+
+    pub(crate) fn take(&mut self, step: &Step) {
+        let now = self.now;
+        match step {
+            Step::User(user) => {
+                self.user.remove(0);
+                self.act(user);
+            }
+            Step::ShowServices(number) => self.show(*number, true),
+            Step::ShowClaims(number) => self.show(*number, false),
+            Step::Decide(number) => {
+                let controller = &mut self.controllers[*number];
+                let writes = controller.index.poll(now, 32);
+                controller.index.take_reports();
+                controller.index.take_latencies();
+                controller.under_way.extend(writes);
+            }
+            Step::Perform(number, write) => self.perform(*number, *write, None),
+            Step::Lose(number, write) => {
+                self.faults.lost -= 1;
+                self.perform(*number, *write, Some(Outcome::Unknown("timed out".to_owned())));
+            }
+            Step::Refuse(number, write) => {
+                self.faults.busy -= 1;
+                let controller = &mut self.controllers[*number];
+                let write = controller.under_way.remove(*write);
+                controller.index.settle(&write, Outcome::Throttled(Duration::from_secs(1)), now);
+            }
+            Step::Crash(number) => {
+                self.faults.crashes -= 1;
+                self.ghosts.append(&mut self.controllers[*number].under_way);
+                self.controllers[*number] = self.start();
+            }
+            Step::Arrive(ghost) => {
+                let write = self.ghosts.remove(*ghost);
+                self.cluster.perform(&write);
+            }
+            Step::Announce(key) => self.cluster.announce(&key.name),
+        }
+    }
+
+    fn perform(&mut self, number: usize, write: usize, answer: Option<Outcome>) {
+        let controller = &mut self.controllers[number];
+        let write = controller.under_way.remove(write);
+        let outcome = self.cluster.perform(&write);
+        controller.index.settle(&write, answer.unwrap_or(outcome), self.now);
+        controller.index.take_reports();
+        controller.index.take_latencies();
+    }
+
+    fn show(&mut self, number: usize, services: bool) {
+        let controller = &mut self.controllers[number];
+        let from = if services { &mut controller.services } else { &mut controller.claims };
+        let news = self.cluster.log[std::mem::replace(from, self.cluster.log.len())..].to_vec();
+        let mut intake = Intake::default();
+        for logged in news.into_iter().filter(|logged| is_of_service(&logged.0) == services) {
+            intake.take(logged.0, &mut controller.index, self.now);
+        }
+    }
+
+    fn can(&self, user: &User) -> bool {
+        match user {
+            User::Create(name, _) => !self.cluster.services.contains_key(&key(name)),
+            User::Delete(name)
+            | User::Strip(name)
+            | User::Move(name, _)
+            | User::MoveField(name, _) => self.cluster.services.contains_key(&key(name)),
+        }
+    }
+
+    fn act(&mut self, user: &User) {
+        match *user {
+            User::Create(name, address) => {
+                let mut made = service(name);
+                made.annotated = address.map(str::to_owned);
+                self.cluster.create(made);
+            }
+            User::Delete(name) => self.cluster.delete(name),
+            User::Strip(name) => self.cluster.edit(name, |service| {
+                service.finalizers.clear();
+                service.deleting = true;
+            }),
+            User::Move(name, address) => {
+                self.cluster.edit(name, |service| service.annotated = Some(address.to_owned()));
+            }
+            User::MoveField(name, address) => {
+                self.cluster.edit(name, |service| service.deprecated = Some(address.to_owned()));
+            }
+        }
+    }
+
+    fn unannounced(&self) -> impl Iterator<Item = Key> + '_ {
+        let services = self.cluster.services.values().filter(|_| self.announces);
+        services
+            .filter(|service| {
+                let served =
+                    service.labelled && !service.deleting && service.standing == Standing::Ours;
+                let wanted: Vec<IpAddr> =
+                    service.annotation().addresses().filter(|_| served).collect();
+                service.published != wanted || service.hosted == wanted.is_empty()
+            })
+            .map(|service| service.key.clone())
+    }
+
+    /// What holds in every state.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for service in self.cluster.services.values() {
+            let owner = service.owner();
+            for address in &service.published {
+                match self.cluster.claims.get(address) {
+                    Some(claim) if claim.owner == owner => {}
+                    other => {
+                        return Err(format!(
+                            "{address} is answered for by {owner} and claimed by {other:?}"
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that was begun is finished, without further faults; then all must be well.
+    pub(crate) fn heal(mut self) -> Result<(), String> {
+        self.faults = Faults::default();
+        for _ in 0..400 {
+            // A user who waits for a deletion, and time, come last.
+            let steps = self.steps();
+            let Some(step) =
+                steps.iter().find(|step| !matches!(step, Step::User(_))).or(steps.first())
+            else {
+                if !self.pass_time() {
+                    return self.is_well();
+                }
+                continue;
+            };
+            self.take(step);
+            self.check()?;
+        }
+        Err(format!("it never comes to rest: {:?}", self.steps()))
+    }
+
+    fn pass_time(&mut self) -> bool {
+        let deadlines =
+            self.controllers.iter().filter_map(|controller| controller.index.deadline());
+        let Some(next) = deadlines.min() else { return false };
+        // Whatever waits, waits for less than this.
+        let progress =
+            next <= self.now + Duration::from_secs(30) && self.now < Duration::from_secs(300);
+        self.now = next.max(self.now);
+        for controller in &mut self.controllers {
+            // A deadline that passes without a write is over.
+            if controller.index.clone().poll(self.now, 32).is_empty() {
+                controller.index.poll(self.now, 32);
+            }
+        }
+        progress
+    }
+
+    fn is_well(&self) -> Result<(), String> {
+        let mut holders = BTreeMap::new();
+        for service in self.cluster.services.values().filter(|service| !service.deleting) {
+            let claimed: Vec<IpAddr> = self
+                .cluster
+                .claims
+                .values()
+                .filter(|claim| claim.owner == service.owner())
+                .map(|claim| claim.address)
+                .collect();
+            let listed: Vec<IpAddr> = service.annotation().addresses().collect();
+            if listed != claimed || claimed.len() != 1 {
+                let refused = claimed.is_empty() && !service.conditions.is_empty();
+                if !refused {
+                    return Err(format!("{} lists {listed:?} and holds {claimed:?}", service.key));
+                }
+            }
+            claimed
+                .into_iter()
+                .for_each(|address| _ = holders.insert(address, service.uid.clone()));
+        }
+        match self
+            .cluster
+            .claims
+            .values()
+            .find(|claim| holders.get(&claim.address) != Some(&claim.owner.uid))
+        {
+            Some(leak) => Err(format!("a leak: {leak:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_of_service(change: &Change) -> bool {
+    matches!(change, Change::Service(_) | Change::ServiceGone(..))
+}
