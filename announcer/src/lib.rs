@@ -8,6 +8,7 @@ pub mod announcer;
 pub mod cluster;
 pub mod config;
 pub mod desired;
+pub mod drive;
 pub mod kernel;
 pub mod l2;
 pub mod metrics;

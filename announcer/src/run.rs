@@ -1,7 +1,6 @@
 //! Wires the program together and drives its rounds until it is told to leave.
 
 use std::collections::BTreeSet;
-use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as SocketName, UnixDatagram};
@@ -19,16 +18,14 @@ use tokio_util::sync::CancellationToken;
 use berth_announcer::announcer::{Announcer, CHECKS, Outlets};
 use berth_announcer::cluster::Name;
 use berth_announcer::config::{Config, Election};
+use berth_announcer::drive::{Sources, drive};
 use berth_announcer::kernel::{self, Kernel, Netlink, guard};
 use berth_announcer::metrics::Metrics;
 use berth_announcer::watches::{self, Scope};
 use berth_announcer::writer::Writer;
 
-/// How long leaving may take before the process ends with what is left; the kernel drops addresses by itself then.
-const LEAVING: Duration = Duration::from_secs(5);
-
-/// Changes that one round takes in at most, so that it is not put off for ever.
-const AT_ONCE: usize = 512;
+/// How long an `nft` that is under way may take to end.
+const UNGUARDING: Duration = Duration::from_secs(5);
 
 /// Runs until `stop` is cancelled, then hands over, removes everything and returns.
 ///
@@ -38,7 +35,7 @@ pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
     let _only = alone()?;
     let mut kernel = Netlink::open().context("opening a netlink socket")?;
     sweep(&mut kernel).await;
-    let mut changes = kernel::watch().context("listening for changes of the network")?;
+    let changes = kernel::watch().context("listening for changes of the network")?;
 
     let (health, metrics) = (Health::new(CHECKS), Metrics::default());
     let mut registry = Registry::default();
@@ -52,57 +49,23 @@ pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
     let client = connect(&config).await?;
     let (events, publisher) = events::channel(client.clone(), "berth-announcer", &config.node);
     tokio::spawn(publisher.run());
-    let mut seen = watches::start(&client, scope(&config));
-    let (writer, mut done) = Writer::new(client, config.timing.request_timeout());
+    let seen = watches::start(&client, scope(&config));
+    let (writer, done) = Writer::new(client, config.timing.request_timeout());
     let (guarded, ports) = watch::channel(BTreeSet::new());
-    let (tell, mut told) = mpsc::channel(16);
+    let (tell, guard) = mpsc::channel(16);
     let keeper = tokio::spawn(guard::keep(ports, tell));
 
     let outlets = Outlets { events, metrics, health };
     let mut announcer = Announcer::new(config, kernel, guarded, writer, outlets, Instant::now());
-    let mut end: Option<Instant> = None;
-    loop {
-        let wake = announcer.round().await;
-        if announcer.has_left() || end.is_some_and(|end| end <= Instant::now()) {
-            break;
-        }
-        let wake = end.map_or(wake, |end| end.min(wake));
-        tokio::select! {
-            Some(first) = seen.recv() => {
-                let now = Instant::now();
-                announcer.see(first, now);
-                for _ in 0..AT_ONCE {
-                    let Ok(next) = seen.try_recv() else { break };
-                    announcer.see(next, now);
-                }
-            }
-            Some(first) = done.recv() => {
-                let now = Instant::now();
-                announcer.done(first, now);
-                while let Ok(next) = done.try_recv() {
-                    announcer.done(next, now);
-                }
-            }
-            Some(first) = changes.recv() => {
-                let now = Instant::now();
-                announcer.changed(first, now);
-                while let Ok(next) = changes.try_recv() {
-                    announcer.changed(next, now);
-                }
-            }
-            Some(guard) = told.recv() => announcer.guard(guard),
-            () = tokio::time::sleep_until(wake.into()) => {}
-            () = cancelled(&stop, end.is_some()) => {
-                announcer.leave();
-                end = Some(Instant::now() + LEAVING);
-            }
-        }
-    }
-    if !announcer.has_left() {
+    let sources = Sources { seen, done, changes, guard };
+    if !drive(&mut announcer, sources, stop).await {
         tracing::warn!("leaving before everything could be handed over");
     }
     // Its table goes last: nothing that it guards is bound any more.
-    keeper.abort();
+    drop(announcer);
+    if tokio::time::timeout(UNGUARDING, keeper).await.is_err() {
+        tracing::warn!("nft does not end");
+    }
     unguard().await;
     ended.cancel();
     Ok(())
@@ -136,13 +99,6 @@ async fn unguard() {
     if let Err(error) = guard::remove().await {
         tracing::debug!(%error, "no guard to remove");
     }
-}
-
-async fn cancelled(stop: &CancellationToken, already: bool) {
-    if already {
-        pending::<()>().await;
-    }
-    stop.cancelled().await;
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Client> {

@@ -23,6 +23,7 @@ use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 
 use super::host::{Guard, Port};
+use super::tables::Losses;
 
 /// Priority in the `input` hook; see above.
 const PRIORITY: i32 = 150;
@@ -30,8 +31,11 @@ const PRIORITY: i32 = 150;
 /// How many elements one transaction may change before it is cheaper to write the table anew.
 const PIECEMEAL: usize = 256;
 
-/// Pause between looks at the table when nothing is asked for, to notice that somebody flushed it.
-const LOOK: Duration = Duration::from_secs(5);
+/// Pause between looks at the table when nothing happens: somebody may have changed an element.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// The name of the table.
+const TABLE: &str = "berth";
 
 /// Writes the table whole: afterwards it guards exactly `ports`.
 pub fn whole(ports: &BTreeSet<Port>) -> String {
@@ -176,6 +180,7 @@ async fn nft(arguments: &[&str], input: &str) -> Result<String, Error> {
 pub async fn keep(mut wanted: watch::Receiver<BTreeSet<Port>>, told: mpsc::Sender<Guard>) {
     let mut holds: Option<BTreeSet<Port>> = None;
     let mut warned = false;
+    let mut losses = Losses::listen().ok();
     loop {
         let ports = wanted.borrow_and_update().clone();
         if holds.as_ref() != Some(&ports) {
@@ -203,20 +208,32 @@ pub async fn keep(mut wanted: watch::Receiver<BTreeSet<Port>>, told: mpsc::Sende
             }
         }
         tokio::select! {
-            changed = wanted.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LOOK) => {
-                let listing = list().await.ok();
-                holds = listing.as_deref().and_then(read);
+            changed = wanted.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                continue;
             }
+            () = lost(&mut losses) => {}
+            () = tokio::time::sleep(LOOK) => {}
         }
+        let listing = list().await.ok();
+        holds = listing.as_deref().and_then(read);
+    }
+}
+
+async fn lost(losses: &mut Option<Losses>) {
+    match losses {
+        Some(losses) => losses.next(TABLE).await,
+        None => std::future::pending().await,
     }
 }
 
 async fn write(holds: Option<&BTreeSet<Port>>, ports: &BTreeSet<Port>) -> Result<(), Error> {
-    if let Some(script) = holds.and_then(|holds| change(holds, ports)) {
-        if load(&script).await.is_ok() {
-            return Ok(());
-        }
+    if let Some(script) = holds.and_then(|holds| change(holds, ports))
+        && load(&script).await.is_ok()
+    {
+        return Ok(());
     }
     load(&whole(ports)).await
 }

@@ -72,13 +72,14 @@ impl Lifetime {
     /// True if this is more than `slack` short of `wanted`, or keeps an address longer than wanted.
     pub fn is_stale(self, wanted: Self, slack: Duration) -> bool {
         match (self, wanted) {
-            (Self::Until(has), Self::Until(wants)) => has + slack < wants || has > wants + SECOND,
+            (Self::Until(has), Self::Until(wants)) => has + slack < wants || has > wants + ROUNDING,
             (has, wants) => has != wants,
         }
     }
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+/// The kernel counts in seconds and rounds what it shows.
+const ROUNDING: Duration = Duration::from_secs(2);
 
 /// One port of an address that kube-proxy serves: what the guard drops while kube-proxy does not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,6 +6,7 @@ mod events;
 pub mod guard;
 mod host;
 mod netlink;
+mod tables;
 
 pub use events::{Change, watch};
 pub use host::{

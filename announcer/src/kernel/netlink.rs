@@ -240,3 +240,49 @@ impl Seen {
         Foreign { prefix_len: self.prefix_len, adoptable: self.is_single() && abandoned }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link() -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.index = 2;
+        link.attributes.push(LinkAttribute::IfName("eth0".to_owned()));
+        link
+    }
+
+    fn shown(address: &str, prefix_len: u8, valid: u32, protocol: Option<u8>) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.index = 2;
+        message.header.prefix_len = prefix_len;
+        message.attributes.push(AddressAttribute::Address(address.parse().unwrap()));
+        let mut times = CacheInfo::default();
+        (times.ifa_preferred, times.ifa_valid) = (0, valid);
+        message.attributes.push(AddressAttribute::CacheInfo(times));
+        message.attributes.extend(protocol.map(|p| AddressAttribute::Protocol(p.into())));
+        message
+    }
+
+    fn ours(addresses: &[AddressMessage]) -> Vec<String> {
+        let host = assemble(&[link()], addresses, None, Instant::now());
+        host.ours.keys().map(|binding| binding.address.to_string()).collect()
+    }
+
+    #[test]
+    fn where_the_kernel_keeps_tags_only_they_tell_what_is_ours() {
+        let tagged = shown("192.0.2.1", 32, 10, Some(PROTOCOL));
+        let alike = shown("192.0.2.2", 32, 10, None);
+        let subnet = shown("192.0.2.3", 24, 10, Some(PROTOCOL));
+        assert_eq!(ours(&[tagged, alike, subnet]), ["192.0.2.1"]);
+    }
+
+    #[test]
+    fn where_it_keeps_none_ours_are_single_deprecated_and_have_an_end() {
+        let alike = shown("192.0.2.1", 32, 10, None);
+        let endless = shown("192.0.2.2", 32, FOREVER, None);
+        let subnet = shown("192.0.2.3", 24, 10, None);
+        let v6 = shown("2001:db8::1", 128, 10, None);
+        assert_eq!(ours(&[alike, endless, subnet, v6]), ["192.0.2.1", "2001:db8::1"]);
+    }
+}

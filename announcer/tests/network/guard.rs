@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use berth_announcer::kernel::{Guard, Port, guard};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::namespace::{alone, attempt, run};
 
@@ -20,10 +21,16 @@ fn connect(to: &str) -> Result<(), ErrorKind> {
 
 /// Runs the guard; gives what sets its ports and what it tells.
 fn start() -> (watch::Sender<BTreeSet<Port>>, mpsc::Receiver<Guard>) {
+    let (wanted, told, _) = start_task();
+    (wanted, told)
+}
+
+type Started = (watch::Sender<BTreeSet<Port>>, mpsc::Receiver<Guard>, JoinHandle<()>);
+
+fn start_task() -> Started {
     let (wanted, ports) = watch::channel(BTreeSet::new());
     let (tell, told) = mpsc::channel(16);
-    tokio::spawn(guard::keep(ports, tell));
-    (wanted, told)
+    (wanted, told, tokio::spawn(guard::keep(ports, tell)))
 }
 
 async fn holds(told: &mut mpsc::Receiver<Guard>, ports: &BTreeSet<Port>) {
@@ -138,11 +145,13 @@ fn the_rules_of_others_stay_as_they_are_to_the_byte() {
         );
         run("nft add rule inet other input tcp dport 22 accept");
         let before = run("nft list ruleset");
-        let (wanted, mut told) = start();
+        let (wanted, mut told, task) = start_task();
         let ports: BTreeSet<Port> = [port("192.0.2.1", 80)].into();
         wanted.send_replace(ports.clone());
         holds(&mut told, &ports).await;
         assert_ne!(run("nft list ruleset"), before);
+        drop(wanted);
+        task.await.expect("it ends with who wanted it");
         guard::remove().await.unwrap();
         assert_eq!(run("nft list ruleset"), before);
         guard::remove().await.expect("removing what is not there");

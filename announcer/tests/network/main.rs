@@ -3,5 +3,7 @@
 
 mod addresses;
 mod announcements;
+mod cluster;
 mod guard;
 mod namespace;
+mod rounds;

@@ -1,0 +1,78 @@
+//! Drives an announcer: takes in what happens, one round after the other, until it has left.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::announcer::Announcer;
+use crate::kernel::{Change, Guard, Kernel};
+use crate::watches::Seen;
+use crate::writer::Done;
+
+/// How long leaving may take before it is given up; the kernel drops addresses by itself then.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// Changes that one round takes in at most, so that it is not put off for ever.
+const AT_ONCE: usize = 512;
+
+/// Where what happens comes from.
+pub struct Sources {
+    /// The watches.
+    pub seen: mpsc::Receiver<Seen>,
+    /// The writes that have ended.
+    pub done: mpsc::UnboundedReceiver<Done>,
+    /// The kernel.
+    pub changes: mpsc::UnboundedReceiver<Change>,
+    /// The guard.
+    pub guard: mpsc::Receiver<Guard>,
+}
+
+/// Drives `announcer` until `stop` is cancelled and everything has been let go of, or cannot be in time. True if it has.
+pub async fn drive<K: Kernel>(
+    announcer: &mut Announcer<K>,
+    mut sources: Sources,
+    stop: CancellationToken,
+) -> bool {
+    let mut end: Option<Instant> = None;
+    loop {
+        let wake = announcer.round().await;
+        if announcer.has_left() {
+            return true;
+        }
+        if end.is_some_and(|end| end <= Instant::now()) {
+            return false;
+        }
+        let wake = end.map_or(wake, |end| end.min(wake));
+        tokio::select! {
+            Some(first) = sources.seen.recv() => {
+                let now = Instant::now();
+                announcer.see(first, now);
+                for _ in 0..AT_ONCE {
+                    let Ok(next) = sources.seen.try_recv() else { break };
+                    announcer.see(next, now);
+                }
+            }
+            Some(first) = sources.done.recv() => {
+                let now = Instant::now();
+                announcer.done(first, now);
+                while let Ok(next) = sources.done.try_recv() {
+                    announcer.done(next, now);
+                }
+            }
+            Some(first) = sources.changes.recv() => {
+                let now = Instant::now();
+                announcer.changed(first, now);
+                while let Ok(next) = sources.changes.try_recv() {
+                    announcer.changed(next, now);
+                }
+            }
+            Some(guard) = sources.guard.recv() => announcer.guard(guard),
+            () = tokio::time::sleep_until(wake.into()) => {}
+            () = stop.cancelled(), if end.is_none() => {
+                announcer.leave();
+                end = Some(Instant::now() + LEAVING);
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The whole announcer but for its watches, in a namespace, against an API server of a few lines.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use berth_announcer::announcer::{Announcer, CHECKS, Outlets};
+use berth_announcer::cluster::{Name, Ready, Service};
+use berth_announcer::config::{Config, Settings};
+use berth_announcer::drive::{Sources, drive};
+use berth_announcer::kernel::{self, Netlink, guard};
+use berth_announcer::metrics::Metrics;
+use berth_announcer::watches::Seen;
+use berth_announcer::writer::Writer;
+use berth_runtime::events;
+use berth_runtime::http::Health;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Asked, Cluster};
+use crate::namespace::{address, addresses, alone, run};
+
+const STATUS: &str = "PATCH /api/v1/namespaces/shop/services/web/status";
+const SERVICE: &str = "/api/v1/namespaces/shop/services/web";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+
+/// A running announcer, and what its watches would show.
+struct Node {
+    cluster: Cluster,
+    config: Config,
+    health: Health,
+    watches: mpsc::Sender<Seen>,
+    stop: CancellationToken,
+    driving: JoinHandle<bool>,
+    guarding: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts on a cluster that is empty but for what `settings` make of it.
+    async fn start(cluster: &Cluster, settings: &[(&str, &str)]) -> Self {
+        let given = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let config = Config::parse(&Settings::gather(given, []), "node-a").expect("valid settings");
+        let client = cluster.client();
+        let (events, publisher) = events::channel(client.clone(), "berth-announcer", "node-a");
+        tokio::spawn(publisher.run());
+        let (watches, seen) = mpsc::channel(64);
+        let (writer, done) = Writer::new(client, config.timing.request_timeout());
+        let (guarded, ports) = watch::channel(BTreeSet::new());
+        let (tell, guard) = mpsc::channel(16);
+        let guarding = tokio::spawn(guard::keep(ports, tell));
+        let health = Health::new(CHECKS);
+        let outlets = Outlets { events, metrics: Metrics::default(), health: health.clone() };
+        let kernel = Netlink::open().unwrap();
+        let mut announcer =
+            Announcer::new(config.clone(), kernel, guarded, writer, outlets, Instant::now());
+        let changes = kernel::watch().unwrap();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let driving = tokio::spawn(async move {
+            drive(&mut announcer, Sources { seen, done, changes, guard }, stopped).await
+        });
+        let cluster = cluster.clone();
+        let node = Self { cluster, config, health, watches, stop, driving, guarding };
+        node.show(Seen::Leases(BTreeSet::new())).await;
+        node.show(Seen::Services(BTreeSet::new())).await;
+        node.show(Seen::Slices(BTreeSet::new())).await;
+        node
+    }
+
+    async fn show(&self, seen: Seen) {
+        self.watches.send(seen).await.expect("the announcer runs");
+    }
+
+    /// Creates the Service `shop/web` and a ready endpoint of it.
+    async fn expose(&self, service: Value) {
+        let ready = Ready { any: true, nodes: ["node-a".to_owned()].into() };
+        let slice = Name::new("shop", "web-1");
+        self.show(Seen::Slice(slice, Some((Name::new("shop", "web"), ready)))).await;
+        self.change(service).await;
+    }
+
+    /// Puts the Service into the cluster and shows it.
+    async fn change(&self, service: Value) {
+        let service = serde_json::from_value(self.cluster.put(SERVICE, service)).unwrap();
+        let read = Service::read(&service, &self.config.classes);
+        self.show(Seen::Service(Name::new("shop", "web"), Box::new(read))).await;
+    }
+}
+
+fn service() -> Value {
+    json!({
+        "metadata": {
+            "namespace": "shop", "name": "web", "uid": "u",
+            "annotations": { "kube-vip.io/loadbalancerIPs": "192.0.2.1,2001:db8::1" },
+        },
+        "spec": { "type": "LoadBalancer", "ports": [{ "port": 80, "protocol": "TCP" }] },
+    })
+}
+
+fn published(asked: &Asked) -> bool {
+    asked.what == STATUS && !asked.body["status"]["loadBalancer"]["ingress"].is_null()
+}
+
+fn cleared(asked: &Asked) -> bool {
+    asked.what == STATUS && asked.body["status"]["loadBalancer"]["ingress"].is_null()
+}
+
+/// Waits until the network is as it should be.
+async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}: {:?}", addresses("eth0"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn a_service_is_bound_then_published_and_at_the_end_nothing_is_left() {
+    alone(async || {
+        let cluster = Cluster::new();
+        let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
+        node.expose(service()).await;
+        let asked = cluster.asks(published).await;
+        assert_eq!(asked.bound, ["192.0.2.1", "2001:db8::1"], "bound before it is published");
+        assert_eq!(asked.body["metadata"]["annotations"]["kube-vip.io/vipHost"], "node-a");
+        assert_eq!(asked.body["metadata"]["uid"], "u");
+        let ingress = &asked.body["status"]["loadBalancer"]["ingress"];
+        let port = json!([{ "port": 80, "protocol": "TCP" }]);
+        assert_eq!(ingress[0], json!({ "ip": "192.0.2.1", "ipMode": "VIP", "ports": port }));
+        assert_eq!(node.health.unready_checks(), []);
+
+        node.stop.cancel();
+        assert!(node.driving.await.unwrap(), "left in time");
+        let release = cluster.asks(|asked| {
+            asked.what.starts_with(&format!("PUT {LEASES}"))
+                && asked.body["spec"]["holderIdentity"].is_null()
+        });
+        assert_eq!(release.await.bound, [""; 0], "off before another node may take over");
+        assert!(!cluster.asked().iter().any(cleared), "the next owner writes the status");
+        node.guarding.await.expect("it ends with the announcer");
+        guard::remove().await.unwrap();
+        assert_eq!(run("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn a_status_is_cleared_after_the_address_is_gone() {
+    alone(async || {
+        let cluster = Cluster::new();
+        let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
+        node.expose(service()).await;
+        cluster.asks(published).await;
+        let mut leaving = service();
+        leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        leaving["metadata"]["annotations"]["kube-vip.io/vipHost"] = json!("node-a");
+        node.change(leaving).await;
+        let asked = cluster.asks(cleared).await;
+        assert_eq!(asked.bound, [""; 0]);
+        assert!(asked.body["metadata"]["annotations"]["kube-vip.io/vipHost"].is_null());
+    });
+}
+
+#[test]
+fn an_address_deleted_by_hand_comes_back() {
+    alone(async || {
+        let cluster = Cluster::new();
+        let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
+        node.expose(service()).await;
+        cluster.asks(published).await;
+        run("ip addr del 192.0.2.1/32 dev eth0");
+        run("nft flush ruleset");
+        until("bound again", || address("eth0", "192.0.2.1").is_some()).await;
+        until("guarded again", || run("nft list ruleset").contains("192.0.2.1 . tcp . 80")).await;
+    });
+}
+
+#[test]
+fn an_owner_that_hears_nothing_stops_before_another_may_start() {
+    alone(async || {
+        let cluster = Cluster::new();
+        let timing =
+            [("vip_leaseduration", "4"), ("vip_renewdeadline", "3"), ("vip_retryperiod", "1")];
+        let settings = [&timing[..], &[("vip_interface", "eth0")]].concat();
+        let node = Node::start(&cluster, &settings).await;
+        node.expose(service()).await;
+        cluster.asks(published).await;
+        cluster.fall_silent();
+        let silent = Instant::now();
+        until("off", || addresses("eth0").iter().all(|shown| shown["deprecated"] != true)).await;
+        let lasted = silent.elapsed();
+        assert!(lasted < Duration::from_secs(4), "{lasted:?}");
+        assert!(lasted > Duration::from_millis(1500), "not at the first lost renewal: {lasted:?}");
+    });
+}
+
+#[test]
+fn a_missing_interface_is_named_and_waited_for() {
+    alone(async || {
+        let cluster = Cluster::new();
+        let node = Node::start(&cluster, &[("vip_interface", "late0")]).await;
+        node.expose(service()).await;
+        until("named", || {
+            let checks = node.health.unready_checks();
+            checks.iter().any(|(name, why)| *name == "interface" && why.contains("late0"))
+        })
+        .await;
+        assert_eq!(
+            cluster.asked().len(),
+            0,
+            "a node that cannot answer does not ask for the Lease"
+        );
+        run("ip link add late0 type veth peer name late1");
+        run("ip link set late0 up");
+        run("ip link set late1 up");
+        cluster.asks(published).await;
+        assert!(address("late0", "192.0.2.1").is_some());
+    });
+}
+
+#[test]
+fn each_service_has_a_lease_that_goes_with_it() {
+    alone(async || {
+        let cluster = Cluster::new();
+        let node =
+            Node::start(&cluster, &[("vip_interface", "eth0"), ("svc_election", "true")]).await;
+        node.expose(service()).await;
+        cluster.asks(published).await;
+        let leases = "/apis/coordination.k8s.io/v1/namespaces/shop/leases";
+        let made = cluster.asks(|asked| asked.what == format!("POST {leases}")).await;
+        assert_eq!(made.body["metadata"]["name"], "kubevip-web");
+        assert_eq!(made.body["metadata"]["ownerReferences"][0]["uid"], "u");
+        node.show(Seen::ServiceGone(Name::new("shop", "web"))).await;
+        let deleted =
+            cluster.asks(|asked| asked.what == format!("DELETE {leases}/kubevip-web")).await;
+        assert_eq!(deleted.bound, [""; 0], "off before the Lease is gone");
+        assert!(deleted.body["preconditions"]["resourceVersion"].is_string(), "{deleted:?}");
+    });
+}
