@@ -16,6 +16,11 @@ const LEAVING: Duration = Duration::from_secs(5);
 /// Changes that one round takes in at most, so that it is not put off for ever.
 const AT_ONCE: usize = 512;
 
+/// After a round the program rests for this many times as long, at most [`REST`], to take in together what happens in a
+/// crowd. With a few Services a round takes less than a millisecond, and there is no rest.
+const LEISURE: u32 = 2;
+const REST: Duration = Duration::from_millis(50);
+
 /// Where what happens comes from.
 pub struct Sources {
     /// The watches.
@@ -36,6 +41,7 @@ pub async fn drive<K: Kernel>(
 ) -> bool {
     let mut end: Option<Instant> = None;
     loop {
+        let began = Instant::now();
         let wake = announcer.round().await;
         if announcer.has_left() {
             return true;
@@ -44,6 +50,10 @@ pub async fn drive<K: Kernel>(
             return false;
         }
         let wake = end.map_or(wake, |end| end.min(wake));
+        let rest = (began.elapsed() * LEISURE).min(REST);
+        if rest > Duration::from_millis(1) {
+            tokio::time::sleep(rest).await;
+        }
         tokio::select! {
             Some(first) = sources.seen.recv() => {
                 let now = Instant::now();

@@ -23,7 +23,12 @@ pub fn plan(
         place.is_some_and(|place| place.link.index == binding.index && place.until > now)
     };
     steps.extend(host.ours.keys().filter(|binding| !held(binding)).copied().map(Step::Remove));
-    if !matches!(guard, Guard::Unavailable) && *guard != Guard::Holds(desired.guard.clone()) {
+    let guarded = match guard {
+        Guard::Unavailable => true,
+        Guard::Unknown => false,
+        Guard::Holds(ports) => *ports == desired.guard,
+    };
+    if !guarded {
         steps.push(Step::Guard(desired.guard.clone()));
     }
     for (address, place) in desired.addresses.iter().filter(|(_, place)| place.until > now) {

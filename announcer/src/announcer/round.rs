@@ -33,12 +33,13 @@ impl<K: Kernel> Announcer<K> {
             self.look(now).await;
         }
         let leases = self.strategy.leases(&self.cluster);
-        let desired = self.decide(&leases, now);
+        let wanted = self.wanted(&leases);
+        let desired = self.decide(&leases, &wanted, now);
         self.perform(&desired, now).await;
         let more = self.announce(&desired);
         let now = Instant::now();
         let pending = self.publish(&desired, now);
-        self.strive(&leases, &desired, &pending, now);
+        self.strive(&leases, &wanted, &desired, &pending, now);
         let wake = self.elect(now);
         if more {
             return now;
@@ -82,8 +83,12 @@ impl<K: Kernel> Announcer<K> {
     }
 
     /// By Service, what this node should hold; nothing while it does not know the cluster or is leaving.
-    fn decide(&self, leases: &BTreeMap<Name, Name>, now: Instant) -> Desired {
-        let wanted = self.wanted(leases);
+    fn decide(
+        &self,
+        leases: &BTreeMap<Name, Name>,
+        wanted: &BTreeMap<Name, Option<Tied>>,
+        now: Instant,
+    ) -> Desired {
         let hold = |lease: &Name| match wanted.contains_key(lease) {
             true => (self.leases.view(lease, now), self.leases.holds_until(lease, now)),
             false => (View::default(), None),
@@ -258,11 +263,11 @@ impl<K: Kernel> Announcer<K> {
     fn strive(
         &mut self,
         leases: &BTreeMap<Name, Name>,
+        wanted: &BTreeMap<Name, Option<Tied>>,
         desired: &Desired,
         pending: &BTreeSet<Name>,
         now: Instant,
     ) {
-        let wanted = self.wanted(leases);
         let going = |binding: &Binding| {
             let place = desired.addresses.get(&binding.address);
             place.is_none_or(|place| place.link.index != binding.index)
@@ -274,7 +279,7 @@ impl<K: Kernel> Announcer<K> {
         let used: BTreeSet<&Name> = leases.values().chain(self.strategy.standing()).collect();
         let known = self.listed.services && !self.leaving;
         let obsolete = |lease: &Name| known && !used.contains(lease);
-        self.leases.strive(&wanted, idle, obsolete, now);
+        self.leases.strive(wanted, idle, obsolete, now);
 
         let held: BTreeSet<Name> = self.leases.holding(now);
         for lease in held.difference(&self.held) {
