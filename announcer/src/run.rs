@@ -35,6 +35,7 @@ pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
     let _only = alone()?;
     let mut kernel = Netlink::open().context("opening a netlink socket")?;
     sweep(&mut kernel).await;
+    advise(&mut kernel, &config).await;
     let changes = kernel::watch().context("listening for changes of the network")?;
 
     let (health, metrics) = (Health::new(CHECKS), Metrics::default());
@@ -93,6 +94,15 @@ async fn sweep(kernel: &mut impl Kernel) {
         Err(error) => tracing::error!(%error, "cannot sweep"),
     }
     unguard().await;
+}
+
+async fn advise(kernel: &mut impl Kernel, config: &Config) {
+    let Ok(host) = kernel.look().await else { return };
+    let interface = config.interface.as_deref().or(host.default_route.as_deref());
+    let read = |path: &str| std::fs::read_to_string(format!("/proc/sys/{path}")).ok();
+    for advice in kernel::advice(&host, interface.unwrap_or("all"), read) {
+        tracing::warn!("{advice}");
+    }
 }
 
 async fn unguard() {

@@ -2,12 +2,14 @@
 //!
 //! Addresses are tagged with our protocol number, rules live in a table of our own. Only what is tagged is ever removed.
 
+mod advice;
 mod events;
 pub mod guard;
 mod host;
 mod netlink;
 mod tables;
 
+pub use advice::advice;
 pub use events::{Change, watch};
 pub use host::{
     Binding, Error, Foreign, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime, PROTOCOL,
