@@ -47,6 +47,7 @@ pub(crate) struct Claims {
     changed: BTreeSet<IpAddr>,
     all_changed: bool,
     luck: u64,
+    stopped: bool,
 }
 
 impl Claims {
@@ -60,6 +61,7 @@ impl Claims {
             changed: BTreeSet::new(),
             all_changed: false,
             luck,
+            stopped: false,
         }
     }
 
@@ -106,6 +108,11 @@ impl Claims {
     /// These have to be looked at again.
     pub(crate) fn note(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.changed.extend(addresses);
+    }
+
+    /// This node asks for nothing any more.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
     }
 
     /// This node won the address.
@@ -176,7 +183,7 @@ impl Claims {
     ) -> (Option<Decision>, Moment) {
         let nothing = (None, Moment::NEVER);
         let Some(interest) = self.interests.get_mut(&address) else { return nothing };
-        if !sight.is_clear() {
+        if self.stopped || !sight.is_clear() {
             return nothing;
         }
         if let Some(holder) = sight.others(address, Stage::Held).next() {

@@ -140,7 +140,10 @@ impl Node {
             }
             Input::Prepared { address } => self.ready(address),
             Input::HandOver { address } => self.hand_over(address),
-            Input::Leave => _ = self.leaving.get_or_insert(self.now),
+            Input::Leave => {
+                self.leaving.get_or_insert(self.now);
+                self.claims.stop();
+            }
         }
         self.settle();
         self.outputs()

@@ -1,0 +1,215 @@
+//! Owns what goes wrong and when. Each schedule leaves most kinds of faults out and does the others often, so that
+//! rare combinations come up (swarm testing).
+
+use crate::machine::{MILLI, SECOND, Time};
+use crate::network::Weather;
+use crate::random::Random;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// The process does nothing for a while; the kernel goes on.
+    Pause {
+        host: usize,
+        span: Time,
+    },
+    /// The process dies; the kernel goes on.
+    Kill {
+        host: usize,
+        down: Time,
+    },
+    /// The machine dies.
+    Crash {
+        host: usize,
+        down: Time,
+    },
+    /// One direction carries nothing.
+    Cut {
+        from: usize,
+        to: usize,
+        span: Time,
+    },
+    /// Members hear only members, the others only others.
+    Part {
+        members: Vec<bool>,
+        span: Time,
+    },
+    Weather {
+        weather: Weather,
+        span: Time,
+    },
+    ApiDown {
+        span: Time,
+    },
+    ApiCut {
+        host: usize,
+        span: Time,
+    },
+    ApiSlow {
+        slowest: Time,
+        span: Time,
+    },
+    HandOver {
+        host: usize,
+        address: usize,
+    },
+    /// The host's watch says that it may, or may not, have the address.
+    Candidate {
+        host: usize,
+        address: usize,
+        may: bool,
+    },
+    Leave {
+        host: usize,
+        down: Time,
+    },
+}
+
+/// One schedule.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) hosts: usize,
+    pub(crate) addresses: usize,
+    /// Whether addresses are of IPv6, so that fewer fit a datagram.
+    pub(crate) v6: bool,
+    /// Hosts that are voters from the start; none: the cluster has to begin.
+    pub(crate) voters: usize,
+    pub(crate) faults: Vec<(Time, Fault)>,
+    /// All is well from here on.
+    pub(crate) healed: Time,
+    pub(crate) end: Time,
+    /// How often the process stalls between two outputs, and for how long at most.
+    pub(crate) stall: f64,
+    pub(crate) longest_stall: Time,
+    /// How long a host takes to prepare an address.
+    pub(crate) preparation: Time,
+    pub(crate) drift_ppm: u64,
+    pub(crate) datagram: usize,
+}
+
+/// How long after healing every address must be served.
+pub(crate) const RECOVERY: Time = 6_500 * MILLI;
+
+/// What a cluster of so many nodes would vote with.
+pub(crate) fn voters_of(hosts: usize) -> usize {
+    match hosts {
+        0..=2 => hosts,
+        3 | 4 => 3,
+        _ => 5,
+    }
+}
+
+impl Plan {
+    /// A schedule with nothing going wrong.
+    pub(crate) fn calm(hosts: usize, end: Time) -> Self {
+        Self {
+            hosts,
+            addresses: 1,
+            v6: false,
+            voters: voters_of(hosts),
+            faults: Vec::new(),
+            healed: 0,
+            end,
+            stall: 0.0,
+            longest_stall: 0,
+            preparation: 0,
+            drift_ppm: 500,
+            datagram: 1_400,
+        }
+    }
+
+    /// The schedule of a seed.
+    pub(crate) fn random(random: &mut Random) -> Self {
+        let hosts = random.pick(&[1, 2, 2, 3, 3, 3, 3, 5, 5, 9]);
+        Self::of(random, hosts, &[])
+    }
+
+    /// A schedule that has the kinds of faults in `always` among its own.
+    pub(crate) fn of(random: &mut Random, hosts: usize, always: &[u64]) -> Self {
+        let healed = random.between(1_500, 5_000) * MILLI;
+        let mut plan = Self::calm(hosts, healed + RECOVERY);
+        plan.healed = healed;
+        plan.addresses = random.pick(&[1, 1, 2, 3, 8]);
+        plan.v6 = random.chance(0.3);
+        plan.voters = match random.below(8) {
+            0 => 0,
+            1 => 1,
+            2 => random.between(1, plan.voters as u64) as usize,
+            _ => plan.voters,
+        };
+        plan.drift_ppm = random.pick(&[0, 500, 990]);
+        plan.datagram = random.pick(&[512, 1_400]);
+        plan.preparation = random.pick(&[0, 5 * MILLI, 40 * MILLI]);
+        if random.chance(0.4) {
+            plan.stall = random.pick(&[0.0005, 0.003, 0.02]);
+            plan.longest_stall = random.pick(&[30, 400, 1_500]) * MILLI;
+        }
+        let wanted = random.between(1, 4) as usize;
+        let mut kinds = always.to_vec();
+        kinds.extend((0..wanted).map(|_| random.below(KINDS)));
+        let count = random.between(2, 4 + 2 * hosts as u64);
+        for _ in 0..count {
+            let at = 500 * MILLI + random.below(healed - 500 * MILLI);
+            let kind = random.pick(&kinds);
+            plan.add(at, kind, random);
+        }
+        plan.faults.sort_by_key(|(at, _)| *at);
+        plan
+    }
+
+    fn add(&mut self, at: Time, kind: u64, random: &mut Random) {
+        let hosts = self.hosts as u64;
+        let mut host = || random.below(hosts) as usize;
+        let (host, other) = (host(), host());
+        let span = random.magnitude(40 * MILLI, 3 * SECOND);
+        let down = random.magnitude(MILLI, 2 * SECOND);
+        let address = random.below(self.addresses as u64) as usize;
+        let mut and = |fault| self.faults.push((at, fault));
+        match kind {
+            0 => and(Fault::Pause { host, span }),
+            1 => and(Fault::Kill { host, down }),
+            2 => and(Fault::Crash { host, down }),
+            3 => and(Fault::Cut { from: host, to: other, span }),
+            4 => {
+                // One that hears nobody, or that nobody hears.
+                let deaf = random.chance(0.5);
+                for peer in (0..self.hosts).filter(|peer| *peer != host) {
+                    let (from, to) = if deaf { (peer, host) } else { (host, peer) };
+                    and(Fault::Cut { from, to, span });
+                }
+            }
+            5 => {
+                and(Fault::Part { members: (0..hosts).map(|_| random.chance(0.5)).collect(), span })
+            }
+            6 => {
+                let weather = Weather {
+                    loss: random.pick(&[0.0, 0.05, 0.2, 0.5]),
+                    repeat: random.pick(&[0.0, 0.1]),
+                    late: random.pick(&[0.0, 0.05, 0.3]),
+                    latest: random.pick(&[20, 200, 1_500]) * MILLI,
+                };
+                and(Fault::Weather { weather, span });
+            }
+            7 => and(Fault::ApiDown { span }),
+            8 => and(Fault::ApiCut { host, span }),
+            9 => and(Fault::ApiSlow { slowest: random.pick(&[100, 800, 3_000]) * MILLI, span }),
+            10 => and(Fault::HandOver { host, address }),
+            11 => {
+                and(Fault::Candidate { host, address, may: false });
+                self.faults.push((at + span, Fault::Candidate { host, address, may: true }));
+            }
+            12 => and(Fault::Leave { host, down }),
+            // Two that stop together.
+            13 => {
+                and(Fault::Kill { host, down });
+                and(Fault::Kill { host: other, down: down / 2 });
+            }
+            _ => {
+                and(Fault::Crash { host, down });
+                and(Fault::Pause { host: other, span });
+            }
+        }
+    }
+}
+
+/// How many kinds of faults there are.
+const KINDS: u64 = 15;

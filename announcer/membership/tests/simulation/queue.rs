@@ -1,0 +1,92 @@
+//! Owns what is to happen, in the order of true time; what falls together happens in the order it was thought of.
+
+use std::cmp::Ordering;
+use std::net::IpAddr;
+
+use berth_membership::View;
+
+use crate::api::{Reply, Request};
+use crate::faults::Fault;
+use crate::machine::Time;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Start {
+        host: usize,
+    },
+    News {
+        host: usize,
+        run: u64,
+        news: News,
+    },
+    /// A datagram arrives, for whatever process is there.
+    Datagram {
+        host: usize,
+        datagram: Vec<u8>,
+    },
+    Wake {
+        host: usize,
+        run: u64,
+    },
+    Resume {
+        host: usize,
+        run: u64,
+    },
+    /// A request arrives at the API server.
+    Request {
+        host: usize,
+        run: u64,
+        number: u64,
+        request: Request,
+    },
+    Relist {
+        host: usize,
+    },
+    Fault(Fault),
+    /// The weather is fair again.
+    Calm,
+    Heal,
+}
+
+/// What a process may find when it looks.
+#[derive(Clone, Debug)]
+pub(crate) enum News {
+    Tick,
+    Datagram(Vec<u8>),
+    /// The answer to the request of this number.
+    Reply(u64, Reply),
+    View(View),
+    Watched(View),
+    Wish(usize),
+    Prepared(IpAddr),
+    HandOver(usize),
+    Leave,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Due {
+    pub(crate) at: Time,
+    pub(crate) order: u64,
+    pub(crate) event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    /// The earliest is the greatest, as the heap wants it.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
