@@ -201,6 +201,16 @@ impl Cluster {
         self.services.insert(name, service);
     }
 
+    /// Takes in a Service as the answer to a write shows it, unless the watch has shown a later state or its end.
+    pub fn apply_written(&mut self, name: Name, written: Service) {
+        // Resource versions are numbers that grow (KEP-5504).
+        let number = |service: &Service| service.version.parse::<u64>().ok();
+        let newer = |known: &&Service| known.uid == written.uid && number(known) < number(&written);
+        if self.services.get(&name).filter(newer).is_some() {
+            self.services.insert(name, written);
+        }
+    }
+
     /// Takes in that a Service is gone.
     pub fn delete_service(&mut self, name: &Name) {
         self.services.remove(name);
@@ -360,6 +370,20 @@ mod tests {
         assert_eq!(service.unreadable, ["nonsense!"]);
         assert_eq!(service.vip_host.as_deref(), Some("node-a"));
         assert_eq!(service.published, [Ingress::vip(service.addresses[0], &service.ports[..1])]);
+    }
+
+    #[test]
+    fn the_answer_to_a_write_never_hides_what_the_watch_has_shown_since() {
+        let (mut cluster, name) = (Cluster::default(), Name::new("d", "web"));
+        let version =
+            |version: &str| Service { version: version.to_owned(), ..testing::service(&[]) };
+        cluster.apply_written(name.clone(), version("9"));
+        assert!(cluster.services().is_empty(), "it is gone meanwhile");
+        cluster.apply_service(name.clone(), version("9"));
+        cluster.apply_written(name.clone(), version("10"));
+        assert_eq!(cluster.services()[&name].version, "10");
+        cluster.apply_written(name.clone(), version("9"));
+        assert_eq!(cluster.services()[&name].version, "10");
     }
 
     #[test]

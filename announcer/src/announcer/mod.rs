@@ -156,7 +156,7 @@ impl<K: Kernel> Announcer<K> {
                 let outcome = match outcome {
                     Outcome::Written(service) => {
                         let service = Service::read(&service, &self.config.classes);
-                        self.cluster.apply_service(update.name, service);
+                        self.cluster.apply_written(update.name, service);
                         "written"
                     }
                     Outcome::Overtaken => "overtaken",

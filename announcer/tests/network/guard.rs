@@ -50,7 +50,7 @@ fn what_is_not_served_yet_is_dropped_and_not_refused() {
         run("ip addr add 2001:db8::1/128 dev eth0 nodad");
         let (v4, v6) = ("192.0.2.1:80", "[2001:db8::1]:80");
         assert_eq!(connect(v4), Err(ErrorKind::ConnectionRefused));
-        let (wanted, mut told) = start();
+        let (wanted, mut told, task) = start_task();
         let ports: BTreeSet<Port> = [port("192.0.2.1", 80), port("2001:db8::1", 80)].into();
         wanted.send_replace(ports.clone());
         holds(&mut told, &ports).await;
@@ -62,6 +62,8 @@ fn what_is_not_served_yet_is_dropped_and_not_refused() {
             "no port of a Service"
         );
         assert_eq!(connect("192.0.2.250:80"), Err(ErrorKind::ConnectionRefused), "not our address");
+        drop(wanted);
+        task.await.expect("it ends with who wanted it");
         guard::remove().await.unwrap();
         assert_eq!(connect(v4), Err(ErrorKind::ConnectionRefused));
     });
