@@ -21,6 +21,8 @@ forbid berth-api 'berth-.*' 'the contract stands below both programs'
 forbid berth-api 'tokio|kube-client|kube-runtime' 'the contract has no client'
 forbid berth-runtime 'berth-(ipam|ccm|announcer)' 'what both programs share knows neither'
 forbid berth-announcer 'berth-(ipam|ccm)' 'the announcer never chooses an address'
+forbid berth-fence 'berth-.*|tokio|kube.*' 'the fence knows the kernel and nothing else'
+forbid berth-membership 'berth-.*|tokio|kube.*|socket2' 'the protocol is pure'
 forbid berth-ccm 'berth-announcer|rtnetlink' 'the ccm never touches an interface'
 forbid berth-e2e 'berth-.*' 'the tests judge from outside'
 [ "$failed" = 0 ] && echo "dependencies: the direction holds"

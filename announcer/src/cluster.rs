@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use berth_api::names::{annotation, label};
+use berth_api::names::{annotation, condition, label};
 use berth_api::service::{self, ClassPolicy, NotOurs, Port, Protocol};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,7 +89,9 @@ impl Service {
         let note = |name| service::annotated(object, name).map(str::trim).filter(|v| !v.is_empty());
         let list = service::addresses(object);
         let mut addresses: Vec<IpAddr> = Vec::new();
-        for address in list.addresses().filter(|address| !address.is_unspecified()) {
+        let refused = is_refused(object);
+        let served = |address: &IpAddr| !refused && !address.is_unspecified();
+        for address in list.addresses().filter(served) {
             if !addresses.contains(&address) {
                 addresses.push(address);
             }
@@ -120,6 +122,17 @@ impl Service {
     pub fn claims_a_host(&self) -> bool {
         self.vip_host.is_some() && !self.foreign
     }
+}
+
+/// Whether the CCM refused what the Service asks for, and gave it nothing: what stands in its annotation is a wish, and
+/// may be the address of another. Without a CCM of ours there is no such condition.
+fn is_refused(object: &core::Service) -> bool {
+    let labels = object.metadata.labels.as_ref();
+    let has_some = labels.is_some_and(|labels| labels.contains_key(label::IMPLEMENTATION));
+    let conditions = object.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let refused =
+        |shown: &Condition| shown.type_ == condition::ADDRESS_ALLOCATED && shown.status == "False";
+    !has_some && conditions.unwrap_or_default().iter().any(refused)
 }
 
 impl Ingress {
@@ -384,6 +397,32 @@ mod tests {
         assert_eq!(cluster.services()[&name].version, "10");
         cluster.apply_written(name.clone(), version("9"));
         assert_eq!(cluster.services()[&name].version, "10");
+    }
+
+    #[test]
+    fn what_the_ccm_refused_is_a_wish_and_not_announced() {
+        let read = |labels: serde_json::Value, status: &str| {
+            let object = json!({
+                "metadata": {
+                    "name": "late", "namespace": "d", "labels": labels,
+                    "annotations": { "kube-vip.io/loadbalancerIPs": "192.0.2.1" },
+                },
+                "spec": { "type": "LoadBalancer" },
+                "status": { "conditions": [{
+                    "type": "berth.dev/AddressAllocated", "status": status, "reason": "AddressInUse",
+                    "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }] },
+            });
+            let object = serde_json::from_value(object).unwrap();
+            Service::read(&object, &ClassPolicy::Unset).addresses.len()
+        };
+        assert_eq!(read(json!({}), "False"), 0);
+        assert_eq!(read(json!({}), "True"), 1);
+        assert_eq!(
+            read(json!({ "implementation": "kube-vip" }), "False"),
+            1,
+            "it keeps what it has"
+        );
     }
 
     #[test]
