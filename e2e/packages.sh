@@ -17,6 +17,8 @@ need tcpdump tcpdump
 need arping arping
 need ping iputils-ping
 need curl curl
+need sysctl procps
+need setpriv util-linux
 need cc gcc
 need strip binutils
 # The headers that cc needs come apart from it.
