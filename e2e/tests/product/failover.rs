@@ -174,8 +174,9 @@ async fn addresses_stay_up_while_the_api_server_restarts() -> Result<()> {
         "API server away for {away:.1?}: longest gap {:.0?}, {} answers",
         report.longest_gap, report.ok
     );
+    // A Lease that is lost would take longer to be won again.
     ensure!(
-        report.longest_gap < Duration::from_millis(500),
+        report.longest_gap < Duration::from_secs(2),
         "gap {:?}: {:?}",
         report.longest_gap,
         report.failed
