@@ -11,7 +11,7 @@ use berth_ipam::{
     Allocation, Assigned, Families, Family, Grant, Origin, Owner, Refusal, Request, allocate,
 };
 
-use super::{Index, PATIENCE, Turn};
+use super::{Index, PATIENCE, PAUSE, Turn};
 use crate::service::Service;
 use crate::write::{Change, Object, Verdict, Write};
 
@@ -123,6 +123,7 @@ impl Index {
             if self.is_held_up(&Object::Claim(*address), now)
                 || self.ledger.insert(*address, grant).is_err()
             {
+                self.timers.insert((now + PAUSE, Object::Service(service.key.clone())));
                 continue;
             }
             self.pending.insert(*address, owner.clone());

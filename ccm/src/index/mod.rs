@@ -25,6 +25,9 @@ use crate::write::{Object, Verdict, Write, key_of};
 /// How long a release waits for the announcer, and an orphaned claim for its owner to show up.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
+/// The first pause before something is tried again; after a failure it doubles.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// A Service in the order in which it is served: who was made first, then by name.
 type Turn = (i64, Key);
 

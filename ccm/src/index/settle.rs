@@ -6,12 +6,10 @@ use std::time::Duration;
 use berth_api::{address, reason};
 use berth_ipam::{AddressSet, Owner, Range};
 
-use super::Index;
+use super::{Index, PAUSE};
 use crate::service::{Key, Service};
 use crate::write::{Change, Object, Outcome, Write, key_of};
 
-/// The first pause after a failure; it doubles.
-const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What was refused once will hardly be accepted soon.
 const REFUSED: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::names::{condition, finalizer};
@@ -63,7 +64,7 @@ pub(crate) struct Cluster {
 
 /// [`Change`] can be compared only by what it shows.
 #[derive(Clone, Debug)]
-pub(crate) struct Logged(pub(crate) Change);
+pub(crate) struct Logged(pub(crate) Arc<Change>);
 
 impl PartialEq for Logged {
     fn eq(&self, other: &Self) -> bool {
@@ -81,10 +82,13 @@ impl Cluster {
         service.version = self.next();
         if service.deleting && service.finalizers.is_empty() {
             self.services.remove(&service.key);
-            self.log.push(Logged(Change::ServiceGone(service.key.clone(), service.uid.clone())));
+            self.log.push(Logged(Arc::new(Change::ServiceGone(
+                service.key.clone(),
+                service.uid.clone(),
+            ))));
         } else {
             self.services.insert(service.key.clone(), service.clone());
-            self.log.push(Logged(Change::Service(Box::new(service.clone()))));
+            self.log.push(Logged(Arc::new(Change::Service(Box::new(service.clone())))));
         }
         service
     }
@@ -152,7 +156,7 @@ impl Cluster {
                 let (owner, pool, created) = (owner.clone(), pool.clone(), 0);
                 let claim = Claim { address: *address, uid, version, created, owner, pool };
                 self.claims.insert(*address, claim.clone());
-                self.log.push(Logged(Change::Claim(Box::new(claim.clone()))));
+                self.log.push(Logged(Arc::new(Change::Claim(Box::new(claim.clone())))));
                 Outcome::Claimed(claim)
             }
             Write::DeleteClaim { address, uid, owner, orphan } => {
@@ -164,7 +168,7 @@ impl Cluster {
                 if self.claims.get(address).is_some_and(|claim| claim.uid == *uid) {
                     self.version += 1;
                     self.claims.remove(address);
-                    self.log.push(Logged(Change::ClaimGone(*address, uid.clone())));
+                    self.log.push(Logged(Arc::new(Change::ClaimGone(*address, uid.clone()))));
                 }
                 Outcome::Released
             }
@@ -298,7 +302,7 @@ impl Lab {
     pub(crate) fn settle(&mut self) {
         for _ in 0..1000 {
             while self.shown < self.cluster.log.len() {
-                let change = self.cluster.log[self.shown].0.clone();
+                let change = Change::clone(&self.cluster.log[self.shown].0);
                 self.shown += 1;
                 self.show(change);
             }
@@ -326,7 +330,7 @@ impl Lab {
     /// Shows what happened without acting on it.
     pub(crate) fn catch_up(&mut self) {
         while self.shown < self.cluster.log.len() {
-            let change = self.cluster.log[self.shown].0.clone();
+            let change = Change::clone(&self.cluster.log[self.shown].0);
             self.shown += 1;
             self.show(change);
         }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use berth_ccm::service::Service;
+use berth_ccm::watches::Change;
 use berth_ccm::write::{Outcome, Write};
 use berth_ipam::{Owner, OwnerKind};
 
@@ -152,7 +153,7 @@ fn old_and_repeated_events_change_nothing() {
     let before = lab.cluster.clone();
     lab.cost();
     for logged in before.log.clone() {
-        lab.show(logged.0);
+        lab.show(Change::clone(&logged.0));
     }
     lab.settle();
     lab.pass(60 * SECOND);

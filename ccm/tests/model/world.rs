@@ -62,6 +62,13 @@ pub(crate) enum Step {
     Announce(Key),
 }
 
+impl Step {
+    /// Whether the world could do without it.
+    pub(crate) fn is_fault(&self) -> bool {
+        matches!(self, Self::Lose(..) | Self::Refuse(..) | Self::Crash(_))
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Controller {
     index: Index,
@@ -78,6 +85,8 @@ pub(crate) struct World {
     user: Vec<User>,
     faults: Faults,
     announces: bool,
+    /// Whether one watch shows Services and claims, so that neither is ahead of the other.
+    one_watch: bool,
     now: Duration,
 }
 
@@ -94,6 +103,7 @@ impl World {
             user: user.into_iter().collect(),
             faults,
             announces: false,
+            one_watch: false,
             now: Duration::ZERO,
         };
         world.controllers = (0..controllers).map(|_| world.start()).collect();
@@ -102,6 +112,17 @@ impl World {
 
     pub(crate) fn with_announcer(self) -> Self {
         Self { announces: true, ..self }
+    }
+
+    pub(crate) fn with_one_watch(self) -> Self {
+        Self { one_watch: true, ..self }
+    }
+
+    /// The user has done this before any controller started.
+    pub(crate) fn after(mut self, user: impl IntoIterator<Item = User>) -> Self {
+        user.into_iter().for_each(|user| self.act(&user));
+        self.controllers = (0..self.controllers.len()).map(|_| self.start()).collect();
+        self
     }
 
     /// A controller that has listed everything and leads.
@@ -125,17 +146,24 @@ impl World {
 
     /// Everything that makes a difference to what can follow.
     pub(crate) fn canonical(&self) -> String {
-        let seen: Vec<_> = self
-            .controllers
-            .iter()
-            .map(|controller| {
-                (&self.cluster.log[controller.services.min(controller.claims)..], controller)
-            })
-            .collect();
-        format!(
-            "{:?}{:?}{seen:?}{:?}{:?}{:?}",
-            self.cluster.services, self.cluster.claims, self.ghosts, self.user, self.faults
-        )
+        let controllers = self.controllers.iter().map(|controller| {
+            let unseen = |from: usize, services: bool| {
+                let log = self.cluster.log[from..].iter();
+                log.filter(|logged| is_of_service(&logged.0) == services).collect::<Vec<_>>()
+            };
+            let unseen = (unseen(controller.services, true), unseen(controller.claims, false));
+            format!("{unseen:?}{:?}{:?}", controller.index, controller.under_way)
+        });
+        let mut controllers: Vec<String> = controllers.collect();
+        // Which of the two is which makes no difference.
+        controllers.sort();
+        let Self { cluster, ghosts, user, faults, .. } = self;
+        ranked(&format!(
+            "{:?}{:?}{}{ghosts:?}{user:?}{faults:?}",
+            cluster.services,
+            cluster.claims,
+            controllers.join("\n")
+        ))
     }
 
     pub(crate) fn steps(&self) -> Vec<Step> {
@@ -145,10 +173,12 @@ impl World {
             let unseen = |from: usize, services: bool| {
                 self.cluster.log[from..].iter().any(|logged| is_of_service(&logged.0) == services)
             };
-            if unseen(controller.services, true) {
+            if unseen(controller.services, true)
+                || self.one_watch && unseen(controller.claims, false)
+            {
                 steps.push(Step::ShowServices(number));
             }
-            if unseen(controller.claims, false) {
+            if unseen(controller.claims, false) && !self.one_watch {
                 steps.push(Step::ShowClaims(number));
             }
             if !controller.index.clone().poll(self.now, 32).is_empty() {
@@ -178,6 +208,10 @@ impl World {
             Step::User(user) => {
                 self.user.remove(0);
                 self.act(user);
+            }
+            Step::ShowServices(number) if self.one_watch => {
+                self.show(*number, false);
+                self.show(*number, true);
             }
             Step::ShowServices(number) => self.show(*number, true),
             Step::ShowClaims(number) => self.show(*number, false),
@@ -227,7 +261,7 @@ impl World {
         let news = self.cluster.log[std::mem::replace(from, self.cluster.log.len())..].to_vec();
         let mut intake = Intake::default();
         for logged in news.into_iter().filter(|logged| is_of_service(&logged.0) == services) {
-            intake.take(logged.0, &mut controller.index, self.now);
+            intake.take(Change::clone(&logged.0), &mut controller.index, self.now);
         }
     }
 
@@ -365,4 +399,21 @@ impl World {
 
 fn is_of_service(change: &Change) -> bool {
     matches!(change, Change::Service(_) | Change::ServiceGone(..))
+}
+
+/// The text with all versions, and the uids made of them, replaced by their ranks: only their order matters.
+fn ranked(text: &str) -> String {
+    let number = |part: &str| {
+        let digits =
+            part.strip_prefix("uid-").or_else(|| part.strip_prefix("claim-")).unwrap_or(part);
+        digits.parse::<u64>().ok()
+    };
+    let versions: std::collections::BTreeSet<u64> = text.split('"').filter_map(number).collect();
+    let ranks: BTreeMap<u64, usize> =
+        versions.into_iter().enumerate().map(|(rank, version)| (version, rank)).collect();
+    let parts = text.split('"').map(|part| match number(part) {
+        Some(version) => part.replace(&version.to_string(), &ranks[&version].to_string()),
+        None => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join("\"")
 }
