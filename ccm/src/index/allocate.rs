@@ -123,7 +123,9 @@ impl Index {
             if self.is_held_up(&Object::Claim(*address), now)
                 || self.ledger.insert(*address, grant).is_err()
             {
-                self.timers.insert((now + PAUSE, Object::Service(service.key.clone())));
+                let again = self.backoff.get(&Object::Claim(*address)).map(|(_, until)| *until);
+                let again = again.filter(|until| *until > now).unwrap_or(now + PAUSE);
+                self.timers.insert((again, Object::Service(service.key.clone())));
                 continue;
             }
             self.pending.insert(*address, owner.clone());
