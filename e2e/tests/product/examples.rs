@@ -111,7 +111,7 @@ impl Example {
         for node in 0..2 {
             world.start_announcer(node).await?;
         }
-        world.deploy("default", "hello", 2).await?;
+        world.deploy("default", "hello", 2)?;
         Ok(Self { world, folder: repository().join("examples").join(name) })
     }
 

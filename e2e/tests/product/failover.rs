@@ -59,7 +59,8 @@ async fn a_stopped_owner_hands_over_and_leaves_nothing() -> Result<()> {
     .await?;
     let process = world.announcer(&owner)?;
     process.terminate(Duration::from_secs(10))?;
-    ensure!(process.ending().as_deref() == Some("code 0"), "it ended with {:?}", process.ending());
+    let ending = eventually("how it ended", 5, || async { Ok(process.ending()) }).await?;
+    ensure!(ending == "code 0", "it ended with {ending}");
     let node = world.lab.node(world.index_of(&owner)?);
     for address in &addresses {
         ensure!(!world.holders(*address)?.contains(&owner), "{address} is still on {owner}");
