@@ -69,7 +69,7 @@ async fn write(client: &Client, service: &Service, address: Ipv4Addr) -> Result<
         .with_context(|| format!("write {address} to {namespace}/{name}"))?;
 
     let event: Event = serde_json::from_value(json!({
-        "metadata": { "generateName": format!("{name}.") },
+        "metadata": { "generateName": format!("{name}-") },
         "eventTime": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
         "reportingController": "bare-client",
         "reportingInstance": "bare-client",
