@@ -283,14 +283,16 @@ impl Index {
                 Object::Service(key) => self.touch_key(&key),
                 Object::Claim(address) => {
                     self.expire_foreign(address, now);
-                    if let Some(owner) =
-                        self.ledger.claim(address).and_then(|claim| claim.owners().next()).cloned()
-                    {
-                        self.touch(&owner);
-                    }
+                    self.touch_holders(address);
                 }
             }
         }
+    }
+
+    fn touch_holders(&mut self, address: IpAddr) {
+        let owners = self.ledger.claim(address).into_iter().flat_map(|claim| claim.owners());
+        let owners: Vec<Owner> = owners.cloned().collect();
+        owners.iter().for_each(|owner| self.touch(owner));
     }
 
     fn touch(&mut self, owner: &Owner) {

@@ -48,6 +48,10 @@ impl Index {
             }
             Write::ReadService { key } => self.settle_service(key, None, "", outcome, now),
         }
+        // Who has the address may have waited for this write, whoever it was for.
+        if let Object::Claim(address) = write.object() {
+            self.touch_holders(address);
+        }
     }
 
     fn settle_create(&mut self, address: IpAddr, owner: &Owner, outcome: Outcome, now: Duration) {

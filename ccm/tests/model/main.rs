@@ -72,6 +72,14 @@ fn two_leaders_and_a_deletion_leave_nothing_behind() {
 }
 
 #[test]
+fn a_write_meant_for_a_former_service_harms_no_later_one() {
+    let user = [User::Strip("a"), User::Create("b", None), User::Create("a", None)];
+    let world = World::new(1, user, Faults { crashes: 1, ..Faults::default() }).with_one_watch();
+    let states = explore(world.after([User::Create("a", None)]));
+    println!("{states} states");
+}
+
+#[test]
 fn a_crash_after_any_write_heals() {
     let user = [User::Create("a", None), User::Create("b", Some("192.0.2.1"))];
     let states = explore(World::new(1, user, Faults { crashes: 2, ..Faults::default() }));

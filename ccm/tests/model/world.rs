@@ -309,7 +309,8 @@ impl World {
             .map(|service| service.key.clone())
     }
 
-    /// What holds in every state.
+    /// What holds in every state: nothing is answered for that is not claimed, and what a controller wrote into a
+    /// Service is never somebody else's.
     pub(crate) fn check(&self) -> Result<(), String> {
         for service in self.cluster.services.values() {
             let owner = service.owner();
@@ -321,6 +322,15 @@ impl World {
                             "{address} is answered for by {owner} and claimed by {other:?}"
                         ));
                     }
+                }
+            }
+            for address in service.annotation().addresses().filter(|_| service.labelled) {
+                if let Some(claim) =
+                    self.cluster.claims.get(&address).filter(|claim| claim.owner != owner)
+                {
+                    return Err(format!(
+                        "{address} is written to {owner} and claimed by {claim:?}"
+                    ));
                 }
             }
         }
