@@ -47,20 +47,26 @@ pub enum Change {
     Node(String, Vec<IpAddr>),
 }
 
+/// Objects in one page of a list: small, for memory that a large page takes once is not given back.
+const PAGE: u32 = 100;
+
 /// Watches everything, for ever.
 pub fn all(client: &Client, pools: &Key, classes: ClassPolicy) -> BoxStream<'static, Change> {
     let named = Config::default().fields(&format!("metadata.name={}", pools.name));
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &pools.namespace);
     let maps = objects(maps, named).map(|event| config_map(event, Source::Pools));
 
-    let services = objects(Api::<ServiceObject>::all(client.clone()), Config::default());
+    let services =
+        objects(Api::<ServiceObject>::all(client.clone()), Config::default().page_size(PAGE));
     let services = services.map(move |event| service(event, &classes));
 
     let ours =
         Config::default().labels(&format!("{}={}", label::IP_ADDRESS_MANAGED_BY, label::BERTH));
+    let ours = ours.page_size(PAGE);
     let claims = objects(Api::<IPAddress>::all(client.clone()), ours).map(claim);
 
-    let nodes = objects(Api::<Node>::all(client.clone()), Config::default()).map(node);
+    let nodes =
+        objects(Api::<Node>::all(client.clone()), Config::default().page_size(PAGE)).map(node);
     let streams = [maps.boxed(), services.boxed(), claims.boxed(), nodes.boxed()];
     select_all(streams).filter_map(std::future::ready).boxed()
 }

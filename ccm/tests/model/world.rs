@@ -324,7 +324,9 @@ impl World {
                     }
                 }
             }
-            for address in service.annotation().addresses().filter(|_| service.labelled) {
+            for address in
+                service.annotation().addresses().filter(|_| service.labelled && !service.deleting)
+            {
                 if let Some(claim) =
                     self.cluster.claims.get(&address).filter(|claim| claim.owner != owner)
                 {
