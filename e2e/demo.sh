@@ -46,7 +46,7 @@ run kubectl expose deployment hello --type=LoadBalancer --port=80 --target-port=
 	--overrides='{"spec":{"ipFamilyPolicy":"RequireDualStack"}}'
 run kubectl wait service/hello --for='jsonpath={.status.loadBalancer.ingress[1].ip}' --timeout=60s
 run kubectl get service hello
-read -r v4 v6 < <(kubectl get service hello -o 'jsonpath={.status.loadBalancer.ingress[0].ip} {.status.loadBalancer.ingress[1].ip}')
+read -r v4 v6 < <(kubectl get service hello -o 'jsonpath={.status.loadBalancer.ingress[0].ip} {.status.loadBalancer.ingress[1].ip}{"\n"}')
 owner=$(kubectl get service hello -o 'jsonpath={.metadata.annotations.kube-vip\.io/vipHost}')
 printf '\nThe addresses are %s and %s; %s holds them.\n' "$v4" "$v6" "$owner"
 run $lab exec --name demo "$owner" -- ip -brief address show dev eth0

@@ -24,6 +24,8 @@ pub mod annotation {
     pub const LOADBALANCER_HOSTNAME: &str = "kube-vip.io/loadbalancerHostname";
     /// On a claim: `metadata.uid` of its owner.
     pub const OWNER_UID: &str = "berth.dev/owner-uid";
+    /// On a claim that Services share: who they are, with the ports of each, as JSON.
+    pub const HOLDERS: &str = "berth.dev/holders";
     /// On a claim: the pool its address came from, `global` or a namespace.
     pub const POOL: &str = "berth.dev/pool";
 }

@@ -1,12 +1,25 @@
 //! Owns the form of a claim: an `IPAddress` (networking.k8s.io/v1) that is named by the address. Creating one is the
-//! only way to get an address, and the API server lets only one be created.
+//! only way to get an address, and the API server lets only one be created. Who joins an address changes its claim
+//! only as it was seen, so that two who want one port cannot both join.
 
 use std::net::IpAddr;
 
 use berth_api::names::{annotation, label};
-use berth_ipam::{Owner, OwnerKind, Scope};
+use berth_ipam::{Owner, OwnerKind, Protocol, Scope, Sharing, TrafficPolicy};
 use k8s_openapi::api::networking::v1::{IPAddress, IPAddressSpec, ParentReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+
+/// One who holds an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Who.
+    pub owner: Owner,
+    /// The ports it was let in with; `None` for one that was alone when it came.
+    pub sharing: Option<Sharing>,
+    /// Since when, in seconds since 1970.
+    pub since: i64,
+}
 
 /// A claim as the cluster has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,10 +30,8 @@ pub struct Claim {
     pub uid: String,
     /// `metadata.resourceVersion`.
     pub version: String,
-    /// `metadata.creationTimestamp`, in seconds since 1970.
-    pub created: i64,
-    /// Who holds the address.
-    pub owner: Owner,
+    /// Who holds the address: one, or several whose ports differ. Never empty.
+    pub holders: Vec<Holder>,
     /// The pool it came from, if from any.
     pub pool: Option<Scope>,
 }
@@ -35,22 +46,51 @@ impl Claim {
         }
         let parent = &object.spec.as_ref()?.parent_ref;
         let annotations = metadata.annotations.as_ref();
-        let annotated = |name: &str| annotations.and_then(|all| all.get(name)).cloned();
-        let uid = annotated(annotation::OWNER_UID).unwrap_or_default();
-        let namespace = parent.namespace.clone().unwrap_or_default();
+        let annotated = |name: &str| annotations.and_then(|all| all.get(name));
+        let created = metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+        let first = || {
+            let uid = annotated(annotation::OWNER_UID).cloned().unwrap_or_default();
+            let namespace = parent.namespace.clone().unwrap_or_default();
+            let owner = Owner::new(kind(&parent.resource), namespace, &parent.name, uid);
+            vec![Holder { owner, sharing: None, since: created }]
+        };
+        let listed = annotated(annotation::HOLDERS).and_then(|text| {
+            let listed = read_holders(text);
+            if listed.is_none() {
+                let name = metadata.name.as_deref().unwrap_or_default();
+                tracing::warn!(
+                    "IPAddress {name}: annotation `{}`: value `{text}` is not accepted and passed over; accepted is \
+                     what Berth writes there",
+                    annotation::HOLDERS
+                );
+            }
+            listed
+        });
         Some(Self {
             address: metadata.name.as_deref()?.parse().ok()?,
             uid: metadata.uid.clone().unwrap_or_default(),
             version: metadata.resource_version.clone().unwrap_or_default(),
-            created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-            owner: Owner::new(kind(&parent.resource), namespace, &parent.name, uid),
-            pool: annotated(annotation::POOL).map(|name| Scope::of(&name)),
+            holders: listed.unwrap_or_else(first),
+            pool: annotated(annotation::POOL).map(|name| Scope::of(name)),
         })
     }
 
-    /// Whether it was made after another.
-    pub fn is_newer_than(&self, other: &Self) -> bool {
-        let age = |claim: &Self| (claim.created, claim.version.parse::<u64>().unwrap_or(0));
+    /// What it says of one holder.
+    pub fn holder(&self, owner: &Owner) -> Option<&Holder> {
+        self.holders.iter().find(|holder| holder.owner == *owner)
+    }
+
+    /// Those who hold it, without one.
+    pub fn others(&self, owner: &Owner) -> Vec<Holder> {
+        self.holders.iter().filter(|holder| holder.owner != *owner).cloned().collect()
+    }
+
+    /// Whether the owner came to it later than to another.
+    pub fn is_newer_than(&self, other: &Self, owner: &Owner) -> bool {
+        let age = |claim: &Self| {
+            let since = claim.holder(owner).map_or(0, |holder| holder.since);
+            (since, claim.version.parse::<u64>().unwrap_or(0))
+        };
         age(self) > age(other)
     }
 }
@@ -93,6 +133,77 @@ fn kind(resource: &str) -> OwnerKind {
     }
 }
 
+/// A holder as the annotation has it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    namespace: String,
+    name: String,
+    uid: String,
+    since: i64,
+    #[serde(default, skip_serializing_if = "is_cluster")]
+    policy: Policy,
+    /// Such as `TCP/80`.
+    ports: Vec<String>,
+}
+
+/// `spec.externalTrafficPolicy`.
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+enum Policy {
+    #[default]
+    Cluster,
+    Local,
+}
+
+fn is_cluster(policy: &Policy) -> bool {
+    *policy == Policy::Cluster
+}
+
+/// The annotation `berth.dev/holders`: a JSON list of the Services that share an address.
+pub fn write_holders(holders: &[Holder]) -> String {
+    let written = holders.iter().map(|holder| {
+        let sharing = holder.sharing.clone().unwrap_or_default();
+        Written {
+            namespace: holder.owner.namespace.clone(),
+            name: holder.owner.name.clone(),
+            uid: holder.owner.uid.clone(),
+            since: holder.since,
+            policy: match sharing.policy {
+                TrafficPolicy::Cluster => Policy::Cluster,
+                TrafficPolicy::Local => Policy::Local,
+            },
+            ports: sharing
+                .ports
+                .iter()
+                .map(|(protocol, port)| format!("{protocol}/{port}"))
+                .collect(),
+        }
+    });
+    serde_json::to_string(&written.collect::<Vec<_>>()).unwrap_or_default()
+}
+
+/// Reads it; `None` if it is not what [`write_holders`] writes, or empty.
+fn read_holders(text: &str) -> Option<Vec<Holder>> {
+    let written: Vec<Written> = serde_json::from_str(text).ok()?;
+    let holders = written.into_iter().map(|written| {
+        let ports = written.ports.iter().map(|port| {
+            let (protocol, port) = port.split_once('/')?;
+            Some((protocol.parse::<Protocol>().ok()?, port.parse().ok()?))
+        });
+        let policy = match written.policy {
+            Policy::Cluster => TrafficPolicy::Cluster,
+            Policy::Local => TrafficPolicy::Local,
+        };
+        let sharing = Sharing { ports: ports.collect::<Option<_>>()?, policy };
+        Some(Holder {
+            owner: Owner::new(OwnerKind::Service, written.namespace, written.name, written.uid),
+            sharing: Some(sharing),
+            since: written.since,
+        })
+    });
+    holders.collect::<Option<Vec<_>>>().filter(|holders| !holders.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,10 +215,47 @@ mod tests {
         let made = object(address, &owner, Some(&Scope::Global));
         assert_eq!(made.metadata.name.as_deref(), Some("2001:db8::1"));
         let claim = Claim::read(&made).unwrap();
-        assert_eq!(
-            (claim.address, &claim.owner, claim.pool),
-            (address, &owner, Some(Scope::Global))
-        );
+        assert_eq!((claim.address, claim.pool), (address, Some(Scope::Global)));
+        assert_eq!(claim.holders, [Holder { owner, sharing: None, since: 0 }]);
+    }
+
+    #[test]
+    fn the_holders_of_a_shared_address_read_back_as_they_were_written() {
+        let holder = |name: &str, ports: &[(Protocol, u16)], policy| Holder {
+            owner: Owner::new(OwnerKind::Service, "shop", name, format!("uid of {name}")),
+            sharing: Some(Sharing { ports: ports.iter().copied().collect(), policy }),
+            since: 1_790_000_000,
+        };
+        let holders = [
+            holder("web", &[(Protocol::Tcp, 80), (Protocol::Udp, 80)], TrafficPolicy::Cluster),
+            holder("dns", &[(Protocol::Sctp, 53)], TrafficPolicy::Local),
+        ];
+        assert_eq!(read_holders(&write_holders(&holders)).unwrap(), holders);
+    }
+
+    #[test]
+    fn a_list_of_holders_that_cannot_be_read_leaves_the_one_who_made_the_claim() {
+        let owner = Owner::new(OwnerKind::Service, "shop", "web", "uid-1");
+        for text in [
+            "",
+            "[]",
+            "{}",
+            r#"[{"name":"x"}]"#,
+            r#"[{"namespace":"a","name":"b","uid":"c","since":0,"ports":["TCP"]}]"#,
+        ] {
+            let mut made = object("10.0.0.1".parse().unwrap(), &owner, None);
+            made.metadata
+                .annotations
+                .as_mut()
+                .unwrap()
+                .insert(annotation::HOLDERS.to_owned(), text.to_owned());
+            let claim = Claim::read(&made).unwrap();
+            assert_eq!(
+                claim.holders,
+                [Holder { owner: owner.clone(), sharing: None, since: 0 }],
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_ipam::{Owner, Scope};
+use berth_ipam::{Owner, Scope, Sharing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::claim::Claim;
+use crate::claim::{Claim, Holder};
 use crate::service::{Key, Service};
 
 /// A write that the cluster needs.
@@ -22,14 +22,33 @@ pub enum Write {
         /// The pool it comes from.
         pool: Option<Scope>,
     },
-    /// Give an address back.
-    DeleteClaim {
+    /// Have an address together with those who have it.
+    JoinClaim {
         /// The address.
         address: IpAddr,
         /// The claim: a later one of the same address is not touched.
         uid: String,
-        /// Who holds it.
+        /// Its version: nobody else has joined or left since.
+        version: String,
+        /// Who joins, or has joined and now uses other ports.
         owner: Owner,
+        /// Its ports and policy, which fit beside the others.
+        sharing: Sharing,
+        /// The others, as they stay.
+        others: Vec<Holder>,
+    },
+    /// Give an address back.
+    LeaveClaim {
+        /// The address.
+        address: IpAddr,
+        /// The claim: a later one of the same address is not touched.
+        uid: String,
+        /// Its version: nobody has joined since.
+        version: String,
+        /// Who leaves.
+        owner: Owner,
+        /// The others, as they stay. Without any the claim is deleted.
+        others: Vec<Holder>,
         /// Whether to look first that the owner is gone: its watch may only be late.
         orphan: bool,
     },
@@ -91,9 +110,9 @@ pub struct Change {
 /// What became of a write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// The claim was made.
+    /// The claim is now like this.
     Claimed(Claim),
-    /// The address was claimed before: by whom, or nobody known if it is not one of our claims.
+    /// Others came first: the claim as they left it, or nothing known if it is not one of ours.
     Taken(Option<Claim>),
     /// The claim is gone.
     Released,
@@ -126,9 +145,9 @@ impl Write {
     /// What it writes to.
     pub fn object(&self) -> Object {
         match self {
-            Self::CreateClaim { address, .. } | Self::DeleteClaim { address, .. } => {
-                Object::Claim(*address)
-            }
+            Self::CreateClaim { address, .. }
+            | Self::JoinClaim { address, .. }
+            | Self::LeaveClaim { address, .. } => Object::Claim(*address),
             Self::PatchService { key, .. }
             | Self::PatchStatus { key, .. }
             | Self::ReadService { key } => Object::Service(key.clone()),
@@ -139,7 +158,8 @@ impl Write {
     pub fn kind(&self) -> (&'static str, &'static str) {
         match self {
             Self::CreateClaim { .. } => ("create", "ipaddresses"),
-            Self::DeleteClaim { .. } => ("delete", "ipaddresses"),
+            Self::LeaveClaim { others, .. } if others.is_empty() => ("delete", "ipaddresses"),
+            Self::JoinClaim { .. } | Self::LeaveClaim { .. } => ("patch", "ipaddresses"),
             Self::PatchService { .. } => ("patch", "services"),
             Self::PatchStatus { .. } => ("patch", "services/status"),
             Self::ReadService { .. } => ("get", "services"),

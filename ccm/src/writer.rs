@@ -5,7 +5,8 @@
 //! | write | verb | resource |
 //! |---|---|---|
 //! | [`Write::CreateClaim`] | `create`, and `get` when it exists already | `ipaddresses.networking.k8s.io` |
-//! | [`Write::DeleteClaim`] | `delete`; `get` of `services` when the owner was not seen | `ipaddresses.networking.k8s.io` |
+//! | [`Write::JoinClaim`] | `patch`, and `get` when it has changed | `ipaddresses.networking.k8s.io` |
+//! | [`Write::LeaveClaim`] | `delete`, or `patch` when others stay, and `get` when it has changed; `get` of `services` when the owner was not seen | `ipaddresses.networking.k8s.io` |
 //! | [`Write::PatchService`] | `patch` | `services` |
 //! | [`Write::PatchStatus`] | `patch` | `services/status` |
 //! | [`Write::ReadService`] | `get` | `services` |
@@ -28,7 +29,7 @@ use kube::core::Status;
 use kube::{Client, Error};
 use serde_json::{Value, json};
 
-use crate::claim::{self, Claim};
+use crate::claim::{self, Claim, Holder};
 use crate::service::{Key, Service};
 use crate::write::{Change, Outcome, Verdict, Write, key_of};
 
@@ -69,8 +70,18 @@ impl Writer {
             Write::CreateClaim { address, owner, pool } => {
                 self.create_claim(claim::object(*address, owner, pool.as_ref())).await
             }
-            Write::DeleteClaim { address, uid, owner, orphan } => {
-                self.delete_claim(*address, uid, owner, *orphan).await
+            Write::JoinClaim { address, uid, version, owner, sharing, others } => {
+                let since = Timestamp::now().as_second();
+                let joined = Holder { owner: owner.clone(), sharing: Some(sharing.clone()), since };
+                let holders: Vec<Holder> = others.iter().cloned().chain([joined]).collect();
+                self.change_claim(*address, uid, version, &holders).await
+            }
+            Write::LeaveClaim { address, uid, version, owner, others, orphan } => {
+                let found = if *orphan { self.find(owner).await? } else { None };
+                match found {
+                    Some(service) => Ok(self.read(&service)),
+                    None => self.change_claim(*address, uid, version, others).await,
+                }
             }
             Write::PatchService { key, uid, version, change } => {
                 let body = Patch::Merge(service_patch(uid, version, change));
@@ -96,14 +107,13 @@ impl Writer {
     }
 
     async fn create_claim(&self, object: IPAddress) -> Result<Outcome, Error> {
-        let claims: Api<IPAddress> = Api::all(self.client.clone());
         let parameters =
             PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
-        match claims.create(&parameters, &object).await {
+        match self.claims().create(&parameters, &object).await {
             Ok(made) => Ok(Claim::read(&made).map_or(Outcome::Taken(None), Outcome::Claimed)),
             Err(Error::Api(status)) if status.code == 409 => {
                 let name = object.metadata.name.unwrap_or_default();
-                match claims.get_opt(&name).await? {
+                match self.claims().get_opt(&name).await? {
                     Some(there) => Ok(Outcome::Taken(Claim::read(&there))),
                     None => Ok(Outcome::Unknown("it existed a moment ago".to_owned())),
                 }
@@ -112,33 +122,55 @@ impl Writer {
         }
     }
 
-    async fn delete_claim(
+    /// Leaves the address to these holders if its claim is still as it was seen.
+    async fn change_claim(
         &self,
         address: IpAddr,
         uid: &str,
-        owner: &Owner,
-        orphan: bool,
+        version: &str,
+        holders: &[Holder],
     ) -> Result<Outcome, Error> {
-        if orphan {
-            let key = key_of(owner);
-            let found = self.services(&key).get_opt(&key.name).await?;
-            if let Some(service) =
-                found.filter(|found| found.metadata.uid.as_deref() == Some(&owner.uid))
-            {
-                return Ok(self.read(&service));
-            }
-        }
-        let claims: Api<IPAddress> = Api::all(self.client.clone());
-        let preconditions =
-            Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-        let parameters = DeleteParams { preconditions, ..Default::default() };
-        match claims.delete(&address.to_string(), &parameters).await {
-            Ok(_) => Ok(Outcome::Released),
+        let name = address.to_string();
+        let result = if holders.is_empty() {
+            let preconditions = Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: Some(version.to_owned()),
+            };
+            let parameters =
+                DeleteParams { preconditions: Some(preconditions), ..Default::default() };
+            self.claims().delete(&name, &parameters).await.map(|_| Outcome::Released)
+        } else {
+            let body = Patch::Merge(json!({ "metadata": {
+                "uid": uid,
+                "resourceVersion": version,
+                "annotations": { annotation::HOLDERS: claim::write_holders(holders) },
+            } }));
+            let patched = self.claims().patch(&name, &parameters(), &body).await;
+            patched.map(|claim| Claim::read(&claim).map_or(Outcome::Taken(None), Outcome::Claimed))
+        };
+        match result {
             Err(Error::Api(status)) if status.code == 404 => Ok(Outcome::Released),
-            // The uid differs: this claim is gone, and the address has been claimed anew.
-            Err(Error::Api(status)) if status.code == 409 => Ok(Outcome::Released),
-            Err(error) => Err(error),
+            Err(Error::Api(status)) if status.code == 409 => {
+                let there = self.claims().get_opt(&name).await?;
+                // Another uid: this claim is gone, and the address has been claimed anew.
+                Ok(match there.filter(|there| there.metadata.uid.as_deref() == Some(uid)) {
+                    Some(there) => Outcome::Taken(Claim::read(&there)),
+                    None => Outcome::Released,
+                })
+            }
+            result => result,
         }
+    }
+
+    /// The Service that an owner is, if it still exists.
+    async fn find(&self, owner: &Owner) -> Result<Option<ServiceObject>, Error> {
+        let key = key_of(owner);
+        let found = self.services(&key).get_opt(&key.name).await?;
+        Ok(found.filter(|found| found.metadata.uid.as_deref() == Some(&owner.uid)))
+    }
+
+    fn claims(&self) -> Api<IPAddress> {
+        Api::all(self.client.clone())
     }
 
     fn services(&self, key: &Key) -> Api<ServiceObject> {

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use berth_api::service::ClassPolicy;
+use berth_ccm::claim::Holder;
 use berth_ccm::service::Key;
 use berth_ccm::write::{Change, Outcome, Verdict, Write};
 use berth_ccm::writer::Writer;
-use berth_ipam::{Owner, OwnerKind, Scope};
+use berth_ipam::{Owner, OwnerKind, Protocol, Scope, Sharing, TrafficPolicy};
 use berth_runtime::lease::Tenure;
 use http::{Request, Response};
 use kube::Client;
@@ -87,11 +88,36 @@ fn create() -> Write {
 }
 
 fn delete(orphan: bool) -> Write {
-    Write::DeleteClaim {
+    leave(Vec::new(), orphan)
+}
+
+fn leave(others: Vec<Holder>, orphan: bool) -> Write {
+    Write::LeaveClaim {
         address: "2001:db8::1".parse().unwrap(),
         uid: "c-1".to_owned(),
+        version: "6".to_owned(),
         owner: owner(),
+        others,
         orphan,
+    }
+}
+
+/// One who was alone at the address before.
+fn other() -> Holder {
+    let owner = Owner::new(OwnerKind::Service, "shop", "other", "uid-9");
+    let sharing = Sharing { ports: [(Protocol::Tcp, 80)].into(), policy: TrafficPolicy::Cluster };
+    Holder { owner, sharing: Some(sharing), since: 5 }
+}
+
+fn join() -> Write {
+    let sharing = Sharing { ports: [(Protocol::Udp, 53)].into(), policy: TrafficPolicy::Local };
+    Write::JoinClaim {
+        address: "2001:db8::1".parse().unwrap(),
+        uid: "c-1".to_owned(),
+        version: "6".to_owned(),
+        owner: owner(),
+        sharing,
+        others: vec![other()],
     }
 }
 
@@ -133,7 +159,9 @@ async fn a_claim_is_named_by_the_canonical_address_and_tells_its_owner() {
 async fn a_claim_that_exists_is_read_to_see_whose_it_is() {
     let taken = || status(409, "AlreadyExists");
     let (outcome, log) = perform([taken(), (200, claim("c-9", "berth"))], &create()).await;
-    assert!(matches!(outcome, Outcome::Taken(Some(claim)) if claim.owner.name == "other"));
+    assert!(
+        matches!(outcome, Outcome::Taken(Some(claim)) if claim.holders[0].owner.name == "other")
+    );
     assert_eq!(log[1].0, format!("GET {CLAIMS}/2001:db8::1"));
     let (outcome, _) =
         perform([taken(), (200, claim("c-9", "ipallocator.k8s.io"))], &create()).await;
@@ -197,10 +225,46 @@ async fn only_the_claim_that_is_meant_is_deleted() {
     let (outcome, log) = perform([(200, json!({}))], &delete(false)).await;
     assert_eq!(outcome, Outcome::Released);
     assert_eq!(log[0].0, format!("DELETE {CLAIMS}/2001:db8::1"));
-    assert_eq!(log[0].1["preconditions"], json!({ "uid": "c-1" }));
-    for answer in [status(404, "NotFound"), status(409, "Conflict")] {
-        assert_eq!(perform([answer], &delete(false)).await.0, Outcome::Released);
+    assert_eq!(log[0].1["preconditions"], json!({ "uid": "c-1", "resourceVersion": "6" }));
+    assert_eq!(perform([status(404, "NotFound")], &delete(false)).await.0, Outcome::Released);
+    let changed = || status(409, "Conflict");
+    for other in [status(404, "NotFound"), (200, claim("c-2", "berth"))] {
+        assert_eq!(perform([changed(), other], &delete(false)).await.0, Outcome::Released);
     }
+    let (outcome, _) = perform([changed(), (200, claim("c-1", "berth"))], &delete(false)).await;
+    assert!(matches!(outcome, Outcome::Taken(Some(_))), "somebody has joined: it is not deleted");
+}
+
+#[tokio::test]
+async fn who_joins_an_address_changes_its_claim_only_as_it_was_seen() {
+    let (outcome, log) = perform([(200, claim("c-1", "berth"))], &join()).await;
+    assert!(matches!(outcome, Outcome::Claimed(_)));
+    assert_eq!(log[0].0, format!("PATCH {CLAIMS}/2001:db8::1"));
+    let metadata = &log[0].1["metadata"];
+    assert_eq!((&metadata["uid"], &metadata["resourceVersion"]), (&json!("c-1"), &json!("6")));
+    let text = metadata["annotations"]["berth.dev/holders"].as_str().unwrap();
+    let mut holders: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert!(holders[1]["since"].take().as_i64().unwrap() > 1_700_000_000);
+    assert_eq!(
+        holders,
+        json!([
+            { "namespace": "shop", "name": "other", "uid": "uid-9", "since": 5, "ports": ["TCP/80"] },
+            { "namespace": "shop", "name": "web", "uid": "uid-1", "since": null, "policy": "Local", "ports": ["UDP/53"] },
+        ])
+    );
+    let changed = [status(409, "Conflict"), (200, claim("c-1", "berth"))];
+    assert!(matches!(perform(changed, &join()).await.0, Outcome::Taken(Some(_))));
+    assert_eq!(perform([status(404, "NotFound")], &join()).await.0, Outcome::Released);
+}
+
+#[tokio::test]
+async fn who_leaves_a_shared_address_leaves_it_to_the_others() {
+    let (outcome, log) =
+        perform([(200, claim("c-1", "berth"))], &leave(vec![other()], false)).await;
+    assert!(matches!(outcome, Outcome::Claimed(_)));
+    let annotation = &log[0].1["metadata"]["annotations"]["berth.dev/holders"];
+    assert!(annotation.as_str().unwrap().contains("other"));
+    assert!(!annotation.as_str().unwrap().contains("web"));
 }
 
 #[tokio::test]

@@ -41,7 +41,9 @@ mod sharers;
 
 pub use allocate::allocate;
 pub use facts::{Overlap, ReservedOverlap, Stray, Usage};
-pub use grant::{Claim, Grant, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy};
+pub use grant::{
+    Claim, Grant, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy, UnknownProtocol,
+};
 pub use keys::{KeyError, Scope};
 pub use ledger::{Conflict, Ledger};
 pub use pools::{Order, Pool, Pools};

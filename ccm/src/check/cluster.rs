@@ -69,14 +69,18 @@ pub async fn read(
 fn assigned(services: &[Service], claims: &[Claim]) -> Vec<Holding> {
     let sharing: BTreeMap<Owner, &Sharing> =
         services.iter().map(|service| (service.owner(), &service.sharing)).collect();
-    let claimed = claims.iter().map(|claim| Holding {
+    let held =
+        || claims.iter().flat_map(|claim| claim.holders.iter().map(move |held| (claim, held)));
+    let claimed = held().map(|(claim, holder)| Holding {
         address: claim.address,
-        owner: claim.owner.clone(),
+        owner: holder.owner.clone(),
         pool: claim.pool.clone(),
-        sharing: sharing.get(&claim.owner).copied().cloned(),
+        sharing: sharing
+            .get(&holder.owner)
+            .map_or_else(|| holder.sharing.clone(), |own| Some((*own).clone())),
     });
     let has_claim: BTreeSet<(&Owner, Family)> =
-        claims.iter().map(|claim| (&claim.owner, Family::of(claim.address))).collect();
+        held().map(|(claim, holder)| (&holder.owner, Family::of(claim.address))).collect();
     let mut holdings: Vec<Holding> = claimed.collect();
     for service in services.iter().filter(|service| is_given(service)) {
         let owner = service.owner();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::reason;
-use berth_ipam::{Family, Grant, Owner};
+use berth_ipam::{Family, Owner};
 
 use super::Index;
 use crate::service::{Service, Standing};
@@ -34,12 +34,16 @@ impl Index {
         }
     }
 
-    fn adopt_one(&mut self, service: &Service, owner: &Owner, address: IpAddr) {
-        let pool = self.ledger.pools().locate(&owner.namespace, address).cloned();
-        match self.ledger.insert(address, Grant::new(owner.clone()).in_pool(pool)) {
+    pub(super) fn adopt_one(&mut self, service: &Service, owner: &Owner, address: IpAddr) {
+        let pools = self.ledger.pools();
+        let pool = pools.locate(&owner.namespace, address).cloned();
+        let holders = self.ledger.claim(address).into_iter().flat_map(|claim| claim.owners());
+        let may_share = holders.chain([owner]).all(|owner| pools.allows_sharing(&owner.namespace));
+        let sharing = may_share.then(|| service.sharing.clone());
+        match self.hold(address, owner, sharing, pool) {
             Ok(()) => {
-                self.pending.insert(address, owner.clone());
-                self.adopting.insert(address, owner.clone());
+                self.set_pending(address, owner);
+                self.adopting.entry(address).or_default().insert(owner.clone());
             }
             Err(conflict) => {
                 self.conflicted.insert(service.key.clone(), service.annotated.clone());
@@ -54,16 +58,24 @@ impl Index {
         }
     }
 
+    /// Whether the address is still to be claimed for the owner, who had it before there were claims.
+    pub(super) fn is_adopting(&self, address: IpAddr, owner: &Owner) -> bool {
+        self.adopting.get(&address).is_some_and(|owners| owners.contains(owner))
+    }
+
     pub(super) fn poll_adoption(&mut self, now: Duration, slots: usize, writes: &mut Vec<Write>) {
         let open = self
             .adopting
             .iter()
-            .filter(|(address, _)| !self.is_held_up(&Object::Claim(**address), now));
-        let open: Vec<_> =
-            open.take(slots).map(|(address, owner)| (*address, owner.clone())).collect();
+            .filter(|(address, _)| !self.is_held_up(&Object::Claim(**address), now))
+            .filter_map(|(address, owners)| Some((*address, owners.first()?.clone())));
+        let open: Vec<(IpAddr, Owner)> = open.take(slots).collect();
         for (address, owner) in open {
             let pool = self.ledger.pools().locate(&owner.namespace, address).cloned();
-            self.start(Write::CreateClaim { address, owner, pool }, writes);
+            let service = self.services.get(&key_of(&owner));
+            let sharing = service.map(|service| service.sharing.clone()).unwrap_or_default();
+            let write = self.claim_write(address, &owner, &sharing, pool);
+            self.start(write, writes);
         }
     }
 

@@ -8,7 +8,7 @@ use berth_api::address;
 use berth_api::names::annotation;
 use berth_api::reason;
 use berth_ipam::{
-    Allocation, Assigned, Families, Family, Grant, Origin, Owner, Refusal, Request, allocate,
+    Allocation, Assigned, Families, Family, Origin, Owner, Refusal, Request, Sharing, allocate,
 };
 
 use super::{Index, PATIENCE, PAUSE, Turn};
@@ -20,8 +20,8 @@ use crate::write::{Change, Object, Verdict, Write};
 pub(super) struct Hopeless(BTreeMap<(String, String), Verdict>);
 
 impl Hopeless {
-    fn key(namespace: &str, families: &Families) -> (String, String) {
-        (namespace.to_owned(), format!("{families:?}"))
+    fn key(namespace: &str, families: &Families, sharing: Option<&Sharing>) -> (String, String) {
+        (namespace.to_owned(), format!("{families:?} {sharing:?}"))
     }
 }
 
@@ -40,7 +40,7 @@ impl Index {
         if held.iter().any(|address| self.busy.contains(&Object::Claim(*address))) {
             return;
         }
-        let pins = service.pins(&held, |new, old| self.is_newer_claim(new, old));
+        let pins = service.pins(&held, |new, old| self.is_newer_claim(new, old, &owner));
         if let Some(verdict) = unreadable(service) {
             if held.is_empty() && pins.is_empty() {
                 return self.refuse(turn, service, verdict);
@@ -51,7 +51,9 @@ impl Index {
             return;
         }
         let fresh = held.is_empty() && pins.is_empty();
-        let shape = Hopeless::key(&owner.namespace, &service.families);
+        let may_share = self.ledger.pools().allows_sharing(&owner.namespace);
+        let sharing = Some(&service.sharing).filter(|_| may_share);
+        let shape = Hopeless::key(&owner.namespace, &service.families, sharing);
         if fresh && let Some(verdict) = hopeless.0.get(&shape).cloned() {
             return self.refuse(turn, service, verdict);
         }
@@ -60,7 +62,7 @@ impl Index {
             owner: owner.clone(),
             families: service.families.clone(),
             pins,
-            sharing: None,
+            sharing: Some(service.sharing.clone()),
             current: service.annotation().addresses().collect(),
         };
         match allocate(&self.ledger, &request) {
@@ -113,24 +115,30 @@ impl Index {
             }
         }
         let mut whole = true;
-        for Assigned { address, origin, pool, shared } in &addresses {
-            let claimed = self.claims.get(address).is_some_and(|claim| claim.owner == *owner);
-            if *origin == Origin::Dhcp || claimed || *shared {
+        for Assigned { address, origin, pool, .. } in &addresses {
+            if *origin == Origin::Dhcp || self.is_settled(*address, service, owner) {
+                continue;
+            }
+            if *origin == Origin::Kept && !self.fits(*address, service, owner) {
                 continue;
             }
             whole = false;
-            let grant = Grant::new(owner.clone()).in_pool(pool.clone());
-            if self.is_held_up(&Object::Claim(*address), now)
-                || self.ledger.insert(*address, grant).is_err()
+            let object = Object::Claim(*address);
+            if self.busy.contains(&object) {
+                self.queued.entry(*address).or_default().insert(service.key.clone());
+                continue;
+            }
+            let sharing = Some(service.sharing.clone());
+            if self.is_held_up(&object, now)
+                || self.hold(*address, owner, sharing, pool.clone()).is_err()
             {
-                let again = self.backoff.get(&Object::Claim(*address)).map(|(_, until)| *until);
+                let again = self.backoff.get(&object).map(|(_, until)| *until);
                 let again = again.filter(|until| *until > now).unwrap_or(now + PAUSE);
                 self.timers.insert((again, Object::Service(service.key.clone())));
                 continue;
             }
-            self.pending.insert(*address, owner.clone());
-            let write =
-                Write::CreateClaim { address: *address, owner: owner.clone(), pool: pool.clone() };
+            self.set_pending(*address, owner);
+            let write = self.claim_write(*address, owner, &service.sharing, pool.clone());
             self.start(write, writes);
         }
         let addresses: Vec<IpAddr> = addresses.iter().map(|assigned| assigned.address).collect();
@@ -153,13 +161,13 @@ impl Index {
         now: Duration,
         writes: &mut Vec<Write>,
     ) {
-        let since = *self.moved.entry(address).or_insert(now);
+        let since = *self.moved.entry((address, service.key.clone())).or_insert(now);
         if service.published.contains(&address) && now < since + PATIENCE {
             self.timers.insert((since + PATIENCE, Object::Service(service.key.clone())));
             return;
         }
-        if self.claims.contains_key(&address) {
-            self.delete_claim(address, owner, false, now, writes);
+        if self.is_holder(address, owner) {
+            self.leave_claim(address, owner, false, now, writes);
         } else if !self.busy.contains(&Object::Claim(address)) {
             self.abandon(address, owner);
         }
@@ -199,9 +207,27 @@ impl Index {
         true
     }
 
-    fn is_newer_claim(&self, new: IpAddr, old: IpAddr) -> bool {
+    /// Whether the claim says all there is to say: the owner has the address, and the ports it uses there.
+    fn is_settled(&self, address: IpAddr, service: &Service, owner: &Owner) -> bool {
+        self.claims.get(&address).is_some_and(|claim| {
+            let sharing = claim.holder(owner).map(|holder| &holder.sharing);
+            sharing.is_some_and(|sharing| {
+                claim.holders.len() == 1 || sharing.as_ref() == Some(&service.sharing)
+            })
+        })
+    }
+
+    /// Whether the ports that the Service has now fit beside those of the others at the address.
+    fn fits(&self, address: IpAddr, service: &Service, owner: &Owner) -> bool {
+        let grants = self.ledger.claim(address).map(|claim| claim.grants()).unwrap_or_default();
+        grants.iter().filter(|grant| grant.owner != *owner).all(|grant| {
+            grant.sharing.as_ref().is_some_and(|sharing| sharing.fits(&service.sharing))
+        })
+    }
+
+    fn is_newer_claim(&self, new: IpAddr, old: IpAddr, owner: &Owner) -> bool {
         match (self.claims.get(&new), self.claims.get(&old)) {
-            (Some(new), Some(old)) => new.is_newer_than(old),
+            (Some(new), Some(old)) => new.is_newer_than(old, owner),
             // One that is still being made is the newest.
             (None, Some(_)) => true,
             _ => false,

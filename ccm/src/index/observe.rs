@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_ipam::{AddressSet, Grant, Range};
+use berth_ipam::{AddressSet, Owner, Range};
 
-use super::Index;
+use super::{Index, remove_pair};
 use crate::claim::Claim;
 use crate::service::{Key, Service};
 use crate::write::{Object, key_of};
@@ -35,10 +35,17 @@ impl Index {
         if conflicted {
             self.backoff.remove(&Object::Service(key.clone()));
         }
-        let held: Vec<IpAddr> = self.ledger.held(&owner).collect();
-        held.iter().for_each(|address| _ = self.loose.remove(address));
         self.dirty.insert((service.created, key.clone()));
-        self.services.insert(key, service);
+        let before = self.services.insert(key.clone(), service);
+        let has_other_ports = self.services.get(&key).map(|now| &now.sharing)
+            != before.as_ref().map(|before| &before.sharing);
+        let held: Vec<IpAddr> = self.ledger.held(&owner).collect();
+        for address in held {
+            self.loose.remove(&(address, owner.clone()));
+            if has_other_ports && self.is_holder(address, &owner) {
+                self.regrant(address);
+            }
+        }
     }
 
     /// Takes in that a Service is gone; with a uid, only if it is that one.
@@ -61,10 +68,10 @@ impl Index {
         self.backoff.remove(&Object::Service(key.clone()));
         let held: Vec<IpAddr> = self.ledger.held(&owner).collect();
         for address in held {
-            self.moved.remove(&address);
-            self.adopting.remove(&address);
-            if self.claims.contains_key(&address) {
-                self.loosen(address, now);
+            self.moved.remove(&(address, key.clone()));
+            remove_pair(&mut self.adopting, address, &owner);
+            if self.is_holder(address, &owner) {
+                self.loosen(address, owner.clone(), now);
             } else if !self.busy.contains(&Object::Claim(address)) {
                 self.abandon(address, &owner);
             }
@@ -73,37 +80,42 @@ impl Index {
 
     /// Takes in a claim.
     pub fn apply_claim(&mut self, claim: Claim, now: Duration) {
-        let (address, owner) = (claim.address, claim.owner.clone());
+        let address = claim.address;
         match self.claims.get(&address) {
             _ if self.buried.contains(&claim.uid) => return,
             Some(known) if !is_newer(&claim.version, &known.version) => return,
-            Some(known) if known.owner != owner => self.unclaim(address, now),
+            Some(known) if known.uid != claim.uid => self.unclaim(address, now),
             _ => {}
         }
-        match self.pending.remove(&address) {
-            Some(ours) if ours != owner => {
-                self.ledger.forget(&ours, address);
-                if self.adopting.contains_key(&address)
-                    && let Some(service) = self.services.get(&key_of(&ours))
-                {
-                    self.conflicted.insert(service.key.clone(), service.annotated.clone());
-                }
-                self.touch(&ours);
-            }
-            Some(_) => _ = self.fresh.insert(key_of(&owner)),
-            None => {}
-        }
-        self.adopting.remove(&address);
-        let grant = Grant::new(owner.clone()).in_pool(claim.pool.clone());
-        if let Err(conflict) = self.ledger.insert(address, grant) {
-            // Only what was pending can have been in the way, and that is gone.
-            tracing::error!("{conflict}, yet {owner} has the claim");
-        }
+        let owners: Vec<Owner> = claim.holders.iter().map(|holder| holder.owner.clone()).collect();
+        let gone = self.claims.get(&address).map(|known| known.holders.clone()).unwrap_or_default();
+        let gone = gone.into_iter().filter(|holder| claim.holder(&holder.owner).is_none());
+        gone.for_each(|holder| self.left(address, &holder.owner, now));
+        let (came, missed): (Vec<_>, Vec<_>) = self
+            .pending
+            .remove(&address)
+            .unwrap_or_default()
+            .into_iter()
+            .partition(|owner| claim.holder(owner).is_some());
+        came.iter().for_each(|owner| _ = self.fresh.insert(key_of(owner)));
+        missed.iter().for_each(|owner| _ = self.ledger.forget(owner, address));
         self.claims.insert(address, claim);
-        if self.is_owner_unseen(&owner) {
-            self.loosen(address, now);
+        self.regrant(address);
+        for owner in &owners {
+            remove_pair(&mut self.adopting, address, owner);
+            if self.is_owner_unseen(owner) {
+                self.loosen(address, owner.clone(), now);
+            }
+            self.touch(owner);
         }
-        self.touch(&owner);
+        for owner in &missed {
+            if remove_pair(&mut self.adopting, address, owner)
+                && let Some(service) = self.services.get(&key_of(owner)).cloned()
+            {
+                self.adopt_one(&service, owner, address);
+            }
+            self.touch(owner);
+        }
     }
 
     /// Takes in that a claim is gone, if it is that one.
@@ -113,7 +125,7 @@ impl Index {
             return;
         }
         if self.busy.contains(&Object::Claim(address)) {
-            // Our own delete is still without an answer. Until it has one nobody can be given the address.
+            // Our own write is still without an answer. Until it has one nobody can be given the address.
             self.ended.insert(uid.to_owned());
         } else {
             self.unclaim(address, now);

@@ -32,8 +32,8 @@ impl Index {
             return;
         }
         for address in &held {
-            if self.claims.contains_key(address) {
-                self.delete_claim(*address, &owner, false, now, writes);
+            if self.is_holder(*address, &owner) {
+                self.leave_claim(*address, &owner, false, now, writes);
             } else if !self.busy.contains(&Object::Claim(*address)) {
                 self.abandon(*address, &owner);
             }
@@ -47,7 +47,7 @@ impl Index {
         }
     }
 
-    pub(super) fn delete_claim(
+    pub(super) fn leave_claim(
         &mut self,
         address: IpAddr,
         owner: &Owner,
@@ -55,26 +55,33 @@ impl Index {
         now: Duration,
         writes: &mut Vec<Write>,
     ) {
-        let Some(uid) = self.claims.get(&address).map(|claim| claim.uid.clone()) else { return };
-        if !self.is_held_up(&Object::Claim(address), now) {
-            self.start(Write::DeleteClaim { address, uid, owner: owner.clone(), orphan }, writes);
+        let Some(claim) = self.claims.get(&address) else { return };
+        if self.is_held_up(&Object::Claim(address), now) {
+            return;
         }
+        let write = Write::LeaveClaim {
+            address,
+            uid: claim.uid.clone(),
+            version: claim.version.clone(),
+            owner: owner.clone(),
+            others: claim.others(owner),
+            orphan,
+        };
+        self.start(write, writes);
     }
 
-    /// Gives back claims whose owner has not been seen for a while.
+    /// Gives back what is claimed for owners that have not been seen for a while.
     pub(super) fn poll_orphans(&mut self, now: Duration, slots: usize, writes: &mut Vec<Write>) {
         let free = slots.saturating_sub(writes.len());
-        let due = self
-            .loose
-            .iter()
-            .filter(|(_, since)| **since + PATIENCE <= now)
-            .map(|(address, _)| *address);
-        let due = due.filter(|address| !self.is_held_up(&Object::Claim(*address), now));
-        let due: Vec<IpAddr> = due.take(free).collect();
-        for address in due {
-            match self.claims.get(&address).map(|claim| claim.owner.clone()) {
-                Some(owner) => self.delete_claim(address, &owner, true, now, writes),
-                None => _ = self.loose.remove(&address),
+        let due = self.loose.iter().filter(|(_, since)| **since + PATIENCE <= now);
+        let due = due.map(|((address, owner), _)| (*address, owner.clone()));
+        let due = due.filter(|(address, _)| !self.is_held_up(&Object::Claim(*address), now));
+        let due: Vec<(IpAddr, Owner)> = due.take(free).collect();
+        for (address, owner) in due {
+            if self.is_holder(address, &owner) {
+                self.leave_claim(address, &owner, true, now, writes);
+            } else {
+                self.loose.remove(&(address, owner));
             }
         }
     }

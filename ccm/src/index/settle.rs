@@ -6,7 +6,7 @@ use std::time::Duration;
 use berth_api::{address, reason};
 use berth_ipam::{AddressSet, Owner, Range};
 
-use super::{Index, PAUSE};
+use super::{Index, PAUSE, remove_pair};
 use crate::service::{Key, Service};
 use crate::write::{Change, Object, Outcome, Write, key_of};
 
@@ -29,10 +29,13 @@ impl Index {
         }
         match write {
             Write::CreateClaim { address, owner, .. } => {
-                self.settle_create(*address, owner, outcome, now)
+                self.settle_claim(*address, None, owner, outcome, now);
             }
-            Write::DeleteClaim { address, uid, owner, .. } => {
-                self.settle_delete(*address, uid, owner, outcome, now)
+            Write::JoinClaim { address, uid, owner, .. } => {
+                self.settle_claim(*address, Some(uid), owner, outcome, now);
+            }
+            Write::LeaveClaim { address, uid, owner, .. } => {
+                self.settle_leave(*address, uid, owner, outcome, now);
             }
             Write::PatchService { key, uid, version, change } => {
                 if let Outcome::Service(service) = &outcome {
@@ -48,35 +51,51 @@ impl Index {
             }
             Write::ReadService { key } => self.settle_service(key, None, "", outcome, now),
         }
-        // Who has the address may have waited for this write, whoever it was for.
         if let Object::Claim(address) = write.object() {
+            if let Some(claim) = self.claims.get(&address)
+                && self.ended.remove(&claim.uid)
+            {
+                self.unclaim(address, now);
+            }
+            // Who has the address, or wants it, may have waited for this write, whoever it was for.
             self.touch_holders(address);
+            let queued = self.queued.remove(&address).unwrap_or_default();
+            queued.iter().for_each(|key| self.touch_key(key));
         }
     }
 
-    fn settle_create(&mut self, address: IpAddr, owner: &Owner, outcome: Outcome, now: Duration) {
+    /// The owner was to come to hold the address: in a claim of its own, or in the one with this uid.
+    fn settle_claim(
+        &mut self,
+        address: IpAddr,
+        joined: Option<&str>,
+        owner: &Owner,
+        outcome: Outcome,
+        now: Duration,
+    ) {
         match outcome {
-            Outcome::Claimed(claim) | Outcome::Taken(Some(claim)) => {
-                // Had the ledger a hold for somebody else, the claim now ends it.
-                self.apply_claim(claim, now);
-            }
+            // Did the ledger hold it for somebody else, the claim now ends that.
+            Outcome::Claimed(claim) | Outcome::Taken(Some(claim)) => self.apply_claim(claim, now),
             Outcome::Taken(None) => {
-                self.adopting.remove(&address);
+                remove_pair(&mut self.adopting, address, owner);
                 self.abandon(address, owner);
                 self.foreign.insert(address, now + FOREIGN);
                 self.timers.insert((now + FOREIGN, Object::Claim(address)));
                 self.reserve_foreign();
             }
+            Outcome::Released => {
+                joined.into_iter().for_each(|uid| self.bury(address, uid, now));
+            }
             Outcome::Throttled(_) | Outcome::Unknown(_) if self.is_owner_known(owner) => {}
             Outcome::Refused(_) => {
                 // Whoever gets the address next may be accepted.
                 self.backoff.remove(&Object::Claim(address));
-                self.adopting.remove(&address);
+                remove_pair(&mut self.adopting, address, owner);
                 self.abandon(address, owner);
                 self.back_off(Object::Service(key_of(owner)), REFUSED, now);
             }
             _ => {
-                if !self.claims.contains_key(&address) {
+                if !self.is_holder(address, owner) {
                     self.abandon(address, owner);
                 }
             }
@@ -84,7 +103,7 @@ impl Index {
         self.touch(owner);
     }
 
-    fn settle_delete(
+    fn settle_leave(
         &mut self,
         address: IpAddr,
         uid: &str,
@@ -93,21 +112,25 @@ impl Index {
         now: Duration,
     ) {
         match outcome {
-            Outcome::Released
-                if self.claims.get(&address).is_some_and(|claim| claim.uid == uid) =>
-            {
-                if !self.ended.remove(uid) {
-                    self.buried.insert(uid.to_owned());
-                }
-                self.unclaim(address, now);
-            }
+            Outcome::Released => self.bury(address, uid, now),
+            Outcome::Claimed(claim) | Outcome::Taken(Some(claim)) => self.apply_claim(claim, now),
             Outcome::Service(service) => {
-                self.loose.remove(&address);
+                self.loose.remove(&(address, owner.clone()));
                 self.apply_service(*service, now);
             }
             _ => {}
         }
         self.touch(owner);
+    }
+
+    /// The claim with this uid is gone, which the watch may already have shown, or will.
+    fn bury(&mut self, address: IpAddr, uid: &str, now: Duration) {
+        if self.claims.get(&address).is_some_and(|claim| claim.uid == uid) {
+            if !self.ended.remove(uid) {
+                self.buried.insert(uid.to_owned());
+            }
+            self.unclaim(address, now);
+        }
     }
 
     fn settle_service(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::names::{condition, finalizer};
-use berth_ccm::claim::Claim;
+use berth_ccm::claim::{Claim, Holder};
 use berth_ccm::index::{Index, Source};
 use berth_ccm::service::{Key, Service, Standing};
 use berth_ccm::watches::Change;
@@ -126,8 +126,11 @@ impl Cluster {
             .unwrap_or_default()
     }
 
+    /// The names of those who hold the address.
     pub(crate) fn holder(&self, address: &str) -> Option<String> {
-        self.claims.get(&ip(address)).map(|claim| claim.owner.name.clone())
+        let claim = self.claims.get(&ip(address))?;
+        let names = claim.holders.iter().map(|holder| holder.owner.name.as_str());
+        Some(names.collect::<Vec<_>>().join(" "))
     }
 
     pub(crate) fn reason(&self, name: &str) -> Option<(bool, String)> {
@@ -153,24 +156,22 @@ impl Cluster {
                 }
                 let version = self.next();
                 let uid = format!("claim-{version}");
-                let (owner, pool, created) = (owner.clone(), pool.clone(), 0);
-                let claim = Claim { address: *address, uid, version, created, owner, pool };
-                self.claims.insert(*address, claim.clone());
-                self.log.push(Logged(Arc::new(Change::Claim(Box::new(claim.clone())))));
-                Outcome::Claimed(claim)
+                let holders = vec![Holder { owner: owner.clone(), sharing: None, since: 0 }];
+                self.change(Claim { address: *address, uid, version, holders, pool: pool.clone() })
             }
-            Write::DeleteClaim { address, uid, owner, orphan } => {
+            Write::JoinClaim { address, uid, version, owner, sharing, others } => {
+                let (owner, sharing) = (owner.clone(), Some(sharing.clone()));
+                let joined = Holder { owner, sharing, since: 0 };
+                let holders = others.iter().cloned().chain([joined]).collect();
+                self.leave_to(*address, uid, version, holders)
+            }
+            Write::LeaveClaim { address, uid, version, owner, others, orphan } => {
                 let there =
                     self.services.get(&key_of(owner)).filter(|service| service.uid == owner.uid);
                 if let Some(service) = there.filter(|_| *orphan) {
                     return Outcome::Service(Box::new(service.clone()));
                 }
-                if self.claims.get(address).is_some_and(|claim| claim.uid == *uid) {
-                    self.version += 1;
-                    self.claims.remove(address);
-                    self.log.push(Logged(Arc::new(Change::ClaimGone(*address, uid.clone()))));
-                }
-                Outcome::Released
+                self.leave_to(*address, uid, version, others.clone())
             }
             Write::PatchService { key, uid, version, change } => {
                 self.patch(key, uid, version, |service| {
@@ -201,6 +202,34 @@ impl Cluster {
                 None => Outcome::Missing,
             },
         }
+    }
+
+    fn leave_to(
+        &mut self,
+        address: IpAddr,
+        uid: &str,
+        version: &str,
+        holders: Vec<Holder>,
+    ) -> Outcome {
+        let found = self.claims.get(&address).filter(|claim| claim.uid == uid).cloned();
+        let Some(claim) = found else { return Outcome::Released };
+        if claim.version != version {
+            return Outcome::Taken(Some(claim));
+        }
+        if holders.is_empty() {
+            self.version += 1;
+            self.claims.remove(&address);
+            self.log.push(Logged(Arc::new(Change::ClaimGone(address, uid.to_owned()))));
+            return Outcome::Released;
+        }
+        let version = self.next();
+        self.change(Claim { version, holders, ..claim })
+    }
+
+    fn change(&mut self, claim: Claim) -> Outcome {
+        self.claims.insert(claim.address, claim.clone());
+        self.log.push(Logged(Arc::new(Change::Claim(Box::new(claim.clone())))));
+        Outcome::Claimed(claim)
     }
 
     fn patch(

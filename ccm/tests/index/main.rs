@@ -7,3 +7,4 @@ mod cluster;
 mod faults;
 mod pools;
 mod release;
+mod sharing;

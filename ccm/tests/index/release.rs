@@ -28,7 +28,7 @@ fn an_address_is_not_free_while_the_announcer_may_still_answer() {
     lab.settle();
     assert!(lab.cluster.claims.is_empty() && lab.cluster.services.is_empty());
     assert!(
-        matches!(&lab.writes[..], [Write::DeleteClaim { .. }, Write::PatchService { .. }]),
+        matches!(&lab.writes[..], [Write::LeaveClaim { .. }, Write::PatchService { .. }]),
         "the claim goes before the finalizer: {:?}",
         lab.writes
     );
@@ -134,10 +134,12 @@ fn a_claim_whose_owner_the_watch_has_not_shown_yet_is_kept() {
 fn a_claim_that_somebody_deletes_is_made_again() {
     let mut lab = lab();
     let claim = lab.cluster.claims.values().next().unwrap().clone();
-    let write = Write::DeleteClaim {
+    let write = Write::LeaveClaim {
         address: claim.address,
         uid: claim.uid,
-        owner: claim.owner,
+        version: claim.version,
+        owner: claim.holders[0].owner.clone(),
+        others: Vec::new(),
         orphan: false,
     };
     lab.cluster.perform(&write);

@@ -316,7 +316,7 @@ impl World {
             let owner = service.owner();
             for address in &service.published {
                 match self.cluster.claims.get(address) {
-                    Some(claim) if claim.owner == owner => {}
+                    Some(claim) if claim.holder(&owner).is_some() => {}
                     other => {
                         return Err(format!(
                             "{address} is answered for by {owner} and claimed by {other:?}"
@@ -328,7 +328,7 @@ impl World {
                 service.annotation().addresses().filter(|_| service.labelled && !service.deleting)
             {
                 if let Some(claim) =
-                    self.cluster.claims.get(&address).filter(|claim| claim.owner != owner)
+                    self.cluster.claims.get(&address).filter(|claim| claim.holder(&owner).is_none())
                 {
                     return Err(format!(
                         "{address} is written to {owner} and claimed by {claim:?}"
@@ -377,13 +377,13 @@ impl World {
     }
 
     fn is_well(&self) -> Result<(), String> {
-        let mut holders = BTreeMap::new();
+        let mut holders: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
         for service in self.cluster.services.values().filter(|service| !service.deleting) {
             let claimed: Vec<IpAddr> = self
                 .cluster
                 .claims
                 .values()
-                .filter(|claim| claim.owner == service.owner())
+                .filter(|claim| claim.holder(&service.owner()).is_some())
                 .map(|claim| claim.address)
                 .collect();
             let listed: Vec<IpAddr> = service.annotation().addresses().collect();
@@ -395,14 +395,15 @@ impl World {
             }
             claimed
                 .into_iter()
-                .for_each(|address| _ = holders.insert(address, service.uid.clone()));
+                .for_each(|address| holders.entry(address).or_default().push(service.uid.clone()));
         }
-        match self
-            .cluster
-            .claims
-            .values()
-            .find(|claim| holders.get(&claim.address) != Some(&claim.owner.uid))
-        {
+        match self.cluster.claims.values().find(|claim| {
+            let expected = holders.get(&claim.address);
+            claim
+                .holders
+                .iter()
+                .any(|holder| !expected.is_some_and(|uids| uids.contains(&holder.owner.uid)))
+        }) {
             Some(leak) => Err(format!("a leak: {leak:?}")),
             None => Ok(()),
         }
