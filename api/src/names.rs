@@ -22,6 +22,8 @@ pub mod annotation {
     pub const IGNORE_SERVICE_SECURITY: &str = "kube-vip.io/ignore-service-security";
     /// A host name to publish in the status.
     pub const LOADBALANCER_HOSTNAME: &str = "kube-vip.io/loadbalancerHostname";
+    /// On the Lease of the CCM: the addresses that rest, as JSON, for whoever leads next.
+    pub const RESTING: &str = "berth.dev/resting";
     /// On a claim: `metadata.uid` of its owner.
     pub const OWNER_UID: &str = "berth.dev/owner-uid";
     /// On a claim that Services share: who they are, with the ports of each, as JSON.

@@ -2,12 +2,13 @@
 //! back. Writes for one object never overlap; writes for many run at once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use berth_api::names::annotation;
 use berth_runtime::events::{self, Events};
 use berth_runtime::http::{self, Health};
-use berth_runtime::lease::{self, Tenure};
+use berth_runtime::lease::{self, Tenure, Word};
 use berth_runtime::watch::forbidden;
 use berth_runtime::{client, shutdown};
 use futures::FutureExt;
@@ -21,6 +22,7 @@ use crate::index::{Index, Source};
 use crate::metrics::Metrics;
 use crate::options::{Environment, Options};
 use crate::report::{About, Report};
+use crate::rests;
 use crate::watches::{self, Change, Intake};
 use crate::write::{Outcome, Write};
 use crate::writer::Writer;
@@ -29,6 +31,8 @@ use crate::writer::Writer;
 const BATCH: usize = 256;
 /// How often metrics and probes are refreshed when nothing happens.
 const TICK: Duration = Duration::from_secs(1);
+/// Where the clock of the index starts: what was given back before this process started has a time on it too.
+const PAST: Duration = Duration::from_secs(60 * 60 * 24);
 const ALIVE: Duration = Duration::from_secs(30);
 /// How long the end may take, each part of it. The pod is given 15 seconds.
 const DRAIN: Duration = Duration::from_secs(6);
@@ -58,14 +62,22 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (events, publisher) = events::channel(client.clone(), "berth-ccm", &identity);
     let publisher = tokio::spawn(publisher.run());
     let leave = CancellationToken::new();
+    let word = Word::new(annotation::RESTING);
     let (tenure, contest) = if options.leader_elect {
         let (sender, tenure) = Tenure::granted();
         let template = lease::template(
             &options.leader_elect_resource_namespace,
             &options.leader_elect_resource_name,
         );
-        let contest =
-            lease::contend(client.clone(), template, identity, timing, sender, leave.clone());
+        let contest = lease::contend(
+            client.clone(),
+            template,
+            identity,
+            timing,
+            sender,
+            Some(word.clone()),
+            leave.clone(),
+        );
         (tenure, Some(tokio::spawn(contest)))
     } else {
         (Tenure::unlimited(), None)
@@ -79,6 +91,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         intake: Intake::default(),
         writer,
         tenure,
+        word,
         leads: false,
         slots: options.concurrent_writes.into(),
         under_way: FuturesUnordered::new(),
@@ -121,6 +134,7 @@ struct Loop {
     intake: Intake,
     writer: Writer,
     tenure: Tenure,
+    word: Word,
     leads: bool,
     slots: usize,
     under_way: FuturesUnordered<BoxFuture<'static, (Write, Outcome)>>,
@@ -137,7 +151,7 @@ impl Loop {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !stop.is_cancelled() {
             self.step();
-            let wake = self.index.deadline().map(|deadline| self.start + deadline);
+            let wake = self.index.deadline().map(|at| self.start + at.saturating_sub(PAST));
             tokio::select! {
                 Some(batch) = changes.next() => {
                     let now = self.now();
@@ -154,7 +168,7 @@ impl Loop {
     }
 
     fn now(&self) -> Duration {
-        self.start.elapsed()
+        PAST + self.start.elapsed()
     }
 
     /// Starts what the index wants.
@@ -164,8 +178,14 @@ impl Loop {
             self.leads = leads;
             self.metrics.leads(leads);
             match leads {
-                true => self.index.lead(self.now()),
-                false => self.index.follow(),
+                true => {
+                    self.recall();
+                    self.index.lead(self.now());
+                }
+                false => {
+                    self.word.say(None);
+                    self.index.follow();
+                }
             }
         }
         while self.under_way.len() < self.slots {
@@ -188,6 +208,27 @@ impl Loop {
         }
     }
 
+    /// Takes over what rests from the one that led before.
+    fn recall(&mut self) {
+        let Some(text) = self.word.heard() else { return };
+        match rests::read(&text, self.now(), unix()) {
+            Ok(rests) => rests
+                .into_iter()
+                .for_each(|(address, owner, since)| self.index.rest(address, owner, since)),
+            Err(error) => tracing::warn!(
+                "Lease: annotation `{}`: value `{text}` is not accepted and passed over: {error}; what it names does not rest any more",
+                annotation::RESTING
+            ),
+        }
+    }
+
+    /// Leaves word of what rests for the one that leads next.
+    fn remember(&self) {
+        if self.leads && self.index.is_whole() {
+            self.word.say(Some(rests::write(self.index.ledger(), self.now(), unix())));
+        }
+    }
+
     fn take(&mut self, change: Change, now: Duration) {
         if let Change::Listed(source) = &change {
             self.health.ready(source.name());
@@ -203,6 +244,7 @@ impl Loop {
     }
 
     fn show(&mut self) {
+        self.remember();
         self.health.alive("loop", Instant::now(), ALIVE);
         self.metrics.show(&self.index, self.events.lost());
     }
@@ -235,18 +277,22 @@ impl Loop {
     async fn drain(&mut self) {
         let finish = async {
             while let Some((write, outcome)) = self.under_way.next().await {
-                let now = self.start.elapsed();
-                self.metrics.wrote(&write, &outcome);
-                self.index.settle(&write, outcome, now);
+                self.settle(&write, outcome);
             }
         };
         if tokio::time::timeout(DRAIN, finish).await.is_err() {
             tracing::warn!("{} writes were still without an answer", self.under_way.len());
         }
+        self.remember();
         for report in self.index.take_reports() {
             self.publish(report);
         }
     }
+}
+
+/// The time since 1970.
+fn unix() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 async fn sleep_until(wake: Option<Instant>) {

@@ -155,6 +155,13 @@ impl Ledger {
         }
     }
 
+    /// What rests: the address, who held it last, and since when; first what has rested longest.
+    pub fn rests(&self) -> impl DoubleEndedIterator<Item = (IpAddr, &Owner, Duration)> {
+        self.by_release.iter().filter_map(|(since, address)| {
+            Some((*address, &self.resting.get(address)?.owner, *since))
+        })
+    }
+
     /// Frees what has rested long enough. Returns how many addresses that are.
     pub fn advance(&mut self, now: Duration) -> usize {
         let mut woken = 0;

@@ -56,6 +56,48 @@ impl Tenure {
     }
 }
 
+/// One annotation of a Lease, by which its holder leaves word to whoever holds it next. It is written when the Lease
+/// is, which costs no request of its own; what was said in the last moments before a crash is lost.
+#[derive(Clone, Debug)]
+pub struct Word {
+    annotation: &'static str,
+    said: Arc<Mutex<Option<String>>>,
+    found: Arc<Mutex<Option<String>>>,
+}
+
+impl Word {
+    /// Says nothing: what is there stays.
+    pub fn new(annotation: &'static str) -> Self {
+        Self { annotation, said: Arc::default(), found: Arc::default() }
+    }
+
+    /// From now on the Lease is written with this text, or with what it has if `None`.
+    pub fn say(&self, text: Option<String>) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+
+    /// What the Lease had when this process last wrote it.
+    pub fn heard(&self) -> Option<String> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn write(&self, action: &mut Action) {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let (Action::Create(lease) | Action::Replace(lease), Some(text)) = (action, said) {
+            let annotations = lease.metadata.annotations.get_or_insert_default();
+            annotations.insert(self.annotation.to_owned(), text);
+        }
+    }
+
+    fn read(&self, reply: &Reply) {
+        if let Reply::Written(lease) = reply {
+            let annotations = lease.metadata.annotations.as_ref();
+            let text = annotations.and_then(|all| all.get(self.annotation)).cloned();
+            *self.found.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        }
+    }
+}
+
 /// The metadata of a Lease to contend for.
 pub fn template(namespace: &str, name: &str) -> Lease {
     let (name, namespace) = (Some(name.to_owned()), Some(namespace.to_owned()));
@@ -70,6 +112,7 @@ pub async fn contend(
     identity: String,
     timing: Timing,
     tenure: watch::Sender<Option<Instant>>,
+    word: Option<Word>,
     leave: CancellationToken,
 ) {
     let namespace = lease.metadata.namespace.clone().unwrap_or_default();
@@ -89,7 +132,8 @@ pub async fn contend(
         let wake = match action {
             Action::Wait(until) => until,
             Action::Done => return,
-            request => {
+            mut request => {
+                word.iter().for_each(|word| word.write(&mut request));
                 reply = Some(leases.send(&namespace, &name, request).boxed());
                 None
             }
@@ -105,6 +149,7 @@ pub async fn contend(
             }
             answer = answered(&mut reply) => {
                 reply = None;
+                word.iter().for_each(|word| word.read(&answer));
                 election.replied(answer, Instant::now());
             }
             () = sleep_until(wake) => {}

@@ -132,6 +132,13 @@ impl Index {
         }
     }
 
+    /// Takes in that an address was given back before this process could see it.
+    pub fn rest(&mut self, address: IpAddr, owner: Owner, since: Duration) {
+        if self.ledger.resting(address).is_none() {
+            self.ledger.rest(address, owner, since);
+        }
+    }
+
     /// Takes in the addresses of a Node; none when it is gone.
     pub fn apply_node(&mut self, name: &str, addresses: impl IntoIterator<Item = IpAddr>) {
         let set: AddressSet = addresses.into_iter().map(Range::from).collect();

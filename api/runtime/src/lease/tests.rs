@@ -138,10 +138,15 @@ struct Contest {
 }
 
 fn start(server: &Server, identity: &str) -> Contest {
+    start_with(server, identity, None)
+}
+
+fn start_with(server: &Server, identity: &str, word: Option<Word>) -> Contest {
     let (sender, tenure) = Tenure::granted();
     let leave = CancellationToken::new();
     let lease = template("kube-system", "lock");
-    let task = contend(server.client(), lease, identity.to_owned(), quick(), sender, leave.clone());
+    let task =
+        contend(server.client(), lease, identity.to_owned(), quick(), sender, word, leave.clone());
     Contest { server: server.clone(), tenure, leave, task: tokio::spawn(task) }
 }
 
@@ -178,6 +183,22 @@ async fn a_holder_renews_without_reading_and_gives_the_lease_back() {
     contest.leave.cancel();
     contest.task.await.unwrap();
     assert_eq!(server.holder(), Value::Null);
+}
+
+#[tokio::test]
+async fn a_holder_leaves_word_to_the_next_one() {
+    let server = Server::default();
+    let (first, second) = (Word::new("berth.dev/word"), Word::new("berth.dev/word"));
+    first.say(Some("seven".to_owned()));
+    let mut contest = start_with(&server, "a", Some(first.clone()));
+    contest.holds(true).await;
+    assert_eq!(first.heard().as_deref(), Some("seven"));
+    first.say(Some("eight".to_owned()));
+    contest.leave.cancel();
+    contest.task.await.unwrap();
+    let mut contest = start_with(&server, "b", Some(second.clone()));
+    contest.holds(true).await;
+    assert_eq!(second.heard().as_deref(), Some("eight"), "the last word, and before b acts");
 }
 
 #[tokio::test]
