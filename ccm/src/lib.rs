@@ -20,6 +20,7 @@ pub mod index;
 pub mod metrics;
 pub mod options;
 pub mod report;
+pub mod reserved;
 pub mod rests;
 pub mod run;
 pub mod service;

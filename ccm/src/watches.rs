@@ -1,20 +1,21 @@
-//! Owns the watches: the ConfigMap, Services, claims and Nodes. What comes in is cut down to what is kept before it
+//! Owns the watches: the ConfigMap, Services, claims, Nodes and ServiceCIDRs. What comes in is cut down to what is kept before it
 //! is handed on.
 //!
 //! # Permissions
 //!
-//! `list` and `watch` on `services`, `nodes` and `ipaddresses.networking.k8s.io` everywhere, and on the ConfigMap in
-//! its namespace.
+//! `list` and `watch` on `services`, `nodes`, `ipaddresses.networking.k8s.io` and `servicecidrs.networking.k8s.io`
+//! everywhere, and on the ConfigMap in its namespace; `get` on the ConfigMap `cluster-info` in `kube-public`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::names::label;
 use berth_api::service::ClassPolicy;
-use berth_runtime::watch::objects;
-use futures::stream::{BoxStream, StreamExt, select_all};
+use berth_ipam::AddressSet;
+use berth_runtime::watch::{chain, forbidden, objects};
+use futures::stream::{self, BoxStream, Stream, StreamExt, select_all};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service as ServiceObject};
-use k8s_openapi::api::networking::v1::IPAddress;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher::{Config, Event};
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use crate::claim::Claim;
 use crate::index::{Index, Source};
+use crate::reserved::{self, Reservation};
 use crate::service::{Key, Service};
 
 /// Something that a watch shows.
@@ -43,12 +45,15 @@ pub enum Change {
     Pools(String, BTreeMap<String, String>),
     /// The pool ConfigMap is gone.
     PoolsGone,
-    /// A Node has these addresses; none when it is gone.
-    Node(String, Vec<IpAddr>),
+    /// Something of this source uses these addresses itself; none when it is gone.
+    Reserved(Source, Vec<Reservation>),
 }
 
 /// Objects in one page of a list: small, for memory that a large page takes once is not given back.
 const PAGE: u32 = 100;
+
+/// How long to wait before a read is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Watches everything, for ever.
 pub fn all(client: &Client, pools: &Key, classes: ClassPolicy) -> BoxStream<'static, Change> {
@@ -67,7 +72,17 @@ pub fn all(client: &Client, pools: &Key, classes: ClassPolicy) -> BoxStream<'sta
 
     let nodes =
         objects(Api::<Node>::all(client.clone()), Config::default().page_size(PAGE)).map(node);
-    let streams = [maps.boxed(), services.boxed(), claims.boxed(), nodes.boxed()];
+    let cidrs = objects(Api::<ServiceCIDR>::all(client.clone()), Config::default());
+    let cidrs = cidrs.map(service_cidr);
+    let control_plane = control_plane(client.clone());
+    let streams = [
+        maps.boxed(),
+        services.boxed(),
+        claims.boxed(),
+        nodes.boxed(),
+        cidrs.boxed(),
+        control_plane.boxed(),
+    ];
     select_all(streams).filter_map(std::future::ready).boxed()
 }
 
@@ -112,18 +127,64 @@ fn claim(event: Event<IPAddress>) -> Option<Change> {
 }
 
 fn node(event: Event<Node>) -> Option<Change> {
-    let name = |node: &Node| node.metadata.name.clone();
+    let gone = |node: &Node| {
+        let names = reserved::names_of_node(node.metadata.name.as_deref()?);
+        Some(names.map(|name| (name, AddressSet::new())).into())
+    };
+    used(Source::Nodes, event, |node| Some(reserved::of_node(node).into()), gone)
+}
+
+fn service_cidr(event: Event<ServiceCIDR>) -> Option<Change> {
+    let gone = |cidr: &ServiceCIDR| {
+        let name = reserved::name_of_service_cidr(cidr.metadata.name.as_deref()?);
+        Some(vec![(name, AddressSet::new())])
+    };
+    used(Source::ServiceCidrs, event, |cidr| Some(vec![reserved::of_service_cidr(cidr)]), gone)
+}
+
+fn used<K>(
+    source: Source,
+    event: Event<K>,
+    there: impl Fn(&K) -> Option<Vec<Reservation>>,
+    gone: impl Fn(&K) -> Option<Vec<Reservation>>,
+) -> Option<Change> {
     match event {
-        Event::Init => Some(Change::Listing(Source::Nodes)),
-        Event::InitDone => Some(Change::Listed(Source::Nodes)),
-        Event::Apply(node) | Event::InitApply(node) => {
-            let listed = node.status.as_ref().and_then(|status| status.addresses.as_ref());
-            let ips = listed.into_iter().flatten().filter(|listed| listed.type_.ends_with("IP"));
-            let addresses = ips.filter_map(|listed| listed.address.parse().ok()).collect();
-            Some(Change::Node(name(&node)?, addresses))
+        Event::Init => Some(Change::Listing(source)),
+        Event::InitDone => Some(Change::Listed(source)),
+        Event::Apply(object) | Event::InitApply(object) => {
+            Some(Change::Reserved(source, there(&object)?))
         }
-        Event::Delete(node) => Some(Change::Node(name(&node)?, Vec::new())),
+        Event::Delete(object) => Some(Change::Reserved(source, gone(&object)?)),
     }
+}
+
+/// How the API server is reached is read once: it does not change. A cluster that kubeadm did not make does not say.
+fn control_plane(client: Client) -> impl Stream<Item = Option<Change>> {
+    let read = async move {
+        let (namespace, name) = reserved::CLUSTER_INFO;
+        let maps: Api<ConfigMap> = Api::namespaced(client, namespace);
+        loop {
+            match maps.get_opt(name).await {
+                Ok(info) => return info.as_ref().map(reserved::of_cluster_info),
+                Err(kube::Error::Api(status)) if status.code == 403 => {
+                    tracing::warn!(
+                        "{}; without it the control-plane VIP is not known and could be given out",
+                        forbidden("get", "configmaps", &status.message)
+                    );
+                    return None;
+                }
+                Err(error) => {
+                    tracing::debug!("ConfigMap {namespace}/{name}: {}", chain(&error));
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    };
+    let source = Source::ControlPlane;
+    stream::once(read).flat_map(move |reservation| {
+        let reserved = reservation.map(|found| Change::Reserved(source, vec![found]));
+        stream::iter([reserved, Some(Change::Listed(source))])
+    })
 }
 
 /// Applies changes to the index, and works out what a list that starts again does not have any more.
@@ -131,8 +192,9 @@ fn node(event: Event<Node>) -> Option<Change> {
 pub struct Intake {
     services: Option<BTreeSet<Key>>,
     claims: Option<BTreeMap<IpAddr, String>>,
-    nodes: Option<BTreeSet<String>>,
-    known_nodes: BTreeSet<String>,
+    /// By source, the names of reservations that a list which is coming in has not shown yet.
+    unused: BTreeMap<Source, BTreeSet<String>>,
+    used: BTreeMap<Source, BTreeSet<String>>,
     pools: Option<bool>,
 }
 
@@ -164,12 +226,14 @@ impl Intake {
                 index.apply_pools(uid, &data);
             }
             Change::PoolsGone => index.remove_pools(),
-            Change::Node(name, addresses) => {
-                if let Some(missing) = &mut self.nodes {
-                    missing.remove(&name);
+            Change::Reserved(source, reservations) => {
+                for (name, addresses) in reservations {
+                    if let Some(missing) = self.unused.get_mut(&source) {
+                        missing.remove(&name);
+                    }
+                    index.reserve(&name, addresses);
+                    self.used.entry(source).or_default().insert(name);
                 }
-                index.apply_node(&name, addresses);
-                self.known_nodes.insert(name);
             }
         }
     }
@@ -178,7 +242,10 @@ impl Intake {
         match source {
             Source::Services => self.services = Some(index.known_services()),
             Source::Claims => self.claims = Some(index.known_claims()),
-            Source::Nodes => self.nodes = Some(self.known_nodes.clone()),
+            Source::Nodes | Source::ServiceCidrs | Source::ControlPlane => {
+                let known = self.used.get(&source).cloned().unwrap_or_default();
+                self.unused.insert(source, known);
+            }
             Source::Pools => self.pools = Some(false),
         }
     }
@@ -193,10 +260,10 @@ impl Intake {
                 let gone = self.claims.take().unwrap_or_default();
                 gone.iter().for_each(|(address, uid)| index.remove_claim(*address, uid, now));
             }
-            Source::Nodes => {
-                for name in self.nodes.take().unwrap_or_default() {
-                    index.apply_node(&name, []);
-                    self.known_nodes.remove(&name);
+            Source::Nodes | Source::ServiceCidrs | Source::ControlPlane => {
+                for name in self.unused.remove(&source).unwrap_or_default() {
+                    index.reserve(&name, AddressSet::new());
+                    self.used.entry(source).or_default().remove(&name);
                 }
             }
             Source::Pools => {

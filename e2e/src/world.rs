@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -333,10 +333,12 @@ pub fn kubectl(lab: &Lab, arguments: &[&str]) -> Result<String> {
 
 /// One HTTP request with a short limit; the body, or why not.
 pub fn curl(from: &Place, address: IpAddr) -> Result<String> {
-    let url = match address {
-        IpAddr::V4(v4) => format!("http://{v4}/"),
-        IpAddr::V6(v6) => format!("http://[{v6}]/"),
-    };
+    curl_port(from, address, 80)
+}
+
+/// The same to another port.
+pub fn curl_port(from: &Place, address: IpAddr, port: u16) -> Result<String> {
+    let url = format!("http://{}/", SocketAddr::new(address, port));
     from.exec(["curl", "--silent", "--show-error", "--fail", "--max-time", "5", &url])
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::grant::Owner;
 use crate::keys::Scope;
 use crate::ledger::Ledger;
+use crate::pools::unusable;
 use crate::range::{Family, Range};
 use crate::set::AddressSet;
 
@@ -93,24 +94,39 @@ impl Ledger {
 
     /// Reserved addresses that lie in pools.
     pub fn reserved_overlaps(&self) -> Vec<ReservedOverlap> {
-        let mut overlaps = Vec::new();
-        for (reservation, reserved) in self.reservations() {
-            let mut pools = std::collections::BTreeSet::new();
-            let mut addresses = AddressSet::new();
-            for (part, id) in reserved.iter().flat_map(|range| self.free.parts(range)) {
-                pools.extend(self.free.region(id).members.iter().cloned());
-                addresses.insert(part);
-            }
-            if !pools.is_empty() {
-                let pools = pools.into_iter().collect();
-                overlaps.push(ReservedOverlap {
-                    reservation: reservation.to_owned(),
-                    pools,
-                    addresses,
-                });
+        self.reservations()
+            .filter_map(|(name, reserved)| self.overlap(name, reserved.iter()))
+            .collect()
+    }
+
+    /// Addresses in pools that no host can have, such as those of the loopback network. Markers for DHCP are none.
+    pub fn unusable_overlaps(&self) -> Vec<ReservedOverlap> {
+        unusable().filter_map(|(range, why)| self.overlap(why, [range])).collect()
+    }
+
+    fn overlap(
+        &self,
+        name: &str,
+        ranges: impl IntoIterator<Item = Range>,
+    ) -> Option<ReservedOverlap> {
+        let mut overlap = ReservedOverlap {
+            reservation: name.to_owned(),
+            pools: Vec::new(),
+            addresses: AddressSet::new(),
+        };
+        for (part, id) in ranges.into_iter().flat_map(|range| self.free.parts(range)) {
+            let is_marker = |scope: &&Scope| {
+                self.pools.pool(scope).is_some_and(|pool| pool.is_dhcp(part.family()))
+            };
+            let members = &self.free.region(id).members;
+            if !members.iter().all(|scope| is_marker(&scope)) {
+                overlap.pools.extend(members.iter().cloned());
+                overlap.addresses.insert(part);
             }
         }
-        overlaps
+        overlap.pools.sort_unstable();
+        overlap.pools.dedup();
+        (!overlap.pools.is_empty()).then_some(overlap)
     }
 
     /// Held addresses that are no longer in the pool they came from. They stay where they are.

@@ -317,7 +317,8 @@ pub(crate) fn unusable_because(address: IpAddr) -> Option<&'static str> {
     unusable().find(|(range, _)| range.contains(address)).map(|(_, why)| why)
 }
 
-fn unusable() -> impl Iterator<Item = (Range, &'static str)> {
+/// What no host can have, and why.
+pub(crate) fn unusable() -> impl Iterator<Item = (Range, &'static str)> {
     UNUSABLE.iter().filter_map(|(range, why)| Some((range.parse().ok()?, *why)))
 }
 

@@ -1,18 +1,19 @@
-//! Owns reading what a review needs of a cluster: four lists, no watch, no write.
+//! Owns reading what a review needs of a cluster: a few lists, no watch, no write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::names::label;
 use berth_api::service::ClassPolicy;
-use berth_ipam::{AddressSet, Family, Owner, Sharing};
+use berth_ipam::{Family, Owner, Sharing};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service as ServiceObject};
-use k8s_openapi::api::networking::v1::IPAddress;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use kube::api::ListParams;
 use kube::{Api, Client};
 
 use super::review::{Cluster, Holding};
 use crate::claim::Claim;
+use crate::reserved;
 use crate::service::{Key, Service, Standing};
 
 /// The cluster did not tell something.
@@ -30,7 +31,7 @@ impl ClusterError {
     }
 }
 
-/// Reads the pools in force, who has which address, and the addresses of nodes.
+/// Reads the pools in force, who has which address, and the addresses that the cluster itself uses.
 ///
 /// # Errors
 /// When the API server is not to be reached or does not allow it.
@@ -58,10 +59,17 @@ pub async fn read(
     let services: Vec<Service> =
         services.items.iter().filter_map(|object| Service::read(object, classes)).collect();
     let claims: Vec<Claim> = claims.items.iter().filter_map(Claim::read).collect();
+    let cidrs = Api::<ServiceCIDR>::all(client.clone()).list(&all).await;
+    let cidrs = cidrs.map_err(ClusterError::on("list", "servicecidrs"))?;
+    let (namespace, name) = reserved::CLUSTER_INFO;
+    let info = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(name).await;
+    let info = info.map_err(ClusterError::on("get", format!("ConfigMap {namespace}/{name}")))?;
+    let reserved = nodes.items.iter().flat_map(reserved::of_node);
+    let reserved = reserved.chain(cidrs.items.iter().map(reserved::of_service_cidr));
     Ok(Cluster {
         live: live.map(|map| map.data.unwrap_or_default()),
         assigned: assigned(&services, &claims),
-        reserved: nodes.items.iter().map(of_node).collect(),
+        reserved: reserved.chain(info.as_ref().map(reserved::of_cluster_info)).collect(),
     })
 }
 
@@ -104,14 +112,6 @@ fn is_given(service: &Service) -> bool {
         Standing::Ignored => service.labelled,
         Standing::Foreign => false,
     }
-}
-
-/// A Node's addresses, which are never given out.
-fn of_node(node: &Node) -> (String, AddressSet) {
-    let addresses =
-        node.status.as_ref().and_then(|status| status.addresses.as_ref()).into_iter().flatten();
-    let addresses = addresses.filter_map(|address| address.address.parse::<IpAddr>().ok());
-    (format!("node {}", node.metadata.name.as_deref().unwrap_or_default()), addresses.collect())
 }
 
 #[cfg(test)]

@@ -154,7 +154,11 @@ pub fn review(data: &Data, cluster: Option<&Cluster>) -> Review {
     }
     findings.extend(overlaps(&ledger));
     findings.extend(reserved_overlaps(&ledger));
-    findings.extend(unusable(&ledger));
+    findings.extend(
+        ledger.unusable_overlaps().into_iter().map(|overlap| {
+            Finding::Reserved(overlap.pools, overlap.addresses, overlap.reservation)
+        }),
+    );
     findings
         .extend(conflicts.into_iter().map(|(address, owners)| Finding::Conflict(address, owners)));
     findings.extend(fates(&ledger));
@@ -253,43 +257,6 @@ fn reserved_overlaps(ledger: &Ledger) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// What pools name and no host can have. Whoever asks for it is told why not: so it is asked for.
-fn unusable(ledger: &Ledger) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (scope, pool) in ledger.pools().iter() {
-        let mut left_out = pool.addresses().clone();
-        left_out.subtract(pool.offered());
-        left_out.subtract(pool.excluded());
-        left_out.subtract(pool.draining());
-        for range in left_out.iter().filter(|range| !pool.is_dhcp(range.family())) {
-            let mut refusals = [range.first(), range.last()]
-                .into_iter()
-                .filter_map(|address| why_never(scope, address));
-            if let Some(by) = refusals.next() {
-                findings.push(Finding::Reserved(
-                    vec![scope.clone()],
-                    [range].into_iter().collect(),
-                    by,
-                ));
-            }
-        }
-    }
-    findings
-}
-
-/// What keeps everybody from an address in a cluster without pools and nodes.
-fn why_never(scope: &Scope, address: IpAddr) -> Option<String> {
-    let asker = Request {
-        families: Families::single(Family::of(address)),
-        pins: vec![address],
-        ..asker(scope)
-    };
-    match allocate(&Ledger::new(), &asker) {
-        Err(Refusal::AddressReserved { by, .. }) => Some(by),
-        _ => None,
-    }
 }
 
 /// What becomes of the addresses that are assigned, in order.

@@ -40,13 +40,24 @@ pub enum Source {
     Services,
     /// The claims.
     Claims,
-    /// The Nodes, whose addresses are never given out.
+    /// The Nodes, whose addresses and pods are never in anybody's way.
     Nodes,
+    /// The ranges of cluster IPs.
+    ServiceCidrs,
+    /// How the API server is reached.
+    ControlPlane,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Pools, Self::Services, Self::Claims, Self::Nodes];
+    pub const ALL: [Self; 6] = [
+        Self::Pools,
+        Self::Services,
+        Self::Claims,
+        Self::Nodes,
+        Self::ServiceCidrs,
+        Self::ControlPlane,
+    ];
 
     /// Its name in `/readyz`.
     pub fn name(self) -> &'static str {
@@ -55,6 +66,8 @@ impl Source {
             Self::Services => "services",
             Self::Claims => "ipaddresses",
             Self::Nodes => "nodes",
+            Self::ServiceCidrs => "servicecidrs",
+            Self::ControlPlane => "controlplane",
         }
     }
 }

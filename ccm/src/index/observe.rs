@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_ipam::{AddressSet, Owner, Range};
+use berth_ipam::{AddressSet, Owner};
 
 use super::{Index, remove_pair};
 use crate::claim::Claim;
@@ -137,12 +137,6 @@ impl Index {
         if self.ledger.resting(address).is_none() {
             self.ledger.rest(address, owner, since);
         }
-    }
-
-    /// Takes in the addresses of a Node; none when it is gone.
-    pub fn apply_node(&mut self, name: &str, addresses: impl IntoIterator<Item = IpAddr>) {
-        let set: AddressSet = addresses.into_iter().map(Range::from).collect();
-        self.reserve(&format!("node {name}"), set);
     }
 
     /// Keeps addresses from ever being given out, in place of what `name` reserved before.

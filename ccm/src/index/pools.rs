@@ -73,7 +73,8 @@ impl Index {
                 format!("key `{key}` means nothing to Berth and is passed over: is it misspelt?"),
             )
         }));
-        wrong.extend(self.ledger.reserved_overlaps().into_iter().map(|overlap| {
+        let unusable = self.ledger.unusable_overlaps();
+        wrong.extend(self.ledger.reserved_overlaps().into_iter().chain(unusable).map(|overlap| {
             let pools: Vec<_> = overlap.pools.iter().map(ToString::to_string).collect();
             let ranges: Vec<_> = overlap.addresses.iter().map(|range| range.to_string()).collect();
             let (pools, ranges) = (pools.join(", "), ranges.join(","));

@@ -316,7 +316,9 @@ impl Lab {
         self.index.lead(self.now);
         self.cluster.list().into_iter().for_each(|change| self.show(change));
         self.index.listed(Source::Pools, self.now);
-        self.index.listed(Source::Nodes, self.now);
+        for source in [Source::Nodes, Source::ServiceCidrs, Source::ControlPlane] {
+            self.index.listed(source, self.now);
+        }
         self.settle();
     }
 

@@ -1,8 +1,10 @@
 use berth_api::reason;
+use berth_ccm::index::Source;
 use berth_ccm::service::Service;
 use berth_ccm::watches::Change;
+use berth_ipam::Range;
 
-use crate::cluster::{Lab, ip, service};
+use crate::cluster::{Lab, service};
 
 #[test]
 fn a_missing_configmap_is_named_and_served_from_as_soon_as_it_is_there() {
@@ -60,17 +62,35 @@ fn a_pool_that_shrinks_keeps_what_is_assigned_and_says_so() {
 }
 
 #[test]
-fn the_addresses_of_nodes_are_never_given_out() {
-    let mut lab = Lab::with_pools([("cidr-global", "192.0.2.0/29")]);
-    lab.show(Change::Node("worker".to_owned(), vec![ip("192.0.2.1"), ip("2001:db8::1")]));
+fn what_the_cluster_itself_uses_is_never_given_out() {
+    let mut lab = Lab::with_pools([("cidr-global", "192.0.2.0/29,198.51.100.0/24")]);
+    let uses = |name: &str, range: &str| {
+        let set = range.split_whitespace().map(|range| range.parse::<Range>().unwrap()).collect();
+        Change::Reserved(Source::Nodes, vec![(name.to_owned(), set)])
+    };
+    lab.show(uses("node worker", "192.0.2.1 2001:db8::1"));
+    lab.show(uses("the pod network of node worker", "198.51.100.0/25"));
     lab.create(service("web"));
     lab.create(Service { annotated: Some("192.0.2.1".to_owned()), ..service("greedy") });
     assert_eq!(lab.cluster.addresses("web"), "192.0.2.2");
     assert_eq!(lab.cluster.reason("greedy"), Some((false, "AddressReserved".to_owned())));
-    assert_eq!(lab.told("kubevip", reason::RESERVED_OVERLAP), 1);
-    lab.show(Change::Node("worker".to_owned(), Vec::new()));
+    assert_eq!(lab.told("kubevip", reason::RESERVED_OVERLAP), 2);
+    lab.show(Change::Listing(Source::Nodes));
+    lab.show(uses("the pod network of node worker", "198.51.100.0/25"));
+    lab.show(Change::Listed(Source::Nodes));
     lab.settle();
-    assert_eq!(lab.cluster.holder("192.0.2.1"), Some("greedy".to_owned()));
+    assert_eq!(lab.cluster.holder("192.0.2.1"), Some("greedy".to_owned()), "the node is gone");
+}
+
+#[test]
+fn addresses_that_no_host_can_have_are_reported_and_the_rest_of_the_pool_serves() {
+    let mut lab = Lab::with_pools([("range-global", "223.255.255.250-224.0.0.5")]);
+    assert_eq!(lab.told("kubevip", reason::RESERVED_OVERLAP), 1);
+    assert!(lab.told.iter().any(|(.., note)| note.contains("multicast")), "{:?}", lab.told);
+    lab.create(service("web"));
+    assert_eq!(lab.cluster.addresses("web"), "223.255.255.250");
+    let dhcp = Lab::with_pools([("cidr-global", "0.0.0.0/32")]);
+    assert_eq!(dhcp.told("kubevip", reason::RESERVED_OVERLAP), 0, "a marker is no address");
 }
 
 #[test]

@@ -139,7 +139,9 @@ impl World {
             .into_iter()
             .for_each(|change| intake.take(change, &mut index, self.now));
         index.listed(Source::Pools, self.now);
-        index.listed(Source::Nodes, self.now);
+        for source in [Source::Nodes, Source::ServiceCidrs, Source::ControlPlane] {
+            index.listed(source, self.now);
+        }
         let seen = self.cluster.log.len();
         Controller { index, services: seen, claims: seen, under_way: Vec::new() }
     }

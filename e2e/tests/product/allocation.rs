@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use kube::ResourceExt;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use berth_e2e::world::{World, annotated, env, eventually};
@@ -91,6 +92,40 @@ async fn assigned_addresses_survive_a_restart_and_a_pool_edit() -> Result<()> {
         ensure!(after[name] == *address, "{name} moved from {address} to {}", after[name]);
     }
     ensure!(after["s3"] == "10.0.65.1", "{after:?}");
+    world.lab.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rests_goes_on_resting_after_a_restart() -> Result<()> {
+    let mut world = World::without_berth(1, env([])).await?;
+    world.pools(json!({ "range-global": "10.0.64.1-10.0.64.9", "reuse-delay": "1h" })).await?;
+    world.start_ccm().await?;
+    let service = |name: &str| {
+        let spec = json!({ "type": "LoadBalancer", "ports": [{ "port": 80 }] });
+        json!({ "metadata": { "name": name }, "spec": spec })
+    };
+    world.create(service("first")).await?;
+    eventually("an address", 15, || async { Ok(addresses(&world).await?.pop_first()) }).await?;
+    world.delete("first").await?;
+    eventually("the claim given back", 15, || async {
+        Ok(world.claims().await?.is_empty().then_some(()))
+    })
+    .await?;
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-system");
+    eventually("the rest written down", 15, || async {
+        let lease = leases.get("kube-vip-cloud-controller").await?;
+        let text = lease.annotations().get("berth.dev/resting").cloned().unwrap_or_default();
+        Ok(text.contains("10.0.64.1").then_some(()))
+    })
+    .await?;
+    world.ccm()?.kill()?;
+    world.start_ccm().await?;
+    world.create(service("second")).await?;
+    let held = eventually("an address after the restart", 40, || async {
+        Ok(addresses(&world).await?.pop_first())
+    })
+    .await?;
+    ensure!(held.1 == "10.0.64.2", "{held:?}: 10.0.64.1 rests");
     world.lab.down()
 }
 

@@ -1,5 +1,6 @@
 //! The examples, as their READMEs tell: the files as they are, but with addresses of the lab's LAN put in.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use berth_e2e::world::{
-    World, annotated, deploy_echo, eventually, ingress, kubectl, quick, repository,
+    World, annotated, curl_port, deploy_echo, eventually, ingress, kubectl, quick, repository,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,8 +45,7 @@ async fn example_02_pools_works_as_it_reads() -> Result<()> {
     let table = said.split_once('\n').map_or("", |(head, _)| head);
     ensure!(table.contains("USED") && said.matches("drains from").count() == 2, "{said}");
     ensure!(said.contains("4 addresses assigned") && said.contains("no problem found"), "{said}");
-    let order =
-        |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    let order = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
     // Which of the two Services got the lower address is up to their names and ages.
     let lines = order(&said.replace("shop/api", "shop/*").replace("shop/web", "shop/*"));
     let readme =
@@ -94,6 +94,43 @@ async fn example_03_dual_stack_works_as_it_reads() -> Result<()> {
         Ok((!world.claims().await?.contains_key(&second)).then_some(()))
     })
     .await?;
+    example.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn example_04_sharing_works_as_it_reads() -> Result<()> {
+    let example = Example::up("04-sharing").await?;
+    example.apply("pools.yaml")?;
+    example.apply("services.yaml")?;
+    let web = example.shown("default", "web", 1).await?[0];
+    ensure!(web.to_string() == "10.0.64.100", "{web}");
+    ensure!(example.shown("default", "admin", 1).await? == [web], "admin has another address");
+    let world = &example.world;
+    let answers = |port| async move { Ok(curl_port(&world.lab.outside(), web, port).ok()) };
+    for port in [80, 8443] {
+        eventually(&format!("an answer on port {port}"), 10, || answers(port)).await?;
+    }
+    let hosts = [world.host("web").await?, world.host("admin").await?];
+    ensure!(hosts[0] == hosts[1], "one address, two nodes: {hosts:?}");
+
+    example.apply("more.yaml")?;
+    let mut given = vec![web];
+    for name in ["blog", "local"] {
+        given.push(example.shown("default", name, 1).await?[0]);
+    }
+    ensure!(given.iter().collect::<BTreeSet<_>>().len() == 3, "{given:?}");
+    example.waits("default", "refused", "AddressInUse").await?;
+
+    world.delete("web").await?;
+    eventually("port 80 served by nobody", 10, || async {
+        Ok(curl_port(&world.lab.outside(), web, 80).is_err().then_some(()))
+    })
+    .await?;
+    curl_port(&world.lab.outside(), web, 8443)?;
+    ensure!(world.claims().await?.contains_key(&web.to_string()), "admin lost its address");
+    // Whoever waited for a port of `admin` gets in with the last of its claims on it.
+    world.delete("admin").await?;
+    example.holds("default", "refused", &["10.0.64.100"]).await?;
     example.down()
 }
 

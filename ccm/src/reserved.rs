@@ -1,0 +1,123 @@
+//! Owns which addresses the cluster itself uses. They are never given out, whatever the pools say.
+
+use std::net::IpAddr;
+
+use berth_ipam::{AddressSet, Range};
+use http::Uri;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::config::Kubeconfig;
+
+/// Where kubeadm leaves word of how the API server is reached: the ConfigMap `cluster-info` in `kube-public`.
+pub const CLUSTER_INFO: (&str, &str) = ("kube-public", "cluster-info");
+
+/// Addresses, and what they belong to in words for users: `node worker-1`.
+pub type Reservation = (String, AddressSet);
+
+/// The addresses of a node (`status.addresses`) and those of its pods (`spec.podCIDRs`).
+pub fn of_node(node: &Node) -> [Reservation; 2] {
+    let listed = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+    let addresses =
+        listed.into_iter().flatten().filter_map(|listed| listed.address.parse::<IpAddr>().ok());
+    let pods = node.spec.as_ref().and_then(|spec| spec.pod_cidrs.as_ref());
+    let [name, pod_network] = names_of_node(node.metadata.name.as_deref().unwrap_or_default());
+    [(name, addresses.collect()), (pod_network, ranges(pods.into_iter().flatten()))]
+}
+
+/// What [`of_node`] calls the reservations of a node.
+pub fn names_of_node(name: &str) -> [String; 2] {
+    [format!("node {name}"), format!("the pod network of node {name}")]
+}
+
+/// A range of cluster IPs (`spec.cidrs` of a `ServiceCIDR`, KEP-1880).
+pub fn of_service_cidr(cidr: &ServiceCIDR) -> Reservation {
+    let listed = cidr.spec.as_ref().and_then(|spec| spec.cidrs.as_ref());
+    let name = name_of_service_cidr(cidr.metadata.name.as_deref().unwrap_or_default());
+    (name, ranges(listed.into_iter().flatten()))
+}
+
+/// What [`of_service_cidr`] calls it.
+pub fn name_of_service_cidr(name: &str) -> String {
+    format!("the Service network ({name})")
+}
+
+/// The address at which the API server is reached from outside, where that is an address: the control-plane VIP.
+pub fn of_cluster_info(info: &ConfigMap) -> Reservation {
+    let text = info.data.as_ref().and_then(|data| data.get("kubeconfig"));
+    let config = text.and_then(|text| Kubeconfig::from_yaml(text).ok()).unwrap_or_default();
+    let servers = config.clusters.into_iter().filter_map(|named| named.cluster?.server);
+    let hosts = servers.filter_map(|server| {
+        let server: Uri = server.parse().ok()?;
+        server.host()?.trim_matches(['[', ']']).parse::<IpAddr>().ok()
+    });
+    ("the control plane".to_owned(), hosts.collect())
+}
+
+fn ranges<'a>(texts: impl Iterator<Item = &'a String>) -> AddressSet {
+    texts.filter_map(|text| text.parse::<Range>().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, from_value, json};
+
+    fn shown((name, set): Reservation) -> String {
+        let ranges: Vec<_> = set.iter().map(|range| range.to_string()).collect();
+        format!("{name}: {}", ranges.join(" "))
+    }
+
+    fn info(server: &str) -> ConfigMap {
+        let kubeconfig = json!({ "apiVersion": "v1", "kind": "Config", "clusters": [{ "name": "", "cluster": { "server": server } }] });
+        from_value(json!({ "data": { "kubeconfig": kubeconfig.to_string() } })).unwrap()
+    }
+
+    #[test]
+    fn a_node_has_its_addresses_and_those_of_its_pods() {
+        let node: Value = json!({
+            "metadata": { "name": "a" },
+            "spec": { "podCIDRs": ["10.244.1.0/24", "fd00:244::/64"] },
+            "status": { "addresses": [
+                { "type": "Hostname", "address": "a" },
+                { "type": "InternalIP", "address": "192.0.2.1" },
+                { "type": "ExternalIP", "address": "2001:db8::1" },
+            ] },
+        });
+        let [own, pods] = of_node(&from_value(node).unwrap());
+        assert_eq!(shown(own), "node a: 192.0.2.1 2001:db8::1");
+        assert_eq!(shown(pods), "the pod network of node a: 10.244.1.0/24 fd00:244::/64");
+    }
+
+    #[test]
+    fn a_service_cidr_has_both_families() {
+        let cidr = json!({
+            "metadata": { "name": "kubernetes" },
+            "spec": { "cidrs": ["10.96.0.0/16", "fd00:96::/112"] },
+        });
+        assert_eq!(
+            shown(of_service_cidr(&from_value(cidr).unwrap())),
+            "the Service network (kubernetes): 10.96.0.0/16 fd00:96::/112"
+        );
+    }
+
+    #[test]
+    fn the_control_plane_is_where_the_kubeconfig_for_joining_nodes_points_to() {
+        let cases = [
+            ("https://192.0.2.10:6443", "192.0.2.10"),
+            ("https://[2001:db8::10]:6443", "2001:db8::10"),
+            ("https://cluster.example.org:6443", ""),
+            ("", ""),
+        ];
+        for (server, expected) in cases {
+            let [_, addresses] = &shown(of_cluster_info(&info(server)))
+                .split(": ")
+                .map(str::to_owned)
+                .collect::<Vec<_>>()[..]
+            else {
+                panic!()
+            };
+            assert_eq!(addresses, expected, "{server}");
+        }
+        assert!(of_cluster_info(&ConfigMap::default()).1.is_empty());
+    }
+}
