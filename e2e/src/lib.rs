@@ -53,6 +53,7 @@ pub mod agent;
 pub mod apiserver_metrics;
 pub mod bare_client;
 mod bare_node;
+mod cache;
 pub mod capture;
 pub mod cgroup;
 pub mod cli;

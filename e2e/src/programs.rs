@@ -4,7 +4,7 @@
 //! so a build is done once and a changed version never meets an old program.
 
 use std::{
-    env, fs,
+    fs,
     hash::{DefaultHasher, Hash, Hasher},
     io::{BufRead, BufReader, IsTerminal, Write},
     path::{Path, PathBuf},
@@ -13,7 +13,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::fcntl::{Flock, FlockArg};
+
+use crate::cache;
 
 /// Each program and what `go build` calls it, where that differs.
 const PROGRAMS: [(&str, &str); 7] = [
@@ -40,33 +41,16 @@ pub fn version() -> Result<String> {
 
 /// The folder of the programs, built if need be. Progress goes to standard error.
 pub fn build() -> Result<PathBuf> {
-    let cache = cache("kubernetes")?;
-    let folder = cache.join(key()?);
-    if is_complete(&folder) {
-        return Ok(folder);
-    }
-    fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
-    let lock = fs::File::create(cache.join("lock"))?;
-    // Two at once: the second waits, then finds the programs there.
-    let _lock =
-        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("lock the cache")?;
-    if is_complete(&folder) {
-        return Ok(folder);
-    }
-    let unfinished = cache.join("unfinished");
-    let _ = fs::remove_dir_all(&unfinished);
-    fs::create_dir_all(&unfinished)?;
-    compile(&unfinished)?;
-    for (name, built) in PROGRAMS {
-        if name != built {
-            fs::rename(unfinished.join(built), unfinished.join(name))
-                .with_context(|| format!("{built} is missing"))?;
+    cache::folder("kubernetes", &key()?, is_complete, |unfinished| {
+        compile(unfinished)?;
+        for (name, built) in PROGRAMS {
+            if name != built {
+                fs::rename(unfinished.join(built), unfinished.join(name))
+                    .with_context(|| format!("{built} is missing"))?;
+            }
         }
-    }
-    let _ = fs::remove_dir_all(&folder);
-    fs::rename(&unfinished, &folder)?;
-    ensure!(is_complete(&folder), "go build left {} incomplete", folder.display());
-    Ok(folder)
+        Ok(())
+    })
 }
 
 fn is_complete(folder: &Path) -> bool {
@@ -75,22 +59,6 @@ fn is_complete(folder: &Path) -> bool {
 
 fn modules() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes")
-}
-
-/// A folder of the cache that outlives labs and builds: `berth/<name>` below `XDG_CACHE_HOME` or `~/.cache`.
-pub(crate) fn cache(name: &str) -> Result<PathBuf> {
-    let base = match (env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
-        (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
-        (_, Some(home)) if !home.is_empty() => Path::new(&home).join(".cache"),
-        _ => PathBuf::from("/var/cache"),
-    };
-    let folder = base.join("berth").join(name);
-    ensure!(
-        folder.is_absolute(),
-        "XDG_CACHE_HOME={}: an absolute path is accepted",
-        base.display()
-    );
-    Ok(folder)
 }
 
 /// Flags that go into the programs; cgo is off so that they run in any mount namespace.

@@ -8,9 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::fcntl::{Flock, FlockArg};
 
-use crate::programs::cache;
+use crate::cache;
 
 /// The packages a node needs beyond what the host has.
 const PACKAGES: [&str; 3] = ["containerd", "runc", "containernetworking-plugins"];
@@ -26,29 +25,13 @@ const NEEDED: [&str; 5] = [
 
 /// The folder the packages are unpacked in, fetched if need be. Remove it to have newer versions fetched.
 pub(super) fn fetch() -> Result<PathBuf> {
-    let cache = cache("packages")?;
-    let folder = cache.join(release()?);
-    if is_complete(&folder) {
-        return Ok(folder);
-    }
-    fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
-    let lock = fs::File::create(cache.join("lock"))?;
-    // Two at once: the second waits, then finds the packages there.
-    let _lock =
-        Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).context("lock the cache")?;
-    if is_complete(&folder) {
-        return Ok(folder);
-    }
-    let unfinished = cache.join("unfinished");
-    let _ = fs::remove_dir_all(&unfinished);
-    fs::create_dir_all(&unfinished)?;
-    eprintln!("Fetching {} without installing them", PACKAGES.join(", "));
-    download(&unfinished)?;
-    unpack(&unfinished)?;
-    ensure!(is_complete(&unfinished), "the packages {PACKAGES:?} lack one of {NEEDED:?}");
-    let _ = fs::remove_dir_all(&folder);
-    fs::rename(&unfinished, &folder)?;
-    Ok(folder)
+    cache::folder("packages", &release()?, is_complete, |unfinished| {
+        eprintln!("Fetching {} without installing them", PACKAGES.join(", "));
+        download(unfinished)?;
+        unpack(unfinished)?;
+        ensure!(is_complete(unfinished), "the packages {PACKAGES:?} lack one of {NEEDED:?}");
+        Ok(())
+    })
 }
 
 fn is_complete(folder: &Path) -> bool {
