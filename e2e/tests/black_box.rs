@@ -14,8 +14,10 @@ use berth_e2e::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_example_works_and_uninstalling_leaves_nothing() -> Result<()> {
+    let start = Instant::now();
     let cluster = cluster::from_env().await?;
-    let outcome = first_example(&*cluster).await;
+    println!("cluster there after {:.1?}", start.elapsed());
+    let outcome = first_example(&*cluster, start).await;
     if outcome.is_err() {
         for object in ["daemonset/berth-announcer", "statefulset/berth-ccm"] {
             let logs = cluster.run_kubectl(&[
@@ -33,8 +35,7 @@ async fn the_first_example_works_and_uninstalling_leaves_nothing() -> Result<()>
     cluster.finish()
 }
 
-async fn first_example(cluster: &dyn Cluster) -> Result<()> {
-    let start = Instant::now();
+async fn first_example(cluster: &dyn Cluster, start: Instant) -> Result<()> {
     let manifests = text(&repository().join("manifests"));
     cluster.run_kubectl(&["apply", "-k", &manifests])?;
     rolled_out(cluster)?;

@@ -8,5 +8,4 @@ mod examples;
 mod expose;
 mod failover;
 mod flaws;
-mod manifests;
 mod migration;
