@@ -5,11 +5,10 @@
 #[path = "../index/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
+mod shape;
 mod world;
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashSet, VecDeque};
-use std::hash::{Hash, Hasher};
 
 use world::{Faults, Step, User, World};
 
@@ -17,7 +16,7 @@ const LIMIT: usize = 300_000;
 
 /// Visits every state that can be reached, breadth first, so that what it finds is the shortest way there.
 fn explore(start: World) -> usize {
-    let mut seen = HashSet::from([fingerprint(&start)]);
+    let mut seen = HashSet::from([start.fingerprint()]);
     let mut ways: Vec<(usize, Option<Step>)> = vec![(0, None)];
     let mut open = VecDeque::from([(0, start)]);
     while let Some((at, world)) = open.pop_front() {
@@ -31,7 +30,7 @@ fn explore(start: World) -> usize {
         for step in steps {
             let mut next = world.clone();
             next.take(&step);
-            if seen.insert(fingerprint(&next)) {
+            if seen.insert(next.fingerprint()) {
                 ways.push((at, Some(step)));
                 open.push_back((ways.len() - 1, next));
             }
@@ -39,12 +38,6 @@ fn explore(start: World) -> usize {
         assert!(seen.len() < LIMIT, "too many states for a test: narrow the scenario");
     }
     seen.len()
-}
-
-fn fingerprint(world: &World) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    world.canonical().hash(&mut hasher);
-    hasher.finish()
 }
 
 fn way(ways: &[(usize, Option<Step>)], mut at: usize) -> Vec<String> {

@@ -1,7 +1,9 @@
 //! The state that is explored, and what can happen in it.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use berth_ccm::index::{Index, Source};
@@ -10,6 +12,7 @@ use berth_ccm::watches::{Change, Intake};
 use berth_ccm::write::{Outcome, Write};
 
 use crate::cluster::{Cluster, key, service};
+use crate::shape::{self, Parts, Shape};
 
 /// What the user does, in this order.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,12 +78,25 @@ struct Controller {
     services: usize,
     claims: usize,
     under_way: Vec<Write>,
+    shape: OnceCell<Parts>,
+    decides: OnceCell<bool>,
+}
+
+impl Controller {
+    /// One that is about to change.
+    fn edit(shared: &mut Rc<Self>) -> &mut Self {
+        let controller = Rc::make_mut(shared);
+        controller.shape.take();
+        controller.decides.take();
+        controller
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     cluster: Cluster,
-    controllers: Vec<Controller>,
+    /// Shared with the worlds from which this one comes, until one of them changes.
+    controllers: Vec<Rc<Controller>>,
     ghosts: Vec<Write>,
     user: Vec<User>,
     faults: Faults,
@@ -106,7 +122,7 @@ impl World {
             one_watch: false,
             now: Duration::ZERO,
         };
-        world.controllers = (0..controllers).map(|_| world.start()).collect();
+        world.controllers = (0..controllers).map(|_| Rc::new(world.start())).collect();
         world
     }
 
@@ -121,7 +137,7 @@ impl World {
     /// The user has done this before any controller started.
     pub(crate) fn after(mut self, user: impl IntoIterator<Item = User>) -> Self {
         user.into_iter().for_each(|user| self.act(&user));
-        self.controllers = (0..self.controllers.len()).map(|_| self.start()).collect();
+        self.controllers = self.controllers.iter().map(|_| Rc::new(self.start())).collect();
         self
     }
 
@@ -143,29 +159,30 @@ impl World {
             index.listed(source, self.now);
         }
         let seen = self.cluster.log.len();
-        Controller { index, services: seen, claims: seen, under_way: Vec::new() }
+        let (under_way, shape, decides) = Default::default();
+        Controller { index, services: seen, claims: seen, under_way, shape, decides }
     }
 
-    /// Everything that makes a difference to what can follow.
-    pub(crate) fn canonical(&self) -> String {
+    /// Everything that makes a difference to what can follow, as one number.
+    pub(crate) fn fingerprint(&self) -> u64 {
         let controllers = self.controllers.iter().map(|controller| {
             let unseen = |from: usize, services: bool| {
                 let log = self.cluster.log[from..].iter();
                 log.filter(|logged| is_of_service(&logged.0) == services).collect::<Vec<_>>()
             };
             let unseen = (unseen(controller.services, true), unseen(controller.claims, false));
-            format!("{unseen:?}{:?}{:?}", controller.index, controller.under_way)
+            let own = controller
+                .shape
+                .get_or_init(|| Shape::of(&(&controller.index, &controller.under_way)).parts());
+            [own.clone(), Shape::of(&unseen).parts()]
         });
-        let mut controllers: Vec<String> = controllers.collect();
+        let mut controllers: Vec<[Parts; 2]> = controllers.collect();
         // Which of the two is which makes no difference.
         controllers.sort();
         let Self { cluster, ghosts, user, faults, .. } = self;
-        ranked(&format!(
-            "{:?}{:?}{}{ghosts:?}{user:?}{faults:?}",
-            cluster.services,
-            cluster.claims,
-            controllers.join("\n")
-        ))
+        let rest = (&cluster.services, &cluster.claims, ghosts, user, faults);
+        let rest = Shape::of(&rest).parts();
+        shape::fingerprint(controllers.as_flattened().iter().chain([&rest]))
     }
 
     pub(crate) fn steps(&self) -> Vec<Step> {
@@ -183,7 +200,8 @@ impl World {
             if unseen(controller.claims, false) && !self.one_watch {
                 steps.push(Step::ShowClaims(number));
             }
-            if !controller.index.clone().poll(self.now, 32).is_empty() {
+            let decides = || !controller.index.clone().poll(self.now, 32).is_empty();
+            if *controller.decides.get_or_init(decides) {
                 steps.push(Step::Decide(number));
             }
             for write in 0..controller.under_way.len() {
@@ -218,7 +236,7 @@ impl World {
             Step::ShowServices(number) => self.show(*number, true),
             Step::ShowClaims(number) => self.show(*number, false),
             Step::Decide(number) => {
-                let controller = &mut self.controllers[*number];
+                let controller = Controller::edit(&mut self.controllers[*number]);
                 let writes = controller.index.poll(now, 32);
                 controller.index.take_reports();
                 controller.index.take_latencies();
@@ -231,14 +249,14 @@ impl World {
             }
             Step::Refuse(number, write) => {
                 self.faults.busy -= 1;
-                let controller = &mut self.controllers[*number];
+                let controller = Controller::edit(&mut self.controllers[*number]);
                 let write = controller.under_way.remove(*write);
                 controller.index.settle(&write, Outcome::Throttled(Duration::from_secs(1)), now);
             }
             Step::Crash(number) => {
                 self.faults.crashes -= 1;
-                self.ghosts.append(&mut self.controllers[*number].under_way);
-                self.controllers[*number] = self.start();
+                self.ghosts.extend(self.controllers[*number].under_way.iter().cloned());
+                self.controllers[*number] = Rc::new(self.start());
             }
             Step::Arrive(ghost) => {
                 let write = self.ghosts.remove(*ghost);
@@ -249,7 +267,7 @@ impl World {
     }
 
     fn perform(&mut self, number: usize, write: usize, answer: Option<Outcome>) {
-        let controller = &mut self.controllers[number];
+        let controller = Controller::edit(&mut self.controllers[number]);
         let write = controller.under_way.remove(write);
         let outcome = self.cluster.perform(&write);
         controller.index.settle(&write, answer.unwrap_or(outcome), self.now);
@@ -258,7 +276,7 @@ impl World {
     }
 
     fn show(&mut self, number: usize, services: bool) {
-        let controller = &mut self.controllers[number];
+        let controller = Controller::edit(&mut self.controllers[number]);
         let from = if services { &mut controller.services } else { &mut controller.claims };
         let news = self.cluster.log[std::mem::replace(from, self.cluster.log.len())..].to_vec();
         let mut intake = Intake::default();
@@ -369,7 +387,7 @@ impl World {
         let progress =
             next <= self.now + Duration::from_secs(30) && self.now < Duration::from_secs(300);
         self.now = next.max(self.now);
-        for controller in &mut self.controllers {
+        for controller in self.controllers.iter_mut().map(Controller::edit) {
             // A deadline that passes without a write is over.
             if controller.index.clone().poll(self.now, 32).is_empty() {
                 controller.index.poll(self.now, 32);
@@ -414,21 +432,4 @@ impl World {
 
 fn is_of_service(change: &Change) -> bool {
     matches!(change, Change::Service(_) | Change::ServiceGone(..))
-}
-
-/// The text with all versions, and the uids made of them, replaced by their ranks: only their order matters.
-fn ranked(text: &str) -> String {
-    let number = |part: &str| {
-        let digits =
-            part.strip_prefix("uid-").or_else(|| part.strip_prefix("claim-")).unwrap_or(part);
-        digits.parse::<u64>().ok()
-    };
-    let versions: std::collections::BTreeSet<u64> = text.split('"').filter_map(number).collect();
-    let ranks: BTreeMap<u64, usize> =
-        versions.into_iter().enumerate().map(|(rank, version)| (version, rank)).collect();
-    let parts = text.split('"').map(|part| match number(part) {
-        Some(version) => part.replace(&version.to_string(), &ranks[&version].to_string()),
-        None => part.to_owned(),
-    });
-    parts.collect::<Vec<_>>().join("\"")
 }
