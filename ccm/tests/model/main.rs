@@ -108,3 +108,19 @@ fn a_move_heals_from_every_crash() {
     let states = explore(World::new(1, user, Faults { crashes: 1, lost: 1, ..Faults::default() }));
     println!("{states} states");
 }
+
+#[test]
+fn two_that_want_one_port_never_share_an_address() {
+    let world = World::new(2, [], Faults::default()).with_one_watch().with_sharing();
+    let user = [User::Create("b", None), User::Create("c", None)];
+    let states = explore(world.serving("a", "192.0.2.1").after(user));
+    println!("{states} states");
+}
+
+#[test]
+fn who_joins_while_another_leaves_keeps_the_address() {
+    let user = [User::Create("a", None), User::Create("b", None), User::Delete("a")];
+    let faults = Faults { crashes: 1, lost: 1, ..Faults::default() };
+    let states = explore(World::new(1, user, faults).with_sharing().with_one_watch());
+    println!("{states} states");
+}

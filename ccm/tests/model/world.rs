@@ -6,10 +6,13 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use berth_ccm::claim::Holder;
 use berth_ccm::index::{Index, Source};
 use berth_ccm::service::{Key, Standing};
 use berth_ccm::watches::{Change, Intake};
 use berth_ccm::write::{Outcome, Write};
+
+use berth_ipam::Protocol;
 
 use crate::cluster::{Cluster, key, service};
 use crate::shape::{self, Parts, Shape};
@@ -103,6 +106,8 @@ pub(crate) struct World {
     announces: bool,
     /// Whether one watch shows Services and claims, so that neither is ahead of the other.
     one_watch: bool,
+    /// Whether Services may share an address. Then `a` listens on port 80, all others on 443.
+    shares: bool,
     now: Duration,
 }
 
@@ -120,6 +125,7 @@ impl World {
             faults,
             announces: false,
             one_watch: false,
+            shares: false,
             now: Duration::ZERO,
         };
         world.controllers = (0..controllers).map(|_| Rc::new(world.start())).collect();
@@ -134,6 +140,23 @@ impl World {
         Self { one_watch: true, ..self }
     }
 
+    pub(crate) fn with_sharing(self) -> Self {
+        Self { shares: true, ..self }.after([])
+    }
+
+    /// This Service has had this address since before any controller started.
+    pub(crate) fn serving(mut self, name: &'static str, address: &'static str) -> Self {
+        self.act(&User::Create(name, Some(address)));
+        let owner = self.cluster.services[&key(name)].owner();
+        self.cluster.claim(address, owner);
+        self.cluster.edit(name, |service| {
+            service.deprecated = Some(address.to_owned());
+            service.labelled = true;
+            service.finalizers = service.finalizers(true);
+        });
+        self
+    }
+
     /// The user has done this before any controller started.
     pub(crate) fn after(mut self, user: impl IntoIterator<Item = User>) -> Self {
         user.into_iter().for_each(|user| self.act(&user));
@@ -146,7 +169,9 @@ impl World {
         let mut index =
             Index::new(Key { namespace: "kube-system".to_owned(), name: "kubevip".to_owned() });
         let mut intake = Intake::default();
-        let data = [("range-global", "192.0.2.1-192.0.2.2"), ("reuse-delay", "0s")];
+        let share = if self.shares { "true" } else { "false" };
+        let range = "192.0.2.1-192.0.2.2";
+        let data = [("range-global", range), ("reuse-delay", "0s"), ("allow-share-global", share)];
         let data = data.map(|(key, value)| (key.to_owned(), value.to_owned()));
         index.apply_pools("map".to_owned(), &data.into());
         index.lead(self.now);
@@ -300,6 +325,10 @@ impl World {
             User::Create(name, address) => {
                 let mut made = service(name);
                 made.annotated = address.map(str::to_owned);
+                if self.shares {
+                    made.sharing.ports =
+                        [(Protocol::Tcp, if name == "a" { 80 } else { 443 })].into();
+                }
                 self.cluster.create(made);
             }
             User::Delete(name) => self.cluster.delete(name),
@@ -332,6 +361,19 @@ impl World {
     /// What holds in every state: nothing is answered for that is not claimed, and what a controller wrote into a
     /// Service is never somebody else's.
     pub(crate) fn check(&self) -> Result<(), String> {
+        for claim in self.cluster.claims.values() {
+            let ports = |holder: &Holder| {
+                holder.sharing.as_ref().map(|sharing| sharing.ports.clone()).unwrap_or_default()
+            };
+            let mut all: Vec<_> = claim.holders.iter().flat_map(ports).collect();
+            all.sort_unstable();
+            let alone = claim.holders.len() == 1;
+            if !alone
+                && (all.len() != claim.holders.len() || all.windows(2).any(|two| two[0] == two[1]))
+            {
+                return Err(format!("{claim:?} is shared by some who do not fit together"));
+            }
+        }
         for service in self.cluster.services.values() {
             let owner = service.owner();
             for address in &service.published {
