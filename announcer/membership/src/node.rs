@@ -140,6 +140,8 @@ impl Node {
             }
             Input::Prepared { address } => self.ready(address),
             Input::HandOver { address } => self.hand_over(address),
+            Input::Take { address } => self.take(address),
+            Input::Propose(voters) => self.propose_these(voters),
             Input::Leave => {
                 self.leaving.get_or_insert(self.now);
                 self.claims.stop();
@@ -379,12 +381,18 @@ impl Node {
                     self.handovers.expect(self.now, *address, from);
                     self.say_ready(*address);
                 }
-                Step::Take if may && hold.is_none() && self.leaving.is_none() => {
-                    self.handovers.take(self.now, *address);
-                    self.claim(*address, Cause::Handover);
-                }
-                Step::Prepare | Step::Take => {}
+                Step::Take => self.take(*address),
+                Step::Prepare => {}
             }
+        }
+    }
+
+    /// Asks without patience for what another node let go.
+    fn take(&mut self, address: IpAddr) {
+        let free = self.claims.may_have(address) && self.owner.hold(&address).is_none();
+        if free && self.standing.is_some() && self.leaving.is_none() {
+            self.handovers.take(self.now, address);
+            self.claim(address, Cause::Handover);
         }
     }
 

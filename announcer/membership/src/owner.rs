@@ -107,7 +107,7 @@ impl Owner {
 
     /// When the first lease may lapse, not later than it does.
     pub(crate) fn next_lapse(&self) -> Moment {
-        self.next_lapse
+        if self.rules.lapsed_is_lost { self.next_lapse } else { Moment::NEVER }
     }
 
     /// Begins to ask for an address.

@@ -3,17 +3,18 @@
 //!
 //! `BERTH_SIMULATION_SECONDS` is how long random schedules are explored (10), `BERTH_SIMULATION_FIRST` the first seed
 //! (0), `BERTH_SIMULATION_SEED` replays one schedule with a trace.
-// Some faults are for scripted schedules only, which random ones do not call.
-#![allow(clippy::unwrap_used, dead_code)]
+#![allow(clippy::unwrap_used)]
 
 mod api;
 mod explore;
 mod faults;
 mod machine;
+mod mutations;
 mod network;
 mod oracle;
 mod queue;
 mod random;
+mod scripts;
 mod world;
 
 use std::time::Duration;
@@ -48,4 +49,39 @@ fn no_two_kernels_answer_and_every_address_is_served_again() {
     let tally = explore(bounds, Settings::default(), Plan::random);
     println!("{} schedules, {} events, {} moves", tally.schedules, tally.events, tally.moves);
     tally.assert_clean();
+}
+
+#[test]
+fn rates() {
+    let n = number("N", 1000);
+    let only = std::env::var("ONLY").unwrap_or_default();
+    for mutation in mutations::MUTATIONS.iter().filter(|m| m.name.contains(&only)) {
+        let mut settings = Settings::default();
+        (mutation.take_out)(&mut settings);
+        let bounds =
+            Bounds { first: 0, schedules: n, time: Duration::from_secs(40), until_overlap: false };
+        let tally = explore(bounds, settings, Plan::pressed);
+        let first = tally.overlaps.iter().next();
+        println!(
+            "{:24} {:5} of {}, first {:?} unserved {}",
+            mutation.name,
+            tally.overlaps.len(),
+            tally.schedules,
+            first.map(|(s, o)| (s, o.millis())),
+            tally.unserved.len()
+        );
+    }
+}
+
+#[test]
+fn scripts_now() {
+    for (name, plan) in [("forgetful", scripts::forgetful as fn(&mut random::Random) -> Plan), ("abandoned", scripts::abandoned_promise)] {
+        let bounds = Bounds { first: 0, schedules: 500, time: Duration::from_secs(40), until_overlap: false };
+        let tally = explore(bounds, Settings::default(), plan);
+        println!("{name} {} of {}: {:?}", tally.overlaps.len(), tally.schedules, tally.overlaps.iter().next());
+    }
+    if std::env::var_os("BERTH_SIMULATION_SEED").is_some() {
+        let settings = Settings { trace: true, ..Settings::default() };
+        println!("{:?}", run(number("BERTH_SIMULATION_SEED", 0), settings, scripts::abandoned_promise));
+    }
 }

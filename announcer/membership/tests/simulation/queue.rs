@@ -61,6 +61,8 @@ pub(crate) enum News {
     Prepared(IpAddr),
     HandOver(usize),
     Leave,
+    Propose(Vec<usize>),
+    Take(usize),
 }
 
 #[derive(Clone, Debug)]

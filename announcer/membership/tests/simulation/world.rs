@@ -348,6 +348,11 @@ impl World {
             }
             News::Prepared(address) => vec![Input::Prepared { address: *address }],
             News::HandOver(at) => vec![Input::HandOver { address: address(*at) }],
+            News::Take(at) => vec![Input::Take { address: address(*at) }],
+            News::Propose(hosts) => {
+                let voters = Voters::new(hosts.iter().map(|host| self.hosts[*host].id));
+                voters.map(Input::Propose).into_iter().collect()
+            }
             News::Leave => vec![Input::Leave],
             News::View(view) => vec![Input::View(view.clone())],
             // A watch begins after the read at start.
@@ -476,7 +481,9 @@ impl World {
                 self.hosts[host].may[address] = may;
                 self.tell(host, News::Wish(address));
             }
-            Fault::Leave { host, .. } => self.tell(host, News::Leave),
+            Fault::Leave { host } => self.tell(host, News::Leave),
+            Fault::Propose { host, voters } => self.tell(host, News::Propose(voters)),
+            Fault::Take { host, address } => self.tell(host, News::Take(address)),
         }
     }
 
