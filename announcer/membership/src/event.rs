@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::moment::Moment;
 use crate::name::NodeId;
 use crate::placement::Wish;
-use crate::view::{View, Voters};
+use crate::view::View;
 use crate::wire::DatagramError;
 
 /// What happened.
@@ -49,13 +49,6 @@ pub enum Input<'a> {
         /// The address.
         address: IpAddr,
     },
-    /// Ask for an address at once, whatever placement says. The voters decide: nobody loses what it holds.
-    Take {
-        /// The address.
-        address: IpAddr,
-    },
-    /// Propose these voters, whatever the usual policy says. Ignored where this node is no voter.
-    Propose(Voters),
     /// The node stops: everything moves, then it leaves the view.
     Leave,
 }

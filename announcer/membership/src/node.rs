@@ -17,7 +17,7 @@ use crate::name::NodeId;
 use crate::owner::Owner;
 use crate::parameters::{ParameterError, Parameters};
 use crate::placement::mix;
-use crate::rules::Rules;
+use crate::rules::{Pressure, Rules};
 use crate::sight::Sight;
 use crate::view::{Change, Standing, View};
 use crate::voter::Voter;
@@ -140,12 +140,21 @@ impl Node {
             }
             Input::Prepared { address } => self.ready(address),
             Input::HandOver { address } => self.hand_over(address),
-            Input::Take { address } => self.take(address),
-            Input::Propose(voters) => self.propose_these(voters),
             Input::Leave => {
                 self.leaving.get_or_insert(self.now);
                 self.claims.stop();
             }
+        }
+        self.settle();
+        self.outputs()
+    }
+
+    /// Makes the node act against its policy. Only a simulation has reason to.
+    pub fn press(&mut self, now: Moment, pressure: Pressure) -> Vec<Output> {
+        self.begin(now);
+        match pressure {
+            Pressure::Take { address } => self.take(address),
+            Pressure::Propose(voters) => self.propose_these(voters),
         }
         self.settle();
         self.outputs()
@@ -279,6 +288,9 @@ impl Node {
         self.sight.note(self.now, from, ack);
         for address in &outcome.won {
             self.claims.won(*address);
+            self.next_beat = self.now;
+        }
+        if outcome.ask_again {
             self.next_beat = self.now;
         }
         if let Some(after) = outcome.retry_after {

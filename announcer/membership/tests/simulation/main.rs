@@ -75,13 +75,29 @@ fn rates() {
 
 #[test]
 fn scripts_now() {
-    for (name, plan) in [("forgetful", scripts::forgetful as fn(&mut random::Random) -> Plan), ("abandoned", scripts::abandoned_promise)] {
-        let bounds = Bounds { first: 0, schedules: 500, time: Duration::from_secs(40), until_overlap: false };
+    for (name, plan) in [
+        ("forgetful", scripts::forgetful as fn(&mut random::Random) -> Plan),
+        ("abandoned", scripts::abandoned_promise),
+    ] {
+        let bounds = Bounds {
+            first: 0,
+            schedules: 500,
+            time: Duration::from_secs(40),
+            until_overlap: false,
+        };
         let tally = explore(bounds, Settings::default(), plan);
-        println!("{name} {} of {}: {:?}", tally.overlaps.len(), tally.schedules, tally.overlaps.iter().next());
+        println!(
+            "{name} {} of {}: {:?}",
+            tally.overlaps.len(),
+            tally.schedules,
+            tally.overlaps.iter().next()
+        );
     }
     if std::env::var_os("BERTH_SIMULATION_SEED").is_some() {
         let settings = Settings { trace: true, ..Settings::default() };
-        println!("{:?}", run(number("BERTH_SIMULATION_SEED", 0), settings, scripts::abandoned_promise));
+        println!(
+            "{:?}",
+            run(number("BERTH_SIMULATION_SEED", 0), settings, scripts::abandoned_promise)
+        );
     }
 }

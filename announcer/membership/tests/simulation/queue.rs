@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
-use berth_membership::View;
+use berth_membership::{Pressure, View};
 
 use crate::api::{Reply, Request};
 use crate::faults::Fault;
@@ -61,8 +61,7 @@ pub(crate) enum News {
     Prepared(IpAddr),
     HandOver(usize),
     Leave,
-    Propose(Vec<usize>),
-    Take(usize),
+    Press(Pressure),
 }
 
 #[derive(Clone, Debug)]

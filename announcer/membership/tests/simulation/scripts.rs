@@ -33,7 +33,9 @@ fn minority_promise(next: impl Fn(&mut Vec<(Time, Fault)>, Time)) -> Plan {
 
 /// The node that promised restarts, forgets, and grants the holder.
 pub(crate) fn forgetful(_: &mut Random) -> Plan {
-    minority_promise(|faults, asked| faults.push((asked + 5 * MILLI, Fault::Kill { host: 1, down: MILLI })))
+    minority_promise(|faults, asked| {
+        faults.push((asked + 5 * MILLI, Fault::Kill { host: 1, down: MILLI }))
+    })
 }
 
 /// The voters change to a set without the node that promised.

@@ -4,7 +4,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use berth_membership::{
-    Input, Keyring, Moment, Node, NodeId, Output, Parameters, Rules, View, Voters, Wish,
+    Input, Keyring, Moment, Node, NodeId, Output, Parameters, Pressure, Rules, View, Voters, Wish,
 };
 
 use crate::api::{Api, Reply, Request, TIMEOUT};
@@ -339,6 +339,10 @@ impl World {
             News::Wish(at) => Some(candidates(*at)),
             _ => None,
         };
+        let pressure = match &news {
+            News::Press(pressure) => Some(pressure.clone()),
+            _ => None,
+        };
         let address = |at: usize| self.addresses[at];
         let inputs = match &news {
             News::Tick => Vec::new(),
@@ -348,11 +352,7 @@ impl World {
             }
             News::Prepared(address) => vec![Input::Prepared { address: *address }],
             News::HandOver(at) => vec![Input::HandOver { address: address(*at) }],
-            News::Take(at) => vec![Input::Take { address: address(*at) }],
-            News::Propose(hosts) => {
-                let voters = Voters::new(hosts.iter().map(|host| self.hosts[*host].id));
-                voters.map(Input::Propose).into_iter().collect()
-            }
+            News::Press(_) => Vec::new(),
             News::Leave => vec![Input::Leave],
             News::View(view) => vec![Input::View(view.clone())],
             // A watch begins after the read at start.
@@ -366,8 +366,10 @@ impl World {
         let host = &mut self.hosts[number];
         let now = host.clock.read(self.now);
         let Some(node) = &mut host.process else { return };
-        if inputs.is_empty() {
-            host.doing.extend(node.poll(now));
+        match pressure {
+            Some(pressure) => host.doing.extend(node.press(now, pressure)),
+            None if inputs.is_empty() => host.doing.extend(node.poll(now)),
+            None => {}
         }
         for input in inputs {
             host.doing.extend(node.handle(now, input));
@@ -482,8 +484,15 @@ impl World {
                 self.tell(host, News::Wish(address));
             }
             Fault::Leave { host } => self.tell(host, News::Leave),
-            Fault::Propose { host, voters } => self.tell(host, News::Propose(voters)),
-            Fault::Take { host, address } => self.tell(host, News::Take(address)),
+            Fault::Propose { host, voters } => {
+                if let Ok(voters) = Voters::new(voters.iter().map(|host| self.hosts[*host].id)) {
+                    self.tell(host, News::Press(Pressure::Propose(voters)));
+                }
+            }
+            Fault::Take { host, address } => {
+                let address = self.addresses[address];
+                self.tell(host, News::Press(Pressure::Take { address }));
+            }
         }
     }
 
