@@ -93,6 +93,8 @@ pub(crate) struct Plan {
     pub(crate) preparation: Time,
     pub(crate) drift_ppm: u64,
     pub(crate) datagram: usize,
+    /// How many datagrams a heartbeat may fill.
+    pub(crate) burst: usize,
 }
 
 /// How long after healing every address must be served.
@@ -123,6 +125,7 @@ impl Plan {
             preparation: 0,
             drift_ppm: 500,
             datagram: 1_400,
+            burst: 32,
         }
     }
 
@@ -147,6 +150,7 @@ impl Plan {
         };
         plan.drift_ppm = random.pick(&[0, 500, 990]);
         plan.datagram = random.pick(&[512, 1_400]);
+        plan.burst = random.pick(&[1, 2, 32]);
         plan.preparation = random.pick(&[0, 5 * MILLI, 40 * MILLI]);
         if random.chance(0.4) {
             plan.stall = random.pick(&[0.0005, 0.003, 0.02]);

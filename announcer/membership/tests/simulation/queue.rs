@@ -55,7 +55,6 @@ pub(crate) enum News {
     Datagram(Vec<u8>),
     /// The answer to the request of this number.
     Reply(u64, Reply),
-    View(View),
     Watched(View),
     Wish(usize),
     Prepared(IpAddr),

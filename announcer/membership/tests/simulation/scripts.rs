@@ -1,50 +1,188 @@
-//! Owns schedules that lead straight to where one rule is all that keeps two nodes apart. Chance still draws the clocks,
-//! the delays and the phases of heartbeats, so each is a family of schedules.
+//! Owns schedules that lead straight to where one rule is all that keeps two nodes apart. Chance still draws clocks,
+//! delays and the phases of heartbeats, so each is a family of schedules.
+//!
+//! Node 0 holds the address to begin with, being the only candidate; another may ask for it later.
 
 use crate::faults::{Fault, Plan};
-use crate::machine::{MILLI, Time};
+use crate::machine::{MILLI, SECOND, Time};
+use crate::network::Weather;
 use crate::random::Random;
 
-/// When the first fault of a script happens: everything is served and still by then.
+/// When the first fault of a script happens: everything is served by then, and still.
 const QUIET: Time = 1_500 * MILLI;
 
-/// Node 0 holds the only address, by itself and node 2; node 1 has not heard it for so long that it promised the
-/// address to node 2. Then nodes 0 and 2 lose each other, and before the last promise to node 0 runs out, `next`
-/// lets it go on without node 2.
-fn minority_promise(next: impl Fn(&mut Vec<(Time, Fault)>, Time)) -> Plan {
-    let (asked, end) = (QUIET + 900 * MILLI, QUIET + 2_000 * MILLI);
-    let mut plan = Plan::calm(3, end);
-    let mut faults = vec![
-        (0, Fault::Candidate { host: 1, address: 0, may: false }),
-        (0, Fault::Candidate { host: 2, address: 0, may: false }),
-        (QUIET, Fault::Cut { from: 0, to: 1, span: 790 * MILLI }),
-        (QUIET + 500 * MILLI, Fault::Cut { from: 0, to: 2, span: 1_500 * MILLI }),
-        (asked - MILLI, Fault::Candidate { host: 2, address: 0, may: true }),
-    ];
-    let asked = QUIET + 770 * MILLI;
-    faults.retain(|(_, fault)| !matches!(fault, Fault::Candidate { may: true, .. }));
-    faults.push((asked - MILLI, Fault::Candidate { host: 2, address: 0, may: true }));
-    faults.push((asked, Fault::Take { host: 2, address: 0 }));
-    next(&mut faults, asked);
-    faults.sort_by_key(|(at, _)| *at);
-    (plan.faults, plan.healed) = (faults, end);
-    plan
+struct Script {
+    plan: Plan,
 }
 
-/// The node that promised restarts, forgets, and grants the holder.
-pub(crate) fn forgetful(_: &mut Random) -> Plan {
-    minority_promise(|faults, asked| {
-        faults.push((asked + 5 * MILLI, Fault::Kill { host: 1, down: MILLI }))
-    })
-}
+impl Script {
+    fn new(hosts: usize) -> Self {
+        let mut plan = Plan::calm(hosts, QUIET + 2 * SECOND);
+        plan.healed = plan.end;
+        let mut script = Self { plan };
+        (1..hosts).for_each(|host| script.may(0, host, false));
+        script
+    }
 
-/// The voters change to a set without the node that promised.
-pub(crate) fn abandoned_promise(_: &mut Random) -> Plan {
-    minority_promise(|faults, asked| {
-        for (from, to) in [(1, 2), (2, 1), (2, 0)] {
-            faults.push((asked + 15 * MILLI, Fault::Cut { from, to, span: 1_200 * MILLI }));
+    /// A fault so many milliseconds after all was quiet.
+    fn at(mut self, millis: u64, fault: Fault) -> Self {
+        self.plan.faults.push((QUIET + millis * MILLI, fault));
+        self
+    }
+
+    fn may(&mut self, at: Time, host: usize, may: bool) {
+        for address in 0..self.plan.addresses {
+            self.plan.faults.push((at, Fault::Candidate { host, address, may }));
         }
-        faults.push((asked, Fault::ApiCut { host: 2, span: 1_200 * MILLI }));
-        faults.push((asked + 17 * MILLI, Fault::Propose { host: 0, voters: vec![0] }));
-    })
+    }
+
+    /// From then on the host may have the address.
+    fn candidate(mut self, millis: u64, host: usize) -> Self {
+        self.may(QUIET + millis * MILLI, host, true);
+        self
+    }
+
+    /// The hosts hear nothing of each other from one time to another.
+    fn apart(mut self, from: u64, to: u64, one: &[usize], other: &[usize]) -> Self {
+        for one in one {
+            for other in other {
+                self = self.deaf(from, to, *one, *other).deaf(from, to, *other, *one);
+            }
+        }
+        self
+    }
+
+    /// What one host sends does not reach the other.
+    fn deaf(self, from: u64, to: u64, sender: usize, receiver: usize) -> Self {
+        let span = (to - from) * MILLI;
+        self.at(from, Fault::Cut { from: sender, to: receiver, span })
+    }
+
+    fn without_api(self, from: u64, to: u64, hosts: &[usize]) -> Self {
+        let cut = |script: Self, host: &usize| {
+            script.at(from, Fault::ApiCut { host: *host, span: (to - from) * MILLI })
+        };
+        hosts.iter().fold(self, cut)
+    }
+
+    fn propose(self, millis: u64, host: usize, voters: &[usize]) -> Self {
+        self.at(millis, Fault::Propose { host, voters: voters.to_vec() })
+    }
+
+    fn take(self, millis: u64, host: usize) -> Self {
+        self.candidate(millis, host).at(millis, Fault::Take { host, address: 0 })
+    }
+
+    fn done(mut self) -> Plan {
+        self.plan.faults.sort_by_key(|(at, _)| *at);
+        self.plan
+    }
+}
+
+/// For ever, as far as a script goes.
+const LAST: u64 = 2_000;
+
+/// Node 1 has not heard the holder for so long that it granted node 2 a claim. Then the holder and node 2 lose each
+/// other, and before the last promise of node 2 runs out, nodes 0 and 1 go over to a view without node 2.
+pub(crate) fn promise_left_behind(_: &mut Random) -> Plan {
+    Script::new(3)
+        .deaf(0, 790, 0, 1)
+        .apart(500, LAST, &[0], &[2])
+        .take(770, 2)
+        .without_api(770, LAST, &[2])
+        .apart(785, LAST, &[1], &[2])
+        .propose(787, 0, &[0])
+        .done()
+}
+
+/// The holder goes over to views of its own, while the other two, who cannot know, give its address away.
+pub(crate) fn cut_off(_: &mut Random) -> Plan {
+    Script::new(3)
+        .apart(0, LAST, &[0], &[1, 2])
+        .without_api(0, LAST, &[1, 2])
+        .candidate(50, 2)
+        .propose(150, 0, &[0, 1])
+        .propose(200, 0, &[0])
+        .done()
+}
+
+/// Of five voters the holder reaches one, which alone makes the next view; what it granted before arrives after.
+pub(crate) fn late_grant(_: &mut Random) -> Plan {
+    let held_up = Weather { late: 1.0, latest: 90 * MILLI, ..Weather::FAIR };
+    Script::new(5)
+        .apart(0, LAST, &[0, 1], &[2, 3, 4])
+        .without_api(0, LAST, &[2, 3, 4])
+        .at(200, Fault::Weather { weather: held_up, span: 140 * MILLI })
+        .propose(260, 1, &[1])
+        .candidate(0, 2)
+        .done()
+}
+
+/// The holder's process dies, and the only other voter that heard it lately restarts at once.
+pub(crate) fn forgotten_promise(_: &mut Random) -> Plan {
+    Script::new(3)
+        .deaf(0, LAST, 0, 2)
+        .at(500, Fault::Kill { host: 0, down: SECOND })
+        .at(500, Fault::Kill { host: 1, down: MILLI })
+        .take(530, 2)
+        .done()
+}
+
+/// A voter that sealed the first view restarts, out of touch with whoever is in the second one.
+pub(crate) fn sealed_and_restarted(_: &mut Random) -> Plan {
+    Script::new(3)
+        .apart(0, LAST, &[0], &[2])
+        .apart(0, 100, &[1], &[2])
+        .without_api(0, LAST, &[2])
+        .propose(20, 0, &[0])
+        .apart(100, LAST, &[0], &[1])
+        .at(100, Fault::Kill { host: 1, down: MILLI })
+        .without_api(140, LAST, &[1])
+        .candidate(150, 2)
+        .done()
+}
+
+/// A voter skips the view in which the others sealed the first one, and is the only one of the next.
+pub(crate) fn skipped_view(_: &mut Random) -> Plan {
+    Script::new(3)
+        .apart(0, LAST, &[2], &[0, 1])
+        .without_api(0, 640, &[2])
+        .candidate(0, 2)
+        .propose(600, 1, &[1, 2])
+        .propose(640, 1, &[2])
+        .done()
+}
+
+/// Answers to the holder take their time, and then its process dies.
+pub(crate) fn slow_answers(_: &mut Random) -> Plan {
+    let slow = Weather { late: 1.0, latest: 300 * MILLI, ..Weather::FAIR };
+    Script::new(3)
+        .at(0, Fault::Weather { weather: slow, span: 600 * MILLI })
+        .at(600, Fault::Kill { host: 0, down: SECOND })
+        .candidate(600, 1)
+        .done()
+}
+
+/// A list that does not fit a heartbeat, of addresses that another node has.
+pub(crate) fn long_list(_: &mut Random) -> Plan {
+    let mut script = Script { plan: Plan::calm(3, QUIET + SECOND) };
+    script.plan.addresses = 20;
+    (script.plan.v6, script.plan.datagram, script.plan.burst) = (true, 512, 1);
+    script.plan.healed = script.plan.end;
+    script.may(0, 1, false);
+    script.may(0, 2, false);
+    script.may(QUIET, 2, true);
+    (0..20).fold(script, |script, address| script.at(1, Fault::Take { host: 2, address })).done()
+}
+
+/// The process stalls anywhere, also between deciding and doing, while the address is moved to and fro.
+pub(crate) fn stalls(_: &mut Random) -> Plan {
+    let mut script = Script { plan: Plan::calm(3, QUIET + 6 * SECOND) };
+    (script.plan.stall, script.plan.longest_stall) = (0.02, 1_000 * MILLI);
+    script.plan.healed = script.plan.end;
+    for turn in 0..30 {
+        let hand_over = |host| Fault::HandOver { host, address: 0 };
+        script = (0..3).fold(script, |script, host| script.at(turn * 200, hand_over(host)));
+    }
+    script.done()
 }

@@ -21,7 +21,7 @@ pub(crate) struct Settings {
     pub(crate) rules: Rules,
     /// The kernel gets the deadline itself, not the time left when it was computed.
     pub(crate) absolute_deadline: bool,
-    /// A process that starts reads the view anew; else it goes on with the one it last knew.
+    /// A read of the view is not stale; else it shows what was stored before that.
     pub(crate) fresh_read: bool,
     /// The view is stored by compare-and-swap.
     pub(crate) compare_and_swap: bool,
@@ -55,8 +55,6 @@ pub(crate) struct Host {
     doing: VecDeque<Output>,
     decided: Moment,
     wake: Time,
-    /// The view an earlier process knew.
-    known_view: Option<View>,
     /// What the driver waits for: the number of the request, and the epoch of a write that is not clear yet.
     asking: Option<(u64, Option<u64>)>,
     may: Vec<bool>,
@@ -89,7 +87,7 @@ impl World {
         let stored =
             Voters::new(first).ok().and_then(|voters| View::new(1, voters, Vec::new()).ok());
         let mut api = Api::new(plan.hosts, stored);
-        api.compares = settings.compare_and_swap;
+        (api.compares, api.stale) = (settings.compare_and_swap, !settings.fresh_read);
         let addresses = (0..plan.addresses).map(|at| address(at, plan.v6)).collect();
         let mut world = Self {
             now: 0,
@@ -141,18 +139,6 @@ impl World {
             .filter(|(_, host)| answers(host))
             .map(|(number, _)| number)
             .collect()
-    }
-
-    pub(crate) fn schedule(&mut self, at: Time, fault: Fault) {
-        self.push(at, Event::Fault(fault));
-    }
-
-    pub(crate) fn weather(&mut self, weather: Weather) {
-        self.network.weather = weather;
-    }
-
-    pub(crate) fn slow_api(&mut self, slowest: Time) {
-        (self.api.slow_until, self.api.slowest) = (Time::MAX, slowest);
     }
 
     fn push(&mut self, at: Time, event: Event) {
@@ -216,8 +202,8 @@ impl World {
         }
         self.note(|| format!("{number} starts"));
         let (seed, keyring) = (self.random.number(), self.keyring.clone());
-        let parameters =
-            Parameters { datagram: self.plan.datagram, memory: 3, ..Parameters::default() };
+        let (datagram, burst) = (self.plan.datagram, self.plan.burst);
+        let parameters = Parameters { datagram, burst, memory: 3, ..Parameters::default() };
         let host = &mut self.hosts[number];
         let now = host.clock.read(self.now);
         host.run += 1;
@@ -225,22 +211,16 @@ impl World {
             Node::with_rules(host.id, parameters, keyring, seed, now, self.settings.rules).ok();
         assert!(host.process.is_some(), "the parameters fit each other");
         (host.paused_until, host.wake) = (self.now, Time::MAX);
-        let known = host.known_view.clone().filter(|_| !self.settings.fresh_read);
         self.tell(number, News::Tick);
         for address in 0..self.addresses.len() {
             self.tell(number, News::Wish(address));
         }
-        match known {
-            Some(view) => self.tell(number, News::View(view)),
-            None => self.ask(number, Request::Get, None),
-        }
+        self.ask(number, Request::Get, None);
     }
 
     fn stop(&mut self, number: usize, down: Time) {
         let host = &mut self.hosts[number];
-        if let Some(node) = host.process.take() {
-            host.known_view = node.view().map(|(view, _)| view.clone());
-        }
+        host.process = None;
         host.run += 1;
         host.inbox.clear();
         host.doing.clear();
@@ -354,7 +334,6 @@ impl World {
             News::HandOver(at) => vec![Input::HandOver { address: address(*at) }],
             News::Press(_) => Vec::new(),
             News::Leave => vec![Input::Leave],
-            News::View(view) => vec![Input::View(view.clone())],
             // A watch begins after the read at start.
             News::Watched(view) => {
                 let joined =
@@ -533,7 +512,6 @@ impl Host {
             doing: VecDeque::new(),
             decided: Moment::default(),
             wake: Time::MAX,
-            known_view: None,
             asking: None,
             may: vec![true; plan.addresses],
         }
