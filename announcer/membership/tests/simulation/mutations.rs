@@ -55,7 +55,7 @@ const MUTATIONS: &[Mutation] = &[
     rule!(pending_previous, scripts::cut_off, 0),
     rule!(wait_after_activation, Plan::pressed, 0),
     rule!(two_voter_conditions, scripts::skipped_view, 0),
-    rule!(restart_wait, scripts::forgotten_promise, 0),
+    rule!(restart_wait, scripts::forgotten_twice, 0),
     rule!(entry_is_no_pass, Plan::pressed, 122),
     rule!(mute_first, scripts::stalls, 0),
     duty!(absolute_deadline, scripts::stalls, 0),

@@ -9,7 +9,7 @@ use crate::network::Weather;
 use crate::random::Random;
 
 /// When the first fault of a script happens: everything is served by then, and still.
-const QUIET: Time = 1_500 * MILLI;
+const QUIET: Time = SECOND;
 
 struct Script {
     plan: Plan,
@@ -108,23 +108,31 @@ pub(crate) fn cut_off(_: &mut Random) -> Plan {
 
 /// Of five voters the holder reaches one, which alone makes the next view; what it granted before arrives after.
 pub(crate) fn late_grant(_: &mut Random) -> Plan {
-    let held_up = Weather { late: 1.0, latest: 90 * MILLI, ..Weather::FAIR };
+    let held_up = Weather { late: 0.5, latest: 90 * MILLI, ..Weather::FAIR };
     Script::new(5)
         .apart(0, LAST, &[0, 1], &[2, 3, 4])
         .without_api(0, LAST, &[2, 3, 4])
         .at(200, Fault::Weather { weather: held_up, span: 140 * MILLI })
         .propose(260, 1, &[1])
-        .candidate(0, 2)
+        .take(350, 2)
         .done()
 }
 
-/// The holder's process dies, and the only other voter that heard it lately restarts at once.
-pub(crate) fn forgotten_promise(_: &mut Random) -> Plan {
-    Script::new(3)
-        .deaf(0, LAST, 0, 2)
-        .at(500, Fault::Kill { host: 0, down: SECOND })
-        .at(500, Fault::Kill { host: 1, down: MILLI })
-        .take(530, 2)
+/// Of three voters the holder, node 3, moves its leases from one to the next, each time to one that restarts and has
+/// forgotten that it granted node 4 a claim; and each time the one left behind grants node 4 as well.
+pub(crate) fn forgotten_twice(_: &mut Random) -> Plan {
+    let mut plan = Plan::calm(5, QUIET + SECOND);
+    (plan.voters, plan.healed) = (3, plan.end);
+    let mut script = Script { plan };
+    [0, 1, 2, 4].into_iter().for_each(|host| script.may(0, host, false));
+    script
+        .deaf(0, 565, 3, 0)
+        .deaf(400, 768, 3, 1)
+        .deaf(530, LAST, 3, 2)
+        .take(538, 4)
+        .at(550, Fault::Kill { host: 0, down: MILLI })
+        .at(765, Fault::Kill { host: 1, down: MILLI })
+        .apart(766, LAST, &[4], &[0, 1])
         .done()
 }
 
@@ -153,13 +161,14 @@ pub(crate) fn skipped_view(_: &mut Random) -> Plan {
         .done()
 }
 
-/// Answers to the holder take their time, and then its process dies.
+/// Answers to the holder take their time, and then nobody hears it.
 pub(crate) fn slow_answers(_: &mut Random) -> Plan {
-    let slow = Weather { late: 1.0, latest: 300 * MILLI, ..Weather::FAIR };
+    let slow = Weather { late: 0.5, latest: 300 * MILLI, ..Weather::FAIR };
     Script::new(3)
-        .at(0, Fault::Weather { weather: slow, span: 600 * MILLI })
-        .at(600, Fault::Kill { host: 0, down: SECOND })
-        .candidate(600, 1)
+        .at(200, Fault::Weather { weather: slow, span: 100 * MILLI })
+        .deaf(300, LAST, 0, 1)
+        .deaf(300, LAST, 0, 2)
+        .take(620, 1)
         .done()
 }
 

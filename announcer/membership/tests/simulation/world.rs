@@ -286,14 +286,12 @@ impl World {
             }
             if let Some(output) = self.hosts[number].doing.pop_front() {
                 self.perform(number, output);
-                if self.random.chance(self.plan.stall) && self.now < self.plan.healed {
-                    let stall = self.random.magnitude(0, self.plan.longest_stall);
-                    self.hosts[number].paused_until = self.now + stall;
-                }
+                self.stall(number);
                 continue;
             }
             let Some(news) = self.hosts[number].inbox.pop_front() else { break };
             self.decide(number, news);
+            self.stall(number);
         }
         let host = &mut self.hosts[number];
         let Some(node) = &host.process else { return };
@@ -305,6 +303,14 @@ impl World {
                 let run = host.run;
                 self.push(at, Event::Wake { host: number, run });
             }
+        }
+    }
+
+    /// The process may be stopped between any two steps.
+    fn stall(&mut self, number: usize) {
+        if self.random.chance(self.plan.stall) && self.now < self.plan.healed {
+            let stall = self.random.magnitude(0, self.plan.longest_stall);
+            self.hosts[number].paused_until = self.now + stall;
         }
     }
 
