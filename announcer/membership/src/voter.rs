@@ -1,6 +1,9 @@
 //! Owns what this node promised to others. A promise is never broken and never shortened: until it runs out, no other
 //! session gets the address from this voter.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
