@@ -18,6 +18,7 @@ mod oracle;
 mod queue;
 mod random;
 mod scripts;
+mod takeover;
 mod world;
 
 use std::time::Duration;
@@ -34,6 +35,11 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     }
 }
 
+/// How long each family is explored.
+fn seconds() -> u64 {
+    number("BERTH_SIMULATION_SECONDS", 6)
+}
+
 /// Explores a family, or replays one schedule of it.
 fn explored(family: &str, plan: impl Fn(&mut Random) -> Plan + Sync) {
     let replayed = std::env::var_os("BERTH_SIMULATION_SEED").is_some();
@@ -44,7 +50,7 @@ fn explored(family: &str, plan: impl Fn(&mut Random) -> Plan + Sync) {
         Bounds {
             first: number("BERTH_SIMULATION_FIRST", 0),
             schedules: u64::MAX,
-            time: Duration::from_secs(number("BERTH_SIMULATION_SECONDS", 6)),
+            time: Duration::from_secs(seconds()),
             until_overlap: false,
         }
     };

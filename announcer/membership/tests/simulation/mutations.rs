@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::explore::{Bounds, explore, run};
 use crate::faults::Plan;
 use crate::random::Random;
-use crate::scripts;
 use crate::world::Settings;
+use crate::{scripts, seconds};
 
 /// A rule, and where it is needed.
 struct Mutation {
@@ -96,7 +96,8 @@ fn without_any_one_rule_two_kernels_answer() {
 fn with_all_rules_the_same_schedules_have_one_owner() {
     for mutation in MUTATIONS {
         assert!(!overlaps(mutation, mutation.seed, Settings::default()), "{}", mutation.name);
-        let bounds = Bounds { first: 0, schedules: 40, time: Duration::MAX, until_overlap: false };
+        let schedules = 7 * seconds();
+        let bounds = Bounds { first: 0, schedules, time: Duration::MAX, until_overlap: false };
         explore(bounds, Settings::default(), mutation.family).assert_one_owner(mutation.name);
     }
 }
