@@ -74,6 +74,6 @@ pub use name::NodeId;
 pub use node::Node;
 pub use parameters::{ParameterError, Parameters};
 pub use placement::{Wish, rank};
-pub use rules::Rules;
+pub use rules::{Pressure, Rules};
 pub use view::{MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters};
 pub use wire::DatagramError;

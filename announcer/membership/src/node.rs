@@ -1,6 +1,7 @@
 //! Owns one run of one node: voter, owner and their advisers around one clock. Composes them, decides nothing that they
 //! decide.
 
+mod moves;
 mod rounds;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,15 +10,15 @@ use std::time::Duration;
 
 use crate::claims::Claims;
 use crate::event::{Cause, Input, Loss, Output};
-use crate::handover::{Handovers, hands};
+use crate::handover::Handovers;
 use crate::keyring::Keyring;
-use crate::message::{Ack, Hand, Heartbeat, Message, Stage, Step};
+use crate::message::{Ack, Heartbeat, Message, Stage};
 use crate::moment::Moment;
 use crate::name::NodeId;
 use crate::owner::Owner;
 use crate::parameters::{ParameterError, Parameters};
 use crate::placement::mix;
-use crate::rules::Rules;
+use crate::rules::{Pressure, Rules};
 use crate::sight::Sight;
 use crate::view::{Change, Standing, View};
 use crate::voter::Voter;
@@ -144,6 +145,17 @@ impl Node {
                 self.leaving.get_or_insert(self.now);
                 self.claims.stop();
             }
+        }
+        self.settle();
+        self.outputs()
+    }
+
+    /// Makes the node act against its policy. Only a simulation has reason to.
+    pub fn press(&mut self, now: Moment, pressure: Pressure) -> Vec<Output> {
+        self.begin(now);
+        match pressure {
+            Pressure::Take { address } => self.take(address),
+            Pressure::Propose(voters) => self.propose_these(voters),
         }
         self.settle();
         self.outputs()
@@ -279,6 +291,9 @@ impl Node {
             self.claims.won(*address);
             self.next_beat = self.now;
         }
+        if outcome.ask_again {
+            self.next_beat = self.now;
+        }
         if let Some(after) = outcome.retry_after {
             self.retry_at = self.retry_at.min(self.now + after + RETRY_LATE);
         }
@@ -330,62 +345,6 @@ impl Node {
             Output::Discard { address }
         });
         self.next_beat = self.now;
-    }
-
-    fn ready(&mut self, address: IpAddr) {
-        let awaited = self.owner.hold(&address).is_some() || self.handovers.is_coming(&address);
-        if !awaited {
-            self.out.push(Output::Discard { address });
-            return;
-        }
-        self.prepared.insert(address);
-        self.arm();
-        self.say_ready(address);
-    }
-
-    fn say_ready(&mut self, address: IpAddr) {
-        if let Some(holder) =
-            self.handovers.expected_by(&address).filter(|_| self.prepared.contains(&address))
-        {
-            for hand in hands(Step::Ready, &[address]) {
-                self.send(holder, &Message::Hand(hand));
-            }
-        }
-    }
-
-    /// Moves an address if another node can take it.
-    fn hand_over(&mut self, address: IpAddr) {
-        let held = self.owner.hold(&address).is_some_and(|hold| hold.stage == Stage::Held);
-        if !held || self.handovers.is_going(&address) || !self.sight.is_clear() {
-            return;
-        }
-        if let Some(to) = self.claims.best_other(address, &self.sight) {
-            self.handovers.begin(self.now, address, to);
-            self.next_beat = self.now;
-        }
-    }
-
-    fn handed(&mut self, from: NodeId, hand: &Hand) {
-        for address in &hand.addresses {
-            let (may, hold) = (self.claims.may_have(*address), self.owner.hold(address));
-            match hand.step {
-                Step::Ready => self.handovers.ready(from, *address),
-                Step::Prepare if may && hold.is_none() && self.leaving.is_none() => {
-                    if self.handovers.expected_by(address).is_none()
-                        && !self.prepared.contains(address)
-                    {
-                        self.out.push(Output::Prepare { address: *address });
-                    }
-                    self.handovers.expect(self.now, *address, from);
-                    self.say_ready(*address);
-                }
-                Step::Take if may && hold.is_none() && self.leaving.is_none() => {
-                    self.handovers.take(self.now, *address);
-                    self.claim(*address, Cause::Handover);
-                }
-                Step::Prepare | Step::Take => {}
-            }
-        }
     }
 
     fn claim(&mut self, address: IpAddr, cause: Cause) {

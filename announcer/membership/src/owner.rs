@@ -21,10 +21,10 @@ pub(crate) struct Hold {
     pub(crate) since: Moment,
     /// Until when this node may answer.
     pub(crate) lease: Moment,
-    /// The version of the list that first says what `stage` says.
+    /// The version of the list that first says what `stage` says: a voter that has not read it grants something else.
     version: u64,
-    /// Nothing sent before this counts.
-    episode: u64,
+    /// While a majority's first grant lasts: what the second one has to answer.
+    second: Option<Moment>,
     /// What an older view granted.
     frozen: Moment,
     /// The newest send time that each voter granted.
@@ -51,8 +51,10 @@ pub(crate) struct Outcome {
     pub(crate) renewed: bool,
     /// Claims that became holds.
     pub(crate) won: Vec<IpAddr>,
-    /// When a refused claim may be asked for again.
+    /// When what was refused may be asked for again.
     pub(crate) retry_after: Option<Duration>,
+    /// A majority granted a claim for the first time: it is to be asked again at once.
+    pub(crate) ask_again: bool,
     /// The voter lacks something that it can be sent at once.
     pub(crate) behind: bool,
 }
@@ -107,7 +109,7 @@ impl Owner {
 
     /// When the first lease may lapse, not later than it does.
     pub(crate) fn next_lapse(&self) -> Moment {
-        self.next_lapse
+        if self.rules.lapsed_is_lost { self.next_lapse } else { Moment::NEVER }
     }
 
     /// Begins to ask for an address.
@@ -118,7 +120,7 @@ impl Owner {
             since: now,
             lease: Moment::default(),
             version: if self.rules.versions { version } else { 0 },
-            episode: if self.rules.episodes { self.sequence + 1 } else { 0 },
+            second: None,
             frozen: Moment::default(),
             grants: Vec::new(),
         };
@@ -143,12 +145,15 @@ impl Owner {
         lapsed
     }
 
-    /// Goes over to another view: what the old one granted stands as a fixed deadline.
+    /// Goes over to another view: what the old one granted to a hold stands as a fixed deadline. Claims begin anew.
     pub(crate) fn adopted(&mut self) {
         for hold in self.holds.values_mut() {
-            hold.frozen = hold.lease;
             if self.rules.grants_of_my_epoch {
                 hold.grants.clear();
+            }
+            match hold.stage {
+                Stage::Held => hold.frozen = hold.lease,
+                Stage::Claim => (hold.lease, hold.second) = (Moment::default(), None),
             }
         }
     }
@@ -220,10 +225,7 @@ impl Owner {
         }
         let sent = if self.rules.lease_from_send { Moment::from_nanos(ack.sequence) } else { now };
         for (address, hold) in &mut self.holds {
-            if hold.version > ack.applied
-                || hold.episode > ack.sequence
-                || !verdict.covers(*address)
-            {
+            if hold.version > ack.applied || !verdict.covers(*address) {
                 continue;
             }
             if let Some(refused) = verdict.refusal(*address) {
@@ -231,12 +233,23 @@ impl Owner {
                 outcome.retry_after = sooner.into_iter().flatten().min();
                 continue;
             }
+            if hold.lease <= now {
+                hold.second = None;
+            }
             hold.grant(from, sent);
-            let lease = hold.lease_in(view.voters(), &self.parameters, &self.rules);
-            outcome.renewed |= lease > hold.lease;
-            hold.lease = lease;
-            if hold.stage == Stage::Claim && lease > now + self.parameters.lease / 3 {
+            let lease = |since| hold.lease_in(view.voters(), since, &self.parameters, &self.rules);
+            let (granted, again) = (lease(Moment::default()), hold.second.map(lease));
+            outcome.renewed |= granted > hold.lease;
+            hold.lease = granted;
+            let long = now + self.parameters.lease / 3;
+            if hold.stage == Stage::Held || granted <= long {
+                continue;
+            }
+            if again.is_some_and(|again| again > long) || !self.rules.second_majority {
                 outcome.won.push(*address);
+            } else if hold.second.is_none() {
+                hold.second = Some(Moment::from_nanos(self.sequence + 1));
+                outcome.ask_again = true;
             }
         }
         for address in &outcome.won {
@@ -266,9 +279,17 @@ impl Hold {
         }
     }
 
-    /// The m-th newest send time that voters granted and a lease, m being the majority; or what an older view granted.
-    fn lease_in(&self, voters: &Voters, parameters: &Parameters, rules: &Rules) -> Moment {
-        let granted = self.grants.iter().filter(|(node, _)| voters.contains(*node));
+    /// The m-th newest send time that voters granted and a lease, m being the majority, of what was sent since a moment;
+    /// or what an older view granted.
+    fn lease_in(
+        &self,
+        voters: &Voters,
+        since: Moment,
+        parameters: &Parameters,
+        rules: &Rules,
+    ) -> Moment {
+        let counts = |(node, sent): &&(NodeId, Moment)| voters.contains(*node) && *sent >= since;
+        let granted = self.grants.iter().filter(counts);
         let mut sent: Vec<_> = granted.map(|(_, sent)| *sent).collect();
         sent.sort_unstable_by(|a, b| b.cmp(a));
         let needed = if rules.majority { voters.majority() } else { voters.majority().max(2) - 1 };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::moment::Moment;
 use crate::name::NodeId;
 use crate::parameters::Parameters;
-use crate::view::{MOST_PREVIOUS, Standing, View, Voters};
+use crate::view::{Standing, View, Voters};
 use crate::voter::Contact;
 
 /// Silence after which a voter is dropped from a view of three or more.
@@ -73,12 +73,7 @@ pub(crate) fn propose(situation: &Situation<'_>) -> Option<Proposal> {
     let mut next = keep;
     next.truncate(target);
     next.extend(stable.into_iter().take(target - next.len()));
-    let next = Voters::new(next).ok()?;
-    let previous = standing.unsealed();
-    if next == *voters || previous.len() > MOST_PREVIOUS {
-        return None;
-    }
-    let view = View::new(standing.epoch() + 1, next, previous).ok()?;
+    let view = standing.next(Voters::new(next).ok()?)?;
     Some(Proposal { view, first })
 }
 

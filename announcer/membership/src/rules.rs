@@ -1,4 +1,9 @@
-//! Owns the switches by which the simulation takes a rule of the protocol out, to see that it then fails.
+//! Owns what only a simulation does: it takes a rule of the protocol out, to see that it then fails, and presses nodes
+//! against their policy.
+
+use std::net::IpAddr;
+
+use crate::view::Voters;
 
 /// The rules that safety rests on. All of them hold unless a simulation says otherwise.
 ///
@@ -15,10 +20,10 @@ pub struct Rules {
     pub lease_from_send: bool,
     /// A lapsed lease ends the hold; else a later grant revives it.
     pub lapsed_is_lost: bool,
-    /// Only what was sent since the claim began counts for it.
-    pub episodes: bool,
-    /// A grant counts only if the voter had read the list up to that address.
+    /// A grant counts only if the voter had read that this claim, or this hold, began.
     pub versions: bool,
+    /// A claim becomes a hold by a second majority, asked for while the first one lasts; else by the first.
+    pub second_majority: bool,
     /// Only grants of the owner's own epoch count.
     pub grants_of_my_epoch: bool,
     /// Only grants made in an active view count.
@@ -31,16 +36,24 @@ pub struct Rules {
     pub wait_after_activation: bool,
     /// The wait is dropped only for a direct step out of an active view of at most two voters.
     pub two_voter_conditions: bool,
-    /// Claims wait out a promise after a voter's start.
+    /// A voter that starts grants nothing until what an earlier run of it promised has run out.
     pub restart_wait: bool,
     /// A claim passes the checks of a claim, also where an entry names its session already.
     pub entry_is_no_pass: bool,
-    /// A voter grants nothing to a message that was not sent to this run of it.
-    pub cookie: bool,
-    /// A voter ignores what is older than what it has seen.
-    pub sequence: bool,
     /// The kernel is muted before voters hear that an address was dropped.
     pub mute_first: bool,
+}
+
+/// What a simulation makes a node do against its policy, so that nothing but the rules keeps two nodes apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// Ask for an address at once, whatever placement says, if this node may have it.
+    Take {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Propose these voters, if this node is one now.
+    Propose(Voters),
 }
 
 impl Default for Rules {
@@ -51,8 +64,8 @@ impl Default for Rules {
             majority: true,
             lease_from_send: true,
             lapsed_is_lost: true,
-            episodes: true,
             versions: true,
+            second_majority: true,
             grants_of_my_epoch: true,
             grants_of_active_view: true,
             seal: true,
@@ -61,8 +74,6 @@ impl Default for Rules {
             two_voter_conditions: true,
             restart_wait: true,
             entry_is_no_pass: true,
-            cookie: true,
-            sequence: true,
             mute_first: true,
         }
     }

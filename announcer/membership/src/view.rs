@@ -192,17 +192,16 @@ impl Standing {
         small && (self.direct || !self.rules.two_voter_conditions)
     }
 
-    /// The earlier sets that a view proposed now has to name.
-    pub(crate) fn unsealed(&self) -> Vec<Voters> {
-        let mut sets = if self.active || !self.rules.pending_previous {
-            Vec::new()
-        } else {
-            self.view.previous.clone()
-        };
-        if !sets.contains(&self.view.voters) {
-            sets.push(self.view.voters.clone());
+    /// The view that would follow with these voters: it names every set that may not be sealed. None if it would be
+    /// the same, or would name too many.
+    pub(crate) fn next(&self, voters: Voters) -> Option<View> {
+        let settled = self.active || !self.rules.pending_previous;
+        let mut previous = if settled { Vec::new() } else { self.view.previous.clone() };
+        if !previous.contains(&self.view.voters) {
+            previous.push(self.view.voters.clone());
         }
-        sets
+        let view = View::new(self.view.epoch + 1, voters, previous).ok()?;
+        (view.voters != self.view.voters).then_some(view)
     }
 
     fn is_sealed(&self) -> bool {
@@ -277,9 +276,14 @@ mod tests {
     #[test]
     fn a_view_proposed_from_an_inactive_one_carries_the_sets_that_are_not_sealed() {
         let standing = Standing::new(id(1), view(2, &[1, 2], &[&[7, 8, 9]]), Rules::default());
-        assert_eq!(standing.unsealed(), [voters(&[7, 8, 9]), voters(&[1, 2])]);
+        let next = standing.next(voters(&[2])).unwrap();
+        assert_eq!(
+            (next.epoch(), next.previous()),
+            (3, &[voters(&[7, 8, 9]), voters(&[1, 2])][..])
+        );
         let active = Standing::new(id(1), view(1, &[1, 2], &[]), Rules::default());
-        assert_eq!(active.unsealed(), [voters(&[1, 2])]);
+        assert_eq!(active.next(voters(&[2])).unwrap().previous(), [voters(&[1, 2])]);
+        assert_eq!(active.next(voters(&[2, 1])), None);
     }
 
     #[test]

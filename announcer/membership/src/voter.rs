@@ -1,6 +1,9 @@
 //! Owns what this node promised to others. A promise is never broken and never shortened: until it runs out, no other
 //! session gets the address from this voter.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -44,6 +47,7 @@ pub(crate) struct Voter {
     rules: Rules,
     promise: Duration,
     cookie: u64,
+    nothing_before: Moment,
     no_claims_before: Moment,
     sessions: BTreeMap<SessionKey, Session>,
     table: BTreeMap<IpAddr, SessionKey>,
@@ -59,13 +63,14 @@ impl Voter {
         let full = parameters.promise();
         let promise = if rules.promise_outlasts_lease { full } else { parameters.lease * 9 / 10 };
         // What an earlier run of this voter promised has run out by then.
-        let no_claims_before = if rules.restart_wait { now + full } else { now };
+        let nothing_before = if rules.restart_wait { now + full } else { now };
         Self {
             parameters,
             rules,
             promise,
             cookie,
-            no_claims_before,
+            nothing_before,
+            no_claims_before: now,
             sessions: BTreeMap::new(),
             table: BTreeMap::new(),
             next_expiry: Moment::NEVER,
@@ -149,15 +154,16 @@ impl Voter {
         if !standing.votes() {
             return vec![ack];
         }
-        if heartbeat.cookie != self.cookie && self.rules.cookie {
+        // What was not sent to this run of the voter, a replay of what an earlier run had for example, gets nothing.
+        if heartbeat.cookie != self.cookie {
             return vec![ack];
         }
         self.admit(key);
         let Some(session) = self.sessions.get_mut(&key) else { return Vec::new() };
-        if heartbeat.sequence <= session.sequence && self.rules.sequence {
+        if heartbeat.sequence <= session.sequence {
             return Vec::new();
         }
-        session.sequence = heartbeat.sequence.max(session.sequence);
+        session.sequence = heartbeat.sequence;
         if session.fresh_until <= now {
             session.list = Replica::new();
         }
@@ -247,6 +253,9 @@ impl Voter {
         stage: Stage,
         standing: &Standing,
     ) -> Option<Option<Duration>> {
+        if now < self.nothing_before {
+            return Some(Some(self.nothing_before.since(now)));
+        }
         let entry = self.table.get(&address);
         if let Some(other) = entry.filter(|other| **other != key && self.rules.promises_exclude)
             && let Some(other) = self.sessions.get(other)

@@ -12,6 +12,7 @@ use crate::message::{Message, Stage};
 use crate::moment::Moment;
 use crate::name::NodeId;
 use crate::proposal::{OTHERS_AFTER, Situation, propose};
+use crate::view::Voters;
 
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(10);
@@ -150,6 +151,19 @@ impl Node {
         if self.proposing.is_none() && (proposal.first || self.now.since(since) >= OTHERS_AFTER) {
             self.proposing = Some(from_epoch);
             self.out.push(Output::ProposeView { from_epoch, view: proposal.view });
+        }
+    }
+
+    pub(super) fn propose_these(&mut self, voters: Voters) {
+        let Some(standing) = self.standing.as_ref().filter(|standing| standing.votes()) else {
+            return;
+        };
+        let from_epoch = standing.epoch();
+        if self.proposing.is_none()
+            && let Some(view) = standing.next(voters)
+        {
+            self.proposing = Some(from_epoch);
+            self.out.push(Output::ProposeView { from_epoch, view });
         }
     }
 

@@ -32,12 +32,24 @@ pub(crate) struct Api {
     pub(crate) slowest: Time,
     /// Without compare-and-swap the last write wins.
     pub(crate) compares: bool,
+    /// Reads are answered with what was stored before.
+    pub(crate) stale: bool,
+    before: Option<View>,
 }
 
 impl Api {
     pub(crate) fn new(hosts: usize, stored: Option<View>) -> Self {
         let cut_until = vec![0; hosts];
-        Self { stored, down_until: 0, cut_until, slow_until: 0, slowest: 0, compares: true }
+        Self {
+            before: stored.clone(),
+            stored,
+            down_until: 0,
+            cut_until,
+            slow_until: 0,
+            slowest: 0,
+            compares: true,
+            stale: false,
+        }
     }
 
     pub(crate) fn reaches(&self, now: Time, host: usize) -> bool {
@@ -58,13 +70,14 @@ impl Api {
     /// Performs a request that arrived.
     pub(crate) fn perform(&mut self, request: &Request) -> Reply {
         match request {
+            Request::Get if self.stale => Reply::Is(self.before.clone()),
             Request::Get => Reply::Is(self.stored.clone()),
             Request::Replace { from_epoch, view } => {
                 let epoch = self.stored.as_ref().map_or(0, View::epoch);
                 if epoch != *from_epoch && self.compares {
                     return Reply::Conflict;
                 }
-                self.stored = Some(view.clone());
+                self.before = self.stored.replace(view.clone());
                 Reply::Stored(view.clone())
             }
         }

@@ -60,7 +60,16 @@ pub(crate) enum Fault {
     },
     Leave {
         host: usize,
-        down: Time,
+    },
+    /// The host, if it is a voter, proposes these hosts, sensible or not.
+    Propose {
+        host: usize,
+        voters: Vec<usize>,
+    },
+    /// The host asks for the address, though nobody should.
+    Take {
+        host: usize,
+        address: usize,
     },
 }
 
@@ -84,6 +93,8 @@ pub(crate) struct Plan {
     pub(crate) preparation: Time,
     pub(crate) drift_ppm: u64,
     pub(crate) datagram: usize,
+    /// How many datagrams a heartbeat may fill.
+    pub(crate) burst: usize,
 }
 
 /// How long after healing every address must be served.
@@ -114,6 +125,7 @@ impl Plan {
             preparation: 0,
             drift_ppm: 500,
             datagram: 1_400,
+            burst: 32,
         }
     }
 
@@ -138,6 +150,7 @@ impl Plan {
         };
         plan.drift_ppm = random.pick(&[0, 500, 990]);
         plan.datagram = random.pick(&[512, 1_400]);
+        plan.burst = random.pick(&[1, 2, 32]);
         plan.preparation = random.pick(&[0, 5 * MILLI, 40 * MILLI]);
         if random.chance(0.4) {
             plan.stall = random.pick(&[0.0005, 0.003, 0.02]);
@@ -152,8 +165,36 @@ impl Plan {
             let kind = random.pick(&kinds);
             plan.add(at, kind, random);
         }
+        if random.chance(0.3) {
+            plan.press(random);
+        }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan
+    }
+
+    /// A short schedule in which everybody asks for everything all the time and views follow each other: policy does
+    /// its worst, so that only the rules are left.
+    pub(crate) fn pressed(random: &mut Random) -> Self {
+        let hosts = random.pick(&[2, 3, 3, 4, 5]);
+        let mut plan = Self::of(random, hosts, &[]);
+        plan.addresses = random.pick(&[1, 1, 2]);
+        plan.end = plan.healed;
+        plan.faults.retain(|(_, fault)| !fault.names_address_from(plan.addresses));
+        plan.press(random);
+        plan.faults.sort_by_key(|(at, _)| *at);
+        plan
+    }
+
+    fn press(&mut self, random: &mut Random) {
+        let (asked, changed) =
+            (random.pick(&[30, 100]) * MILLI, random.pick(&[100, 400, 1_500]) * MILLI);
+        for (every, kind) in [(asked / self.hosts as u64, 16), (changed, 15)] {
+            let mut at = 400 * MILLI;
+            while at < self.healed {
+                self.add(at, kind, random);
+                at += random.between(1, 2 * every);
+            }
+        }
     }
 
     fn add(&mut self, at: Time, kind: u64, random: &mut Random) {
@@ -197,19 +238,44 @@ impl Plan {
                 and(Fault::Candidate { host, address, may: false });
                 self.faults.push((at + span, Fault::Candidate { host, address, may: true }));
             }
-            12 => and(Fault::Leave { host, down }),
+            12 => and(Fault::Leave { host }),
             // Two that stop together.
             13 => {
                 and(Fault::Kill { host, down });
                 and(Fault::Kill { host: other, down: down / 2 });
             }
-            _ => {
+            14 => {
                 and(Fault::Crash { host, down });
                 and(Fault::Pause { host: other, span });
+            }
+            15 => {
+                let voters: Vec<_> =
+                    (0..self.hosts).filter(|_| random.chance(0.5)).take(5).collect();
+                and(Fault::Propose { host, voters });
+            }
+            16 => and(Fault::Take { host, address }),
+            // One side has neither the other nor the API.
+            _ => {
+                let members: Vec<_> = (0..hosts).map(|_| random.chance(0.5)).collect();
+                for host in (0..self.hosts).filter(|host| members[*host]) {
+                    and(Fault::ApiCut { host, span });
+                }
+                and(Fault::Part { members, span });
             }
         }
     }
 }
 
+impl Fault {
+    fn names_address_from(&self, first: usize) -> bool {
+        match self {
+            Self::HandOver { address, .. }
+            | Self::Candidate { address, .. }
+            | Self::Take { address, .. } => *address >= first,
+            _ => false,
+        }
+    }
+}
+
 /// How many kinds of faults there are.
-const KINDS: u64 = 15;
+const KINDS: u64 = 18;

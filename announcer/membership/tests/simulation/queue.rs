@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
-use berth_membership::View;
+use berth_membership::{Pressure, View};
 
 use crate::api::{Reply, Request};
 use crate::faults::Fault;
@@ -55,12 +55,12 @@ pub(crate) enum News {
     Datagram(Vec<u8>),
     /// The answer to the request of this number.
     Reply(u64, Reply),
-    View(View),
     Watched(View),
     Wish(usize),
     Prepared(IpAddr),
     HandOver(usize),
     Leave,
+    Press(Pressure),
 }
 
 #[derive(Clone, Debug)]

@@ -1,0 +1,73 @@
+//! Owns how an address moves on purpose: its holder and its target get ready, then one lets go and the other asks.
+
+use std::net::IpAddr;
+
+use super::Node;
+use crate::event::{Cause, Output};
+use crate::handover::hands;
+use crate::message::{Hand, Message, Stage, Step};
+use crate::name::NodeId;
+
+impl Node {
+    pub(super) fn ready(&mut self, address: IpAddr) {
+        let awaited = self.owner.hold(&address).is_some() || self.handovers.is_coming(&address);
+        if !awaited {
+            self.out.push(Output::Discard { address });
+            return;
+        }
+        self.prepared.insert(address);
+        self.arm();
+        self.say_ready(address);
+    }
+
+    fn say_ready(&mut self, address: IpAddr) {
+        if let Some(holder) =
+            self.handovers.expected_by(&address).filter(|_| self.prepared.contains(&address))
+        {
+            for hand in hands(Step::Ready, &[address]) {
+                self.send(holder, &Message::Hand(hand));
+            }
+        }
+    }
+
+    /// Moves an address if another node can take it.
+    pub(super) fn hand_over(&mut self, address: IpAddr) {
+        let held = self.owner.hold(&address).is_some_and(|hold| hold.stage == Stage::Held);
+        if !held || self.handovers.is_going(&address) || !self.sight.is_clear() {
+            return;
+        }
+        if let Some(to) = self.claims.best_other(address, &self.sight) {
+            self.handovers.begin(self.now, address, to);
+            self.next_beat = self.now;
+        }
+    }
+
+    pub(super) fn handed(&mut self, from: NodeId, hand: &Hand) {
+        for address in &hand.addresses {
+            let (may, hold) = (self.claims.may_have(*address), self.owner.hold(address));
+            match hand.step {
+                Step::Ready => self.handovers.ready(from, *address),
+                Step::Prepare if may && hold.is_none() && self.leaving.is_none() => {
+                    if self.handovers.expected_by(address).is_none()
+                        && !self.prepared.contains(address)
+                    {
+                        self.out.push(Output::Prepare { address: *address });
+                    }
+                    self.handovers.expect(self.now, *address, from);
+                    self.say_ready(*address);
+                }
+                Step::Take => self.take(*address),
+                Step::Prepare => {}
+            }
+        }
+    }
+
+    /// Asks without patience for what another node let go.
+    pub(super) fn take(&mut self, address: IpAddr) {
+        let free = self.claims.may_have(address) && self.owner.hold(&address).is_none();
+        if free && self.standing.is_some() && self.leaving.is_none() {
+            self.handovers.take(self.now, address);
+            self.claim(address, Cause::Handover);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Owns the process on each machine: it does for the real state machine what the announcer does, and stalls anywhere.
+
+use berth_membership::{Input, Moment, Node, Output, Parameters, Wish};
+
+use super::World;
+use super::host::Host;
+use crate::api::{Reply, Request, TIMEOUT};
+use crate::machine::{MILLI, Time};
+use crate::queue::{Event, News};
+
+impl World {
+    pub(super) fn start(&mut self, number: usize) {
+        if self.hosts[number].process.is_some() {
+            return;
+        }
+        self.note(|| format!("{number} starts"));
+        let (seed, keyring) = (self.random.number(), self.keyring.clone());
+        let (datagram, burst) = (self.plan.datagram, self.plan.burst);
+        let parameters = Parameters { datagram, burst, memory: 3, ..Parameters::default() };
+        let host = &mut self.hosts[number];
+        let now = host.clock.read(self.now);
+        host.run += 1;
+        host.process =
+            Node::with_rules(host.id, parameters, keyring, seed, now, self.settings.rules).ok();
+        assert!(host.process.is_some(), "the parameters fit each other");
+        (host.paused_until, host.wake) = (self.now, Time::MAX);
+        self.tell(number, News::Tick);
+        for address in 0..self.addresses.len() {
+            self.tell(number, News::Wish(address));
+        }
+        self.ask(number, Request::Get, None);
+    }
+
+    pub(super) fn stop(&mut self, number: usize, down: Time) {
+        let host = &mut self.hosts[number];
+        host.process = None;
+        host.run += 1;
+        host.inbox.clear();
+        host.doing.clear();
+        host.asking = None;
+        self.push(self.now + down, Event::Start { host: number });
+    }
+
+    /// Puts news before the process, now.
+    pub(super) fn tell(&mut self, host: usize, news: News) {
+        let run = self.hosts[host].run;
+        self.push(self.now, Event::News { host, run, news });
+    }
+
+    /// Sends a request to the API server. Its answer comes as news, at the latest as a time-out.
+    pub(super) fn ask(&mut self, host: usize, request: Request, unclear: Option<u64>) {
+        let run = self.hosts[host].run;
+        let number = self.random.number();
+        self.hosts[host].asking = Some((number, unclear));
+        let arrives = self.now + self.api.way(self.now, &mut self.random);
+        self.push(
+            self.now + TIMEOUT,
+            Event::News { host, run, news: News::Reply(number, Reply::TimedOut) },
+        );
+        if self.now >= self.api.cut_until[host] {
+            self.push(arrives, Event::Request { host, run, number, request });
+        }
+    }
+
+    pub(super) fn request(&mut self, host: usize, run: u64, number: u64, request: &Request) {
+        if self.now < self.api.down_until {
+            return;
+        }
+        let before = self.api.stored.clone();
+        let reply = self.api.perform(request);
+        if self.api.stored != before {
+            let stored = self.api.stored.clone();
+            self.note(|| format!("API stores {stored:?}"));
+            for watcher in 0..self.hosts.len() {
+                let at = self.now + self.api.way(self.now, &mut self.random);
+                if let Some(view) = stored.clone().filter(|_| self.api.reaches(self.now, watcher)) {
+                    let run = self.hosts[watcher].run;
+                    self.push(at, Event::News { host: watcher, run, news: News::Watched(view) });
+                }
+            }
+        }
+        if self.api.reaches(self.now, host) {
+            let at = self.now + self.api.way(self.now, &mut self.random);
+            self.push(at, Event::News { host, run, news: News::Reply(number, reply) });
+        }
+    }
+
+    /// Lets the process do what it can at this moment.
+    pub(super) fn work(&mut self, number: usize) {
+        loop {
+            let host = &mut self.hosts[number];
+            if host.process.is_none() {
+                return;
+            }
+            if host.paused_until > self.now {
+                let (at, run) = (host.paused_until, host.run);
+                self.push(at, Event::Resume { host: number, run });
+                return;
+            }
+            if let Some(output) = self.hosts[number].doing.pop_front() {
+                self.perform(number, output);
+                self.stall(number);
+                continue;
+            }
+            let Some(news) = self.hosts[number].inbox.pop_front() else { break };
+            self.decide(number, news);
+            self.stall(number);
+        }
+        let host = &mut self.hosts[number];
+        let Some(node) = &host.process else { return };
+        let deadline = node.deadline();
+        if deadline < Moment::NEVER {
+            let at = host.clock.time_of(deadline).max(self.now + 1);
+            if host.wake != at {
+                host.wake = at;
+                let run = host.run;
+                self.push(at, Event::Wake { host: number, run });
+            }
+        }
+    }
+
+    /// The process may be stopped between any two steps.
+    fn stall(&mut self, number: usize) {
+        if self.random.chance(self.plan.stall) && self.now < self.plan.healed {
+            let stall = self.random.magnitude(0, self.plan.longest_stall);
+            self.hosts[number].paused_until = self.now + stall;
+        }
+    }
+
+    /// Shows news to the node.
+    fn decide(&mut self, number: usize, news: News) {
+        let candidates = |at: usize| {
+            let may = |host: &&Host| host.id != self.hosts[number].id || self.hosts[number].may[at];
+            let candidates = self.hosts.iter().filter(may).map(|host| host.id).collect();
+            Wish { key: at as u64, candidates, ..Wish::default() }
+        };
+        let wish = match &news {
+            News::Wish(at) => Some(candidates(*at)),
+            _ => None,
+        };
+        let pressure = match &news {
+            News::Press(pressure) => Some(pressure.clone()),
+            _ => None,
+        };
+        let address = |at: usize| self.addresses[at];
+        let inputs = match &news {
+            News::Tick => Vec::new(),
+            News::Datagram(datagram) => vec![Input::Datagram(datagram)],
+            News::Wish(at) => {
+                wish.map(|wish| Input::Wish { address: address(*at), wish }).into_iter().collect()
+            }
+            News::Prepared(address) => vec![Input::Prepared { address: *address }],
+            News::HandOver(at) => vec![Input::HandOver { address: address(*at) }],
+            News::Press(_) => Vec::new(),
+            News::Leave => vec![Input::Leave],
+            // A watch begins after the read at start.
+            News::Watched(view) => {
+                let joined =
+                    self.hosts[number].process.as_ref().is_some_and(|node| node.view().is_some());
+                if joined { vec![Input::View(view.clone())] } else { Vec::new() }
+            }
+            News::Reply(request, reply) => self.replied(number, *request, reply),
+        };
+        let host = &mut self.hosts[number];
+        let now = host.clock.read(self.now);
+        let Some(node) = &mut host.process else { return };
+        match pressure {
+            Some(pressure) => host.doing.extend(node.press(now, pressure)),
+            None if inputs.is_empty() => host.doing.extend(node.poll(now)),
+            None => {}
+        }
+        for input in inputs {
+            host.doing.extend(node.handle(now, input));
+        }
+        host.decided = now;
+    }
+
+    /// What the driver makes of an answer: it reads until every write is clear.
+    fn replied(&mut self, host: usize, number: u64, reply: &Reply) -> Vec<Input<'static>> {
+        let Some((_, unclear)) = self.hosts[host].asking.take_if(|(asked, _)| *asked == number)
+        else {
+            return Vec::new();
+        };
+        let settled = unclear.map(|from_epoch| Input::NotStored { from_epoch });
+        match reply {
+            Reply::Is(None) => settled.into_iter().chain([Input::NoView]).collect(),
+            Reply::Is(Some(view)) => {
+                [Input::View(view.clone())].into_iter().chain(settled).collect()
+            }
+            Reply::Stored(view) => vec![Input::View(view.clone())],
+            Reply::Conflict | Reply::TimedOut => {
+                self.ask(host, Request::Get, unclear);
+                Vec::new()
+            }
+        }
+    }
+
+    fn perform(&mut self, number: usize, output: Output) {
+        if !matches!(output, Output::Send { .. } | Output::Arm { .. }) {
+            self.note(|| format!("{number} {output:?}"));
+        }
+        let now = self.now;
+        let host = &mut self.hosts[number];
+        match output {
+            Output::MuteAll => host.kernel.mute_all(),
+            Output::Mute { address } => host.kernel.mute(address),
+            Output::Arm { address, deadline } => {
+                let late = host.clock.read(now).since(host.decided);
+                let deadline =
+                    if self.settings.absolute_deadline { deadline } else { deadline + late };
+                host.kernel.arm(address, deadline);
+                let machines: Vec<_> =
+                    self.hosts.iter().map(|host| (&host.kernel, &host.clock)).collect();
+                self.oracle.armed(now, number, address, &machines);
+            }
+            Output::Send { to, datagram } => {
+                assert!(
+                    datagram.len() <= self.plan.datagram,
+                    "a datagram of {} octets",
+                    datagram.len()
+                );
+                let Some(to) = self.hosts.iter().position(|host| host.id == to) else { return };
+                for at in self.network.arrivals(now, number, to, &mut self.random) {
+                    self.push(at, Event::Datagram { host: to, datagram: datagram.clone() });
+                }
+            }
+            Output::Prepare { address } => {
+                let (run, at) = (host.run, now + self.random.below(self.plan.preparation + 1));
+                self.push(at, Event::News { host: number, run, news: News::Prepared(address) });
+            }
+            Output::ProposeView { from_epoch, view } => {
+                self.ask(number, Request::Replace { from_epoch, view }, Some(from_epoch));
+            }
+            Output::Left => {
+                let down = self.random.below(300 * MILLI);
+                self.stop(number, down);
+            }
+            Output::Refused(error) => {
+                unreachable!("every datagram of the simulation is authentic: {error}")
+            }
+            Output::Lost { .. }
+            | Output::Discard { .. }
+            | Output::Announce { .. }
+            | Output::Adopted { .. }
+            | Output::Activated { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Owns what a machine and the process on it consist of.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use berth_membership::{Moment, Node, NodeId, Output};
+
+use crate::faults::Plan;
+use crate::machine::{Clock, Kernel, MILLI, Time};
+use crate::queue::News;
+use crate::random::Random;
+
+/// A machine and the process on it.
+pub(crate) struct Host {
+    pub(crate) id: NodeId,
+    pub(crate) clock: Clock,
+    pub(crate) kernel: Kernel,
+    pub(crate) process: Option<Node>,
+    /// The number of the process; what is for an earlier one is thrown away.
+    pub(super) run: u64,
+    pub(super) paused_until: Time,
+    pub(super) inbox: VecDeque<News>,
+    /// What the process has decided and not yet done, and its clock when it decided.
+    pub(super) doing: VecDeque<Output>,
+    pub(super) decided: Moment,
+    pub(super) wake: Time,
+    /// What the driver waits for: the number of the request, and the epoch of a write that is not clear yet.
+    pub(super) asking: Option<(u64, Option<u64>)>,
+    pub(super) may: Vec<bool>,
+}
+
+impl Host {
+    pub(super) fn new(number: usize, plan: &Plan, drift: u64, random: &mut Random) -> Self {
+        let ppm = random.between(0, 2 * drift) as i64 - drift as i64;
+        Self {
+            id: NodeId::of(&format!("node-{number}")),
+            clock: Clock { ahead: random.below(1 << 40), ppm },
+            kernel: Kernel::new(random.below(10 * MILLI)),
+            process: None,
+            run: 0,
+            paused_until: 0,
+            inbox: VecDeque::new(),
+            doing: VecDeque::new(),
+            decided: Moment::default(),
+            wake: Time::MAX,
+            asking: None,
+            may: vec![true; plan.addresses],
+        }
+    }
+}
+
+pub(super) fn address(at: usize, v6: bool) -> IpAddr {
+    let last = u16::try_from(at + 1).unwrap();
+    if v6 {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into()
+    } else {
+        let [third, fourth] = last.to_be_bytes();
+        Ipv4Addr::new(198, 18, third, fourth).into()
+    }
+}
