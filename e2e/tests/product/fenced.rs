@@ -1,0 +1,307 @@
+//! Owners by fenced membership that crash, freeze, or lose a network. Judged by every frame on the LAN that claims an
+//! address, and by the client's connections: one machine at a time, always.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use berth_e2e::addresses::{Mac, Net, mac, node_host};
+use berth_e2e::control_plane::Part;
+use berth_e2e::fault::Leftovers;
+use berth_e2e::probe::{Manner, Probe};
+use berth_e2e::wire::{Asker, Record, Watch};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::Api;
+use serde_json::json;
+
+use berth_e2e::world::{Env, World, env, eventually};
+
+/// How often the client asks who has an address.
+const ASK: Duration = Duration::from_millis(5);
+const PROBE: Duration = Duration::from_millis(10);
+
+/// Longer than any promise: who would answer without a right to would have done so.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A world with one dual-stack Service, and somebody who listens to all that is said about its addresses.
+struct Scene {
+    world: World,
+    nodes: usize,
+    addresses: Vec<IpAddr>,
+    wire: Watch,
+    askers: Vec<Asker>,
+}
+
+impl Scene {
+    async fn up(nodes: usize, environment: Env) -> Result<Self> {
+        let world = World::up(nodes, environment).await?;
+        world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
+        let addresses = world.published("web", 2).await?;
+        for address in &addresses {
+            eventually("an answer", 10, || async { Ok(world.curl(*address).ok()) }).await?;
+        }
+        let wire = world.lab.watch()?;
+        let ask = |address: &IpAddr| world.lab.ask(*address, ASK);
+        let askers = addresses.iter().map(ask).collect::<Result<Vec<_>>>()?;
+        let scene = Self { world, nodes, addresses, wire, askers };
+        scene.settled().await?;
+        Ok(scene)
+    }
+
+    /// Waits until as many nodes vote as should.
+    async fn settled(&self) -> Result<()> {
+        let voters = match self.nodes {
+            0..=2 => self.nodes,
+            3 | 4 => 3,
+            _ => 5,
+        };
+        let leases: Api<Lease> = Api::namespaced(self.world.client.clone(), "kube-system");
+        let all = || async {
+            let view = leases.get_opt("berth-membership").await?.and_then(|lease| lease.spec);
+            let names = view.and_then(|spec| spec.holder_identity).unwrap_or_default();
+            Ok((names.split(',').count() == voters).then_some(()))
+        };
+        let result = eventually(&format!("{voters} voters"), 30, all).await;
+        result.with_context(|| self.logs())
+    }
+
+    fn logs(&self) -> String {
+        let logs = self.world.announcers().map(|(node, p)| format!("--- {node}\n{}", p.log_tail()));
+        logs.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Whoever spoke last for the first address.
+    fn owner(&self) -> Result<usize> {
+        let record = self.wire.so_far();
+        let last = record.0.iter().rev().find(|s| s.address == self.addresses[0]);
+        let last = last.context("nobody has spoken")?.mac;
+        let mut nodes = 0..self.nodes;
+        nodes.find(|i| mac_of(*i) == last).with_context(|| format!("{last:x?} is no node's"))
+    }
+
+    /// Waits until another than `old` has spoken for each address, and says how long after `since` the last one did.
+    async fn taken(&self, old: usize, since: Instant, seconds: u64) -> Result<Duration> {
+        let old = mac_of(old);
+        let result = eventually("another owner", seconds, || async {
+            let record = self.wire.so_far();
+            let first = |address: &IpAddr| {
+                record.since(*address, since).into_iter().find(|s| s.mac != old).map(|s| s.at)
+            };
+            let firsts: Option<Vec<Instant>> = self.addresses.iter().map(first).collect();
+            Ok(firsts.and_then(|firsts| firsts.into_iter().max()))
+        })
+        .await;
+        Ok(result.with_context(|| self.logs())?.duration_since(since))
+    }
+
+    /// From `since` on nobody spoke for an address again after another had.
+    fn one_at_a_time(&self, record: &Record, since: Instant) -> Result<()> {
+        for address in &self.addresses {
+            let part = Record(record.since(*address, since));
+            let disputes = part.disputes(*address);
+            ensure!(disputes.is_empty(), "{address}: {:?}\n{}", part.spans(*address), self.logs());
+        }
+        Ok(())
+    }
+
+    fn probe(&self) -> Result<Probe> {
+        let target = SocketAddr::new(self.addresses[0], 80);
+        Probe::start(&self.world.lab.outside(), target, PROBE, Manner::NewConnections)
+    }
+
+    /// The addresses on the interface of each node that answers: on `owner` and nowhere else.
+    async fn bound_only_on(&self, owner: usize) -> Result<()> {
+        let name = self.world.lab.node(owner).name();
+        eventually("bound on the owner only", 10, || async {
+            let mut only = true;
+            for address in &self.addresses {
+                only &= self.world.holders(*address)? == [name];
+            }
+            Ok(only.then_some(()))
+        })
+        .await
+    }
+
+    fn down(self) -> Result<()> {
+        self.askers.into_iter().try_for_each(Asker::finish)?;
+        let frames = self.wire.finish()?.0.len();
+        println!("{frames} frames looked at");
+        self.world.lab.down()
+    }
+}
+
+fn mac_of(node: usize) -> Mac {
+    mac(Net::Lan, node_host(node))
+}
+
+/// Ten owners in turn lose their power and come back.
+async fn crashes(nodes: usize) -> Result<()> {
+    let mut scene = Scene::up(nodes, env([])).await?;
+    let mut took = Vec::new();
+    for _ in 0..10 {
+        let owner = scene.owner()?;
+        let start = Instant::now();
+        scene.world.lab.crash(owner)?;
+        took.push(scene.taken(owner, start, 10).await?);
+        let successor = scene.owner()?;
+        scene.world.lab.reboot(owner, Leftovers::Flush)?;
+        scene.world.start_announcer(owner).await?;
+        scene.settled().await?;
+        ensure!(scene.owner()? == successor, "the node that came back took something");
+        scene.bound_only_on(successor).await?;
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    }
+    took.sort();
+    println!("{nodes} nodes, 10 crashes: median {:.0?}, longest {:.0?}", took[5], took[9]);
+    scene.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_nodes_the_owner_crashes_and_another_takes_over() -> Result<()> {
+    crashes(3).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_five_nodes_the_owner_crashes_and_another_takes_over() -> Result<()> {
+    crashes(5).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_nodes_the_survivor_asks_the_cluster_and_takes_over() -> Result<()> {
+    crashes(2).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_is_cut_from_the_lan_is_replaced_and_stays_silent_when_it_is_back()
+-> Result<()> {
+    let scene = Scene::up(3, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    scene.world.lab.cut(owner, Net::Lan)?;
+    let took = scene.taken(owner, start, 10).await?;
+    let successor = scene.owner()?;
+    scene.bound_only_on(successor).await?;
+    scene.world.lab.heal(owner, Net::Lan)?;
+    scene.settled().await?;
+    tokio::time::sleep(PATIENCE).await;
+    ensure!(scene.owner()? == successor, "it moved back");
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    println!("cut from the LAN: replaced after {took:.0?}");
+    scene.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_is_cut_from_the_api_goes_on() -> Result<()> {
+    let scene = Scene::up(3, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    let probe = scene.probe()?;
+    scene.world.lab.cut(owner, Net::Api)?;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    scene.world.lab.heal(owner, Net::Api)?;
+    tokio::time::sleep(PATIENCE).await;
+    let report = probe.finish()?;
+    println!("cut from the API: longest gap {:.0?}, {} answers", report.longest_gap, report.ok);
+    let record = scene.wire.so_far();
+    for address in &scene.addresses {
+        let part = Record(record.since(*address, start));
+        ensure!(part.spans(*address).len() == 1, "{address} moved: {:?}", part.spans(*address));
+    }
+    scene.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_api_server_an_owner_that_crashes_is_replaced() -> Result<()> {
+    let scene = Scene::up(3, env([])).await?;
+    scene.world.lab.kill_part(Part::ApiServer)?;
+    tokio::time::sleep(PATIENCE).await;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    scene.world.lab.crash(owner)?;
+    let took = scene.taken(owner, start, 10).await?;
+    println!("without an API server: replaced after {took:.0?}");
+    scene.world.lab.start_part(Part::ApiServer)?;
+    scene.world.lab.until_api_ready().await?;
+    let successor = scene.world.lab.node(scene.owner()?).name();
+    eventually("the new owner in the annotation", 30, || async {
+        Ok((scene.world.host("web").await? == successor).then_some(()))
+    })
+    .await?;
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    scene.down()
+}
+
+/// An owner is stopped for twelve seconds and goes on.
+async fn frozen(
+    freeze: impl AsyncFnOnce(&Scene, usize) -> Result<()>,
+    thaw: impl AsyncFnOnce(&Scene, usize) -> Result<()>,
+    environment: Env,
+) -> Result<Duration> {
+    let scene = Scene::up(3, environment).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    freeze(&scene, owner).await?;
+    let took = scene.taken(owner, start, 10).await?;
+    let successor = scene.owner()?;
+    tokio::time::sleep(Duration::from_secs(12).saturating_sub(start.elapsed())).await;
+    thaw(&scene, owner).await?;
+    tokio::time::sleep(PATIENCE).await;
+    scene.settled().await?;
+    ensure!(scene.owner()? == successor, "it moved back");
+    scene.bound_only_on(successor).await?;
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    scene.down()?;
+    Ok(took)
+}
+
+async fn stop(scene: &Scene, owner: usize) -> Result<()> {
+    scene.world.announcer(scene.world.lab.node(owner).name())?.freeze()
+}
+
+async fn go_on(scene: &Scene, owner: usize) -> Result<()> {
+    scene.world.announcer(scene.world.lab.node(owner).name())?.thaw()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_announcer_answers_no_more_and_takes_nothing_back() -> Result<()> {
+    let took = frozen(stop, go_on, env([])).await?;
+    println!("announcer stopped for 12 s: replaced after {took:.0?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_node_answers_no_more_and_takes_nothing_back() -> Result<()> {
+    let freeze = async |scene: &Scene, owner: usize| scene.world.lab.freeze(owner);
+    let thaw = async |scene: &Scene, owner: usize| scene.world.lab.thaw(owner);
+    let took = frozen(freeze, thaw, env([])).await?;
+    println!("node frozen for 12 s: replaced after {took:.0?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_weaker_fence_a_stopped_announcer_answers_no_more_either() -> Result<()> {
+    let took = frozen(stop, go_on, env([("berth_fence", "nft-timeout")])).await?;
+    println!("announcer stopped for 12 s, nft-timeout: replaced after {took:.0?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_announcer_that_is_told_to_go_hands_over_and_leaves_nothing() -> Result<()> {
+    let scene = Scene::up(3, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    let probe = scene.probe()?;
+    eventually("the probe started", 5, || async { Ok((probe.ok_so_far() > 20).then_some(())) })
+        .await?;
+    let node = scene.world.lab.node(owner);
+    let process = scene.world.announcer(node.name())?;
+    process.terminate(Duration::from_secs(20))?;
+    let ending = eventually("how it ended", 5, || async { Ok(process.ending()) }).await?;
+    ensure!(ending == "code 0", "it ended with {ending}: {}", process.log_tail());
+    let took = scene.taken(owner, start, 10).await?;
+    let successor = scene.owner()?;
+    scene.bound_only_on(successor).await?;
+    let filters = node.exec(["tc", "filter", "show", "dev", "eth0", "egress"])?;
+    ensure!(!filters.contains("berth"), "left on {}: {filters}", node.name());
+    let tables = node.exec(["nft", "list", "tables"])?;
+    ensure!(!tables.contains("berth"), "left on {}: {tables}", node.name());
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    let report = probe.finish()?;
+    println!("SIGTERM: taken after {took:.0?}, longest gap {:.0?}", report.longest_gap);
+    scene.down()
+}
