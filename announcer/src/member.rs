@@ -8,7 +8,7 @@ use anyhow::Context;
 use berth_announcer::cluster::{Cluster, Name};
 use berth_announcer::config::{Config, Election, Fence as Wanted, Fenced};
 use berth_announcer::desired::{self, Scene};
-use berth_announcer::kernel::Host;
+use berth_announcer::kernel::{ArpAnnounce, Host};
 use berth_announcer::metrics::Metrics;
 use berth_announcer::ownership::membership::{Command, Members, Told, Wire, keeper, key, store};
 use berth_api::names::lease;
@@ -17,12 +17,16 @@ use berth_runtime::http::Health;
 use kube::Client;
 use tokio::sync::mpsc;
 
+/// Addresses that the fence has room for: of 8,000 Services with two each.
+const CAPACITY: u32 = 1 << 14;
+
 /// A running member.
 pub(crate) struct Member {
     pub(crate) members: Members,
     pub(crate) told: mpsc::UnboundedReceiver<Told>,
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) thread: JoinHandle<()>,
+    pub(crate) arp: Option<ArpAnnounce>,
 }
 
 /// The Lease by which others may hold the addresses still.
@@ -46,7 +50,7 @@ pub(crate) fn open_fence(fenced: &Fenced, config: &Config, host: &Host) -> Box<d
         Wanted::NftTimeout => Kind::NftTimeout,
         Wanted::Unfenced => Kind::Unfenced,
     };
-    let opened = berth_fence::open(&Options { strongest, ..Options::default() });
+    let opened = berth_fence::open(&Options { strongest, capacity: CAPACITY });
     for refusal in &opened.refusals {
         tracing::warn!("no {refusal}");
     }
@@ -69,6 +73,19 @@ pub(crate) fn open_fence(fenced: &Fenced, config: &Config, host: &Host) -> Box<d
     fence
 }
 
+/// A node that has let go of an address forwards for it still. With 0 Linux would ask for the next hop in the name of
+/// that address, which the fence drops, and the traffic would stop.
+fn arp_announce(interface: &str) -> Option<ArpAnnounce> {
+    match ArpAnnounce::set(interface) {
+        Ok(set) => set,
+        Err(error) => {
+            let setting = format!("net.ipv4.conf.{interface}.arp_announce");
+            tracing::warn!(%error, "set {setting} to 2 on the host: traffic may stop while an address moves");
+            None
+        }
+    }
+}
+
 /// Starts what membership needs, if it is to decide. Where nobody asked for it by name and there is no key, the
 /// configuration falls back to the Lease.
 pub(crate) async fn join(
@@ -77,6 +94,7 @@ pub(crate) async fn join(
     fence: Option<Box<dyn Fence>>,
     metrics: &Metrics,
     health: &Health,
+    interface: Option<&str>,
 ) -> anyhow::Result<Option<Member>> {
     let Election::Membership(fenced) = config.election.clone() else { return Ok(None) };
     let keyring = match (key::obtain(&client, &fenced.namespace).await, &fenced.otherwise) {
@@ -96,6 +114,7 @@ pub(crate) async fn join(
     for check in ["membership", "nodes"] {
         health.unready(check, "not yet");
     }
+    let arp = interface.and_then(arp_announce);
     let wire = Wire::bind(fenced.port)
         .with_context(|| format!("berth_peer_port={}: listening for UDP", fenced.port))?;
     let (commands, commanded) = mpsc::unbounded_channel();
@@ -119,5 +138,5 @@ pub(crate) async fn join(
     let lease = Name::new(&fenced.namespace, other_lease(&fenced));
     let members = Members::new(&config.node, lease, fenced_kind, commands.clone(), Instant::now());
     tracing::info!(port = fenced.port, "this node is a member");
-    Ok(Some(Member { members, told, commands, thread }))
+    Ok(Some(Member { members, told, commands, thread, arp }))
 }

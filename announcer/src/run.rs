@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::member;
+use crate::member::{self, Member};
 use berth_announcer::announcer::{Announcer, CHECKS, Outlets};
 use berth_announcer::cluster::Name;
 use berth_announcer::config::{Config, Election};
@@ -39,7 +39,7 @@ pub(crate) async fn run(mut config: Config, stop: CancellationToken) -> anyhow::
     // Before anything is unbound: what an earlier life has left may still be armed.
     let fence = fence(&mut kernel, &config).await;
     sweep(&mut kernel).await;
-    advise(&mut kernel, &config).await;
+    let interface = advise(&mut kernel, &config).await;
     let changes = kernel::watch().context("listening for changes of the network")?;
 
     let (health, metrics) = (Health::new(CHECKS), Metrics::default());
@@ -52,12 +52,19 @@ pub(crate) async fn run(mut config: Config, stop: CancellationToken) -> anyhow::
     }
 
     let client = connect(&config).await?;
+    let join =
+        member::join(&mut config, client.clone(), fence, &metrics, &health, interface.as_deref());
     let member = tokio::select! {
-        member = member::join(&mut config, client.clone(), fence, &metrics, &health) => member?,
-        () = stop.cancelled() => return Ok(()),
+        member = join => member?,
+        () = stop.cancelled() => {
+            member::unfence();
+            return Ok(());
+        }
     };
-    let (members, told, keeper_end) = match member {
-        Some(member) => (Some(member.members), member.told, Some((member.commands, member.thread))),
+    let (members, told, keeper) = match member {
+        Some(Member { members, told, commands, thread, arp }) => {
+            (Some(members), told, Some((commands, thread, arp)))
+        }
         None => (None, mpsc::unbounded_channel().1, None),
     };
     let (events, publisher) = events::channel(client.clone(), "berth-announcer", &config.node);
@@ -66,7 +73,7 @@ pub(crate) async fn run(mut config: Config, stop: CancellationToken) -> anyhow::
     let (writer, done) = Writer::new(client, config.timing.request_timeout());
     let (guarded, ports) = watch::channel(BTreeSet::new());
     let (tell, guard) = mpsc::channel(16);
-    let keeper = tokio::spawn(guard::keep(ports, tell));
+    let guarding = tokio::spawn(guard::keep(ports, tell));
 
     let outlets = Outlets { events, metrics, health };
     let mut announcer =
@@ -76,14 +83,14 @@ pub(crate) async fn run(mut config: Config, stop: CancellationToken) -> anyhow::
     if !left {
         tracing::warn!("leaving before everything could be handed over");
     }
-    if let Some((commands, thread)) = keeper_end {
+    if let Some((commands, thread, _arp)) = keeper {
         // What is still bound stays fenced.
         let _ = commands.send(Command::End { unfence: left });
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
     // Its table goes last: nothing that it guards is bound any more.
     drop(announcer);
-    if tokio::time::timeout(UNGUARDING, keeper).await.is_err() {
+    if tokio::time::timeout(UNGUARDING, guarding).await.is_err() {
         tracing::warn!("nft does not end");
     }
     unguard().await;
@@ -126,13 +133,15 @@ async fn fence(kernel: &mut impl Kernel, config: &Config) -> Option<Box<dyn bert
     Some(member::open_fence(fenced, config, &host))
 }
 
-async fn advise(kernel: &mut impl Kernel, config: &Config) {
-    let Ok(host) = kernel.look().await else { return };
+/// Tells what of the host gets in the way. Gives the interface of the addresses.
+async fn advise(kernel: &mut impl Kernel, config: &Config) -> Option<String> {
+    let host = kernel.look().await.ok()?;
     let interface = config.interface.as_deref().or(host.default_route.as_deref());
     let read = |path: &str| std::fs::read_to_string(format!("/proc/sys/{path}")).ok();
     for advice in kernel::advice(&host, interface.unwrap_or("all"), read) {
         tracing::warn!("{advice}");
     }
+    interface.map(str::to_owned)
 }
 
 async fn unguard() {

@@ -66,8 +66,10 @@ impl<K: Kernel> Announcer<K> {
         let mut desired = desired::fenced(scene, members.holdings(), now);
         self.note_refused(&mut desired);
         self.perform(&desired, SLACK, now).await;
+        let (cluster, host, node) = (&self.cluster, &self.host, self.config.node.as_str());
+        let scene = Scene { cluster, host, node, interface: self.config.interface.as_deref() };
         if let Some(members) = &mut self.members {
-            members.confirm(&desired, &self.host);
+            members.confirm(scene, &desired);
         }
         let more = self.announce(&desired);
         let now = Instant::now();

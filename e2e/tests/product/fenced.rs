@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, mac, node_host};
+use berth_e2e::apiserver_metrics::Requests;
 use berth_e2e::control_plane::Part;
 use berth_e2e::fault::Leftovers;
 use berth_e2e::probe::{Manner, Probe};
@@ -14,7 +15,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use serde_json::json;
 
-use berth_e2e::world::{Env, World, env, eventually};
+use berth_e2e::world::{Env, World, by_lease, env, eventually};
 
 /// How often the client asks who has an address.
 const ASK: Duration = Duration::from_millis(5);
@@ -48,7 +49,7 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Waits until as many nodes vote as should.
+    /// Waits until every node sees all nodes alive, and as many of them vote as should.
     async fn settled(&self) -> Result<()> {
         let voters = match self.nodes {
             0..=2 => self.nodes,
@@ -56,13 +57,23 @@ impl Scene {
             _ => 5,
         };
         let leases: Api<Lease> = Api::namespaced(self.world.client.clone(), "kube-system");
+        let live = format!("berth_announcer_membership_live_nodes {}\n", self.nodes);
         let all = || async {
             let view = leases.get_opt("berth-membership").await?.and_then(|lease| lease.spec);
             let names = view.and_then(|spec| spec.holder_identity).unwrap_or_default();
-            Ok((names.split(',').count() == voters).then_some(()))
+            let mut settled = names.split(',').count() == voters;
+            for node in 0..self.nodes {
+                settled = settled && self.metrics(node)?.contains(&live);
+            }
+            Ok(settled.then_some(()))
         };
         let result = eventually(&format!("{voters} voters"), 30, all).await;
         result.with_context(|| self.logs())
+    }
+
+    fn metrics(&self, node: usize) -> Result<String> {
+        let argv = ["curl", "--silent", "--max-time", "2", "http://127.0.0.1:2112/metrics"];
+        self.world.lab.node(node).exec(argv)
     }
 
     fn logs(&self) -> String {
@@ -92,6 +103,20 @@ impl Scene {
         })
         .await;
         Ok(result.with_context(|| self.logs())?.duration_since(since))
+    }
+
+    /// The longest time after `since` in which nobody spoke for an address, before another than `old` did.
+    fn silence(&self, old: usize, since: Instant) -> Result<Duration> {
+        let (old, record) = (mac_of(old), self.wire.so_far());
+        let mut longest = Duration::ZERO;
+        for address in &self.addresses {
+            let said: Vec<_> = record.0.iter().filter(|s| s.address == *address).collect();
+            let first = said.iter().find(|s| s.at >= since && s.mac != old);
+            let first = first.context("nobody else spoke")?.at;
+            let last = said.iter().rev().find(|s| s.at < first && s.mac == old);
+            longest = longest.max(first.duration_since(last.context("nobody spoke before")?.at));
+        }
+        Ok(longest)
     }
 
     /// From `since` on nobody spoke for an address again after another had.
@@ -142,7 +167,8 @@ async fn crashes(nodes: usize) -> Result<()> {
         let owner = scene.owner()?;
         let start = Instant::now();
         scene.world.lab.crash(owner)?;
-        took.push(scene.taken(owner, start, 10).await?);
+        scene.taken(owner, start, 10).await?;
+        took.push(scene.silence(owner, start)?);
         let successor = scene.owner()?;
         scene.world.lab.reboot(owner, Leftovers::Flush)?;
         scene.world.start_announcer(owner).await?;
@@ -152,7 +178,10 @@ async fn crashes(nodes: usize) -> Result<()> {
         scene.one_at_a_time(&scene.wire.so_far(), start)?;
     }
     took.sort();
-    println!("{nodes} nodes, 10 crashes: median {:.0?}, longest {:.0?}", took[5], took[9]);
+    println!(
+        "{nodes} nodes, 10 crashes: silent for {:.0?} in the median, {:.0?} at most",
+        took[5], took[9]
+    );
     scene.down()
 }
 
@@ -177,7 +206,8 @@ async fn an_owner_that_is_cut_from_the_lan_is_replaced_and_stays_silent_when_it_
     let scene = Scene::up(3, env([])).await?;
     let (owner, start) = (scene.owner()?, Instant::now());
     scene.world.lab.cut(owner, Net::Lan)?;
-    let took = scene.taken(owner, start, 10).await?;
+    scene.taken(owner, start, 10).await?;
+    let took = scene.silence(owner, start)?;
     let successor = scene.owner()?;
     scene.bound_only_on(successor).await?;
     scene.world.lab.heal(owner, Net::Lan)?;
@@ -185,7 +215,7 @@ async fn an_owner_that_is_cut_from_the_lan_is_replaced_and_stays_silent_when_it_
     tokio::time::sleep(PATIENCE).await;
     ensure!(scene.owner()? == successor, "it moved back");
     scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    println!("cut from the LAN: replaced after {took:.0?}");
+    println!("cut from the LAN: silent for {took:.0?}");
     scene.down()
 }
 
@@ -215,8 +245,9 @@ async fn without_an_api_server_an_owner_that_crashes_is_replaced() -> Result<()>
     tokio::time::sleep(PATIENCE).await;
     let (owner, start) = (scene.owner()?, Instant::now());
     scene.world.lab.crash(owner)?;
-    let took = scene.taken(owner, start, 10).await?;
-    println!("without an API server: replaced after {took:.0?}");
+    scene.taken(owner, start, 10).await?;
+    let took = scene.silence(owner, start)?;
+    println!("without an API server: silent for {took:.0?}");
     scene.world.lab.start_part(Part::ApiServer)?;
     scene.world.lab.until_api_ready().await?;
     let successor = scene.world.lab.node(scene.owner()?).name();
@@ -234,8 +265,11 @@ async fn frozen(
     thaw: impl AsyncFnOnce(&Scene, usize) -> Result<()>,
     environment: Env,
 ) -> Result<Duration> {
+    let fence = environment.get("berth_fence").cloned().unwrap_or("bpf".to_owned());
     let scene = Scene::up(3, environment).await?;
     let (owner, start) = (scene.owner()?, Instant::now());
+    let metric = format!("berth_announcer_fence{{kind=\"{fence}\"}} 1\n");
+    ensure!(scene.metrics(owner)?.contains(&metric), "no {fence} fence\n{}", scene.logs());
     freeze(&scene, owner).await?;
     let took = scene.taken(owner, start, 10).await?;
     let successor = scene.owner()?;
@@ -281,6 +315,83 @@ async fn with_the_weaker_fence_a_stopped_announcer_answers_no_more_either() -> R
     Ok(())
 }
 
+/// The oracle of the tests above sees two answering where there are two.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_fence_a_stopped_announcer_goes_on_answering() -> Result<()> {
+    let scene = Scene::up(3, env([("berth_fence", "unfenced")])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    stop(&scene, owner).await?;
+    scene.taken(owner, start, 10).await?;
+    eventually("two that answer", 10, || async {
+        let record = scene.wire.so_far();
+        let disputed =
+            |address: &IpAddr| !Record(record.since(*address, start)).disputes(*address).is_empty();
+        Ok(scene.addresses.iter().all(disputed).then_some(()))
+    })
+    .await?;
+    go_on(&scene, owner).await?;
+    scene.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_from_the_lease_node_by_node_moves_once_and_has_one_owner_throughout()
+-> Result<()> {
+    let mut world = World::up(3, by_lease()).await?;
+    world.expose("web", json!({})).await?;
+    let address = world.published("web", 1).await?[0];
+    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
+    let (wire, asker) = (world.lab.watch()?, world.lab.ask(address, ASK)?);
+    let start = Instant::now();
+    // The owner last: what is given back on the way goes to nobody who is to be stopped yet.
+    let owner = world.index_of(&world.host("web").await?)?;
+    for node in (0..3).filter(|node| *node != owner).chain([owner]) {
+        let name = world.lab.node(node).name().to_owned();
+        world.announcer(&name)?.terminate(Duration::from_secs(10))?;
+        world.start_announcer_with(node, env([("berth_election", "membership")])).await?;
+    }
+    eventually("an owner by membership", 30, || async {
+        let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-system");
+        let lease = leases.get("plndr-svcs-lock").await?.spec.and_then(|spec| spec.holder_identity);
+        let free = lease.is_none_or(|holder| holder.is_empty());
+        Ok((free && world.holders(address)?.len() == 1 && world.curl(address).is_ok())
+            .then_some(()))
+    })
+    .await?;
+    tokio::time::sleep(PATIENCE).await;
+    asker.finish()?;
+    let part = Record(wire.finish()?.since(address, start));
+    ensure!(part.disputes(address).is_empty(), "{:?}", part.spans(address));
+    world.lab.down()
+}
+
+/// Requests while nothing happens, by all clients of the API server.
+async fn at_rest(world: &World) -> Result<u64> {
+    let before = Requests::read(&world.client).await?;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let spent = Requests::read(&world.client).await?.since(&before);
+    Ok(spent.iter().map(|(_, _, count)| count).sum())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_asks_of_the_api_at_rest_does_not_grow_with_services() -> Result<()> {
+    let world = World::up(3, env([])).await?;
+    let mut spent = Vec::new();
+    for names in [0..5, 5..105] {
+        for n in names.clone() {
+            world.expose(&format!("s{n}"), json!({})).await?;
+        }
+        for n in names {
+            world.published(&format!("s{n}"), 1).await?;
+        }
+        tokio::time::sleep(PATIENCE).await;
+        spent.push(at_rest(&world).await?);
+    }
+    println!("requests in 12 s, all clients: {} with 5 Services, {} with 105", spent[0], spent[1]);
+    // One PUT a second for each of the hundred would be 1,200 more.
+    ensure!(spent[1] < spent[0] + 100, "{spent:?}");
+    world.lab.down()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_announcer_that_is_told_to_go_hands_over_and_leaves_nothing() -> Result<()> {
     let scene = Scene::up(3, env([])).await?;
@@ -293,7 +404,8 @@ async fn an_announcer_that_is_told_to_go_hands_over_and_leaves_nothing() -> Resu
     process.terminate(Duration::from_secs(20))?;
     let ending = eventually("how it ended", 5, || async { Ok(process.ending()) }).await?;
     ensure!(ending == "code 0", "it ended with {ending}: {}", process.log_tail());
-    let took = scene.taken(owner, start, 10).await?;
+    scene.taken(owner, start, 10).await?;
+    let took = scene.silence(owner, start)?;
     let successor = scene.owner()?;
     scene.bound_only_on(successor).await?;
     let filters = node.exec(["tc", "filter", "show", "dev", "eth0", "egress"])?;
@@ -302,6 +414,6 @@ async fn an_announcer_that_is_told_to_go_hands_over_and_leaves_nothing() -> Resu
     ensure!(!tables.contains("berth"), "left on {}: {tables}", node.name());
     scene.one_at_a_time(&scene.wire.so_far(), start)?;
     let report = probe.finish()?;
-    println!("SIGTERM: taken after {took:.0?}, longest gap {:.0?}", report.longest_gap);
+    println!("SIGTERM: silent for {took:.0?}, longest gap {:.0?}", report.longest_gap);
     scene.down()
 }

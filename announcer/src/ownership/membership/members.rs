@@ -14,8 +14,8 @@ use super::peers::{Peer, Peers};
 use super::rival::Rival;
 use super::wishes::wishes;
 use crate::cluster::Name;
-use crate::desired::{Desired, Scene};
-use crate::kernel::{Binding, Host};
+use crate::desired::{Desired, Scene, place};
+use crate::kernel::Binding;
 use crate::pace::Pace;
 
 /// This node as a member.
@@ -205,18 +205,25 @@ impl Members {
         }
     }
 
-    /// Tells the keeper what is bound by now.
-    pub fn confirm(&mut self, desired: &Desired, host: &Host) {
-        let confirmed = self.holdings.preparing().filter_map(|address| {
-            let place = desired.addresses.get(&address);
-            let link = place.map(|place| place.link);
-            let bound = |index| host.ours.contains_key(&Binding { index, address });
-            match link {
-                Some(link) if bound(link.index) => Some((address, link)),
-                _ => None,
-            }
-        });
-        for (address, link) in confirmed.collect::<Vec<_>>() {
+    /// Tells the keeper what is bound by now. Without a fence nothing is bound before its time, and what can be bound
+    /// has to do.
+    pub fn confirm(&mut self, scene: Scene<'_>, desired: &Desired) {
+        let bound = |address: IpAddr| {
+            let link = desired.addresses.get(&address)?.link;
+            let binding = Binding { index: link.index, address };
+            scene.host.ours.contains_key(&binding).then_some(link)
+        };
+        let bindable = |address: IpAddr| {
+            let services = scene.cluster.services().values().filter(|service| service.ours);
+            let mut of_address = services.filter(|service| service.addresses.contains(&address));
+            of_address.find_map(|service| place(scene, service, address).ok())
+        };
+        let link = |address| match self.holdings.is_fenced() {
+            true => bound(address),
+            false => bindable(address),
+        };
+        let ready = self.holdings.preparing().filter_map(|address| Some((address, link(address)?)));
+        for (address, link) in ready.collect::<Vec<_>>() {
             self.tell(Command::Prepared(address, link));
         }
     }

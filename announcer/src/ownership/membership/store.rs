@@ -107,7 +107,10 @@ impl Store {
     }
 
     async fn pause(&mut self, verb: &str, error: &str) {
-        tracing::warn!(error, "cannot {verb} the view");
+        match self.failures {
+            0 => tracing::warn!(error, "cannot {verb} the view"),
+            _ => tracing::debug!(error, "cannot {verb} the view"),
+        }
         tokio::time::sleep(PAUSES[self.failures.min(PAUSES.len() - 1)]).await;
         self.failures += 1;
     }
