@@ -1,4 +1,4 @@
-//! One round where membership decides: tell the keeper what is wished for, bind what it asks for, tell it what is bound.
+//! One round where membership decides: tell the keeper what is wished for, bind what it asks for, tell it what is there.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

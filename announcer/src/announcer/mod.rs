@@ -94,7 +94,7 @@ impl<K: Kernel> Announcer<K> {
             Election::Global { namespace, name } => {
                 Box::new(Global::new(Name::new(namespace, name)))
             }
-            // A member strives for no Lease, but for those that it held before.
+            // Not asked where membership decides.
             Election::PerService | Election::Membership(_) => Box::new(PerService),
         };
         let second = Duration::from_secs(1);

@@ -39,6 +39,8 @@ pub struct Members {
     covered: BTreeSet<IpAddr>,
     attached: BTreeSet<String>,
     wished: BTreeMap<IpAddr, Wish>,
+    /// What the keeper knows to be bound.
+    confirmed: BTreeSet<IpAddr>,
     handed: Pace<IpAddr>,
 }
 
@@ -70,6 +72,7 @@ impl Members {
             covered: BTreeSet::new(),
             attached: BTreeSet::new(),
             wished: BTreeMap::new(),
+            confirmed: BTreeSet::new(),
             handed: Pace::new(second * 5, second * 60),
         }
     }
@@ -82,6 +85,9 @@ impl Members {
     /// Takes in what the keeper told.
     pub fn told(&mut self, told: &Told, now: Instant) {
         self.left |= *told == Told::Left;
+        if let Told::Prepare(address) | Told::Discard(address) | Told::Lost { address, .. } = told {
+            self.confirmed.remove(address);
+        }
         self.holdings.take(told, now);
     }
 
@@ -222,8 +228,10 @@ impl Members {
             true => bound(address),
             false => bindable(address),
         };
-        let ready = self.holdings.preparing().filter_map(|address| Some((address, link(address)?)));
+        let asked = self.holdings.preparing().filter(|address| !self.confirmed.contains(address));
+        let ready = asked.filter_map(|address| Some((address, link(address)?)));
         for (address, link) in ready.collect::<Vec<_>>() {
+            self.confirmed.insert(address);
             self.tell(Command::Prepared(address, link));
         }
     }
