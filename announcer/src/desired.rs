@@ -1,5 +1,7 @@
 //! What this node should hold: which addresses, where, and for which Services; and why not. Pure.
 
+mod fenced;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -12,8 +14,9 @@ use crate::l2::schedule::Link;
 use crate::ownership::leases::Tied;
 use crate::ownership::{Candidates, Strategy, View, elect};
 
-/// Everything that decides on what this node should hold.
-pub struct Inputs<'a> {
+/// What is seen from this node.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
     /// What the watches have shown.
     pub cluster: &'a Cluster,
     /// What the kernel has shown.
@@ -22,11 +25,19 @@ pub struct Inputs<'a> {
     pub node: &'a str,
     /// Interface for Services that name none; none for that of the default route.
     pub interface: Option<&'a str>,
+}
+
+/// Everything that decides on what this node should hold where Leases decide on the owner.
+pub struct Inputs<'a> {
+    /// What is seen.
+    pub scene: Scene<'a>,
     /// By Service, the Lease that decides on it.
     pub leases: &'a BTreeMap<Name, Name>,
     /// Who holds a Lease, and until when if it is this node.
     pub hold: &'a dyn Fn(&Name) -> (View, Option<Instant>),
 }
+
+pub use fenced::fenced;
 
 /// What this node should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,8 +55,10 @@ pub struct Desired {
 pub struct Place {
     /// The interface.
     pub link: Link,
-    /// This node may answer until then.
+    /// This node may have it until then.
     pub until: Instant,
+    /// Whether this node may answer for it: not before the fence lets it.
+    pub answers: bool,
     /// The ports that its Services have on it.
     pub ports: BTreeSet<Port>,
 }
@@ -147,21 +160,20 @@ impl Refusal {
 /// Computes what this node should hold.
 pub fn desired(inputs: &Inputs<'_>) -> Desired {
     let mut desired = Desired::default();
-    for (name, service) in inputs.cluster.services() {
+    let scene = inputs.scene;
+    for (name, service) in scene.cluster.services() {
         if service.ours {
             desired.guard.extend(ports(service));
         }
         let Some(lease) = inputs.leases.get(name) else { continue };
         let (view, until) = (inputs.hold)(lease);
-        let Some(until) = until.filter(|_| view.holder.as_deref() == Some(inputs.node)) else {
+        let Some(until) = until.filter(|_| view.holder.as_deref() == Some(scene.node)) else {
             continue;
         };
-        let verdict = verdict(inputs, name, service, &view);
+        let verdict = verdict(scene, name, service, &view);
         for address in &verdict.announce {
-            if let Ok(link) = place(inputs.host, inputs.interface, service, *address) {
-                let begin = || Place { link, until, ports: BTreeSet::new() };
-                let place = desired.addresses.entry(*address).or_insert_with(begin);
-                place.ports.extend(ports(service).filter(|port| port.address == *address));
+            if let Ok(link) = place(scene, service, *address) {
+                desired.put(service, *address, link, until, true);
             }
         }
         desired.verdicts.insert(name.clone(), verdict);
@@ -169,7 +181,22 @@ pub fn desired(inputs: &Inputs<'_>) -> Desired {
     desired
 }
 
-fn verdict(inputs: &Inputs<'_>, name: &Name, service: &Service, view: &View) -> Verdict {
+impl Desired {
+    fn put(
+        &mut self,
+        service: &Service,
+        address: IpAddr,
+        link: Link,
+        until: Instant,
+        answers: bool,
+    ) {
+        let begin = || Place { link, until, answers, ports: BTreeSet::new() };
+        let place = self.addresses.entry(address).or_insert_with(begin);
+        place.ports.extend(ports(service).filter(|port| port.address == address));
+    }
+}
+
+fn verdict(inputs: Scene<'_>, name: &Name, service: &Service, view: &View) -> Verdict {
     let mut verdict = Verdict::default();
     if !service.ours {
         return verdict;
@@ -192,7 +219,7 @@ fn verdict(inputs: &Inputs<'_>, name: &Name, service: &Service, view: &View) -> 
         return verdict;
     }
     for address in &service.addresses {
-        match place(inputs.host, inputs.interface, service, *address) {
+        match place(inputs, service, *address) {
             Ok(_) => verdict.announce.push(*address),
             Err(refusal) if !verdict.refusals.contains(&refusal) => verdict.refusals.push(refusal),
             Err(_) => {}
@@ -204,7 +231,8 @@ fn verdict(inputs: &Inputs<'_>, name: &Name, service: &Service, view: &View) -> 
 /// The Leases that this node should strive for, each with the Service it is tied to.
 pub fn wanted(inputs: &Inputs<'_>, strategy: &dyn Strategy) -> BTreeMap<Name, Option<Tied>> {
     let mut by_lease: BTreeMap<&Name, BTreeSet<&Name>> = BTreeMap::new();
-    let services = inputs.cluster.services();
+    let scene = inputs.scene;
+    let services = scene.cluster.services();
     for (service, lease) in inputs.leases {
         if let Some((service, _)) = services.get_key_value(service) {
             by_lease.entry(lease).or_default().insert(service);
@@ -213,23 +241,23 @@ pub fn wanted(inputs: &Inputs<'_>, strategy: &dyn Strategy) -> BTreeMap<Name, Op
     let mut wanted = BTreeMap::new();
     if let Some(lease) = strategy.standing() {
         // A node without the interface would own every address and answer for none.
-        if interface(inputs.host, inputs.interface).is_ok() {
+        if interface(scene.host, scene.interface).is_ok() {
             wanted.insert(lease.clone(), None);
         }
         return wanted;
     }
     let usable = |name: &Name| {
         services.get(name).is_some_and(|service| {
-            let placed = |a: &IpAddr| place(inputs.host, inputs.interface, service, *a).is_ok();
+            let placed = |a: &IpAddr| place(scene, service, *a).is_ok();
             service.addresses.iter().any(placed)
         })
     };
     for (lease, of_lease) in by_lease {
-        if strategy.strives(inputs.node, &of_lease, inputs.cluster, &usable) {
+        if strategy.strives(scene.node, &of_lease, scene.cluster, &usable) {
             let oldest = of_lease.iter().map(|name| (*name, &services[*name]));
             let oldest = oldest.min_by_key(|(name, service)| (&service.created, *name));
             let claims = of_lease.iter().filter_map(|name| services[*name].vip_host.as_deref());
-            let claimed_by = claims.filter(|host| *host != inputs.node).max();
+            let claimed_by = claims.filter(|host| *host != scene.node).max();
             let tied = |(name, service): (&Name, &Service)| Tied {
                 name: name.name.clone(),
                 uid: service.uid.clone(),
@@ -258,13 +286,29 @@ pub fn interface<'a>(
     Ok((name, interface, Link { index: interface.index, mac }))
 }
 
+/// The interfaces to fence: those that Services name, and those with an address of the node, where neighbours may ask.
+pub fn guarded(scene: Scene<'_>) -> BTreeSet<String> {
+    let services = scene.cluster.services().values().filter(|service| service.ours);
+    let named: BTreeSet<&str> = services
+        .filter_map(|service| service.interface.as_deref())
+        .chain(scene.interface)
+        .chain(scene.host.default_route.as_deref())
+        .collect();
+    let global = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    let guarded = scene.host.interfaces.iter().filter(|(name, interface)| {
+        // The loopback interface has a hardware address of zeroes.
+        interface.mac.is_some_and(|mac| mac != [0; 6])
+            && (named.contains(name.as_str()) || interface.foreign.keys().any(global))
+    });
+    guarded.map(|(name, _)| name.clone()).collect()
+}
+
 /// Where an address of a Service belongs on this host.
-fn place(
-    host: &Host,
-    default: Option<&str>,
-    service: &Service,
-    address: IpAddr,
-) -> Result<Link, Refusal> {
+pub(crate) fn place(scene: Scene<'_>, service: &Service, address: IpAddr) -> Result<Link, Refusal> {
+    let Scene { host, interface: default, .. } = scene;
     let name = match service.interface.as_deref() {
         Some("auto") => connected(host, address).or(default),
         Some(name) => Some(name),

@@ -7,11 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::announcer::Announcer;
 use crate::kernel::{Change, Guard, Kernel};
+use crate::ownership::membership::Told;
 use crate::watches::Seen;
 use crate::writer::Done;
 
-/// How long leaving may take before it is given up; the kernel drops addresses by itself then.
+/// How long leaving may take before it is given up; the kernel drops addresses by itself then. A member that cannot
+/// leave the view gives up after ten seconds by itself.
 const LEAVING: Duration = Duration::from_secs(5);
+const LEAVING_MEMBERS: Duration = Duration::from_secs(12);
 
 /// Changes that one round takes in at most, so that it is not put off for ever.
 const AT_ONCE: usize = 512;
@@ -31,6 +34,8 @@ pub struct Sources {
     pub changes: mpsc::UnboundedReceiver<Change>,
     /// The guard.
     pub guard: mpsc::Receiver<Guard>,
+    /// The keeper of membership; nothing ever comes where Leases decide.
+    pub told: mpsc::UnboundedReceiver<Told>,
 }
 
 /// Drives `announcer` until `stop` is cancelled and everything has been let go of, or cannot be in time. True if it has.
@@ -78,10 +83,18 @@ pub async fn drive<K: Kernel>(
                 }
             }
             Some(guard) = sources.guard.recv() => announcer.guard(guard),
+            Some(first) = sources.told.recv() => {
+                let now = Instant::now();
+                announcer.told(&first, now);
+                while let Ok(next) = sources.told.try_recv() {
+                    announcer.told(&next, now);
+                }
+            }
             () = tokio::time::sleep_until(wake.into()) => {}
             () = stop.cancelled(), if end.is_none() => {
                 announcer.leave();
-                end = Some(Instant::now() + LEAVING);
+                let leaving = if announcer.is_member() { LEAVING_MEMBERS } else { LEAVING };
+                end = Some(Instant::now() + leaving);
             }
         }
     }

@@ -9,6 +9,7 @@ use berth_runtime::{logs, shutdown};
 use clap::{ArgMatches, Command};
 
 mod flags;
+mod member;
 mod run;
 
 #[tokio::main(worker_threads = 2)]

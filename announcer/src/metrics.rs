@@ -4,6 +4,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// Why a number changed, or of what kind it is.
@@ -13,8 +14,18 @@ pub struct Cause {
     pub cause: &'static str,
 }
 
+/// Which fence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    /// Its stable name.
+    pub kind: &'static str,
+}
+
+/// Upper bounds in seconds. A crash is due to be over in 0.4 s; a handover takes milliseconds.
+const TAKEOVER: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.4, 0.6, 1.0, 5.0];
+
 /// The numbers of this node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// Addresses that this node answers for.
     pub addresses: Gauge,
@@ -22,8 +33,25 @@ pub struct Metrics {
     pub leases: Gauge,
     /// Services that are not announced although this node decides on them, by reason.
     pub refusals: Family<Cause, Gauge>,
-    /// Leases won and lost, by cause: `acquired`, `released`, `lost`.
+    /// Leases won and lost, by cause: `acquired`, `released`, `lost`. With membership addresses: won `first`,
+    /// `takeover`, `abandoned`, `resumed`, `handover`; lost `expired`, `handed_over`, `dropped`.
     pub owner_changes: Family<Cause, Counter>,
+    /// With membership: seconds from asking for an address to announcing it.
+    pub takeover: Histogram,
+    /// With membership: the epoch of the voters.
+    pub epoch: Gauge,
+    /// With membership: nodes that a majority sees alive; 0 while none answers this node.
+    pub live: Gauge,
+    /// With membership: datagrams that did not leave.
+    pub datagrams_lost: Counter,
+    /// With membership: datagrams that were not authentic, not for this node, or not understood.
+    pub datagrams_refused: Counter,
+    /// Which fence holds: 1 for its kind.
+    pub fence: Family<Kind, Gauge>,
+    /// Flaws of the fence that are seen now.
+    pub fence_flaws: Gauge,
+    /// What the fence could not do, by step: `cover`, `attach`, `settle`, `arm`, `mute`, `refresh`.
+    pub fence_errors: Family<Cause, Counter>,
     /// Frames that announced an address.
     pub frames_sent: Counter,
     /// Frames that the interface did not take.
@@ -43,6 +71,36 @@ pub fn cause(cause: &'static str) -> Cause {
     Cause { cause }
 }
 
+/// The label of a fence.
+pub fn fence(kind: &'static str) -> Kind {
+    Kind { kind }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            addresses: Gauge::default(),
+            leases: Gauge::default(),
+            refusals: Family::default(),
+            owner_changes: Family::default(),
+            takeover: Histogram::new(TAKEOVER),
+            epoch: Gauge::default(),
+            live: Gauge::default(),
+            datagrams_lost: Counter::default(),
+            datagrams_refused: Counter::default(),
+            fence: Family::default(),
+            fence_flaws: Gauge::default(),
+            fence_errors: Family::default(),
+            frames_sent: Counter::default(),
+            frames_lost: Counter::default(),
+            steps: Family::default(),
+            kernel_errors: Family::default(),
+            status_writes: Family::default(),
+            guard: Gauge::default(),
+        }
+    }
+}
+
 impl Metrics {
     /// Registers every number.
     pub fn register(&self, registry: &mut Registry) {
@@ -51,8 +109,21 @@ impl Metrics {
         registry.register("leases_held", "Leases this node holds", self.leases.clone());
         let help = "Reasons why Services this node decides on are not announced";
         registry.register("refusals", help, self.refusals.clone());
-        let help = "Leases won and lost, by cause";
+        let help = "Leases, or with membership addresses, won and lost, by cause";
         registry.register("owner_changes", help, self.owner_changes.clone());
+        let help = "Seconds from asking for an address to announcing it, with membership";
+        registry.register("takeover_seconds", help, self.takeover.clone());
+        registry.register("membership_epoch", "Epoch of the voters", self.epoch.clone());
+        let help = "Nodes a majority of voters sees alive";
+        registry.register("membership_live_nodes", help, self.live.clone());
+        let help = "Datagrams to peers that did not leave";
+        registry.register("datagrams_lost", help, self.datagrams_lost.clone());
+        let help = "Datagrams that were refused";
+        registry.register("datagrams_refused", help, self.datagrams_refused.clone());
+        registry.register("fence", "Which fence holds", self.fence.clone());
+        registry.register("fence_flaws", "Flaws of the fence", self.fence_flaws.clone());
+        let help = "What the fence could not do, by step";
+        registry.register("fence_errors", help, self.fence_errors.clone());
         let help = "Frames that announced an address";
         registry.register("frames_sent", help, self.frames_sent.clone());
         let help = "Frames the interface did not take";

@@ -69,7 +69,7 @@ mod tests {
         let mut desired = Desired::default();
         for address in addresses {
             let link = Link { index: 2, mac: [2; 6] };
-            let place = Place { link, until, ports: [port(address)].into() };
+            let place = Place { link, until, answers: true, ports: [port(address)].into() };
             desired.addresses.insert(address.parse().unwrap(), place);
             desired.guard.insert(port(address));
         }

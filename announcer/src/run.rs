@@ -15,12 +15,14 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::member::{self, Member};
 use berth_announcer::announcer::{Announcer, CHECKS, Outlets};
 use berth_announcer::cluster::Name;
 use berth_announcer::config::{Config, Election};
 use berth_announcer::drive::{Sources, drive};
 use berth_announcer::kernel::{self, Kernel, Netlink, guard};
 use berth_announcer::metrics::Metrics;
+use berth_announcer::ownership::membership::Command;
 use berth_announcer::watches::{self, Scope};
 use berth_announcer::writer::Writer;
 
@@ -31,11 +33,13 @@ const UNGUARDING: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the kernel, a listener or the configuration of the cluster cannot be used at all.
-pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let _only = alone()?;
     let mut kernel = Netlink::open().context("opening a netlink socket")?;
+    // Before anything is unbound: what an earlier life has left may still be armed.
+    let fence = fence(&mut kernel, &config).await;
     sweep(&mut kernel).await;
-    advise(&mut kernel, &config).await;
+    let interface = advise(&mut kernel, &config).await;
     let changes = kernel::watch().context("listening for changes of the network")?;
 
     let (health, metrics) = (Health::new(CHECKS), Metrics::default());
@@ -48,23 +52,45 @@ pub(crate) async fn run(config: Config, stop: CancellationToken) -> anyhow::Resu
     }
 
     let client = connect(&config).await?;
+    let join =
+        member::join(&mut config, client.clone(), fence, &metrics, &health, interface.as_deref());
+    let member = tokio::select! {
+        member = join => member?,
+        () = stop.cancelled() => {
+            member::unfence();
+            return Ok(());
+        }
+    };
+    let (members, told, keeper) = match member {
+        Some(Member { members, told, commands, thread, arp }) => {
+            (Some(members), told, Some((commands, thread, arp)))
+        }
+        None => (None, mpsc::unbounded_channel().1, None),
+    };
     let (events, publisher) = events::channel(client.clone(), "berth-announcer", &config.node);
     tokio::spawn(publisher.run());
     let seen = watches::start(&client, scope(&config));
     let (writer, done) = Writer::new(client, config.timing.request_timeout());
     let (guarded, ports) = watch::channel(BTreeSet::new());
     let (tell, guard) = mpsc::channel(16);
-    let keeper = tokio::spawn(guard::keep(ports, tell));
+    let guarding = tokio::spawn(guard::keep(ports, tell));
 
     let outlets = Outlets { events, metrics, health };
-    let mut announcer = Announcer::new(config, kernel, guarded, writer, outlets, Instant::now());
-    let sources = Sources { seen, done, changes, guard };
-    if !drive(&mut announcer, sources, stop).await {
+    let mut announcer =
+        Announcer::new(config, members, kernel, guarded, writer, outlets, Instant::now());
+    let sources = Sources { seen, done, changes, guard, told };
+    let left = drive(&mut announcer, sources, stop).await;
+    if !left {
         tracing::warn!("leaving before everything could be handed over");
+    }
+    if let Some((commands, thread, _arp)) = keeper {
+        // What is still bound stays fenced.
+        let _ = commands.send(Command::End { unfence: left });
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
     // Its table goes last: nothing that it guards is bound any more.
     drop(announcer);
-    if tokio::time::timeout(UNGUARDING, keeper).await.is_err() {
+    if tokio::time::timeout(UNGUARDING, guarding).await.is_err() {
         tracing::warn!("nft does not end");
     }
     unguard().await;
@@ -96,13 +122,26 @@ async fn sweep(kernel: &mut impl Kernel) {
     unguard().await;
 }
 
-async fn advise(kernel: &mut impl Kernel, config: &Config) {
-    let Ok(host) = kernel.look().await else { return };
+/// Opens the fence if membership is to decide, with all that is bound covered; else removes what an earlier life by
+/// membership has left, which would go on dropping what nobody refreshes.
+async fn fence(kernel: &mut impl Kernel, config: &Config) -> Option<Box<dyn berth_fence::Fence>> {
+    let Election::Membership(fenced) = &config.election else {
+        member::unfence();
+        return None;
+    };
+    let host = kernel.look().await.unwrap_or_default();
+    Some(member::open_fence(fenced, config, &host))
+}
+
+/// Tells what of the host gets in the way. Gives the interface of the addresses.
+async fn advise(kernel: &mut impl Kernel, config: &Config) -> Option<String> {
+    let host = kernel.look().await.ok()?;
     let interface = config.interface.as_deref().or(host.default_route.as_deref());
     let read = |path: &str| std::fs::read_to_string(format!("/proc/sys/{path}")).ok();
     for advice in kernel::advice(&host, interface.unwrap_or("all"), read) {
         tracing::warn!("{advice}");
     }
+    interface.map(str::to_owned)
 }
 
 async fn unguard() {
@@ -123,9 +162,13 @@ async fn connect(config: &Config) -> anyhow::Result<Client> {
 fn scope(config: &Config) -> Scope {
     let lease = match &config.election {
         Election::Global { namespace, name } => Some(Name::new(namespace, name)),
+        Election::Membership(fenced) => {
+            Some(Name::new(&fenced.namespace, member::other_lease(fenced)))
+        }
         Election::PerService => None,
     };
-    Scope { namespace: config.namespace.clone(), lease, classes: config.classes.clone() }
+    let nodes = matches!(config.election, Election::Membership(_));
+    Scope { namespace: config.namespace.clone(), lease, classes: config.classes.clone(), nodes }
 }
 
 /// Listens on `address`; where the host has no IPv6 at all, every address means every IPv4 address.

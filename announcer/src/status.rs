@@ -139,7 +139,8 @@ mod tests {
         let announce: Vec<IpAddr> = addresses.iter().map(|text| address(text)).collect();
         for address in &announce {
             let link = Link { index: 2, mac: [2; 6] };
-            let place = Place { link, until: Instant::now(), ports: BTreeSet::new() };
+            let place =
+                Place { link, until: Instant::now(), answers: true, ports: BTreeSet::new() };
             desired.addresses.insert(*address, place);
         }
         desired.verdicts.insert(name(), Verdict { announce, refusals: Vec::new() });

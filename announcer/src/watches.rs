@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::cluster::{Name, Ready, Service};
+use crate::ownership::membership::Peer;
 
 /// Room for changes that are not taken in yet; a watch that is ahead waits.
 const QUEUE: usize = 1024;
@@ -48,6 +49,12 @@ pub enum Seen {
     Lease(Name, Sight),
     /// These are all the Leases there are.
     Leases(BTreeSet<Name>),
+    /// A node is like this.
+    Node(String, Peer),
+    /// A node is gone.
+    NodeGone(String),
+    /// These are all the nodes there are.
+    Nodes(BTreeSet<String>),
 }
 
 /// What to watch.
@@ -59,6 +66,8 @@ pub struct Scope {
     pub lease: Option<Name>,
     /// Which Services are ours.
     pub classes: ClassPolicy,
+    /// Whether nodes matter.
+    pub nodes: bool,
 }
 
 /// Starts the watches.
@@ -88,7 +97,16 @@ pub fn start(client: &Client, scope: Scope) -> mpsc::Receiver<Seen> {
     };
     let lease = |name, lease| Seen::Lease(name, Sight::Present(Box::new(lease)));
     let gone = |name, lease| Seen::Lease(name, Sight::Deleted(Box::new(lease)));
-    tokio::spawn(pass(leases, config, send, lease, gone, Seen::Leases));
+    tokio::spawn(pass(leases, config, send.clone(), lease, gone, Seen::Leases));
+
+    if scope.nodes {
+        let node = |name: Name, node: core::Node| Seen::Node(name.name, Peer::read(&node));
+        let gone = |name: Name, _| Seen::NodeGone(name.name);
+        let listed =
+            |names: BTreeSet<Name>| Seen::Nodes(names.into_iter().map(|name| name.name).collect());
+        let nodes = Api::all(client.clone());
+        tokio::spawn(pass(nodes, Config::default(), send, node, gone, listed));
+    }
     receive
 }
 

@@ -36,9 +36,14 @@ pub fn env<const N: usize>(pairs: [(&str, &str); N]) -> Env {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-/// Timing of kube-vip's own manifests: a lost owner is replaced within some 5 s.
-pub fn quick() -> Env {
-    env([("vip_leaseduration", "5"), ("vip_renewdeadline", "3"), ("vip_retryperiod", "1")])
+/// One Lease for all Services, with the timing of kube-vip's own manifests: a lost owner is replaced within some 5 s.
+pub fn by_lease() -> Env {
+    env([
+        ("vip_leaderelection", "true"),
+        ("vip_leaseduration", "5"),
+        ("vip_renewdeadline", "3"),
+        ("vip_retryperiod", "1"),
+    ])
 }
 
 /// A lab of bare nodes with the CCM on the control plane and an announcer on each node.
@@ -122,7 +127,6 @@ impl World {
         let mut variables = env([
             ("vip_arp", "true"),
             ("svc_enable", "true"),
-            ("vip_leaderelection", "true"),
             ("vip_interface", "eth0"),
             ("vip_nodename", host.as_str()),
         ]);

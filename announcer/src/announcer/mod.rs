@@ -1,6 +1,7 @@
 //! Owns what this node knows and holds. One round decides and performs; the same round runs at start, on every event and
 //! on every tick. Waits for the kernel only: whatever the cluster is asked for comes back as an event.
 
+mod fenced;
 mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use crate::l2::schedule::Schedule;
 use crate::l2::socket::Sockets;
 use crate::metrics::{Metrics, cause};
 use crate::ownership::leases::Leases;
+use crate::ownership::membership::Members;
 use crate::ownership::{Global, PerService, Strategy};
 use crate::pace::Pace;
 use crate::report::Refusals;
@@ -31,6 +33,8 @@ const CROWD: Duration = Duration::from_millis(20);
 pub struct Announcer<K> {
     config: Config,
     strategy: Box<dyn Strategy>,
+    /// This node as a member, where membership decides and not the strategy.
+    members: Option<Members>,
     cluster: Cluster,
     listed: Listed,
     leases: Leases,
@@ -76,9 +80,10 @@ pub struct Outlets {
 pub const CHECKS: [&str; 4] = ["services", "endpointslices", "leases", "interface"];
 
 impl<K: Kernel> Announcer<K> {
-    /// Knows nothing and holds nothing yet. The ports to guard go to `guarded`.
+    /// Knows nothing and holds nothing yet. The ports to guard go to `guarded`. With `members` it goes by membership.
     pub fn new(
         config: Config,
+        members: Option<Members>,
         kernel: K,
         guarded: watch::Sender<BTreeSet<Port>>,
         writer: Writer,
@@ -89,11 +94,13 @@ impl<K: Kernel> Announcer<K> {
             Election::Global { namespace, name } => {
                 Box::new(Global::new(Name::new(namespace, name)))
             }
-            Election::PerService => Box::new(PerService),
+            // Not asked where membership decides.
+            Election::PerService | Election::Membership(_) => Box::new(PerService),
         };
         let second = Duration::from_secs(1);
         Self {
             strategy,
+            members,
             cluster: Cluster::default(),
             listed: Listed::default(),
             leases: Leases::new(&config.node, config.timing, config.lease_annotations.clone()),
@@ -121,6 +128,9 @@ impl<K: Kernel> Announcer<K> {
 
     /// Takes in what a watch has shown.
     pub fn see(&mut self, seen: Seen, now: Instant) {
+        if let Some(members) = &mut self.members {
+            members.touch();
+        }
         match seen {
             Seen::Service(name, service) => self.cluster.apply_service(name, *service),
             Seen::ServiceGone(name) => self.cluster.delete_service(&name),
@@ -136,10 +146,24 @@ impl<K: Kernel> Announcer<K> {
                 self.listed.slices = true;
                 self.health.ready("endpointslices");
             }
-            Seen::Lease(name, sight) => self.leases.observe(name, sight, now),
+            Seen::Lease(name, sight) => match &mut self.members {
+                Some(members) => members.lease(&name, &sight, &self.config.node, now),
+                None => self.leases.observe(name, sight, now),
+            },
             Seen::Leases(names) => {
-                self.leases.listed(&names, now);
+                match &mut self.members {
+                    Some(members) => members.leases_listed(),
+                    None => self.leases.listed(&names, now),
+                }
                 self.health.ready("leases");
+            }
+            Seen::Node(name, peer) => self.peer(name, Some(peer)),
+            Seen::NodeGone(name) => self.peer(name, None),
+            Seen::Nodes(names) => {
+                if let Some(members) = &mut self.members {
+                    members.peers(&names);
+                }
+                self.health.ready("nodes");
             }
         }
     }
@@ -198,10 +222,14 @@ impl<K: Kernel> Announcer<K> {
     /// Lets go of everything: from now on each round takes off what is held and gives back what is free of it.
     pub fn leave(&mut self) {
         self.leaving = true;
+        if let Some(members) = &mut self.members {
+            members.leave();
+        }
     }
 
     /// Whether everything has been let go of.
     pub fn has_left(&self) -> bool {
-        self.leaving && self.leases.is_idle() && self.host.ours.is_empty()
+        let released = self.members.as_ref().is_none_or(Members::has_left);
+        self.leaving && released && self.leases.is_idle() && self.host.ours.is_empty()
     }
 }

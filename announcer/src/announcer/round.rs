@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Announcer;
 use crate::cluster::Name;
-use crate::desired::{self, Desired, Inputs, Refusal};
+use crate::desired::{self, Desired, Inputs, Refusal, Scene};
 use crate::kernel::{Binding, Kernel, Step};
 use crate::l2::schedule::Link;
 use crate::metrics::cause;
@@ -32,10 +32,14 @@ impl<K: Kernel> Announcer<K> {
         if self.look_at <= now {
             self.look(now).await;
         }
+        if self.is_member() {
+            return self.fenced_round(now).await;
+        }
         let leases = self.strategy.leases(&self.cluster);
         let wanted = self.wanted(&leases);
         let desired = self.decide(&leases, &wanted, now);
-        self.perform(&desired, now).await;
+        // Renewed in steps: each renewal of a lifetime wakes everybody who listens for addresses.
+        self.perform(&desired, self.config.timing.renew_deadline() * 2 / 5, now).await;
         let more = self.announce(&desired);
         let now = Instant::now();
         let pending = self.publish(&desired, now);
@@ -58,6 +62,9 @@ impl<K: Kernel> Announcer<K> {
 
     async fn look(&mut self, now: Instant) {
         self.look_at = now + LOOK;
+        if let Some(members) = &mut self.members {
+            members.touch();
+        }
         match self.kernel.look().await {
             Ok(host) => self.host = host,
             Err(error) => {
@@ -94,6 +101,12 @@ impl<K: Kernel> Announcer<K> {
             false => (View::default(), None),
         };
         let mut desired = desired::desired(&self.inputs(leases, &hold));
+        self.note_refused(&mut desired);
+        desired
+    }
+
+    /// Adds what the kernel refused to what becomes of Services.
+    pub(super) fn note_refused(&self, desired: &mut Desired) {
         for verdict in desired.verdicts.values_mut() {
             for (binding, error) in &self.refused {
                 if verdict.announce.contains(&binding.address) {
@@ -102,7 +115,6 @@ impl<K: Kernel> Announcer<K> {
                 }
             }
         }
-        desired
     }
 
     fn inputs<'a>(
@@ -112,7 +124,7 @@ impl<K: Kernel> Announcer<K> {
     ) -> Inputs<'a> {
         let interface = self.config.interface.as_deref();
         let (cluster, host, node) = (&self.cluster, &self.host, self.config.node.as_str());
-        Inputs { cluster, host, node, interface, leases, hold }
+        Inputs { scene: Scene { cluster, host, node, interface }, leases, hold }
     }
 
     fn wanted(&self, leases: &BTreeMap<Name, Name>) -> BTreeMap<Name, Option<Tied>> {
@@ -123,9 +135,7 @@ impl<K: Kernel> Announcer<K> {
     }
 
     /// Does what the plan says. What the kernel refuses is tried again, ever more slowly, and holds up nothing else.
-    async fn perform(&mut self, desired: &Desired, now: Instant) {
-        // Renewed in steps: each renewal of a lifetime wakes everybody who listens for addresses.
-        let slack = self.config.timing.renew_deadline() * 2 / 5;
+    pub(super) async fn perform(&mut self, desired: &Desired, slack: Duration, now: Instant) {
         for step in plan(desired, &self.host, &self.guard, slack, now) {
             match step {
                 Step::Guard(ports) => {
@@ -182,6 +192,10 @@ impl<K: Kernel> Announcer<K> {
                 if self.refused.get(&binding) != Some(&error) {
                     tracing::error!("{error}");
                     self.refused.insert(binding, error);
+                    // Another node had better have it.
+                    if let Some(members) = &mut self.members {
+                        members.touch();
+                    }
                 }
                 false
             }
@@ -189,10 +203,11 @@ impl<K: Kernel> Announcer<K> {
     }
 
     /// Announces what is held; true if there is more to send at once.
-    fn announce(&mut self, desired: &Desired) -> bool {
+    pub(super) fn announce(&mut self, desired: &Desired) -> bool {
         let held: BTreeMap<IpAddr, Link> = desired
             .addresses
             .iter()
+            .filter(|(_, place)| place.answers)
             .map(|(address, place)| (*address, place.link))
             .filter(|(address, link)| {
                 self.host.ours.contains_key(&Binding { index: link.index, address: *address })
@@ -221,7 +236,7 @@ impl<K: Kernel> Announcer<K> {
     }
 
     /// Writes what has become true into the status of Services. Gives those that are not written yet.
-    fn publish(&mut self, desired: &Desired, now: Instant) -> BTreeSet<Name> {
+    pub(super) fn publish(&mut self, desired: &Desired, now: Instant) -> BTreeSet<Name> {
         self.refusals.keep(&desired.verdicts, now);
         for report in self.refusals.poll(&self.cluster, now) {
             self.events.publish(report);
@@ -238,7 +253,8 @@ impl<K: Kernel> Announcer<K> {
             self.host.ours.keys().map(|binding| binding.address).collect();
         let live = |address: &&IpAddr| {
             let place = desired.addresses.get(*address);
-            place.is_some_and(|place| place.until > now) && self.schedule.is_announced(**address)
+            place.is_some_and(|place| place.answers && place.until > now)
+                && self.schedule.is_announced(**address)
         };
         let answering = Answering {
             live: bound.iter().filter(live).copied().collect(),

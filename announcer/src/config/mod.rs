@@ -60,11 +60,38 @@ pub enum Election {
     },
     /// One Lease for each Service, in the Service's namespace.
     PerService,
+    /// Grants of a majority of nodes, and a fence in the kernel.
+    Membership(Fenced),
+}
+
+/// How fenced membership runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fenced {
+    /// Namespace of the key and of the view.
+    pub namespace: String,
+    /// UDP port of the peers, the same on every node.
+    pub port: u16,
+    /// The strongest fence to try.
+    pub fence: Fence,
+    /// The Lease to go by where the key may not be read; none if membership was asked for by name.
+    pub otherwise: Option<String>,
+}
+
+/// The strongest fence to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// A deadline that the kernel judges for each frame.
+    Bpf,
+    /// A timeout in nftables.
+    NftTimeout,
+    /// None.
+    Unfenced,
 }
 
 const DEFAULT_NAMESPACE: &str = "kube-system";
 const DEFAULT_PROMETHEUS: &str = ":2112";
 const DEFAULT_REFRESH_MS: i64 = 60_000;
+const DEFAULT_PEER_PORT: u16 = 2113;
 
 impl Config {
     /// Parses `settings`; `hostname` names the node if nothing else does. Tells everything that is wrong at once.
@@ -76,7 +103,6 @@ impl Config {
 
         let interface = first(settings, &["vip_servicesinterface", "vip_interface"]);
         let interface = keep(&mut note, interface.map(|name| interface_name(settings, name)));
-        let election = keep(&mut note, Some(election(settings)));
         let timing = keep(&mut note, Some(timing(settings)));
         let annotations = keep(&mut note, Some(lease_annotations(settings)));
         let kubeconfig =
@@ -89,7 +115,7 @@ impl Config {
             note(Err(settings.problem("vip_nodename", "not set, and the host has no name either")));
         }
 
-        let (Some(election), Some(timing), true) = (election, timing, problems.is_empty()) else {
+        let (Some(timing), true) = (timing, problems.is_empty()) else {
             return Err(problems);
         };
         let millis = settings.number("vip_arpRate").unwrap_or(DEFAULT_REFRESH_MS);
@@ -99,7 +125,7 @@ impl Config {
             kubeconfig,
             api_server: settings.text("kubernetes_addr").map(str::to_owned),
             interface,
-            election,
+            election: election(settings),
             timing,
             lease_annotations: annotations.unwrap_or_default(),
             classes: classes(settings),
@@ -161,20 +187,29 @@ pub fn is_interface_name(name: &str) -> bool {
         && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
 }
 
-fn election(settings: &Settings) -> Result<Election, Problem> {
-    let global = || Election::Global {
-        namespace: settings.text("cp_namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned(),
-        name: settings.text("svc_leasename").unwrap_or(lease::SERVICES).to_owned(),
+/// What was asked for by name; else what kube-vip's settings ask for; else membership.
+fn election(settings: &Settings) -> Election {
+    let namespace = || settings.text("cp_namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned();
+    let name = || settings.text("svc_leasename").unwrap_or(lease::SERVICES).to_owned();
+    let global = || Election::Global { namespace: namespace(), name: name() };
+    let membership = |otherwise| {
+        let port = settings.number("berth_peer_port").and_then(|port| u16::try_from(port).ok());
+        let fence = match settings.text("berth_fence") {
+            Some("nft-timeout") => Fence::NftTimeout,
+            Some("unfenced") => Fence::Unfenced,
+            _ => Fence::Bpf,
+        };
+        let port = port.unwrap_or(DEFAULT_PEER_PORT);
+        Election::Membership(Fenced { namespace: namespace(), port, fence, otherwise })
     };
     match settings.text("berth_election") {
-        Some("membership") => {
-            Err(settings
-                .problem("berth_election", "not supported yet; accepted are global, service"))
-        }
-        Some("service") => Ok(Election::PerService),
-        Some(_) => Ok(global()),
-        None if settings.switch("svc_election") == Some(true) => Ok(Election::PerService),
-        None => Ok(global()),
+        Some("membership") => membership(None),
+        Some("service") => Election::PerService,
+        Some(_) => global(),
+        None if settings.switch("svc_election") == Some(true) => Election::PerService,
+        None if settings.switch("vip_leaderelection") == Some(true) => global(),
+        None if settings.text("svc_leasename").is_some() => global(),
+        None => membership(Some(name())),
     }
 }
 

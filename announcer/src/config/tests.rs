@@ -14,14 +14,16 @@ fn refused(given: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn nothing_set_gives_the_defaults_of_kube_vip() {
+fn nothing_set_gives_the_defaults_of_kube_vip_and_an_owner_by_membership() {
     let config = parse(&[]).unwrap();
     assert_eq!(config.node, "node-a");
     assert_eq!(config.interface, None);
     assert_eq!(config.timing, Timing::DEFAULT);
     assert_eq!(config.classes, ClassPolicy::UnsetOr("kube-vip.io/kube-vip-class".to_owned()));
-    let lease = ("kube-system".to_owned(), "plndr-svcs-lock".to_owned());
-    assert_eq!(config.election, Election::Global { namespace: lease.0, name: lease.1 });
+    let Election::Membership(fenced) = config.election else { panic!("{:?}", config.election) };
+    assert_eq!((fenced.namespace.as_str(), fenced.port), ("kube-system", 2113));
+    assert_eq!(fenced.fence, Fence::Bpf);
+    assert_eq!(fenced.otherwise.as_deref(), Some("plndr-svcs-lock"), "where there is no key");
     assert_eq!(config.metrics, Some("[::]:2112".parse().unwrap()));
     assert_eq!(config.health, None);
     assert_eq!(config.refresh, Duration::from_secs(60));
@@ -101,6 +103,25 @@ fn times_of_a_lease_must_be_in_order() {
         r#"vip_renewdeadline="15": the renew deadline (15s) must be shorter than the Lease (15s)"#;
     assert_eq!(told, [why]);
     assert_eq!(refused(&[("vip_retryperiod", "10")]).len(), 1);
+}
+
+#[test]
+fn an_election_of_kube_vip_is_kept_and_berths_own_name_wins() {
+    let election = |given: &[(&str, &str)]| parse(given).unwrap().election;
+    let global = |name: &str| Election::Global {
+        namespace: "kube-system".to_owned(),
+        name: name.to_owned(),
+    };
+    assert_eq!(election(&[("vip_leaderelection", "true")]), global("plndr-svcs-lock"));
+    assert_eq!(election(&[("svc_leasename", "mine")]), global("mine"));
+    let both = [("vip_leaderelection", "true"), ("svc_election", "true")];
+    assert_eq!(election(&both), Election::PerService);
+    assert_eq!(election(&[("berth_election", "global")]), global("plndr-svcs-lock"));
+    let named = [("vip_leaderelection", "true"), ("berth_election", "membership")];
+    let Election::Membership(fenced) = election(&named) else { panic!() };
+    assert_eq!(fenced.otherwise, None, "who asks for it by name gets it or an error");
+    let off = [("vip_leaderelection", "false"), ("svc_election", "false"), ("svc_leasename", "")];
+    assert!(matches!(election(&off), Election::Membership(_)));
 }
 
 #[test]

@@ -35,7 +35,8 @@ fn decide(cluster: &Cluster, host: &Host, interface: Option<&str>) -> Desired {
     let leases = Global::new(Name::new("kube-system", "lock")).leases(cluster);
     let hold =
         |_: &Name| (View { holder: Some("a".to_owned()) }, Some(now + Duration::from_secs(10)));
-    desired(&Inputs { cluster, host, node: "a", interface, leases: &leases, hold: &hold })
+    let scene = Scene { cluster, host, node: "a", interface };
+    desired(&Inputs { scene, leases: &leases, hold: &hold })
 }
 
 fn cluster(web: Service, nodes: &[&str]) -> Cluster {
@@ -69,14 +70,8 @@ fn who_does_not_hold_the_lease_holds_nothing_but_guards_everything() {
     let leases = PerService.leases(&cluster);
     let hold = |_: &Name| (View { holder: Some("b".to_owned()) }, None);
     let host = host();
-    let desired = desired(&Inputs {
-        cluster: &cluster,
-        host: &host,
-        node: "a",
-        interface: None,
-        leases: &leases,
-        hold: &hold,
-    });
+    let scene = Scene { cluster: &cluster, host: &host, node: "a", interface: None };
+    let desired = desired(&Inputs { scene, leases: &leases, hold: &hold });
     assert!(desired.addresses.is_empty() && desired.verdicts.is_empty());
     assert_eq!(desired.guard.len(), 1);
 }
@@ -171,10 +166,7 @@ fn a_node_without_the_interface_does_not_strive_for_the_lease_of_all() {
     let (host, leases) = (host(), strategy.leases(&cluster));
     let hold = |_: &Name| (View::default(), None);
     let inputs = |interface| Inputs {
-        cluster: &cluster,
-        host: &host,
-        node: "a",
-        interface,
+        scene: Scene { cluster: &cluster, host: &host, node: "a", interface },
         leases: &leases,
         hold: &hold,
     };

@@ -3,6 +3,7 @@
 //! Addresses are tagged with our protocol number, rules live in a table of our own. Only what is tagged is ever removed.
 
 mod advice;
+mod arp_announce;
 mod events;
 pub mod guard;
 mod host;
@@ -10,6 +11,7 @@ mod netlink;
 mod tables;
 
 pub use advice::advice;
+pub use arp_announce::ArpAnnounce;
 pub use events::{Change, watch};
 pub use host::{
     Binding, Error, Foreign, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime, PROTOCOL,

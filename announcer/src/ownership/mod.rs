@@ -1,8 +1,9 @@
 //! Who owns an address: a pure function of the candidates, of what is seen of the others, and of the last owner; and
-//! the strategies that say what is decided together, and by which Lease.
+//! the strategies: by Leases, which say what is decided together, or by membership, which decides on each address.
 
 mod global;
 pub mod leases;
+pub mod membership;
 mod per_service;
 mod strategy;
 

@@ -39,6 +39,8 @@ struct Node {
 impl Node {
     /// Starts on a cluster that is empty but for what `settings` make of it.
     async fn start(cluster: &Cluster, settings: &[(&str, &str)]) -> Self {
+        let lease = ("vip_leaderelection", "true");
+        let settings = [&[lease], settings].concat();
         let given = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let config = Config::parse(&Settings::gather(given, []), "node-a").expect("valid settings");
         let client = cluster.client();
@@ -52,13 +54,15 @@ impl Node {
         let health = Health::new(CHECKS);
         let outlets = Outlets { events, metrics: Metrics::default(), health: health.clone() };
         let kernel = Netlink::open().unwrap();
+        let now = Instant::now();
         let mut announcer =
-            Announcer::new(config.clone(), kernel, guarded, writer, outlets, Instant::now());
+            Announcer::new(config.clone(), None, kernel, guarded, writer, outlets, now);
         let changes = kernel::watch().unwrap();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let driving = tokio::spawn(async move {
-            drive(&mut announcer, Sources { seen, done, changes, guard }, stopped).await
+            let told = mpsc::unbounded_channel().1;
+            drive(&mut announcer, Sources { seen, done, changes, guard, told }, stopped).await
         });
         let cluster = cluster.clone();
         let node = Self { cluster, config, health, watches, stop, driving, guarding };

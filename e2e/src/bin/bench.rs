@@ -190,7 +190,7 @@ fn mebibytes(process: &Process) -> Result<f64> {
 
 /// What 150 Services on three nodes cost while nothing happens.
 async fn rest() -> Result<()> {
-    println!("## 150 Services on 3 nodes at rest, `svc_election=false`\n");
+    println!("## 150 Services on 3 nodes at rest, by membership\n");
     let world = World::up(3, env([])).await?;
     for n in 0..150 {
         world.expose(&format!("s{n}"), json!({})).await?;

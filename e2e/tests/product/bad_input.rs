@@ -8,7 +8,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
 use serde_json::json;
 
-use berth_e2e::world::{ADDRESSES, World, annotated, env, eventually, quick};
+use berth_e2e::world::{ADDRESSES, World, annotated, env, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_key_is_reported_on_the_configmap_and_stops_nothing_else() -> Result<()> {
@@ -51,7 +51,7 @@ async fn a_bad_key_is_reported_on_the_configmap_and_stops_nothing_else() -> Resu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_annotation_that_is_no_address_is_reported_on_its_service_alone() -> Result<()> {
-    let world = World::up(1, quick()).await?;
+    let world = World::up(1, env([])).await?;
     let spec = json!({ "type": "LoadBalancer", "ports": [{ "port": 80, "targetPort": 8080 }], "selector": { "app": "hello" } });
     let annotations = json!({ ADDRESSES: "10.0.64.300" });
     world

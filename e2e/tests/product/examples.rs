@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use berth_e2e::world::{
-    World, annotated, curl_port, deploy_echo, eventually, ingress, kubectl, quick, repository,
+    World, annotated, curl_port, deploy_echo, env, eventually, ingress, kubectl, repository,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +143,7 @@ struct Example {
 impl Example {
     /// Two nodes, no pool yet, and the Deployment of the first example in namespace `default`.
     async fn up(name: &str) -> Result<Self> {
-        let mut world = World::without_berth(2, quick()).await?;
+        let mut world = World::without_berth(2, env([])).await?;
         world.start_ccm().await?;
         for node in 0..2 {
             world.start_announcer(node).await?;

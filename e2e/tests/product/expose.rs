@@ -8,14 +8,14 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use berth_e2e::world::{ADDRESSES, HOST, World, annotated, env, eventually, ingress, quick};
+use berth_e2e::world::{ADDRESSES, HOST, World, annotated, env, eventually, ingress};
 
 /// Everything that was taken is given back within this time.
 const GONE_WITHIN: u64 = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exposed_service_answers_from_the_moment_its_status_appears() -> Result<()> {
-    let world = World::up(3, quick()).await?;
+    let world = World::up(3, env([])).await?;
     let families = [
         ("four", json!({ "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"] }), 1),
         ("six", json!({ "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"] }), 1),
@@ -62,9 +62,7 @@ async fn an_exposed_service_answers_from_the_moment_its_status_appears() -> Resu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_service_leaves_nothing_behind() -> Result<()> {
-    let mut environment = quick();
-    environment.extend(env([("svc_election", "true")]));
-    let world = World::up(2, environment).await?;
+    let world = World::up(2, env([("svc_election", "true")])).await?;
     world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
     let addresses = world.published("web", 2).await?;
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), "default");
@@ -92,7 +90,7 @@ async fn a_deleted_service_leaves_nothing_behind() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_no_load_balancer_any_more_gives_its_address_back() -> Result<()> {
-    let world = World::up(2, quick()).await?;
+    let world = World::up(2, env([])).await?;
     world.expose("web", json!({})).await?;
     let address = world.published("web", 1).await?[0];
     // The API server clears `spec.loadBalancerIP` and the status only where the writer asks for it.
@@ -113,7 +111,7 @@ async fn a_service_that_is_no_load_balancer_any_more_gives_its_address_back() ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_announced_only_while_an_endpoint_is_ready() -> Result<()> {
-    let world = World::up(2, quick()).await?;
+    let world = World::up(2, env([])).await?;
     world.expose("web", json!({})).await?;
     let address = world.published("web", 1).await?[0];
     let scale = async |replicas: usize| {
@@ -147,7 +145,7 @@ async fn an_address_is_announced_only_while_an_endpoint_is_ready() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deprecated_field_is_read_where_the_annotation_is_missing() -> Result<()> {
     // Without a CCM: what an old allocator left must be announced.
-    let mut world = World::without_berth(2, quick()).await?;
+    let mut world = World::without_berth(2, env([])).await?;
     for node in 0..2 {
         world.start_announcer(node).await?;
     }

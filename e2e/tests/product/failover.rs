@@ -1,4 +1,4 @@
-//! Owners that stop, die, or lose the network. Judged by the client's connections, the interfaces of all nodes, and
+//! Owners by Lease that stop, die, or lose the network. Judged by the client's connections, the interfaces of all nodes, and
 //! every frame on the LAN that claims the address.
 
 use std::collections::BTreeSet;
@@ -11,13 +11,13 @@ use berth_e2e::control_plane::Part;
 use berth_e2e::probe::{Manner, Probe};
 use serde_json::json;
 
-use berth_e2e::world::{World, env, eventually, quick};
+use berth_e2e::world::{World, by_lease, env, eventually};
 
 const EVERY: Duration = Duration::from_millis(10);
 
 /// A world with one dual-stack Service that answers; its addresses and owner.
 async fn served(nodes: usize) -> Result<(World, Vec<IpAddr>, String)> {
-    let world = World::up(nodes, quick()).await?;
+    let world = World::up(nodes, by_lease()).await?;
     world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
     let addresses = world.published("web", 2).await?;
     for address in &addresses {
@@ -188,7 +188,7 @@ async fn addresses_stay_up_while_the_api_server_restarts() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_of_its_own_lease_moves_when_its_owner_dies() -> Result<()> {
-    let mut environment = quick();
+    let mut environment = by_lease();
     environment.extend(env([("svc_election", "true")]));
     let world = World::up(3, environment).await?;
     for name in ["one", "two", "three"] {

@@ -7,5 +7,6 @@ mod bad_input;
 mod examples;
 mod expose;
 mod failover;
+mod fenced;
 mod flaws;
 mod migration;

@@ -1,0 +1,84 @@
+//! What the keeper is told, and what it tells.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_membership::{Cause, Loss, NodeId, View, Wish};
+
+use super::peers::Peers;
+use crate::l2::schedule::Link;
+
+/// What the keeper is to do, in the order in which it is told.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Fence exactly these addresses.
+    Cover(BTreeSet<IpAddr>),
+    /// Fence exactly these interfaces.
+    Attach(BTreeSet<String>),
+    /// Every address of ours is covered: a predecessor's fence may go.
+    Settle,
+    /// An address is to be served.
+    Wish(IpAddr, Wish),
+    /// An address is not to be served any more.
+    Unwish(IpAddr),
+    /// An address is bound, silently, and is announced here.
+    Prepared(IpAddr, Link),
+    /// An address should move to another node.
+    HandOver(IpAddr),
+    /// These are the nodes.
+    Peers(Peers),
+    /// The API has this view.
+    View(View),
+    /// The API has no view.
+    NoView,
+    /// A proposal to follow this epoch is surely not stored.
+    NotStored(u64),
+    /// Hand everything over and leave the view.
+    Leave,
+    /// End the thread. The fence goes if nothing is bound any more.
+    End {
+        /// Whether to remove the fence.
+        unfence: bool,
+    },
+}
+
+/// What the keeper tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Bind an address; it is silent.
+    Prepare(IpAddr),
+    /// Unbind it: it went elsewhere.
+    Discard(IpAddr),
+    /// This node answers for an address, and has told the LAN once.
+    Holds {
+        /// The address.
+        address: IpAddr,
+        /// Why this node has it.
+        cause: Cause,
+        /// How long it took since this node first asked for it.
+        took: Duration,
+    },
+    /// This node is silent about an address again.
+    Lost {
+        /// The address.
+        address: IpAddr,
+        /// Why.
+        cause: Loss,
+    },
+    /// These nodes are alive as a majority sees it; none while no majority answers.
+    Live(BTreeSet<NodeId>),
+    /// Everything was handed over, or the time for it is over.
+    Left,
+}
+
+/// A view to store in place of the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The epoch of the stored view; 0: there is none.
+    pub from_epoch: u64,
+    /// The new view.
+    pub view: View,
+    /// The names of its voters, for people.
+    pub voters: Vec<String>,
+}

@@ -1,0 +1,171 @@
+//! What this node has, as the keeper told it, and for which Services it speaks. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use berth_membership::{NodeId, Wish, rank};
+
+use super::exchange::Told;
+use crate::cluster::Name;
+
+/// How long the set of live nodes must have been the same before one speaks for a node that is gone.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// How far this node is with an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tenure {
+    /// It asks for it. The address is to be bound, and the fence keeps it silent.
+    Preparing,
+    /// It answers for it since then.
+    Held(Instant),
+}
+
+/// What this node has.
+#[derive(Clone, Debug)]
+pub struct Holdings {
+    me: NodeId,
+    /// Whether what is bound too early stays silent.
+    fenced: bool,
+    addresses: BTreeMap<IpAddr, Tenure>,
+    live: BTreeSet<NodeId>,
+    live_since: Instant,
+}
+
+impl Holdings {
+    /// Nothing yet.
+    pub fn new(me: NodeId, fenced: bool, now: Instant) -> Self {
+        Self { me, fenced, addresses: BTreeMap::new(), live: BTreeSet::new(), live_since: now }
+    }
+
+    /// Takes in what the keeper told.
+    pub fn take(&mut self, told: &Told, now: Instant) {
+        match told {
+            Told::Prepare(address) => {
+                self.addresses.insert(*address, Tenure::Preparing);
+            }
+            Told::Holds { address, .. } => {
+                self.addresses.insert(*address, Tenure::Held(now));
+            }
+            Told::Discard(address) | Told::Lost { address, .. } => {
+                self.addresses.remove(address);
+            }
+            Told::Live(live) => {
+                if self.live != *live {
+                    (self.live, self.live_since) = (live.clone(), now);
+                }
+            }
+            Told::Left => {}
+        }
+    }
+
+    /// How far this node is with an address.
+    pub fn tenure(&self, address: &IpAddr) -> Option<Tenure> {
+        self.addresses.get(address).copied()
+    }
+
+    /// Since when this node answers for an address.
+    pub fn held_since(&self, address: &IpAddr) -> Option<Instant> {
+        match self.tenure(address) {
+            Some(Tenure::Held(since)) => Some(since),
+            Some(Tenure::Preparing) | None => None,
+        }
+    }
+
+    /// Whether an address is to be bound. Without a fence it would answer before its time.
+    pub fn binds(&self, address: &IpAddr) -> bool {
+        match self.tenure(address) {
+            Some(Tenure::Held(_)) => true,
+            Some(Tenure::Preparing) => self.fenced,
+            None => false,
+        }
+    }
+
+    /// The addresses that this node asks for.
+    pub fn preparing(&self) -> impl Iterator<Item = IpAddr> {
+        let asked = self.addresses.iter().filter(|(_, tenure)| **tenure == Tenure::Preparing);
+        asked.map(|(address, _)| *address)
+    }
+
+    /// The addresses that this node answers for.
+    pub fn held(&self) -> impl Iterator<Item = IpAddr> {
+        let held = self.addresses.iter().filter(|(_, tenure)| matches!(tenure, Tenure::Held(_)));
+        held.map(|(address, _)| *address)
+    }
+
+    /// Whether what is bound too early stays silent.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced
+    }
+
+    /// Whether a node is alive as a majority sees it.
+    pub fn is_live(&self, node: NodeId) -> bool {
+        self.live.contains(&node)
+    }
+
+    /// Whether a majority answers this node.
+    pub fn is_clear(&self) -> bool {
+        !self.live.is_empty()
+    }
+
+    /// Whether this node tells what becomes of a Service that nobody can own, and that says `host` announces it: that
+    /// host does while it lives, else one of the live nodes, once it is sure who they are.
+    pub fn speaks_for(&self, service: &Name, host: Option<&str>, now: Instant) -> bool {
+        let host = host.map(NodeId::of);
+        if !self.is_clear() || host.is_some_and(|host| self.is_live(host) || host == self.me) {
+            return host == Some(self.me);
+        }
+        let wish = Wish {
+            key: Wish::key_of(&service.to_string()),
+            candidates: self.live.iter().copied().collect(),
+            ..Wish::default()
+        };
+        now >= self.live_since + SETTLED
+            && rank(&wish, |_| true, None).first().is_some_and(|first| *first == self.me)
+    }
+
+    /// When [`Holdings::speaks_for`] may say something else although nothing is told.
+    pub fn settles(&self, now: Instant) -> Option<Instant> {
+        Some(self.live_since + SETTLED).filter(|settled| *settled > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn for_a_service_that_nobody_can_own_exactly_one_live_node_speaks() {
+        let now = Instant::now();
+        let names = ["a", "b", "c"];
+        let live: BTreeSet<NodeId> = names.map(NodeId::of).into();
+        let speakers = |host: Option<&str>, live: &BTreeSet<NodeId>, at: Instant| {
+            let speaks = |name: &&str| {
+                let mut holdings = Holdings::new(NodeId::of(name), true, now);
+                holdings.take(&Told::Live(live.clone()), now);
+                holdings.speaks_for(&Name::new("d", "web"), host, at)
+            };
+            names.into_iter().filter(speaks).collect::<Vec<_>>()
+        };
+        assert_eq!(speakers(Some("b"), &live, now), ["b"]);
+        assert_eq!(speakers(Some("gone"), &live, now), [""; 0], "not before it is sure");
+        assert_eq!(speakers(Some("gone"), &live, now + SETTLED).len(), 1);
+        assert_eq!(speakers(None, &live, now + SETTLED).len(), 1);
+        assert_eq!(speakers(None, &BTreeSet::new(), now + SETTLED), [""; 0], "no majority");
+    }
+
+    #[test]
+    fn without_a_fence_nothing_is_bound_before_it_is_held() {
+        let (now, address) = (Instant::now(), "192.0.2.1".parse().unwrap());
+        for fenced in [true, false] {
+            let mut holdings = Holdings::new(NodeId::of("a"), fenced, now);
+            holdings.take(&Told::Prepare(address), now);
+            assert_eq!(holdings.binds(&address), fenced);
+            let (cause, took) = (berth_membership::Cause::First, Duration::ZERO);
+            holdings.take(&Told::Holds { address, cause, took }, now);
+            assert!(holdings.binds(&address));
+            holdings.take(&Told::Discard(address), now);
+            assert!(!holdings.binds(&address));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Owns the Secret with the key of the cluster's heartbeats. It comes empty with the manifests; the first announcer
+//! that finds it so puts a random key into it (docs/decisions/0007).
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use berth_membership::{KeyError, Keyring};
+use berth_runtime::watch::chain;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, PostParams};
+use kube::{Client, Error};
+
+/// Name of the Secret.
+pub const SECRET: &str = "berth-membership";
+
+/// The entry that signs; every other entry is taken too, so that keys can be changed while nodes run.
+const SIGNING: &str = "key";
+
+/// Octets of a key that is made here: as many as HMAC-SHA256 gives (RFC 2104 section 3).
+const OCTETS: usize = 32;
+
+/// Pauses between attempts while the cluster does not answer.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(2)];
+
+/// Why there is no key, and will be none.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// The manifests that bring the Secret, or the right to it, are not applied.
+    #[error("Secret {namespace}/{SECRET}: {message}; manifests/announcer-rbac.yaml brings it")]
+    Refused {
+        /// Where it should be.
+        namespace: String,
+        /// What the API server said.
+        message: String,
+    },
+    /// What it holds is no key.
+    #[error("Secret {namespace}/{SECRET}: {source}")]
+    Unfit {
+        /// Where it is.
+        namespace: String,
+        /// What is wrong with it.
+        source: KeyError,
+    },
+    /// The host gives no random numbers.
+    #[error("reading /dev/urandom: {0}")]
+    Random(#[from] io::Error),
+}
+
+/// Reads the key, and makes it if there is none. Waits as long as the cluster does not answer.
+///
+/// # Errors
+/// When the Secret is not there, may not be read, or holds no key.
+pub async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let refused = |message: &str| Unavailable::Refused {
+        namespace: namespace.to_owned(),
+        message: message.to_owned(),
+    };
+    let mut failures = 0;
+    loop {
+        let found = match api.get(SECRET).await {
+            Ok(secret) => match keys(&secret) {
+                keys if keys.is_empty() => {
+                    api.replace(SECRET, &PostParams::default(), &filled(secret)?).await
+                }
+                keys => {
+                    let unfit =
+                        |source| Unavailable::Unfit { namespace: namespace.to_owned(), source };
+                    return Keyring::new(keys.iter().map(Vec::as_slice)).map_err(unfit);
+                }
+            },
+            Err(error) => Err(error),
+        };
+        match found {
+            // Read it again: what counts is what everybody reads.
+            Ok(_) => continue,
+            Err(Error::Api(status)) if matches!(status.code, 403 | 404) => {
+                return Err(refused(&status.message));
+            }
+            // Another announcer was first.
+            Err(Error::Api(status)) if status.code == 409 => {}
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "cannot read the key yet");
+                tokio::time::sleep(PAUSES[failures.min(PAUSES.len() - 1)]).await;
+                failures += 1;
+            }
+        }
+    }
+}
+
+/// The keys of a Secret, the one that signs first.
+fn keys(secret: &Secret) -> Vec<Vec<u8>> {
+    let none = BTreeMap::new();
+    let data = secret.data.as_ref().unwrap_or(&none);
+    let others = data.iter().filter(|(name, _)| *name != SIGNING).map(|(_, value)| value);
+    let all = data.get(SIGNING).into_iter().chain(others);
+    all.map(|value| value.0.clone()).filter(|key| !key.is_empty()).collect()
+}
+
+fn filled(mut secret: Secret) -> io::Result<Secret> {
+    let key = ByteString(random::<OCTETS>()?.to_vec());
+    secret.data.get_or_insert_default().insert(SIGNING.to_owned(), key);
+    Ok(secret)
+}
+
+/// Octets that nobody can guess.
+///
+/// # Errors
+/// When the host gives none.
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut octets = [0; N];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut octets)?;
+    Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signing_key_comes_first_and_an_empty_secret_has_none() {
+        assert!(keys(&Secret::default()).is_empty());
+        let entry = |name: &str, key: &[u8]| (name.to_owned(), ByteString(key.to_vec()));
+        let data = [entry("former", b"b"), entry("key", b"a"), entry("none", b"")];
+        let secret = Secret { data: Some(data.into()), ..Secret::default() };
+        assert_eq!(keys(&secret), [b"a", b"b"]);
+        let made = filled(Secret::default()).unwrap();
+        assert_eq!(keys(&made)[0].len(), OCTETS);
+        assert_ne!(keys(&made), keys(&filled(Secret::default()).unwrap()));
+    }
+}

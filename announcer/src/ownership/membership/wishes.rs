@@ -1,0 +1,131 @@
+//! Who may have which address, out of what the watches show. Pure. Advice: the voters never look at it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use berth_membership::{NodeId, Wish};
+
+use super::peers::Peers;
+use crate::cluster::{Name, Service};
+use crate::desired::{Scene, place};
+use crate::ownership::Candidates;
+
+/// By address, who may have it. This node is no candidate for what it cannot bind: `refused`, or without the interface.
+pub(super) fn wishes(
+    scene: Scene<'_>,
+    peers: &Peers,
+    refused: &BTreeSet<IpAddr>,
+) -> BTreeMap<IpAddr, Wish> {
+    let me = NodeId::of(scene.node);
+    let everybody = peers.takers(|_| true);
+    let mut services: Vec<(&Name, &Service)> =
+        scene.cluster.services().iter().filter(|(_, service)| service.ours).collect();
+    // The oldest Service of an address decides where it goes: one that joins later moves nothing.
+    services.sort_by_key(|(name, service)| (&service.created, *name));
+    let mut wishes: BTreeMap<IpAddr, Wish> = BTreeMap::new();
+    for (name, service) in services {
+        let candidates = match Candidates::of(scene.cluster, name) {
+            Candidates::Every => everybody.clone(),
+            Candidates::Only(nodes) if nodes.is_empty() => continue,
+            Candidates::Only(nodes) => peers.takers(|node| nodes.contains(node)),
+        };
+        for address in &service.addresses {
+            let usable = !refused.contains(address) && place(scene, service, *address).is_ok();
+            let may = |node: &NodeId| *node != me || usable;
+            match wishes.get_mut(address) {
+                None => {
+                    let wish = Wish {
+                        key: Wish::key_of(&name.to_string()),
+                        candidates: candidates.iter().copied().filter(may).collect(),
+                        preferred: Vec::new(),
+                        previous: service.vip_host.as_deref().map(NodeId::of),
+                    };
+                    wishes.insert(*address, wish);
+                }
+                Some(wish) => {
+                    // Whoever has a shared address should serve all of its Services; if nobody can, the oldest.
+                    let both = |node: &NodeId| candidates.contains(node) && may(node);
+                    let both: Vec<NodeId> = wish.candidates.iter().copied().filter(both).collect();
+                    if !both.is_empty() {
+                        wish.candidates = both;
+                    }
+                }
+            }
+        }
+    }
+    wishes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::peers::Peer;
+    use super::*;
+    use crate::cluster::Cluster;
+    use crate::cluster::testing::{service, slice};
+    use crate::kernel::{Host, Interface};
+
+    fn peers(names: &[&str]) -> Peers {
+        let mut peers = Peers::default();
+        for name in names {
+            peers.apply((*name).to_owned(), Peer::default());
+        }
+        peers
+    }
+
+    fn host(up: bool) -> Host {
+        let eth0 = Interface { index: 2, mac: Some([2; 6]), up, foreign: [].into() };
+        Host { interfaces: [("eth0".to_owned(), eth0)].into(), ..Host::default() }
+    }
+
+    fn wished(cluster: &Cluster, up: bool, refused: &[&str]) -> BTreeMap<IpAddr, Wish> {
+        let host = host(up);
+        let scene = Scene { cluster, host: &host, node: "a", interface: Some("eth0") };
+        let refused = refused.iter().map(|address| address.parse().unwrap()).collect();
+        wishes(scene, &peers(&["a", "b", "c"]), &refused)
+    }
+
+    fn nodes(names: &[&str]) -> Vec<NodeId> {
+        names.iter().map(|name| NodeId::of(name)).collect()
+    }
+
+    fn candidates(wishes: &BTreeMap<IpAddr, Wish>, address: &str) -> Vec<NodeId> {
+        wishes[&address.parse::<IpAddr>().unwrap()].candidates.clone()
+    }
+
+    #[test]
+    fn both_addresses_of_a_service_share_what_is_hashed_and_the_last_host() {
+        let mut cluster = Cluster::default();
+        let mut web = service(&["192.0.2.1", "2001:db8::1"]);
+        web.vip_host = Some("b".to_owned());
+        cluster.apply_service(Name::new("d", "web"), web);
+        assert!(wished(&cluster, true, &[]).is_empty(), "no endpoint is ready");
+        slice(&mut cluster, "web", "s", &["c"]);
+        let wishes = wished(&cluster, true, &[]);
+        let keys: BTreeSet<u64> = wishes.values().map(|wish| wish.key).collect();
+        assert_eq!((wishes.len(), keys.len()), (2, 1));
+        assert!(wishes.values().all(|wish| wish.previous == Some(NodeId::of("b"))));
+        assert_eq!(candidates(&wishes, "192.0.2.1").len(), 3);
+    }
+
+    #[test]
+    fn a_node_is_no_candidate_for_what_it_cannot_bind() {
+        let mut cluster = Cluster::default();
+        cluster.apply_service(Name::new("d", "web"), service(&["192.0.2.1"]));
+        slice(&mut cluster, "web", "s", &["c"]);
+        let others = nodes(&["b", "c"]);
+        assert_eq!(candidates(&wished(&cluster, false, &[]), "192.0.2.1"), others);
+        assert_eq!(candidates(&wished(&cluster, true, &["192.0.2.1"]), "192.0.2.1"), others);
+    }
+
+    #[test]
+    fn a_shared_address_goes_where_all_of_its_services_can_be_served() {
+        let mut cluster = Cluster::default();
+        cluster.apply_service(Name::new("d", "web"), service(&["192.0.2.1"]));
+        slice(&mut cluster, "web", "s", &["c"]);
+        let mut local = service(&["192.0.2.1"]);
+        (local.local, local.created) = (true, "2026".to_owned());
+        cluster.apply_service(Name::new("d", "local"), local);
+        slice(&mut cluster, "local", "t", &["b"]);
+        assert_eq!(candidates(&wished(&cluster, true, &[]), "192.0.2.1"), nodes(&["b"]));
+    }
+}

@@ -1,0 +1,279 @@
+//! Owners by fenced membership that crash, freeze, or lose a network. Judged by every frame on the LAN that claims an
+//! address, and by the client's connections: one machine at a time, always.
+
+mod scene;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use berth_e2e::addresses::Net;
+use berth_e2e::apiserver_metrics::Requests;
+use berth_e2e::control_plane::Part;
+use berth_e2e::fault::Leftovers;
+use berth_e2e::wire::Record;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::Api;
+use serde_json::json;
+
+use berth_e2e::world::{Env, World, by_lease, env, eventually};
+use scene::{ASK, PATIENCE, Scene};
+
+/// Ten owners in turn lose their power and come back.
+async fn crashes(nodes: usize) -> Result<()> {
+    let mut scene = Scene::up(nodes, env([])).await?;
+    let mut took = Vec::new();
+    for _ in 0..10 {
+        let owner = scene.owner()?;
+        let start = Instant::now();
+        scene.world.lab.crash(owner)?;
+        scene.taken(owner, start, 10).await?;
+        took.push(scene.silence(owner, start)?);
+        let successor = scene.owner()?;
+        scene.world.lab.reboot(owner, Leftovers::Flush)?;
+        scene.world.start_announcer(owner).await?;
+        scene.settled().await?;
+        ensure!(scene.owner()? == successor, "the node that came back took something");
+        scene.bound_only_on(successor).await?;
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    }
+    took.sort();
+    println!(
+        "{nodes} nodes, 10 crashes: silent for {:.0?} in the median, {:.0?} at most",
+        took[5], took[9]
+    );
+    scene.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_nodes_the_owner_crashes_and_another_takes_over() -> Result<()> {
+    crashes(3).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_five_nodes_the_owner_crashes_and_another_takes_over() -> Result<()> {
+    crashes(5).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_nodes_the_survivor_asks_the_cluster_and_takes_over() -> Result<()> {
+    crashes(2).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_is_cut_from_the_lan_is_replaced_and_stays_silent_when_it_is_back()
+-> Result<()> {
+    let scene = Scene::up(3, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    scene.world.lab.cut(owner, Net::Lan)?;
+    scene.taken(owner, start, 10).await?;
+    let took = scene.silence(owner, start)?;
+    let successor = scene.owner()?;
+    scene.bound_only_on(successor).await?;
+    scene.world.lab.heal(owner, Net::Lan)?;
+    scene.settled().await?;
+    tokio::time::sleep(PATIENCE).await;
+    ensure!(scene.owner()? == successor, "it moved back");
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    println!("cut from the LAN: silent for {took:.0?}");
+    scene.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_is_cut_from_the_api_goes_on() -> Result<()> {
+    let scene = Scene::up(3, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    let probe = scene.probe()?;
+    scene.world.lab.cut(owner, Net::Api)?;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    scene.world.lab.heal(owner, Net::Api)?;
+    tokio::time::sleep(PATIENCE).await;
+    let report = probe.finish()?;
+    println!("cut from the API: longest gap {:.0?}, {} answers", report.longest_gap, report.ok);
+    let record = scene.wire.so_far();
+    for address in &scene.addresses {
+        let part = Record(record.since(*address, start));
+        ensure!(part.spans(*address).len() == 1, "{address} moved: {:?}", part.spans(*address));
+    }
+    scene.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_api_server_an_owner_that_crashes_is_replaced() -> Result<()> {
+    let scene = Scene::up(3, env([])).await?;
+    scene.world.lab.kill_part(Part::ApiServer)?;
+    tokio::time::sleep(PATIENCE).await;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    scene.world.lab.crash(owner)?;
+    scene.taken(owner, start, 10).await?;
+    let took = scene.silence(owner, start)?;
+    println!("without an API server: silent for {took:.0?}");
+    scene.world.lab.start_part(Part::ApiServer)?;
+    scene.world.lab.until_api_ready().await?;
+    let successor = scene.world.lab.node(scene.owner()?).name();
+    eventually("the new owner in the annotation", 30, || async {
+        Ok((scene.world.host("web").await? == successor).then_some(()))
+    })
+    .await?;
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    scene.down()
+}
+
+/// An owner is stopped for twelve seconds and goes on.
+async fn frozen(
+    freeze: impl AsyncFnOnce(&Scene, usize) -> Result<()>,
+    thaw: impl AsyncFnOnce(&Scene, usize) -> Result<()>,
+    environment: Env,
+) -> Result<Duration> {
+    let fence = environment.get("berth_fence").cloned().unwrap_or("bpf".to_owned());
+    let scene = Scene::up(3, environment).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    let metric = format!("berth_announcer_fence{{kind=\"{fence}\"}} 1\n");
+    ensure!(scene.metrics(owner)?.contains(&metric), "no {fence} fence\n{}", scene.logs());
+    freeze(&scene, owner).await?;
+    let took = scene.taken(owner, start, 10).await?;
+    let successor = scene.owner()?;
+    tokio::time::sleep(Duration::from_secs(12).saturating_sub(start.elapsed())).await;
+    thaw(&scene, owner).await?;
+    tokio::time::sleep(PATIENCE).await;
+    scene.settled().await?;
+    ensure!(scene.owner()? == successor, "it moved back");
+    scene.bound_only_on(successor).await?;
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    scene.down()?;
+    Ok(took)
+}
+
+async fn stop(scene: &Scene, owner: usize) -> Result<()> {
+    scene.world.announcer(scene.world.lab.node(owner).name())?.freeze()
+}
+
+async fn go_on(scene: &Scene, owner: usize) -> Result<()> {
+    scene.world.announcer(scene.world.lab.node(owner).name())?.thaw()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_announcer_answers_no_more_and_takes_nothing_back() -> Result<()> {
+    let took = frozen(stop, go_on, env([])).await?;
+    println!("announcer stopped for 12 s: replaced after {took:.0?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_node_answers_no_more_and_takes_nothing_back() -> Result<()> {
+    let freeze = async |scene: &Scene, owner: usize| scene.world.lab.freeze(owner);
+    let thaw = async |scene: &Scene, owner: usize| scene.world.lab.thaw(owner);
+    let took = frozen(freeze, thaw, env([])).await?;
+    println!("node frozen for 12 s: replaced after {took:.0?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_weaker_fence_a_stopped_announcer_answers_no_more_either() -> Result<()> {
+    let took = frozen(stop, go_on, env([("berth_fence", "nft-timeout")])).await?;
+    println!("announcer stopped for 12 s, nft-timeout: replaced after {took:.0?}");
+    Ok(())
+}
+
+/// The oracle of the tests above sees two answering where there are two.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_fence_a_stopped_announcer_goes_on_answering() -> Result<()> {
+    let scene = Scene::up(3, env([("berth_fence", "unfenced")])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    stop(&scene, owner).await?;
+    scene.taken(owner, start, 10).await?;
+    eventually("two that answer", 10, || async {
+        let record = scene.wire.so_far();
+        let disputed =
+            |address: &IpAddr| !Record(record.since(*address, start)).disputes(*address).is_empty();
+        Ok(scene.addresses.iter().all(disputed).then_some(()))
+    })
+    .await?;
+    go_on(&scene, owner).await?;
+    scene.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_from_the_lease_node_by_node_moves_once_and_has_one_owner_throughout()
+-> Result<()> {
+    let mut world = World::up(3, by_lease()).await?;
+    world.expose("web", json!({})).await?;
+    let address = world.published("web", 1).await?[0];
+    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
+    let (wire, asker) = (world.lab.watch()?, world.lab.ask(address, ASK)?);
+    let start = Instant::now();
+    // The owner last: what is given back on the way goes to nobody who is to be stopped yet.
+    let owner = world.index_of(&world.host("web").await?)?;
+    for node in (0..3).filter(|node| *node != owner).chain([owner]) {
+        let name = world.lab.node(node).name().to_owned();
+        world.announcer(&name)?.terminate(Duration::from_secs(10))?;
+        world.start_announcer_with(node, env([("berth_election", "membership")])).await?;
+    }
+    eventually("an owner by membership", 30, || async {
+        let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-system");
+        let lease = leases.get("plndr-svcs-lock").await?.spec.and_then(|spec| spec.holder_identity);
+        let free = lease.is_none_or(|holder| holder.is_empty());
+        Ok((free && world.holders(address)?.len() == 1 && world.curl(address).is_ok())
+            .then_some(()))
+    })
+    .await?;
+    tokio::time::sleep(PATIENCE).await;
+    asker.finish()?;
+    let part = Record(wire.finish()?.since(address, start));
+    ensure!(part.disputes(address).is_empty(), "{:?}", part.spans(address));
+    world.lab.down()
+}
+
+/// Requests while nothing happens, by all clients of the API server.
+async fn at_rest(world: &World) -> Result<u64> {
+    let before = Requests::read(&world.client).await?;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let spent = Requests::read(&world.client).await?.since(&before);
+    Ok(spent.iter().map(|(_, _, count)| count).sum())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_asks_of_the_api_at_rest_does_not_grow_with_services() -> Result<()> {
+    let world = World::up(3, env([])).await?;
+    let mut spent = Vec::new();
+    for names in [0..5, 5..105] {
+        for n in names.clone() {
+            world.expose(&format!("s{n}"), json!({})).await?;
+        }
+        for n in names {
+            world.published(&format!("s{n}"), 1).await?;
+        }
+        tokio::time::sleep(PATIENCE).await;
+        spent.push(at_rest(&world).await?);
+    }
+    println!("requests in 12 s, all clients: {} with 5 Services, {} with 105", spent[0], spent[1]);
+    // One PUT a second for each of the hundred would be 1,200 more.
+    ensure!(spent[1] < spent[0] + 100, "{spent:?}");
+    world.lab.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_announcer_that_is_told_to_go_hands_over_and_leaves_nothing() -> Result<()> {
+    let scene = Scene::up(3, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    let probe = scene.probe()?;
+    eventually("the probe started", 5, || async { Ok((probe.ok_so_far() > 20).then_some(())) })
+        .await?;
+    let node = scene.world.lab.node(owner);
+    let process = scene.world.announcer(node.name())?;
+    process.terminate(Duration::from_secs(20))?;
+    let ending = eventually("how it ended", 5, || async { Ok(process.ending()) }).await?;
+    ensure!(ending == "code 0", "it ended with {ending}: {}", process.log_tail());
+    scene.taken(owner, start, 10).await?;
+    let took = scene.silence(owner, start)?;
+    let successor = scene.owner()?;
+    scene.bound_only_on(successor).await?;
+    let filters = node.exec(["tc", "filter", "show", "dev", "eth0", "egress"])?;
+    ensure!(!filters.contains("berth"), "left on {}: {filters}", node.name());
+    let tables = node.exec(["nft", "list", "tables"])?;
+    ensure!(!tables.contains("berth"), "left on {}: {tables}", node.name());
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    let report = probe.finish()?;
+    println!("SIGTERM: silent for {took:.0?}, longest gap {:.0?}", report.longest_gap);
+    scene.down()
+}

@@ -1,0 +1,156 @@
+//! A world by fenced membership, and what its tests ask of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use berth_e2e::addresses::{Mac, Net, mac, node_host};
+use berth_e2e::probe::{Manner, Probe};
+use berth_e2e::wire::{Asker, Record, Watch};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::Api;
+use serde_json::json;
+
+use berth_e2e::world::{Env, World, eventually};
+
+/// How often the client asks who has an address.
+pub(super) const ASK: Duration = Duration::from_millis(5);
+const PROBE: Duration = Duration::from_millis(10);
+
+/// Longer than any promise: who would answer without a right to would have done so.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A world with one dual-stack Service, and somebody who listens to all that is said about its addresses.
+pub(super) struct Scene {
+    pub(super) world: World,
+    pub(super) nodes: usize,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) wire: Watch,
+    askers: Vec<Asker>,
+}
+
+impl Scene {
+    pub(super) async fn up(nodes: usize, environment: Env) -> Result<Self> {
+        let world = World::up(nodes, environment).await?;
+        world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
+        let addresses = world.published("web", 2).await?;
+        for address in &addresses {
+            eventually("an answer", 10, || async { Ok(world.curl(*address).ok()) }).await?;
+        }
+        let wire = world.lab.watch()?;
+        let ask = |address: &IpAddr| world.lab.ask(*address, ASK);
+        let askers = addresses.iter().map(ask).collect::<Result<Vec<_>>>()?;
+        let scene = Self { world, nodes, addresses, wire, askers };
+        scene.settled().await?;
+        Ok(scene)
+    }
+
+    /// Waits until every node sees all nodes alive, and as many of them vote as should.
+    pub(super) async fn settled(&self) -> Result<()> {
+        let voters = match self.nodes {
+            0..=2 => self.nodes,
+            3 | 4 => 3,
+            _ => 5,
+        };
+        let leases: Api<Lease> = Api::namespaced(self.world.client.clone(), "kube-system");
+        let live = format!("berth_announcer_membership_live_nodes {}\n", self.nodes);
+        let all = || async {
+            let view = leases.get_opt("berth-membership").await?.and_then(|lease| lease.spec);
+            let names = view.and_then(|spec| spec.holder_identity).unwrap_or_default();
+            let mut settled = names.split(',').count() == voters;
+            for node in 0..self.nodes {
+                settled = settled && self.metrics(node)?.contains(&live);
+            }
+            Ok(settled.then_some(()))
+        };
+        let result = eventually(&format!("{voters} voters"), 30, all).await;
+        result.with_context(|| self.logs())
+    }
+
+    pub(super) fn metrics(&self, node: usize) -> Result<String> {
+        let argv = ["curl", "--silent", "--max-time", "2", "http://127.0.0.1:2112/metrics"];
+        self.world.lab.node(node).exec(argv)
+    }
+
+    pub(super) fn logs(&self) -> String {
+        let logs = self.world.announcers().map(|(node, p)| format!("--- {node}\n{}", p.log_tail()));
+        logs.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Whoever spoke last for the first address.
+    pub(super) fn owner(&self) -> Result<usize> {
+        let record = self.wire.so_far();
+        let last = record.0.iter().rev().find(|s| s.address == self.addresses[0]);
+        let last = last.context("nobody has spoken")?.mac;
+        let mut nodes = 0..self.nodes;
+        nodes.find(|i| mac_of(*i) == last).with_context(|| format!("{last:x?} is no node's"))
+    }
+
+    /// Waits until another than `old` has spoken for each address, and says how long after `since` the last one did.
+    pub(super) async fn taken(&self, old: usize, since: Instant, seconds: u64) -> Result<Duration> {
+        let old = mac_of(old);
+        let result = eventually("another owner", seconds, || async {
+            let record = self.wire.so_far();
+            let first = |address: &IpAddr| {
+                record.since(*address, since).into_iter().find(|s| s.mac != old).map(|s| s.at)
+            };
+            let firsts: Option<Vec<Instant>> = self.addresses.iter().map(first).collect();
+            Ok(firsts.and_then(|firsts| firsts.into_iter().max()))
+        })
+        .await;
+        Ok(result.with_context(|| self.logs())?.duration_since(since))
+    }
+
+    /// The longest time after `since` in which nobody spoke for an address, before another than `old` did.
+    pub(super) fn silence(&self, old: usize, since: Instant) -> Result<Duration> {
+        let (old, record) = (mac_of(old), self.wire.so_far());
+        let mut longest = Duration::ZERO;
+        for address in &self.addresses {
+            let said: Vec<_> = record.0.iter().filter(|s| s.address == *address).collect();
+            let first = said.iter().find(|s| s.at >= since && s.mac != old);
+            let first = first.context("nobody else spoke")?.at;
+            let last = said.iter().rev().find(|s| s.at < first && s.mac == old);
+            longest = longest.max(first.duration_since(last.context("nobody spoke before")?.at));
+        }
+        Ok(longest)
+    }
+
+    /// From `since` on nobody spoke for an address again after another had.
+    pub(super) fn one_at_a_time(&self, record: &Record, since: Instant) -> Result<()> {
+        for address in &self.addresses {
+            let part = Record(record.since(*address, since));
+            let disputes = part.disputes(*address);
+            ensure!(disputes.is_empty(), "{address}: {:?}\n{}", part.spans(*address), self.logs());
+        }
+        Ok(())
+    }
+
+    pub(super) fn probe(&self) -> Result<Probe> {
+        let target = SocketAddr::new(self.addresses[0], 80);
+        Probe::start(&self.world.lab.outside(), target, PROBE, Manner::NewConnections)
+    }
+
+    /// The addresses on the interface of each node that answers: on `owner` and nowhere else.
+    pub(super) async fn bound_only_on(&self, owner: usize) -> Result<()> {
+        let name = self.world.lab.node(owner).name();
+        eventually("bound on the owner only", 10, || async {
+            let mut only = true;
+            for address in &self.addresses {
+                only &= self.world.holders(*address)? == [name];
+            }
+            Ok(only.then_some(()))
+        })
+        .await
+    }
+
+    pub(super) fn down(self) -> Result<()> {
+        self.askers.into_iter().try_for_each(Asker::finish)?;
+        let frames = self.wire.finish()?.0.len();
+        println!("{frames} frames looked at");
+        self.world.lab.down()
+    }
+}
+
+fn mac_of(node: usize) -> Mac {
+    mac(Net::Lan, node_host(node))
+}
