@@ -19,6 +19,9 @@ use serde_json::json;
 use berth_e2e::world::{Env, World, by_lease, env, eventually};
 use scene::{ASK, PATIENCE, Scene};
 
+/// A takeover that lasts longer tells its story.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// Ten owners in turn lose their power and come back.
 async fn crashes(nodes: usize) -> Result<()> {
     let mut scene = Scene::up(nodes, env([])).await?;
@@ -28,7 +31,11 @@ async fn crashes(nodes: usize) -> Result<()> {
         let start = Instant::now();
         scene.world.lab.crash(owner)?;
         scene.taken(owner, start, 10).await?;
-        took.push(scene.silence(owner, start)?);
+        let silence = scene.silence(owner, start)?;
+        if silence > SLOW {
+            println!("silent for {silence:.1?} after {owner} crashed\n{}", scene.logs());
+        }
+        took.push(silence);
         let successor = scene.owner()?;
         scene.world.lab.reboot(owner, Leftovers::Flush)?;
         scene.world.start_announcer(owner).await?;

@@ -13,6 +13,7 @@ use berth_runtime::http::Health;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::exchange::{Command, Proposal, Told};
+use super::priority;
 use super::wire::{Running, Wire};
 use crate::l2::frame;
 use crate::l2::schedule::{Frame, Link};
@@ -133,6 +134,9 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self, mut commands: UnboundedReceiver<Command>) {
+        if let Err(error) = priority::raise() {
+            tracing::info!(%error, "heartbeats wait their turn (CAP_SYS_NICE): a busy node may lose what it has");
+        }
         loop {
             self.turn();
             let nap = self.due().since(now());

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `keeper` | a thread: the protocol, its clock, the fence, and the order in which things take effect |
 //! | `wire` | the UDP sockets |
+//! | `priority` | how the thread is scheduled |
 //! | `store` | the view object in the API |
 //! | `key` | the Secret with the key |
 //! | `wishes` | who may have which address, out of what the watches show |
@@ -20,6 +21,7 @@ pub mod keeper;
 pub mod key;
 mod members;
 mod peers;
+mod priority;
 mod rival;
 pub mod store;
 mod wire;
