@@ -55,6 +55,8 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// Entries of the annotation that are no addresses.
     pub unreadable: Vec<String>,
+    /// Annotations of kube-vip that nothing here acts on.
+    pub unsupported: Vec<String>,
     /// Its ports, in order.
     pub ports: Vec<Port>,
     /// Whether only nodes with an endpoint of it take its traffic.
@@ -113,6 +115,7 @@ impl Service {
             interface: note(annotation::SERVICE_INTERFACE).map(str::to_owned),
             without_endpoints: note(annotation::ALLOW_WITHOUT_ENDPOINTS) == Some("true"),
             lease: note(annotation::LEASE_NAME).map(str::to_owned),
+            unsupported: unsupported(object),
             published: ingress.iter().map(Ingress::read).collect(),
             vip_host: note(annotation::VIP_HOST).map(str::to_owned),
         }
@@ -122,6 +125,25 @@ impl Service {
     pub fn claims_a_host(&self) -> bool {
         self.vip_host.is_some() && !self.foreign
     }
+}
+
+/// The annotations of kube-vip that a user wrote and nothing here acts on.
+fn unsupported(object: &core::Service) -> Vec<String> {
+    let known = [
+        annotation::LOADBALANCER_IPS,
+        annotation::SERVICE_INTERFACE,
+        annotation::VIP_HOST,
+        annotation::IGNORE,
+        annotation::LEASE_NAME,
+        annotation::ALLOW_WITHOUT_ENDPOINTS,
+        // Source ranges are kube-proxy's business here, with and without it.
+        annotation::IGNORE_SERVICE_SECURITY,
+        annotation::ACTIVE_ENDPOINT,
+        annotation::ACTIVE_ENDPOINT_IPV6,
+    ];
+    let names = object.metadata.annotations.iter().flat_map(|annotations| annotations.keys());
+    let theirs = names.filter(|name| name.starts_with(annotation::KUBE_VIP));
+    theirs.filter(|name| !known.contains(&name.as_str())).cloned().collect()
 }
 
 /// Whether the CCM refused what the Service asks for, and gave it nothing: what stands in its annotation is a wish, and
@@ -297,6 +319,7 @@ pub(crate) mod testing {
             foreign: false,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             unreadable: Vec::new(),
+            unsupported: Vec::new(),
             ports: vec![Port { protocol: Protocol::Tcp, number: 80 }],
             local: false,
             interface: None,

@@ -106,6 +106,11 @@ pub enum Refusal {
         /// As it is written.
         text: String,
     },
+    /// Annotations that this version does not act on.
+    NotSupported {
+        /// Their names.
+        annotations: Vec<String>,
+    },
     /// The kernel does not take the address.
     NotBound {
         /// The address.
@@ -125,6 +130,7 @@ impl Refusal {
             Self::InterfaceUnfit { .. } => "InterfaceUnfit",
             Self::AddressOnHost { .. } => "AddressOnHost",
             Self::InvalidAddress { .. } => reason::INVALID_ADDRESS,
+            Self::NotSupported { .. } => "NotSupported",
             Self::NotBound { .. } => "NotBound",
         }
     }
@@ -152,6 +158,9 @@ impl Refusal {
             Self::InvalidAddress { text } => format!(
                 "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {text:?}; accepted are IPv4 and IPv6 addresses"
             ),
+            Self::NotSupported { annotations } => {
+                format!("annotations that this version does not act on: {}", annotations.join(", "))
+            }
             Self::NotBound { address, error } => format!("{address} is not announced: {error}"),
         }
     }
@@ -196,13 +205,20 @@ impl Desired {
     }
 }
 
+/// What is wrong with a Service whoever announces it.
+fn remarks(service: &Service) -> impl Iterator<Item = Refusal> + '_ {
+    let invalid = |text: &String| Refusal::InvalidAddress { text: text.clone() };
+    let annotations = Some(&service.unsupported).filter(|annotations| !annotations.is_empty());
+    let unsupported = |names: &Vec<String>| Refusal::NotSupported { annotations: names.clone() };
+    service.unreadable.iter().map(invalid).chain(annotations.map(unsupported))
+}
+
 fn verdict(inputs: Scene<'_>, name: &Name, service: &Service, view: &View) -> Verdict {
     let mut verdict = Verdict::default();
     if !service.ours {
         return verdict;
     }
-    let invalid = |text: &String| Refusal::InvalidAddress { text: text.clone() };
-    verdict.refusals.extend(service.unreadable.iter().map(invalid));
+    verdict.refusals.extend(remarks(service));
     if service.addresses.is_empty() {
         return verdict;
     }

@@ -20,6 +20,12 @@ pub mod annotation {
     pub const ALLOW_WITHOUT_ENDPOINTS: &str = "kube-vip.io/allow-reconcile-without-endpoints";
     /// `true`: leave `spec.loadBalancerSourceRanges` alone.
     pub const IGNORE_SERVICE_SECURITY: &str = "kube-vip.io/ignore-service-security";
+    /// Written by kube-vip: the endpoint that egress goes by.
+    pub const ACTIVE_ENDPOINT: &str = "kube-vip.io/active-endpoint";
+    /// Written by kube-vip: the same for IPv6.
+    pub const ACTIVE_ENDPOINT_IPV6: &str = "kube-vip.io/active-endpoint-ipv6";
+    /// What all annotations of kube-vip begin with.
+    pub const KUBE_VIP: &str = "kube-vip.io/";
     /// A host name to publish in the status.
     pub const LOADBALANCER_HOSTNAME: &str = "kube-vip.io/loadbalancerHostname";
     /// On the Lease of the CCM: the addresses that rest, as JSON, for whoever leads next.

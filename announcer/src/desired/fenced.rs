@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{Desired, Refusal, Scene, Verdict, place, ports, verdict};
+use super::{Desired, Scene, Verdict, place, ports, remarks, verdict};
 use crate::cluster::{Name, Service};
 use crate::ownership::membership::{Holdings, Tenure};
 use crate::ownership::{Candidates, View};
@@ -57,8 +57,7 @@ fn judge(
     };
     let since = holdings.held_since(first)?;
     let mut verdict = Verdict::default();
-    let invalid = |text: &String| Refusal::InvalidAddress { text: text.clone() };
-    verdict.refusals.extend(service.unreadable.iter().map(invalid));
+    verdict.refusals.extend(remarks(service));
     for address in &service.addresses {
         match place(scene, service, *address) {
             Err(refusal) => verdict.refusals.push(refusal),

@@ -140,6 +140,15 @@ fn an_address_of_the_node_itself_is_never_touched() {
 }
 
 #[test]
+fn an_annotation_that_is_not_acted_on_is_told_and_the_address_is_announced() {
+    let mut web = service(&["192.0.2.1"]);
+    web.unsupported = vec!["kube-vip.io/egress".to_owned()];
+    let desired = decide(&cluster(web, &["a"]), &host(), None);
+    assert_eq!(desired.addresses.len(), 1);
+    assert_eq!(refusals(&desired), ["NotSupported"]);
+}
+
+#[test]
 fn an_unreadable_entry_is_told_and_the_others_are_announced() {
     let mut web = service(&["192.0.2.1"]);
     web.unreadable = vec!["192.0.2.300".to_owned()];
