@@ -22,9 +22,11 @@ pub fn objects<K>(api: Api<K>, config: Config) -> impl Stream<Item = Event<K>> +
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    let start = move || watcher::watcher(api.clone(), config.clone()).boxed();
     let watch = Watch {
         resource: resource::<K>(),
-        stream: watcher::watcher(api, config).boxed(),
+        stream: start(),
+        start: Box::new(start),
         failures: 0,
         told: String::new(),
     };
@@ -36,6 +38,7 @@ where
 
 struct Watch<K: 'static> {
     resource: String,
+    start: Box<dyn Fn() -> BoxStream<'static, watcher::Result<Event<K>>> + Send>,
     stream: BoxStream<'static, watcher::Result<Event<K>>>,
     failures: usize,
     told: String,
@@ -53,6 +56,9 @@ impl<K> Watch<K> {
                 }
                 Err(error) => {
                     self.tell(&error);
+                    if is_gone(&error) {
+                        self.stream = (self.start)();
+                    }
                     tokio::time::sleep(PAUSES[self.failures.min(PAUSES.len() - 1)]).await;
                     self.failures += 1;
                 }
@@ -80,6 +86,12 @@ impl<K> Watch<K> {
         tracing::error!(resource = self.resource, "{text}");
         self.told = text;
     }
+}
+
+/// Whether a watch cannot go on from where it was. kube lists anew when a running watch says so, but asks for ever
+/// when the watch is refused with it.
+fn is_gone(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
 fn explain(resource: &str, error: &watcher::Error) -> String {
@@ -133,6 +145,7 @@ mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::Service;
     use k8s_openapi::api::discovery::v1::EndpointSlice;
+    use serde_json::json;
 
     #[test]
     fn a_missing_permission_names_verbs_and_resource_and_what_to_do() {
@@ -147,5 +160,23 @@ mod tests {
             assert!(text.contains(word), "{text}");
         }
         assert_eq!(resource::<EndpointSlice>(), "endpointslices.discovery.k8s.io");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_refused_with_410_lists_anew() {
+        let service = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let (code, body) = match is_watch {
+                true => (410, json!({ "code": 410, "message": "too old resource version" })),
+                false => (200, json!({ "metadata": { "resourceVersion": "7" }, "items": [] })),
+            };
+            let body = kube::client::Body::from(serde_json::to_vec(&body).unwrap());
+            Ok::<_, tower::BoxError>(http::Response::builder().status(code).body(body).unwrap())
+        });
+        let client = kube::Client::new(service, "default");
+        let events = objects(Api::<Service>::all(client), Config::default());
+        let seen: Vec<_> = events.take(4).collect().await;
+        let starts = seen.iter().filter(|event| matches!(event, Event::Init)).count();
+        assert_eq!(starts, 2, "{seen:?}");
     }
 }
