@@ -22,9 +22,11 @@ pub fn objects<K>(api: Api<K>, config: Config) -> impl Stream<Item = Event<K>> +
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    let start = move || watcher::watcher(api.clone(), config.clone()).boxed();
     let watch = Watch {
         resource: resource::<K>(),
-        stream: watcher::watcher(api, config).boxed(),
+        stream: start(),
+        start: Box::new(start),
         failures: 0,
         told: String::new(),
     };
@@ -36,6 +38,7 @@ where
 
 struct Watch<K: 'static> {
     resource: String,
+    start: Box<dyn Fn() -> BoxStream<'static, watcher::Result<Event<K>>> + Send>,
     stream: BoxStream<'static, watcher::Result<Event<K>>>,
     failures: usize,
     told: String,
@@ -53,6 +56,9 @@ impl<K> Watch<K> {
                 }
                 Err(error) => {
                     self.tell(&error);
+                    if is_gone(&error) {
+                        self.stream = (self.start)();
+                    }
                     tokio::time::sleep(PAUSES[self.failures.min(PAUSES.len() - 1)]).await;
                     self.failures += 1;
                 }
@@ -80,6 +86,12 @@ impl<K> Watch<K> {
         tracing::error!(resource = self.resource, "{text}");
         self.told = text;
     }
+}
+
+/// Whether a watch cannot go on from where it was. kube lists anew when a running watch says so, but asks for ever
+/// when the watch is refused with it.
+fn is_gone(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
 fn explain(resource: &str, error: &watcher::Error) -> String {
