@@ -144,7 +144,7 @@ impl Index {
         let addresses: Vec<IpAddr> = addresses.iter().map(|assigned| assigned.address).collect();
         if whole && !self.project(service, &addresses, writes) {
             if refused.is_empty() {
-                self.judge(service, Verdict::allocated(&addresses));
+                self.judge(service, self.content(owner, &addresses));
             }
             for address in released {
                 self.give_back(service, owner, address, now, writes);

@@ -121,8 +121,8 @@ pub struct Index {
     /// Services that had an address of somebody else when this process began to lead, and how they had it written.
     conflicted: BTreeMap<Key, Option<String>>,
     reports: Vec<Report>,
-    /// Addresses outside of their pool that were told of.
-    strays: BTreeSet<(IpAddr, String)>,
+    /// Addresses outside of their pool, and what is told of them.
+    strays: BTreeMap<(IpAddr, Owner), String>,
     /// When Services without an address were first seen.
     seen: BTreeMap<Key, Duration>,
     latencies: Vec<Duration>,

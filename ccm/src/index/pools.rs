@@ -1,11 +1,13 @@
 //! Owns what the pool ConfigMap says. A bad edit, or none at all, changes nothing that is assigned.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use berth_api::reason;
-use berth_ipam::{KeyError, OwnerKind, Pools};
+use berth_ipam::{KeyError, Owner, OwnerKind, Pools};
 
 use super::Index;
+use super::verdict::ours;
 use crate::report::{About, Report};
 use crate::service::Key;
 use crate::write::key_of;
@@ -96,23 +98,28 @@ impl Index {
         self.report_strays();
     }
 
-    /// Tells which addresses have left their pool. They stay with who has them.
+    /// Tells which addresses have left their pool, or come back to it. They stay with who has them.
     fn report_strays(&mut self) {
-        let strays = self.ledger.strays();
-        let told = std::mem::take(&mut self.strays);
-        for stray in strays {
-            let known = (stray.address, stray.owner.uid.clone());
-            if !told.contains(&known)
-                && stray.owner.kind == OwnerKind::Service
-                && let Some(service) = self.services.get(&key_of(&stray.owner)).cloned()
+        let before = std::mem::take(&mut self.strays);
+        for stray in self.ledger.strays() {
+            let note =
+                format!("{} is no longer in {}; the Service keeps it", stray.address, stray.pool);
+            self.strays.insert((stray.address, stray.owner), note);
+        }
+        let after = self.strays.clone();
+        let changed = |(stray, _): &(&(IpAddr, Owner), &String)| {
+            before.contains_key(stray) != after.contains_key(stray)
+        };
+        for ((address, owner), note) in before.iter().chain(&after).filter(changed) {
+            self.touch(owner);
+            let Some(service) = self.services.get(&key_of(owner)).cloned() else { continue };
+            let is_told = ours(&service).is_some_and(|shown| shown.reason == reason::OUTSIDE_POOL);
+            if owner.kind == OwnerKind::Service
+                && !is_told
+                && after.contains_key(&(*address, owner.clone()))
             {
-                let note = format!(
-                    "{} is no longer in {}; the Service keeps it",
-                    stray.address, stray.pool
-                );
-                self.report(&service, true, reason::OUTSIDE_POOL, note);
+                self.report(&service, true, reason::OUTSIDE_POOL, note.clone());
             }
-            self.strays.insert(known);
         }
     }
 }

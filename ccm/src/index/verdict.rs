@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use berth_api::names::condition;
 use berth_api::{address, reason};
+use berth_ipam::Owner;
 
 use super::{Index, Turn};
 use crate::report::{About, Report};
@@ -54,6 +55,18 @@ impl Index {
         self.reports.push(Report { about, is_warning, reason, note });
     }
 
+    /// The Service has all that it asks for.
+    pub(super) fn content(&self, owner: &Owner, addresses: &[IpAddr]) -> Verdict {
+        let stray = |address: &IpAddr| self.strays.get(&(*address, owner.clone()));
+        match addresses.iter().find_map(stray) {
+            Some(note) => {
+                let (reason, message) = (reason::OUTSIDE_POOL, note.clone());
+                Verdict { allocated: true, reason, message }
+            }
+            None => Verdict::allocated(addresses),
+        }
+    }
+
     /// Sees to it that the status of the Service shows the verdict. One that has what it wants and never lacked it
     /// needs no condition, which saves a write for each.
     pub(super) fn judge(&mut self, service: &Service, verdict: Verdict) {
@@ -61,7 +74,7 @@ impl Index {
             Some(shown) => {
                 (shown.status == "True") == verdict.allocated && shown.reason == verdict.reason
             }
-            None => verdict.allocated,
+            None => verdict.reason == reason::ADDRESS_ALLOCATED,
         };
         if shown {
             self.verdicts.remove(&service.key);
@@ -103,6 +116,7 @@ impl Index {
     }
 }
 
-fn ours(service: &Service) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+/// The condition, as the Service shows it.
+pub(super) fn ours(service: &Service) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
     service.conditions.iter().find(|shown| shown.type_ == condition::ADDRESS_ALLOCATED)
 }

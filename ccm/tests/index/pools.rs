@@ -47,7 +47,8 @@ fn a_pool_that_shrinks_keeps_what_is_assigned_and_says_so() {
     lab.cost();
     lab.pools([("cidr-global", "198.51.100.0/29")]);
     lab.settle();
-    assert_eq!(lab.cost(), 0);
+    assert_eq!(lab.cost(), 1, "the condition");
+    assert_eq!(lab.cluster.reason("web"), Some((true, "OutsidePool".to_owned())));
     assert_eq!(lab.told("web", reason::OUTSIDE_POOL), 1);
     lab.show(Change::PoolsGone);
     lab.settle();
