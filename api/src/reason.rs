@@ -10,7 +10,7 @@
 //! | `FamilyUnavailable` | Service | the pool, or the Service, has no such family |
 //! | `AddressInUse`, `AddressReserved`, `AddressResting` | Service | the address it asks for is not to be had |
 //! | `QuotaExceeded` | Service | its namespace holds all it may |
-//! | `OutsidePool` | Service | its address has left the pool; it keeps it |
+//! | `OutsidePool` | Service | its address has left the pool; it keeps it (the condition is `True`) |
 //! | `InvalidKey` | ConfigMap | a key is not readable; its last good value stays |
 //! | `UnknownKey` | ConfigMap | a key means nothing here |
 //! | `ReservedOverlap` | ConfigMap | a pool has addresses that are never given out, such as those of nodes |

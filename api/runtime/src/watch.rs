@@ -145,6 +145,7 @@ mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::Service;
     use k8s_openapi::api::discovery::v1::EndpointSlice;
+    use serde_json::json;
 
     #[test]
     fn a_missing_permission_names_verbs_and_resource_and_what_to_do() {
@@ -159,5 +160,23 @@ mod tests {
             assert!(text.contains(word), "{text}");
         }
         assert_eq!(resource::<EndpointSlice>(), "endpointslices.discovery.k8s.io");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_refused_with_410_lists_anew() {
+        let service = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let (code, body) = match is_watch {
+                true => (410, json!({ "code": 410, "message": "too old resource version" })),
+                false => (200, json!({ "metadata": { "resourceVersion": "7" }, "items": [] })),
+            };
+            let body = kube::client::Body::from(serde_json::to_vec(&body).unwrap());
+            Ok::<_, tower::BoxError>(http::Response::builder().status(code).body(body).unwrap())
+        });
+        let client = kube::Client::new(service, "default");
+        let events = objects(Api::<Service>::all(client), Config::default());
+        let seen: Vec<_> = events.take(4).collect().await;
+        let starts = seen.iter().filter(|event| matches!(event, Event::Init)).count();
+        assert_eq!(starts, 2, "{seen:?}");
     }
 }
