@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 e2e/packages.sh >&2
 e2e/images.sh >&2
 target/release/lab build >&2
-exec target/release/bench
+exec target/release/bench "$@"

@@ -1,5 +1,7 @@
-#!/bin/sh
-# Explores schedules of the fenced-ownership protocol for an hour, or for as many seconds as the argument says.
-set -eu
+#!/bin/bash
+# The long runs: the allocator under floods of Services in the lab, then schedules of the fenced-ownership protocol for an
+# hour, or for as many seconds as the argument says.
+set -euo pipefail
 cd "$(dirname "$0")/.."
+BERTH_SOAK=1 e2e/test.sh allocation_under_fire --nocapture
 BERTH_SIMULATION_SECONDS="${1:-3600}" exec cargo test --locked --package berth-membership --test simulation -- --nocapture

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::networking::v1::IPAddress;
@@ -13,7 +13,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-/// Writes one claim, one Service patch and one Event for each of `services`, `concurrency` Services at a time.
+/// Writes one claim, one Service patch and one Event for each of `services` as they come, `concurrency` at a time.
 /// Returns how long all of them took.
 ///
 /// The addresses count up from `first`.
@@ -22,13 +22,15 @@ use serde_json::json;
 /// On the first write that the API server refuses.
 pub async fn allocate(
     client: &Client,
-    services: &[Service],
+    services: impl Stream<Item = Service>,
     first: Ipv4Addr,
     concurrency: usize,
 ) -> Result<Duration> {
     let start = Instant::now();
-    let numbered = (u32::from(first)..).map(Ipv4Addr::from).zip(services);
-    stream::iter(numbered.map(|(address, service)| write(client, service, address)))
+    let addresses = stream::iter((u32::from(first)..).map(Ipv4Addr::from));
+    services
+        .zip(addresses)
+        .map(|(service, address)| async move { write(client, &service, address).await })
         .buffer_unordered(concurrency)
         .try_collect::<Vec<()>>()
         .await?;

@@ -33,6 +33,8 @@
 //! | [`fabric`] | bridges, links, routes |
 //! | [`pki`] | certificates and kubeconfigs |
 //! | [`fault`] | crash, freeze, cut, lose, reboot |
+//! | [`audit`], [`apiserver_metrics`] | how addresses were given, and what it cost, as the API server has it |
+//! | [`api_proxy`] | what can go wrong between a client and the API server |
 //! | [`probe`], [`wire`], [`capture`] | what a client gets, who answers for an address, every frame |
 //! | [`cluster`] | what black-box tests need, in the lab or in kind |
 //! | [`agent`] | the stand-in for the kubelet on bare nodes |
@@ -50,7 +52,9 @@
 
 pub mod addresses;
 pub mod agent;
+pub mod api_proxy;
 pub mod apiserver_metrics;
+pub mod audit;
 pub mod bare_client;
 mod bare_node;
 mod cache;

@@ -102,10 +102,27 @@ impl World {
     /// Starts berth-ccm with the rights of its ServiceAccount.
     pub async fn start_ccm(&mut self) -> Result<&Process> {
         let config = self.kubeconfig("berth-ccm").await?;
-        let program = sibling_program("berth-ccm", "BERTH_CCM")?;
-        let argv = [program.display().to_string(), format!("--kubeconfig={}", config.display())];
+        let process = self.run_ccm(&config, &[])?;
+        Ok(self.ccm.insert(process))
+    }
+
+    /// Starts one more berth-ccm beside those that run, with more arguments. `server` is how it reaches the API server.
+    pub async fn start_another_ccm(&mut self, server: &str, arguments: &[&str]) -> Result<Process> {
+        let text = std::fs::read_to_string(self.kubeconfig("berth-ccm").await?)?;
+        let name = format!("berth-ccm-through-{}.kubeconfig", server.replace(['/', ':', '.'], "-"));
+        let config = self.lab.dir().join(name);
+        std::fs::write(&config, text.replace(&url_for_nodes(), server))?;
+        // One port for each, of the kernel's choice.
+        self.run_ccm(&config, &[&["--http-address=127.0.0.1:0"], arguments].concat())
+    }
+
+    fn run_ccm(&mut self, config: &Path, arguments: &[&str]) -> Result<Process> {
+        let program = sibling_program("berth-ccm", "BERTH_CCM")?.display().to_string();
+        let config = format!("--kubeconfig={}", config.display());
         let name = self.unused("berth-ccm");
-        Ok(self.ccm.insert(self.lab.control_plane().start(&name, argv)?))
+        let argv =
+            [&program, &config].map(String::as_str).into_iter().chain(arguments.iter().copied());
+        self.lab.control_plane().start(&name, argv)
     }
 
     /// The CCM that was started last.

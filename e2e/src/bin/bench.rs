@@ -1,6 +1,6 @@
 //! `make bench`: what Berth costs and how fast it is, beside a bare client that sends the same writes.
 //!
-//! Prints a Markdown report. Figures of one run are comparable with each other, not with another machine's.
+//! Prints a Markdown report, of the sections that are named (`starts`, `allocation`, `stream`, `rest`) or of all. Figures of one run are comparable with each other, not with another machine's.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -8,14 +8,17 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use futures::TryStreamExt;
+use futures::channel::mpsc::UnboundedSender;
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use kube::api::ListParams;
 use kube::runtime::{WatchStreamExt, watcher};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use berth_e2e::apiserver_metrics::Requests;
+use berth_e2e::audit::Audit;
 use berth_e2e::bare_client;
 use berth_e2e::lab::{Lab, Spec};
 use berth_e2e::process::Process;
@@ -25,6 +28,10 @@ use berth_e2e::world::{World, annotated, env, eventually, kubectl, repository};
 const SERVICES: usize = 1000;
 /// How many writes are under way at once, as berth-ccm's default.
 const CONCURRENCY: usize = 32;
+/// How many Services are created one by one.
+const STREAM: usize = 5000;
+/// How many of them at once.
+const CREATORS: usize = 16;
 /// How long the cluster is watched at rest.
 const REST: Duration = Duration::from_secs(60);
 
@@ -36,9 +43,20 @@ async fn main() -> Result<()> {
         jiff::Zoned::now().strftime("%Y-%m-%d"),
         cores()
     );
-    starts().await?;
-    allocation().await?;
-    rest().await
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    let sections = ["starts", "allocation", "stream", "rest"];
+    let unknown = named.iter().find(|name| !sections.contains(&name.as_str()));
+    ensure!(unknown.is_none(), "no section {unknown:?}: {} are accepted", sections.join(", "));
+    for section in sections {
+        match section {
+            _ if !named.is_empty() && !named.iter().any(|name| name == section) => {}
+            "starts" => starts().await?,
+            "allocation" => allocation().await?,
+            "stream" => stream_of_services().await?,
+            _ => rest().await?,
+        }
+    }
+    Ok(())
 }
 
 fn cores() -> usize {
@@ -73,9 +91,7 @@ async fn allocation() -> Result<()> {
     let world = World::without_berth(1, env([])).await?;
     create(&world)?;
     let services = world.services("default").list(&created()).await?.items;
-    let bare =
-        bare_client::allocate(&world.client, &services, Ipv4Addr::new(10, 20, 0, 1), CONCURRENCY)
-            .await?;
+    let bare = bare(&world, stream::iter(services)).await?;
     world.lab.down()?;
 
     // berth-ccm starts and finds the thousand waiting.
@@ -143,18 +159,103 @@ async fn allocation() -> Result<()> {
     world.lab.down()
 }
 
+/// 5,000 Services while who gives addresses out is there already: berth-ccm, and the bare client told of each.
+async fn stream_of_services() -> Result<()> {
+    println!("## {STREAM} Services, {CREATORS} created at once, {CONCURRENCY} writes at once\n");
+    println!("| who | creation, s | last address, s | p50 | p99 |\n|---|---|---|---|---|");
+
+    let world = World::without_berth(1, env([])).await?;
+    let audit = Audit::start(world.client.clone());
+    let (sender, created) = futures::channel::mpsc::unbounded();
+    let (creation, written) = tokio::try_join!(post(&world, Some(sender)), bare(&world, created))?;
+    all_seen(&audit).await?;
+    row("bare client", creation, written, &audit);
+    world.lab.down()?;
+
+    let mut world = World::without_berth(1, env([])).await?;
+    world.pools(json!({ "cidr-global": "10.20.0.0/16" })).await?;
+    world.start_ccm().await?;
+    world.expose("first", json!({})).await?;
+    eventually("berth-ccm leads", 30, || async {
+        Ok((!annotated(&world.service("first").await?).is_empty()).then_some(()))
+    })
+    .await?;
+    let audit = Audit::start(world.client.clone());
+    let before = Requests::read(&world.client).await?;
+    let start = Instant::now();
+    let creation = post(&world, None).await?;
+    all_seen(&audit).await?;
+    row("berth-ccm", creation, start.elapsed(), &audit);
+    let spent = eventually("an Event for each Service", 120, || async {
+        let spent = Requests::read(&world.client).await?.since(&before);
+        Ok((spent.count("POST", "events") as usize >= STREAM).then_some(spent))
+    })
+    .await?;
+    println!("\nRequests of berth-ccm for each Service, from the API server's own metrics:\n");
+    println!("| verb | resource | a Service |\n|---|---|---|");
+    for (verb, resource, clusters) in
+        [("POST", "ipaddresses", STREAM), ("PATCH", "services", 0), ("POST", "events", 0)]
+    {
+        // The API server makes one for each ClusterIP.
+        let count = (spent.count(verb, resource) as usize).saturating_sub(clusters);
+        println!("| {verb} | {resource} | {:.3} |", count as f64 / STREAM as f64);
+    }
+    let claims = world.claims().await?.len();
+    ensure!(claims == STREAM + 1, "{claims} claims for {STREAM} Services and one");
+    ensure!(audit.findings().duplicates.is_empty(), "{:?}", audit.findings().duplicates);
+    println!("\nberth-ccm: {:.1} MiB resident afterwards.\n", mebibytes(world.ccm()?)?);
+    world.lab.down()
+}
+
+/// Creates Services one by one, [`CREATORS`] at once, and hands each on. Returns how long it took.
+async fn post(world: &World, told: Option<UnboundedSender<Service>>) -> Result<Duration> {
+    let start = Instant::now();
+    let create = stream::iter(0..STREAM).map(|n| world.create(service(n)));
+    create
+        .buffer_unordered(CREATORS)
+        .try_for_each(|made| {
+            // Whoever is told counts them itself.
+            let _ = told.as_ref().map(|told| told.unbounded_send(made));
+            std::future::ready(Ok(()))
+        })
+        .await?;
+    Ok(start.elapsed())
+}
+
+async fn bare(world: &World, services: impl Stream<Item = Service>) -> Result<Duration> {
+    let first = Ipv4Addr::new(10, 20, 0, 1);
+    bare_client::allocate(&world.client, services, first, CONCURRENCY).await
+}
+
+async fn all_seen(audit: &Audit) -> Result<()> {
+    let served = || async { Ok((audit.timed() >= STREAM).then_some(())) };
+    eventually("every Service served", 300, served).await
+}
+
+fn row(who: &str, creation: Duration, last: Duration, audit: &Audit) {
+    let findings = audit.findings();
+    println!(
+        "| {who} | {:.1} | {:.1} | {:.0?} | {:.0?} |",
+        creation.as_secs_f64(),
+        last.as_secs_f64(),
+        findings.quantile(0.5),
+        findings.quantile(0.99)
+    );
+}
+
+/// A Service that no pod serves.
+fn service(n: usize) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": format!("s{n}"), "labels": { "bench": "yes" } },
+        "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }], "selector": { "app": "none" } },
+    })
+}
+
 /// One `kubectl create` of all Services.
 fn create(world: &World) -> Result<()> {
-    let services: Vec<_> = (0..SERVICES)
-        .map(|n| {
-            json!({
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": { "name": format!("s{n}"), "labels": { "bench": "yes" } },
-                "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }], "selector": { "app": "none" } },
-            })
-        })
-        .collect();
+    let services: Vec<_> = (0..SERVICES).map(service).collect();
     let file = world.lab.dir().join("services.json");
     std::fs::write(
         &file,

@@ -139,7 +139,7 @@ async fn addresses(world: &World) -> Result<BTreeMap<String, String>> {
 }
 
 /// Every Service has an address of its own, and the claims are exactly those, each by the right owner.
-async fn agree(world: &World, count: usize) -> Result<()> {
+pub(super) async fn agree(world: &World, count: usize) -> Result<()> {
     let held = addresses(world).await?;
     let distinct: BTreeSet<_> = held.values().collect();
     ensure!(

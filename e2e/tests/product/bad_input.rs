@@ -129,7 +129,7 @@ async fn a_missing_permission_is_named() -> Result<()> {
 }
 
 /// Waits for an Event on an object whose reason and note have all the words.
-async fn event(
+pub(super) async fn event(
     world: &World,
     namespace: &str,
     kind: &str,

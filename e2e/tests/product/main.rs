@@ -3,6 +3,8 @@
 //! Both programs run as released, each with a token of its own ServiceAccount and so with the rights of `manifests/`.
 
 mod allocation;
+mod allocation_faults;
+mod allocation_under_fire;
 mod bad_input;
 mod examples;
 mod expose;
