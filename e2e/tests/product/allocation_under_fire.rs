@@ -166,7 +166,9 @@ impl Flood {
         let mut random = random();
         let create = |n: usize| async move {
             let name = format!("s{n}");
-            world.create(balancer("default", &name, json!({}))).await.map(|_| name)
+            // There are 2,768 node ports in a cluster.
+            let more = json!({ "spec": { "allocateLoadBalancerNodePorts": false } });
+            world.create(balancer("default", &name, more)).await.map(|_| name)
         };
         let first = stream::iter(0..self.standing).map(create).buffer_unordered(16);
         let mut alive: Vec<String> = first.try_collect().await?;
