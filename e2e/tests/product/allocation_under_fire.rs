@@ -28,7 +28,7 @@ async fn two_ccms_that_both_lead_and_are_killed_at_random_keep_every_promise() -
     let mut random = random();
     let mut world = World::without_berth(1, env([])).await?;
     world.pools(json!({ "cidr-global": "10.20.0.0/16", "reuse-delay": "0s" })).await?;
-    let audit = Audit::start(world.client.clone());
+    let audit = Audit::start(world.client.clone()).await;
     let mut ccms = Vec::new();
     for _ in 0..2 {
         ccms.push(world.start_another_ccm(&url_for_nodes(), &[NO_ELECTION]).await?);
@@ -145,7 +145,7 @@ impl Flood {
             Ok((!annotated(&world.service("first").await?).is_empty()).then_some(()))
         })
         .await?;
-        let audit = Audit::start(world.client.clone());
+        let audit = Audit::start(world.client.clone()).await;
         let alive = self.pour(&world).await?;
         eventually("everybody served whom there is room for", 60, || async {
             Ok((audit.served() == self.room.min(alive + 1)).then_some(()))
