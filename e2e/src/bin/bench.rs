@@ -1,6 +1,7 @@
 //! `make bench`: what Berth costs and how fast it is, beside a bare client that sends the same writes.
 //!
-//! Prints a Markdown report, of the sections that are named (`starts`, `allocation`, `stream`, `rest`) or of all. Figures of one run are comparable with each other, not with another machine's.
+//! Prints a Markdown report, of the sections that are named (`starts`, `allocation`, `stream`, `rest`) or of all.
+//! Figures of one run are comparable with each other, not with another machine's.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;

@@ -20,8 +20,8 @@ const NO_ELECTION: &str = "--leader-elect=false";
 /// Writes that berth-ccm has under way at once: of so many the order is anybody's.
 const CONCURRENCY: usize = 32;
 
-/// Fault 24, second half: two CCMs that both believe they lead, either of them killed at any moment. No address is given
-/// twice, no claim leaks, every Service is served.
+/// Fault 24, second half: two CCMs that both believe they lead, either of them killed at any moment. No address is
+/// given twice, no claim leaks, every Service is served.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_ccms_that_both_lead_and_are_killed_at_random_keep_every_promise() -> Result<()> {
     const SERVICES: usize = 2000;
@@ -211,8 +211,8 @@ impl Flood {
     }
 }
 
-/// Starts a CCM, lets it make one write, kills it, and so on until these Services have so many addresses each and the
-/// claims are exactly those. Returns how many lives it took.
+/// Starts a CCM, lets it make one write, kills it, and so on until these Services have so many addresses each and
+/// the claims are exactly those. Returns how many lives it took.
 async fn live_until(
     world: &mut World,
     proxy: &ApiProxy,
