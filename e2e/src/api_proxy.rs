@@ -140,7 +140,7 @@ impl ApiProxy {
         self.end(End::Expired);
     }
 
-    /// Answers the next watch of every resource that is being watched with the HTTP status 410, until it is listed anew.
+    /// Answers watches with the HTTP status 410, of every resource that is being watched, until it is listed anew.
     pub fn forget(&self) {
         let seen = lock(&self.shared.seen);
         let watched = seen.iter().filter(|seen| seen.is_watch).map(|seen| seen.path.clone());

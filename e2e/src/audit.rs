@@ -1,6 +1,6 @@
 //! Watches Services from outside and judges how their addresses were given: to whom, after how long, in which order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ pub struct Findings {
     pub most_overtaken: usize,
     lives: BTreeMap<String, Life>,
     holders: HashMap<IpAddr, String>,
+    /// While a list is under way: who has not come in it.
+    unlisted: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,21 +45,29 @@ struct Life {
 }
 
 impl Audit {
-    /// Starts the watch. What is there already counts as seen now.
-    #[must_use]
-    pub fn start(client: Client) -> Self {
+    /// Starts the watch; returns once it is complete. What is there already counts as seen now.
+    pub async fn start(client: Client) -> Self {
         let findings = Arc::new(Mutex::new(Findings::default()));
         let noted = findings.clone();
+        let (complete, mut is_complete) = tokio::sync::watch::channel(false);
         let watch = tokio::spawn(async move {
             let services = Api::<Service>::all(client);
             let mut events = watcher(services, watcher::Config::default()).boxed();
             while let Some(event) = events.next().await {
                 match event {
-                    Ok(event) => lock(&noted).take(event, Instant::now()),
+                    Ok(event) => {
+                        let is_last = matches!(event, Event::InitDone);
+                        lock(&noted).take(event, Instant::now());
+                        complete.send_if_modified(|complete| {
+                            is_last && !std::mem::replace(complete, true)
+                        });
+                    }
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 }
             }
         });
+        // The sender lives as long as the watch, which has no end of its own.
+        let _ = is_complete.wait_for(|complete| *complete).await;
         Self { findings, watch }
     }
 
@@ -65,12 +75,6 @@ impl Audit {
     #[must_use]
     pub fn findings(&self) -> Findings {
         lock(&self.findings).clone()
-    }
-
-    /// How many Services were seen to wait and then to be served.
-    #[must_use]
-    pub fn timed(&self) -> usize {
-        lock(&self.findings).latencies.len()
     }
 
     /// How many Services have addresses and are not being deleted.
@@ -105,17 +109,28 @@ impl Findings {
 
     fn take(&mut self, event: Event<Service>, now: Instant) {
         match event {
-            Event::Init => {
-                self.lives.clear();
-                self.holders.clear();
+            Event::Init => self.unlisted = self.lives.keys().cloned().collect(),
+            Event::InitDone => {
+                std::mem::take(&mut self.unlisted).iter().for_each(|uid| self.remove(uid));
             }
-            Event::InitDone => {}
-            Event::Apply(service) | Event::InitApply(service) => self.apply(&service, now),
-            Event::Delete(service) => {
-                let uid = service.uid().unwrap_or_default();
-                self.lives.remove(&uid);
-                self.holders.retain(|_, holder| *holder != uid);
+            Event::Apply(service) => self.apply(&service, now),
+            Event::InitApply(service) => {
+                self.unlisted.remove(&service.uid().unwrap_or_default());
+                self.apply(&service, now);
             }
+            Event::Delete(service) => self.remove(&service.uid().unwrap_or_default()),
+        }
+    }
+
+    fn remove(&mut self, uid: &str) {
+        for address in self.lives.remove(uid).into_iter().flat_map(|life| life.addresses) {
+            self.forget(address, uid);
+        }
+    }
+
+    fn forget(&mut self, address: IpAddr, uid: &str) {
+        if self.holders.get(&address).is_some_and(|holder| holder == uid) {
+            self.holders.remove(&address);
         }
     }
 
@@ -125,7 +140,10 @@ impl Findings {
         let created = service.creation_timestamp().map_or(0, |time| time.0.as_second());
         let is_deleting = service.metadata.deletion_timestamp.is_some();
         let addresses = if is_deleting { Vec::new() } else { annotated(service) };
-        self.holders.retain(|address, holder| *holder != uid || addresses.contains(address));
+        let before = self.lives.get(&uid).map(|life| life.addresses.clone()).unwrap_or_default();
+        for address in before.into_iter().filter(|address| !addresses.contains(address)) {
+            self.forget(address, &uid);
+        }
         for address in &addresses {
             if let Some(other) = self.holders.insert(*address, uid.clone())
                 && other != uid

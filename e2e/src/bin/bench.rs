@@ -1,6 +1,7 @@
 //! `make bench`: what Berth costs and how fast it is, beside a bare client that sends the same writes.
 //!
-//! Prints a Markdown report, of the sections that are named (`starts`, `allocation`, `stream`, `rest`) or of all. Figures of one run are comparable with each other, not with another machine's.
+//! Prints a Markdown report, of the sections that are named (`starts`, `allocation`, `stream`, `rest`) or of all.
+//! Figures of one run are comparable with each other, not with another machine's.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -165,7 +166,7 @@ async fn stream_of_services() -> Result<()> {
     println!("| who | creation, s | last address, s | p50 | p99 |\n|---|---|---|---|---|");
 
     let world = World::without_berth(1, env([])).await?;
-    let audit = Audit::start(world.client.clone());
+    let audit = Audit::start(world.client.clone()).await;
     let (sender, created) = futures::channel::mpsc::unbounded();
     let (creation, written) = tokio::try_join!(post(&world, Some(sender)), bare(&world, created))?;
     all_seen(&audit).await?;
@@ -180,7 +181,7 @@ async fn stream_of_services() -> Result<()> {
         Ok((!annotated(&world.service("first").await?).is_empty()).then_some(()))
     })
     .await?;
-    let audit = Audit::start(world.client.clone());
+    let audit = Audit::start(world.client.clone()).await;
     let before = Requests::read(&world.client).await?;
     let start = Instant::now();
     let creation = post(&world, None).await?;
@@ -230,7 +231,7 @@ async fn bare(world: &World, services: impl Stream<Item = Service>) -> Result<Du
 }
 
 async fn all_seen(audit: &Audit) -> Result<()> {
-    let served = || async { Ok((audit.timed() >= STREAM).then_some(())) };
+    let served = || async { Ok((audit.served() >= STREAM).then_some(())) };
     eventually("every Service served", 300, served).await
 }
 

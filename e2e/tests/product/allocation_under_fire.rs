@@ -20,15 +20,15 @@ const NO_ELECTION: &str = "--leader-elect=false";
 /// Writes that berth-ccm has under way at once: of so many the order is anybody's.
 const CONCURRENCY: usize = 32;
 
-/// Fault 24, second half: two CCMs that both believe they lead, either of them killed at any moment. No address is given
-/// twice, no claim leaks, every Service is served.
+/// Fault 24, second half: two CCMs that both believe they lead, either of them killed at any moment. No address is
+/// given twice, no claim leaks, every Service is served.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_ccms_that_both_lead_and_are_killed_at_random_keep_every_promise() -> Result<()> {
     const SERVICES: usize = 2000;
     let mut random = random();
     let mut world = World::without_berth(1, env([])).await?;
     world.pools(json!({ "cidr-global": "10.20.0.0/16", "reuse-delay": "0s" })).await?;
-    let audit = Audit::start(world.client.clone());
+    let audit = Audit::start(world.client.clone()).await;
     let mut ccms = Vec::new();
     for _ in 0..2 {
         ccms.push(world.start_another_ccm(&url_for_nodes(), &[NO_ELECTION]).await?);
@@ -145,7 +145,7 @@ impl Flood {
             Ok((!annotated(&world.service("first").await?).is_empty()).then_some(()))
         })
         .await?;
-        let audit = Audit::start(world.client.clone());
+        let audit = Audit::start(world.client.clone()).await;
         let alive = self.pour(&world).await?;
         eventually("everybody served whom there is room for", 60, || async {
             Ok((audit.served() == self.room.min(alive + 1)).then_some(()))
@@ -211,8 +211,8 @@ impl Flood {
     }
 }
 
-/// Starts a CCM, lets it make one write, kills it, and so on until these Services have so many addresses each and the
-/// claims are exactly those. Returns how many lives it took.
+/// Starts a CCM, lets it make one write, kills it, and so on until these Services have so many addresses each and
+/// the claims are exactly those. Returns how many lives it took.
 async fn live_until(
     world: &mut World,
     proxy: &ApiProxy,
