@@ -117,6 +117,8 @@ impl Index {
 }
 
 /// The condition, as the Service shows it.
-pub(super) fn ours(service: &Service) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+pub(super) fn ours(
+    service: &Service,
+) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
     service.conditions.iter().find(|shown| shown.type_ == condition::ADDRESS_ALLOCATED)
 }
