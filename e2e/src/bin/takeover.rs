@@ -23,9 +23,11 @@ const QUIET: Duration = Duration::from_millis(100);
 /// How long one node alone must have answered to be the owner.
 const BRIEFLY: Duration = Duration::from_millis(500);
 /// How long one node alone must have answered for a fault to be over.
-const CALM: Duration = Duration::from_secs(3);
+const CALM: Duration = Duration::from_secs(2);
 /// How long an owner is stopped.
 const PAUSE: Duration = Duration::from_secs(12);
+/// How long one is listened to that was stopped.
+const AFTER: Duration = Duration::from_secs(6);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -55,19 +57,20 @@ async fn main() -> Result<()> {
         "## The owner's node crashes: longest gap of a client that connects every {PROBE:?}\n"
     );
     println!(
-        "| system | nodes | crashes | p50 | p99 | max | crashes with two answering | frames looked at |"
+        "| system | nodes | crashes | p50 | p99 | max | crashes with two answering | at most for | frames looked at |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     let mut paused = Vec::new();
     for (system, name) in systems {
         let (row, pause) = measure(system, crashes).await.with_context(|| name.clone())?;
         println!(
-            "| {name} | {} | {crashes} | {:.2} s | {:.2} s | {:.2} s | {} | {} |",
+            "| {name} | {} | {crashes} | {:.2} s | {:.2} s | {:.2} s | {} | {:.2} s | {} |",
             system.nodes(),
             rank(&row.gaps, 50),
             rank(&row.gaps, 99),
             rank(&row.gaps, 100),
             row.disputed,
+            row.both.as_secs_f64(),
             row.frames,
         );
         paused.push((name, system.nodes(), pause));
@@ -94,28 +97,39 @@ fn rank(gaps: &[Duration], percent: usize) -> f64 {
 struct Crashes {
     gaps: Vec<Duration>,
     disputed: usize,
-    frames: usize,
-}
-
-/// What one pause showed.
-struct Pause {
-    gap: Duration,
+    /// The longest that two answered in one crash.
     both: Duration,
     frames: usize,
 }
 
-async fn measure(system: System, count: usize) -> Result<(Crashes, Pause)> {
+/// What one fault showed.
+struct Seen {
+    /// The longest gap of the client.
+    gap: Duration,
+    /// Whether one spoke again after another had, with no reason to.
+    disputed: bool,
+    /// How long two spoke at the same time.
+    both: Duration,
+    /// How many frames claimed the address.
+    frames: usize,
+}
+
+async fn measure(system: System, count: usize) -> Result<(Crashes, Seen)> {
     let mut stage = system.up().await?;
     eventually("an answer", 60, || async { Ok(stage.world.curl(stage.address).ok()) })
         .await
         .with_context(|| stage.logs())?;
-    let mut crashes = Crashes { gaps: Vec::new(), disputed: 0, frames: 0 };
+    let mut crashes = Crashes { gaps: Vec::new(), disputed: 0, both: Duration::ZERO, frames: 0 };
     for number in 1..=count {
-        let (gap, disputed, frames) = crash(&mut stage).await?;
-        eprintln!("{system:?}: crash {number}: {gap:.2?}, two answering: {disputed}");
-        crashes.gaps.push(gap);
-        crashes.disputed += usize::from(disputed);
-        crashes.frames += frames;
+        let seen = crash(&mut stage).await?;
+        eprintln!(
+            "{system:?}: crash {number}: {:.2?}, two answering: {} for {:.2?}",
+            seen.gap, seen.disputed, seen.both
+        );
+        crashes.gaps.push(seen.gap);
+        crashes.disputed += usize::from(seen.disputed);
+        crashes.both = crashes.both.max(seen.both);
+        crashes.frames += seen.frames;
     }
     crashes.gaps.sort();
     let pause = pause(&stage).await?;
@@ -123,9 +137,8 @@ async fn measure(system: System, count: usize) -> Result<(Crashes, Pause)> {
     Ok((crashes, pause))
 }
 
-/// The owner's node crashes, another takes over, the node comes back. The longest gap up to a while after the takeover,
-/// whether two answered at any time, and how many frames said so.
-async fn crash(stage: &mut Stage) -> Result<(Duration, bool, usize)> {
+/// The owner's node crashes, another takes over, the node comes back. The gap is the takeover's.
+async fn crash(stage: &mut Stage) -> Result<Seen> {
     let ears = Ears::open(stage)?;
     let owner = ears.calm(stage, BRIEFLY).await?;
     let probe = probe(stage).await?;
@@ -135,28 +148,27 @@ async fn crash(stage: &mut Stage) -> Result<(Duration, bool, usize)> {
     answers(&probe, 50, 30).await.with_context(|| stage.logs())?;
     let gap = probe.finish()?.longest_gap;
     // Until here nobody had a reason to give the address back.
-    let disputed = !ears.wire.so_far().disputes(stage.address).is_empty();
+    let since = Record(ears.wire.so_far().since(stage.address, start));
+    let disputed = !since.disputes(stage.address).is_empty();
     stage.world.lab.reboot(owner, Leftovers::Flush)?;
     stage.start(owner).await?;
     ears.calm(stage, CALM).await?;
-    let record = ears.close()?;
-    Ok((gap, disputed || !record.overlaps(stage.address, QUIET).is_empty(), record.0.len()))
+    let seen = ears.close(stage, gap)?;
+    Ok(Seen { disputed: disputed || seen.disputed, ..seen })
 }
 
 /// All processes of the owner's node stop for a while.
-async fn pause(stage: &Stage) -> Result<Pause> {
+async fn pause(stage: &Stage) -> Result<Seen> {
     let ears = Ears::open(stage)?;
     let owner = ears.calm(stage, BRIEFLY).await?;
     let probe = probe(stage).await?;
     stage.world.lab.freeze(owner)?;
     tokio::time::sleep(PAUSE).await;
     stage.world.lab.thaw(owner)?;
+    tokio::time::sleep(AFTER).await;
     ears.calm(stage, CALM).await?;
     let gap = probe.finish()?.longest_gap;
-    let record = ears.close()?;
-    let overlaps = record.overlaps(stage.address, QUIET);
-    let both = overlaps.iter().map(|(first, last)| last.duration_since(*first)).sum();
-    Ok(Pause { gap, both, frames: record.0.len() })
+    ears.close(stage, gap)
 }
 
 /// A client whose first connections were answered.
@@ -212,9 +224,22 @@ impl Ears {
         eventually("another owner", 90, other).await.with_context(|| stage.logs())
     }
 
-    fn close(self) -> Result<Record> {
+    fn close(self, stage: &Stage, gap: Duration) -> Result<Seen> {
         self.asker.finish()?;
-        self.wire.finish()
+        let record = self.wire.finish()?;
+        let overlaps = record.overlaps(stage.address, QUIET);
+        let both = overlaps.iter().map(|(first, last)| last.duration_since(*first)).sum();
+        if !record.disputes(stage.address).is_empty() {
+            // Who it was, when, and what each says of it.
+            let began = record.0.first().map(|sighting| sighting.at);
+            for span in record.spans(stage.address) {
+                let at = |at: Instant| began.map(|began| at.duration_since(began));
+                let (first, last) = (at(span.first), at(span.last));
+                eprintln!("  {:x?}: {} frames, {first:?} to {last:?}", span.mac, span.frames);
+            }
+            eprintln!("{}", stage.logs());
+        }
+        Ok(Seen { gap, disputed: !overlaps.is_empty(), both, frames: record.0.len() })
     }
 }
 
