@@ -232,7 +232,7 @@ impl Ears {
         if !record.disputes(stage.address).is_empty() {
             // Who it was, when, and what each says of it.
             let began = record.0.first().map(|sighting| sighting.at);
-            for span in record.spans(stage.address) {
+            for span in record.spans(stage.address).iter().take(20) {
                 let at = |at: Instant| began.map(|began| at.duration_since(began));
                 let (first, last) = (at(span.first), at(span.last));
                 eprintln!("  {:x?}: {} frames, {first:?} to {last:?}", span.mac, span.frames);
