@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that the tests and the lab need and the machine lacks. Says nothing if it lacks none,
-# and starts no daemon.
+# and starts no daemon. Arguments name more programs, each of the package of that name.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -24,6 +24,9 @@ need strip binutils
 # The headers that cc needs come apart from it.
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
+for program; do
+	need "$program" "$program"
+done
 [ -n "$missing" ] || exit 0
 
 [ "$(id -u)" = 0 ] || { echo "packages: must run as root to install:$missing" >&2; exit 1; }

@@ -37,6 +37,7 @@
 //! | [`api_proxy`] | what can go wrong between a client and the API server |
 //! | [`probe`], [`wire`], [`capture`] | what a client gets, who answers for an address, every frame |
 //! | [`cluster`] | what black-box tests need, in the lab or in kind |
+//! | [`rivals`], [`membership`] | other systems in the same lab, for comparison; what Berth's membership shows |
 //! | [`agent`] | the stand-in for the kubelet on bare nodes |
 //! | [`control_plane`], [`programs`] | etcd and Kubernetes: how they are run, how they are built |
 //! | [`supervisor`], [`keeper`], [`disk`], [`cgroup`] | life and death of a lab; nothing is left behind |
@@ -66,10 +67,12 @@ pub mod control_plane;
 pub mod disk;
 pub mod fabric;
 pub mod fault;
+mod go_tools;
 mod host_link;
 pub mod image;
 pub mod keeper;
 pub mod lab;
+pub mod membership;
 pub mod node;
 pub mod pki;
 pub mod place;
@@ -77,6 +80,7 @@ pub mod probe;
 pub mod process;
 pub mod programs;
 pub mod real_node;
+pub mod rivals;
 mod start;
 mod status;
 pub mod supervisor;

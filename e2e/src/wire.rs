@@ -99,6 +99,35 @@ impl Record {
             .collect()
     }
 
+    /// When two spoke for `address` at the same time, one such time after the other. Who is heard again within `quiet`
+    /// is taken to have been there in between.
+    pub fn overlaps(&self, address: IpAddr, quiet: Duration) -> Vec<(Instant, Instant)> {
+        let mut present: Vec<(Mac, Instant, Instant)> = Vec::new();
+        for sighting in self.0.iter().filter(|s| s.address == address) {
+            let last = present.iter_mut().rev().find(|(mac, ..)| *mac == sighting.mac);
+            match last {
+                Some((_, _, last)) if sighting.at.duration_since(*last) <= quiet => {
+                    *last = sighting.at;
+                }
+                _ => present.push((sighting.mac, sighting.at, sighting.at)),
+            }
+        }
+        let mut both = Vec::new();
+        for (i, a) in present.iter().enumerate() {
+            let others = present[..i].iter().filter(|b| b.0 != a.0 && b.1 <= a.2 && a.1 <= b.2);
+            both.extend(others.map(|b| (a.1.max(b.1), a.2.min(b.2))));
+        }
+        both.sort();
+        let mut merged: Vec<(Instant, Instant)> = Vec::new();
+        for (first, last) in both {
+            match merged.last_mut() {
+                Some(before) if first <= before.1 => before.1 = before.1.max(last),
+                _ => merged.push((first, last)),
+            }
+        }
+        merged
+    }
+
     /// Sightings of `address` from `since` on.
     pub fn since(&self, address: IpAddr, since: Instant) -> Vec<Sighting> {
         self.0.iter().filter(|s| s.address == address && s.at >= since).copied().collect()
@@ -299,5 +328,29 @@ mod tests {
         assert_eq!(clean.disputes(address), []);
         let disputed = Record(vec![sight(0, 1), sight(1, 2), sight(2, 1)]);
         assert_eq!(disputed.disputes(address).len(), 1);
+    }
+
+    #[test]
+    fn two_overlap_where_one_is_heard_before_and_after_the_other() {
+        let start = Instant::now();
+        let address = IpAddr::from([10, 0, 0, 9]);
+        let ms = Duration::from_millis;
+        let overlaps = |seen: &[(u64, u8)]| {
+            let sight = |(at, last): &(u64, u8)| Sighting {
+                at: start + ms(*at),
+                address,
+                mac: [2, 0, 0, 0, 0, *last],
+                said: Said::Answer,
+            };
+            let record = Record(seen.iter().map(sight).collect());
+            let times = record.overlaps(address, ms(100));
+            times.iter().map(|(a, b)| (*a - start, *b - start)).collect::<Vec<_>>()
+        };
+        assert_eq!(overlaps(&[(0, 1), (50, 1), (60, 2), (90, 2)]), []);
+        assert_eq!(overlaps(&[(0, 1), (50, 2), (90, 1)]), [(ms(50), ms(50))]);
+        // It came back, long after.
+        assert_eq!(overlaps(&[(0, 1), (50, 2), (500, 1)]), []);
+        let paused = [(0, 1), (10, 2), (60, 1), (70, 2), (120, 1), (400, 2)];
+        assert_eq!(overlaps(&paused), [(ms(10), ms(70))]);
     }
 }

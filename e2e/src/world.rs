@@ -283,7 +283,7 @@ impl World {
     }
 
     /// A kubeconfig with a token of a ServiceAccount of `kube-system`.
-    async fn kubeconfig(&self, account: &str) -> Result<PathBuf> {
+    pub(crate) async fn kubeconfig(&self, account: &str) -> Result<PathBuf> {
         let path = self.lab.dir().join(format!("{account}.kubeconfig"));
         if path.exists() {
             return Ok(path);

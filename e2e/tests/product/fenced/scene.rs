@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, mac, node_host};
+use berth_e2e::membership;
 use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::wire::{Asker, Record, Sighting, Watch};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::Api;
 use serde_json::json;
 
 use berth_e2e::world::{Env, World, eventually};
@@ -49,29 +48,14 @@ impl Scene {
 
     /// Waits until every node sees all nodes alive, and as many of them vote as should.
     pub(super) async fn settled(&self) -> Result<()> {
-        let voters = match self.nodes {
-            0..=2 => self.nodes,
-            3 | 4 => 3,
-            _ => 5,
-        };
-        let leases: Api<Lease> = Api::namespaced(self.world.client.clone(), "kube-system");
-        let live = format!("berth_announcer_membership_live_nodes {}\n", self.nodes);
-        let all = || async {
-            let view = leases.get_opt("berth-membership").await?.and_then(|lease| lease.spec);
-            let names = view.and_then(|spec| spec.holder_identity).unwrap_or_default();
-            let mut settled = names.split(',').count() == voters;
-            for node in 0..self.nodes {
-                settled = settled && self.metrics(node)?.contains(&live);
-            }
-            Ok(settled.then_some(()))
-        };
-        let result = eventually(&format!("{voters} voters"), 30, all).await;
+        let all =
+            || async { Ok(membership::is_settled(&self.world, self.nodes).await?.then_some(())) };
+        let result = eventually("all nodes take part", 30, all).await;
         result.with_context(|| self.logs())
     }
 
     pub(super) fn metrics(&self, node: usize) -> Result<String> {
-        let argv = ["curl", "--silent", "--max-time", "2", "http://127.0.0.1:2112/metrics"];
-        self.world.lab.node(node).exec(argv)
+        membership::metrics(&self.world, node)
     }
 
     pub(super) fn logs(&self) -> String {

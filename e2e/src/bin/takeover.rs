@@ -1,0 +1,248 @@
+//! `make bench-takeover`: how long an address is silent when the node that answers for it crashes, and whether two ever
+//! answer, for Berth and for others in labs of the same kind, one after the other.
+//!
+//! Prints a Markdown report. Figures of one run are comparable with each other, not with another machine's.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use berth_e2e::addresses::{Mac, Net, mac, node_host};
+use berth_e2e::fault::Leftovers;
+use berth_e2e::probe::Probe;
+use berth_e2e::rivals::{Stage, System};
+use berth_e2e::wire::{Asker, Record, Watch};
+use berth_e2e::world::eventually;
+
+/// How often the client connects.
+const PROBE: Duration = Duration::from_millis(10);
+/// How often the client asks who has the address.
+const ASK: Duration = Duration::from_millis(5);
+/// Who answers is heard again within this time.
+const QUIET: Duration = Duration::from_millis(100);
+/// How long one node alone must have answered to be the owner.
+const BRIEFLY: Duration = Duration::from_millis(500);
+/// How long one node alone must have answered for a fault to be over.
+const CALM: Duration = Duration::from_secs(2);
+/// How long an owner is stopped.
+const PAUSE: Duration = Duration::from_secs(12);
+/// How long one is listened to that was stopped.
+const AFTER: Duration = Duration::from_secs(6);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let crashes =
+        match std::env::var("BERTH_BENCH_CRASHES") {
+            Ok(text) => text.parse().ok().filter(|crashes| *crashes > 0).with_context(|| {
+                format!("BERTH_BENCH_CRASHES={text}: a number from 1 is accepted")
+            })?,
+            Err(_) => 10,
+        };
+    // Words that names must contain, e.g. "Berth": what is not asked for is left out.
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut systems = Vec::new();
+    for system in System::all() {
+        let name = system.name()?;
+        if wanted.is_empty() || wanted.iter().any(|word| name.contains(word)) {
+            systems.push((system, name));
+        }
+    }
+    println!("# Takeover\n");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    println!(
+        "{}, {cores} cores. `make bench-takeover` prints this.\n",
+        jiff::Zoned::now().strftime("%Y-%m-%d")
+    );
+    println!(
+        "## The owner's node crashes: longest gap of a client that connects every {PROBE:?}\n"
+    );
+    println!(
+        "| system | nodes | crashes | p50 | p99 | max | crashes with two answering | at most for | frames looked at |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    let mut paused = Vec::new();
+    for (system, name) in systems {
+        let (row, pause) = measure(system, crashes).await.with_context(|| name.clone())?;
+        println!(
+            "| {name} | {} | {crashes} | {:.2} s | {:.2} s | {:.2} s | {} | {:.2} s | {} |",
+            system.nodes(),
+            rank(&row.gaps, 50),
+            rank(&row.gaps, 99),
+            rank(&row.gaps, 100),
+            row.disputed,
+            row.both.as_secs_f64(),
+            row.frames,
+        );
+        paused.push((name, system.nodes(), pause));
+    }
+    println!("\n## All processes of the owner's node are stopped for {PAUSE:?}\n");
+    println!(
+        "| system | nodes | longest gap of the client | two answered for | frames looked at |"
+    );
+    println!("|---|---|---|---|---|");
+    for (name, nodes, pause) in paused {
+        let (gap, both) = (pause.gap.as_secs_f64(), pause.both.as_secs_f64());
+        println!("| {name} | {nodes} | {gap:.2} s | {both:.2} s | {} |", pause.frames);
+    }
+    Ok(())
+}
+
+/// Seconds that `percent` of the sorted gaps do not exceed, by nearest rank.
+fn rank(gaps: &[Duration], percent: usize) -> f64 {
+    let rank = (gaps.len() * percent).div_ceil(100).max(1);
+    gaps[rank - 1].as_secs_f64()
+}
+
+/// What many crashes showed.
+struct Crashes {
+    gaps: Vec<Duration>,
+    disputed: usize,
+    /// The longest that two answered in one crash.
+    both: Duration,
+    frames: usize,
+}
+
+/// What one fault showed.
+struct Seen {
+    /// The longest gap of the client.
+    gap: Duration,
+    /// Whether one spoke again after another had, with no reason to.
+    disputed: bool,
+    /// How long two spoke at the same time.
+    both: Duration,
+    /// How many frames claimed the address.
+    frames: usize,
+}
+
+async fn measure(system: System, count: usize) -> Result<(Crashes, Seen)> {
+    let mut stage = system.up().await?;
+    eventually("an answer", 60, || async { Ok(stage.world.curl(stage.address).ok()) })
+        .await
+        .with_context(|| stage.logs())?;
+    let mut crashes = Crashes { gaps: Vec::new(), disputed: 0, both: Duration::ZERO, frames: 0 };
+    for number in 1..=count {
+        let seen = crash(&mut stage).await?;
+        eprintln!(
+            "{system:?}: crash {number}: {:.2?}, two answering: {} for {:.2?}",
+            seen.gap, seen.disputed, seen.both
+        );
+        crashes.gaps.push(seen.gap);
+        crashes.disputed += usize::from(seen.disputed);
+        crashes.both = crashes.both.max(seen.both);
+        crashes.frames += seen.frames;
+    }
+    crashes.gaps.sort();
+    let pause = pause(&stage).await?;
+    stage.world.lab.down()?;
+    Ok((crashes, pause))
+}
+
+/// The owner's node crashes, another takes over, the node comes back. The gap is the takeover's.
+async fn crash(stage: &mut Stage) -> Result<Seen> {
+    let ears = Ears::open(stage)?;
+    let owner = ears.calm(stage, BRIEFLY).await?;
+    let probe = probe(stage).await?;
+    let start = Instant::now();
+    stage.world.lab.crash(owner)?;
+    ears.taken(stage, owner, start).await?;
+    answers(&probe, 50, 30).await.with_context(|| stage.logs())?;
+    let gap = probe.finish()?.longest_gap;
+    // Until here nobody had a reason to give the address back.
+    let since = Record(ears.wire.so_far().since(stage.address, start));
+    let disputed = !since.disputes(stage.address).is_empty();
+    stage.world.lab.reboot(owner, Leftovers::Flush)?;
+    stage.start(owner).await?;
+    ears.calm(stage, CALM).await?;
+    let seen = ears.close(stage, gap)?;
+    Ok(Seen { disputed: disputed || seen.disputed, ..seen })
+}
+
+/// All processes of the owner's node stop for a while.
+async fn pause(stage: &Stage) -> Result<Seen> {
+    let ears = Ears::open(stage)?;
+    let owner = ears.calm(stage, BRIEFLY).await?;
+    let probe = probe(stage).await?;
+    stage.world.lab.freeze(owner)?;
+    tokio::time::sleep(PAUSE).await;
+    stage.world.lab.thaw(owner)?;
+    tokio::time::sleep(AFTER).await;
+    ears.calm(stage, CALM).await?;
+    let gap = probe.finish()?.longest_gap;
+    ears.close(stage, gap)
+}
+
+/// A client whose first connections were answered.
+async fn probe(stage: &Stage) -> Result<Probe> {
+    let probe = stage.world.lab.probe(&format!("{}:80", stage.address), PROBE)?;
+    answers(&probe, 20, 10).await.with_context(|| stage.logs())?;
+    Ok(probe)
+}
+
+/// Waits for `more` answers.
+async fn answers(probe: &Probe, more: usize, seconds: u64) -> Result<()> {
+    let enough = probe.ok_so_far() + more;
+    let answered = || async { Ok((probe.ok_so_far() >= enough).then_some(())) };
+    eventually("the client is answered", seconds, answered).await
+}
+
+/// Everything that is said about the address while somebody keeps asking.
+struct Ears {
+    wire: Watch,
+    asker: Asker,
+}
+
+impl Ears {
+    fn open(stage: &Stage) -> Result<Self> {
+        let wire = stage.world.lab.watch()?;
+        Ok(Self { wire, asker: stage.world.lab.ask(stage.address, ASK)? })
+    }
+
+    /// Waits until all nodes take part and one alone has answered for a while; which one.
+    async fn calm(&self, stage: &Stage, long: Duration) -> Result<usize> {
+        stage.settled().await?;
+        let start = Instant::now();
+        let alone = || async {
+            let Some(since) = Instant::now().checked_sub(long).filter(|since| *since >= start)
+            else {
+                return Ok(None);
+            };
+            let heard = self.wire.so_far().since(stage.address, since);
+            let Some(first) = heard.first() else { return Ok(None) };
+            Ok(heard.iter().all(|s| s.mac == first.mac).then_some(first.mac))
+        };
+        let mac = eventually("one alone answers", 60, alone).await.with_context(|| stage.logs())?;
+        let mut nodes = 0..stage.world.lab.nodes().len();
+        nodes.find(|node| mac_of(*node) == mac).with_context(|| format!("{mac:x?} is no node's"))
+    }
+
+    /// Waits until another than `old` has spoken.
+    async fn taken(&self, stage: &Stage, old: usize, since: Instant) -> Result<()> {
+        let other = || async {
+            let heard = self.wire.so_far().since(stage.address, since);
+            Ok(heard.iter().any(|s| s.mac != mac_of(old)).then_some(()))
+        };
+        eventually("another owner", 90, other).await.with_context(|| stage.logs())
+    }
+
+    fn close(self, stage: &Stage, gap: Duration) -> Result<Seen> {
+        self.asker.finish()?;
+        let record = self.wire.finish()?;
+        let overlaps = record.overlaps(stage.address, QUIET);
+        let both = overlaps.iter().map(|(first, last)| last.duration_since(*first)).sum();
+        if !record.disputes(stage.address).is_empty() {
+            // Who it was, when, and what each says of it.
+            let began = record.0.first().map(|sighting| sighting.at);
+            for span in record.spans(stage.address).iter().take(20) {
+                let at = |at: Instant| began.map(|began| at.duration_since(began));
+                let (first, last) = (at(span.first), at(span.last));
+                eprintln!("  {:x?}: {} frames, {first:?} to {last:?}", span.mac, span.frames);
+            }
+            eprintln!("{}", stage.logs());
+        }
+        Ok(Seen { gap, disputed: !overlaps.is_empty(), both, frames: record.0.len() })
+    }
+}
+
+fn mac_of(node: usize) -> Mac {
+    mac(Net::Lan, node_host(node))
+}

@@ -1,0 +1,31 @@
+//! What a lab shows of Berth's fenced membership.
+
+use anyhow::Result;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::Api;
+
+use crate::world::World;
+
+/// The metrics of the announcer on a node.
+pub fn metrics(world: &World, node: usize) -> Result<String> {
+    let argv = ["curl", "--silent", "--max-time", "2", "http://127.0.0.1:2112/metrics"];
+    world.lab.node(node).exec(argv)
+}
+
+/// Whether each of the first `nodes` nodes sees all of them alive, and as many of them vote as should.
+pub async fn is_settled(world: &World, nodes: usize) -> Result<bool> {
+    let voters = match nodes {
+        0..=2 => nodes,
+        3 | 4 => 3,
+        _ => 5,
+    };
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-system");
+    let view = leases.get_opt("berth-membership").await?.and_then(|lease| lease.spec);
+    let names = view.and_then(|spec| spec.holder_identity).unwrap_or_default();
+    let live = format!("berth_announcer_membership_live_nodes {nodes}\n");
+    let mut settled = names.split(',').count() == voters;
+    for node in 0..nodes {
+        settled = settled && metrics(world, node)?.contains(&live);
+    }
+    Ok(settled)
+}
