@@ -52,7 +52,7 @@ pub fn write(ledger: &Ledger, now: Duration, unix: Duration) -> String {
 /// Reads it back onto the ledger's clock. A moment that lies ahead, by a clock that was set back, counts as now.
 ///
 /// # Errors
-/// When it is not what [`write`] writes.
+/// When it is not what [`write()`] writes.
 pub fn read(
     text: &str,
     now: Duration,
