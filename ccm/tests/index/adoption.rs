@@ -79,8 +79,18 @@ fn a_restart_changes_nothing() {
     let mut lab = lab.restart();
     lab.pools([("cidr-global", "198.51.100.0/24")]);
     lab.start();
+    assert_eq!(lab.cost(), 3, "each is told that its pool has left");
+    assert_eq!(lab.cluster.claims, before.claims);
+    for (name, service) in &before.services {
+        assert_eq!(lab.cluster.services[name].annotated, service.annotated);
+    }
+    let before = lab.cluster.clone();
+    let mut lab = lab.restart();
+    lab.pools([("cidr-global", "198.51.100.0/24")]);
+    lab.start();
     assert_eq!(lab.cost(), 0);
     assert_eq!(lab.cluster, before);
+    assert!(lab.told.is_empty(), "{:?}", lab.told);
 }
 
 #[test]
