@@ -120,6 +120,11 @@ impl Service {
         self.standing != Standing::Foreign || self.labelled || self.has_finalizer()
     }
 
+    /// Whether it is to hold no address from us, or none any longer.
+    pub fn is_ending(&self) -> bool {
+        self.deleting || self.standing == Standing::Foreign
+    }
+
     /// It as a holder of addresses.
     pub fn owner(&self) -> Owner {
         Owner::new(OwnerKind::Service, &self.key.namespace, &self.key.name, &self.uid)

@@ -91,6 +91,10 @@ pub struct Index {
     foreign: BTreeMap<IpAddr, Duration>,
     /// Services to look at, oldest first.
     dirty: BTreeSet<Turn>,
+    /// Those of them that are to give back what they hold. They are older than who comes, and would go before.
+    ending: BTreeSet<Turn>,
+    /// Whose turn it is: one that ends, or one that comes. They take turns while there are both.
+    is_turn_of_ending: bool,
     /// Services that want more than they got, and how it was refused.
     waiting: BTreeMap<Turn, Verdict>,
     /// Something has become free: the waiting are looked at again.
@@ -197,8 +201,8 @@ impl Index {
         });
         let unseen: Vec<_> = held.filter(|(_, owner)| self.is_owner_unseen(owner)).collect();
         unseen.into_iter().for_each(|(address, owner)| self.loosen(address, owner, now));
-        self.dirty =
-            self.services.values().map(|service| (service.created, service.key.clone())).collect();
+        let keys: Vec<Key> = self.services.keys().cloned().collect();
+        keys.iter().for_each(|key| self.touch_key(key));
         self.adopt();
         self.report_pools();
     }
@@ -225,7 +229,7 @@ impl Index {
         }
         let mut hopeless = allocate::Hopeless::default();
         while writes.len() < slots
-            && let Some(turn) = self.dirty.pop_first()
+            && let Some(turn) = self.next_turn()
         {
             self.decide(&turn, now, &mut hopeless, &mut writes);
         }
@@ -245,7 +249,19 @@ impl Index {
 
     /// Whether nothing is left to do but to wait for events and deadlines.
     pub fn is_idle(&self) -> bool {
-        self.dirty.is_empty() && self.busy.is_empty() && self.adopting.is_empty() && !self.retry
+        let is_seen_to = self.dirty.is_empty() && self.ending.is_empty();
+        is_seen_to && self.busy.is_empty() && self.adopting.is_empty() && !self.retry
+    }
+
+    /// Who is looked at next. When the API server is slow, those who come do not wait until all have gone, nor the
+    /// other way round.
+    fn next_turn(&mut self) -> Option<Turn> {
+        let are_both = !self.dirty.is_empty() && !self.ending.is_empty();
+        self.is_turn_of_ending = are_both && !self.is_turn_of_ending;
+        match self.is_turn_of_ending {
+            true => self.ending.pop_first().or_else(|| self.dirty.pop_first()),
+            false => self.dirty.pop_first().or_else(|| self.ending.pop_first()),
+        }
     }
 
     fn decide(
@@ -264,10 +280,11 @@ impl Index {
             self.start(Write::ReadService { key: key.clone() }, writes);
             return;
         }
+        if service.is_ending() {
+            return self.release(&service, now, writes);
+        }
         match service.standing {
-            _ if service.deleting => self.release(&service, now, writes),
-            Standing::Foreign => self.release(&service, now, writes),
-            Standing::Ignored => _ = self.waiting.remove(turn),
+            Standing::Ignored | Standing::Foreign => _ = self.waiting.remove(turn),
             Standing::Ours => self.allocate(&service, now, hopeless, writes),
         }
     }
@@ -313,7 +330,13 @@ impl Index {
 
     fn touch_key(&mut self, key: &Key) {
         if let Some(service) = self.services.get(key) {
-            self.dirty.insert((service.created, key.clone()));
+            let turn = (service.created, key.clone());
+            let (now, before) = match service.is_ending() {
+                true => (&mut self.ending, &mut self.dirty),
+                false => (&mut self.dirty, &mut self.ending),
+            };
+            before.remove(&turn);
+            now.insert(turn);
         }
     }
 

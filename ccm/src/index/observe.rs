@@ -35,8 +35,8 @@ impl Index {
         if conflicted {
             self.backoff.remove(&Object::Service(key.clone()));
         }
-        self.dirty.insert((service.created, key.clone()));
         let before = self.services.insert(key.clone(), service);
+        self.touch_key(&key);
         let has_other_ports = self.services.get(&key).map(|now| &now.sharing)
             != before.as_ref().map(|before| &before.sharing);
         let held: Vec<IpAddr> = self.ledger.held(&owner).collect();
@@ -57,6 +57,7 @@ impl Index {
         let turn = (service.created, key.clone());
         let owner = service.owner();
         self.dirty.remove(&turn);
+        self.ending.remove(&turn);
         self.waiting.remove(&turn);
         self.leaving.remove(key);
         self.stale.remove(key);

@@ -85,7 +85,7 @@ impl Index {
 
     /// Writes verdicts when nobody waits for an address.
     pub(super) fn poll_verdicts(&mut self, now: Duration, slots: usize, writes: &mut Vec<Write>) {
-        if !self.dirty.is_empty() {
+        if !self.dirty.is_empty() || !self.ending.is_empty() {
             return;
         }
         let free = slots.saturating_sub(writes.len());

@@ -175,3 +175,24 @@ fn a_watch_that_is_faster_than_the_answer_to_a_delete_leaves_nobody_waiting() {
     lab.settle();
     assert_eq!(lab.cluster.holder("192.0.2.1"), Some("second".to_owned()));
 }
+
+#[test]
+fn who_comes_does_not_wait_until_all_who_go_are_gone() {
+    let mut lab = Lab::with_pools([("cidr-global", "192.0.2.0/24"), ("reuse-delay", "0s")]);
+    for number in 0..20 {
+        lab.create(service(&format!("old-{number}")));
+    }
+    for number in 0..20 {
+        lab.cluster.delete(&format!("old-{number}"));
+        lab.cluster.create(Service { created: 1, ..service(&format!("new-{number}")) });
+    }
+    lab.catch_up();
+    // A slow API server leaves one slot at a time.
+    let mut claims = Vec::new();
+    for _ in 0..20 {
+        claims.extend(lab.index.poll(lab.now, 1));
+    }
+    let coming = claims.iter().filter(|write| matches!(write, Write::CreateClaim { .. })).count();
+    let going = claims.iter().filter(|write| matches!(write, Write::LeaveClaim { .. })).count();
+    assert_eq!((coming, going), (10, 10));
+}
