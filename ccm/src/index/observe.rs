@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use berth_ipam::{AddressSet, Owner};
 
-use super::{Index, remove_pair};
+use super::{Index, holders::remove_pair};
 use crate::claim::Claim;
 use crate::service::{Key, Service};
 use crate::write::{Object, key_of};

@@ -6,7 +6,8 @@ use std::time::Duration;
 use berth_api::{address, reason};
 use berth_ipam::{AddressSet, Owner, Range};
 
-use super::{Index, PAUSE, remove_pair};
+use super::holders::remove_pair;
+use super::{Index, PAUSE};
 use crate::service::{Key, Service};
 use crate::write::{Change, Object, Outcome, Write, key_of};
 

@@ -99,7 +99,8 @@ fn a_lab_goes_on_ctrl_c_while_it_starts() -> Result<()> {
         .process_group(0)
         .spawn()?;
     let dir = LabDir::new(&name)?;
-    wait_for("the API server's log", || dir.log("control.kube-apiserver").exists())?;
+    // It is the first program to start: seconds before the lab is up.
+    wait_for("etcd's log", || dir.log("control.etcd").exists())?;
     let traces = Traces::of(&name)?;
     interrupt(&owner)?;
     ensure!(!owner.wait()?.success(), "an interrupted `lab up` is no success");

@@ -101,8 +101,9 @@ async fn a_probe_measures_an_outage_and_says_how_attempts_failed() -> Result<()>
     let lan = lab.node(0).addresses().lan;
     for target in [format!("{}:8080", lan.v4), format!("[{}]:8080", lan.v6)] {
         let probe = lab.probe(&target, EVERY)?;
-        let held = lab.hold(&target, EVERY)?;
         answered(&probe, 20).await?;
+        let held = lab.hold(&target, EVERY)?;
+        answered(&held, 1).await?;
         let around = Instant::now();
         lab.cut(0, Net::Lan)?;
         let cut = Instant::now();
