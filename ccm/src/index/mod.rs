@@ -30,6 +30,9 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 /// The first pause before something is tried again; after a failure it doubles.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How many that come are looked at for one that goes.
+const COME_FOR_ONE: u8 = 3;
+
 /// A Service in the order in which it is served: who was made first, then by name.
 type Turn = (i64, Key);
 
@@ -95,8 +98,8 @@ pub struct Index {
     dirty: BTreeSet<Turn>,
     /// Those of them that are to give back what they hold. They are older than who comes, and would go before.
     ending: BTreeSet<Turn>,
-    /// Whose turn it is: one that ends, or one that comes. They take turns while there are both.
-    is_turn_of_ending: bool,
+    /// How many of those that come were looked at since one that ends was, while there are both.
+    came: u8,
     /// Services that want more than they got, and how it was refused.
     waiting: BTreeMap<Turn, Verdict>,
     /// Something has become free: the waiting are looked at again.
@@ -255,15 +258,19 @@ impl Index {
         is_seen_to && self.busy.is_empty() && self.adopting.is_empty() && !self.retry
     }
 
-    /// Who is looked at next. When the API server is slow, those who come do not wait until all have gone, nor the
-    /// other way round.
+    /// Who is looked at next. When the API server is slow, those who come do not wait until all have gone; and of
+    /// every few one that goes, or they would never be gone.
     fn next_turn(&mut self) -> Option<Turn> {
-        let are_both = !self.dirty.is_empty() && !self.ending.is_empty();
-        self.is_turn_of_ending = are_both && !self.is_turn_of_ending;
-        match self.is_turn_of_ending {
-            true => self.ending.pop_first().or_else(|| self.dirty.pop_first()),
-            false => self.dirty.pop_first().or_else(|| self.ending.pop_first()),
+        if self.dirty.is_empty() || self.ending.is_empty() {
+            self.came = 0;
+            return self.dirty.pop_first().or_else(|| self.ending.pop_first());
         }
+        if self.came < COME_FOR_ONE {
+            self.came += 1;
+            return self.dirty.pop_first();
+        }
+        self.came = 0;
+        self.ending.pop_first()
     }
 
     fn decide(

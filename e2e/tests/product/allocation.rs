@@ -18,7 +18,6 @@ const SERVICES: usize = 200;
 async fn a_ccm_killed_in_the_middle_gives_no_address_twice_and_leaks_none() -> Result<()> {
     let mut world = World::without_berth(1, env([])).await?;
     world.pools(json!({ "cidr-global": "10.0.64.0/22" })).await?;
-    world.start_ccm().await?;
     let service = |n: usize| {
         json!({
             "metadata": { "name": format!("s{n}") },
@@ -27,6 +26,8 @@ async fn a_ccm_killed_in_the_middle_gives_no_address_twice_and_leaks_none() -> R
     };
     let create = stream::iter(0..SERVICES).map(|n| world.create(service(n))).buffer_unordered(16);
     create.try_collect::<Vec<_>>().await?;
+    // It finds all of them waiting, so that there is something left to do when it is killed.
+    world.start_ccm().await?;
 
     let (mut kills, mut at_last_kill) = (0, 0);
     loop {
