@@ -232,8 +232,10 @@ async fn lease(client: &Client) -> Result<(Option<String>, Option<i32>)> {
 async fn watched(proxy: &ApiProxy, before: usize) -> Result<()> {
     eventually("watched anew", 10, || async {
         let seen = proxy.seen().split_off(before);
-        let watches = seen.iter().filter(|seen| seen.is_watch && seen.code == 200);
-        Ok((watches.filter(|seen| PATHS.contains(&seen.path.as_str())).count() >= 2).then_some(()))
+        let is_watched = |path: &&str| {
+            seen.iter().any(|seen| seen.is_watch && seen.code == 200 && seen.path == **path)
+        };
+        Ok(PATHS.iter().all(is_watched).then_some(()))
     })
     .await
 }
