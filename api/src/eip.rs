@@ -1,0 +1,195 @@
+//! Owns the form of an `EipBinding`: an address of its own for a virtual machine of KubeVirt, both ways.
+//!
+//! Each field of the status has one writer. berth-ccm decides: which addresses, which node, which addresses of the
+//! machine, and counts each change of these in `epoch`. The announcer on that node obeys and says so in `holder` and in
+//! the conditions `Bound` and `Announced`. Nobody else is asked.
+#![expect(unreachable_pub, reason = "KubeSchema derives a second struct inside a function")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+/// What is asked for.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[kube(
+    group = "berth.dev",
+    version = "v1alpha1",
+    kind = "EipBinding",
+    plural = "eipbindings",
+    shortname = "eip",
+    namespaced,
+    derive = "PartialEq",
+    status = "EipBindingStatus",
+    doc = "A public address for a KubeVirt virtual machine: what comes to it goes to the machine, and what the machine sends comes from it.",
+    printcolumn = r#"{"name":"EIP","type":"string","jsonPath":".status.eips[*]"}"#,
+    printcolumn = r#"{"name":"VMI","type":"string","jsonPath":".spec.vmi"}"#,
+    printcolumn = r#"{"name":"NODE","type":"string","jsonPath":".status.node"}"#,
+    printcolumn = r#"{"name":"READY","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"AGE","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    crates(
+        kube_core = "::kube_core",
+        k8s_openapi = "::k8s_openapi",
+        schemars = "::schemars",
+        serde = "::serde",
+        serde_json = "::serde_json"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"), validation = Rule::new(
+    "!has(self.eip) || !has(self.families) || (size(self.families) == 1 && \
+     (ip(self.eip).family() == 4) == (self.families[0] == 'IPv4'))"
+).message("spec.families must name the family of spec.eip and no other"))]
+pub struct EipBindingSpec {
+    /// The `VirtualMachineInstance` (kubevirt.io/v1) in this namespace that the address is for. It need not exist yet.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("spec.vmi cannot change: make another EipBinding for another machine"))]
+    pub vmi: String,
+    /// Ask for this address. Without it, one of the namespace's pool is given, or of the global pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 45))]
+    #[x_kube(validation = Rule::new("isIP(self) && ip.isCanonical(self)")
+        .message("spec.eip must be an IPv4 address, or an IPv6 address as RFC 5952 writes it"))]
+    pub eip: Option<String>,
+    /// One address of each of these families: `IPv4`, `IPv6` or both. Default: that of `eip`, else `IPv4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2), extend("x-kubernetes-list-type" = "set"))]
+    pub families: Option<Vec<IpFamily>>,
+    /// The name of an interface in the machine's `status.interfaces` whose addresses are meant. Default: the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub interface: Option<String>,
+    /// Whether the address stays allocated while there is no running machine.
+    #[serde(default = "yes")]
+    pub retain: bool,
+}
+
+/// An IP family, spelled as in `spec.ipFamilies` of a Service.
+#[derive(
+    Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord,
+)]
+pub enum IpFamily {
+    /// Version 4.
+    #[serde(rename = "IPv4")]
+    V4,
+    /// Version 6.
+    #[serde(rename = "IPv6")]
+    V6,
+}
+
+/// What is so.
+#[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct EipBindingStatus {
+    /// Written by berth-ccm. The addresses given, at most one of each family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub eips: Vec<String>,
+    /// Written by berth-ccm. The node whose announcer is to hold them: where the machine runs. None: nobody may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Written by berth-ccm. The machine's own address for each of `eips`, in the same order.
+    #[serde(default, rename = "vmiIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub vmi_ips: Vec<String>,
+    /// Written by berth-ccm. Grows with each change of `eips`, `node` and `vmiIPs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// Written by berth-ccm. The `metadata.generation` that all of this follows from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Written by the announcer that answers for `eips`, and removed by it when it no longer does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<EipHolder>,
+    /// `Allocated` and `Ready` are berth-ccm's, `Bound` and `Announced` the announcer's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Who answers for an elastic IP.
+#[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct EipHolder {
+    /// The node.
+    pub node: String,
+    /// The `epoch` that it has carried out.
+    pub epoch: i64,
+}
+
+/// Types of the conditions of an `EipBinding`.
+pub mod condition {
+    /// It has its addresses.
+    pub const ALLOCATED: &str = "Allocated";
+    /// The node has the addresses and their rules.
+    pub const BOUND: &str = "Bound";
+    /// The node answers for the addresses.
+    pub const ANNOUNCED: &str = "Announced";
+    /// The machine is reached by its addresses, as of the newest `epoch`.
+    pub const READY: &str = "Ready";
+}
+
+/// Finalizers.
+pub mod finalizer {
+    /// Keeps an `EipBinding` until its addresses are given back.
+    pub const RELEASE: &str = "berth.dev/eip";
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `metav1.Condition`, one of each type.
+fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+            "properties": {
+                "type": { "type": "string", "maxLength": 316 },
+                "status": { "type": "string", "enum": ["True", "False", "Unknown"] },
+                "reason": { "type": "string", "minLength": 1, "maxLength": 1024 },
+                "message": { "type": "string", "maxLength": 32768 },
+                "lastTransitionTime": { "type": "string", "format": "date-time" },
+                "observedGeneration": { "type": "integer", "format": "int64", "minimum": 0 }
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use kube_core::CustomResourceExt;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_is_structural_and_names_its_columns() {
+        let crd = serde_json::to_value(EipBinding::crd()).unwrap();
+        let version = &crd["spec"]["versions"][0];
+        let columns: Vec<&str> = version["additionalPrinterColumns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|column| column["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(columns, ["EIP", "VMI", "NODE", "READY", "AGE"]);
+        assert_eq!(crd["spec"]["names"]["shortNames"], json!(["eip"]));
+        assert_eq!(version["subresources"], json!({ "status": {} }));
+        let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        assert_eq!(spec["required"], json!(["vmi"]));
+        assert_eq!(spec["properties"]["retain"]["default"], json!(true));
+        assert_eq!(spec["properties"]["families"]["x-kubernetes-list-type"], json!("set"));
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let spec: EipBindingSpec = serde_json::from_value(json!({ "vmi": "vm" })).unwrap();
+        assert!(spec.retain && spec.eip.is_none() && spec.families.is_none());
+    }
+}
