@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use berth_api::names::{annotation, condition, label};
+use berth_api::preference::{InvalidPreference, Preference};
 use berth_api::service::{self, ClassPolicy, NotOurs, Port, Protocol};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -57,6 +58,10 @@ pub struct Service {
     pub unreadable: Vec<String>,
     /// Annotations of kube-vip that nothing here acts on.
     pub unsupported: Vec<String>,
+    /// The nodes that should hold its addresses if they can.
+    pub preferred: Vec<Preference>,
+    /// Entries of that annotation that are not readable.
+    pub unreadable_preferences: Vec<InvalidPreference>,
     /// Its ports, in order.
     pub ports: Vec<Port>,
     /// Whether only nodes with an endpoint of it take its traffic.
@@ -102,6 +107,8 @@ impl Service {
         let ingress = status.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
         let claimed = service::claimed(object, classes);
         let created = object.metadata.creation_timestamp.as_ref();
+        let (preferred, unreadable_preferences) =
+            Preference::list(note(annotation::PREFERRED_NODES).unwrap_or_default());
         Self {
             uid: text(&object.metadata.uid),
             version: text(&object.metadata.resource_version),
@@ -116,6 +123,8 @@ impl Service {
             without_endpoints: note(annotation::ALLOW_WITHOUT_ENDPOINTS) == Some("true"),
             lease: note(annotation::LEASE_NAME).map(str::to_owned),
             unsupported: unsupported(object),
+            preferred,
+            unreadable_preferences,
             published: ingress.iter().map(Ingress::read).collect(),
             vip_host: note(annotation::VIP_HOST).map(str::to_owned),
         }
@@ -320,6 +329,8 @@ pub(crate) mod testing {
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             unreadable: Vec::new(),
             unsupported: Vec::new(),
+            preferred: Vec::new(),
+            unreadable_preferences: Vec::new(),
             ports: vec![Port { protocol: Protocol::Tcp, number: 80 }],
             local: false,
             interface: None,

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use berth_api::names::annotation;
+use berth_api::preference::InvalidPreference;
 use berth_api::reason;
 
 use crate::cluster::{Cluster, Name, Service};
@@ -106,6 +108,11 @@ pub enum Refusal {
         /// As it is written.
         text: String,
     },
+    /// An entry of the annotation with preferred nodes is not readable.
+    InvalidPreference {
+        /// What is wrong with it.
+        error: InvalidPreference,
+    },
     /// Annotations that this version does not act on.
     NotSupported {
         /// Their names.
@@ -130,6 +137,7 @@ impl Refusal {
             Self::InterfaceUnfit { .. } => "InterfaceUnfit",
             Self::AddressOnHost { .. } => "AddressOnHost",
             Self::InvalidAddress { .. } => reason::INVALID_ADDRESS,
+            Self::InvalidPreference { .. } => "InvalidPreference",
             Self::NotSupported { .. } => "NotSupported",
             Self::NotBound { .. } => "NotBound",
         }
@@ -158,6 +166,9 @@ impl Refusal {
             Self::InvalidAddress { text } => format!(
                 "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {text:?}; accepted are IPv4 and IPv6 addresses"
             ),
+            Self::InvalidPreference { error } => {
+                format!("{}: {error}, and is passed over", annotation::PREFERRED_NODES)
+            }
             Self::NotSupported { annotations } => {
                 format!("annotations that this version does not act on: {}", annotations.join(", "))
             }
@@ -210,7 +221,10 @@ fn remarks(service: &Service) -> impl Iterator<Item = Refusal> + '_ {
     let invalid = |text: &String| Refusal::InvalidAddress { text: text.clone() };
     let annotations = Some(&service.unsupported).filter(|annotations| !annotations.is_empty());
     let unsupported = |names: &Vec<String>| Refusal::NotSupported { annotations: names.clone() };
-    service.unreadable.iter().map(invalid).chain(annotations.map(unsupported))
+    let preference =
+        |error: &InvalidPreference| Refusal::InvalidPreference { error: error.clone() };
+    let preferences = service.unreadable_preferences.iter().map(preference);
+    service.unreadable.iter().map(invalid).chain(preferences).chain(annotations.map(unsupported))
 }
 
 fn verdict(inputs: Scene<'_>, name: &Name, service: &Service, view: &View) -> Verdict {

@@ -7,5 +7,6 @@ pub mod address;
 pub mod eip;
 pub mod election;
 pub mod names;
+pub mod preference;
 pub mod reason;
 pub mod service;

@@ -24,6 +24,8 @@ pub mod annotation {
     pub const ACTIVE_ENDPOINT: &str = "kube-vip.io/active-endpoint";
     /// Written by kube-vip: the same for IPv6.
     pub const ACTIVE_ENDPOINT_IPV6: &str = "kube-vip.io/active-endpoint-ipv6";
+    /// Nodes that should hold the addresses of a Service if they can. See [`crate::preference`].
+    pub const PREFERRED_NODES: &str = "berth.dev/preferred-nodes";
     /// What all annotations of kube-vip begin with.
     pub const KUBE_VIP: &str = "kube-vip.io/";
     /// A host name to publish in the status.

@@ -12,3 +12,4 @@ mod failover;
 mod fenced;
 mod flaws;
 mod migration;
+mod placement;

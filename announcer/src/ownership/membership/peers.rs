@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_api::preference::Preference;
 use berth_membership::NodeId;
 use k8s_openapi::api::core::v1::Node;
 
@@ -16,6 +17,8 @@ pub struct Peer {
     pub addresses: Vec<IpAddr>,
     /// Whether it is being emptied: cordoned, or excluded from load balancing.
     pub emptied: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Peer {
@@ -23,11 +26,12 @@ impl Peer {
     pub fn read(node: &Node) -> Self {
         let status = node.status.as_ref().and_then(|status| status.addresses.as_deref());
         let internal = status.unwrap_or_default().iter().filter(|a| a.type_ == "InternalIP");
-        let labels = node.metadata.labels.as_ref();
+        let labels = node.metadata.labels.clone().unwrap_or_default();
         let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
         Self {
             addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
-            emptied: cordoned || labels.is_some_and(|labels| labels.contains_key(EXCLUDED)),
+            emptied: cordoned || labels.contains_key(EXCLUDED),
+            labels,
         }
     }
 }
@@ -58,6 +62,17 @@ impl Peers {
     /// Every node.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Peer)> {
         self.0.iter().map(|(name, peer)| (name.as_str(), peer))
+    }
+
+    /// The nodes that one of these means.
+    pub fn meant(&self, preferences: &[Preference]) -> Vec<NodeId> {
+        let meant = |name: &str, peer: &Peer| {
+            preferences.iter().any(|preference| preference.means(name, &peer.labels))
+        };
+        self.iter()
+            .filter(|(name, peer)| meant(name, peer))
+            .map(|(name, _)| NodeId::of(name))
+            .collect()
     }
 
     /// Of these nodes, those that take addresses: not the ones being emptied, unless all are.
@@ -95,6 +110,17 @@ mod tests {
         assert_eq!((peer.addresses, peer.emptied), (expected, false));
         assert!(read(json!({ "spec": { "unschedulable": true } })).emptied);
         assert!(read(json!({ "metadata": { "labels": { EXCLUDED: "" } } })).emptied);
+    }
+
+    #[test]
+    fn a_service_may_prefer_nodes_by_name_and_by_label() {
+        let mut peers = Peers::default();
+        for name in ["a", "b", "c"] {
+            let labels = [("rack".to_owned(), name.to_owned())].into();
+            peers.apply(name.to_owned(), Peer { labels, ..Peer::default() });
+        }
+        let (preferences, _) = Preference::list("a,rack=c,gone");
+        assert_eq!(peers.meant(&preferences), [NodeId::of("a"), NodeId::of("c")]);
     }
 
     #[test]

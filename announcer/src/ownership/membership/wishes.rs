@@ -37,7 +37,7 @@ pub(super) fn wishes(
                     let wish = Wish {
                         key: Wish::key_of(&name.to_string()),
                         candidates: candidates.iter().copied().filter(may).collect(),
-                        preferred: Vec::new(),
+                        preferred: peers.meant(&service.preferred),
                         previous: service.vip_host.as_deref().map(NodeId::of),
                     };
                     wishes.insert(*address, wish);
