@@ -32,6 +32,10 @@ pub mod annotation {
     pub const LOADBALANCER_HOSTNAME: &str = "kube-vip.io/loadbalancerHostname";
     /// On the Lease of the CCM: the addresses that rest, as JSON, for whoever leads next.
     pub const RESTING: &str = "berth.dev/resting";
+    /// On a Service: the addresses that another host answers for. See [`crate::conflict`].
+    pub const CONFLICT: &str = "berth.dev/conflict";
+    /// On a claim: `metadata.uid` of each owner that asked for this very address, separated by commas.
+    pub const PINNED: &str = "berth.dev/pinned";
     /// On a claim: `metadata.uid` of its owner.
     pub const OWNER_UID: &str = "berth.dev/owner-uid";
     /// On a claim that Services share: who they are, with the ports of each, as JSON.
@@ -66,6 +70,9 @@ pub mod finalizer {
 pub mod condition {
     /// On a Service: whether it has the addresses it asks for. Its reason is one of [`crate::reason`].
     pub const ADDRESS_ALLOCATED: &str = "berth.dev/AddressAllocated";
+    /// On a Service, while it is so: another host answers for an address of it. Its reason is
+    /// [`crate::reason::ADDRESS_CONFLICT`].
+    pub const ADDRESS_CONFLICT: &str = "berth.dev/AddressConflict";
 }
 
 /// Values of `spec.loadBalancerClass`.

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | `AddressAllocated` | Service | it has the addresses it asks for |
 //! | `AddressReleased` | Service | its addresses were given back |
-//! | `AddressConflict` | Service | another object had its address already when Berth first saw both; nothing is moved |
+//! | `AddressConflict` | Service | another object had its address already when Berth first saw both; nothing is moved. Or another host answers for it on the LAN |
+//! | `AddressSetAside` | Service | another host answers for the address that it was given: it gets another |
 //! | `InvalidAddress` | Service | its annotation or `spec.loadBalancerIP` has an entry that is no address |
 //! | `PoolExhausted`, `PoolDraining`, `NoPool`, `InvalidPool` | Service | the pool has nothing to give |
 //! | `FamilyUnavailable` | Service | the pool, or the Service, has no such family |
@@ -19,8 +20,10 @@
 pub const ADDRESS_ALLOCATED: &str = "AddressAllocated";
 /// The addresses of the Service were given back.
 pub const ADDRESS_RELEASED: &str = "AddressReleased";
-/// Another object had the address already when both were first seen.
+/// Another object had the address already when both were first seen; or another host answers for it on the LAN.
 pub const ADDRESS_CONFLICT: &str = "AddressConflict";
+/// Another host answers for the address, so nobody is given it for a while.
+pub const ADDRESS_SET_ASIDE: &str = "AddressSetAside";
 /// An entry of the annotation or of `spec.loadBalancerIP` is no address.
 pub const INVALID_ADDRESS: &str = "InvalidAddress";
 /// Somebody else holds the address that the Service asks for.

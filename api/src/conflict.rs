@@ -1,0 +1,96 @@
+//! The annotation `berth.dev/conflict`: for which addresses of a Service another host answers. The announcer writes it
+//! together with the condition for people, and berth-ccm reads it: no program parses prose.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+/// A hardware address of Ethernet.
+pub type Mac = [u8; 6];
+
+/// A hardware address as people write it: `02:00:00:00:00:0a`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MacText(pub Mac);
+
+impl fmt::Display for MacText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// Addresses, each with the hardware address of the host that has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conflicts(BTreeMap<IpAddr, Mac>);
+
+impl Conflicts {
+    /// Reads the annotation: `address=hardware address`, separated by commas. What is neither is passed over: nothing
+    /// follows from it.
+    pub fn parse(text: &str) -> Self {
+        let entry = |entry: &str| {
+            let (address, mac) = entry.trim().split_once('=')?;
+            Some((address.parse().ok()?, parse_mac(mac)?))
+        };
+        Self(text.split(',').filter_map(entry).collect())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Who has the address.
+    pub fn of(&self, address: &IpAddr) -> Option<Mac> {
+        self.0.get(address).copied()
+    }
+
+    /// The addresses, IPv4 first, ascending.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.0.keys().copied()
+    }
+}
+
+impl FromIterator<(IpAddr, Mac)> for Conflicts {
+    fn from_iter<I: IntoIterator<Item = (IpAddr, Mac)>>(conflicts: I) -> Self {
+        Self(conflicts.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Conflicts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.0.iter().map(|(address, mac)| format!("{address}={}", MacText(*mac)));
+        f.write_str(&entries.collect::<Vec<_>>().join(","))
+    }
+}
+
+fn parse_mac(text: &str) -> Option<Mac> {
+    let octet = |octet: &str| match octet.len() {
+        2 => u8::from_str_radix(octet, 16).ok(),
+        _ => None,
+    };
+    let octets: Option<Vec<u8>> = text.trim().split(':').map(octet).collect();
+    octets?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conflicts_read_back_as_they_were_written() {
+        let text = "192.0.2.1=02:00:00:00:00:0a,2001:db8::1=02:00:00:00:00:0b";
+        let conflicts = Conflicts::parse(text);
+        assert_eq!(conflicts.to_string(), text);
+        assert_eq!(conflicts.of(&"192.0.2.1".parse().unwrap()), Some([2, 0, 0, 0, 0, 10]));
+        assert_eq!(conflicts.addresses().count(), 2);
+    }
+
+    #[test]
+    fn what_is_no_conflict_is_passed_over() {
+        for text in ["", ",", "192.0.2.1", "192.0.2.1=", "192.0.2.1=02:00", "x=02:00:00:00:00:0a"] {
+            assert!(Conflicts::parse(text).is_empty(), "{text}");
+        }
+        let mixed = Conflicts::parse("nonsense, 192.0.2.1=02:00:00:00:00:0a");
+        assert_eq!(mixed.to_string(), "192.0.2.1=02:00:00:00:00:0a");
+    }
+}
