@@ -17,9 +17,14 @@ use crate::request::{Allocation, Assigned, FamilyPolicy, Origin, Refusal, Reques
 /// why. With `RequireDualStack` that is so as soon as one family is refused.
 pub fn allocate(ledger: &Ledger, request: &Request) -> Result<Allocation, Refusal> {
     let wanted = request.families.wanted();
-    let held: Vec<IpAddr> = ledger.held(&request.owner).collect();
-    let mut decision =
-        Decision { ledger, request, held, budget: budget(ledger, &request.owner.namespace) };
+    let (shunned, held) = ledger.held(&request.owner).partition(|a| request.shuns.contains(a));
+    let mut decision = Decision {
+        ledger,
+        request,
+        held,
+        shunned,
+        budget: budget(ledger, &request.owner.namespace),
+    };
     let mut addresses = Vec::new();
     let mut refused = Vec::new();
     for family in &wanted {
@@ -45,7 +50,8 @@ pub fn allocate(ledger: &Ledger, request: &Request) -> Result<Allocation, Refusa
         refused.push(refusal);
     }
     let kept = |address: &IpAddr| addresses.iter().any(|assigned| assigned.address == *address);
-    let released = decision.held.iter().copied().filter(|address| !kept(address)).collect();
+    let all = ledger.held(&request.owner);
+    let released = all.filter(|address| !kept(address)).collect();
     Ok(Allocation { addresses, released, refused })
 }
 
@@ -58,7 +64,10 @@ fn budget(ledger: &Ledger, namespace: &str) -> Option<i128> {
 struct Decision<'a> {
     ledger: &'a Ledger,
     request: &'a Request,
+    /// What the owner holds and may go on using.
     held: Vec<IpAddr>,
+    /// What it holds and cannot use.
+    shunned: Vec<IpAddr>,
     budget: Option<i128>,
 }
 
@@ -73,7 +82,9 @@ impl Decision<'_> {
             (None, Some(pin)) => self.pinned(pin),
             (None, None) => self.automatic(family),
         };
-        match (found.and_then(|assigned| self.charge(assigned, current)), current) {
+        let shunned = || self.shunned.iter().copied().find(|a| Family::of(*a) == family);
+        let replaces = current.or_else(shunned);
+        match (found.and_then(|assigned| self.charge(assigned, replaces)), current) {
             (Ok(assigned), _) => (Some(assigned), Vec::new()),
             (Err(refusal), Some(current)) => self.keep(current, Some(refusal)),
             (Err(refusal), None) => (None, vec![refusal]),

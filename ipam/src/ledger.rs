@@ -34,6 +34,8 @@ pub struct Ledger {
     by_release: BTreeSet<(Duration, IpAddr)>,
     reservations: BTreeMap<String, AddressSet>,
     reserved: AddressSet,
+    /// Addresses that are not handed out until then, unless somebody asks for them by name.
+    aside: BTreeMap<IpAddr, Duration>,
 }
 
 /// An address that was released.
@@ -162,9 +164,32 @@ impl Ledger {
         })
     }
 
-    /// Frees what has rested long enough. Returns how many addresses that are.
+    /// Hands the address to nobody before `until`, whoever holds it or has held it: something outside of the cluster has
+    /// it. Who asks for this very address gets it all the same.
+    pub fn set_aside(&mut self, address: IpAddr, until: Duration) {
+        self.aside.insert(address, until);
+        self.free.take(address.into());
+    }
+
+    /// What is set aside, and until when.
+    pub fn asides(&self) -> impl Iterator<Item = (IpAddr, Duration)> {
+        self.aside.iter().map(|(address, until)| (*address, *until))
+    }
+
+    /// Until when the address is set aside.
+    pub fn aside(&self, address: IpAddr) -> Option<Duration> {
+        self.aside.get(&address).copied()
+    }
+
+    /// Frees what has rested, or was set aside, long enough. Returns how many addresses that are.
     pub fn advance(&mut self, now: Duration) -> usize {
-        let mut woken = 0;
+        let over = self.aside.iter().filter(|(_, until)| **until <= now);
+        let over: Vec<IpAddr> = over.map(|(address, _)| *address).collect();
+        for address in &over {
+            self.aside.remove(address);
+            self.restore((*address).into());
+        }
+        let mut woken = over.len();
         while let Some((since, address)) = self.by_release.first().copied()
             && since.saturating_add(self.pools.reuse_delay()) <= now
         {
@@ -177,7 +202,9 @@ impl Ledger {
 
     /// When [`Ledger::advance`] will next free something.
     pub fn next_rested(&self) -> Option<Duration> {
-        self.by_release.first().map(|(since, _)| since.saturating_add(self.pools.reuse_delay()))
+        let rested = self.by_release.first();
+        let rested = rested.map(|(since, _)| since.saturating_add(self.pools.reuse_delay()));
+        rested.into_iter().chain(self.aside.values().copied()).min()
     }
 
     /// Until when the address rests, and who held it last.
@@ -242,9 +269,10 @@ impl Ledger {
         self.by_namespace.of(namespace)
     }
 
-    /// Whether the address may be handed out to one more sharer: not reserved, and not one to avoid.
+    /// Whether the address may be handed out to one more sharer: not reserved, set aside, or one to avoid.
     pub(crate) fn is_offerable(&self, address: IpAddr) -> bool {
-        !self.reserved.contains(address) && !self.free.is_buggy(address)
+        let kept_back = self.reserved.contains(address) || self.aside.contains_key(&address);
+        !kept_back && !self.free.is_buggy(address)
     }
 
     fn remove(&mut self, owner: &Owner, address: IpAddr) -> bool {
@@ -287,13 +315,14 @@ impl Ledger {
         }
     }
 
-    /// Frees what in the range is neither held nor reserved nor resting.
+    /// Frees what in the range is neither held nor reserved, resting or set aside.
     fn restore(&mut self, range: Range) {
         self.free.give(range);
         let (first, last) = (range.first(), range.last());
         let held = self.claims.range(first..=last).map(|(address, _)| *address);
         let resting = self.resting.range(first..=last).map(|(address, _)| *address);
-        held.chain(resting).for_each(|address| self.free.take(address.into()));
+        let aside = self.aside.range(first..=last).map(|(address, _)| *address);
+        held.chain(resting).chain(aside).for_each(|address| self.free.take(address.into()));
         self.reserved.overlapping(range).for_each(|part| self.free.take(part));
     }
 
@@ -301,6 +330,7 @@ impl Ledger {
     fn rebuild(&mut self) {
         self.free = Free::new(&self.pools);
         self.reserved.iter().for_each(|range| self.free.take(range));
+        self.aside.keys().for_each(|address| self.free.take((*address).into()));
         for address in self.resting.keys() {
             self.free.take((*address).into());
             if let Some(region) = self.free.locate(*address) {

@@ -68,12 +68,15 @@ pub struct Request {
     /// What the owner's object says that it has. The ledger knows the claims; this tells which of two claims of one
     /// family is the real one after a move that was cut short, and which families DHCP serves already.
     pub current: Vec<IpAddr>,
+    /// What the owner holds and cannot use: it is to have other addresses in their place.
+    pub shuns: Vec<IpAddr>,
 }
 
 impl Request {
     /// A request without pins, sharing or past.
     pub fn new(owner: Owner, families: Families) -> Self {
-        Self { owner, families, pins: Vec::new(), sharing: None, current: Vec::new() }
+        let (pins, current, shuns) = Default::default();
+        Self { owner, families, pins, sharing: None, current, shuns }
     }
 }
 

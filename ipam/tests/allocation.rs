@@ -136,6 +136,39 @@ fn a_rest_that_began_before_a_restart_goes_on() {
 }
 
 #[test]
+fn an_address_that_is_set_aside_is_given_to_nobody_but_who_asks_for_it() {
+    let mut ledger = ledger(&[("range-global", "192.0.2.8-192.0.2.9"), ("reuse-delay", "0s")]);
+    ledger.set_aside(ip("192.0.2.8"), seconds(600));
+    assert_eq!(give(&mut ledger, &single("shop/a")).unwrap(), ["192.0.2.9"]);
+    assert_eq!(reason(give(&mut ledger, &single("shop/b"))), "PoolExhausted");
+    // Neither an edit of the pools nor a release brings it back.
+    edit(&mut ledger, &[("range-global", "192.0.2.8-192.0.2.10"), ("reuse-delay", "0s")]);
+    let asks = pinned(single("shop/c"), &["192.0.2.8"]);
+    assert_eq!(give(&mut ledger, &asks).unwrap(), ["192.0.2.8"]);
+    ledger.release_all(&service("shop/c"), seconds(100));
+    assert_eq!(give(&mut ledger, &single("shop/b")).unwrap(), ["192.0.2.10"]);
+    assert_eq!(ledger.next_rested(), Some(seconds(600)));
+    assert_eq!(ledger.advance(seconds(599)), 0);
+    assert_eq!(ledger.advance(seconds(600)), 1);
+    assert_eq!(give(&mut ledger, &single("shop/d")).unwrap(), ["192.0.2.8"]);
+}
+
+#[test]
+fn who_cannot_use_its_address_gets_another_within_its_quota() {
+    let mut ledger = ledger(&[("range-global", "192.0.2.8-192.0.2.9"), ("quota-shop", "1")]);
+    let web = single("shop/web");
+    assert_eq!(give(&mut ledger, &web).unwrap(), ["192.0.2.8"]);
+    ledger.set_aside(ip("192.0.2.8"), seconds(600));
+    let current = vec![ip("192.0.2.8")];
+    let elsewhere = Request { shuns: current.clone(), current, ..web };
+    let allocation = allocate(&ledger, &elsewhere).unwrap();
+    assert_eq!(allocation.addresses[0].address, ip("192.0.2.9"));
+    assert_eq!(allocation.released, [ip("192.0.2.8")]);
+    edit(&mut ledger, &[("range-global", "192.0.2.8")]);
+    assert_eq!(allocate(&ledger, &elsewhere).unwrap_err().reason(), "PoolExhausted");
+}
+
+#[test]
 fn an_insert_that_never_became_a_claim_is_taken_back_without_a_rest() {
     let mut ledger = ledger(&[("range-global", "192.0.2.8")]);
     give(&mut ledger, &single("shop/a")).unwrap();
