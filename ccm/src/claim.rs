@@ -2,6 +2,7 @@
 //! only way to get an address, and the API server lets only one be created. Who joins an address changes its claim
 //! only as it was seen, so that two who want one port cannot both join.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use berth_api::names::{annotation, label};
@@ -34,6 +35,8 @@ pub struct Claim {
     pub holders: Vec<Holder>,
     /// The pool it came from, if from any.
     pub pool: Option<Scope>,
+    /// The uids of those who asked for this very address. Others were given it, and may be given another.
+    pub pinned: BTreeSet<String>,
 }
 
 impl Claim {
@@ -72,7 +75,13 @@ impl Claim {
             version: metadata.resource_version.clone().unwrap_or_default(),
             holders: listed.unwrap_or_else(first),
             pool: annotated(annotation::POOL).map(|name| Scope::of(name)),
+            pinned: read_pinned(annotated(annotation::PINNED).map_or("", String::as_str)),
         })
+    }
+
+    /// Whether the owner asked for this very address.
+    pub fn is_pinned(&self, owner: &Owner) -> bool {
+        self.pinned.contains(&owner.uid)
     }
 
     /// What it says of one holder.
@@ -95,14 +104,24 @@ impl Claim {
     }
 }
 
+/// The annotation `berth.dev/pinned`.
+pub fn write_pinned(pinned: &BTreeSet<String>) -> String {
+    pinned.iter().map(String::as_str).collect::<Vec<_>>().join(",")
+}
+
+fn read_pinned(text: &str) -> BTreeSet<String> {
+    text.split(',').filter(|uid| !uid.is_empty()).map(str::to_owned).collect()
+}
+
 /// The object that claims an address.
-pub fn object(address: IpAddr, owner: &Owner, pool: Option<&Scope>) -> IPAddress {
+pub fn object(address: IpAddr, owner: &Owner, pool: Option<&Scope>, pinned: bool) -> IPAddress {
     let (group, resource) = match owner.kind {
         OwnerKind::Service => ("", "services"),
         OwnerKind::EipBinding => ("berth.dev", "eipbindings"),
         OwnerKind::VipProxy => ("berth.dev", "vipproxies"),
     };
     let pool = pool.map(|scope| (annotation::POOL.to_owned(), scope.name().to_owned()));
+    let pinned = pinned.then(|| (annotation::PINNED.to_owned(), owner.uid.clone()));
     let uid = (annotation::OWNER_UID.to_owned(), owner.uid.clone());
     IPAddress {
         metadata: ObjectMeta {
@@ -111,7 +130,7 @@ pub fn object(address: IpAddr, owner: &Owner, pool: Option<&Scope>) -> IPAddress
             labels: Some(
                 [(label::IP_ADDRESS_MANAGED_BY.to_owned(), label::BERTH.to_owned())].into(),
             ),
-            annotations: Some([uid].into_iter().chain(pool).collect()),
+            annotations: Some([uid].into_iter().chain(pool).chain(pinned).collect()),
             ..Default::default()
         },
         spec: Some(IPAddressSpec {
@@ -212,10 +231,13 @@ mod tests {
     fn a_claim_reads_back_as_it_was_written() {
         let owner = Owner::new(OwnerKind::Service, "shop", "web", "uid-1");
         let address: IpAddr = "2001:DB8:0:0::1".parse().unwrap();
-        let made = object(address, &owner, Some(&Scope::Global));
+        let made = object(address, &owner, Some(&Scope::Global), true);
         assert_eq!(made.metadata.name.as_deref(), Some("2001:db8::1"));
         let claim = Claim::read(&made).unwrap();
-        assert_eq!((claim.address, claim.pool), (address, Some(Scope::Global)));
+        assert_eq!((claim.address, &claim.pool), (address, &Some(Scope::Global)));
+        assert!(claim.is_pinned(&owner));
+        let given = Claim::read(&object(address, &owner, None, false)).unwrap();
+        assert!(!given.is_pinned(&owner));
         assert_eq!(claim.holders, [Holder { owner, sharing: None, since: 0 }]);
     }
 
@@ -243,7 +265,7 @@ mod tests {
             r#"[{"name":"x"}]"#,
             r#"[{"namespace":"a","name":"b","uid":"c","since":0,"ports":["TCP"]}]"#,
         ] {
-            let mut made = object("10.0.0.1".parse().unwrap(), &owner, None);
+            let mut made = object("10.0.0.1".parse().unwrap(), &owner, None, false);
             made.metadata
                 .annotations
                 .as_mut()
@@ -261,7 +283,7 @@ mod tests {
     #[test]
     fn the_addresses_of_others_are_none_of_our_claims() {
         let owner = Owner::new(OwnerKind::Service, "shop", "web", "uid-1");
-        let mut made = object("10.96.0.1".parse().unwrap(), &owner, None);
+        let mut made = object("10.96.0.1".parse().unwrap(), &owner, None, false);
         let labels = [(label::IP_ADDRESS_MANAGED_BY.to_owned(), "ipallocator.k8s.io".to_owned())];
         made.metadata.labels = Some(labels.into());
         assert_eq!(Claim::read(&made), None);

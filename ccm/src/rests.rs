@@ -1,4 +1,5 @@
-//! Owns how the addresses that rest are told to the process that leads next, so that a restart ends no rest early.
+//! Owns how the addresses that rest, or are set aside, are told to the process that leads next, so that a restart ends
+//! neither early.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,6 +20,18 @@ struct Rest {
     name: String,
     /// Seconds since 1970.
     since: u64,
+    /// The same: until when it is set aside. Then nobody held it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<u64>,
+}
+
+/// What was told.
+#[derive(Debug, Default, PartialEq)]
+pub struct Recalled {
+    /// What rests: who held it, and since when.
+    pub rests: Vec<(IpAddr, Owner, Duration)>,
+    /// What is set aside, and until when.
+    pub asides: Vec<(IpAddr, Duration)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,21 +58,32 @@ pub fn write(ledger: &Ledger, now: Duration, unix: Duration) -> String {
         namespace: owner.namespace.clone(),
         name: owner.name.clone(),
         since: unix.saturating_sub(now.saturating_sub(since)).as_secs(),
+        until: None,
     });
-    serde_json::to_string(&rests.collect::<Vec<_>>()).unwrap_or_default()
+    let asides = ledger.asides().take(MOST / 4).map(|(address, until)| Rest {
+        address,
+        kind: Kind::Service,
+        namespace: String::new(),
+        name: String::new(),
+        since: unix.as_secs(),
+        until: Some((unix + until.saturating_sub(now)).as_secs()),
+    });
+    serde_json::to_string(&asides.chain(rests).collect::<Vec<_>>()).unwrap_or_default()
 }
 
 /// Reads it back onto the ledger's clock. A moment that lies ahead, by a clock that was set back, counts as now.
 ///
 /// # Errors
 /// When it is not what [`write()`] writes.
-pub fn read(
-    text: &str,
-    now: Duration,
-    unix: Duration,
-) -> Result<Vec<(IpAddr, Owner, Duration)>, serde_json::Error> {
-    let rests: Vec<Rest> = serde_json::from_str(text)?;
-    let rests = rests.into_iter().map(|rest| {
+pub fn read(text: &str, now: Duration, unix: Duration) -> Result<Recalled, serde_json::Error> {
+    let told: Vec<Rest> = serde_json::from_str(text)?;
+    let mut recalled = Recalled::default();
+    for rest in told {
+        if let Some(until) = rest.until {
+            let left = Duration::from_secs(until).saturating_sub(unix);
+            recalled.asides.push((rest.address, now + left));
+            continue;
+        }
         let kind = match rest.kind {
             Kind::Service => OwnerKind::Service,
             Kind::EipBinding => OwnerKind::EipBinding,
@@ -67,9 +91,9 @@ pub fn read(
         };
         let age = unix.saturating_sub(Duration::from_secs(rest.since));
         let owner = Owner::new(kind, rest.namespace, rest.name, "");
-        (rest.address, owner, now.saturating_sub(age))
-    });
-    Ok(rests.collect())
+        recalled.rests.push((rest.address, owner, now.saturating_sub(age)));
+    }
+    Ok(recalled)
 }
 
 #[cfg(test)]
@@ -92,6 +116,7 @@ mod tests {
         let text = write(&ledger, second(110), UNIX);
         let read = read(&text, second(1000), UNIX + second(5)).unwrap();
         let shown: Vec<_> = read
+            .rests
             .iter()
             .map(|(address, owner, since)| format!("{address} {owner} {}", since.as_secs()))
             .collect();
@@ -107,10 +132,23 @@ mod tests {
             ledger.rest(address, owner, second(number.into()));
         }
         let text = write(&ledger, second(2000), UNIX);
-        let rests = read(&text, second(2000), UNIX).unwrap();
+        let rests = read(&text, second(2000), UNIX).unwrap().rests;
         assert_eq!(rests.len(), MOST);
         assert!(rests.iter().all(|(address, ..)| address.to_string() != "10.0.0.0"));
         assert!(text.len() < 200_000, "{}", text.len());
+    }
+
+    #[test]
+    fn what_is_set_aside_stays_so_until_the_same_moment_on_another_clock() {
+        let mut ledger = Ledger::new();
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        ledger.set_aside(address, second(700));
+        let text = write(&ledger, second(110), UNIX);
+        let recalled = read(&text, second(1000), UNIX + second(5)).unwrap();
+        assert_eq!(recalled.asides, [(address, second(1000 + 590 - 5))]);
+        assert!(recalled.rests.is_empty());
+        let late = read(&text, second(1000), UNIX + second(3600)).unwrap();
+        assert_eq!(late.asides, [(address, second(1000))], "it is over");
     }
 
     #[test]

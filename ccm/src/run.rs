@@ -22,7 +22,7 @@ use crate::index::{Index, Source};
 use crate::metrics::Metrics;
 use crate::options::{Environment, Options};
 use crate::report::{About, Report};
-use crate::rests;
+use crate::rests::{self, Recalled};
 use crate::watches::{self, Change, Intake};
 use crate::write::{Outcome, Write};
 use crate::writer::Writer;
@@ -211,10 +211,16 @@ impl Loop {
     /// Takes over what rests from the one that led before.
     fn recall(&mut self) {
         let Some(text) = self.word.heard() else { return };
-        match rests::read(&text, self.now(), unix()) {
-            Ok(rests) => rests
-                .into_iter()
-                .for_each(|(address, owner, since)| self.index.rest(address, owner, since)),
+        let now = self.now();
+        match rests::read(&text, now, unix()) {
+            Ok(Recalled { rests, asides }) => {
+                for (address, owner, since) in rests {
+                    self.index.rest(address, owner, since);
+                }
+                for (address, until) in asides {
+                    self.index.set_aside(address, until, now);
+                }
+            }
             Err(error) => tracing::warn!(
                 "Lease: annotation `{}`: value `{text}` is not accepted and passed over: {error}; what it names does not rest any more",
                 annotation::RESTING

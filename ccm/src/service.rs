@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use berth_api::address::List;
+use berth_api::conflict::Conflicts;
 use berth_api::names::{annotation, finalizer, label};
 use berth_api::service::{self as contract, ClassPolicy, NotOurs};
 use berth_ipam::{
@@ -72,6 +73,8 @@ pub struct Service {
     pub hosted: bool,
     /// The addresses in `status.loadBalancer.ingress`.
     pub published: Vec<IpAddr>,
+    /// Its addresses that another host on the LAN answers for, as an announcer has written.
+    pub conflicts: Conflicts,
     /// `status.conditions`, all of them.
     pub conditions: Vec<Condition>,
 }
@@ -107,6 +110,9 @@ impl Service {
             hosted: contract::annotated(object, annotation::VIP_HOST)
                 .is_some_and(|host| !host.is_empty()),
             published: contract::published(object).collect(),
+            conflicts: Conflicts::parse(
+                contract::annotated(object, annotation::CONFLICT).unwrap_or_default(),
+            ),
             conditions: object
                 .status
                 .as_ref()

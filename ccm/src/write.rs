@@ -1,5 +1,6 @@
 //! Owns the words between deciding and writing: what is to be written, and what became of it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub enum Write {
         owner: Owner,
         /// The pool it comes from.
         pool: Option<Scope>,
+        /// Whether the owner asked for this very address.
+        pinned: bool,
     },
     /// Have an address together with those who have it.
     JoinClaim {
@@ -36,6 +39,8 @@ pub enum Write {
         sharing: Sharing,
         /// The others, as they stay.
         others: Vec<Holder>,
+        /// The uids of those who asked for this very address, with this one if it did.
+        pinned: BTreeSet<String>,
     },
     /// Give an address back.
     LeaveClaim {

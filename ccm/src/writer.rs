@@ -11,6 +11,7 @@
 //! | [`Write::PatchStatus`] | `patch` | `services/status` |
 //! | [`Write::ReadService`] | `get` | `services` |
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -67,20 +68,20 @@ impl Writer {
 
     async fn send(&self, write: &Write) -> Result<Outcome, Error> {
         match write {
-            Write::CreateClaim { address, owner, pool } => {
-                self.create_claim(claim::object(*address, owner, pool.as_ref())).await
+            Write::CreateClaim { address, owner, pool, pinned } => {
+                self.create_claim(claim::object(*address, owner, pool.as_ref(), *pinned)).await
             }
-            Write::JoinClaim { address, uid, version, owner, sharing, others } => {
+            Write::JoinClaim { address, uid, version, owner, sharing, others, pinned } => {
                 let since = Timestamp::now().as_second();
                 let joined = Holder { owner: owner.clone(), sharing: Some(sharing.clone()), since };
                 let holders: Vec<Holder> = others.iter().cloned().chain([joined]).collect();
-                self.change_claim(*address, uid, version, &holders).await
+                self.change_claim(*address, uid, version, &holders, Some(pinned)).await
             }
             Write::LeaveClaim { address, uid, version, owner, others, orphan } => {
                 let found = if *orphan { self.find(owner).await? } else { None };
                 match found {
                     Some(service) => Ok(self.read(&service)),
-                    None => self.change_claim(*address, uid, version, others).await,
+                    None => self.change_claim(*address, uid, version, others, None).await,
                 }
             }
             Write::PatchService { key, uid, version, change } => {
@@ -129,6 +130,7 @@ impl Writer {
         uid: &str,
         version: &str,
         holders: &[Holder],
+        pinned: Option<&BTreeSet<String>>,
     ) -> Result<Outcome, Error> {
         let name = address.to_string();
         let result = if holders.is_empty() {
@@ -140,10 +142,14 @@ impl Writer {
                 DeleteParams { preconditions: Some(preconditions), ..Default::default() };
             self.claims().delete(&name, &parameters).await.map(|_| Outcome::Released)
         } else {
+            let mut annotations = json!({ annotation::HOLDERS: claim::write_holders(holders) });
+            if let Some(pinned) = pinned.filter(|pinned| !pinned.is_empty()) {
+                annotations[annotation::PINNED] = json!(claim::write_pinned(pinned));
+            }
             let body = Patch::Merge(json!({ "metadata": {
                 "uid": uid,
                 "resourceVersion": version,
-                "annotations": { annotation::HOLDERS: claim::write_holders(holders) },
+                "annotations": annotations,
             } }));
             let patched = self.claims().patch(&name, &parameters(), &body).await;
             patched.map(|claim| Claim::read(&claim).map_or(Outcome::Taken(None), Outcome::Claimed))

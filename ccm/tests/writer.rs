@@ -1,6 +1,7 @@
 //! The writer against a scripted API server: what goes over the wire, and what each answer means.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -84,6 +85,7 @@ fn create() -> Write {
         address: "2001:DB8:0::1".parse().unwrap(),
         owner: owner(),
         pool: Some(Scope::Global),
+        pinned: false,
     }
 }
 
@@ -118,6 +120,7 @@ fn join() -> Write {
         owner: owner(),
         sharing,
         others: vec![other()],
+        pinned: BTreeSet::new(),
     }
 }
 

@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_claim_counts_for_more_than_an_annotation_that_asks_for_another_address() {
         let web = service("web", "192.0.2.9", json!({}));
-        let object = crate::claim::object("192.0.2.1".parse().unwrap(), &web.owner(), None);
+        let object = crate::claim::object("192.0.2.1".parse().unwrap(), &web.owner(), None, false);
         assert_eq!(texts(&[web], &[Claim::read(&object).unwrap()]), ["Service shop/web 192.0.2.1"]);
     }
 

@@ -74,7 +74,7 @@ impl Index {
             let pool = self.ledger.pools().locate(&owner.namespace, address).cloned();
             let service = self.services.get(&key_of(&owner));
             let sharing = service.map(|service| service.sharing.clone()).unwrap_or_default();
-            let write = self.claim_write(address, &owner, &sharing, pool);
+            let write = self.claim_write(address, &owner, &sharing, pool, false);
             self.start(write, writes);
         }
     }

@@ -40,7 +40,9 @@ impl Index {
         if held.iter().any(|address| self.busy.contains(&Object::Claim(*address))) {
             return;
         }
-        let pins = service.pins(&held, |new, old| self.is_newer_claim(new, old, &owner));
+        let shuns = self.shun(service, &owner, &held, now);
+        let mut pins = service.pins(&held, |new, old| self.is_newer_claim(new, old, &owner));
+        pins.retain(|pin| !shuns.contains(pin));
         if let Some(verdict) = unreadable(service) {
             if held.is_empty() && pins.is_empty() {
                 return self.refuse(turn, service, verdict);
@@ -64,6 +66,7 @@ impl Index {
             pins,
             sharing: Some(service.sharing.clone()),
             current: service.annotation().addresses().collect(),
+            shuns,
         };
         match allocate(&self.ledger, &request) {
             Ok(allocation) => {
@@ -138,13 +141,14 @@ impl Index {
                 continue;
             }
             self.set_pending(*address, owner);
-            let write = self.claim_write(*address, owner, &service.sharing, pool.clone());
+            let pinned = *origin == Origin::Pinned;
+            let write = self.claim_write(*address, owner, &service.sharing, pool.clone(), pinned);
             self.start(write, writes);
         }
         let addresses: Vec<IpAddr> = addresses.iter().map(|assigned| assigned.address).collect();
         if whole && !self.project(service, &addresses, writes) {
             if refused.is_empty() {
-                self.judge(service, self.content(owner, &addresses));
+                self.judge(service, self.content(service, owner, &addresses));
             }
             for address in released {
                 self.give_back(service, owner, address, now, writes);

@@ -92,10 +92,11 @@ impl Index {
         owner: &Owner,
         sharing: &Sharing,
         pool: Option<Scope>,
+        pinned: bool,
     ) -> Write {
         let owner = owner.clone();
         let Some(claim) = self.claims.get(&address) else {
-            return Write::CreateClaim { address, owner, pool };
+            return Write::CreateClaim { address, owner, pool, pinned };
         };
         let grants = self.ledger.claim(address);
         let others = claim.others(&owner).into_iter().map(|holder| {
@@ -109,6 +110,7 @@ impl Index {
             version: claim.version.clone(),
             sharing: sharing.clone(),
             others: others.collect(),
+            pinned: claim.pinned.iter().cloned().chain(pinned.then(|| owner.uid.clone())).collect(),
             owner,
         }
     }

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod allocate;
+mod aside;
 mod holders;
 mod observe;
 mod pools;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use berth_ipam::{Ledger, Owner, OwnerKind};
 
+pub use self::aside::ASIDE;
 use self::holders::pairs;
 use crate::claim::Claim;
 use crate::report::Report;

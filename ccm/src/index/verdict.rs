@@ -56,7 +56,15 @@ impl Index {
     }
 
     /// The Service has all that it asks for.
-    pub(super) fn content(&self, owner: &Owner, addresses: &[IpAddr]) -> Verdict {
+    pub(super) fn content(
+        &self,
+        service: &Service,
+        owner: &Owner,
+        addresses: &[IpAddr],
+    ) -> Verdict {
+        if let Some(verdict) = self.waits_for_host(service, owner) {
+            return verdict;
+        }
         let stray = |address: &IpAddr| self.strays.get(&(*address, owner.clone()));
         match addresses.iter().find_map(stray) {
             Some(note) => {

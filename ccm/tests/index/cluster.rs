@@ -1,11 +1,12 @@
 //! An API server that is as strict as the real one about uids, versions and finalizers, and a watch on it that is as
 //! late as a test wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_api::conflict::Conflicts;
 use berth_api::names::{condition, finalizer};
 use berth_ccm::claim::{Claim, Holder};
 use berth_ccm::index::{Index, Source};
@@ -43,6 +44,7 @@ pub(crate) fn service(name: &str) -> Service {
         finalizers: Vec::new(),
         hosted: false,
         published: Vec::new(),
+        conflicts: Conflicts::default(),
         conditions: Vec::new(),
     }
 }
@@ -140,14 +142,19 @@ impl Cluster {
     }
 
     pub(crate) fn claim(&mut self, address: &str, owner: Owner) {
-        let outcome = self.perform(&Write::CreateClaim { address: ip(address), owner, pool: None });
+        let outcome = self.perform(&Write::CreateClaim {
+            address: ip(address),
+            owner,
+            pool: None,
+            pinned: false,
+        });
         assert!(matches!(outcome, Outcome::Claimed(_)), "{outcome:?}");
     }
 
     /// What the API server and the writer make of a write.
     pub(crate) fn perform(&mut self, write: &Write) -> Outcome {
         match write {
-            Write::CreateClaim { address, owner, pool } => {
+            Write::CreateClaim { address, owner, pool, pinned } => {
                 if self.foreign.contains(address) {
                     return Outcome::Taken(None);
                 }
@@ -157,13 +164,15 @@ impl Cluster {
                 let version = self.next();
                 let uid = format!("claim-{version}");
                 let holders = vec![Holder { owner: owner.clone(), sharing: None, since: 0 }];
-                self.change(Claim { address: *address, uid, version, holders, pool: pool.clone() })
+                let pinned = pinned.then(|| owner.uid.clone()).into_iter().collect();
+                let (address, pool) = (*address, pool.clone());
+                self.change(Claim { address, uid, version, holders, pool, pinned })
             }
-            Write::JoinClaim { address, uid, version, owner, sharing, others } => {
+            Write::JoinClaim { address, uid, version, owner, sharing, others, pinned } => {
                 let (owner, sharing) = (owner.clone(), Some(sharing.clone()));
                 let joined = Holder { owner, sharing, since: 0 };
                 let holders = others.iter().cloned().chain([joined]).collect();
-                self.leave_to(*address, uid, version, holders)
+                self.leave_to(*address, uid, version, holders, Some(pinned))
             }
             Write::LeaveClaim { address, uid, version, owner, others, orphan } => {
                 let there =
@@ -171,7 +180,7 @@ impl Cluster {
                 if let Some(service) = there.filter(|_| *orphan) {
                     return Outcome::Service(Box::new(service.clone()));
                 }
-                self.leave_to(*address, uid, version, others.clone())
+                self.leave_to(*address, uid, version, others.clone(), None)
             }
             Write::PatchService { key, uid, version, change } => {
                 self.patch(key, uid, version, |service| {
@@ -210,6 +219,7 @@ impl Cluster {
         uid: &str,
         version: &str,
         holders: Vec<Holder>,
+        pinned: Option<&BTreeSet<String>>,
     ) -> Outcome {
         let found = self.claims.get(&address).filter(|claim| claim.uid == uid).cloned();
         let Some(claim) = found else { return Outcome::Released };
@@ -223,7 +233,8 @@ impl Cluster {
             return Outcome::Released;
         }
         let version = self.next();
-        self.change(Claim { version, holders, ..claim })
+        let pinned = pinned.cloned().unwrap_or_else(|| claim.pinned.clone());
+        self.change(Claim { version, holders, pinned, ..claim })
     }
 
     fn change(&mut self, claim: Claim) -> Outcome {

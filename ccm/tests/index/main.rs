@@ -4,6 +4,7 @@
 mod adoption;
 mod allocation;
 mod cluster;
+mod conflicts;
 mod faults;
 mod pools;
 mod release;

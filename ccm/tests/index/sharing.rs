@@ -125,6 +125,7 @@ fn two_that_join_at_once_with_one_port_do_not_both_get_in() {
         owner: other.owner(),
         sharing: other.sharing.clone(),
         others: vec![Holder { sharing: Some(ports(&[(Tcp, 80)])), ..claim.holders[0].clone() }],
+        pinned: Default::default(),
     };
     assert!(matches!(lab.cluster.perform(&theirs), Outcome::Claimed(_)));
     let outcome = lab.cluster.perform(write);

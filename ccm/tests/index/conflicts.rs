@@ -1,0 +1,118 @@
+//! Another host on the LAN answers for an address, as an announcer has written.
+
+use std::time::Duration;
+
+use berth_api::conflict::Conflicts;
+use berth_api::reason;
+use berth_ccm::index::ASIDE;
+use berth_ccm::service::Service;
+
+use crate::cluster::{Lab, service};
+
+fn lab(range: &str) -> Lab {
+    Lab::with_pools([("range-global", range), ("reuse-delay", "0s")])
+}
+
+/// An announcer finds another host with the address.
+fn find(lab: &mut Lab, name: &str, address: &str) {
+    let text = format!("{address}=02:00:00:00:00:09");
+    lab.edit(name, |service| service.conflicts = Conflicts::parse(&text));
+}
+
+/// The announcer serves what the Service has now, and no other host has that.
+fn announce(lab: &mut Lab, name: &str) {
+    lab.cluster.announce(name);
+    lab.edit(name, |service| service.conflicts = Conflicts::default());
+}
+
+fn pinned(name: &str, address: &str) -> Service {
+    Service { annotated: Some(address.to_owned()), ..service(name) }
+}
+
+#[test]
+fn a_service_gets_the_next_address_and_nobody_gets_the_taken_one_for_ten_minutes() {
+    let mut lab = lab("192.0.2.1-192.0.2.4");
+    lab.create(service("web"));
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
+    find(&mut lab, "web", "192.0.2.1");
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2");
+    assert_eq!(lab.told("web", reason::ADDRESS_SET_ASIDE), 1);
+    announce(&mut lab, "web");
+    assert_eq!(lab.cluster.holder("192.0.2.1"), None, "it is given back");
+    lab.create(service("later"));
+    assert_eq!(lab.cluster.addresses("later"), "192.0.2.3");
+    lab.pass(ASIDE);
+    lab.create(service("last"));
+    assert_eq!(lab.cluster.addresses("last"), "192.0.2.1");
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2", "an address never moves by itself");
+}
+
+#[test]
+fn what_the_user_asked_for_is_kept_and_the_condition_says_why_it_is_not_served() {
+    let mut lab = lab("192.0.2.1-192.0.2.4");
+    lab.create(pinned("web", "192.0.2.3"));
+    lab.create(Service { deprecated: Some("192.0.2.4".to_owned()), ..service("old") });
+    for (name, address) in [("web", "192.0.2.3"), ("old", "192.0.2.4")] {
+        find(&mut lab, name, address);
+        assert_eq!(lab.cluster.addresses(name), address);
+        let expected = Some((true, reason::ADDRESS_CONFLICT.to_owned()));
+        assert_eq!(lab.cluster.reason(name), expected);
+        assert_eq!(lab.told(name, reason::ADDRESS_SET_ASIDE), 0);
+    }
+    announce(&mut lab, "web");
+    let expected = Some((true, reason::ADDRESS_ALLOCATED.to_owned()));
+    assert_eq!(lab.cluster.reason("web"), expected);
+}
+
+#[test]
+fn without_another_address_the_service_keeps_what_it_has_and_says_so() {
+    let mut lab = lab("192.0.2.1");
+    lab.create(service("web"));
+    find(&mut lab, "web", "192.0.2.1");
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
+    assert_eq!(lab.cluster.reason("web"), Some((false, "PoolExhausted".to_owned())));
+    // The other host goes.
+    announce(&mut lab, "web");
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
+    assert_eq!(lab.cluster.reason("web"), Some((true, reason::ADDRESS_ALLOCATED.to_owned())));
+}
+
+#[test]
+fn a_service_that_waits_gets_another_address_when_there_is_one() {
+    let mut lab = lab("192.0.2.1-192.0.2.2");
+    lab.create(service("first"));
+    lab.create(service("web"));
+    find(&mut lab, "web", "192.0.2.2");
+    lab.cluster.delete("first");
+    lab.settle();
+    lab.pass(Duration::from_secs(3));
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
+}
+
+#[test]
+fn a_restart_in_the_middle_of_the_move_ends_in_the_same_place() {
+    let mut lab = lab("192.0.2.1-192.0.2.4");
+    lab.create(service("web"));
+    let text = "192.0.2.1=02:00:00:00:00:09";
+    lab.cluster.edit("web", |service| service.conflicts = Conflicts::parse(text));
+    let owner = lab.cluster.services[&crate::cluster::key("web")].owner();
+    lab.cluster.claim("192.0.2.2", owner);
+    let mut lab = lab.restart();
+    lab.pools([("range-global", "192.0.2.1-192.0.2.4")]);
+    lab.start();
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2");
+    lab.pass(Duration::from_secs(3));
+    assert_eq!(lab.cluster.holder("192.0.2.1"), None);
+}
+
+#[test]
+fn what_was_set_aside_before_a_restart_stays_so() {
+    let mut lab = lab("192.0.2.1-192.0.2.4");
+    let end = lab.now + Duration::from_secs(60);
+    lab.index.set_aside("192.0.2.1".parse().unwrap(), end, lab.now);
+    lab.create(service("web"));
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2");
+    lab.pass(Duration::from_secs(60));
+    lab.create(service("later"));
+    assert_eq!(lab.cluster.addresses("later"), "192.0.2.1");
+}
