@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use berth_api::conflict::Conflicts;
 use berth_api::names::{annotation, condition, label};
 use berth_api::preference::{InvalidPreference, Preference};
 use berth_api::service::{self, ClassPolicy, NotOurs, Port, Protocol};
@@ -40,7 +41,7 @@ impl fmt::Display for Name {
 }
 
 /// A Service, as far as announcing it goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// `metadata.uid`.
     pub uid: String,
@@ -68,6 +69,8 @@ pub struct Service {
     pub local: bool,
     /// The interface that it names; `auto` for the one whose subnet the address is in.
     pub interface: Option<String>,
+    /// The VLAN of that interface that it names, or what it has written in its place.
+    pub vlan: Option<Result<u16, String>>,
     /// Whether it is announced without a ready endpoint.
     pub without_endpoints: bool,
     /// The Lease that it names.
@@ -76,6 +79,10 @@ pub struct Service {
     pub published: Vec<Ingress>,
     /// The node that says it announces it.
     pub vip_host: Option<String>,
+    /// Its addresses that another host has, as an announcer has written.
+    pub conflict: Conflicts,
+    /// `status.conditions`, all of them.
+    pub conditions: Vec<Condition>,
 }
 
 /// One entry of `status.loadBalancer.ingress`.
@@ -120,6 +127,7 @@ impl Service {
             ports: service::ports(object),
             local: service::is_local(object),
             interface: note(annotation::SERVICE_INTERFACE).map(str::to_owned),
+            vlan: note(annotation::SERVICE_VLAN).map(vlan),
             without_endpoints: note(annotation::ALLOW_WITHOUT_ENDPOINTS) == Some("true"),
             lease: note(annotation::LEASE_NAME).map(str::to_owned),
             unsupported: unsupported(object),
@@ -127,6 +135,12 @@ impl Service {
             unreadable_preferences,
             published: ingress.iter().map(Ingress::read).collect(),
             vip_host: note(annotation::VIP_HOST).map(str::to_owned),
+            conflict: Conflicts::parse(note(annotation::CONFLICT).unwrap_or_default()),
+            conditions: object
+                .status
+                .as_ref()
+                .and_then(|s| s.conditions.clone())
+                .unwrap_or_default(),
         }
     }
 
@@ -136,11 +150,18 @@ impl Service {
     }
 }
 
+/// The number of a VLAN: 0 and 4095 are not ones (IEEE 802.1Q, 9.6).
+fn vlan(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|number| (1..=4094).contains(number));
+    number.ok_or_else(|| text.to_owned())
+}
+
 /// The annotations of kube-vip that a user wrote and nothing here acts on.
 fn unsupported(object: &core::Service) -> Vec<String> {
     let known = [
         annotation::LOADBALANCER_IPS,
         annotation::SERVICE_INTERFACE,
+        annotation::SERVICE_VLAN,
         annotation::VIP_HOST,
         annotation::IGNORE,
         annotation::LEASE_NAME,
@@ -334,10 +355,13 @@ pub(crate) mod testing {
             ports: vec![Port { protocol: Protocol::Tcp, number: 80 }],
             local: false,
             interface: None,
+            vlan: None,
             without_endpoints: false,
             lease: None,
             published: Vec::new(),
             vip_host: None,
+            conflict: Conflicts::default(),
+            conditions: Vec::new(),
         }
     }
 

@@ -1,17 +1,20 @@
 //! What this node should hold: which addresses, where, and for which Services; and why not. Pure.
 
 mod fenced;
+mod placement;
+mod unproven;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use berth_api::conflict::{Conflicts, Mac, MacText};
 use berth_api::names::annotation;
 use berth_api::preference::InvalidPreference;
 use berth_api::reason;
 
 use crate::cluster::{Cluster, Name, Service};
-use crate::kernel::{Host, Interface, Port};
+use crate::kernel::{Host, Port, Vlan};
 use crate::l2::schedule::Link;
 use crate::ownership::leases::Tied;
 use crate::ownership::{Candidates, Strategy, View, elect};
@@ -40,6 +43,9 @@ pub struct Inputs<'a> {
 }
 
 pub use fenced::fenced;
+pub(crate) use placement::place;
+pub use placement::{guarded, interface, is_auto, is_awaited, vlans};
+pub use unproven::questions;
 
 /// What this node should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +56,8 @@ pub struct Desired {
     pub guard: BTreeSet<Port>,
     /// What becomes of each Service that this node decides on.
     pub verdicts: BTreeMap<Name, Verdict>,
+    /// The VLAN interfaces that Services need here, by name, whoever owns their addresses: a takeover waits for none.
+    pub vlans: BTreeMap<String, Vlan>,
 }
 
 /// Where an address is held, and how long.
@@ -72,6 +80,8 @@ pub struct Verdict {
     pub announce: Vec<IpAddr>,
     /// Why others are not announced.
     pub refusals: Vec<Refusal>,
+    /// Those of them of which it is not known yet whether another host has them.
+    pub asked: BTreeSet<IpAddr>,
 }
 
 /// Why an address is not announced here.
@@ -96,11 +106,34 @@ pub enum Refusal {
         /// What it lacks.
         lacks: &'static str,
     },
+    /// The VLAN that a Service names is no number of one.
+    InvalidVlan {
+        /// As it is written.
+        text: String,
+    },
+    /// The kernel does not make the interface of a VLAN.
+    VlanNotMade {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        error: String,
+    },
     /// The host has the address itself.
     AddressOnHost {
         /// The address.
         address: IpAddr,
         /// The interface that has it.
+        interface: String,
+    },
+    /// Another host on the LAN has the address.
+    AddressConflict {
+        /// The address.
+        address: IpAddr,
+        /// The hardware address of that host.
+        mac: Mac,
+        /// The node that heard it.
+        node: String,
+        /// The interface on which it was heard.
         interface: String,
     },
     /// An entry of the annotation is no address.
@@ -135,7 +168,10 @@ impl Refusal {
             Self::NoLocalEndpoint { .. } => "NoLocalEndpoint",
             Self::InterfaceMissing { .. } => "InterfaceMissing",
             Self::InterfaceUnfit { .. } => "InterfaceUnfit",
+            Self::InvalidVlan { .. } => "InvalidVlan",
+            Self::VlanNotMade { .. } => "VlanNotMade",
             Self::AddressOnHost { .. } => "AddressOnHost",
+            Self::AddressConflict { .. } => reason::ADDRESS_CONFLICT,
             Self::InvalidAddress { .. } => reason::INVALID_ADDRESS,
             Self::InvalidPreference { .. } => "InvalidPreference",
             Self::NotSupported { .. } => "NotSupported",
@@ -160,8 +196,19 @@ impl Refusal {
             Self::InterfaceUnfit { name, lacks } => {
                 format!("not announced: interface {name} has no {lacks}")
             }
+            Self::InvalidVlan { text } => format!(
+                "not announced: kube-vip.io/serviceVLAN has {text:?}; accepted is a whole number from 1 to 4094"
+            ),
+            Self::VlanNotMade { name, error } => {
+                format!("not announced: the node cannot make VLAN interface {name}: {error}")
+            }
             Self::AddressOnHost { address, interface } => format!(
                 "{address} is not announced: it is an address of the node itself, on interface {interface}"
+            ),
+            Self::AddressConflict { address, mac, node, interface } => format!(
+                "{address} is not announced: another host, {}, answers for it on the LAN of interface {interface} of \
+                 node {node}; it is taken as soon as that host is silent",
+                MacText(*mac)
             ),
             Self::InvalidAddress { text } => format!(
                 "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {text:?}; accepted are IPv4 and IPv6 addresses"
@@ -174,6 +221,17 @@ impl Refusal {
             }
             Self::NotBound { address, error } => format!("{address} is not announced: {error}"),
         }
+    }
+}
+
+impl Verdict {
+    /// The addresses that another host has.
+    pub fn conflicts(&self) -> Conflicts {
+        let conflict = |refusal: &Refusal| match refusal {
+            Refusal::AddressConflict { address, mac, .. } => Some((*address, *mac)),
+            _ => None,
+        };
+        self.refusals.iter().filter_map(conflict).collect()
     }
 }
 
@@ -297,79 +355,6 @@ pub fn wanted(inputs: &Inputs<'_>, strategy: &dyn Strategy) -> BTreeMap<Name, Op
         }
     }
     wanted
-}
-
-/// The interface for Services that name none, ready to send.
-pub fn interface<'a>(
-    host: &'a Host,
-    name: Option<&str>,
-) -> Result<(&'a str, &'a Interface, Link), Refusal> {
-    let named = name.or(host.default_route.as_deref());
-    let missing = || Refusal::InterfaceMissing { name: named.map(str::to_owned) };
-    let (name, interface) =
-        named.and_then(|name| host.interfaces.get_key_value(name)).ok_or_else(missing)?;
-    let lacks = |lacks| Refusal::InterfaceUnfit { name: name.clone(), lacks };
-    let mac = interface.mac.ok_or_else(|| lacks("Ethernet address"))?;
-    if !interface.up {
-        return Err(lacks("carrier"));
-    }
-    Ok((name, interface, Link { index: interface.index, mac }))
-}
-
-/// The interfaces to fence: those that Services name, and those with an address of the node, where neighbours may ask.
-pub fn guarded(scene: Scene<'_>) -> BTreeSet<String> {
-    let services = scene.cluster.services().values().filter(|service| service.ours);
-    let named: BTreeSet<&str> = services
-        .filter_map(|service| service.interface.as_deref())
-        .chain(scene.interface)
-        .chain(scene.host.default_route.as_deref())
-        .collect();
-    let global = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
-        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
-    };
-    let guarded = scene.host.interfaces.iter().filter(|(name, interface)| {
-        // The loopback interface has a hardware address of zeroes.
-        interface.mac.is_some_and(|mac| mac != [0; 6])
-            && (named.contains(name.as_str()) || interface.foreign.keys().any(global))
-    });
-    guarded.map(|(name, _)| name.clone()).collect()
-}
-
-/// Where an address of a Service belongs on this host.
-pub(crate) fn place(scene: Scene<'_>, service: &Service, address: IpAddr) -> Result<Link, Refusal> {
-    let Scene { host, interface: default, .. } = scene;
-    let name = match service.interface.as_deref() {
-        Some("auto") => connected(host, address).or(default),
-        Some(name) => Some(name),
-        None => default,
-    };
-    let (name, interface, link) = interface(host, name)?;
-    // Binding what the node has already would change the node's own address, and later take it away.
-    if interface.foreign.get(&address).is_some_and(|foreign| !foreign.adoptable) {
-        return Err(Refusal::AddressOnHost { address, interface: name.to_owned() });
-    }
-    Ok(link)
-}
-
-/// The interface that has the subnet of `address`, the one with the longest prefix if there are several.
-fn connected(host: &Host, address: IpAddr) -> Option<&str> {
-    let subnets = host.interfaces.iter().flat_map(|(name, interface)| {
-        let foreign = interface.foreign.iter();
-        foreign.map(move |(own, foreign)| (foreign.prefix_len, name, *own))
-    });
-    let connected = subnets.filter(|(length, _, own)| shares_prefix(*own, address, *length));
-    connected.map(|(length, name, _)| (length, name.as_str())).max().map(|(_, name)| name)
-}
-
-fn shares_prefix(a: IpAddr, b: IpAddr, length: u8) -> bool {
-    let (bits, a, b) = match (a, b) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => (32, a.to_bits().into(), b.to_bits().into()),
-        (IpAddr::V6(a), IpAddr::V6(b)) => (128, a.to_bits(), b.to_bits()),
-        _ => return false,
-    };
-    let differ: u128 = a ^ b;
-    differ.checked_shr(bits - u32::from(length).min(bits)).unwrap_or(0) == 0
 }
 
 fn ports(service: &Service) -> impl Iterator<Item = Port> + '_ {

@@ -14,7 +14,7 @@ pub struct Cause {
     pub cause: &'static str,
 }
 
-/// Which fence.
+/// Of which kind something is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Kind {
     /// Its stable name.
@@ -64,6 +64,11 @@ pub struct Metrics {
     pub status_writes: Family<Cause, Counter>,
     /// Whether the guard holds: 1 or 0.
     pub guard: Gauge,
+    /// Other hosts that have an address of ours, by kind: `taken` found before its first use; claimed while this node
+    /// has it, and `defended`, or `endured` because it was defended a moment ago.
+    pub conflicts: Family<Kind, Counter>,
+    /// Probes sent before the first use of an address.
+    pub probes_sent: Counter,
 }
 
 /// The label of a cause.
@@ -71,8 +76,8 @@ pub fn cause(cause: &'static str) -> Cause {
     Cause { cause }
 }
 
-/// The label of a fence.
-pub fn fence(kind: &'static str) -> Kind {
+/// The label of a kind.
+pub fn kind(kind: &'static str) -> Kind {
     Kind { kind }
 }
 
@@ -97,6 +102,8 @@ impl Default for Metrics {
             kernel_errors: Family::default(),
             status_writes: Family::default(),
             guard: Gauge::default(),
+            conflicts: Family::default(),
+            probes_sent: Counter::default(),
         }
     }
 }
@@ -132,5 +139,9 @@ impl Metrics {
         registry.register("kernel_errors", "Steps the kernel refused", self.kernel_errors.clone());
         registry.register("status_writes", "Status writes, by outcome", self.status_writes.clone());
         registry.register("guard", "Whether unserved ports are guarded", self.guard.clone());
+        let help = "Other hosts that have an address of ours, by kind";
+        registry.register("conflicts", help, self.conflicts.clone());
+        let help = "Probes sent before the first use of an address";
+        registry.register("probes_sent", help, self.probes_sent.clone());
     }
 }

@@ -23,6 +23,16 @@ pub fn plan(
         place.is_some_and(|place| place.link.index == binding.index && place.until > now)
     };
     steps.extend(host.ours.keys().filter(|binding| !held(binding)).copied().map(Step::Remove));
+    // What is bound there goes first, in the round before.
+    let bound = |index: &u32| host.ours.keys().any(|binding| binding.index == *index);
+    let needed = |index: &u32| {
+        let mut vlans = desired.vlans.keys().filter_map(|name| host.interfaces.get(name));
+        vlans.any(|interface| interface.index == *index)
+    };
+    let idle = host.made.iter().filter(|index| !bound(index) && !needed(index));
+    steps.extend(idle.copied().map(Step::RemoveLink));
+    let missing = desired.vlans.iter().filter(|(name, _)| !host.interfaces.contains_key(*name));
+    steps.extend(missing.map(|(name, vlan)| Step::MakeVlan(name.clone(), *vlan)));
     let guarded = match guard {
         Guard::Unavailable => true,
         Guard::Unknown => false,
@@ -56,7 +66,7 @@ mod tests {
 
     use super::*;
     use crate::desired::Place;
-    use crate::kernel::Port;
+    use crate::kernel::{Interface, Port, Vlan};
     use crate::l2::schedule::Link;
 
     const SLACK: Duration = Duration::from_secs(4);
@@ -148,6 +158,33 @@ mod tests {
         let wanted = desired(&["192.0.2.1"], now);
         let steps = plan(&wanted, &host, &guarded(&["192.0.2.1"]), SLACK, now);
         assert_eq!(steps, [Step::Remove(binding(2, "192.0.2.1"))]);
+    }
+
+    #[test]
+    fn a_vlan_is_made_when_it_is_needed_and_removed_after_its_last_address() {
+        let now = Instant::now();
+        let vlan = Vlan { parent: 2, id: 5 };
+        let mut wanted = Desired::default();
+        wanted.vlans.insert("eth0.5".to_owned(), vlan);
+        let guard = Guard::Holds(BTreeSet::new());
+        let steps = plan(&wanted, &Host::default(), &guard, SLACK, now);
+        assert_eq!(steps, [Step::MakeVlan("eth0.5".to_owned(), vlan)]);
+        let mut host = host(&[(7, "192.0.2.1", Lifetime::Forever)]);
+        let made = Interface { index: 7, mac: Some([2; 6]), up: true, foreign: [].into() };
+        host.interfaces.insert("eth0.5".to_owned(), made);
+        assert_eq!(
+            plan(&wanted, &host, &guard, SLACK, now),
+            [Step::Remove(binding(7, "192.0.2.1"))]
+        );
+        host.made.insert(7);
+        let none = Desired::default();
+        let off = [Step::Remove(binding(7, "192.0.2.1"))];
+        assert_eq!(plan(&none, &host, &guard, SLACK, now), off);
+        host.ours.clear();
+        assert_eq!(plan(&wanted, &host, &guard, SLACK, now), []);
+        assert_eq!(plan(&none, &host, &guard, SLACK, now), [Step::RemoveLink(7)]);
+        host.made.clear();
+        assert_eq!(plan(&none, &host, &guard, SLACK, now), [], "one of the user's own");
     }
 
     #[test]

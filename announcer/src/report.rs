@@ -45,7 +45,7 @@ impl Refusals {
     pub fn poll(&mut self, cluster: &Cluster, now: Instant) -> Vec<Report> {
         let mut reports = Vec::new();
         for ((name, note), held) in &mut self.of {
-            if held.told || now < held.since + LASTING {
+            if held.told || now < held.due() {
                 continue;
             }
             held.told = true;
@@ -63,7 +63,7 @@ impl Refusals {
 
     /// When [`Refusals::poll`] has something to give next.
     pub fn deadline(&self) -> Option<Instant> {
-        self.of.values().filter(|held| !held.told).map(|held| held.since + LASTING).min()
+        self.of.values().filter(|held| !held.told).map(Held::due).min()
     }
 
     /// How many refusals hold, by reason.
@@ -76,6 +76,16 @@ impl Refusals {
     }
 }
 
+impl Held {
+    /// When it has lasted long enough. What another host has is not over by itself.
+    fn due(&self) -> Instant {
+        match self.refusal {
+            Refusal::AddressConflict { .. } => self.since,
+            _ => self.since + LASTING,
+        }
+    }
+}
+
 fn severity(refusal: &Refusal) -> Severity {
     match refusal {
         Refusal::NoEndpoint => Severity::Normal,
@@ -83,7 +93,8 @@ fn severity(refusal: &Refusal) -> Severity {
     }
 }
 
-fn service_reference(name: &Name, uid: Option<String>) -> ObjectReference {
+/// A Service, for an Event about it.
+pub fn service_reference(name: &Name, uid: Option<String>) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Service".to_owned()),
@@ -99,7 +110,7 @@ mod tests {
     use super::*;
 
     fn refused() -> BTreeMap<Name, Verdict> {
-        let verdict = Verdict { announce: Vec::new(), refusals: vec![Refusal::NoEndpoint] };
+        let verdict = Verdict { refusals: vec![Refusal::NoEndpoint], ..Verdict::default() };
         [(Name::new("d", "web"), verdict)].into()
     }
 

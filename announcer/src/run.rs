@@ -116,6 +116,12 @@ async fn sweep(kernel: &mut impl Kernel) {
                     Err(error) => tracing::error!(%error, "cannot sweep"),
                 }
             }
+            for index in host.made {
+                match kernel.remove_link(index).await {
+                    Ok(()) => tracing::info!(index, "swept a VLAN interface"),
+                    Err(error) => tracing::error!(%error, "cannot sweep"),
+                }
+            }
         }
         Err(error) => tracing::error!(%error, "cannot sweep"),
     }

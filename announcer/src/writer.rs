@@ -6,6 +6,7 @@ use std::time::Duration;
 use berth_api::election::Reply;
 use berth_runtime::lease::{self, Deletion};
 use berth_runtime::watch::{chain, forbidden};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Error};
@@ -98,7 +99,7 @@ impl Writer {
 
 async fn write(client: Client, update: &Update) -> Outcome {
     let api: Api<Service> = Api::namespaced(client, &update.name.namespace);
-    let patch = Patch::Merge(update.patch());
+    let patch = Patch::Merge(update.patch(Timestamp::now()));
     let parameters = PatchParams::default();
     let request = api.patch_status(&update.name.name, &parameters, &patch);
     match tokio::time::timeout(TIMEOUT, request).await {

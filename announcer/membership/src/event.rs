@@ -71,9 +71,16 @@ pub enum Output {
     Prepare {
         /// The address.
         address: IpAddr,
+        /// Why this node is to have it.
+        cause: Cause,
     },
     /// Undo [`Output::Prepare`]: the address went elsewhere.
     Discard {
+        /// The address.
+        address: IpAddr,
+    },
+    /// A majority granted an address that may not be ready yet: whoever else answers for it is no node of this cluster.
+    Granted {
         /// The address.
         address: IpAddr,
     },

@@ -32,7 +32,7 @@
 //! let address = "192.0.2.1".parse()?;
 //! let wish = Wish { candidates: vec![me], ..Wish::default() };
 //! let outputs = node.handle(clock(2), Input::Wish { address, wish });
-//! assert!(outputs.contains(&Output::Prepare { address }));
+//! assert!(outputs.contains(&Output::Prepare { address, cause: Cause::First }));
 //! node.handle(clock(3), Input::Prepared { address });
 //!
 //! // A voter grants no claim before everything that an earlier run of it promised has run out.

@@ -289,6 +289,7 @@ impl Node {
         self.sight.note(self.now, from, ack);
         for address in &outcome.won {
             self.claims.won(*address);
+            self.out.push(Output::Granted { address: *address });
             self.next_beat = self.now;
         }
         if outcome.ask_again {
@@ -352,7 +353,7 @@ impl Node {
         self.causes.insert(address, cause);
         self.claims.note([address]);
         if !self.prepared.contains(&address) {
-            self.out.push(Output::Prepare { address });
+            self.out.push(Output::Prepare { address, cause });
         }
         self.next_beat = self.now;
     }

@@ -39,7 +39,7 @@ impl<K: Kernel> Announcer<K> {
                 self.health.unready("membership", "no majority of voters answers this node");
             }
             Told::Live(_) => self.health.ready("membership"),
-            Told::Prepare(_) | Told::Discard(_) | Told::Left => {}
+            Told::Prepare { .. } | Told::Granted(_) | Told::Discard(_) | Told::Left => {}
         }
         if let Some(members) = &mut self.members {
             members.told(told, now);
@@ -63,16 +63,20 @@ impl<K: Kernel> Announcer<K> {
         members.attach(desired::guarded(scene));
         members.wish(scene, &refused, known, now);
         members.gather(scene, now);
-        let mut desired = desired::fenced(scene, members.holdings(), now);
+        let holdings = members.holdings().clone();
+        self.ask(&holdings.all().collect(), |address| holdings.is_first(address), now);
+        let mut desired = desired::fenced(self.scene(), &holdings, &self.neighbours.probes, now);
+        desired.vlans = self.vlans();
         self.note_refused(&mut desired);
         self.perform(&desired, SLACK, now).await;
         let (cluster, host, node) = (&self.cluster, &self.host, self.config.node.as_str());
         let scene = Scene { cluster, host, node, interface: self.config.interface.as_deref() };
         if let Some(members) = &mut self.members {
-            members.confirm(scene, &desired);
+            members.confirm(scene, &desired, &self.neighbours.probes);
         }
         let more = self.announce(&desired);
         let now = Instant::now();
+        self.defend(now);
         self.publish(&desired, now);
         if more {
             return now;
@@ -82,7 +86,9 @@ impl<K: Kernel> Announcer<K> {
             members.and_then(|members| members.holdings().settles(now)),
             members.and_then(|members| members.held_up(now)).map(|(_, until)| until),
             self.schedule.deadline(),
+            self.neighbours.deadline(),
             self.kernel_pace.deadline(now),
+            self.vlan_pace.deadline(now),
             self.status_pace.deadline(now),
             self.refusals.deadline(),
         ];

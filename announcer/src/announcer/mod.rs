@@ -2,6 +2,7 @@
 //! on every tick. Waits for the kernel only: whatever the cluster is asked for comes back as an event.
 
 mod fenced;
+mod neighbours;
 mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 use berth_runtime::events::Events;
 use berth_runtime::http::Health;
 use tokio::sync::watch;
+
+use self::neighbours::Neighbours;
 
 use crate::cluster::{Cluster, Name, Service};
 use crate::config::{Config, Election};
@@ -46,9 +49,11 @@ pub struct Announcer<K> {
     guarded: watch::Sender<BTreeSet<Port>>,
     schedule: Schedule,
     sockets: Sockets,
+    neighbours: Neighbours,
     /// What the kernel refused, and what it said.
     refused: BTreeMap<Binding, String>,
     kernel_pace: Pace<Binding>,
+    vlan_pace: Pace<String>,
     writer: Writer,
     status_pace: Pace<Name>,
     refusals: Refusals,
@@ -112,8 +117,10 @@ impl<K: Kernel> Announcer<K> {
             guarded,
             schedule: Schedule::new(config.refresh),
             sockets: Sockets::default(),
+            neighbours: Neighbours::default(),
             refused: BTreeMap::new(),
             kernel_pace: Pace::new(second / 4, second * 10),
+            vlan_pace: Pace::new(second, second * 60),
             writer,
             status_pace: Pace::new(second / 10, second * 2),
             refusals: Refusals::default(),
@@ -210,9 +217,10 @@ impl<K: Kernel> Announcer<K> {
                     .is_ok_and(|(_, _, link)| link.index == index)
         };
         let matters = match change {
-            Change::Link(index) | Change::Address(index) => used(index),
-            Change::DefaultRoute => self.config.interface.is_none(),
-            Change::Anything => true,
+            Change::Link(index) => used(index) || desired::is_awaited(self.scene(), index),
+            Change::Address(index) => used(index) || desired::is_auto(self.scene()),
+            // Its router has to learn where the addresses are.
+            Change::DefaultRoute | Change::Anything => true,
         };
         if matters {
             self.look_at = self.look_at.min(now + CROWD);
@@ -230,6 +238,7 @@ impl<K: Kernel> Announcer<K> {
     /// Whether everything has been let go of.
     pub fn has_left(&self) -> bool {
         let released = self.members.as_ref().is_none_or(Members::has_left);
-        self.leaving && released && self.leases.is_idle() && self.host.ours.is_empty()
+        let bare = self.host.ours.is_empty() && self.host.made.is_empty();
+        self.leaving && released && self.leases.is_idle() && bare
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Announcer;
 use crate::cluster::Name;
 use crate::desired::{self, Desired, Inputs, Refusal, Scene};
-use crate::kernel::{Binding, Kernel, Step};
+use crate::kernel::{Binding, Kernel, Step, Vlan};
 use crate::l2::schedule::Link;
 use crate::metrics::cause;
 use crate::ownership::View;
@@ -32,16 +32,22 @@ impl<K: Kernel> Announcer<K> {
         if self.look_at <= now {
             self.look(now).await;
         }
+        self.hear(now);
         if self.is_member() {
             return self.fenced_round(now).await;
         }
         let leases = self.strategy.leases(&self.cluster);
         let wanted = self.wanted(&leases);
-        let desired = self.decide(&leases, &wanted, now);
+        let mut desired = self.decide(&leases, &wanted, now);
+        // The last holder of a Lease has let go of everything before it gives the Lease back.
+        self.ask(&desired.addresses.keys().copied().collect(), |_| true, now);
+        desired.withhold(self.scene(), &self.neighbours.probes);
+        desired.vlans = self.vlans();
         // Renewed in steps: each renewal of a lifetime wakes everybody who listens for addresses.
         self.perform(&desired, self.config.timing.renew_deadline() * 2 / 5, now).await;
         let more = self.announce(&desired);
         let now = Instant::now();
+        self.defend(now);
         let pending = self.publish(&desired, now);
         self.strive(&leases, &wanted, &desired, &pending, now);
         let wake = self.elect(now);
@@ -53,7 +59,9 @@ impl<K: Kernel> Announcer<K> {
             wake,
             ends,
             self.schedule.deadline(),
+            self.neighbours.deadline(),
             self.kernel_pace.deadline(now),
+            self.vlan_pace.deadline(now),
             self.status_pace.deadline(now),
             self.refusals.deadline(),
         ];
@@ -66,7 +74,12 @@ impl<K: Kernel> Announcer<K> {
             members.touch();
         }
         match self.kernel.look().await {
-            Ok(host) => self.host = host,
+            Ok(mut host) => {
+                self.schedule.route(&host.gateways, now);
+                host.unmade = std::mem::take(&mut self.host.unmade);
+                host.unmade.retain(|name, _| !host.interfaces.contains_key(name));
+                self.host = host;
+            }
             Err(error) => {
                 tracing::error!(%error, "cannot see the network");
                 self.metrics.kernel_errors.get_or_create(&cause("look")).inc();
@@ -122,9 +135,22 @@ impl<K: Kernel> Announcer<K> {
         leases: &'a BTreeMap<Name, Name>,
         hold: &'a dyn Fn(&Name) -> (View, Option<Instant>),
     ) -> Inputs<'a> {
+        Inputs { scene: self.scene(), leases, hold }
+    }
+
+    /// The VLAN interfaces to have; none is left behind.
+    pub(super) fn vlans(&mut self) -> BTreeMap<String, Vlan> {
+        let wanted = if self.leaving { BTreeMap::new() } else { desired::vlans(self.scene()) };
+        self.vlan_pace.retain(|name| wanted.contains_key(name));
+        self.host.unmade.retain(|name, _| wanted.contains_key(name));
+        wanted
+    }
+
+    /// What is seen from this node.
+    pub(super) fn scene(&self) -> Scene<'_> {
         let interface = self.config.interface.as_deref();
         let (cluster, host, node) = (&self.cluster, &self.host, self.config.node.as_str());
-        Inputs { scene: Scene { cluster, host, node, interface }, leases, hold }
+        Scene { cluster, host, node, interface }
     }
 
     fn wanted(&self, leases: &BTreeMap<Name, Name>) -> BTreeMap<Name, Option<Tied>> {
@@ -161,7 +187,19 @@ impl<K: Kernel> Announcer<K> {
                         self.host.ours.insert(binding, lifetime);
                     }
                 }
-                Step::Remove(_) | Step::Bind(..) => {}
+                Step::MakeVlan(name, vlan) if self.vlan_pace.is_due(&name, now) => {
+                    self.make_vlan(name, vlan, now).await;
+                }
+                Step::RemoveLink(index) => match self.kernel.remove_link(index).await {
+                    Ok(()) => {
+                        tracing::info!(index, "the VLAN interface is not needed any more");
+                        self.host.made.remove(&index);
+                        self.host.interfaces.retain(|_, interface| interface.index != index);
+                        self.metrics.steps.get_or_create(&cause("remove_vlan")).inc();
+                    }
+                    Err(error) => tracing::error!(index, %error, "a VLAN interface stays"),
+                },
+                Step::Remove(_) | Step::Bind(..) | Step::MakeVlan(..) => {}
             }
         }
         let planned = |binding: &Binding| {
@@ -169,6 +207,28 @@ impl<K: Kernel> Announcer<K> {
         };
         self.refused.retain(|binding, _| planned(binding));
         self.metrics.addresses.set(self.host.ours.len().try_into().unwrap_or(i64::MAX));
+    }
+
+    async fn make_vlan(&mut self, name: String, vlan: Vlan, now: Instant) {
+        match self.kernel.make_vlan(&name, vlan).await {
+            Ok(()) => {
+                tracing::info!(name, id = vlan.id, "made the VLAN interface");
+                self.metrics.steps.get_or_create(&cause("make_vlan")).inc();
+                self.look_at = now;
+            }
+            Err(error) => {
+                self.metrics.kernel_errors.get_or_create(&cause("make_vlan")).inc();
+                let error = error.to_string();
+                if self.host.unmade.insert(name.clone(), error.clone()).as_ref() != Some(&error) {
+                    tracing::error!(name, error, "cannot make the VLAN interface");
+                    // Another node may be able to.
+                    if let Some(members) = &mut self.members {
+                        members.touch();
+                    }
+                }
+                self.vlan_pace.again(name, now);
+            }
+        }
     }
 
     /// Counts a step; true if the kernel did it.
@@ -215,6 +275,7 @@ impl<K: Kernel> Announcer<K> {
             .collect();
         let ends = desired.addresses.values().map(|place| place.until).min();
         self.schedule.keep(&held, Instant::now());
+        self.neighbours.answered = held;
         for _ in 0..BATCHES {
             let now = Instant::now();
             // The program may have been stopped since the round began: then others may answer by now.

@@ -42,6 +42,8 @@ pub struct Config {
     pub publish: bool,
     /// Pause between announcements after the first burst.
     pub refresh: Duration,
+    /// Whether the LAN is asked for an address before its first use.
+    pub probe: bool,
     /// Where `/metrics`, `/healthz` and `/readyz` listen.
     pub metrics: Option<SocketAddr>,
     /// Where `/healthz` and `/readyz` listen as well.
@@ -132,6 +134,7 @@ impl Config {
             namespace: settings.text("svc_namespace").map(str::to_owned),
             publish: !settings.switch("disable_service_updates").unwrap_or(false),
             refresh: Duration::from_millis(millis.unsigned_abs()),
+            probe: !settings.switch("vip_skipdad").unwrap_or(false),
             metrics,
             health: settings
                 .number("health_check_port")

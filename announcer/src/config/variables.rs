@@ -140,7 +140,7 @@ pub const VARIABLES: &[Variable] = &[
     // ARP
     row("vip_arp", "arp", Switch, Served, "announce by ARP and neighbour discovery [default: true]"),
     row("vip_arpRate", "arpRate", Number(100, 3_600_000), Served, "milliseconds between announcements after the first burst [default: 60000]"),
-    row("vip_skipdad", "skipDAD", Switch, Harmless, "duplicate address detection never delays a takeover"),
+    row("vip_skipdad", "skipDAD", Switch, Served, "take an address into use without asking whether another host has it"),
     // BGP
     row("bgp_enable", "bgp", Switch, NotYet, "announce by BGP"),
     row("bgp_attach_ip_to_interface", "bgpAttachIPToInterface", Switch, Harmless, "used with bgp_enable"),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Desired, Scene, Verdict, place, ports, remarks, verdict};
 use crate::cluster::{Name, Service};
+use crate::l2::probe::Probes;
 use crate::ownership::membership::{Holdings, Tenure};
 use crate::ownership::{Candidates, View};
 
@@ -14,8 +15,8 @@ const KEPT: Duration = Duration::from_secs(60);
 /// How long a Service waits for its second address before it publishes the first alone.
 const TOGETHER: Duration = Duration::from_secs(2);
 
-/// Computes what this node should hold.
-pub fn fenced(scene: Scene<'_>, holdings: &Holdings, now: Instant) -> Desired {
+/// Computes what this node should hold. What `probes` do not allow is withheld.
+pub fn fenced(scene: Scene<'_>, holdings: &Holdings, probes: &Probes, now: Instant) -> Desired {
     let mut desired = Desired::default();
     for (name, service) in scene.cluster.services() {
         if service.ours {
@@ -27,19 +28,22 @@ pub fn fenced(scene: Scene<'_>, holdings: &Holdings, now: Instant) -> Desired {
                 }
             }
         }
-        if let Some(verdict) = judge(scene, name, service, holdings, now) {
+        if let Some(verdict) = judge(scene, name, service, holdings, probes, now) {
             desired.verdicts.insert(name.clone(), verdict);
         }
     }
+    desired.withhold(scene, probes);
     desired
 }
 
-/// What becomes of a Service, if this node decides on that: who has its first address does.
+/// What becomes of a Service, if this node decides on that: who has its first address does, or was granted it and finds
+/// that another host answers for it. Before the grant that may be a fellow node, which was faster.
 fn judge(
     scene: Scene<'_>,
     name: &Name,
     service: &Service,
     holdings: &Holdings,
+    probes: &Probes,
     now: Instant,
 ) -> Option<Verdict> {
     let ownable = service.ours && !Candidates::of(scene.cluster, name).is_empty();
@@ -55,7 +59,12 @@ fn judge(
         let holder = Some(scene.node.to_owned());
         return speaks.then(|| verdict(scene, name, service, &View { holder }));
     };
-    let since = holdings.held_since(first)?;
+    let taken = |address: &IpAddr| holdings.is_granted(address) && probes.taken(address).is_some();
+    let since = holdings.held_since(first);
+    if since.is_none() && !taken(first) {
+        return None;
+    }
+    let waits = since.is_some_and(|since| now < since + TOGETHER);
     let mut verdict = Verdict::default();
     verdict.refusals.extend(remarks(service));
     for address in &service.addresses {
@@ -63,7 +72,7 @@ fn judge(
             Err(refusal) => verdict.refusals.push(refusal),
             Ok(_) => {
                 let held = matches!(holdings.tenure(address), Some(Tenure::Held(_)));
-                if held || now < since + TOGETHER {
+                if held || taken(address) || waits {
                     verdict.announce.push(*address);
                 }
             }
@@ -82,6 +91,9 @@ mod tests {
     use crate::cluster::Cluster;
     use crate::cluster::testing::{service, slice};
     use crate::kernel::{Host, Interface};
+    use crate::l2::hearing::{Heard, Said};
+    use crate::l2::probe::Question;
+    use crate::l2::schedule::Link;
     use crate::ownership::membership::Told;
 
     const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -96,6 +108,16 @@ mod tests {
 
     /// What node `a` decides on a Service with both addresses, after it was told this.
     fn decide(endpoints: &[&str], told: &[Told], after: Duration) -> Desired {
+        decide_beside(&Probes::default(), endpoints, told, after)
+    }
+
+    /// The same beside other hosts.
+    fn decide_beside(
+        probes: &Probes,
+        endpoints: &[&str],
+        told: &[Told],
+        after: Duration,
+    ) -> Desired {
         let mut cluster = Cluster::default();
         cluster.apply_service(Name::new("d", "web"), service(&BOTH));
         slice(&mut cluster, "web", "s", endpoints);
@@ -105,12 +127,12 @@ mod tests {
         let now = Instant::now();
         let mut holdings = Holdings::new(NodeId::of("a"), true, now);
         told.iter().for_each(|told| holdings.take(told, now));
-        fenced(scene, &holdings, now + after)
+        fenced(scene, &holdings, probes, now + after)
     }
 
     #[test]
     fn an_address_that_is_asked_for_is_bound_and_not_announced_before_it_is_held() {
-        let told = [Told::Prepare(address(BOTH[0])), Told::Prepare(address(BOTH[1]))];
+        let told = BOTH.map(|text| Told::Prepare { address: address(text), first: true });
         let desired = decide(&["b"], &told, Duration::ZERO);
         assert_eq!(desired.addresses.len(), 2);
         assert!(desired.addresses.values().all(|place| !place.answers));
@@ -126,6 +148,25 @@ mod tests {
         assert_eq!((announced(&later), later.addresses.len()), (1, 1));
         let second = decide(&["b"], &[holds(BOTH[1])], Duration::ZERO);
         assert!(second.verdicts.is_empty() && second.addresses.len() == 1);
+    }
+
+    #[test]
+    fn another_host_is_told_of_by_who_was_granted_the_address_and_by_nobody_before() {
+        let (mut probes, now) = (Probes::default(), Instant::now());
+        let link = Link { index: 2, mac: [2; 6] };
+        let question = Question { link, mark: [0; 6], patience: Duration::ZERO };
+        probes.keep(&[(address(BOTH[0]), question)].into(), now);
+        let heard = Heard { address: address(BOTH[0]), mac: [9; 6], said: Said::Claim };
+        probes.hear(2, &heard, now);
+        let asked = BOTH.map(|text| Told::Prepare { address: address(text), first: true });
+        let granted = [Told::Granted(address(BOTH[0])), holds(BOTH[1])];
+        let before = decide_beside(&probes, &["b"], &asked, Duration::ZERO);
+        assert!(before.verdicts.is_empty(), "a fellow node may have been granted it");
+        let told = [&asked[..], &granted].concat();
+        let desired = decide_beside(&probes, &["b"], &told, Duration::ZERO);
+        let verdict = &desired.verdicts[&Name::new("d", "web")];
+        assert_eq!((&verdict.announce[..], desired.addresses.len()), (&[address(BOTH[1])][..], 1));
+        assert_eq!(verdict.conflicts().to_string(), "192.0.2.1=09:09:09:09:09:09");
     }
 
     #[test]

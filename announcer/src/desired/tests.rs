@@ -1,9 +1,9 @@
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::placement::shares_prefix;
 use super::*;
 use crate::cluster::testing::{service, slice};
-use crate::kernel::Foreign;
+use crate::kernel::{Foreign, Interface};
 use crate::ownership::{Global, PerService};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -25,7 +25,7 @@ fn host() -> Host {
     Host {
         interfaces: interfaces.into(),
         default_route: Some("eth0".to_owned()),
-        ours: BTreeMap::new(),
+        ..Host::default()
     }
 }
 
@@ -198,4 +198,22 @@ fn prefixes_are_compared_by_their_bits() {
     assert!(shares("2001:db8::1", "2001:db8::2", 64));
     assert!(!shares("2001:db8::1", "2001:db8::2", 128));
     assert!(!shares("2001:db8::1", "192.0.2.1", 0));
+}
+
+#[test]
+fn an_interface_that_a_service_names_is_awaited_and_no_other() {
+    let (mut cluster, host) = (Cluster::default(), host());
+    let waits = |cluster: &Cluster| {
+        let scene = Scene { cluster, host: &host, node: "a", interface: None };
+        [2, 3, 9].map(|index| is_awaited(scene, index))
+    };
+    assert_eq!(waits(&cluster), [false; 3]);
+    for (named, expected) in
+        [("eth1", [false, true, false]), ("eth7", [false, false, true]), ("auto", [false; 3])]
+    {
+        let mut web = service(&["192.0.2.1"]);
+        web.interface = Some(named.to_owned());
+        cluster.apply_service(Name::new("d", "web"), web);
+        assert_eq!(waits(&cluster), expected, "{named}");
+    }
 }

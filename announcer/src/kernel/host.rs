@@ -10,6 +10,10 @@ pub const PROTOCOL: u8 = 190;
 /// The protocol number of addresses that kube-vip left behind; we take them over where we own the address.
 pub const KUBE_VIP_PROTOCOL: u8 = 248;
 
+/// The group of the interfaces that we have made (`ip link show group 190`). Unlike an alias it is there from the start:
+/// whatever becomes of this program, none is left behind without it.
+pub const GROUP: u32 = 190;
+
 /// The network as one look at the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
@@ -17,8 +21,14 @@ pub struct Host {
     pub interfaces: BTreeMap<String, Interface>,
     /// The interface of the default route, of IPv4 if there is one, else of IPv6.
     pub default_route: Option<String>,
+    /// The routers of the default routes, by the index of the interface that they are on.
+    pub gateways: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// The addresses that carry our tag.
     pub ours: BTreeMap<Binding, Lifetime>,
+    /// The indexes of the interfaces that carry our tag.
+    pub made: BTreeSet<u32>,
+    /// VLAN interfaces that the kernel would not make, by name, and what it said. No look shows that.
+    pub unmade: BTreeMap<String, String>,
 }
 
 /// A network interface.
@@ -50,6 +60,15 @@ pub struct Binding {
     pub index: u32,
     /// The address.
     pub address: IpAddr,
+}
+
+/// A VLAN of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Vlan {
+    /// Index of the interface.
+    pub parent: u32,
+    /// Its number (IEEE 802.1Q), from 1 to 4094.
+    pub id: u16,
 }
 
 /// Until when the kernel keeps an address by itself.
@@ -112,6 +131,10 @@ pub enum Step {
     Guard(BTreeSet<Port>),
     /// Puts an address on an interface, or gives it a new lifetime there.
     Bind(Binding, Lifetime),
+    /// Makes the interface of this name for a VLAN.
+    MakeVlan(String, Vlan),
+    /// Removes an interface that we have made.
+    RemoveLink(u32),
 }
 
 /// Why the kernel did not do a step.
@@ -139,6 +162,17 @@ pub enum Error {
     },
 }
 
+/// Why the kernel did not make or remove an interface.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// It cannot.
+    #[error("this kernel makes no VLAN interfaces: its module 8021q is not loaded")]
+    NoVlans,
+    /// It would not.
+    #[error(transparent)]
+    Refused(#[from] rtnetlink::Error),
+}
+
 /// The kernel as the writer of addresses sees it.
 #[allow(async_fn_in_trait)] // used by one task only, so nobody needs the future to be `Send` by contract
 pub trait Kernel {
@@ -148,4 +182,8 @@ pub trait Kernel {
     async fn bind(&mut self, binding: Binding, lifetime: Lifetime) -> Result<(), Error>;
     /// Takes an address off an interface. Idempotent: what is not there is off.
     async fn remove(&mut self, binding: Binding) -> Result<(), Error>;
+    /// Makes the interface of this name for a VLAN, with our tag, switched on.
+    async fn make_vlan(&mut self, name: &str, vlan: Vlan) -> Result<(), LinkError>;
+    /// Removes an interface. Idempotent.
+    async fn remove_link(&mut self, index: u32) -> Result<(), LinkError>;
 }

@@ -1,6 +1,7 @@
 //! What this program sees of the kernel and asks of it. Below everything that decides: it knows no Service and no Lease.
 //!
-//! Addresses are tagged with our protocol number, rules live in a table of our own. Only what is tagged is ever removed.
+//! Addresses are tagged with our protocol number, interfaces with our group, rules live in a table of our own. Only what is
+//! tagged is ever removed.
 
 mod advice;
 mod arp_announce;
@@ -14,7 +15,7 @@ pub use advice::advice;
 pub use arp_announce::ArpAnnounce;
 pub use events::{Change, watch};
 pub use host::{
-    Binding, Error, Foreign, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime, PROTOCOL,
-    Port, Step,
+    Binding, Error, Foreign, GROUP, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
+    LinkError, PROTOCOL, Port, Step, Vlan,
 };
 pub use netlink::Netlink;

@@ -10,13 +10,14 @@ use nix::libc;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::{Handle, LinkVlan, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
 use super::host::{
-    Binding, Error, Foreign, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime, PROTOCOL,
+    Binding, Error, Foreign, GROUP, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
+    LinkError, PROTOCOL, Vlan,
 };
 
 /// The kernel's "for ever" (`INFINITY_LIFE_TIME`).
@@ -44,18 +45,19 @@ impl Netlink {
         self.handle.address().get().execute().try_collect().await
     }
 
-    /// Index of the interface of the best default route.
-    async fn default_route(&self) -> Result<Option<u32>, rtnetlink::Error> {
+    /// The default routes of the main table, those of IPv4 first.
+    async fn default_routes(&self) -> Result<Vec<DefaultRoute>, rtnetlink::Error> {
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        let mut found = Vec::new();
         for family in [v4, v6] {
             let routes: Vec<RouteMessage> =
                 self.handle.route().get(family).execute().try_collect().await?;
-            if let Some((_, index)) = routes.iter().filter_map(default_route).min() {
-                return Ok(Some(index));
-            }
+            let mut of_family: Vec<_> = routes.iter().filter_map(default_route).collect();
+            of_family.sort_by_key(|route| (route.metric, route.index));
+            found.extend(of_family);
         }
-        Ok(None)
+        Ok(found)
     }
 }
 
@@ -70,8 +72,8 @@ impl Kernel for Netlink {
         let read = |what| move |source| Error::Read { what, source };
         let links = self.links().await.map_err(read("links"))?;
         let addresses = self.addresses().await.map_err(read("addresses"))?;
-        let route = self.default_route().await.map_err(read("routes"))?;
-        Ok(assemble(&links, &addresses, route, Instant::now()))
+        let routes = self.default_routes().await.map_err(read("routes"))?;
+        Ok(assemble(&links, &addresses, &routes, Instant::now()))
     }
 
     async fn bind(&mut self, binding: Binding, lifetime: Lifetime) -> Result<(), Error> {
@@ -106,36 +108,68 @@ impl Kernel for Netlink {
             }
         }
     }
+
+    async fn make_vlan(&mut self, name: &str, vlan: Vlan) -> Result<(), LinkError> {
+        let link = LinkVlan::new(name, vlan.parent, vlan.id).link_group(GROUP).up().build();
+        match self.handle.link().add(link).execute().await {
+            Err(error) if code(&error) == Some(libc::EOPNOTSUPP) => Err(LinkError::NoVlans),
+            result => Ok(result?),
+        }
+    }
+
+    async fn remove_link(&mut self, index: u32) -> Result<(), LinkError> {
+        match self.handle.link().del(index).execute().await {
+            Err(error) if is_gone(&error) => Ok(()),
+            result => Ok(result?),
+        }
+    }
 }
 
 /// No such address, or no such interface.
 fn is_gone(error: &rtnetlink::Error) -> bool {
-    let rtnetlink::Error::NetlinkError(message) = error else { return false };
-    matches!(-message.raw_code(), libc::EADDRNOTAVAIL | libc::ENODEV)
+    matches!(code(error), Some(libc::EADDRNOTAVAIL | libc::ENODEV))
 }
 
-/// Metric and interface of a default route of the main table.
-fn default_route(route: &RouteMessage) -> Option<(u32, u32)> {
+/// The number of the kernel's error.
+fn code(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => Some(-message.raw_code()),
+        _ => None,
+    }
+}
+
+/// What matters of a default route.
+struct DefaultRoute {
+    metric: u32,
+    index: u32,
+    /// None if everything is a neighbour.
+    gateway: Option<IpAddr>,
+}
+
+/// Reads a default route of the main table.
+fn default_route(route: &RouteMessage) -> Option<DefaultRoute> {
     if route.header.destination_prefix_length != 0
         || route.header.table != RouteHeader::RT_TABLE_MAIN
     {
         return None;
     }
-    let (mut metric, mut index) = (0, None);
+    let (mut metric, mut index, mut gateway) = (0, None, None);
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Priority(value) => metric = *value,
             RouteAttribute::Oif(value) => index = Some(*value),
+            RouteAttribute::Gateway(RouteAddress::Inet(v4)) => gateway = Some((*v4).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => gateway = Some((*v6).into()),
             _ => {}
         }
     }
-    Some((metric, index?))
+    Some(DefaultRoute { metric, index: index?, gateway })
 }
 
 fn assemble(
     links: &[LinkMessage],
     addresses: &[AddressMessage],
-    default_route: Option<u32>,
+    routes: &[DefaultRoute],
     now: Instant,
 ) -> Host {
     let mut names = BTreeMap::new();
@@ -143,9 +177,17 @@ fn assemble(
     for link in links {
         let Some((name, interface)) = interface(link) else { continue };
         names.insert(interface.index, name.clone());
+        if is_ours(link) {
+            host.made.insert(interface.index);
+        }
         host.interfaces.insert(name, interface);
     }
-    host.default_route = default_route.and_then(|index| names.get(&index).cloned());
+    host.default_route = routes.first().and_then(|route| names.get(&route.index).cloned());
+    for route in routes {
+        if let Some(gateway) = route.gateway {
+            host.gateways.entry(route.index).or_default().insert(gateway);
+        }
+    }
     let seen: Vec<Seen> = addresses.iter().filter_map(seen).collect();
     // Before Linux 5.18 the tag is not kept. Then no address has one, not even that of the loopback interface, and ours
     // are told by what nobody else does: one address, deprecated from the start, with an end.
@@ -180,6 +222,13 @@ fn interface(link: &LinkMessage) -> Option<(String, Interface)> {
     let up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
     let index = link.header.index;
     Some((name?, Interface { index, mac, up, foreign: BTreeMap::new() }))
+}
+
+/// Whether we made an interface. Somebody else may have a use for the group: it has to be a VLAN as well.
+fn is_ours(link: &LinkMessage) -> bool {
+    let vlan = LinkInfo::Kind(InfoKind::Vlan);
+    let is_vlan = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.contains(&vlan));
+    link.attributes.contains(&LinkAttribute::Group(GROUP)) && link.attributes.iter().any(is_vlan)
 }
 
 /// What matters of an address in a dump.
@@ -265,8 +314,23 @@ mod tests {
     }
 
     fn ours(addresses: &[AddressMessage]) -> Vec<String> {
-        let host = assemble(&[link()], addresses, None, Instant::now());
+        let host = assemble(&[link()], addresses, &[], Instant::now());
         host.ours.keys().map(|binding| binding.address.to_string()).collect()
+    }
+
+    #[test]
+    fn only_vlans_of_our_group_are_ours() {
+        let group = LinkAttribute::Group(GROUP);
+        let kind = |kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
+        for (attributes, ours) in [
+            (vec![group.clone(), kind(InfoKind::Vlan)], true),
+            (vec![group, kind(InfoKind::Veth)], false),
+            (vec![LinkAttribute::Group(0), kind(InfoKind::Vlan)], false),
+        ] {
+            let mut link = link();
+            link.attributes.extend(attributes);
+            assert_eq!(assemble(&[link], &[], &[], Instant::now()).made.len(), usize::from(ours));
+        }
     }
 
     #[test]

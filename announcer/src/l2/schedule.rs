@@ -1,6 +1,6 @@
 //! When each address is announced: at once, in a burst, then for ever at long intervals. Pure: the clock is an argument.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,10 @@ const BURST: [Duration; 6] = [
     Duration::from_millis(1000),
     Duration::from_millis(3000),
 ];
+
+/// The announcements of the burst that go with a question to each router, at 0, 500 ms and 2 s: one that ignores what
+/// nobody asked for learns where an address is from who asks in its name.
+const INTRODUCED: [usize; 3] = [0, 3, 5];
 
 /// Addresses announced by one call of [`Schedule::poll`]: more would overflow the queue of the interface.
 const BATCH: usize = 128;
@@ -43,6 +47,7 @@ pub struct Frame {
 pub struct Schedule {
     refresh: Duration,
     entries: BTreeMap<IpAddr, Entry>,
+    routers: BTreeMap<u32, BTreeSet<IpAddr>>,
 }
 
 #[derive(Debug)]
@@ -55,7 +60,7 @@ struct Entry {
 impl Schedule {
     /// Announces nothing yet; after its burst an address is announced each `refresh`.
     pub fn new(refresh: Duration) -> Self {
-        Self { refresh, entries: BTreeMap::new() }
+        Self { refresh, entries: BTreeMap::new(), routers: BTreeMap::new() }
     }
 
     /// Announces exactly `held` from now on. What is new, or has moved to another link, begins with a burst.
@@ -65,6 +70,20 @@ impl Schedule {
             let begin = || Entry { link: *link, sent: 0, due: now };
             self.entries.entry(*address).or_insert_with(begin);
         }
+    }
+
+    /// These are the routers, by interface. A router that is new is asked, in the name of each address on its LAN, with
+    /// a burst of it.
+    pub fn route(&mut self, routers: &BTreeMap<u32, BTreeSet<IpAddr>>, now: Instant) {
+        for (index, known) in routers {
+            let before = self.routers.get(index);
+            if known.iter().all(|router| before.is_some_and(|before| before.contains(router))) {
+                continue;
+            }
+            let on_lan = self.entries.values_mut().filter(|entry| entry.link.index == *index);
+            on_lan.for_each(|entry| (entry.sent, entry.due) = (0, now));
+        }
+        self.routers.clone_from(routers);
     }
 
     /// Begins the burst of `address` anew: something else has spoken for it.
@@ -85,12 +104,16 @@ impl Schedule {
         let mut frames = Vec::new();
         for (address, entry) in due {
             let pause = BURST.get(entry.sent).copied().unwrap_or(self.refresh);
+            let introduced = INTRODUCED.contains(&entry.sent);
             entry.sent += 1;
             // Counted from now and not from when it was due: a program that was stopped does not catch up in a flood.
             entry.due = now + pause;
-            let index = entry.link.index;
+            let Link { index, mac } = entry.link;
             let frame = |bytes| Frame { index, bytes };
-            frames.extend(frame::announce(*address, entry.link.mac).into_iter().map(frame));
+            frames.extend(frame::announce(*address, mac).into_iter().map(frame));
+            let routers = self.routers.get(&index).into_iter().flatten().filter(|_| introduced);
+            let asked = routers.filter_map(|router| frame::introduce(*address, mac, *router));
+            frames.extend(asked.map(frame));
         }
         (!frames.is_empty()).then_some(frames)
     }
@@ -181,6 +204,31 @@ mod tests {
             frames += batch.len();
         }
         assert_eq!(frames, 600);
+    }
+
+    #[test]
+    fn routers_are_asked_in_the_name_of_the_address_three_times_and_a_new_one_too() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(MINUTE);
+        let router = |text: &str| BTreeMap::from([(2, BTreeSet::from([text.parse().unwrap()]))]);
+        schedule.route(&router("192.0.2.254"), now);
+        schedule.keep(&held(&["192.0.2.1", "2001:db8::1"]), now);
+        let asked = |schedule: &mut Schedule, begin: Instant| {
+            let mut times = Vec::new();
+            while let Some(at) = schedule.deadline().filter(|at| *at <= begin + MINUTE) {
+                // An announcement of both is three frames.
+                let extra = schedule.poll(at).unwrap().len().saturating_sub(3);
+                times.extend(std::iter::repeat_n((at - begin).as_millis(), extra));
+            }
+            times
+        };
+        assert_eq!(asked(&mut schedule, now), [0, 500, 2000], "of its own family only");
+        let later = now + MINUTE * 2;
+        schedule.route(&router("192.0.2.254"), later);
+        assert!(asked(&mut schedule, later).is_empty(), "it is known");
+        let last = now + MINUTE * 4;
+        schedule.route(&router("192.0.2.253"), last);
+        assert_eq!(asked(&mut schedule, last), [0, 500, 2000]);
     }
 
     #[test]

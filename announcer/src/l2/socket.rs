@@ -1,11 +1,14 @@
-//! Owns the packet sockets, one for each interface. Loses frames under pressure, never reorders them.
+//! Owns the packet sockets that send, one for each interface, and how those that hear are opened. Loses frames under
+//! pressure, never reorders them.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::io;
 
 use nix::libc;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::schedule::Frame;
 
@@ -54,12 +57,28 @@ fn open(index: u32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
     socket.set_nonblocking(true)?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.bind(&link_address(index)?)?;
+    socket.bind(&link_address(index, 0)?)?;
     Ok(socket)
 }
 
-/// The address of a whole interface (packet(7)).
-fn link_address(index: u32) -> io::Result<SockAddr> {
+/// A socket that hears the frames of one ethertype on an interface that pass `filter`. To be called within a runtime.
+pub(super) fn hear(
+    index: u32,
+    ethertype: u16,
+    filter: &[SockFilter],
+) -> io::Result<AsyncFd<Socket>> {
+    // Protocol 0 hears nothing: by the time that it is bound to another the filter is there.
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+    socket.set_nonblocking(true)?;
+    socket.attach_filter(filter)?;
+    socket.bind(&link_address(index, ethertype)?)?;
+    // SAFETY: a `Socket` owns its descriptor, names the same one at any time and closes it at its end only.
+    let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
+
+/// The address of a whole interface (packet(7)), and of the frames of one ethertype there; 0 for none.
+fn link_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
     let index = i32::try_from(index).map_err(io::Error::other)?;
     // SAFETY: `try_init` hands out zeroed storage, larger than and aligned for every sockaddr; all zeroes are a valid
     // `sockaddr_ll`, and the length is set to the size of the one type that is written.
@@ -68,6 +87,7 @@ fn link_address(index: u32) -> io::Result<SockAddr> {
             let link = storage.cast::<libc::sockaddr_ll>();
             (*link).sll_family = libc::AF_PACKET as libc::sa_family_t;
             (*link).sll_ifindex = index;
+            (*link).sll_protocol = ethertype.to_be();
             *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
             Ok(())
         })

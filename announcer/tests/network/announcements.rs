@@ -12,7 +12,9 @@ use tokio::process::Command;
 use crate::namespace::{alone, run};
 
 /// Starts `tcpdump` on the other end of the cable and waits until it listens.
-async fn tcpdump(filter: &str) -> (tokio::process::Child, BufReader<tokio::process::ChildStdout>) {
+pub(crate) async fn tcpdump(
+    filter: &str,
+) -> (tokio::process::Child, BufReader<tokio::process::ChildStdout>) {
     let mut child = Command::new("tcpdump")
         .args(["-i", "peer0", "--immediate-mode", "-lnvve", filter])
         .stdout(Stdio::piped())
@@ -30,7 +32,7 @@ async fn tcpdump(filter: &str) -> (tokio::process::Child, BufReader<tokio::proce
 }
 
 /// Waits until everything that is expected has been heard, in this order.
-async fn hears(heard: &mut BufReader<tokio::process::ChildStdout>, expected: &[&str]) {
+pub(crate) async fn hears(heard: &mut BufReader<tokio::process::ChildStdout>, expected: &[&str]) {
     let mut all = String::new();
     let (mut missing, mut from) = (expected.iter().peekable(), 0);
     while let Some(wanted) = missing.peek() {

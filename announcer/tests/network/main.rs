@@ -6,4 +6,5 @@ mod announcements;
 mod cluster;
 mod guard;
 mod namespace;
+mod neighbours;
 mod rounds;

@@ -18,8 +18,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::announcements::{hears, tcpdump};
 use crate::cluster::{Asked, Cluster};
-use crate::namespace::{address, addresses, alone, run};
+use crate::namespace::{address, addresses, alone, attempt, run};
 
 const STATUS: &str = "PATCH /api/v1/namespaces/shop/services/web/status";
 const SERVICE: &str = "/api/v1/namespaces/shop/services/web";
@@ -239,5 +240,67 @@ fn each_service_has_a_lease_that_goes_with_it() {
             cluster.asks(|asked| asked.what == format!("DELETE {leases}/kubevip-web")).await;
         assert_eq!(deleted.bound, [""; 0], "off before the Lease is gone");
         assert!(deleted.body["preconditions"]["resourceVersion"].is_string(), "{deleted:?}");
+    });
+}
+
+#[test]
+fn an_address_is_asked_for_before_it_is_announced_and_the_router_is_told() {
+    alone(async || {
+        run("ip route add default via 192.0.2.253 dev eth0");
+        let cluster = Cluster::new();
+        let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
+        let (_tcpdump, mut heard) = tcpdump("arp and host 192.0.2.1").await;
+        node.expose(service()).await;
+        let probe = "Request who-has 192.0.2.1 tell 0.0.0.0";
+        let announced = "Request who-has 192.0.2.1 tell 192.0.2.1";
+        let introduced = "Request who-has 192.0.2.253 tell 192.0.2.1";
+        hears(&mut heard, &[probe, probe, probe, announced, introduced]).await;
+        let asked = cluster.asks(published).await;
+        assert_eq!(asked.bound, ["192.0.2.1", "2001:db8::1"]);
+    });
+}
+
+#[test]
+fn what_a_status_shows_is_in_use_and_not_asked_for() {
+    alone(async || {
+        let cluster = Cluster::new();
+        let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
+        let (_tcpdump, mut heard) = tcpdump("arp and host 192.0.2.1").await;
+        let mut used = service();
+        used["metadata"]["annotations"]["kube-vip.io/vipHost"] = json!("node-b");
+        used["status"]["loadBalancer"]["ingress"] = json!([
+            { "ip": "192.0.2.1", "ipMode": "VIP" }, { "ip": "2001:db8::1", "ipMode": "VIP" },
+        ]);
+        node.expose(used).await;
+        cluster.asks(published).await;
+        let mut first = String::new();
+        tokio::io::AsyncBufReadExt::read_line(&mut heard, &mut first).await.unwrap();
+        tokio::io::AsyncBufReadExt::read_line(&mut heard, &mut first).await.unwrap();
+        assert!(first.contains("192.0.2.1 tell 192.0.2.1"), "{first}");
+    });
+}
+
+#[test]
+fn a_vlan_is_made_for_a_service_and_removed_with_it_or_the_service_is_told() {
+    alone(async || {
+        let makes = attempt("ip link add link eth0 name eth0.9 type vlan id 9").status.success();
+        let cluster = Cluster::new();
+        let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
+        let mut tagged = service();
+        tagged["metadata"]["annotations"]["kube-vip.io/serviceVLAN"] = json!("5");
+        node.expose(tagged).await;
+        if makes {
+            cluster.asks(published).await;
+            assert!(address("eth0.5", "192.0.2.1").is_some());
+            assert!(run("ip link show group 190").contains("eth0.5@eth0"));
+            node.show(Seen::ServiceGone(Name::new("shop", "web"))).await;
+            until("removed", || !attempt("ip link show dev eth0.5").status.success()).await;
+            assert!(attempt("ip link show dev eth0.9").status.success(), "that is not ours");
+        } else {
+            let told = cluster.asks(|asked| asked.body["reason"] == "VlanNotMade").await;
+            let note = told.body["note"].as_str().unwrap();
+            assert!(note.contains("eth0.5") && note.contains("8021q"), "{note}");
+            assert!(addresses("eth0").iter().all(|shown| shown["deprecated"] != true));
+        }
     });
 }

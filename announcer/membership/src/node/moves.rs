@@ -51,7 +51,8 @@ impl Node {
                     if self.handovers.expected_by(address).is_none()
                         && !self.prepared.contains(address)
                     {
-                        self.out.push(Output::Prepare { address: *address });
+                        let cause = Cause::Handover;
+                        self.out.push(Output::Prepare { address: *address, cause });
                     }
                     self.handovers.expect(self.now, *address, from);
                     self.say_ready(*address);

@@ -47,7 +47,14 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// Bind an address; it is silent.
-    Prepare(IpAddr),
+    Prepare {
+        /// The address.
+        address: IpAddr,
+        /// Whether no other node is known to have had it.
+        first: bool,
+    },
+    /// A majority granted an address that this node asks for. It answers once it is bound.
+    Granted(IpAddr),
     /// Unbind it: it went elsewhere.
     Discard(IpAddr),
     /// This node answers for an address, and has told the LAN once.

@@ -28,6 +28,10 @@ pub struct Holdings {
     /// Whether what is bound too early stays silent.
     fenced: bool,
     addresses: BTreeMap<IpAddr, Tenure>,
+    /// Those of them that no other node is known to have had.
+    first: BTreeSet<IpAddr>,
+    /// Those that a majority has granted.
+    granted: BTreeSet<IpAddr>,
     live: BTreeSet<NodeId>,
     live_since: Instant,
 }
@@ -35,20 +39,31 @@ pub struct Holdings {
 impl Holdings {
     /// Nothing yet.
     pub fn new(me: NodeId, fenced: bool, now: Instant) -> Self {
-        Self { me, fenced, addresses: BTreeMap::new(), live: BTreeSet::new(), live_since: now }
+        let (addresses, first, granted, live) = Default::default();
+        Self { me, fenced, addresses, first, granted, live, live_since: now }
     }
 
     /// Takes in what the keeper told.
     pub fn take(&mut self, told: &Told, now: Instant) {
         match told {
-            Told::Prepare(address) => {
+            Told::Prepare { address, first } => {
                 self.addresses.insert(*address, Tenure::Preparing);
+                if *first {
+                    self.first.insert(*address);
+                } else {
+                    self.first.remove(address);
+                }
+            }
+            Told::Granted(address) => {
+                self.granted.insert(*address);
             }
             Told::Holds { address, .. } => {
                 self.addresses.insert(*address, Tenure::Held(now));
             }
             Told::Discard(address) | Told::Lost { address, .. } => {
                 self.addresses.remove(address);
+                self.first.remove(address);
+                self.granted.remove(address);
             }
             Told::Live(live) => {
                 if self.live != *live {
@@ -81,16 +96,25 @@ impl Holdings {
         }
     }
 
+    /// The addresses that this node asks for or has.
+    pub fn all(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.keys().copied()
+    }
+
+    /// Whether no other node is known to have had an address.
+    pub fn is_first(&self, address: &IpAddr) -> bool {
+        self.first.contains(address)
+    }
+
+    /// Whether no other node of this cluster may have an address.
+    pub fn is_granted(&self, address: &IpAddr) -> bool {
+        self.granted.contains(address)
+    }
+
     /// The addresses that this node asks for.
     pub fn preparing(&self) -> impl Iterator<Item = IpAddr> {
         let asked = self.addresses.iter().filter(|(_, tenure)| **tenure == Tenure::Preparing);
         asked.map(|(address, _)| *address)
-    }
-
-    /// The addresses that this node answers for.
-    pub fn held(&self) -> impl Iterator<Item = IpAddr> {
-        let held = self.addresses.iter().filter(|(_, tenure)| matches!(tenure, Tenure::Held(_)));
-        held.map(|(address, _)| *address)
     }
 
     /// Whether what is bound too early stays silent.
@@ -159,7 +183,7 @@ mod tests {
         let (now, address) = (Instant::now(), "192.0.2.1".parse().unwrap());
         for fenced in [true, false] {
             let mut holdings = Holdings::new(NodeId::of("a"), fenced, now);
-            holdings.take(&Told::Prepare(address), now);
+            holdings.take(&Told::Prepare { address, first: true }, now);
             assert_eq!(holdings.binds(&address), fenced);
             let (cause, took) = (berth_membership::Cause::First, Duration::ZERO);
             holdings.take(&Told::Holds { address, cause, took }, now);

@@ -8,7 +8,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use berth_fence::{BootTime, Fence, Finding};
-use berth_membership::{Input, Keyring, Moment, Node, NodeId, Output, ParameterError, Parameters};
+use berth_membership::{
+    Cause, Input, Keyring, Moment, Node, NodeId, Output, ParameterError, Parameters,
+};
 use berth_runtime::http::Health;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
@@ -18,7 +20,7 @@ use super::wire::{Running, Wire};
 use crate::l2::frame;
 use crate::l2::schedule::{Frame, Link};
 use crate::l2::socket::Sockets;
-use crate::metrics::{Metrics, cause, fence};
+use crate::metrics::{Metrics, cause, kind};
 
 /// Between looks at whether the fence still stands.
 const INSPECT: Duration = Duration::from_secs(1);
@@ -269,10 +271,11 @@ impl Keeper {
                         self.metrics.datagrams_lost.inc();
                     }
                 }
-                Output::Prepare { address } => {
+                Output::Prepare { address, cause } => {
                     self.asked.entry(address).or_insert_with(now);
-                    self.tell(Told::Prepare(address));
+                    self.tell(Told::Prepare { address, first: cause == Cause::First });
                 }
+                Output::Granted { address } => self.tell(Told::Granted(address)),
                 Output::Discard { address } => {
                     self.asked.remove(&address);
                     self.links.remove(&address);
@@ -371,7 +374,7 @@ impl Keeper {
         if findings.iter().any(|finding| matches!(finding, Finding::Missing { .. })) {
             self.attach();
         }
-        self.metrics.fence.get_or_create(&fence(self.fence.kind().as_str())).set(1);
+        self.metrics.fence.get_or_create(&kind(self.fence.kind().as_str())).set(1);
     }
 
     fn count(&self, step: &'static str) {

@@ -16,6 +16,7 @@ use super::wishes::wishes;
 use crate::cluster::Name;
 use crate::desired::{Desired, Scene, place};
 use crate::kernel::Binding;
+use crate::l2::probe::Probes;
 use crate::pace::Pace;
 
 /// This node as a member.
@@ -85,7 +86,9 @@ impl Members {
     /// Takes in what the keeper told.
     pub fn told(&mut self, told: &Told, now: Instant) {
         self.left |= *told == Told::Left;
-        if let Told::Prepare(address) | Told::Discard(address) | Told::Lost { address, .. } = told {
+        if let Told::Prepare { address, .. } | Told::Discard(address) | Told::Lost { address, .. } =
+            told
+        {
             self.confirmed.remove(address);
         }
         self.holdings.take(told, now);
@@ -212,8 +215,8 @@ impl Members {
     }
 
     /// Tells the keeper what is bound by now. Without a fence nothing is bound before its time, and what can be bound
-    /// has to do.
-    pub fn confirm(&mut self, scene: Scene<'_>, desired: &Desired) {
+    /// has to do, once `probes` allow it.
+    pub fn confirm(&mut self, scene: Scene<'_>, desired: &Desired, probes: &Probes) {
         let bound = |address: IpAddr| {
             let link = desired.addresses.get(&address)?.link;
             let binding = Binding { index: link.index, address };
@@ -226,7 +229,7 @@ impl Members {
         };
         let link = |address| match self.holdings.is_fenced() {
             true => bound(address),
-            false => bindable(address),
+            false => bindable(address).filter(|_| probes.allows(&address)),
         };
         let asked = self.holdings.preparing().filter(|address| !self.confirmed.contains(address));
         let ready = asked.filter_map(|address| Some((address, link(address)?)));
@@ -239,7 +242,8 @@ impl Members {
     /// Brings the addresses of a Service together again where they came apart: whoever has the first of them, by what
     /// its status says, is handed the others.
     pub fn gather(&mut self, scene: Scene<'_>, now: Instant) {
-        let held: BTreeSet<IpAddr> = self.holdings.held().collect();
+        // Also one that this node only has so that nobody else takes it, since another host answers for it.
+        let held: BTreeSet<IpAddr> = self.holdings.all().collect();
         self.handed.retain(|address| held.contains(address));
         for service in scene.cluster.services().values().filter(|service| service.ours) {
             let Some((first, others)) = service.addresses.split_first() else { continue };

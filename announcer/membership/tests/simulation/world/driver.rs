@@ -224,7 +224,7 @@ impl World {
                     self.push(at, Event::Datagram { host: to, datagram: datagram.clone() });
                 }
             }
-            Output::Prepare { address } => {
+            Output::Prepare { address, .. } => {
                 let (run, at) = (host.run, now + self.random.below(self.plan.preparation + 1));
                 self.push(at, Event::News { host: number, run, news: News::Prepared(address) });
             }
@@ -240,6 +240,7 @@ impl World {
             }
             Output::Lost { .. }
             | Output::Discard { .. }
+            | Output::Granted { .. }
             | Output::Announce { .. }
             | Output::Adopted { .. }
             | Output::Activated { .. } => {}
