@@ -94,6 +94,11 @@ pub enum Refusal {
         /// The owner: this node.
         node: String,
     },
+    /// Membership grants the addresses to nobody.
+    NotGranted {
+        /// Who had them last: this node.
+        node: String,
+    },
     /// The host has no such interface.
     InterfaceMissing {
         /// Its name; none if it was to be that of the default route.
@@ -166,6 +171,7 @@ impl Refusal {
         match self {
             Self::NoEndpoint => "NoEndpoint",
             Self::NoLocalEndpoint { .. } => "NoLocalEndpoint",
+            Self::NotGranted { .. } => "NotGranted",
             Self::InterfaceMissing { .. } => "InterfaceMissing",
             Self::InterfaceUnfit { .. } => "InterfaceUnfit",
             Self::InvalidVlan { .. } => "InvalidVlan",
@@ -186,6 +192,10 @@ impl Refusal {
             Self::NoLocalEndpoint { node } => format!(
                 "not announced: spec.externalTrafficPolicy is Local and node {node}, which owns the addresses, has no \
                  ready endpoint; accepted: an endpoint there, externalTrafficPolicy Cluster, or an election per Service"
+            ),
+            Self::NotGranted { node } => format!(
+                "not announced: node {node} had the addresses and no majority of nodes grants them to it; \
+                 docs/failover.md"
             ),
             Self::InterfaceMissing { name: Some(name) } => {
                 format!("not announced: the node has no interface {name}")

@@ -7,6 +7,7 @@
 pub mod announcer;
 pub mod cluster;
 pub mod config;
+pub mod contest;
 pub mod desired;
 pub mod drive;
 pub mod kernel;

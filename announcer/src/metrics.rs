@@ -62,6 +62,8 @@ pub struct Metrics {
     pub kernel_errors: Family<Cause, Counter>,
     /// Status writes, by outcome: `written`, `overtaken`, `failed`.
     pub status_writes: Family<Cause, Counter>,
+    /// Status writes that somebody else undid.
+    pub status_undone: Counter,
     /// Whether the guard holds: 1 or 0.
     pub guard: Gauge,
     /// Other hosts that have an address of ours, by kind: `taken` found before its first use; claimed while this node
@@ -101,6 +103,7 @@ impl Default for Metrics {
             steps: Family::default(),
             kernel_errors: Family::default(),
             status_writes: Family::default(),
+            status_undone: Counter::default(),
             guard: Gauge::default(),
             conflicts: Family::default(),
             probes_sent: Counter::default(),
@@ -138,6 +141,8 @@ impl Metrics {
         registry.register("steps", "Steps the kernel did", self.steps.clone());
         registry.register("kernel_errors", "Steps the kernel refused", self.kernel_errors.clone());
         registry.register("status_writes", "Status writes, by outcome", self.status_writes.clone());
+        let help = "Status writes somebody else undid";
+        registry.register("status_undone", help, self.status_undone.clone());
         registry.register("guard", "Whether unserved ports are guarded", self.guard.clone());
         let help = "Other hosts that have an address of ours, by kind";
         registry.register("conflicts", help, self.conflicts.clone());

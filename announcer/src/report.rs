@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use berth_api::names::annotation;
+use berth_api::reason;
 use berth_runtime::events::{Report, Severity};
 use k8s_openapi::api::core::v1::ObjectReference;
 
@@ -83,6 +85,23 @@ impl Held {
             Refusal::AddressConflict { .. } => self.since,
             _ => self.since + LASTING,
         }
+    }
+}
+
+/// Tells that somebody else writes the status of a Service that this node announces.
+pub fn contested(name: &Name, cluster: &Cluster) -> Report {
+    let uid = cluster.services().get(name).map(|service| service.uid.clone());
+    Report {
+        regarding: service_reference(name, uid),
+        severity: Severity::Warning,
+        reason: reason::STATUS_CONTESTED,
+        action: "Publish",
+        note: format!(
+            "another program undoes status.loadBalancer.ingress or {} again and again; it is written ever more \
+             slowly: find the other one (metadata.managedFields names it) and stop it, or give the Service a \
+             loadBalancerClass of its own",
+            annotation::VIP_HOST
+        ),
     }
 }
 

@@ -97,6 +97,7 @@ impl Writer {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "the time of a condition is for people")]
 async fn write(client: Client, update: &Update) -> Outcome {
     let api: Api<Service> = Api::namespaced(client, &update.name.namespace);
     let patch = Patch::Merge(update.patch(Timestamp::now()));

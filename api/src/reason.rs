@@ -12,6 +12,7 @@
 //! | `AddressInUse`, `AddressReserved`, `AddressResting` | Service | the address it asks for is not to be had |
 //! | `QuotaExceeded` | Service | its namespace holds all it may |
 //! | `OutsidePool` | Service | its address has left the pool; it keeps it (the condition is `True`) |
+//! | `StatusContested` | Service | another program undoes what the announcer writes into its status |
 //! | `InvalidKey` | ConfigMap | a key is not readable; its last good value stays |
 //! | `UnknownKey` | ConfigMap | a key means nothing here |
 //! | `ReservedOverlap` | ConfigMap | a pool has addresses that are never given out, such as those of nodes |
@@ -32,6 +33,8 @@ pub const ADDRESS_IN_USE: &str = "AddressInUse";
 pub const NO_POOL: &str = "NoPool";
 /// The address has left its pool; the Service keeps it.
 pub const OUTSIDE_POOL: &str = "OutsidePool";
+/// Another program undoes what the announcer writes into the status.
+pub const STATUS_CONTESTED: &str = "StatusContested";
 /// A key of the ConfigMap is not readable.
 pub const INVALID_KEY: &str = "InvalidKey";
 /// A key of the ConfigMap means nothing here.

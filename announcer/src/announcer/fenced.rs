@@ -10,7 +10,7 @@ use super::Announcer;
 use crate::desired::{self, Scene};
 use crate::kernel::Kernel;
 use crate::metrics::cause;
-use crate::ownership::membership::{Peer, Told};
+use crate::ownership::membership::{Members, Peer, Told};
 
 /// How far the lifetime of a bound address may fall behind before it is renewed.
 const SLACK: Duration = Duration::from_secs(20);
@@ -85,11 +85,13 @@ impl<K: Kernel> Announcer<K> {
         let deadlines = [
             members.and_then(|members| members.holdings().settles(now)),
             members.and_then(|members| members.held_up(now)).map(|(_, until)| until),
+            members.and_then(Members::steadies),
             self.schedule.deadline(),
             self.neighbours.deadline(),
             self.kernel_pace.deadline(now),
             self.vlan_pace.deadline(now),
             self.status_pace.deadline(now),
+            self.contests.deadline(now),
             self.refusals.deadline(),
         ];
         deadlines.into_iter().flatten().fold(self.look_at, Instant::min)

@@ -6,6 +6,7 @@ mod neighbours;
 mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use berth_runtime::events::Events;
@@ -16,6 +17,7 @@ use self::neighbours::Neighbours;
 
 use crate::cluster::{Cluster, Name, Service};
 use crate::config::{Config, Election};
+use crate::contest::Contests;
 use crate::desired::{self, Refusal};
 use crate::kernel::{Binding, Change, Guard, Host, Kernel, Port};
 use crate::l2::schedule::Schedule;
@@ -56,6 +58,7 @@ pub struct Announcer<K> {
     vlan_pace: Pace<String>,
     writer: Writer,
     status_pace: Pace<Name>,
+    contests: Contests,
     refusals: Refusals,
     interface: Option<Refusal>,
     leaving: bool,
@@ -123,6 +126,7 @@ impl<K: Kernel> Announcer<K> {
             vlan_pace: Pace::new(second, second * 60),
             writer,
             status_pace: Pace::new(second / 10, second * 2),
+            contests: Contests::default(),
             refusals: Refusals::default(),
             interface: None,
             leaving: false,
@@ -182,10 +186,11 @@ impl<K: Kernel> Announcer<K> {
             Done::Deleted(name, deletion) => tracing::debug!(lease = %name, ?deletion, "deleted"),
             Done::Status(update, outcome) => {
                 self.writer.ended(&update.name);
-                // A write that helped is not needed again; one that somebody undoes is repeated ever more slowly.
+                // A write that helped is not needed again.
                 self.status_pace.again(update.name.clone(), now);
                 let outcome = match outcome {
                     Outcome::Written(service) => {
+                        self.contests.wrote(&update, now);
                         let service = Service::read(&service, &self.config.classes);
                         self.cluster.apply_written(update.name, service);
                         "written"
@@ -216,9 +221,24 @@ impl<K: Kernel> Announcer<K> {
                 || desired::interface(&self.host, self.config.interface.as_deref())
                     .is_ok_and(|(_, _, link)| link.index == index)
         };
+        let served = |address: &IpAddr| {
+            let mut services = self.cluster.services().values();
+            services.any(|service| service.addresses.contains(address))
+        };
         let matters = match change {
             Change::Link(index) => used(index) || desired::is_awaited(self.scene(), index),
-            Change::Address(index) => used(index) || desired::is_auto(self.scene()),
+            // A copy of an address of ours may stand anywhere.
+            Change::Address(index, address) => {
+                used(index)
+                    || desired::is_auto(self.scene())
+                    || address.as_ref().is_some_and(served)
+            }
+            Change::Filter => {
+                if let Some(members) = &self.members {
+                    members.inspect();
+                }
+                false
+            }
             // Its router has to learn where the addresses are.
             Change::DefaultRoute | Change::Anything => true,
         };

@@ -13,6 +13,7 @@ use crate::metrics::cause;
 use crate::ownership::View;
 use crate::ownership::leases::Tied;
 use crate::plan::plan;
+use crate::report;
 use crate::status::{self, Answering};
 
 /// Pause between looks at the kernel when it tells of no change.
@@ -63,6 +64,7 @@ impl<K: Kernel> Announcer<K> {
             self.kernel_pace.deadline(now),
             self.vlan_pace.deadline(now),
             self.status_pace.deadline(now),
+            self.contests.deadline(now),
             self.refusals.deadline(),
         ];
         deadlines.into_iter().flatten().fold(self.look_at, Instant::min)
@@ -323,10 +325,18 @@ impl<K: Kernel> Announcer<K> {
             failed: self.refused.keys().map(|binding| binding.address).collect(),
         };
         let updates = status::updates(&self.cluster, desired, &answering, &self.config.node);
+        self.contests.retain(desired.verdicts.keys());
+        let found = self.contests.undone(&updates, now);
+        self.metrics.status_undone.inc_by(found.undone);
+        for name in &found.contested {
+            tracing::warn!(service = %name, "somebody else writes this status, too");
+            self.events.publish(report::contested(name, &self.cluster));
+        }
         let pending = updates.iter().map(|update| update.name.clone()).collect();
         for update in updates {
             let name = &update.name;
-            if self.writer.is_free(name) && self.status_pace.is_due(name, now) {
+            let due = self.status_pace.is_due(name, now) && self.contests.may_write(&update, now);
+            if due && self.writer.is_free(name) {
                 self.writer.write(update);
             }
         }

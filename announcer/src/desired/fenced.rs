@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{Desired, Scene, Verdict, place, ports, remarks, verdict};
+use super::{Desired, Refusal, Scene, Verdict, place, ports, remarks, verdict};
 use crate::cluster::{Name, Service};
 use crate::l2::probe::Probes;
 use crate::ownership::membership::{Holdings, Tenure};
@@ -57,12 +57,15 @@ fn judge(
             && (first.is_none() || host.is_none())
             && holdings.speaks_for(name, host, now);
         let holder = Some(scene.node.to_owned());
-        return speaks.then(|| verdict(scene, name, service, &View { holder }));
+        return match speaks {
+            true => Some(verdict(scene, name, service, &View { holder })),
+            false => given_up(scene, service, holdings, now),
+        };
     };
     let taken = |address: &IpAddr| holdings.is_granted(address) && probes.taken(address).is_some();
     let since = holdings.held_since(first);
     if since.is_none() && !taken(first) {
-        return None;
+        return given_up(scene, service, holdings, now);
     }
     let waits = since.is_some_and(|since| now < since + TOGETHER);
     let mut verdict = Verdict::default();
@@ -79,6 +82,30 @@ fn judge(
         }
     }
     Some(verdict)
+}
+
+/// What becomes of a Service that says this node announces it, when this node has not for a while and nobody came after
+/// it: nobody answers.
+fn given_up(
+    scene: Scene<'_>,
+    service: &Service,
+    holdings: &Holdings,
+    now: Instant,
+) -> Option<Verdict> {
+    let named = service.ours && service.vip_host.as_deref() == Some(scene.node);
+    if !named || !holdings.is_silent(&service.addresses, now) {
+        return None;
+    }
+    let mut refusals: Vec<Refusal> = remarks(service).collect();
+    for refusal in service.addresses.iter().filter_map(|a| place(scene, service, *a).err()) {
+        if !refusals.contains(&refusal) {
+            refusals.push(refusal);
+        }
+    }
+    if refusals.is_empty() {
+        refusals.push(Refusal::NotGranted { node: scene.node.to_owned() });
+    }
+    Some(Verdict { refusals, ..Verdict::default() })
 }
 
 #[cfg(test)]
@@ -167,6 +194,33 @@ mod tests {
         let verdict = &desired.verdicts[&Name::new("d", "web")];
         assert_eq!((&verdict.announce[..], desired.addresses.len()), (&[address(BOTH[1])][..], 1));
         assert_eq!(verdict.conflicts().to_string(), "192.0.2.1=09:09:09:09:09:09");
+    }
+
+    #[test]
+    fn who_is_named_and_has_not_answered_for_a_while_says_so() {
+        let mut cluster = Cluster::default();
+        let web = Name::new("d", "web");
+        let of = |host: &str| Service { vip_host: Some(host.to_owned()), ..service(&BOTH) };
+        slice(&mut cluster, "web", "s", &["b"]);
+        let eth0 = |up| Interface { index: 2, mac: Some([2; 6]), up, foreign: [].into() };
+        let now = Instant::now();
+        let holdings = Holdings::new(NodeId::of("a"), true, now);
+        let decide = |cluster: &Cluster, up, after| {
+            let host =
+                Host { interfaces: [("eth0".to_owned(), eth0(up))].into(), ..Host::default() };
+            let scene = Scene { cluster, host: &host, node: "a", interface: Some("eth0") };
+            let verdict =
+                fenced(scene, &holdings, &Probes::default(), now + after).verdicts.remove(&web);
+            verdict.map(|verdict| (verdict.announce.len(), verdict.refusals[0].reason()))
+        };
+        let second = Duration::from_secs(1);
+        cluster.apply_service(web.clone(), of("a"));
+        assert_eq!(decide(&cluster, true, second), None);
+        assert_eq!(decide(&cluster, true, second * 5), Some((0, "NotGranted")));
+        assert_eq!(decide(&cluster, false, second), None);
+        assert_eq!(decide(&cluster, false, second * 5), Some((0, "InterfaceUnfit")));
+        cluster.apply_service(web.clone(), of("b"));
+        assert_eq!(decide(&cluster, true, second * 5), None, "another one is named");
     }
 
     #[test]

@@ -1,14 +1,18 @@
-//! Owns a netlink socket that hears of changes to links and addresses. May lose what changed, never that something did.
+//! Owns a netlink socket that hears of changes to links, addresses and filters. May lose what changed, never that
+//! something did.
 
 use std::io;
+use std::net::IpAddr;
 
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols};
 use tokio::sync::mpsc;
 
-/// Multicast groups of `rtnetlink(7)`, as bits: links, IPv4 addresses, IPv6 addresses, IPv4 and IPv6 routes.
-const GROUPS: u32 = 1 | 1 << 4 | 1 << 8 | 1 << 6 | 1 << 10;
+/// Multicast groups of `rtnetlink(7)`, as bits: links, traffic control, IPv4 addresses, IPv6 addresses, IPv4 and IPv6
+/// routes.
+const GROUPS: u32 = 1 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 6 | 1 << 10;
 
 /// Room for a storm of changes; what does not fit is told as [`Change::Anything`].
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -19,7 +23,9 @@ pub enum Change {
     /// A link came, went, or changed.
     Link(u32),
     /// An address of the interface with this index came or went.
-    Address(u32),
+    Address(u32, Option<IpAddr>),
+    /// A queueing discipline or a filter went: the fence may have gone with it.
+    Filter,
     /// A default route came or went.
     DefaultRoute,
     /// Anything may have changed: the kernel had more to tell than there was room for.
@@ -72,13 +78,33 @@ fn changes(datagram: &[u8]) -> Vec<Change> {
 }
 
 fn change(message: &RouteNetlinkMessage) -> Option<Change> {
-    use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
+    use RouteNetlinkMessage::{
+        DelAddress, DelLink, DelQueueDiscipline, DelRoute, DelTrafficChain, DelTrafficFilter,
+        NewAddress, NewLink, NewRoute,
+    };
     match message {
         NewLink(link) | DelLink(link) => Some(Change::Link(link.header.index)),
-        NewAddress(address) | DelAddress(address) => Some(Change::Address(address.header.index)),
+        NewAddress(address) | DelAddress(address) => {
+            Some(Change::Address(address.header.index, own(address)))
+        }
+        DelQueueDiscipline(_) | DelTrafficFilter(_) | DelTrafficChain(_) => Some(Change::Filter),
         NewRoute(route) | DelRoute(route) if route.header.destination_prefix_length == 0 => {
             Some(Change::DefaultRoute)
         }
         _ => None,
     }
+}
+
+/// The address itself; on a point-to-point link that is the local one.
+fn own(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
 }

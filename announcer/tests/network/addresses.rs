@@ -129,7 +129,7 @@ fn an_address_deleted_by_hand_and_a_lost_carrier_are_heard_of() {
         kernel.bind(binding, seconds(100)).await.unwrap();
         let mut changes = kernel::watch().unwrap();
         run("ip addr del 192.0.2.1/32 dev eth0");
-        heard(&mut changes, Change::Address(binding.index)).await;
+        heard(&mut changes, Change::Address(binding.index, Some(binding.address))).await;
         run("ip link set peer0 down");
         heard(&mut changes, Change::Link(binding.index)).await;
         run("ip route add default dev lo");

@@ -16,6 +16,8 @@ pub enum Command {
     Cover(BTreeSet<IpAddr>),
     /// Fence exactly these interfaces.
     Attach(BTreeSet<String>),
+    /// Look whether the fence still stands.
+    Inspect,
     /// Every address of ours is covered: a predecessor's fence may go.
     Settle,
     /// An address is to be served.

@@ -12,6 +12,10 @@ use crate::cluster::Name;
 /// How long the set of live nodes must have been the same before one speaks for a node that is gone.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// After so long without an answer of its own, a node that a status names says that it answers no more. Whoever took
+/// over has put itself there long before.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// How far this node is with an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tenure {
@@ -34,13 +38,19 @@ pub struct Holdings {
     granted: BTreeSet<IpAddr>,
     live: BTreeSet<NodeId>,
     live_since: Instant,
+    since: Instant,
+    /// When this node lost an address, for a while.
+    lost: BTreeMap<IpAddr, Instant>,
+    /// Whether somebody by another election may answer on this very node.
+    rivalled: bool,
 }
 
 impl Holdings {
     /// Nothing yet.
     pub fn new(me: NodeId, fenced: bool, now: Instant) -> Self {
-        let (addresses, first, granted, live) = Default::default();
-        Self { me, fenced, addresses, first, granted, live, live_since: now }
+        let (addresses, first, granted, live, lost) = Default::default();
+        let (live_since, since, rivalled) = (now, now, false);
+        Self { me, fenced, addresses, first, granted, live, live_since, since, lost, rivalled }
     }
 
     /// Takes in what the keeper told.
@@ -64,6 +74,8 @@ impl Holdings {
                 self.addresses.remove(address);
                 self.first.remove(address);
                 self.granted.remove(address);
+                self.lost.retain(|_, at| now < *at + SILENCE);
+                self.lost.insert(*address, now);
             }
             Told::Live(live) => {
                 if self.live != *live {
@@ -148,9 +160,24 @@ impl Holdings {
             && rank(&wish, |_| true, None).first().is_some_and(|first| *first == self.me)
     }
 
-    /// When [`Holdings::speaks_for`] may say something else although nothing is told.
+    /// Notes whether somebody holds the addresses by another election.
+    pub fn rivalled(&mut self, rivalled: bool) {
+        self.rivalled = rivalled;
+    }
+
+    /// Whether this node has had none of these addresses for so long that nobody can take it to answer for them.
+    pub fn is_silent(&self, addresses: &[IpAddr], now: Instant) -> bool {
+        let silent = |address: &IpAddr| {
+            let lost = self.lost.get(address).copied().unwrap_or(self.since);
+            self.tenure(address).is_none() && now >= lost.max(self.since) + SILENCE
+        };
+        !self.rivalled && addresses.iter().all(silent)
+    }
+
+    /// When [`Holdings::speaks_for`] or [`Holdings::is_silent`] may say something else although nothing is told.
     pub fn settles(&self, now: Instant) -> Option<Instant> {
-        Some(self.live_since + SETTLED).filter(|settled| *settled > now)
+        let lost = self.lost.values().chain([&self.since]).map(|since| *since + SILENCE);
+        lost.chain([self.live_since + SETTLED]).filter(|settled| *settled > now).min()
     }
 }
 
@@ -176,6 +203,27 @@ mod tests {
         assert_eq!(speakers(Some("gone"), &live, now + SETTLED).len(), 1);
         assert_eq!(speakers(None, &live, now + SETTLED).len(), 1);
         assert_eq!(speakers(None, &BTreeSet::new(), now + SETTLED), [""; 0], "no majority");
+    }
+
+    #[test]
+    fn a_node_is_silent_a_while_after_its_start_or_its_last_loss_and_not_beside_a_rival() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let addresses = ["192.0.2.1".parse().unwrap()];
+        let mut holdings = Holdings::new(NodeId::of("a"), true, now);
+        assert!(!holdings.is_silent(&addresses, now + SILENCE - second));
+        assert!(holdings.is_silent(&addresses, now + SILENCE));
+        let (cause, took) = (berth_membership::Cause::First, Duration::ZERO);
+        holdings.take(&Told::Holds { address: addresses[0], cause, took }, now);
+        assert!(!holdings.is_silent(&addresses, now + SILENCE * 2));
+        let lost = now + SILENCE * 2;
+        let cause = berth_membership::Loss::Expired;
+        holdings.take(&Told::Lost { address: addresses[0], cause }, lost);
+        assert!(!holdings.is_silent(&addresses, lost));
+        assert_eq!(holdings.settles(lost), Some(lost + SILENCE));
+        assert!(holdings.is_silent(&addresses, lost + SILENCE));
+        holdings.rivalled(true);
+        assert!(!holdings.is_silent(&addresses, lost + SILENCE));
     }
 
     #[test]

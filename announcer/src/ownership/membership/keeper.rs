@@ -22,8 +22,11 @@ use crate::l2::schedule::{Frame, Link};
 use crate::l2::socket::Sockets;
 use crate::metrics::{Metrics, cause, kind};
 
-/// Between looks at whether the fence still stands.
+/// Between looks at whether the fence still stands, if nobody tells that something went.
 const INSPECT: Duration = Duration::from_secs(1);
+
+/// Filters go in crowds: they are looked at together.
+const CROWD: Duration = Duration::from_millis(5);
 
 /// Between looks at who lives.
 const SURVEY: Duration = Duration::from_millis(50);
@@ -223,6 +226,7 @@ impl Keeper {
                 self.interfaces = interfaces;
                 return self.attach();
             }
+            Command::Inspect => return self.inspect_at = self.inspect_at.min(now() + CROWD),
             Command::Settle => {
                 for error in self.fence.settle() {
                     tracing::error!(%error, "the fence is not everywhere");

@@ -12,11 +12,13 @@ use super::exchange::{Command, Told};
 use super::holdings::Holdings;
 use super::peers::{Peer, Peers};
 use super::rival::Rival;
+use super::steady::Steady;
 use super::wishes::wishes;
 use crate::cluster::Name;
 use crate::desired::{Desired, Scene, place};
 use crate::kernel::Binding;
 use crate::l2::probe::Probes;
+use crate::l2::schedule::Link;
 use crate::pace::Pace;
 
 /// This node as a member.
@@ -31,6 +33,7 @@ pub struct Members {
     peers: Peers,
     peers_listed: bool,
     holdings: Holdings,
+    steady: Steady,
     commands: UnboundedSender<Command>,
     /// Whether what wishes come of has changed.
     stale: bool,
@@ -65,6 +68,7 @@ impl Members {
             peers: Peers::default(),
             peers_listed: false,
             holdings: Holdings::new(me, fenced, now),
+            steady: Steady::default(),
             commands,
             stale: true,
             settled: false,
@@ -153,6 +157,11 @@ impl Members {
         self.rival.holds(now).filter(|_| self.wished.is_empty())
     }
 
+    /// When wishes may change although nothing happens.
+    pub fn steadies(&self) -> Option<Instant> {
+        self.steady.deadline()
+    }
+
     /// Fences these interfaces.
     pub fn attach(&mut self, interfaces: BTreeSet<String>) {
         if interfaces != self.attached {
@@ -170,6 +179,8 @@ impl Members {
         known: bool,
         now: Instant,
     ) {
+        self.holdings.rivalled(self.rival.holds(now).is_some());
+        self.stale |= self.steady.observe(&scene.host.interfaces, now);
         if !known || !self.peers_listed || !self.rival_listed || !std::mem::take(&mut self.stale) {
             return;
         }
@@ -186,7 +197,9 @@ impl Members {
         } else {
             self.told_of_rival = false;
         }
-        let wishes = wishes(scene, &self.peers, refused);
+        let interfaces = &scene.host.interfaces;
+        let wary = |link: &Link| self.steady.is_wary(interfaces, link.index);
+        let wishes = wishes(scene, &self.peers, refused, &wary);
         for (address, wish) in &wishes {
             if self.wished.get(address) != Some(wish) {
                 self.tell(Command::Wish(*address, wish.clone()));
@@ -237,6 +250,11 @@ impl Members {
             self.confirmed.insert(address);
             self.tell(Command::Prepared(address, link));
         }
+    }
+
+    /// Has the fence looked at: somebody may have taken it away.
+    pub fn inspect(&self) {
+        self.tell(Command::Inspect);
     }
 
     /// Brings the addresses of a Service together again where they came apart: whoever has the first of them, by what

@@ -10,6 +10,7 @@
 //! | `key` | the Secret with the key |
 //! | `wishes` | who may have which address, out of what the watches show |
 //! | `holdings` | what this node has, as the keeper told it |
+//! | `steady` | which interfaces have come back only lately |
 //! | `rival` | the Lease by which others may hold the addresses still |
 //! | `exchange` | what the keeper is told, and what it tells |
 //!
@@ -23,6 +24,7 @@ mod members;
 mod peers;
 mod priority;
 mod rival;
+mod steady;
 pub mod store;
 mod wire;
 mod wishes;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_api::names::annotation;
 use berth_api::preference::Preference;
 use berth_membership::NodeId;
 use k8s_openapi::api::core::v1::Node;
@@ -15,7 +16,7 @@ const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers"
 pub struct Peer {
     /// Its internal addresses, in the order of its status.
     pub addresses: Vec<IpAddr>,
-    /// Whether it is being emptied: cordoned, or excluded from load balancing.
+    /// Whether it is being emptied: cordoned, excluded from load balancing, or annotated so.
     pub emptied: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
@@ -27,10 +28,13 @@ impl Peer {
         let status = node.status.as_ref().and_then(|status| status.addresses.as_deref());
         let internal = status.unwrap_or_default().iter().filter(|a| a.type_ == "InternalIP");
         let labels = node.metadata.labels.clone().unwrap_or_default();
+        let notes = node.metadata.annotations.as_ref();
+        let drained = notes.and_then(|notes| notes.get(annotation::DRAIN));
+        let drained = drained.is_some_and(|value| value == "true");
         let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
         Self {
             addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
-            emptied: cordoned || labels.contains_key(EXCLUDED),
+            emptied: cordoned || drained || labels.contains_key(EXCLUDED),
             labels,
         }
     }
@@ -109,6 +113,9 @@ mod tests {
         let expected: Vec<IpAddr> = ["10.0.0.11", "fd00::11"].map(|a| a.parse().unwrap()).into();
         assert_eq!((peer.addresses, peer.emptied), (expected, false));
         assert!(read(json!({ "spec": { "unschedulable": true } })).emptied);
+        let drain =
+            |value: &str| json!({ "metadata": { "annotations": { "berth.dev/drain": value } } });
+        assert!(read(drain("true")).emptied && !read(drain("false")).emptied);
         assert!(read(json!({ "metadata": { "labels": { EXCLUDED: "" } } })).emptied);
     }
 

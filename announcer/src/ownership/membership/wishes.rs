@@ -8,16 +8,22 @@ use berth_membership::{NodeId, Wish};
 use super::peers::Peers;
 use crate::cluster::{Name, Service};
 use crate::desired::{Scene, place};
+use crate::l2::schedule::Link;
 use crate::ownership::Candidates;
 
 /// By address, who may have it. This node is no candidate for what it cannot bind: `refused`, or without the interface.
+/// Where its interface is `wary`, it lets every other candidate go first.
 pub(super) fn wishes(
     scene: Scene<'_>,
     peers: &Peers,
     refused: &BTreeSet<IpAddr>,
+    wary: &dyn Fn(&Link) -> bool,
 ) -> BTreeMap<IpAddr, Wish> {
     let me = NodeId::of(scene.node);
     let everybody = peers.takers(|_| true);
+    let others = |candidates: &[NodeId]| {
+        candidates.iter().copied().filter(|node| *node != me).collect::<Vec<_>>()
+    };
     let mut services: Vec<(&Name, &Service)> =
         scene.cluster.services().iter().filter(|(_, service)| service.ours).collect();
     // The oldest Service of an address decides where it goes: one that joins later moves nothing.
@@ -30,14 +36,20 @@ pub(super) fn wishes(
             Candidates::Only(nodes) => peers.takers(|node| nodes.contains(node)),
         };
         for address in &service.addresses {
-            let usable = !refused.contains(address) && place(scene, service, *address).is_ok();
+            let place = place(scene, service, *address).ok();
+            let usable = !refused.contains(address) && place.is_some();
+            let wary = place.as_ref().is_some_and(wary);
             let may = |node: &NodeId| *node != me || usable;
             match wishes.get_mut(address) {
                 None => {
                     let wish = Wish {
                         key: Wish::key_of(&name.to_string()),
                         candidates: candidates.iter().copied().filter(may).collect(),
-                        preferred: peers.meant(&service.preferred),
+                        // By its own ranking alone does a node know when it is its turn.
+                        preferred: match wary {
+                            true => others(&candidates),
+                            false => peers.meant(&service.preferred),
+                        },
                         previous: service.vip_host.as_deref().map(NodeId::of),
                     };
                     wishes.insert(*address, wish);
@@ -58,6 +70,8 @@ pub(super) fn wishes(
 
 #[cfg(test)]
 mod tests {
+    use berth_membership::rank;
+
     use super::super::peers::Peer;
     use super::*;
     use crate::cluster::Cluster;
@@ -81,7 +95,7 @@ mod tests {
         let host = host(up);
         let scene = Scene { cluster, host: &host, node: "a", interface: Some("eth0") };
         let refused = refused.iter().map(|address| address.parse().unwrap()).collect();
-        wishes(scene, &peers(&["a", "b", "c"]), &refused)
+        wishes(scene, &peers(&["a", "b", "c"]), &refused, &|_| false)
     }
 
     fn nodes(names: &[&str]) -> Vec<NodeId> {
@@ -115,6 +129,24 @@ mod tests {
         let others = nodes(&["b", "c"]);
         assert_eq!(candidates(&wished(&cluster, false, &[]), "192.0.2.1"), others);
         assert_eq!(candidates(&wished(&cluster, true, &["192.0.2.1"]), "192.0.2.1"), others);
+    }
+
+    #[test]
+    fn a_node_whose_interface_is_back_only_lately_lets_the_others_go_first() {
+        let mut cluster = Cluster::default();
+        cluster.apply_service(Name::new("d", "web"), service(&["192.0.2.1"]));
+        slice(&mut cluster, "web", "s", &["c"]);
+        let host = host(true);
+        let scene = Scene { cluster: &cluster, host: &host, node: "a", interface: Some("eth0") };
+        let wish = |wary: bool| {
+            let wishes = wishes(scene, &peers(&["a", "b"]), &BTreeSet::new(), &|_| wary);
+            wishes.into_values().next().unwrap()
+        };
+        assert_eq!(wish(false).preferred, []);
+        let wary = wish(true);
+        assert_eq!((wary.preferred.clone(), wary.candidates.len()), (nodes(&["b"]), 2));
+        assert_eq!(rank(&wary, |_| true, None), nodes(&["b", "a"]));
+        assert_eq!(rank(&wary, |node| node == NodeId::of("a"), None), nodes(&["a"]), "alone");
     }
 
     #[test]
