@@ -43,7 +43,7 @@ pub struct Inputs<'a> {
 }
 
 pub use fenced::fenced;
-pub(crate) use placement::place;
+pub(crate) use placement::{connected, place};
 pub use placement::{guarded, interface, is_auto, is_awaited, vlans};
 pub use unproven::questions;
 

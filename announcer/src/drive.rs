@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::announcer::Announcer;
-use crate::kernel::{Change, Guard, Kernel};
+use crate::kernel::{Change, Detours, Guard, Kernel};
 use crate::ownership::membership::Told;
 use crate::watches::Seen;
 use crate::writer::Done;
@@ -34,6 +34,8 @@ pub struct Sources {
     pub changes: mpsc::UnboundedReceiver<Change>,
     /// The guard.
     pub guard: mpsc::Receiver<Guard>,
+    /// The detours.
+    pub detoured: mpsc::UnboundedReceiver<Detours>,
     /// The keeper of membership; nothing ever comes where Leases decide.
     pub told: mpsc::UnboundedReceiver<Told>,
 }
@@ -84,6 +86,7 @@ pub async fn drive<K: Kernel>(
                     }
                 }
                 Some(guard) = sources.guard.recv() => announcer.guard(guard),
+                Some(detours) = sources.detoured.recv() => announcer.detoured(detours),
                 Some(first) = sources.told.recv() => {
                     let now = Instant::now();
                     announcer.told(&first, now);

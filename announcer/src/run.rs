@@ -16,11 +16,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::member::{self, Member};
-use berth_announcer::announcer::{Announcer, CHECKS, Outlets};
+use berth_announcer::announcer::{Announcer, CHECKS, Outlets, Tables};
 use berth_announcer::cluster::Name;
 use berth_announcer::config::{Config, Election};
 use berth_announcer::drive::{Sources, drive};
-use berth_announcer::kernel::{self, Kernel, Netlink, guard};
+use berth_announcer::kernel::{self, Detours, Kernel, Netlink, detour, guard};
 use berth_announcer::metrics::Metrics;
 use berth_announcer::ownership::membership::Command;
 use berth_announcer::watches::{self, Scope};
@@ -74,11 +74,15 @@ pub(crate) async fn run(mut config: Config, stop: CancellationToken) -> anyhow::
     let (guarded, ports) = watch::channel(BTreeSet::new());
     let (tell, guard) = mpsc::channel(16);
     let guarding = tokio::spawn(guard::keep(ports, tell));
+    let (detours, wanted) = watch::channel(Detours::new());
+    let (tell, detoured) = mpsc::unbounded_channel();
+    let detouring = tokio::spawn(detour::keep(wanted, tell));
+    let tables = Tables { guarded, detours };
 
     let outlets = Outlets { events, metrics, health };
     let mut announcer =
-        Announcer::new(config, members, kernel, guarded, writer, outlets, Instant::now());
-    let sources = Sources { seen, done, changes, guard, told };
+        Announcer::new(config, members, kernel, tables, writer, outlets, Instant::now());
+    let sources = Sources { seen, done, changes, guard, detoured, told };
     let left = drive(&mut announcer, sources, stop).await;
     if !left {
         tracing::warn!("leaving before everything could be handed over");
@@ -88,10 +92,12 @@ pub(crate) async fn run(mut config: Config, stop: CancellationToken) -> anyhow::
         let _ = commands.send(Command::End { unfence: left });
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
-    // Its table goes last: nothing that it guards is bound any more.
+    // The tables go last: nothing that they are about is bound any more.
     drop(announcer);
-    if tokio::time::timeout(UNGUARDING, guarding).await.is_err() {
-        tracing::warn!("nft does not end");
+    for task in [guarding, detouring] {
+        if tokio::time::timeout(UNGUARDING, task).await.is_err() {
+            tracing::warn!("nft does not end");
+        }
     }
     unguard().await;
     ended.cancel();
@@ -153,6 +159,9 @@ async fn advise(kernel: &mut impl Kernel, config: &Config) -> Option<String> {
 async fn unguard() {
     if let Err(error) = guard::remove().await {
         tracing::debug!(%error, "no guard to remove");
+    }
+    if let Err(error) = detour::remove().await {
+        tracing::debug!(%error, "no detour to remove");
     }
 }
 

@@ -8,9 +8,9 @@ use berth_membership::{Cause, Loss};
 
 use super::Announcer;
 use crate::desired::{self, Scene};
-use crate::kernel::Kernel;
+use crate::kernel::{Detours, Kernel};
 use crate::metrics::cause;
-use crate::ownership::membership::{Members, Peer, Told};
+use crate::ownership::membership::{Peer, Told};
 
 /// How far the lifetime of a bound address may fall behind before it is renewed.
 const SLACK: Duration = Duration::from_secs(20);
@@ -41,9 +41,24 @@ impl<K: Kernel> Announcer<K> {
             Told::Live(_) => self.health.ready("membership"),
             Told::Prepare { .. } | Told::Granted(_) | Told::Discard(_) | Told::Left => {}
         }
+        let host = told.address().and_then(|address| self.host_of(address));
         if let Some(members) = &mut self.members {
-            members.told(told, now);
+            members.told(told, host.as_deref(), now);
         }
+    }
+
+    /// Takes in that the kernel was asked for these detours.
+    pub fn detoured(&mut self, detours: Detours) {
+        if let Some(members) = &mut self.members {
+            members.detoured(detours);
+        }
+    }
+
+    /// The node that the Services of an address say has it.
+    fn host_of(&self, address: IpAddr) -> Option<String> {
+        let mut services = self.cluster.services().values().filter(|service| service.ours);
+        let of = services.find(|s| s.vip_host.is_some() && s.addresses.contains(&address));
+        of.and_then(|service| service.vip_host.clone())
     }
 
     pub(super) fn peer(&mut self, name: String, peer: Option<Peer>) {
@@ -63,6 +78,12 @@ impl<K: Kernel> Announcer<K> {
         members.attach(desired::guarded(scene));
         members.wish(scene, &refused, known, now);
         members.gather(scene, now);
+        let detours = members.detour(scene, now);
+        self.detours.send_if_modified(|wanted| {
+            let changed = *wanted != detours;
+            *wanted = detours;
+            changed
+        });
         let holdings = members.holdings().clone();
         self.ask(&holdings.all().collect(), |address| holdings.is_first(address), now);
         let mut desired = desired::fenced(self.scene(), &holdings, &self.neighbours.probes, now);
@@ -72,7 +93,7 @@ impl<K: Kernel> Announcer<K> {
         let (cluster, host, node) = (&self.cluster, &self.host, self.config.node.as_str());
         let scene = Scene { cluster, host, node, interface: self.config.interface.as_deref() };
         if let Some(members) = &mut self.members {
-            members.confirm(scene, &desired, &self.neighbours.probes);
+            members.confirm(scene, &desired, &self.neighbours.probes, now);
         }
         let more = self.announce(&desired);
         let now = Instant::now();
@@ -85,7 +106,7 @@ impl<K: Kernel> Announcer<K> {
         let deadlines = [
             members.and_then(|members| members.holdings().settles(now)),
             members.and_then(|members| members.held_up(now)).map(|(_, until)| until),
-            members.and_then(Members::steadies),
+            members.and_then(|members| members.deadline(now)),
             self.schedule.deadline(),
             self.neighbours.deadline(),
             self.kernel_pace.deadline(now),

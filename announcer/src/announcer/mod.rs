@@ -19,7 +19,7 @@ use crate::cluster::{Cluster, Name, Service};
 use crate::config::{Config, Election};
 use crate::contest::Contests;
 use crate::desired::{self, Refusal};
-use crate::kernel::{Binding, Change, Guard, Host, Kernel, Port};
+use crate::kernel::{Binding, Change, Detours, Guard, Host, Kernel, Port};
 use crate::l2::schedule::Schedule;
 use crate::l2::socket::Sockets;
 use crate::metrics::{Metrics, cause};
@@ -49,6 +49,7 @@ pub struct Announcer<K> {
     look_at: Instant,
     guard: Guard,
     guarded: watch::Sender<BTreeSet<Port>>,
+    detours: watch::Sender<Detours>,
     schedule: Schedule,
     sockets: Sockets,
     neighbours: Neighbours,
@@ -84,16 +85,24 @@ pub struct Outlets {
     pub health: Health,
 }
 
+/// What is kept in nftables by tasks of their own.
+pub struct Tables {
+    /// The ports to guard.
+    pub guarded: watch::Sender<BTreeSet<Port>>,
+    /// The detours to have.
+    pub detours: watch::Sender<Detours>,
+}
+
 /// Names of the readiness checks.
 pub const CHECKS: [&str; 4] = ["services", "endpointslices", "leases", "interface"];
 
 impl<K: Kernel> Announcer<K> {
-    /// Knows nothing and holds nothing yet. The ports to guard go to `guarded`. With `members` it goes by membership.
+    /// Knows nothing and holds nothing yet. What is to stand in nftables goes to `tables`. With `members` it goes by membership.
     pub fn new(
         config: Config,
         members: Option<Members>,
         kernel: K,
-        guarded: watch::Sender<BTreeSet<Port>>,
+        tables: Tables,
         writer: Writer,
         outlets: Outlets,
         now: Instant,
@@ -117,7 +126,8 @@ impl<K: Kernel> Announcer<K> {
             host: Host::default(),
             look_at: now,
             guard: Guard::Unknown,
-            guarded,
+            guarded: tables.guarded,
+            detours: tables.detours,
             schedule: Schedule::new(config.refresh),
             sockets: Sockets::default(),
             neighbours: Neighbours::default(),

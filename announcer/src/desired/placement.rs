@@ -121,7 +121,7 @@ fn base<'a>(scene: Scene<'a>, service: &'a Service, address: IpAddr) -> Option<&
 }
 
 /// The interface that has the subnet of `address`, the one with the longest prefix if there are several.
-fn connected(host: &Host, address: IpAddr) -> Option<&str> {
+pub(crate) fn connected(host: &Host, address: IpAddr) -> Option<&str> {
     let subnets = host.interfaces.iter().flat_map(|(name, interface)| {
         let foreign = interface.foreign.iter();
         foreign.map(move |(own, foreign)| (foreign.prefix_len, name, *own))

@@ -13,16 +13,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io;
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 
 use super::host::{Guard, Port};
+use super::nft;
+pub use super::nft::Error;
 use super::tables::Losses;
 
 /// Priority in the `input` hook; see above.
@@ -132,47 +130,13 @@ fn protocol_number(shown: &Value) -> Option<u8> {
     }
 }
 
-/// Why `nft` did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// It could not be started.
-    #[error("starting nft: {0}")]
-    Start(#[from] io::Error),
-    /// It refused.
-    #[error("nft: {0}")]
-    Refused(String),
-}
-
 /// Removes the table, if it is there.
 pub async fn remove() -> Result<(), Error> {
-    nft(&["-f", "-"], "add table inet berth\ndelete table inet berth\n").await.map(drop)
-}
-
-async fn load(script: &str) -> Result<(), Error> {
-    nft(&["-f", "-"], script).await.map(drop)
+    nft::load("add table inet berth\ndelete table inet berth\n").await
 }
 
 async fn list() -> Result<String, Error> {
-    nft(&["-j", "list", "table", "inet", "berth"], "").await
-}
-
-async fn nft(arguments: &[&str], input: &str) -> Result<String, Error> {
-    let mut child = Command::new("nft")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes()).await?;
-    }
-    let output = child.wait_with_output().await?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::Refused(said.lines().next().unwrap_or("failed without a word").to_owned()))
+    nft::run(&["-j", "list", "table", "inet", "berth"], "").await
 }
 
 /// Keeps the table as `wanted` says and tells each change of what holds. A kernel or an `nft` that is busy for seconds
@@ -231,11 +195,11 @@ async fn lost(losses: &mut Option<Losses>) {
 
 async fn write(holds: Option<&BTreeSet<Port>>, ports: &BTreeSet<Port>) -> Result<(), Error> {
     if let Some(script) = holds.and_then(|holds| change(holds, ports))
-        && load(&script).await.is_ok()
+        && nft::load(&script).await.is_ok()
     {
         return Ok(());
     }
-    load(&whole(ports)).await
+    nft::load(&whole(ports)).await
 }
 
 #[cfg(test)]

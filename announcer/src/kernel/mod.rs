@@ -1,18 +1,21 @@
 //! What this program sees of the kernel and asks of it. Below everything that decides: it knows no Service and no Lease.
 //!
-//! Addresses are tagged with our protocol number, interfaces with our group, rules live in a table of our own. Only what is
+//! Addresses are tagged with our protocol number, interfaces with our group, rules live in tables of our own. Only what is
 //! tagged is ever removed.
 
 mod advice;
 mod arp_announce;
+pub mod detour;
 mod events;
 pub mod guard;
 mod host;
 mod netlink;
+mod nft;
 mod tables;
 
 pub use advice::advice;
 pub use arp_announce::ArpAnnounce;
+pub use detour::Detours;
 pub use events::{Change, watch};
 pub use host::{
     Binding, Error, Foreign, GROUP, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,

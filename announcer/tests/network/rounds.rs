@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use berth_announcer::announcer::{Announcer, CHECKS, Outlets};
+use berth_announcer::announcer::{Announcer, CHECKS, Outlets, Tables};
 use berth_announcer::cluster::{Name, Ready, Service};
 use berth_announcer::config::{Config, Settings};
 use berth_announcer::drive::{Sources, drive};
-use berth_announcer::kernel::{self, Netlink, guard};
+use berth_announcer::kernel::{self, Detours, Netlink, guard};
 use berth_announcer::metrics::Metrics;
 use berth_announcer::watches::Seen;
 use berth_announcer::writer::Writer;
@@ -54,16 +54,18 @@ impl Node {
         let guarding = tokio::spawn(guard::keep(ports, tell));
         let health = Health::new(CHECKS);
         let outlets = Outlets { events, metrics: Metrics::default(), health: health.clone() };
+        let tables = Tables { guarded, detours: watch::channel(Detours::new()).0 };
         let kernel = Netlink::open().unwrap();
         let now = Instant::now();
         let mut announcer =
-            Announcer::new(config.clone(), None, kernel, guarded, writer, outlets, now);
+            Announcer::new(config.clone(), None, kernel, tables, writer, outlets, now);
         let changes = kernel::watch().unwrap();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let driving = tokio::spawn(async move {
-            let told = mpsc::unbounded_channel().1;
-            drive(&mut announcer, Sources { seen, done, changes, guard, told }, stopped).await
+            let (detoured, told) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
+            let sources = Sources { seen, done, changes, guard, detoured, told };
+            drive(&mut announcer, sources, stopped).await
         });
         let cluster = cluster.clone();
         let node = Self { cluster, config, health, watches, stop, driving, guarding };

@@ -9,14 +9,15 @@ use berth_membership::{NodeId, Wish};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::exchange::{Command, Told};
+use super::formers::Formers;
 use super::holdings::Holdings;
 use super::peers::{Peer, Peers};
 use super::rival::Rival;
 use super::steady::Steady;
 use super::wishes::wishes;
 use crate::cluster::Name;
-use crate::desired::{Desired, Scene, place};
-use crate::kernel::Binding;
+use crate::desired::{Desired, Scene, connected, place};
+use crate::kernel::{Binding, Detours};
 use crate::l2::probe::Probes;
 use crate::l2::schedule::Link;
 use crate::pace::Pace;
@@ -34,6 +35,9 @@ pub struct Members {
     peers_listed: bool,
     holdings: Holdings,
     steady: Steady,
+    formers: Formers,
+    /// The detours that this node wants.
+    detours: Detours,
     commands: UnboundedSender<Command>,
     /// Whether what wishes come of has changed.
     stale: bool,
@@ -69,6 +73,8 @@ impl Members {
             peers_listed: false,
             holdings: Holdings::new(me, fenced, now),
             steady: Steady::default(),
+            formers: Formers::default(),
+            detours: Detours::new(),
             commands,
             stale: true,
             settled: false,
@@ -87,8 +93,9 @@ impl Members {
         &self.holdings
     }
 
-    /// Takes in what the keeper told.
-    pub fn told(&mut self, told: &Told, now: Instant) {
+    /// Takes in what the keeper told. `host` is the node that is said to have the address now.
+    pub fn told(&mut self, told: &Told, host: Option<&str>, now: Instant) {
+        self.formers.take(told, host, self.me, now);
         self.left |= *told == Told::Left;
         if let Told::Prepare { address, .. } | Told::Discard(address) | Told::Lost { address, .. } =
             told
@@ -157,9 +164,21 @@ impl Members {
         self.rival.holds(now).filter(|_| self.wished.is_empty())
     }
 
-    /// When wishes may change although nothing happens.
-    pub fn steadies(&self) -> Option<Instant> {
-        self.steady.deadline()
+    /// When something may change although nothing happens.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        [self.steady.deadline(), self.formers.deadline(now)].into_iter().flatten().min()
+    }
+
+    /// The detours for what this node has or asks for.
+    pub fn detour(&mut self, scene: Scene<'_>, now: Instant) -> Detours {
+        let near = |theirs: IpAddr| connected(scene.host, theirs).is_some();
+        self.detours = self.formers.detours(&self.peers, near, now);
+        self.detours.clone()
+    }
+
+    /// Takes in that the kernel was asked for these detours.
+    pub fn detoured(&mut self, detours: Detours) {
+        self.formers.settled(detours);
     }
 
     /// Fences these interfaces.
@@ -227,9 +246,9 @@ impl Members {
         }
     }
 
-    /// Tells the keeper what is bound by now. Without a fence nothing is bound before its time, and what can be bound
-    /// has to do, once `probes` allow it.
-    pub fn confirm(&mut self, scene: Scene<'_>, desired: &Desired, probes: &Probes) {
+    /// Tells the keeper what is bound by now, and has its detour. Without a fence nothing is bound before its time, and
+    /// what can be bound has to do, once `probes` allow it.
+    pub fn confirm(&mut self, scene: Scene<'_>, desired: &Desired, probes: &Probes, now: Instant) {
         let bound = |address: IpAddr| {
             let link = desired.addresses.get(&address)?.link;
             let binding = Binding { index: link.index, address };
@@ -245,6 +264,7 @@ impl Members {
             false => bindable(address).filter(|_| probes.allows(&address)),
         };
         let asked = self.holdings.preparing().filter(|address| !self.confirmed.contains(address));
+        let asked = asked.filter(|address| !self.formers.awaits(address, &self.detours, now));
         let ready = asked.filter_map(|address| Some((address, link(address)?)));
         for (address, link) in ready.collect::<Vec<_>>() {
             self.confirmed.insert(address);

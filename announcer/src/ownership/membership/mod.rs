@@ -11,12 +11,14 @@
 //! | `wishes` | who may have which address, out of what the watches show |
 //! | `holdings` | what this node has, as the keeper told it |
 //! | `steady` | which interfaces have come back only lately |
+//! | `formers` | whom an address came from, for connections that began there |
 //! | `rival` | the Lease by which others may hold the addresses still |
 //! | `exchange` | what the keeper is told, and what it tells |
 //!
 //! The keeper never waits for the cluster, and the announcer's rounds never wait for the keeper: they exchange messages.
 
 mod exchange;
+mod formers;
 mod holdings;
 pub mod keeper;
 pub mod key;

@@ -63,6 +63,11 @@ impl Peers {
         self.0.len() != before
     }
 
+    /// The internal addresses of a node; none if there is no such node.
+    pub fn addresses_of(&self, name: &str) -> &[IpAddr] {
+        self.0.get(name).map_or(&[], |peer| &peer.addresses)
+    }
+
     /// Every node.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Peer)> {
         self.0.iter().map(|(name, peer)| (name.as_str(), peer))
