@@ -20,6 +20,7 @@ need curl curl
 need sysctl procps
 need setpriv util-linux
 need cc gcc
+need faketime faketime
 need strip binutils
 # The headers that cc needs come apart from it.
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"

@@ -1,4 +1,5 @@
-//! The lab's workload: answers every HTTP request with its pod's name, and its node's where `NODE_NAME` says so.
+//! The lab's workload: answers every HTTP request with its pod's name, and its node's where `NODE_NAME` says so. At
+//! `/client` it says who asks.
 
 use std::{
     io::{Read, Write},
@@ -41,6 +42,8 @@ fn main() -> ExitCode {
 fn serve(mut stream: TcpStream, answer: &str) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
     let _ = stream.set_nodelay(true);
+    let client = stream.peer_addr().map(|peer| format!("{}\n", peer.ip().to_canonical()));
+    let client = client.unwrap_or_default();
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(n @ 1..) = stream.read(&mut buffer) {
@@ -48,6 +51,7 @@ fn serve(mut stream: TcpStream, answer: &str) {
         while let Some(end) = request.windows(4).position(|w| w == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&request[..end]).to_lowercase();
             request.drain(..end + 4);
+            let answer = if head.starts_with("get /client ") { client.as_str() } else { answer };
             let close = head.contains("connection: close")
                 || head.lines().next().is_some_and(|l| l.ends_with("http/1.0"));
             let connection = if close { "close" } else { "keep-alive" };

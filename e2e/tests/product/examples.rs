@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use berth_e2e::addresses::client;
 use berth_e2e::place::sibling_program;
+use berth_e2e::probe::{Manner, Probe};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
@@ -131,6 +134,65 @@ async fn example_04_sharing_works_as_it_reads() -> Result<()> {
     // Whoever waited for a port of `admin` gets in with the last of its claims on it.
     world.delete("admin").await?;
     example.holds("default", "refused", &["10.0.64.100"]).await?;
+    example.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn example_05_local_traffic_works_as_it_reads() -> Result<()> {
+    let example = Example::up("05-local-traffic").await?;
+    let world = &example.world;
+    example.apply("pools.yaml")?;
+    example.apply("deployment.yaml")?;
+    kubectl(&world.lab, &["rollout", "status", "deployment/local", "--timeout=60s"])?;
+    example.apply("services.yaml")?;
+    let local = example.shown("default", "local", 2).await?;
+    let cluster = example.shown("default", "cluster", 1).await?[0];
+    let asked = |address: IpAddr| {
+        let url = format!("http://{}/client", SocketAddr::new(address, 80));
+        let answer = world.lab.outside().exec(["curl", "--silent", "--max-time", "5", &url])?;
+        answer.trim().parse::<IpAddr>().with_context(|| format!("{address}: {answer:?}"))
+    };
+    let own = |address: IpAddr| match address {
+        IpAddr::V4(_) => IpAddr::from(client().v4),
+        IpAddr::V6(_) => client().v6.into(),
+    };
+    for address in &local {
+        let seen = eventually("an answer", 10, || async { Ok(asked(*address).ok()) }).await?;
+        ensure!(seen == own(*address), "the pod sees {seen}");
+    }
+    let seen = eventually("an answer", 10, || async { Ok(asked(cluster).ok()) }).await?;
+    ensure!(seen != own(cluster), "with the other policy the pod sees {seen}");
+
+    let before = world.host("local").await?;
+    let probe = Probe::start(
+        &world.lab.outside(),
+        SocketAddr::new(local[0], 80),
+        Duration::from_millis(10),
+        Manner::NewConnections,
+    )?;
+    let on = format!("spec.nodeName={before}");
+    let gone =
+        ["delete", "pod", "--selector", "app=local", "--field-selector", &on, "--wait=false"];
+    kubectl(&world.lab, &gone)?;
+    let after = eventually("the other node", 15, || async {
+        let host = world.host("local").await?;
+        Ok((host != before).then_some(host))
+    })
+    .await?;
+    for address in &local {
+        eventually("an answer", 10, || async { Ok(asked(*address).ok()) }).await?;
+    }
+    let report = probe.finish()?;
+    println!(
+        "its pod deleted: longest gap {:.0?}, {} failed",
+        report.longest_gap,
+        report.failed.len()
+    );
+    kubectl(&world.lab, &["rollout", "status", "deployment/local", "--timeout=60s"])?;
+    ensure!(world.host("local").await? == after, "the pod that replaces it took the address back");
+    for address in &local {
+        ensure!(asked(*address)? == own(*address), "the pod sees somebody else");
+    }
     example.down()
 }
 

@@ -1,8 +1,6 @@
 //! Owners by fenced membership that crash, freeze, or lose a network. Judged by every frame on the LAN that claims an
 //! address, and by the client's connections: one machine at a time, always.
 
-mod scene;
-
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -16,8 +14,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use serde_json::json;
 
+use crate::scene::{ASK, PATIENCE, Scene, disputed};
 use berth_e2e::world::{Env, World, by_lease, env, eventually};
-use scene::{ASK, PATIENCE, Scene, disputed};
 
 /// A takeover that lasts longer tells its story.
 const SLOW: Duration = Duration::from_secs(1);

@@ -13,25 +13,25 @@ use serde_json::json;
 use berth_e2e::world::{Env, World, eventually};
 
 /// How often the client asks who has an address.
-pub(super) const ASK: Duration = Duration::from_millis(5);
+pub(crate) const ASK: Duration = Duration::from_millis(5);
 /// Between two answers to one question.
 const SAME_MOMENT: Duration = Duration::from_millis(2);
 const PROBE: Duration = Duration::from_millis(10);
 
 /// Longer than any promise: who would answer without a right to would have done so.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A world with one dual-stack Service, and somebody who listens to all that is said about its addresses.
-pub(super) struct Scene {
-    pub(super) world: World,
-    pub(super) nodes: usize,
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) wire: Watch,
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) nodes: usize,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) wire: Watch,
     askers: Vec<Asker>,
 }
 
 impl Scene {
-    pub(super) async fn up(nodes: usize, environment: Env) -> Result<Self> {
+    pub(crate) async fn up(nodes: usize, environment: Env) -> Result<Self> {
         let world = World::up(nodes, environment).await?;
         world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
         let addresses = world.published("web", 2).await?;
@@ -47,24 +47,24 @@ impl Scene {
     }
 
     /// Waits until every node sees all nodes alive, and as many of them vote as should.
-    pub(super) async fn settled(&self) -> Result<()> {
+    pub(crate) async fn settled(&self) -> Result<()> {
         let all =
             || async { Ok(membership::is_settled(&self.world, self.nodes).await?.then_some(())) };
         let result = eventually("all nodes take part", 30, all).await;
         result.with_context(|| self.logs())
     }
 
-    pub(super) fn metrics(&self, node: usize) -> Result<String> {
+    pub(crate) fn metrics(&self, node: usize) -> Result<String> {
         membership::metrics(&self.world, node)
     }
 
-    pub(super) fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let logs = self.world.announcers().map(|(node, p)| format!("--- {node}\n{}", p.log_tail()));
         logs.collect::<Vec<_>>().join("\n")
     }
 
     /// Whoever spoke last for the first address.
-    pub(super) fn owner(&self) -> Result<usize> {
+    pub(crate) fn owner(&self) -> Result<usize> {
         let record = self.wire.so_far();
         let last = record.0.iter().rev().find(|s| s.address == self.addresses[0]);
         let last = last.context("nobody has spoken")?.mac;
@@ -73,7 +73,7 @@ impl Scene {
     }
 
     /// Waits until another than `old` has spoken for each address, and says how long after `since` the last one did.
-    pub(super) async fn taken(&self, old: usize, since: Instant, seconds: u64) -> Result<Duration> {
+    pub(crate) async fn taken(&self, old: usize, since: Instant, seconds: u64) -> Result<Duration> {
         let old = mac_of(old);
         let result = eventually("another owner", seconds, || async {
             let record = self.wire.so_far();
@@ -88,7 +88,7 @@ impl Scene {
     }
 
     /// The longest time after `since` in which nobody spoke for an address, before another than `old` did.
-    pub(super) fn silence(&self, old: usize, since: Instant) -> Result<Duration> {
+    pub(crate) fn silence(&self, old: usize, since: Instant) -> Result<Duration> {
         let (old, record) = (mac_of(old), self.wire.so_far());
         let mut longest = Duration::ZERO;
         for address in &self.addresses {
@@ -102,7 +102,7 @@ impl Scene {
     }
 
     /// From `since` on no two machines spoke for an address in the same moment.
-    pub(super) fn one_at_a_time(&self, record: &Record, since: Instant) -> Result<()> {
+    pub(crate) fn one_at_a_time(&self, record: &Record, since: Instant) -> Result<()> {
         for address in &self.addresses {
             let said = record.since(*address, since);
             ensure!(!disputed(&said), "{address}: {:?}\n{}", record.spans(*address), self.logs());
@@ -111,7 +111,7 @@ impl Scene {
     }
 
     /// Nobody took an address from `owner`. On a machine without processor time to spare it may have lost it.
-    pub(super) fn kept_by(&self, owner: usize) -> Result<()> {
+    pub(crate) fn kept_by(&self, owner: usize) -> Result<()> {
         if self.owner()? == owner {
             return Ok(());
         }
@@ -121,13 +121,58 @@ impl Scene {
         Ok(())
     }
 
-    pub(super) fn probe(&self) -> Result<Probe> {
-        let target = SocketAddr::new(self.addresses[0], 80);
-        Probe::start(&self.world.lab.outside(), target, PROBE, Manner::NewConnections)
+    pub(crate) fn probe(&self) -> Result<Probe> {
+        self.start_probe(self.addresses[0], Manner::NewConnections)
+    }
+
+    /// A client of each address that asks every 10 ms, in this manner. Returns once they are answered.
+    pub(crate) async fn clients(&self, manner: Manner) -> Result<Vec<Probe>> {
+        let probe = |address: &IpAddr| self.start_probe(*address, manner);
+        let probes = self.addresses.iter().map(probe).collect::<Result<Vec<_>>>()?;
+        eventually("the clients are answered", 10, || async {
+            Ok(probes.iter().all(|probe| probe.ok_so_far() > 20).then_some(()))
+        })
+        .await?;
+        Ok(probes)
+    }
+
+    fn start_probe(&self, address: IpAddr, manner: Manner) -> Result<Probe> {
+        let target = SocketAddr::new(address, 80);
+        Probe::start(&self.world.lab.outside(), target, PROBE, manner)
+    }
+
+    /// How often each address went from one machine to another since `since`, the most of all addresses.
+    pub(crate) fn moves(&self, since: Instant) -> usize {
+        let record = self.wire.so_far();
+        let spans = |a: &IpAddr| Record(record.since(*a, since)).spans(*a).len();
+        self.addresses.iter().map(|a| spans(a).saturating_sub(1)).max().unwrap_or(0)
+    }
+
+    /// The longest time since `since` in which nobody spoke for an address, whoever spoke before and after.
+    pub(crate) fn quiet(&self, since: Instant) -> Duration {
+        let record = self.wire.so_far();
+        let gaps = self.addresses.iter().flat_map(|address| {
+            let said = record.since(*address, since);
+            let gap = |pair: &[Sighting]| pair[1].at.duration_since(pair[0].at);
+            said.windows(2).map(gap).collect::<Vec<_>>()
+        });
+        gaps.max().unwrap_or_default()
+    }
+
+    /// Waits until somebody has spoken for each address after `since`; says how long it took.
+    pub(crate) async fn spoken_for(&self, since: Instant, seconds: u64) -> Result<Duration> {
+        let result = eventually("somebody answers", seconds, || async {
+            let record = self.wire.so_far();
+            let first = |a: &IpAddr| record.since(*a, since).first().map(|sighting| sighting.at);
+            let firsts: Option<Vec<Instant>> = self.addresses.iter().map(first).collect();
+            Ok(firsts.and_then(|firsts| firsts.into_iter().max()))
+        })
+        .await;
+        Ok(result.with_context(|| self.logs())?.duration_since(since))
     }
 
     /// The addresses on the interface of each node that answers: on `owner` and nowhere else.
-    pub(super) async fn bound_only_on(&self, owner: usize) -> Result<()> {
+    pub(crate) async fn bound_only_on(&self, owner: usize) -> Result<()> {
         let name = self.world.lab.node(owner).name();
         eventually("bound on the owner only", 10, || async {
             let mut only = true;
@@ -139,7 +184,7 @@ impl Scene {
         .await
     }
 
-    pub(super) fn down(self) -> Result<()> {
+    pub(crate) fn down(self) -> Result<()> {
         self.askers.into_iter().try_for_each(Asker::finish)?;
         let frames = self.wire.finish()?.0.len();
         println!("{frames} frames looked at");
@@ -153,7 +198,7 @@ fn mac_of(node: usize) -> Mac {
 
 /// Whether two machines spoke for an address in the same moment. Who takes an address over from one that fell silent
 /// waits for ten milliseconds at least; two that answer both answer each question.
-pub(super) fn disputed(said: &[Sighting]) -> bool {
+pub(crate) fn disputed(said: &[Sighting]) -> bool {
     let at_once = |pair: &[Sighting]| {
         pair[0].mac != pair[1].mac && pair[1].at.duration_since(pair[0].at) < SAME_MOMENT
     };

@@ -1,7 +1,9 @@
 //! `make bench`: what Berth costs and how fast it is, beside a bare client that sends the same writes.
 //!
-//! Prints a Markdown report, of the sections that are named (`starts`, `allocation`, `stream`, `rest`) or of all.
+//! Prints a Markdown report, of the sections that are named (`starts`, `allocation`, `stream`, `rest`, `scale`) or of all.
 //! Figures of one run are comparable with each other, not with another machine's.
+
+mod scale;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -45,7 +47,7 @@ async fn main() -> Result<()> {
         cores()
     );
     let named: Vec<String> = std::env::args().skip(1).collect();
-    let sections = ["starts", "allocation", "stream", "rest"];
+    let sections = ["starts", "allocation", "stream", "rest", "scale"];
     let unknown = named.iter().find(|name| !sections.contains(&name.as_str()));
     ensure!(unknown.is_none(), "no section {unknown:?}: {} are accepted", sections.join(", "));
     for section in sections {
@@ -54,7 +56,8 @@ async fn main() -> Result<()> {
             "starts" => starts().await?,
             "allocation" => allocation().await?,
             "stream" => stream_of_services().await?,
-            _ => rest().await?,
+            "rest" => rest().await?,
+            _ => scale::report().await?,
         }
     }
     Ok(())

@@ -1,0 +1,177 @@
+//! What somebody takes away from an owner or puts beside it, and what an earlier life has left. Judged by `ip`, `nft` and
+//! `tc` on the node, and by every frame on the LAN that claims an address.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use berth_e2e::addresses::Net;
+use berth_e2e::fault::Leftovers;
+use berth_e2e::lab::Node;
+
+use berth_e2e::world::{addresses_of, env, eventually};
+
+use crate::scene::{PATIENCE, Scene};
+
+/// Longer than the two seconds that are promised, and than a busy machine makes of them. What it took is printed.
+const LIMIT: u64 = 5;
+
+fn single(address: &IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
+}
+
+/// Waits until it is as it should be, and prints how long it took.
+async fn repaired(what: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    eventually(what, LIMIT, || async { Ok(is()?.then_some(())) }).await?;
+    println!("{what}: repaired in {:.0?}", start.elapsed());
+    Ok(())
+}
+
+/// Rules that are not ours, as their own tools show them: byte by byte what they were.
+fn foreign(node: &Node) -> Result<[String; 4]> {
+    Ok([
+        node.exec(["nft", "list", "table", "inet", "foreign"])?,
+        node.exec(["nft", "list", "table", "ip", "foreign"])?,
+        node.exec(["iptables-legacy", "-t", "filter", "-S"])?,
+        node.exec(["tc", "filter", "show", "dev", "eth0", "ingress"])?,
+    ])
+}
+
+const FOREIGN: &str = "
+table inet foreign { set s { type ipv4_addr; elements = { 192.0.2.9 } }
+  chain c { type filter hook input priority 150; ip saddr @s counter drop; } }
+table ip foreign { chain berth { type filter hook prerouting priority -150; ip saddr 192.0.2.9 drop; } }
+";
+
+fn fence_of(node: &Node) -> Result<String> {
+    node.exec(["tc", "filter", "show", "dev", "eth0", "egress"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_from_an_owner_comes_back_and_foreign_rules_stay_as_they_are() -> Result<()> {
+    let scene = Scene::up(3, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    let node = scene.world.lab.node(owner);
+    node.place()?.exec_with_input(["nft", "-f", "-"], FOREIGN)?;
+    // Two backends on one host: the legacy tables beside those of nft that kube-proxy writes.
+    node.exec(["iptables-legacy", "-A", "INPUT", "-s", "192.0.2.9", "-j", "DROP"])?;
+    let before = foreign(node)?;
+    let bound =
+        || Ok(scene.addresses.iter().all(|a| addresses_of(node).is_ok_and(|all| all.contains(a))));
+    let table = || {
+        let shown = node.place()?.output(["nft", "list", "table", "inet", "berth"])?;
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        Ok(shown.contains("@services4")
+            && scene.addresses.iter().all(|a| shown.contains(&a.to_string())))
+    };
+    let fenced = || Ok(fence_of(node)?.matches("berth-fence").count() == 1);
+    ensure!(bound()? && table()? && fenced()?, "{}", scene.logs());
+
+    for address in &scene.addresses {
+        node.exec(["ip", "address", "del", &single(address), "dev", "eth0"])?;
+    }
+    repaired("addresses deleted by hand", bound).await?;
+    node.exec(["nft", "delete", "table", "inet", "berth"])?;
+    repaired("our table deleted", table).await?;
+    node.exec(["tc", "filter", "del", "dev", "eth0", "egress"])?;
+    repaired("the fence's filter deleted", fenced).await?;
+    node.exec(["tc", "qdisc", "del", "dev", "eth0", "clsact"])?;
+    repaired("the fence's qdisc deleted", fenced).await?;
+    ensure!(foreign(node)? == before, "foreign rules changed: {before:?} {:?}", foreign(node)?);
+
+    // This one takes the foreign tables of nft, too.
+    node.exec(["nft", "flush", "ruleset"])?;
+    repaired("nft flush ruleset", table).await?;
+    ensure!(foreign_legacy(node)? == before[2], "legacy rules changed");
+    ensure!(bound()? && fenced()?, "{}", scene.logs());
+    tokio::time::sleep(PATIENCE).await;
+    ensure!(scene.moves(start) == 0, "it moved\n{}", scene.logs());
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    scene.down()
+}
+
+fn foreign_legacy(node: &Node) -> Result<String> {
+    node.exec(["iptables-legacy", "-t", "filter", "-S"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_an_address_on_another_node_or_interface_answers_nobody() -> Result<()> {
+    let scene = Scene::up(3, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    let other = (0..3).find(|node| *node != owner).unwrap_or_default();
+    let lab = &scene.world.lab;
+    let has = |node: usize, interface: &str, address: &IpAddr| {
+        let argv = ["ip", "-oneline", "address", "show", "dev", interface];
+        anyhow::Ok(lab.node(node).exec(argv)?.contains(&format!(" {address}/")))
+    };
+    for address in &scene.addresses {
+        // Ours by its tag, where it does not belong: of a predecessor that was configured otherwise.
+        let tagged = ["ip", "address", "add", &single(address), "dev", "eth1", "proto", "190"];
+        lab.node(owner).exec(tagged)?;
+        let gone = || Ok(!has(owner, "eth1", address)?);
+        repaired(&format!("{address} with our tag on another interface"), gone).await?;
+    }
+    for address in &scene.addresses {
+        // Somebody else's, on the very LAN and on an interface that had no address before.
+        lab.node(other).exec(["ip", "address", "add", &single(address), "dev", "eth0", "nodad"])?;
+    }
+    lab.node(other).exec(["ip", "link", "add", "x0", "link", "eth0", "type", "macvlan"])?;
+    lab.node(other).exec(["ip", "link", "set", "x0", "up"])?;
+    for address in &scene.addresses {
+        lab.node(other).exec(["ip", "address", "add", &single(address), "dev", "x0", "nodad"])?;
+    }
+    let fenced = || {
+        let shown = lab.node(other).exec(["tc", "filter", "show", "dev", "x0", "egress"])?;
+        Ok(shown.contains("berth-fence"))
+    };
+    repaired("a foreign copy on an interface of its own", fenced).await?;
+    let quiet_since = Instant::now();
+    tokio::time::sleep(PATIENCE).await;
+    for address in &scene.addresses {
+        let said = scene.wire.so_far().since(*address, quiet_since);
+        let machines: std::collections::BTreeSet<_> = said.iter().map(|s| s.mac).collect();
+        ensure!(
+            machines.len() == 1,
+            "{address} is answered for by {machines:x?}\n{}",
+            scene.logs()
+        );
+        ensure!(
+            has(other, "eth0", address)? && has(other, "x0", address)?,
+            "it was not ours to remove"
+        );
+    }
+    println!("{} moves", scene.moves(start));
+    scene.kept_by(owner)?;
+    scene.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_with_what_it_had_answers_for_none_of_it() -> Result<()> {
+    let mut scene = Scene::up(3, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    scene.world.lab.crash(owner)?;
+    scene.taken(owner, start, 10).await?;
+    let successor = scene.owner()?;
+    // The kernel is there, with the addresses, the table and the fence of a process that is not.
+    scene.world.lab.plug(owner, Net::Lan)?;
+    let back = Instant::now();
+    tokio::time::sleep(PATIENCE).await;
+    scene.world.lab.reboot(owner, Leftovers::Keep)?;
+    let node = scene.world.lab.node(owner);
+    let left = addresses_of(node)?;
+    ensure!(scene.addresses.iter().all(|a| left.contains(a)), "nothing was left: {left:?}");
+    ensure!(fence_of(node)?.contains("berth-fence"), "no fence was left");
+    ensure!(node.exec(["nft", "list", "tables"])?.contains("inet berth"), "no table was left");
+    scene.world.start_announcer(owner).await?;
+    scene.settled().await?;
+    scene.bound_only_on(successor).await?;
+    let node = scene.world.lab.node(owner);
+    let fences = fence_of(node)?.matches("berth-fence").count();
+    ensure!(fences == 1, "{fences} fences\n{}", fence_of(node)?);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.kept_by(successor)?;
+    ensure!(scene.moves(back) == 0, "it answered again\n{}", scene.logs());
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    scene.down()
+}
