@@ -4,6 +4,7 @@
 mod addresses;
 mod announcements;
 mod cluster;
+mod detour;
 mod guard;
 mod namespace;
 mod neighbours;

@@ -7,7 +7,7 @@ use berth_announcer::announcer::{Announcer, CHECKS, Outlets, Tables};
 use berth_announcer::cluster::{Name, Ready, Service};
 use berth_announcer::config::{Config, Settings};
 use berth_announcer::drive::{Sources, drive};
-use berth_announcer::kernel::{self, Detours, Netlink, guard};
+use berth_announcer::kernel::{self, Binding, Detours, Kernel, Lifetime, Netlink, guard};
 use berth_announcer::metrics::Metrics;
 use berth_announcer::watches::Seen;
 use berth_announcer::writer::Writer;
@@ -179,6 +179,30 @@ fn an_address_deleted_by_hand_comes_back() {
         run("nft flush ruleset");
         until("bound again", || address("eth0", "192.0.2.1").is_some()).await;
         until("guarded again", || run("nft list ruleset").contains("192.0.2.1 . tcp . 80")).await;
+    });
+}
+
+#[test]
+fn a_copy_with_our_tag_on_another_interface_is_removed_when_the_kernel_tells_of_it() {
+    alone(async || {
+        let cluster = Cluster::new();
+        let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
+        node.expose(service()).await;
+        cluster.asks(published).await;
+        run("ip link add eth9 type veth peer name peer9");
+        run("ip link set eth9 up");
+        run("ip link set peer9 up");
+        let mut kernel = Netlink::open().unwrap();
+        let index = kernel.look().await.unwrap().interfaces["eth9"].index;
+        let began = Instant::now();
+        for text in ["192.0.2.1", "2001:db8::1"] {
+            let binding = Binding { index, address: text.parse().unwrap() };
+            kernel.bind(binding, Lifetime::Forever).await.unwrap();
+            until("removed", || address("eth9", text).is_none()).await;
+            assert!(address("eth0", text).is_some(), "only the copy");
+        }
+        // Without an event it would be the next look, ten seconds later.
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     });
 }
 

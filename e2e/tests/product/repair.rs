@@ -106,13 +106,6 @@ async fn a_copy_of_an_address_on_another_node_or_interface_answers_nobody() -> R
         anyhow::Ok(lab.node(node).exec(argv)?.contains(&format!(" {address}/")))
     };
     for address in &scene.addresses {
-        // Ours by its tag, where it does not belong: of a predecessor that was configured otherwise.
-        let tagged = ["ip", "address", "add", &single(address), "dev", "eth1", "proto", "190"];
-        lab.node(owner).exec(tagged)?;
-        let gone = || Ok(!has(owner, "eth1", address)?);
-        repaired(&format!("{address} with our tag on another interface"), gone).await?;
-    }
-    for address in &scene.addresses {
         // Somebody else's, on the very LAN and on an interface that had no address before.
         lab.node(other).exec(["ip", "address", "add", &single(address), "dev", "eth0", "nodad"])?;
     }
