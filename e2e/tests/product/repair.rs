@@ -39,9 +39,19 @@ fn foreign(node: &Node) -> Result<[String; 4]> {
 }
 
 const FOREIGN: &str = "
-table inet foreign { set s { type ipv4_addr; elements = { 192.0.2.9 } }
-  chain c { type filter hook input priority 150; ip saddr @s counter drop; } }
-table ip foreign { chain berth { type filter hook prerouting priority -150; ip saddr 192.0.2.9 drop; } }
+table inet foreign {
+  set s { type ipv4_addr; elements = { 192.0.2.9 }; }
+  chain c {
+    type filter hook input priority 150;
+    ip saddr @s drop
+  }
+}
+table ip foreign {
+  chain berth {
+    type filter hook prerouting priority -150;
+    ip saddr 192.0.2.9 drop
+  }
+}
 ";
 
 fn fence_of(node: &Node) -> Result<String> {

@@ -110,6 +110,22 @@ impl Scene {
         Ok(())
     }
 
+    /// From `since` on no machine spoke for an address again after another had. For moves on purpose, which take less
+    /// than a millisecond: none may lead back.
+    pub(crate) fn none_spoke_again(&self, since: Instant) -> Result<()> {
+        let record = self.wire.so_far();
+        for address in &self.addresses {
+            let part = Record(record.since(*address, since));
+            ensure!(
+                part.disputes(*address).is_empty(),
+                "{address}: {:?}\n{}",
+                part.spans(*address),
+                self.logs()
+            );
+        }
+        Ok(())
+    }
+
     /// Nobody took an address from `owner`. On a machine without processor time to spare it may have lost it.
     pub(crate) fn kept_by(&self, owner: usize) -> Result<()> {
         if self.owner()? == owner {
@@ -139,6 +155,13 @@ impl Scene {
     fn start_probe(&self, address: IpAddr, manner: Manner) -> Result<Probe> {
         let target = SocketAddr::new(address, 80);
         Probe::start(&self.world.lab.outside(), target, PROBE, manner)
+    }
+
+    /// When the first address went to another machine after `since`, and to which.
+    pub(crate) fn moved(&self, since: Instant) -> Vec<(Duration, Mac)> {
+        let part = Record(self.wire.so_far().since(self.addresses[0], since));
+        let spans = part.spans(self.addresses[0]);
+        spans.iter().skip(1).map(|span| (span.first.duration_since(since), span.mac)).collect()
     }
 
     /// How often each address went from one machine to another since `since`, the most of all addresses.
