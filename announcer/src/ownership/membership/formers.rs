@@ -13,7 +13,8 @@ use crate::kernel::Detours;
 /// How long connections of the former owner go on through it.
 const DRAIN: Duration = Duration::from_secs(300);
 
-/// How long a node that takes an address over waits until its detour stands. The holder waits longer for it.
+/// How long a node that takes an address over waits until its detour stands. The holder waits longer for it; and a
+/// crash, which is suspected after 125 ms and taken over after 350, is not taken over later for a busy `nft`.
 const PATIENCE: Duration = Duration::from_millis(150);
 
 /// The former owners of what this node has or asks for.
