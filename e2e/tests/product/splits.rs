@@ -109,6 +109,9 @@ async fn while_the_cluster_is_away_nothing_is_lost_and_what_comes_then_is_served
     lab.start_part(Part::Etcd)?;
     lab.start_part(Part::ApiServer)?;
     lab.until_api_ready().await?;
+    // It makes the EndpointSlices, and by itself tries again half a minute later.
+    lab.kill_part(Part::ControllerManager)?;
+    lab.start_part(Part::ControllerManager)?;
     let ready = Instant::now();
     eventually("a Service made", 10, || async {
         Ok(scene.world.expose("later", json!({})).await.ok())
