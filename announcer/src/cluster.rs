@@ -444,6 +444,14 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_a_vlan_is_from_1_to_4094() {
+        for text in ["0", "4095", "-1", "five", "5.0", "65541"] {
+            assert_eq!(vlan(text), Err(text.to_owned()));
+        }
+        assert_eq!((vlan("1"), vlan("4094")), (Ok(1), Ok(4094)));
+    }
+
+    #[test]
     fn the_answer_to_a_write_never_hides_what_the_watch_has_shown_since() {
         let (mut cluster, name) = (Cluster::default(), Name::new("d", "web"));
         let version =

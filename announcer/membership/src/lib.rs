@@ -19,7 +19,7 @@
 //! | `message`, `wire`, `keyring` | what nodes say, as octets, authenticated |
 //!
 //! ```
-//! use berth_membership::{Input, Keyring, Moment, Node, NodeId, Output, Parameters, View, Wish};
+//! use berth_membership::{Cause, Input, Keyring, Moment, Node, NodeId, Output, Parameters, View, Wish};
 //!
 //! let me = NodeId::of("node-a");
 //! let keyring = Keyring::new([&b"thirty-two octets from a Secret!"[..]])?;

@@ -250,6 +250,25 @@ fn a_missing_interface_is_named_and_waited_for() {
 }
 
 #[test]
+fn an_interface_that_a_service_names_is_used_when_it_comes() {
+    alone(async || {
+        let cluster = Cluster::new();
+        let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
+        let mut named = service();
+        named["metadata"]["annotations"]["kube-vip.io/serviceInterface"] = json!("late0");
+        node.expose(named).await;
+        let told = cluster.asks(|asked| asked.body["reason"] == "InterfaceMissing").await;
+        assert!(told.body["note"].as_str().unwrap().contains("late0"));
+        run("ip link add late0 type veth peer name late1");
+        run("ip link set late0 up");
+        run("ip link set late1 up");
+        cluster.asks(published).await;
+        assert!(address("late0", "192.0.2.1").is_some());
+        assert!(address("eth0", "192.0.2.1").is_none());
+    });
+}
+
+#[test]
 fn each_service_has_a_lease_that_goes_with_it() {
     alone(async || {
         let cluster = Cluster::new();
