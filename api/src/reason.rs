@@ -2,17 +2,22 @@
 //!
 //! | reason | on | means |
 //! |---|---|---|
-//! | `AddressAllocated` | Service | it has the addresses it asks for |
-//! | `AddressReleased` | Service | its addresses were given back |
-//! | `AddressConflict` | Service | another object had its address already when Berth first saw both; nothing is moved. Or another host answers for it on the LAN |
+//! | `AddressAllocated` | Service, EipBinding | it has the addresses it asks for |
+//! | `AddressReleased` | Service, EipBinding | its addresses were given back |
+//! | `AddressConflict` | Service, EipBinding | another object had its address already when Berth first saw both; nothing is moved. Or another host answers for that of a Service on the LAN |
 //! | `AddressSetAside` | Service | another host answers for the address that it was given: it gets another |
 //! | `InvalidAddress` | Service | its annotation or `spec.loadBalancerIP` has an entry that is no address |
-//! | `PoolExhausted`, `PoolDraining`, `NoPool`, `InvalidPool` | Service | the pool has nothing to give |
-//! | `FamilyUnavailable` | Service | the pool, or the Service, has no such family |
-//! | `AddressInUse`, `AddressReserved`, `AddressResting` | Service | the address it asks for is not to be had |
-//! | `QuotaExceeded` | Service | its namespace holds all it may |
-//! | `OutsidePool` | Service | its address has left the pool; it keeps it (the condition is `True`) |
+//! | `PoolExhausted`, `PoolDraining`, `NoPool`, `InvalidPool` | Service, EipBinding | the pool has nothing to give |
+//! | `FamilyUnavailable` | Service, EipBinding | the pool, the Service or the machine has no such family |
+//! | `AddressInUse`, `AddressReserved`, `AddressResting` | Service, EipBinding | the address it asks for is not to be had |
+//! | `QuotaExceeded` | Service, EipBinding | its namespace holds all it may |
+//! | `OutsidePool` | Service, EipBinding | its address has left the pool; it keeps it (the condition is `True`) |
 //! | `StatusContested` | Service | another program undoes what the announcer writes into its status |
+//! | `VmiTaken` | EipBinding | an older one serves the machine |
+//! | `KubeVirtMissing`, `VmiNotFound`, `VmiNotRunning` | EipBinding | there is no machine at work |
+//! | `InterfaceNotFound`, `NoVmiAddress` | EipBinding | the machine has no such interface, or shows no address yet |
+//! | `NotAllocated`, `AwaitingNode`, `Held`, `Releasing` | EipBinding | how its condition `Ready` stands |
+//! | `Moved` | EipBinding | its addresses belong to another node now |
 //! | `InvalidKey` | ConfigMap | a key is not readable; its last good value stays |
 //! | `UnknownKey` | ConfigMap | a key means nothing here |
 //! | `ReservedOverlap` | ConfigMap | a pool has addresses that are never given out, such as those of nodes |
@@ -41,3 +46,27 @@ pub const INVALID_KEY: &str = "InvalidKey";
 pub const UNKNOWN_KEY: &str = "UnknownKey";
 /// A pool has addresses that are never given out.
 pub const RESERVED_OVERLAP: &str = "ReservedOverlap";
+/// The node answers for the addresses of the EipBinding, as of its newest epoch.
+pub const HELD: &str = "Held";
+/// The node does not answer for the addresses of the EipBinding yet.
+pub const AWAITING_NODE: &str = "AwaitingNode";
+/// The EipBinding has no address.
+pub const NOT_ALLOCATED: &str = "NotAllocated";
+/// The EipBinding is being deleted.
+pub const RELEASING: &str = "Releasing";
+/// The addresses of the EipBinding belong to another node than before.
+pub const MOVED: &str = "Moved";
+/// There is no `virtualmachineinstances.kubevirt.io`.
+pub const NO_KUBE_VIRT: &str = "KubeVirtMissing";
+/// There is no machine of the name.
+pub const VMI_NOT_FOUND: &str = "VmiNotFound";
+/// The machine does not run.
+pub const VMI_NOT_RUNNING: &str = "VmiNotRunning";
+/// An older EipBinding serves the machine.
+pub const VMI_TAKEN: &str = "VmiTaken";
+/// The machine has no interface of the name.
+pub const INTERFACE_NOT_FOUND: &str = "InterfaceNotFound";
+/// The machine shows no address yet.
+pub const NO_VMI_ADDRESS: &str = "NoVmiAddress";
+/// There is no address of the family.
+pub const FAMILY_UNAVAILABLE: &str = "FamilyUnavailable";

@@ -31,6 +31,11 @@ struct ReasonLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabels {
     verb: &'static str,
     resource: &'static str,
@@ -46,6 +51,8 @@ pub struct Metrics {
     free: Family<PoolLabels, Amount>,
     claims: Gauge,
     waiting: Family<ReasonLabels, Gauge>,
+    bindings: Family<StateLabels, Gauge>,
+    moves: Counter,
     invalid_keys: Gauge,
     outside: Gauge,
     leader: Gauge,
@@ -64,6 +71,8 @@ impl Metrics {
             free: Family::default(),
             claims: Gauge::default(),
             waiting: Family::default(),
+            bindings: Family::default(),
+            moves: Counter::default(),
             invalid_keys: Gauge::default(),
             outside: Gauge::default(),
             leader: Gauge::default(),
@@ -91,6 +100,16 @@ impl Metrics {
             metrics.waiting.clone(),
         );
         all.register(
+            "eip_bindings",
+            "EipBindings, by how they stand: Ready, or the reason why not",
+            metrics.bindings.clone(),
+        );
+        all.register(
+            "eip_moves",
+            "How often an elastic IP went from one node to another",
+            metrics.moves.clone(),
+        );
+        all.register(
             "invalid_keys",
             "Keys of the ConfigMap that are not accepted",
             metrics.invalid_keys.clone(),
@@ -103,7 +122,7 @@ impl Metrics {
         all.register("leader", "Whether this process gives addresses out", metrics.leader.clone());
         all.register_with_unit(
             "allocation",
-            "From the first sight of a Service to its annotation",
+            "From the first sight of a Service or EipBinding to the addresses written to it",
             Unit::Seconds,
             metrics.latency.clone(),
         );
@@ -136,7 +155,7 @@ impl Metrics {
         self.leader.set(leads.into());
     }
 
-    /// Shows how the pools stand. Costs a step per pool, not per address.
+    /// Shows how pools and EipBindings stand. Costs a step per pool and per EipBinding, not per address.
     pub fn show(&self, index: &Index, lost_events: u64) {
         let ledger = index.ledger();
         let pools = [&self.size, &self.used, &self.resting, &self.free];
@@ -158,6 +177,13 @@ impl Metrics {
         self.invalid_keys.set(count(index.invalid_keys()));
         self.outside.set(count(ledger.strays().len()));
         self.lost_events.set(i64::try_from(lost_events).unwrap_or(i64::MAX));
+        self.moves.inc_by(index.moves().saturating_sub(self.moves.get()));
+        self.bindings.clear();
+        for (state, number) in index.bindings() {
+            self.bindings
+                .get_or_create(&StateLabels { state })
+                .set(i64::try_from(number).unwrap_or(i64::MAX));
+        }
         self.waiting.clear();
         for (reason, number) in index.waiting() {
             self.waiting

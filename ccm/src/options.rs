@@ -10,8 +10,8 @@ use berth_api::service::ClassPolicy;
 use berth_runtime::logs::Format;
 use clap::{Parser, Subcommand};
 
-use crate::check;
 use crate::service::Key;
+use crate::{check, import};
 
 const ENABLE_CLASS: &str = "KUBEVIP_ENABLE_LOADBALANCERCLASS";
 const CLASS_NAME: &str = "KUBEVIP_CUSTOM_LOADBALANCERCLASS_NAME";
@@ -67,6 +67,9 @@ pub enum Command {
     /// Say what a pool ConfigMap would mean before it is applied
     #[command(after_help = check::EXIT_CODES)]
     Check(check::Arguments),
+    /// Print the EipBindings of kube-eip or virteip-operator as Berth's, with the same addresses
+    #[command(after_help = import::EXIT_CODES)]
+    ImportEip(import::Arguments),
 }
 
 fn environment_help() -> String {

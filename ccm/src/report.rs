@@ -1,12 +1,13 @@
 //! Owns what is told to people: which object, how bad, and why. Reasons are those of [`berth_api::reason`].
 
+use crate::claimant::Id;
 use crate::service::Key;
 
 /// The object that a report is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
-    /// A Service, with its uid.
-    Service(Key, String),
+    /// A Service or EipBinding, with its uid.
+    Claimant(Id, String),
     /// The pool ConfigMap, with its uid.
     Pools(Key, String),
 }

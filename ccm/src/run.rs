@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use berth_api::eip::EipBinding;
 use berth_api::names::annotation;
+use berth_ipam::OwnerKind;
 use berth_runtime::events::{self, Events};
 use berth_runtime::http::{self, Health};
 use berth_runtime::lease::{self, Tenure, Word};
@@ -15,9 +17,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
+use crate::claimant::Id;
 use crate::index::{Index, Source};
 use crate::metrics::Metrics;
 use crate::options::{Environment, Options};
@@ -52,7 +56,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let health = Health::new(Source::ALL.map(Source::name));
+    let health = Health::new(Source::REQUIRED.map(Source::name));
     let closed = CancellationToken::new();
     let address =
         http::serve(options.http_address, health.clone(), Arc::new(registry), closed.clone())
@@ -236,7 +240,7 @@ impl Loop {
     }
 
     fn take(&mut self, change: Change, now: Duration) {
-        if let Change::Listed(source) = &change {
+        if let Change::Listed(source) | Change::Absent(source) = &change {
             self.health.ready(source.name());
         }
         self.intake.take(change, &mut self.index, now);
@@ -257,17 +261,23 @@ impl Loop {
 
     fn publish(&self, report: Report) {
         let Report { about, is_warning, reason, note } = report;
-        let (kind, key, uid) = match about {
-            About::Service(key, uid) => ("Service", key, uid),
-            About::Pools(key, uid) => ("ConfigMap", key, uid),
+        let (api_version, kind, key, uid) = match about {
+            About::Claimant(Id { kind: OwnerKind::Service, key }, uid) => {
+                ("v1".into(), "Service".into(), key, uid)
+            }
+            About::Claimant(id, uid) => {
+                (EipBinding::api_version(&()), EipBinding::kind(&()), id.key, uid)
+            }
+            About::Pools(key, uid) => ("v1".into(), "ConfigMap".into(), key, uid),
         };
+        let action = if kind == "ConfigMap" { "ReadPools" } else { "Allocate" };
         match is_warning {
             true => tracing::warn!("{kind} {key}: {reason}: {note}"),
             false => tracing::info!("{kind} {key}: {reason}: {note}"),
         }
         let regarding = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some(kind.to_owned()),
+            api_version: Some(api_version.into_owned()),
+            kind: Some(kind.into_owned()),
             namespace: Some(key.namespace),
             name: Some(key.name),
             uid: Some(uid),
@@ -275,7 +285,6 @@ impl Loop {
         };
         let severity =
             if is_warning { events::Severity::Warning } else { events::Severity::Normal };
-        let action = if kind == "Service" { "Allocate" } else { "ReadPools" };
         self.events.publish(events::Report { regarding, severity, reason, action, note });
     }
 

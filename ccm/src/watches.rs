@@ -1,18 +1,20 @@
-//! Owns the watches: the ConfigMap, Services, claims, Nodes and ServiceCIDRs. What comes in is cut down to what is kept before it
-//! is handed on.
+//! Owns the watches: the ConfigMap, Services, EipBindings, claims, Nodes, ServiceCIDRs and virtual machines. What comes
+//! in is cut down to what is kept before it is handed on.
 //!
 //! # Permissions
 //!
-//! `list` and `watch` on `services`, `nodes`, `ipaddresses.networking.k8s.io` and `servicecidrs.networking.k8s.io`
-//! everywhere, and on the ConfigMap in its namespace; `get` on the ConfigMap `cluster-info` in `kube-public`.
+//! `list` and `watch` on `services`, `nodes`, `ipaddresses.networking.k8s.io`, `servicecidrs.networking.k8s.io`,
+//! `eipbindings.berth.dev` and `virtualmachineinstances.kubevirt.io` everywhere, and on the ConfigMap in its namespace;
+//! `get` on the ConfigMap `cluster-info` in `kube-public`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_api::eip::EipBinding;
 use berth_api::names::label;
 use berth_api::service::ClassPolicy;
-use berth_ipam::AddressSet;
-use berth_runtime::watch::{chain, forbidden, objects};
+use berth_ipam::{AddressSet, OwnerKind};
+use berth_runtime::watch::{Served, chain, forbidden, objects, objects_where_served};
 use futures::stream::{self, BoxStream, Stream, StreamExt, select_all};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service as ServiceObject};
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
@@ -21,8 +23,11 @@ use kube::api::Api;
 use kube::runtime::watcher::{Config, Event};
 use std::time::Duration;
 
+use crate::binding::Binding;
 use crate::claim::Claim;
+use crate::claimant::{Claimant, Id};
 use crate::index::{Index, Source};
+use crate::kubevirt::{VirtualMachineInstance, Vmi};
 use crate::reserved::{self, Reservation};
 use crate::service::{Key, Service};
 
@@ -33,10 +38,20 @@ pub enum Change {
     Listing(Source),
     /// The list of a source is complete.
     Listed(Source),
+    /// The cluster has no such resource, and so no object of it.
+    Absent(Source),
     /// A Service is like this.
     Service(Box<Service>),
     /// A Service is gone.
     ServiceGone(Key, String),
+    /// An EipBinding is like this.
+    Eip(Box<Binding>),
+    /// An EipBinding is gone.
+    EipGone(Key, String),
+    /// A virtual machine is like this.
+    Machine(Box<Vmi>),
+    /// A virtual machine is gone.
+    MachineGone(Key, String),
     /// A claim is like this.
     Claim(Box<Claim>),
     /// A claim is gone.
@@ -75,13 +90,22 @@ pub fn all(client: &Client, pools: &Key, classes: ClassPolicy) -> BoxStream<'sta
     let cidrs = objects(Api::<ServiceCIDR>::all(client.clone()), Config::default());
     let cidrs = cidrs.map(service_cidr);
     let control_plane = control_plane(client.clone());
+    // What each of these is for can be had without it: the watch begins when the resource is there.
+    let paged = || Config::default().page_size(PAGE);
+    let bindings = objects_where_served(Api::<EipBinding>::all(client.clone()), paged());
+    let bindings = bindings.map(|served| where_served(served, Source::Eips, eip));
+    let machines =
+        objects_where_served(Api::<VirtualMachineInstance>::all(client.clone()), paged());
+    let machines = machines.map(|served| where_served(served, Source::Machines, machine));
     let streams = [
         maps.boxed(),
         services.boxed(),
+        bindings.boxed(),
         claims.boxed(),
         nodes.boxed(),
         cidrs.boxed(),
         control_plane.boxed(),
+        machines.boxed(),
     ];
     select_all(streams).filter_map(std::future::ready).boxed()
 }
@@ -108,6 +132,45 @@ fn service(event: Event<ServiceObject>, classes: &ClassPolicy) -> Option<Change>
         Event::Delete(object) => {
             let gone = Service::read(&object, classes)?;
             Some(Change::ServiceGone(gone.key, gone.uid))
+        }
+    }
+}
+
+fn where_served<K>(
+    served: Served<K>,
+    source: Source,
+    read: impl Fn(Event<K>) -> Option<Change>,
+) -> Option<Change> {
+    match served {
+        Served::Absent => Some(Change::Absent(source)),
+        Served::Event(event) => read(event),
+    }
+}
+
+fn eip(event: Event<EipBinding>) -> Option<Change> {
+    match event {
+        Event::Init => Some(Change::Listing(Source::Eips)),
+        Event::InitDone => Some(Change::Listed(Source::Eips)),
+        Event::Apply(object) | Event::InitApply(object) => {
+            Some(Change::Eip(Box::new(Binding::read(&object)?)))
+        }
+        Event::Delete(object) => {
+            let gone = Binding::read(&object)?;
+            Some(Change::EipGone(gone.key, gone.uid))
+        }
+    }
+}
+
+fn machine(event: Event<VirtualMachineInstance>) -> Option<Change> {
+    match event {
+        Event::Init => Some(Change::Listing(Source::Machines)),
+        Event::InitDone => Some(Change::Listed(Source::Machines)),
+        Event::Apply(object) | Event::InitApply(object) => {
+            Some(Change::Machine(Box::new(Vmi::read(&object)?)))
+        }
+        Event::Delete(object) => {
+            let gone = Vmi::read(&object)?;
+            Some(Change::MachineGone(gone.key, gone.uid))
         }
     }
 }
@@ -187,10 +250,17 @@ fn control_plane(client: Client) -> impl Stream<Item = Option<Change>> {
     })
 }
 
+/// The kind of claimants that a source lists.
+fn kind_of(source: Source) -> OwnerKind {
+    if source == Source::Eips { OwnerKind::EipBinding } else { OwnerKind::Service }
+}
+
 /// Applies changes to the index, and works out what a list that starts again does not have any more.
 #[derive(Debug, Default)]
 pub struct Intake {
-    services: Option<BTreeSet<Key>>,
+    /// Those of each kind that a list which is coming in has not shown yet.
+    claimants: BTreeMap<OwnerKind, BTreeSet<Id>>,
+    machines: Option<BTreeSet<Key>>,
     claims: Option<BTreeMap<IpAddr, String>>,
     /// By source, the names of reservations that a list which is coming in has not shown yet.
     unused: BTreeMap<Source, BTreeSet<String>>,
@@ -207,13 +277,29 @@ impl Intake {
                 self.finish(source, index, now);
                 index.listed(source, now);
             }
-            Change::Service(service) => {
-                if let Some(missing) = &mut self.services {
-                    missing.remove(&service.key);
-                }
-                index.apply_service(*service, now);
+            Change::Absent(source) => {
+                self.finish(source, index, now);
+                index.absent(source, now);
             }
-            Change::ServiceGone(key, uid) => index.remove_service(&key, Some(&uid), now),
+            Change::Service(service) => {
+                self.shown(&Id::service(&service.key));
+                index.apply(Claimant::Service(*service), now);
+            }
+            Change::ServiceGone(key, uid) => {
+                index.remove_claimant(&Id::service(&key), Some(&uid), now);
+            }
+            Change::Eip(binding) => {
+                self.shown(&Id::eip(&binding.key));
+                index.apply(Claimant::Eip(*binding), now);
+            }
+            Change::EipGone(key, uid) => index.remove_claimant(&Id::eip(&key), Some(&uid), now),
+            Change::Machine(vmi) => {
+                if let Some(missing) = &mut self.machines {
+                    missing.remove(&vmi.key);
+                }
+                index.apply_machine(*vmi);
+            }
+            Change::MachineGone(key, uid) => index.remove_machine(&key, Some(&uid)),
             Change::Claim(claim) => {
                 if let Some(missing) = &mut self.claims {
                     missing.remove(&claim.address);
@@ -238,9 +324,19 @@ impl Intake {
         }
     }
 
+    fn shown(&mut self, id: &Id) {
+        if let Some(missing) = self.claimants.get_mut(&id.kind) {
+            missing.remove(id);
+        }
+    }
+
     fn start(&mut self, source: Source, index: &Index) {
         match source {
-            Source::Services => self.services = Some(index.known_services()),
+            Source::Services | Source::Eips => {
+                let kind = kind_of(source);
+                self.claimants.insert(kind, index.known_claimants(kind));
+            }
+            Source::Machines => self.machines = Some(index.known_machines()),
             Source::Claims => self.claims = Some(index.known_claims()),
             Source::Nodes | Source::ServiceCidrs | Source::ControlPlane => {
                 let known = self.used.get(&source).cloned().unwrap_or_default();
@@ -252,9 +348,13 @@ impl Intake {
 
     fn finish(&mut self, source: Source, index: &mut Index, now: Duration) {
         match source {
-            Source::Services => {
-                let gone = self.services.take().unwrap_or_default();
-                gone.iter().for_each(|key| index.remove_service(key, None, now));
+            Source::Services | Source::Eips => {
+                let gone = self.claimants.remove(&kind_of(source)).unwrap_or_default();
+                gone.iter().for_each(|id| index.remove_claimant(id, None, now));
+            }
+            Source::Machines => {
+                let gone = self.machines.take().unwrap_or_default();
+                gone.iter().for_each(|key| index.remove_machine(key, None));
             }
             Source::Claims => {
                 let gone = self.claims.take().unwrap_or_default();

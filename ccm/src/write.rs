@@ -5,11 +5,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_ipam::{Owner, Scope, Sharing};
+use berth_ipam::{Owner, OwnerKind, Scope, Sharing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use crate::binding::Decided;
 use crate::claim::{Claim, Holder};
-use crate::service::{Key, Service};
+use crate::claimant::{Claimant, Id};
+use crate::service::Key;
 
 /// A write that the cluster needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,11 +83,46 @@ pub enum Write {
         /// Its conditions of other types, which stay.
         others: Vec<Condition>,
     },
-    /// Read a Service that is known to have changed, since the watch is late.
-    ReadService {
-        /// The Service.
+    /// Put our finalizer on an EipBinding, or take it off.
+    PatchEip {
+        /// The EipBinding.
         key: Key,
+        /// Its uid: a later one of the same name is not touched.
+        uid: String,
+        /// Its version: a change that was not seen is not overwritten.
+        version: String,
+        /// Its finalizers afterwards.
+        finalizers: Vec<String>,
     },
+    /// Say in the status of an EipBinding what was decided.
+    ApplyEip {
+        /// The EipBinding.
+        key: Key,
+        /// Its uid.
+        uid: String,
+        /// Its version: so no two that both believe they lead count the same epoch.
+        version: String,
+        /// What was decided.
+        decided: Decided,
+        /// What of it is worth telling.
+        news: Vec<News>,
+    },
+    /// Read a Service or EipBinding that is known to have changed, since the watch is late.
+    Read {
+        /// Which.
+        id: Id,
+    },
+}
+
+/// Something to tell once it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Whether somebody should look at it.
+    pub is_warning: bool,
+    /// The stable reason.
+    pub reason: &'static str,
+    /// The same for people.
+    pub note: String,
 }
 
 /// Whether a Service has its addresses, as its condition `berth.dev/AddressAllocated` says.
@@ -121,9 +158,9 @@ pub enum Outcome {
     Taken(Option<Claim>),
     /// The claim is gone.
     Released,
-    /// The Service is now like this. Boxed, for it is much larger than the others.
-    Service(Box<Service>),
-    /// The Service does not exist.
+    /// The Service or EipBinding is now like this. Boxed, for it is much larger than the others.
+    Claimant(Box<Claimant>),
+    /// It does not exist.
     Missing,
     /// It changed since it was seen.
     Conflict,
@@ -140,8 +177,8 @@ pub enum Outcome {
 /// What no two writes may be under way for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Object {
-    /// A Service.
-    Service(Key),
+    /// A Service or EipBinding.
+    Claimant(Id),
     /// The claim of an address.
     Claim(IpAddr),
 }
@@ -153,9 +190,13 @@ impl Write {
             Self::CreateClaim { address, .. }
             | Self::JoinClaim { address, .. }
             | Self::LeaveClaim { address, .. } => Object::Claim(*address),
-            Self::PatchService { key, .. }
-            | Self::PatchStatus { key, .. }
-            | Self::ReadService { key } => Object::Service(key.clone()),
+            Self::PatchService { key, .. } | Self::PatchStatus { key, .. } => {
+                Object::Claimant(Id::service(key))
+            }
+            Self::PatchEip { key, .. } | Self::ApplyEip { key, .. } => {
+                Object::Claimant(Id::eip(key))
+            }
+            Self::Read { id } => Object::Claimant(id.clone()),
         }
     }
 
@@ -167,7 +208,10 @@ impl Write {
             Self::JoinClaim { .. } | Self::LeaveClaim { .. } => ("patch", "ipaddresses"),
             Self::PatchService { .. } => ("patch", "services"),
             Self::PatchStatus { .. } => ("patch", "services/status"),
-            Self::ReadService { .. } => ("get", "services"),
+            Self::PatchEip { .. } => ("patch", "eipbindings"),
+            Self::ApplyEip { .. } => ("patch", "eipbindings/status"),
+            Self::Read { id } if id.kind == OwnerKind::Service => ("get", "services"),
+            Self::Read { .. } => ("get", "eipbindings"),
         }
     }
 }
@@ -176,7 +220,7 @@ impl fmt::Display for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (verb, resource) = self.kind();
         match self.object() {
-            Object::Service(key) => write!(f, "{verb} {resource} {key}"),
+            Object::Claimant(id) => write!(f, "{verb} {resource} {}", id.key),
             Object::Claim(address) => write!(f, "{verb} {resource} {address}"),
         }
     }
@@ -186,7 +230,7 @@ impl Outcome {
     /// One word for it.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Claimed(_) | Self::Released | Self::Service(_) => "done",
+            Self::Claimed(_) | Self::Released | Self::Claimant(_) => "done",
             Self::Taken(_) => "taken",
             Self::Missing => "missing",
             Self::Conflict => "conflict",
@@ -196,9 +240,4 @@ impl Outcome {
             Self::NotLeading => "not_leading",
         }
     }
-}
-
-/// The Service that an owner is.
-pub fn key_of(owner: &Owner) -> Key {
-    Key { namespace: owner.namespace.clone(), name: owner.name.clone() }
 }

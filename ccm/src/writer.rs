@@ -6,19 +6,22 @@
 //! |---|---|---|
 //! | [`Write::CreateClaim`] | `create`, and `get` when it exists already | `ipaddresses.networking.k8s.io` |
 //! | [`Write::JoinClaim`] | `patch`, and `get` when it has changed | `ipaddresses.networking.k8s.io` |
-//! | [`Write::LeaveClaim`] | `delete`, or `patch` when others stay, and `get` when it has changed; `get` of `services` when the owner was not seen | `ipaddresses.networking.k8s.io` |
+//! | [`Write::LeaveClaim`] | `delete`, or `patch` when others stay, and `get` when it has changed; `get` of `services` or `eipbindings.berth.dev` when the owner was not seen | `ipaddresses.networking.k8s.io` |
 //! | [`Write::PatchService`] | `patch` | `services` |
 //! | [`Write::PatchStatus`] | `patch` | `services/status` |
-//! | [`Write::ReadService`] | `get` | `services` |
+//! | [`Write::PatchEip`] | `patch` | `eipbindings.berth.dev` |
+//! | [`Write::ApplyEip`] | `patch` | `eipbindings.berth.dev/status` |
+//! | [`Write::Read`] | `get` | `services`, `eipbindings.berth.dev` |
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use berth_api::address;
+use berth_api::eip::EipBinding;
 use berth_api::names::{annotation, condition, label};
 use berth_api::service::ClassPolicy;
-use berth_ipam::Owner;
+use berth_ipam::OwnerKind;
 use berth_runtime::lease::Tenure;
 use berth_runtime::watch::chain;
 use jiff::Timestamp;
@@ -27,12 +30,14 @@ use k8s_openapi::api::networking::v1::IPAddress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
-use kube::{Client, Error};
+use kube::{Client, Error, Resource};
 use serde_json::{Value, json};
 
+use crate::binding::{Binding, Decided, Stated};
 use crate::claim::{self, Claim, Holder};
+use crate::claimant::{Claimant, Id};
 use crate::service::{Key, Service};
-use crate::write::{Change, Outcome, Verdict, Write, key_of};
+use crate::write::{Change, Outcome, Verdict, Write};
 
 const MANAGER: &str = "berth-ccm";
 /// How long to wait for an answer.
@@ -78,9 +83,9 @@ impl Writer {
                 self.change_claim(*address, uid, version, &holders, Some(pinned)).await
             }
             Write::LeaveClaim { address, uid, version, owner, others, orphan } => {
-                let found = if *orphan { self.find(owner).await? } else { None };
-                match found {
-                    Some(service) => Ok(self.read(&service)),
+                let found = if *orphan { self.find(&Id::from(owner)).await? } else { None };
+                match found.filter(|found| found.uid() == owner.uid) {
+                    Some(claimant) => Ok(Outcome::Claimant(Box::new(claimant))),
                     None => self.change_claim(*address, uid, version, others, None).await,
                 }
             }
@@ -100,10 +105,24 @@ impl Writer {
                     self.services(key).patch_status(&key.name, &parameters(), &body).await?;
                 Ok(self.read(&patched))
             }
-            Write::ReadService { key } => match self.services(key).get_opt(&key.name).await? {
-                Some(service) => Ok(self.read(&service)),
-                None => Ok(Outcome::Missing),
-            },
+            Write::PatchEip { key, uid, version, finalizers } => {
+                let metadata =
+                    json!({ "uid": uid, "resourceVersion": version, "finalizers": finalizers });
+                let body = Patch::Merge(json!({ "metadata": metadata }));
+                let patched = self.bindings(key).patch(&key.name, &parameters(), &body).await?;
+                Ok(read_binding(&patched))
+            }
+            Write::ApplyEip { key, uid, version, decided, .. } => {
+                let body = status(key, uid, version, decided, Timestamp::now());
+                let applied = self.bindings(key);
+                let applied =
+                    applied.patch_status(&key.name, &forced(), &Patch::Apply(body)).await?;
+                Ok(read_binding(&applied))
+            }
+            Write::Read { id } => Ok(match self.find(id).await? {
+                Some(claimant) => Outcome::Claimant(Box::new(claimant)),
+                None => Outcome::Missing,
+            }),
         }
     }
 
@@ -168,11 +187,16 @@ impl Writer {
         }
     }
 
-    /// The Service that an owner is, if it still exists.
-    async fn find(&self, owner: &Owner) -> Result<Option<ServiceObject>, Error> {
-        let key = key_of(owner);
-        let found = self.services(&key).get_opt(&key.name).await?;
-        Ok(found.filter(|found| found.metadata.uid.as_deref() == Some(&owner.uid)))
+    /// The Service or EipBinding of that name, if there is one.
+    async fn find(&self, id: &Id) -> Result<Option<Claimant>, Error> {
+        let name = &id.key.name;
+        if id.kind == OwnerKind::Service {
+            let found = self.services(&id.key).get_opt(name).await?;
+            let read = found.and_then(|found| Service::read(&found, &self.classes));
+            return Ok(read.map(Claimant::Service));
+        }
+        let found = self.bindings(&id.key).get_opt(name).await?;
+        Ok(found.and_then(|found| Binding::read(&found)).map(Claimant::Eip))
     }
 
     fn claims(&self) -> Api<IPAddress> {
@@ -183,16 +207,75 @@ impl Writer {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
+    fn bindings(&self, key: &Key) -> Api<EipBinding> {
+        Api::namespaced(self.client.clone(), &key.namespace)
+    }
+
     fn read(&self, object: &ServiceObject) -> Outcome {
-        match Service::read(object, &self.classes) {
-            Some(service) => Outcome::Service(Box::new(service)),
-            None => Outcome::Unknown("the answer has no name".to_owned()),
-        }
+        seen(Service::read(object, &self.classes).map(Claimant::Service))
+    }
+}
+
+fn read_binding(object: &EipBinding) -> Outcome {
+    seen(Binding::read(object).map(Claimant::Eip))
+}
+
+fn seen(claimant: Option<Claimant>) -> Outcome {
+    match claimant {
+        Some(claimant) => Outcome::Claimant(Box::new(claimant)),
+        None => Outcome::Unknown("the answer has no name".to_owned()),
     }
 }
 
 fn parameters() -> PatchParams {
     PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() }
+}
+
+/// For server-side apply: these fields are ours, whoever else has written them.
+fn forced() -> PatchParams {
+    PatchParams { force: true, ..parameters() }
+}
+
+/// What is applied to the status of an EipBinding: all the fields that are ours, so that one which is left out goes.
+/// With uid and version in it the API server refuses it if the object has changed since, as it does a merge patch.
+fn status(key: &Key, uid: &str, version: &str, decided: &Decided, now: Timestamp) -> Value {
+    let Decided { eips, node, vmi_ips, epoch, generation, conditions } = decided;
+    let conditions: Vec<Condition> =
+        conditions.iter().map(|stated| eip_condition_of(stated, now, *generation)).collect();
+    let mut status = json!({
+        "eips": eips,
+        "vmiIPs": vmi_ips,
+        "observedGeneration": generation,
+        "conditions": conditions,
+    });
+    if let Some(node) = node {
+        status["node"] = json!(node);
+    }
+    if let Some(epoch) = epoch {
+        status["epoch"] = json!(epoch);
+    }
+    json!({
+        "apiVersion": EipBinding::api_version(&()),
+        "kind": EipBinding::kind(&()),
+        "metadata": {
+            "namespace": key.namespace,
+            "name": key.name,
+            "uid": uid,
+            "resourceVersion": version,
+        },
+        "status": status,
+    })
+}
+
+fn eip_condition_of(stated: &Stated, now: Timestamp, generation: i64) -> Condition {
+    Condition {
+        type_: stated.kind.to_owned(),
+        status: if stated.holds { "True" } else { "False" }.to_owned(),
+        reason: stated.reason.to_owned(),
+        message: stated.message.clone(),
+        last_transition_time: Time(stated.since.unwrap_or(now)),
+        observed_generation: Some(generation),
+    }
 }
 
 /// The merge patch (RFC 7396): `null` removes. With uid and version in it the API server refuses it if the Service

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use berth_api::service::ClassPolicy;
+use berth_ccm::binding::{Decided, Stated};
 use berth_ccm::claim::Holder;
 use berth_ccm::service::Key;
 use berth_ccm::write::{Change, Outcome, Verdict, Write};
@@ -135,6 +136,7 @@ fn patch(addresses: &[&str]) -> Write {
 }
 
 const CLAIMS: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+const BINDING: &str = "/apis/berth.dev/v1alpha1/namespaces/shop/eipbindings/web";
 const SERVICE: &str = "/api/v1/namespaces/shop/services/web";
 
 #[tokio::test]
@@ -176,7 +178,7 @@ async fn a_claim_that_exists_is_read_to_see_whose_it_is() {
 #[tokio::test]
 async fn a_service_is_patched_once_and_only_as_it_was_seen() {
     let (outcome, log) = perform([(200, service())], &patch(&["192.0.2.1", "2001:db8::1"])).await;
-    assert!(matches!(outcome, Outcome::Service(service) if service.version == "8"));
+    assert!(matches!(outcome, Outcome::Claimant(service) if service.version() == "8"));
     let expected = json!({
         "metadata": {
             "uid": "uid-1",
@@ -273,7 +275,7 @@ async fn who_leaves_a_shared_address_leaves_it_to_the_others() {
 #[tokio::test]
 async fn an_orphan_is_deleted_only_after_a_look_at_its_owner() {
     let (outcome, log) = perform([(200, service())], &delete(true)).await;
-    assert!(matches!(outcome, Outcome::Service(_)));
+    assert!(matches!(outcome, Outcome::Claimant(_)));
     assert_eq!(log.len(), 1, "it lives: {log:?}");
     let (outcome, log) = perform([status(404, "NotFound"), (200, json!({}))], &delete(true)).await;
     assert_eq!((outcome, log.len()), (Outcome::Released, 2));
@@ -281,6 +283,67 @@ async fn an_orphan_is_deleted_only_after_a_look_at_its_owner() {
     anew["metadata"]["uid"] = json!("uid-2");
     let (outcome, _) = perform([(200, anew), (200, json!({}))], &delete(true)).await;
     assert_eq!(outcome, Outcome::Released, "one of the same name is not the owner");
+}
+
+fn binding() -> Value {
+    json!({ "apiVersion": "berth.dev/v1alpha1", "kind": "EipBinding", "spec": { "vmi": "vm" },
+            "metadata": { "namespace": "shop", "name": "web", "uid": "uid-1", "resourceVersion": "8" } })
+}
+
+#[tokio::test]
+async fn a_status_is_applied_with_all_that_is_ours_and_nothing_else() {
+    let stated = |kind, holds, since: Option<&str>| Stated {
+        kind,
+        holds,
+        reason: "Why",
+        message: "words".to_owned(),
+        since: since.map(|since| since.parse().unwrap()),
+    };
+    let since = "2026-01-01T00:00:00Z";
+    let decided = Decided {
+        eips: vec!["192.0.2.1".parse().unwrap()],
+        node: None,
+        vmi_ips: Vec::new(),
+        epoch: Some(3),
+        generation: 2,
+        conditions: [stated("Allocated", true, Some(since)), stated("Ready", false, None)],
+    };
+    let (uid, version) = ("uid-1".to_owned(), "7".to_owned());
+    let write = Write::ApplyEip { key: key(), uid, version, decided, news: Vec::new() };
+    let (outcome, log) = perform([(200, binding())], &write).await;
+    assert!(matches!(outcome, Outcome::Claimant(binding) if binding.version() == "8"));
+    let (line, body) = &log[0];
+    assert_eq!(line, &format!("PATCH {BINDING}/status"));
+    let mut said = body["status"].clone();
+    let conditions = said["conditions"].take();
+    assert_eq!(
+        (&body["metadata"], said),
+        (
+            &json!({ "namespace": "shop", "name": "web", "uid": "uid-1", "resourceVersion": "7" }),
+            json!({ "eips": ["192.0.2.1"], "vmiIPs": [], "epoch": 3, "observedGeneration": 2, "conditions": null }),
+        ),
+        "a node that is left out is taken away"
+    );
+    assert_eq!(conditions[0]["lastTransitionTime"], since);
+    assert_eq!(
+        (&conditions[1]["type"], &conditions[1]["status"]),
+        (&json!("Ready"), &json!("False"))
+    );
+    assert_eq!(perform([status(409, "Conflict")], &write).await.0, Outcome::Conflict);
+}
+
+#[tokio::test]
+async fn the_finalizer_of_a_binding_is_put_on_as_it_was_seen() {
+    let write = Write::PatchEip {
+        key: key(),
+        uid: "uid-1".to_owned(),
+        version: "7".to_owned(),
+        finalizers: vec!["berth.dev/eip".to_owned()],
+    };
+    let (_, log) = perform([(200, binding())], &write).await;
+    let metadata =
+        json!({ "uid": "uid-1", "resourceVersion": "7", "finalizers": ["berth.dev/eip"] });
+    assert_eq!(log, [(format!("PATCH {BINDING}"), json!({ "metadata": metadata }))]);
 }
 
 #[tokio::test]
@@ -321,5 +384,5 @@ async fn nothing_is_sent_without_the_lease_or_after_its_end() {
     assert_eq!(writer.perform(&patch(&["192.0.2.1"])).await, Outcome::NotLeading);
     assert!(log.lock().unwrap().is_empty());
     grant.send_replace(Some(Instant::now() + Duration::from_secs(5)));
-    assert!(matches!(writer.perform(&patch(&["192.0.2.1"])).await, Outcome::Service(_)));
+    assert!(matches!(writer.perform(&patch(&["192.0.2.1"])).await, Outcome::Claimant(_)));
 }

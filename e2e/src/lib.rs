@@ -84,6 +84,7 @@ pub mod rivals;
 mod start;
 mod status;
 pub mod supervisor;
+pub mod vm;
 pub mod wire;
 mod wire_frame;
 pub mod world;

@@ -16,43 +16,101 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(2),
 ];
 
+/// How often a resource is looked for that the cluster does not have.
+pub const LOOK: Duration = Duration::from_secs(5);
+/// How many times in a row there has to be no such resource: of several API servers one may hear of it later.
+const ABSENT: u32 = 2;
+
 /// Watches objects for ever. After each [`Event::Init`] the full list follows, up to [`Event::InitDone`]; what is
 /// not in it is gone.
 pub fn objects<K>(api: Api<K>, config: Config) -> impl Stream<Item = Event<K>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let start = move || watcher::watcher(api.clone(), config.clone()).boxed();
-    let watch = Watch {
-        resource: resource::<K>(),
-        stream: start(),
-        start: Box::new(start),
-        failures: 0,
-        told: String::new(),
-    };
-    futures::stream::unfold(watch, |mut watch| async move {
-        let event = watch.next().await?;
-        Some((event, watch))
+    let watch = Watch::new(api, config, false);
+    let all = futures::stream::unfold(watch, |mut watch| async move {
+        let served = watch.next().await?;
+        Some((served, watch))
+    });
+    all.filter_map(|served| {
+        futures::future::ready(match served {
+            Served::Event(event) => Some(event),
+            Served::Absent => None,
+        })
+    })
+}
+
+/// What the watch of a resource shows that the cluster may not have.
+#[derive(Clone, Debug)]
+pub enum Served<K> {
+    /// As of [`objects`].
+    Event(Event<K>),
+    /// The cluster has no such resource. What was shown before is gone.
+    Absent,
+}
+
+/// Watches objects of a resource that may be installed later, or removed. The list itself is what finds out, once in
+/// [`LOOK`] while there is none: it needs no permission beyond those of the watch, and unlike a look at the
+/// CustomResourceDefinition it tells whether the resource is served.
+pub fn objects_where_served<K>(api: Api<K>, config: Config) -> impl Stream<Item = Served<K>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    futures::stream::unfold(Watch::new(api, config, true), |mut watch| async move {
+        let served = watch.next().await?;
+        Some((served, watch))
     })
 }
 
 struct Watch<K: 'static> {
     resource: String,
+    /// Whether the cluster may be without this resource.
+    optional: bool,
+    /// How often in a row there was no such resource.
+    missed: u32,
+    /// How long to wait before the next attempt.
+    pause: Option<Duration>,
     start: Box<dyn Fn() -> BoxStream<'static, watcher::Result<Event<K>>> + Send>,
     stream: BoxStream<'static, watcher::Result<Event<K>>>,
     failures: usize,
     told: String,
 }
 
-impl<K> Watch<K> {
-    async fn next(&mut self) -> Option<Event<K>> {
+impl<K> Watch<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    fn new(api: Api<K>, config: Config, optional: bool) -> Self {
+        let start = move || watcher::watcher(api.clone(), config.clone()).boxed();
+        let (stream, start) = (start(), Box::new(start));
+        let (resource, told) = (resource::<K>(), String::new());
+        Self { resource, optional, missed: 0, pause: None, stream, start, failures: 0, told }
+    }
+
+    async fn next(&mut self) -> Option<Served<K>> {
+        if let Some(pause) = self.pause.take() {
+            tokio::time::sleep(pause).await;
+        }
         loop {
             match self.stream.next().await? {
                 // Comes before the list is tried, so it is no sign of recovery.
-                Ok(Event::Init) => return Some(Event::Init),
+                Ok(Event::Init) => return Some(Served::Event(Event::Init)),
                 Ok(event) => {
                     self.recovered();
-                    return Some(event);
+                    return Some(Served::Event(event));
+                }
+                Err(error) if self.optional && is_absent(&error) => {
+                    self.stream = (self.start)();
+                    self.missed = self.missed.saturating_add(1);
+                    if self.missed == ABSENT {
+                        tracing::info!(
+                            resource = self.resource,
+                            "the cluster has no such resource; looking again every {LOOK:?}"
+                        );
+                        self.pause = Some(LOOK);
+                        return Some(Served::Absent);
+                    }
+                    tokio::time::sleep(if self.missed < ABSENT { PAUSES[2] } else { LOOK }).await;
                 }
                 Err(error) => {
                     self.tell(&error);
@@ -67,11 +125,12 @@ impl<K> Watch<K> {
     }
 
     fn recovered(&mut self) {
-        if !self.told.is_empty() {
+        if !self.told.is_empty() || self.missed >= ABSENT {
             tracing::info!(resource = self.resource, "watching again");
         }
         self.told.clear();
         self.failures = 0;
+        self.missed = 0;
     }
 
     fn tell(&mut self, error: &watcher::Error) {
@@ -85,6 +144,16 @@ impl<K> Watch<K> {
         }
         tracing::error!(resource = self.resource, "{text}");
         self.told = text;
+    }
+}
+
+/// Whether the cluster has no such resource. An API server that does not know yet which resources there are answers
+/// 503 instead.
+fn is_absent(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
     }
 }
 
@@ -160,6 +229,39 @@ mod tests {
             assert!(text.contains(word), "{text}");
         }
         assert_eq!(resource::<EndpointSlice>(), "endpointslices.discovery.k8s.io");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resource_is_watched_from_when_it_is_installed_until_it_is_removed() {
+        // What each list answers: no such resource twice, then there is, until its watch is refused, and again.
+        let script = [404, 404, 404, 200, 404, 404, 200];
+        let lists = std::sync::Arc::new(std::sync::Mutex::new(script.into_iter()));
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let code = if is_watch { Some(404) } else { lists.lock().unwrap().next() };
+            async move {
+                let Some(code) = code else { return std::future::pending().await };
+                let body = match code {
+                    200 => json!({ "metadata": { "resourceVersion": "7" }, "items": [] }),
+                    _ => json!({ "code": 404, "message": "404 page not found" }),
+                };
+                let body = kube::client::Body::from(serde_json::to_vec(&body).unwrap());
+                Ok::<_, tower::BoxError>(http::Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        let client = kube::Client::new(service, "default");
+        let served = objects_where_served(Api::<Service>::all(client), Config::default());
+        let shown = served.filter_map(|served| async move {
+            match served {
+                Served::Absent => Some("absent"),
+                Served::Event(Event::InitDone) => Some("listed"),
+                Served::Event(_) => None,
+            }
+        });
+        let start = tokio::time::Instant::now();
+        let shown: Vec<_> = shown.take(4).collect().await;
+        assert_eq!(shown, ["absent", "listed", "absent", "listed"]);
+        assert!(start.elapsed() < 5 * LOOK, "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -79,7 +79,7 @@ pub fn read(text: &str, wanted: &Key) -> Result<Manifest, ManifestError> {
 }
 
 /// The objects of a document: those of a List, as kubectl prints several, or itself.
-fn items(document: &Value) -> Vec<&Value> {
+pub(crate) fn items(document: &Value) -> Vec<&Value> {
     match document {
         Value::Null => Vec::new(),
         Value::Object(_)

@@ -1,4 +1,4 @@
-//! Owns the import: addresses that Services already have are claimed for them before any is given out.
+//! Owns the import: addresses that Services and EipBindings already have are claimed for them before any is given out.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,8 +7,9 @@ use berth_api::reason;
 use berth_ipam::{Family, Owner};
 
 use super::Index;
-use crate::service::{Service, Standing};
-use crate::write::{Object, Verdict, Write, key_of};
+use crate::claimant::{Claimant, Id};
+use crate::service::Standing;
+use crate::write::{Object, Verdict, Write};
 
 impl Index {
     /// Finds the addresses that Services were given without a claim, by the stock provider or in a restored cluster.
@@ -16,39 +17,39 @@ impl Index {
     pub(super) fn adopt(&mut self) {
         self.adopting.clear();
         self.conflicted.clear();
-        let mut served: Vec<Service> =
-            self.services.values().filter(|service| is_adoptable(service)).cloned().collect();
-        served.sort_by(|one, other| (one.created, &one.key).cmp(&(other.created, &other.key)));
-        for service in served {
-            let owner = service.owner();
-            let mut addresses: Vec<IpAddr> = service.annotation().addresses().collect();
+        let mut served: Vec<Claimant> =
+            self.claimants.values().filter(|claimant| is_adoptable(claimant)).cloned().collect();
+        served.sort_by_key(|claimant| (claimant.created(), claimant.id()));
+        for claimant in served {
+            let owner = claimant.owner();
+            let mut addresses = claimant.current();
             if addresses.is_empty() {
-                addresses = service.field().addresses().collect();
+                addresses = claimant.listed();
             }
             for address in addresses.into_iter().filter(|address| !address.is_unspecified()) {
                 let has = |held: IpAddr| Family::of(held) == Family::of(address);
                 if !self.ledger.held(&owner).any(has) {
-                    self.adopt_one(&service, &owner, address);
+                    self.adopt_one(&claimant, &owner, address);
                 }
             }
         }
     }
 
-    pub(super) fn adopt_one(&mut self, service: &Service, owner: &Owner, address: IpAddr) {
+    pub(super) fn adopt_one(&mut self, claimant: &Claimant, owner: &Owner, address: IpAddr) {
         let pools = self.ledger.pools();
         let pool = pools.locate(&owner.namespace, address).cloned();
         let holders = self.ledger.claim(address).into_iter().flat_map(|claim| claim.owners());
         let may_share = holders.chain([owner]).all(|owner| pools.allows_sharing(&owner.namespace));
-        let sharing = may_share.then(|| service.sharing.clone());
+        let sharing = claimant.sharing().filter(|_| may_share).cloned();
         match self.hold(address, owner, sharing, pool) {
             Ok(()) => {
                 self.set_pending(address, owner);
                 self.adopting.entry(address).or_default().insert(owner.clone());
             }
             Err(conflict) => {
-                self.conflicted.insert(service.key.clone(), service.annotated.clone());
+                self.conflicted.insert(claimant.id(), claimant.written());
                 for holder in &conflict.holders {
-                    if let Some(other) = self.services.get(&key_of(holder)).cloned() {
+                    if let Some(other) = self.claimants.get(&Id::from(holder)).cloned() {
                         let note =
                             format!("{address} is also the address of {owner}; nothing is moved");
                         self.report(&other, true, reason::ADDRESS_CONFLICT, note);
@@ -72,21 +73,21 @@ impl Index {
         let open: Vec<(IpAddr, Owner)> = open.take(slots).collect();
         for (address, owner) in open {
             let pool = self.ledger.pools().locate(&owner.namespace, address).cloned();
-            let service = self.services.get(&key_of(&owner));
-            let sharing = service.map(|service| service.sharing.clone()).unwrap_or_default();
-            let write = self.claim_write(address, &owner, &sharing, pool, false);
+            let claimant = self.claimants.get(&Id::from(&owner));
+            let sharing = claimant.and_then(Claimant::sharing).cloned();
+            let write = self.claim_write(address, &owner, sharing.as_ref(), pool, false);
             self.start(write, writes);
         }
     }
 
-    /// Whether the Service still has, as at the import, an address that is somebody else's.
-    pub(super) fn is_conflicted(&mut self, service: &Service, owner: &Owner) -> bool {
-        if self.conflicted.get(&service.key) != Some(&service.annotated) {
-            self.conflicted.remove(&service.key);
+    /// Whether the claimant still has, as at the import, an address that is somebody else's.
+    pub(super) fn is_conflicted(&mut self, claimant: &Claimant, owner: &Owner) -> bool {
+        let id = claimant.id();
+        if self.conflicted.get(&id) != Some(&claimant.written()) {
+            self.conflicted.remove(&id);
             return false;
         }
-        let listed: Vec<IpAddr> =
-            service.annotation().addresses().chain(service.field().addresses()).collect();
+        let listed = claimant.listed();
         let others = |address: &IpAddr| {
             let claim = self.ledger.claim(*address);
             let holders = claim.into_iter().flat_map(|claim| claim.owners());
@@ -97,18 +98,24 @@ impl Index {
             .map(|address| (address, others(address)))
             .find(|(_, holders)| !holders.is_empty())
         else {
-            self.conflicted.remove(&service.key);
+            self.conflicted.remove(&id);
             return false;
         };
         let message =
             format!("{address} is also the address of {}; nothing is moved", holders.join(", "));
         let verdict = Verdict { allocated: false, reason: reason::ADDRESS_CONFLICT, message };
-        self.refuse((service.created, service.key.clone()), service, verdict);
+        self.refuse((claimant.created(), id), claimant, verdict);
         true
     }
 }
 
-fn is_adoptable(service: &Service) -> bool {
+fn is_adoptable(claimant: &Claimant) -> bool {
+    let service = match claimant {
+        Claimant::Service(service) => service,
+        Claimant::Eip(binding) => {
+            return !binding.eips.is_empty() && !(binding.deleting && binding.holder.is_none());
+        }
+    };
     let ours = match service.standing {
         Standing::Ours => true,
         Standing::Ignored => service.labelled,

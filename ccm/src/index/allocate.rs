@@ -1,4 +1,4 @@
-//! Owns the way to an address: claim first, then the Service. What a Service holds it keeps unless its user asks.
+//! Owns the way to an address: claim first, then the Service or EipBinding. What is held is kept unless its user asks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,6 +12,7 @@ use berth_ipam::{
 };
 
 use super::{Index, PATIENCE, PAUSE, Turn};
+use crate::claimant::{Claimant, Id};
 use crate::service::Service;
 use crate::write::{Change, Object, Verdict, Write};
 
@@ -28,50 +29,53 @@ impl Hopeless {
 impl Index {
     pub(super) fn allocate(
         &mut self,
-        service: &Service,
+        claimant: &Claimant,
         now: Duration,
         hopeless: &mut Hopeless,
         writes: &mut Vec<Write>,
     ) {
-        let turn: Turn = (service.created, service.key.clone());
-        self.leaving.remove(&service.key);
-        let owner = service.owner();
+        let id = claimant.id();
+        self.leaving.remove(&id);
+        let turn: Turn = (claimant.created(), id);
+        let owner = claimant.owner();
         let held: BTreeSet<IpAddr> = self.ledger.held(&owner).collect();
         if held.iter().any(|address| self.busy.contains(&Object::Claim(*address))) {
             return;
         }
-        let shuns = self.shun(service, &owner, &held, now);
-        let mut pins = service.pins(&held, |new, old| self.is_newer_claim(new, old, &owner));
+        let shuns = self.shun(claimant, &owner, &held, now);
+        let mut pins = claimant.pins(&held, |new, old| self.is_newer_claim(new, old, &owner));
         pins.retain(|pin| !shuns.contains(pin));
-        if let Some(verdict) = unreadable(service) {
+        if let Claimant::Service(service) = claimant
+            && let Some(verdict) = unreadable(service)
+        {
             if held.is_empty() && pins.is_empty() {
-                return self.refuse(turn, service, verdict);
+                return self.refuse(turn, claimant, verdict);
             }
-            self.tell(service, &verdict);
+            self.tell(claimant, &verdict);
         }
-        if self.is_conflicted(service, &owner) {
+        if self.is_conflicted(claimant, &owner) {
             return;
         }
         let fresh = held.is_empty() && pins.is_empty();
         let may_share = self.ledger.pools().allows_sharing(&owner.namespace);
-        let sharing = Some(&service.sharing).filter(|_| may_share);
-        let shape = Hopeless::key(&owner.namespace, &service.families, sharing);
+        let sharing = claimant.sharing().filter(|_| may_share);
+        let shape = Hopeless::key(&owner.namespace, claimant.families(), sharing);
         if fresh && let Some(verdict) = hopeless.0.get(&shape).cloned() {
-            return self.refuse(turn, service, verdict);
+            return self.refuse(turn, claimant, verdict);
         }
         let asks = pins.iter().any(|pin| !pin.is_unspecified() && !held.contains(pin));
         let request = Request {
             owner: owner.clone(),
-            families: service.families.clone(),
+            families: claimant.families().clone(),
             pins,
-            sharing: Some(service.sharing.clone()),
-            current: service.annotation().addresses().collect(),
+            sharing: claimant.sharing().cloned(),
+            current: claimant.current(),
             shuns,
         };
         match allocate(&self.ledger, &request) {
             Ok(allocation) => {
                 self.waiting.remove(&turn);
-                self.carry_out(service, &owner, allocation, now, writes);
+                self.carry_out(claimant, &owner, allocation, now, writes);
             }
             Err(refusal) => {
                 let verdict = self.verdict(&refusal);
@@ -79,13 +83,12 @@ impl Index {
                     hopeless.0.insert(shape, verdict.clone());
                 }
                 match (held.is_empty(), asks) {
-                    (true, _) => self.refuse(turn, service, verdict),
-                    (false, true) => self.tell(service, &verdict),
-                    (false, false) => self.refuse(turn, service, verdict),
+                    (false, true) => self.tell(claimant, &verdict),
+                    (true, _) | (false, false) => self.refuse(turn, claimant, verdict.clone()),
                 }
                 if !held.is_empty() {
-                    let keeps = kept(service, &held);
-                    self.project(service, &keeps, writes);
+                    let keeps = kept(claimant, &held);
+                    self.project(claimant, &keeps, Some(&verdict), writes);
                 }
             }
         }
@@ -93,12 +96,13 @@ impl Index {
 
     fn carry_out(
         &mut self,
-        service: &Service,
+        claimant: &Claimant,
         owner: &Owner,
         allocation: Allocation,
         now: Duration,
         writes: &mut Vec<Write>,
     ) {
+        let id = claimant.id();
         let Allocation { addresses, released, refused } = allocation;
         for refusal in &refused {
             let verdict = self.verdict(refusal);
@@ -108,67 +112,70 @@ impl Index {
                 | Refusal::PoolDraining { .. }
                 | Refusal::QuotaExceeded { .. } => {
                     let partly = Verdict { allocated: true, ..verdict };
-                    _ = self.waiting.insert((service.created, service.key.clone()), partly);
+                    _ = self.waiting.insert((claimant.created(), id.clone()), partly);
                 }
                 Refusal::FamilyUnavailable { .. } | Refusal::NoPool { .. } => {
                     let partly = Verdict { allocated: true, ..verdict };
-                    _ = self.waiting.insert((service.created, service.key.clone()), partly);
+                    _ = self.waiting.insert((claimant.created(), id.clone()), partly);
                 }
-                _ => self.tell(service, &verdict),
+                _ => self.tell(claimant, &verdict),
             }
         }
         let mut whole = true;
         for Assigned { address, origin, pool, .. } in &addresses {
-            if *origin == Origin::Dhcp || self.is_settled(*address, service, owner) {
+            if *origin == Origin::Dhcp || self.is_settled(*address, claimant, owner) {
                 continue;
             }
-            if *origin == Origin::Kept && !self.fits(*address, service, owner) {
+            if *origin == Origin::Kept && !self.fits(*address, claimant, owner) {
                 continue;
             }
             whole = false;
             let object = Object::Claim(*address);
             if self.busy.contains(&object) {
-                self.queued.entry(*address).or_default().insert(service.key.clone());
+                self.queued.entry(*address).or_default().insert(id.clone());
                 continue;
             }
-            let sharing = Some(service.sharing.clone());
+            let sharing = claimant.sharing().cloned();
             if self.is_held_up(&object, now)
                 || self.hold(*address, owner, sharing, pool.clone()).is_err()
             {
                 let again = self.backoff.get(&object).map(|(_, until)| *until);
                 let again = again.filter(|until| *until > now).unwrap_or(now + PAUSE);
-                self.timers.insert((again, Object::Service(service.key.clone())));
+                self.timers.insert((again, Object::Claimant(id.clone())));
                 continue;
             }
             self.set_pending(*address, owner);
             let pinned = *origin == Origin::Pinned;
-            let write = self.claim_write(*address, owner, &service.sharing, pool.clone(), pinned);
+            let write = self.claim_write(*address, owner, claimant.sharing(), pool.clone(), pinned);
             self.start(write, writes);
         }
         let addresses: Vec<IpAddr> = addresses.iter().map(|assigned| assigned.address).collect();
-        if whole && !self.project(service, &addresses, writes) {
+        if whole && !self.project(claimant, &addresses, None, writes) {
             if refused.is_empty() {
-                self.judge(service, self.content(service, owner, &addresses));
+                self.judge(claimant, self.content(claimant, owner, &addresses));
             }
             for address in released {
-                self.give_back(service, owner, address, now, writes);
+                self.give_back(claimant, owner, address, now, writes);
             }
         }
     }
 
-    /// Gives back an address that the Service has moved away from, once the announcer has done so too.
+    /// Gives back an address that the claimant has moved away from, once the announcer has done so too.
     fn give_back(
         &mut self,
-        service: &Service,
+        claimant: &Claimant,
         owner: &Owner,
         address: IpAddr,
         now: Duration,
         writes: &mut Vec<Write>,
     ) {
-        let since = *self.moved.entry((address, service.key.clone())).or_insert(now);
-        if service.published.contains(&address) && now < since + PATIENCE {
-            self.timers.insert((since + PATIENCE, Object::Service(service.key.clone())));
+        let since = *self.moved.entry((address, claimant.id())).or_insert(now);
+        if claimant.may_answer_for(address) && now < since + PATIENCE {
+            self.timers.insert((since + PATIENCE, Object::Claimant(claimant.id())));
             return;
+        }
+        if matches!(claimant, Claimant::Eip(_)) && claimant.may_answer_for(address) {
+            self.unheard.insert((address, owner.clone()));
         }
         if self.is_holder(address, owner) {
             self.leave_claim(address, owner, false, now, writes);
@@ -177,8 +184,22 @@ impl Index {
         }
     }
 
-    /// Writes what differs between the Service and its addresses. Returns whether anything did.
+    /// Writes what differs between the claimant and its addresses. Returns whether anything did. `besides` is what it
+    /// asks for and does not get.
     fn project(
+        &mut self,
+        claimant: &Claimant,
+        addresses: &[IpAddr],
+        besides: Option<&Verdict>,
+        writes: &mut Vec<Write>,
+    ) -> bool {
+        match claimant {
+            Claimant::Service(service) => self.project_service(service, addresses, writes),
+            Claimant::Eip(binding) => self.project_eip(binding, addresses, besides, writes),
+        }
+    }
+
+    fn project_service(
         &mut self,
         service: &Service,
         addresses: &[IpAddr],
@@ -197,7 +218,7 @@ impl Index {
             addresses: addresses.to_vec(),
             interface: interface.map(str::to_owned),
             finalizers: service.finalizers(true),
-            is_news: !service.labelled || self.fresh.contains(&service.key),
+            is_news: !service.labelled || self.fresh.contains(&Id::service(&service.key)),
         };
         self.start(
             Write::PatchService {
@@ -212,20 +233,21 @@ impl Index {
     }
 
     /// Whether the claim says all there is to say: the owner has the address, and the ports it uses there.
-    fn is_settled(&self, address: IpAddr, service: &Service, owner: &Owner) -> bool {
+    fn is_settled(&self, address: IpAddr, claimant: &Claimant, owner: &Owner) -> bool {
         self.claims.get(&address).is_some_and(|claim| {
             let sharing = claim.holder(owner).map(|holder| &holder.sharing);
             sharing.is_some_and(|sharing| {
-                claim.holders.len() == 1 || sharing.as_ref() == Some(&service.sharing)
+                claim.holders.len() == 1 || sharing.as_ref() == claimant.sharing()
             })
         })
     }
 
-    /// Whether the ports that the Service has now fit beside those of the others at the address.
-    fn fits(&self, address: IpAddr, service: &Service, owner: &Owner) -> bool {
+    /// Whether the ports that the claimant has now fit beside those of the others at the address.
+    fn fits(&self, address: IpAddr, claimant: &Claimant, owner: &Owner) -> bool {
         let grants = self.ledger.claim(address).map(|claim| claim.grants()).unwrap_or_default();
         grants.iter().filter(|grant| grant.owner != *owner).all(|grant| {
-            grant.sharing.as_ref().is_some_and(|sharing| sharing.fits(&service.sharing))
+            let both = grant.sharing.as_ref().zip(claimant.sharing());
+            both.is_some_and(|(theirs, own)| theirs.fits(own))
         })
     }
 
@@ -268,12 +290,12 @@ fn unreadable(service: &Service) -> Option<Verdict> {
     })
 }
 
-/// The addresses that a Service keeps: one of each family, in order; of two, the one that it has written.
-fn kept(service: &Service, held: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+/// The addresses that a claimant keeps: one of each family, in order; of two, the one that it has written.
+fn kept(claimant: &Claimant, held: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
     let annotated: Vec<IpAddr> =
-        service.annotation().addresses().filter(|address| held.contains(address)).collect();
+        claimant.current().into_iter().filter(|address| held.contains(address)).collect();
     let all = || annotated.iter().chain(held).copied();
-    let first = service.families.wanted().first().copied().unwrap_or(Family::V4);
+    let first = claimant.families().wanted().first().copied().unwrap_or(Family::V4);
     [first, first.other()]
         .into_iter()
         .filter_map(|family| all().find(|address| Family::of(*address) == family))

@@ -10,7 +10,7 @@ use berth_api::reason;
 use berth_ipam::Owner;
 
 use super::Index;
-use crate::service::Service;
+use crate::claimant::Claimant;
 use crate::write::Verdict;
 
 /// How long an address is given to nobody after another host was found to answer for it.
@@ -20,11 +20,12 @@ impl Index {
     /// Of the addresses that a Service holds, those that it is to have others in place of. They are set aside.
     pub(super) fn shun(
         &mut self,
-        service: &Service,
+        claimant: &Claimant,
         owner: &Owner,
         held: &BTreeSet<IpAddr>,
         now: Duration,
     ) -> Vec<IpAddr> {
+        let Claimant::Service(service) = claimant else { return Vec::new() };
         let given = |address: &IpAddr| held.contains(address) && !self.is_pinned(*address, owner);
         let shuns: Vec<IpAddr> = service.conflicts.addresses().filter(given).collect();
         for address in &shuns {
@@ -38,7 +39,7 @@ impl Index {
                     MacText(mac),
                     ASIDE.as_secs() / 60
                 );
-                self.report(service, true, reason::ADDRESS_SET_ASIDE, note);
+                self.report(claimant, true, reason::ADDRESS_SET_ASIDE, note);
             }
         }
         shuns
@@ -53,7 +54,8 @@ impl Index {
     }
 
     /// What a Service is told whose address another host has, if it asked for that very one.
-    pub(super) fn waits_for_host(&self, service: &Service, owner: &Owner) -> Option<Verdict> {
+    pub(super) fn waits_for_host(&self, claimant: &Claimant, owner: &Owner) -> Option<Verdict> {
+        let Claimant::Service(service) = claimant else { return None };
         let pinned = |address: &IpAddr| self.is_pinned(*address, owner);
         let address = service.conflicts.addresses().find(pinned)?;
         let mac = MacText(service.conflicts.of(&address)?);

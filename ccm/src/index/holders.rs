@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use berth_ipam::{Conflict, Grant, Owner, Scope, Sharing};
 
-use super::Index;
+use super::{Index, SILENT};
 use crate::claim::Holder;
-use crate::write::{Write, key_of};
+use crate::claimant::Id;
+use crate::write::Write;
 
 impl Index {
     /// The claim is gone: the address rests. Who was about to join it asks again.
@@ -28,8 +29,12 @@ impl Index {
     /// The owner does not hold the address any more.
     pub(super) fn left(&mut self, address: IpAddr, owner: &Owner, now: Duration) {
         self.ledger.release(owner, address, now);
+        if self.unheard.remove(&(address, owner.clone())) {
+            let more = SILENT.saturating_sub(self.ledger.pools().reuse_delay());
+            self.ledger.rest(address, owner.clone(), now + more);
+        }
         self.loose.remove(&(address, owner.clone()));
-        self.moved.remove(&(address, key_of(owner)));
+        self.moved.remove(&(address, Id::from(owner)));
         self.retry = true;
         self.touch(owner);
     }
@@ -43,9 +48,9 @@ impl Index {
             .holders
             .iter()
             .map(|Holder { owner, sharing, .. }| {
-                let service = self.services.get(&key_of(owner)).filter(|_| alone);
-                let sharing = match service.filter(|service| service.uid == owner.uid) {
-                    Some(service) => Some(service.sharing.clone()),
+                let claimant = self.claimants.get(&Id::from(owner)).filter(|_| alone);
+                let sharing = match claimant.filter(|claimant| claimant.uid() == owner.uid) {
+                    Some(claimant) => claimant.sharing().cloned(),
                     None => sharing.clone(),
                 };
                 Grant::new(owner.clone()).sharing(sharing).in_pool(claim.pool.clone())
@@ -90,7 +95,7 @@ impl Index {
         &self,
         address: IpAddr,
         owner: &Owner,
-        sharing: &Sharing,
+        sharing: Option<&Sharing>,
         pool: Option<Scope>,
         pinned: bool,
     ) -> Write {
@@ -108,7 +113,7 @@ impl Index {
             address,
             uid: claim.uid.clone(),
             version: claim.version.clone(),
-            sharing: sharing.clone(),
+            sharing: sharing.cloned().unwrap_or_default(),
             others: others.collect(),
             pinned: claim.pinned.iter().cloned().chain(pinned.then(|| owner.uid.clone())).collect(),
             owner,

@@ -6,11 +6,14 @@
 mod adopt;
 mod allocate;
 mod aside;
+mod eip;
 mod holders;
+mod machines;
 mod observe;
 mod pools;
 mod release;
 mod settle;
+mod source;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,13 +24,21 @@ use berth_ipam::{Ledger, Owner, OwnerKind};
 
 pub use self::aside::ASIDE;
 use self::holders::pairs;
+pub use self::source::Source;
+use crate::binding::Binding;
 use crate::claim::Claim;
+use crate::claimant::{Claimant, Id};
 use crate::report::Report;
 use crate::service::{Key, Service, Standing};
-use crate::write::{Object, Verdict, Write, key_of};
+use crate::write::{Object, Verdict, Write};
 
 /// How long a release waits for the announcer, and an orphaned claim for its owner to show up.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long an address rests at least whose node never said that it let go of it. A node that hears nothing more, or is
+/// heard of no more, stops answering when its ownership runs out: after 350 ms where membership decides, after 15 s at
+/// the latest where a Lease does (the default of kube-vip and of Kubernetes).
+const SILENT: Duration = Duration::from_secs(15);
 
 /// The first pause before something is tried again; after a failure it doubles.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -35,55 +46,15 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How many that come are looked at for one that goes.
 const COME_FOR_ONE: u8 = 3;
 
-/// A Service in the order in which it is served: who was made first, then by name.
-type Turn = (i64, Key);
-
-/// What was listed and is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
-    /// The pool ConfigMap.
-    Pools,
-    /// The Services.
-    Services,
-    /// The claims.
-    Claims,
-    /// The Nodes, whose addresses and pods are never in anybody's way.
-    Nodes,
-    /// The ranges of cluster IPs.
-    ServiceCidrs,
-    /// How the API server is reached.
-    ControlPlane,
-}
-
-impl Source {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Pools,
-        Self::Services,
-        Self::Claims,
-        Self::Nodes,
-        Self::ServiceCidrs,
-        Self::ControlPlane,
-    ];
-
-    /// Its name in `/readyz`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pools => "configmap",
-            Self::Services => "services",
-            Self::Claims => "ipaddresses",
-            Self::Nodes => "nodes",
-            Self::ServiceCidrs => "servicecidrs",
-            Self::ControlPlane => "controlplane",
-        }
-    }
-}
+/// A claimant in the order in which it is served: who was made first, then by kind and name.
+type Turn = (i64, Id);
 
 /// The cluster as far as addresses go.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     ledger: Ledger,
-    services: BTreeMap<Key, Service>,
+    claimants: BTreeMap<Id, Claimant>,
+    machines: machines::Machines,
     claims: BTreeMap<IpAddr, Claim>,
     pools: pools::State,
     listed: BTreeSet<Source>,
@@ -92,51 +63,55 @@ pub struct Index {
     pending: BTreeMap<IpAddr, BTreeSet<Owner>>,
     /// Addresses that served Services had when this process began to lead, still to be claimed.
     adopting: BTreeMap<IpAddr, BTreeSet<Owner>>,
-    /// Services that wait for the end of a write of a claim.
-    queued: BTreeMap<IpAddr, BTreeSet<Key>>,
+    /// Claimants that wait for the end of a write of a claim.
+    queued: BTreeMap<IpAddr, BTreeSet<Id>>,
     /// Addresses whose `IPAddress` belongs to another controller, and when to look again.
     foreign: BTreeMap<IpAddr, Duration>,
-    /// Services to look at, oldest first.
+    /// Claimants to look at, oldest first.
     dirty: BTreeSet<Turn>,
     /// Those of them that are to give back what they hold. They are older than who comes, and would go before.
     ending: BTreeSet<Turn>,
     /// How many of those that come were looked at since one that ends was, while there are both.
     came: u8,
-    /// Services that want more than they got, and how it was refused.
+    /// Claimants that want more than they got, and how it was refused.
     waiting: BTreeMap<Turn, Verdict>,
     /// Something has become free: the waiting are looked at again.
     retry: bool,
     /// Since when a release waits for the announcer.
-    leaving: BTreeMap<Key, Duration>,
+    leaving: BTreeMap<Id, Duration>,
     /// Since when the holder of a claim is not to be seen.
     loose: BTreeMap<(IpAddr, Owner), Duration>,
-    /// Since when an address that a Service moved away from waits for the announcer.
-    moved: BTreeMap<(IpAddr, Key), Duration>,
+    /// Since when an address that a claimant moved away from waits for the announcer.
+    moved: BTreeMap<(IpAddr, Id), Duration>,
+    /// Elastic IPs that are given back although their node has not let go of them.
+    unheard: BTreeSet<(IpAddr, Owner)>,
     /// Writes under way.
     busy: BTreeSet<Object>,
     /// Objects whose last write failed: how often in a row, and when to try again.
     backoff: BTreeMap<Object, (u32, Duration)>,
-    /// Services that have claimed an address since their own object was last written.
-    fresh: BTreeSet<Key>,
-    /// Versions of Services that turned out to be old.
-    stale: BTreeMap<Key, String>,
+    /// Claimants that have claimed an address since their own object was last written.
+    fresh: BTreeSet<Id>,
+    /// Versions of claimants that turned out to be old.
+    stale: BTreeMap<Id, String>,
     /// Claims that are deleted and may still be shown by a late watch.
     buried: BTreeSet<String>,
     /// Claims that the watch showed as deleted before our own delete was answered.
     ended: BTreeSet<String>,
     timers: BTreeSet<(Duration, Object)>,
-    /// Verdicts that a Service's status is still to show.
-    verdicts: BTreeMap<Key, Verdict>,
-    /// What was last told of a Service, so that it is not told again.
-    told: BTreeMap<Key, String>,
-    /// Services that had an address of somebody else when this process began to lead, and how they had it written.
-    conflicted: BTreeMap<Key, Option<String>>,
+    /// Verdicts that a claimant's status is still to show.
+    verdicts: BTreeMap<Id, Verdict>,
+    /// What was last told of a claimant, so that it is not told again.
+    told: BTreeMap<Id, String>,
+    /// Those that had an address of somebody else when this process began to lead, and how they had it written.
+    conflicted: BTreeMap<Id, Option<String>>,
     reports: Vec<Report>,
     /// Addresses outside of their pool, and what is told of them.
     strays: BTreeMap<(IpAddr, Owner), String>,
-    /// When Services without an address were first seen.
-    seen: BTreeMap<Key, Duration>,
+    /// When claimants without an address were first seen.
+    seen: BTreeMap<Id, Duration>,
     latencies: Vec<Duration>,
+    /// How often an elastic IP went to another node.
+    moves: u64,
 }
 
 impl Index {
@@ -149,6 +124,9 @@ impl Index {
     pub fn listed(&mut self, source: Source, now: Duration) {
         let whole = self.is_whole();
         self.listed.insert(source);
+        if source == Source::Machines {
+            self.machines_listed();
+        }
         if !whole && self.is_whole() && self.leading {
             self.lead(now);
         }
@@ -156,7 +134,7 @@ impl Index {
 
     /// Whether every source has been listed.
     pub fn is_whole(&self) -> bool {
-        self.listed.len() == Source::ALL.len()
+        Source::REQUIRED.iter().all(|source| self.listed.contains(source))
     }
 
     /// The pools and who holds what.
@@ -166,7 +144,18 @@ impl Index {
 
     /// A Service, as it is known.
     pub fn service(&self, key: &Key) -> Option<&Service> {
-        self.services.get(key)
+        match self.claimants.get(&Id::service(key))? {
+            Claimant::Service(service) => Some(service),
+            Claimant::Eip(_) => None,
+        }
+    }
+
+    /// An EipBinding, as it is known.
+    pub fn binding(&self, key: &Key) -> Option<&Binding> {
+        match self.claimants.get(&Id::eip(key))? {
+            Claimant::Eip(binding) => Some(binding),
+            Claimant::Service(_) => None,
+        }
     }
 
     /// How many addresses are held.
@@ -177,8 +166,9 @@ impl Index {
     /// How many Services wait, by reason.
     pub fn waiting(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = BTreeMap::new();
-        let refused = self.waiting.values().filter(|verdict| !verdict.allocated);
-        refused.for_each(|verdict| *counts.entry(verdict.reason).or_default() += 1);
+        let services = self.waiting.iter().filter(|((_, id), _)| id.kind == OwnerKind::Service);
+        let refused = services.filter(|(_, verdict)| !verdict.allocated);
+        refused.for_each(|(_, verdict)| *counts.entry(verdict.reason).or_default() += 1);
         counts
     }
 
@@ -208,8 +198,8 @@ impl Index {
         });
         let unseen: Vec<_> = held.filter(|(_, owner)| self.is_owner_unseen(owner)).collect();
         unseen.into_iter().for_each(|(address, owner)| self.loosen(address, owner, now));
-        let keys: Vec<Key> = self.services.keys().cloned().collect();
-        keys.iter().for_each(|key| self.touch_key(key));
+        let ids: Vec<Id> = self.claimants.keys().cloned().collect();
+        ids.iter().for_each(|id| self.touch_id(id));
         self.adopt();
         self.report_pools();
     }
@@ -282,21 +272,24 @@ impl Index {
         hopeless: &mut allocate::Hopeless,
         writes: &mut Vec<Write>,
     ) {
-        let key = &turn.1;
-        if self.is_held_up(&Object::Service(key.clone()), now) {
+        let id = &turn.1;
+        if self.is_held_up(&Object::Claimant(id.clone()), now) {
             return;
         }
-        let Some(service) = self.services.get(key).cloned() else { return };
-        if self.stale.get(key) == Some(&service.version) {
-            self.start(Write::ReadService { key: key.clone() }, writes);
+        let Some(claimant) = self.claimants.get(id).cloned() else { return };
+        if self.stale.get(id).is_some_and(|version| version == claimant.version()) {
+            self.start(Write::Read { id: id.clone() }, writes);
             return;
         }
-        if service.is_ending() {
-            return self.release(&service, now, writes);
-        }
-        match service.standing {
-            Standing::Ignored | Standing::Foreign => _ = self.waiting.remove(turn),
-            Standing::Ours => self.allocate(&service, now, hopeless, writes),
+        match &claimant {
+            Claimant::Service(service) if service.is_ending() => {
+                self.release(service, now, writes);
+            }
+            Claimant::Service(service) if service.standing == Standing::Ours => {
+                self.allocate(&claimant, now, hopeless, writes);
+            }
+            Claimant::Service(_) => _ = self.waiting.remove(turn),
+            Claimant::Eip(binding) => self.decide_eip(&claimant, binding, now, hopeless, writes),
         }
     }
 
@@ -318,7 +311,7 @@ impl Index {
         {
             self.timers.pop_first();
             match object {
-                Object::Service(key) => self.touch_key(&key),
+                Object::Claimant(id) => self.touch_id(&id),
                 Object::Claim(address) => {
                     self.expire_foreign(address, now);
                     self.touch_holders(address);
@@ -334,15 +327,17 @@ impl Index {
     }
 
     fn touch(&mut self, owner: &Owner) {
-        if owner.kind == OwnerKind::Service {
-            self.touch_key(&key_of(owner));
-        }
+        self.touch_id(&Id::from(owner));
     }
 
-    fn touch_key(&mut self, key: &Key) {
-        if let Some(service) = self.services.get(key) {
-            let turn = (service.created, key.clone());
-            let (now, before) = match service.is_ending() {
+    fn touch_id(&mut self, id: &Id) {
+        if let Some(claimant) = self.claimants.get(id) {
+            let turn = (claimant.created(), id.clone());
+            let is_ending = match claimant {
+                Claimant::Service(service) => service.is_ending(),
+                Claimant::Eip(binding) => self.is_ending_eip(binding),
+            };
+            let (now, before) = match is_ending {
                 true => (&mut self.ending, &mut self.dirty),
                 false => (&mut self.dirty, &mut self.ending),
             };
@@ -352,9 +347,8 @@ impl Index {
     }
 
     fn is_owner_unseen(&self, owner: &Owner) -> bool {
-        let seen =
-            || self.services.get(&key_of(owner)).is_some_and(|service| service.uid == owner.uid);
-        owner.kind == OwnerKind::Service && !seen()
+        let seen = self.claimants.get(&Id::from(owner));
+        owner.kind != OwnerKind::VipProxy && seen.is_none_or(|seen| seen.uid() != owner.uid)
     }
 
     fn loosen(&mut self, address: IpAddr, owner: Owner, now: Duration) {

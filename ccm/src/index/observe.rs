@@ -4,41 +4,47 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_ipam::{AddressSet, Owner};
+use berth_ipam::{AddressSet, Owner, OwnerKind};
 
 use super::{Index, holders::remove_pair};
 use crate::claim::Claim;
-use crate::service::{Key, Service};
-use crate::write::{Object, key_of};
+use crate::claimant::{Claimant, Id};
+use crate::write::Object;
 
 impl Index {
-    /// Takes in a Service. What is older than what is known is passed over.
-    pub fn apply_service(&mut self, service: Service, now: Duration) {
-        let key = service.key.clone();
-        let owner = service.owner();
-        if !service.concerns() && self.ledger.held(&owner).next().is_none() {
-            self.remove_service(&key, None, now);
+    /// Takes in a Service or EipBinding. What is older than what is known is passed over.
+    pub fn apply(&mut self, claimant: Claimant, now: Duration) {
+        let (id, owner) = (claimant.id(), claimant.owner());
+        let concerns = match &claimant {
+            Claimant::Service(service) => service.concerns(),
+            Claimant::Eip(_) => true,
+        };
+        if !concerns && self.ledger.held(&owner).next().is_none() {
+            self.remove_claimant(&id, None, now);
             return;
         }
-        match self.services.get(&key) {
-            Some(known) if !is_newer(&service.version, &known.version) => return,
-            Some(known) if known.uid != service.uid => self.remove_service(&key, None, now),
-            None if service.annotated.is_none() => _ = self.seen.insert(key.clone(), now),
+        let is_served = claimant.written().is_some();
+        match self.claimants.get(&id) {
+            Some(known) if !is_newer(claimant.version(), known.version()) => return,
+            Some(known) if known.uid() != claimant.uid() => self.remove_claimant(&id, None, now),
+            None if !is_served => _ = self.seen.insert(id.clone(), now),
             _ => {}
         }
-        if !self.leading && service.annotated.is_some() {
-            self.seen.remove(&key);
+        if !self.leading && is_served {
+            self.seen.remove(&id);
         }
-        self.stale.remove(&key);
-        let conflicted =
-            self.backoff.get(&Object::Service(key.clone())).is_some_and(|(tries, _)| *tries == 0);
-        if conflicted {
-            self.backoff.remove(&Object::Service(key.clone()));
+        self.stale.remove(&id);
+        let object = Object::Claimant(id.clone());
+        if self.backoff.get(&object).is_some_and(|(tries, _)| *tries == 0) {
+            self.backoff.remove(&object);
         }
-        let before = self.services.insert(key.clone(), service);
-        self.touch_key(&key);
-        let has_other_ports = self.services.get(&key).map(|now| &now.sharing)
-            != before.as_ref().map(|before| &before.sharing);
+        if let Claimant::Eip(binding) = &claimant {
+            self.machines.bind(binding);
+        }
+        let sharing = claimant.sharing().cloned();
+        let before = self.claimants.insert(id.clone(), claimant);
+        self.touch_id(&id);
+        let has_other_ports = before.is_none_or(|before| before.sharing() != sharing.as_ref());
         let held: Vec<IpAddr> = self.ledger.held(&owner).collect();
         for address in held {
             self.loose.remove(&(address, owner.clone()));
@@ -48,34 +54,37 @@ impl Index {
         }
     }
 
-    /// Takes in that a Service is gone; with a uid, only if it is that one.
-    pub fn remove_service(&mut self, key: &Key, uid: Option<&str>, now: Duration) {
-        if uid.is_some_and(|uid| self.services.get(key).is_some_and(|known| known.uid != uid)) {
+    /// Takes in that a Service or EipBinding is gone; with a uid, only if it is that one.
+    pub fn remove_claimant(&mut self, id: &Id, uid: Option<&str>, now: Duration) {
+        if uid.is_some_and(|uid| self.claimants.get(id).is_some_and(|known| known.uid() != uid)) {
             return;
         }
-        let Some(service) = self.services.remove(key) else { return };
-        let turn = (service.created, key.clone());
-        let owner = service.owner();
+        let Some(claimant) = self.claimants.remove(id) else { return };
+        let turn = (claimant.created(), id.clone());
+        let owner = claimant.owner();
         self.dirty.remove(&turn);
         self.ending.remove(&turn);
         self.waiting.remove(&turn);
-        self.leaving.remove(key);
-        self.stale.remove(key);
-        self.verdicts.remove(key);
-        self.told.remove(key);
-        self.conflicted.remove(key);
-        self.fresh.remove(key);
-        self.seen.remove(key);
-        self.backoff.remove(&Object::Service(key.clone()));
+        self.leaving.remove(id);
+        self.stale.remove(id);
+        self.verdicts.remove(id);
+        self.told.remove(id);
+        self.conflicted.remove(id);
+        self.fresh.remove(id);
+        self.seen.remove(id);
+        self.backoff.remove(&Object::Claimant(id.clone()));
         let held: Vec<IpAddr> = self.ledger.held(&owner).collect();
         for address in held {
-            self.moved.remove(&(address, key.clone()));
+            self.moved.remove(&(address, id.clone()));
             remove_pair(&mut self.adopting, address, &owner);
             if self.is_holder(address, &owner) {
                 self.loosen(address, owner.clone(), now);
             } else if !self.busy.contains(&Object::Claim(address)) {
                 self.abandon(address, &owner);
             }
+        }
+        if let Claimant::Eip(binding) = &claimant {
+            self.unbind(binding);
         }
     }
 
@@ -98,7 +107,7 @@ impl Index {
             .unwrap_or_default()
             .into_iter()
             .partition(|owner| claim.holder(owner).is_some());
-        came.iter().for_each(|owner| _ = self.fresh.insert(key_of(owner)));
+        came.iter().for_each(|owner| _ = self.fresh.insert(Id::from(owner)));
         missed.iter().for_each(|owner| _ = self.ledger.forget(owner, address));
         self.claims.insert(address, claim);
         self.regrant(address);
@@ -111,9 +120,9 @@ impl Index {
         }
         for owner in &missed {
             if remove_pair(&mut self.adopting, address, owner)
-                && let Some(service) = self.services.get(&key_of(owner)).cloned()
+                && let Some(claimant) = self.claimants.get(&Id::from(owner)).cloned()
             {
-                self.adopt_one(&service, owner, address);
+                self.adopt_one(&claimant, owner, address);
             }
             self.touch(owner);
         }
@@ -152,9 +161,9 @@ impl Index {
         self.report_pools();
     }
 
-    /// What is known, for a list that starts again: whatever it does not have is gone.
-    pub fn known_services(&self) -> BTreeSet<Key> {
-        self.services.keys().cloned().collect()
+    /// What is known of a kind, for a list that starts again: whatever it does not have is gone.
+    pub fn known_claimants(&self, kind: OwnerKind) -> BTreeSet<Id> {
+        self.claimants.keys().filter(|id| id.kind == kind).cloned().collect()
     }
 
     /// The addresses and uids of the claims, for the same.
@@ -164,7 +173,7 @@ impl Index {
 }
 
 /// Versions of one resource are numbers that grow (KEP-5504); should one not be, a different one counts as newer.
-fn is_newer(version: &str, than: &str) -> bool {
+pub(super) fn is_newer(version: &str, than: &str) -> bool {
     match (version.parse::<u64>(), than.parse::<u64>()) {
         (Ok(version), Ok(than)) => version > than,
         _ => version != than,

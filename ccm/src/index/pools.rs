@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::reason;
-use berth_ipam::{KeyError, Owner, OwnerKind, Pools};
+use berth_ipam::{KeyError, Owner, Pools};
 
 use super::Index;
 use super::verdict::ours;
+use crate::claimant::Id;
 use crate::report::{About, Report};
 use crate::service::Key;
-use crate::write::key_of;
 
 /// The ConfigMap.
 #[derive(Clone, Debug, Default)]
@@ -102,9 +102,9 @@ impl Index {
     fn report_strays(&mut self) {
         let before = std::mem::take(&mut self.strays);
         for stray in self.ledger.strays() {
-            let note =
-                format!("{} is no longer in {}; the Service keeps it", stray.address, stray.pool);
-            self.strays.insert((stray.address, stray.owner), note);
+            let (address, pool, kind) = (stray.address, stray.pool, stray.owner.kind);
+            let note = format!("{address} is no longer in {pool}; the {kind} keeps it");
+            self.strays.insert((address, stray.owner), note);
         }
         let after = self.strays.clone();
         let changed = |(stray, _): &(&(IpAddr, Owner), &String)| {
@@ -112,13 +112,10 @@ impl Index {
         };
         for ((address, owner), note) in before.iter().chain(&after).filter(changed) {
             self.touch(owner);
-            let Some(service) = self.services.get(&key_of(owner)).cloned() else { continue };
-            let is_told = ours(&service).is_some_and(|shown| shown.reason == reason::OUTSIDE_POOL);
-            if owner.kind == OwnerKind::Service
-                && !is_told
-                && after.contains_key(&(*address, owner.clone()))
-            {
-                self.report(&service, true, reason::OUTSIDE_POOL, note.clone());
+            let Some(claimant) = self.claimants.get(&Id::from(owner)).cloned() else { continue };
+            let is_told = ours(&claimant).is_some_and(|shown| shown.reason == reason::OUTSIDE_POOL);
+            if !is_told && after.contains_key(&(*address, owner.clone())) {
+                self.report(&claimant, true, reason::OUTSIDE_POOL, note.clone());
             }
         }
     }

@@ -7,15 +7,16 @@ use std::time::Duration;
 use berth_ipam::Owner;
 
 use super::{Index, PATIENCE};
+use crate::claimant::Id;
 use crate::service::{Service, Standing};
 use crate::write::{Change, Object, Write};
 
 impl Index {
     pub(super) fn release(&mut self, service: &Service, now: Duration, writes: &mut Vec<Write>) {
-        let key = &service.key;
+        let id = Id::service(&service.key);
         let owner = service.owner();
-        self.waiting.remove(&(service.created, key.clone()));
-        self.verdicts.remove(key);
+        self.waiting.remove(&(service.created, id.clone()));
+        self.verdicts.remove(&id);
         let held: Vec<IpAddr> = self.ledger.held(&owner).collect();
         let is_marked = if service.standing == Standing::Foreign {
             service.labelled && (service.annotated.is_some() || service.has_finalizer())
@@ -23,28 +24,39 @@ impl Index {
             service.has_finalizer()
         };
         if held.is_empty() && !is_marked {
-            self.leaving.remove(key);
+            self.leaving.remove(&id);
             return;
         }
-        let since = *self.leaving.entry(key.clone()).or_insert(now);
+        let since = *self.leaving.entry(id.clone()).or_insert(now);
         if !held.is_empty() && !service.is_silent() && now < since + PATIENCE {
-            self.timers.insert((since + PATIENCE, Object::Service(key.clone())));
+            self.timers.insert((since + PATIENCE, Object::Claimant(id)));
             return;
         }
-        for address in &held {
-            if self.is_holder(*address, &owner) {
-                self.leave_claim(*address, &owner, false, now, writes);
-            } else if !self.busy.contains(&Object::Claim(*address)) {
-                self.abandon(*address, &owner);
-            }
-        }
-        if self.ledger.held(&owner).next().is_none() {
+        if self.leave_all(&owner, now, writes) {
             let finalizers = service.finalizers(false);
             let is_news = !service.deleting;
             let change = Change { addresses: Vec::new(), interface: None, finalizers, is_news };
-            let (key, uid, version) = (key.clone(), service.uid.clone(), service.version.clone());
+            let Service { key, uid, version, .. } = service.clone();
             self.start(Write::PatchService { key, uid, version, change }, writes);
         }
+    }
+
+    /// Gives back all that the owner holds. Returns whether it holds nothing any more.
+    pub(super) fn leave_all(
+        &mut self,
+        owner: &Owner,
+        now: Duration,
+        writes: &mut Vec<Write>,
+    ) -> bool {
+        let held: Vec<IpAddr> = self.ledger.held(owner).collect();
+        for address in held {
+            if self.is_holder(address, owner) {
+                self.leave_claim(address, owner, false, now, writes);
+            } else if !self.busy.contains(&Object::Claim(address)) {
+                self.abandon(address, owner);
+            }
+        }
+        self.ledger.held(owner).next().is_none()
     }
 
     pub(super) fn leave_claim(

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::{address, reason};
-use berth_ipam::{AddressSet, Owner, Range};
+use berth_ipam::{AddressSet, Owner, OwnerKind, Range};
 
 use super::holders::remove_pair;
 use super::{Index, PAUSE};
-use crate::service::{Key, Service};
-use crate::write::{Change, Object, Outcome, Write, key_of};
+use crate::claimant::{Claimant, Id};
+use crate::write::{Change, News, Object, Outcome, Write};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What was refused once will hardly be accepted soon.
@@ -39,18 +39,28 @@ impl Index {
                 self.settle_leave(*address, uid, owner, outcome, now);
             }
             Write::PatchService { key, uid, version, change } => {
-                if let Outcome::Service(service) = &outcome {
-                    self.patched(service, change, now);
+                if let Outcome::Claimant(claimant) = &outcome {
+                    self.patched(claimant, change, now);
                 }
-                self.settle_service(key, Some(uid), version, outcome, now);
+                self.settle_claimant(&Id::service(key), Some(uid), version, outcome, now);
             }
             Write::PatchStatus { key, uid, version, .. } => {
-                if let Outcome::Service(_) = &outcome {
-                    self.verdicts.remove(key);
+                let id = Id::service(key);
+                if let Outcome::Claimant(_) = &outcome {
+                    self.verdicts.remove(&id);
                 }
-                self.settle_service(key, Some(uid), version, outcome, now);
+                self.settle_claimant(&id, Some(uid), version, outcome, now);
             }
-            Write::ReadService { key } => self.settle_service(key, None, "", outcome, now),
+            Write::PatchEip { key, uid, version, .. } => {
+                self.settle_claimant(&Id::eip(key), Some(uid), version, outcome, now);
+            }
+            Write::ApplyEip { key, uid, version, decided, news } => {
+                if let Outcome::Claimant(claimant) = &outcome {
+                    self.applied(claimant, !decided.eips.is_empty(), news, now);
+                }
+                self.settle_claimant(&Id::eip(key), Some(uid), version, outcome, now);
+            }
+            Write::Read { id } => self.settle_claimant(id, None, "", outcome, now),
         }
         if let Object::Claim(address) = write.object() {
             if let Some(claim) = self.claims.get(&address)
@@ -61,7 +71,7 @@ impl Index {
             // Who has the address, or wants it, may have waited for this write, whoever it was for.
             self.touch_holders(address);
             let queued = self.queued.remove(&address).unwrap_or_default();
-            queued.iter().for_each(|key| self.touch_key(key));
+            queued.iter().for_each(|id| self.touch_id(id));
         }
     }
 
@@ -93,7 +103,7 @@ impl Index {
                 self.backoff.remove(&Object::Claim(address));
                 remove_pair(&mut self.adopting, address, owner);
                 self.abandon(address, owner);
-                self.back_off(Object::Service(key_of(owner)), REFUSED, now);
+                self.back_off(Object::Claimant(Id::from(owner)), REFUSED, now);
             }
             _ => {
                 if !self.is_holder(address, owner) {
@@ -115,9 +125,9 @@ impl Index {
         match outcome {
             Outcome::Released => self.bury(address, uid, now),
             Outcome::Claimed(claim) | Outcome::Taken(Some(claim)) => self.apply_claim(claim, now),
-            Outcome::Service(service) => {
+            Outcome::Claimant(claimant) => {
                 self.loose.remove(&(address, owner.clone()));
-                self.apply_service(*service, now);
+                self.apply(*claimant, now);
             }
             _ => {}
         }
@@ -134,42 +144,35 @@ impl Index {
         }
     }
 
-    fn settle_service(
+    fn settle_claimant(
         &mut self,
-        key: &Key,
+        id: &Id,
         uid: Option<&str>,
         version: &str,
         outcome: Outcome,
         now: Duration,
     ) {
         match outcome {
-            Outcome::Service(service) => self.apply_service(*service, now),
-            Outcome::Missing => self.remove_service(key, uid, now),
+            Outcome::Claimant(claimant) => self.apply(*claimant, now),
+            Outcome::Missing => self.remove_claimant(id, uid, now),
             // The watch brings the newer version in a moment; if not, it is read.
             Outcome::Conflict
-                if self.services.get(key).is_some_and(|known| known.version == version) =>
+                if self.claimants.get(id).is_some_and(|known| known.version() == version) =>
             {
-                self.stale.insert(key.clone(), version.to_owned());
-                let object = Object::Service(key.clone());
+                self.stale.insert(id.clone(), version.to_owned());
+                let object = Object::Claimant(id.clone());
                 self.backoff.insert(object.clone(), (0, now + PAUSE));
                 self.timers.insert((now + PAUSE, object));
             }
             _ => {}
         }
-        self.touch_key(key);
+        self.touch_id(id);
     }
 
     /// The Service now has these addresses, or none. The watch may have shown it before the answer came.
-    fn patched(&mut self, service: &Service, change: &Change, now: Duration) {
+    fn patched(&mut self, service: &Claimant, change: &Change, now: Duration) {
         let addresses = &change.addresses;
-        if let Some(seen) = self.seen.remove(&service.key).filter(|_| !addresses.is_empty()) {
-            self.latencies.push(now.saturating_sub(seen));
-        }
-        self.told.remove(&service.key);
-        self.fresh.remove(&service.key);
-        if addresses.is_empty() {
-            self.leaving.remove(&service.key);
-        }
+        self.served(&service.id(), !addresses.is_empty(), now);
         match (change.is_news, addresses.is_empty()) {
             (false, _) => {}
             (true, true) => {
@@ -177,13 +180,48 @@ impl Index {
                 self.report(service, false, reason::ADDRESS_RELEASED, note);
             }
             (true, false) => {
-                let pool =
-                    addresses.iter().find_map(|address| self.claims.get(address)?.pool.as_ref());
-                let from = pool.map(|pool| format!(" from {pool}")).unwrap_or_default();
-                let note = format!("{}{from}", address::format(addresses.iter().copied()));
+                let note = self.given(addresses);
                 self.report(service, false, reason::ADDRESS_ALLOCATED, note);
             }
         }
+    }
+
+    /// The status of the EipBinding now says what was decided.
+    fn applied(&mut self, binding: &Claimant, has_addresses: bool, news: &[News], now: Duration) {
+        let id = binding.id();
+        self.verdicts.remove(&id);
+        self.served(&id, has_addresses, now);
+        for News { is_warning, reason, note } in news {
+            if *reason == reason::ADDRESS_ALLOCATED {
+                self.told.remove(&id);
+            }
+            self.moves += u64::from(*reason == reason::MOVED);
+            self.report(binding, *is_warning, reason, note.clone());
+        }
+    }
+
+    /// What was decided about the addresses of this claimant is written: it has some, or none.
+    fn served(&mut self, id: &Id, has_addresses: bool, now: Duration) {
+        if id.kind == OwnerKind::Service {
+            self.told.remove(id);
+        }
+        // What is written to an EipBinding may also be why it has none.
+        if (has_addresses || id.kind == OwnerKind::Service)
+            && let Some(seen) = self.seen.remove(id).filter(|_| has_addresses)
+        {
+            self.latencies.push(now.saturating_sub(seen));
+        }
+        self.fresh.remove(id);
+        if !has_addresses {
+            self.leaving.remove(id);
+        }
+    }
+
+    /// The addresses and where they are from, for people.
+    pub(super) fn given(&self, addresses: &[IpAddr]) -> String {
+        let pool = addresses.iter().find_map(|address| self.claims.get(address)?.pool.as_ref());
+        let from = pool.map(|pool| format!(" from {pool}")).unwrap_or_default();
+        format!("{}{from}", address::format(addresses.iter().copied()))
     }
 
     /// Waits before the object is written again: at least `least`, longer after each failure in a row.

@@ -1,19 +1,21 @@
-//! Owns what is said of a Service: its condition, its Events. Nothing is said twice.
+//! Owns what is said of a claimant: its condition, its Events. Nothing is said twice.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::names::condition;
-use berth_api::{address, reason};
+use berth_api::{address, eip, reason};
 use berth_ipam::Owner;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use super::{Index, Turn};
+use crate::claimant::Claimant;
 use crate::report::{About, Report};
-use crate::service::Service;
 use crate::write::{Object, Verdict, Write};
 
 impl Verdict {
-    /// The Service has these addresses.
+    /// The claimant has these addresses.
     pub(super) fn allocated(addresses: &[IpAddr]) -> Self {
         let message = address::format(addresses.iter().copied());
         Self { allocated: true, reason: reason::ADDRESS_ALLOCATED, message }
@@ -21,50 +23,53 @@ impl Verdict {
 }
 
 impl Index {
-    /// The Service waits.
-    pub(super) fn refuse(&mut self, turn: Turn, service: &Service, verdict: Verdict) {
-        self.tell_once(service, verdict.reason.to_owned(), &verdict);
-        self.judge(service, verdict.clone());
+    /// The claimant waits.
+    pub(super) fn refuse(&mut self, turn: Turn, claimant: &Claimant, verdict: Verdict) {
+        self.tell_once(claimant, verdict.reason.to_owned(), &verdict);
+        self.judge(claimant, verdict.clone());
         self.waiting.insert(turn, verdict);
     }
 
-    /// Tells of something that the Service asked for and does not get.
-    pub(super) fn tell(&mut self, service: &Service, verdict: &Verdict) {
-        self.tell_once(service, verdict.message.clone(), verdict);
+    /// Tells of something that the claimant asked for and does not get.
+    pub(super) fn tell(&mut self, claimant: &Claimant, verdict: &Verdict) {
+        self.tell_once(claimant, verdict.message.clone(), verdict);
     }
 
-    fn tell_once(&mut self, service: &Service, what: String, verdict: &Verdict) {
-        let shown = ours(service)
+    fn tell_once(&mut self, claimant: &Claimant, what: String, verdict: &Verdict) {
+        let id = claimant.id();
+        let shown = ours(claimant)
             .is_some_and(|shown| shown.status == "False" && shown.reason == verdict.reason);
-        let known = self.told.get(&service.key);
+        let known = self.told.get(&id);
         if known == Some(&what) || known.is_none() && shown && what == verdict.reason {
             return;
         }
-        self.told.insert(service.key.clone(), what);
-        self.report(service, true, verdict.reason, verdict.message.clone());
+        self.told.insert(id, what);
+        self.report(claimant, true, verdict.reason, verdict.message.clone());
     }
 
     pub(super) fn report(
         &mut self,
-        service: &Service,
+        claimant: &Claimant,
         is_warning: bool,
         reason: &'static str,
         note: String,
     ) {
-        let about = About::Service(service.key.clone(), service.uid.clone());
+        let about = About::Claimant(claimant.id(), claimant.uid().to_owned());
         self.reports.push(Report { about, is_warning, reason, note });
     }
 
-    /// The Service has all that it asks for.
+    /// The claimant has all that it asks for.
     pub(super) fn content(
         &self,
-        service: &Service,
+        claimant: &Claimant,
         owner: &Owner,
         addresses: &[IpAddr],
     ) -> Verdict {
-        if let Some(verdict) = self.waits_for_host(service, owner) {
-            return verdict;
-        }
+        self.waits_for_host(claimant, owner).unwrap_or_else(|| self.given_all(owner, addresses))
+    }
+
+    /// The owner has these addresses, whoever else may have them on the LAN.
+    pub(super) fn given_all(&self, owner: &Owner, addresses: &[IpAddr]) -> Verdict {
         let stray = |address: &IpAddr| self.strays.get(&(*address, owner.clone()));
         match addresses.iter().find_map(stray) {
             Some(note) => {
@@ -75,19 +80,21 @@ impl Index {
         }
     }
 
-    /// Sees to it that the status of the Service shows the verdict. One that has what it wants and never lacked it
-    /// needs no condition, which saves a write for each.
-    pub(super) fn judge(&mut self, service: &Service, verdict: Verdict) {
-        let shown = match ours(service) {
-            Some(shown) => {
+    /// Sees to it that the status of the claimant shows the verdict. A Service that has what it wants and never lacked
+    /// it needs no condition, which saves a write for each. An EipBinding that has an address shows how it stands in
+    /// the same write as the address.
+    pub(super) fn judge(&mut self, claimant: &Claimant, verdict: Verdict) {
+        let shown = match (claimant, ours(claimant)) {
+            (Claimant::Eip(_), _) => self.ledger.held(&claimant.owner()).next().is_some(),
+            (_, Some(shown)) => {
                 (shown.status == "True") == verdict.allocated && shown.reason == verdict.reason
             }
-            None => verdict.reason == reason::ADDRESS_ALLOCATED,
+            (_, None) => verdict.reason == reason::ADDRESS_ALLOCATED,
         };
         if shown {
-            self.verdicts.remove(&service.key);
+            self.verdicts.remove(&claimant.id());
         } else {
-            self.verdicts.insert(service.key.clone(), verdict);
+            self.verdicts.insert(claimant.id(), verdict);
         }
     }
 
@@ -100,13 +107,23 @@ impl Index {
         let open = self
             .verdicts
             .keys()
-            .filter(|key| !self.is_held_up(&Object::Service((*key).clone()), now));
-        let keys: Vec<_> = open.take(free).cloned().collect();
-        for key in keys {
-            let (Some(service), Some(verdict)) = (self.services.get(&key), self.verdicts.get(&key))
+            .filter(|id| !self.is_held_up(&Object::Claimant((*id).clone()), now));
+        let ids: Vec<_> = open.take(free).cloned().collect();
+        for id in ids {
+            let (Some(claimant), Some(verdict)) =
+                (self.claimants.get(&id), self.verdicts.get(&id).cloned())
             else {
-                self.verdicts.remove(&key);
+                self.verdicts.remove(&id);
                 continue;
+            };
+            let service = match claimant {
+                Claimant::Service(service) => service,
+                Claimant::Eip(binding) => {
+                    let binding = binding.clone();
+                    self.verdicts.remove(&id);
+                    self.show_refusal(&binding, verdict, writes);
+                    continue;
+                }
             };
             let others = service
                 .conditions
@@ -115,18 +132,21 @@ impl Index {
             let write = Write::PatchStatus {
                 uid: service.uid.clone(),
                 version: service.version.clone(),
-                verdict: verdict.clone(),
+                key: service.key.clone(),
                 others: others.cloned().collect(),
-                key,
+                verdict,
             };
             self.start(write, writes);
         }
     }
 }
 
-/// The condition, as the Service shows it.
-pub(super) fn ours(
-    service: &Service,
-) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
-    service.conditions.iter().find(|shown| shown.type_ == condition::ADDRESS_ALLOCATED)
+/// The condition, as the claimant shows it.
+pub(super) fn ours(claimant: &Claimant) -> Option<&Condition> {
+    match claimant {
+        Claimant::Service(service) => {
+            service.conditions.iter().find(|shown| shown.type_ == condition::ADDRESS_ALLOCATED)
+        }
+        Claimant::Eip(binding) => binding.condition(eip::condition::ALLOCATED),
+    }
 }

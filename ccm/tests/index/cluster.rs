@@ -1,6 +1,9 @@
 //! An API server that is as strict as the real one about uids, versions and finalizers, and a watch on it that is as
 //! late as a test wants.
 
+#[path = "eips.rs"]
+pub(crate) mod eips;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,12 +11,15 @@ use std::time::Duration;
 
 use berth_api::conflict::Conflicts;
 use berth_api::names::{condition, finalizer};
+use berth_ccm::binding::Binding;
 use berth_ccm::claim::{Claim, Holder};
+use berth_ccm::claimant::{Claimant, Id};
 use berth_ccm::index::{Index, Source};
+use berth_ccm::kubevirt::Vmi;
 use berth_ccm::service::{Key, Service, Standing};
 use berth_ccm::watches::Change;
-use berth_ccm::write::{Outcome, Verdict, Write, key_of};
-use berth_ipam::{Families, Family, FamilyPolicy, Owner, Sharing};
+use berth_ccm::write::{Outcome, Verdict, Write};
+use berth_ipam::{Families, Family, FamilyPolicy, Owner, OwnerKind, Sharing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
@@ -57,6 +63,8 @@ pub(crate) fn dual(name: &str, policy: FamilyPolicy, order: [Family; 2]) -> Serv
 pub(crate) struct Cluster {
     version: u64,
     pub(crate) services: BTreeMap<Key, Service>,
+    pub(crate) bindings: BTreeMap<Key, Binding>,
+    pub(crate) machines: BTreeMap<Key, Vmi>,
     pub(crate) claims: BTreeMap<IpAddr, Claim>,
     /// Addresses whose `IPAddress` belongs to another controller.
     pub(crate) foreign: Vec<IpAddr>,
@@ -175,10 +183,9 @@ impl Cluster {
                 self.leave_to(*address, uid, version, holders, Some(pinned))
             }
             Write::LeaveClaim { address, uid, version, owner, others, orphan } => {
-                let there =
-                    self.services.get(&key_of(owner)).filter(|service| service.uid == owner.uid);
-                if let Some(service) = there.filter(|_| *orphan) {
-                    return Outcome::Service(Box::new(service.clone()));
+                let there = self.find(&Id::from(owner)).filter(|there| there.uid() == owner.uid);
+                if let Some(claimant) = there.filter(|_| *orphan) {
+                    return Outcome::Claimant(Box::new(claimant));
                 }
                 self.leave_to(*address, uid, version, others.clone(), None)
             }
@@ -206,11 +213,25 @@ impl Cluster {
                     service.conditions = others.iter().cloned().chain([shown(verdict)]).collect();
                 })
             }
-            Write::ReadService { key } => match self.services.get(key) {
-                Some(service) => Outcome::Service(Box::new(service.clone())),
+            Write::PatchEip { key, uid, version, finalizers } => {
+                self.patch_binding(key, uid, version, |binding| {
+                    binding.finalizers = finalizers.clone();
+                })
+            }
+            Write::ApplyEip { key, uid, version, decided, .. } => {
+                self.patch_binding(key, uid, version, |binding| eips::say(binding, decided))
+            }
+            Write::Read { id } => match self.find(id) {
+                Some(claimant) => Outcome::Claimant(Box::new(claimant)),
                 None => Outcome::Missing,
             },
         }
+    }
+
+    fn find(&self, id: &Id) -> Option<Claimant> {
+        let service = || self.services.get(&id.key).cloned().map(Claimant::Service);
+        let binding = || self.bindings.get(&id.key).cloned().map(Claimant::Eip);
+        if id.kind == OwnerKind::Service { service() } else { binding() }
     }
 
     fn leave_to(
@@ -256,7 +277,7 @@ impl Cluster {
         }
         let mut service = service.clone();
         edit(&mut service);
-        Outcome::Service(Box::new(self.store(service)))
+        Outcome::Claimant(Box::new(Claimant::Service(self.store(service))))
     }
 
     /// Everything, as a list that a watch starts with.
@@ -269,6 +290,7 @@ impl Cluster {
         changes.extend([Change::Listed(Source::Services), Change::Listing(Source::Claims)]);
         changes.extend(claims);
         changes.push(Change::Listed(Source::Claims));
+        changes.extend(self.list_eips());
         changes
     }
 }
@@ -386,7 +408,7 @@ impl Lab {
     fn hear(&mut self) {
         for report in self.index.take_reports() {
             let about = match report.about {
-                berth_ccm::report::About::Service(key, _) => key.name,
+                berth_ccm::report::About::Claimant(id, _) => id.key.name,
                 berth_ccm::report::About::Pools(key, _) => key.name,
             };
             self.told.push((about, report.reason, report.note));

@@ -149,9 +149,9 @@ fn a_claim_that_somebody_deletes_is_made_again() {
 }
 
 #[test]
-fn a_claim_for_something_else_than_a_service_is_kept() {
+fn a_claim_for_something_that_is_not_watched_is_kept() {
     let mut lab = lab();
-    lab.cluster.claim("192.0.2.5", Owner::new(OwnerKind::EipBinding, "shop", "vm", "uid-vm"));
+    lab.cluster.claim("192.0.2.5", Owner::new(OwnerKind::VipProxy, "shop", "vm", "uid-vm"));
     lab.settle();
     lab.pass(60 * SECOND);
     assert_eq!(lab.cluster.holder("192.0.2.5"), Some("vm".to_owned()));

@@ -473,5 +473,5 @@ impl World {
 }
 
 fn is_of_service(change: &Change) -> bool {
-    matches!(change, Change::Service(_) | Change::ServiceGone(..))
+    !matches!(change, Change::Claim(_) | Change::ClaimGone(..))
 }

@@ -1,0 +1,49 @@
+//! Owns the names of what is listed and watched.
+
+/// What was listed and is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The pool ConfigMap.
+    Pools,
+    /// The Services.
+    Services,
+    /// The EipBindings, where the cluster has such a resource.
+    Eips,
+    /// The claims.
+    Claims,
+    /// The Nodes, whose addresses and pods are never in anybody's way.
+    Nodes,
+    /// The ranges of cluster IPs.
+    ServiceCidrs,
+    /// How the API server is reached.
+    ControlPlane,
+    /// The virtual machines, where KubeVirt is installed. No address depends on them, so nobody waits for their list.
+    Machines,
+}
+
+impl Source {
+    /// Those without which nothing is given out.
+    pub const REQUIRED: [Self; 7] = [
+        Self::Pools,
+        Self::Services,
+        Self::Eips,
+        Self::Claims,
+        Self::Nodes,
+        Self::ServiceCidrs,
+        Self::ControlPlane,
+    ];
+
+    /// Its name in `/readyz`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pools => "configmap",
+            Self::Services => "services",
+            Self::Eips => "eipbindings",
+            Self::Claims => "ipaddresses",
+            Self::Nodes => "nodes",
+            Self::ServiceCidrs => "servicecidrs",
+            Self::ControlPlane => "controlplane",
+            Self::Machines => "virtualmachineinstances",
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Owns what is read of a `VirtualMachineInstance` (kubevirt.io/v1): the few fields of its status that say where the
+//! machine runs and by which addresses it is reached. The names are those of `VirtualMachineInstanceStatus` in
+//! kubevirt.io/api/core/v1/types.go.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::core::{NamespaceResourceScope, Resource};
+use serde::{Deserialize, Serialize};
+
+use crate::service::Key;
+
+/// The object, as far as it is read.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct VirtualMachineInstance {
+    /// `metadata`.
+    pub metadata: ObjectMeta,
+    /// `status`.
+    pub status: Option<Status>,
+}
+
+/// `status`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Status {
+    node_name: Option<String>,
+    phase: Option<String>,
+    interfaces: Option<Vec<InterfaceStatus>>,
+    migration_state: Option<MigrationState>,
+}
+
+/// `status.interfaces[]`, a `VirtualMachineInstanceNetworkInterface`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct InterfaceStatus {
+    name: Option<String>,
+    /// The first of the addresses.
+    ip_address: Option<String>,
+    /// All of them, link-local ones too where a guest agent tells.
+    ip_addresses: Option<Vec<String>>,
+}
+
+/// `status.migrationState`, a `VirtualMachineInstanceMigrationState`. It stays there when the migration is over, until
+/// the next one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct MigrationState {
+    source_node: Option<String>,
+    target_node: Option<String>,
+    target_node_domain_ready_timestamp: Option<Time>,
+    completed: Option<bool>,
+    failed: Option<bool>,
+    /// `Succeeded`, `Failed` or `Aborting`.
+    abort_status: Option<String>,
+}
+
+impl Resource for VirtualMachineInstance {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "VirtualMachineInstance".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "kubevirt.io".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "virtualmachineinstances".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// A virtual machine: only what decides about its elastic IPs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vmi {
+    /// Namespace and name.
+    pub key: Key,
+    /// `metadata.uid`: it tells a machine from one that was started later under its name.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: String,
+    /// `status.phase`, which is empty on an object that is new.
+    pub phase: String,
+    /// The node on which the guest is at work, if on any.
+    pub node: Option<String>,
+    /// Its interfaces, in the order of the status.
+    pub interfaces: Vec<Interface>,
+}
+
+/// One interface of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The name of the network in the machine's spec; empty for one that only the guest knows.
+    pub name: String,
+    /// Its addresses by which others can reach it: no link-local ones.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Vmi {
+    /// Reads an object; `None` if it has no name, as none from an API server.
+    pub fn read(object: &VirtualMachineInstance) -> Option<Self> {
+        let metadata = &object.metadata;
+        let empty = Status::default();
+        let status = object.status.as_ref().unwrap_or(&empty);
+        let interfaces = status.interfaces.iter().flatten().map(|shown| Interface {
+            name: shown.name.clone().unwrap_or_default(),
+            addresses: addresses(shown),
+        });
+        Some(Self {
+            key: Key { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? },
+            uid: metadata.uid.clone().unwrap_or_default(),
+            version: metadata.resource_version.clone().unwrap_or_default(),
+            phase: status.phase.clone().unwrap_or_default(),
+            node: running_on(status).map(str::to_owned),
+            interfaces: interfaces.collect(),
+        })
+    }
+
+    /// Whether all that was read is the same, whatever else has changed in the object.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let Self { key, uid, version: _, phase, node, interfaces } = self;
+        (key, uid, phase, node, interfaces)
+            == (&other.key, &other.uid, &other.phase, &other.node, &other.interfaces)
+    }
+}
+
+/// The node on which the guest is at work.
+///
+/// A migration makes the guest go on at the target while `nodeName` still is the source: from the moment at which the
+/// target's virt-handler sees the domain active (`targetNodeDomainReadyTimestamp`) to the one at which the source's
+/// hands the object over (`completed`, and `nodeName` with it). A migration that failed or was aborted counts for
+/// nothing, and so does one of which the guest has long moved on, whose state the object still shows.
+fn running_on(status: &Status) -> Option<&str> {
+    // `Unknown` means that virt-handler does not answer: the guest is where it was, and nowhere else.
+    if !matches!(status.phase.as_deref(), Some("Running" | "Unknown")) {
+        return None;
+    }
+    let node = some(&status.node_name)?;
+    let Some(migration) = &status.migration_state else { return Some(node) };
+    let is_off =
+        migration.failed == Some(true) || migration.abort_status.as_deref() == Some("Succeeded");
+    let is_ready =
+        migration.target_node_domain_ready_timestamp.is_some() || migration.completed == Some(true);
+    let is_from_here = some(&migration.source_node) == Some(node);
+    match some(&migration.target_node) {
+        Some(target) if is_ready && is_from_here && !is_off => Some(target),
+        _ => Some(node),
+    }
+}
+
+fn some(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+fn addresses(shown: &InterfaceStatus) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    let listed = shown.ip_address.iter().chain(shown.ip_addresses.iter().flatten());
+    // A guest agent may tell the length of the prefix too.
+    let texts =
+        listed.map(|text| text.split_once('/').map_or(text.as_str(), |(address, _)| address));
+    for address in texts.filter_map(|text| text.parse().ok()).filter(is_reachable) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+fn is_reachable(address: &IpAddr) -> bool {
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(is_link_local || address.is_unspecified() || address.is_loopback() || address.is_multicast())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, from_value, json};
+
+    fn vmi(status: Value) -> Vmi {
+        let object = json!({
+            "apiVersion": "kubevirt.io/v1",
+            "kind": "VirtualMachineInstance",
+            "metadata": { "namespace": "shop", "name": "vm", "uid": "u", "resourceVersion": "1" },
+            "spec": { "domain": {} },
+            "status": status,
+        });
+        Vmi::read(&from_value(object).unwrap()).unwrap()
+    }
+
+    fn node(migration: Value) -> Option<String> {
+        vmi(json!({ "phase": "Running", "nodeName": "a", "migrationState": migration })).node
+    }
+
+    const READY: &str = "2026-01-01T00:00:00Z";
+
+    #[test]
+    fn a_machine_is_where_its_guest_is_at_work() {
+        let going = json!({ "sourceNode": "a", "targetNode": "b", "startTimestamp": READY });
+        let with = |more: Value| {
+            let mut state = going.clone();
+            state.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            node(state)
+        };
+        assert_eq!(node(Value::Null).as_deref(), Some("a"));
+        assert_eq!(with(json!({})).as_deref(), Some("a"), "the copy has only begun");
+        assert_eq!(with(json!({ "targetNodeDomainDetected": true })).as_deref(), Some("a"));
+        let ready = json!({ "targetNodeDomainReadyTimestamp": READY });
+        assert_eq!(with(ready.clone()).as_deref(), Some("b"));
+        assert_eq!(with(json!({ "completed": true })).as_deref(), Some("b"));
+        for off in [json!({ "failed": true }), json!({ "abortStatus": "Succeeded" })] {
+            assert_eq!(with(off.clone()).as_deref(), Some("a"), "{off}");
+            let mut late = ready.clone();
+            late.as_object_mut().unwrap().extend(off.as_object().unwrap().clone());
+            assert_eq!(with(late).as_deref(), Some("a"), "{off} after it was ready");
+        }
+        assert_eq!(with(json!({ "abortStatus": "Aborting" })).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_migration_of_the_past_moves_nothing() {
+        let past = json!({ "sourceNode": "c", "targetNode": "a", "completed": true });
+        assert_eq!(node(past).as_deref(), Some("a"));
+        let elsewhere = json!({ "sourceNode": "b", "targetNode": "c", "completed": true });
+        assert_eq!(node(elsewhere).as_deref(), Some("a"));
+        assert_eq!(
+            node(json!({ "sourceNode": "a", "targetNode": "", "completed": true })).as_deref(),
+            Some("a")
+        );
+    }
+
+    #[test]
+    fn a_machine_that_is_not_at_work_is_nowhere() {
+        for phase in ["", "Pending", "Scheduling", "Scheduled", "Succeeded", "Failed"] {
+            assert_eq!(vmi(json!({ "phase": phase, "nodeName": "a" })).node, None, "{phase}");
+        }
+        assert_eq!(vmi(json!({ "phase": "Unknown", "nodeName": "a" })).node.as_deref(), Some("a"));
+        assert_eq!(vmi(json!({ "phase": "Running" })).node, None);
+        assert_eq!(vmi(Value::Null).node, None);
+    }
+
+    #[test]
+    fn addresses_that_nobody_else_can_reach_are_left_out() {
+        let read = vmi(json!({ "interfaces": [
+            { "name": "default", "ipAddress": "10.244.1.5", "ipAddresses": ["10.244.1.5", "fe80::1", "fd00::5"] },
+            { "interfaceName": "docker0", "ipAddress": "172.17.0.1/16" },
+            { "name": "bare" },
+        ] }));
+        let shown: Vec<_> = read
+            .interfaces
+            .iter()
+            .map(|interface| format!("{}: {:?}", interface.name, interface.addresses))
+            .collect();
+        assert_eq!(shown, ["default: [10.244.1.5, fd00::5]", ": [172.17.0.1]", "bare: []"]);
+    }
+}

@@ -1,0 +1,192 @@
+//! Owns where an elastic IP belongs: the node on which its machine is at work, and the addresses of the machine that it
+//! leads to. A pure function of the binding and the machine.
+
+use std::net::IpAddr;
+
+use berth_api::reason;
+use berth_ipam::Family;
+
+use crate::kubevirt::{Interface, Vmi};
+use crate::service::Key;
+
+/// Where an elastic IP belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The node.
+    pub node: String,
+    /// An address of the machine for each family that was asked for, in that order.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Why it belongs nowhere. [`Unplaced::reason`] never changes its spelling.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unplaced {
+    /// There are no virtual machines in this cluster.
+    #[error("KubeVirt is not installed: there is no resource virtualmachineinstances.kubevirt.io")]
+    NoKubeVirt,
+    /// No object of that name.
+    #[error("there is no VirtualMachineInstance {0}")]
+    NotFound(Key),
+    /// It is not at work.
+    #[error("VirtualMachineInstance {key} does not run: its phase is `{phase}`")]
+    NotRunning {
+        /// The machine.
+        key: Key,
+        /// Its phase.
+        phase: String,
+    },
+    /// Another binding was first.
+    #[error("VirtualMachineInstance {vmi} is served by EipBinding {by}, which is older")]
+    Taken {
+        /// The machine.
+        vmi: Key,
+        /// The other binding.
+        by: Key,
+    },
+    /// It has no interface of that name.
+    #[error("VirtualMachineInstance {key} has no interface `{interface}`, but {found}")]
+    NoInterface {
+        /// The machine.
+        key: Key,
+        /// What was asked for.
+        interface: String,
+        /// The names that it has.
+        found: String,
+    },
+    /// Its interface shows no address, or none yet.
+    #[error("VirtualMachineInstance {0} shows no address yet")]
+    NoAddress(Key),
+    /// Its interface has addresses, but none of this family.
+    #[error("VirtualMachineInstance {key} has no {family} address")]
+    NoFamily {
+        /// The machine.
+        key: Key,
+        /// The family.
+        family: Family,
+    },
+}
+
+impl Unplaced {
+    /// The reason, as users see it in conditions, Events and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoKubeVirt => reason::NO_KUBE_VIRT,
+            Self::NotFound(_) => reason::VMI_NOT_FOUND,
+            Self::NotRunning { .. } => reason::VMI_NOT_RUNNING,
+            Self::Taken { .. } => reason::VMI_TAKEN,
+            Self::NoInterface { .. } => reason::INTERFACE_NOT_FOUND,
+            Self::NoAddress(_) => reason::NO_VMI_ADDRESS,
+            Self::NoFamily { .. } => reason::FAMILY_UNAVAILABLE,
+        }
+    }
+
+    /// Whether somebody should look at it: no state that a machine comes through when it starts and stops.
+    pub fn is_warning(&self) -> bool {
+        !matches!(self, Self::NotFound(_) | Self::NotRunning { .. } | Self::NoAddress(_))
+    }
+}
+
+/// Where elastic IPs of these families belong, given their machine.
+///
+/// # Errors
+/// When they belong nowhere.
+pub fn place(families: &[Family], interface: Option<&str>, vmi: &Vmi) -> Result<Place, Unplaced> {
+    let key = || vmi.key.clone();
+    let Some(node) = vmi.node.clone() else {
+        return Err(Unplaced::NotRunning { key: key(), phase: vmi.phase.clone() });
+    };
+    let Some(interface) = find(interface, vmi)? else { return Err(Unplaced::NoAddress(key())) };
+    if interface.addresses.is_empty() {
+        return Err(Unplaced::NoAddress(key()));
+    }
+    let address = |family: &Family| {
+        let found = interface.addresses.iter().find(|address| Family::of(**address) == *family);
+        found.copied().ok_or_else(|| Unplaced::NoFamily { key: key(), family: *family })
+    };
+    let addresses = families.iter().map(address).collect::<Result<_, _>>()?;
+    Ok(Place { node, addresses })
+}
+
+/// The interface that is meant; `None` while the machine shows none at all, as in the moment of a migration at which
+/// KubeVirt empties the list.
+fn find<'a>(name: Option<&str>, vmi: &'a Vmi) -> Result<Option<&'a Interface>, Unplaced> {
+    let Some(name) = name else { return Ok(vmi.interfaces.first()) };
+    let found = vmi.interfaces.iter().find(|interface| interface.name == name);
+    if found.is_some() || vmi.interfaces.is_empty() {
+        return Ok(found);
+    }
+    let names: Vec<String> = vmi
+        .interfaces
+        .iter()
+        .filter(|interface| !interface.name.is_empty())
+        .map(|interface| format!("`{}`", interface.name))
+        .collect();
+    Err(Unplaced::NoInterface {
+        key: vmi.key.clone(),
+        interface: name.to_owned(),
+        found: if names.is_empty() { "none with a name".to_owned() } else { names.join(", ") },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vmi(interfaces: &[(&str, &[&str])]) -> Vmi {
+        Vmi {
+            key: Key { namespace: "shop".to_owned(), name: "vm".to_owned() },
+            uid: "u".to_owned(),
+            version: "1".to_owned(),
+            phase: "Running".to_owned(),
+            node: Some("a".to_owned()),
+            interfaces: interfaces
+                .iter()
+                .map(|(name, addresses)| Interface {
+                    name: (*name).to_owned(),
+                    addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+                })
+                .collect(),
+        }
+    }
+
+    fn shown(families: &[Family], interface: Option<&str>, vmi: &Vmi) -> String {
+        match place(families, interface, vmi) {
+            Ok(place) => format!("{} {:?}", place.node, place.addresses),
+            Err(unplaced) => unplaced.reason().to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_binding_belongs_where_its_machine_is() {
+        use Family::{V4, V6};
+        let dual: &[&str] = &["10.0.0.5", "fd00::5"];
+        let both = vmi(&[("default", dual), ("lan", &["192.0.2.9"])]);
+        let none: &[&str] = &[];
+        let stopped = Vmi { node: None, phase: "Succeeded".to_owned(), ..both.clone() };
+        for (families, interface, vmi, expected) in [
+            (&[V4][..], None, &both, "a [10.0.0.5]"),
+            (&[V6], None, &both, "a [fd00::5]"),
+            (&[V6, V4], None, &both, "a [fd00::5, 10.0.0.5]"),
+            (&[V4], Some("lan"), &both, "a [192.0.2.9]"),
+            (&[V6], Some("lan"), &both, "FamilyUnavailable"),
+            (&[V4, V6], Some("lan"), &both, "FamilyUnavailable"),
+            (&[V4], Some("wan"), &both, "InterfaceNotFound"),
+            (&[V4], None, &vmi(&[("default", none)]), "NoVmiAddress"),
+            (&[V4], None, &vmi(&[]), "NoVmiAddress"),
+            (&[V4], Some("lan"), &vmi(&[]), "NoVmiAddress"),
+            (&[V4], None, &stopped, "VmiNotRunning"),
+        ] {
+            assert_eq!(shown(families, interface, vmi), expected, "{families:?} {interface:?}");
+        }
+    }
+
+    #[test]
+    fn who_asks_for_an_interface_in_vain_is_told_which_there_are() {
+        let vmi = vmi(&[("default", &["10.0.0.5"]), ("", &["172.17.0.1"])]);
+        let refused = place(&[Family::V4], Some("wan"), &vmi).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "VirtualMachineInstance shop/vm has no interface `wan`, but `default`"
+        );
+    }
+}
