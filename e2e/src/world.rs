@@ -76,7 +76,7 @@ impl World {
     pub async fn without_berth(nodes: usize, announcer_env: Env) -> Result<Self> {
         let lab = Lab::up(Spec::bare(nodes)).await?;
         let client = lab.client();
-        for rbac in ["ccm-rbac.yaml", "announcer-rbac.yaml"] {
+        for rbac in ["eipbinding-crd.yaml", "ccm-rbac.yaml", "announcer-rbac.yaml"] {
             let file = repository().join("manifests").join(rbac);
             kubectl(
                 &lab,
