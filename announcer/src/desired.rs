@@ -42,9 +42,10 @@ pub struct Inputs<'a> {
     pub hold: &'a dyn Fn(&Name) -> (View, Option<Instant>),
 }
 
+pub(crate) use fenced::KEPT;
 pub use fenced::fenced;
-pub(crate) use placement::place;
 pub use placement::{guarded, interface, is_auto, is_awaited, vlans};
+pub(crate) use placement::{place, place_anywhere};
 pub use unproven::questions;
 
 /// What this node should hold.

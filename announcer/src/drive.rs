@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::announcer::Announcer;
 use crate::kernel::{Change, Guard, Kernel};
+use crate::nat;
 use crate::ownership::membership::Told;
 use crate::watches::Seen;
 use crate::writer::Done;
@@ -34,6 +35,8 @@ pub struct Sources {
     pub changes: mpsc::UnboundedReceiver<Change>,
     /// The guard.
     pub guard: mpsc::Receiver<Guard>,
+    /// The keeper of translations.
+    pub nat: mpsc::Receiver<nat::Told>,
     /// The keeper of membership; nothing ever comes where Leases decide.
     pub told: mpsc::UnboundedReceiver<Told>,
 }
@@ -83,6 +86,7 @@ pub async fn drive<K: Kernel>(
                         announcer.changed(next, now);
                     }
                 }
+                Some(told) = sources.nat.recv() => announcer.translated(told),
                 Some(guard) = sources.guard.recv() => announcer.guard(guard),
                 Some(first) = sources.told.recv() => {
                     let now = Instant::now();

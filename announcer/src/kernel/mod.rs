@@ -11,7 +11,7 @@ mod host;
 mod netlink;
 mod tables;
 
-pub use advice::advice;
+pub use advice::{advice, translation_advice};
 pub use arp_announce::ArpAnnounce;
 pub use events::{Change, watch};
 pub use host::{

@@ -6,5 +6,6 @@ mod announcements;
 mod cluster;
 mod guard;
 mod namespace;
+mod nat;
 mod neighbours;
 mod rounds;

@@ -62,8 +62,9 @@ impl Node {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let driving = tokio::spawn(async move {
-            let told = mpsc::unbounded_channel().1;
-            drive(&mut announcer, Sources { seen, done, changes, guard, told }, stopped).await
+            let (told, nat) = (mpsc::unbounded_channel().1, mpsc::channel(1).1);
+            let sources = Sources { seen, done, changes, guard, nat, told };
+            drive(&mut announcer, sources, stopped).await
         });
         let cluster = cluster.clone();
         let node = Self { cluster, config, health, watches, stop, driving, guarding };

@@ -1,7 +1,7 @@
 //! Owners by fenced membership that crash, freeze, or lose a network. Judged by every frame on the LAN that claims an
 //! address, and by the client's connections: one machine at a time, always.
 
-mod scene;
+pub(super) mod scene;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use berth_api::preference::Preference;
 use berth_membership::NodeId;
+use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1::Node;
 
 /// Nodes with it take no traffic from outside (`v1.LabelNodeExcludeBalancers`, KEP-1143).
@@ -19,6 +20,8 @@ pub struct Peer {
     pub emptied: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The networks of its pods (`spec.podCIDRs`).
+    pub pods: Vec<IpNetwork>,
 }
 
 impl Peer {
@@ -27,11 +30,13 @@ impl Peer {
         let status = node.status.as_ref().and_then(|status| status.addresses.as_deref());
         let internal = status.unwrap_or_default().iter().filter(|a| a.type_ == "InternalIP");
         let labels = node.metadata.labels.clone().unwrap_or_default();
+        let pods = node.spec.as_ref().and_then(|spec| spec.pod_cidrs.as_deref());
         let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
         Self {
             addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
             emptied: cordoned || labels.contains_key(EXCLUDED),
             labels,
+            pods: pods.unwrap_or_default().iter().filter_map(|pods| pods.parse().ok()).collect(),
         }
     }
 }

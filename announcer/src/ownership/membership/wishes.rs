@@ -7,7 +7,7 @@ use berth_membership::{NodeId, Wish};
 
 use super::peers::Peers;
 use crate::cluster::{Name, Service};
-use crate::desired::{Scene, place};
+use crate::desired::{Scene, place, place_anywhere};
 use crate::ownership::Candidates;
 
 /// By address, who may have it. This node is no candidate for what it cannot bind: `refused`, or without the interface.
@@ -53,6 +53,20 @@ pub(super) fn wishes(
             }
         }
     }
+    for (name, eip) in scene.cluster.eips() {
+        // A node that is being emptied keeps its machines' addresses for as long as it has the machines.
+        let Some(owner) = eip.owner().map(NodeId::of) else { continue };
+        for address in eip.addresses() {
+            let usable = !refused.contains(&address) && place_anywhere(scene, address).is_ok();
+            let candidates = if owner != me || usable { vec![owner] } else { Vec::new() };
+            wishes.entry(address).or_insert_with(|| Wish {
+                key: Wish::key_of(&name.to_string()),
+                candidates,
+                preferred: Vec::new(),
+                previous: eip.holder.as_ref().map(|holder| NodeId::of(&holder.node)),
+            });
+        }
+    }
     wishes
 }
 
@@ -61,7 +75,7 @@ mod tests {
     use super::super::peers::Peer;
     use super::*;
     use crate::cluster::Cluster;
-    use crate::cluster::testing::{service, slice};
+    use crate::cluster::testing::{eip, service, slice};
     use crate::kernel::{Host, Interface};
 
     fn peers(names: &[&str]) -> Peers {
@@ -115,6 +129,19 @@ mod tests {
         let others = nodes(&["b", "c"]);
         assert_eq!(candidates(&wished(&cluster, false, &[]), "192.0.2.1"), others);
         assert_eq!(candidates(&wished(&cluster, true, &["192.0.2.1"]), "192.0.2.1"), others);
+    }
+
+    #[test]
+    fn the_only_candidate_of_an_elastic_ip_is_the_node_of_its_machine() {
+        let mut cluster = Cluster::default();
+        cluster.apply_eip(Name::new("d", "vm"), eip("b", &[("192.0.2.1", "10.244.0.4")]));
+        assert_eq!(candidates(&wished(&cluster, true, &[]), "192.0.2.1"), nodes(&["b"]));
+        cluster.apply_eip(Name::new("d", "vm"), eip("a", &[("192.0.2.1", "10.244.0.4")]));
+        assert_eq!(candidates(&wished(&cluster, true, &[]), "192.0.2.1"), nodes(&["a"]));
+        assert_eq!(candidates(&wished(&cluster, false, &[]), "192.0.2.1"), nodes(&[]));
+        let nobody = crate::cluster::Eip { node: None, ..eip("a", &[("192.0.2.1", "10.244.0.4")]) };
+        cluster.apply_eip(Name::new("d", "vm"), nobody);
+        assert!(wished(&cluster, true, &[]).is_empty());
     }
 
     #[test]

@@ -153,7 +153,7 @@ fn mac_of(node: usize) -> Mac {
 
 /// Whether two machines spoke for an address in the same moment. Who takes an address over from one that fell silent
 /// waits for ten milliseconds at least; two that answer both answer each question.
-pub(super) fn disputed(said: &[Sighting]) -> bool {
+pub(crate) fn disputed(said: &[Sighting]) -> bool {
     let at_once = |pair: &[Sighting]| {
         pair[0].mac != pair[1].mac && pair[1].at.duration_since(pair[0].at) < SAME_MOMENT
     };
