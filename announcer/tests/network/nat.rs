@@ -45,8 +45,8 @@ const V4: &str = "\
 -A KUBE-EIP-POSTROUTING -s 10.244.0.4/32 -m set ! --match-set k8s_internal_net dst -j SNAT --to-source 192.0.2.1
 -A KUBE-EIP-PREROUTING -d 192.0.2.1/32 -j DNAT --to-destination 10.244.0.4
 -A POSTROUTING -m set --match-set kube-eip-vmi src -j KUBE-EIP-POSTROUTING
--A PREROUTING -m set --match-set kube-eip-moving dst -m set ! --match-set k8s_internal_net src -j CT --notrack
--A PREROUTING -m set --match-set kube-eip-eip dst -j KUBE-EIP-PREROUTING";
+-A PREROUTING -m set --match-set kube-eip-eip dst -j KUBE-EIP-PREROUTING
+-A PREROUTING -m set --match-set kube-eip-moving dst -m set ! --match-set k8s_internal_net src -j CT --notrack";
 const V6: &str = "\
 -A FORWARD -m set --match-set kube-eip-vmi6 src -j ACCEPT
 -A INPUT -m set --match-set kube-eip-eip6 dst -m conntrack ! --ctstate UNTRACKED -j DROP
@@ -55,8 +55,8 @@ const V6: &str = "\
 -A KUBE-EIP-POSTROUTING -s fd00:244::4/128 -m set ! --match-set k8s_internal_net6 dst -j SNAT --to-source 2001:db8::1
 -A KUBE-EIP-PREROUTING -d 2001:db8::1/128 -j DNAT --to-destination fd00:244::4
 -A POSTROUTING -m set --match-set kube-eip-vmi6 src -j KUBE-EIP-POSTROUTING
--A PREROUTING -m set --match-set kube-eip-moving6 dst -m set ! --match-set k8s_internal_net6 src -j CT --notrack
--A PREROUTING -m set --match-set kube-eip-eip6 dst -j KUBE-EIP-PREROUTING";
+-A PREROUTING -m set --match-set kube-eip-eip6 dst -j KUBE-EIP-PREROUTING
+-A PREROUTING -m set --match-set kube-eip-moving6 dst -m set ! --match-set k8s_internal_net6 src -j CT --notrack";
 
 const BACKENDS: [&str; 2] = ["nft", "legacy"];
 
