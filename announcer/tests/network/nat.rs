@@ -268,6 +268,8 @@ fn whatever_is_taken_away_comes_back_and_the_rules_of_others_stay() {
             let before = foreign(backend);
             let iptables = format!("iptables-{backend}");
             let jump = "-m set --match-set kube-eip-eip dst -j KUBE-EIP-PREROUTING";
+            let stray =
+                "-m set --match-set kube-eip-eip dst -m conntrack ! --ctstate UNTRACKED -j DROP";
             let losses = [
                 vec![format!("{iptables} -t nat -F KUBE-EIP-PREROUTING")],
                 vec![format!("{iptables} -t nat -D PREROUTING {jump}")],
@@ -276,13 +278,21 @@ fn whatever_is_taken_away_comes_back_and_the_rules_of_others_stay() {
                     "{iptables} -D FORWARD -m set --match-set kube-eip-vmi src -j ACCEPT"
                 )],
                 vec!["ipset flush kube-eip-eip".to_owned()],
-                vec![format!("{iptables} -t nat -F"), "ipset destroy kube-eip-eip".to_owned()],
+                vec![
+                    format!("{iptables} -t nat -F"),
+                    format!("{iptables} -D INPUT {stray}"),
+                    "ipset destroy kube-eip-eip".to_owned(),
+                ],
                 vec!["ip rule del from 10.244.0.4 pref 1001".to_owned()],
                 vec!["ip route flush table 190".to_owned()],
             ];
             for loss in losses {
                 for command in &loss {
-                    run(command);
+                    // A set that a repair has taken into use meanwhile is refused, and need not be made again.
+                    match command.starts_with("ipset destroy") {
+                        true => drop(attempt(command)),
+                        false => drop(run(command)),
+                    }
                 }
                 let took = until(&format!("{backend}: repaired after {loss:?}"), || {
                     let start = "-A POSTROUTING ";

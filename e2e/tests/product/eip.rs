@@ -28,7 +28,7 @@ async fn a_machine_is_reached_at_its_elastic_ip_and_appears_as_it_everywhere_out
         scene.is_held(name).await?;
     }
     let lab = &scene.world.lab;
-    for family in 0..2 {
+    for (family, third_party) in OUTSIDE.into_iter().enumerate() {
         let eip = |name: &str| scene.machines[name].eips[family];
         let place = |name: &str| scene.machines[name].guest.place();
         for name in ["one", "two", "three"] {
@@ -40,8 +40,7 @@ async fn a_machine_is_reached_at_its_elastic_ip_and_appears_as_it_everywhere_out
             exchange(&mut stream, &mut served)?;
 
             // To a third party beyond the router, and to a neighbour on the LAN.
-            for (who, address) in [(lab.router(), OUTSIDE[family]), (lab.outside(), client(family))]
-            {
+            for (who, address) in [(lab.router(), third_party), (lab.outside(), client(family))] {
                 let listener = Listener::open(&who, 8001)?;
                 let mut stream = connect(place(name), SocketAddr::new(address, 8001))?;
                 let (mut served, peer) = listener.accept()?;
