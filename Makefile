@@ -1,7 +1,7 @@
 # Each target is one line; what it does is in the script or program it calls.
 LAB = cargo run --quiet --release --package berth-e2e --bin lab --
 
-.PHONY: demo demo-down test unit e2e check fmt clippy deny deps doc images bench bench-takeover soak kind
+.PHONY: demo demo-down test unit e2e check fmt clippy deny deps doc images bench bench-takeover bench-eip soak kind
 demo:      ; e2e/demo.sh
 demo-down: ; $(LAB) down --name demo
 test: unit e2e
@@ -16,6 +16,7 @@ doc:       ; RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 images:    ; e2e/images.sh
 bench:     ; e2e/bench.sh
 bench-takeover: ; e2e/takeover.sh
+bench-eip: packages ; cargo bench --locked --package berth-announcer --bench translate
 soak:      ; e2e/soak.sh
 kind:      ; e2e/kind.sh
 .PHONY: packages

@@ -1,5 +1,8 @@
 //! What is kept of the objects that are watched: only what decides. A plain struct with synchronous changes.
 
+mod eip;
+mod networks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -11,6 +14,9 @@ use berth_api::service::{self, ClassPolicy, NotOurs, Port, Protocol};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+
+pub use eip::{Eip, manager};
+pub use networks::Networks;
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -253,12 +259,42 @@ pub struct Cluster {
     /// By Service, then by EndpointSlice: a Service with many endpoints has many slices.
     endpoints: BTreeMap<Name, BTreeMap<String, Ready>>,
     slices: BTreeMap<Name, Name>,
+    eips: BTreeMap<Name, Eip>,
 }
 
 impl Cluster {
     /// Every Service that was shown, ours or not.
     pub fn services(&self) -> &BTreeMap<Name, Service> {
         &self.services
+    }
+
+    /// Every `EipBinding` that was shown.
+    pub fn eips(&self) -> &BTreeMap<Name, Eip> {
+        &self.eips
+    }
+
+    /// Takes in an `EipBinding`.
+    pub fn apply_eip(&mut self, name: Name, eip: Eip) {
+        self.eips.insert(name, eip);
+    }
+
+    /// Takes in an `EipBinding` as the answer to a write shows it, unless the watch has shown a later state or its end.
+    pub fn apply_written_eip(&mut self, name: Name, written: Eip) {
+        let number = |eip: &Eip| eip.version.parse::<u64>().ok();
+        let newer = |known: &&Eip| known.uid == written.uid && number(known) < number(&written);
+        if self.eips.get(&name).filter(newer).is_some() {
+            self.eips.insert(name, written);
+        }
+    }
+
+    /// Takes in that an `EipBinding` is gone.
+    pub fn delete_eip(&mut self, name: &Name) {
+        self.eips.remove(name);
+    }
+
+    /// Forgets every `EipBinding` that is not in `kept`: a new list did not show it.
+    pub fn retain_eips(&mut self, kept: &BTreeSet<Name>) {
+        self.eips.retain(|name, _| kept.contains(name));
     }
 
     /// Takes in a Service.
@@ -362,6 +398,22 @@ pub(crate) mod testing {
             vip_host: None,
             conflict: Conflicts::default(),
             conditions: Vec::new(),
+        }
+    }
+
+    /// A binding of these elastic IPs to these machines that names `node`, in epoch 7.
+    pub(crate) fn eip(node: &str, pairs: &[(&str, &str)]) -> Eip {
+        let pair = |(eip, vmi): &(&str, &str)| (eip.parse().unwrap(), vmi.parse().unwrap());
+        Eip {
+            uid: "uid".to_owned(),
+            version: "1".to_owned(),
+            generation: Some(1),
+            node: Some(node.to_owned()),
+            pairs: pairs.iter().map(pair).collect(),
+            epoch: 7,
+            holder: None,
+            conditions: Vec::new(),
+            signed: false,
         }
     }
 

@@ -42,8 +42,9 @@ pub struct Inputs<'a> {
     pub hold: &'a dyn Fn(&Name) -> (View, Option<Instant>),
 }
 
+pub(crate) use fenced::KEPT;
 pub use fenced::fenced;
-pub(crate) use placement::{connected, place};
+pub(crate) use placement::{connected, place, place_anywhere};
 pub use placement::{guarded, interface, is_auto, is_awaited, vlans};
 pub use unproven::questions;
 

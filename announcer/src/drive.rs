@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::announcer::Announcer;
 use crate::kernel::{Change, Detours, Guard, Kernel};
+use crate::nat;
 use crate::ownership::membership::Told;
 use crate::watches::Seen;
 use crate::writer::Done;
@@ -36,6 +37,8 @@ pub struct Sources {
     pub guard: mpsc::Receiver<Guard>,
     /// The detours.
     pub detoured: mpsc::UnboundedReceiver<Detours>,
+    /// The keeper of translations.
+    pub nat: mpsc::Receiver<nat::Told>,
     /// The keeper of membership; nothing ever comes where Leases decide.
     pub told: mpsc::UnboundedReceiver<Told>,
 }
@@ -85,6 +88,7 @@ pub async fn drive<K: Kernel>(
                         announcer.changed(next, now);
                     }
                 }
+                Some(told) = sources.nat.recv() => announcer.translated(told),
                 Some(guard) = sources.guard.recv() => announcer.guard(guard),
                 Some(detours) = sources.detoured.recv() => announcer.detoured(detours),
                 Some(first) = sources.told.recv() => {

@@ -21,6 +21,9 @@ pub struct Kind {
     pub kind: &'static str,
 }
 
+/// Upper bounds in seconds of a change of iptables.
+const TRANSLATED: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
 /// Upper bounds in seconds. A crash is due to be over in 0.4 s; a handover takes milliseconds.
 const TAKEOVER: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.4, 0.6, 1.0, 5.0];
 
@@ -71,6 +74,12 @@ pub struct Metrics {
     pub conflicts: Family<Kind, Counter>,
     /// Probes sent before the first use of an address.
     pub probes_sent: Counter,
+    /// Elastic IPs that this node answers for.
+    pub eips: Gauge,
+    /// Seconds that a change of what is translated took, from looking at the kernel to the last rule.
+    pub translated: Histogram,
+    /// What somebody else changed of it and was put back, by what: `sets`, `rules`, `order`, `routes`.
+    pub repairs: Family<Cause, Counter>,
 }
 
 /// The label of a cause.
@@ -107,6 +116,9 @@ impl Default for Metrics {
             guard: Gauge::default(),
             conflicts: Family::default(),
             probes_sent: Counter::default(),
+            eips: Gauge::default(),
+            translated: Histogram::new(TRANSLATED),
+            repairs: Family::default(),
         }
     }
 }
@@ -143,6 +155,11 @@ impl Metrics {
         registry.register("status_writes", "Status writes, by outcome", self.status_writes.clone());
         let help = "Status writes somebody else undid";
         registry.register("status_undone", help, self.status_undone.clone());
+        registry.register("eips", "Elastic IPs this node answers for", self.eips.clone());
+        let help = "Seconds a change of what is translated took";
+        registry.register("translation_seconds", help, self.translated.clone());
+        let help = "What somebody changed of translation and was put back";
+        registry.register("translation_repairs", help, self.repairs.clone());
         registry.register("guard", "Whether unserved ports are guarded", self.guard.clone());
         let help = "Other hosts that have an address of ours, by kind";
         registry.register("conflicts", help, self.conflicts.clone());

@@ -13,6 +13,7 @@ use berth_runtime::{client, events, http};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::member::{self, Member};
@@ -22,6 +23,7 @@ use berth_announcer::config::{Config, Election};
 use berth_announcer::drive::{Sources, drive};
 use berth_announcer::kernel::{self, Detours, Kernel, Netlink, detour, guard};
 use berth_announcer::metrics::Metrics;
+use berth_announcer::nat;
 use berth_announcer::ownership::membership::Command;
 use berth_announcer::watches::{self, Scope};
 use berth_announcer::writer::Writer;
@@ -78,11 +80,15 @@ pub(crate) async fn run(mut config: Config, stop: CancellationToken) -> anyhow::
     let (tell, detoured) = mpsc::unbounded_channel();
     let detouring = tokio::spawn(detour::keep(wanted, tell));
     let tables = Tables { guarded, detours };
+    let (translations, wanted) = watch::channel(None);
+    let (tell, nat) = mpsc::channel(16);
+    let translating = tokio::spawn(nat::keep(wanted, tell, metrics.clone()));
 
     let outlets = Outlets { events, metrics, health };
     let mut announcer =
-        Announcer::new(config, members, kernel, tables, writer, outlets, Instant::now());
-    let sources = Sources { seen, done, changes, guard, detoured, told };
+        Announcer::new(config, members, kernel, tables, writer, outlets, Instant::now())
+            .with_translation(translations);
+    let sources = Sources { seen, done, changes, guard, detoured, nat, told };
     let left = drive(&mut announcer, sources, stop).await;
     if !left {
         tracing::warn!("leaving before everything could be handed over");
@@ -100,6 +106,7 @@ pub(crate) async fn run(mut config: Config, stop: CancellationToken) -> anyhow::
         }
     }
     unguard().await;
+    untranslate(translating).await;
     ended.cancel();
     Ok(())
 }
@@ -165,6 +172,16 @@ async fn unguard() {
     }
 }
 
+/// Takes away what translates, once nothing is bound that it is for.
+async fn untranslate(translating: JoinHandle<()>) {
+    if tokio::time::timeout(UNGUARDING, translating).await.is_err() {
+        tracing::warn!("iptables does not end");
+    }
+    if let Err(error) = nat::sweep().await {
+        tracing::warn!(%error, "rules of elastic IPs are left");
+    }
+}
+
 async fn connect(config: &Config) -> anyhow::Result<Client> {
     let mut cluster = client::configure(config.kubeconfig.as_deref()).await?;
     if let Some(server) = &config.api_server {
@@ -183,7 +200,14 @@ fn scope(config: &Config) -> Scope {
         Election::PerService => None,
     };
     let nodes = matches!(config.election, Election::Membership(_));
-    Scope { namespace: config.namespace.clone(), lease, classes: config.classes.clone(), nodes }
+    Scope {
+        namespace: config.namespace.clone(),
+        lease,
+        classes: config.classes.clone(),
+        nodes,
+        node: config.node.clone(),
+        networks: config.internal.is_none(),
+    }
 }
 
 /// Listens on `address`; where the host has no IPv6 at all, every address means every IPv4 address.

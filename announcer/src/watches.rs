@@ -1,6 +1,8 @@
 //! Owns the watches: a fixed number of them, however many Services there are. Passes on what matters of each object and
 //! forgets the rest at once.
 
+mod eip;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
@@ -8,6 +10,7 @@ use berth_api::election::Sight;
 use berth_api::service::ClassPolicy;
 use berth_runtime::watch::objects;
 use futures::StreamExt;
+use ipnetwork::IpNetwork;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
@@ -18,7 +21,7 @@ use kube::runtime::watcher::{Config, Event};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::cluster::{Name, Ready, Service};
+use crate::cluster::{Eip, Name, Ready, Service};
 use crate::ownership::membership::Peer;
 
 /// Room for changes that are not taken in yet; a watch that is ahead waits.
@@ -55,6 +58,16 @@ pub enum Seen {
     NodeGone(String),
     /// These are all the nodes there are.
     Nodes(BTreeSet<String>),
+    /// An `EipBinding` is like this.
+    Eip(Name, Box<Eip>),
+    /// An `EipBinding` is gone.
+    EipGone(Name),
+    /// These are all the `EipBinding`s there are; none where there is no such kind of object.
+    Eips(BTreeSet<Name>),
+    /// An object names these networks of Services; none if it is gone.
+    ServiceNet(String, Vec<IpNetwork>),
+    /// These are all such objects there are.
+    ServiceNets(BTreeSet<String>),
 }
 
 /// What to watch.
@@ -68,14 +81,19 @@ pub struct Scope {
     pub classes: ClassPolicy,
     /// Whether nodes matter.
     pub nodes: bool,
+    /// This node.
+    pub node: String,
+    /// Whether the networks of pods and Services matter, where there are elastic IPs.
+    pub networks: bool,
 }
 
 /// Starts the watches.
 pub fn start(client: &Client, scope: Scope) -> mpsc::Receiver<Seen> {
     let (send, receive) = mpsc::channel(QUEUE);
     let namespace = scope.namespace.as_deref();
+    tokio::spawn(eip::follow(client.clone(), scope.clone(), send.clone()));
     let services = api::<core::Service>(client, namespace);
-    let classes = scope.classes;
+    let classes = scope.classes.clone();
     let service = move |name, service: core::Service| {
         Seen::Service(name, Box::new(Service::read(&service, &classes)))
     };
@@ -102,12 +120,16 @@ pub fn start(client: &Client, scope: Scope) -> mpsc::Receiver<Seen> {
     if scope.nodes {
         let node = |name: Name, node: core::Node| Seen::Node(name.name, Peer::read(&node));
         let gone = |name: Name, _| Seen::NodeGone(name.name);
-        let listed =
-            |names: BTreeSet<Name>| Seen::Nodes(names.into_iter().map(|name| name.name).collect());
+        let listed = |names| Seen::Nodes(plain(names));
         let nodes = Api::all(client.clone());
         tokio::spawn(pass(nodes, Config::default(), send, node, gone, listed));
     }
     receive
+}
+
+/// The names of objects that are in no namespace.
+fn plain(names: BTreeSet<Name>) -> BTreeSet<String> {
+    names.into_iter().map(|name| name.name).collect()
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>

@@ -115,7 +115,7 @@ pub(crate) fn renew(
 }
 
 /// The network namespaces are mounts in the lab's mount namespace, so they are gone with its last process.
-fn make_namespaces(dir: &LabDir, keeper: &Keeper, names: &[&str]) -> Result<()> {
+pub(crate) fn make_namespaces(dir: &LabDir, keeper: &Keeper, names: &[&str]) -> Result<()> {
     let mounts =
         File::open(format!("/proc/{}/ns/mnt", keeper.id.pid)).context("the lab is down")?;
     let make = move || -> Result<()> {

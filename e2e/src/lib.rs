@@ -35,6 +35,7 @@
 //! | [`fault`] | crash, freeze, cut, lose, reboot |
 //! | [`audit`], [`apiserver_metrics`] | how addresses were given, and what it cost, as the API server has it |
 //! | [`api_proxy`] | what can go wrong between a client and the API server |
+//! | [`guest`] | a virtual machine's inside: a namespace behind a node, which can move |
 //! | [`probe`], [`wire`], [`capture`] | what a client gets, who answers for an address, every frame |
 //! | [`cluster`] | what black-box tests need, in the lab or in kind |
 //! | [`rivals`], [`membership`] | other systems in the same lab, for comparison; what Berth's membership shows |
@@ -68,6 +69,7 @@ pub mod disk;
 pub mod fabric;
 pub mod fault;
 mod go_tools;
+pub mod guest;
 mod host_link;
 pub mod image;
 pub mod keeper;

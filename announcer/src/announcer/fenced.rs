@@ -69,6 +69,7 @@ impl<K: Kernel> Announcer<K> {
 
     /// Decides and performs once. Gives the moment at which the next round is due if nothing happens before.
     pub(super) async fn fenced_round(&mut self, now: Instant) -> Instant {
+        self.translate(now);
         let known = self.listed.services && self.listed.slices;
         let refused: BTreeSet<IpAddr> =
             self.refused.keys().map(|binding| binding.address).collect();
@@ -88,6 +89,7 @@ impl<K: Kernel> Announcer<K> {
         self.ask(&holdings.all().collect(), |address| holdings.is_first(address), now);
         let mut desired = desired::fenced(self.scene(), &holdings, &self.neighbours.probes, now);
         desired.vlans = self.vlans();
+        self.hold_fenced(&mut desired, now);
         self.note_refused(&mut desired);
         self.perform(&desired, SLACK, now).await;
         let (cluster, host, node) = (&self.cluster, &self.host, self.config.node.as_str());
@@ -99,6 +101,7 @@ impl<K: Kernel> Announcer<K> {
         let now = Instant::now();
         self.defend(now);
         self.publish(&desired, now);
+        self.sign(&desired, now);
         if more {
             return now;
         }
@@ -115,7 +118,8 @@ impl<K: Kernel> Announcer<K> {
             self.contests.deadline(now),
             self.refusals.deadline(),
         ];
-        deadlines.into_iter().flatten().fold(self.look_at, Instant::min)
+        let deadlines = deadlines.into_iter().chain(self.elastic.deadlines(now));
+        deadlines.flatten().fold(self.look_at, Instant::min)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Owns what this node knows and holds. One round decides and performs; the same round runs at start, on every event and
 //! on every tick. Waits for the kernel only: whatever the cluster is asked for comes back as an event.
 
+mod elastic;
 mod fenced;
 mod neighbours;
 mod round;
@@ -13,6 +14,7 @@ use berth_runtime::events::Events;
 use berth_runtime::http::Health;
 use tokio::sync::watch;
 
+use self::elastic::Elastic;
 use self::neighbours::Neighbours;
 
 use crate::cluster::{Cluster, Name, Service};
@@ -62,6 +64,7 @@ pub struct Announcer<K> {
     contests: Contests,
     refusals: Refusals,
     interface: Option<Refusal>,
+    elastic: Elastic,
     leaving: bool,
     events: Events,
     metrics: Metrics,
@@ -139,6 +142,7 @@ impl<K: Kernel> Announcer<K> {
             contests: Contests::default(),
             refusals: Refusals::default(),
             interface: None,
+            elastic: Elastic::new(&config.node, now),
             leaving: false,
             events: outlets.events,
             metrics: outlets.metrics,
@@ -149,6 +153,7 @@ impl<K: Kernel> Announcer<K> {
 
     /// Takes in what a watch has shown.
     pub fn see(&mut self, seen: Seen, now: Instant) {
+        self.elastic.turns.hear(now);
         if let Some(members) = &mut self.members {
             members.touch();
         }
@@ -178,20 +183,39 @@ impl<K: Kernel> Announcer<K> {
                 }
                 self.health.ready("leases");
             }
-            Seen::Node(name, peer) => self.peer(name, Some(peer)),
-            Seen::NodeGone(name) => self.peer(name, None),
+            Seen::Node(name, peer) => {
+                self.elastic.networks.pods(name.clone(), peer.pods.clone());
+                self.peer(name, Some(peer));
+            }
+            Seen::NodeGone(name) => {
+                self.elastic.networks.pods(name.clone(), Vec::new());
+                self.peer(name, None);
+            }
             Seen::Nodes(names) => {
+                self.elastic.networks.pods_listed(&names);
                 if let Some(members) = &mut self.members {
                     members.peers(&names);
                 }
                 self.health.ready("nodes");
             }
+            Seen::Eip(name, eip) => self.cluster.apply_eip(name, *eip),
+            Seen::EipGone(name) => self.cluster.delete_eip(&name),
+            Seen::Eips(names) => self.eips_listed(&names),
+            Seen::ServiceNet(name, networks) => self.elastic.networks.services(name, networks),
+            Seen::ServiceNets(names) => self.elastic.networks.services_listed(&names),
         }
     }
 
     /// Takes in how a write has ended.
     pub fn done(&mut self, done: Done, now: Instant) {
         match done {
+            Done::Applied(apply, outcome) => self.applied(apply, outcome, now),
+            Done::Heard(heard) => {
+                self.writer.answered();
+                if heard {
+                    self.elastic.turns.hear(now);
+                }
+            }
             Done::Elected(name, reply) => self.leases.replied(&name, reply, now),
             Done::Deleted(name, deletion) => tracing::debug!(lease = %name, ?deletion, "deleted"),
             Done::Status(update, outcome) => {

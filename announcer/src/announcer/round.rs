@@ -39,17 +39,20 @@ impl<K: Kernel> Announcer<K> {
         }
         let leases = self.strategy.leases(&self.cluster);
         let wanted = self.wanted(&leases);
+        self.translate(now);
         let mut desired = self.decide(&leases, &wanted, now);
         // The last holder of a Lease has let go of everything before it gives the Lease back.
         self.ask(&desired.addresses.keys().copied().collect(), |_| true, now);
         desired.withhold(self.scene(), &self.neighbours.probes);
         desired.vlans = self.vlans();
+        let turns = self.hold_leased(&mut desired, now);
         // Renewed in steps: each renewal of a lifetime wakes everybody who listens for addresses.
         self.perform(&desired, self.config.timing.renew_deadline() * 2 / 5, now).await;
         let more = self.announce(&desired);
         let now = Instant::now();
         self.defend(now);
         let pending = self.publish(&desired, now);
+        self.sign(&desired, now);
         self.strive(&leases, &wanted, &desired, &pending, now);
         let wake = self.elect(now);
         if more {
@@ -67,7 +70,8 @@ impl<K: Kernel> Announcer<K> {
             self.contests.deadline(now),
             self.refusals.deadline(),
         ];
-        deadlines.into_iter().flatten().fold(self.look_at, Instant::min)
+        let elastic = turns.into_iter().chain(self.elastic.deadlines(now));
+        deadlines.into_iter().chain(elastic).flatten().fold(self.look_at, Instant::min)
     }
 
     async fn look(&mut self, now: Instant) {
@@ -312,18 +316,7 @@ impl<K: Kernel> Announcer<K> {
         if !self.config.publish {
             return BTreeSet::new();
         }
-        let bound: BTreeSet<IpAddr> =
-            self.host.ours.keys().map(|binding| binding.address).collect();
-        let live = |address: &&IpAddr| {
-            let place = desired.addresses.get(*address);
-            place.is_some_and(|place| place.answers && place.until > now)
-                && self.schedule.is_announced(**address)
-        };
-        let answering = Answering {
-            live: bound.iter().filter(live).copied().collect(),
-            bound,
-            failed: self.refused.keys().map(|binding| binding.address).collect(),
-        };
+        let answering = self.answering(desired, now);
         let updates = status::updates(&self.cluster, desired, &answering, &self.config.node);
         self.contests.retain(desired.verdicts.keys());
         let found = self.contests.undone(&updates, now);
@@ -343,6 +336,22 @@ impl<K: Kernel> Announcer<K> {
         let services = self.cluster.services();
         self.status_pace.retain(|name| services.contains_key(name));
         pending
+    }
+
+    /// What this node answers for now.
+    pub(super) fn answering(&self, desired: &Desired, now: Instant) -> Answering {
+        let bound: BTreeSet<IpAddr> =
+            self.host.ours.keys().map(|binding| binding.address).collect();
+        let live = |address: &&IpAddr| {
+            let place = desired.addresses.get(*address);
+            place.is_some_and(|place| place.answers && place.until > now)
+                && self.schedule.is_announced(**address)
+        };
+        Answering {
+            live: bound.iter().filter(live).copied().collect(),
+            bound,
+            failed: self.refused.keys().map(|binding| binding.address).collect(),
+        }
     }
 
     /// Says which Leases to strive for, and gives back those that are not wanted once nothing acts on them: no address

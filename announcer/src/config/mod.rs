@@ -3,7 +3,7 @@
 mod settings;
 mod variables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use berth_api::election::{Timing, TimingError};
 use berth_api::names::{class, lease};
 use berth_api::service::ClassPolicy;
+use ipnetwork::IpNetwork;
 
 pub use settings::{Problem, Settings};
 pub use variables::{Kind, Support, VARIABLES, Variable};
@@ -38,6 +39,12 @@ pub struct Config {
     pub classes: ClassPolicy,
     /// The only namespace whose Services are served.
     pub namespace: Option<String>,
+    /// Networks in which machines are met under their own addresses, never under elastic IPs; none to read them from the
+    /// cluster.
+    pub internal: Option<BTreeSet<IpNetwork>>,
+    /// Gateways by which machines with elastic IPs reach the outside, at most one of each family; those of the
+    /// interface's default routes otherwise.
+    pub gateways: BTreeSet<IpAddr>,
     /// Whether the status of Services is written.
     pub publish: bool,
     /// Pause between announcements after the first burst.
@@ -110,6 +117,8 @@ impl Config {
         let kubeconfig =
             keep(&mut note, settings.text("k8s_config_file").map(|f| file(settings, f)));
         let metrics = keep(&mut note, prometheus(settings));
+        let internal = keep(&mut note, networks(settings));
+        let gateways = keep(&mut note, gateways(settings));
         note(subnet(settings));
         note(url(settings));
         let node = settings.text("vip_nodename").unwrap_or(hostname).to_lowercase();
@@ -132,6 +141,8 @@ impl Config {
             lease_annotations: annotations.unwrap_or_default(),
             classes: classes(settings),
             namespace: settings.text("svc_namespace").map(str::to_owned),
+            internal,
+            gateways: gateways.unwrap_or_default(),
             publish: !settings.switch("disable_service_updates").unwrap_or(false),
             refresh: Duration::from_millis(millis.unsigned_abs()),
             probe: !settings.switch("vip_skipdad").unwrap_or(false),
@@ -252,6 +263,38 @@ fn file(settings: &Settings, path: &str) -> Result<PathBuf, Problem> {
     std::fs::File::open(path)
         .map(|_| PathBuf::from(path))
         .map_err(|error| settings.problem("k8s_config_file", format!("cannot be read: {error}")))
+}
+
+/// A comma list of networks, each as it is routed: without bits of a host.
+fn networks(settings: &Settings) -> Option<Result<BTreeSet<IpNetwork>, Problem>> {
+    const NAME: &str = "berth_eip_internal_net";
+    let network = |text: &str| {
+        let network: IpNetwork = text.trim().parse().ok()?;
+        (network.ip() == network.network() && network.prefix() > 0).then_some(network)
+    };
+    let networks: Option<BTreeSet<_>> = settings.text(NAME)?.split(',').map(network).collect();
+    Some(networks.ok_or_else(|| {
+        settings.problem(
+            NAME,
+            "accepted is a comma list of networks, such as 10.244.0.0/16,10.96.0.0/12",
+        )
+    }))
+}
+
+/// A comma list of at most one address of each family.
+fn gateways(settings: &Settings) -> Option<Result<BTreeSet<IpAddr>, Problem>> {
+    const NAME: &str = "berth_eip_gateway";
+    let addresses: Result<Vec<IpAddr>, _> =
+        settings.text(NAME)?.split(',').map(|text| text.trim().parse()).collect();
+    let single = |addresses: &Vec<IpAddr>| {
+        addresses.iter().filter(|address| address.is_ipv4()).count() <= 1
+            && addresses.iter().filter(|address| address.is_ipv6()).count() <= 1
+    };
+    let addresses = addresses.ok().filter(single).map(BTreeSet::from_iter);
+    Some(addresses.ok_or_else(|| {
+        settings
+            .problem(NAME, "accepted is one address of each family, such as 192.0.2.1,2001:db8::1")
+    }))
 }
 
 /// `host:port` as Go's `net.Listen` takes it: an empty host stands for every address.

@@ -109,6 +109,8 @@ pub const VARIABLES: &[Variable] = &[
     row("berth_election", "election", Word(&["membership", "global", "service"]), Served, "who decides on the owner; wins over the elections above [default: theirs, else membership]"),
     row("berth_peer_port", "peerPort", Number(1, 65535), Served, "UDP port of the peers, with membership [default: 2113]"),
     row("berth_fence", "fence", Word(&["bpf", "nft-timeout", "unfenced"]), Served, "the strongest fence to try, with membership [default: bpf]"),
+    row("berth_eip_internal_net", "eipInternalNet", Text, Served, "networks where machines are met under their own addresses [default: the cluster's pods and Services]"),
+    row("berth_eip_gateway", "eipGateway", Text, Served, "gateways of machines with elastic IPs [default: those of the interface's default routes]"),
     row("vip_preserve_on_leadership_loss", "preserveOnLeadershipLoss", Switch, NotYet, "keep addresses without a Lease"),
     row("vip_singlenode", "singleNode", Switch, Harmless, "a node alone needs no setting"),
     row("vip_startleader", "startAsLeader", Switch, Harmless, "the first to come takes the Lease at once"),

@@ -10,7 +10,7 @@ use crate::ownership::membership::{Holdings, Tenure};
 use crate::ownership::{Candidates, View};
 
 /// The kernel drops an address that nobody renews for so long: what keeps it silent meanwhile is the fence.
-const KEPT: Duration = Duration::from_secs(60);
+pub(crate) const KEPT: Duration = Duration::from_secs(60);
 
 /// How long a Service waits for its second address before it publishes the first alone.
 const TOGETHER: Duration = Duration::from_secs(2);

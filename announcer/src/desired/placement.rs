@@ -82,7 +82,16 @@ pub(crate) fn place(scene: Scene<'_>, service: &Service, address: IpAddr) -> Res
     if let Some(error) = host.unmade.get(name).filter(|_| !host.interfaces.contains_key(name)) {
         return Err(Refusal::VlanNotMade { name: name.to_owned(), error: error.clone() });
     }
-    let (name, interface, link) = interface(host, Some(name))?;
+    place_on(host, Some(name), address)
+}
+
+/// Where an address that names no interface belongs on this host.
+pub(crate) fn place_anywhere(scene: Scene<'_>, address: IpAddr) -> Result<Link, Refusal> {
+    place_on(scene.host, scene.interface, address)
+}
+
+fn place_on(host: &Host, name: Option<&str>, address: IpAddr) -> Result<Link, Refusal> {
+    let (name, interface, link) = interface(host, name)?;
     // Binding what the node has already would change the node's own address, and later take it away.
     if interface.foreign.get(&address).is_some_and(|foreign| !foreign.adoptable) {
         return Err(Refusal::AddressOnHost { address, interface: name.to_owned() });

@@ -25,10 +25,58 @@ pub fn advice(host: &Host, interface: &str, read: impl Fn(&str) -> Option<String
     advice
 }
 
+/// What to tell the operator about the host where a family of elastic IPs is to be translated. `v4` says which.
+pub fn translation_advice(
+    v4: bool,
+    interface: &str,
+    read: impl Fn(&str) -> Option<String>,
+) -> Vec<String> {
+    let number = |path: &str| read(path).and_then(|value| value.trim().parse::<u32>().ok());
+    let mut advice = Vec::new();
+    let forwarding = if v4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" };
+    if number(forwarding) == Some(0) {
+        advice.push(format!(
+            "{} is 0: the node forwards nothing, so elastic IPs lead nowhere; set it to 1",
+            forwarding.replace('/', ".")
+        ));
+    }
+    if number("net/netfilter/nf_conntrack_tcp_loose") == Some(0) {
+        advice.push(
+            "net.netfilter.nf_conntrack_tcp_loose is 0: connections of virtual machines do not survive their migration; \
+             1 is the default"
+                .to_owned(),
+        );
+    }
+    // The kernel uses the larger of the two (ip-sysctl.rst), and 1 is the strict one.
+    let strict = ["all", interface]
+        .map(|name| number(&format!("net/ipv4/conf/{name}/rp_filter")).unwrap_or(0));
+    if v4 && strict.iter().max() == Some(&1) {
+        advice.push(format!(
+            "net.ipv4.conf.{interface}.rp_filter is 1 (strict): packets to elastic IPs are dropped when they come by \
+             another way than their answer would leave by; 2 (loose) is enough against forged senders"
+        ));
+    }
+    advice
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::Interface;
+
+    #[test]
+    fn a_host_that_does_not_forward_or_is_strict_is_told_by_name() {
+        let open =
+            |path: &str| Some(if path.ends_with("rp_filter") { "2" } else { "1" }.to_owned());
+        assert_eq!(translation_advice(true, "eth0", open), [""; 0]);
+        let zero = |_: &str| Some("0".to_owned());
+        assert!(translation_advice(true, "eth0", zero)[0].contains("net.ipv4.ip_forward is 0"));
+        let v6 = translation_advice(false, "eth0", zero);
+        assert!(v6[0].contains("net.ipv6.conf.all.forwarding is 0"), "{v6:?}");
+        let strict = |_: &str| Some("1".to_owned());
+        assert!(translation_advice(true, "eth0", strict)[0].contains("rp_filter is 1"));
+        assert_eq!(translation_advice(false, "eth0", strict), [""; 0], "IPv6 has no such setting");
+    }
 
     #[test]
     fn ipvs_without_strict_arp_and_strict_tracking_are_told() {

@@ -13,7 +13,7 @@ mod netlink;
 mod nft;
 mod tables;
 
-pub use advice::advice;
+pub use advice::{advice, translation_advice};
 pub use arp_announce::ArpAnnounce;
 pub use detour::Detours;
 pub use events::{Change, watch};

@@ -7,5 +7,6 @@ mod cluster;
 mod detour;
 mod guard;
 mod namespace;
+mod nat;
 mod neighbours;
 mod rounds;

@@ -64,7 +64,8 @@ impl Node {
         let stopped = stop.clone();
         let driving = tokio::spawn(async move {
             let (detoured, told) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
-            let sources = Sources { seen, done, changes, guard, detoured, told };
+            let nat = mpsc::channel(1).1;
+            let sources = Sources { seen, done, changes, guard, detoured, nat, told };
             drive(&mut announcer, sources, stopped).await
         });
         let cluster = cluster.clone();

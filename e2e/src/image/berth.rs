@@ -15,8 +15,20 @@ use super::{Image, Layer};
 /// The user of programs that need no privilege: nobody's, as in distroless images.
 const NONROOT: u32 = 65532;
 
-/// The programs of the host that the announcer runs.
-const ANNOUNCER_TOOLS: [&str; 1] = ["nft"];
+/// The programs of the host that the announcer runs. Those of iptables are one program for each implementation, which
+/// goes by its name.
+const ANNOUNCER_TOOLS: [&str; 10] = [
+    "nft",
+    "ipset",
+    "iptables-nft-save",
+    "iptables-nft-restore",
+    "ip6tables-nft-save",
+    "ip6tables-nft-restore",
+    "iptables-legacy-save",
+    "iptables-legacy-restore",
+    "ip6tables-legacy-save",
+    "ip6tables-legacy-restore",
+];
 
 /// The image kubelet's sandboxes run, as containerd's `sandbox_image` names it.
 pub fn pause_reference() -> String {
@@ -62,7 +74,24 @@ fn ccm(programs: &Path) -> Result<Image> {
 }
 
 fn announcer(programs: &Path) -> Result<Image> {
-    program(programs, "berth-announcer", &ANNOUNCER_TOOLS)
+    let image = program(programs, "berth-announcer", &ANNOUNCER_TOOLS)?;
+    Ok(image.layer(matches_of_iptables()?))
+}
+
+/// What iptables loads for each match and target, also for those in rules of others that it shows.
+fn matches_of_iptables() -> Result<Layer> {
+    let folder = format!("/usr/lib/{}-linux-gnu/xtables", std::env::consts::ARCH);
+    let entries = fs::read_dir(&folder).with_context(|| {
+        format!("{folder}: the announcer's image carries it (Debian: iptables)")
+    })?;
+    let mut layer = Layer::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("so")) {
+            layer = layer.copy(&path.display().to_string(), &path)?;
+        }
+    }
+    Ok(layer)
 }
 
 fn echo(programs: &Path) -> Result<Image> {
@@ -134,7 +163,7 @@ fn find(tool: &str) -> Result<PathBuf> {
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.map(|folder| folder.join(tool)).find(|path| path.is_file()).with_context(|| {
         format!(
-            "{tool} is not on this machine; the announcer's image carries it (Debian: nftables)"
+            "{tool} is not on this machine; the announcer's image carries it (Debian: nftables, iptables, ipset)"
         )
     })
 }

@@ -7,6 +7,7 @@ mod allocation_faults;
 mod allocation_under_fire;
 mod bad_input;
 mod conflict;
+mod eip;
 mod eip_allocation;
 mod examples;
 mod expose;

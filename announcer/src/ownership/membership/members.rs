@@ -16,7 +16,7 @@ use super::rival::Rival;
 use super::steady::Steady;
 use super::wishes::wishes;
 use crate::cluster::Name;
-use crate::desired::{Desired, Scene, connected, place};
+use crate::desired::{Desired, Scene, connected, place, place_anywhere};
 use crate::kernel::{Binding, Detours};
 use crate::l2::probe::Probes;
 use crate::l2::schedule::Link;
@@ -235,8 +235,9 @@ impl Members {
     fn cover(&mut self, scene: Scene<'_>) {
         let services = scene.cluster.services().values().filter(|service| service.ours);
         let bound = scene.host.ours.keys().map(|binding| binding.address);
-        let covered: BTreeSet<IpAddr> =
-            services.flat_map(|service| service.addresses.iter().copied()).chain(bound).collect();
+        let eips = scene.cluster.eips().values().flat_map(|eip| eip.addresses());
+        let of_services = services.flat_map(|service| service.addresses.iter().copied());
+        let covered: BTreeSet<IpAddr> = of_services.chain(eips).chain(bound).collect();
         if covered != self.covered || !self.settled {
             self.tell(Command::Cover(covered.clone()));
             self.covered = covered;
@@ -257,7 +258,11 @@ impl Members {
         let bindable = |address: IpAddr| {
             let services = scene.cluster.services().values().filter(|service| service.ours);
             let mut of_address = services.filter(|service| service.addresses.contains(&address));
-            of_address.find_map(|service| place(scene, service, address).ok())
+            let of_service = of_address.find_map(|service| place(scene, service, address).ok());
+            let mut eips = scene.cluster.eips().values().flat_map(|eip| eip.addresses());
+            of_service.or_else(|| {
+                eips.any(|eip| eip == address).then(|| place_anywhere(scene, address).ok())?
+            })
         };
         let link = |address| match self.holdings.is_fenced() {
             true => bound(address),

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use berth_api::names::annotation;
 use berth_api::preference::Preference;
 use berth_membership::NodeId;
+use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1::Node;
 
 /// Nodes with it take no traffic from outside (`v1.LabelNodeExcludeBalancers`, KEP-1143).
@@ -20,6 +21,8 @@ pub struct Peer {
     pub emptied: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The networks of its pods (`spec.podCIDRs`).
+    pub pods: Vec<IpNetwork>,
 }
 
 impl Peer {
@@ -31,11 +34,13 @@ impl Peer {
         let notes = node.metadata.annotations.as_ref();
         let drained = notes.and_then(|notes| notes.get(annotation::DRAIN));
         let drained = drained.is_some_and(|value| value == "true");
+        let pods = node.spec.as_ref().and_then(|spec| spec.pod_cidrs.as_deref());
         let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
         Self {
             addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
             emptied: cordoned || drained || labels.contains_key(EXCLUDED),
             labels,
+            pods: pods.unwrap_or_default().iter().filter_map(|pods| pods.parse().ok()).collect(),
         }
     }
 }

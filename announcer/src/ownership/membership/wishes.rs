@@ -7,7 +7,7 @@ use berth_membership::{NodeId, Wish};
 
 use super::peers::Peers;
 use crate::cluster::{Name, Service};
-use crate::desired::{Scene, place};
+use crate::desired::{Scene, place, place_anywhere};
 use crate::l2::schedule::Link;
 use crate::ownership::Candidates;
 
@@ -65,6 +65,20 @@ pub(super) fn wishes(
             }
         }
     }
+    for (name, eip) in scene.cluster.eips() {
+        // A node that is being emptied keeps its machines' addresses for as long as it has the machines.
+        let Some(owner) = eip.owner().map(NodeId::of) else { continue };
+        for address in eip.addresses() {
+            let usable = !refused.contains(&address) && place_anywhere(scene, address).is_ok();
+            let candidates = if owner != me || usable { vec![owner] } else { Vec::new() };
+            wishes.entry(address).or_insert_with(|| Wish {
+                key: Wish::key_of(&name.to_string()),
+                candidates,
+                preferred: Vec::new(),
+                previous: eip.holder.as_ref().map(|holder| NodeId::of(&holder.node)),
+            });
+        }
+    }
     wishes
 }
 
@@ -75,7 +89,7 @@ mod tests {
     use super::super::peers::Peer;
     use super::*;
     use crate::cluster::Cluster;
-    use crate::cluster::testing::{service, slice};
+    use crate::cluster::testing::{eip, service, slice};
     use crate::kernel::{Host, Interface};
 
     fn peers(names: &[&str]) -> Peers {
@@ -147,6 +161,19 @@ mod tests {
         assert_eq!((wary.preferred.clone(), wary.candidates.len()), (nodes(&["b"]), 2));
         assert_eq!(rank(&wary, |_| true, None), nodes(&["b", "a"]));
         assert_eq!(rank(&wary, |node| node == NodeId::of("a"), None), nodes(&["a"]), "alone");
+    }
+
+    #[test]
+    fn the_only_candidate_of_an_elastic_ip_is_the_node_of_its_machine() {
+        let mut cluster = Cluster::default();
+        cluster.apply_eip(Name::new("d", "vm"), eip("b", &[("192.0.2.1", "10.244.0.4")]));
+        assert_eq!(candidates(&wished(&cluster, true, &[]), "192.0.2.1"), nodes(&["b"]));
+        cluster.apply_eip(Name::new("d", "vm"), eip("a", &[("192.0.2.1", "10.244.0.4")]));
+        assert_eq!(candidates(&wished(&cluster, true, &[]), "192.0.2.1"), nodes(&["a"]));
+        assert_eq!(candidates(&wished(&cluster, false, &[]), "192.0.2.1"), nodes(&[]));
+        let nobody = crate::cluster::Eip { node: None, ..eip("a", &[("192.0.2.1", "10.244.0.4")]) };
+        cluster.apply_eip(Name::new("d", "vm"), nobody);
+        assert!(wished(&cluster, true, &[]).is_empty());
     }
 
     #[test]

@@ -1,0 +1,196 @@
+//! The part of a round that is about elastic IPs: what to translate, what to bind, what to say of it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::Announcer;
+use crate::cluster::{Eip, Name, Networks, manager};
+use crate::desired::{Desired, Scene};
+use crate::eip::{self, Apply, Outlook, Translations, Turns};
+use crate::kernel::{self, Kernel};
+use crate::metrics::cause;
+use crate::nat::{Family, Nat, Told};
+use crate::pace::Pace;
+use crate::writer::Outcome;
+
+/// What this node knows and does about elastic IPs.
+pub(super) struct Elastic {
+    /// Whether every `EipBinding` was shown.
+    listed: bool,
+    pub(super) networks: Networks,
+    pub(super) turns: Turns,
+    translations: Translations,
+    wanted: watch::Sender<Option<Nat>>,
+    /// What the kernel translates.
+    translated: Nat,
+    /// Why it does not do what is wanted.
+    broken: Option<String>,
+    pace: Pace<Name>,
+    /// How this node signs what it writes.
+    manager: String,
+    /// Families for which settings of the host that are in the way were told.
+    advised: Vec<Family>,
+}
+
+impl Elastic {
+    pub(super) fn new(node: &str, now: Instant) -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            listed: false,
+            networks: Networks::default(),
+            turns: Turns::new(now),
+            translations: Translations::default(),
+            wanted: watch::channel(None).0,
+            translated: Nat::default(),
+            broken: None,
+            pace: Pace::new(second / 10, second * 2),
+            manager: manager(node),
+            advised: Vec::new(),
+        }
+    }
+
+    /// When something is due although nothing happens.
+    pub(super) fn deadlines(&self, now: Instant) -> [Option<Instant>; 2] {
+        [self.translations.deadline(now), self.pace.deadline(now)]
+    }
+}
+
+impl<K: Kernel> Announcer<K> {
+    /// Translates elastic IPs by telling `wanted` what is to be in the kernel.
+    #[must_use]
+    pub fn with_translation(mut self, wanted: watch::Sender<Option<Nat>>) -> Self {
+        self.elastic.wanted = wanted;
+        self
+    }
+
+    /// Takes in what the keeper of translations told.
+    pub fn translated(&mut self, told: Told) {
+        match told {
+            Told::Holds(nat) => (self.elastic.translated, self.elastic.broken) = (nat, None),
+            Told::Failed(error) => self.elastic.broken = Some(error),
+        }
+    }
+
+    pub(super) fn eips_listed(&mut self, names: &std::collections::BTreeSet<Name>) {
+        self.cluster.retain_eips(names);
+        self.elastic.listed = true;
+    }
+
+    /// Says what is to be translated, as soon as it is known what never is.
+    pub(super) fn translate(&mut self, now: Instant) {
+        let (cluster, host, node) = (&self.cluster, &self.host, self.config.node.as_str());
+        let interface = self.config.interface.as_deref();
+        let scene = Scene { cluster, host, node, interface };
+        let elastic = &mut self.elastic;
+        if !elastic.listed {
+            return;
+        }
+        elastic.translations.see(scene, now);
+        elastic.turns.see(scene, now);
+        let pairs = elastic.translations.pairs(now);
+        let internal = match &self.config.internal {
+            // Nothing to translate: nothing to know.
+            _ if pairs.is_empty() => Some([].into()),
+            Some(given) => Some(given.clone()),
+            None => elastic.networks.all(),
+        };
+        let Some(internal) = internal else { return };
+        let uplink = self.config.interface.clone().filter(|_| !pairs.is_empty());
+        let gateways = match pairs.is_empty() {
+            true => [].into(),
+            false => self.config.gateways.clone(),
+        };
+        for family in Family::ALL {
+            let used = pairs.keys().any(|eip| Family::of(eip) == family);
+            if used && !elastic.advised.contains(&family) {
+                elastic.advised.push(family);
+                let uplink = interface.or(host.default_route.as_deref()).unwrap_or("all");
+                let read = |path: &str| std::fs::read_to_string(format!("/proc/sys/{path}")).ok();
+                for advice in kernel::translation_advice(family == Family::V4, uplink, read) {
+                    tracing::warn!("{advice}");
+                }
+            }
+        }
+        let nat = Nat { pairs, internal, uplink, gateways };
+        elastic.wanted.send_if_modified(|wanted| {
+            let changed = wanted.as_ref() != Some(&nat);
+            *wanted = Some(nat);
+            changed
+        });
+    }
+
+    /// Adds the elastic IPs that this node should hold where membership decides.
+    pub(super) fn hold_fenced(&self, desired: &mut Desired, now: Instant) {
+        if let Some(members) = &self.members {
+            let translated = &self.elastic.translated;
+            eip::fenced(&mut desired.addresses, self.scene(), members.holdings(), translated, now);
+        }
+    }
+
+    /// Adds the elastic IPs that this node should hold where Leases decide on Services. Gives when that may change.
+    pub(super) fn hold_leased(
+        &mut self,
+        desired: &mut Desired,
+        now: Instant,
+    ) -> [Option<Instant>; 2] {
+        if self.leaving || !self.elastic.listed {
+            return [None; 2];
+        }
+        let timing = self.config.timing;
+        let times = (timing.renew_deadline(), timing.duration());
+        let Elastic { turns, translated, .. } = &self.elastic;
+        eip::leased(&mut desired.addresses, self.scene(), turns, translated, times, now);
+        let ask = timing.retry();
+        if self.elastic.turns.asks(ask, now) {
+            self.writer.ask();
+        }
+        let turns = &self.elastic.turns;
+        [turns.due(times.1, now), turns.deadline(ask).map(|due| due.max(now + ask / 2))]
+    }
+
+    /// Writes what has become true of elastic IPs on this node.
+    pub(super) fn sign(&mut self, desired: &Desired, now: Instant) {
+        let answering = self.answering(desired, now);
+        let refused: BTreeMap<IpAddr, String> =
+            self.refused.iter().map(|(binding, error)| (binding.address, error.clone())).collect();
+        let outlook = Outlook {
+            answering: &answering,
+            translated: &self.elastic.translated,
+            broken: self.elastic.broken.as_deref(),
+            refused: &refused,
+        };
+        for apply in eip::applies(self.scene(), &outlook, Timestamp::now()) {
+            let name = &apply.name;
+            if self.writer.is_free_for(name) && self.elastic.pace.is_due(name, now) {
+                self.writer.apply(apply, &self.elastic.manager);
+            }
+        }
+        let eips = self.cluster.eips();
+        self.elastic.pace.retain(|name| eips.contains_key(name));
+        let held = eips.values().flat_map(Eip::addresses);
+        let held = held.filter(|address| answering.live.contains(address)).count();
+        self.metrics.eips.set(held.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Takes in how a write to an `EipBinding` has ended.
+    pub(super) fn applied(&mut self, apply: Apply, outcome: Outcome<Eip>, now: Instant) {
+        self.writer.applied(&apply.name);
+        self.elastic.pace.again(apply.name.clone(), now);
+        let outcome = match outcome {
+            Outcome::Written(eip) => {
+                self.cluster.apply_written_eip(apply.name, *eip);
+                "written"
+            }
+            Outcome::Overtaken => "overtaken",
+            Outcome::Failed(error) => {
+                tracing::warn!(eip = %apply.name, %error, "cannot write the status");
+                "failed"
+            }
+        };
+        self.metrics.status_writes.get_or_create(&cause(outcome)).inc();
+    }
+}

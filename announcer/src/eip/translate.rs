@@ -1,0 +1,199 @@
+//! What this node translates, and until when. Make before break: a node translates from the moment on that it is named,
+//! before it asks for the address; and one that has let go of it goes on for a while, because connections and neighbours'
+//! caches do.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::place::is_bound;
+use crate::cluster::Cluster;
+use crate::desired::Scene;
+use crate::nat::{Pair, Stage};
+
+/// How long a node that has let go of an address goes on translating it.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// The same where the machine has an address of its own from its new node: the old one may soon be somebody else's.
+const DRAIN_OLD: Duration = Duration::from_secs(5);
+
+/// How long after it got an address a node takes what the one before sends on: neighbours have learnt by then.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// What this node translates.
+#[derive(Clone, Debug, Default)]
+pub struct Translations {
+    pairs: BTreeMap<IpAddr, Translation>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Translation {
+    vmi: IpAddr,
+    /// When the node before sends nothing on any more; none while the address is not bound here.
+    settles: Option<Instant>,
+    /// Whether this node is named for it.
+    named: bool,
+    /// When it ends; none while this node is named for the address or has it bound.
+    ends: Option<Instant>,
+}
+
+impl Translations {
+    /// Takes in what bindings say and what is bound.
+    pub fn see(&mut self, scene: Scene<'_>, now: Instant) {
+        let mine = wanted(scene.cluster, |node| node == scene.node);
+        let elsewhere = wanted(scene.cluster, |node| node != scene.node);
+        self.pairs.retain(|eip, translation| {
+            if mine.contains_key(eip) || is_bound(scene.host, eip) {
+                (translation.ends, translation.named) = (None, mine.contains_key(eip));
+                return true;
+            }
+            let Some(vmi) = elsewhere.get(eip) else { return false };
+            let drain = if *vmi == translation.vmi { DRAIN } else { DRAIN_OLD };
+            (translation.settles, translation.named) = (None, false);
+            *translation.ends.get_or_insert(now + drain) > now
+        });
+        for (eip, vmi) in mine {
+            let begin = Translation { vmi, settles: None, named: true, ends: None };
+            let translation = self.pairs.entry(eip).or_insert(begin);
+            translation.vmi = vmi;
+            if is_bound(scene.host, &eip) {
+                translation.settles.get_or_insert(now + SETTLE);
+            }
+        }
+    }
+
+    /// What is to be in the kernel.
+    pub fn pairs(&self, now: Instant) -> BTreeMap<IpAddr, Pair> {
+        let stage = |of: &Translation| match (of.ends, of.settles) {
+            (Some(_), _) => Stage::Draining,
+            (None, _) if !of.named => Stage::Leaving,
+            (None, Some(settles)) if settles <= now => Stage::Held,
+            (None, _) => Stage::Coming,
+        };
+        self.pairs.iter().map(|(eip, of)| (*eip, Pair { vmi: of.vmi, stage: stage(of) })).collect()
+    }
+
+    /// When something ends or settles after `now`.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let all = self.pairs.values().flat_map(|of| [of.ends, of.settles]);
+        all.flatten().filter(|at| *at > now).min()
+    }
+}
+
+/// By elastic IP, the machine's address, of bindings whose node passes. Of two that have one address, which berth-ccm
+/// does not give, the first by name counts.
+fn wanted(cluster: &Cluster, passes: impl Fn(&str) -> bool) -> BTreeMap<IpAddr, IpAddr> {
+    let mut wanted = BTreeMap::new();
+    for eip in cluster.eips().values().filter(|eip| eip.owner().is_some_and(&passes)) {
+        for (eip, vmi) in &eip.pairs {
+            wanted.entry(*eip).or_insert(*vmi);
+        }
+    }
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Name;
+    use crate::cluster::testing::eip;
+    use crate::kernel::{Binding, Host, Lifetime};
+
+    const EIP: &str = "192.0.2.1";
+    const VMI: &str = "10.244.0.4";
+
+    struct Node {
+        cluster: Cluster,
+        host: Host,
+        translations: Translations,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            let (cluster, host) = (Cluster::default(), Host::default());
+            let mut node = Self { cluster, host, translations: Translations::default() };
+            node.name("a", VMI);
+            node
+        }
+
+        fn name(&mut self, node: &str, vmi: &str) {
+            self.cluster.apply_eip(Name::new("d", "vm"), eip(node, &[(EIP, vmi)]));
+        }
+
+        fn bind(&mut self) {
+            let binding = Binding { index: 2, address: EIP.parse().unwrap() };
+            self.host.ours.insert(binding, Lifetime::Forever);
+        }
+
+        /// What node `a` translates to, and how far it is with it.
+        fn see(&mut self, now: Instant) -> Option<(String, Stage)> {
+            let (cluster, host) = (&self.cluster, &self.host);
+            let scene = Scene { cluster, host, node: "a", interface: Some("eth0") };
+            self.translations.see(scene, now);
+            let pairs = self.translations.pairs(now);
+            pairs.values().next().map(|pair| (pair.vmi.to_string(), pair.stage))
+        }
+    }
+
+    fn is(stage: Stage) -> Option<(String, Stage)> {
+        Some((VMI.to_owned(), stage))
+    }
+
+    #[test]
+    fn a_node_translates_when_it_is_named_and_until_some_time_after_it_let_go() {
+        let (mut node, now) = (Node::new(), Instant::now());
+        assert_eq!(node.see(now), is(Stage::Coming), "before it has the address");
+        node.bind();
+        assert_eq!(node.see(now), is(Stage::Coming), "the node before may send on");
+        assert_eq!(node.translations.deadline(now), Some(now + SETTLE));
+        let now = now + SETTLE;
+        assert_eq!(node.see(now), is(Stage::Held));
+        node.name("b", VMI);
+        assert_eq!(node.see(now), is(Stage::Leaving), "it has it still");
+        node.host.ours.clear();
+        assert_eq!(node.see(now), is(Stage::Draining));
+        assert_eq!(node.translations.deadline(now), Some(now + DRAIN));
+        assert_eq!(node.see(now + DRAIN / 2), is(Stage::Draining));
+        assert_eq!(node.see(now + DRAIN), None);
+    }
+
+    #[test]
+    fn a_machine_that_comes_back_is_translated_anew() {
+        let (mut node, now) = (Node::new(), Instant::now());
+        node.see(now);
+        node.name("b", VMI);
+        assert_eq!(node.see(now), is(Stage::Draining));
+        node.name("a", VMI);
+        assert_eq!(node.see(now), is(Stage::Coming));
+        node.name("a", "10.244.0.48");
+        assert_eq!(node.see(now), Some(("10.244.0.48".to_owned(), Stage::Coming)));
+    }
+
+    #[test]
+    fn an_address_that_may_soon_be_somebody_elses_is_led_to_for_a_moment_only() {
+        let (mut node, now) = (Node::new(), Instant::now());
+        node.see(now);
+        node.name("b", "10.244.1.9");
+        assert_eq!(node.see(now), is(Stage::Draining));
+        assert_eq!(node.see(now + DRAIN_OLD), None);
+    }
+
+    #[test]
+    fn nothing_drains_for_a_binding_that_is_gone_or_names_nobody() {
+        for gone in [true, false] {
+            let (mut node, now) = (Node::new(), Instant::now());
+            node.bind();
+            node.see(now);
+            match gone {
+                true => node.cluster.delete_eip(&Name::new("d", "vm")),
+                false => {
+                    let nobody = crate::cluster::Eip { node: None, ..eip("a", &[(EIP, VMI)]) };
+                    node.cluster.apply_eip(Name::new("d", "vm"), nobody);
+                }
+            }
+            assert_eq!(node.see(now), is(Stage::Leaving), "it is bound still");
+            node.host.ours.clear();
+            assert_eq!(node.see(now), None);
+        }
+    }
+}
