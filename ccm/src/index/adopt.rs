@@ -113,7 +113,8 @@ fn is_adoptable(claimant: &Claimant) -> bool {
     let service = match claimant {
         Claimant::Service(service) => service,
         Claimant::Eip(binding) => {
-            return !binding.eips.is_empty() && !(binding.deleting && binding.holder.is_none());
+            let is_over = binding.deleting && binding.holder.is_none();
+            return !is_over && !binding.eips.is_empty();
         }
     };
     let ours = match service.standing {

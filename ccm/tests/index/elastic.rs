@@ -336,7 +336,8 @@ fn of_two_that_both_lead_one_counts_the_epoch() {
 
 #[test]
 fn a_crash_after_any_write_ends_where_an_undisturbed_run_does() {
-    let steps: [(&dyn Fn(&mut Cluster), &str); 5] = [
+    type Step<'a> = &'a dyn Fn(&mut Cluster);
+    let steps: [(Step<'_>, &str); 5] = [
         (&|cluster| cluster.bind(binding("web", "vm")), "192.0.2.1 on a to 10.0.0.5 #1"),
         (&|cluster| cluster.obey("web"), "192.0.2.1 on a to 10.0.0.5 #1"),
         (

@@ -28,7 +28,7 @@ fn ips<const N: usize>(texts: [&str; N]) -> [std::net::IpAddr; N] {
 }
 
 /// Whether a status names this address, node, address of the machine and epoch.
-fn is(eip: &str, node: &str, vmi_ip: &str, epoch: i64) -> impl Fn(&Value) -> bool {
+fn is(eip: &str, node: &str, vmi_ip: &str, epoch: i64) -> impl Fn(&Value) -> bool + use<> {
     let (eips, ips) = (json!([eip]), json!([vmi_ip]));
     let node = json!(node);
     move |status| {
