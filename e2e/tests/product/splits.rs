@@ -118,7 +118,8 @@ async fn while_the_cluster_is_away_nothing_is_lost_and_what_comes_then_is_served
     })
     .await?;
     let later = scene.world.published("later", 1).await?[0];
-    eventually("an answer", 10, || async { Ok(scene.world.curl(later).ok()) }).await?;
+    // kube-proxy, too, tries again half a minute later.
+    eventually("an answer", 60, || async { Ok(scene.world.curl(later).ok()) }).await?;
     println!("a Service made when the API is back: served {:.1?} after that", ready.elapsed());
     let report = probe.finish()?;
     println!(

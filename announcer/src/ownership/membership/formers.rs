@@ -17,6 +17,9 @@ const DRAIN: Duration = Duration::from_secs(300);
 /// crash, which is suspected after 125 ms and taken over after 350, is not taken over later for a busy `nft`.
 const PATIENCE: Duration = Duration::from_millis(150);
 
+/// The same while the holder lives: then it hands over, and gives its target half a second.
+const PATIENCE_WITH_A_HOLDER: Duration = Duration::from_millis(400);
+
 /// The former owners of what this node has or asks for.
 #[derive(Debug, Default)]
 pub(super) struct Formers {
@@ -85,20 +88,30 @@ impl Formers {
     }
 
     /// Whether an address that this node asks for had better not be taken yet.
-    pub(super) fn awaits(&self, address: &IpAddr, detours: &Detours, now: Instant) -> bool {
-        let asked = self.of.get(address).map(|former| former.asked);
+    pub(super) fn awaits(
+        &self,
+        address: &IpAddr,
+        detours: &Detours,
+        is_live: impl Fn(NodeId) -> bool,
+        now: Instant,
+    ) -> bool {
+        let Some(former) = self.of.get(address) else { return false };
+        let patience = match is_live(NodeId::of(&former.node)) {
+            true => PATIENCE_WITH_A_HOLDER,
+            false => PATIENCE,
+        };
         detours.contains_key(address)
             && self.settled.get(address) != detours.get(address)
-            && asked.is_some_and(|asked| now < asked + PATIENCE)
+            && now < former.asked + patience
     }
 
     /// When something changes although nothing happens.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let due = |former: &Former| match former.held {
-            Some(held) => held + DRAIN,
-            None => former.asked + PATIENCE,
+            Some(held) => [held + DRAIN; 2],
+            None => [former.asked + PATIENCE, former.asked + PATIENCE_WITH_A_HOLDER],
         };
-        self.of.values().map(due).filter(|due| *due > now).min()
+        self.of.values().flat_map(due).filter(|due| *due > now).min()
     }
 }
 
@@ -138,10 +151,13 @@ mod tests {
             [(address(VIP), address("10.0.0.11"))].into(),
             "a near one, same family"
         );
-        assert!(formers.awaits(&address(VIP), &wanted, now));
-        assert!(!formers.awaits(&address(VIP), &wanted, now + PATIENCE), "not for ever");
+        let awaits = |formers: &Formers, live: bool, after: Duration| {
+            formers.awaits(&address(VIP), &wanted, |_| live, now + after)
+        };
+        assert!(awaits(&formers, true, PATIENCE) && !awaits(&formers, false, PATIENCE));
+        assert!(!awaits(&formers, true, PATIENCE_WITH_A_HOLDER), "not for ever");
         formers.settled(wanted.clone());
-        assert!(!formers.awaits(&address(VIP), &wanted, now));
+        assert!(!awaits(&formers, true, Duration::ZERO));
         formers.take(&holds(Cause::Handover), Some("b"), me, now);
         assert_eq!(detours(&mut formers, now + DRAIN / 2), wanted);
         assert_eq!(formers.deadline(now), Some(now + DRAIN));

@@ -269,7 +269,8 @@ impl Members {
             false => bindable(address).filter(|_| probes.allows(&address)),
         };
         let asked = self.holdings.preparing().filter(|address| !self.confirmed.contains(address));
-        let asked = asked.filter(|address| !self.formers.awaits(address, &self.detours, now));
+        let live = |node| self.holdings.is_live(node);
+        let asked = asked.filter(|address| !self.formers.awaits(address, &self.detours, live, now));
         let ready = asked.filter_map(|address| Some((address, link(address)?)));
         for (address, link) in ready.collect::<Vec<_>>() {
             self.confirmed.insert(address);
