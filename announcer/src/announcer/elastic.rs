@@ -153,6 +153,7 @@ impl<K: Kernel> Announcer<K> {
     }
 
     /// Writes what has become true of elastic IPs on this node.
+    #[allow(clippy::disallowed_methods, reason = "the time of a condition is for people")]
     pub(super) fn sign(&mut self, desired: &Desired, now: Instant) {
         let answering = self.answering(desired, now);
         let refused: BTreeMap<IpAddr, String> =
