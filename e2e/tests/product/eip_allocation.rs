@@ -218,8 +218,8 @@ async fn services_and_machines_share_pool_quota_and_refusals() -> Result<()> {
 
     // When the first goes, who asked for its machine comes in its place, and who asked for its address has it.
     eips.delete("pinned").await?;
-    eips.shows("rival", "its turn", |status| holds(status, "Allocated")).await?;
     world.pools(json!({ "range-global": RANGE, "reuse-delay": "1s" })).await?;
+    eips.shows("rival", "its turn", |status| holds(status, "Allocated")).await?;
     eips.shows("again", "its address", |status| status["eips"] == json!(["10.0.64.5"])).await?;
     eips.shows("late", "its turn", |status| holds(status, "Allocated")).await?;
 
