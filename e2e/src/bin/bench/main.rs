@@ -66,6 +66,19 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
+/// A world whose berth-ccm leads already.
+async fn led() -> Result<World> {
+    let mut world = World::without_berth(1, env([])).await?;
+    world.pools(json!({ "cidr-global": "10.20.0.0/16" })).await?;
+    world.start_ccm().await?;
+    world.expose("first", json!({})).await?;
+    eventually("berth-ccm leads", 30, || async {
+        Ok((!annotated(&world.service("first").await?).is_empty()).then_some(()))
+    })
+    .await?;
+    Ok(world)
+}
+
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(0, usize::from)
 }
@@ -124,15 +137,7 @@ async fn allocation() -> Result<()> {
     }
     println!("\nRatio: {:.2}.\n", backlog.as_secs_f64() / bare.as_secs_f64());
 
-    // berth-ccm leads already when the first one is created.
-    let mut world = World::without_berth(1, env([])).await?;
-    world.pools(json!({ "cidr-global": "10.20.0.0/16" })).await?;
-    world.start_ccm().await?;
-    world.expose("first", json!({})).await?;
-    eventually("berth-ccm leads", 30, || async {
-        Ok((!annotated(&world.service("first").await?).is_empty()).then_some(()))
-    })
-    .await?;
+    let world = led().await?;
     let all = annotations(&world);
     let before = Requests::read(&world.client).await?;
     let start = Instant::now();
@@ -179,14 +184,7 @@ async fn stream_of_services() -> Result<()> {
     row("bare client", creation, written, &audit);
     world.lab.down()?;
 
-    let mut world = World::without_berth(1, env([])).await?;
-    world.pools(json!({ "cidr-global": "10.20.0.0/16" })).await?;
-    world.start_ccm().await?;
-    world.expose("first", json!({})).await?;
-    eventually("berth-ccm leads", 30, || async {
-        Ok((!annotated(&world.service("first").await?).is_empty()).then_some(()))
-    })
-    .await?;
+    let world = led().await?;
     let audit = Audit::start(world.client.clone()).await;
     let before = Requests::read(&world.client).await?;
     let start = Instant::now();
