@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::Announcer;
+use super::{Announcer, ask_for};
 use crate::cluster::{Eip, Name, Networks, manager};
 use crate::desired::{Desired, Scene};
 use crate::eip::{self, Apply, Outlook, Translations, Turns};
@@ -115,12 +115,7 @@ impl<K: Kernel> Announcer<K> {
                 }
             }
         }
-        let nat = Nat { pairs, internal, uplink, gateways };
-        elastic.wanted.send_if_modified(|wanted| {
-            let changed = wanted.as_ref() != Some(&nat);
-            *wanted = Some(nat);
-            changed
-        });
+        ask_for(&elastic.wanted, Some(Nat { pairs, internal, uplink, gateways }));
     }
 
     /// Adds the elastic IPs that this node should hold where membership decides.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use berth_membership::{Cause, Loss};
 
-use super::Announcer;
+use super::{Announcer, ask_for};
 use crate::desired::{self, Scene};
 use crate::kernel::{Detours, Kernel};
 use crate::metrics::cause;
@@ -80,11 +80,7 @@ impl<K: Kernel> Announcer<K> {
         members.wish(scene, &refused, known, now);
         members.gather(scene, now);
         let detours = members.detour(scene, now);
-        self.detours.send_if_modified(|wanted| {
-            let changed = *wanted != detours;
-            *wanted = detours;
-            changed
-        });
+        ask_for(&self.detours, detours);
         let holdings = members.holdings().clone();
         self.ask(&holdings.all().collect(), |address| holdings.is_first(address), now);
         let mut desired = desired::fenced(self.scene(), &holdings, &self.neighbours.probes, now);

@@ -296,3 +296,12 @@ impl<K: Kernel> Announcer<K> {
         self.leaving && released && self.leases.is_idle() && bare
     }
 }
+
+/// Tells a keeper of something in the kernel what is wanted, if that is news.
+fn ask_for<T: PartialEq>(keeper: &watch::Sender<T>, wanted: T) {
+    keeper.send_if_modified(|known| {
+        let news = *known != wanted;
+        *known = wanted;
+        news
+    });
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::Announcer;
+use super::{Announcer, ask_for};
 use crate::cluster::Name;
 use crate::desired::{self, Desired, Inputs, Refusal, Scene};
 use crate::kernel::{Binding, Kernel, Step, Vlan};
@@ -171,9 +171,7 @@ impl<K: Kernel> Announcer<K> {
         for step in plan(desired, &self.host, &self.guard, slack, now) {
             match step {
                 Step::Guard(ports) => {
-                    self.guarded.send_if_modified(|wanted| {
-                        std::mem::replace(wanted, ports.clone()) != ports
-                    });
+                    ask_for(&self.guarded, ports);
                 }
                 Step::Remove(binding) if self.kernel_pace.is_due(&binding, now) => {
                     let done = self.kernel.remove(binding).await.map_err(|e| e.to_string());
