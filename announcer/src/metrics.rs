@@ -27,6 +27,9 @@ const TRANSLATED: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 /// Upper bounds in seconds. A crash is due to be over in 0.4 s; a handover takes milliseconds.
 const TAKEOVER: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.4, 0.6, 1.0, 5.0];
 
+/// Upper bounds in seconds of how late a heartbeat is: what is 0.35 late has lost its lease.
+const LATE: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35];
+
 /// The numbers of this node.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -45,6 +48,8 @@ pub struct Metrics {
     pub epoch: Gauge,
     /// With membership: nodes that a majority sees alive; 0 while none answers this node.
     pub live: Gauge,
+    /// With membership: seconds by which heartbeats were late, because the node was busy.
+    pub late: Histogram,
     /// With membership: datagrams that did not leave.
     pub datagrams_lost: Counter,
     /// With membership: datagrams that were not authentic, not for this node, or not understood.
@@ -102,6 +107,7 @@ impl Default for Metrics {
             takeover: Histogram::new(TAKEOVER),
             epoch: Gauge::default(),
             live: Gauge::default(),
+            late: Histogram::new(LATE),
             datagrams_lost: Counter::default(),
             datagrams_refused: Counter::default(),
             fence: Family::default(),
@@ -138,6 +144,8 @@ impl Metrics {
         registry.register("membership_epoch", "Epoch of the voters", self.epoch.clone());
         let help = "Nodes a majority of voters sees alive";
         registry.register("membership_live_nodes", help, self.live.clone());
+        let help = "Seconds by which heartbeats were late";
+        registry.register("heartbeat_late_seconds", help, self.late.clone());
         let help = "Datagrams to peers that did not leave";
         registry.register("datagrams_lost", help, self.datagrams_lost.clone());
         let help = "Datagrams that were refused";

@@ -19,9 +19,13 @@ pub fn of_lab(lab: &str) -> String {
     format!("berth-lab/{lab}")
 }
 
-/// Moves the calling process into `path` in every hierarchy, creating it.
+/// Moves the calling process into `path` in every hierarchy, creating it; but for one that shares out real-time (v1 with
+/// `CONFIG_RT_GROUP_SCHED`): a new group has none there, and would refuse a process what its host allows.
 pub fn join(path: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
+        if hierarchy.join("cpu.rt_runtime_us").exists() {
+            continue;
+        }
         // The last lab that goes removes the common parent, perhaps right now.
         create(&hierarchy, path).or_else(|_| create(&hierarchy, path))?;
         let file = hierarchy.join(path).join("cgroup.procs");

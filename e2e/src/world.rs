@@ -111,7 +111,10 @@ impl World {
         let text = std::fs::read_to_string(self.kubeconfig("berth-ccm").await?)?;
         let name = format!("berth-ccm-through-{}.kubeconfig", server.replace(['/', ':', '.'], "-"));
         let config = self.lab.dir().join(name);
-        std::fs::write(&config, text.replace(&url_for_nodes(), server))?;
+        // Others that read it may be starting right now.
+        let new = config.with_extension("new");
+        std::fs::write(&new, text.replace(&url_for_nodes(), server))?;
+        std::fs::rename(&new, &config)?;
         // One port for each, of the kernel's choice.
         self.run_ccm(&config, &[&["--http-address=127.0.0.1:0"], arguments].concat())
     }

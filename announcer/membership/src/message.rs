@@ -45,6 +45,8 @@ pub(crate) struct Heartbeat {
     pub(crate) active: bool,
     /// More of this round follows; only its last part is answered.
     pub(crate) more: bool,
+    /// The sender is about to stop, and is to be no voter again.
+    pub(crate) leaving: bool,
     /// What the sender holds or claims.
     pub(crate) list: Delta<IpAddr, Stage>,
     /// The version of the voter's reports that the sender has.

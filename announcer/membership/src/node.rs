@@ -26,6 +26,10 @@ use crate::voter::Voter;
 /// A claim is repeated this long after the voter said it would be free.
 const RETRY_LATE: Duration = Duration::from_micros(300);
 
+/// Beats that something called for are this far apart for each address that they are about, at most half a heartbeat:
+/// what happens in a crowd shares a beat, or thousands of addresses would have no time left to be renewed in.
+const APART_EACH: Duration = Duration::from_micros(10);
+
 /// One run of the announcer on one node.
 ///
 /// The driver calls [`handle`](Self::handle) for all that happens and [`poll`](Self::poll) at
@@ -49,6 +53,9 @@ pub struct Node {
     causes: BTreeMap<IpAddr, Cause>,
     prepared: BTreeSet<IpAddr>,
     armed: BTreeMap<IpAddr, Moment>,
+    /// Held perhaps without being wished for any more.
+    doubtful: BTreeSet<IpAddr>,
+    last_beat: Moment,
     next_beat: Moment,
     retry_at: Moment,
     proposing: Option<u64>,
@@ -107,6 +114,8 @@ impl Node {
             causes: BTreeMap::new(),
             prepared: BTreeSet::new(),
             armed: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
+            last_beat: Moment::default(),
             next_beat: Moment::NEVER,
             retry_at: Moment::NEVER,
             proposing: None,
@@ -134,7 +143,10 @@ impl Node {
             Input::NotStored { from_epoch } => {
                 self.proposing = self.proposing.filter(|epoch| *epoch != from_epoch)
             }
-            Input::Wish { address, wish } => self.claims.wish(address, wish),
+            Input::Wish { address, wish } => {
+                self.claims.wish(address, wish);
+                self.doubtful.insert(address);
+            }
             Input::Unwish { address } => {
                 self.claims.unwish(address);
                 self.release(address, Loss::Dropped);
@@ -144,6 +156,7 @@ impl Node {
             Input::Leave => {
                 self.leaving.get_or_insert(self.now);
                 self.claims.stop();
+                self.doubtful.extend(self.owner.holds().map(|(address, _)| address));
             }
         }
         self.settle();
@@ -186,6 +199,11 @@ impl Node {
         dues.into_iter().min().unwrap_or(Moment::NEVER)
     }
 
+    /// When the next heartbeat is due.
+    pub fn next_beat(&self) -> Moment {
+        self.next_beat
+    }
+
     /// The view this node stands in, and whether it knows it to be active.
     pub fn view(&self) -> Option<(&View, bool)> {
         self.standing.as_ref().map(|standing| (standing.view(), standing.is_active()))
@@ -225,6 +243,7 @@ impl Node {
         self.voter.heard(self.now, from);
         match message {
             Message::Heartbeat(heartbeat) => {
+                self.voter.leaves(from, heartbeat.leaving);
                 self.witness(from, &heartbeat.view, heartbeat.active);
                 for ack in self.answer(from, heartbeat) {
                     self.send(from, &Message::Ack(ack));
@@ -266,14 +285,16 @@ impl Node {
         if change.adopted {
             self.owner.adopted();
             self.sight.adopted();
-            (self.adopted, self.next_beat) = (self.now, self.now);
+            self.adopted = self.now;
             (self.proposing, self.wanted_since) = (None, None);
             self.out.push(Output::Adopted { epoch });
         }
         if change.activated {
             self.voter.activated(self.now, standing);
-            self.next_beat = self.now;
             self.out.push(Output::Activated { epoch });
+        }
+        if change.adopted || change.activated {
+            self.hurry();
         }
     }
 
@@ -290,16 +311,16 @@ impl Node {
         for address in &outcome.won {
             self.claims.won(*address);
             self.out.push(Output::Granted { address: *address });
-            self.next_beat = self.now;
+            self.hurry();
         }
         if outcome.ask_again {
-            self.next_beat = self.now;
+            self.hurry();
         }
         if let Some(after) = outcome.retry_after {
-            self.retry_at = self.retry_at.min(self.now + after + RETRY_LATE);
+            self.retry_at = self.retry_at.min(self.soon(self.now + after + RETRY_LATE));
         }
         if outcome.renewed {
-            self.arm();
+            self.arm_all();
         }
         if outcome.behind && from != self.me {
             self.beat_to(from);
@@ -307,19 +328,23 @@ impl Node {
     }
 
     /// Hands the kernel what leases allow.
-    fn arm(&mut self) {
-        for (address, hold) in self.owner.holds() {
-            if hold.stage != Stage::Held || !self.prepared.contains(&address) {
-                continue;
-            }
-            let before = self.armed.insert(address, hold.lease);
-            if before != Some(hold.lease) {
-                self.out.push(Output::Arm { address, deadline: hold.lease });
-            }
-            if before.is_none() {
-                let cause = self.causes.get(&address).copied().unwrap_or(Cause::First);
-                self.out.push(Output::Announce { address, cause });
-            }
+    fn arm_all(&mut self) {
+        let held: Vec<_> = self.owner.holds().map(|(address, _)| address).collect();
+        held.into_iter().for_each(|address| self.arm(address));
+    }
+
+    fn arm(&mut self, address: IpAddr) {
+        let Some(hold) = self.owner.hold(&address) else { return };
+        if hold.stage != Stage::Held || !self.prepared.contains(&address) {
+            return;
+        }
+        let before = self.armed.insert(address, hold.lease);
+        if before != Some(hold.lease) {
+            self.out.push(Output::Arm { address, deadline: hold.lease });
+        }
+        if before.is_none() {
+            let cause = self.causes.get(&address).copied().unwrap_or(Cause::First);
+            self.out.push(Output::Announce { address, cause });
         }
     }
 
@@ -345,7 +370,7 @@ impl Node {
         } else {
             Output::Discard { address }
         });
-        self.next_beat = self.now;
+        self.hurry();
     }
 
     fn claim(&mut self, address: IpAddr, cause: Cause) {
@@ -355,7 +380,19 @@ impl Node {
         if !self.prepared.contains(&address) {
             self.out.push(Output::Prepare { address, cause });
         }
-        self.next_beat = self.now;
+        self.hurry();
+    }
+
+    /// Beats as soon as may be.
+    fn hurry(&mut self) {
+        self.next_beat = self.next_beat.min(self.soon(self.now));
+    }
+
+    /// When a beat that is called for at a moment may go.
+    fn soon(&self, moment: Moment) -> Moment {
+        let about = self.owner.holds().len() + self.voter.promised();
+        let apart = APART_EACH * u32::try_from(about).unwrap_or(u32::MAX);
+        moment.max(self.last_beat + apart.min(self.parameters.heartbeat / 2))
     }
 
     fn send(&mut self, to: NodeId, message: &Message) {

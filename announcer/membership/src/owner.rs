@@ -98,7 +98,7 @@ impl Owner {
         self.holds.get(address)
     }
 
-    pub(crate) fn holds(&self) -> impl Iterator<Item = (IpAddr, &Hold)> {
+    pub(crate) fn holds(&self) -> impl ExactSizeIterator<Item = (IpAddr, &Hold)> {
         self.holds.iter().map(|(address, hold)| (*address, hold))
     }
 
@@ -165,6 +165,7 @@ impl Owner {
         to: NodeId,
         standing: &Standing,
         reports: u64,
+        leaving: bool,
     ) -> Vec<Heartbeat> {
         let parameters = &self.parameters;
         let (budget, burst) = if to == self.me {
@@ -184,6 +185,7 @@ impl Owner {
                 view: standing.view().clone(),
                 active: standing.is_active(),
                 more: at + 1 < count,
+                leaving,
                 list,
                 reports,
             }

@@ -66,7 +66,8 @@ pub(crate) fn propose(situation: &Situation<'_>) -> Option<Proposal> {
     keep.retain(|voter| *voter != me || !leaving);
     let stable = situation.contacts.iter().filter(|(node, contact)| {
         let heard = now.since(contact.last) <= situation.parameters.suspicion;
-        heard && now.since(contact.since) >= STABLE_FOR && !voters.contains(**node)
+        let lasting = now.since(contact.since) >= STABLE_FOR && !contact.leaving;
+        heard && lasting && !voters.contains(**node)
     });
     let stable: Vec<_> = stable.map(|(node, _)| *node).collect();
     let target = target(keep.len() + stable.len());
@@ -122,14 +123,25 @@ mod tests {
         heard: &[(u64, u64, u64)],
         leaving: bool,
     ) -> Option<(Vec<u64>, bool)> {
+        let contacts = heard.iter().map(|(node, last, since)| (*node, *last, *since, false));
+        proposed_among(me, voters, &contacts.collect::<Vec<_>>(), leaving)
+    }
+
+    /// The same where some of those that were heard may be about to stop.
+    fn proposed_among(
+        me: u64,
+        voters: &[u64],
+        heard: &[(u64, u64, u64, bool)],
+        leaving: bool,
+    ) -> Option<(Vec<u64>, bool)> {
         let parameters = Parameters::default();
         let set = Voters::new(voters.iter().map(|n| id(*n))).unwrap();
         let view = View::new(7, set, vec![]).unwrap();
         let mut standing = Standing::new(id(me), view.clone(), Rules::default());
-        let contacts: BTreeMap<_, _> = heard
-            .iter()
-            .map(|(n, last, since)| (id(*n), Contact { last: ago(*last), since: ago(*since) }))
-            .collect();
+        let contact = |(node, last, since, leaving): &(u64, u64, u64, bool)| {
+            (id(*node), Contact { last: ago(*last), since: ago(*since), leaving: *leaving })
+        };
+        let contacts: BTreeMap<_, _> = heard.iter().map(contact).collect();
         contacts.keys().for_each(|node| _ = standing.witness(*node, &view, true));
         let answered = contacts.iter().map(|(node, contact)| (*node, contact.last)).collect();
         let situation = Situation {
@@ -161,6 +173,14 @@ mod tests {
         );
         let young = [(1, 10, 9_000), (2, 20, 9_000), (3, 1_600, 9_000), (4, 30, 900)];
         assert_eq!(proposed(1, &[1, 2, 3], &young, false), Some((vec![1, 2], true)));
+    }
+
+    #[test]
+    fn a_node_that_is_about_to_stop_does_not_become_a_voter_again() {
+        let heard = |stops| [(1, 10, 9_000, false), (2, 20, 9_000, false), (3, 30, 9_000, stops)];
+        let proposed = |stops| proposed_among(1, &[1, 2], &heard(stops), false);
+        assert_eq!(proposed(false), Some((vec![1, 2, 3], true)));
+        assert_eq!(proposed(true), None);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(crate) struct Contact {
     pub(crate) last: Moment,
     /// Since when without a gap longer than suspicion.
     pub(crate) since: Moment,
+    /// Whether it said that it is about to stop.
+    pub(crate) leaving: bool,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,11 @@ impl Voter {
         &self.contacts
     }
 
+    /// How many addresses are promised to somebody.
+    pub(crate) fn promised(&self) -> usize {
+        self.table.len()
+    }
+
     /// The view became active here: whatever earlier voters granted has run out when claims are granted again.
     pub(crate) fn activated(&mut self, now: Moment, standing: &Standing) {
         if self.rules.wait_after_activation && !standing.knows_every_promise() {
@@ -93,13 +100,21 @@ impl Voter {
 
     /// A node was heard, by whatever message.
     pub(crate) fn heard(&mut self, now: Moment, node: NodeId) {
-        let contact = self.contacts.entry(node).or_insert(Contact { last: now, since: now });
+        let new = Contact { last: now, since: now, leaving: false };
+        let contact = self.contacts.entry(node).or_insert(new);
         if now.since(contact.last) > self.parameters.suspicion {
             contact.since = now;
         }
         contact.last = now;
         self.next_silence = self.next_silence.min(now + self.parameters.suspicion);
         self.journal.set(Subject::Node(node), Some(Report::Heard));
+    }
+
+    /// A node that was heard says whether it is about to stop.
+    pub(crate) fn leaves(&mut self, node: NodeId, leaving: bool) {
+        if let Some(contact) = self.contacts.get_mut(&node) {
+            contact.leaving = leaving;
+        }
     }
 
     /// Ends what has run out.

@@ -121,9 +121,10 @@ fn put_count(count: usize, out: &mut Vec<u8>) {
 }
 
 fn put_heartbeat(heartbeat: &Heartbeat, out: &mut Vec<u8>) {
-    let Heartbeat { session, sequence, cookie, view, active, more, list, reports } = heartbeat;
+    let Heartbeat { session, sequence, cookie, view, active, more, leaving, list, reports } =
+        heartbeat;
     put_u64s(&[*session, *sequence, *cookie, *reports], out);
-    out.push(u8::from(*active) | u8::from(*more) << 1);
+    out.push(u8::from(*active) | u8::from(*more) << 1 | u8::from(*leaving) << 2);
     put_view(view, out);
     put_delta(list, out);
 }
@@ -242,11 +243,12 @@ impl Input<'_> {
         }
     }
 
-    fn flags(&mut self) -> Result<(bool, bool), DatagramError> {
-        match self.u8()? {
-            value @ 0..=3 => Ok((value & 1 != 0, value & 2 != 0)),
-            value => Err(DatagramError::Unknown { field: "flags", value }),
+    fn flags<const N: usize>(&mut self) -> Result<[bool; N], DatagramError> {
+        let value = self.u8()?;
+        if value >> N != 0 {
+            return Err(DatagramError::Unknown { field: "flags", value });
         }
+        Ok(std::array::from_fn(|bit| value >> bit & 1 != 0))
     }
 
     fn voters(&mut self) -> Result<Voters, DatagramError> {
@@ -282,16 +284,16 @@ impl Input<'_> {
     fn heartbeat(&mut self) -> Result<Heartbeat, DatagramError> {
         let (session, sequence, cookie, reports) =
             (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
-        let (active, more) = self.flags()?;
+        let [active, more, leaving] = self.flags()?;
         let view = self.view()?;
         let list = self.delta(Self::address, Self::stage)?;
-        Ok(Heartbeat { session, sequence, cookie, view, active, more, list, reports })
+        Ok(Heartbeat { session, sequence, cookie, view, active, more, leaving, list, reports })
     }
 
     fn ack(&mut self) -> Result<Ack, DatagramError> {
         let (session, sequence, cookie, applied) =
             (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
-        let (active, judged) = self.flags()?;
+        let [active, judged] = self.flags()?;
         let view = self.view()?;
         let verdict = if judged { Some(self.verdict()?) } else { None };
         let reports = self.delta(Self::subject, Self::report)?;

@@ -41,7 +41,10 @@ impl<K: Kernel> Announcer<K> {
             Told::Live(_) => self.health.ready("membership"),
             Told::Prepare { .. } | Told::Granted(_) | Told::Discard(_) | Told::Left => {}
         }
-        let host = told.address().and_then(|address| self.host_of(address));
+        let host = match told {
+            Told::Prepare { address, .. } => self.host_of(*address),
+            _ => None,
+        };
         if let Some(members) = &mut self.members {
             members.told(told, host.as_deref(), now);
         }

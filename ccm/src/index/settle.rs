@@ -23,7 +23,8 @@ impl Index {
         let object = write.object();
         self.busy.remove(&object);
         match &outcome {
-            Outcome::Throttled(pause) => self.back_off(object, *pause, now),
+            // A server that says when to come back is not asked to wait for longer each time.
+            Outcome::Throttled(pause) => self.wait(object, 1, *pause, now),
             Outcome::Unknown(_) => self.back_off(object, Duration::ZERO, now),
             Outcome::Refused(_) => self.back_off(object, REFUSED, now),
             _ => _ = self.backoff.remove(&object),
@@ -161,8 +162,7 @@ impl Index {
             {
                 self.stale.insert(id.clone(), version.to_owned());
                 let object = Object::Claimant(id.clone());
-                self.backoff.insert(object.clone(), (0, now + PAUSE));
-                self.timers.insert((now + PAUSE, object));
+                self.wait(object, 0, PAUSE, now);
             }
             _ => {}
         }
@@ -228,6 +228,10 @@ impl Index {
     fn back_off(&mut self, object: Object, least: Duration, now: Duration) {
         let tries = self.backoff.get(&object).map_or(0, |(tries, _)| *tries) + 1;
         let pause = (PAUSE * 2u32.pow(tries.min(6) - 1)).min(LONGEST_PAUSE).max(least);
+        self.wait(object, tries, pause, now);
+    }
+
+    fn wait(&mut self, object: Object, tries: u32, pause: Duration, now: Duration) {
         self.timers.insert((now + pause, object.clone()));
         self.backoff.insert(object, (tries, now + pause));
     }

@@ -88,8 +88,8 @@ async fn a_configmap_of_garbage_or_none_releases_nothing() -> Result<()> {
     world.lab.down()
 }
 
-/// Fault 13: half of the requests are answered 429, all of them after 500 ms. The Lease keeps its owner, and what was
-/// asked for meanwhile converges within 10 s.
+/// Fault 13: half of the requests are answered 429, all of them after 500 ms. The Lease keeps its owner, and what is
+/// asked for meanwhile converges: mostly within 10 s, but whoever is refused seven times in a row needs longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_and_slow_api_server_costs_no_lease_and_no_promise() -> Result<()> {
     let mut world = World::without_berth(1, env([])).await?;
@@ -109,7 +109,7 @@ async fn a_busy_and_slow_api_server_costs_no_lease_and_no_promise() -> Result<()
     for n in 0..5 {
         world.create(balancer("default", &format!("s{n}"), json!({}))).await?;
     }
-    served(&world, 6, 10).await?;
+    served(&world, 6, 20).await?;
     println!("five Services served in {:.1?}", start.elapsed());
     // Longer than a Lease of 15 s lasts without its renewal.
     while start.elapsed() < Duration::from_secs(20) {

@@ -16,7 +16,7 @@ impl Node {
             return;
         }
         self.prepared.insert(address);
-        self.arm();
+        self.arm(address);
         self.say_ready(address);
     }
 
@@ -38,7 +38,7 @@ impl Node {
         }
         if let Some(to) = self.claims.best_other(address, &self.sight) {
             self.handovers.begin(self.now, address, to);
-            self.next_beat = self.now;
+            self.hurry();
         }
     }
 

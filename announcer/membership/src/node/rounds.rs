@@ -1,7 +1,6 @@
 //! Owns what follows on this node once an event was taken: claims, moves, heartbeats, proposals, leaving.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Node;
@@ -51,13 +50,12 @@ impl Node {
 
     /// Takes planned moves a step further.
     fn move_on(&mut self) {
-        let stays = |address: &IpAddr| self.leaving.is_none() && self.claims.may_have(*address);
-        let held = self
-            .owner
-            .holds()
-            .filter(|(address, _)| !stays(address) && !self.handovers.is_going(address));
-        let unwanted: Vec<_> = held.map(|(address, hold)| (address, hold.stage)).collect();
-        for (address, stage) in unwanted {
+        for address in std::mem::take(&mut self.doubtful) {
+            let Some(stage) = self.owner.hold(&address).map(|hold| hold.stage) else { continue };
+            let stays = self.leaving.is_none() && self.claims.may_have(address);
+            if stays || self.handovers.is_going(&address) {
+                continue;
+            }
             self.hand_over(address);
             if stage == Stage::Claim || !self.handovers.is_going(&address) {
                 self.release(address, Loss::Dropped);
@@ -70,6 +68,7 @@ impl Node {
                 self.handovers.give(self.now, address, to);
             } else {
                 self.handovers.cancel(&address);
+                self.doubtful.insert(address);
             }
         }
         let (sight, owner) = (&self.sight, &self.owner);
@@ -92,7 +91,8 @@ impl Node {
         }
         let every =
             if self.handovers.is_urgent() { URGENT_EVERY } else { self.parameters.heartbeat };
-        self.next_beat = self.now + every;
+        self.last_beat = self.now;
+        self.next_beat = self.soon(self.now + every);
         self.retry_at = Moment::NEVER;
         let votes = targets.remove(&self.me);
         targets.into_iter().for_each(|to| self.beat_to(to));
@@ -108,7 +108,8 @@ impl Node {
 
     pub(super) fn beat_to(&mut self, to: NodeId) {
         let Some(standing) = &self.standing else { return };
-        for heartbeat in self.owner.heartbeat(self.now, to, standing, self.sight.version(to)) {
+        let (reports, leaving) = (self.sight.version(to), self.leaving.is_some());
+        for heartbeat in self.owner.heartbeat(self.now, to, standing, reports, leaving) {
             self.send(to, &Message::Heartbeat(heartbeat));
         }
     }
@@ -116,8 +117,8 @@ impl Node {
     fn beat_here(&mut self) {
         let Some(standing) = &self.standing else { return };
         self.voter.heard(self.now, self.me);
-        let heartbeats =
-            self.owner.heartbeat(self.now, self.me, standing, self.sight.version(self.me));
+        let (reports, leaving) = (self.sight.version(self.me), self.leaving.is_some());
+        let heartbeats = self.owner.heartbeat(self.now, self.me, standing, reports, leaving);
         for ack in heartbeats
             .iter()
             .flat_map(|heartbeat| self.answer(self.me, heartbeat))

@@ -43,6 +43,7 @@ impl Scene {
             view: self.standing.view().clone(),
             active: true,
             more: false,
+            leaving: false,
             list: self.list.deltas(0, usize::MAX, 1).remove(0),
             reports: 0,
         }

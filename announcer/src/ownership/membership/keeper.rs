@@ -1,13 +1,15 @@
 //! Owns the thread on which the protocol runs, its clock, the fence, and the order in which things take effect: above
 //! all that the kernel is silent about an address before anybody hears that it was let go.
 
+mod fencing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use berth_fence::{BootTime, Fence, Finding};
+use berth_fence::{BootTime, Fence};
 use berth_membership::{
     Cause, Input, Keyring, Moment, Node, NodeId, Output, ParameterError, Parameters,
 };
@@ -20,7 +22,7 @@ use super::wire::{Running, Wire};
 use crate::l2::frame;
 use crate::l2::schedule::{Frame, Link};
 use crate::l2::socket::Sockets;
-use crate::metrics::{Metrics, cause, kind};
+use crate::metrics::{Metrics, cause};
 
 /// Between looks at whether the fence still stands, if nobody tells that something went.
 const INSPECT: Duration = Duration::from_secs(1);
@@ -33,6 +35,10 @@ const SURVEY: Duration = Duration::from_millis(50);
 
 /// The thread must come by this often, or it is stuck.
 const STUCK: Duration = Duration::from_secs(60);
+
+/// A heartbeat that is later than this is told of, this often.
+const LATE: Duration = Duration::from_millis(100);
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// The longest sleep: to say that the thread is alive.
 const NAP: Duration = Duration::from_secs(10);
@@ -100,6 +106,7 @@ pub fn start(
         fence_due: None,
         inspect_at: now(),
         survey_at: now(),
+        warned_at: None,
         told: parts.told,
         proposals: parts.proposals,
         metrics: parts.metrics,
@@ -131,6 +138,7 @@ struct Keeper {
     fence_due: Option<BootTime>,
     inspect_at: Moment,
     survey_at: Moment,
+    warned_at: Option<Moment>,
     told: UnboundedSender<Told>,
     proposals: UnboundedSender<Proposal>,
     metrics: Metrics,
@@ -168,6 +176,7 @@ impl Keeper {
     /// Does what is due.
     fn turn(&mut self) {
         if self.node.deadline() <= now() {
+            self.note_lateness();
             let outputs = self.node.poll(now());
             self.perform(outputs);
         }
@@ -188,6 +197,20 @@ impl Keeper {
         if self.inspect_at <= time {
             self.inspect_at = time + INSPECT;
             self.inspect();
+        }
+    }
+
+    /// A heartbeat that is late tells of a node that is too busy, before anything is lost by it.
+    fn note_lateness(&mut self) {
+        let (due, now) = (self.node.next_beat(), now());
+        if due > now {
+            return;
+        }
+        let late = now.since(due);
+        self.metrics.late.observe(late.as_secs_f64());
+        if late > LATE && self.warned_at.is_none_or(|at| now.since(at) > WARN_EVERY) {
+            self.warned_at = Some(now);
+            tracing::warn!(?late, "this node is too busy: what is not renewed in time is lost");
         }
     }
 
@@ -324,25 +347,6 @@ impl Keeper {
         }
     }
 
-    /// Where an address could not be muted, its deadline silences it: nothing more is said before that.
-    fn wait_out(&self, deadline: Option<Moment>) {
-        let lease = Parameters::default().lease;
-        let deadline = deadline.unwrap_or_else(|| now() + lease);
-        thread::sleep(deadline.since(now()).min(lease));
-    }
-
-    /// Carries deadlines into the kernel where arming does not.
-    fn refresh(&mut self) {
-        match self.fence.poll(BootTime::now()) {
-            Ok(due) => self.fence_due = due,
-            Err(error) => {
-                tracing::warn!(%error, "held addresses fall silent");
-                self.count("refresh");
-                self.fence_due = Some(BootTime::now().after(SURVEY));
-            }
-        }
-    }
-
     /// The first announcement leaves from here, without waiting for a round; the rest of the burst follows.
     fn announce(&mut self, address: IpAddr) {
         let Some(link) = self.links.get(&address) else { return };
@@ -355,30 +359,6 @@ impl Keeper {
                 }
             };
         }
-    }
-
-    fn attach(&mut self) {
-        for error in self.fence.attach(&self.interfaces) {
-            tracing::warn!(%error, "the fence is not everywhere");
-            self.count("attach");
-        }
-    }
-
-    /// Repairs the fence, and tells what is wrong with it once.
-    fn inspect(&mut self) {
-        let findings = self.fence.inspect();
-        let flaws: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        if flaws != self.flaws {
-            for flaw in &flaws {
-                tracing::warn!("the fence has a flaw: {flaw}");
-            }
-            self.flaws = flaws;
-        }
-        self.metrics.fence_flaws.set(findings.len().try_into().unwrap_or(i64::MAX));
-        if findings.iter().any(|finding| matches!(finding, Finding::Missing { .. })) {
-            self.attach();
-        }
-        self.metrics.fence.get_or_create(&kind(self.fence.kind().as_str())).set(1);
     }
 
     fn count(&self, step: &'static str) {

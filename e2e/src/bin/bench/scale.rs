@@ -70,7 +70,8 @@ pub(super) async fn report() -> Result<()> {
 
     settled(&world).await?;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let owners = owners(&wire);
+    let mut owners = owners(&wire);
+    owners.retain(|address, _| addresses.contains(address));
     let of_first: BTreeSet<IpAddr> =
         owners.iter().filter(|(_, node)| **node == 0).map(|(address, _)| *address).collect();
     let start = Instant::now();
