@@ -29,6 +29,7 @@ const TELLING: Duration = Duration::from_micros(200);
 
 /// What a step costs the node that takes it.
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "the test and the bench use one each")]
 pub(crate) enum Cost {
     /// What it takes this processor.
     Measured,
@@ -101,6 +102,10 @@ impl Crowd {
         self.queue.push(Reverse((at, self.number, to)));
     }
 
+    fn epoch(&self) -> u64 {
+        self.stored.as_ref().map_or(0, View::epoch)
+    }
+
     /// Runs one step of a node and counts the time that it took as time in which the node was busy.
     fn step(&mut self, at: usize, now: Moment, act: impl FnOnce(&mut Node, Moment) -> Vec<Output>) {
         let now = now.max(self.busy_until[at]);
@@ -124,12 +129,10 @@ impl Crowd {
                 Output::Prepare { address, .. } => {
                     self.schedule(now + BINDING, at, Event::Prepared(address))
                 }
-                Output::ProposeView { from_epoch, view } => {
-                    if self.stored.as_ref().map_or(0, View::epoch) == from_epoch {
-                        self.stored = Some(view.clone());
-                        for to in 0..NODES {
-                            self.schedule(now + BINDING, to, Event::Stored(view.clone()));
-                        }
+                Output::ProposeView { from_epoch, view } if self.epoch() == from_epoch => {
+                    self.stored = Some(view.clone());
+                    for to in 0..NODES {
+                        self.schedule(now + BINDING, to, Event::Stored(view.clone()));
                     }
                 }
                 Output::Announce { address, .. } => _ = self.held.insert(address, at),
