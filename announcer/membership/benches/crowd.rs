@@ -12,9 +12,9 @@ use crowd::{Cost, Crowd, NODES};
 
 fn main() {
     println!(
-        "| what | addresses | seconds | of a processor, per node, % | datagrams | KiB | leases lost |"
+        "| what | addresses | seconds | of a processor, per node, % | datagrams | KiB | leases run out | changes of voters |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     for count in [10, 500, 2_000] {
         let mut crowd = Crowd::new(Cost::Measured);
         let second = Duration::from_secs(1);

@@ -118,7 +118,10 @@ async fn while_the_cluster_is_away_nothing_is_lost_and_what_comes_then_is_served
     })
     .await?;
     let later = scene.world.published("later", 1).await?[0];
-    println!("a Service made when the API is back: answered for {:.1?} after that", ready.elapsed());
+    println!(
+        "a Service made when the API is back: answered for {:.1?} after that",
+        ready.elapsed()
+    );
     // kube-proxy, too, tries again half a minute later.
     eventually("an answer", 60, || async { Ok(scene.world.curl(later).ok()) }).await?;
     println!("and its pods reached {:.1?} after that", ready.elapsed());
