@@ -18,7 +18,7 @@ fn main() {
     for count in [10, 500, 2_000] {
         let mut crowd = Crowd::new(Cost::Measured);
         let second = Duration::from_secs(1);
-        let start = Moment::default() + second * 2;
+        let start = Moment::default() + second * 5;
         crowd.run(start, |_| false);
         crowd.reset();
         crowd.wish(start, count);

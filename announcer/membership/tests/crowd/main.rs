@@ -14,7 +14,7 @@ const ADDRESSES: u32 = 2_000;
 fn what_happens_in_a_crowd_shares_beats_and_no_lease_runs_out_for_it() {
     let mut crowd = Crowd::new(Cost::Each(Duration::from_micros(100)));
     let second = Duration::from_secs(1);
-    let start = Moment::default() + second * 2;
+    let start = Moment::default() + second * 5;
     crowd.run(start, |_| false);
     crowd.reset();
     crowd.wish(start, ADDRESSES);
