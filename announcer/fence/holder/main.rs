@@ -105,7 +105,7 @@ impl Holder {
             }
             .map(|()| format!("{}", BootTime::now().as_nanos()))
             .map_err(|error| error.to_string()),
-            "inspect" => Ok(format!("{:?}", self.fence.inspect())),
+            "inspect" => Ok(format!("{:?}", self.fence.inspection()())),
             "remove" => {
                 self.keep = None;
                 all(self.fence.remove())

@@ -88,6 +88,10 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Looks for flaws from outside; none is good. It may take as long as somebody holds the kernel's locks: run it on a thread
+/// that nothing waits for, in the same network namespace.
+pub type Inspection = Box<dyn FnOnce() -> Vec<Finding> + Send>;
+
 /// A fence in the kernel. Calls may block while the kernel's rules are locked: keep it on a thread of its own.
 pub trait Fence: Send {
     /// Which fence it is.
@@ -118,8 +122,8 @@ pub trait Fence: Send {
     /// fence carries deadlines into the kernel here and nowhere else.
     fn poll(&mut self, now: BootTime) -> Result<Option<BootTime>, PollError>;
 
-    /// Looks for flaws from outside. Empty is good.
-    fn inspect(&mut self) -> Vec<Finding>;
+    /// A look for flaws of the fence as it is wanted now.
+    fn inspection(&self) -> Inspection;
 
     /// Removes every trace from every interface, a predecessor's too. Goes on after an error.
     fn remove(&mut self) -> Vec<AttachError>;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::error::{ArmError, AttachError, CoverError, MuteError, PollError};
 use crate::nft;
 use crate::tc::{self, Rtnetlink};
-use crate::{BootTime, Fence, Finding, Kind};
+use crate::{BootTime, Fence, Inspection, Kind};
 
 /// The absence of a fence.
 #[derive(Debug, Default)]
@@ -58,8 +58,8 @@ impl Fence for Unfenced {
         Ok(None)
     }
 
-    fn inspect(&mut self) -> Vec<Finding> {
-        Vec::new()
+    fn inspection(&self) -> Inspection {
+        Box::new(Vec::new)
     }
 
     fn remove(&mut self) -> Vec<AttachError> {

@@ -24,7 +24,7 @@ use crate::error::{
 };
 use crate::nft;
 use crate::tc::{self, Loaded, Rtnetlink, Stage};
-use crate::{BootTime, Fence, Finding, Kind};
+use crate::{BootTime, Fence, Finding, Inspection, Kind};
 use table::{Step, Table};
 
 const KERNEL: &str =
@@ -181,37 +181,14 @@ impl Fence for BpfFence {
         Ok(None)
     }
 
-    fn inspect(&mut self) -> Vec<Finding> {
-        let links = tc::links(&mut self.rtnetlink).unwrap_or_default();
-        let mut findings = Vec::new();
-        for name in &self.interfaces {
-            let missing = Finding::Missing { interface: name.clone() };
-            let Some(link) = links.get(name) else {
-                findings.push(missing);
-                continue;
-            };
-            match tc::observe(&mut self.rtnetlink, link) {
-                Ok(observed) if observed.runs(self.id, self.stage) => {
-                    let tcx = match sys::tcx_egress_programs(link.index) {
-                        Ok(0) | Err(_) => None,
-                        Ok(count) => Some(format!("tcx (programs: {count})")),
-                    };
-                    let filters = observed.preceding().map(|filter| {
-                        format!(
-                            "filter {:?} ({}, priority {})",
-                            filter.name, filter.kind, filter.priority
-                        )
-                    });
-                    findings.extend(
-                        tcx.into_iter()
-                            .chain(filters)
-                            .map(|by| Finding::Preceded { interface: name.clone(), by }),
-                    );
-                }
-                _ => findings.push(missing),
+    fn inspection(&self) -> Inspection {
+        let (interfaces, id, stage) = (self.interfaces.clone(), self.id, self.stage);
+        Box::new(move || match Rtnetlink::open() {
+            Ok(mut rtnetlink) => findings(&mut rtnetlink, interfaces, id, stage),
+            Err(_) => {
+                interfaces.into_iter().map(|interface| Finding::Missing { interface }).collect()
             }
-        }
-        findings
+        })
     }
 
     fn remove(&mut self) -> Vec<AttachError> {
@@ -220,6 +197,37 @@ impl Fence for BpfFence {
         errors.extend(delete_table());
         errors
     }
+}
+
+/// What is wrong at these interfaces, where program `id` should run.
+fn findings(
+    rtnetlink: &mut Rtnetlink,
+    interfaces: BTreeSet<String>,
+    id: u32,
+    stage: Stage,
+) -> Vec<Finding> {
+    let links = tc::links(rtnetlink).unwrap_or_default();
+    let mut findings = Vec::new();
+    for interface in interfaces {
+        let observed = links.get(&interface).and_then(|link| {
+            let observed = tc::observe(rtnetlink, link).ok()?;
+            observed.runs(id, stage).then_some((link.index, observed))
+        });
+        let Some((index, observed)) = observed else {
+            findings.push(Finding::Missing { interface });
+            continue;
+        };
+        let tcx = match sys::tcx_egress_programs(index) {
+            Ok(0) | Err(_) => None,
+            Ok(count) => Some(format!("tcx (programs: {count})")),
+        };
+        let filters = observed.preceding().map(|filter| {
+            format!("filter {:?} ({}, priority {})", filter.name, filter.kind, filter.priority)
+        });
+        let preceding = tcx.into_iter().chain(filters);
+        findings.extend(preceding.map(|by| Finding::Preceded { interface: interface.clone(), by }));
+    }
+    findings
 }
 
 fn delete_table() -> Option<AttachError> {

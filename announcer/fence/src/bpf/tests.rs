@@ -180,14 +180,14 @@ fn a_program_at_the_tcx_hook_is_reported() {
         assert!(std::process::Command::new("ip").args(link).status().unwrap().success());
         let mut fence = fence(&COVERED);
         assert!(fence.attach(&BTreeSet::from(["eth0".to_owned()])).is_empty());
-        assert_eq!(fence.inspect(), []);
+        assert_eq!(fence.inspection()(), []);
         let index = tc::links(&mut fence.rtnetlink).unwrap()["eth0"].index;
         let foreign = BpfFence::open(16).unwrap();
         let _attached =
             sys::attach_tcx(&foreign.program, index).expect("tcx is in Linux 6.6 and later");
         let preceded =
             Finding::Preceded { interface: "eth0".into(), by: "tcx (programs: 1)".into() };
-        assert_eq!(fence.inspect(), [preceded]);
+        assert_eq!(fence.inspection()(), [preceded]);
     });
     inside.join().unwrap();
 }

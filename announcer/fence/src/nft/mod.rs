@@ -19,7 +19,7 @@ use crate::error::{
     ArmError, AttachCause, AttachError, CoverError, MuteError, PollError, RefusalCause,
 };
 use crate::tc::{self, Rtnetlink};
-use crate::{BootTime, Fence, Finding, Kind};
+use crate::{BootTime, Fence, Finding, Inspection, Kind};
 use elements::Batch;
 use netfilter::Netfilter;
 pub(crate) use netfilter::delete_table;
@@ -95,21 +95,6 @@ impl NftFence {
         result.map_err(|source| MuteError { addresses: list(), source })
     }
 
-    /// The interfaces that have a chain of ours, or none if the table is gone.
-    fn chains(&self) -> Option<BTreeSet<String>> {
-        let list = Command::new("nft")
-            .args(["-j", "-t", "list", "table", "netdev", table::TABLE])
-            .output()
-            .ok()?;
-        let list: serde_json::Value =
-            serde_json::from_slice(&list.stdout).ok().filter(|_| list.status.success())?;
-        let chains = list["nftables"]
-            .as_array()?
-            .iter()
-            .filter_map(|object| object["chain"]["name"].as_str());
-        Some(chains.filter_map(table::interface).collect())
-    }
-
     fn rebuild(&mut self) -> Result<(), String> {
         self.rhythm.refused(&Change::Start);
         nft(&(table::base() + &table::cover(&self.covered, true)), false)
@@ -121,7 +106,7 @@ impl NftFence {
             Err(source) => return vec![AttachError::everywhere("listing the interfaces", source)],
         };
         let mut errors = Vec::new();
-        let chains = self.chains().unwrap_or_else(|| {
+        let chains = chains().unwrap_or_else(|| {
             let rebuilt = self.rebuild().map_err(|message| {
                 AttachError::everywhere("making the table", io::Error::other(message))
             });
@@ -235,14 +220,16 @@ impl Fence for NftFence {
         Ok(self.rhythm.next(now))
     }
 
-    fn inspect(&mut self) -> Vec<Finding> {
-        let links = tc::links(&mut self.rtnetlink).unwrap_or_default();
-        let chains = self.chains().unwrap_or_default();
-        let missing = self
-            .interfaces
-            .iter()
-            .filter(|name| !links.contains_key(*name) || !chains.contains(*name));
-        missing.map(|interface| Finding::Missing { interface: interface.clone() }).collect()
+    fn inspection(&self) -> Inspection {
+        let interfaces = self.interfaces.clone();
+        Box::new(move || {
+            let links = Rtnetlink::open().and_then(|mut rtnetlink| tc::links(&mut rtnetlink));
+            let (links, chains) = (links.unwrap_or_default(), chains().unwrap_or_default());
+            let missing = interfaces
+                .into_iter()
+                .filter(|name| !links.contains_key(name) || !chains.contains(name));
+            missing.map(|interface| Finding::Missing { interface }).collect()
+        })
     }
 
     fn remove(&mut self) -> Vec<AttachError> {
@@ -253,6 +240,19 @@ impl Fence for NftFence {
         errors.extend(table.err());
         errors
     }
+}
+
+/// The interfaces that have a chain of ours, or none if the table is gone.
+fn chains() -> Option<BTreeSet<String>> {
+    let list = Command::new("nft")
+        .args(["-j", "-t", "list", "table", "netdev", table::TABLE])
+        .output()
+        .ok()?;
+    let list: serde_json::Value =
+        serde_json::from_slice(&list.stdout).ok().filter(|_| list.status.success())?;
+    let chains =
+        list["nftables"].as_array()?.iter().filter_map(|object| object["chain"]["name"].as_str());
+    Some(chains.filter_map(table::interface).collect())
 }
 
 /// Performs `text` as one transaction, or with `check` only asks whether the kernel would. The error is what `nft`

@@ -6,16 +6,18 @@ mod fencing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use berth_fence::{BootTime, Fence};
+use berth_fence::{BootTime, Fence, Finding};
 use berth_membership::{
     Cause, Input, Keyring, Moment, Node, NodeId, Output, ParameterError, Parameters,
 };
 use berth_runtime::http::Health;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::{JoinHandle, spawn_blocking};
 
+use self::fencing::found;
 use super::exchange::{Command, Proposal, Told};
 use super::priority;
 use super::wire::{Running, Wire};
@@ -84,7 +86,7 @@ pub enum StartError {
 pub fn start(
     parts: Parts,
     commands: UnboundedReceiver<Command>,
-) -> Result<JoinHandle<()>, StartError> {
+) -> Result<thread::JoinHandle<()>, StartError> {
     let me = NodeId::of(&parts.node);
     let node = Node::new(me, Parameters::default(), parts.keyring, parts.seed, now())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -105,6 +107,7 @@ pub fn start(
         live: BTreeSet::new(),
         fence_due: None,
         inspect_at: now(),
+        inspecting: None,
         survey_at: now(),
         warned_at: None,
         told: parts.told,
@@ -113,7 +116,11 @@ pub fn start(
         health: parts.health,
     };
     let thread = thread::Builder::new().name("membership".to_owned());
-    Ok(thread.spawn(move || runtime.block_on(keeper.run(commands)))?)
+    Ok(thread.spawn(move || {
+        runtime.block_on(keeper.run(commands));
+        // An inspection may wait for the kernel still.
+        runtime.shutdown_background();
+    })?)
 }
 
 /// The clock of both the protocol and the fence.
@@ -137,6 +144,7 @@ struct Keeper {
     live: BTreeSet<NodeId>,
     fence_due: Option<BootTime>,
     inspect_at: Moment,
+    inspecting: Option<JoinHandle<Vec<Finding>>>,
     survey_at: Moment,
     warned_at: Option<Moment>,
     told: UnboundedSender<Told>,
@@ -160,6 +168,7 @@ impl Keeper {
                     Some(command) => self.command(command),
                 },
                 () = self.wire.readable() => self.receive(),
+                findings = found(&mut self.inspecting) => self.repair(findings),
                 () = tokio::time::sleep(nap.min(NAP)) => {}
             }
         }
@@ -168,9 +177,8 @@ impl Keeper {
     /// When there is something to do if nothing happens.
     fn due(&self) -> Moment {
         let fence = self.fence_due.map_or(Moment::NEVER, |due| Moment::from_nanos(due.as_nanos()));
-        [self.node.deadline(), fence, self.inspect_at, self.survey_at]
-            .into_iter()
-            .fold(fence, Moment::min)
+        let inspect = if self.inspecting.is_some() { Moment::NEVER } else { self.inspect_at };
+        [self.node.deadline(), fence, inspect, self.survey_at].into_iter().fold(fence, Moment::min)
     }
 
     /// Does what is due.
@@ -194,9 +202,9 @@ impl Keeper {
                 self.tell(Told::Live(live));
             }
         }
-        if self.inspect_at <= time {
+        if self.inspect_at <= time && self.inspecting.is_none() {
             self.inspect_at = time + INSPECT;
-            self.inspect();
+            self.inspecting = Some(spawn_blocking(self.fence.inspection()));
         }
     }
 

@@ -4,6 +4,7 @@ use std::thread;
 
 use berth_fence::{BootTime, Finding};
 use berth_membership::{Moment, Parameters};
+use tokio::task::JoinHandle;
 
 use super::{Keeper, SURVEY, now};
 use crate::metrics::kind;
@@ -35,9 +36,9 @@ impl Keeper {
         }
     }
 
-    /// Repairs the fence, and tells what is wrong with it once.
-    pub(super) fn inspect(&mut self) {
-        let findings = self.fence.inspect();
+    /// Takes in what an inspection has found: repairs the fence, and tells what is wrong with it once.
+    pub(super) fn repair(&mut self, findings: Vec<Finding>) {
+        self.inspecting = None;
         let flaws: Vec<String> = findings.iter().map(ToString::to_string).collect();
         if flaws != self.flaws {
             for flaw in &flaws {
@@ -50,5 +51,14 @@ impl Keeper {
             self.attach();
         }
         self.metrics.fence.get_or_create(&kind(self.fence.kind().as_str())).set(1);
+    }
+}
+
+/// What the inspection that is under way finds, if there is one.
+pub(super) async fn found(inspecting: &mut Option<JoinHandle<Vec<Finding>>>) -> Vec<Finding> {
+    match inspecting {
+        // One that panicked has found nothing, and the next one may.
+        Some(inspection) => inspection.await.unwrap_or_default(),
+        None => std::future::pending().await,
     }
 }
