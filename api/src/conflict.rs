@@ -1,9 +1,11 @@
-//! The annotation `berth.dev/conflict`: for which addresses of a Service another host answers. The announcer writes it
-//! together with the condition for people, and berth-ccm reads it: no program parses prose.
+//! For which addresses another host answers: the annotation `berth.dev/conflict` of a Service, and `status.conflicts` of an
+//! EipBinding. The announcer writes it together with a condition for people, and berth-ccm reads it: no program parses
+//! prose.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 /// A hardware address of Ethernet.
 pub type Mac = [u8; 6];
@@ -16,6 +18,19 @@ impl fmt::Display for MacText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A text is no hardware address of Ethernet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("accepted are six octets in hexadecimal, with colons between them")]
+pub struct NoMac;
+
+impl FromStr for MacText {
+    type Err = NoMac;
+
+    fn from_str(text: &str) -> Result<Self, NoMac> {
+        parse_mac(text).map(Self).ok_or(NoMac)
     }
 }
 
@@ -47,6 +62,11 @@ impl Conflicts {
     /// The addresses, IPv4 first, ascending.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.0.keys().copied()
+    }
+
+    /// The addresses, each with who has it.
+    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, Mac)> + '_ {
+        self.0.iter().map(|(address, mac)| (*address, *mac))
     }
 }
 

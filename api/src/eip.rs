@@ -5,10 +5,14 @@
 //! the conditions `Bound` and `Announced`. Nobody else is asked.
 #![expect(unreachable_pub, reason = "KubeSchema derives a second struct inside a function")]
 
+use std::net::IpAddr;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+
+use crate::conflict::{Conflicts, Mac, MacText};
 
 /// What is asked for.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -102,6 +106,10 @@ pub struct EipBindingStatus {
     /// Written by the announcer that answers for `eips`, and removed by it when it no longer does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<EipHolder>,
+    /// Written by the announcer of `node`, while it is so. Those of `eips` that another host on the LAN answers for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub conflicts: Vec<EipConflict>,
     /// `Allocated` and `Ready` are berth-ccm's, `Bound` and `Announced` the announcer's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
@@ -116,6 +124,35 @@ pub struct EipHolder {
     pub node: String,
     /// The `epoch` that it has carried out.
     pub epoch: i64,
+}
+
+/// An elastic IP that another host has.
+#[derive(Serialize, Deserialize, schemars::JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct EipConflict {
+    /// The address.
+    pub eip: String,
+    /// The hardware address of that host: `02:00:00:00:00:0a`.
+    pub mac: String,
+}
+
+impl EipConflict {
+    /// Lists conflicts as the status has them.
+    pub fn list(conflicts: &Conflicts) -> Vec<Self> {
+        let listed = conflicts.iter();
+        let entry = |(eip, mac): (IpAddr, Mac)| (eip.to_string(), MacText(mac).to_string());
+        listed.map(entry).map(|(eip, mac)| Self { eip, mac }).collect()
+    }
+}
+
+impl EipBindingStatus {
+    /// The conflicts that it lists. What is no address, or no hardware address, is passed over.
+    pub fn conflicts(&self) -> Conflicts {
+        let read = |shown: &EipConflict| {
+            Some((shown.eip.parse().ok()?, shown.mac.parse::<MacText>().ok()?.0))
+        };
+        self.conflicts.iter().filter_map(read).collect()
+    }
 }
 
 /// Types of the conditions of an `EipBinding`.
@@ -185,6 +222,19 @@ mod tests {
         assert_eq!(spec["required"], json!(["vmi"]));
         assert_eq!(spec["properties"]["retain"]["default"], json!(true));
         assert_eq!(spec["properties"]["families"]["x-kubernetes-list-type"], json!("set"));
+    }
+
+    #[test]
+    fn conflicts_read_back_as_they_were_listed() {
+        let conflicts =
+            Conflicts::parse("192.0.2.1=02:00:00:00:00:0a,2001:db8::1=02:00:00:00:00:0b");
+        let mut status =
+            EipBindingStatus { conflicts: EipConflict::list(&conflicts), ..Default::default() };
+        let shown = json!({ "eip": "192.0.2.1", "mac": "02:00:00:00:00:0a" });
+        assert_eq!(serde_json::to_value(&status).unwrap()["conflicts"][0], shown);
+        assert_eq!(status.conflicts(), conflicts);
+        status.conflicts[0].mac = "nonsense".to_owned();
+        assert_eq!(status.conflicts().to_string(), "2001:db8::1=02:00:00:00:00:0b");
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `AddressAllocated` | Service, EipBinding | it has the addresses it asks for |
 //! | `AddressReleased` | Service, EipBinding | its addresses were given back |
-//! | `AddressConflict` | Service, EipBinding | another object had its address already when Berth first saw both; nothing is moved. Or another host answers for that of a Service on the LAN |
-//! | `AddressSetAside` | Service | another host answers for the address that it was given: it gets another |
+//! | `AddressConflict` | Service, EipBinding | another object had its address already when Berth first saw both; nothing is moved. Or another host on the LAN answers for its address |
+//! | `AddressSetAside` | Service, EipBinding | another host answers for the address that it was given: it gets another |
 //! | `InvalidAddress` | Service | its annotation or `spec.loadBalancerIP` has an entry that is no address |
 //! | `PoolExhausted`, `PoolDraining`, `NoPool`, `InvalidPool` | Service, EipBinding | the pool has nothing to give |
 //! | `FamilyUnavailable` | Service, EipBinding | the pool, the Service or the machine has no such family |
