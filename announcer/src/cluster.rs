@@ -412,6 +412,7 @@ pub(crate) mod testing {
             pairs: pairs.iter().map(pair).collect(),
             epoch: 7,
             holder: None,
+            conflicts: Conflicts::default(),
             conditions: Vec::new(),
             signed: false,
         }

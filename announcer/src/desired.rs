@@ -47,6 +47,7 @@ pub use fenced::fenced;
 pub(crate) use placement::{connected, place, place_anywhere};
 pub use placement::{guarded, interface, is_auto, is_awaited, vlans};
 pub use unproven::questions;
+pub(crate) use unproven::{conflict, question};
 
 /// What this node should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -235,14 +236,20 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// An address that another host has, and that host.
+    pub fn conflict(&self) -> Option<(IpAddr, Mac)> {
+        match self {
+            Self::AddressConflict { address, mac, .. } => Some((*address, *mac)),
+            _ => None,
+        }
+    }
+}
+
 impl Verdict {
     /// The addresses that another host has.
     pub fn conflicts(&self) -> Conflicts {
-        let conflict = |refusal: &Refusal| match refusal {
-            Refusal::AddressConflict { address, mac, .. } => Some((*address, *mac)),
-            _ => None,
-        };
-        self.refusals.iter().filter_map(conflict).collect()
+        self.refusals.iter().filter_map(Refusal::conflict).collect()
     }
 }
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use berth_api::eip::EipBinding;
 use berth_api::names::annotation;
 use berth_api::reason;
 use berth_runtime::events::{Report, Severity};
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
 
 use crate::cluster::{Cluster, Name};
 use crate::desired::{Refusal, Verdict};
@@ -121,6 +123,15 @@ pub fn service_reference(name: &Name, uid: Option<String>) -> ObjectReference {
         name: Some(name.name.clone()),
         uid,
         ..Default::default()
+    }
+}
+
+/// An `EipBinding`, for an Event about it.
+pub fn eip_reference(name: &Name, uid: Option<String>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(EipBinding::api_version(&()).into_owned()),
+        kind: Some(EipBinding::kind(&()).into_owned()),
+        ..service_reference(name, uid)
     }
 }
 

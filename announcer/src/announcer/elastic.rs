@@ -1,20 +1,23 @@
 //! The part of a round that is about elastic IPs: what to translate, what to bind, what to say of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use berth_api::reason;
+use berth_runtime::events::{Report, Severity};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{Announcer, ask_for};
 use crate::cluster::{Eip, Name, Networks, manager};
 use crate::desired::{Desired, Scene};
-use crate::eip::{self, Apply, Outlook, Translations, Turns};
+use crate::eip::{self, Apply, Outlook, Translations, Turns, Usage};
 use crate::kernel::{self, Kernel};
 use crate::metrics::cause;
 use crate::nat::{Family, Nat, Told};
 use crate::pace::Pace;
+use crate::report::eip_reference;
 use crate::writer::Outcome;
 
 /// What this node knows and does about elastic IPs.
@@ -23,6 +26,7 @@ pub(super) struct Elastic {
     listed: bool,
     pub(super) networks: Networks,
     pub(super) turns: Turns,
+    pub(super) usage: Usage,
     translations: Translations,
     wanted: watch::Sender<Option<Nat>>,
     /// What the kernel translates.
@@ -43,6 +47,7 @@ impl Elastic {
             listed: false,
             networks: Networks::default(),
             turns: Turns::new(now),
+            usage: Usage::default(),
             translations: Translations::default(),
             wanted: watch::channel(None).0,
             translated: Nat::default(),
@@ -75,12 +80,32 @@ impl<K: Kernel> Announcer<K> {
         }
     }
 
-    pub(super) fn eips_listed(&mut self, names: &std::collections::BTreeSet<Name>) {
+    pub(super) fn eips_listed(&mut self, names: &BTreeSet<Name>) {
         self.cluster.retain_eips(names);
         self.elastic.listed = true;
     }
 
-    /// Says what is to be translated, as soon as it is known what never is.
+    /// Takes in what bindings say, before anything is decided on their addresses.
+    pub(super) fn regard(&mut self, now: Instant) {
+        let (cluster, host, node) = (&self.cluster, &self.host, self.config.node.as_str());
+        let scene = Scene { cluster, host, node, interface: self.config.interface.as_deref() };
+        self.elastic.usage.see(scene);
+        if self.elastic.listed {
+            self.elastic.turns.see(scene, now);
+        }
+    }
+
+    /// What this node is to hold where Leases decide on Services, elastic IPs whose turn it is among it. No fellow node
+    /// has any of it: the last holder of a Lease has let go of everything before it gives the Lease back.
+    pub(super) fn asked(&self, desired: &Desired, now: Instant) -> BTreeSet<IpAddr> {
+        let timing = self.config.timing;
+        let due = eip::due(self.scene(), &self.elastic.turns, timing.duration(), now);
+        let due = due.map(|(address, _)| address).filter(|_| !self.leaving && self.elastic.listed);
+        desired.addresses.keys().copied().chain(due).collect()
+    }
+
+    /// Says what is to be translated, as soon as it is known what never is. After [`Announcer::ask`]: what is to be asked
+    /// for on the LAN waits for the answer.
     pub(super) fn translate(&mut self, now: Instant) {
         let (cluster, host, node) = (&self.cluster, &self.host, self.config.node.as_str());
         let interface = self.config.interface.as_deref();
@@ -89,8 +114,9 @@ impl<K: Kernel> Announcer<K> {
         if !elastic.listed {
             return;
         }
-        elastic.translations.see(scene, now);
-        elastic.turns.see(scene, now);
+        let (neighbours, usage, asks) = (&self.neighbours, &elastic.usage, self.config.probe);
+        let is_free = |eip: &IpAddr| !asks || usage.has(eip) || neighbours.is_free(eip);
+        elastic.translations.see(scene, is_free, now);
         let pairs = elastic.translations.pairs(now);
         let internal = match &self.config.internal {
             // Nothing to translate: nothing to know.
@@ -122,7 +148,9 @@ impl<K: Kernel> Announcer<K> {
     pub(super) fn hold_fenced(&self, desired: &mut Desired, now: Instant) {
         if let Some(members) = &self.members {
             let translated = &self.elastic.translated;
-            eip::fenced(&mut desired.addresses, self.scene(), members.holdings(), translated, now);
+            let probes = &self.neighbours.probes;
+            let holdings = members.holdings();
+            eip::fenced(&mut desired.addresses, self.scene(), holdings, translated, probes, now);
         }
     }
 
@@ -138,7 +166,8 @@ impl<K: Kernel> Announcer<K> {
         let timing = self.config.timing;
         let times = (timing.renew_deadline(), timing.duration());
         let Elastic { turns, translated, .. } = &self.elastic;
-        eip::leased(&mut desired.addresses, self.scene(), turns, translated, times, now);
+        let probes = &self.neighbours.probes;
+        eip::leased(&mut desired.addresses, self.scene(), turns, translated, probes, times, now);
         let ask = timing.retry();
         if self.elastic.turns.asks(ask, now) {
             self.writer.ask();
@@ -153,8 +182,14 @@ impl<K: Kernel> Announcer<K> {
         let answering = self.answering(desired, now);
         let refused: BTreeMap<IpAddr, String> =
             self.refused.iter().map(|(binding, error)| (binding.address, error.clone())).collect();
+        let granted = |address: &IpAddr| {
+            let members = self.members.as_ref();
+            members.is_none_or(|members| members.holdings().is_granted(address))
+        };
+        let taken = eip::conflicts(self.scene(), &self.neighbours.probes, granted);
         let outlook = Outlook {
             answering: &answering,
+            taken: &taken,
             translated: &self.elastic.translated,
             broken: self.elastic.broken.as_deref(),
             refused: &refused,
@@ -178,6 +213,15 @@ impl<K: Kernel> Announcer<K> {
         self.elastic.pace.again(apply.name.clone(), now);
         let outcome = match outcome {
             Outcome::Written(eip) => {
+                for note in apply.news {
+                    self.events.publish(Report {
+                        regarding: eip_reference(&apply.name, Some(apply.uid.clone())),
+                        severity: Severity::Warning,
+                        reason: reason::ADDRESS_CONFLICT,
+                        action: "Announce",
+                        note,
+                    });
+                }
                 self.cluster.apply_written_eip(apply.name, *eip);
                 "written"
             }

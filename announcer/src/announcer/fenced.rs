@@ -72,7 +72,6 @@ impl<K: Kernel> Announcer<K> {
 
     /// Decides and performs once. Gives the moment at which the next round is due if nothing happens before.
     pub(super) async fn fenced_round(&mut self, now: Instant) -> Instant {
-        self.translate(now);
         let known = self.listed.services && self.listed.slices;
         let refused: BTreeSet<IpAddr> =
             self.refused.keys().map(|binding| binding.address).collect();
@@ -86,6 +85,7 @@ impl<K: Kernel> Announcer<K> {
         ask_for(&self.detours, detours);
         let holdings = members.holdings().clone();
         self.ask(&holdings.all().collect(), |address| holdings.is_first(address), now);
+        self.translate(now);
         let mut desired = desired::fenced(self.scene(), &holdings, &self.neighbours.probes, now);
         desired.vlans = self.vlans();
         self.hold_fenced(&mut desired, now);

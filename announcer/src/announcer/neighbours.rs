@@ -11,15 +11,16 @@ use berth_runtime::events::{Report, Severity};
 
 use super::Announcer;
 use crate::desired::{self, Scene};
+use crate::eip;
 use crate::kernel::Kernel;
 use crate::l2::defence::{Attack, Defence};
 use crate::l2::frame;
 use crate::l2::hearing::{Heard, Said};
 use crate::l2::listener::Listener;
-use crate::l2::probe::Probes;
+use crate::l2::probe::{Probes, Standing};
 use crate::l2::schedule::{Frame, Link};
 use crate::metrics::kind;
-use crate::report::service_reference;
+use crate::report::{eip_reference, service_reference};
 
 /// Batches of probes that one round sends before it goes on.
 const BATCHES: usize = 4;
@@ -40,6 +41,11 @@ impl Neighbours {
     /// When there is something to do if nothing is heard.
     pub(super) fn deadline(&self) -> Option<Instant> {
         [self.probes.deadline(), self.defence.deadline()].into_iter().flatten().min()
+    }
+
+    /// Whether no other host has an address, as far as that was asked.
+    pub(super) fn is_free(&self, address: &IpAddr) -> bool {
+        self.answered.contains_key(address) || self.probes.standing(address) == Some(Standing::Free)
     }
 }
 
@@ -86,7 +92,9 @@ impl<K: Kernel> Announcer<K> {
         // What this node answers for is in use, whatever has become of the status.
         let answered = &self.neighbours.answered;
         let asked = asked.iter().filter(|a| self.config.probe && !answered.contains_key(*a));
-        let questions = desired::questions(scene, &asked.copied().collect(), is_first);
+        let asked = asked.copied().collect();
+        let mut questions = desired::questions(scene, &asked, &is_first);
+        questions.extend(eip::questions(scene, &self.elastic.usage, &asked, &is_first));
         let Neighbours { listener, probes, deaf, .. } = &mut self.neighbours;
         probes.keep(&questions, now);
         let places = probes.places();
@@ -149,10 +157,15 @@ impl<K: Kernel> Announcer<K> {
             "another host, {mac}, says that it has {address}; node {node} keeps it and has said so, once"
         );
         let services = self.cluster.services().iter();
-        for (name, service) in services.filter(|(_, service)| service.addresses.contains(&address))
-        {
+        let services = services.filter(|(_, service)| service.addresses.contains(&address));
+        let eips = self.cluster.eips().iter();
+        let eips = eips.filter(|(_, eip)| eip.addresses().any(|own| own == address));
+        let regarded = services
+            .map(|(name, service)| service_reference(name, Some(service.uid.clone())))
+            .chain(eips.map(|(name, eip)| eip_reference(name, Some(eip.uid.clone()))));
+        for regarding in regarded {
             self.events.publish(Report {
-                regarding: service_reference(name, Some(service.uid.clone())),
+                regarding,
                 severity: Severity::Warning,
                 reason: reason::ADDRESS_CONFLICT,
                 action: "Defend",

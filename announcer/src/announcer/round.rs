@@ -34,15 +34,15 @@ impl<K: Kernel> Announcer<K> {
             self.look(now).await;
         }
         self.hear(now);
+        self.regard(now);
         if self.is_member() {
             return self.fenced_round(now).await;
         }
         let leases = self.strategy.leases(&self.cluster);
         let wanted = self.wanted(&leases);
-        self.translate(now);
         let mut desired = self.decide(&leases, &wanted, now);
-        // The last holder of a Lease has let go of everything before it gives the Lease back.
-        self.ask(&desired.addresses.keys().copied().collect(), |_| true, now);
+        self.ask(&self.asked(&desired, now), |_| true, now);
+        self.translate(now);
         desired.withhold(self.scene(), &self.neighbours.probes);
         desired.vlans = self.vlans();
         let turns = self.hold_leased(&mut desired, now);

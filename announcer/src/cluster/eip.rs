@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use berth_api::conflict::Conflicts;
 use berth_api::eip::{EipBinding, EipHolder, condition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -25,6 +26,8 @@ pub struct Eip {
     pub epoch: i64,
     /// Who says that it holds them.
     pub holder: Option<EipHolder>,
+    /// Those of its addresses that other hosts have, as an announcer has written.
+    pub conflicts: Conflicts,
     /// The conditions of the announcers.
     pub conditions: Vec<Condition>,
     /// Whether something in its status was written by this node.
@@ -44,6 +47,7 @@ impl Eip {
             let pair: (IpAddr, IpAddr) = (eip.parse().ok()?, vmi.parse().ok()?);
             (pair.0.is_ipv4() == pair.1.is_ipv4()).then_some(pair)
         };
+        let conflicts = status.conflicts();
         let theirs = [condition::BOUND, condition::ANNOUNCED];
         let conditions =
             status.conditions.into_iter().filter(|shown| theirs.contains(&shown.type_.as_str()));
@@ -55,6 +59,7 @@ impl Eip {
             pairs: status.eips.iter().zip(&status.vmi_ips).filter_map(pair).collect(),
             epoch: status.epoch.unwrap_or_default(),
             holder: status.holder,
+            conflicts,
             conditions: conditions.collect(),
             signed,
         }

@@ -9,8 +9,9 @@ use berth_membership::Wish;
 
 use super::{Desired, Refusal, Scene, place};
 use crate::cluster::Service;
-use crate::l2::frame::Mark;
+use crate::l2::frame::{Mac, Mark};
 use crate::l2::probe::{Probes, Question, Standing};
+use crate::l2::schedule::Link;
 
 /// How long a fellow node may go on answering for an address that it hands over, and that no status names yet.
 const HANDED_OVER: Duration = Duration::from_secs(1);
@@ -38,8 +39,7 @@ pub fn questions(
         for address in service.addresses.iter().filter(|address| unused.contains(*address)) {
             let Ok(link) = place(scene, service, *address) else { continue };
             let known = service.conflict.of(address).is_some();
-            let patience = if known || is_first(address) { Duration::ZERO } else { HANDED_OVER };
-            let question = Question { link, mark: mark(&service.uid), patience };
+            let question = question(link, &service.uid, known || is_first(address));
             // Of those that share it one is asked for, and on every node the same one.
             match questions.get(address) {
                 Some((uid, _)) if *uid <= service.uid.as_str() => {}
@@ -59,10 +59,25 @@ fn in_use(service: &Service) -> impl Iterator<Item = IpAddr> + '_ {
     published.chain(all)
 }
 
+/// How to ask for an address of the object with this uid; `is_alone` if no fellow node has it.
+pub(crate) fn question(link: Link, uid: &str, is_alone: bool) -> Question {
+    let patience = if is_alone { Duration::ZERO } else { HANDED_OVER };
+    Question { link, mark: mark(uid), patience }
+}
+
 /// Only the nodes of this cluster know the uid.
 fn mark(uid: &str) -> Mark {
     let [_, _, mark @ ..] = Wish::key_of(uid).to_be_bytes();
     mark
+}
+
+/// What is said of an address that another host has.
+pub(crate) fn conflict(scene: Scene<'_>, probes: &Probes, address: IpAddr, mac: Mac) -> Refusal {
+    let index = probes.index(&address);
+    let mut interfaces = scene.host.interfaces.iter();
+    let found = interfaces.find(|(_, interface)| Some(interface.index) == index);
+    let interface = found.map(|(name, _)| name.clone()).unwrap_or_default();
+    Refusal::AddressConflict { address, mac, node: scene.node.to_owned(), interface }
 }
 
 impl Desired {
@@ -73,10 +88,7 @@ impl Desired {
             let mut announce = std::mem::take(&mut verdict.announce);
             announce.retain(|address| match probes.standing(address) {
                 Some(Standing::Taken(mac)) => {
-                    let interface = interface(scene, probes, address);
-                    let (address, node) = (*address, scene.node.to_owned());
-                    let refusal = Refusal::AddressConflict { address, mac, node, interface };
-                    verdict.refusals.push(refusal);
+                    verdict.refusals.push(conflict(scene, probes, *address, mac));
                     false
                 }
                 Some(Standing::Asking) => {
@@ -88,13 +100,6 @@ impl Desired {
             verdict.announce = announce;
         }
     }
-}
-
-fn interface(scene: Scene<'_>, probes: &Probes, address: &IpAddr) -> String {
-    let index = probes.index(address);
-    let mut interfaces = scene.host.interfaces.iter();
-    let found = interfaces.find(|(_, interface)| Some(interface.index) == index);
-    found.map(|(name, _)| name.clone()).unwrap_or_default()
 }
 
 #[cfg(test)]

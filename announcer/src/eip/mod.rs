@@ -6,13 +6,16 @@
 //! | file | owns |
 //! |---|---|
 //! | `place` | which elastic IPs this node should hold, by membership or by Leases |
+//! | `unproven` | which have to be asked for on the LAN before their first use, and which another host has |
 //! | `translate` | what it translates, and until when |
 //! | `status` | what it writes into the status of bindings |
 
 mod place;
 mod status;
 mod translate;
+mod unproven;
 
-pub use place::{Turns, fenced, leased};
+pub use place::{Turns, due, fenced, leased};
 pub use status::{Apply, Outlook, Refused, applies};
 pub use translate::Translations;
+pub use unproven::{Usage, conflicts, questions};

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::{Eip, Name};
 use crate::desired::{KEPT, Place, Scene, place_anywhere};
 use crate::kernel::{Binding, Host};
+use crate::l2::probe::Probes;
 use crate::nat::Nat;
 use crate::ownership::membership::Holdings;
 
@@ -17,12 +18,13 @@ pub fn fenced(
     scene: Scene<'_>,
     holdings: &Holdings,
     translated: &Nat,
+    probes: &Probes,
     now: Instant,
 ) {
     for eip in scene.cluster.eips().values() {
         for (address, vmi) in eip.pairs.iter().filter(|(address, _)| holdings.binds(address)) {
             let answers = holdings.held_since(address).is_some();
-            put(places, scene, translated, (*address, *vmi), now + KEPT, answers);
+            put(places, scene, translated, probes, (*address, *vmi), now + KEPT, answers);
         }
     }
 }
@@ -31,6 +33,7 @@ fn put(
     places: &mut BTreeMap<IpAddr, Place>,
     scene: Scene<'_>,
     translated: &Nat,
+    probes: &Probes,
     (address, vmi): (IpAddr, IpAddr),
     until: Instant,
     answers: bool,
@@ -38,6 +41,7 @@ fn put(
     let ready = translated.serves(&address, &vmi) || is_bound(scene.host, &address);
     if let Ok(link) = place_anywhere(scene, address)
         && ready
+        && probes.allows(&address)
     {
         let place = Place { link, until, answers, ports: [].into() };
         places.entry(address).or_insert(place);
@@ -111,6 +115,19 @@ impl Turns {
     }
 }
 
+/// The elastic IPs that this node is to hold where Leases decide on Services: it is named for them, and it is its turn. A
+/// node that is newly named has `patience`.
+pub fn due(
+    scene: Scene<'_>,
+    turns: &Turns,
+    patience: Duration,
+    now: Instant,
+) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+    let eips = scene.cluster.eips().iter();
+    let come = eips.filter(move |(name, eip)| turns.has_come(name, eip, scene.node, patience, now));
+    come.flat_map(|(_, eip)| eip.pairs.iter().copied())
+}
+
 /// Adds what is to be bound where Leases decide on Services. `hold` is how long the API server's silence is borne, and
 /// `patience` how long a node that is newly named waits.
 pub fn leased(
@@ -118,6 +135,7 @@ pub fn leased(
     scene: Scene<'_>,
     turns: &Turns,
     translated: &Nat,
+    probes: &Probes,
     (hold, patience): (Duration, Duration),
     now: Instant,
 ) {
@@ -125,12 +143,8 @@ pub fn leased(
     if until <= now {
         return;
     }
-    for (name, eip) in scene.cluster.eips() {
-        if turns.has_come(name, eip, scene.node, patience, now) {
-            for pair in &eip.pairs {
-                put(places, scene, translated, *pair, until, true);
-            }
-        }
+    for pair in due(scene, turns, patience, now) {
+        put(places, scene, translated, probes, pair, until, true);
     }
 }
 
@@ -174,7 +188,7 @@ mod tests {
         let mut holdings = Holdings::new(NodeId::of("a"), true, now);
         told.iter().for_each(|told| holdings.take(told, now));
         let mut places = BTreeMap::new();
-        fenced(&mut places, scene, &holdings, nat, now);
+        fenced(&mut places, scene, &holdings, nat, &Probes::default(), now);
         places
     }
 
@@ -210,7 +224,7 @@ mod tests {
         turns.hear(start + named.saturating_sub(heard));
         let mut places = BTreeMap::new();
         let (nat, times) = (translated(VMI), (HOLD, PATIENCE));
-        leased(&mut places, scene, &turns, &nat, times, start + named);
+        leased(&mut places, scene, &turns, &nat, &Probes::default(), times, start + named);
         places.len()
     }
 

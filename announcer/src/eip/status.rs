@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use berth_api::eip::{EipHolder, condition};
+use berth_api::conflict::Conflicts;
+use berth_api::eip::{EipConflict, EipHolder, condition};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
 use super::place::is_bound;
 use crate::cluster::{Eip, Name};
-use crate::desired::{Scene, place_anywhere};
+use crate::desired::{Refusal, Scene, place_anywhere};
 use crate::nat::Nat;
 use crate::status::Answering;
 
@@ -35,6 +36,8 @@ pub struct Outlook<'a> {
     pub translated: &'a Nat,
     /// Why nothing can be.
     pub broken: Option<&'a str>,
+    /// Those of this node that other hosts have.
+    pub taken: &'a BTreeMap<IpAddr, Refusal>,
     /// What the kernel said of addresses that it does not take.
     pub refused: &'a BTreeMap<IpAddr, String>,
 }
@@ -50,6 +53,10 @@ pub struct Apply {
     pub holder: Option<EipHolder>,
     /// `Bound` and `Announced`; none where this node says nothing.
     pub conditions: Vec<Condition>,
+    /// Its addresses that other hosts have.
+    pub conflicts: Conflicts,
+    /// What to tell of them once this is written.
+    pub news: Vec<String>,
 }
 
 /// Lists the writes that make what this node says true. Empty when all is.
@@ -59,7 +66,9 @@ pub fn applies(scene: Scene<'_>, outlook: &Outlook<'_>, now: Timestamp) -> Vec<A
         let said = match eip.owner() == Some(scene.node) {
             true => match verdict(scene, eip, outlook) {
                 Verdict::Holds => Some((Some(holder(scene.node, eip)), conditions(eip, None, now))),
-                Verdict::Refused(why) => Some((None, conditions(eip, Some(&why), now))),
+                Verdict::Refused(why) => {
+                    Some((still(scene, eip, outlook), conditions(eip, Some(&why), now)))
+                }
                 Verdict::Coming => None,
             },
             // Others may take the address, and berth-ccm give it away, once this is written.
@@ -70,9 +79,21 @@ pub fn applies(scene: Scene<'_>, outlook: &Outlook<'_>, now: Timestamp) -> Vec<A
         };
         let Some((holder, conditions)) = said else { continue };
         let silent = conditions.is_empty();
-        if silent || eip.holder != holder || !is_shown(eip, &conditions) {
+        let taken = || {
+            let taken = eip.addresses().filter_map(|address| outlook.taken.get(&address));
+            taken.filter(move |_| !silent)
+        };
+        let conflicts: Conflicts = taken().filter_map(Refusal::conflict).collect();
+        let is_true = eip.holder == holder && is_shown(eip, &conditions);
+        if silent || !is_true || eip.conflicts != conflicts {
+            let is_news = |refusal: &&Refusal| {
+                refusal
+                    .conflict()
+                    .is_some_and(|(address, mac)| eip.conflicts.of(&address) != Some(mac))
+            };
+            let news = taken().filter(is_news).map(Refusal::note).collect();
             let (name, uid) = (name.clone(), eip.uid.clone());
-            applies.push(Apply { name, uid, holder, conditions });
+            applies.push(Apply { name, uid, holder, conditions, conflicts, news });
         }
     }
     applies
@@ -86,15 +107,14 @@ enum Verdict {
 }
 
 fn verdict(scene: Scene<'_>, eip: &Eip, outlook: &Outlook<'_>) -> Verdict {
-    let Outlook { answering, translated, broken, refused } = outlook;
-    let live =
-        |(eip, vmi): &(IpAddr, IpAddr)| answering.live.contains(eip) && translated.serves(eip, vmi);
-    if eip.pairs.iter().all(live) {
+    let Outlook { taken, broken, refused, .. } = outlook;
+    if eip.pairs.iter().all(|pair| outlook.serves(pair)) {
         return Verdict::Holds;
     }
-    for (address, _) in eip.pairs.iter().filter(|pair| !live(pair)) {
-        let why = match (place_anywhere(scene, *address), refused.get(address), broken) {
-            (Err(refusal), _, _) => Refused { reason: refusal.reason(), note: refusal.note() },
+    for (address, _) in eip.pairs.iter().filter(|pair| !outlook.serves(pair)) {
+        let known = place_anywhere(scene, *address).err().or_else(|| taken.get(address).cloned());
+        let why = match (known, refused.get(address), broken) {
+            (Some(refusal), _, _) => Refused { reason: refusal.reason(), note: refusal.note() },
             (_, Some(error), _) => {
                 Refused { reason: "NotBound", note: format!("{address}: {error}") }
             }
@@ -107,6 +127,19 @@ fn verdict(scene: Scene<'_>, eip: &Eip, outlook: &Outlook<'_>) -> Verdict {
         return Verdict::Refused(why);
     }
     Verdict::Coming
+}
+
+impl Outlook<'_> {
+    /// Whether an elastic IP is answered for, and led to its machine.
+    fn serves(&self, (eip, vmi): &(IpAddr, IpAddr)) -> bool {
+        self.answering.live.contains(eip) && self.translated.serves(eip, vmi)
+    }
+}
+
+/// The holder that is shown, if it is this node and it answers for one of the addresses as before.
+fn still(scene: Scene<'_>, eip: &Eip, outlook: &Outlook<'_>) -> Option<EipHolder> {
+    let before = eip.holder.clone().filter(|holder| holder.node == scene.node);
+    before.filter(|_| eip.pairs.iter().any(|pair| outlook.serves(pair)))
 }
 
 fn holder(node: &str, eip: &Eip) -> EipHolder {
@@ -150,6 +183,9 @@ impl Apply {
         if !self.conditions.is_empty() {
             status["conditions"] = json!(self.conditions);
         }
+        if !self.conflicts.is_empty() {
+            status["conflicts"] = json!(EipConflict::list(&self.conflicts));
+        }
         json!({
             "apiVersion": "berth.dev/v1alpha1",
             "kind": "EipBinding",
@@ -175,6 +211,7 @@ mod tests {
         bound: bool,
         live: bool,
         broken: Option<&'static str>,
+        taken: Option<&'static str>,
     }
 
     fn decide(case: &Case) -> Vec<Apply> {
@@ -192,13 +229,19 @@ mod tests {
         let translated = Nat { pairs: [(address, pair)].into(), ..Nat::default() };
         let scene = Scene { cluster: &cluster, host: &host, node: "a", interface: Some("eth0") };
         let (answering, translated) = (&answering, &translated);
-        let refused = &BTreeMap::new();
-        let outlook = Outlook { answering, translated, broken: case.broken, refused };
+        let (refused, node) = (&BTreeMap::new(), || "a".to_owned());
+        let conflict = |text: &str| {
+            let address = text.parse().unwrap();
+            let interface = "eth0".to_owned();
+            (address, Refusal::AddressConflict { address, mac: [9; 6], node: node(), interface })
+        };
+        let taken = &case.taken.map(conflict).into_iter().collect();
+        let outlook = Outlook { answering, translated, broken: case.broken, taken, refused };
         applies(scene, &outlook, Timestamp::UNIX_EPOCH)
     }
 
     fn named() -> Case {
-        Case { eip: eip("a", &[(EIP, VMI)]), bound: true, live: true, broken: None }
+        Case { eip: eip("a", &[(EIP, VMI)]), bound: true, live: true, broken: None, taken: None }
     }
 
     #[test]
@@ -231,6 +274,37 @@ mod tests {
         assert_eq!(apply.object()["status"], json!({}));
         case.eip.node = None;
         assert_eq!(decide(&case).len(), 1);
+    }
+
+    #[test]
+    fn an_address_that_another_host_has_is_told_once_for_people_and_for_programs() {
+        let mut case = named();
+        (case.live, case.bound, case.taken) = (false, false, Some(EIP));
+        let [apply] = &decide(&case)[..] else { panic!() };
+        let status = &apply.object()["status"];
+        assert_eq!(status["conflicts"], json!([{ "eip": EIP, "mac": "09:09:09:09:09:09" }]));
+        assert_eq!(status["conditions"][0]["reason"], "AddressConflict");
+        assert_eq!((apply.holder.as_ref(), apply.news.len()), (None, 1));
+        (case.eip.conditions, case.eip.conflicts) =
+            (apply.conditions.clone(), apply.conflicts.clone());
+        assert_eq!(decide(&case), []);
+        (case.live, case.bound, case.taken) = (true, true, None);
+        let [apply] = &decide(&case)[..] else { panic!() };
+        assert_eq!(apply.object()["status"].get("conflicts"), None, "that host is gone");
+        assert!(apply.holder.is_some() && apply.news.is_empty());
+    }
+
+    #[test]
+    fn who_answers_for_one_address_while_another_host_has_the_other_stays_the_holder_that_it_was() {
+        const OTHER: &str = "192.0.2.2";
+        let mut case = named();
+        case.taken = Some(OTHER);
+        case.eip = eip("a", &[(EIP, VMI), (OTHER, VMI)]);
+        assert_eq!(decide(&case)[0].holder, None, "it has carried nothing out yet");
+        case.eip.holder = Some(EipHolder { node: "a".to_owned(), epoch: 6 });
+        assert_eq!(decide(&case)[0].holder, case.eip.holder);
+        case.live = false;
+        assert_eq!(decide(&case)[0].holder, None);
     }
 
     #[test]

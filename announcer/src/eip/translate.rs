@@ -1,6 +1,6 @@
 //! What this node translates, and until when. Make before break: a node translates from the moment on that it is named,
 //! before it asks for the address; and one that has let go of it goes on for a while, because connections and neighbours'
-//! caches do.
+//! caches do. An address that was never in use is translated once it is known that no other host has it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -38,9 +38,10 @@ struct Translation {
 }
 
 impl Translations {
-    /// Takes in what bindings say and what is bound.
-    pub fn see(&mut self, scene: Scene<'_>, now: Instant) {
-        let mine = wanted(scene.cluster, |node| node == scene.node);
+    /// Takes in what bindings say and what is bound. `is_free` tells which addresses no other host has.
+    pub fn see(&mut self, scene: Scene<'_>, is_free: impl Fn(&IpAddr) -> bool, now: Instant) {
+        let mut mine = wanted(scene.cluster, |node| node == scene.node);
+        mine.retain(|eip, _| is_free(eip));
         let elsewhere = wanted(scene.cluster, |node| node != scene.node);
         self.pairs.retain(|eip, translation| {
             if mine.contains_key(eip) || is_bound(scene.host, eip) {
@@ -106,12 +107,14 @@ mod tests {
         cluster: Cluster,
         host: Host,
         translations: Translations,
+        taken: bool,
     }
 
     impl Node {
         fn new() -> Self {
             let (cluster, host) = (Cluster::default(), Host::default());
-            let mut node = Self { cluster, host, translations: Translations::default() };
+            let translations = Translations::default();
+            let mut node = Self { cluster, host, translations, taken: false };
             node.name("a", VMI);
             node
         }
@@ -129,7 +132,7 @@ mod tests {
         fn see(&mut self, now: Instant) -> Option<(String, Stage)> {
             let (cluster, host) = (&self.cluster, &self.host);
             let scene = Scene { cluster, host, node: "a", interface: Some("eth0") };
-            self.translations.see(scene, now);
+            self.translations.see(scene, |_| !self.taken, now);
             let pairs = self.translations.pairs(now);
             pairs.values().next().map(|pair| (pair.vmi.to_string(), pair.stage))
         }
@@ -155,6 +158,15 @@ mod tests {
         assert_eq!(node.translations.deadline(now), Some(now + DRAIN));
         assert_eq!(node.see(now + DRAIN / 2), is(Stage::Draining));
         assert_eq!(node.see(now + DRAIN), None);
+    }
+
+    #[test]
+    fn an_address_that_another_host_has_is_not_translated() {
+        let (mut node, now) = (Node::new(), Instant::now());
+        node.taken = true;
+        assert_eq!(node.see(now), None);
+        node.taken = false;
+        assert_eq!(node.see(now), is(Stage::Coming), "that host is gone");
     }
 
     #[test]
