@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use berth_api::conflict::Conflicts;
 use berth_api::eip::{EipBinding, EipBindingStatus, EipHolder, IpFamily, finalizer};
 use berth_ipam::{Families, Family, FamilyPolicy, Owner, OwnerKind};
 use jiff::Timestamp;
@@ -49,6 +50,8 @@ pub struct Binding {
     pub observed: Option<i64>,
     /// `status.holder`.
     pub holder: Option<EipHolder>,
+    /// `status.conflicts`: its addresses that another host on the LAN answers for, as an announcer has written.
+    pub conflicts: Conflicts,
     /// `status.conditions`, all of them.
     pub conditions: Vec<Condition>,
 }
@@ -124,6 +127,7 @@ impl Binding {
             epoch: status.epoch,
             observed: status.observed_generation,
             holder: status.holder.clone(),
+            conflicts: status.conflicts(),
             conditions: status.conditions.clone(),
         })
     }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use berth_api::address;
+use berth_api::conflict::Conflicts;
 use berth_ipam::{Families, Owner, OwnerKind, Sharing};
 
 use crate::binding::Binding;
@@ -145,6 +146,14 @@ impl Claimant {
                 service.annotation().addresses().chain(service.field().addresses()).collect()
             }
             Self::Eip(binding) => binding.eips.clone(),
+        }
+    }
+
+    /// Its addresses that another host on the LAN answers for, as an announcer has written.
+    pub fn conflicts(&self) -> &Conflicts {
+        match self {
+            Self::Service(service) => &service.conflicts,
+            Self::Eip(binding) => &binding.conflicts,
         }
     }
 

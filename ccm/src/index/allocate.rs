@@ -195,7 +195,9 @@ impl Index {
     ) -> bool {
         match claimant {
             Claimant::Service(service) => self.project_service(service, addresses, writes),
-            Claimant::Eip(binding) => self.project_eip(binding, addresses, besides, writes),
+            Claimant::Eip(binding) => {
+                self.project_eip(claimant, binding, addresses, besides, writes)
+            }
         }
     }
 

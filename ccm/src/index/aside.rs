@@ -17,7 +17,7 @@ use crate::write::Verdict;
 pub const ASIDE: Duration = Duration::from_secs(600);
 
 impl Index {
-    /// Of the addresses that a Service holds, those that it is to have others in place of. They are set aside.
+    /// Of the addresses that a claimant holds, those that it is to have others in place of. They are set aside.
     pub(super) fn shun(
         &mut self,
         claimant: &Claimant,
@@ -25,19 +25,21 @@ impl Index {
         held: &BTreeSet<IpAddr>,
         now: Duration,
     ) -> Vec<IpAddr> {
-        let Claimant::Service(service) = claimant else { return Vec::new() };
-        let given = |address: &IpAddr| held.contains(address) && !self.is_pinned(*address, owner);
-        let shuns: Vec<IpAddr> = service.conflicts.addresses().filter(given).collect();
+        let given =
+            |address: &IpAddr| held.contains(address) && !self.is_pinned(*address, claimant, owner);
+        let conflicts = claimant.conflicts();
+        let shuns: Vec<IpAddr> = conflicts.addresses().filter(given).collect();
         for address in &shuns {
-            // Once: each look at the Service would put the end off.
+            // Once: each look at the claimant would put the end off.
             if self.ledger.aside(*address).is_none() {
                 self.ledger.set_aside(*address, now + ASIDE);
-                let mac = service.conflicts.of(address).unwrap_or_default();
+                let mac = conflicts.of(address).unwrap_or_default();
                 let note = format!(
-                    "another host, {}, answers for {address}: it is given to nobody for {} minutes, and the Service \
-                     gets another address",
+                    "another host, {}, answers for {address}: it is given to nobody for {} minutes, and this {} gets \
+                     another address",
                     MacText(mac),
-                    ASIDE.as_secs() / 60
+                    ASIDE.as_secs() / 60,
+                    owner.kind
                 );
                 self.report(claimant, true, reason::ADDRESS_SET_ASIDE, note);
             }
@@ -53,19 +55,25 @@ impl Index {
         }
     }
 
-    /// What a Service is told whose address another host has, if it asked for that very one.
+    /// What a claimant is told whose address another host has, if it asked for that very one.
     pub(super) fn waits_for_host(&self, claimant: &Claimant, owner: &Owner) -> Option<Verdict> {
-        let Claimant::Service(service) = claimant else { return None };
-        let pinned = |address: &IpAddr| self.is_pinned(*address, owner);
-        let address = service.conflicts.addresses().find(pinned)?;
-        let mac = MacText(service.conflicts.of(&address)?);
+        let pinned = |address: &IpAddr| self.is_pinned(*address, claimant, owner);
+        let address = claimant.conflicts().addresses().find(pinned)?;
+        let mac = MacText(claimant.conflicts().of(&address)?);
         let message = format!(
             "{address} was asked for, and another host, {mac}, answers for it; it is announced once that host is silent"
         );
         Some(Verdict { allocated: true, reason: reason::ADDRESS_CONFLICT, message })
     }
 
-    fn is_pinned(&self, address: IpAddr, owner: &Owner) -> bool {
-        self.claims.get(&address).is_some_and(|claim| claim.is_pinned(owner))
+    /// Whether the claimant asked for this very address. Of a Service its claim knows: what was given is written where
+    /// users ask.
+    fn is_pinned(&self, address: IpAddr, claimant: &Claimant, owner: &Owner) -> bool {
+        match claimant {
+            Claimant::Service(_) => {
+                self.claims.get(&address).is_some_and(|claim| claim.is_pinned(owner))
+            }
+            Claimant::Eip(binding) => binding.pin == Some(address),
+        }
     }
 }

@@ -50,6 +50,7 @@ impl Index {
     /// did. `besides` is what it asks for and does not get.
     pub(super) fn project_eip(
         &mut self,
+        claimant: &Claimant,
         binding: &Binding,
         addresses: &[IpAddr],
         besides: Option<&Verdict>,
@@ -61,7 +62,7 @@ impl Index {
                 let message = format!("{message}; it keeps {keeps}");
                 Verdict { allocated: true, reason, message }
             }
-            None => self.given_all(&binding.owner(), addresses),
+            None => self.content(claimant, &binding.owner(), addresses),
         };
         let families: Vec<Family> = addresses.iter().copied().map(Family::of).collect();
         let place = self.placement(binding, &families);

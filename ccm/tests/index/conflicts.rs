@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use berth_api::conflict::Conflicts;
 use berth_api::reason;
+use berth_ccm::binding::Binding;
 use berth_ccm::index::ASIDE;
 use berth_ccm::service::Service;
+use berth_ccm::write::Write;
 
-use crate::cluster::{Lab, service};
+use crate::cluster::eips::{binding, machine};
+use crate::cluster::{Lab, ip, service};
 
 fn lab(range: &str) -> Lab {
     Lab::with_pools([("range-global", range), ("reuse-delay", "0s")])
@@ -115,4 +118,93 @@ fn what_was_set_aside_before_a_restart_stays_so() {
     lab.pass(Duration::from_secs(60));
     lab.create(service("later"));
     assert_eq!(lab.cluster.addresses("later"), "192.0.2.1");
+}
+
+/// The same of a binding, whose machine runs.
+fn find_eip(lab: &mut Lab, name: &str, address: &str) {
+    let text = format!("{address}=02:00:00:00:00:09");
+    lab.cluster.edit_binding(name, |binding| binding.conflicts = Conflicts::parse(&text));
+    lab.settle();
+}
+
+/// The node of the machine answers for what the binding has now, and no other host has that.
+fn answer_eip(lab: &mut Lab, name: &str) {
+    lab.cluster.edit_binding(name, |binding| binding.conflicts = Conflicts::default());
+    lab.obey(name);
+}
+
+fn bound(lab: &mut Lab, binding: Binding) {
+    lab.cluster.run(machine("vm", "a", &["10.0.0.5"]));
+    lab.bind(binding);
+}
+
+#[test]
+fn an_elastic_ip_that_another_host_has_is_exchanged_and_set_aside() {
+    let mut lab = lab("192.0.2.1-192.0.2.4");
+    bound(&mut lab, binding("web", "vm"));
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on a to 10.0.0.5 #1");
+    find_eip(&mut lab, "web", "192.0.2.1");
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.2 on a to 10.0.0.5 #2");
+    assert_eq!(lab.told("web", reason::ADDRESS_SET_ASIDE), 1);
+    assert_eq!(lab.cluster.holder("192.0.2.1"), None, "nobody ever answered for it");
+    answer_eip(&mut lab, "web");
+    assert_eq!(lab.cluster.standing("web"), "+AddressAllocated +Held");
+    lab.create(service("later"));
+    assert_eq!(lab.cluster.addresses("later"), "192.0.2.3");
+    lab.pass(ASIDE);
+    lab.create(service("last"));
+    assert_eq!(lab.cluster.addresses("last"), "192.0.2.1");
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.2 on a to 10.0.0.5 #2");
+}
+
+#[test]
+fn an_elastic_ip_that_was_asked_for_is_waited_for() {
+    let mut lab = lab("192.0.2.1-192.0.2.4");
+    bound(&mut lab, Binding { pin: Some(ip("192.0.2.3")), ..binding("web", "vm") });
+    find_eip(&mut lab, "web", "192.0.2.3");
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.3 on a to 10.0.0.5 #1");
+    assert_eq!(lab.cluster.standing("web"), "+AddressConflict -AwaitingNode");
+    assert_eq!(lab.told("web", reason::ADDRESS_SET_ASIDE), 0);
+    let writes = lab.cost();
+    lab.pass(Duration::from_secs(60));
+    assert_eq!(lab.cost(), 0, "after {writes}");
+    answer_eip(&mut lab, "web");
+    assert_eq!(lab.cluster.standing("web"), "+AddressAllocated +Held");
+    // Who asks for it no longer may be given another.
+    find_eip(&mut lab, "web", "192.0.2.3");
+    lab.cluster.edit_binding("web", |web| web.pin = None);
+    lab.settle();
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on a to 10.0.0.5 #2");
+}
+
+#[test]
+fn an_elastic_ip_whose_claim_was_made_anew_is_still_one_that_was_given() {
+    let mut lab = lab("192.0.2.1-192.0.2.4");
+    bound(&mut lab, binding("web", "vm"));
+    let claim = lab.cluster.claims[&ip("192.0.2.1")].clone();
+    let (owner, others) = (claim.holders[0].owner.clone(), Vec::new());
+    let (uid, version) = (claim.uid, claim.version);
+    let address = claim.address;
+    let lost = Write::LeaveClaim { address, uid, version, owner, others, orphan: false };
+    lab.cluster.perform(&lost);
+    lab.settle();
+    assert_eq!(lab.cluster.holder("192.0.2.1"), Some("web".to_owned()));
+    find_eip(&mut lab, "web", "192.0.2.1");
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.2 on a to 10.0.0.5 #2");
+}
+
+#[test]
+fn without_another_address_a_binding_keeps_what_it_has_and_says_so() {
+    let mut lab = lab("192.0.2.1");
+    bound(&mut lab, binding("web", "vm"));
+    find_eip(&mut lab, "web", "192.0.2.1");
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on a to 10.0.0.5 #1");
+    assert_eq!(lab.cluster.standing("web"), "+PoolExhausted -AwaitingNode");
+    // The other host goes.
+    answer_eip(&mut lab, "web");
+    assert_eq!(lab.cluster.standing("web"), "+AddressAllocated +Held");
+    find_eip(&mut lab, "web", "192.0.2.1");
+    lab.pools([("range-global", "192.0.2.1-192.0.2.2"), ("reuse-delay", "0s")]);
+    lab.settle();
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.2 on a to 10.0.0.5 #2");
 }

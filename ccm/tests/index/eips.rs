@@ -1,5 +1,6 @@
 //! EipBindings and virtual machines of the simulated API server.
 
+use berth_api::conflict::Conflicts;
 use berth_api::eip::EipHolder;
 use berth_ccm::binding::{Binding, Decided};
 use berth_ccm::claimant::Claimant;
@@ -35,6 +36,7 @@ pub(crate) fn binding(name: &str, vmi: &str) -> Binding {
         epoch: None,
         observed: None,
         holder: None,
+        conflicts: Conflicts::default(),
         conditions: Vec::new(),
     }
 }
