@@ -20,6 +20,9 @@ struct Rest {
     name: String,
     /// Seconds since 1970.
     since: u64,
+    /// Seconds that it rests on top of the reuse delay, counted from `since`.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    more: u64,
     /// The same: until when it is set aside. Then nobody held it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<u64>,
@@ -42,6 +45,10 @@ enum Kind {
     VipProxy,
 }
 
+fn is_nothing(more: &u64) -> bool {
+    *more == 0
+}
+
 fn is_service(kind: &Kind) -> bool {
     *kind == Kind::Service
 }
@@ -57,7 +64,9 @@ pub fn write(ledger: &Ledger, now: Duration, unix: Duration) -> String {
         },
         namespace: owner.namespace.clone(),
         name: owner.name.clone(),
-        since: unix.saturating_sub(now.saturating_sub(since)).as_secs(),
+        since: seconds(unix.saturating_sub(now.saturating_sub(since))),
+        // One whose node was never heard of rests as if it were given back in a while.
+        more: seconds(since.saturating_sub(now)),
         until: None,
     });
     let asides = ledger.asides().take(MOST / 4).map(|(address, until)| Rest {
@@ -66,9 +75,15 @@ pub fn write(ledger: &Ledger, now: Duration, unix: Duration) -> String {
         namespace: String::new(),
         name: String::new(),
         since: unix.as_secs(),
+        more: 0,
         until: Some((unix + until.saturating_sub(now)).as_secs()),
     });
     serde_json::to_string(&asides.chain(rests).collect::<Vec<_>>()).unwrap_or_default()
+}
+
+/// Whole seconds, rounded up: no rest ends early.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// Reads it back onto the ledger's clock. A moment that lies ahead, by a clock that was set back, counts as now.
@@ -91,7 +106,8 @@ pub fn read(text: &str, now: Duration, unix: Duration) -> Result<Recalled, serde
         };
         let age = unix.saturating_sub(Duration::from_secs(rest.since));
         let owner = Owner::new(kind, rest.namespace, rest.name, "");
-        recalled.rests.push((rest.address, owner, now.saturating_sub(age)));
+        let since = now + Duration::from_secs(rest.more);
+        recalled.rests.push((rest.address, owner, since.saturating_sub(age)));
     }
     Ok(recalled)
 }
@@ -121,6 +137,23 @@ mod tests {
             .map(|(address, owner, since)| format!("{address} {owner} {}", since.as_secs()))
             .collect();
         assert_eq!(shown, ["2001:db8::1 EipBinding shop/vm 985", "192.0.2.1 Service shop/web 975"]);
+    }
+
+    #[test]
+    fn what_rests_longer_than_the_reuse_delay_does_so_on_another_clock() {
+        let mut ledger = Ledger::new();
+        let vm = Owner::new(OwnerKind::EipBinding, "shop", "vm", "uid");
+        // Given back at 100 s, with 12.5 s on top; written two seconds later.
+        ledger.rest("192.0.2.1".parse().unwrap(), vm, Duration::from_millis(112_500));
+        let text = write(&ledger, second(102), UNIX);
+        let since = |unix: Duration| read(&text, second(1000), unix).unwrap().rests[0].2;
+        assert_eq!(since(UNIX + second(5)), second(1006), "half a second is rounded up");
+        assert_eq!(since(UNIX + second(20)), second(991), "the reuse delay has begun");
+        assert_eq!(
+            since(UNIX - second(60)),
+            second(1011),
+            "a clock that was set back ends nothing"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use berth_api::reason;
 use berth_ccm::binding::Binding;
 use berth_ccm::index::Source;
 use berth_ccm::kubevirt::Vmi;
+use berth_ccm::rests;
 use berth_ccm::service::Service;
 use berth_ccm::watches::Change;
 use berth_ccm::write::{Outcome, Write};
@@ -307,6 +308,29 @@ fn an_address_of_a_node_that_never_answered_rests_longer_than_any_lease() {
     lab.create(Service { annotated: Some("192.0.2.1".to_owned()), ..service("greedy") });
     assert_eq!(lab.cluster.reason("greedy"), Some((false, "AddressResting".to_owned())));
     lab.pass(15 * SECOND);
+    assert_eq!(lab.cluster.holder("192.0.2.1"), Some("greedy".to_owned()));
+}
+
+#[test]
+fn it_does_so_over_a_restart_too() {
+    let mut lab = served();
+    lab.cluster.unbind("web");
+    lab.settle();
+    lab.pass(3 * SECOND);
+    lab.pass(SECOND);
+    let word = rests::write(lab.index.ledger(), lab.now, 1000 * SECOND);
+    let mut lab = lab.restart();
+    // The next one leads two seconds later, by a clock of its own.
+    lab.now = 500 * SECOND;
+    lab.pools([("cidr-global", "192.0.2.0/29"), ("reuse-delay", "0s")]);
+    for (address, owner, since) in rests::read(&word, lab.now, 1002 * SECOND).unwrap().rests {
+        lab.index.rest(address, owner, since);
+    }
+    lab.start();
+    lab.create(Service { annotated: Some("192.0.2.1".to_owned()), ..service("greedy") });
+    lab.pass(11 * SECOND);
+    assert_eq!(lab.cluster.reason("greedy"), Some((false, "AddressResting".to_owned())));
+    lab.pass(SECOND);
     assert_eq!(lab.cluster.holder("192.0.2.1"), Some("greedy".to_owned()));
 }
 
