@@ -1,36 +1,19 @@
 //! The state that is explored, and what can happen in it.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use berth_ccm::claim::Holder;
 use berth_ccm::index::{Index, Source};
 use berth_ccm::service::{Key, Standing};
 use berth_ccm::watches::{Change, Intake};
 use berth_ccm::write::{Outcome, Write};
 
-use berth_ipam::Protocol;
-
-use crate::cluster::{Cluster, key, service};
+use crate::cluster::{Cluster, key};
 use crate::shape::{self, Parts, Shape};
-
-/// What the user does, in this order.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum User {
-    /// Makes a Service, perhaps with an address of their choice.
-    Create(&'static str, Option<&'static str>),
-    /// Deletes it.
-    Delete(&'static str),
-    /// Deletes it and takes the finalizers off.
-    Strip(&'static str),
-    /// Asks for another address by annotation.
-    Move(&'static str, &'static str),
-    /// Asks for another address by `spec.loadBalancerIP`.
-    MoveField(&'static str, &'static str),
-}
+use crate::user::User;
 
 /// How many faults of each kind may still happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -66,6 +49,8 @@ pub(crate) enum Step {
     Arrive(usize),
     /// The announcer takes up what it sees.
     Announce(Key),
+    /// The same of an EipBinding.
+    Obey(Key),
 }
 
 impl Step {
@@ -76,8 +61,8 @@ impl Step {
 }
 
 #[derive(Clone, Debug)]
-struct Controller {
-    index: Index,
+pub(crate) struct Controller {
+    pub(crate) index: Index,
     services: usize,
     claims: usize,
     under_way: Vec<Write>,
@@ -87,7 +72,7 @@ struct Controller {
 
 impl Controller {
     /// One that is about to change.
-    fn edit(shared: &mut Rc<Self>) -> &mut Self {
+    pub(crate) fn edit(shared: &mut Rc<Self>) -> &mut Self {
         let controller = Rc::make_mut(shared);
         controller.shape.take();
         controller.decides.take();
@@ -97,18 +82,22 @@ impl Controller {
 
 #[derive(Clone, Debug)]
 pub(crate) struct World {
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
     /// Shared with the worlds from which this one comes, until one of them changes.
-    controllers: Vec<Rc<Controller>>,
+    pub(crate) controllers: Vec<Rc<Controller>>,
     ghosts: Vec<Write>,
     user: Vec<User>,
-    faults: Faults,
+    pub(crate) faults: Faults,
     announces: bool,
+    /// What nodes answer for, by the uid of the EipBinding.
+    pub(crate) answers: BTreeMap<String, (Key, Vec<IpAddr>)>,
+    /// Whether a claim that is there may be overwritten: the law is taken out.
+    lawless: bool,
     /// Whether one watch shows Services and claims, so that neither is ahead of the other.
     one_watch: bool,
     /// Whether Services may share an address. Then `a` listens on port 80, all others on 443.
-    shares: bool,
-    now: Duration,
+    pub(crate) shares: bool,
+    pub(crate) now: Duration,
 }
 
 impl World {
@@ -124,6 +113,8 @@ impl World {
             user: user.into_iter().collect(),
             faults,
             announces: false,
+            answers: BTreeMap::new(),
+            lawless: false,
             one_watch: false,
             shares: false,
             now: Duration::ZERO,
@@ -134,6 +125,11 @@ impl World {
 
     pub(crate) fn with_announcer(self) -> Self {
         Self { announces: true, ..self }
+    }
+
+    /// The API server lets everybody create a claim, whoever has it.
+    pub(crate) fn without_the_law(self) -> Self {
+        Self { lawless: true, ..self }
     }
 
     pub(crate) fn with_one_watch(self) -> Self {
@@ -162,6 +158,24 @@ impl World {
         user.into_iter().for_each(|user| self.act(&user));
         self.controllers = self.controllers.iter().map(|_| Rc::new(self.start())).collect();
         self
+    }
+
+    /// This binding had our finalizer before any controller started.
+    pub(crate) fn with_finalizer(mut self, name: &'static str) -> Self {
+        self.cluster.edit_binding(name, |binding| binding.finalizers = binding.finalizers(true));
+        self.after([])
+    }
+
+    /// Everything that this leads to has happened before, and controllers were just started.
+    pub(crate) fn at_rest(mut self) -> Self {
+        let next = |world: &Self| {
+            let mut steps = world.steps().into_iter();
+            steps.find(|step| !step.is_fault() && !matches!(step, Step::User(_)))
+        };
+        while let Some(step) = next(&self) {
+            self.take(&step);
+        }
+        self.after([])
     }
 
     /// A controller that has listed everything and leads.
@@ -205,7 +219,8 @@ impl World {
         // Which of the two is which makes no difference.
         controllers.sort();
         let Self { cluster, ghosts, user, faults, .. } = self;
-        let rest = (&cluster.services, &cluster.claims, ghosts, user, faults);
+        let objects = (&cluster.services, &cluster.bindings, &cluster.claims);
+        let rest = (objects, &self.answers, ghosts, user, faults);
         let rest = Shape::of(&rest).parts();
         shape::fingerprint(controllers.as_flattened().iter().chain([&rest]))
     }
@@ -244,6 +259,7 @@ impl World {
         }
         steps.extend((0..self.ghosts.len()).map(Step::Arrive));
         steps.extend(self.unannounced().map(Step::Announce));
+        steps.extend(self.disobeyed().map(Step::Obey));
         steps
     }
 
@@ -285,16 +301,24 @@ impl World {
             }
             Step::Arrive(ghost) => {
                 let write = self.ghosts.remove(*ghost);
-                self.cluster.perform(&write);
+                self.send(&write);
             }
             Step::Announce(key) => self.cluster.announce(&key.name),
+            Step::Obey(key) => self.obey(key),
         }
     }
 
+    fn send(&mut self, write: &Write) -> Outcome {
+        if let (true, Write::CreateClaim { address, .. }) = (self.lawless, write) {
+            self.cluster.claims.remove(address);
+        }
+        self.cluster.perform(write)
+    }
+
     fn perform(&mut self, number: usize, write: usize, answer: Option<Outcome>) {
+        let write = Controller::edit(&mut self.controllers[number]).under_way.remove(write);
+        let outcome = self.send(&write);
         let controller = Controller::edit(&mut self.controllers[number]);
-        let write = controller.under_way.remove(write);
-        let outcome = self.cluster.perform(&write);
         controller.index.settle(&write, answer.unwrap_or(outcome), self.now);
         controller.index.take_reports();
         controller.index.take_latencies();
@@ -310,41 +334,6 @@ impl World {
         }
     }
 
-    fn can(&self, user: &User) -> bool {
-        match user {
-            User::Create(name, _) => !self.cluster.services.contains_key(&key(name)),
-            User::Delete(name)
-            | User::Strip(name)
-            | User::Move(name, _)
-            | User::MoveField(name, _) => self.cluster.services.contains_key(&key(name)),
-        }
-    }
-
-    fn act(&mut self, user: &User) {
-        match *user {
-            User::Create(name, address) => {
-                let mut made = service(name);
-                made.annotated = address.map(str::to_owned);
-                if self.shares {
-                    made.sharing.ports =
-                        [(Protocol::Tcp, if name == "a" { 80 } else { 443 })].into();
-                }
-                self.cluster.create(made);
-            }
-            User::Delete(name) => self.cluster.delete(name),
-            User::Strip(name) => self.cluster.edit(name, |service| {
-                service.finalizers.clear();
-                service.deleting = true;
-            }),
-            User::Move(name, address) => {
-                self.cluster.edit(name, |service| service.annotated = Some(address.to_owned()));
-            }
-            User::MoveField(name, address) => {
-                self.cluster.edit(name, |service| service.deprecated = Some(address.to_owned()));
-            }
-        }
-    }
-
     fn unannounced(&self) -> impl Iterator<Item = Key> + '_ {
         let services = self.cluster.services.values().filter(|_| self.announces);
         services
@@ -357,118 +346,38 @@ impl World {
             })
             .map(|service| service.key.clone())
     }
+}
 
-    /// What holds in every state: nothing is answered for that is not claimed, and what a controller wrote into a
-    /// Service is never somebody else's.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        for claim in self.cluster.claims.values() {
-            let ports = |holder: &Holder| {
-                holder.sharing.as_ref().map(|sharing| sharing.ports.clone()).unwrap_or_default()
-            };
-            let mut all: Vec<_> = claim.holders.iter().flat_map(ports).collect();
-            all.sort_unstable();
-            let alone = claim.holders.len() == 1;
-            if !alone
-                && (all.len() != claim.holders.len() || all.windows(2).any(|two| two[0] == two[1]))
-            {
-                return Err(format!("{claim:?} is shared by some who do not fit together"));
-            }
+impl World {
+    /// The announcers carry out what the status of a binding says, or let go of what is no binding's any more.
+    fn obey(&mut self, key: &Key) {
+        let gone =
+            |uid: &String| self.cluster.bindings.get(key).is_none_or(|binding| binding.uid != *uid);
+        let former: Vec<String> = self.answers.keys().filter(|uid| gone(uid)).cloned().collect();
+        former.iter().for_each(|uid| _ = self.answers.remove(uid));
+        let Some(binding) = self.cluster.bindings.get(key) else { return };
+        let (uid, eips) = (binding.uid.clone(), binding.eips.clone());
+        match binding.node {
+            Some(_) => _ = self.answers.insert(uid, (key.clone(), eips)),
+            None => _ = self.answers.remove(&uid),
         }
-        for service in self.cluster.services.values() {
-            let owner = service.owner();
-            for address in &service.published {
-                match self.cluster.claims.get(address) {
-                    Some(claim) if claim.holder(&owner).is_some() => {}
-                    other => {
-                        return Err(format!(
-                            "{address} is answered for by {owner} and claimed by {other:?}"
-                        ));
-                    }
-                }
-            }
-            for address in
-                service.annotation().addresses().filter(|_| service.labelled && !service.deleting)
-            {
-                if let Some(claim) =
-                    self.cluster.claims.get(&address).filter(|claim| claim.holder(&owner).is_none())
-                {
-                    return Err(format!(
-                        "{address} is written to {owner} and claimed by {claim:?}"
-                    ));
-                }
-            }
-        }
-        Ok(())
+        self.cluster.obey(&key.name);
     }
 
-    /// Everything that was begun is finished, without further faults; then all must be well.
-    pub(crate) fn heal(mut self) -> Result<(), String> {
-        self.faults = Faults::default();
-        for _ in 0..400 {
-            // A user who waits for a deletion, and time, come last.
-            let steps = self.steps();
-            let Some(step) =
-                steps.iter().find(|step| !matches!(step, Step::User(_))).or(steps.first())
-            else {
-                if !self.pass_time() {
-                    return self.is_well();
-                }
-                continue;
-            };
-            self.take(step);
-            self.check()?;
-        }
-        Err(format!("it never comes to rest: {:?}", self.steps()))
-    }
-
-    fn pass_time(&mut self) -> bool {
-        let deadlines =
-            self.controllers.iter().filter_map(|controller| controller.index.deadline());
-        let Some(next) = deadlines.min() else { return false };
-        // Whatever waits, waits for less than this.
-        let progress =
-            next <= self.now + Duration::from_secs(30) && self.now < Duration::from_secs(300);
-        self.now = next.max(self.now);
-        for controller in self.controllers.iter_mut().map(Controller::edit) {
-            // A deadline that passes without a write is over.
-            if controller.index.clone().poll(self.now, 32).is_empty() {
-                controller.index.poll(self.now, 32);
-            }
-        }
-        progress
-    }
-
-    fn is_well(&self) -> Result<(), String> {
-        let mut holders: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
-        for service in self.cluster.services.values().filter(|service| !service.deleting) {
-            let claimed: Vec<IpAddr> = self
-                .cluster
-                .claims
-                .values()
-                .filter(|claim| claim.holder(&service.owner()).is_some())
-                .map(|claim| claim.address)
-                .collect();
-            let listed: Vec<IpAddr> = service.annotation().addresses().collect();
-            if listed != claimed || claimed.len() != 1 {
-                let refused = claimed.is_empty() && !service.conditions.is_empty();
-                if !refused {
-                    return Err(format!("{} lists {listed:?} and holds {claimed:?}", service.key));
-                }
-            }
-            claimed
-                .into_iter()
-                .for_each(|address| holders.entry(address).or_default().push(service.uid.clone()));
-        }
-        match self.cluster.claims.values().find(|claim| {
-            let expected = holders.get(&claim.address);
-            claim
-                .holders
-                .iter()
-                .any(|holder| !expected.is_some_and(|uids| uids.contains(&holder.owner.uid)))
-        }) {
-            Some(leak) => Err(format!("a leak: {leak:?}")),
-            None => Ok(()),
-        }
+    /// The bindings that are not as the announcers have them.
+    fn disobeyed(&self) -> impl Iterator<Item = Key> + '_ {
+        let bindings = self.cluster.bindings.values().filter(|binding| {
+            let named = binding.node.is_some() && !binding.is_held();
+            self.announces && (named || binding.node.is_none() && binding.holder.is_some())
+        });
+        let gone = self.answers.iter().filter(|(uid, (key, _))| {
+            self.cluster.bindings.get(key).is_none_or(|binding| binding.uid != **uid)
+        });
+        let keys: BTreeSet<Key> = bindings
+            .map(|binding| binding.key.clone())
+            .chain(gone.map(|(_, (key, _))| key.clone()))
+            .collect();
+        keys.into_iter()
     }
 }
 
