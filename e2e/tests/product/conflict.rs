@@ -21,11 +21,11 @@ const CONFLICT: &str = "berth.dev/conflict";
 const CONDITION: &str = "berth.dev/AddressConflict";
 
 /// How often the client asks who has an address.
-const ASK: Duration = Duration::from_millis(10);
+pub(crate) const ASK: Duration = Duration::from_millis(10);
 
 /// The first addresses of the pool, and those after them.
-const FIRST: [&str; 2] = ["10.0.64.1", "fd00:10::4001"];
-const SECOND: [&str; 2] = ["10.0.64.2", "fd00:10::4002"];
+pub(crate) const FIRST: [&str; 2] = ["10.0.64.1", "fd00:10::4001"];
+pub(crate) const SECOND: [&str; 2] = ["10.0.64.2", "fd00:10::4002"];
 
 /// What a Service is told at the latest (fault 16).
 const SOON: Duration = Duration::from_secs(1);
@@ -35,11 +35,11 @@ fn addresses(texts: [&str; 2]) -> Result<Vec<IpAddr>> {
 }
 
 /// The router of the lab is the host that nobody has told the cluster about.
-fn stranger() -> Mac {
+pub(crate) fn stranger() -> Mac {
     mac(Net::Lan, ROUTER_HOST)
 }
 
-fn settle_there(world: &World, address: IpAddr) -> Result<()> {
+pub(crate) fn settle_there(world: &World, address: IpAddr) -> Result<()> {
     let length = if address.is_ipv4() { 32 } else { 128 };
     let text = format!("{address}/{length}");
     // Without detection: it would hear that an owner of Berth has it, and give way.
@@ -49,7 +49,7 @@ fn settle_there(world: &World, address: IpAddr) -> Result<()> {
     Ok(())
 }
 
-fn leave_there(world: &World, address: IpAddr) -> Result<()> {
+pub(crate) fn leave_there(world: &World, address: IpAddr) -> Result<()> {
     let length = if address.is_ipv4() { 32 } else { 128 };
     let text = format!("{address}/{length}");
     world.lab.router().exec(["ip", "address", "delete", &text, "dev", "eth0"])?;
@@ -89,14 +89,14 @@ fn condition(service: &Service) -> Option<String> {
     (ours.status == "True" && ours.reason == "AddressConflict").then(|| ours.message.clone())
 }
 
-/// Waits for an Event about a Service with this reason, and these words in its note.
-async fn event(world: &World, service: &str, reason: &str, words: &[&str]) -> Result<()> {
+/// Waits for an Event about an object of namespace `default` with this reason, and these words in its note.
+pub(crate) async fn event(world: &World, name: &str, reason: &str, words: &[&str]) -> Result<()> {
     let api: Api<Event> = Api::namespaced(world.client.clone(), "default");
-    eventually(&format!("an Event {reason} about {service}"), 5, || async {
+    eventually(&format!("an Event {reason} about {name}"), 5, || async {
         let found = api.list(&ListParams::default()).await?.into_iter().any(|event| {
             let about = event.regarding.as_ref().and_then(|about| about.name.as_deref());
             let note = event.note.as_deref().unwrap_or_default();
-            about == Some(service)
+            about == Some(name)
                 && event.reason.as_deref() == Some(reason)
                 && words.iter().all(|word| note.contains(word))
         });
@@ -112,7 +112,17 @@ fn said_by_nodes(wire: &Watch, address: IpAddr, nodes: usize) -> Vec<Sighting> {
     record.filter(|s| s.address == address && macs.contains(&s.mac)).collect()
 }
 
-fn logs(world: &World) -> String {
+/// That no node had an address or spoke for it, while somebody asked for it.
+pub(crate) fn was_left_alone(world: &World, wire: &Watch, address: IpAddr) -> Result<()> {
+    ensure!(world.holders(address)?.is_empty(), "{address} is bound\n{}", logs(world));
+    let ours = said_by_nodes(wire, address, 3);
+    ensure!(ours.is_empty(), "claimed {address}: {ours:?}\n{}", logs(world));
+    let theirs = wire.so_far().0.iter().filter(|s| s.address == address).count();
+    ensure!(theirs > 10, "the other host was not asked: {theirs} answers");
+    Ok(())
+}
+
+pub(crate) fn logs(world: &World) -> String {
     let logs = world.announcers().map(|(node, p)| format!("--- {node}\n{}", p.log_tail()));
     logs.collect::<Vec<_>>().join("\n")
 }
@@ -159,13 +169,7 @@ async fn is_told_and_gets_the_next(world: &World) -> Result<()> {
         Ok(silent.then_some(()))
     })
     .await?;
-    for address in taken {
-        ensure!(world.holders(address)?.is_empty(), "{address} is bound\n{}", logs(world));
-        let ours = said_by_nodes(&wire, address, 3);
-        ensure!(ours.is_empty(), "claimed {address}: {ours:?}\n{}", logs(world));
-        let theirs = wire.so_far().0.iter().filter(|s| s.address == address).count();
-        ensure!(theirs > 10, "the other host was not asked: {theirs} answers");
-    }
+    taken.iter().try_for_each(|address| was_left_alone(world, &wire, *address))?;
     askers.into_iter().try_for_each(|asker| asker.finish())
 }
 

@@ -2,6 +2,7 @@
 //! migrates and while somebody flushes the rules. Judged by what both ends see, by frames on the LAN, and by
 //! `iptables-save`, `ipset` and `ip -j`.
 
+mod conflict;
 mod scene;
 mod streams;
 
