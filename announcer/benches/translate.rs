@@ -215,10 +215,12 @@ fn throughput() -> (f64, f64) {
             run(&format!("ip route add default via {prefix}.1"));
         });
     }
+    // Machines answer by the interface of the elastic IPs and its gateway: that is the client.
+    run("ip route replace default via 192.0.3.2 dev c0");
     kube_proxy("nft");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let pair = Pair { vmi: [10, 244, 9, 2].into(), stage: Stage::Held };
-    let mut nat = nat(0..0);
+    let mut nat = Nat { uplink: Some("c0".to_owned()), ..nat(0..0) };
     nat.pairs.insert([198, 18, 0, 1].into(), pair);
     runtime.block_on(async {
         let (wanted, receive) = watch::channel(Some(nat.clone()));
