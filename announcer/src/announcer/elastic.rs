@@ -91,7 +91,7 @@ impl<K: Kernel> Announcer<K> {
         }
         elastic.translations.see(scene, now);
         elastic.turns.see(scene, now);
-        let pairs = elastic.translations.pairs(now);
+        let (pairs, parting) = (elastic.translations.pairs(now), elastic.translations.parting());
         let internal = match &self.config.internal {
             // Nothing to translate: nothing to know.
             _ if pairs.is_empty() => Some([].into()),
@@ -115,7 +115,7 @@ impl<K: Kernel> Announcer<K> {
                 }
             }
         }
-        ask_for(&elastic.wanted, Some(Nat { pairs, internal, uplink, gateways }));
+        ask_for(&elastic.wanted, Some(Nat { pairs, parting, internal, uplink, gateways }));
     }
 
     /// Adds the elastic IPs that this node should hold where membership decides.
