@@ -409,6 +409,7 @@ pub(crate) mod testing {
             version: "1".to_owned(),
             generation: Some(1),
             node: Some(node.to_owned()),
+            target: None,
             pairs: pairs.iter().map(pair).collect(),
             epoch: 7,
             holder: None,

@@ -93,6 +93,10 @@ pub struct EipBindingStatus {
     /// Written by berth-ccm. The node whose announcer is to hold them: where the machine runs. None: nobody may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Written by berth-ccm. The node that the machine is migrating to, until `node` names it: its announcer translates
+    /// what the machine sends, from the first packet on, and answers for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// Written by berth-ccm. The machine's own address for each of `eips`, in the same order.
     #[serde(default, rename = "vmiIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]

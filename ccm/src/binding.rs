@@ -42,6 +42,8 @@ pub struct Binding {
     pub eips: Vec<IpAddr>,
     /// `status.node`.
     pub node: Option<String>,
+    /// `status.target`.
+    pub target: Option<String>,
     /// `status.vmiIPs`.
     pub vmi_ips: Vec<IpAddr>,
     /// `status.epoch`.
@@ -63,6 +65,8 @@ pub struct Decided {
     pub eips: Vec<IpAddr>,
     /// `node`.
     pub node: Option<String>,
+    /// `target`.
+    pub target: Option<String>,
     /// `vmiIPs`.
     pub vmi_ips: Vec<IpAddr>,
     /// `epoch`; none before there was anything to count.
@@ -123,6 +127,7 @@ impl Binding {
             families: families(spec.families.as_deref().unwrap_or_default(), pin),
             eips: addresses(&status.eips),
             node: status.node.clone(),
+            target: status.target.clone(),
             vmi_ips: addresses(&status.vmi_ips),
             epoch: status.epoch,
             observed: status.observed_generation,
@@ -183,6 +188,7 @@ impl Binding {
     /// Whether its status says all that.
     pub fn shows(&self, decided: &Decided) -> bool {
         self.is_placed(decided)
+            && self.target == decided.target
             && self.observed == Some(decided.generation)
             && decided.conditions.iter().all(|stated| {
                 self.condition(stated.kind).is_some_and(|shown| stated.is_shown_by(shown))
@@ -268,6 +274,7 @@ mod tests {
         let decided = Decided {
             eips: vec!["192.0.2.1".parse().unwrap()],
             node: None,
+            target: None,
             vmi_ips: Vec::new(),
             epoch: None,
             generation: 1,

@@ -97,6 +97,8 @@ pub struct Vmi {
     pub phase: String,
     /// The node on which the guest is at work, if on any.
     pub node: Option<String>,
+    /// The node on which it may go on at any moment: a migration to it is under way.
+    pub target: Option<String>,
     /// Its interfaces, in the order of the status.
     pub interfaces: Vec<Interface>,
 }
@@ -126,15 +128,15 @@ impl Vmi {
             version: metadata.resource_version.clone().unwrap_or_default(),
             phase: status.phase.clone().unwrap_or_default(),
             node: running_on(status).map(str::to_owned),
+            target: migrating_to(status).map(str::to_owned),
             interfaces: interfaces.collect(),
         })
     }
 
     /// Whether all that was read is the same, whatever else has changed in the object.
     pub fn is_like(&self, other: &Self) -> bool {
-        let Self { key, uid, version: _, phase, node, interfaces } = self;
-        (key, uid, phase, node, interfaces)
-            == (&other.key, &other.uid, &other.phase, &other.node, &other.interfaces)
+        let version = other.version.clone();
+        Self { version, ..self.clone() } == *other
     }
 }
 
@@ -160,6 +162,18 @@ fn running_on(status: &Status) -> Option<&str> {
         Some(target) if is_ready && is_from_here && !is_off => Some(target),
         _ => Some(node),
     }
+}
+
+/// The node to which a migration is under way, while the guest is where it was. virt-controller names it before the copy
+/// begins. Nobody can tell the moment at which the guest goes on there: the target's virt-handler sees it afterwards.
+fn migrating_to(status: &Status) -> Option<&str> {
+    let node = running_on(status)?;
+    let migration = status.migration_state.as_ref()?;
+    let is_over = migration.completed == Some(true)
+        || migration.failed == Some(true)
+        || migration.abort_status.as_deref() == Some("Succeeded");
+    let is_from_here = some(&migration.source_node) == Some(node);
+    some(&migration.target_node).filter(|target| is_from_here && !is_over && *target != node)
 }
 
 fn some(text: &Option<String>) -> Option<&str> {
@@ -231,6 +245,28 @@ mod tests {
             assert_eq!(with(late).as_deref(), Some("a"), "{off} after it was ready");
         }
         assert_eq!(with(json!({ "abortStatus": "Aborting" })).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn the_target_is_known_from_the_start_of_a_migration_until_it_ends_one_way_or_another() {
+        let with = |more: Value| {
+            let mut state = json!({ "sourceNode": "a", "targetNode": "b" });
+            state.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            vmi(json!({ "phase": "Running", "nodeName": "a", "migrationState": state })).target
+        };
+        assert_eq!(with(json!({})).as_deref(), Some("b"));
+        assert_eq!(with(json!({ "targetNodeDomainDetected": true })).as_deref(), Some("b"));
+        assert_eq!(with(json!({ "abortRequested": true })).as_deref(), Some("b"), "it may be late");
+        for over in [
+            json!({ "targetNodeDomainReadyTimestamp": READY }),
+            json!({ "completed": true }),
+            json!({ "failed": true }),
+            json!({ "abortStatus": "Succeeded" }),
+        ] {
+            assert_eq!(with(over.clone()), None, "{over}");
+        }
+        assert_eq!(with(json!({ "sourceNode": "c" })), None, "a migration of the past");
+        assert_eq!(with(json!({ "targetNode": "a" })), None);
     }
 
     #[test]

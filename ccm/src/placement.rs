@@ -14,6 +14,8 @@ use crate::service::Key;
 pub struct Place {
     /// The node.
     pub node: String,
+    /// The node to which its machine is migrating.
+    pub target: Option<String>,
     /// An address of the machine for each family that was asked for, in that order.
     pub addresses: Vec<IpAddr>,
 }
@@ -104,7 +106,7 @@ pub fn place(families: &[Family], interface: Option<&str>, vmi: &Vmi) -> Result<
         found.copied().ok_or_else(|| Unplaced::NoFamily { key: key(), family: *family })
     };
     let addresses = families.iter().map(address).collect::<Result<_, _>>()?;
-    Ok(Place { node, addresses })
+    Ok(Place { node, target: vmi.target.clone(), addresses })
 }
 
 /// The interface that is meant; `None` while the machine shows none at all, as in the moment of a migration at which
@@ -139,6 +141,7 @@ mod tests {
             version: "1".to_owned(),
             phase: "Running".to_owned(),
             node: Some("a".to_owned()),
+            target: None,
             interfaces: interfaces
                 .iter()
                 .map(|(name, addresses)| Interface {

@@ -239,7 +239,7 @@ fn forced() -> PatchParams {
 /// What is applied to the status of an EipBinding: all the fields that are ours, so that one which is left out goes.
 /// With uid and version in it the API server refuses it if the object has changed since, as it does a merge patch.
 fn status(key: &Key, uid: &str, version: &str, decided: &Decided, now: Timestamp) -> Value {
-    let Decided { eips, node, vmi_ips, epoch, generation, conditions } = decided;
+    let Decided { eips, node, target, vmi_ips, epoch, generation, conditions } = decided;
     let conditions: Vec<Condition> =
         conditions.iter().map(|stated| eip_condition_of(stated, now, *generation)).collect();
     let mut status = json!({
@@ -250,6 +250,9 @@ fn status(key: &Key, uid: &str, version: &str, decided: &Decided, now: Timestamp
     });
     if let Some(node) = node {
         status["node"] = json!(node);
+    }
+    if let Some(target) = target {
+        status["target"] = json!(target);
     }
     if let Some(epoch) = epoch {
         status["epoch"] = json!(epoch);

@@ -303,6 +303,7 @@ async fn a_status_is_applied_with_all_that_is_ours_and_nothing_else() {
     let decided = Decided {
         eips: vec!["192.0.2.1".parse().unwrap()],
         node: None,
+        target: None,
         vmi_ips: Vec::new(),
         epoch: Some(3),
         generation: 2,

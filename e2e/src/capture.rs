@@ -49,8 +49,9 @@ impl Lab {
         let fabric = self.place_in_network(FABRIC);
         let path = self.dir().join("logs").join(format!("{name}.pcap"));
         let file = path.display().to_string();
-        let mut argv =
-            vec!["tcpdump", "-i", Net::Lan.bridge(), "-U", "-nn", "-Z", "root", "-w", &file];
+        let mut argv = vec!["tcpdump", "-i", Net::Lan.bridge(), "-U", "-nn", "-Z", "root"];
+        // Frames would else lie in the kernel for up to a second, and be lost with the end.
+        argv.extend(["--immediate-mode", "-w", &file]);
         argv.extend(filter.split_whitespace());
         let process = fabric.start(&format!("capture-{name}"), argv)?;
         let start = Instant::now();

@@ -1,5 +1,8 @@
 //! Real nodes: what our manifests ask of a node is there, a node returns from a crash, and all of it goes.
 
+#[path = "real_nodes/eip.rs"]
+mod eip;
+
 use std::{
     fs,
     net::IpAddr,

@@ -117,7 +117,8 @@ impl<K: Kernel> Announcer<K> {
         let (neighbours, usage, asks) = (&self.neighbours, &elastic.usage, self.config.probe);
         let is_free = |eip: &IpAddr| !asks || usage.has(eip) || neighbours.is_free(eip);
         elastic.translations.see(scene, is_free, now);
-        let pairs = elastic.translations.pairs(now);
+        elastic.turns.see(scene, now);
+        let (pairs, parting) = (elastic.translations.pairs(now), elastic.translations.parting());
         let internal = match &self.config.internal {
             // Nothing to translate: nothing to know.
             _ if pairs.is_empty() => Some([].into()),
@@ -141,7 +142,7 @@ impl<K: Kernel> Announcer<K> {
                 }
             }
         }
-        ask_for(&elastic.wanted, Some(Nat { pairs, internal, uplink, gateways }));
+        ask_for(&elastic.wanted, Some(Nat { pairs, parting, internal, uplink, gateways }));
     }
 
     /// Adds the elastic IPs that this node should hold where membership decides.

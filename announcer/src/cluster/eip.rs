@@ -20,6 +20,8 @@ pub struct Eip {
     pub generation: Option<i64>,
     /// The node that is to hold its addresses; none while it is being deleted.
     pub node: Option<String>,
+    /// The node that its machine is migrating to, which is to translate what the machine sends from there on.
+    pub target: Option<String>,
     /// Each elastic IP with the machine's own address of the same family.
     pub pairs: Vec<(IpAddr, IpAddr)>,
     /// Grows with each change of what is above.
@@ -56,6 +58,7 @@ impl Eip {
             version: metadata.resource_version.clone().unwrap_or_default(),
             generation: metadata.generation,
             node: status.node.filter(|_| metadata.deletion_timestamp.is_none()),
+            target: status.target.filter(|_| metadata.deletion_timestamp.is_none()),
             pairs: status.eips.iter().zip(&status.vmi_ips).filter_map(pair).collect(),
             epoch: status.epoch.unwrap_or_default(),
             holder: status.holder,
@@ -68,6 +71,11 @@ impl Eip {
     /// The node that is to hold the addresses, if there is anything to hold.
     pub fn owner(&self) -> Option<&str> {
         self.node.as_deref().filter(|_| !self.pairs.is_empty())
+    }
+
+    /// The node that its machine may go on at any moment, if there is anything to translate.
+    pub fn target(&self) -> Option<&str> {
+        self.target.as_deref().filter(|target| self.owner().is_some_and(|owner| owner != *target))
     }
 
     /// Its elastic IPs.

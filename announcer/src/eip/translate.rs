@@ -1,13 +1,14 @@
-//! What this node translates, and until when. Make before break: a node translates from the moment on that it is named,
-//! before it asks for the address; and one that has let go of it goes on for a while, because connections and neighbours'
-//! caches do. An address that was never in use is translated once it is known that no other host has it.
+//! What this node translates, and until when. Make before break: a node to which a machine migrates translates what the
+//! machine sends before it is there; one that is named translates both ways before it asks for the address; and one that
+//! has let go of it goes on for a while, because connections and neighbours' caches do. An address that was never in use is
+//! translated once it is known that no other host has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::place::is_bound;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Eip};
 use crate::desired::Scene;
 use crate::nat::{Pair, Stage};
 
@@ -33,40 +34,88 @@ struct Translation {
     settles: Option<Instant>,
     /// Whether this node is named for it.
     named: bool,
-    /// When it ends; none while this node is named for the address or has it bound.
+    /// Whether the machine is migrating to this node.
+    expected: bool,
+    /// Whether its machine may go on elsewhere at any moment.
+    parting: bool,
+    /// Whether this node was named for it or had it: connections may go by it here.
+    served: bool,
+    /// When it ends; none while this node is named for the address or has it bound, or has never been.
     ends: Option<Instant>,
+}
+
+impl Translation {
+    fn of(vmi: IpAddr) -> Self {
+        Self {
+            vmi,
+            settles: None,
+            named: false,
+            expected: false,
+            parting: false,
+            served: false,
+            ends: None,
+        }
+    }
+
+    /// Whether this node has let go of the address not long ago.
+    fn drains(&self, now: Instant) -> bool {
+        self.ends.is_some_and(|ends| ends > now)
+    }
 }
 
 impl Translations {
     /// Takes in what bindings say and what is bound. `is_free` tells which addresses no other host has.
     pub fn see(&mut self, scene: Scene<'_>, is_free: impl Fn(&IpAddr) -> bool, now: Instant) {
-        let mut mine = wanted(scene.cluster, |node| node == scene.node);
-        mine.retain(|eip, _| is_free(eip));
-        let elsewhere = wanted(scene.cluster, |node| node != scene.node);
-        self.pairs.retain(|eip, translation| {
-            if mine.contains_key(eip) || is_bound(scene.host, eip) {
-                (translation.ends, translation.named) = (None, mine.contains_key(eip));
+        let mut mine = wanted(scene.cluster, |eip| eip.owner() == Some(scene.node));
+        let mut expected = wanted(scene.cluster, |eip| eip.target() == Some(scene.node));
+        for translated in [&mut mine, &mut expected] {
+            translated.retain(|eip, _| is_free(eip));
+        }
+        let elsewhere = wanted(scene.cluster, |eip| eip.owner() != Some(scene.node));
+        let parting = wanted(scene.cluster, |eip| eip.target().is_some());
+        self.pairs.retain(|eip, of| {
+            (of.named, of.expected) = (mine.contains_key(eip), expected.contains_key(eip));
+            of.parting = of.named && parting.contains_key(eip);
+            if of.named || is_bound(scene.host, eip) {
+                of.ends = None;
                 return true;
             }
+            of.settles = None;
             let Some(vmi) = elsewhere.get(eip) else { return false };
-            let drain = if *vmi == translation.vmi { DRAIN } else { DRAIN_OLD };
-            (translation.settles, translation.named) = (None, false);
-            *translation.ends.get_or_insert(now + drain) > now
+            if of.served {
+                let drain = if *vmi == of.vmi { DRAIN } else { DRAIN_OLD };
+                of.ends.get_or_insert(now + drain);
+            }
+            of.expected || of.drains(now)
         });
-        for (eip, vmi) in mine {
-            let begin = Translation { vmi, settles: None, named: true, ends: None };
-            let translation = self.pairs.entry(eip).or_insert(begin);
-            translation.vmi = vmi;
-            if is_bound(scene.host, &eip) {
-                translation.settles.get_or_insert(now + SETTLE);
+        for (eip, vmi) in expected {
+            let of = self.pairs.entry(eip).or_insert(Translation::of(vmi));
+            of.expected = true;
+            if !of.drains(now) {
+                of.vmi = vmi;
             }
         }
+        for (eip, vmi) in mine {
+            let of = self.pairs.entry(eip).or_insert(Translation::of(vmi));
+            (of.vmi, of.named, of.served) = (vmi, true, true);
+            of.parting = parting.contains_key(&eip);
+            if is_bound(scene.host, &eip) {
+                of.settles.get_or_insert(now + SETTLE);
+            }
+        }
+    }
+
+    /// The elastic IPs of this node whose machines may go on elsewhere at any moment.
+    pub fn parting(&self) -> BTreeSet<IpAddr> {
+        self.pairs.iter().filter(|(_, of)| of.parting).map(|(eip, _)| *eip).collect()
     }
 
     /// What is to be in the kernel.
     pub fn pairs(&self, now: Instant) -> BTreeMap<IpAddr, Pair> {
         let stage = |of: &Translation| match (of.ends, of.settles) {
-            (Some(_), _) => Stage::Draining,
+            (Some(ends), _) if ends > now => Stage::Draining,
+            (Some(_), _) => Stage::Expected,
+            (None, _) if of.expected && !of.served => Stage::Expected,
             (None, _) if !of.named => Stage::Leaving,
             (None, Some(settles)) if settles <= now => Stage::Held,
             (None, _) => Stage::Coming,
@@ -81,11 +130,11 @@ impl Translations {
     }
 }
 
-/// By elastic IP, the machine's address, of bindings whose node passes. Of two that have one address, which berth-ccm
-/// does not give, the first by name counts.
-fn wanted(cluster: &Cluster, passes: impl Fn(&str) -> bool) -> BTreeMap<IpAddr, IpAddr> {
+/// By elastic IP, the machine's address, of bindings that pass and belong somewhere. Of two that have one address, which
+/// berth-ccm does not give, the first by name counts.
+fn wanted(cluster: &Cluster, passes: impl Fn(&Eip) -> bool) -> BTreeMap<IpAddr, IpAddr> {
     let mut wanted = BTreeMap::new();
-    for eip in cluster.eips().values().filter(|eip| eip.owner().is_some_and(&passes)) {
+    for eip in cluster.eips().values().filter(|eip| eip.owner().is_some() && passes(eip)) {
         for (eip, vmi) in &eip.pairs {
             wanted.entry(*eip).or_insert(*vmi);
         }
@@ -121,6 +170,13 @@ mod tests {
 
         fn name(&mut self, node: &str, vmi: &str) {
             self.cluster.apply_eip(Name::new("d", "vm"), eip(node, &[(EIP, vmi)]));
+        }
+
+        /// The machine is on one node and migrates to another.
+        fn migrate(&mut self, node: &str, target: &str) {
+            let target = Some(target.to_owned());
+            let eip = Eip { target, ..eip(node, &[(EIP, VMI)]) };
+            self.cluster.apply_eip(Name::new("d", "vm"), eip);
         }
 
         fn bind(&mut self) {
@@ -179,6 +235,49 @@ mod tests {
         assert_eq!(node.see(now), is(Stage::Coming));
         node.name("a", "10.244.0.48");
         assert_eq!(node.see(now), Some(("10.244.0.48".to_owned(), Stage::Coming)));
+    }
+
+    #[test]
+    fn a_target_translates_before_the_machine_is_there_and_a_failed_migration_leaves_nothing() {
+        let (mut node, now) = (Node::new(), Instant::now());
+        node.name("b", VMI);
+        node.translations = Translations::default();
+        assert_eq!(node.see(now), None);
+        node.migrate("b", "a");
+        assert_eq!(node.see(now), is(Stage::Expected));
+        assert!(node.translations.parting().is_empty(), "it is not here yet");
+        node.name("b", VMI);
+        assert_eq!(node.see(now), None, "it failed");
+        node.migrate("b", "a");
+        node.see(now);
+        node.name("a", VMI);
+        assert_eq!(node.see(now), is(Stage::Coming));
+        node.name("c", VMI);
+        assert_eq!(node.see(now), is(Stage::Draining), "neighbours may have been told already");
+    }
+
+    #[test]
+    fn a_machine_that_may_leave_is_known_to_and_is_served_as_before() {
+        let (mut node, now) = (Node::new(), Instant::now());
+        node.bind();
+        node.see(now);
+        node.migrate("a", "b");
+        assert_eq!(node.see(now + SETTLE), is(Stage::Held));
+        assert_eq!(node.translations.parting(), [EIP.parse().unwrap()].into());
+        node.name("a", VMI);
+        node.see(now + SETTLE);
+        assert!(node.translations.parting().is_empty(), "it failed");
+    }
+
+    #[test]
+    fn a_machine_on_its_way_back_finds_what_drains_and_what_is_expected() {
+        let (mut node, now) = (Node::new(), Instant::now());
+        node.see(now);
+        node.migrate("b", "a");
+        assert_eq!(node.see(now), is(Stage::Draining));
+        assert_eq!(node.see(now + DRAIN), is(Stage::Expected));
+        node.name("a", VMI);
+        assert_eq!(node.see(now + DRAIN), is(Stage::Coming));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::state::{Nat, Stage};
+use super::state::{Nat, Pair, Stage};
 
 /// A tracked connection: as the first packet came, and as its answer is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) struct Flow {
 pub(super) struct Shift {
     /// Elastic IPs that no longer lead anywhere, or elsewhere, or that come back to this node.
     eips: BTreeSet<IpAddr>,
+    /// Those that begin to lead to a machine whose own connections are translated already.
+    led: BTreeMap<IpAddr, IpAddr>,
     /// By machine, what it appears as from now on.
     vmis: BTreeMap<IpAddr, IpAddr>,
     internal: BTreeSet<IpNetwork>,
@@ -35,28 +37,41 @@ pub(super) struct Shift {
 pub(super) fn shift(before: &Nat, now: &Nat) -> Shift {
     let mut shift = Shift { internal: now.internal.clone(), ..Shift::default() };
     for (eip, pair) in &now.pairs {
-        let was = before.pairs.get(eip);
-        let draining = pair.stage == Stage::Draining;
-        let same = was
-            .is_some_and(|was| was.vmi == pair.vmi && (was.stage != Stage::Draining || draining));
-        if !same {
-            shift.eips.insert(*eip);
-            if !draining {
-                shift.vmis.insert(pair.vmi, *eip);
+        let was = before.pairs.get(eip).filter(|was| was.vmi == pair.vmi).map(|was| was.stage);
+        let sends = match (was, pair.stage) {
+            (Some(was), is) if was == is => continue,
+            // What others on this node have with it goes by another node still.
+            (None, Stage::Expected) => true,
+            (Some(Stage::Expected), _) => {
+                shift.led.insert(*eip, pair.vmi);
+                true
             }
+            (None | Some(Stage::Draining), stage) => {
+                shift.eips.insert(*eip);
+                stage != Stage::Draining
+            }
+            (Some(_), Stage::Expected) => shift.eips.insert(*eip),
+            (Some(_), _) => continue,
+        };
+        if sends {
+            shift.vmis.insert(pair.vmi, *eip);
         }
     }
-    shift.eips.extend(before.pairs.keys().filter(|eip| !now.pairs.contains_key(eip)));
+    let gone = before.pairs.iter().filter(|(eip, _)| !now.pairs.contains_key(eip));
+    shift.eips.extend(gone.filter(|(_, was)| was.stage.leads()).map(|(eip, _)| *eip));
     shift
 }
 
-/// Addresses that leave this node from `before` to `now`. From here on their connections may pass two nodes, each way
-/// another one, and neither sees enough to know what is within the TCP window.
+/// Addresses that leave this node from `before` to `now`, or whose machines may at any moment. From then on their
+/// connections may pass two nodes, each way another one, and neither sees enough to know what is within the TCP window.
 pub(super) fn leaving(before: &Nat, now: &Nat) -> BTreeSet<IpAddr> {
     let left = |stage| matches!(stage, Stage::Leaving | Stage::Draining);
-    let newly = |eip: &IpAddr| before.pairs.get(eip).is_none_or(|was| !left(was.stage));
-    let leaves = now.pairs.iter().filter(|(eip, pair)| left(pair.stage) && newly(eip));
-    leaves.map(|(eip, _)| *eip).collect()
+    // At either step, for connections that began in between.
+    let newly = |(eip, pair): &(&IpAddr, &Pair)| {
+        before.pairs.get(eip).is_none_or(|was| was.stage != pair.stage)
+    };
+    let leaves = now.pairs.iter().filter(|(_, pair)| left(pair.stage)).filter(newly);
+    leaves.map(|(eip, _)| *eip).chain(now.parting.iter().copied()).collect()
 }
 
 impl Flow {
@@ -69,12 +84,15 @@ impl Flow {
 impl Shift {
     /// Whether no connection can be stale.
     pub(super) fn is_empty(&self) -> bool {
-        self.eips.is_empty()
+        self.eips.is_empty() && self.led.is_empty() && self.vmis.is_empty()
     }
 
     /// Whether a connection is stale.
     pub(super) fn makes_stale(&self, flow: &Flow) -> bool {
         if flow.uses(&self.eips) {
+            return true;
+        }
+        if self.led.get(&flow.destination).is_some_and(|vmi| flow.reply_source != *vmi) {
             return true;
         }
         // What the machine began itself and is not translated, though it goes outside.
@@ -115,10 +133,14 @@ mod tests {
         .map(|addresses| shift.makes_stale(&flow(addresses)))
     }
 
-    fn draining() -> Nat {
+    fn staged(stage: Stage) -> Nat {
         let mut nat = nat(&[(EIP, VMI)]);
-        nat.pairs.values_mut().for_each(|pair| pair.stage = Stage::Draining);
+        nat.pairs.values_mut().for_each(|pair| pair.stage = stage);
         nat
+    }
+
+    fn draining() -> Nat {
+        staged(Stage::Draining)
     }
 
     #[test]
@@ -141,17 +163,28 @@ mod tests {
     }
 
     #[test]
-    fn an_address_leaves_once() {
-        let staged = |stage| {
-            let mut nat = nat(&[(EIP, VMI)]);
-            nat.pairs.values_mut().for_each(|pair| pair.stage = stage);
-            nat
-        };
+    fn an_address_leaves_in_two_steps_and_is_about_to_while_its_machine_migrates() {
         let left = |before, now| leaving(&staged(before), &staged(now)).len();
         assert_eq!(left(Stage::Held, Stage::Leaving), 1);
         assert_eq!(left(Stage::Held, Stage::Draining), 1);
-        assert_eq!(left(Stage::Leaving, Stage::Draining), 0);
+        assert_eq!(left(Stage::Leaving, Stage::Draining), 1, "some may have begun in between");
+        assert_eq!(left(Stage::Draining, Stage::Draining), 0);
         assert_eq!(left(Stage::Draining, Stage::Coming), 0);
+        let held = staged(Stage::Held);
+        let parting = Nat { parting: [EIP.parse().unwrap()].into(), ..held.clone() };
+        assert_eq!(leaving(&held, &parting).len(), 1);
+    }
+
+    #[test]
+    fn a_machine_that_comes_keeps_what_it_began_here_and_others_find_it() {
+        let (none, expected) = (nat(&[]), staged(Stage::Expected));
+        assert_eq!(stale(&none, &expected), [false, false, true, false, false]);
+        let came = shift(&expected, &staged(Stage::Coming));
+        let is_stale = |addresses| came.makes_stale(&flow(addresses));
+        assert!(!is_stale([VMI, OUTSIDE, OUTSIDE, EIP]), "it is translated as it should be");
+        assert!(!is_stale([OUTSIDE, EIP, VMI, OUTSIDE]));
+        assert!(is_stale(["10.244.0.48", EIP, EIP, "10.244.0.48"]), "it went by the other node");
+        assert!(shift(&expected, &none).is_empty(), "a failed migration touches nothing");
     }
 
     #[test]

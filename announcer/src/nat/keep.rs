@@ -98,6 +98,9 @@ pub async fn keep(
                     if due || retry.is_none() && !keeper.seems_well().await {
                         break;
                     }
+                    if let Some(nat) = &nat {
+                        keeper.follow(&nat.parting).await;
+                    }
                 }
             }
         }
@@ -293,13 +296,20 @@ impl Keeper {
         Ok(())
     }
 
+    /// Softens what has begun since: the machine may be gone before anybody can say so.
+    async fn follow(&mut self, parting: &BTreeSet<IpAddr>) {
+        if let Err(error) = self.soften(parting).await {
+            tracing::debug!(%error, "not followed");
+        }
+    }
+
     async fn soften(&mut self, eips: &BTreeSet<IpAddr>) -> Result<(), String> {
         if eips.is_empty() {
             return Ok(());
         }
         let failed = |error| say("tracked connections")(&error);
         let flows = self.netfilter.tracked(|flow| flow.uses(eips)).await.map_err(failed)?;
-        for tracked in flows.iter().filter(|tracked| tracked.tcp) {
+        for tracked in flows.iter().filter(|tracked| tracked.strict) {
             self.netfilter.soften(tracked).await.map_err(failed)?;
         }
         Ok(())

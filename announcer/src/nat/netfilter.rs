@@ -14,6 +14,9 @@ use super::flows::Flow;
 use super::sets::{Set, Sets};
 use super::state::Family;
 
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`.
+const LIBERAL: u8 = 8;
+
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
 const DUMP: u16 = 0x300;
@@ -38,8 +41,8 @@ pub(super) struct Netfilter {
 /// A tracked connection, and the attributes by which the kernel finds it.
 pub(super) struct Tracked {
     pub(super) flow: Flow,
-    /// Whether it is of TCP.
-    pub(super) tcp: bool,
+    /// Whether it is of TCP and held to its window.
+    pub(super) strict: bool,
     family: Family,
     key: Vec<u8>,
 }
@@ -122,9 +125,9 @@ impl Netfilter {
     pub(super) async fn soften(&mut self, tracked: &Tracked) -> io::Result<()> {
         const NEW: u8 = 0;
         const NESTED: u16 = 1 << 15;
-        // `IP_CT_TCP_FLAG_BE_LIBERAL` as flags and mask (`struct nf_ct_tcp_flags`), for each direction:
-        // `CTA_PROTOINFO_TCP_FLAGS_ORIGINAL`, `CTA_PROTOINFO_TCP_FLAGS_REPLY`.
-        let flags = [attribute(4, &[8, 8]), attribute(5, &[8, 8])].concat();
+        // As flags and mask (`struct nf_ct_tcp_flags`), for each direction: `CTA_PROTOINFO_TCP_FLAGS_ORIGINAL`,
+        // `CTA_PROTOINFO_TCP_FLAGS_REPLY`.
+        let flags = [4, 5].map(|kind| attribute(kind, &[LIBERAL, LIBERAL])).concat();
         // `CTA_PROTOINFO`, `CTA_PROTOINFO_TCP`.
         let information = attribute(4 | NESTED, &attribute(1 | NESTED, &flags));
         let (family, what) = (tracked.family.number(), (CONNTRACK, NEW));
@@ -270,7 +273,7 @@ fn read_elements(message: &[u8], elements: &mut Vec<IpNetwork>) {
     }
 }
 
-/// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`; the key adds `CTA_ID` and `CTA_ZONE`, so that it is this one and no later one.
+/// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_PROTOINFO`; the key adds `CTA_ID` and `CTA_ZONE`, so that it is this one and no later one.
 fn read_flow(message: &[u8], family: Family) -> Option<Tracked> {
     let (original, reply) = (find(message, 1)?, find(message, 2)?);
     let side = |tuple, v4, v6| {
@@ -285,10 +288,15 @@ fn read_flow(message: &[u8], family: Family) -> Option<Tracked> {
     };
     // `CTA_TUPLE_PROTO`, `CTA_PROTO_NUM`.
     let tcp = find(original, 2).and_then(|protocol| find(protocol, 1)) == Some(&[6]);
+    let liberal = |kind| {
+        let flags = find(find(find(message, 4)?, 1)?, kind)?;
+        Some(flags.first()? & LIBERAL != 0)
+    };
+    let strict = tcp && [4, 5].into_iter().any(|kind| liberal(kind) != Some(true));
     const NESTED: u16 = 1 << 15;
     let mut key = attribute(1 | NESTED, original);
     for kind in [12, 18] {
         key.extend(find(message, kind).map(|value| attribute(kind, value)).unwrap_or_default());
     }
-    Some(Tracked { flow, tcp, family, key })
+    Some(Tracked { flow, strict, family, key })
 }

@@ -61,14 +61,13 @@ pub(super) type Sets = BTreeMap<&'static str, BTreeSet<IpNetwork>>;
 pub(super) fn sets(nat: &Nat) -> Sets {
     let mut sets = Sets::new();
     for family in Family::ALL.into_iter().filter(|family| nat.of(*family).next().is_some()) {
-        let eips = nat.of(family).map(|(eip, _)| IpNetwork::from(*eip)).collect();
+        let eips = nat.led(family).map(|(eip, _)| IpNetwork::from(*eip)).collect();
         let vmis = nat.sources(family).into_keys().map(IpNetwork::from).collect();
         sets.insert(Set::Internal.name(family), nat.internal_of(family).copied().collect());
         sets.insert(Set::Eip.name(family), eips);
         sets.insert(Set::Vmi.name(family), vmis);
-        let moving = nat
-            .of(family)
-            .filter(|(_, pair)| matches!(pair.stage, Stage::Coming | Stage::Draining));
+        let moving =
+            nat.of(family).filter(|(_, pair)| !matches!(pair.stage, Stage::Held | Stage::Leaving));
         let moving = moving.map(|(_, pair)| IpNetwork::from(pair.vmi)).collect();
         sets.insert(Set::Moving.name(family), moving);
     }
@@ -163,6 +162,15 @@ destroy kube-eip-moving.new
         let script = restore(&more, &wanted).unwrap();
         assert!(script.contains("create kube-eip-vmi6.new hash:ip family inet6"), "{script}");
         assert!(!script.contains("swap kube-eip-vmi.new"), "what is as wanted stays: {script}");
+    }
+
+    #[test]
+    fn a_machine_that_is_expected_is_known_and_its_elastic_ip_is_not_answered_for() {
+        let mut nat = nat(&[("192.0.2.1", "10.244.0.4")]);
+        nat.pairs.values_mut().for_each(|pair| pair.stage = Stage::Expected);
+        let sets = sets(&nat);
+        let sizes = ["kube-eip-eip", "kube-eip-vmi", "kube-eip-moving"].map(|set| sets[set].len());
+        assert_eq!(sizes, [0, 1, 1]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Pair {
 /// How far a node is with an address that it translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
+    /// Its machine is migrating to this node: what the machine sends is translated, what comes to it is not yet.
+    Expected,
     /// It is to answer for it, or has not long answered for it: the node before may still send on what comes to it.
     Coming,
     /// It answers for it.
@@ -54,11 +56,20 @@ pub enum Stage {
     Draining,
 }
 
+impl Stage {
+    /// Whether what comes to the address is led to the machine.
+    pub fn leads(self) -> bool {
+        self != Self::Expected
+    }
+}
+
 /// Everything that this node translates. Empty, nothing of ours is in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nat {
     /// By elastic IP.
     pub pairs: BTreeMap<IpAddr, Pair>,
+    /// Elastic IPs whose machines may go on elsewhere at any moment: from then on half of their connections passes here.
+    pub parting: BTreeSet<IpAddr>,
     /// Where machines are met under their own addresses: the networks of pods and Services.
     pub internal: BTreeSet<IpNetwork>,
     /// The interface of the elastic IPs; none for that of the default route.
@@ -76,6 +87,11 @@ impl Nat {
     /// The pairs of a family.
     pub fn of(&self, family: Family) -> impl Iterator<Item = (&IpAddr, &Pair)> {
         self.pairs.iter().filter(move |(eip, _)| Family::of(eip) == family)
+    }
+
+    /// The pairs of a family that are led to their machines.
+    pub fn led(&self, family: Family) -> impl Iterator<Item = (&IpAddr, &Pair)> {
+        self.of(family).filter(|(_, pair)| pair.stage.leads())
     }
 
     /// The networks of a family that are never translated.
@@ -97,7 +113,8 @@ impl Nat {
     /// Whether an address is translated to `vmi`, and not only for what is under way.
     pub fn serves(&self, eip: &IpAddr, vmi: &IpAddr) -> bool {
         let pair = self.pairs.get(eip);
-        pair.is_some_and(|pair| pair.vmi == *vmi && pair.stage != Stage::Draining)
+        let serves = |stage: Stage| stage.leads() && stage != Stage::Draining;
+        pair.is_some_and(|pair| pair.vmi == *vmi && serves(pair.stage))
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) fn tables(nat: &Nat, family: Family) -> Tables {
     let one = |address: &IpAddr| format!("{address}/{}", family.bits());
     let internal = Set::Internal.name(family);
     let (mut pre, mut post, mut hairpin) = (Vec::new(), Vec::new(), Vec::new());
-    for (eip, pair) in nat.of(family) {
+    for (eip, pair) in nat.led(family) {
         let vmi = pair.vmi;
         pre.push(format!("-d {} -j DNAT --to-destination {vmi}", one(eip)));
         // The destination is the machine's by now; what was called tells whether it came by way of an elastic IP.
@@ -221,7 +221,7 @@ pub(super) fn restore(wanted: &Tables, seen: &Seen) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::testing::nat;
+    use super::super::state::{Stage, testing::nat};
     use super::*;
 
     const KUBE_PROXY: &str = "\
@@ -300,6 +300,15 @@ COMMIT
             "{script}"
         );
         assert!(script.contains("--match-set k8s_internal_net6 dst"), "{script}");
+    }
+
+    #[test]
+    fn what_a_machine_sends_is_translated_before_it_is_there_and_what_comes_to_it_is_not() {
+        let mut nat = nat(&[("192.0.2.1", "10.244.0.4")]);
+        nat.pairs.values_mut().for_each(|pair| pair.stage = Stage::Expected);
+        let script = restore(&tables(&nat, Family::V4), &seen(KUBE_PROXY));
+        assert!(script.contains("dst -j SNAT --to-source 192.0.2.1"), "{script}");
+        assert!(!script.contains("DNAT --to-destination"), "{script}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Elastic IPs in the kernel, beside rules as kube-proxy has them, with both implementations of iptables.
 
+mod flows;
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -322,67 +324,6 @@ fn whatever_is_taken_away_comes_back_and_the_rules_of_others_stay() {
             keeper.stop().await;
         });
     }
-}
-
-/// The tracked connections, by the address that the first packet went to.
-fn tracked() -> BTreeSet<String> {
-    let text = String::from_utf8(attempt("conntrack -L -p tcp").stdout).unwrap();
-    let destination =
-        |line: &str| line.split(' ').find_map(|word| word.strip_prefix("dst=")).map(str::to_owned);
-    text.lines().filter_map(destination).collect()
-}
-
-fn track(source: &str, destination: &str, reply_source: &str, reply_destination: &str) {
-    run(&format!(
-        "conntrack -I -p tcp -s {source} -d {destination} -r {reply_source} -q {reply_destination} --sport 1000 --dport \
-         80 --reply-port-src 80 --reply-port-dst 1000 --timeout 600 --state ESTABLISHED"
-    ));
-}
-
-#[test]
-fn connections_of_a_released_address_are_forgotten_and_those_of_others_are_not() {
-    alone(async || {
-        let (eip, vmi) = ("192.0.2.1", "10.244.0.4");
-        // Linux tracks nothing in a namespace where no rule asks for it.
-        run("iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP");
-        let mut keeper = Keeper::start();
-        keeper.make(&nat(&[(eip, vmi), ("192.0.2.9", "10.244.0.9")])).await;
-        track("203.0.113.1", eip, vmi, "203.0.113.1");
-        track(vmi, "203.0.113.2", "203.0.113.2", eip);
-        track("203.0.113.3", "192.0.2.9", "10.244.0.9", "203.0.113.3");
-        track(vmi, "10.244.0.77", "10.244.0.77", vmi);
-        assert_eq!(tracked().len(), 4);
-        let mut drained = nat(&[(eip, vmi), ("192.0.2.9", "10.244.0.9")]);
-        drained.pairs.get_mut(&eip.parse().unwrap()).unwrap().stage = Stage::Draining;
-        keeper.make(&drained).await;
-        assert_eq!(tracked().len(), 4, "connections survive while it drains");
-        keeper.make(&nat(&[("192.0.2.9", "10.244.0.9")])).await;
-        assert_eq!(tracked(), ["192.0.2.9", "10.244.0.77"].map(str::to_owned).into());
-        keeper.stop().await;
-    });
-}
-
-#[test]
-fn what_a_machine_began_before_it_had_its_address_is_not_left_untranslated() {
-    alone(async || {
-        run("iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP");
-        let vmi = "10.244.0.4";
-        track(vmi, "203.0.113.1", "203.0.113.1", "192.0.2.250");
-        track(vmi, "10.96.0.1", "10.0.0.11", vmi);
-        let mut keeper = Keeper::start();
-        keeper.make(&nat(&[("192.0.2.1", vmi)])).await;
-        assert_eq!(tracked(), ["10.96.0.1".to_owned()].into(), "a Service's goes on");
-        keeper.stop().await;
-        // A new process finds its rules in place, and lets their connections be.
-        track("203.0.113.2", "192.0.2.1", vmi, "203.0.113.2");
-        let mut keeper = Keeper::start();
-        keeper.make(&nat(&[("192.0.2.1", vmi)])).await;
-        assert_eq!(tracked(), ["10.96.0.1", "192.0.2.1"].map(str::to_owned).into());
-        keeper.stop().await;
-        nat::sweep().await.unwrap();
-        assert_eq!(run("ipset list -name"), "");
-        assert_eq!(ours("", "nft"), "");
-    });
 }
 
 #[test]

@@ -200,15 +200,29 @@ fn decided(
     allocated: Verdict,
     place: Option<&Result<Place, Unplaced>>,
 ) -> Decided {
-    let (node, vmi_ips) = match place {
-        _ if eips.is_empty() => (None, Vec::new()),
-        Some(Ok(Place { node, addresses })) => (Some(node.clone()), addresses.clone()),
-        Some(Err(_)) => (None, Vec::new()),
-        None => (binding.node.clone(), binding.vmi_ips.clone()),
-    };
     let unplaced = place.and_then(|place| place.as_ref().err());
     let why = unplaced.map(|unplaced| (unplaced.reason(), unplaced.to_string()));
-    finish(binding, eips, node, vmi_ips, allocated, why)
+    let named = match place {
+        _ if eips.is_empty() => Named::default(),
+        Some(Ok(Place { node, target, addresses })) => {
+            Named { node: Some(node.clone()), target: target.clone(), vmi_ips: addresses.clone() }
+        }
+        Some(Err(_)) => Named::default(),
+        None => Named {
+            node: binding.node.clone(),
+            target: binding.target.clone(),
+            vmi_ips: binding.vmi_ips.clone(),
+        },
+    };
+    finish(binding, eips, named, allocated, why)
+}
+
+/// Who is to do what for it.
+#[derive(Default)]
+struct Named {
+    node: Option<String>,
+    target: Option<String>,
+    vmi_ips: Vec<IpAddr>,
 }
 
 /// The same for one whose addresses nobody is to answer for any longer.
@@ -217,15 +231,14 @@ fn leaving(binding: &Binding, eips: &[IpAddr], allocated: Verdict) -> Decided {
         true => (reason::RELEASING, "it is being deleted".to_owned()),
         false => (reason::VMI_NOT_RUNNING, "its machine does not run".to_owned()),
     };
-    finish(binding, eips, None, Vec::new(), allocated, Some(why))
+    finish(binding, eips, Named::default(), allocated, Some(why))
 }
 
 /// Counts the epoch and concludes how it stands. `why` is the reason for which there is no node.
 fn finish(
     binding: &Binding,
     eips: &[IpAddr],
-    node: Option<String>,
-    vmi_ips: Vec<IpAddr>,
+    Named { node, target, vmi_ips }: Named,
     allocated: Verdict,
     why: Option<(&'static str, String)>,
 ) -> Decided {
@@ -240,6 +253,7 @@ fn finish(
     let mut decided = Decided {
         eips: eips.to_vec(),
         node,
+        target,
         vmi_ips,
         epoch: None,
         generation: binding.generation,

@@ -138,8 +138,8 @@ impl Index {
             (Err(Unplaced::NoAddress(_)), Some(node))
                 if known && binding.vmi_ips.len() == families.len() =>
             {
-                let (node, addresses) = (node.clone(), binding.vmi_ips.clone());
-                Some(Ok(Place { node, addresses }))
+                let (node, target) = (node.clone(), machine.target.clone());
+                Some(Ok(Place { node, target, addresses: binding.vmi_ips.clone() }))
             }
             (placed, _) => Some(placed),
         }

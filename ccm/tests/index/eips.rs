@@ -32,6 +32,7 @@ pub(crate) fn binding(name: &str, vmi: &str) -> Binding {
         families: Families::single(Family::V4),
         eips: Vec::new(),
         node: None,
+        target: None,
         vmi_ips: Vec::new(),
         epoch: None,
         observed: None,
@@ -50,16 +51,18 @@ pub(crate) fn machine(name: &str, node: &str, addresses: &[&str]) -> Vmi {
         version: String::new(),
         phase: "Running".to_owned(),
         node: Some(node.to_owned()),
+        target: None,
         interfaces: vec![Interface { name: "default".to_owned(), addresses }],
     }
 }
 
 /// What the API server makes of what is applied to the status of a binding.
 pub(super) fn say(binding: &mut Binding, decided: &Decided) {
-    let Decided { eips, node, vmi_ips, epoch, generation, conditions } = decided.clone();
+    let Decided { eips, node, target, vmi_ips, epoch, generation, conditions } = decided.clone();
     let grows = (&binding.eips, &binding.node, &binding.vmi_ips) != (&eips, &node, &vmi_ips);
     assert_eq!(epoch > binding.epoch, grows, "{binding:?} becomes {decided:?}");
     (binding.eips, binding.node, binding.vmi_ips) = (eips, node, vmi_ips);
+    binding.target = target;
     (binding.epoch, binding.observed) = (epoch, Some(generation));
     let own = conditions.map(|stated| Condition {
         type_: stated.kind.to_owned(),

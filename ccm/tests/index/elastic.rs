@@ -126,7 +126,7 @@ fn of_two_for_one_machine_the_one_that_has_it_keeps_it_and_the_next_follows() {
 }
 
 #[test]
-fn a_migration_moves_node_and_epoch_once() {
+fn a_migration_that_keeps_the_machines_address_is_followed_and_moves_once() {
     let mut lab = served();
     lab.run(machine("vm", "b", &["10.0.0.5"]));
     assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on b to 10.0.0.5 #2");
@@ -140,6 +140,28 @@ fn a_migration_moves_node_and_epoch_once() {
     assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on b to 10.0.0.5 #2");
     lab.run(machine("vm", "b", &["10.0.1.5"]));
     assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on b to 10.0.1.5 #3");
+}
+
+#[test]
+fn the_target_of_a_migration_is_named_while_it_is_under_way_and_a_failed_one_moves_nothing() {
+    let mut lab = served();
+    let going = || Vmi { target: Some("b".to_owned()), ..machine("vm", "a", &["10.0.0.5"]) };
+    let target = |lab: &Lab| lab.cluster.bindings[&key("web")].target.clone();
+    lab.run(going());
+    assert_eq!(target(&lab).as_deref(), Some("b"));
+    assert_eq!(lab.cluster.standing("web"), "+AddressAllocated +Held", "nothing has moved");
+    lab.run(machine("vm", "a", &["10.0.0.5"]));
+    assert_eq!(target(&lab), None, "it failed");
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on a to 10.0.0.5 #1");
+    assert_eq!((lab.cost(), lab.index.moves()), (2, 0));
+    lab.run(going());
+    lab.run(machine("vm", "b", &["10.0.0.5"]));
+    assert_eq!(target(&lab), None, "it is there");
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on b to 10.0.0.5 #2");
+    lab.run(Vmi { node: Some("b".to_owned()), target: Some("a".to_owned()), ..going() });
+    lab.cluster.unbind("web");
+    lab.settle();
+    assert_eq!(target(&lab), None, "nobody is to do anything for it any more");
 }
 
 #[test]

@@ -153,6 +153,12 @@ proptest! {
             let now = shown.epoch.unwrap_or_default();
             prop_assert!(now >= epoch, "{} after {epoch}", lab.cluster.shown("web"));
             epoch = now;
+            if let Some(target) = &shown.target {
+                let status = guest.status.as_ref().unwrap();
+                prop_assert!(is_going(status), "{:?}", guest);
+                prop_assert_eq!(&status["migrationState"]["targetNode"], target);
+                prop_assert_ne!(Some(target), shown.node.as_ref());
+            }
             if let Some(node) = &shown.node {
                 prop_assert_eq!(Some(node), guest.at.as_ref(), "{:?}", guest);
                 prop_assert_eq!(shown.vmi_ips.len(), 1);

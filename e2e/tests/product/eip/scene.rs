@@ -1,135 +1,91 @@
-//! A world with virtual machines that have elastic IPs, and what its tests ask of it. The tests stand in for berth-ccm:
-//! they write into the status of bindings what it would.
+//! A world with virtual machines that have elastic IPs, and what its tests ask of it. A test makes machines and bindings as
+//! users do and writes into the status of machines what KubeVirt would; all else comes from Berth's two programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::OUTSIDE;
 use berth_e2e::guest::Guest;
-use berth_e2e::world::{Env, World, addresses_of, eventually, kubectl, repository};
-use kube::Client;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, GroupVersionKind};
+use berth_e2e::vm::{Eips, Vm, holds, install_kubevirt};
+use berth_e2e::world::{Env, POOL, World, addresses_of, eventually};
 use serde_json::{Value, json};
 
 use super::streams::{Listener, Streams, connect};
 
-/// The bindings of namespace `default`.
-pub(super) struct Bindings(Api<DynamicObject>);
+/// How long a machine is copied at least. KubeVirt takes seconds.
+const COPY: Duration = Duration::from_millis(300);
 
-impl Bindings {
-    fn of(client: &Client) -> Self {
-        let kind = GroupVersionKind::gvk("berth.dev", "v1alpha1", "EipBinding");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "eipbindings");
-        Self(Api::namespaced_with(client.clone(), "default", &resource))
-    }
-
-    async fn create(&self, name: &str) -> Result<()> {
-        let object = json!({
-            "apiVersion": "berth.dev/v1alpha1", "kind": "EipBinding",
-            "metadata": { "name": name },
-            "spec": { "vmi": name, "families": ["IPv4", "IPv6"] },
-        });
-        self.0.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
-        Ok(())
-    }
-
-    pub(super) async fn delete(&self, name: &str) -> Result<()> {
-        self.0.delete(name, &DeleteParams::default()).await?;
-        Ok(())
-    }
-
-    async fn status(&self, name: &str) -> Result<Value> {
-        Ok(self.0.get(name).await?.data["status"].clone())
-    }
-
-    async fn write(&self, name: &str, status: Value) -> Result<()> {
-        let patch = Patch::Merge(json!({ "status": status }));
-        self.0.patch_status(name, &PatchParams::default(), &patch).await?;
-        Ok(())
-    }
-}
-
-/// A machine and its binding.
+/// A machine and its binding, which has the same name.
 pub(super) struct Machine {
     pub(super) guest: Guest,
+    pub(super) vm: Vm,
     /// IPv4 first.
     pub(super) eips: [IpAddr; 2],
     node: usize,
-    epoch: i64,
 }
 
-/// A world of announcers with machines.
+/// A world of both programs, with machines.
 pub(super) struct Scene {
     pub(super) world: World,
-    pub(super) eips: Bindings,
+    pub(super) eips: Eips,
     pub(super) machines: BTreeMap<String, Machine>,
+    made: u8,
 }
 
 impl Scene {
     /// Announcers on `nodes` nodes, and one node more for pods.
     pub(super) async fn up(nodes: usize, environment: Env) -> Result<Self> {
         let mut world = World::without_berth(nodes + 1, environment).await?;
-        let file = repository().join("manifests/eipbinding-crd.yaml");
-        kubectl(&world.lab, &["apply", "-f", &file.display().to_string()])?;
-        let crd = "crd/eipbindings.berth.dev";
-        kubectl(&world.lab, &["wait", "--for=condition=Established", crd, "--timeout=30s"])?;
+        install_kubevirt(&world.lab)?;
+        world.pools(json!({ "range-global": POOL, "reuse-delay": "1s" })).await?;
+        world.start_ccm().await?;
         for node in 0..nodes {
             world.start_announcer(node).await?;
         }
-        let eips = Bindings::of(&world.client);
-        Ok(Self { world, eips, machines: BTreeMap::new() })
+        let eips = Eips::of(&world.client, "default");
+        Ok(Self { world, eips, machines: BTreeMap::new(), made: 0 })
     }
 
     /// Starts a machine on a node and binds it to an elastic IP of each family.
     pub(super) async fn machine(&mut self, name: &str, node: usize) -> Result<()> {
-        let number = u8::try_from(200 + self.machines.len())?;
-        let pods = self.world.lab.node(node).addresses();
+        let number = 200 + self.made;
+        self.made += 1;
+        let place = self.world.lab.node(node);
+        let pods = place.addresses();
         let v4 = u32::from(pods.pods4.network()) + u32::from(number);
         let v6 = u128::from(pods.pods6.network()) + u128::from(number);
         let own = [IpAddr::from(Ipv4Addr::from(v4)), IpAddr::from(Ipv6Addr::from(v6))];
-        let eips = [
-            IpAddr::from([10, 0, 64, number]),
-            IpAddr::from([0xfd00, 0x10, 0, 0, 0, 0, 0x40, u16::from(number)]),
-        ];
         let mut guest = Guest::new(&self.world.lab, &format!("vm-{name}"), own)?;
-        guest.start(&self.world.lab, self.world.lab.node(node).name())?;
-        self.eips.create(name).await?;
-        let machine = Machine { guest, eips, node, epoch: 1 };
-        self.eips.write(name, self.placed(&machine)).await?;
-        self.machines.insert(name.to_owned(), machine);
+        guest.start(&self.world.lab, place.name())?;
+        let vm = Vm::create(&self.world.client, "default", name).await?;
+        vm.start(place.name(), &own).await?;
+        self.eips.create(name, json!({ "vmi": name, "families": ["IPv4", "IPv6"] })).await?;
+        let given = |status: &Value| given(status).is_some();
+        let status = self.eips.shows(name, "both addresses", given).await?;
+        let eips = self::given(&status).context("no addresses")?;
+        self.machines.insert(name.to_owned(), Machine { guest, vm, eips, node });
         Ok(())
     }
 
-    /// What berth-ccm would write.
-    fn placed(&self, machine: &Machine) -> Value {
-        json!({
-            "eips": machine.eips,
-            "vmiIPs": machine.guest.addresses(),
-            "node": self.world.lab.node(machine.node).name(),
-            "epoch": machine.epoch,
-        })
-    }
-
-    /// Waits until the node of a machine says that it holds its addresses, and has them.
+    /// Waits until the node of a machine answers for it, as its binding says, and as the node's interface does.
     pub(super) async fn is_held(&self, name: &str) -> Result<()> {
         let machine = &self.machines[name];
         let node = self.world.lab.node(machine.node);
-        let wanted = json!({ "node": node.name(), "epoch": machine.epoch });
-        let held = eventually(&format!("{name} is held"), 30, || async {
-            Ok((self.eips.status(name).await?["holder"] == wanted).then_some(()))
-        })
-        .await;
-        if let Err(error) = held {
-            let status = self.eips.status(name).await?;
-            return Err(error.context(format!("{status:#}\n{}", self.logs())));
-        }
-        let status = self.eips.status(name).await?;
-        for kind in ["Bound", "Announced"] {
-            let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-            let shown = conditions.iter().find(|condition| condition["type"] == kind);
-            ensure!(shown.is_some_and(|c| c["status"] == "True"), "{kind}: {status:#}");
+        let ready = |status: &Value| {
+            let all = ["Allocated", "Bound", "Announced", "Ready"];
+            status["node"] == node.name() && all.iter().all(|kind| holds(status, kind))
+        };
+        let status = self.eips.shows(name, "ready", ready).await.with_context(|| self.logs())?;
+        let holder = json!({ "node": node.name(), "epoch": status["epoch"] });
+        ensure!(status["holder"] == holder, "{status:#}");
+        for eip in machine.eips {
+            eventually(&format!("{eip} is on {} alone", node.name()), 10, || async {
+                Ok((self.world.holders(eip)? == [node.name()]).then_some(()))
+            })
+            .await
+            .with_context(|| self.logs())?;
         }
         ensure!(
             machine.eips.iter().all(|eip| addresses_of(node).is_ok_and(|has| has.contains(eip)))
@@ -137,45 +93,58 @@ impl Scene {
         Ok(())
     }
 
-    /// Migrates a machine as KubeVirt does: the target is made ready, which its node hears of, and then the machine goes
-    /// over to it. Until then it goes on where it was.
-    pub(super) async fn migrate(&mut self, name: &str, target: usize) -> Result<()> {
-        let node = self.world.lab.node(target).name().to_owned();
+    /// The first half of a migration: the machine's pod on the target is there, KubeVirt names it, and the machine is
+    /// copied, which goes on at least until the target is prepared. Returns the guest's cable to it.
+    pub(super) async fn begin_migration(&mut self, name: &str, target: usize) -> Result<String> {
         let machine = self.machines.get_mut(name).context("no such machine")?;
-        let cable = machine.guest.plug(&self.world.lab, &node)?;
-        (machine.node, machine.epoch) = (target, machine.epoch + 1);
-        let status = json!({ "node": node, "epoch": machine.epoch });
-        self.eips.write(name, status).await?;
-        let leads = format!("--to-destination {}", self.machines[name].guest.addresses()[0]);
-        eventually("the target translates", 10, || async {
-            let rules = self.world.lab.node(target).exec(["iptables-nft-save", "-t", "nat"])?;
-            Ok(rules.contains(&leads).then_some(()))
+        let (from, to) = (self.world.lab.node(machine.node), self.world.lab.node(target));
+        let cable = machine.guest.plug(&self.world.lab, to.name())?;
+        machine.vm.begin_migration(from.name(), to.name()).await?;
+        let (own, eip) = (machine.guest.addresses()[1], machine.eips[1]);
+        let (begin, end) = (format!("POSTROUTING -s {own}/"), format!("SNAT --to-source {eip}"));
+        eventually("the target translates what the machine sends", 10, || async {
+            // The rules of IPv6 are written last.
+            let rules = to.exec(["ip6tables-nft-save", "-t", "nat"])?;
+            let found = rules.lines().any(|rule| rule.contains(&begin) && rule.ends_with(&end));
+            Ok(found.then_some(()))
         })
-        .await?;
-        let machine = self.machines.get_mut(name).context("no such machine")?;
-        machine.guest.switch(&self.world.lab, &node, cable)?;
-        self.is_held(name).await?;
-        for eip in self.machines[name].eips {
-            eventually("one holder", 10, || async {
-                Ok((self.world.holders(eip)? == [node.clone()]).then_some(()))
-            })
-            .await?;
-        }
-        Ok(())
+        .await
+        .with_context(|| self.logs())?;
+        tokio::time::sleep(COPY).await;
+        Ok(cable)
     }
 
-    /// One stream from the client to a machine's elastic IP, and one from the machine to a third party.
+    /// A whole migration. The guest goes on at the target, then the target's virt-handler sees it at work, then the
+    /// source hands over.
+    pub(super) async fn migrate(&mut self, name: &str, target: usize) -> Result<()> {
+        let cable = self.begin_migration(name, target).await?;
+        let node = self.world.lab.node(target).name().to_owned();
+        let machine = self.machines.get_mut(name).context("no such machine")?;
+        machine.guest.switch(&self.world.lab, &node, cable)?;
+        machine.node = target;
+        machine.vm.target_is_ready().await?;
+        machine.vm.hand_over(&node).await?;
+        machine.vm.readdress(&machine.guest.addresses()).await?;
+        self.is_held(name).await
+    }
+
+    /// Streams of both families: from the client to a machine's elastic IP, and from the machine to a third party.
     pub(super) fn streams(&self, name: &str) -> Result<Streams> {
         let machine = &self.machines[name];
         let lab = &self.world.lab;
+        let mut streams = Vec::new();
         let inward = Listener::open(machine.guest.place(), 8100)?;
-        let to_machine = connect(&lab.outside(), SocketAddr::new(machine.eips[0], 8100))?;
-        let (served, _) = inward.accept()?;
         let outward = Listener::open(&lab.router(), 8101)?;
-        let from_machine = connect(machine.guest.place(), SocketAddr::new(OUTSIDE[0], 8101))?;
-        let (answering, peer) = outward.accept()?;
-        ensure!(peer.ip() == machine.eips[0], "the third party sees {peer}");
-        Streams::start([(to_machine, served), (from_machine, answering)])
+        for (eip, third_party) in machine.eips.into_iter().zip(OUTSIDE) {
+            let to_machine = connect(&lab.outside(), SocketAddr::new(eip, 8100))?;
+            let (served, _) = inward.accept()?;
+            streams.push((format!("to {eip}"), to_machine, served));
+            let from_machine = connect(machine.guest.place(), SocketAddr::new(third_party, 8101))?;
+            let (answering, peer) = outward.accept()?;
+            ensure!(peer.ip() == eip, "the third party sees {peer}");
+            streams.push((format!("from {eip}"), from_machine, answering));
+        }
+        Ok(Streams::start(streams))
     }
 
     /// A pod and a Service see a machine under its own address: frames on the LAN say so.
@@ -248,6 +217,17 @@ impl Scene {
         Ok(())
     }
 
+    /// The protocols and ports on which a node listens, as `ss` says; those of clients that come and go left out.
+    pub(super) fn ports(&self, node: usize) -> Result<BTreeSet<(String, u16)>> {
+        let sockets = self.world.lab.node(node).exec(["ss", "-H", "-l", "-n", "-t", "-u"])?;
+        let port = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let port = words.get(4)?.rsplit(':').next()?.parse().ok()?;
+            Some((words[0].to_owned(), port))
+        };
+        Ok(sockets.lines().filter_map(port).filter(|(_, port)| *port < 32_768).collect())
+    }
+
     /// All rules of ours on a node, the elements of our sets and our policy rules.
     pub(super) fn traces(&self, node: usize) -> Result<BTreeSet<String>> {
         let node = self.world.lab.node(node);
@@ -279,6 +259,30 @@ impl Scene {
         Ok(traces)
     }
 
+    /// Whatever there is of bindings: objects, claims, and on each node rules, sets, addresses and tracked connections.
+    pub(super) async fn left(&self) -> Result<Vec<String>> {
+        let mut left = self.eips.names().await?;
+        left.extend(self.world.claims().await?.into_keys());
+        let eips = self.machines.values().flat_map(|machine| machine.eips);
+        let eips: Vec<String> = eips.map(|eip| eip.to_string()).collect();
+        for (number, node) in self.world.lab.nodes().iter().enumerate() {
+            let say = |what: String| format!("{}: {what}", node.name());
+            left.extend(self.traces(number)?.into_iter().map(say));
+            left.extend(node.exec(["ipset", "list", "-name"])?.lines().map(str::to_owned).map(say));
+            for family in ["ipv4", "ipv6"] {
+                let tracked = node.exec(["conntrack", "-L", "-f", family])?;
+                let names = |flow: &&str| {
+                    let mut words = flow.split([' ', '=']);
+                    words.any(|word| eips.iter().any(|eip| eip == word))
+                };
+                left.extend(tracked.lines().filter(names).map(str::to_owned).map(say));
+            }
+            let has = addresses_of(node)?.into_iter().map(|address| address.to_string());
+            left.extend(has.filter(|address| eips.contains(address)).map(say));
+        }
+        Ok(left)
+    }
+
     /// All rules of others on a node.
     pub(super) fn foreign(&self, node: usize) -> Result<Vec<String>> {
         let rules = self.world.lab.node(node).exec(["iptables-nft-save"])?;
@@ -287,13 +291,22 @@ impl Scene {
     }
 
     pub(super) fn logs(&self) -> String {
-        let logs = self.world.announcers().map(|(node, p)| format!("--- {node}\n{}", p.log_tail()));
+        let ccm = self.world.ccm().ok().map(|ccm| ("berth-ccm", ccm));
+        let all = self.world.announcers().chain(ccm);
+        let logs = all.map(|(who, process)| format!("--- {who}\n{}", process.log_tail()));
         logs.collect::<Vec<_>>().join("\n")
     }
 
     pub(super) fn down(self) -> Result<()> {
         self.world.lab.down()
     }
+}
+
+/// Both addresses of a binding, IPv4 first.
+fn given(status: &Value) -> Option<[IpAddr; 2]> {
+    let texts = status["eips"].as_array()?.iter();
+    let addresses: Vec<IpAddr> = texts.filter_map(|text| text.as_str()?.parse().ok()).collect();
+    addresses.try_into().ok()
 }
 
 fn is_ours(rule: &str) -> bool {

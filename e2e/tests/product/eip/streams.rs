@@ -72,7 +72,7 @@ fn ping(from: &mut TcpStream, to: &mut TcpStream) -> Result<()> {
 /// Streams on which each end answers the other, a message each [`BEAT`].
 pub(super) struct Streams {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Result<Heard>>>,
+    threads: Vec<(String, JoinHandle<Result<Heard>>)>,
 }
 
 /// What came of them.
@@ -85,14 +85,16 @@ pub(super) struct Report {
     /// Whether each stream brought an answer in the end.
     pub(super) alive: bool,
     answers: usize,
+    /// Which stream was silent for longest.
+    slowest: String,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { longest_gap, resets, alive, answers } = self;
+        let Self { longest_gap, resets, alive, answers, slowest } = self;
         write!(
             f,
-            "longest gap {longest_gap:.0?}, {resets} resets, {answers} answers, alive: {alive}"
+            "longest gap {longest_gap:.0?} {slowest}, {resets} resets, {answers} answers, alive: {alive}"
         )
     }
 }
@@ -104,26 +106,29 @@ struct Heard {
 }
 
 impl Streams {
-    /// Each pair is who asks and who answers.
-    pub(super) fn start(pairs: [(TcpStream, TcpStream); 2]) -> Result<Self> {
+    /// Each is what it is called, who asks and who answers.
+    pub(super) fn start(streams: Vec<(String, TcpStream, TcpStream)>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
-        for (asks, answers) in pairs {
+        for (name, asks, answers) in streams {
             thread::spawn(move || echo(answers));
             let stop = stop.clone();
-            threads.push(thread::spawn(move || ask(asks, &stop)));
+            threads.push((name, thread::spawn(move || ask(asks, &stop))));
         }
-        Ok(Self { stop, threads })
+        Self { stop, threads }
     }
 
     /// Ends them after one more answer on each.
     pub(super) fn finish(self) -> Result<Report> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut report = Report { longest_gap: Duration::ZERO, resets: 0, alive: true, answers: 0 };
-        for thread in self.threads {
+        let (longest_gap, slowest) = (Duration::ZERO, String::new());
+        let mut report = Report { longest_gap, resets: 0, alive: true, answers: 0, slowest };
+        for (name, thread) in self.threads {
             let Ok(heard) = thread.join() else { bail!("a stream's thread panicked") };
             let heard = heard?;
-            report.longest_gap = report.longest_gap.max(heard.gap);
+            if heard.gap > report.longest_gap {
+                (report.longest_gap, report.slowest) = (heard.gap, name);
+            }
             report.resets += usize::from(heard.reset);
             report.alive &= !heard.reset;
             report.answers += heard.answers;
