@@ -22,6 +22,7 @@ need setpriv util-linux
 need cc gcc
 need faketime faketime
 need strip binutils
+need qemu-system-x86_64 qemu-system-x86
 # The headers that cc needs come apart from it.
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"

@@ -187,6 +187,11 @@ impl Layer {
             .try_fold(self, |layer, library| layer.copy(&library.display().to_string(), &library))
     }
 
+    /// Every file: its absolute path, permissions and content.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, u32, &[u8])> {
+        self.files.iter().map(|(path, file)| (path.as_path(), file.mode, file.bytes.as_slice()))
+    }
+
     fn to_blob(&self) -> Result<Blob> {
         let mut archive = tar::Builder::new(Vec::new());
         let mut folders = Vec::<&Path>::new();

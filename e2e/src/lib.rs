@@ -36,6 +36,7 @@
 //! | [`audit`], [`apiserver_metrics`] | how addresses were given, and what it cost, as the API server has it |
 //! | [`api_proxy`] | what can go wrong between a client and the API server |
 //! | [`guest`] | a virtual machine's inside: a namespace behind a node, which can move |
+//! | [`other_kernel`] | a program under another kernel than the machine's, in QEMU; needs no lab |
 //! | [`probe`], [`wire`], [`capture`] | what a client gets, who answers for an address, every frame |
 //! | [`cluster`] | what black-box tests need, in the lab or in kind |
 //! | [`rivals`], [`membership`] | other systems in the same lab, for comparison; what Berth's membership shows |
@@ -76,6 +77,8 @@ pub mod keeper;
 pub mod lab;
 pub mod membership;
 pub mod node;
+pub mod other_kernel;
+mod packages;
 pub mod pki;
 pub mod place;
 pub mod probe;

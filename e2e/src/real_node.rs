@@ -18,6 +18,7 @@ use crate::{
     cgroup,
     disk::LabDir,
     node::NodeContext,
+    packages::Packages,
     pki::Pki,
     place::{Place, lab_program},
     process::Process,
@@ -25,7 +26,19 @@ use crate::{
 
 mod cgroup2;
 mod config;
-mod packages;
+
+/// What a node needs beyond what the host has.
+const PACKAGES: Packages = Packages {
+    kind: "packages",
+    names: || Ok(["containerd", "runc", "containernetworking-plugins"].map(Into::into).into()),
+    needed: &[
+        "usr/bin/containerd",
+        "usr/bin/containerd-shim-runc-v2",
+        "usr/bin/ctr",
+        "usr/sbin/runc",
+        "usr/lib/cni/bridge",
+    ],
+};
 
 /// The pods' bridge.
 const BRIDGE: &str = "cni0";
@@ -37,7 +50,7 @@ const BOOT: &str = include_str!("real_node/boot.sh");
 /// those of the programs that lie beside the lab's own.
 pub fn prepare(dir: &LabDir, images: Option<&Path>) -> Result<()> {
     thread::scope(|scope| {
-        let packages = scope.spawn(packages::fetch);
+        let packages = scope.spawn(|| PACKAGES.fetch());
         let folder = images_of(dir);
         match images {
             Some(given) => symlink(
@@ -62,7 +75,7 @@ pub fn prepare(dir: &LabDir, images: Option<&Path>) -> Result<()> {
 
 /// Boots the node: the first time, or again after its keeper was killed. Returns when kubelet runs.
 pub fn start(node: &NodeContext) -> Result<()> {
-    let packages = packages::fetch()?;
+    let packages = PACKAGES.fetch()?;
     let images = fs::canonicalize(images_of(&node.dir)).context("the lab has no images")?;
     write_files(node, &packages)?;
     // kubelet would look for the containers of an earlier boot, three seconds for each.

@@ -10,3 +10,4 @@ mod namespace;
 mod nat;
 mod neighbours;
 mod rounds;
+mod vlan;

@@ -20,26 +20,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::announcements::{hears, tcpdump};
 use crate::cluster::{Asked, Cluster};
-use crate::namespace::{address, addresses, alone, attempt, run};
+use crate::namespace::{address, addresses, alone, run};
 
 const STATUS: &str = "PATCH /api/v1/namespaces/shop/services/web/status";
-const SERVICE: &str = "/api/v1/namespaces/shop/services/web";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
 
 /// A running announcer, and what its watches would show.
-struct Node {
+pub(crate) struct Node {
     cluster: Cluster,
     config: Config,
     health: Health,
     watches: mpsc::Sender<Seen>,
-    stop: CancellationToken,
-    driving: JoinHandle<bool>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) driving: JoinHandle<bool>,
     guarding: JoinHandle<()>,
 }
 
 impl Node {
     /// Starts on a cluster that is empty but for what `settings` make of it.
-    async fn start(cluster: &Cluster, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(cluster: &Cluster, settings: &[(&str, &str)]) -> Self {
         let lease = ("vip_leaderelection", "true");
         let settings = [&[lease], settings].concat();
         let given = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -76,27 +75,35 @@ impl Node {
         node
     }
 
-    async fn show(&self, seen: Seen) {
+    pub(crate) async fn show(&self, seen: Seen) {
         self.watches.send(seen).await.expect("the announcer runs");
     }
 
-    /// Creates the Service `shop/web` and a ready endpoint of it.
-    async fn expose(&self, service: Value) {
+    /// Creates a Service in the namespace `shop` and a ready endpoint of it.
+    pub(crate) async fn expose(&self, service: Value) {
         let ready = Ready { any: true, nodes: ["node-a".to_owned()].into() };
-        let slice = Name::new("shop", "web-1");
-        self.show(Seen::Slice(slice, Some((Name::new("shop", "web"), ready)))).await;
+        let name = name(&service);
+        let slice = Name::new("shop", format!("{}-1", name.name));
+        self.show(Seen::Slice(slice, Some((name, ready)))).await;
         self.change(service).await;
     }
 
     /// Puts the Service into the cluster and shows it.
     async fn change(&self, service: Value) {
-        let service = serde_json::from_value(self.cluster.put(SERVICE, service)).unwrap();
+        let name = name(&service);
+        let path = format!("/api/v1/namespaces/shop/services/{}", name.name);
+        let service = serde_json::from_value(self.cluster.put(&path, service)).unwrap();
         let read = Service::read(&service, &self.config.classes);
-        self.show(Seen::Service(Name::new("shop", "web"), Box::new(read))).await;
+        self.show(Seen::Service(name, Box::new(read))).await;
     }
 }
 
-fn service() -> Value {
+fn name(service: &Value) -> Name {
+    Name::new("shop", service["metadata"]["name"].as_str().unwrap())
+}
+
+/// The Service `shop/web`.
+pub(crate) fn service() -> Value {
     json!({
         "metadata": {
             "namespace": "shop", "name": "web", "uid": "u",
@@ -106,7 +113,7 @@ fn service() -> Value {
     })
 }
 
-fn published(asked: &Asked) -> bool {
+pub(crate) fn published(asked: &Asked) -> bool {
     asked.what == STATUS && !asked.body["status"]["loadBalancer"]["ingress"].is_null()
 }
 
@@ -115,7 +122,7 @@ fn cleared(asked: &Asked) -> bool {
 }
 
 /// Waits until the network is as it should be.
-async fn until(what: &str, mut is: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is() {
         assert!(start.elapsed() < Duration::from_secs(10), "{what}: {:?}", addresses("eth0"));
@@ -323,30 +330,5 @@ fn what_a_status_shows_is_in_use_and_not_asked_for() {
         tokio::io::AsyncBufReadExt::read_line(&mut heard, &mut first).await.unwrap();
         tokio::io::AsyncBufReadExt::read_line(&mut heard, &mut first).await.unwrap();
         assert!(first.contains("192.0.2.1 tell 192.0.2.1"), "{first}");
-    });
-}
-
-#[test]
-fn a_vlan_is_made_for_a_service_and_removed_with_it_or_the_service_is_told() {
-    alone(async || {
-        let makes = attempt("ip link add link eth0 name eth0.9 type vlan id 9").status.success();
-        let cluster = Cluster::new();
-        let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
-        let mut tagged = service();
-        tagged["metadata"]["annotations"]["kube-vip.io/serviceVLAN"] = json!("5");
-        node.expose(tagged).await;
-        if makes {
-            cluster.asks(published).await;
-            assert!(address("eth0.5", "192.0.2.1").is_some());
-            assert!(run("ip link show group 190").contains("eth0.5@eth0"));
-            node.show(Seen::ServiceGone(Name::new("shop", "web"))).await;
-            until("removed", || !attempt("ip link show dev eth0.5").status.success()).await;
-            assert!(attempt("ip link show dev eth0.9").status.success(), "that is not ours");
-        } else {
-            let told = cluster.asks(|asked| asked.body["reason"] == "VlanNotMade").await;
-            let note = told.body["note"].as_str().unwrap();
-            assert!(note.contains("eth0.5") && note.contains("8021q"), "{note}");
-            assert!(addresses("eth0").iter().all(|shown| shown["deprecated"] != true));
-        }
     });
 }

@@ -133,7 +133,7 @@ fn pause() -> Result<Image> {
 }
 
 /// A program without what only a debugger reads, which in a debug build is most of it.
-fn stripped(binary: &Path) -> Result<Vec<u8>> {
+pub(crate) fn stripped(binary: &Path) -> Result<Vec<u8>> {
     let name = binary.file_name().unwrap_or_default().to_string_lossy();
     through_file(&name, |out| run(Command::new("strip").arg("-o").arg(out).arg(binary)))
 }

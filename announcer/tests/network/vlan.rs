@@ -1,0 +1,93 @@
+//! VLANs for Services. What is true depends on the kernel: `e2e/tests/other_kernel.rs` runs this under one that has the
+//! module, whatever the machine's own has.
+
+use berth_announcer::cluster::Name;
+use berth_announcer::watches::Seen;
+use serde_json::{Value, json};
+
+use crate::announcements::{hears, tcpdump};
+use crate::cluster::{Asked, Cluster};
+use crate::namespace::{address, addresses, alone, attempt, run};
+use crate::rounds::{Node, published, service, until};
+
+#[test]
+fn a_vlan_is_made_for_services_and_removed_with_the_last_or_the_service_is_told() {
+    alone(async || {
+        let makes = attempt("ip link add link eth0 name eth0.9 type vlan id 9").status.success();
+        // So that a run under another kernel can be told from one here.
+        println!("this kernel makes {}", if makes { "VLANs" } else { "no VLANs" });
+        if makes { made_and_removed().await } else { refused().await }
+    });
+}
+
+/// The Service of this name and address, on VLAN 5.
+fn tagged(name: &str, addresses: &str) -> Value {
+    let mut service = service();
+    service["metadata"]["name"] = json!(name);
+    service["metadata"]["annotations"] =
+        json!({ "kube-vip.io/loadbalancerIPs": addresses, "kube-vip.io/serviceVLAN": "5" });
+    service
+}
+
+fn is_there() -> bool {
+    attempt("ip link show dev eth0.5").status.success()
+}
+
+/// The names of all interfaces.
+fn links() -> Vec<String> {
+    let links: Vec<Value> = serde_json::from_str(&run("ip -j link")).unwrap();
+    links.iter().map(|link| link["ifname"].to_string()).collect()
+}
+
+async fn made_and_removed() {
+    let before = links();
+    let cluster = Cluster::new();
+    let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
+    let (_tcpdump, mut heard) = tcpdump("vlan 5 and arp and host 192.0.2.1").await;
+    node.expose(tagged("web", "192.0.2.1,2001:db8::1")).await;
+    cluster.asks(published).await;
+
+    let link: Value = serde_json::from_str(&run("ip -d -j link show dev eth0.5")).unwrap();
+    let made = &link[0];
+    assert_eq!(made["link"], "eth0");
+    assert_eq!(made["linkinfo"]["info_kind"], "vlan");
+    assert_eq!(made["linkinfo"]["info_data"]["id"], 5);
+    assert_eq!(made["linkinfo"]["info_data"]["protocol"], "802.1Q");
+    assert!(run("ip link show group 190").contains("eth0.5@eth0"), "our tag");
+    for text in ["192.0.2.1", "2001:db8::1"] {
+        assert!(address("eth0.5", text).is_some(), "{text} is bound there");
+        assert!(address("eth0", text).is_none(), "{text} is bound only there");
+    }
+    hears(&mut heard, &["vlan 5", "Request who-has 192.0.2.1 tell 192.0.2.1"]).await;
+
+    node.expose(tagged("other", "192.0.2.2")).await;
+    let other = |asked: &Asked| {
+        asked.what.ends_with("/other/status")
+            && !asked.body["status"]["loadBalancer"]["ingress"].is_null()
+    };
+    cluster.asks(other).await;
+    node.show(Seen::ServiceGone(Name::new("shop", "web"))).await;
+    until("unbound", || address("eth0.5", "192.0.2.1").is_none()).await;
+    assert!(address("eth0.5", "192.0.2.2").is_some(), "another Service needs it");
+    node.show(Seen::ServiceGone(Name::new("shop", "other"))).await;
+    until("removed", || !is_there()).await;
+    // With eth0.9, which somebody else made.
+    assert_eq!(links(), before);
+
+    node.expose(tagged("web", "192.0.2.1")).await;
+    until("made again", || address("eth0.5", "192.0.2.1").is_some()).await;
+    node.stop.cancel();
+    assert!(node.driving.await.unwrap(), "left in time");
+    assert_eq!(links(), before, "an announcer that leaves leaves none behind");
+}
+
+async fn refused() {
+    let cluster = Cluster::new();
+    let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
+    node.expose(tagged("web", "192.0.2.1,2001:db8::1")).await;
+    let told = cluster.asks(|asked| asked.body["reason"] == "VlanNotMade").await;
+    let note = told.body["note"].as_str().unwrap();
+    assert!(note.contains("eth0.5") && note.contains("8021q"), "{note}");
+    assert!(addresses("eth0").iter().all(|shown| shown["deprecated"] != true));
+    assert!(!is_there());
+}
