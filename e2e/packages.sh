@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that the tests and the lab need and the machine lacks. Says nothing if it lacks none,
-# and starts no daemon. Arguments name more programs, each of the package of that name.
+# and starts no daemon. Arguments name more programs.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -22,12 +22,14 @@ need setpriv util-linux
 need cc gcc
 need faketime faketime
 need strip binutils
-need qemu-system-x86_64 qemu-system-x86
 # The headers that cc needs come apart from it.
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 for program; do
-	need "$program" "$program"
+	case $program in
+	qemu-system-x86_64) need "$program" qemu-system-x86 ;;
+	*) need "$program" "$program" ;;
+	esac
 done
 [ -n "$missing" ] || exit 0
 

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "e2e: must run as root: the lab makes network namespaces and containers" >&2; exit 1; }
-e2e/packages.sh
+e2e/packages.sh qemu-system-x86_64
 e2e/images.sh
 target/release/lab build
 # As `make unit` has built it: what runs under another kernel is the announcer's own test.
