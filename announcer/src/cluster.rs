@@ -2,21 +2,18 @@
 
 mod eip;
 mod networks;
+mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 
-use berth_api::conflict::Conflicts;
-use berth_api::names::{annotation, condition, label};
-use berth_api::preference::{InvalidPreference, Preference};
-use berth_api::service::{self, ClassPolicy, NotOurs, Port, Protocol};
-use k8s_openapi::api::core::v1 as core;
+use berth_api::names::label;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use eip::{Eip, manager};
 pub use networks::Networks;
+pub use service::{Ingress, Service, protocol_name};
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,183 +40,6 @@ impl Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// A Service, as far as announcing it goes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Service {
-    /// `metadata.uid`.
-    pub uid: String,
-    /// `metadata.resourceVersion`.
-    pub version: String,
-    /// `metadata.creationTimestamp`, as it is written: it sorts.
-    pub created: String,
-    /// Whether it is of our type and class, not ignored and not being deleted.
-    pub ours: bool,
-    /// Whether it is of another class, or asks to be ignored: nothing of it is ever written.
-    pub foreign: bool,
-    /// The addresses it asks us to announce, in order.
-    pub addresses: Vec<IpAddr>,
-    /// Entries of the annotation that are no addresses.
-    pub unreadable: Vec<String>,
-    /// Annotations of kube-vip that nothing here acts on.
-    pub unsupported: Vec<String>,
-    /// The nodes that should hold its addresses if they can.
-    pub preferred: Vec<Preference>,
-    /// Entries of that annotation that are not readable.
-    pub unreadable_preferences: Vec<InvalidPreference>,
-    /// Its ports, in order.
-    pub ports: Vec<Port>,
-    /// Whether only nodes with an endpoint of it take its traffic.
-    pub local: bool,
-    /// The interface that it names; `auto` for the one whose subnet the address is in.
-    pub interface: Option<String>,
-    /// The VLAN of that interface that it names, or what it has written in its place.
-    pub vlan: Option<Result<u16, String>>,
-    /// Whether it is announced without a ready endpoint.
-    pub without_endpoints: bool,
-    /// The Lease that it names.
-    pub lease: Option<String>,
-    /// `status.loadBalancer.ingress`.
-    pub published: Vec<Ingress>,
-    /// The node that says it announces it.
-    pub vip_host: Option<String>,
-    /// Its addresses that another host has, as an announcer has written.
-    pub conflict: Conflicts,
-    /// `status.conditions`, all of them.
-    pub conditions: Vec<Condition>,
-}
-
-/// One entry of `status.loadBalancer.ingress`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ingress {
-    /// The address; empty for an entry with a host name only.
-    pub ip: String,
-    /// `VIP` or `Proxy` (KEP-1860).
-    pub ip_mode: Option<String>,
-    /// Protocol and number of each port.
-    pub ports: Vec<(String, i32)>,
-}
-
-impl Service {
-    /// Reads what matters of a Service.
-    pub fn read(object: &core::Service, classes: &ClassPolicy) -> Self {
-        let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        let note = |name| service::annotated(object, name).map(str::trim).filter(|v| !v.is_empty());
-        let list = service::addresses(object);
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        let refused = is_refused(object);
-        let served = |address: &IpAddr| !refused && !address.is_unspecified();
-        for address in list.addresses().filter(served) {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
-        let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-        let ingress = status.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
-        let claimed = service::claimed(object, classes);
-        let created = object.metadata.creation_timestamp.as_ref();
-        let (preferred, unreadable_preferences) =
-            Preference::list(note(annotation::PREFERRED_NODES).unwrap_or_default());
-        Self {
-            uid: text(&object.metadata.uid),
-            version: text(&object.metadata.resource_version),
-            created: created.map(|time| time.0.to_string()).unwrap_or_default(),
-            ours: claimed.is_ok() && object.metadata.deletion_timestamp.is_none(),
-            foreign: matches!(claimed, Err(NotOurs::OtherClass | NotOurs::Ignored)),
-            addresses,
-            unreadable: list.unreadable().map(str::to_owned).collect(),
-            ports: service::ports(object),
-            local: service::is_local(object),
-            interface: note(annotation::SERVICE_INTERFACE).map(str::to_owned),
-            vlan: note(annotation::SERVICE_VLAN).map(vlan),
-            without_endpoints: note(annotation::ALLOW_WITHOUT_ENDPOINTS) == Some("true"),
-            lease: note(annotation::LEASE_NAME).map(str::to_owned),
-            unsupported: unsupported(object),
-            preferred,
-            unreadable_preferences,
-            published: ingress.iter().map(Ingress::read).collect(),
-            vip_host: note(annotation::VIP_HOST).map(str::to_owned),
-            conflict: Conflicts::parse(note(annotation::CONFLICT).unwrap_or_default()),
-            conditions: object
-                .status
-                .as_ref()
-                .and_then(|s| s.conditions.clone())
-                .unwrap_or_default(),
-        }
-    }
-
-    /// Whether it says that some node announces it, and is ours to correct.
-    pub fn claims_a_host(&self) -> bool {
-        self.vip_host.is_some() && !self.foreign
-    }
-}
-
-/// The number of a VLAN: 0 and 4095 are not ones (IEEE 802.1Q, 9.6).
-fn vlan(text: &str) -> Result<u16, String> {
-    let number = text.parse().ok().filter(|number| (1..=4094).contains(number));
-    number.ok_or_else(|| text.to_owned())
-}
-
-/// The annotations of kube-vip that a user wrote and nothing here acts on.
-fn unsupported(object: &core::Service) -> Vec<String> {
-    let known = [
-        annotation::LOADBALANCER_IPS,
-        annotation::SERVICE_INTERFACE,
-        annotation::SERVICE_VLAN,
-        annotation::VIP_HOST,
-        annotation::IGNORE,
-        annotation::LEASE_NAME,
-        annotation::ALLOW_WITHOUT_ENDPOINTS,
-        // Source ranges are kube-proxy's business here, with and without it.
-        annotation::IGNORE_SERVICE_SECURITY,
-        annotation::ACTIVE_ENDPOINT,
-        annotation::ACTIVE_ENDPOINT_IPV6,
-    ];
-    let names = object.metadata.annotations.iter().flat_map(|annotations| annotations.keys());
-    let theirs = names.filter(|name| name.starts_with(annotation::KUBE_VIP));
-    theirs.filter(|name| !known.contains(&name.as_str())).cloned().collect()
-}
-
-/// Whether the CCM refused what the Service asks for, and gave it nothing: what stands in its annotation is a wish, and
-/// may be the address of another. Without a CCM of ours there is no such condition.
-fn is_refused(object: &core::Service) -> bool {
-    let labels = object.metadata.labels.as_ref();
-    let has_some = labels.is_some_and(|labels| labels.contains_key(label::IMPLEMENTATION));
-    let conditions = object.status.as_ref().and_then(|status| status.conditions.as_deref());
-    let refused =
-        |shown: &Condition| shown.type_ == condition::ADDRESS_ALLOCATED && shown.status == "False";
-    !has_some && conditions.unwrap_or_default().iter().any(refused)
-}
-
-impl Ingress {
-    /// What is published for an address that a node answers for itself.
-    pub fn vip(address: IpAddr, ports: &[Port]) -> Self {
-        let port = |port: &Port| (protocol_name(port.protocol).to_owned(), i32::from(port.number));
-        Self {
-            ip: address.to_string(),
-            ip_mode: Some("VIP".to_owned()),
-            ports: ports.iter().map(port).collect(),
-        }
-    }
-
-    fn read(object: &core::LoadBalancerIngress) -> Self {
-        let ports = object.ports.as_deref().unwrap_or_default();
-        Self {
-            ip: object.ip.clone().unwrap_or_default(),
-            ip_mode: object.ip_mode.clone(),
-            ports: ports.iter().map(|port| (port.protocol.clone(), port.port)).collect(),
-        }
-    }
-}
-
-/// How the API spells a protocol.
-pub fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
     }
 }
 
@@ -373,6 +193,9 @@ impl Cluster {
 /// Objects for the tests of whoever decides on them.
 #[cfg(test)]
 pub(crate) mod testing {
+    use berth_api::conflict::Conflicts;
+    use berth_api::service::{Port, Protocol};
+
     use super::*;
 
     /// A Service of ours with these addresses, port 80 of TCP, and nothing else.
@@ -470,42 +293,6 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_read_with_its_addresses_each_once_and_its_status() {
-        let object = serde_json::from_value(json!({
-            "metadata": {
-                "name": "web", "namespace": "d", "uid": "u", "resourceVersion": "7",
-                "annotations": {
-                    "kube-vip.io/loadbalancerIPs": "192.0.2.1, 192.0.2.1,2001:db8::1,nonsense!,0.0.0.0",
-                    "kube-vip.io/vipHost": "node-a",
-                },
-            },
-            "spec": {
-                "type": "LoadBalancer", "externalTrafficPolicy": "Local",
-                "ports": [{ "port": 80 }, { "port": 53, "protocol": "UDP" }],
-            },
-            "status": { "loadBalancer": { "ingress": [
-                { "ip": "192.0.2.1", "ipMode": "VIP", "ports": [{ "port": 80, "protocol": "TCP" }] },
-            ] } },
-        }))
-        .unwrap();
-        let service = Service::read(&object, &ClassPolicy::Unset);
-        assert!(service.ours && service.local);
-        let addresses: Vec<String> = service.addresses.iter().map(ToString::to_string).collect();
-        assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"]);
-        assert_eq!(service.unreadable, ["nonsense!"]);
-        assert_eq!(service.vip_host.as_deref(), Some("node-a"));
-        assert_eq!(service.published, [Ingress::vip(service.addresses[0], &service.ports[..1])]);
-    }
-
-    #[test]
-    fn the_number_of_a_vlan_is_from_1_to_4094() {
-        for text in ["0", "4095", "-1", "five", "5.0", "65541"] {
-            assert_eq!(vlan(text), Err(text.to_owned()));
-        }
-        assert_eq!((vlan("1"), vlan("4094")), (Ok(1), Ok(4094)));
-    }
-
-    #[test]
     fn the_answer_to_a_write_never_hides_what_the_watch_has_shown_since() {
         let (mut cluster, name) = (Cluster::default(), Name::new("d", "web"));
         let version =
@@ -517,41 +304,5 @@ mod tests {
         assert_eq!(cluster.services()[&name].version, "10");
         cluster.apply_written(name.clone(), version("9"));
         assert_eq!(cluster.services()[&name].version, "10");
-    }
-
-    #[test]
-    fn what_the_ccm_refused_is_a_wish_and_not_announced() {
-        let read = |labels: serde_json::Value, status: &str| {
-            let object = json!({
-                "metadata": {
-                    "name": "late", "namespace": "d", "labels": labels,
-                    "annotations": { "kube-vip.io/loadbalancerIPs": "192.0.2.1" },
-                },
-                "spec": { "type": "LoadBalancer" },
-                "status": { "conditions": [{
-                    "type": "berth.dev/AddressAllocated", "status": status, "reason": "AddressInUse",
-                    "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
-                }] },
-            });
-            let object = serde_json::from_value(object).unwrap();
-            Service::read(&object, &ClassPolicy::Unset).addresses.len()
-        };
-        assert_eq!(read(json!({}), "False"), 0);
-        assert_eq!(read(json!({}), "True"), 1);
-        assert_eq!(
-            read(json!({ "implementation": "kube-vip" }), "False"),
-            1,
-            "it keeps what it has"
-        );
-    }
-
-    #[test]
-    fn a_service_that_is_being_deleted_is_not_ours_any_more() {
-        let object = serde_json::from_value(json!({
-            "metadata": { "name": "web", "deletionTimestamp": "2026-01-01T00:00:00Z" },
-            "spec": { "type": "LoadBalancer" },
-        }))
-        .unwrap();
-        assert!(!Service::read(&object, &ClassPolicy::Unset).ours);
     }
 }
