@@ -75,7 +75,7 @@ async fn made_and_removed() {
     assert_eq!(links(), before);
 
     node.expose(tagged("web", "192.0.2.1")).await;
-    until("made again", || address("eth0.5", "192.0.2.1").is_some()).await;
+    until("made again", || is_there() && address("eth0.5", "192.0.2.1").is_some()).await;
     node.stop.cancel();
     assert!(node.driving.await.unwrap(), "left in time");
     assert_eq!(links(), before, "an announcer that leaves leaves none behind");
