@@ -66,7 +66,10 @@ pub(crate) fn propose(situation: &Situation<'_>) -> Option<Proposal> {
     keep.retain(|voter| *voter != me || !leaving);
     let stable = situation.contacts.iter().filter(|(node, contact)| {
         let heard = now.since(contact.last) <= situation.parameters.suspicion;
-        let lasting = now.since(contact.since) >= STABLE_FOR && !contact.leaving;
+        // Whoever was dropped a moment ago is not taken back for the last that was heard of it.
+        let dropped = standing.view().previous().iter().any(|set| set.contains(**node));
+        let since = if dropped { contact.since.max(situation.since) } else { contact.since };
+        let lasting = now.since(since) >= STABLE_FOR && !contact.leaving;
         heard && lasting && !voters.contains(**node)
     });
     let stable: Vec<_> = stable.map(|(node, _)| *node).collect();
@@ -134,9 +137,22 @@ mod tests {
         heard: &[(u64, u64, u64, bool)],
         leaving: bool,
     ) -> Option<(Vec<u64>, bool)> {
+        proposed_after(me, View::new(7, of(voters), vec![]).unwrap(), heard, leaving, 30_000)
+    }
+
+    fn of(voters: &[u64]) -> Voters {
+        Voters::new(voters.iter().map(|n| id(*n))).unwrap()
+    }
+
+    /// The same in a view that was adopted so long ago.
+    fn proposed_after(
+        me: u64,
+        view: View,
+        heard: &[(u64, u64, u64, bool)],
+        leaving: bool,
+        adopted: u64,
+    ) -> Option<(Vec<u64>, bool)> {
         let parameters = Parameters::default();
-        let set = Voters::new(voters.iter().map(|n| id(*n))).unwrap();
-        let view = View::new(7, set, vec![]).unwrap();
         let mut standing = Standing::new(id(me), view.clone(), Rules::default());
         let contact = |(node, last, since, leaving): &(u64, u64, u64, bool)| {
             (id(*node), Contact { last: ago(*last), since: ago(*since), leaving: *leaving })
@@ -151,7 +167,7 @@ mod tests {
             standing: &standing,
             contacts: &contacts,
             answered,
-            since: ago(30_000),
+            since: ago(adopted),
             leaving,
         };
         let proposal = propose(&situation)?;
@@ -181,6 +197,17 @@ mod tests {
         let proposed = |stops| proposed_among(1, &[1, 2], &heard(stops), false);
         assert_eq!(proposed(false), Some((vec![1, 2, 3], true)));
         assert_eq!(proposed(true), None);
+    }
+
+    #[test]
+    fn a_node_that_was_dropped_is_not_taken_back_for_the_last_that_was_heard_of_it() {
+        let heard = [(1, 0, 9_000, false), (2, 110, 9_000, false)];
+        let after = |adopted| {
+            let view = View::new(7, of(&[1]), vec![of(&[1, 2])]).unwrap();
+            proposed_after(1, view, &heard, false, adopted)
+        };
+        assert_eq!(after(5), None);
+        assert_eq!(after(2_100), Some((vec![1, 2], true)), "it has been heard for long again");
     }
 
     #[test]
