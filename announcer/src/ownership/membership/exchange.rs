@@ -81,20 +81,6 @@ pub enum Told {
     Left,
 }
 
-impl Told {
-    /// The address that it is about.
-    pub fn address(&self) -> Option<IpAddr> {
-        match self {
-            Self::Prepare { address, .. }
-            | Self::Granted(address)
-            | Self::Discard(address)
-            | Self::Holds { address, .. }
-            | Self::Lost { address, .. } => Some(*address),
-            Self::Live(_) | Self::Left => None,
-        }
-    }
-}
-
 /// A view to store in place of the one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
