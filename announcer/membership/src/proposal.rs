@@ -51,7 +51,7 @@ fn target(nodes: usize) -> usize {
 pub(crate) fn propose(situation: &Situation<'_>) -> Option<Proposal> {
     let Situation { now, me, standing, leaving, .. } = *situation;
     let voters = standing.view().voters();
-    if !standing.votes() || !situation.hears_blocking_set() {
+    if !standing.votes() || !situation.is_among_blocking_set() {
         return None;
     }
     let patience =
@@ -82,14 +82,15 @@ pub(crate) fn propose(situation: &Situation<'_>) -> Option<Proposal> {
 }
 
 impl Situation<'_> {
-    /// Whether a set of voters that meets every majority was heard lately and stands where this node stands.
-    fn hears_blocking_set(&self) -> bool {
+    /// Whether this node and voters that lately were heard, answered and stand where it stands meet every majority. Who
+    /// hears the others and is not heard would else drop them all.
+    fn is_among_blocking_set(&self) -> bool {
         let voters = self.standing.view().voters();
+        let lately = |last: Moment| self.now.since(last) <= self.parameters.suspicion;
         let here = |voter: &&NodeId| {
-            let recent =
-                |contact: &Contact| self.now.since(contact.last) <= self.parameters.suspicion;
-            **voter == self.me
-                || (self.standing.reached(**voter) && self.contacts.get(voter).is_some_and(recent))
+            let heard = self.contacts.get(voter).is_some_and(|contact| lately(contact.last));
+            let answered = self.answered.get(voter).is_some_and(|last| lately(*last));
+            **voter == self.me || (heard && answered && self.standing.reached(**voter))
         };
         voters.nodes().iter().filter(here).count() >= voters.blocking()
     }
