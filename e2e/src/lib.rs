@@ -79,6 +79,7 @@ pub mod membership;
 pub mod node;
 pub mod other_kernel;
 mod packages;
+pub mod pauses;
 pub mod pki;
 pub mod place;
 pub mod probe;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, ROUTER_HOST, mac, mac_text, node_host};
 use berth_e2e::membership;
+use berth_e2e::pauses::undisturbed;
 use berth_e2e::wire::{Said, Sighting, Watch};
 use berth_e2e::world::{ADDRESSES, World, annotated, by_lease, env, eventually, ingress};
 use futures::StreamExt;
@@ -175,120 +176,134 @@ async fn is_told_and_gets_the_next(world: &World) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_another_host_has_is_set_aside_and_the_next_one_given() -> Result<()> {
-    let mut world = World::up(3, env([])).await?;
-    is_told_and_gets_the_next(&world).await?;
-    // Nobody else is given it either, nor by the CCM after a restart.
-    world.expose("second", json!({})).await?;
-    ensure!(world.published("second", 1).await? == ["10.0.64.3".parse::<IpAddr>()?]);
-    world.ccm()?.terminate(Duration::from_secs(15))?;
-    world.start_ccm().await?;
-    world.expose("third", json!({})).await?;
-    ensure!(world.published("third", 1).await? == ["10.0.64.4".parse::<IpAddr>()?]);
-    world.lab.down()
+    undisturbed(async || {
+        let mut world = World::up(3, env([])).await?;
+        is_told_and_gets_the_next(&world).await?;
+        // Nobody else is given it either, nor by the CCM after a restart.
+        world.expose("second", json!({})).await?;
+        ensure!(world.published("second", 1).await? == ["10.0.64.3".parse::<IpAddr>()?]);
+        world.ccm()?.terminate(Duration::from_secs(15))?;
+        world.start_ccm().await?;
+        world.expose("third", json!({})).await?;
+        ensure!(world.published("third", 1).await? == ["10.0.64.4".parse::<IpAddr>()?]);
+        world.lab.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_where_a_lease_decides() -> Result<()> {
-    let world = World::up(3, by_lease()).await?;
-    is_told_and_gets_the_next(&world).await?;
-    world.lab.down()
+    undisturbed(async || {
+        let world = World::up(3, by_lease()).await?;
+        is_told_and_gets_the_next(&world).await?;
+        world.lab.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_was_asked_for_is_waited_for_until_the_other_host_is_gone() -> Result<()> {
-    let world = World::up(3, env([])).await?;
-    let address: IpAddr = "10.0.64.9".parse()?;
-    settle_there(&world, address)?;
-    let (wire, asker) = (world.lab.watch()?, world.lab.ask(address, ASK)?);
-    world
-        .create(json!({
-            "metadata": { "name": "pinned", "annotations": { ADDRESSES: address.to_string() } },
-            "spec": {
-                "type": "LoadBalancer", "selector": { "app": "hello" },
-                "ports": [{ "port": 80, "targetPort": 8080 }],
-            },
-        }))
-        .await?;
-    eventually("the condition of the announcer and that of the CCM", 10, || async {
+    undisturbed(async || {
+        let world = World::up(3, env([])).await?;
+        let address: IpAddr = "10.0.64.9".parse()?;
+        settle_there(&world, address)?;
+        let (wire, asker) = (world.lab.watch()?, world.lab.ask(address, ASK)?);
+        world
+            .create(json!({
+                "metadata": { "name": "pinned", "annotations": { ADDRESSES: address.to_string() } },
+                "spec": {
+                    "type": "LoadBalancer", "selector": { "app": "hello" },
+                    "ports": [{ "port": 80, "targetPort": 8080 }],
+                },
+            }))
+            .await?;
+        eventually("the condition of the announcer and that of the CCM", 10, || async {
+            let service = world.service("pinned").await?;
+            let conditions = service.status.iter().flat_map(|s| s.conditions.iter().flatten());
+            let mut reasons = conditions.map(|shown| (shown.type_.as_str(), shown.reason.as_str()));
+            let allocated = ("berth.dev/AddressAllocated", "AddressConflict");
+            Ok((condition(&service).is_some() && reasons.any(|shown| shown == allocated))
+                .then_some(()))
+        })
+        .await
+        .with_context(|| logs(&world))?;
+        event(&world, "pinned", "AddressConflict", &["10.0.64.9", &mac_text(stranger())]).await?;
+        // Everything else goes on.
+        world.expose("web", json!({})).await?;
+        let other = world.published("web", 1).await?[0];
+        eventually("an answer", 10, || async { Ok(world.curl(other).ok()) }).await?;
+        // Long enough to be asked for a second time.
+        tokio::time::sleep(Duration::from_secs(7)).await;
         let service = world.service("pinned").await?;
-        let conditions = service.status.iter().flat_map(|s| s.conditions.iter().flatten());
-        let mut reasons = conditions.map(|shown| (shown.type_.as_str(), shown.reason.as_str()));
-        let allocated = ("berth.dev/AddressAllocated", "AddressConflict");
-        Ok((condition(&service).is_some() && reasons.any(|shown| shown == allocated)).then_some(()))
+        ensure!(annotated(&service) == [address] && ingress(&service).is_empty(), "{service:?}");
+        let ours = said_by_nodes(&wire, address, 3);
+        ensure!(ours.is_empty(), "claimed: {ours:?}\n{}", logs(&world));
+        asker.finish()?;
+
+        leave_there(&world, address)?;
+        let published = world.published("pinned", 1).await.with_context(|| logs(&world))?;
+        ensure!(published == [address]);
+        eventually("no word of it any more", 10, || async {
+            let service = world.service("pinned").await?;
+            let silent =
+                condition(&service).is_none() && !service.annotations().contains_key(CONFLICT);
+            Ok(silent.then_some(()))
+        })
+        .await?;
+        eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
+        wire.finish()?;
+        world.lab.down()
     })
     .await
-    .with_context(|| logs(&world))?;
-    event(&world, "pinned", "AddressConflict", &["10.0.64.9", &mac_text(stranger())]).await?;
-    // Everything else goes on.
-    world.expose("web", json!({})).await?;
-    let other = world.published("web", 1).await?[0];
-    eventually("an answer", 10, || async { Ok(world.curl(other).ok()) }).await?;
-    // Long enough to be asked for a second time.
-    tokio::time::sleep(Duration::from_secs(7)).await;
-    let service = world.service("pinned").await?;
-    ensure!(annotated(&service) == [address] && ingress(&service).is_empty(), "{service:?}");
-    let ours = said_by_nodes(&wire, address, 3);
-    ensure!(ours.is_empty(), "claimed: {ours:?}\n{}", logs(&world));
-    asker.finish()?;
-
-    leave_there(&world, address)?;
-    let published = world.published("pinned", 1).await.with_context(|| logs(&world))?;
-    ensure!(published == [address]);
-    eventually("no word of it any more", 10, || async {
-        let service = world.service("pinned").await?;
-        let silent = condition(&service).is_none() && !service.annotations().contains_key(CONFLICT);
-        Ok(silent.then_some(()))
-    })
-    .await?;
-    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
-    wire.finish()?;
-    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_comes_later_is_answered_once_and_gets_nothing() -> Result<()> {
-    let world = World::up(3, env([])).await?;
-    world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
-    let held = world.published("web", 2).await?;
-    let owner = world.index_of(&world.host("web").await?)?;
-    // The burst of announcements is over.
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    let wire = world.lab.watch()?;
-    let defended = "berth_announcer_conflicts_total{kind=\"defended\"} 2";
-    for address in &held {
-        settle_there(&world, *address)?;
-    }
-    // It asks for hosts that are not there, in the name of these addresses, as often as it can for some seconds.
-    let start = Instant::now();
-    let mut strangers = 0;
-    while start.elapsed() < Duration::from_secs(4) {
-        for (from, to) in [(held[0], "10.0.99.99"), (held[1], "fd00:10::dead")] {
-            let from = from.to_string();
-            let ping = ["ping", "-c", "1", "-W", "1", "-I", &from, to];
-            let _ = world.lab.router().output(ping)?;
-            strangers += 1;
+    undisturbed(async || {
+        let world = World::up(3, env([])).await?;
+        world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
+        let held = world.published("web", 2).await?;
+        let owner = world.index_of(&world.host("web").await?)?;
+        // The burst of announcements is over.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let wire = world.lab.watch()?;
+        let defended = "berth_announcer_conflicts_total{kind=\"defended\"} 2";
+        for address in &held {
+            settle_there(&world, *address)?;
         }
-    }
-    let shown = membership::metrics(&world, owner)?;
-    ensure!(shown.contains(defended), "{shown}\n{}", logs(&world));
-    for address in &held {
-        let said = said_by_nodes(&wire, *address, 3);
-        let word = said.iter().filter(|s| s.said == Said::Announcement).count();
-        ensure!(word == 1, "{address}: {word} announcements: {said:?}\n{}", logs(&world));
-        ensure!(said.iter().all(|s| s.mac == mac(Net::Lan, node_host(owner))), "{said:?}");
-        let text = address.to_string();
-        event(&world, "web", "AddressConflict", &[&text, &mac_text(stranger())]).await?;
-    }
-    ensure!(strangers > 2);
-    for address in &held {
-        leave_there(&world, *address)?;
-    }
-    ensure!(world.published("web", 2).await? == held);
-    let service = world.service("web").await?;
-    ensure!(!service.annotations().contains_key(CONFLICT), "it is held, and nothing is moved");
-    for address in held {
-        eventually("an answer", 30, || async { Ok(world.curl(address).ok()) }).await?;
-    }
-    wire.finish()?;
-    world.lab.down()
+        // It asks for hosts that are not there, in the name of these addresses, as often as it can for some seconds.
+        let start = Instant::now();
+        let mut strangers = 0;
+        while start.elapsed() < Duration::from_secs(4) {
+            for (from, to) in [(held[0], "10.0.99.99"), (held[1], "fd00:10::dead")] {
+                let from = from.to_string();
+                let ping = ["ping", "-c", "1", "-W", "1", "-I", &from, to];
+                let _ = world.lab.router().output(ping)?;
+                strangers += 1;
+            }
+        }
+        let shown = membership::metrics(&world, owner)?;
+        ensure!(shown.contains(defended), "{shown}\n{}", logs(&world));
+        for address in &held {
+            let said = said_by_nodes(&wire, *address, 3);
+            let word = said.iter().filter(|s| s.said == Said::Announcement).count();
+            ensure!(word == 1, "{address}: {word} announcements: {said:?}\n{}", logs(&world));
+            ensure!(said.iter().all(|s| s.mac == mac(Net::Lan, node_host(owner))), "{said:?}");
+            let text = address.to_string();
+            event(&world, "web", "AddressConflict", &[&text, &mac_text(stranger())]).await?;
+        }
+        ensure!(strangers > 2);
+        for address in &held {
+            leave_there(&world, *address)?;
+        }
+        ensure!(world.published("web", 2).await? == held);
+        let service = world.service("web").await?;
+        ensure!(!service.annotations().contains_key(CONFLICT), "it is held, and nothing is moved");
+        for address in held {
+            eventually("an answer", 30, || async { Ok(world.curl(address).ok()) }).await?;
+        }
+        wire.finish()?;
+        world.lab.down()
+    })
+    .await
 }

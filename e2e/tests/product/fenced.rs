@@ -9,6 +9,7 @@ use berth_e2e::addresses::Net;
 use berth_e2e::apiserver_metrics::Requests;
 use berth_e2e::control_plane::Part;
 use berth_e2e::fault::Leftovers;
+use berth_e2e::pauses::{TwoAnswered, undisturbed};
 use berth_e2e::wire::Record;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
@@ -52,17 +53,17 @@ async fn crashes(nodes: usize) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_nodes_the_owner_crashes_and_another_takes_over() -> Result<()> {
-    crashes(3).await
+    undisturbed(async || crashes(3).await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_five_nodes_the_owner_crashes_and_another_takes_over() -> Result<()> {
-    crashes(5).await
+    undisturbed(async || crashes(5).await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_nodes_the_survivor_asks_the_cluster_and_takes_over() -> Result<()> {
-    crashes(2).await
+    undisturbed(async || crashes(2).await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,42 +87,48 @@ async fn an_owner_that_is_cut_from_the_lan_is_replaced_and_stays_silent_when_it_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_that_is_cut_from_the_api_goes_on() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
-    let (owner, start) = (scene.owner()?, Instant::now());
-    let probe = scene.probe()?;
-    scene.world.lab.cut(owner, Net::Api)?;
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    scene.world.lab.heal(owner, Net::Api)?;
-    tokio::time::sleep(PATIENCE).await;
-    let report = probe.finish()?;
-    println!("cut from the API: longest gap {:.0?}, {} answers", report.longest_gap, report.ok);
-    let record = scene.wire.so_far();
-    for address in &scene.addresses {
-        let part = Record(record.since(*address, start));
-        ensure!(part.spans(*address).len() == 1, "{address} moved: {:?}", part.spans(*address));
-    }
-    scene.down()
+    undisturbed(async || {
+        let scene = Scene::up(3, env([])).await?;
+        let (owner, start) = (scene.owner()?, Instant::now());
+        let probe = scene.probe()?;
+        scene.world.lab.cut(owner, Net::Api)?;
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        scene.world.lab.heal(owner, Net::Api)?;
+        tokio::time::sleep(PATIENCE).await;
+        let report = probe.finish()?;
+        println!("cut from the API: longest gap {:.0?}, {} answers", report.longest_gap, report.ok);
+        let record = scene.wire.so_far();
+        for address in &scene.addresses {
+            let part = Record(record.since(*address, start));
+            ensure!(part.spans(*address).len() == 1, "{address} moved: {:?}", part.spans(*address));
+        }
+        scene.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_api_server_an_owner_that_crashes_is_replaced() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
-    scene.world.lab.kill_part(Part::ApiServer)?;
-    tokio::time::sleep(PATIENCE).await;
-    let (owner, start) = (scene.owner()?, Instant::now());
-    scene.world.lab.crash(owner)?;
-    scene.taken(owner, start, 10).await?;
-    let took = scene.silence(owner, start)?;
-    println!("without an API server: silent for {took:.0?}");
-    scene.world.lab.start_part(Part::ApiServer)?;
-    scene.world.lab.until_api_ready().await?;
-    let successor = scene.world.lab.node(scene.owner()?).name();
-    eventually("the new owner in the annotation", 30, || async {
-        Ok((scene.world.host("web").await? == successor).then_some(()))
+    undisturbed(async || {
+        let scene = Scene::up(3, env([])).await?;
+        scene.world.lab.kill_part(Part::ApiServer)?;
+        tokio::time::sleep(PATIENCE).await;
+        let (owner, start) = (scene.owner()?, Instant::now());
+        scene.world.lab.crash(owner)?;
+        scene.taken(owner, start, 10).await?;
+        let took = scene.silence(owner, start)?;
+        println!("without an API server: silent for {took:.0?}");
+        scene.world.lab.start_part(Part::ApiServer)?;
+        scene.world.lab.until_api_ready().await?;
+        let successor = scene.world.lab.node(scene.owner()?).name();
+        eventually("the new owner in the annotation", 30, || async {
+            Ok((scene.world.host("web").await? == successor).then_some(()))
+        })
+        .await?;
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.down()
     })
-    .await?;
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    scene.down()
+    .await
 }
 
 /// An owner is stopped for twelve seconds and goes on.
@@ -159,42 +166,54 @@ async fn go_on(scene: &Scene, owner: usize) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_announcer_answers_no_more_and_takes_nothing_back() -> Result<()> {
-    let took = frozen(stop, go_on, env([])).await?;
-    println!("announcer stopped for 12 s: replaced after {took:.0?}");
-    Ok(())
+    undisturbed(async || {
+        let took = frozen(stop, go_on, env([])).await?;
+        println!("announcer stopped for 12 s: replaced after {took:.0?}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_node_answers_no_more_and_takes_nothing_back() -> Result<()> {
-    let freeze = async |scene: &Scene, owner: usize| scene.world.lab.freeze(owner);
-    let thaw = async |scene: &Scene, owner: usize| scene.world.lab.thaw(owner);
-    let took = frozen(freeze, thaw, env([])).await?;
-    println!("node frozen for 12 s: replaced after {took:.0?}");
-    Ok(())
+    undisturbed(async || {
+        let freeze = async |scene: &Scene, owner: usize| scene.world.lab.freeze(owner);
+        let thaw = async |scene: &Scene, owner: usize| scene.world.lab.thaw(owner);
+        let took = frozen(freeze, thaw, env([])).await?;
+        println!("node frozen for 12 s: replaced after {took:.0?}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_weaker_fence_a_stopped_announcer_answers_no_more_either() -> Result<()> {
-    let took = frozen(stop, go_on, env([("berth_fence", "nft-timeout")])).await?;
-    println!("announcer stopped for 12 s, nft-timeout: replaced after {took:.0?}");
-    Ok(())
+    undisturbed(async || {
+        let took = frozen(stop, go_on, env([("berth_fence", "nft-timeout")])).await?;
+        println!("announcer stopped for 12 s, nft-timeout: replaced after {took:.0?}");
+        Ok(())
+    })
+    .await
 }
 
 /// The oracle of the tests above sees two answering where there are two.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_fence_a_stopped_announcer_goes_on_answering() -> Result<()> {
-    let scene = Scene::up(3, env([("berth_fence", "unfenced")])).await?;
-    let (owner, start) = (scene.owner()?, Instant::now());
-    stop(&scene, owner).await?;
-    scene.taken(owner, start, 10).await?;
-    eventually("two that answer", 10, || async {
-        let record = scene.wire.so_far();
-        let both = |address: &IpAddr| disputed(&record.since(*address, start));
-        Ok(scene.addresses.iter().all(both).then_some(()))
+    undisturbed(async || {
+        let scene = Scene::up(3, env([("berth_fence", "unfenced")])).await?;
+        let (owner, start) = (scene.owner()?, Instant::now());
+        stop(&scene, owner).await?;
+        scene.taken(owner, start, 10).await?;
+        eventually("two that answer", 10, || async {
+            let record = scene.wire.so_far();
+            let both = |address: &IpAddr| disputed(&record.since(*address, start));
+            Ok(scene.addresses.iter().all(both).then_some(()))
+        })
+        .await?;
+        go_on(&scene, owner).await?;
+        scene.down()
     })
-    .await?;
-    go_on(&scene, owner).await?;
-    scene.down()
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,7 +243,8 @@ async fn an_upgrade_from_the_lease_node_by_node_moves_once_and_has_one_owner_thr
     tokio::time::sleep(PATIENCE).await;
     asker.finish()?;
     let record = wire.finish()?;
-    ensure!(!disputed(&record.since(address, start)), "{:?}", record.spans(address));
+    let spans = || format!("{:?}", record.spans(address));
+    ensure!(!disputed(&record.since(address, start)), TwoAnswered(spans()));
     world.lab.down()
 }
 
@@ -238,50 +258,59 @@ async fn at_rest(world: &World) -> Result<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_it_asks_of_the_api_at_rest_does_not_grow_with_services() -> Result<()> {
-    let world = World::up(3, env([])).await?;
-    let mut spent = Vec::new();
-    for names in [0..5, 5..105] {
-        for n in names.clone() {
-            world.expose(&format!("s{n}"), json!({})).await?;
+    undisturbed(async || {
+        let world = World::up(3, env([])).await?;
+        let mut spent = Vec::new();
+        for names in [0..5, 5..105] {
+            for n in names.clone() {
+                world.expose(&format!("s{n}"), json!({})).await?;
+            }
+            for n in names {
+                world.published(&format!("s{n}"), 1).await?;
+            }
+            tokio::time::sleep(PATIENCE).await;
+            spent.push(at_rest(&world).await?);
         }
-        for n in names {
-            world.published(&format!("s{n}"), 1).await?;
-        }
-        tokio::time::sleep(PATIENCE).await;
-        spent.push(at_rest(&world).await?);
-    }
-    println!("requests in 12 s, all clients: {} with 5 Services, {} with 105", spent[0], spent[1]);
-    // One PUT a second for each of the hundred would be 1,200 more.
-    ensure!(spent[1] < spent[0] + 100, "{spent:?}");
-    world.lab.down()
+        println!(
+            "requests in 12 s, all clients: {} with 5 Services, {} with 105",
+            spent[0], spent[1]
+        );
+        // One PUT a second for each of the hundred would be 1,200 more.
+        ensure!(spent[1] < spent[0] + 100, "{spent:?}");
+        world.lab.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_announcer_that_is_told_to_go_hands_over_and_leaves_nothing() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
-    let (owner, start) = (scene.owner()?, Instant::now());
-    let probe = scene.probe()?;
-    eventually("the probe started", 5, || async { Ok((probe.ok_so_far() > 20).then_some(())) })
-        .await?;
-    let node = scene.world.lab.node(owner);
-    let process = scene.world.announcer(node.name())?;
-    process.terminate(Duration::from_secs(20))?;
-    let ending = eventually("how it ended", 5, || async { Ok(process.ending()) }).await?;
-    ensure!(ending == "code 0", "it ended with {ending}: {}", process.log_tail());
-    scene.taken(owner, start, 10).await?;
-    let took = scene.silence(owner, start)?;
-    let successor = scene.owner()?;
-    scene.bound_only_on(successor).await?;
-    let filters = node.exec(["tc", "filter", "show", "dev", "eth0", "egress"])?;
-    ensure!(!filters.contains("berth"), "left on {}: {filters}", node.name());
-    let tables = node.exec(["nft", "list", "tables"])?;
-    ensure!(!tables.contains("berth"), "left on {}: {tables}", node.name());
-    // A handover takes a millisecond or two: the former owner must not speak after it.
-    for address in &scene.addresses {
-        let part = Record(scene.wire.so_far().since(*address, start));
-        ensure!(part.disputes(*address).is_empty(), "{address}: {:?}", part.spans(*address));
-    }
-    let report = probe.finish()?;
-    println!("SIGTERM: silent for {took:.0?}, longest gap {:.0?}", report.longest_gap);
-    scene.down()
+    undisturbed(async || {
+        let scene = Scene::up(3, env([])).await?;
+        let (owner, start) = (scene.owner()?, Instant::now());
+        let probe = scene.probe()?;
+        eventually("the probe started", 5, || async { Ok((probe.ok_so_far() > 20).then_some(())) })
+            .await?;
+        let node = scene.world.lab.node(owner);
+        let process = scene.world.announcer(node.name())?;
+        process.terminate(Duration::from_secs(20))?;
+        let ending = eventually("how it ended", 5, || async { Ok(process.ending()) }).await?;
+        ensure!(ending == "code 0", "it ended with {ending}: {}", process.log_tail());
+        scene.taken(owner, start, 10).await?;
+        let took = scene.silence(owner, start)?;
+        let successor = scene.owner()?;
+        scene.bound_only_on(successor).await?;
+        let filters = node.exec(["tc", "filter", "show", "dev", "eth0", "egress"])?;
+        ensure!(!filters.contains("berth"), "left on {}: {filters}", node.name());
+        let tables = node.exec(["nft", "list", "tables"])?;
+        ensure!(!tables.contains("berth"), "left on {}: {tables}", node.name());
+        // A handover takes a millisecond or two: the former owner must not speak after it.
+        for address in &scene.addresses {
+            let part = Record(scene.wire.so_far().since(*address, start));
+            ensure!(part.disputes(*address).is_empty(), "{address}: {:?}", part.spans(*address));
+        }
+        let report = probe.finish()?;
+        println!("SIGTERM: silent for {took:.0?}, longest gap {:.0?}", report.longest_gap);
+        scene.down()
+    })
+    .await
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use berth_e2e::addresses::Net;
+use berth_e2e::pauses::undisturbed;
 use berth_e2e::probe::{Failure, Manner, Probe, Report};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
@@ -59,39 +60,43 @@ fn ways() -> [(&'static str, Value, Value); 3] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_node_hands_over_no_client_is_reset_and_nothing_moves_back() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
-    let nodes: Api<Node> = Api::all(scene.world.client.clone());
-    for (way, empty, fill) in ways() {
-        let owner = scene.owner()?;
-        let name = scene.world.lab.node(owner).name().to_owned();
-        let callers = scene.clients(Manner::NewConnections).await?;
-        let talkers = scene.clients(Manner::OneConnection).await?;
-        let start = Instant::now();
-        nodes.patch(&name, &PatchParams::default(), &Patch::Merge(empty)).await?;
-        scene.taken(owner, start, 10).await?;
-        let silence = scene.silence(owner, start)?;
-        let successor = scene.owner()?;
-        tokio::time::sleep(PATIENCE).await;
-        let (callers, talkers) = (reports(callers)?, reports(talkers)?);
-        println!("{way}: silent for {silence:.0?}");
-        none_is_reset(&format!("{way}, a new connection each 10 ms"), &callers, &scene)?;
-        none_is_reset(&format!("{way}, one connection"), &talkers, &scene)?;
-        let went_on = talkers.iter().all(|report| report.answers.len() == 1);
-        ensure!(went_on, "another pod answered on the same connection: {talkers:?}");
+    undisturbed(async || {
+        let scene = Scene::up(3, env([])).await?;
+        let nodes: Api<Node> = Api::all(scene.world.client.clone());
+        for (way, empty, fill) in ways() {
+            let owner = scene.owner()?;
+            let name = scene.world.lab.node(owner).name().to_owned();
+            let callers = scene.clients(Manner::NewConnections).await?;
+            let talkers = scene.clients(Manner::OneConnection).await?;
+            let start = Instant::now();
+            nodes.patch(&name, &PatchParams::default(), &Patch::Merge(empty)).await?;
+            scene.taken(owner, start, 10).await?;
+            let silence = scene.silence(owner, start)?;
+            let successor = scene.owner()?;
+            tokio::time::sleep(PATIENCE).await;
+            let (callers, talkers) = (reports(callers)?, reports(talkers)?);
+            println!("{way}: silent for {silence:.0?}");
+            none_is_reset(&format!("{way}, a new connection each 10 ms"), &callers, &scene)?;
+            none_is_reset(&format!("{way}, one connection"), &talkers, &scene)?;
+            let went_on = talkers.iter().all(|report| report.answers.len() == 1);
+            ensure!(went_on, "another pod answered on the same connection: {talkers:?}");
 
-        let back = Instant::now();
-        nodes.patch(&name, &PatchParams::default(), &Patch::Merge(fill)).await?;
-        tokio::time::sleep(PATIENCE).await;
-        ensure!(scene.moves(back) == 0, "{way} and back: it moved\n{}", scene.logs());
-        scene.kept_by(successor)?;
-        scene.bound_only_on(successor).await?;
-        scene.none_spoke_again(start)?;
-    }
-    scene.down()
+            let back = Instant::now();
+            nodes.patch(&name, &PatchParams::default(), &Patch::Merge(fill)).await?;
+            tokio::time::sleep(PATIENCE).await;
+            ensure!(scene.moves(back) == 0, "{way} and back: it moved\n{}", scene.logs());
+            scene.kept_by(successor)?;
+            scene.bound_only_on(successor).await?;
+            scene.none_spoke_again(start)?;
+        }
+        scene.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn announcers_replaced_node_by_node_reset_no_client_and_leave_nothing() -> Result<()> {
+    undisturbed(async || {
     let mut scene = Scene::up(3, env([])).await?;
     let start = Instant::now();
     let callers = scene.clients(Manner::NewConnections).await?;
@@ -122,65 +127,76 @@ async fn announcers_replaced_node_by_node_reset_no_client_and_leave_nothing() ->
     );
     scene.bound_only_on(scene.owner()?).await?;
     scene.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_goes_down_is_replaced_and_takes_nothing_back() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
-    let (owner, start) = (scene.owner()?, Instant::now());
-    scene.world.lab.unplug(owner, Net::Lan)?;
-    scene.taken(owner, start, 10).await?;
-    println!("link down: silent for {:.0?}", scene.silence(owner, start)?);
-    let successor = scene.owner()?;
-    scene.world.lab.plug(owner, Net::Lan)?;
-    scene.settled().await?;
-    tokio::time::sleep(PATIENCE).await;
-    scene.kept_by(successor)?;
-    scene.bound_only_on(successor).await?;
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    scene.down()
+    undisturbed(async || {
+        let scene = Scene::up(3, env([])).await?;
+        let (owner, start) = (scene.owner()?, Instant::now());
+        scene.world.lab.unplug(owner, Net::Lan)?;
+        scene.taken(owner, start, 10).await?;
+        println!("link down: silent for {:.0?}", scene.silence(owner, start)?);
+        let successor = scene.owner()?;
+        scene.world.lab.plug(owner, Net::Lan)?;
+        scene.settled().await?;
+        tokio::time::sleep(PATIENCE).await;
+        scene.kept_by(successor)?;
+        scene.bound_only_on(successor).await?;
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_flaps_moves_its_addresses_once_in_ten_seconds_at_most() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
-    let (owner, start) = (scene.owner()?, Instant::now());
-    while start.elapsed() < STEADY * 2 {
-        scene.world.lab.unplug(owner, Net::Lan)?;
-        tokio::time::sleep(HALF_A_FLAP).await;
-        scene.world.lab.plug(owner, Net::Lan)?;
-        tokio::time::sleep(HALF_A_FLAP).await;
-    }
-    scene.settled().await?;
-    tokio::time::sleep(PATIENCE).await;
-    let moves = scene.moves(start);
-    let most = start.elapsed().as_secs() / STEADY.as_secs();
-    println!(
-        "a link that flaps for {:.0?}: {moves} moves, silent for {:.0?} at most",
-        start.elapsed(),
-        scene.quiet(start)
-    );
-    ensure!(moves as u64 <= most, "{moves} moves\n{}", scene.logs());
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    scene.down()
+    undisturbed(async || {
+        let scene = Scene::up(3, env([])).await?;
+        let (owner, start) = (scene.owner()?, Instant::now());
+        while start.elapsed() < STEADY * 2 {
+            scene.world.lab.unplug(owner, Net::Lan)?;
+            tokio::time::sleep(HALF_A_FLAP).await;
+            scene.world.lab.plug(owner, Net::Lan)?;
+            tokio::time::sleep(HALF_A_FLAP).await;
+        }
+        scene.settled().await?;
+        tokio::time::sleep(PATIENCE).await;
+        let moves = scene.moves(start);
+        let most = start.elapsed().as_secs() / STEADY.as_secs();
+        println!(
+            "a link that flaps for {:.0?}: {moves} moves, silent for {:.0?} at most",
+            start.elapsed(),
+            scene.quiet(start)
+        );
+        ensure!(moves as u64 <= most, "{moves} moves\n{}", scene.logs());
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_links_that_flap_at_once_cost_no_wait_for_steadiness() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
-    let start = Instant::now();
-    for link in 0..scene.nodes {
-        scene.world.lab.unplug(link, Net::Lan)?;
-    }
-    tokio::time::sleep(HALF_A_FLAP).await;
-    for link in 0..scene.nodes {
-        scene.world.lab.plug(link, Net::Lan)?;
-    }
-    let back = Instant::now();
-    let took = scene.spoken_for(back, 10).await?;
-    println!("all links down for {HALF_A_FLAP:.1?}: answered {took:.0?} after they were back");
-    scene.settled().await?;
-    tokio::time::sleep(PATIENCE).await;
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    scene.down()
+    undisturbed(async || {
+        let scene = Scene::up(3, env([])).await?;
+        let start = Instant::now();
+        for link in 0..scene.nodes {
+            scene.world.lab.unplug(link, Net::Lan)?;
+        }
+        tokio::time::sleep(HALF_A_FLAP).await;
+        for link in 0..scene.nodes {
+            scene.world.lab.plug(link, Net::Lan)?;
+        }
+        let back = Instant::now();
+        let took = scene.spoken_for(back, 10).await?;
+        println!("all links down for {HALF_A_FLAP:.1?}: answered {took:.0?} after they were back");
+        scene.settled().await?;
+        tokio::time::sleep(PATIENCE).await;
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.down()
+    })
+    .await
 }

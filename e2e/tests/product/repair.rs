@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use berth_e2e::addresses::Net;
 use berth_e2e::fault::Leftovers;
 use berth_e2e::lab::Node;
+use berth_e2e::pauses::undisturbed;
 
 use berth_e2e::world::{addresses_of, env, eventually};
 
@@ -60,45 +61,49 @@ fn fence_of(node: &Node) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_taken_from_an_owner_comes_back_and_foreign_rules_stay_as_they_are() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
-    let (owner, start) = (scene.owner()?, Instant::now());
-    let node = scene.world.lab.node(owner);
-    node.place()?.exec_with_input(["nft", "-f", "-"], FOREIGN)?;
-    // Two backends on one host: the legacy tables beside those of nft that kube-proxy writes.
-    node.exec(["iptables-legacy", "-A", "INPUT", "-s", "192.0.2.9", "-j", "DROP"])?;
-    let before = foreign(node)?;
-    let bound =
-        || Ok(scene.addresses.iter().all(|a| addresses_of(node).is_ok_and(|all| all.contains(a))));
-    let table = || {
-        let shown = node.place()?.output(["nft", "list", "table", "inet", "berth"])?;
-        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-        Ok(shown.contains("@services4")
-            && scene.addresses.iter().all(|a| shown.contains(&a.to_string())))
-    };
-    let fenced = || Ok(fence_of(node)?.matches("berth-fence").count() == 1);
-    ensure!(bound()? && table()? && fenced()?, "{}", scene.logs());
+    undisturbed(async || {
+        let scene = Scene::up(3, env([])).await?;
+        let (owner, start) = (scene.owner()?, Instant::now());
+        let node = scene.world.lab.node(owner);
+        node.place()?.exec_with_input(["nft", "-f", "-"], FOREIGN)?;
+        // Two backends on one host: the legacy tables beside those of nft that kube-proxy writes.
+        node.exec(["iptables-legacy", "-A", "INPUT", "-s", "192.0.2.9", "-j", "DROP"])?;
+        let before = foreign(node)?;
+        let bound = || {
+            Ok(scene.addresses.iter().all(|a| addresses_of(node).is_ok_and(|all| all.contains(a))))
+        };
+        let table = || {
+            let shown = node.place()?.output(["nft", "list", "table", "inet", "berth"])?;
+            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+            Ok(shown.contains("@services4")
+                && scene.addresses.iter().all(|a| shown.contains(&a.to_string())))
+        };
+        let fenced = || Ok(fence_of(node)?.matches("berth-fence").count() == 1);
+        ensure!(bound()? && table()? && fenced()?, "{}", scene.logs());
 
-    for address in &scene.addresses {
-        node.exec(["ip", "address", "del", &single(address), "dev", "eth0"])?;
-    }
-    repaired("addresses deleted by hand", bound).await?;
-    node.exec(["nft", "delete", "table", "inet", "berth"])?;
-    repaired("our table deleted", table).await?;
-    node.exec(["tc", "filter", "del", "dev", "eth0", "egress"])?;
-    repaired("the fence's filter deleted", fenced).await?;
-    node.exec(["tc", "qdisc", "del", "dev", "eth0", "clsact"])?;
-    repaired("the fence's qdisc deleted", fenced).await?;
-    ensure!(foreign(node)? == before, "foreign rules changed: {before:?} {:?}", foreign(node)?);
+        for address in &scene.addresses {
+            node.exec(["ip", "address", "del", &single(address), "dev", "eth0"])?;
+        }
+        repaired("addresses deleted by hand", bound).await?;
+        node.exec(["nft", "delete", "table", "inet", "berth"])?;
+        repaired("our table deleted", table).await?;
+        node.exec(["tc", "filter", "del", "dev", "eth0", "egress"])?;
+        repaired("the fence's filter deleted", fenced).await?;
+        node.exec(["tc", "qdisc", "del", "dev", "eth0", "clsact"])?;
+        repaired("the fence's qdisc deleted", fenced).await?;
+        ensure!(foreign(node)? == before, "foreign rules changed: {before:?} {:?}", foreign(node)?);
 
-    // This one takes the foreign tables of nft, too.
-    node.exec(["nft", "flush", "ruleset"])?;
-    repaired("nft flush ruleset", table).await?;
-    ensure!(foreign_legacy(node)? == before[2], "legacy rules changed");
-    ensure!(bound()? && fenced()?, "{}", scene.logs());
-    tokio::time::sleep(PATIENCE).await;
-    ensure!(scene.moves(start) == 0, "it moved\n{}", scene.logs());
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    scene.down()
+        // This one takes the foreign tables of nft, too.
+        node.exec(["nft", "flush", "ruleset"])?;
+        repaired("nft flush ruleset", table).await?;
+        ensure!(foreign_legacy(node)? == before[2], "legacy rules changed");
+        ensure!(bound()? && fenced()?, "{}", scene.logs());
+        tokio::time::sleep(PATIENCE).await;
+        ensure!(scene.moves(start) == 0, "it moved\n{}", scene.logs());
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.down()
+    })
+    .await
 }
 
 fn foreign_legacy(node: &Node) -> Result<String> {
@@ -107,74 +112,96 @@ fn foreign_legacy(node: &Node) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_of_an_address_on_another_node_or_interface_answers_nobody() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
-    let (owner, start) = (scene.owner()?, Instant::now());
-    let other = (0..3).find(|node| *node != owner).unwrap_or_default();
-    let lab = &scene.world.lab;
-    let has = |node: usize, interface: &str, address: &IpAddr| {
-        let argv = ["ip", "-oneline", "address", "show", "dev", interface];
-        anyhow::Ok(lab.node(node).exec(argv)?.contains(&format!(" {address}/")))
-    };
-    for address in &scene.addresses {
-        // Somebody else's, on the very LAN and on an interface that had no address before.
-        lab.node(other).exec(["ip", "address", "add", &single(address), "dev", "eth0", "nodad"])?;
-    }
-    lab.node(other).exec(["ip", "link", "add", "x0", "link", "eth0", "type", "macvlan"])?;
-    lab.node(other).exec(["ip", "link", "set", "x0", "up"])?;
-    for address in &scene.addresses {
-        lab.node(other).exec(["ip", "address", "add", &single(address), "dev", "x0", "nodad"])?;
-    }
-    let fenced = || {
-        let shown = lab.node(other).exec(["tc", "filter", "show", "dev", "x0", "egress"])?;
-        Ok(shown.contains("berth-fence"))
-    };
-    repaired("a foreign copy on an interface of its own", fenced).await?;
-    let quiet_since = Instant::now();
-    tokio::time::sleep(PATIENCE).await;
-    for address in &scene.addresses {
-        let said = scene.wire.so_far().since(*address, quiet_since);
-        let machines: std::collections::BTreeSet<_> = said.iter().map(|s| s.mac).collect();
-        ensure!(
-            machines.len() == 1,
-            "{address} is answered for by {machines:x?}\n{}",
-            scene.logs()
-        );
-        ensure!(
-            has(other, "eth0", address)? && has(other, "x0", address)?,
-            "it was not ours to remove"
-        );
-    }
-    println!("{} moves", scene.moves(start));
-    scene.kept_by(owner)?;
-    scene.down()
+    undisturbed(async || {
+        let scene = Scene::up(3, env([])).await?;
+        let (owner, start) = (scene.owner()?, Instant::now());
+        let other = (0..3).find(|node| *node != owner).unwrap_or_default();
+        let lab = &scene.world.lab;
+        let has = |node: usize, interface: &str, address: &IpAddr| {
+            let argv = ["ip", "-oneline", "address", "show", "dev", interface];
+            anyhow::Ok(lab.node(node).exec(argv)?.contains(&format!(" {address}/")))
+        };
+        for address in &scene.addresses {
+            // Somebody else's, on the very LAN and on an interface that had no address before.
+            lab.node(other).exec([
+                "ip",
+                "address",
+                "add",
+                &single(address),
+                "dev",
+                "eth0",
+                "nodad",
+            ])?;
+        }
+        lab.node(other).exec(["ip", "link", "add", "x0", "link", "eth0", "type", "macvlan"])?;
+        lab.node(other).exec(["ip", "link", "set", "x0", "up"])?;
+        for address in &scene.addresses {
+            lab.node(other).exec([
+                "ip",
+                "address",
+                "add",
+                &single(address),
+                "dev",
+                "x0",
+                "nodad",
+            ])?;
+        }
+        let fenced = || {
+            let shown = lab.node(other).exec(["tc", "filter", "show", "dev", "x0", "egress"])?;
+            Ok(shown.contains("berth-fence"))
+        };
+        repaired("a foreign copy on an interface of its own", fenced).await?;
+        let quiet_since = Instant::now();
+        tokio::time::sleep(PATIENCE).await;
+        for address in &scene.addresses {
+            let said = scene.wire.so_far().since(*address, quiet_since);
+            let machines: std::collections::BTreeSet<_> = said.iter().map(|s| s.mac).collect();
+            ensure!(
+                machines.len() == 1,
+                "{address} is answered for by {machines:x?}\n{}",
+                scene.logs()
+            );
+            ensure!(
+                has(other, "eth0", address)? && has(other, "x0", address)?,
+                "it was not ours to remove"
+            );
+        }
+        println!("{} moves", scene.moves(start));
+        scene.kept_by(owner)?;
+        scene.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_comes_back_with_what_it_had_answers_for_none_of_it() -> Result<()> {
-    let mut scene = Scene::up(3, env([])).await?;
-    let (owner, start) = (scene.owner()?, Instant::now());
-    scene.world.lab.crash(owner)?;
-    scene.taken(owner, start, 10).await?;
-    let successor = scene.owner()?;
-    // The kernel is there, with the addresses, the table and the fence of a process that is not.
-    scene.world.lab.plug(owner, Net::Lan)?;
-    let back = Instant::now();
-    tokio::time::sleep(PATIENCE).await;
-    scene.world.lab.reboot(owner, Leftovers::Keep)?;
-    let node = scene.world.lab.node(owner);
-    let left = addresses_of(node)?;
-    ensure!(scene.addresses.iter().all(|a| left.contains(a)), "nothing was left: {left:?}");
-    ensure!(fence_of(node)?.contains("berth-fence"), "no fence was left");
-    ensure!(node.exec(["nft", "list", "tables"])?.contains("inet berth"), "no table was left");
-    scene.world.start_announcer(owner).await?;
-    scene.settled().await?;
-    scene.bound_only_on(successor).await?;
-    let node = scene.world.lab.node(owner);
-    let fences = fence_of(node)?.matches("berth-fence").count();
-    ensure!(fences == 1, "{fences} fences\n{}", fence_of(node)?);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    scene.kept_by(successor)?;
-    ensure!(scene.moves(back) == 0, "it answered again\n{}", scene.logs());
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    scene.down()
+    undisturbed(async || {
+        let mut scene = Scene::up(3, env([])).await?;
+        let (owner, start) = (scene.owner()?, Instant::now());
+        scene.world.lab.crash(owner)?;
+        scene.taken(owner, start, 10).await?;
+        let successor = scene.owner()?;
+        // The kernel is there, with the addresses, the table and the fence of a process that is not.
+        scene.world.lab.plug(owner, Net::Lan)?;
+        let back = Instant::now();
+        tokio::time::sleep(PATIENCE).await;
+        scene.world.lab.reboot(owner, Leftovers::Keep)?;
+        let node = scene.world.lab.node(owner);
+        let left = addresses_of(node)?;
+        ensure!(scene.addresses.iter().all(|a| left.contains(a)), "nothing was left: {left:?}");
+        ensure!(fence_of(node)?.contains("berth-fence"), "no fence was left");
+        ensure!(node.exec(["nft", "list", "tables"])?.contains("inet berth"), "no table was left");
+        scene.world.start_announcer(owner).await?;
+        scene.settled().await?;
+        scene.bound_only_on(successor).await?;
+        let node = scene.world.lab.node(owner);
+        let fences = fence_of(node)?.matches("berth-fence").count();
+        ensure!(fences == 1, "{fences} fences\n{}", fence_of(node)?);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        scene.kept_by(successor)?;
+        ensure!(scene.moves(back) == 0, "it answered again\n{}", scene.logs());
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.down()
+    })
+    .await
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, mac, node_host};
 use berth_e2e::membership;
+use berth_e2e::pauses::TwoAnswered;
 use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::wire::{Asker, Record, Sighting, Watch};
 use serde_json::json;
@@ -105,7 +106,8 @@ impl Scene {
     pub(crate) fn one_at_a_time(&self, record: &Record, since: Instant) -> Result<()> {
         for address in &self.addresses {
             let said = record.since(*address, since);
-            ensure!(!disputed(&said), "{address}: {:?}\n{}", record.spans(*address), self.logs());
+            let spans = || format!("{address}: {:?}\n{}", record.spans(*address), self.logs());
+            ensure!(!disputed(&said), TwoAnswered(spans()));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::Net;
 use berth_e2e::control_plane::Part;
+use berth_e2e::pauses::undisturbed;
 use berth_e2e::probe::Failure;
 use serde_json::json;
 
@@ -41,159 +42,180 @@ async fn deaf_or_mute(scene: &Scene, what: &str, from_owner: bool) -> Result<()>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_that_is_cut_one_way_is_replaced_and_stays_silent() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
-    deaf_or_mute(&scene, "peers do not hear the owner", true).await?;
-    deaf_or_mute(&scene, "the owner does not hear its peers", false).await?;
-    scene.down()
+    undisturbed(async || {
+        let scene = Scene::up(3, env([])).await?;
+        deaf_or_mute(&scene, "peers do not hear the owner", true).await?;
+        deaf_or_mute(&scene, "the owner does not hear its peers", false).await?;
+        scene.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_five_nodes_only_the_side_with_a_majority_has_the_address() -> Result<()> {
-    let scene = Scene::up(5, env([])).await?;
-    let (owner, start) = (scene.owner()?, Instant::now());
-    let lab = &scene.world.lab;
-    let others: Vec<usize> = (0..5).filter(|node| *node != owner).collect();
-    lab.split(&[owner, others[0]], Net::Lan)?;
-    scene.taken(owner, start, 10).await?;
-    println!("the owner in the minority: silent for {:.0?}", scene.silence(owner, start)?);
-    let successor = scene.owner()?;
-    ensure!(successor != others[0], "node {successor} is in the minority, too");
-    tokio::time::sleep(PATIENCE).await;
-    lab.heal_all()?;
-    scene.settled().await?;
-    scene.kept_by(successor)?;
+    undisturbed(async || {
+        let scene = Scene::up(5, env([])).await?;
+        let (owner, start) = (scene.owner()?, Instant::now());
+        let lab = &scene.world.lab;
+        let others: Vec<usize> = (0..5).filter(|node| *node != owner).collect();
+        lab.split(&[owner, others[0]], Net::Lan)?;
+        scene.taken(owner, start, 10).await?;
+        println!("the owner in the minority: silent for {:.0?}", scene.silence(owner, start)?);
+        let successor = scene.owner()?;
+        ensure!(successor != others[0], "node {successor} is in the minority, too");
+        tokio::time::sleep(PATIENCE).await;
+        lab.heal_all()?;
+        scene.settled().await?;
+        scene.kept_by(successor)?;
 
-    let again = Instant::now();
-    let minority: Vec<usize> = (0..5).filter(|node| *node != successor).take(2).collect();
-    lab.split(&minority, Net::Lan)?;
-    tokio::time::sleep(PATIENCE).await;
-    lab.heal_all()?;
-    scene.settled().await?;
-    println!("the owner in the majority: {} moves", scene.moves(again));
-    scene.kept_by(successor)?;
-    scene.bound_only_on(successor).await?;
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    scene.down()
+        let again = Instant::now();
+        let minority: Vec<usize> = (0..5).filter(|node| *node != successor).take(2).collect();
+        lab.split(&minority, Net::Lan)?;
+        tokio::time::sleep(PATIENCE).await;
+        lab.heal_all()?;
+        scene.settled().await?;
+        println!("the owner in the majority: {} moves", scene.moves(again));
+        scene.kept_by(successor)?;
+        scene.bound_only_on(successor).await?;
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_nodes_that_lose_each_other_one_goes_on() -> Result<()> {
-    let scene = Scene::up(2, env([])).await?;
-    let start = Instant::now();
-    let lab = &scene.world.lab;
-    lab.cut_pair(lab.node(0).name(), lab.node(1).name(), Net::Lan)?;
-    tokio::time::sleep(PATIENCE * 2).await;
-    let quiet = scene.quiet(start);
-    let spoke = scene.spoken_for(Instant::now(), 5).await?;
-    println!(
-        "two nodes, cut from each other: silent for {quiet:.0?}; then answered in {spoke:.0?}"
-    );
-    let owner = scene.owner()?;
-    lab.heal_all()?;
-    scene.settled().await?;
-    tokio::time::sleep(PATIENCE).await;
-    scene.kept_by(owner)?;
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    scene.down()
+    undisturbed(async || {
+        let scene = Scene::up(2, env([])).await?;
+        let start = Instant::now();
+        let lab = &scene.world.lab;
+        lab.cut_pair(lab.node(0).name(), lab.node(1).name(), Net::Lan)?;
+        tokio::time::sleep(PATIENCE * 2).await;
+        let quiet = scene.quiet(start);
+        let spoke = scene.spoken_for(Instant::now(), 5).await?;
+        println!(
+            "two nodes, cut from each other: silent for {quiet:.0?}; then answered in {spoke:.0?}"
+        );
+        let owner = scene.owner()?;
+        lab.heal_all()?;
+        scene.settled().await?;
+        tokio::time::sleep(PATIENCE).await;
+        scene.kept_by(owner)?;
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.down()
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_cluster_is_away_nothing_is_lost_and_what_comes_then_is_served() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
-    let start = Instant::now();
-    let lab = &scene.world.lab;
-    let probe = scene.probe()?;
-    lab.kill_part(Part::ApiServer)?;
-    lab.kill_part(Part::Etcd)?;
-    tokio::time::sleep(Duration::from_secs(if soak() { 300 } else { 15 })).await;
-    lab.start_part(Part::Etcd)?;
-    lab.start_part(Part::ApiServer)?;
-    lab.until_api_ready().await?;
-    // It makes the EndpointSlices, and by itself tries again half a minute later.
-    lab.kill_part(Part::ControllerManager)?;
-    lab.start_part(Part::ControllerManager)?;
-    let ready = Instant::now();
-    eventually("a Service made", 10, || async {
-        Ok(scene.world.expose("later", json!({})).await.ok())
+    undisturbed(async || {
+        let scene = Scene::up(3, env([])).await?;
+        let start = Instant::now();
+        let lab = &scene.world.lab;
+        let probe = scene.probe()?;
+        lab.kill_part(Part::ApiServer)?;
+        lab.kill_part(Part::Etcd)?;
+        tokio::time::sleep(Duration::from_secs(if soak() { 300 } else { 15 })).await;
+        lab.start_part(Part::Etcd)?;
+        lab.start_part(Part::ApiServer)?;
+        lab.until_api_ready().await?;
+        // It makes the EndpointSlices, and by itself tries again half a minute later.
+        lab.kill_part(Part::ControllerManager)?;
+        lab.start_part(Part::ControllerManager)?;
+        let ready = Instant::now();
+        eventually("a Service made", 10, || async {
+            Ok(scene.world.expose("later", json!({})).await.ok())
+        })
+        .await?;
+        let later = scene.world.published("later", 1).await?[0];
+        println!(
+            "a Service made when the API is back: answered for {:.1?} after that",
+            ready.elapsed()
+        );
+        // kube-proxy, too, tries again half a minute later.
+        eventually("an answer", 60, || async { Ok(scene.world.curl(later).ok()) }).await?;
+        println!("and its pods reached {:.1?} after that", ready.elapsed());
+        let report = probe.finish()?;
+        println!(
+            "no API, no etcd for {:.0?}: longest gap {:.0?}, {} moves",
+            ready - start,
+            report.longest_gap,
+            scene.moves(start)
+        );
+        ensure!(report.count(Failure::Reset) == 0, "{:?}", report.failed);
+        ensure!(scene.moves(start) == 0, "it moved\n{}", scene.logs());
+        ensure!(scene.world.published("web", 2).await? == scene.addresses, "it lost its addresses");
+        scene.down()
     })
-    .await?;
-    let later = scene.world.published("later", 1).await?[0];
-    println!(
-        "a Service made when the API is back: answered for {:.1?} after that",
-        ready.elapsed()
-    );
-    // kube-proxy, too, tries again half a minute later.
-    eventually("an answer", 60, || async { Ok(scene.world.curl(later).ok()) }).await?;
-    println!("and its pods reached {:.1?} after that", ready.elapsed());
-    let report = probe.finish()?;
-    println!(
-        "no API, no etcd for {:.0?}: longest gap {:.0?}, {} moves",
-        ready - start,
-        report.longest_gap,
-        scene.moves(start)
-    );
-    ensure!(report.count(Failure::Reset) == 0, "{:?}", report.failed);
-    ensure!(scene.moves(start) == 0, "it moved\n{}", scene.logs());
-    ensure!(scene.world.published("web", 2).await? == scene.addresses, "it lost its addresses");
-    scene.down()
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_nodes_without_an_api_the_survivor_waits_for_it() -> Result<()> {
-    let scene = Scene::up(2, env([])).await?;
-    let (owner, start) = (scene.owner()?, Instant::now());
-    let lab = &scene.world.lab;
-    lab.kill_part(Part::ApiServer)?;
-    tokio::time::sleep(PATIENCE).await;
-    lab.crash(owner)?;
-    tokio::time::sleep(PATIENCE).await;
-    let dead = Instant::now();
-    tokio::time::sleep(PATIENCE).await;
-    for address in &scene.addresses {
-        let said = scene.wire.so_far().since(*address, dead);
-        ensure!(said.is_empty(), "{address}: nobody may know that the other one is dead: {said:?}");
-    }
-    lab.start_part(Part::ApiServer)?;
-    lab.until_api_ready().await?;
-    let ready = Instant::now();
-    scene.taken(owner, dead, 30).await?;
-    println!("without API and peer: taken over {:.1?} after the API was back", ready.elapsed());
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    scene.down()
+    undisturbed(async || {
+        let scene = Scene::up(2, env([])).await?;
+        let (owner, start) = (scene.owner()?, Instant::now());
+        let lab = &scene.world.lab;
+        lab.kill_part(Part::ApiServer)?;
+        tokio::time::sleep(PATIENCE).await;
+        lab.crash(owner)?;
+        tokio::time::sleep(PATIENCE).await;
+        let dead = Instant::now();
+        tokio::time::sleep(PATIENCE).await;
+        for address in &scene.addresses {
+            let said = scene.wire.so_far().since(*address, dead);
+            ensure!(
+                said.is_empty(),
+                "{address}: nobody may know that the other one is dead: {said:?}"
+            );
+        }
+        lab.start_part(Part::ApiServer)?;
+        lab.until_api_ready().await?;
+        let ready = Instant::now();
+        scene.taken(owner, dead, 30).await?;
+        println!("without API and peer: taken over {:.1?} after the API was back", ready.elapsed());
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.down()
+    })
+    .await
 }
 
 /// libfaketime stands between the programs and the clock: they see the time of day step, as the kernel's would, while the
 /// clocks that only go on (CLOCK_MONOTONIC, CLOCK_BOOTTIME) do.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_of_day_may_step_by_an_hour_and_nothing_moves() -> Result<()> {
-    let step = std::env::temp_dir().join(format!("berth-step-{}", std::process::id()));
-    let set = |offset: &str| std::fs::write(&step, format!("{offset}\n"));
-    set("+0")?;
-    let path = step.display().to_string();
-    let library = faketime()?;
-    let environment = env([
-        ("LD_PRELOAD", library.as_str()),
-        ("FAKETIME_TIMESTAMP_FILE", path.as_str()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ("DONT_FAKE_MONOTONIC", "1"),
-    ]);
-    let scene = Scene::up(3, environment).await?;
-    let start = Instant::now();
-    for (n, offset) in [3600, -3600, 0].into_iter().enumerate() {
-        set(&format!("{offset:+}"))?;
-        tokio::time::sleep(PATIENCE).await;
-        // Something to log, with the time that the programs believe it to be.
-        let name = format!("step{n}");
-        scene.world.expose(&name, json!({})).await?;
-        let address = scene.world.published(&name, 1).await?[0];
-        let said = said_of(&scene, address)?;
-        println!("a step to {offset:+} s: the owner's clock is {said:+} s off");
-        ensure!((said - offset).abs() < 60, "the programs did not see it\n{}", scene.logs());
-    }
-    ensure!(scene.moves(start) == 0, "it moved\n{}", scene.logs());
-    std::fs::remove_file(&step)?;
-    scene.down()
+    undisturbed(async || {
+        let step = std::env::temp_dir().join(format!("berth-step-{}", std::process::id()));
+        let set = |offset: &str| std::fs::write(&step, format!("{offset}\n"));
+        set("+0")?;
+        let path = step.display().to_string();
+        let library = faketime()?;
+        let environment = env([
+            ("LD_PRELOAD", library.as_str()),
+            ("FAKETIME_TIMESTAMP_FILE", path.as_str()),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("DONT_FAKE_MONOTONIC", "1"),
+        ]);
+        let scene = Scene::up(3, environment).await?;
+        let start = Instant::now();
+        for (n, offset) in [3600, -3600, 0].into_iter().enumerate() {
+            set(&format!("{offset:+}"))?;
+            tokio::time::sleep(PATIENCE).await;
+            // Something to log, with the time that the programs believe it to be.
+            let name = format!("step{n}");
+            scene.world.expose(&name, json!({})).await?;
+            let address = scene.world.published(&name, 1).await?[0];
+            let said = said_of(&scene, address)?;
+            println!("a step to {offset:+} s: the owner's clock is {said:+} s off");
+            ensure!((said - offset).abs() < 60, "the programs did not see it\n{}", scene.logs());
+        }
+        ensure!(scene.moves(start) == 0, "it moved\n{}", scene.logs());
+        std::fs::remove_file(&step)?;
+        scene.down()
+    })
+    .await
 }
 
 /// How far the clock of the announcer that logged something about `address` last is off, in seconds.
