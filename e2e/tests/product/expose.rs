@@ -78,33 +78,30 @@ async fn an_exposed_service_answers_from_the_moment_its_status_appears() -> Resu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_service_leaves_nothing_behind() -> Result<()> {
-    undisturbed(async || {
-        let world = World::up(2, env([("svc_election", "true")])).await?;
-        world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
-        let addresses = world.published("web", 2).await?;
-        let leases: Api<Lease> = Api::namespaced(world.client.clone(), "default");
-        let lease = leases.get("kubevip-web").await?;
-        ensure!(
-            lease.spec.and_then(|spec| spec.holder_identity) == Some(world.host("web").await?),
-            "another holder"
-        );
+    let world = World::up(2, env([("svc_election", "true")])).await?;
+    world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
+    let addresses = world.published("web", 2).await?;
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "default");
+    let lease = leases.get("kubevip-web").await?;
+    ensure!(
+        lease.spec.and_then(|spec| spec.holder_identity) == Some(world.host("web").await?),
+        "another holder"
+    );
 
-        world.delete("web").await?;
-        let start = Instant::now();
-        eventually("nothing left of web", GONE_WITHIN, || async {
-            let gone = world.services("default").get_opt("web").await?.is_none()
-                && world.claims().await?.is_empty()
-                && leases.get_opt("kubevip-web").await?.is_none()
-                && addresses
-                    .iter()
-                    .all(|address| world.holders(*address).is_ok_and(|holders| holders.is_empty()));
-            Ok(gone.then_some(()))
-        })
-        .await?;
-        println!("nothing left {:.0?} after the deletion", start.elapsed());
-        world.lab.down()
+    world.delete("web").await?;
+    let start = Instant::now();
+    eventually("nothing left of web", GONE_WITHIN, || async {
+        let gone = world.services("default").get_opt("web").await?.is_none()
+            && world.claims().await?.is_empty()
+            && leases.get_opt("kubevip-web").await?.is_none()
+            && addresses
+                .iter()
+                .all(|address| world.holders(*address).is_ok_and(|holders| holders.is_empty()));
+        Ok(gone.then_some(()))
     })
-    .await
+    .await?;
+    println!("nothing left {:.0?} after the deletion", start.elapsed());
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]

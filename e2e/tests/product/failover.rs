@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::Net;
 use berth_e2e::control_plane::Part;
-use berth_e2e::pauses::undisturbed;
 use berth_e2e::probe::{Manner, Probe};
 use serde_json::json;
 
@@ -51,189 +50,161 @@ async fn moved(world: &World, addresses: &[IpAddr], old: &str, seconds: u64) -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_owner_hands_over_and_leaves_nothing() -> Result<()> {
-    undisturbed(async || {
-        let (world, addresses, owner) = served(3).await?;
-        let probes =
-            addresses.iter().map(|address| probe(&world, *address)).collect::<Result<Vec<_>>>()?;
-        eventually("the probes started", 5, || async {
-            Ok(probes.iter().all(|p| p.ok_so_far() > 20).then_some(()))
-        })
-        .await?;
-        let process = world.announcer(&owner)?;
-        process.terminate(Duration::from_secs(10))?;
-        let ending = eventually("how it ended", 5, || async { Ok(process.ending()) }).await?;
-        ensure!(ending == "code 0", "it ended with {ending}");
-        let node = world.lab.node(world.index_of(&owner)?);
-        for address in &addresses {
-            ensure!(!world.holders(*address)?.contains(&owner), "{address} is still on {owner}");
-        }
-        let tables = node.exec(["nft", "list", "tables"])?;
-        ensure!(!tables.contains("berth"), "{owner} still has {tables}");
-        moved(&world, &addresses, &owner, 10).await?;
-        for (address, probe) in addresses.iter().zip(probes) {
-            let report = probe.finish()?;
-            println!(
-                "SIGTERM: {address} was away for {:.0?} at most, {} answers",
-                report.longest_gap, report.ok
-            );
-        }
-        eventually("the new owner in the annotation", 5, || async {
-            Ok((world.host("web").await? != owner).then_some(()))
-        })
-        .await?;
-        world.lab.down()
+    let (world, addresses, owner) = served(3).await?;
+    let probes =
+        addresses.iter().map(|address| probe(&world, *address)).collect::<Result<Vec<_>>>()?;
+    eventually("the probes started", 5, || async {
+        Ok(probes.iter().all(|p| p.ok_so_far() > 20).then_some(()))
     })
-    .await
+    .await?;
+    let process = world.announcer(&owner)?;
+    process.terminate(Duration::from_secs(10))?;
+    let ending = eventually("how it ended", 5, || async { Ok(process.ending()) }).await?;
+    ensure!(ending == "code 0", "it ended with {ending}");
+    let node = world.lab.node(world.index_of(&owner)?);
+    for address in &addresses {
+        ensure!(!world.holders(*address)?.contains(&owner), "{address} is still on {owner}");
+    }
+    let tables = node.exec(["nft", "list", "tables"])?;
+    ensure!(!tables.contains("berth"), "{owner} still has {tables}");
+    moved(&world, &addresses, &owner, 10).await?;
+    for (address, probe) in addresses.iter().zip(probes) {
+        let report = probe.finish()?;
+        println!(
+            "SIGTERM: {address} was away for {:.0?} at most, {} answers",
+            report.longest_gap, report.ok
+        );
+    }
+    eventually("the new owner in the annotation", 5, || async {
+        Ok((world.host("web").await? != owner).then_some(()))
+    })
+    .await?;
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_owner_that_comes_back_leaves_nothing_stale() -> Result<()> {
-    undisturbed(async || {
-        let (mut world, addresses, owner) = served(3).await?;
-        let index = world.index_of(&owner)?;
-        world.announcer(&owner)?.kill()?;
-        // While nobody looks after this node, its Service goes and another one comes.
-        world.delete("web").await?;
-        world.expose("other", json!({})).await?;
-        let other = world.published("other", 1).await?[0];
-        world.start_announcer(index).await?;
-        eventually("nothing stale on the interface", 10, || async {
-            let mut clean = true;
-            for address in &addresses {
-                clean &= *address == other || world.holders(*address)?.is_empty();
-            }
-            Ok((clean && world.holders(other)?.len() == 1).then_some(()))
-        })
-        .await?;
-        eventually("an answer", 10, || async { Ok(world.curl(other).ok()) }).await?;
-        world.lab.down()
+    let (mut world, addresses, owner) = served(3).await?;
+    let index = world.index_of(&owner)?;
+    world.announcer(&owner)?.kill()?;
+    // While nobody looks after this node, its Service goes and another one comes.
+    world.delete("web").await?;
+    world.expose("other", json!({})).await?;
+    let other = world.published("other", 1).await?[0];
+    world.start_announcer(index).await?;
+    eventually("nothing stale on the interface", 10, || async {
+        let mut clean = true;
+        for address in &addresses {
+            clean &= *address == other || world.holders(*address)?.is_empty();
+        }
+        Ok((clean && world.holders(other)?.len() == 1).then_some(()))
     })
-    .await
+    .await?;
+    eventually("an answer", 10, || async { Ok(world.curl(other).ok()) }).await?;
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_owner_keeps_its_addresses_over_a_quick_restart() -> Result<()> {
-    undisturbed(async || {
-        let (mut world, addresses, owner) = served(3).await?;
-        let index = world.index_of(&owner)?;
-        world.announcer(&owner)?.kill()?;
-        world.start_announcer(index).await?;
-        for address in &addresses {
-            eventually("one holder that answers", 15, || async {
-                Ok((world.holders(*address)?.len() == 1 && world.curl(*address).is_ok())
-                    .then_some(()))
-            })
-            .await?;
-        }
-        world.lab.down()
-    })
-    .await
+    let (mut world, addresses, owner) = served(3).await?;
+    let index = world.index_of(&owner)?;
+    world.announcer(&owner)?.kill()?;
+    world.start_announcer(index).await?;
+    for address in &addresses {
+        eventually("one holder that answers", 15, || async {
+            Ok((world.holders(*address)?.len() == 1 && world.curl(*address).is_ok()).then_some(()))
+        })
+        .await?;
+    }
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_cut_off_is_replaced_and_never_answers_beside_its_successor() -> Result<()> {
-    undisturbed(async || {
-        let (world, addresses, owner) = served(3).await?;
-        let index = world.index_of(&owner)?;
-        let wire = world.lab.watch()?;
-        let ask = |address: &IpAddr| world.lab.ask(*address, Duration::from_millis(50));
-        let askers = addresses.iter().map(ask).collect::<Result<Vec<_>>>()?;
-        let start = Instant::now();
-        world.lab.cut(index, Net::Lan)?;
-        world.lab.cut(index, Net::Api)?;
-        let successor = moved(&world, &addresses, &owner, 30).await?;
-        println!("{successor} answers {:.1?} after {owner} was cut off", start.elapsed());
-        let handover = Instant::now();
-        for address in &addresses {
-            ensure!(
-                !world.holders(*address)?.contains(&owner),
-                "{owner} still has {address} after its Lease ended"
-            );
-        }
-        world.lab.heal(index, Net::Lan)?;
-        world.lab.heal(index, Net::Api)?;
-        // The old owner is back on the LAN: it must find out before it says anything.
-        tokio::time::sleep(Duration::from_secs(8)).await;
-        askers.into_iter().try_for_each(|asker| asker.finish())?;
-        let record = wire.finish()?;
-        for address in &addresses {
-            let after = record.since(*address, handover);
-            let machines: BTreeSet<_> = after.iter().map(|sighting| sighting.mac).collect();
-            ensure!(
-                machines.len() == 1,
-                "after the handover {address} was claimed by {machines:?}"
-            );
-            ensure!(
-                record.disputes(*address).is_empty(),
-                "{address}: {:?}",
-                record.spans(*address)
-            );
-        }
-        println!("{} frames looked at", record.0.len());
-        world.lab.down()
-    })
-    .await
+    let (world, addresses, owner) = served(3).await?;
+    let index = world.index_of(&owner)?;
+    let wire = world.lab.watch()?;
+    let ask = |address: &IpAddr| world.lab.ask(*address, Duration::from_millis(50));
+    let askers = addresses.iter().map(ask).collect::<Result<Vec<_>>>()?;
+    let start = Instant::now();
+    world.lab.cut(index, Net::Lan)?;
+    world.lab.cut(index, Net::Api)?;
+    let successor = moved(&world, &addresses, &owner, 30).await?;
+    println!("{successor} answers {:.1?} after {owner} was cut off", start.elapsed());
+    let handover = Instant::now();
+    for address in &addresses {
+        ensure!(
+            !world.holders(*address)?.contains(&owner),
+            "{owner} still has {address} after its Lease ended"
+        );
+    }
+    world.lab.heal(index, Net::Lan)?;
+    world.lab.heal(index, Net::Api)?;
+    // The old owner is back on the LAN: it must find out before it says anything.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    askers.into_iter().try_for_each(|asker| asker.finish())?;
+    let record = wire.finish()?;
+    for address in &addresses {
+        let after = record.since(*address, handover);
+        let machines: BTreeSet<_> = after.iter().map(|sighting| sighting.mac).collect();
+        ensure!(machines.len() == 1, "after the handover {address} was claimed by {machines:?}");
+        ensure!(record.disputes(*address).is_empty(), "{address}: {:?}", record.spans(*address));
+    }
+    println!("{} frames looked at", record.0.len());
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_stay_up_while_the_api_server_restarts() -> Result<()> {
-    undisturbed(async || {
-        let world = World::up(3, env([])).await?;
-        world.expose("web", json!({})).await?;
-        let address = world.published("web", 1).await?[0];
-        eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
-        let owner = world.host("web").await?;
-        let running = probe(&world, address)?;
-        eventually("the probe started", 5, || async {
-            Ok((running.ok_so_far() > 20).then_some(()))
-        })
+    let world = World::up(3, env([])).await?;
+    world.expose("web", json!({})).await?;
+    let address = world.published("web", 1).await?[0];
+    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
+    let owner = world.host("web").await?;
+    let running = probe(&world, address)?;
+    eventually("the probe started", 5, || async { Ok((running.ok_so_far() > 20).then_some(())) })
         .await?;
-        let start = Instant::now();
-        world.lab.restart_part(Part::ApiServer).await?;
-        let away = start.elapsed();
-        // What is created now is served, so both programs have found their way back.
-        world.expose("later", json!({})).await?;
-        world.published("later", 1).await?;
-        let report = running.finish()?;
-        println!(
-            "API server away for {away:.1?}: longest gap {:.0?}, {} answers",
-            report.longest_gap, report.ok
-        );
-        // A Lease that is lost would take longer to be won again.
-        ensure!(
-            report.longest_gap < Duration::from_secs(2),
-            "gap {:?}: {:?}",
-            report.longest_gap,
-            report.failed
-        );
-        ensure!(world.host("web").await? == owner, "the owner changed");
-        world.lab.down()
-    })
-    .await
+    let start = Instant::now();
+    world.lab.restart_part(Part::ApiServer).await?;
+    let away = start.elapsed();
+    // What is created now is served, so both programs have found their way back.
+    world.expose("later", json!({})).await?;
+    world.published("later", 1).await?;
+    let report = running.finish()?;
+    println!(
+        "API server away for {away:.1?}: longest gap {:.0?}, {} answers",
+        report.longest_gap, report.ok
+    );
+    // A Lease that is lost would take longer to be won again.
+    ensure!(
+        report.longest_gap < Duration::from_secs(2),
+        "gap {:?}: {:?}",
+        report.longest_gap,
+        report.failed
+    );
+    ensure!(world.host("web").await? == owner, "the owner changed");
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_of_its_own_lease_moves_when_its_owner_dies() -> Result<()> {
-    undisturbed(async || {
-        let mut environment = by_lease();
-        environment.extend(env([("svc_election", "true")]));
-        let world = World::up(3, environment).await?;
-        for name in ["one", "two", "three"] {
-            world.expose(name, json!({})).await?;
-        }
-        let owner = {
-            world.published("one", 1).await?;
-            world.host("one").await?
-        };
-        let address = world.published("one", 1).await?[0];
-        world.lab.crash(world.index_of(&owner)?).context("crash the owner")?;
-        let start = Instant::now();
-        eventually("another owner", 30, || async {
-            Ok((world.host("one").await? != owner && world.curl(address).is_ok()).then_some(()))
-        })
-        .await?;
-        println!("per-Service Lease: served again {:.1?} after the crash", start.elapsed());
-        world.lab.down()
+    let mut environment = by_lease();
+    environment.extend(env([("svc_election", "true")]));
+    let world = World::up(3, environment).await?;
+    for name in ["one", "two", "three"] {
+        world.expose(name, json!({})).await?;
+    }
+    let owner = {
+        world.published("one", 1).await?;
+        world.host("one").await?
+    };
+    let address = world.published("one", 1).await?[0];
+    world.lab.crash(world.index_of(&owner)?).context("crash the owner")?;
+    let start = Instant::now();
+    eventually("another owner", 30, || async {
+        Ok((world.host("one").await? != owner && world.curl(address).is_ok()).then_some(()))
     })
-    .await
+    .await?;
+    println!("per-Service Lease: served again {:.1?} after the crash", start.elapsed());
+    world.lab.down()
 }

@@ -121,30 +121,18 @@ async fn a_copy_of_an_address_on_another_node_or_interface_answers_nobody() -> R
             let argv = ["ip", "-oneline", "address", "show", "dev", interface];
             anyhow::Ok(lab.node(node).exec(argv)?.contains(&format!(" {address}/")))
         };
+        let copy = |address: &IpAddr, device: &str| {
+            let argv = ["ip", "address", "add", &single(address), "dev", device, "nodad"];
+            lab.node(other).exec(argv)
+        };
         for address in &scene.addresses {
             // Somebody else's, on the very LAN and on an interface that had no address before.
-            lab.node(other).exec([
-                "ip",
-                "address",
-                "add",
-                &single(address),
-                "dev",
-                "eth0",
-                "nodad",
-            ])?;
+            copy(address, "eth0")?;
         }
         lab.node(other).exec(["ip", "link", "add", "x0", "link", "eth0", "type", "macvlan"])?;
         lab.node(other).exec(["ip", "link", "set", "x0", "up"])?;
         for address in &scene.addresses {
-            lab.node(other).exec([
-                "ip",
-                "address",
-                "add",
-                &single(address),
-                "dev",
-                "x0",
-                "nodad",
-            ])?;
+            copy(address, "x0")?;
         }
         let fenced = || {
             let shown = lab.node(other).exec(["tc", "filter", "show", "dev", "x0", "egress"])?;
