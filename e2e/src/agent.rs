@@ -80,7 +80,8 @@ async fn say_ready(client: &Client, node: &str, addresses: &NodeAddresses) -> Re
         "allocatable": room,
     }});
     let api: Api<Node> = Api::all(client.clone());
-    api.patch_status(node, &PatchParams::default(), &Patch::Strategic(status)).await?;
+    // The strategic way merges addresses by type, and two are of one type.
+    api.patch_status(node, &PatchParams::default(), &Patch::Merge(status)).await?;
     Ok(())
 }
 

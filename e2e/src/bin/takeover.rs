@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use berth_e2e::addresses::{Mac, Net, mac, node_host};
 use berth_e2e::fault::Leftovers;
+use berth_e2e::pauses::Witness;
 use berth_e2e::probe::Probe;
 use berth_e2e::rivals::{Stage, System};
 use berth_e2e::wire::{Asker, Record, Watch};
@@ -57,21 +58,24 @@ async fn main() -> Result<()> {
         "## The owner's node crashes: longest gap of a client that connects every {PROBE:?}\n"
     );
     println!(
-        "| system | nodes | crashes | p50 | p99 | max | crashes with two answering | at most for | frames looked at |"
+        "| system | nodes | crashes | p50 | p99 | max | crashes with two answering | at most for | crashes with a further move | frames looked at | machine stood still, at most |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let mut paused = Vec::new();
     for (system, name) in systems {
+        let witness = Witness::begin();
         let (row, pause) = measure(system, crashes).await.with_context(|| name.clone())?;
         println!(
-            "| {name} | {} | {crashes} | {:.2} s | {:.2} s | {:.2} s | {} | {:.2} s | {} |",
+            "| {name} | {} | {crashes} | {:.2} s | {:.2} s | {:.2} s | {} | {:.2} s | {} | {} | {:.2} s |",
             system.nodes(),
             rank(&row.gaps, 50),
             rank(&row.gaps, 99),
             rank(&row.gaps, 100),
-            row.disputed,
+            row.overlapped,
             row.both.as_secs_f64(),
+            row.moved_on,
             row.frames,
+            witness.longest().as_secs_f64(),
         );
         paused.push((name, system.nodes(), pause));
     }
@@ -81,7 +85,7 @@ async fn main() -> Result<()> {
     );
     println!("|---|---|---|---|---|");
     for (name, nodes, pause) in paused {
-        let (gap, both) = (pause.gap.as_secs_f64(), pause.both.as_secs_f64());
+        let (gap, both) = (pause.gap.as_secs_f64(), pause.both.unwrap_or_default().as_secs_f64());
         println!("| {name} | {nodes} | {gap:.2} s | {both:.2} s | {} |", pause.frames);
     }
     Ok(())
@@ -96,7 +100,10 @@ fn rank(gaps: &[Duration], percent: usize) -> f64 {
 /// What many crashes showed.
 struct Crashes {
     gaps: Vec<Duration>,
-    disputed: usize,
+    /// In how many two spoke at the same time.
+    overlapped: usize,
+    /// In how many the address moved on from the node that had taken it over.
+    moved_on: usize,
     /// The longest that two answered in one crash.
     both: Duration,
     frames: usize,
@@ -106,10 +113,8 @@ struct Crashes {
 struct Seen {
     /// The longest gap of the client.
     gap: Duration,
-    /// Whether one spoke again after another had, with no reason to.
-    disputed: bool,
-    /// How long two spoke at the same time.
-    both: Duration,
+    /// For how long two spoke at the same time, which may be one frame between two of another's; `None`: never.
+    both: Option<Duration>,
     /// How many frames claimed the address.
     frames: usize,
 }
@@ -119,16 +124,18 @@ async fn measure(system: System, count: usize) -> Result<(Crashes, Seen)> {
     eventually("an answer", 60, || async { Ok(stage.world.curl(stage.address).ok()) })
         .await
         .with_context(|| stage.logs())?;
-    let mut crashes = Crashes { gaps: Vec::new(), disputed: 0, both: Duration::ZERO, frames: 0 };
+    let mut crashes =
+        Crashes { gaps: Vec::new(), overlapped: 0, moved_on: 0, both: Duration::ZERO, frames: 0 };
     for number in 1..=count {
-        let seen = crash(&mut stage).await?;
+        let (seen, moved_on) = crash(&mut stage).await?;
         eprintln!(
-            "{system:?}: crash {number}: {:.2?}, two answering: {} for {:.2?}",
-            seen.gap, seen.disputed, seen.both
+            "{system:?}: crash {number}: {:.2?}, two answering: {:.2?}, moved on: {moved_on}",
+            seen.gap, seen.both
         );
         crashes.gaps.push(seen.gap);
-        crashes.disputed += usize::from(seen.disputed);
-        crashes.both = crashes.both.max(seen.both);
+        crashes.overlapped += usize::from(seen.both.is_some());
+        crashes.moved_on += usize::from(moved_on);
+        crashes.both = crashes.both.max(seen.both.unwrap_or_default());
         crashes.frames += seen.frames;
     }
     crashes.gaps.sort();
@@ -137,8 +144,9 @@ async fn measure(system: System, count: usize) -> Result<(Crashes, Seen)> {
     Ok((crashes, pause))
 }
 
-/// The owner's node crashes, another takes over, the node comes back. The gap is the takeover's.
-async fn crash(stage: &mut Stage) -> Result<Seen> {
+/// The owner's node crashes, another takes over, the node comes back. The gap is the takeover's. Also whether the
+/// address moved on before the node was back.
+async fn crash(stage: &mut Stage) -> Result<(Seen, bool)> {
     let ears = Ears::open(stage)?;
     let owner = ears.calm(stage, BRIEFLY).await?;
     let probe = probe(stage).await?;
@@ -147,14 +155,14 @@ async fn crash(stage: &mut Stage) -> Result<Seen> {
     ears.taken(stage, owner, start).await?;
     answers(&probe, 50, 30).await.with_context(|| stage.logs())?;
     let gap = probe.finish()?.longest_gap;
-    // Until here nobody had a reason to give the address back.
+    // Until here the one that took over had no reason to give the address away.
     let since = Record(ears.wire.so_far().since(stage.address, start));
-    let disputed = !since.disputes(stage.address).is_empty();
+    let spans = since.spans(stage.address);
+    let moved_on = spans.iter().filter(|span| span.mac != mac_of(owner)).count() > 1;
     stage.world.lab.reboot(owner, Leftovers::Flush)?;
     stage.start(owner).await?;
     ears.calm(stage, CALM).await?;
-    let seen = ears.close(stage, gap)?;
-    Ok(Seen { disputed: disputed || seen.disputed, ..seen })
+    Ok((ears.close(stage, gap)?, moved_on))
 }
 
 /// All processes of the owner's node stop for a while.
@@ -228,7 +236,8 @@ impl Ears {
         self.asker.finish()?;
         let record = self.wire.finish()?;
         let overlaps = record.overlaps(stage.address, QUIET);
-        let both = overlaps.iter().map(|(first, last)| last.duration_since(*first)).sum();
+        let both = overlaps.iter().map(|(first, last)| last.duration_since(*first));
+        let both = (!overlaps.is_empty()).then(|| both.sum());
         if !record.disputes(stage.address).is_empty() {
             // Who it was, when, and what each says of it.
             let began = record.0.first().map(|sighting| sighting.at);
@@ -239,7 +248,7 @@ impl Ears {
             }
             eprintln!("{}", stage.logs());
         }
-        Ok(Seen { gap, disputed: !overlaps.is_empty(), both, frames: record.0.len() })
+        Ok(Seen { gap, both, frames: record.0.len() })
     }
 }
 

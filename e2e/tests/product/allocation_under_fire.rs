@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::allocation::agree;
 use super::flaws::balancer;
+use super::is_soak;
 use berth_e2e::api_proxy::{ApiProxy, Trouble};
 use berth_e2e::audit::Audit;
 use berth_e2e::control_plane::url_for_nodes;
@@ -285,8 +286,4 @@ fn random() -> fastrand::Rng {
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("BERTH_SEED={seed}");
     fastrand::Rng::with_seed(seed)
-}
-
-fn is_soak() -> bool {
-    std::env::var_os("BERTH_SOAK").is_some_and(|value| value == "1")
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, ROUTER_HOST, mac, mac_text, node_host};
 use berth_e2e::membership;
-use berth_e2e::pauses::undisturbed;
+use berth_e2e::pauses::{Unsteady, undisturbed};
 use berth_e2e::wire::{Said, Sighting, Watch};
 use berth_e2e::world::{ADDRESSES, World, annotated, by_lease, env, eventually, ingress};
 use futures::StreamExt;
@@ -176,85 +176,74 @@ async fn is_told_and_gets_the_next(world: &World) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_another_host_has_is_set_aside_and_the_next_one_given() -> Result<()> {
-    undisturbed(async || {
-        let mut world = World::up(3, env([])).await?;
-        is_told_and_gets_the_next(&world).await?;
-        // Nobody else is given it either, nor by the CCM after a restart.
-        world.expose("second", json!({})).await?;
-        ensure!(world.published("second", 1).await? == ["10.0.64.3".parse::<IpAddr>()?]);
-        world.ccm()?.terminate(Duration::from_secs(15))?;
-        world.start_ccm().await?;
-        world.expose("third", json!({})).await?;
-        ensure!(world.published("third", 1).await? == ["10.0.64.4".parse::<IpAddr>()?]);
-        world.lab.down()
-    })
-    .await
+    let mut world = World::up(3, env([])).await?;
+    is_told_and_gets_the_next(&world).await?;
+    // Nobody else is given it either, nor by the CCM after a restart.
+    world.expose("second", json!({})).await?;
+    ensure!(world.published("second", 1).await? == ["10.0.64.3".parse::<IpAddr>()?]);
+    world.ccm()?.terminate(Duration::from_secs(15))?;
+    world.start_ccm().await?;
+    world.expose("third", json!({})).await?;
+    ensure!(world.published("third", 1).await? == ["10.0.64.4".parse::<IpAddr>()?]);
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_where_a_lease_decides() -> Result<()> {
-    undisturbed(async || {
-        let world = World::up(3, by_lease()).await?;
-        is_told_and_gets_the_next(&world).await?;
-        world.lab.down()
-    })
-    .await
+    let world = World::up(3, by_lease()).await?;
+    is_told_and_gets_the_next(&world).await?;
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_was_asked_for_is_waited_for_until_the_other_host_is_gone() -> Result<()> {
-    undisturbed(async || {
-        let world = World::up(3, env([])).await?;
-        let address: IpAddr = "10.0.64.9".parse()?;
-        settle_there(&world, address)?;
-        let (wire, asker) = (world.lab.watch()?, world.lab.ask(address, ASK)?);
-        world
-            .create(json!({
-                "metadata": { "name": "pinned", "annotations": { ADDRESSES: address.to_string() } },
-                "spec": {
-                    "type": "LoadBalancer", "selector": { "app": "hello" },
-                    "ports": [{ "port": 80, "targetPort": 8080 }],
-                },
-            }))
-            .await?;
-        eventually("the condition of the announcer and that of the CCM", 10, || async {
-            let service = world.service("pinned").await?;
-            let conditions = service.status.iter().flat_map(|s| s.conditions.iter().flatten());
-            let mut reasons = conditions.map(|shown| (shown.type_.as_str(), shown.reason.as_str()));
-            let allocated = ("berth.dev/AddressAllocated", "AddressConflict");
-            Ok((condition(&service).is_some() && reasons.any(|shown| shown == allocated))
-                .then_some(()))
-        })
-        .await
-        .with_context(|| logs(&world))?;
-        event(&world, "pinned", "AddressConflict", &["10.0.64.9", &mac_text(stranger())]).await?;
-        // Everything else goes on.
-        world.expose("web", json!({})).await?;
-        let other = world.published("web", 1).await?[0];
-        eventually("an answer", 10, || async { Ok(world.curl(other).ok()) }).await?;
-        // Long enough to be asked for a second time.
-        tokio::time::sleep(Duration::from_secs(7)).await;
-        let service = world.service("pinned").await?;
-        ensure!(annotated(&service) == [address] && ingress(&service).is_empty(), "{service:?}");
-        let ours = said_by_nodes(&wire, address, 3);
-        ensure!(ours.is_empty(), "claimed: {ours:?}\n{}", logs(&world));
-        asker.finish()?;
-
-        leave_there(&world, address)?;
-        let published = world.published("pinned", 1).await.with_context(|| logs(&world))?;
-        ensure!(published == [address]);
-        eventually("no word of it any more", 10, || async {
-            let service = world.service("pinned").await?;
-            let silent =
-                condition(&service).is_none() && !service.annotations().contains_key(CONFLICT);
-            Ok(silent.then_some(()))
-        })
+    let world = World::up(3, env([])).await?;
+    let address: IpAddr = "10.0.64.9".parse()?;
+    settle_there(&world, address)?;
+    let (wire, asker) = (world.lab.watch()?, world.lab.ask(address, ASK)?);
+    world
+        .create(json!({
+            "metadata": { "name": "pinned", "annotations": { ADDRESSES: address.to_string() } },
+            "spec": {
+                "type": "LoadBalancer", "selector": { "app": "hello" },
+                "ports": [{ "port": 80, "targetPort": 8080 }],
+            },
+        }))
         .await?;
-        eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
-        wire.finish()?;
-        world.lab.down()
+    eventually("the condition of the announcer and that of the CCM", 10, || async {
+        let service = world.service("pinned").await?;
+        let conditions = service.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        let mut reasons = conditions.map(|shown| (shown.type_.as_str(), shown.reason.as_str()));
+        let allocated = ("berth.dev/AddressAllocated", "AddressConflict");
+        Ok((condition(&service).is_some() && reasons.any(|shown| shown == allocated)).then_some(()))
     })
     .await
+    .with_context(|| logs(&world))?;
+    event(&world, "pinned", "AddressConflict", &["10.0.64.9", &mac_text(stranger())]).await?;
+    // Everything else goes on.
+    world.expose("web", json!({})).await?;
+    let other = world.published("web", 1).await?[0];
+    eventually("an answer", 10, || async { Ok(world.curl(other).ok()) }).await?;
+    // Long enough to be asked for a second time.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let service = world.service("pinned").await?;
+    ensure!(annotated(&service) == [address] && ingress(&service).is_empty(), "{service:?}");
+    let ours = said_by_nodes(&wire, address, 3);
+    ensure!(ours.is_empty(), "claimed: {ours:?}\n{}", logs(&world));
+    asker.finish()?;
+
+    leave_there(&world, address)?;
+    let published = world.published("pinned", 1).await.with_context(|| logs(&world))?;
+    ensure!(published == [address]);
+    eventually("no word of it any more", 10, || async {
+        let service = world.service("pinned").await?;
+        let silent = condition(&service).is_none() && !service.annotations().contains_key(CONFLICT);
+        Ok(silent.then_some(()))
+    })
+    .await?;
+    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
+    wire.finish()?;
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,6 +271,8 @@ async fn a_host_that_comes_later_is_answered_once_and_gets_nothing() -> Result<(
                 strangers += 1;
             }
         }
+        let host = world.host("web").await?;
+        ensure!(world.index_of(&host)? == owner, Unsteady(format!("it moved to {host}")));
         let shown = membership::metrics(&world, owner)?;
         ensure!(shown.contains(defended), "{shown}\n{}", logs(&world));
         for address in &held {

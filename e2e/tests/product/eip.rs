@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, OUTSIDE, mac, mac_text, node_host};
-use berth_e2e::pauses::undisturbed;
 use berth_e2e::vm::{Vm, holds, reason};
 use berth_e2e::world::{by_lease, env, eventually, kubectl};
 use serde_json::{Value, json};
+
+use crate::is_soak;
 
 use scene::Scene;
 use streams::{Listener, connect, exchange};
@@ -32,20 +33,17 @@ macro_rules! parts {
 /// One world for all of it: a world takes longer to come up than most parts take.
 #[tokio::test(flavor = "multi_thread")]
 async fn elastic_ips_follow_their_machines() -> Result<()> {
-    undisturbed(async || {
-        let mut scene = Scene::up(3, env([])).await?;
-        parts! { scene:
-            a_machine_is_reached_at_its_elastic_ip_and_appears_as_it_everywhere_outside,
-            no_port_is_opened_and_no_spec_is_written_for_it,
-            a_failed_or_aborted_migration_moves_nothing_on_the_wire,
-            streams_survive_migrations_in_both_directions,
-            whatever_is_flushed_under_traffic_comes_back_within_two_seconds,
-            deleted_bindings_leave_nothing_behind,
-            an_address_outlives_its_machine_and_node_and_is_given_on_when_they_are_surely_silent,
-        }
-        scene.down()
-    })
-    .await
+    let mut scene = Scene::up(3, env([])).await?;
+    parts! { scene:
+        a_machine_is_reached_at_its_elastic_ip_and_appears_as_it_everywhere_outside,
+        no_port_is_opened_and_no_spec_is_written_for_it,
+        a_failed_or_aborted_migration_moves_nothing_on_the_wire,
+        streams_survive_migrations_in_both_directions,
+        whatever_is_flushed_under_traffic_comes_back_within_two_seconds,
+        deleted_bindings_leave_nothing_behind,
+        an_address_outlives_its_machine_and_node_and_is_given_on_when_they_are_surely_silent,
+    }
+    scene.down()
 }
 
 /// Two machines on one node and one on another, each reached at its elastic IPs, and each called by the others.
@@ -167,7 +165,7 @@ async fn a_failed_or_aborted_migration_moves_nothing_on_the_wire(scene: &mut Sce
 
 /// Fault 18: a machine migrates with a stream open in each direction, of each family.
 async fn streams_survive_migrations_in_both_directions(scene: &mut Scene) -> Result<()> {
-    let rounds = if std::env::var_os("BERTH_SOAK").is_some_and(|v| v == "1") { 100 } else { 5 };
+    let rounds = if is_soak() { 100 } else { 5 };
     migrate(scene, rounds).await
 }
 

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use berth_e2e::pauses::undisturbed;
+use berth_e2e::pauses::{Unsteady, undisturbed};
 use berth_e2e::world::{ADDRESSES, HOST, World, annotated, env, eventually, ingress};
 
 /// Everything that was taken is given back within this time.
@@ -35,10 +35,8 @@ async fn an_exposed_service_answers_from_the_moment_its_status_appears() -> Resu
             for address in &addresses {
                 for attempt in 1..=50 {
                     let answer = world.curl(*address);
-                    ensure!(
-                        answer.is_ok(),
-                        "{name}: request {attempt} of 50 to {address}: {answer:?}"
-                    );
+                    let told = || format!("{name}: {attempt} of 50 to {address}: {answer:?}");
+                    ensure!(answer.is_ok(), Unsteady(told()));
                 }
                 // A node that suspects the owner makes itself ready, silently, and clears up afterwards.
                 eventually(&format!("{address} on its host alone"), 10, || async {
@@ -106,79 +104,70 @@ async fn a_deleted_service_leaves_nothing_behind() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_no_load_balancer_any_more_gives_its_address_back() -> Result<()> {
-    undisturbed(async || {
-        let world = World::up(2, env([])).await?;
-        world.expose("web", json!({})).await?;
-        let address = world.published("web", 1).await?[0];
-        // The API server clears `spec.loadBalancerIP` and the status only where the writer asks for it.
-        world.patch("web", json!({ "spec": { "type": "ClusterIP" } })).await?;
-        eventually("the address given back", GONE_WITHIN, || async {
-            let service = world.service("web").await?;
-            let clean = !service.annotations().contains_key(ADDRESSES)
-                && !service.annotations().contains_key(HOST)
-                && service.finalizers().is_empty()
-                && ingress(&service).is_empty()
-                && world.claims().await?.is_empty()
-                && world.holders(address)?.is_empty();
-            Ok(clean.then_some(()))
-        })
-        .await?;
-        world.lab.down()
+    let world = World::up(2, env([])).await?;
+    world.expose("web", json!({})).await?;
+    let address = world.published("web", 1).await?[0];
+    // The API server clears `spec.loadBalancerIP` and the status only where the writer asks for it.
+    world.patch("web", json!({ "spec": { "type": "ClusterIP" } })).await?;
+    eventually("the address given back", GONE_WITHIN, || async {
+        let service = world.service("web").await?;
+        let clean = !service.annotations().contains_key(ADDRESSES)
+            && !service.annotations().contains_key(HOST)
+            && service.finalizers().is_empty()
+            && ingress(&service).is_empty()
+            && world.claims().await?.is_empty()
+            && world.holders(address)?.is_empty();
+        Ok(clean.then_some(()))
     })
-    .await
+    .await?;
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_announced_only_while_an_endpoint_is_ready() -> Result<()> {
-    undisturbed(async || {
-        let world = World::up(2, env([])).await?;
-        world.expose("web", json!({})).await?;
-        let address = world.published("web", 1).await?[0];
-        let scale = async |replicas: usize| {
-            let api: Api<k8s_openapi::api::apps::v1::Deployment> =
-                Api::namespaced(world.client.clone(), "default");
-            api.patch(
-                "hello",
-                &PatchParams::default(),
-                &Patch::Merge(json!({ "spec": { "replicas": replicas } })),
-            )
-            .await
-        };
-        scale(0).await?;
-        eventually("the address withdrawn", 10, || async {
-            let withdrawn = ingress(&world.service("web").await?).is_empty()
-                && world.holders(address)?.is_empty();
-            Ok(withdrawn.then_some(()))
-        })
-        .await?;
-        ensure!(
-            annotated(&world.service("web").await?) == [address],
-            "the address must stay the Service's"
-        );
-        scale(1).await?;
-        let again = world.published("web", 1).await?;
-        ensure!(again == [address], "{again:?}");
-        eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
-        world.lab.down()
+    let world = World::up(2, env([])).await?;
+    world.expose("web", json!({})).await?;
+    let address = world.published("web", 1).await?[0];
+    let scale = async |replicas: usize| {
+        let api: Api<k8s_openapi::api::apps::v1::Deployment> =
+            Api::namespaced(world.client.clone(), "default");
+        api.patch(
+            "hello",
+            &PatchParams::default(),
+            &Patch::Merge(json!({ "spec": { "replicas": replicas } })),
+        )
+        .await
+    };
+    scale(0).await?;
+    eventually("the address withdrawn", 10, || async {
+        let withdrawn =
+            ingress(&world.service("web").await?).is_empty() && world.holders(address)?.is_empty();
+        Ok(withdrawn.then_some(()))
     })
-    .await
+    .await?;
+    ensure!(
+        annotated(&world.service("web").await?) == [address],
+        "the address must stay the Service's"
+    );
+    scale(1).await?;
+    let again = world.published("web", 1).await?;
+    ensure!(again == [address], "{again:?}");
+    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_deprecated_field_is_read_where_the_annotation_is_missing() -> Result<()> {
-    undisturbed(async || {
-        // Without a CCM: what an old allocator left must be announced.
-        let mut world = World::without_berth(2, env([])).await?;
-        for node in 0..2 {
-            world.start_announcer(node).await?;
-        }
-        world.deploy("default", "hello", 2)?;
-        world.expose("old", json!({ "loadBalancerIP": "10.0.64.77" })).await?;
-        let addresses = world.published("old", 1).await?;
-        ensure!(addresses[0].to_string() == "10.0.64.77", "{addresses:?}");
-        eventually("an answer", 5, || async { Ok(world.curl(addresses[0]).ok()) }).await?;
-        tokio::time::timeout(Duration::from_secs(1), world.delete("old")).await??;
-        world.lab.down()
-    })
-    .await
+    // Without a CCM: what an old allocator left must be announced.
+    let mut world = World::without_berth(2, env([])).await?;
+    for node in 0..2 {
+        world.start_announcer(node).await?;
+    }
+    world.deploy("default", "hello", 2)?;
+    world.expose("old", json!({ "loadBalancerIP": "10.0.64.77" })).await?;
+    let addresses = world.published("old", 1).await?;
+    ensure!(addresses[0].to_string() == "10.0.64.77", "{addresses:?}");
+    eventually("an answer", 5, || async { Ok(world.curl(addresses[0]).ok()) }).await?;
+    tokio::time::timeout(Duration::from_secs(1), world.delete("old")).await??;
+    world.lab.down()
 }

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use berth_e2e::addresses::Net;
-use berth_e2e::apiserver_metrics::Requests;
+use berth_e2e::apiserver_metrics::RequestsOf;
 use berth_e2e::control_plane::Part;
 use berth_e2e::fault::Leftovers;
-use berth_e2e::pauses::{TwoAnswered, undisturbed};
-use berth_e2e::wire::Record;
+use berth_e2e::pauses::undisturbed;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use serde_json::json;
 
+use crate::is_soak;
 use crate::scene::{ASK, PATIENCE, Scene, disputed};
 use berth_e2e::world::{Env, World, by_lease, env, eventually};
 
@@ -92,16 +92,13 @@ async fn an_owner_that_is_cut_from_the_api_goes_on() -> Result<()> {
         let (owner, start) = (scene.owner()?, Instant::now());
         let probe = scene.probe()?;
         scene.world.lab.cut(owner, Net::Api)?;
-        tokio::time::sleep(Duration::from_secs(12)).await;
+        tokio::time::sleep(Duration::from_secs(if is_soak() { 600 } else { 12 })).await;
         scene.world.lab.heal(owner, Net::Api)?;
         tokio::time::sleep(PATIENCE).await;
         let report = probe.finish()?;
         println!("cut from the API: longest gap {:.0?}, {} answers", report.longest_gap, report.ok);
-        let record = scene.wire.so_far();
-        for address in &scene.addresses {
-            let part = Record(record.since(*address, start));
-            ensure!(part.spans(*address).len() == 1, "{address} moved: {:?}", part.spans(*address));
-        }
+        scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.moved_times(0, start)?;
         scene.down()
     })
     .await
@@ -109,26 +106,23 @@ async fn an_owner_that_is_cut_from_the_api_goes_on() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_api_server_an_owner_that_crashes_is_replaced() -> Result<()> {
-    undisturbed(async || {
-        let scene = Scene::up(3, env([])).await?;
-        scene.world.lab.kill_part(Part::ApiServer)?;
-        tokio::time::sleep(PATIENCE).await;
-        let (owner, start) = (scene.owner()?, Instant::now());
-        scene.world.lab.crash(owner)?;
-        scene.taken(owner, start, 10).await?;
-        let took = scene.silence(owner, start)?;
-        println!("without an API server: silent for {took:.0?}");
-        scene.world.lab.start_part(Part::ApiServer)?;
-        scene.world.lab.until_api_ready().await?;
-        let successor = scene.world.lab.node(scene.owner()?).name();
-        eventually("the new owner in the annotation", 30, || async {
-            Ok((scene.world.host("web").await? == successor).then_some(()))
-        })
-        .await?;
-        scene.one_at_a_time(&scene.wire.so_far(), start)?;
-        scene.down()
+    let scene = Scene::up(3, env([])).await?;
+    scene.world.lab.kill_part(Part::ApiServer)?;
+    tokio::time::sleep(PATIENCE).await;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    scene.world.lab.crash(owner)?;
+    scene.taken(owner, start, 10).await?;
+    let took = scene.silence(owner, start)?;
+    println!("without an API server: silent for {took:.0?}");
+    scene.world.lab.start_part(Part::ApiServer)?;
+    scene.world.lab.until_api_ready().await?;
+    let successor = scene.world.lab.node(scene.owner()?).name();
+    eventually("the new owner in the annotation", 30, || async {
+        Ok((scene.world.host("web").await? == successor).then_some(()))
     })
-    .await
+    .await?;
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    scene.down()
 }
 
 /// An owner is stopped for twelve seconds and goes on.
@@ -147,11 +141,7 @@ async fn frozen(
     let successor = scene.owner()?;
     tokio::time::sleep(Duration::from_secs(12).saturating_sub(start.elapsed())).await;
     thaw(&scene, owner).await?;
-    tokio::time::sleep(PATIENCE).await;
-    scene.settled().await?;
-    scene.kept_by(successor)?;
-    scene.bound_only_on(successor).await?;
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    scene.stays_with(successor, start).await?;
     scene.down()?;
     Ok(took)
 }
@@ -199,21 +189,18 @@ async fn with_the_weaker_fence_a_stopped_announcer_answers_no_more_either() -> R
 /// The oracle of the tests above sees two answering where there are two.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_fence_a_stopped_announcer_goes_on_answering() -> Result<()> {
-    undisturbed(async || {
-        let scene = Scene::up(3, env([("berth_fence", "unfenced")])).await?;
-        let (owner, start) = (scene.owner()?, Instant::now());
-        stop(&scene, owner).await?;
-        scene.taken(owner, start, 10).await?;
-        eventually("two that answer", 10, || async {
-            let record = scene.wire.so_far();
-            let both = |address: &IpAddr| disputed(&record.since(*address, start));
-            Ok(scene.addresses.iter().all(both).then_some(()))
-        })
-        .await?;
-        go_on(&scene, owner).await?;
-        scene.down()
+    let scene = Scene::up(3, env([("berth_fence", "unfenced")])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    stop(&scene, owner).await?;
+    scene.taken(owner, start, 10).await?;
+    eventually("two that answer", 10, || async {
+        let record = scene.wire.so_far();
+        let both = |address: &IpAddr| disputed(&record.since(*address, start));
+        Ok(scene.addresses.iter().all(both).then_some(()))
     })
-    .await
+    .await?;
+    go_on(&scene, owner).await?;
+    scene.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,43 +230,33 @@ async fn an_upgrade_from_the_lease_node_by_node_moves_once_and_has_one_owner_thr
     tokio::time::sleep(PATIENCE).await;
     asker.finish()?;
     let record = wire.finish()?;
-    let spans = || format!("{:?}", record.spans(address));
-    ensure!(!disputed(&record.since(address, start)), TwoAnswered(spans()));
+    ensure!(!disputed(&record.since(address, start)), "{:?}", record.spans(address));
     world.lab.down()
-}
-
-/// Requests while nothing happens, by all clients of the API server.
-async fn at_rest(world: &World) -> Result<u64> {
-    let before = Requests::read(&world.client).await?;
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    let spent = Requests::read(&world.client).await?.since(&before);
-    Ok(spent.iter().map(|(_, _, count)| count).sum())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_it_asks_of_the_api_at_rest_does_not_grow_with_services() -> Result<()> {
-    undisturbed(async || {
-        let world = World::up(3, env([])).await?;
-        let mut spent = Vec::new();
-        for names in [0..5, 5..105] {
-            for n in names.clone() {
-                world.expose(&format!("s{n}"), json!({})).await?;
-            }
-            for n in names {
-                world.published(&format!("s{n}"), 1).await?;
-            }
-            tokio::time::sleep(PATIENCE).await;
-            spent.push(at_rest(&world).await?);
+    const REST: Duration = Duration::from_secs(12);
+    /// Of all three announcers in this time: 0.3 a second each.
+    const ALLOWED: u64 = 10;
+    let world = World::up(3, env([])).await?;
+    let announcers = RequestsOf::account(&world.client, "berth-announcer").await?;
+    for (names, count) in [(0..5, 5), (5..105, 105)] {
+        for n in names.clone() {
+            world.expose(&format!("s{n}"), json!({})).await?;
         }
-        println!(
-            "requests in 12 s, all clients: {} with 5 Services, {} with 105",
-            spent[0], spent[1]
-        );
-        // One PUT a second for each of the hundred would be 1,200 more.
-        ensure!(spent[1] < spent[0] + 100, "{spent:?}");
-        world.lab.down()
-    })
-    .await
+        for n in names {
+            world.published(&format!("s{n}"), 1).await?;
+        }
+        tokio::time::sleep(PATIENCE).await;
+        let before = announcers.read(&world.client).await?;
+        ensure!(before > 0, "they asked for nothing at all");
+        tokio::time::sleep(REST).await;
+        let spent = announcers.read(&world.client).await? - before;
+        println!("3 announcers, {count} Services: {spent} requests in {REST:.0?}");
+        ensure!(spent <= ALLOWED, "{spent} requests with {count} Services");
+    }
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,10 +281,7 @@ async fn an_announcer_that_is_told_to_go_hands_over_and_leaves_nothing() -> Resu
         let tables = node.exec(["nft", "list", "tables"])?;
         ensure!(!tables.contains("berth"), "left on {}: {tables}", node.name());
         // A handover takes a millisecond or two: the former owner must not speak after it.
-        for address in &scene.addresses {
-            let part = Record(scene.wire.so_far().since(*address, start));
-            ensure!(part.disputes(*address).is_empty(), "{address}: {:?}", part.spans(*address));
-        }
+        scene.none_spoke_again(start)?;
         let report = probe.finish()?;
         println!("SIGTERM: silent for {took:.0?}, longest gap {:.0?}", report.longest_gap);
         scene.down()

@@ -21,3 +21,8 @@ mod repair;
 mod scene;
 mod splits;
 mod status;
+
+/// Whether the long forms of tests were asked for.
+fn is_soak() -> bool {
+    std::env::var_os("BERTH_SOAK").is_some_and(|value| value == "1")
+}

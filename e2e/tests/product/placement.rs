@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use berth_e2e::fault::Leftovers;
 use berth_e2e::membership::is_settled;
-use berth_e2e::pauses::undisturbed;
+use berth_e2e::pauses::{Unsteady, undisturbed};
 use serde_json::{Value, json};
 
 use berth_e2e::world::{World, env, eventually};
@@ -31,6 +31,7 @@ async fn is_on(world: &World, address: IpAddr, node: &str) -> Result<()> {
         Ok((world.holders(address)? == [node]).then_some(()))
     })
     .await
+    .with_context(|| Unsteady(format!("{address} is elsewhere")))
 }
 
 async fn settled(world: &World, nodes: usize) -> Result<()> {
@@ -94,26 +95,24 @@ async fn is_on_survivor(world: &World, address: IpAddr, node: &str) -> Result<()
         Ok((held.contains(&address) && world.curl(address).is_ok()).then_some(()))
     })
     .await
+    .with_context(|| Unsteady(format!("{address} is elsewhere")))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_are_spread_over_the_nodes() -> Result<()> {
-    undisturbed(async || {
-        let world = World::up(NODES, env([])).await?;
-        settled(&world, NODES).await?;
-        const SERVICES: usize = 60;
-        for i in 0..SERVICES {
-            world.expose(&format!("web-{i}"), json!({})).await?;
-        }
-        let mut load: BTreeMap<String, usize> = BTreeMap::new();
-        for i in 0..SERVICES {
-            world.published(&format!("web-{i}"), 1).await?;
-            *load.entry(world.host(&format!("web-{i}")).await?).or_default() += 1;
-        }
-        println!("{SERVICES} Services: {load:?}");
-        // Names are hashed: 20 each on average; by chance none has fewer than 6 of 60 but once in 100,000 times.
-        ensure!(load.len() == NODES && load.values().all(|n| *n >= 6), "{load:?}");
-        world.lab.down()
-    })
-    .await
+    let world = World::up(NODES, env([])).await?;
+    settled(&world, NODES).await?;
+    const SERVICES: usize = 60;
+    for i in 0..SERVICES {
+        world.expose(&format!("web-{i}"), json!({})).await?;
+    }
+    let mut load: BTreeMap<String, usize> = BTreeMap::new();
+    for i in 0..SERVICES {
+        world.published(&format!("web-{i}"), 1).await?;
+        *load.entry(world.host(&format!("web-{i}")).await?).or_default() += 1;
+    }
+    println!("{SERVICES} Services: {load:?}");
+    // Names are hashed: 20 each on average; by chance none has fewer than 6 of 60 but once in 100,000 times.
+    ensure!(load.len() == NODES && load.values().all(|n| *n >= 6), "{load:?}");
+    world.lab.down()
 }

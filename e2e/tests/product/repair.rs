@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use berth_e2e::addresses::Net;
 use berth_e2e::fault::Leftovers;
 use berth_e2e::lab::Node;
-use berth_e2e::pauses::undisturbed;
+use berth_e2e::pauses::{Unsteady, undisturbed};
 
 use berth_e2e::world::{addresses_of, env, eventually};
 
@@ -99,8 +99,8 @@ async fn what_is_taken_from_an_owner_comes_back_and_foreign_rules_stay_as_they_a
         ensure!(foreign_legacy(node)? == before[2], "legacy rules changed");
         ensure!(bound()? && fenced()?, "{}", scene.logs());
         tokio::time::sleep(PATIENCE).await;
-        ensure!(scene.moves(start) == 0, "it moved\n{}", scene.logs());
         scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.moved_times(0, start)?;
         scene.down()
     })
     .await
@@ -141,14 +141,12 @@ async fn a_copy_of_an_address_on_another_node_or_interface_answers_nobody() -> R
         repaired("a foreign copy on an interface of its own", fenced).await?;
         let quiet_since = Instant::now();
         tokio::time::sleep(PATIENCE).await;
+        scene.one_at_a_time(&scene.wire.so_far(), quiet_since)?;
         for address in &scene.addresses {
             let said = scene.wire.so_far().since(*address, quiet_since);
             let machines: std::collections::BTreeSet<_> = said.iter().map(|s| s.mac).collect();
-            ensure!(
-                machines.len() == 1,
-                "{address} is answered for by {machines:x?}\n{}",
-                scene.logs()
-            );
+            let told = || format!("{address}: answered for by {machines:x?}\n{}", scene.logs());
+            ensure!(machines.len() == 1, Unsteady(told()));
             ensure!(
                 has(other, "eth0", address)? && has(other, "x0", address)?,
                 "it was not ours to remove"
@@ -187,8 +185,8 @@ async fn a_node_that_comes_back_with_what_it_had_answers_for_none_of_it() -> Res
         ensure!(fences == 1, "{fences} fences\n{}", fence_of(node)?);
         tokio::time::sleep(Duration::from_secs(1)).await;
         scene.kept_by(successor)?;
-        ensure!(scene.moves(back) == 0, "it answered again\n{}", scene.logs());
         scene.one_at_a_time(&scene.wire.so_far(), start)?;
+        scene.moved_times(0, back)?;
         scene.down()
     })
     .await

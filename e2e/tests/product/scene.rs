@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, mac, node_host};
 use berth_e2e::membership;
-use berth_e2e::pauses::TwoAnswered;
+use berth_e2e::pauses::Unsteady;
 use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::wire::{Asker, Record, Sighting, Watch};
 use serde_json::json;
@@ -17,6 +17,8 @@ use berth_e2e::world::{Env, World, eventually};
 pub(crate) const ASK: Duration = Duration::from_millis(5);
 /// Between two answers to one question.
 const SAME_MOMENT: Duration = Duration::from_millis(2);
+/// Who is heard again within this time was there in between.
+const QUIET: Duration = Duration::from_millis(100);
 const PROBE: Duration = Duration::from_millis(10);
 
 /// Longer than any promise: who would answer without a right to would have done so.
@@ -107,7 +109,7 @@ impl Scene {
         for address in &self.addresses {
             let said = record.since(*address, since);
             let spans = || format!("{address}: {:?}\n{}", record.spans(*address), self.logs());
-            ensure!(!disputed(&said), TwoAnswered(spans()));
+            ensure!(!disputed(&said), "two answered in the same moment: {}", spans());
         }
         Ok(())
     }
@@ -118,13 +120,20 @@ impl Scene {
         let record = self.wire.so_far();
         for address in &self.addresses {
             let part = Record(record.since(*address, since));
-            ensure!(
-                part.disputes(*address).is_empty(),
-                "{address}: {:?}\n{}",
-                part.spans(*address),
-                self.logs()
-            );
+            let told = || format!("{address}: {:?}\n{}", part.spans(*address), self.logs());
+            ensure!(part.overlaps(*address, QUIET).is_empty(), "two answered: {}", told());
+            ensure!(part.disputes(*address).is_empty(), Unsteady(told()));
         }
+        Ok(())
+    }
+
+    /// Since `since` the addresses went from one machine to another so often, and each was spoken for.
+    pub(crate) fn moved_times(&self, times: usize, since: Instant) -> Result<()> {
+        let record = self.wire.so_far();
+        let spoken = self.addresses.iter().all(|address| !record.since(*address, since).is_empty());
+        ensure!(spoken, Unsteady(format!("nobody answered\n{}", self.logs())));
+        let moves = self.moves(since);
+        ensure!(moves == times, Unsteady(format!("{moves} moves, not {times}\n{}", self.logs())));
         Ok(())
     }
 
@@ -137,6 +146,16 @@ impl Scene {
         ensure!(self.metrics(owner)?.contains(lost), "it was taken from {owner}\n{}", self.logs());
         println!("{owner} could not renew its lease for a third of a second");
         Ok(())
+    }
+
+    /// All nodes take part again, and after some patience the addresses are where they were, with `owner`. Since `since`
+    /// no two answered at once.
+    pub(crate) async fn stays_with(&self, owner: usize, since: Instant) -> Result<()> {
+        self.settled().await?;
+        tokio::time::sleep(PATIENCE).await;
+        self.kept_by(owner)?;
+        self.one_at_a_time(&self.wire.so_far(), since)?;
+        self.bound_only_on(owner).await
     }
 
     pub(crate) fn probe(&self) -> Result<Probe> {
@@ -207,6 +226,7 @@ impl Scene {
             Ok(only.then_some(()))
         })
         .await
+        .with_context(|| Unsteady(format!("not on {name} alone\n{}", self.logs())))
     }
 
     pub(crate) fn down(self) -> Result<()> {

@@ -21,12 +21,12 @@ use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use berth_e2e::apiserver_metrics::Requests;
+use berth_e2e::apiserver_metrics::{Requests, RequestsOf};
 use berth_e2e::audit::Audit;
 use berth_e2e::bare_client;
 use berth_e2e::lab::{Lab, Spec};
 use berth_e2e::process::Process;
-use berth_e2e::world::{World, annotated, env, eventually, kubectl, repository};
+use berth_e2e::world::{Env, World, annotated, by_lease, env, eventually, kubectl, repository};
 
 /// How many Services the allocation benchmark creates.
 const SERVICES: usize = 1000;
@@ -38,6 +38,8 @@ const STREAM: usize = 5000;
 const CREATORS: usize = 16;
 /// How long the cluster is watched at rest.
 const REST: Duration = Duration::from_secs(60);
+/// How long after the last address in a status it is at rest: Events and kube-proxy follow at their own pace.
+const SETTLES: Duration = Duration::from_secs(20);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -118,7 +120,7 @@ async fn allocation() -> Result<()> {
     let mut world = World::without_berth(1, env([])).await?;
     world.pools(json!({ "cidr-global": "10.20.0.0/16" })).await?;
     create(&world)?;
-    let all = annotations(&world);
+    let all = annotations(&world).await?;
     let start = Instant::now();
     world.start_ccm().await?;
     all.await??;
@@ -138,7 +140,7 @@ async fn allocation() -> Result<()> {
     println!("\nRatio: {:.2}.\n", backlog.as_secs_f64() / bare.as_secs_f64());
 
     let world = led().await?;
-    let all = annotations(&world);
+    let all = annotations(&world).await?;
     let before = Requests::read(&world.client).await?;
     let start = Instant::now();
     create(&world)?;
@@ -280,13 +282,19 @@ fn created() -> ListParams {
     ListParams::default().labels("bench=yes")
 }
 
-/// Ends when every created Service has its annotation.
-fn annotations(world: &World) -> JoinHandle<Result<()>> {
-    let api = world.services("default");
-    tokio::spawn(async move {
+/// A task that ends when every created Service has its annotation; none has it yet. From here on it asks the API server
+/// for one WATCH and nothing else.
+async fn annotations(world: &World) -> Result<JoinHandle<Result<()>>> {
+    let config = watcher::Config::default().labels("bench=yes");
+    let mut events = watcher(world.services("default"), config).boxed();
+    let mut listed = false;
+    while !listed {
+        let event = events.try_next().await?.context("the watch ended")?;
+        listed = matches!(event, watcher::Event::InitDone);
+    }
+    Ok(tokio::spawn(async move {
         let mut done = BTreeSet::new();
-        let config = watcher::Config::default().labels("bench=yes");
-        let mut events = pin!(watcher(api, config).applied_objects());
+        let mut events = pin!(events.applied_objects());
         while done.len() < SERVICES {
             let service = events.try_next().await?.context("the watch ended")?;
             if !annotated(&service).is_empty() {
@@ -294,35 +302,72 @@ fn annotations(world: &World) -> JoinHandle<Result<()>> {
             }
         }
         Ok(())
-    })
+    }))
 }
 
 fn mebibytes(process: &Process) -> Result<f64> {
     Ok(process.resident_bytes()? as f64 / f64::from(1 << 20))
 }
 
-/// What 150 Services on three nodes cost while nothing happens.
+/// What 150 Services on three nodes cost while nothing happens, by membership and where one Lease decides.
 async fn rest() -> Result<()> {
-    println!("## 150 Services on 3 nodes at rest, by membership\n");
-    let world = World::up(3, env([])).await?;
+    at_rest("by membership", env([])).await?;
+    at_rest("by one Lease", by_lease()).await
+}
+
+async fn at_rest(how: &str, environment: Env) -> Result<()> {
+    println!("## 150 Services on 3 nodes at rest, {how}\n");
+    let world = World::up(3, environment).await?;
     for n in 0..150 {
         world.expose(&format!("s{n}"), json!({})).await?;
     }
+    let counted = [
+        RequestsOf::account(&world.client, "berth-announcer").await?,
+        RequestsOf::account(&world.client, "berth-ccm").await?,
+    ];
     for n in 0..150 {
         world.published(&format!("s{n}"), 1).await?;
     }
-    // Leases of nodes are the kubelets'; all others are ours.
-    let before = Requests::read(&world.client).await?;
-    tokio::time::sleep(REST).await;
-    let spent = Requests::read(&world.client).await?.since(&before);
-    println!("| verb | resource | a second |\n|---|---|---|");
-    for (verb, resource, count) in spent.iter() {
-        println!("| {verb} | {resource} | {:.2} |", count as f64 / REST.as_secs_f64());
-    }
+    tokio::time::sleep(SETTLES).await;
+    let (spent, [announcers, ccm]) = spent_at_rest(&world, counted).await?;
+    by_verb(&spent);
+    println!("\n| requests of | a second |\n|---|---|");
+    println!("| all clients | {:.2} |", a_second(spent.total()));
+    println!("| each announcer | {:.2} |", a_second(announcers) / 3.0);
+    println!("| berth-ccm | {:.2} |", a_second(ccm));
     println!("\n| program | MiB resident |\n|---|---|");
     for (node, process) in world.announcers() {
         println!("| berth-announcer on {node} | {:.1} |", mebibytes(process)?);
     }
-    println!("| berth-ccm | {:.1} |", mebibytes(world.ccm()?)?);
+    println!("| berth-ccm | {:.1} |\n", mebibytes(world.ccm()?)?);
     world.lab.down()
+}
+
+/// What all clients, and each of these, ask for while nothing happens.
+async fn spent_at_rest<const N: usize>(
+    world: &World,
+    counted: [RequestsOf; N],
+) -> Result<(Requests, [u64; N])> {
+    let (before, mut spent) = (Requests::read(&world.client).await?, [0; N]);
+    for (spent, counted) in spent.iter_mut().zip(counted) {
+        *spent = counted.read(&world.client).await?;
+    }
+    tokio::time::sleep(REST).await;
+    for (spent, counted) in spent.iter_mut().zip(counted) {
+        *spent = counted.read(&world.client).await? - *spent;
+    }
+    Ok((Requests::read(&world.client).await?.since(&before), spent))
+}
+
+/// What was asked for in the time at rest.
+fn by_verb(spent: &Requests) {
+    println!("| verb | resource | a second |\n|---|---|---|");
+    for (verb, resource, count) in spent.iter() {
+        println!("| {verb} | {resource} | {:.2} |", a_second(count));
+    }
+}
+
+/// So many in the time at rest, a second.
+fn a_second(count: u64) -> f64 {
+    count as f64 / REST.as_secs_f64()
 }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use berth_e2e::addresses::{Net, mac, node_host};
-use berth_e2e::apiserver_metrics::Requests;
+use berth_e2e::apiserver_metrics::RequestsOf;
 use berth_e2e::membership::is_settled;
 use berth_e2e::wire::Watch;
 use berth_e2e::world::{World, env, eventually, ingress, kubectl};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::{REST, mebibytes};
+use super::{SETTLES, a_second, by_verb, mebibytes, spent_at_rest};
 
 const NODES: usize = 3;
 const FEW: usize = 10;
@@ -29,32 +29,36 @@ pub(super) async fn report() -> Result<()> {
     println!("## {MANY} Services on {NODES} nodes, by membership\n");
     let mut world = World::up(NODES, env([])).await?;
     world.pools(json!({ "range-global": POOL })).await?;
+    let counted = RequestsOf::account(&world.client, "berth-announcer").await?;
     let mut rows = Vec::new();
     let mut had = 0;
     for count in [FEW, MANY] {
         create(&world, had..count)?;
         had = count;
         published(&world, count).await?;
-        // The CCM's Events and kube-proxy follow at their own pace.
-        tokio::time::sleep(Duration::from_secs(20)).await;
-        rows.push((count, at_rest(&world).await?, resident(&world)?));
+        tokio::time::sleep(SETTLES).await;
+        let (all, [announcers]) = spent_at_rest(&world, [counted]).await?;
+        println!("{count} Services at rest, all clients:\n");
+        by_verb(&all);
+        println!();
+        if announcers > 0 {
+            for (node, process) in world.announcers() {
+                eprintln!("--- {node}\n{}", process.log_tail());
+            }
+        }
+        rows.push((count, a_second(all.total()), a_second(announcers), resident(&world)?));
     }
     let names: Vec<String> = world.announcers().map(|(node, _)| node.to_owned()).collect();
     for name in &names {
         world.announcer(name)?.terminate(Duration::from_secs(30))?;
     }
-    let silent = at_rest(&world).await?;
     println!(
-        "Requests of all clients of the API server for {} s at rest, without announcers: {silent:.2} a second.\n",
-        REST.as_secs()
-    );
-    println!(
-        "| Services | requests a second | of one announcer | largest announcer, MiB resident |"
+        "| Services | requests a second at rest, all clients | of each announcer | largest announcer, MiB resident |"
     );
     println!("|---|---|---|---|");
-    for (count, requests, resident) in &rows {
-        let each = (requests - silent) / NODES as f64;
-        println!("| {count} | {requests:.2} | {each:.2} | {resident:.1} |");
+    for (count, all, announcers, resident) in &rows {
+        let each = announcers / NODES as f64;
+        println!("| {count} | {all:.2} | {each:.2} | {resident:.1} |");
     }
     println!();
 
@@ -120,15 +124,6 @@ async fn published(world: &World, count: usize) -> Result<BTreeSet<IpAddr>> {
         anyhow::ensure!(!late, "{} of {count} published", addresses.len());
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
-}
-
-/// Requests a second of all clients while nothing happens.
-async fn at_rest(world: &World) -> Result<f64> {
-    let before = Requests::read(&world.client).await?;
-    tokio::time::sleep(REST).await;
-    let spent = Requests::read(&world.client).await?.since(&before);
-    let count: u64 = spent.iter().map(|(_, _, count)| count).sum();
-    Ok(count as f64 / REST.as_secs_f64())
 }
 
 fn resident(world: &World) -> Result<f64> {

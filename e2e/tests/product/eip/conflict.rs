@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{client, mac_text};
 use berth_e2e::guest::Guest;
-use berth_e2e::pauses::undisturbed;
 use berth_e2e::vm::{Eips, Vm, holds, install_kubevirt, reason};
 use berth_e2e::world::{POOL, World, env, eventually};
 use serde_json::{Value, json};
@@ -74,102 +73,92 @@ impl Scene {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_elastic_ip_that_another_host_has_is_exchanged_and_a_migration_is_not_held_up()
 -> Result<()> {
-    undisturbed(async || {
-        let scene = up().await?;
-        let Scene { world, eips, vm, guest } = &scene;
-        let taken: [IpAddr; 2] = [FIRST[0].parse()?, FIRST[1].parse()?];
-        taken.iter().try_for_each(|address| settle_there(world, *address))?;
-        let wire = world.lab.watch()?;
-        let askers = taken.iter().map(|a| world.lab.ask(*a, ASK)).collect::<Result<Vec<_>>>()?;
-        eips.create("web", json!({ "vmi": "vm", "families": ["IPv4", "IPv6"] })).await?;
-        scene.is_held(0, &SECOND).await?;
-        for address in FIRST {
-            let stranger = mac_text(stranger());
-            event(world, "web", "AddressConflict", &[address, &stranger, "eth0"]).await?;
-            event(world, "web", "AddressSetAside", &[address, &stranger]).await?;
-        }
-        for (eip, client) in SECOND.into_iter().zip(client().both()) {
-            scene.is_reached_at(eip.parse()?, client)?;
-        }
-        taken.iter().try_for_each(|address| was_left_alone(world, &wire, *address))?;
-        // Nobody else is given it.
-        world.expose("svc", json!({})).await?;
-        let claims = || async { Ok(world.claims().await?.contains_key("10.0.64.3").then_some(())) };
-        eventually("the third address is claimed", 10, claims).await?;
-        ensure!(!world.claims().await?.contains_key(FIRST[0]));
+    let scene = up().await?;
+    let Scene { world, eips, vm, guest } = &scene;
+    let taken: [IpAddr; 2] = [FIRST[0].parse()?, FIRST[1].parse()?];
+    taken.iter().try_for_each(|address| settle_there(world, *address))?;
+    let wire = world.lab.watch()?;
+    let askers = taken.iter().map(|a| world.lab.ask(*a, ASK)).collect::<Result<Vec<_>>>()?;
+    eips.create("web", json!({ "vmi": "vm", "families": ["IPv4", "IPv6"] })).await?;
+    scene.is_held(0, &SECOND).await?;
+    for address in FIRST {
+        let stranger = mac_text(stranger());
+        event(world, "web", "AddressConflict", &[address, &stranger, "eth0"]).await?;
+        event(world, "web", "AddressSetAside", &[address, &stranger]).await?;
+    }
+    for (eip, client) in SECOND.into_iter().zip(client().both()) {
+        scene.is_reached_at(eip.parse()?, client)?;
+    }
+    taken.iter().try_for_each(|address| was_left_alone(world, &wire, *address))?;
+    // Nobody else is given it.
+    world.expose("svc", json!({})).await?;
+    let claims = || async { Ok(world.claims().await?.contains_key("10.0.64.3").then_some(())) };
+    eventually("the third address is claimed", 10, claims).await?;
+    ensure!(!world.claims().await?.contains_key(FIRST[0]));
 
-        // What is in use is asked for by no node that comes to have it.
-        let probes = world.lab.capture("probes", "arp and arp[14:4] = 0")?;
-        for (from, to) in [(0, 1), (1, 0)] {
-            let name = |node: usize| world.lab.node(node).name();
-            vm.migrate(name(from), name(to), &guest.addresses()).await?;
-            scene.is_held(to, &SECOND).await?;
-        }
-        let probes = probes.finish()?;
-        ensure!(!probes.contains(&format!("who-has {}", SECOND[0])), "{probes}");
-        askers.into_iter().try_for_each(|asker| asker.finish())?;
-        scene.world.lab.down()
-    })
-    .await
+    // What is in use is asked for by no node that comes to have it.
+    let probes = world.lab.capture("probes", "arp and arp[14:4] = 0")?;
+    for (from, to) in [(0, 1), (1, 0)] {
+        let name = |node: usize| world.lab.node(node).name();
+        vm.migrate(name(from), name(to), &guest.addresses()).await?;
+        scene.is_held(to, &SECOND).await?;
+    }
+    let probes = probes.finish()?;
+    ensure!(!probes.contains(&format!("who-has {}", SECOND[0])), "{probes}");
+    askers.into_iter().try_for_each(|asker| asker.finish())?;
+    scene.world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_elastic_ip_that_was_asked_for_is_neither_answered_for_nor_translated_while_another_host_has_it()
 -> Result<()> {
-    undisturbed(async || {
-        let scene = up().await?;
-        let Scene { world, eips, vm: _, guest } = &scene;
-        let address: IpAddr = "10.0.64.9".parse()?;
-        settle_there(world, address)?;
-        let (wire, asker) = (world.lab.watch()?, world.lab.ask(address, ASK)?);
-        let sent = world.lab.capture("sent", "tcp and src host 10.0.64.9")?;
-        eips.create("web", json!({ "vmi": "vm", "eip": "10.0.64.9" })).await?;
-        let conflict = json!([{ "eip": "10.0.64.9", "mac": mac_text(stranger()) }]);
-        let status = eips
-            .shows("web", "told by both", |status| {
-                status["conflicts"] == conflict && reason(status, "Allocated") == "AddressConflict"
-            })
-            .await
-            .with_context(|| logs(world))?;
-        for kind in ["Bound", "Announced"] {
-            ensure!(
-                reason(&status, kind) == "AddressConflict" && !holds(&status, kind),
-                "{status:#}"
-            );
-        }
-        ensure!(status["holder"].is_null() && !holds(&status, "Ready"), "{status:#}");
-        event(world, "web", "AddressConflict", &["10.0.64.9", &mac_text(stranger())]).await?;
-        // Long enough to be asked for a second time, while the machine calls the client.
-        let third_party = SocketAddr::new(client().both()[0], 8001);
-        for _ in 0..7 {
-            let call =
-                || std::net::TcpStream::connect_timeout(&third_party, Duration::from_secs(1));
-            let _ = guest.place().in_network(call)?;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        let status = eips.status("web").await?;
-        ensure!(
-            status["eips"] == json!(["10.0.64.9"]) && status["conflicts"] == conflict,
-            "{status:#}"
-        );
-        let sent = sent.finish()?;
-        ensure!(sent.is_empty(), "in the name of another host: {sent}");
-        let rules = world.lab.node(0).exec(["iptables-nft-save"])?;
-        ensure!(!rules.contains("10.0.64.9"), "{rules}");
-        was_left_alone(world, &wire, address)?;
-        asker.finish()?;
-
-        leave_there(world, address)?;
-        let status = scene.is_held(0, &["10.0.64.9"]).await?;
-        ensure!(status["conflicts"].is_null() && holds(&status, "Bound"), "{status:#}");
-        eventually("no word of it any more", 10, || async {
-            let status = eips.status("web").await?;
-            Ok((reason(&status, "Allocated") == "AddressAllocated").then_some(()))
+    let scene = up().await?;
+    let Scene { world, eips, vm: _, guest } = &scene;
+    let address: IpAddr = "10.0.64.9".parse()?;
+    settle_there(world, address)?;
+    let (wire, asker) = (world.lab.watch()?, world.lab.ask(address, ASK)?);
+    let sent = world.lab.capture("sent", "tcp and src host 10.0.64.9")?;
+    eips.create("web", json!({ "vmi": "vm", "eip": "10.0.64.9" })).await?;
+    let conflict = json!([{ "eip": "10.0.64.9", "mac": mac_text(stranger()) }]);
+    let status = eips
+        .shows("web", "told by both", |status| {
+            status["conflicts"] == conflict && reason(status, "Allocated") == "AddressConflict"
         })
-        .await?;
-        scene.is_reached_at(address, client().both()[0])?;
-        wire.finish()?;
-        scene.world.lab.down()
+        .await
+        .with_context(|| logs(world))?;
+    for kind in ["Bound", "Announced"] {
+        ensure!(reason(&status, kind) == "AddressConflict" && !holds(&status, kind), "{status:#}");
+    }
+    ensure!(status["holder"].is_null() && !holds(&status, "Ready"), "{status:#}");
+    event(world, "web", "AddressConflict", &["10.0.64.9", &mac_text(stranger())]).await?;
+    // Long enough to be asked for a second time, while the machine calls the client.
+    let third_party = SocketAddr::new(client().both()[0], 8001);
+    for _ in 0..7 {
+        let call = || std::net::TcpStream::connect_timeout(&third_party, Duration::from_secs(1));
+        let _ = guest.place().in_network(call)?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let status = eips.status("web").await?;
+    ensure!(
+        status["eips"] == json!(["10.0.64.9"]) && status["conflicts"] == conflict,
+        "{status:#}"
+    );
+    let sent = sent.finish()?;
+    ensure!(sent.is_empty(), "in the name of another host: {sent}");
+    let rules = world.lab.node(0).exec(["iptables-nft-save"])?;
+    ensure!(!rules.contains("10.0.64.9"), "{rules}");
+    was_left_alone(world, &wire, address)?;
+    asker.finish()?;
+
+    leave_there(world, address)?;
+    let status = scene.is_held(0, &["10.0.64.9"]).await?;
+    ensure!(status["conflicts"].is_null() && holds(&status, "Bound"), "{status:#}");
+    eventually("no word of it any more", 10, || async {
+        let status = eips.status("web").await?;
+        Ok((reason(&status, "Allocated") == "AddressAllocated").then_some(()))
     })
-    .await
+    .await?;
+    scene.is_reached_at(address, client().both()[0])?;
+    wire.finish()?;
+    scene.world.lab.down()
 }
