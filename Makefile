@@ -1,9 +1,8 @@
 # Each target is one line; what it does is in the script or program it calls.
-LAB = cargo run --quiet --release --package berth-e2e --bin lab --
 
 .PHONY: demo demo-down test unit e2e check fmt clippy deny deps doc images bench bench-takeover bench-eip soak kind
 demo:      ; e2e/demo.sh
-demo-down: ; $(LAB) down --name demo
+demo-down: ; target/release/lab down --name demo
 test: unit e2e
 unit:      packages ; cargo test --locked
 e2e:       ; e2e/test.sh

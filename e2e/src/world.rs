@@ -238,11 +238,15 @@ impl World {
     async fn story(&self, name: &str) -> String {
         let service =
             self.service(name).await.map(|service| serde_json::to_string_pretty(&service));
-        let mut story = format!("service: {service:?}\n");
-        for (who, process) in self.announcers().chain(self.ccm.as_ref().map(|ccm| ("ccm", ccm))) {
-            story += &format!("--- {who}\n{}\n", process.log_tail());
-        }
-        story
+        format!("service: {service:?}\n{}", self.logs())
+    }
+
+    /// What both programs said last, on each node.
+    pub fn logs(&self) -> String {
+        let ccm = self.ccm.iter().map(|ccm| ("berth-ccm", ccm));
+        let tails = self.announcers().chain(ccm);
+        let tails = tails.map(|(who, process)| format!("--- {who}\n{}", process.log_tail()));
+        tails.collect::<Vec<_>>().join("\n")
     }
 
     /// The claims, by address.

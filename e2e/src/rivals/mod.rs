@@ -139,10 +139,7 @@ impl Stage {
     /// What its processes said last.
     pub fn logs(&self) -> String {
         match &self.part {
-            Part::Berth => {
-                let logs = self.world.announcers().map(|(_, process)| process.log_tail());
-                logs.collect::<Vec<_>>().join("\n---\n")
-            }
+            Part::Berth => self.world.logs(),
             Part::Keepalived(rival) => rival.logs(),
             Part::MetalLb(rival) => rival.logs(),
         }

@@ -115,17 +115,12 @@ fn said_by_nodes(wire: &Watch, address: IpAddr, nodes: usize) -> Vec<Sighting> {
 
 /// That no node had an address or spoke for it, while somebody asked for it.
 pub(crate) fn was_left_alone(world: &World, wire: &Watch, address: IpAddr) -> Result<()> {
-    ensure!(world.holders(address)?.is_empty(), "{address} is bound\n{}", logs(world));
+    ensure!(world.holders(address)?.is_empty(), "{address} is bound\n{}", world.logs());
     let ours = said_by_nodes(wire, address, 3);
-    ensure!(ours.is_empty(), "claimed {address}: {ours:?}\n{}", logs(world));
+    ensure!(ours.is_empty(), "claimed {address}: {ours:?}\n{}", world.logs());
     let theirs = wire.so_far().0.iter().filter(|s| s.address == address).count();
     ensure!(theirs > 10, "the other host was not asked: {theirs} answers");
     Ok(())
-}
-
-pub(crate) fn logs(world: &World) -> String {
-    let logs = world.announcers().map(|(node, p)| format!("--- {node}\n{}", p.log_tail()));
-    logs.collect::<Vec<_>>().join("\n")
 }
 
 async fn is_told_and_gets_the_next(world: &World) -> Result<()> {
@@ -135,8 +130,8 @@ async fn is_told_and_gets_the_next(world: &World) -> Result<()> {
     let askers = taken.iter().map(|a| world.lab.ask(*a, ASK)).collect::<Result<Vec<_>>>()?;
     let versions = Versions::of(world, "web").await?;
     world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
-    let published = world.published("web", 2).await.with_context(|| logs(world))?;
-    ensure!(published == next, "{published:?}\n{}", logs(world));
+    let published = world.published("web", 2).await.with_context(|| world.logs())?;
+    ensure!(published == next, "{published:?}\n{}", world.logs());
 
     let given = versions.first(|service| annotated(service) == taken);
     let (given, _) = given.context("it was never given the first addresses")?;
@@ -218,7 +213,7 @@ async fn an_address_that_was_asked_for_is_waited_for_until_the_other_host_is_gon
         Ok((condition(&service).is_some() && reasons.any(|shown| shown == allocated)).then_some(()))
     })
     .await
-    .with_context(|| logs(&world))?;
+    .with_context(|| world.logs())?;
     event(&world, "pinned", "AddressConflict", &["10.0.64.9", &mac_text(stranger())]).await?;
     // Everything else goes on.
     world.expose("web", json!({})).await?;
@@ -229,11 +224,11 @@ async fn an_address_that_was_asked_for_is_waited_for_until_the_other_host_is_gon
     let service = world.service("pinned").await?;
     ensure!(annotated(&service) == [address] && ingress(&service).is_empty(), "{service:?}");
     let ours = said_by_nodes(&wire, address, 3);
-    ensure!(ours.is_empty(), "claimed: {ours:?}\n{}", logs(&world));
+    ensure!(ours.is_empty(), "claimed: {ours:?}\n{}", world.logs());
     asker.finish()?;
 
     leave_there(&world, address)?;
-    let published = world.published("pinned", 1).await.with_context(|| logs(&world))?;
+    let published = world.published("pinned", 1).await.with_context(|| world.logs())?;
     ensure!(published == [address]);
     eventually("no word of it any more", 10, || async {
         let service = world.service("pinned").await?;
@@ -274,11 +269,11 @@ async fn a_host_that_comes_later_is_answered_once_and_gets_nothing() -> Result<(
         let host = world.host("web").await?;
         ensure!(world.index_of(&host)? == owner, Unsteady(format!("it moved to {host}")));
         let shown = membership::metrics(&world, owner)?;
-        ensure!(shown.contains(defended), "{shown}\n{}", logs(&world));
+        ensure!(shown.contains(defended), "{shown}\n{}", world.logs());
         for address in &held {
             let said = said_by_nodes(&wire, *address, 3);
             let word = said.iter().filter(|s| s.said == Said::Announcement).count();
-            ensure!(word == 1, "{address}: {word} announcements: {said:?}\n{}", logs(&world));
+            ensure!(word == 1, "{address}: {word} announcements: {said:?}\n{}", world.logs());
             ensure!(said.iter().all(|s| s.mac == mac(Net::Lan, node_host(owner))), "{said:?}");
             let text = address.to_string();
             event(&world, "web", "AddressConflict", &[&text, &mac_text(stranger())]).await?;

@@ -139,7 +139,7 @@ async fn a_failed_or_aborted_migration_moves_nothing_on_the_wire(scene: &mut Sce
             Ok((scene.traces(1)? == target).then_some(()))
         })
         .await
-        .with_context(|| scene.logs())?;
+        .with_context(|| scene.world.logs())?;
         ensure!(scene.traces(0)? == before, "{:?}", scene.traces(0));
     }
     let report = traffic.finish()?;
@@ -236,7 +236,7 @@ async fn whatever_is_flushed_under_traffic_comes_back_within_two_seconds(
             Ok(scene.traces(NODE)?.is_superset(&whole).then(|| start.elapsed()))
         })
         .await
-        .with_context(|| scene.logs())?;
+        .with_context(|| scene.world.logs())?;
         println!("{loss:?}: repaired after {took:.0?}");
         if loss.iter().all(|command| {
             command.contains("KUBE-EIP") || !command.contains("nat") && !command.contains("nft")
@@ -264,7 +264,7 @@ async fn deleted_bindings_leave_nothing_behind(scene: &mut Scene) -> Result<()> 
         Ok(scene.left().await?.is_empty().then_some(()))
     });
     if let Err(error) = left.await {
-        return Err(error.context(format!("{:#?}\n{}", scene.left().await?, scene.logs())));
+        return Err(error.context(format!("{:#?}\n{}", scene.left().await?, scene.world.logs())));
     }
     for (_, machine) in std::mem::take(&mut scene.machines) {
         machine.vm.delete().await?;
@@ -291,7 +291,7 @@ async fn an_address_outlives_its_machine_and_node_and_is_given_on_when_they_are_
         Ok((!scene.eips.exists("lost").await?).then_some(()))
     })
     .await
-    .with_context(|| scene.logs())?;
+    .with_context(|| scene.world.logs())?;
     let gone = start.elapsed();
     // reuse-delay is one second; an address that nobody let go of rests as long as a Lease may last.
     let heir = Vm::create(&scene.world.client, "default", "heir").await?;

@@ -32,7 +32,7 @@ async fn crashes(nodes: usize) -> Result<()> {
         scene.taken(owner, start, 10).await?;
         let silence = scene.silence(owner, start)?;
         if silence > SLOW {
-            println!("silent for {silence:.1?} after {owner} crashed\n{}", scene.logs());
+            println!("silent for {silence:.1?} after {owner} crashed\n{}", scene.world.logs());
         }
         took.push(silence);
         let successor = scene.owner()?;
@@ -135,7 +135,7 @@ async fn frozen(
     let scene = Scene::up(3, environment).await?;
     let (owner, start) = (scene.owner()?, Instant::now());
     let metric = format!("berth_announcer_fence{{kind=\"{fence}\"}} 1\n");
-    ensure!(scene.metrics(owner)?.contains(&metric), "no {fence} fence\n{}", scene.logs());
+    ensure!(scene.metrics(owner)?.contains(&metric), "no {fence} fence\n{}", scene.world.logs());
     freeze(&scene, owner).await?;
     let took = scene.taken(owner, start, 10).await?;
     let successor = scene.owner()?;

@@ -40,7 +40,7 @@ fn none_is_reset(what: &str, reports: &[Report], scene: &Scene) -> Result<()> {
     println!("{what}: longest gap {:.0?}, {answers} answers, {late} late", longest(reports));
     let broken = failures(reports, Failure::Reset) + failures(reports, Failure::Refused);
     let told: Vec<_> = reports.iter().map(|report| &report.failed).collect();
-    ensure!(broken == 0, "{what}: {broken} connections broken: {told:?}\n{}", scene.logs());
+    ensure!(broken == 0, "{what}: {broken} connections broken: {told:?}\n{}", scene.world.logs());
     Ok(())
 }
 
@@ -98,36 +98,34 @@ async fn an_emptied_node_hands_over_no_client_is_reset_and_nothing_moves_back() 
 #[tokio::test(flavor = "multi_thread")]
 async fn announcers_replaced_node_by_node_reset_no_client_and_leave_nothing() -> Result<()> {
     undisturbed(async || {
-    let mut scene = Scene::up(3, env([])).await?;
-    let start = Instant::now();
-    let callers = scene.clients(Manner::NewConnections).await?;
-    let talkers = scene.clients(Manner::OneConnection).await?;
-    for node in 0..3 {
-        let each = Instant::now();
-        let name = scene.world.lab.node(node).name().to_owned();
-        scene.world.announcer(&name)?.terminate(Duration::from_secs(20))?;
-        let place = scene.world.lab.node(node).place()?;
-        let tables = place.exec(["nft", "list", "tables"])?;
-        ensure!(!tables.contains("berth"), "left on {name}: {tables}");
-        let filters = place.exec(["tc", "filter", "show", "dev", "eth0", "egress"])?;
-        ensure!(!filters.contains("berth"), "left on {name}: {filters}");
-        scene.world.start_announcer(node).await?;
-        scene.settled().await?;
-        scene.none_spoke_again(each)?;
-    }
-    let (callers, talkers) = (reports(callers)?, reports(talkers)?);
-    println!("{} moves while three announcers were replaced", scene.moves(start));
-    none_is_reset("replaced in turn, a new connection each 10 ms", &callers, &scene)?;
-    // Each move leads back one step, to the owner before: docs/failover.md tells which connections survive.
-    let broken = talkers.iter().flat_map(|report| &report.failed);
-    let broken: Vec<_> = broken.map(|(at, failure)| (at.duration_since(start), *failure)).collect();
-    let moved = scene.moved(start);
-    println!(
-        "replaced in turn, one connection: longest gap {:.0?}, broken {broken:.1?}, moved {moved:.1?}",
-        longest(&talkers)
-    );
-    scene.bound_only_on(scene.owner()?).await?;
-    scene.down()
+        let mut scene = Scene::up(3, env([])).await?;
+        let start = Instant::now();
+        let callers = scene.clients(Manner::NewConnections).await?;
+        let talkers = scene.clients(Manner::OneConnection).await?;
+        for node in 0..3 {
+            let each = Instant::now();
+            let name = scene.world.lab.node(node).name().to_owned();
+            scene.world.announcer(&name)?.terminate(Duration::from_secs(20))?;
+            let place = scene.world.lab.node(node).place()?;
+            let tables = place.exec(["nft", "list", "tables"])?;
+            ensure!(!tables.contains("berth"), "left on {name}: {tables}");
+            let filters = place.exec(["tc", "filter", "show", "dev", "eth0", "egress"])?;
+            ensure!(!filters.contains("berth"), "left on {name}: {filters}");
+            scene.world.start_announcer(node).await?;
+            scene.settled().await?;
+            scene.none_spoke_again(each)?;
+        }
+        let (callers, talkers) = (reports(callers)?, reports(talkers)?);
+        println!("{} moves while three announcers were replaced", scene.moves(start));
+        none_is_reset("replaced in turn, a new connection each 10 ms", &callers, &scene)?;
+        // Each move leads back one step, to the owner before: docs/failover.md tells which connections survive.
+        let broken = talkers.iter().flat_map(|report| &report.failed);
+        let broken: Vec<_> =
+            broken.map(|(at, failure)| (at.duration_since(start), *failure)).collect();
+        let (gap, moved) = (longest(&talkers), scene.moved(start));
+        println!("one connection: longest gap {gap:.0?}, broken {broken:.1?}, moved {moved:.1?}");
+        scene.bound_only_on(scene.owner()?).await?;
+        scene.down()
     })
     .await
 }
@@ -170,7 +168,7 @@ async fn a_link_that_flaps_moves_its_addresses_once_in_ten_seconds_at_most() -> 
         );
         scene.one_at_a_time(&scene.wire.so_far(), start)?;
         let steady = moves as u64 <= most;
-        ensure!(steady, Unsteady(format!("{moves} moves\n{}", scene.logs())));
+        ensure!(steady, Unsteady(format!("{moves} moves\n{}", scene.world.logs())));
         scene.down()
     })
     .await

@@ -79,10 +79,11 @@ async fn what_is_taken_from_an_owner_comes_back_and_foreign_rules_stay_as_they_a
                 && scene.addresses.iter().all(|a| shown.contains(&a.to_string())))
         };
         let fenced = || Ok(fence_of(node)?.matches("berth-fence").count() == 1);
-        ensure!(bound()? && table()? && fenced()?, "{}", scene.logs());
+        ensure!(bound()? && table()? && fenced()?, "{}", scene.world.logs());
 
         for address in &scene.addresses {
-            node.exec(["ip", "address", "del", &single(address), "dev", "eth0"])?;
+            let argv = ["ip", "address", "del", &single(address), "dev", "eth0"];
+            scene.while_unmoved(owner, &argv)?;
         }
         repaired("addresses deleted by hand", bound).await?;
         node.exec(["nft", "delete", "table", "inet", "berth"])?;
@@ -97,7 +98,7 @@ async fn what_is_taken_from_an_owner_comes_back_and_foreign_rules_stay_as_they_a
         node.exec(["nft", "flush", "ruleset"])?;
         repaired("nft flush ruleset", table).await?;
         ensure!(foreign_legacy(node)? == before[2], "legacy rules changed");
-        ensure!(bound()? && fenced()?, "{}", scene.logs());
+        ensure!(bound()? && fenced()?, "{}", scene.world.logs());
         tokio::time::sleep(PATIENCE).await;
         scene.one_at_a_time(&scene.wire.so_far(), start)?;
         scene.moved_times(0, start)?;
@@ -123,7 +124,7 @@ async fn a_copy_of_an_address_on_another_node_or_interface_answers_nobody() -> R
         };
         let copy = |address: &IpAddr, device: &str| {
             let argv = ["ip", "address", "add", &single(address), "dev", device, "nodad"];
-            lab.node(other).exec(argv)
+            scene.while_unmoved(other, &argv)
         };
         for address in &scene.addresses {
             // Somebody else's, on the very LAN and on an interface that had no address before.
@@ -145,7 +146,8 @@ async fn a_copy_of_an_address_on_another_node_or_interface_answers_nobody() -> R
         for address in &scene.addresses {
             let said = scene.wire.so_far().since(*address, quiet_since);
             let machines: std::collections::BTreeSet<_> = said.iter().map(|s| s.mac).collect();
-            let told = || format!("{address}: answered for by {machines:x?}\n{}", scene.logs());
+            let told =
+                || format!("{address}: answered for by {machines:x?}\n{}", scene.world.logs());
             ensure!(machines.len() == 1, Unsteady(told()));
             ensure!(
                 has(other, "eth0", address)? && has(other, "x0", address)?,

@@ -46,6 +46,9 @@ impl Scene {
         let askers = addresses.iter().map(ask).collect::<Result<Vec<_>>>()?;
         let scene = Self { world, nodes, addresses, wire, askers };
         scene.settled().await?;
+        // While everything starts a lease may run out, and who had it may not have let go of the addresses yet.
+        let held = || async { Ok(scene.is_bound_only_on(scene.owner()?)?.then_some(())) };
+        eventually("one holder", 10, held).await.with_context(|| scene.world.logs())?;
         Ok(scene)
     }
 
@@ -54,16 +57,11 @@ impl Scene {
         let all =
             || async { Ok(membership::is_settled(&self.world, self.nodes).await?.then_some(())) };
         let result = eventually("all nodes take part", 30, all).await;
-        result.with_context(|| self.logs())
+        result.with_context(|| self.world.logs())
     }
 
     pub(crate) fn metrics(&self, node: usize) -> Result<String> {
         membership::metrics(&self.world, node)
-    }
-
-    pub(crate) fn logs(&self) -> String {
-        let logs = self.world.announcers().map(|(node, p)| format!("--- {node}\n{}", p.log_tail()));
-        logs.collect::<Vec<_>>().join("\n")
     }
 
     /// Whoever spoke last for the first address.
@@ -87,7 +85,7 @@ impl Scene {
             Ok(firsts.and_then(|firsts| firsts.into_iter().max()))
         })
         .await;
-        Ok(result.with_context(|| self.logs())?.duration_since(since))
+        Ok(result.with_context(|| self.world.logs())?.duration_since(since))
     }
 
     /// The longest time after `since` in which nobody spoke for an address, before another than `old` did.
@@ -108,7 +106,8 @@ impl Scene {
     pub(crate) fn one_at_a_time(&self, record: &Record, since: Instant) -> Result<()> {
         for address in &self.addresses {
             let said = record.since(*address, since);
-            let spans = || format!("{address}: {:?}\n{}", record.spans(*address), self.logs());
+            let spans =
+                || format!("{address}: {:?}\n{}", record.spans(*address), self.world.logs());
             ensure!(!disputed(&said), "two answered in the same moment: {}", spans());
         }
         Ok(())
@@ -120,7 +119,7 @@ impl Scene {
         let record = self.wire.so_far();
         for address in &self.addresses {
             let part = Record(record.since(*address, since));
-            let told = || format!("{address}: {:?}\n{}", part.spans(*address), self.logs());
+            let told = || format!("{address}: {:?}\n{}", part.spans(*address), self.world.logs());
             ensure!(part.overlaps(*address, QUIET).is_empty(), "two answered: {}", told());
             ensure!(part.disputes(*address).is_empty(), Unsteady(told()));
         }
@@ -131,9 +130,12 @@ impl Scene {
     pub(crate) fn moved_times(&self, times: usize, since: Instant) -> Result<()> {
         let record = self.wire.so_far();
         let spoken = self.addresses.iter().all(|address| !record.since(*address, since).is_empty());
-        ensure!(spoken, Unsteady(format!("nobody answered\n{}", self.logs())));
+        ensure!(spoken, Unsteady(format!("nobody answered\n{}", self.world.logs())));
         let moves = self.moves(since);
-        ensure!(moves == times, Unsteady(format!("{moves} moves, not {times}\n{}", self.logs())));
+        ensure!(
+            moves == times,
+            Unsteady(format!("{moves} moves, not {times}\n{}", self.world.logs()))
+        );
         Ok(())
     }
 
@@ -143,7 +145,11 @@ impl Scene {
             return Ok(());
         }
         let lost = "berth_announcer_owner_changes_total{cause=\"expired\"}";
-        ensure!(self.metrics(owner)?.contains(lost), "it was taken from {owner}\n{}", self.logs());
+        ensure!(
+            self.metrics(owner)?.contains(lost),
+            "it was taken from {owner}\n{}",
+            self.world.logs()
+        );
         println!("{owner} could not renew its lease for a third of a second");
         Ok(())
     }
@@ -212,21 +218,33 @@ impl Scene {
             Ok(firsts.and_then(|firsts| firsts.into_iter().max()))
         })
         .await;
-        Ok(result.with_context(|| self.logs())?.duration_since(since))
+        Ok(result.with_context(|| self.world.logs())?.duration_since(since))
+    }
+
+    /// Does to a node what holds only as long as the addresses stay where they are.
+    pub(crate) fn while_unmoved(&self, node: usize, command: &[&str]) -> Result<String> {
+        let result = self.world.lab.node(node).exec(command);
+        result.map_err(|error| error.context(Unsteady(self.world.logs())))
     }
 
     /// The addresses on the interface of each node that answers: on `owner` and nowhere else.
     pub(crate) async fn bound_only_on(&self, owner: usize) -> Result<()> {
-        let name = self.world.lab.node(owner).name();
-        eventually("bound on the owner only", 10, || async {
-            let mut only = true;
-            for address in &self.addresses {
-                only &= self.world.holders(*address)? == [name];
+        let alone = || async { Ok(self.is_bound_only_on(owner)?.then_some(())) };
+        let told = || Unsteady(format!("not on {} alone\n{}", self.name(owner), self.world.logs()));
+        eventually("bound on the owner only", 10, alone).await.with_context(told)
+    }
+
+    fn is_bound_only_on(&self, owner: usize) -> Result<bool> {
+        for address in &self.addresses {
+            if self.world.holders(*address)? != [self.name(owner)] {
+                return Ok(false);
             }
-            Ok(only.then_some(()))
-        })
-        .await
-        .with_context(|| Unsteady(format!("not on {name} alone\n{}", self.logs())))
+        }
+        Ok(true)
+    }
+
+    fn name(&self, node: usize) -> &str {
+        self.world.lab.node(node).name()
     }
 
     pub(crate) fn down(self) -> Result<()> {

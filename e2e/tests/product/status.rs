@@ -93,7 +93,7 @@ async fn a_status_goes_when_no_node_answers_and_comes_back() -> Result<()> {
             Ok((ingress(&service).is_empty() && !host).then_some(()))
         })
         .await
-        .with_context(|| scene.logs())?;
+        .with_context(|| scene.world.logs())?;
         println!("all nodes {what}: status empty after {:.1?}", start.elapsed());
         let healed = Instant::now();
         (0..scene.nodes).try_for_each(|i| mend(lab, i))?;
@@ -134,7 +134,7 @@ async fn a_second_writer_of_a_status_is_told_of_and_not_fought() -> Result<()> {
         scene.kept_by(owner)?;
         scene.moved_times(0, start)?;
         // At 0, 0, 1, 3 and 7 s.
-        ensure!((3..=6).contains(&fought), "{fought} times\n{}", scene.logs());
+        ensure!((3..=6).contains(&fought), "{fought} times\n{}", scene.world.logs());
         let undone = scene.metrics(owner)?;
         let counted = format!("berth_announcer_status_undone_total {fought}\n");
         ensure!(undone.contains(&counted), "not {counted}: {undone}");

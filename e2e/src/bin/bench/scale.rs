@@ -42,9 +42,7 @@ pub(super) async fn report() -> Result<()> {
         by_verb(&all);
         println!();
         if announcers > 0 {
-            for (node, process) in world.announcers() {
-                eprintln!("--- {node}\n{}", process.log_tail());
-            }
+            eprintln!("{}", world.logs());
         }
         rows.push((count, a_second(all.total()), a_second(announcers), resident(&world)?));
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::streams::{Listener, connect, exchange};
 use crate::conflict::{
-    ASK, FIRST, SECOND, event, leave_there, logs, settle_there, stranger, was_left_alone,
+    ASK, FIRST, SECOND, event, leave_there, settle_there, stranger, was_left_alone,
 };
 
 /// Announcers on two nodes, the CCM, and a machine `vm` on the first of them.
@@ -53,7 +53,7 @@ impl Scene {
             status["eips"] == wanted && status["holder"]["node"] == node && holds(status, "Ready")
         };
         let held = self.eips.shows("web", &format!("{wanted} held by {node}"), is_held).await;
-        held.with_context(|| logs(&self.world))
+        held.with_context(|| self.world.logs())
     }
 
     /// The client and the machine reach each other, and each sees the machine under this address alone.
@@ -125,7 +125,7 @@ async fn an_elastic_ip_that_was_asked_for_is_neither_answered_for_nor_translated
             status["conflicts"] == conflict && reason(status, "Allocated") == "AddressConflict"
         })
         .await
-        .with_context(|| logs(world))?;
+        .with_context(|| world.logs())?;
     for kind in ["Bound", "Announced"] {
         ensure!(reason(&status, kind) == "AddressConflict" && !holds(&status, kind), "{status:#}");
     }

@@ -77,7 +77,8 @@ impl Scene {
             let all = ["Allocated", "Bound", "Announced", "Ready"];
             status["node"] == node.name() && all.iter().all(|kind| holds(status, kind))
         };
-        let status = self.eips.shows(name, "ready", ready).await.with_context(|| self.logs())?;
+        let status =
+            self.eips.shows(name, "ready", ready).await.with_context(|| self.world.logs())?;
         let holder = json!({ "node": node.name(), "epoch": status["epoch"] });
         ensure!(status["holder"] == holder, "{status:#}");
         for eip in machine.eips {
@@ -85,7 +86,7 @@ impl Scene {
                 Ok((self.world.holders(eip)? == [node.name()]).then_some(()))
             })
             .await
-            .with_context(|| self.logs())?;
+            .with_context(|| self.world.logs())?;
         }
         ensure!(
             machine.eips.iter().all(|eip| addresses_of(node).is_ok_and(|has| has.contains(eip)))
@@ -109,7 +110,7 @@ impl Scene {
             Ok(found.then_some(()))
         })
         .await
-        .with_context(|| self.logs())?;
+        .with_context(|| self.world.logs())?;
         tokio::time::sleep(COPY).await;
         Ok(cable)
     }
@@ -288,13 +289,6 @@ impl Scene {
         let rules = self.world.lab.node(node).exec(["iptables-nft-save"])?;
         let others = rules.lines().filter(|line| line.starts_with("-A ") && !is_ours(line));
         Ok(others.map(str::to_owned).collect())
-    }
-
-    pub(super) fn logs(&self) -> String {
-        let ccm = self.world.ccm().ok().map(|ccm| ("berth-ccm", ccm));
-        let all = self.world.announcers().chain(ccm);
-        let logs = all.map(|(who, process)| format!("--- {who}\n{}", process.log_tail()));
-        logs.collect::<Vec<_>>().join("\n")
     }
 
     pub(super) fn down(self) -> Result<()> {
