@@ -46,7 +46,7 @@ impl Scene {
         let askers = addresses.iter().map(ask).collect::<Result<Vec<_>>>()?;
         let scene = Self { world, nodes, addresses, wire, askers };
         scene.settled().await?;
-        // While everything starts a lease may run out, and who had it may not have let go of the addresses yet.
+        // While the first voters are found, more than one node may bind the addresses and wait for a lease.
         let held = || async { Ok(scene.is_bound_only_on(scene.owner()?)?.then_some(())) };
         eventually("one holder", 10, held).await.with_context(|| scene.world.logs())?;
         Ok(scene)
