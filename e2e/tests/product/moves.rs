@@ -122,8 +122,9 @@ async fn announcers_replaced_node_by_node_reset_no_client_and_leave_nothing() ->
         let broken = talkers.iter().flat_map(|report| &report.failed);
         let broken: Vec<_> =
             broken.map(|(at, failure)| (at.duration_since(start), *failure)).collect();
-        let (gap, moved) = (longest(&talkers), scene.moved(start));
-        println!("one connection: longest gap {gap:.0?}, broken {broken:.1?}, moved {moved:.1?}");
+        let gaps = talkers.iter().map(|r| (r.gap_began.duration_since(start), r.longest_gap));
+        let (gaps, moved): (Vec<_>, _) = (gaps.collect(), scene.moved(start));
+        println!("one connection: gaps {gaps:.3?}, broken {broken:.1?}, moved {moved:.3?}");
         scene.bound_only_on(scene.owner()?).await?;
         scene.down()
     })
