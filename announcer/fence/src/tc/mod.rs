@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 
 pub(crate) use netlink::{Link, Rtnetlink};
 pub(crate) use plan::Stage;
-use plan::{Observed, Obstacle, Removal, Step};
+use plan::{Observed, Obstacle, Step};
 
 use crate::error::{AttachCause, AttachError};
 
@@ -39,16 +39,13 @@ pub(crate) fn guard(
             Obstacle::Priority(kind) => AttachCause::PriorityTaken { kind },
         })
     })?;
-    let mut made = false;
     for step in steps {
         match step {
-            Step::AddQdisc => {
-                made = rtnetlink
-                    .add_qdisc(link.index)
-                    .map_err(|source| failed(link, "adding clsact", source))?;
-            }
-            Step::Put { stage, own_qdisc } => rtnetlink
-                .put_filter(link.index, stage, own_qdisc || made, program.fd)
+            Step::AddQdisc => rtnetlink
+                .add_qdisc(link.index)
+                .map_err(|source| failed(link, "adding clsact", source))?,
+            Step::Put(stage) => rtnetlink
+                .put_filter(link.index, stage, program.fd)
                 .map_err(|source| failed(link, "adding the filter", source))?,
             Step::Retire(stage) => rtnetlink
                 .delete_filter(link.index, stage)
@@ -58,23 +55,18 @@ pub(crate) fn guard(
     Ok(())
 }
 
-/// Takes everything of ours off `link`.
+/// Takes our filters off `link`.
 fn clear(rtnetlink: &mut Rtnetlink, link: &Link) -> Result<(), AttachError> {
     let observed = observe(rtnetlink, link)?;
-    for removal in plan::clear(&observed) {
-        match removal {
-            Removal::Filter(stage) => rtnetlink
-                .delete_filter(link.index, stage)
-                .map_err(|source| failed(link, "deleting the filter", source))?,
-            Removal::Qdisc => rtnetlink
-                .delete_qdisc(link.index)
-                .map_err(|source| failed(link, "deleting clsact", source))?,
-        }
+    for stage in plan::clear(&observed) {
+        rtnetlink
+            .delete_filter(link.index, stage)
+            .map_err(|source| failed(link, "deleting the filter", source))?;
     }
     Ok(())
 }
 
-/// Takes everything of ours, a predecessor's too, off every interface but `keep`.
+/// Takes our filters, a predecessor's too, off every interface but `keep`.
 pub(crate) fn sweep(rtnetlink: &mut Rtnetlink, keep: &BTreeSet<String>) -> Vec<AttachError> {
     let links = match rtnetlink.links() {
         Ok(links) => links,

@@ -17,10 +17,9 @@ use netlink_packet_route::tc::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::libc;
 
-use super::plan::{Filter, NAME, NAME_WITH_QDISC, Observed, PRIORITY, PROTOCOL, Stage};
+use super::plan::{Filter, NAME, Observed, PRIORITY, PROTOCOL, Stage};
 
 const EGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_EGRESS };
-const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRESS };
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 const KIND: u16 = 1;
 const OPTIONS: u16 = 2;
@@ -67,11 +66,11 @@ impl Rtnetlink {
             .filter_map(|reply| tc(reply))
             .find(|(header, _)| header.index == index as i32 && header.parent == TcHandle::CLSACT)
             .map(|(_, attributes)| attributes.kind);
-        let (egress, ingress) = match qdisc.as_deref() {
-            Some("clsact") => (self.filters(index, EGRESS)?, self.filters(index, INGRESS)?),
-            _ => (Vec::new(), Vec::new()),
+        let egress = match qdisc.as_deref() {
+            Some("clsact") => self.filters(index)?,
+            _ => Vec::new(),
         };
-        Ok(Observed { qdisc, egress, ingress })
+        Ok(Observed { qdisc, egress })
     }
 
     /// The interfaces that have a clsact qdisc, whoever made it.
@@ -84,17 +83,12 @@ impl Rtnetlink {
         Ok(clsact.map(|(header, _)| header.index as u32).collect())
     }
 
-    /// Makes the clsact qdisc; false if there was one.
-    pub(crate) fn add_qdisc(&mut self, index: u32) -> io::Result<bool> {
+    /// Makes the clsact qdisc, if there is none.
+    pub(crate) fn add_qdisc(&mut self, index: u32) -> io::Result<()> {
         match self.request(Request::NewQueueDiscipline(qdisc(index)), NLM_F_CREATE | NLM_F_EXCL) {
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
-            result => result.map(|()| true),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result,
         }
-    }
-
-    /// Removes the clsact qdisc.
-    pub(crate) fn delete_qdisc(&mut self, index: u32) -> io::Result<()> {
-        self.request(Request::DelQueueDiscipline(qdisc(index)), 0)
     }
 
     /// Puts `program` at the egress hook under the handle of `stage`, in place of what has it.
@@ -102,14 +96,12 @@ impl Rtnetlink {
         &mut self,
         index: u32,
         stage: Stage,
-        own_qdisc: bool,
         program: BorrowedFd<'_>,
     ) -> io::Result<()> {
         let mut message = filter(index, stage);
-        let name = if own_qdisc { NAME_WITH_QDISC } else { NAME };
         message.attributes.push(TcAttribute::Options(vec![
             TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
-            TcOption::Bpf(TcFilterBpfOption::ProgName(name.into())),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(NAME.into())),
             TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
         ]));
         self.request(Request::NewTrafficFilter(message), NLM_F_CREATE)
@@ -120,9 +112,9 @@ impl Rtnetlink {
         self.request(Request::DelTrafficFilter(filter(index, stage)), 0)
     }
 
-    fn filters(&mut self, index: u32, parent: TcHandle) -> io::Result<Vec<Filter>> {
+    fn filters(&mut self, index: u32) -> io::Result<Vec<Filter>> {
         let mut message = TcMessage::with_index(index as i32);
-        message.header.parent = parent;
+        message.header.parent = EGRESS;
         let replies = self.dump(Request::GetTrafficFilter(message))?;
         let filters =
             replies.iter().filter_map(|reply| tc(reply)).map(|(header, attributes)| Filter {

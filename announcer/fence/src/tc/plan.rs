@@ -6,8 +6,8 @@
 
 /// The name of our filters in `tc filter show`.
 pub(crate) const NAME: &str = "berth-fence";
-/// The same where the clsact qdisc too was made by us, and goes with us.
-pub(crate) const NAME_WITH_QDISC: &str = "berth-fence+clsact";
+/// The same by a Berth that removed the clsact qdisc when it went.
+const FORMER_NAME: &str = "berth-fence+clsact";
 /// Before any other filter: one that ends the classification would let frames by unseen.
 pub(crate) const PRIORITY: u16 = 1;
 /// All protocols (`ETH_P_ALL`).
@@ -43,7 +43,7 @@ impl Filter {
     pub(crate) fn ours(&self) -> bool {
         self.kind == "bpf"
             && self.priority == PRIORITY
-            && (self.name == NAME || self.name == NAME_WITH_QDISC)
+            && (self.name == NAME || self.name == FORMER_NAME)
             && [Stage::Starting as u32, Stage::Settled as u32].contains(&self.handle)
     }
 }
@@ -54,15 +54,9 @@ pub(crate) struct Observed {
     /// The kind of its ingress qdisc: `clsact`, `ingress` or none.
     pub(crate) qdisc: Option<String>,
     pub(crate) egress: Vec<Filter>,
-    pub(crate) ingress: Vec<Filter>,
 }
 
 impl Observed {
-    /// Whether the clsact qdisc is ours to remove.
-    fn own_qdisc(&self) -> bool {
-        self.egress.iter().any(|filter| filter.ours() && filter.name == NAME_WITH_QDISC)
-    }
-
     /// The foreign filters that run before ours and may end the classification.
     pub(crate) fn preceding(&self) -> impl Iterator<Item = &Filter> {
         self.egress.iter().take_while(|filter| !filter.ours())
@@ -79,24 +73,10 @@ impl Observed {
 pub(crate) enum Step {
     /// Make the clsact qdisc.
     AddQdisc,
-    /// Put our program there, in one step with the removal of what has the handle.
-    Put {
-        /// Whose place it takes.
-        stage: Stage,
-        /// Whether the qdisc is known to be ours; making it in the same plan counts as well.
-        own_qdisc: bool,
-    },
+    /// Put our program there, in one step with the removal of what has the handle of this stage.
+    Put(Stage),
     /// Take the filter of an earlier stage away.
     Retire(Stage),
-}
-
-/// A step towards an interface without a trace of us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Removal {
-    /// The filter of this stage.
-    Filter(Stage),
-    /// The clsact qdisc, which is empty then.
-    Qdisc,
 }
 
 /// Why an interface cannot be guarded.
@@ -128,7 +108,7 @@ pub(crate) fn guard(
         return Err(Obstacle::Priority(filter.kind.clone()));
     }
     if !observed.runs(program, stage) {
-        steps.push(Step::Put { stage, own_qdisc: observed.own_qdisc() });
+        steps.push(Step::Put(stage));
     }
     if stage == Stage::Settled && observed.egress.iter().any(|filter| filter.at(Stage::Starting)) {
         steps.push(Step::Retire(Stage::Starting));
@@ -136,18 +116,13 @@ pub(crate) fn guard(
     Ok(steps)
 }
 
-/// Lists the steps that leave nothing of ours on an interface, and nothing else changed.
-pub(crate) fn clear(observed: &Observed) -> Vec<Removal> {
+/// Lists the stages whose filters are to go, so that nothing of ours is left that looks at a frame.
+///
+/// The clsact qdisc stays, empty as it may be: when it comes or goes, Linux stops the interface for a moment and drops
+/// what is sent meanwhile (`qdisc_graft`).
+pub(crate) fn clear(observed: &Observed) -> Vec<Stage> {
     let stages = [Stage::Starting, Stage::Settled].into_iter();
-    let mut steps: Vec<_> = stages
-        .filter(|&stage| observed.egress.iter().any(|filter| filter.at(stage)))
-        .map(Removal::Filter)
-        .collect();
-    let foreign = observed.egress.iter().chain(&observed.ingress).any(|filter| !filter.ours());
-    if observed.own_qdisc() && !foreign {
-        steps.push(Removal::Qdisc);
-    }
-    steps
+    stages.filter(|&stage| observed.egress.iter().any(|filter| filter.at(stage))).collect()
 }
 
 #[cfg(test)]
@@ -177,22 +152,22 @@ mod tests {
     }
 
     fn clsact(egress: Vec<Filter>) -> Observed {
-        Observed { qdisc: Some("clsact".into()), egress, ingress: Vec::new() }
+        Observed { qdisc: Some("clsact".into()), egress }
     }
 
     #[test]
     fn a_bare_interface_gets_a_qdisc_and_a_filter() {
-        let put = Step::Put { stage: Stage::Settled, own_qdisc: false };
+        let put = Step::Put(Stage::Settled);
         assert_eq!(guard(&Observed::default(), 9, Stage::Settled), Ok(vec![Step::AddQdisc, put]));
     }
 
     #[test]
     fn what_a_predecessor_left_stays_until_its_follower_is_settled() {
-        let left = ours(Stage::Settled, NAME_WITH_QDISC, 8);
-        let starting = Step::Put { stage: Stage::Starting, own_qdisc: true };
+        let left = ours(Stage::Settled, FORMER_NAME, 8);
+        let starting = Step::Put(Stage::Starting);
         assert_eq!(guard(&clsact(vec![left.clone()]), 9, Stage::Starting), Ok(vec![starting]));
-        let both = clsact(vec![ours(Stage::Starting, NAME_WITH_QDISC, 9), left]);
-        let settled = Step::Put { stage: Stage::Settled, own_qdisc: true };
+        let both = clsact(vec![ours(Stage::Starting, NAME, 9), left]);
+        let settled = Step::Put(Stage::Settled);
         assert_eq!(
             guard(&both, 9, Stage::Settled),
             Ok(vec![settled, Step::Retire(Stage::Starting)])
@@ -202,7 +177,7 @@ mod tests {
     #[test]
     fn a_process_that_dies_while_starting_leaves_one_filter_however_often() {
         let left = clsact(vec![ours(Stage::Starting, NAME, 8), ours(Stage::Settled, NAME, 7)]);
-        let replace = Step::Put { stage: Stage::Starting, own_qdisc: false };
+        let replace = Step::Put(Stage::Starting);
         assert_eq!(guard(&left, 9, Stage::Starting), Ok(vec![replace]));
     }
 
@@ -223,17 +198,10 @@ mod tests {
     }
 
     #[test]
-    fn clearing_spares_what_is_foreign() {
-        let mine = ours(Stage::Settled, NAME_WITH_QDISC, 9);
-        let shared = clsact(vec![mine.clone(), foreign("bpf", PRIORITY)]);
-        assert_eq!(clear(&shared), [Removal::Filter(Stage::Settled)]);
-        let ingress = Observed { ingress: vec![foreign("bpf", 1)], ..clsact(vec![mine.clone()]) };
-        assert_eq!(clear(&ingress), [Removal::Filter(Stage::Settled)]);
-        assert_eq!(
-            clear(&clsact(vec![ours(Stage::Settled, NAME, 9)])),
-            [Removal::Filter(Stage::Settled)]
-        );
-        assert_eq!(clear(&clsact(vec![mine])), [Removal::Filter(Stage::Settled), Removal::Qdisc]);
+    fn clearing_takes_what_is_ours_by_either_name_and_spares_what_is_foreign() {
+        let (mine, former) = (ours(Stage::Settled, NAME, 9), ours(Stage::Starting, FORMER_NAME, 8));
+        let shared = clsact(vec![former, mine, foreign("bpf", PRIORITY)]);
+        assert_eq!(clear(&shared), [Stage::Starting, Stage::Settled]);
         assert_eq!(clear(&clsact(vec![foreign("bpf", 1)])), []);
     }
 
