@@ -121,8 +121,8 @@ async fn while_the_cluster_is_away_nothing_is_lost_and_what_comes_then_is_served
             "a Service made when the API is back: answered for {:.1?} after that",
             ready.elapsed()
         );
-        // So does kube-proxy, and a minute later where it has tried for long; twice, where the API server that has just
-        // started does not know its rights yet. Then it lists anew and writes its rules.
+        // kube-proxy tries again by itself, up to a minute later where it has tried for long; twice, where the API server
+        // that has just started does not know its rights yet. Then it lists anew and writes its rules.
         eventually("an answer", 150, || async { Ok(scene.world.curl(later).ok()) }).await?;
         println!("and its pods reached {:.1?} after that", ready.elapsed());
         let report = probe.finish()?;

@@ -49,6 +49,17 @@ fn what_others_put_there_stays_as_it_is() {
 }
 
 #[test]
+fn what_others_put_on_a_qdisc_that_we_made_stays() {
+    let wire = Wire::lay();
+    let mut holder = wire.settled("bpf", &[VIP4]);
+    wire.node.run(&format!("tc filter add dev eth0 ingress {FOREIGN}"));
+    let before = wire.node.run("tc filter show dev eth0 ingress");
+    holder.ok("remove");
+    assert_eq!(wire.node.run("tc filter show dev eth0 ingress"), before);
+    assert_eq!(filters(&wire.node, "eth0").len(), 0);
+}
+
+#[test]
 fn a_filter_that_ends_the_classification_later_does_not_open_the_fence() {
     let wire = Wire::lay();
     wire.bind(VIP4);
