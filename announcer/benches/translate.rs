@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use berth_announcer::dataplane::eip::{self, Nat, Pair, Stage, Told};
 use berth_announcer::metrics::Metrics;
-use berth_announcer::nat::{self, Nat, Pair, Stage, Told};
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::sync::{mpsc, watch};
 
@@ -118,7 +118,7 @@ fn programmed(backend: &str) -> (Duration, Vec<Duration>) {
     runtime.block_on(async {
         let (wanted, receive) = watch::channel(None);
         let (tell, mut told) = mpsc::channel(16);
-        let keeper = tokio::spawn(nat::keep(receive, tell, Metrics::default()));
+        let keeper = tokio::spawn(eip::keep(receive, tell, Metrics::default()));
         let mut make = async |nat: Nat| {
             let start = Instant::now();
             wanted.send_replace(Some(nat.clone()));
@@ -225,7 +225,7 @@ fn throughput() -> (f64, f64) {
     runtime.block_on(async {
         let (wanted, receive) = watch::channel(Some(nat.clone()));
         let (tell, mut told) = mpsc::channel(16);
-        let keeper = tokio::spawn(nat::keep(receive, tell, Metrics::default()));
+        let keeper = tokio::spawn(eip::keep(receive, tell, Metrics::default()));
         assert_eq!(told.recv().await, Some(Told::Holds(nat)));
         drop(wanted);
         keeper.await.unwrap();

@@ -13,11 +13,11 @@ use berth_api::names::annotation;
 use berth_api::preference::InvalidPreference;
 use berth_api::reason;
 
-use crate::cluster::{Cluster, Name, Service};
+use crate::advertise::arp_nd::schedule::Link;
 use crate::kernel::{Host, Port, Vlan};
-use crate::l2::schedule::Link;
 use crate::ownership::leases::Tied;
 use crate::ownership::{Candidates, Strategy, View, elect};
+use crate::source::cluster::{Cluster, Name, Service};
 
 /// What is seen from this node.
 #[derive(Clone, Copy)]

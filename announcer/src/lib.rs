@@ -4,21 +4,17 @@
 //! Everything that decides is a pure function of values and a clock that is handed in.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod announcer;
-pub mod cluster;
+pub mod advertise;
+pub mod backoff;
 pub mod config;
-pub mod contest;
+pub mod dataplane;
 pub mod desired;
-pub mod drive;
-pub mod eip;
 pub mod kernel;
-pub mod l2;
 pub mod metrics;
-pub mod nat;
 pub mod ownership;
-pub mod pace;
-pub mod plan;
-pub mod report;
-pub mod status;
-pub mod watches;
-pub mod writer;
+pub mod peers;
+pub mod publish;
+pub mod reconcile;
+pub mod run;
+pub mod source;
+pub mod vip;

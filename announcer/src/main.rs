@@ -4,13 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use berth_announcer::config::{Config, Settings};
+use berth_announcer::run;
 
 use berth_runtime::{logs, shutdown};
 use clap::{ArgMatches, Command};
 
 mod flags;
-mod member;
-mod run;
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {

@@ -12,21 +12,22 @@ use berth_runtime::http::Health;
 use berth_runtime::{client, events, http};
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, watch as latest};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::member::{self, Member};
-use berth_announcer::announcer::{Announcer, CHECKS, Outlets, Tables};
-use berth_announcer::cluster::Name;
-use berth_announcer::config::{Config, Election};
-use berth_announcer::drive::{Sources, drive};
-use berth_announcer::kernel::{self, Detours, Kernel, Netlink, detour, guard};
-use berth_announcer::metrics::Metrics;
-use berth_announcer::nat;
-use berth_announcer::ownership::membership::Command;
-use berth_announcer::watches::{self, Scope};
-use berth_announcer::writer::Writer;
+use crate::config::{Config, Election};
+use crate::dataplane::{eip as nat, forward, unserved};
+use crate::kernel::{self, Kernel, Netlink};
+use crate::metrics::Metrics;
+use crate::ownership::membership::Command;
+use crate::peers::join::{self as member, Member};
+use crate::publish::writer::Writer;
+use crate::reconcile::drive::{Sources, drive};
+use crate::reconcile::{Announcer, CHECKS, Outlets, Tables};
+use crate::source::cluster::Name;
+use crate::source::watch::{self, Scope};
+use crate::vip::Forwards;
 
 /// How long an `nft` that is under way may take to end.
 const UNGUARDING: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ const UNGUARDING: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the kernel, a listener or the configuration of the cluster cannot be used at all.
-pub(crate) async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let _only = alone()?;
     let mut kernel = Netlink::open().context("opening a netlink socket")?;
     // Before anything is unbound: what an earlier life has left may still be armed.
@@ -71,16 +72,16 @@ pub(crate) async fn run(mut config: Config, stop: CancellationToken) -> anyhow::
     };
     let (events, publisher) = events::channel(client.clone(), "berth-announcer", &config.node);
     tokio::spawn(publisher.run());
-    let seen = watches::start(&client, scope(&config));
+    let seen = watch::start(&client, scope(&config));
     let (writer, done) = Writer::new(client, config.timing.request_timeout());
-    let (guarded, ports) = watch::channel(BTreeSet::new());
+    let (guarded, ports) = latest::channel(BTreeSet::new());
     let (tell, guard) = mpsc::channel(16);
-    let guarding = tokio::spawn(guard::keep(ports, tell));
-    let (detours, wanted) = watch::channel(Detours::new());
+    let guarding = tokio::spawn(unserved::keep(ports, tell));
+    let (detours, wanted) = latest::channel(Forwards::new());
     let (tell, detoured) = mpsc::unbounded_channel();
-    let detouring = tokio::spawn(detour::keep(wanted, tell));
+    let detouring = tokio::spawn(forward::keep(wanted, tell));
     let tables = Tables { guarded, detours };
-    let (translations, wanted) = watch::channel(None);
+    let (translations, wanted) = latest::channel(None);
     let (tell, nat) = mpsc::channel(16);
     let translating = tokio::spawn(nat::keep(wanted, tell, metrics.clone()));
 
@@ -164,10 +165,10 @@ async fn advise(kernel: &mut impl Kernel, config: &Config) -> Option<String> {
 }
 
 async fn unguard() {
-    if let Err(error) = guard::remove().await {
+    if let Err(error) = unserved::remove().await {
         tracing::debug!(%error, "no guard to remove");
     }
-    if let Err(error) = detour::remove().await {
+    if let Err(error) = forward::remove().await {
         tracing::debug!(%error, "no detour to remove");
     }
 }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::{Desired, Refusal, Scene, Verdict, place, ports, remarks, verdict};
-use crate::cluster::{Name, Service};
-use crate::l2::probe::Probes;
+use crate::advertise::arp_nd::probe::Probes;
 use crate::ownership::membership::{Holdings, Tenure};
 use crate::ownership::{Candidates, View};
+use crate::source::cluster::{Name, Service};
 
 /// The kernel drops an address that nobody renews for so long: what keeps it silent meanwhile is the fence.
 pub(crate) const KEPT: Duration = Duration::from_secs(60);
@@ -115,13 +115,13 @@ mod tests {
     use berth_membership::{Cause, NodeId};
 
     use super::*;
-    use crate::cluster::Cluster;
-    use crate::cluster::testing::{service, slice};
+    use crate::advertise::arp_nd::hearing::{Heard, Said};
+    use crate::advertise::arp_nd::probe::Question;
+    use crate::advertise::arp_nd::schedule::Link;
     use crate::kernel::{Host, Interface};
-    use crate::l2::hearing::{Heard, Said};
-    use crate::l2::probe::Question;
-    use crate::l2::schedule::Link;
     use crate::ownership::membership::Told;
+    use crate::source::cluster::Cluster;
+    use crate::source::cluster::testing::{service, slice};
 
     const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 

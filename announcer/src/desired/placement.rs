@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Refusal, Scene};
-use crate::cluster::Service;
+use crate::advertise::arp_nd::schedule::Link;
 use crate::kernel::{Host, Interface, Vlan};
-use crate::l2::schedule::Link;
+use crate::source::cluster::Service;
 
 /// The interface of a Service: the one whose subnet has its address.
 const AUTO: &str = "auto";

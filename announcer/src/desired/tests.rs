@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use super::placement::shares_prefix;
 use super::*;
-use crate::cluster::testing::{service, slice};
 use crate::kernel::{Foreign, Interface};
 use crate::ownership::{Global, PerService};
+use crate::source::cluster::testing::{service, slice};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 

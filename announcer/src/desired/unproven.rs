@@ -8,10 +8,10 @@ use std::time::Duration;
 use berth_membership::Wish;
 
 use super::{Desired, Refusal, Scene, place};
-use crate::cluster::Service;
-use crate::l2::frame::{Mac, Mark};
-use crate::l2::probe::{Probes, Question, Standing};
-use crate::l2::schedule::Link;
+use crate::advertise::arp_nd::frame::{Mac, Mark};
+use crate::advertise::arp_nd::probe::{Probes, Question, Standing};
+use crate::advertise::arp_nd::schedule::Link;
+use crate::source::cluster::Service;
 
 /// How long a fellow node may go on answering for an address that it hands over, and that no status names yet.
 const HANDED_OVER: Duration = Duration::from_secs(1);
@@ -108,10 +108,10 @@ mod tests {
 
     use super::super::Verdict;
     use super::*;
-    use crate::cluster::testing::service;
-    use crate::cluster::{Cluster, Ingress, Name};
+    use crate::advertise::arp_nd::hearing::{Heard, Said};
     use crate::kernel::{Host, Interface};
-    use crate::l2::hearing::{Heard, Said};
+    use crate::source::cluster::testing::service;
+    use crate::source::cluster::{Cluster, Ingress, Name};
 
     const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 

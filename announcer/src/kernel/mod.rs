@@ -5,17 +5,14 @@
 
 mod advice;
 mod arp_announce;
-pub mod detour;
 mod events;
-pub mod guard;
 mod host;
 mod netlink;
-mod nft;
-mod tables;
+pub(crate) mod nft;
+pub(crate) mod tables;
 
 pub use advice::{advice, translation_advice};
 pub use arp_announce::ArpAnnounce;
-pub use detour::Detours;
 pub use events::{Change, watch};
 pub use host::{
     Binding, Error, Foreign, GROUP, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,

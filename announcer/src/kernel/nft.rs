@@ -18,12 +18,12 @@ pub enum Error {
 }
 
 /// Loads a script, in one transaction.
-pub(super) async fn load(script: &str) -> Result<(), Error> {
+pub(crate) async fn load(script: &str) -> Result<(), Error> {
     run(&["-f", "-"], script).await.map(drop)
 }
 
 /// Runs `nft` and gives what it says.
-pub(super) async fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
+pub(crate) async fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
     let mut child = Command::new("nft")
         .args(arguments)
         .stdin(Stdio::piped())

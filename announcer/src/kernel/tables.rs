@@ -18,12 +18,12 @@ const GONE: [u8; 3] = [2, 5, 8];
 const HEADERS: usize = 16 + 4;
 
 /// Hears of losses in the network namespace of the calling thread.
-pub(super) struct Losses {
+pub(crate) struct Losses {
     socket: TokioSocket,
 }
 
 impl Losses {
-    pub(super) fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         let mut socket = TokioSocket::new(protocols::NETLINK_NETFILTER)?;
         socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
         socket.socket_mut().add_membership(GROUP)?;
@@ -31,7 +31,7 @@ impl Losses {
     }
 
     /// Waits until something of `table` is gone, or may be: the kernel may have had more to tell than there was room for.
-    pub(super) async fn next(&mut self, table: &str) {
+    pub(crate) async fn next(&mut self, table: &str) {
         while let Ok((datagram, _)) = self.socket.recv_from_full().await {
             if tells_of(&datagram, table) {
                 return;

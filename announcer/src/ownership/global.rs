@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::strategy::Strategy;
-use crate::cluster::{Cluster, Name};
+use crate::source::cluster::{Cluster, Name};
 
 /// One Lease for all Services. Its cost does not grow with their number.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::strategy::View;
-use crate::cluster::Name;
+use crate::source::cluster::Name;
 
 /// A request about a Lease.
 #[derive(Clone, Debug, PartialEq)]

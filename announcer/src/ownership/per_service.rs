@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use berth_api::names::lease;
 
 use super::strategy::{Candidates, Strategy, needs_clearing};
-use crate::cluster::{Cluster, Name, Service};
+use crate::source::cluster::{Cluster, Name, Service};
 
 /// One Lease for each Service. Its cost grows with their number.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use crate::cluster::{Cluster, Name};
+use crate::source::cluster::{Cluster, Name};
 
 /// Nodes that could serve an address.
 #[derive(Clone, Debug, PartialEq, Eq)]

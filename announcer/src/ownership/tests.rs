@@ -1,10 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::cluster::testing::{service, slice};
-use crate::cluster::{Cluster, Name};
+use crate::source::cluster::testing::{service, slice};
+use crate::source::cluster::{Cluster, Name};
 
-fn cluster(services: &[(&str, crate::cluster::Service)]) -> Cluster {
+fn cluster(services: &[(&str, crate::source::cluster::Service)]) -> Cluster {
     let mut cluster = Cluster::default();
     for (name, service) in services {
         cluster.apply_service(Name::new("d", *name), service.clone());

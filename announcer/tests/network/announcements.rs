@@ -3,9 +3,9 @@ use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use berth_announcer::advertise::arp_nd::schedule::{Frame, Link, Schedule};
+use berth_announcer::advertise::arp_nd::socket::Sockets;
 use berth_announcer::kernel::{Kernel, Netlink};
-use berth_announcer::l2::schedule::{Frame, Link, Schedule};
-use berth_announcer::l2::socket::Sockets;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 

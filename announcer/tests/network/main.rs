@@ -4,10 +4,11 @@
 mod addresses;
 mod announcements;
 mod cluster;
-mod detour;
-mod guard;
+mod forward;
+
 mod namespace;
 mod nat;
 mod neighbours;
 mod rounds;
+mod unserved;
 mod vlan;

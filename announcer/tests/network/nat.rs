@@ -7,8 +7,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use berth_announcer::dataplane::eip::{self, Nat, Pair, Stage, Told};
 use berth_announcer::metrics::Metrics;
-use berth_announcer::nat::{self, Nat, Pair, Stage, Told};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -78,17 +78,17 @@ fn both() -> Nat {
     nat(&[("192.0.2.1", "10.244.0.4"), ("2001:db8::1", "fd00:244::4")])
 }
 
-struct Keeper {
+struct Driver {
     wanted: watch::Sender<Option<Nat>>,
     told: mpsc::Receiver<Told>,
     task: JoinHandle<()>,
 }
 
-impl Keeper {
+impl Driver {
     fn start() -> Self {
         let (wanted, receive) = watch::channel(None);
         let (tell, told) = mpsc::channel(16);
-        Self { wanted, told, task: tokio::spawn(nat::keep(receive, tell, Metrics::default())) }
+        Self { wanted, told, task: tokio::spawn(eip::keep(receive, tell, Metrics::default())) }
     }
 
     /// Asks for `nat` and waits until it holds.
@@ -197,7 +197,7 @@ fn the_rules_are_those_of_the_contract_and_those_of_others_stay_as_they_are_to_t
         alone(async || {
             prepare(backend);
             let before = rules("", backend);
-            let mut keeper = Keeper::start();
+            let mut keeper = Driver::start();
             keeper.make(&both()).await;
             assert_eq!(ours("", backend), V4, "{backend}");
             assert_eq!(ours("6", backend), V6, "{backend}");
@@ -245,7 +245,7 @@ fn the_rules_are_those_of_the_contract_and_those_of_others_stay_as_they_are_to_t
 #[test]
 fn both_10_244_0_4_and_10_244_0_48_are_programmed() {
     alone(async || {
-        let mut keeper = Keeper::start();
+        let mut keeper = Driver::start();
         keeper.make(&nat(&[("192.0.2.1", "10.244.0.48")])).await;
         keeper.make(&nat(&[("192.0.2.1", "10.244.0.48"), ("192.0.2.10", "10.244.0.4")])).await;
         let ours = ours("", "nft");
@@ -264,7 +264,7 @@ fn whatever_is_taken_away_comes_back_and_the_rules_of_others_stay() {
     for backend in BACKENDS {
         alone(async || {
             prepare(backend);
-            let mut keeper = Keeper::start();
+            let mut keeper = Driver::start();
             keeper.make(&both()).await;
             until("whole", || is_whole(backend)).await;
             let before = foreign(backend);
@@ -340,7 +340,7 @@ fn a_thousand_addresses_are_programmed_and_changed_whole() {
             .collect();
         let pairs: Vec<(&str, &str)> =
             pairs.iter().map(|(e, v)| (e.as_str(), v.as_str())).collect();
-        let mut keeper = Keeper::start();
+        let mut keeper = Driver::start();
         let start = Instant::now();
         keeper.make(&nat(&pairs)).await;
         println!("from nothing: {:?}", start.elapsed());

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use berth_announcer::advertise::arp_nd::frame::{Mac, announce, introduce, probe};
+use berth_announcer::advertise::arp_nd::hearing::{Heard, Said};
+use berth_announcer::advertise::arp_nd::listener::Listener;
+use berth_announcer::advertise::arp_nd::schedule::Frame;
+use berth_announcer::advertise::arp_nd::socket::Sockets;
 use berth_announcer::kernel::{Kernel, Netlink};
-use berth_announcer::l2::frame::{Mac, announce, introduce, probe};
-use berth_announcer::l2::hearing::{Heard, Said};
-use berth_announcer::l2::listener::Listener;
-use berth_announcer::l2::schedule::Frame;
-use berth_announcer::l2::socket::Sockets;
 
 use crate::namespace::{alone, run};
 

@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use berth_announcer::announcer::{Announcer, CHECKS, Outlets, Tables};
-use berth_announcer::cluster::{Name, Ready, Service};
 use berth_announcer::config::{Config, Settings};
-use berth_announcer::drive::{Sources, drive};
-use berth_announcer::kernel::{self, Binding, Detours, Kernel, Lifetime, Netlink, guard};
+use berth_announcer::dataplane::unserved;
+use berth_announcer::kernel::{self, Binding, Kernel, Lifetime, Netlink};
 use berth_announcer::metrics::Metrics;
-use berth_announcer::watches::Seen;
-use berth_announcer::writer::Writer;
+use berth_announcer::publish::writer::Writer;
+use berth_announcer::reconcile::drive::{Sources, drive};
+use berth_announcer::reconcile::{Announcer, CHECKS, Outlets, Tables};
+use berth_announcer::source::cluster::{Name, Ready, Service};
+use berth_announcer::source::watch::Seen;
+use berth_announcer::vip::Forwards;
 use berth_runtime::events;
 use berth_runtime::http::Health;
 use serde_json::{Value, json};
@@ -50,10 +52,10 @@ impl Node {
         let (writer, done) = Writer::new(client, config.timing.request_timeout());
         let (guarded, ports) = watch::channel(BTreeSet::new());
         let (tell, guard) = mpsc::channel(16);
-        let guarding = tokio::spawn(guard::keep(ports, tell));
+        let guarding = tokio::spawn(unserved::keep(ports, tell));
         let health = Health::new(CHECKS);
         let outlets = Outlets { events, metrics: Metrics::default(), health: health.clone() };
-        let tables = Tables { guarded, detours: watch::channel(Detours::new()).0 };
+        let tables = Tables { guarded, detours: watch::channel(Forwards::new()).0 };
         let kernel = Netlink::open().unwrap();
         let now = Instant::now();
         let mut announcer =
@@ -154,7 +156,7 @@ fn a_service_is_bound_then_published_and_at_the_end_nothing_is_left() {
         assert_eq!(release.await.bound, [""; 0], "off before another node may take over");
         assert!(!cluster.asked().iter().any(cleared), "the next owner writes the status");
         node.guarding.await.expect("it ends with the announcer");
-        guard::remove().await.unwrap();
+        unserved::remove().await.unwrap();
         assert_eq!(run("nft list ruleset"), "");
     });
 }

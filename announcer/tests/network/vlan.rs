@@ -1,8 +1,8 @@
 //! VLANs for Services. What is true depends on the kernel: `e2e/tests/other_kernel.rs` runs this under one that has the
 //! module, whatever the machine's own has.
 
-use berth_announcer::cluster::Name;
-use berth_announcer::watches::Seen;
+use berth_announcer::source::cluster::Name;
+use berth_announcer::source::watch::Seen;
 use serde_json::{Value, json};
 
 use crate::announcements::{hears, tcpdump};

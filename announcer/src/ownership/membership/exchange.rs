@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use berth_membership::{Cause, Loss, NodeId, View, Wish};
 
-use super::peers::Peers;
-use crate::l2::schedule::Link;
+use crate::advertise::arp_nd::schedule::Link;
+use crate::vip::nodes::Peers;
 
 /// What the keeper is to do, in the order in which it is told.
 #[derive(Clone, Debug)]

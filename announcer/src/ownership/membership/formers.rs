@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use berth_membership::{Cause, NodeId};
 
 use super::exchange::Told;
-use super::peers::Peers;
-use crate::kernel::Detours;
+use crate::vip::Forwards;
+use crate::vip::nodes::Peers;
 
 /// How long connections of the former owner go on through it.
 const DRAIN: Duration = Duration::from_secs(300);
@@ -25,7 +25,7 @@ const PATIENCE_WITH_A_HOLDER: Duration = Duration::from_millis(400);
 pub(super) struct Formers {
     of: BTreeMap<IpAddr, Former>,
     /// The detours that the kernel was last asked for.
-    settled: Detours,
+    settled: Forwards,
 }
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Formers {
     }
 
     /// Takes in that the kernel was asked for these.
-    pub(super) fn settled(&mut self, detours: Detours) {
+    pub(super) fn settled(&mut self, detours: Forwards) {
         self.settled = detours;
     }
 
@@ -70,10 +70,10 @@ impl Formers {
         peers: &Peers,
         connected: impl Fn(IpAddr) -> bool,
         now: Instant,
-    ) -> Detours {
+    ) -> Forwards {
         self.of.retain(|_, former| former.held.is_none_or(|held| now < held + DRAIN));
         let mut near: BTreeMap<(&str, bool), Option<IpAddr>> = BTreeMap::new();
-        let mut detours = Detours::new();
+        let mut detours = Forwards::new();
         for (address, former) in &self.of {
             let family = address.is_ipv4();
             let find = || {
@@ -91,7 +91,7 @@ impl Formers {
     pub(super) fn awaits(
         &self,
         address: &IpAddr,
-        detours: &Detours,
+        detours: &Forwards,
         is_live: impl Fn(NodeId) -> bool,
         now: Instant,
     ) -> bool {
@@ -117,8 +117,8 @@ impl Formers {
 
 #[cfg(test)]
 mod tests {
-    use super::super::peers::Peer;
     use super::*;
+    use crate::vip::nodes::Peer;
 
     const VIP: &str = "192.0.2.1";
 
@@ -137,7 +137,7 @@ mod tests {
         peers
     }
 
-    fn detours(formers: &mut Formers, now: Instant) -> Detours {
+    fn detours(formers: &mut Formers, now: Instant) -> Forwards {
         formers.detours(&peers(), |theirs| theirs != address("203.0.113.1"), now)
     }
 
@@ -161,7 +161,7 @@ mod tests {
         formers.take(&holds(Cause::Handover), Some("b"), me, now);
         assert_eq!(detours(&mut formers, now + DRAIN / 2), wanted);
         assert_eq!(formers.deadline(now), Some(now + DRAIN));
-        assert_eq!(detours(&mut formers, now + DRAIN), Detours::new());
+        assert_eq!(detours(&mut formers, now + DRAIN), Forwards::new());
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
             let mut formers = Formers::default();
             formers.take(&Told::Prepare { address: address(VIP), first: false }, host, me, now);
             formers.take(&told, host, me, now);
-            assert_eq!(detours(&mut formers, now), Detours::new(), "{host:?} {told:?}");
+            assert_eq!(detours(&mut formers, now), Forwards::new(), "{host:?} {told:?}");
         }
     }
 }

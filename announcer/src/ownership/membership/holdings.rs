@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use berth_membership::{NodeId, Wish, rank};
 
 use super::exchange::Told;
-use crate::cluster::Name;
+use crate::source::cluster::Name;
 
 /// How long the set of live nodes must have been the same before one speaks for a node that is gone.
 const SETTLED: Duration = Duration::from_secs(2);

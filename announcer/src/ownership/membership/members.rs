@@ -1,4 +1,4 @@
-//! The announcer's side of membership: what it tells the keeper, and when. Pure but for the channel.
+//! The announcer's side of membership: what it tells the driver, and when. Pure but for the channel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,16 +11,17 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::exchange::{Command, Told};
 use super::formers::Formers;
 use super::holdings::Holdings;
-use super::peers::{Peer, Peers};
 use super::rival::Rival;
 use super::steady::Steady;
 use super::wishes::wishes;
-use crate::cluster::Name;
+use crate::advertise::arp_nd::probe::Probes;
+use crate::advertise::arp_nd::schedule::Link;
+use crate::backoff::Backoff;
 use crate::desired::{Desired, Scene, connected, place, place_anywhere};
-use crate::kernel::{Binding, Detours};
-use crate::l2::probe::Probes;
-use crate::l2::schedule::Link;
-use crate::pace::Pace;
+use crate::kernel::Binding;
+use crate::source::cluster::Name;
+use crate::vip::Forwards;
+use crate::vip::nodes::{Peer, Peers};
 
 /// This node as a member.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct Members {
     steady: Steady,
     formers: Formers,
     /// The detours that this node wants.
-    detours: Detours,
+    detours: Forwards,
     commands: UnboundedSender<Command>,
     /// Whether what wishes come of has changed.
     stale: bool,
@@ -49,7 +50,7 @@ pub struct Members {
     wished: BTreeMap<IpAddr, Wish>,
     /// What the keeper knows to be bound.
     confirmed: BTreeSet<IpAddr>,
-    handed: Pace<IpAddr>,
+    handed: Backoff<IpAddr>,
 }
 
 impl Members {
@@ -74,7 +75,7 @@ impl Members {
             holdings: Holdings::new(me, fenced, now),
             steady: Steady::default(),
             formers: Formers::default(),
-            detours: Detours::new(),
+            detours: Forwards::new(),
             commands,
             stale: true,
             settled: false,
@@ -84,7 +85,7 @@ impl Members {
             attached: BTreeSet::new(),
             wished: BTreeMap::new(),
             confirmed: BTreeSet::new(),
-            handed: Pace::new(second * 5, second * 60),
+            handed: Backoff::new(second * 5, second * 60),
         }
     }
 
@@ -170,14 +171,14 @@ impl Members {
     }
 
     /// The detours for what this node has or asks for.
-    pub fn detour(&mut self, scene: Scene<'_>, now: Instant) -> Detours {
+    pub fn detour(&mut self, scene: Scene<'_>, now: Instant) -> Forwards {
         let near = |theirs: IpAddr| connected(scene.host, theirs).is_some();
         self.detours = self.formers.detours(&self.peers, near, now);
         self.detours.clone()
     }
 
     /// Takes in that the kernel was asked for these detours.
-    pub fn detoured(&mut self, detours: Detours) {
+    pub fn detoured(&mut self, detours: Forwards) {
         self.formers.settled(detours);
     }
 

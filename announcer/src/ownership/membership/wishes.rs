@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use berth_membership::{NodeId, Wish};
 
-use super::peers::Peers;
-use crate::cluster::{Name, Service};
+use crate::advertise::arp_nd::schedule::Link;
 use crate::desired::{Scene, place, place_anywhere};
-use crate::l2::schedule::Link;
 use crate::ownership::Candidates;
+use crate::source::cluster::{Name, Service};
+use crate::vip::nodes::Peers;
 
 /// By address, who may have it. This node is no candidate for what it cannot bind: `refused`, or without the interface.
 /// Where its interface is `wary`, it lets every other candidate go first.
@@ -86,11 +86,11 @@ pub(super) fn wishes(
 mod tests {
     use berth_membership::rank;
 
-    use super::super::peers::Peer;
     use super::*;
-    use crate::cluster::Cluster;
-    use crate::cluster::testing::{eip, service, slice};
     use crate::kernel::{Host, Interface};
+    use crate::source::cluster::Cluster;
+    use crate::source::cluster::testing::{eip, service, slice};
+    use crate::vip::nodes::Peer;
 
     fn peers(names: &[&str]) -> Peers {
         let mut peers = Peers::default();
@@ -171,7 +171,8 @@ mod tests {
         cluster.apply_eip(Name::new("d", "vm"), eip("a", &[("192.0.2.1", "10.244.0.4")]));
         assert_eq!(candidates(&wished(&cluster, true, &[]), "192.0.2.1"), nodes(&["a"]));
         assert_eq!(candidates(&wished(&cluster, false, &[]), "192.0.2.1"), nodes(&[]));
-        let nobody = crate::cluster::Eip { node: None, ..eip("a", &[("192.0.2.1", "10.244.0.4")]) };
+        let nobody =
+            crate::source::cluster::Eip { node: None, ..eip("a", &[("192.0.2.1", "10.244.0.4")]) };
         cluster.apply_eip(Name::new("d", "vm"), nobody);
         assert!(wished(&cluster, true, &[]).is_empty());
     }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use berth_announcer::nat::Stage;
+use berth_announcer::dataplane::eip::Stage;
 
-use super::{Keeper, nat, ours, policy, prepare, set};
+use super::{Driver, nat, ours, policy, prepare, set};
 use crate::namespace::{alone, attempt, run};
 
 /// The tracked connections, by the address that the first packet went to.
@@ -28,7 +28,7 @@ fn connections_of_a_released_address_are_forgotten_and_those_of_others_are_not()
         let (eip, vmi) = ("192.0.2.1", "10.244.0.4");
         // Linux tracks nothing in a namespace where no rule asks for it.
         run("iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP");
-        let mut keeper = Keeper::start();
+        let mut keeper = Driver::start();
         keeper.make(&nat(&[(eip, vmi), ("192.0.2.9", "10.244.0.9")])).await;
         track("203.0.113.1", eip, vmi, "203.0.113.1");
         track(vmi, "203.0.113.2", "203.0.113.2", eip);
@@ -52,17 +52,17 @@ fn what_a_machine_began_before_it_had_its_address_is_not_left_untranslated() {
         let vmi = "10.244.0.4";
         track(vmi, "203.0.113.1", "203.0.113.1", "192.0.2.250");
         track(vmi, "10.96.0.1", "10.0.0.11", vmi);
-        let mut keeper = Keeper::start();
+        let mut keeper = Driver::start();
         keeper.make(&nat(&[("192.0.2.1", vmi)])).await;
         assert_eq!(tracked(), ["10.96.0.1".to_owned()].into(), "a Service's goes on");
         keeper.stop().await;
         // A new process finds its rules in place, and lets their connections be.
         track("203.0.113.2", "192.0.2.1", vmi, "203.0.113.2");
-        let mut keeper = Keeper::start();
+        let mut keeper = Driver::start();
         keeper.make(&nat(&[("192.0.2.1", vmi)])).await;
         assert_eq!(tracked(), ["10.96.0.1", "192.0.2.1"].map(str::to_owned).into());
         keeper.stop().await;
-        nat::sweep().await.unwrap();
+        berth_announcer::dataplane::eip::sweep().await.unwrap();
         assert_eq!(run("ipset list -name"), "");
         assert_eq!(ours("", "nft"), "");
     });
@@ -74,12 +74,12 @@ fn a_new_process_believes_the_kernel_and_no_file() {
     alone(async || {
         prepare("nft");
         let (one, two) = (("192.0.2.1", "10.244.0.4"), ("192.0.2.10", "10.244.0.48"));
-        let mut keeper = Keeper::start();
+        let mut keeper = Driver::start();
         keeper.make(&nat(&[one, two])).await;
         keeper.stop().await;
         // While no process of ours runs, a binding goes and somebody takes a rule of another away.
         run("iptables-nft -t nat -F KUBE-EIP-PREROUTING");
-        let mut keeper = Keeper::start();
+        let mut keeper = Driver::start();
         keeper.make(&nat(&[one])).await;
         let rules = ours("", "nft");
         assert!(rules.contains("-d 192.0.2.1/32 -j DNAT --to-destination 10.244.0.4\n"), "{rules}");

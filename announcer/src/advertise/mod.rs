@@ -1,0 +1,3 @@
+//! How the network learns where an address is.
+
+pub mod arp_nd;

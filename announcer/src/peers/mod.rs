@@ -1,0 +1,19 @@
+//! The input and output of membership: the thread of the protocol, its sockets, the key and the view.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `driver` | a thread: the protocol, its clock, the fence, and the order in which things take effect |
+//! | `udp` | the UDP sockets |
+//! | `priority` | how the thread is scheduled |
+//! | `view` | the view object in the API |
+//! | `key` | the Secret with the key |
+//! | `join` | all of it together |
+
+pub mod driver;
+pub(crate) mod join;
+pub mod key;
+mod priority;
+mod udp;
+pub mod view;
+
+pub use udp::Wire;

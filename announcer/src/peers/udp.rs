@@ -1,0 +1,144 @@
+//! Owns the UDP sockets of the peers, one for each family. Loses datagrams under pressure, never waits to send one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use berth_membership::NodeId;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+
+use crate::vip::nodes::Peers;
+
+/// Room for the heartbeats of many nodes that arrive in the same moment.
+const BUFFER: usize = 1 << 20;
+
+/// Largest UDP payload.
+const LARGEST: usize = 65_536;
+
+/// Datagrams that are read together before anything else has its turn.
+const AT_ONCE: usize = 64;
+
+/// The sockets, bound but not used yet.
+#[derive(Debug)]
+pub struct Wire {
+    port: u16,
+    v4: Option<std::net::UdpSocket>,
+    v6: Option<std::net::UdpSocket>,
+}
+
+impl Wire {
+    /// Binds `port` on every address of the network namespace of the calling thread. A host without IPv6 does without.
+    ///
+    /// # Errors
+    /// When the port is taken in a family, or there is no family at all.
+    pub fn bind(port: u16) -> io::Result<Self> {
+        let absent = |error: &io::Error| {
+            let code = error.raw_os_error();
+            code == Some(nix::libc::EAFNOSUPPORT) || code == Some(nix::libc::EADDRNOTAVAIL)
+        };
+        let open = |address| match bind(address) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error) if absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let v4 = open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))?;
+        let v6 = open(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))?;
+        if v4.is_none() && v6.is_none() {
+            return Err(io::Error::other("the host has neither IPv4 nor IPv6"));
+        }
+        Ok(Self { port, v4, v6 })
+    }
+
+    /// Hands the sockets to the runtime of the calling thread.
+    pub(super) fn run(self) -> io::Result<Running> {
+        let convert =
+            |socket: Option<std::net::UdpSocket>| socket.map(UdpSocket::from_std).transpose();
+        let (v4, v6) = (convert(self.v4)?, convert(self.v6)?);
+        Ok(Running { port: self.port, v4, v6, peers: BTreeMap::new(), buffer: vec![0; LARGEST] })
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_recv_buffer_size(BUFFER)?;
+    socket.set_send_buffer_size(BUFFER)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// A peer, and where it listens.
+#[derive(Debug)]
+struct Known {
+    name: String,
+    address: Option<SocketAddr>,
+}
+
+/// The sockets in use.
+#[derive(Debug)]
+pub(super) struct Running {
+    port: u16,
+    v4: Option<UdpSocket>,
+    v6: Option<UdpSocket>,
+    peers: BTreeMap<NodeId, Known>,
+    buffer: Vec<u8>,
+}
+
+impl Running {
+    /// Sends to exactly these nodes from now on.
+    pub(super) fn know(&mut self, peers: &Peers) {
+        let known = |(name, addresses): (&str, &[IpAddr])| {
+            let usable = addresses.iter().find(|address| self.socket(address).is_some());
+            let address = usable.map(|address| SocketAddr::new(*address, self.port));
+            (NodeId::of(name), Known { name: name.to_owned(), address })
+        };
+        self.peers = peers.iter().map(|(name, peer)| known((name, &peer.addresses))).collect();
+    }
+
+    /// The name of a node, or its number where it has none.
+    pub(super) fn name(&self, node: NodeId) -> String {
+        self.peers.get(&node).map_or_else(|| node.to_string(), |known| known.name.clone())
+    }
+
+    /// Sends a datagram, or loses it.
+    pub(super) fn send(&self, to: NodeId, datagram: &[u8]) -> io::Result<()> {
+        let unknown = || io::Error::other("no address of this node is known");
+        let address = self.peers.get(&to).and_then(|known| known.address).ok_or_else(unknown)?;
+        let socket = self.socket(&address.ip()).ok_or_else(unknown)?;
+        socket.try_send_to(datagram, address).map(drop)
+    }
+
+    /// Waits until something may have arrived.
+    pub(super) async fn readable(&self) {
+        tokio::select! {
+            () = readable(self.v4.as_ref()) => {}
+            () = readable(self.v6.as_ref()) => {}
+        }
+    }
+
+    /// Passes on what has arrived.
+    pub(super) fn receive(&mut self, mut take: impl FnMut(&[u8])) {
+        for socket in [&self.v4, &self.v6].into_iter().flatten() {
+            for _ in 0..AT_ONCE {
+                let Ok((length, _)) = socket.try_recv_from(&mut self.buffer) else { break };
+                take(&self.buffer[..length]);
+            }
+        }
+    }
+
+    fn socket(&self, address: &IpAddr) -> Option<&UdpSocket> {
+        if address.is_ipv4() { self.v4.as_ref() } else { self.v6.as_ref() }
+    }
+}
+
+async fn readable(socket: Option<&UdpSocket>) {
+    match socket {
+        // An error shows when it is read.
+        Some(socket) => _ = socket.readable().await,
+        None => std::future::pending().await,
+    }
+}

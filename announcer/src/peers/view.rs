@@ -1,0 +1,250 @@
+//! Owns the view object: the voters of the cluster, in an annotation of one Lease. It is created once and then only
+//! ever replaced, by compare-and-swap on the version that was read.
+//!
+//! It carries a finalizer, so that deleting it by mistake takes nothing away: a node that started without it would take
+//! itself for the first of its cluster.
+
+use std::time::Duration;
+
+use berth_api::names::label;
+use berth_membership::{NodeId, View, Voters};
+use berth_runtime::watch::{chain, objects};
+use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, PostParams};
+use kube::runtime::watcher::{Config, Event};
+use kube::{Client, Error};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::ownership::membership::{Command, Proposal};
+
+/// Name of the Lease.
+pub const OBJECT: &str = "berth-membership";
+
+/// The annotation that holds the view.
+const VIEW: &str = "berth.dev/view";
+
+/// Keeps the object until an operator takes this away.
+const FINALIZER: &str = "berth.dev/membership";
+
+/// A request that is not answered by then may still be carried out.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Pauses after a request that failed.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
+
+/// How the view is written.
+#[derive(Debug, Serialize, Deserialize)]
+struct Written {
+    epoch: u64,
+    voters: Vec<String>,
+    #[serde(default)]
+    previous: Vec<Vec<String>>,
+}
+
+/// Reads the view, watches it, and stores what is proposed, until the keeper is gone.
+pub async fn keep(
+    client: Client,
+    namespace: String,
+    mut proposals: mpsc::UnboundedReceiver<Proposal>,
+    tell: mpsc::UnboundedSender<Command>,
+) {
+    let api: Api<Lease> = Api::namespaced(client, &namespace);
+    let mut store = Store { api: api.clone(), tell: tell.clone(), failures: 0 };
+    let found = store.read().await;
+    store.say(found.as_ref());
+    let watching = tokio::spawn(watch(api, tell));
+    while let Some(proposal) = proposals.recv().await {
+        store.propose(&proposal).await;
+    }
+    watching.abort();
+}
+
+async fn watch(api: Api<Lease>, tell: mpsc::UnboundedSender<Command>) {
+    let only = Config::default().fields(&format!("metadata.name={OBJECT}"));
+    let mut watch = Box::pin(objects(api, only));
+    while let Some(event) = watch.next().await {
+        let told = match event {
+            Event::InitApply(lease) | Event::Apply(lease) => view(&lease).map(Command::View),
+            Event::Delete(_) => {
+                tracing::error!(
+                    "the view was deleted: start no announcer until all others are stopped, then start them all"
+                );
+                None
+            }
+            Event::Init | Event::InitDone => None,
+        };
+        if told.is_some_and(|told| tell.send(told).is_err()) {
+            return;
+        }
+    }
+}
+
+struct Store {
+    api: Api<Lease>,
+    tell: mpsc::UnboundedSender<Command>,
+    failures: usize,
+}
+
+impl Store {
+    /// Reads the object as it is now, never an older state: a GET without a version is answered from etcd's quorum.
+    async fn read(&mut self) -> Option<Lease> {
+        loop {
+            match tokio::time::timeout(TIMEOUT, self.api.get_opt(OBJECT)).await {
+                Ok(Ok(found)) => return found,
+                Ok(Err(error)) => self.pause("read", &chain(&error)).await,
+                Err(_) => self.pause("read", "no answer").await,
+            }
+        }
+    }
+
+    async fn pause(&mut self, verb: &str, error: &str) {
+        match self.failures {
+            0 => tracing::warn!(error, "cannot {verb} the view"),
+            _ => tracing::debug!(error, "cannot {verb} the view"),
+        }
+        tokio::time::sleep(PAUSES[self.failures.min(PAUSES.len() - 1)]).await;
+        self.failures += 1;
+    }
+
+    fn say(&self, found: Option<&Lease>) {
+        // The keeper may be gone.
+        let _ = match found {
+            None => self.tell.send(Command::NoView),
+            Some(lease) => match view(lease) {
+                Some(view) => self.tell.send(Command::View(view)),
+                None => Ok(()),
+            },
+        };
+    }
+
+    /// Stores a proposal, or says that it surely is not stored.
+    async fn propose(&mut self, proposal: &Proposal) {
+        let found = self.read().await;
+        let epoch = found.as_ref().and_then(view).map_or(0, |view| view.epoch());
+        let stored =
+            if found.is_some() == (proposal.from_epoch != 0) && epoch == proposal.from_epoch {
+                self.write(found, proposal).await
+            } else {
+                if epoch < proposal.from_epoch {
+                    // Nothing here brings it back: a cluster must not go on from a view that somebody took away.
+                    self.pause("replace", "it is gone, or older than the one in force").await;
+                }
+                found
+            };
+        self.say(stored.as_ref());
+        let _ = self.tell.send(Command::NotStored(proposal.from_epoch));
+    }
+
+    /// Writes, and gives what is stored then, by whomever.
+    async fn write(&mut self, found: Option<Lease>, proposal: &Proposal) -> Option<Lease> {
+        let parameters = PostParams::default();
+        let lease = object(found.clone(), proposal);
+        let request = async {
+            match found {
+                Some(_) => self.api.replace(OBJECT, &parameters, &lease).await,
+                None => self.api.create(&parameters, &lease).await,
+            }
+        };
+        match tokio::time::timeout(TIMEOUT, request).await {
+            Ok(Ok(stored)) => {
+                self.failures = 0;
+                let (epoch, voters) = (proposal.view.epoch(), proposal.voters.join(", "));
+                tracing::info!(epoch, voters, "stored a view");
+                return Some(stored);
+            }
+            Ok(Err(Error::Api(status))) if status.code == 409 => {}
+            Ok(Err(error)) => self.pause("store", &chain(&error)).await,
+            Err(_) => self.pause("store", "no answer").await,
+        }
+        self.read().await
+    }
+}
+
+/// The object with another view; everything else of it stays.
+fn object(found: Option<Lease>, proposal: &Proposal) -> Lease {
+    let names = |set: &Voters| set.nodes().iter().map(NodeId::to_string).collect();
+    let view = &proposal.view;
+    let written = Written {
+        epoch: view.epoch(),
+        voters: names(view.voters()),
+        previous: view.previous().iter().map(names).collect(),
+    };
+    let made = || Lease {
+        metadata: ObjectMeta {
+            name: Some(OBJECT.to_owned()),
+            labels: Some([(label::MANAGED_BY.to_owned(), label::BERTH.to_owned())].into()),
+            finalizers: Some(vec![FINALIZER.to_owned()]),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+    };
+    let mut lease = found.unwrap_or_else(made);
+    let text = serde_json::to_string(&written).unwrap_or_default();
+    lease.metadata.annotations.get_or_insert_default().insert(VIEW.to_owned(), text);
+    let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
+    spec.holder_identity = Some(proposal.voters.join(",")).filter(|names| !names.is_empty());
+    lease
+}
+
+/// The view of an object; nothing, and a word about it, if it holds none.
+fn view(lease: &Lease) -> Option<View> {
+    let text = lease.metadata.annotations.as_ref().and_then(|notes| notes.get(VIEW));
+    match read(text.map_or("", String::as_str)) {
+        Ok(view) => Some(view),
+        Err(error) => {
+            tracing::error!(error, "Lease {OBJECT}: its annotation {VIEW} holds no view");
+            None
+        }
+    }
+}
+
+fn read(text: &str) -> Result<View, String> {
+    let written: Written = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let set = |ids: &Vec<String>| {
+        let id = |text: &String| {
+            let bits = u64::from_str_radix(text, 16);
+            bits.map(NodeId::from_bits).map_err(|error| format!("{text:?}: {error}"))
+        };
+        let ids = ids.iter().map(id).collect::<Result<Vec<_>, _>>()?;
+        Voters::new(ids).map_err(|error| error.to_string())
+    };
+    let previous = written.previous.iter().map(set).collect::<Result<Vec<_>, _>>()?;
+    View::new(written.epoch, set(&written.voters)?, previous).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_is_read_as_it_was_written_and_the_rest_of_the_object_stays() {
+        let set = |ids: &[u64]| Voters::new(ids.iter().map(|id| NodeId::from_bits(*id))).unwrap();
+        let stored = View::new(7, set(&[1, u64::MAX]), vec![set(&[1]), set(&[2, 3])]).unwrap();
+        let voters = vec!["node-a".to_owned(), "node-b".to_owned()];
+        let proposal = Proposal { from_epoch: 6, view: stored.clone(), voters };
+        let mut found = object(None, &proposal);
+        assert_eq!(found.metadata.finalizers.as_deref(), Some(&[FINALIZER.to_owned()][..]));
+        found.metadata.resource_version = Some("41".to_owned());
+        let again = object(Some(found), &proposal);
+        assert_eq!(view(&again), Some(stored));
+        assert_eq!(again.metadata.resource_version.as_deref(), Some("41"), "compare and swap");
+        assert_eq!(again.spec.unwrap().holder_identity.as_deref(), Some("node-a,node-b"));
+    }
+
+    #[test]
+    fn what_is_no_view_says_why() {
+        assert!(read("").is_err());
+        assert!(read(r#"{"epoch":1,"voters":[]}"#).unwrap_err().contains("must be 1 to 5"));
+        assert!(read(r#"{"epoch":1,"voters":["node-a"]}"#).unwrap_err().contains("node-a"));
+        assert!(read(r#"{"epoch":0,"voters":["1"]}"#).unwrap_err().contains("epoch"));
+    }
+}

@@ -1,0 +1,201 @@
+//! What to write into the status of Services: what is true now, where this node decides, and nothing else. Pure.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use berth_api::conflict::Conflicts;
+use berth_api::names::{annotation, condition};
+use berth_api::reason;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::{Value, json};
+
+use crate::desired::{Desired, Refusal, Verdict};
+use crate::source::cluster::{Cluster, Ingress, Name, Service};
+
+/// One write of a Service's status and of the annotations that go with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update {
+    /// The Service.
+    pub name: Name,
+    /// Its uid: a Service made anew under the same name is another one.
+    pub uid: String,
+    /// The version that this was decided on; the API server refuses the write if there is a newer one.
+    pub version: String,
+    /// Who announces what, where that changes.
+    pub publication: Option<Publication>,
+    /// Which addresses other hosts have, where that changes.
+    pub notice: Option<Notice>,
+}
+
+/// What the status says of who announces a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// The node that announces it; nobody clears the annotation.
+    pub vip_host: Option<String>,
+    /// What `status.loadBalancer.ingress` is to be.
+    pub ingress: Vec<Ingress>,
+}
+
+/// What a Service says of its addresses that other hosts have: in an annotation for programs, in a condition for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// The addresses; none clears both.
+    pub conflicts: Conflicts,
+    /// The same for people.
+    pub message: String,
+    /// Since when the condition is true, where it is already.
+    pub since: Option<Time>,
+    /// The conditions of other types, which stay.
+    pub others: Vec<Condition>,
+}
+
+/// What this node answers for now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answering {
+    /// Bound and announced.
+    pub live: BTreeSet<IpAddr>,
+    /// Bound, whether desired or on its way out.
+    pub bound: BTreeSet<IpAddr>,
+    /// Desired, but the kernel refuses it.
+    pub failed: BTreeSet<IpAddr>,
+}
+
+/// Lists the writes that make every status true for which this node decides. Empty when all are.
+pub fn updates(
+    cluster: &Cluster,
+    desired: &Desired,
+    answering: &Answering,
+    node: &str,
+) -> Vec<Update> {
+    let mut updates = Vec::new();
+    for (name, verdict) in &desired.verdicts {
+        let Some(service) = cluster.services().get(name).filter(|service| !service.foreign) else {
+            continue;
+        };
+        let publication = publication(service, verdict, desired, answering, node);
+        let notice = notice(service, verdict);
+        if publication.is_some() || notice.is_some() {
+            updates.push(Update {
+                name: name.clone(),
+                uid: service.uid.clone(),
+                version: service.version.clone(),
+                publication,
+                notice,
+            });
+        }
+    }
+    updates
+}
+
+/// What is to be published of a Service, if that is not what its status says.
+fn publication(
+    service: &Service,
+    verdict: &Verdict,
+    desired: &Desired,
+    answering: &Answering,
+    node: &str,
+) -> Option<Publication> {
+    let live = |address: &&IpAddr| answering.live.contains(*address);
+    let settled = |a: &IpAddr| answering.live.contains(a) || answering.failed.contains(a);
+    let announced: Vec<IpAddr> = verdict.announce.iter().filter(live).copied().collect();
+    if announced.is_empty() {
+        // Those that are on their way in will be written when they are here.
+        let coming = verdict.announce.iter().any(|address| !answering.failed.contains(address));
+        let over = service.vip_host.is_some() && !coming && is_silent(service, desired, answering);
+        return over.then(|| Publication { vip_host: None, ingress: Vec::new() });
+    }
+    let ingress: Vec<Ingress> =
+        announced.iter().map(|address| Ingress::vip(*address, &service.ports)).collect();
+    let is_true = service.published == ingress && service.vip_host.as_deref() == Some(node);
+    let due = !is_true && verdict.announce.iter().all(settled);
+    due.then(|| Publication { vip_host: Some(node.to_owned()), ingress })
+}
+
+/// What is to be said of other hosts, if that is not what the Service says.
+fn notice(service: &Service, verdict: &Verdict) -> Option<Notice> {
+    let found = verdict.conflicts();
+    // What was found before stands while it is asked for anew, as by a node that has just taken over.
+    let kept = verdict.asked.iter().filter_map(|address| {
+        Some((*address, service.conflict.of(address)?))
+            .filter(|_| service.addresses.contains(address))
+    });
+    let of = |address| found.of(&address).map(|mac| (address, mac));
+    let conflicts: Conflicts = kept.chain(found.addresses().filter_map(of)).collect();
+    if conflicts == service.conflict {
+        return None;
+    }
+    let is_ours = |shown: &&Condition| shown.type_ == condition::ADDRESS_CONFLICT;
+    let shown = service.conditions.iter().find(is_ours).filter(|shown| shown.status == "True");
+    let notes = verdict.refusals.iter().filter_map(|refusal| match refusal {
+        Refusal::AddressConflict { .. } => Some(refusal.note()),
+        _ => None,
+    });
+    Some(Notice {
+        conflicts,
+        message: notes.collect::<Vec<_>>().join("; "),
+        since: shown.map(|shown| shown.last_transition_time.clone()),
+        others: service.conditions.iter().filter(|shown| !is_ours(shown)).cloned().collect(),
+    })
+}
+
+/// Whether none of the addresses that a Service has or publishes is still bound for it: only then may it say so,
+/// because that is what others wait for before they give the address away.
+fn is_silent(service: &Service, desired: &Desired, answering: &Answering) -> bool {
+    let published = service.published.iter().filter_map(|ingress| ingress.ip.parse().ok());
+    let mut addresses = published.chain(service.addresses.iter().copied());
+    !addresses.any(|address: IpAddr| {
+        // One that another Service shares stays.
+        answering.bound.contains(&address) && !desired.addresses.contains_key(&address)
+    })
+}
+
+impl Update {
+    /// The merge patch (RFC 7386) for the status subresource. It carries uid and version, so that it can only change
+    /// what was decided on; everything it does not name stays as it is. `now` is when a condition begins to hold.
+    pub fn patch(&self, now: Timestamp) -> Value {
+        let mut patch = json!({
+            "metadata": { "uid": self.uid, "resourceVersion": self.version, "annotations": {} },
+            "status": {},
+        });
+        if let Some(publication) = &self.publication {
+            patch["metadata"]["annotations"][annotation::VIP_HOST] = json!(publication.vip_host);
+            patch["status"]["loadBalancer"] = json!({ "ingress": publication.shown() });
+        }
+        if let Some(notice) = &self.notice {
+            let conflicts = Some(notice.conflicts.to_string()).filter(|text| !text.is_empty());
+            patch["metadata"]["annotations"][annotation::CONFLICT] = json!(conflicts);
+            patch["status"]["conditions"] = json!(notice.conditions(now));
+        }
+        patch
+    }
+}
+
+impl Publication {
+    fn shown(&self) -> Option<Vec<Value>> {
+        let port = |(protocol, port): &(String, i32)| json!({ "protocol": protocol, "port": port });
+        let entry = |ingress: &Ingress| {
+            let ports: Vec<Value> = ingress.ports.iter().map(port).collect();
+            json!({ "ip": ingress.ip, "ipMode": ingress.ip_mode, "ports": ports })
+        };
+        Some(self.ingress.iter().map(entry).collect())
+            .filter(|shown: &Vec<Value>| !shown.is_empty())
+    }
+}
+
+impl Notice {
+    fn conditions(&self, now: Timestamp) -> Vec<Condition> {
+        let holds = (!self.conflicts.is_empty()).then(|| Condition {
+            type_: condition::ADDRESS_CONFLICT.to_owned(),
+            status: "True".to_owned(),
+            reason: reason::ADDRESS_CONFLICT.to_owned(),
+            message: self.message.clone(),
+            last_transition_time: self.since.clone().unwrap_or(Time(now)),
+            observed_generation: None,
+        });
+        self.others.iter().cloned().chain(holds).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! Drives an announcer: takes in what happens, one round after the other, until it has left.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::dataplane::eip as nat;
+use crate::kernel::{Change, Guard, Kernel};
+use crate::ownership::membership::Told;
+use crate::publish::writer::Done;
+use crate::reconcile::Announcer;
+use crate::source::watch::Seen;
+use crate::vip::Forwards;
+
+/// How long leaving may take before it is given up; the kernel drops addresses by itself then. A member that cannot
+/// leave the view gives up after ten seconds by itself.
+const LEAVING: Duration = Duration::from_secs(5);
+const LEAVING_MEMBERS: Duration = Duration::from_secs(12);
+
+/// Changes that one round takes in at most, so that it is not put off for ever.
+const AT_ONCE: usize = 512;
+
+/// After a round the program rests for this many times as long, at most [`REST`], to take in together what happens in a
+/// crowd. With a few Services a round takes less than a millisecond, and there is no rest.
+const LEISURE: u32 = 2;
+const REST: Duration = Duration::from_millis(50);
+
+/// Where what happens comes from.
+pub struct Sources {
+    /// The watches.
+    pub seen: mpsc::Receiver<Seen>,
+    /// The writes that have ended.
+    pub done: mpsc::UnboundedReceiver<Done>,
+    /// The kernel.
+    pub changes: mpsc::UnboundedReceiver<Change>,
+    /// The guard.
+    pub guard: mpsc::Receiver<Guard>,
+    /// The detours.
+    pub detoured: mpsc::UnboundedReceiver<Forwards>,
+    /// The keeper of translations.
+    pub nat: mpsc::Receiver<nat::Told>,
+    /// The keeper of membership; nothing ever comes where Leases decide.
+    pub told: mpsc::UnboundedReceiver<Told>,
+}
+
+/// Drives `announcer` until `stop` is cancelled and everything has been let go of, or cannot be in time. True if it has.
+pub async fn drive<K: Kernel>(
+    announcer: &mut Announcer<K>,
+    mut sources: Sources,
+    stop: CancellationToken,
+) -> bool {
+    let mut end: Option<Instant> = None;
+    loop {
+        let began = Instant::now();
+        let wake = announcer.round().await;
+        if announcer.has_left() {
+            return true;
+        }
+        if end.is_some_and(|end| end <= Instant::now()) {
+            return false;
+        }
+        let wake = end.map_or(wake, |end| end.min(wake));
+        let rest = (began.elapsed() * LEISURE).min(REST);
+        if rest > Duration::from_millis(1) {
+            tokio::time::sleep(rest).await;
+        }
+        loop {
+            tokio::select! {
+                Some(first) = sources.seen.recv() => {
+                    let now = Instant::now();
+                    announcer.see(first, now);
+                    for _ in 0..AT_ONCE {
+                        let Ok(next) = sources.seen.try_recv() else { break };
+                        announcer.see(next, now);
+                    }
+                }
+                Some(first) = sources.done.recv() => {
+                    let now = Instant::now();
+                    announcer.done(first, now);
+                    while let Ok(next) = sources.done.try_recv() {
+                        announcer.done(next, now);
+                    }
+                }
+                Some(first) = sources.changes.recv() => {
+                    let now = Instant::now();
+                    announcer.changed(first, now);
+                    while let Ok(next) = sources.changes.try_recv() {
+                        announcer.changed(next, now);
+                    }
+                }
+                Some(told) = sources.nat.recv() => announcer.translated(told),
+                Some(guard) = sources.guard.recv() => announcer.guard(guard),
+                Some(detours) = sources.detoured.recv() => announcer.detoured(detours),
+                Some(first) = sources.told.recv() => {
+                    let now = Instant::now();
+                    announcer.told(&first, now);
+                    while let Ok(next) = sources.told.try_recv() {
+                        announcer.told(&next, now);
+                    }
+                }
+                () = announcer.listener().readable() => {
+                    // Most of what passes the kernel's filter is about others, and needs no round.
+                    if !announcer.hear(Instant::now()) {
+                        continue;
+                    }
+                }
+                () = tokio::time::sleep_until(wake.into()) => {}
+                () = stop.cancelled(), if end.is_none() => {
+                    announcer.leave();
+                    let leaving = if announcer.is_member() { LEAVING_MEMBERS } else { LEAVING };
+                    end = Some(Instant::now() + leaving);
+                }
+            }
+            break;
+        }
+    }
+}

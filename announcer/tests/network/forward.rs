@@ -1,0 +1,69 @@
+//! The detour in nftables: there while it is wanted, written again when it is flushed, gone afterwards.
+
+use std::time::{Duration, Instant};
+
+use berth_announcer::dataplane::forward;
+use berth_announcer::vip::Forwards;
+use tokio::sync::{mpsc, watch};
+
+use crate::namespace::{alone, attempt, run};
+
+fn pair(address: &str, former: &str) -> Forwards {
+    [(address.parse().unwrap(), former.parse().unwrap())].into()
+}
+
+async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}: {}", run("nft list ruleset"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn a_detour_stands_while_it_is_wanted_in_tables_of_its_own() {
+    alone(async || {
+        run("nft add table ip foreign");
+        let foreign = run("nft list ruleset");
+        let (want, wanted) = watch::channel(Forwards::new());
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let keeping = tokio::spawn(forward::keep(wanted, tell));
+        assert_eq!(told.recv().await, Some(Forwards::new()));
+        assert_eq!(run("nft list ruleset"), foreign, "nothing wanted, nothing written");
+
+        let v4 = pair("192.0.2.1", "192.0.2.11");
+        want.send_replace(v4.clone());
+        assert_eq!(told.recv().await, Some(v4.clone()));
+        let shown = run("nft list table ip berth");
+        assert!(shown.contains("192.0.2.1 : 192.0.2.11") && shown.contains("dup to"), "{shown}");
+        assert!(!attempt("nft list table ip6 berth").status.success(), "a family without one");
+
+        let both: Forwards = v4.into_iter().chain(pair("2001:db8::1", "2001:db8::11")).collect();
+        want.send_replace(both);
+        until("both families", || attempt("nft list table ip6 berth").status.success()).await;
+        run("nft flush ruleset");
+        until("written again", || {
+            let all = run("nft list ruleset");
+            all.contains("192.0.2.1 : 192.0.2.11") && all.contains("2001:db8::1 : 2001:db8::11")
+        })
+        .await;
+        want.send_replace(Forwards::new());
+        until("gone", || run("nft list ruleset").is_empty()).await;
+        drop(want);
+        keeping.await.unwrap();
+    });
+}
+
+#[test]
+fn what_an_earlier_life_left_is_removed_and_nothing_else() {
+    alone(async || {
+        run("nft add table ip foreign");
+        let foreign = run("nft list ruleset");
+        for family in ["ip", "ip6"] {
+            run(&format!("nft add table {family} berth"));
+        }
+        forward::remove().await.unwrap();
+        forward::remove().await.unwrap();
+        assert_eq!(run("nft list ruleset"), foreign);
+    });
+}
