@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod config;
 pub mod dataplane;
 pub mod desired;
+pub mod instance;
 pub mod kernel;
 pub mod metrics;
 pub mod ownership;
