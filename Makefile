@@ -1,14 +1,16 @@
 # Each target is one line; what it does is in the script or program it calls.
 
-.PHONY: demo demo-down test unit e2e check fmt clippy deny deps doc images bench bench-takeover bench-eip soak kind
+.PHONY: demo demo-down test unit e2e compat soak check fmt clippy deny deps doc images bench bench-takeover bench-eip kind
 demo:      ; e2e/demo.sh
 demo-down: ; target/release/lab down --name demo
-test: unit e2e
+test:      ; e2e/test.sh
 unit:      packages ; cargo test --locked
-e2e:       ; e2e/test.sh
+e2e:       ; e2e/test.sh --suite lab --suite product --suite real_nodes --suite black_box --suite other_kernel
+compat:    ; e2e/record.sh compat e2e/compat.sh
+soak:      ; e2e/record.sh soak e2e/soak.sh
 check: fmt clippy deps deny doc
 fmt:       ; cargo fmt --all --check
-clippy:    ; cargo clippy --locked --workspace --all-targets -- -D warnings
+clippy:    ; cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 deps:      ; .ci/dependencies.sh
 deny:      ; .ci/deny.sh
 doc:       ; RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
@@ -16,7 +18,6 @@ images:    ; e2e/images.sh
 bench:     ; e2e/bench.sh
 bench-takeover: ; e2e/takeover.sh
 bench-eip: packages ; cargo bench --locked --package berth-announcer --bench translate
-soak:      ; e2e/soak.sh
 kind:      ; e2e/kind.sh
 .PHONY: packages
 packages:  ; e2e/packages.sh

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Holds the direction of dependencies that docs/architecture.md draws:
 # ipam depends on no crate of the workspace, no runtime and no client; the announcer never sees ipam.
+# Inside a crate, modules.py holds that imports point one way.
 set -eu
 cd "$(dirname "$0")/.."
 failed=0
@@ -25,5 +26,7 @@ forbid berth-fence 'berth-.*|tokio|kube.*' 'the fence knows the kernel and nothi
 forbid berth-membership 'berth-.*|tokio|kube.*|socket2' 'the protocol is pure'
 forbid berth-ccm 'berth-announcer|rtnetlink' 'the ccm never touches an interface'
 forbid berth-e2e 'berth-.*' 'the tests judge from outside'
+forbid lab-programs 'berth-.*|tokio|kube.*|nix' 'it is built in seconds, before all others'
 [ "$failed" = 0 ] && echo "dependencies: the direction holds"
+.ci/modules.py --self-test && .ci/modules.py || failed=1
 exit "$failed"

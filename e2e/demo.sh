@@ -12,13 +12,11 @@ for tool in cargo go; do
 	command -v $tool >/dev/null || { echo "demo: $tool is not installed; Rust and Go are needed" >&2; exit 1; }
 done
 
-say "1/6 Debian packages that are missing"
+say "1/5 Debian packages that are missing"
 e2e/packages.sh
-say "2/6 Both programs, the lab and their images"
-e2e/images.sh
-say "3/6 A Kubernetes control plane from source (minutes the first time, nothing afterwards)"
-$lab build
-say "4/6 Three real nodes"
+say "2/5 Berth, the lab and Kubernetes from source (some six minutes the first time, on two cores; little afterwards)"
+e2e/build.sh
+say "3/5 Three real nodes (a minute from here to the end)"
 $lab down --name demo >/dev/null 2>&1 || true
 $lab up --name demo --nodes 3 --images target/images
 KUBECONFIG=$($lab status --name demo --kubeconfig)
@@ -26,7 +24,7 @@ export KUBECONFIG
 PATH="$($lab status --name demo --bin):$PATH"
 run kubectl get nodes
 
-say "5/6 Berth, pools and a Deployment, as you would"
+say "4/5 Berth, pools and a Deployment, as you would"
 run kubectl apply -k manifests/
 # The lab's LAN is 10.0.0.0/16 and fd00:10::/64; these addresses are free there.
 kubectl apply -f - <<'YAML'
@@ -41,7 +39,7 @@ run kubectl --namespace kube-system rollout status daemonset/berth-announcer --t
 run kubectl --namespace kube-system rollout status statefulset/berth-ccm --timeout=120s
 run kubectl rollout status deployment/hello --timeout=120s
 
-say "6/6 An address"
+say "5/5 An address"
 run kubectl expose deployment hello --type=LoadBalancer --port=80 --target-port=8080 \
 	--overrides='{"spec":{"ipFamilyPolicy":"RequireDualStack"}}'
 run kubectl wait service/hello --for='jsonpath={.status.loadBalancer.ingress[1].ip}' --timeout=60s

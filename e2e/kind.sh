@@ -62,4 +62,4 @@ for archive in target/images/*.tar; do
 done
 
 BERTH_E2E_CLUSTER=kind BERTH_E2E_KIND_NAME=$name \
-	cargo test --locked --release --package berth-e2e --test black_box -- --test-threads=1 "$@"
+	cargo test --locked --workspace --test black_box -- --test-threads=1 "$@"

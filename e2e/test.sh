@@ -1,14 +1,42 @@
 #!/bin/bash
-# Runs the tests that need the lab: builds what they start, then each test program in turn.
+# Runs the tests: builds the programs as released, Kubernetes beside them, then the tests of all crates, and lets
+# e2e/src/bin/suites run each. Arguments are those of suites, e.g. `e2e/test.sh --nocapture fenced::`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "e2e: must run as root: the lab makes network namespaces and containers" >&2; exit 1; }
+
+begun=$SECONDS
+# What a step took, for the table of the run.
+took() { printf '%7d s  %s\n' $((SECONDS - begun)) "$1"; begun=$SECONDS; }
+
 e2e/packages.sh qemu-system-x86_64
+e2e/crates.sh take
+took "Debian's packages and crates from the cache"
+cargo build --locked --release --package lab-programs
+target/release/lab-programs >/dev/null &
+kubernetes=$!
+trap 'kill $kubernetes 2>/dev/null || true' EXIT
 e2e/images.sh
-target/release/lab build
-# As `make unit` has built it: what runs under another kernel is the announcer's own test.
-messages=$(cargo test --locked --test network --no-run --message-format=json)
-BERTH_NETWORK_TESTS=$(sed -n 's/.*"executable":"\([^"]*\/network-[^"]*\)".*/\1/p' <<<"$messages")
+took "the programs as released"
+# The tests are built in the profile of development, as `cargo test` builds them.
+mkdir -p target/suites
+cargo test --locked --workspace --no-run --message-format=json-render-diagnostics >target/suites/messages.json
+took "the tests"
+e2e/crates.sh keep
+trap - EXIT
+wait $kubernetes
+took "Kubernetes, and crates into the cache"
+cargo test --locked --workspace --doc --quiet
+took "the tests of documentation"
+
+# What runs under another kernel is the announcer's own test.
+BERTH_NETWORK_TESTS=$(sed -n 's/.*"executable":"\([^"]*\/network-[^"]*\)".*/\1/p' target/suites/messages.json)
 export BERTH_NETWORK_TESTS
-# One at a time: each lab wants the machine for itself.
-exec cargo test --locked --release --package berth-e2e -- --test-threads=1 "$@"
+# The lab and both programs as released, whatever the profile of who asks for them.
+for program in lab echo berth-ccm berth-announcer; do
+	variable=BERTH_${program#berth-}
+	variable=${variable^^}
+	[ "$program" != lab ] || variable=BERTH_LAB_PROGRAM
+	export "$variable=$PWD/target/release/$program"
+done
+exec target/debug/suites --messages target/suites/messages.json "$@"

@@ -10,10 +10,14 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use berth_announcer::dataplane::eip::{self, Nat, Pair, Stage, Told};
+use berth_announcer::dataplane::eip::{Nat, Pair, Stage, Translation};
+use berth_announcer::dataplane::{Dataplane, Event};
+use berth_announcer::instance::Instance;
+use berth_announcer::kernel::Door;
 use berth_announcer::metrics::Metrics;
 use nix::sched::{CloneFlags, setns, unshare};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Bindings on one node.
 const MANY: usize = 1000;
@@ -111,18 +115,33 @@ fn nat(of: impl Iterator<Item = usize>) -> Nat {
     }
 }
 
+/// The data plane, what it tells, and the task that translates.
+fn translator() -> (Dataplane, mpsc::Receiver<Event>, JoinHandle<()>) {
+    let (door, tasks) = Door::open().unwrap();
+    for (_, task) in tasks {
+        tokio::spawn(task);
+    }
+    let instance = Instance::services();
+    let (dataplane, events, tasks) = Dataplane::new(&door, &instance, &Metrics::default());
+    let (_, task) = tasks.into_iter().find(|(name, _)| *name == "elastic IPs").unwrap();
+    (dataplane, events, tokio::spawn(task))
+}
+
+async fn holds(events: &mut mpsc::Receiver<Event>, nat: &Nat) {
+    let wanted = Event::Eip(Translation::Holds(nat.clone()));
+    while events.recv().await.expect("it goes on") != wanted {}
+}
+
 /// Seconds to program all, and each of some changes after it.
 fn programmed(backend: &str) -> (Duration, Vec<Duration>) {
     kube_proxy(backend);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (wanted, receive) = watch::channel(None);
-        let (tell, mut told) = mpsc::channel(16);
-        let keeper = tokio::spawn(eip::keep(receive, tell, Metrics::default()));
+        let (dataplane, mut events, task) = translator();
         let mut make = async |nat: Nat| {
             let start = Instant::now();
-            wanted.send_replace(Some(nat.clone()));
-            while told.recv().await.expect("it goes on") != Told::Holds(nat.clone()) {}
+            dataplane.eip.want(Some(nat.clone()));
+            holds(&mut events, &nat).await;
             start.elapsed()
         };
         let all = make(nat(0..MANY)).await;
@@ -130,7 +149,7 @@ fn programmed(backend: &str) -> (Duration, Vec<Duration>) {
         for left_out in 1..=CHANGES {
             changes.push(make(nat((0..MANY).filter(|n| *n != left_out))).await);
         }
-        keeper.abort();
+        task.abort();
         (all, changes)
     })
 }
@@ -223,12 +242,11 @@ fn throughput() -> (f64, f64) {
     let mut nat = Nat { uplink: Some("c0".to_owned()), ..nat(0..0) };
     nat.pairs.insert([198, 18, 0, 1].into(), pair);
     runtime.block_on(async {
-        let (wanted, receive) = watch::channel(Some(nat.clone()));
-        let (tell, mut told) = mpsc::channel(16);
-        let keeper = tokio::spawn(eip::keep(receive, tell, Metrics::default()));
-        assert_eq!(told.recv().await, Some(Told::Holds(nat)));
-        drop(wanted);
-        keeper.await.unwrap();
+        let (dataplane, mut events, task) = translator();
+        dataplane.eip.want(Some(nat.clone()));
+        holds(&mut events, &nat).await;
+        drop(dataplane);
+        task.await.unwrap();
     });
     let listener = inside(&machine, || TcpListener::bind("0.0.0.0:9000").unwrap());
     let (mut plain, mut translated) = (Vec::new(), Vec::new());

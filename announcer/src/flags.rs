@@ -1,6 +1,6 @@
 //! Flags: each setting by its name in the environment, and by kube-vip's name for the flag. A flag wins over both.
 
-use berth_announcer::config::{Kind, Support, VARIABLES};
+use berth_announcer::config::{Kind, LOG_FORMAT, Support, VARIABLES};
 use berth_runtime::logs::Format;
 use clap::{Arg, ArgAction, ArgMatches};
 
@@ -29,7 +29,7 @@ pub(crate) fn all() -> Vec<Arg> {
     flags.push(
         Arg::new("log-format")
             .long("log-format")
-            .env("berth_log_format")
+            .env(LOG_FORMAT)
             .value_parser(["text", "json"])
             .default_value("text")
             .help("how a line of the log looks"),

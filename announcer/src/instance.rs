@@ -12,6 +12,9 @@ const BOTH: (&str, u8) = ("cp-svc", 192);
 /// The numbers of all others, by their names. kube-vip tags with 248.
 const OTHERS: std::ops::Range<u8> = 193..248;
 
+/// The lock of a node on which addresses cannot be tagged: one instance runs there.
+pub(crate) const UNTAGGED: &str = "berth-announcer/untagged";
+
 /// Longest name: it is part of the names of nftables tables and filters.
 pub const LONGEST_NAME: usize = 40;
 
@@ -72,6 +75,17 @@ impl Instance {
         self.number
     }
 
+    /// Whether this is the number of an instance, whichever.
+    pub fn is_number(number: u8) -> bool {
+        [SERVICES.1, CONTROL_PLANE.1, BOTH.1].contains(&number) || OTHERS.contains(&number)
+    }
+
+    /// Whether it may translate elastic IPs. Their sets and chains have the names of the contract, which are there once
+    /// on a node: they are those of the announcer that serves Services.
+    pub fn translates(&self) -> bool {
+        [SERVICES.1, BOTH.1].contains(&self.number)
+    }
+
     /// The name of its nftables tables, in every family.
     pub fn table(&self) -> String {
         match self.number == SERVICES.1 {
@@ -81,9 +95,11 @@ impl Instance {
     }
 
     /// What it holds on the node while it runs, so that no other instance sweeps it: one lock for its name, one for its
-    /// number.
-    pub fn locks(&self) -> [String; 2] {
-        [format!("{}", self), format!("berth-announcer/{}", self.number)]
+    /// number, and one for the sets and chains of the contract where it may make them.
+    pub fn locks(&self) -> Vec<String> {
+        let mut locks = vec![format!("{self}"), format!("berth-announcer/{}", self.number)];
+        locks.extend(self.translates().then(|| "berth-announcer/eip".to_owned()));
+        locks
     }
 }
 

@@ -1,16 +1,32 @@
 //! Binds and advertises the addresses of Services. Reads what berth-ccm writes; never chooses an address.
 //!
-//! Data flows one way: watch, then what is desired, then the plan, then the kernel, the sockets and the status writer.
-//! Everything that decides is a pure function of values and a clock that is handed in.
+//! Data flows one way: watch, then what is wanted, then what is desired, then the plan, then the kernel, the sockets and
+//! the status writer. Everything that decides is a pure function of values and a clock that is handed in.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `run` | start and end, and which tasks there are |
+//! | `reconcile` | the loop, one round, the plan |
+//! | `peers` | the input and output of membership |
+//! | `publish` | status, Events, writes |
+//! | `ownership` | who may answer |
+//! | `source` | who wants addresses |
+//! | `dataplane` | what the kernel does with packets |
+//! | `advertise` | how the network learns where an address is |
+//! | `vip` | one address, and all that is wanted of it |
+//! | `kernel` | the only door to the kernel |
+//! | `config`, `instance`, `locks` | settings, what is ours on the node, and that nobody else has it |
+//!
+//! Who imports whom is in docs/architecture.md.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod advertise;
 pub mod backoff;
 pub mod config;
 pub mod dataplane;
-pub mod desired;
 pub mod instance;
 pub mod kernel;
+pub mod locks;
 pub mod metrics;
 pub mod ownership;
 pub mod peers;

@@ -6,13 +6,13 @@ use anyhow::{Context, bail};
 use berth_announcer::config::{Config, Settings};
 use berth_announcer::run;
 
+use berth_runtime::supervise::{self, Supervisor};
 use berth_runtime::{logs, shutdown};
 use clap::{ArgMatches, Command};
 
 mod flags;
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let matches = Command::new("berth-announcer")
         .about("Binds and advertises the addresses of Services of type LoadBalancer")
         .version(env!("CARGO_PKG_VERSION"))
@@ -28,13 +28,25 @@ async fn main() -> ExitCode {
         println!("berth-announcer {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     };
-    match manager(matches).await {
+    match start(matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("berth-announcer: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn start(matches: &ArgMatches) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting threads")?;
+    let result = runtime.block_on(manager(matches));
+    // Whatever is stuck in a system call keeps nobody from ending.
+    runtime.shutdown_background();
+    result
 }
 
 async fn manager(matches: &ArgMatches) -> anyhow::Result<()> {
@@ -45,15 +57,18 @@ async fn manager(matches: &ArgMatches) -> anyhow::Result<()> {
         Err(problems) => {
             let lines: Vec<String> =
                 problems.iter().map(|problem| format!("  {problem}")).collect();
-            bail!("{} settings are not accepted:\n{}", lines.len(), lines.join("\n"));
+            bail!("settings that are not accepted, {} in all:\n{}", lines.len(), lines.join("\n"));
         }
     };
     let format = flags::log_format(matches);
-    logs::init(config.log_level, format).map_err(|error| anyhow::anyhow!(error))?;
+    logs::init(config.core.log_level, format).map_err(|error| anyhow::anyhow!(error))?;
+    supervise::name_panics();
     for name in settings.unknown() {
         tracing::warn!(name, "no such setting; it is ignored");
     }
-    let stop = shutdown::on_signals().context("listening for signals")?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.node, "berth-announcer");
-    run::run(config, stop).await
+    let mut supervisor = Supervisor::new();
+    let (stop, signals) = shutdown::on_signals().context("listening for signals")?;
+    supervisor.spawn("signals", signals);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.core.node, "berth-announcer");
+    run::run(config, stop, supervisor).await
 }

@@ -1,127 +1,282 @@
-//! Wires the program together and drives its rounds until it is told to leave.
+//! Wires the program together and drives its rounds until it is told to leave. Ends at once, with what it has still
+//! bound, when a background task ends before that: the kernel then silences each address by itself, and the next process
+//! begins by removing it.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as SocketName, UnixDatagram};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use berth_runtime::http::Health;
+use berth_fence::Fence;
+use berth_runtime::events::Events;
+use berth_runtime::http::{Health, Pages};
+use berth_runtime::supervise::{Ended, Supervisor};
 use berth_runtime::{client, events, http};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, watch as latest};
-use tokio::task::JoinHandle;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Election};
-use crate::dataplane::{eip as nat, forward, unserved};
-use crate::kernel::{self, Kernel, Netlink};
+use crate::config::{Api, Cluster, Config, Election};
+use crate::dataplane::{self, Dataplane, eip as nat};
+use crate::instance::Instance;
+use crate::kernel::{self, ArpAnnounce, Door, Kernel, KernelChange, Netlink};
+use crate::locks::{self, Locks, WhenTaken};
 use crate::metrics::Metrics;
 use crate::ownership::membership::Command;
-use crate::peers::join::{self as member, Member};
-use crate::publish::writer::Writer;
-use crate::reconcile::drive::{Sources, drive};
-use crate::reconcile::{Announcer, CHECKS, Outlets, Tables};
+use crate::peers::driver::THREAD;
+use crate::peers::join::{self as member, Backing, Member};
+use crate::publish::publisher::Publisher;
+use crate::publish::writer::{WriteEvent, Writer};
+use crate::reconcile::drive::{Inquiry, Sources, drive};
+use crate::reconcile::{self, Announcer, CHECKS, Outlets};
 use crate::source::cluster::Name;
-use crate::source::watch::{self, Scope};
-use crate::vip::Forwards;
+use crate::source::watch::{self, ClusterEvent, Scope};
 
-/// How long an `nft` that is under way may take to end.
+/// How long a program that is under way may take to end.
 const UNGUARDING: Duration = Duration::from_secs(5);
+/// How long the thread of membership may take to end.
+const UNFENCING: Duration = Duration::from_secs(10);
+/// How long an answer to whoever asks what is known may take: a round may have much to do.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Where that is asked for.
+const VIPS: &str = "/debug/vips";
 
-/// Runs until `stop` is cancelled, then hands over, removes everything and returns.
+/// The tasks that keep something in the kernel, in the order in which they end.
+const TABLES: [&str; 2] = ["unserved", "forward"];
+const TRANSLATION: &str = "elastic IPs";
+
+/// Runs until `stop` is cancelled, then hands over, removes everything and returns. The background tasks go to
+/// `supervisor`.
 ///
 /// # Errors
-/// When the kernel, a listener or the configuration of the cluster cannot be used at all.
-pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let _only = alone()?;
-    let mut kernel = Netlink::open().context("opening a netlink socket")?;
-    // Before anything is unbound: what an earlier life has left may still be armed.
-    let fence = fence(&mut kernel, &config).await;
-    sweep(&mut kernel).await;
-    let interface = advise(&mut kernel, &config).await;
-    let changes = kernel::watch().context("listening for changes of the network")?;
-
-    let (health, metrics) = (Health::new(CHECKS), Metrics::default());
-    let mut registry = Registry::default();
-    metrics.register(&mut registry);
-    let registry = Arc::new(registry);
-    let ended = CancellationToken::new();
-    for address in [config.metrics, config.health].into_iter().flatten() {
-        serve(address, &health, &registry, &ended).await?;
-    }
-
-    let client = connect(&config).await?;
-    let join =
-        member::join(&mut config, client.clone(), fence, &metrics, &health, interface.as_deref());
-    let member = tokio::select! {
-        member = join => member?,
-        () = stop.cancelled() => {
-            member::unfence();
-            return Ok(());
-        }
+/// When the kernel, a listener or the configuration of the cluster cannot be used at all, when another announcer of this
+/// name runs on the node, or when a background task ends.
+pub async fn run(
+    config: Config,
+    stop: CancellationToken,
+    mut supervisor: Supervisor,
+) -> anyhow::Result<()> {
+    let instance = config.core.instance.clone();
+    let (_locks, telling) = locks::take(&instance, WhenTaken::End).await?;
+    supervisor.spawn_all([telling]);
+    let ground = Ground::clear(&config, &instance, &mut supervisor).await?;
+    let outside = Outside::open(&config, &mut supervisor).await?;
+    let closed = outside.closed.clone();
+    let Some(mut started) =
+        start(config, instance.clone(), ground, outside, &stop, &mut supervisor).await?
+    else {
+        member::unfence(&instance);
+        return Ok(());
     };
-    let (members, told, keeper) = match member {
-        Some(Member { members, told, commands, thread, arp }) => {
-            (Some(members), told, Some((commands, thread, arp)))
-        }
-        None => (None, mpsc::unbounded_channel().1, None),
-    };
-    let (events, publisher) = events::channel(client.clone(), "berth-announcer", &config.node);
-    tokio::spawn(publisher.run());
-    let seen = watch::start(&client, scope(&config));
-    let (writer, done) = Writer::new(client, config.timing.request_timeout());
-    let (guarded, ports) = latest::channel(BTreeSet::new());
-    let (tell, guard) = mpsc::channel(16);
-    let guarding = tokio::spawn(unserved::keep(ports, tell));
-    let (detours, wanted) = latest::channel(Forwards::new());
-    let (tell, detoured) = mpsc::unbounded_channel();
-    let detouring = tokio::spawn(forward::keep(wanted, tell));
-    let tables = Tables { guarded, detours };
-    let (translations, wanted) = latest::channel(None);
-    let (tell, nat) = mpsc::channel(16);
-    let translating = tokio::spawn(nat::keep(wanted, tell, metrics.clone()));
-
-    let outlets = Outlets { events, metrics, health };
-    let mut announcer =
-        Announcer::new(config, members, kernel, tables, writer, outlets, Instant::now())
-            .with_translation(translations);
-    let sources = Sources { seen, done, changes, guard, detoured, nat, told };
-    let left = drive(&mut announcer, sources, stop).await;
-    if !left {
-        tracing::warn!("leaving before everything could be handed over");
-    }
-    if let Some((commands, thread, _arp)) = keeper {
-        // What is still bound stays fenced.
-        let _ = commands.send(Command::End { unfence: left });
-        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-    }
-    // The tables go last: nothing that they are about is bound any more.
-    drop(announcer);
-    for task in [guarding, detouring] {
-        if tokio::time::timeout(UNGUARDING, task).await.is_err() {
-            tracing::warn!("nft does not end");
+    match serve(&mut started, &stop, &mut supervisor).await {
+        Ok(left) => end(started, left, &mut supervisor).await,
+        Err(ended) => {
+            started.abandon();
+            return Err(ended.into());
         }
     }
-    unguard().await;
-    untranslate(translating).await;
-    ended.cancel();
+    closed.cancel();
     Ok(())
 }
 
-/// A name that only one process can have in a network namespace, and that goes with the process: a second announcer on
-/// the node would sweep what the first one holds.
-fn alone() -> anyhow::Result<UnixDatagram> {
-    let name = SocketName::from_abstract_name("berth-announcer").context("naming a socket")?;
-    UnixDatagram::bind_addr(&name)
-        .context("another berth-announcer runs on this node: its socket @berth-announcer is taken")
+/// The host, free of what an earlier life has left.
+struct Ground {
+    door: Door,
+    kernel: Netlink,
+    changes: mpsc::Receiver<KernelChange>,
+    fence: Option<Box<dyn Fence>>,
+    /// Where the addresses are to be.
+    interface: Option<String>,
+    /// Held where addresses cannot be tagged.
+    alone: Option<Locks>,
 }
 
-/// Removes what an earlier life has left behind, before anything else: not even the cluster need be there.
-async fn sweep(kernel: &mut impl Kernel) {
+impl Ground {
+    /// Not even the cluster need be there.
+    async fn clear(
+        config: &Config,
+        instance: &Instance,
+        supervisor: &mut Supervisor,
+    ) -> anyhow::Result<Self> {
+        let (door, tasks) = Door::open().context("opening a netlink socket")?;
+        supervisor.spawn_all(tasks);
+        let mut kernel = door.netlink(instance);
+        let alone = alone(&mut kernel, instance, supervisor).await?;
+        // Before anything is unbound: what an earlier life has left may still be armed.
+        let fence = fence(&mut kernel, config).await;
+        sweep(&mut kernel, instance).await;
+        let interface = advise(&mut kernel, config).await;
+        let changes = door.changes();
+        Ok(Self { door, kernel, changes, fence, interface, alone })
+    }
+}
+
+/// What others see of this process.
+struct Outside {
+    health: Health,
+    metrics: Metrics,
+    inquiries: mpsc::Receiver<Inquiry>,
+    closed: CancellationToken,
+}
+
+impl Outside {
+    async fn open(config: &Config, supervisor: &mut Supervisor) -> anyhow::Result<Self> {
+        let (health, metrics) = (Health::new(CHECKS), Metrics::default());
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let (ask, inquiries) = mpsc::channel(1);
+        let (asked, closed) = (ask.clone(), CancellationToken::new());
+        let page: http::Page = Arc::new(move || page(asked.clone()));
+        let pages = Pages::new(health.clone(), Arc::new(registry)).with_local(VIPS, page);
+        for (name, address) in
+            [("metrics server", config.http.metrics), ("health server", config.http.health)]
+        {
+            if let Some(address) = address {
+                supervisor.spawn(name, listen(address, &pages, &closed).await?);
+            }
+        }
+        supervisor.spawn("SIGUSR1", dump_on_signal(ask)?);
+        Ok(Self { health, metrics, inquiries, closed })
+    }
+}
+
+/// A running announcer.
+struct Started {
+    door: Door,
+    instance: Instance,
+    announcer: Announcer<Netlink>,
+    /// Taken by whoever drives it.
+    sources: Option<Sources>,
+    membership: Option<(mpsc::UnboundedSender<Command>, Option<ArpAnnounce>)>,
+    _alone: Option<Locks>,
+}
+
+impl Started {
+    /// Leaves everything as a crash would: what is bound stays fenced, and the host as that needs it.
+    fn abandon(self) {
+        if let Some((_, arp)) = self.membership {
+            std::mem::forget(arp);
+        }
+    }
+}
+
+/// Starts everything; nothing if it was stopped before that.
+async fn start(
+    mut config: Config,
+    instance: Instance,
+    ground: Ground,
+    outside: Outside,
+    stop: &CancellationToken,
+    supervisor: &mut Supervisor,
+) -> anyhow::Result<Option<Started>> {
+    let Ground { door, kernel, changes, fence, interface, alone } = ground;
+    let Outside { health, metrics, inquiries, closed: _ } = outside;
+    for (check, flaw) in config.flaws_by_check() {
+        tracing::error!(check, "does not run: {flaw}");
+        health.unready(check, flaw);
+    }
+    let backing = match &config.cluster {
+        Cluster::Api(api) => Backing::Api(connect(api).await?),
+        Cluster::Fixed(fixed) => Backing::Files(fixed.clone()),
+    };
+    let interface = interface.as_deref();
+    let join = member::join(&mut config, &backing, fence, &metrics, &health, interface);
+    let joined = stop.run_until_cancelled(join);
+    let Some(member) = supervisor.during(joined).await? else { return Ok(None) };
+    let (members, told, membership) = match member? {
+        Some(Member { members, told, commands, tasks, arp }) => {
+            supervisor.spawn_all(tasks);
+            (Some(members), told, Some((commands, arp)))
+        }
+        None => (None, mpsc::unbounded_channel().1, None),
+    };
+
+    let Ties { events, seen, writer, done } = Ties::to(backing, &config, &health, supervisor);
+    let publishes = config.services.as_ref().is_some_and(|services| services.publish);
+
+    let (dataplane, kept, tasks) = Dataplane::new(&door, &instance, &metrics);
+    supervisor.spawn_all(tasks);
+
+    let publisher = Publisher::new(writer, events, metrics.clone(), &config.core.node, publishes);
+    let outlets = Outlets { metrics, health };
+    let now = Instant::now();
+    let owners = reconcile::owners(&config, members, now);
+    let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
+    let sources = Sources { seen, done, changes, dataplane: kept, told, inquiries };
+    let sources = Some(sources);
+    Ok(Some(Started { door, instance, announcer, sources, membership, _alone: alone }))
+}
+
+/// Drives the announcer until it has left, or may not wait for that any longer. True if it has.
+async fn serve(
+    started: &mut Started,
+    stop: &CancellationToken,
+    supervisor: &mut Supervisor,
+) -> Result<bool, Ended> {
+    let Some(sources) = started.sources.take() else { return Ok(true) };
+    let mut driving = pin!(drive(&mut started.announcer, sources, stop.clone()));
+    loop {
+        match supervisor.during(&mut driving).await {
+            Ok(left) => return Ok(left),
+            // What can be handed over still is.
+            Err(ended) if stop.is_cancelled() => tracing::error!("while leaving: {ended}"),
+            Err(ended) => return Err(ended),
+        }
+    }
+}
+
+/// Ends what was started, the fence after the addresses and the tables last.
+async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
+    if !left {
+        tracing::warn!("leaving before everything could be handed over");
+    }
+    let Started { door, instance, announcer, sources: _, membership, _alone } = started;
+    if let Some((commands, _arp)) = membership {
+        // What is still bound stays fenced.
+        let _ = commands.send(Command::End { unfence: left });
+        for task in supervisor.finish(&[THREAD], UNFENCING).await {
+            tracing::warn!(task, "does not end");
+        }
+    }
+    // The tables go last: nothing that they are about is bound any more.
+    drop(announcer);
+    for task in supervisor.finish(&TABLES, UNGUARDING).await {
+        tracing::warn!(task, "nft does not end");
+    }
+    dataplane::remove(&instance).await;
+    for task in supervisor.finish(&[TRANSLATION], UNGUARDING).await {
+        tracing::warn!(task, "iptables does not end");
+    }
+    if let Err(error) = nat::sweep(&door, &instance).await {
+        tracing::warn!(%error, "rules of elastic IPs are left");
+    }
+}
+
+/// Keeps other instances away where the kernel does not tell their addresses from ours.
+async fn alone(
+    kernel: &mut impl Kernel,
+    instance: &Instance,
+    supervisor: &mut Supervisor,
+) -> anyhow::Result<Option<Locks>> {
+    if !kernel.look().await.context("looking at the addresses of this node")?.untagged {
+        return Ok(None);
+    }
+    let taken = locks::take_untagged(instance).context(
+        "this kernel keeps no tags of addresses (Linux 5.18 does), and one announcer can run on it",
+    );
+    let (locks, telling) = taken?;
+    supervisor.spawn_all([telling]);
+    Ok(Some(locks))
+}
+
+/// Removes what an earlier life has left behind, before anything else.
+async fn sweep(kernel: &mut impl Kernel, instance: &Instance) {
     match kernel.look().await {
         Ok(host) => {
             for binding in host.ours.keys() {
@@ -139,14 +294,14 @@ async fn sweep(kernel: &mut impl Kernel) {
         }
         Err(error) => tracing::error!(%error, "cannot sweep"),
     }
-    unguard().await;
+    dataplane::remove(instance).await;
 }
 
 /// Opens the fence if membership is to decide, with all that is bound covered; else removes what an earlier life by
 /// membership has left, which would go on dropping what nobody refreshes.
-async fn fence(kernel: &mut impl Kernel, config: &Config) -> Option<Box<dyn berth_fence::Fence>> {
+async fn fence(kernel: &mut impl Kernel, config: &Config) -> Option<Box<dyn Fence>> {
     let Election::Membership(fenced) = &config.election else {
-        member::unfence();
+        member::unfence(&config.core.instance);
         return None;
     };
     let host = kernel.look().await.unwrap_or_default();
@@ -156,36 +311,47 @@ async fn fence(kernel: &mut impl Kernel, config: &Config) -> Option<Box<dyn bert
 /// Tells what of the host gets in the way. Gives the interface of the addresses.
 async fn advise(kernel: &mut impl Kernel, config: &Config) -> Option<String> {
     let host = kernel.look().await.ok()?;
-    let interface = config.interface.as_deref().or(host.default_route.as_deref());
-    let read = |path: &str| std::fs::read_to_string(format!("/proc/sys/{path}")).ok();
-    for advice in kernel::advice(&host, interface.unwrap_or("all"), read) {
+    let interface = config.core.interface.as_deref().or(host.default_route.as_deref());
+    for advice in kernel::advice(&host, interface.unwrap_or("all"), kernel::sysctl::read) {
         tracing::warn!("{advice}");
     }
     interface.map(str::to_owned)
 }
 
-async fn unguard() {
-    if let Err(error) = unserved::remove().await {
-        tracing::debug!(%error, "no guard to remove");
-    }
-    if let Err(error) = forward::remove().await {
-        tracing::debug!(%error, "no detour to remove");
+/// What ties the announcer to what stands behind it.
+struct Ties {
+    events: Events,
+    seen: mpsc::Receiver<ClusterEvent>,
+    writer: Writer,
+    done: mpsc::UnboundedReceiver<WriteEvent>,
+}
+
+impl Ties {
+    fn to(backing: Backing, config: &Config, health: &Health, supervisor: &mut Supervisor) -> Self {
+        match backing {
+            Backing::Api(client) => {
+                let node = &config.core.node;
+                let (events, publisher) = events::channel(client.clone(), "berth-announcer", node);
+                supervisor.spawn("events", publisher.run());
+                let (seen, watches) = watch::start(&client, scope(config), health);
+                supervisor.spawn_all(watches);
+                let timeout = config.leases.timing.request_timeout();
+                let (writer, done) = Writer::new(client, timeout, supervisor.errands());
+                Self { events, seen, writer, done }
+            }
+            Backing::Files(_) => {
+                let (events, logger) = events::to_log();
+                supervisor.spawn("events", logger.run());
+                let (writer, done) = Writer::nowhere(supervisor.errands());
+                Self { events, seen: mpsc::channel(1).1, writer, done }
+            }
+        }
     }
 }
 
-/// Takes away what translates, once nothing is bound that it is for.
-async fn untranslate(translating: JoinHandle<()>) {
-    if tokio::time::timeout(UNGUARDING, translating).await.is_err() {
-        tracing::warn!("iptables does not end");
-    }
-    if let Err(error) = nat::sweep().await {
-        tracing::warn!(%error, "rules of elastic IPs are left");
-    }
-}
-
-async fn connect(config: &Config) -> anyhow::Result<Client> {
-    let mut cluster = client::configure(config.kubeconfig.as_deref()).await?;
-    if let Some(server) = &config.api_server {
+async fn connect(api: &Api) -> anyhow::Result<Client> {
+    let mut cluster = client::configure(api.kubeconfig.as_deref()).await?;
+    if let Some(server) = &api.server {
         cluster.cluster_url =
             server.parse().with_context(|| format!("kubernetes_addr={server}"))?;
     }
@@ -201,31 +367,60 @@ fn scope(config: &Config) -> Scope {
         Election::PerService => None,
     };
     let nodes = matches!(config.election, Election::Membership(_));
+    let services = config.services.as_ref();
     Scope {
-        namespace: config.namespace.clone(),
+        namespace: services.and_then(|services| services.namespace.clone()),
         lease,
-        classes: config.classes.clone(),
+        classes: services.map(|services| services.classes.clone()),
+        eips: config.eip.is_some(),
         nodes,
-        node: config.node.clone(),
-        networks: config.internal.is_none(),
+        node: config.core.node.clone(),
+        networks: config.eip.as_ref().is_some_and(|eip| eip.internal.is_none()),
     }
 }
 
 /// Listens on `address`; where the host has no IPv6 at all, every address means every IPv4 address.
-async fn serve(
+async fn listen(
     address: SocketAddr,
-    health: &Health,
-    registry: &Arc<Registry>,
+    pages: &Pages,
     stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let listen = |address| http::serve(address, health.clone(), registry.clone(), stop.clone());
+) -> anyhow::Result<BoxFuture<'static, ()>> {
+    let listen = |address| http::serve(address, pages.clone(), stop.clone());
     let result = match listen(address).await {
         Err(_) if address.ip().is_unspecified() && address.is_ipv6() => {
             listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port())).await
         }
         result => result,
     };
-    let bound = result.context("prometheus_server, health_check_port")?;
+    let (bound, task) = result.context("prometheus_server, health_check_port")?;
     tracing::info!(%bound, "serving /metrics, /healthz and /readyz");
-    Ok(())
+    Ok(task)
+}
+
+/// Logs all that is known of each address, at every SIGUSR1.
+fn dump_on_signal(ask: mpsc::Sender<Inquiry>) -> anyhow::Result<BoxFuture<'static, ()>> {
+    let mut asked = signal(SignalKind::user_defined1()).context("listening for SIGUSR1")?;
+    let dumping = async move {
+        while asked.recv().await.is_some() {
+            match inquire(&ask).await {
+                Some(vips) => tracing::info!(%vips, "SIGUSR1: what is known of each address"),
+                None => tracing::warn!("SIGUSR1: too busy to say what is known of each address"),
+            }
+        }
+    };
+    Ok(dumping.boxed())
+}
+
+fn page(ask: mpsc::Sender<Inquiry>) -> BoxFuture<'static, Option<String>> {
+    async move { inquire(&ask).await.map(|vips| format!("{vips:#}\n")) }.boxed()
+}
+
+/// Everything that is known of each address; nothing if nobody answers in time.
+async fn inquire(ask: &mpsc::Sender<Inquiry>) -> Option<Value> {
+    let (answer, answered) = oneshot::channel();
+    let asking = async {
+        ask.send(answer).await.ok()?;
+        answered.await.ok()
+    };
+    tokio::time::timeout(PATIENCE, asking).await.ok().flatten()
 }

@@ -28,11 +28,6 @@ impl List {
         Self { entries: entries.map(Entry::parse).collect() }
     }
 
-    /// Every entry, in the order written.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
     /// The addresses among them, in the order written.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.entries.iter().filter_map(|entry| match entry {
@@ -111,7 +106,7 @@ mod tests {
             list.unreadable().collect::<Vec<_>>(),
             ["192.0.2.300", "2001:db8::g", "192.0.2.0/24"]
         );
-        assert_eq!(list.entries()[1], Entry::Hostname("web.example.org".to_owned()));
+        assert_eq!(list.entries[1], Entry::Hostname("web.example.org".to_owned()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::Family;
 use crate::conflict::{Conflicts, Mac, MacText};
 
 /// What is asked for.
@@ -59,7 +60,7 @@ pub struct EipBindingSpec {
     /// One address of each of these families: `IPv4`, `IPv6` or both. Default: that of `eip`, else `IPv4`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2), extend("x-kubernetes-list-type" = "set"))]
-    pub families: Option<Vec<IpFamily>>,
+    pub families: Option<Vec<Family>>,
     /// The name of an interface in the machine's `status.interfaces` whose addresses are meant. Default: the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
@@ -67,19 +68,6 @@ pub struct EipBindingSpec {
     /// Whether the address stays allocated while there is no running machine.
     #[serde(default = "yes")]
     pub retain: bool,
-}
-
-/// An IP family, spelled as in `spec.ipFamilies` of a Service.
-#[derive(
-    Serialize, Deserialize, schemars::JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord,
-)]
-pub enum IpFamily {
-    /// Version 4.
-    #[serde(rename = "IPv4")]
-    V4,
-    /// Version 6.
-    #[serde(rename = "IPv6")]
-    V6,
 }
 
 /// What is so.

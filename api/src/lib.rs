@@ -7,7 +7,12 @@ pub mod address;
 pub mod conflict;
 pub mod eip;
 pub mod election;
+mod family;
 pub mod names;
+mod namespaced_name;
 pub mod preference;
 pub mod reason;
 pub mod service;
+
+pub use family::Family;
+pub use namespaced_name::NamespacedName;

@@ -14,8 +14,6 @@ pub mod annotation {
     pub const SERVICE_VLAN: &str = "kube-vip.io/serviceVLAN";
     /// The Lease for a Service, in place of `kubevip-<service>`.
     pub const LEASE_NAME: &str = "kube-vip.io/leaseName";
-    /// `true`: a Lease for this Service, whatever the announcer's setting.
-    pub const FORCE_PER_SERVICE_ELECTION: &str = "kube-vip.io/forcePerServiceElection";
     /// `true`: announce without a ready endpoint.
     pub const ALLOW_WITHOUT_ENDPOINTS: &str = "kube-vip.io/allow-reconcile-without-endpoints";
     /// `true`: leave `spec.loadBalancerSourceRanges` alone.
@@ -28,8 +26,6 @@ pub mod annotation {
     pub const PREFERRED_NODES: &str = "berth.dev/preferred-nodes";
     /// What all annotations of kube-vip begin with.
     pub const KUBE_VIP: &str = "kube-vip.io/";
-    /// A host name to publish in the status.
-    pub const LOADBALANCER_HOSTNAME: &str = "kube-vip.io/loadbalancerHostname";
     /// On the Lease of the CCM: the addresses that rest, as JSON, for whoever leads next.
     pub const RESTING: &str = "berth.dev/resting";
     /// On a Service: the addresses that another host answers for. See [`crate::conflict`].
@@ -90,8 +86,6 @@ pub mod lease {
     pub const CLOUD_CONTROLLER: &str = "kube-vip-cloud-controller";
     /// Who announces all Services.
     pub const SERVICES: &str = "plndr-svcs-lock";
-    /// Who holds the address of the control plane.
-    pub const CONTROL_PLANE: &str = "plndr-cp-lock";
 
     /// Who announces one Service.
     pub fn of_service(service: &str) -> String {

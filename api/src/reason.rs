@@ -32,10 +32,6 @@ pub const ADDRESS_CONFLICT: &str = "AddressConflict";
 pub const ADDRESS_SET_ASIDE: &str = "AddressSetAside";
 /// An entry of the annotation or of `spec.loadBalancerIP` is no address.
 pub const INVALID_ADDRESS: &str = "InvalidAddress";
-/// Somebody else holds the address that the Service asks for.
-pub const ADDRESS_IN_USE: &str = "AddressInUse";
-/// Neither the namespace nor everybody has a pool.
-pub const NO_POOL: &str = "NoPool";
 /// The address has left its pool; the Service keeps it.
 pub const OUTSIDE_POOL: &str = "OutsidePool";
 /// Another program undoes what the announcer writes into the status.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
 
+use crate::Family;
 use crate::address::List;
 use crate::names::annotation;
 
@@ -74,6 +75,9 @@ pub fn deprecated_address(service: &Service) -> List {
     List::parse(field.unwrap_or_default())
 }
 
+/// The most addresses of one Service: one of each family (`spec.ipFamilies`).
+pub const MOST_ADDRESSES: usize = 2;
+
 /// The addresses that an announcer serves: the annotation, and where that is missing the deprecated field.
 pub fn addresses(service: &Service) -> List {
     let list = annotated_addresses(service);
@@ -85,15 +89,6 @@ pub fn published(service: &Service) -> impl Iterator<Item = IpAddr> + '_ {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten();
     ingress.filter_map(|ingress| ingress.ip.as_deref()?.parse().ok())
-}
-
-/// An address family of `spec.ipFamilies`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// `IPv4`.
-    V4,
-    /// `IPv6`.
-    V6,
 }
 
 /// `spec.ipFamilyPolicy`.

@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use berth_api::NamespacedName;
 use berth_api::conflict::Conflicts;
-use berth_api::eip::{EipBinding, EipBindingStatus, EipHolder, IpFamily, finalizer};
+use berth_api::eip::{EipBinding, EipBindingStatus, EipHolder, finalizer};
 use berth_ipam::{Families, Family, FamilyPolicy, Owner, OwnerKind};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::service::Key;
+use crate::service::family;
 
 /// An EipBinding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binding {
     /// Namespace and name.
-    pub key: Key,
+    pub key: NamespacedName,
     /// `metadata.uid`.
     pub uid: String,
     /// `metadata.resourceVersion`.
@@ -29,7 +30,7 @@ pub struct Binding {
     /// `metadata.finalizers`, all of them.
     pub finalizers: Vec<String>,
     /// The machine.
-    pub vmi: Key,
+    pub vmi: NamespacedName,
     /// The interface that is asked for.
     pub interface: Option<String>,
     /// Whether it keeps its addresses while the machine does not run.
@@ -113,14 +114,14 @@ impl Binding {
         // The schema refuses what is no address.
         let pin: Option<IpAddr> = spec.eip.as_ref().and_then(|text| text.parse().ok());
         Some(Self {
-            key: Key { namespace: namespace.clone(), name: metadata.name.clone()? },
+            key: NamespacedName { namespace: namespace.clone(), name: metadata.name.clone()? },
             uid: metadata.uid.clone().unwrap_or_default(),
             version: metadata.resource_version.clone().unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
             created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             deleting: metadata.deletion_timestamp.is_some(),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
-            vmi: Key { namespace, name: spec.vmi.clone() },
+            vmi: NamespacedName { namespace, name: spec.vmi.clone() },
             interface: spec.interface.clone(),
             retain: spec.retain,
             pin,
@@ -173,13 +174,6 @@ impl Binding {
         self.holder.as_ref().is_some_and(|holder| Some(holder.epoch) < self.epoch)
     }
 
-    /// Whether its node has carried out what was written last.
-    pub fn is_held(&self) -> bool {
-        self.holder.as_ref().is_some_and(|holder| {
-            Some(&holder.node) == self.node.as_ref() && Some(holder.epoch) == self.epoch
-        })
-    }
-
     /// Its condition of that type.
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         self.conditions.iter().find(|shown| shown.type_ == kind)
@@ -212,16 +206,10 @@ impl Binding {
 }
 
 /// One address of each family that is named; else one of the family of the address that is asked for, or of IPv4.
-fn families(named: &[IpFamily], pin: Option<IpAddr>) -> Families {
+fn families(named: &[berth_api::Family], pin: Option<IpAddr>) -> Families {
     let order: Vec<Family> = match named {
         [] => vec![pin.map_or(Family::V4, Family::of)],
-        named => named
-            .iter()
-            .map(|family| match family {
-                IpFamily::V4 => Family::V4,
-                IpFamily::V6 => Family::V6,
-            })
-            .collect(),
+        named => named.iter().copied().map(family).collect(),
     };
     let policy =
         if order.len() > 1 { FamilyPolicy::RequireDualStack } else { FamilyPolicy::SingleStack };

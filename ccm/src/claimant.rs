@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use berth_api::NamespacedName;
 use berth_api::address;
 use berth_api::conflict::Conflicts;
 use berth_ipam::{Families, Owner, OwnerKind, Sharing};
 
 use crate::binding::Binding;
-use crate::service::{Key, Service};
+use crate::service::Service;
 
 /// Which object: its kind, namespace and name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,24 +19,24 @@ pub struct Id {
     /// Its kind.
     pub kind: OwnerKind,
     /// Its namespace and name.
-    pub key: Key,
+    pub key: NamespacedName,
 }
 
 impl Id {
     /// The Service of that name.
-    pub fn service(key: &Key) -> Self {
+    pub fn service(key: &NamespacedName) -> Self {
         Self { kind: OwnerKind::Service, key: key.clone() }
     }
 
     /// The EipBinding of that name.
-    pub fn eip(key: &Key) -> Self {
+    pub fn eip(key: &NamespacedName) -> Self {
         Self { kind: OwnerKind::EipBinding, key: key.clone() }
     }
 }
 
 impl From<&Owner> for Id {
     fn from(owner: &Owner) -> Self {
-        let key = Key { namespace: owner.namespace.clone(), name: owner.name.clone() };
+        let key = NamespacedName { namespace: owner.namespace.clone(), name: owner.name.clone() };
         Self { kind: owner.kind, key }
     }
 }

@@ -5,11 +5,11 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use berth_api::NamespacedName;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::{NamespaceResourceScope, Resource};
 use serde::{Deserialize, Serialize};
-
-use crate::service::Key;
 
 /// The object, as far as it is read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ impl Resource for VirtualMachineInstance {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vmi {
     /// Namespace and name.
-    pub key: Key,
+    pub key: NamespacedName,
     /// `metadata.uid`: it tells a machine from one that was started later under its name.
     pub uid: String,
     /// `metadata.resourceVersion`.
@@ -123,7 +123,7 @@ impl Vmi {
             addresses: addresses(shown),
         });
         Some(Self {
-            key: Key { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? },
+            key: NamespacedName::read(metadata)?,
             uid: metadata.uid.clone().unwrap_or_default(),
             version: metadata.resource_version.clone().unwrap_or_default(),
             phase: status.phase.clone().unwrap_or_default(),

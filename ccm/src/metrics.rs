@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use berth_ipam::Family as AddressFamily;
+use berth_ipam::{Family as AddressFamily, Ledger};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -42,13 +42,49 @@ struct WriteLabels {
     outcome: &'static str,
 }
 
-/// What `/metrics` shows.
-#[derive(Clone, Debug)]
-pub struct Metrics {
+/// How full the pools are.
+#[derive(Clone, Debug, Default)]
+struct Pools {
     size: Family<PoolLabels, Amount>,
     used: Family<PoolLabels, Amount>,
     resting: Family<PoolLabels, Amount>,
     free: Family<PoolLabels, Amount>,
+}
+
+impl Pools {
+    fn register(&self, all: &mut Registry) {
+        all.register("pool_size", "Addresses that the keys of a pool name", self.size.clone());
+        all.register("pool_used", "Addresses of a pool that are held", self.used.clone());
+        all.register(
+            "pool_resting",
+            "Addresses of a pool that rest after a release",
+            self.resting.clone(),
+        );
+        all.register("pool_free", "Addresses that a pool could give out now", self.free.clone());
+    }
+
+    fn show(&self, ledger: &Ledger) {
+        let pools = [&self.size, &self.used, &self.resting, &self.free];
+        pools.iter().for_each(|family| family.clear());
+        for (scope, _) in ledger.pools().iter() {
+            for family in AddressFamily::ALL {
+                let usage = ledger.usage(scope, family);
+                let labels =
+                    PoolLabels { pool: scope.name().to_owned(), family: family.to_string() };
+                let values =
+                    [usage.size as f64, usage.used as f64, usage.resting as f64, usage.free as f64];
+                for (gauge, value) in pools.iter().zip(values) {
+                    gauge.get_or_create(&labels).set(value);
+                }
+            }
+        }
+    }
+}
+
+/// What `/metrics` shows.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pools: Pools,
     claims: Gauge,
     waiting: Family<ReasonLabels, Gauge>,
     bindings: Family<StateLabels, Gauge>,
@@ -65,10 +101,7 @@ impl Metrics {
     /// Metrics in `registry`, all with the prefix `berth_ccm_`.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
-            size: Family::default(),
-            used: Family::default(),
-            resting: Family::default(),
-            free: Family::default(),
+            pools: Pools::default(),
             claims: Gauge::default(),
             waiting: Family::default(),
             bindings: Family::default(),
@@ -81,14 +114,7 @@ impl Metrics {
             lost_events: Gauge::default(),
         };
         let all = registry.sub_registry_with_prefix("berth_ccm");
-        all.register("pool_size", "Addresses that the keys of a pool name", metrics.size.clone());
-        all.register("pool_used", "Addresses of a pool that are held", metrics.used.clone());
-        all.register(
-            "pool_resting",
-            "Addresses of a pool that rest after a release",
-            metrics.resting.clone(),
-        );
-        all.register("pool_free", "Addresses that a pool could give out now", metrics.free.clone());
+        metrics.pools.register(all);
         all.register(
             "claims",
             "Addresses that are held, in pools and outside",
@@ -158,20 +184,7 @@ impl Metrics {
     /// Shows how pools and EipBindings stand. Costs a step per pool and per EipBinding, not per address.
     pub fn show(&self, index: &Index, lost_events: u64) {
         let ledger = index.ledger();
-        let pools = [&self.size, &self.used, &self.resting, &self.free];
-        pools.iter().for_each(|family| family.clear());
-        for (scope, _) in ledger.pools().iter() {
-            for family in AddressFamily::BOTH {
-                let usage = ledger.usage(scope, family);
-                let labels =
-                    PoolLabels { pool: scope.name().to_owned(), family: family.to_string() };
-                let values =
-                    [usage.size as f64, usage.used as f64, usage.resting as f64, usage.free as f64];
-                for (gauge, value) in pools.iter().zip(values) {
-                    gauge.get_or_create(&labels).set(value);
-                }
-            }
-        }
+        self.pools.show(ledger);
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.claims.set(count(index.claimed()));
         self.invalid_keys.set(count(index.invalid_keys()));

@@ -4,13 +4,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use berth_api::NamespacedName;
 use berth_api::election::{Timing, TimingError};
 use berth_api::names::{class, lease, pools};
 use berth_api::service::ClassPolicy;
 use berth_runtime::logs::Format;
 use clap::{Parser, Subcommand};
 
-use crate::service::Key;
 use crate::{check, import};
 
 const ENABLE_CLASS: &str = "KUBEVIP_ENABLE_LOADBALANCERCLASS";
@@ -106,7 +106,7 @@ pub enum OptionsError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
     /// The pool ConfigMap.
-    pub pools: Key,
+    pub pools: NamespacedName,
     /// Which classes are ours.
     pub classes: ClassPolicy,
 }
@@ -150,7 +150,7 @@ impl Environment {
             true => ClassPolicy::Only(custom.unwrap_or_else(|| class::DEFAULT.to_owned())),
             false => ClassPolicy::Unset,
         };
-        Ok(Self { pools: Key { namespace, name }, classes })
+        Ok(Self { pools: NamespacedName { namespace, name }, classes })
     }
 }
 

@@ -3,11 +3,11 @@
 
 use std::net::IpAddr;
 
+use berth_api::NamespacedName;
 use berth_api::reason;
 use berth_ipam::Family;
 
 use crate::kubevirt::{Interface, Vmi};
-use crate::service::Key;
 
 /// Where an elastic IP belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +28,12 @@ pub enum Unplaced {
     NoKubeVirt,
     /// No object of that name.
     #[error("there is no VirtualMachineInstance {0}")]
-    NotFound(Key),
+    NotFound(NamespacedName),
     /// It is not at work.
     #[error("VirtualMachineInstance {key} does not run: its phase is `{phase}`")]
     NotRunning {
         /// The machine.
-        key: Key,
+        key: NamespacedName,
         /// Its phase.
         phase: String,
     },
@@ -41,15 +41,15 @@ pub enum Unplaced {
     #[error("VirtualMachineInstance {vmi} is served by EipBinding {by}, which is older")]
     Taken {
         /// The machine.
-        vmi: Key,
+        vmi: NamespacedName,
         /// The other binding.
-        by: Key,
+        by: NamespacedName,
     },
     /// It has no interface of that name.
     #[error("VirtualMachineInstance {key} has no interface `{interface}`, but {found}")]
     NoInterface {
         /// The machine.
-        key: Key,
+        key: NamespacedName,
         /// What was asked for.
         interface: String,
         /// The names that it has.
@@ -57,12 +57,12 @@ pub enum Unplaced {
     },
     /// Its interface shows no address, or none yet.
     #[error("VirtualMachineInstance {0} shows no address yet")]
-    NoAddress(Key),
+    NoAddress(NamespacedName),
     /// Its interface has addresses, but none of this family.
     #[error("VirtualMachineInstance {key} has no {family} address")]
     NoFamily {
         /// The machine.
-        key: Key,
+        key: NamespacedName,
         /// The family.
         family: Family,
     },
@@ -136,7 +136,7 @@ mod tests {
 
     fn vmi(interfaces: &[(&str, &[&str])]) -> Vmi {
         Vmi {
-            key: Key { namespace: "shop".to_owned(), name: "vm".to_owned() },
+            key: NamespacedName { namespace: "shop".to_owned(), name: "vm".to_owned() },
             uid: "u".to_owned(),
             version: "1".to_owned(),
             phase: "Running".to_owned(),

@@ -1,7 +1,8 @@
 //! Owns what is told to people: which object, how bad, and why. Reasons are those of [`berth_api::reason`].
 
+use berth_api::NamespacedName;
+
 use crate::claimant::Id;
-use crate::service::Key;
 
 /// The object that a report is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,7 +10,7 @@ pub enum About {
     /// A Service or EipBinding, with its uid.
     Claimant(Id, String),
     /// The pool ConfigMap, with its uid.
-    Pools(Key, String),
+    Pools(NamespacedName, String),
 }
 
 /// Something to tell.

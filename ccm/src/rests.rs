@@ -96,7 +96,7 @@ pub fn read(text: &str, now: Duration, unix: Duration) -> Result<Recalled, serde
     for rest in told {
         if let Some(until) = rest.until {
             let left = Duration::from_secs(until).saturating_sub(unix);
-            recalled.asides.push((rest.address, now + left));
+            recalled.asides.push((rest.address, now.saturating_add(left)));
             continue;
         }
         let kind = match rest.kind {
@@ -106,7 +106,7 @@ pub fn read(text: &str, now: Duration, unix: Duration) -> Result<Recalled, serde
         };
         let age = unix.saturating_sub(Duration::from_secs(rest.since));
         let owner = Owner::new(kind, rest.namespace, rest.name, "");
-        let since = now + Duration::from_secs(rest.more);
+        let since = now.saturating_add(Duration::from_secs(rest.more));
         recalled.rests.push((rest.address, owner, since.saturating_sub(age)));
     }
     Ok(recalled)

@@ -11,6 +11,7 @@ use berth_ipam::OwnerKind;
 use berth_runtime::events::{self, Events};
 use berth_runtime::http::{self, Health};
 use berth_runtime::lease::{self, Tenure, Word};
+use berth_runtime::supervise::{self, Supervisor};
 use berth_runtime::watch::forbidden;
 use berth_runtime::{client, shutdown};
 use futures::FutureExt;
@@ -42,6 +43,9 @@ const ALIVE: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(6);
 const LEAVE: Duration = Duration::from_secs(3);
 const FLUSH: Duration = Duration::from_secs(2);
+/// The tasks that have something to end.
+const LEASE: &str = "lease";
+const EVENTS: &str = "events";
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -51,23 +55,26 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let environment = Environment::read(|name| std::env::var(name).ok())?;
     let timing = options.timing()?;
     let identity = identity(&options)?;
-    let stop = shutdown::on_signals().context("cannot handle signals")?;
+    supervise::name_panics();
+    let mut supervisor = Supervisor::new();
+    let (stop, signals) = shutdown::on_signals().context("cannot handle signals")?;
+    supervisor.spawn("signals", signals);
     let client = client::connect(client::configure(options.kubeconfig.as_deref()).await?)?;
 
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let health = Health::new(Source::REQUIRED.map(Source::name));
     let closed = CancellationToken::new();
-    let address =
-        http::serve(options.http_address, health.clone(), Arc::new(registry), closed.clone())
-            .await?;
+    let pages = http::Pages::new(health.clone(), Arc::new(registry));
+    let (address, serving) = http::serve(options.http_address, pages, closed.clone()).await?;
+    supervisor.spawn("http server", serving);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, pools = %environment.pools, http = %address, "starting");
 
     let (events, publisher) = events::channel(client.clone(), "berth-ccm", &identity);
-    let publisher = tokio::spawn(publisher.run());
+    supervisor.spawn(EVENTS, publisher.run());
     let leave = CancellationToken::new();
     let word = Word::new(annotation::RESTING);
-    let (tenure, contest) = if options.leader_elect {
+    let tenure = if options.leader_elect {
         let (sender, tenure) = Tenure::granted();
         let template = lease::template(
             &options.leader_elect_resource_namespace,
@@ -82,9 +89,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             Some(word.clone()),
             leave.clone(),
         );
-        (tenure, Some(tokio::spawn(contest)))
+        supervisor.spawn(LEASE, contest);
+        tenure
     } else {
-        (Tenure::unlimited(), None)
+        Tenure::unlimited()
     };
 
     let writer = Writer::new(client.clone(), environment.classes.clone(), tenure.clone());
@@ -93,26 +101,24 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         start: Instant::now(),
         index: Index::new(environment.pools.clone()),
         intake: Intake::default(),
-        writer,
-        tenure,
-        word,
-        leads: false,
-        slots: options.concurrent_writes.into(),
-        under_way: FuturesUnordered::new(),
+        leadership: Leadership { tenure, word, leads: false },
+        writes: Writes {
+            writer,
+            slots: options.concurrent_writes.into(),
+            under_way: FuturesUnordered::new(),
+            trouble: Trouble::default(),
+        },
         events,
         metrics,
         health,
-        trouble: Trouble::default(),
     };
-    work.run(changes, stop).await;
+    supervisor.during(work.run(changes, stop)).await?;
 
     leave.cancel();
-    if let Some(contest) = contest
-        && tokio::time::timeout(LEAVE, contest).await.is_err()
-    {
+    if !supervisor.finish(&[LEASE], LEAVE).await.is_empty() {
         tracing::warn!("the Lease could not be given back: it expires by itself");
     }
-    if tokio::time::timeout(FLUSH, publisher).await.is_err() {
+    if !supervisor.finish(&[EVENTS], FLUSH).await.is_empty() {
         tracing::warn!("some Events were not sent");
     }
     closed.cancel();
@@ -136,16 +142,11 @@ struct Loop {
     start: Instant,
     index: Index,
     intake: Intake,
-    writer: Writer,
-    tenure: Tenure,
-    word: Word,
-    leads: bool,
-    slots: usize,
-    under_way: FuturesUnordered<BoxFuture<'static, (Write, Outcome)>>,
+    leadership: Leadership,
+    writes: Writes,
     events: Events,
     metrics: Metrics,
     health: Health,
-    trouble: Trouble,
 }
 
 impl Loop {
@@ -161,8 +162,8 @@ impl Loop {
                     let now = self.now();
                     batch.into_iter().for_each(|change| self.take(change, now));
                 }
-                Some((write, outcome)) = self.under_way.next() => self.settle(&write, outcome),
-                () = self.tenure.changed() => {}
+                Some((write, outcome)) = self.writes.under_way.next() => self.settle(&write, outcome),
+                () = self.leadership.tenure.changed() => {}
                 () = sleep_until(wake) => {}
                 _ = tick.tick() => self.show(),
                 () = stop.cancelled() => {}
@@ -177,9 +178,7 @@ impl Loop {
 
     /// Starts what the index wants.
     fn step(&mut self) {
-        let leads = self.tenure.until(Instant::now()).is_some();
-        if leads != self.leads {
-            self.leads = leads;
+        if let Some(leads) = self.leadership.news(Instant::now()) {
             self.metrics.leads(leads);
             match leads {
                 true => {
@@ -187,24 +186,17 @@ impl Loop {
                     self.index.lead(self.now());
                 }
                 false => {
-                    self.word.say(None);
+                    self.leadership.word.say(None);
                     self.index.follow();
                 }
             }
         }
-        while self.under_way.len() < self.slots {
-            let writes = self.index.poll(self.now(), self.slots - self.under_way.len());
+        while let free @ 1.. = self.writes.free() {
+            let writes = self.index.poll(self.now(), free);
             if writes.is_empty() {
                 break;
             }
-            for write in writes {
-                let writer = self.writer.clone();
-                let sent = async move {
-                    let outcome = writer.perform(&write).await;
-                    (write, outcome)
-                };
-                self.under_way.push(sent.boxed());
-            }
+            writes.into_iter().for_each(|write| self.writes.start(write));
         }
         self.index.take_latencies().into_iter().for_each(|latency| self.metrics.served(latency));
         for report in self.index.take_reports() {
@@ -214,7 +206,7 @@ impl Loop {
 
     /// Takes over what rests from the one that led before.
     fn recall(&mut self) {
-        let Some(text) = self.word.heard() else { return };
+        let Some(text) = self.leadership.word.heard() else { return };
         let now = self.now();
         match rests::read(&text, now, unix()) {
             Ok(Recalled { rests, asides }) => {
@@ -234,8 +226,8 @@ impl Loop {
 
     /// Leaves word of what rests for the one that leads next.
     fn remember(&self) {
-        if self.leads && self.index.is_whole() {
-            self.word.say(Some(rests::write(self.index.ledger(), self.now(), unix())));
+        if self.leadership.leads && self.index.is_whole() {
+            self.leadership.word.say(Some(rests::write(self.index.ledger(), self.now(), unix())));
         }
     }
 
@@ -248,7 +240,7 @@ impl Loop {
 
     fn settle(&mut self, write: &Write, outcome: Outcome) {
         self.metrics.wrote(write, &outcome);
-        self.trouble.note(write, &outcome);
+        self.writes.trouble.note(write, &outcome);
         let now = self.now();
         self.index.settle(write, outcome, now);
     }
@@ -291,17 +283,57 @@ impl Loop {
     /// Finishes what is under way and starts nothing more.
     async fn drain(&mut self) {
         let finish = async {
-            while let Some((write, outcome)) = self.under_way.next().await {
+            while let Some((write, outcome)) = self.writes.under_way.next().await {
                 self.settle(&write, outcome);
             }
         };
         if tokio::time::timeout(DRAIN, finish).await.is_err() {
-            tracing::warn!("{} writes were still without an answer", self.under_way.len());
+            tracing::warn!("{} writes were still without an answer", self.writes.under_way.len());
         }
         self.remember();
         for report in self.index.take_reports() {
             self.publish(report);
         }
+    }
+}
+
+/// Whether this process leads, and the word that it leaves to the one that leads next.
+struct Leadership {
+    tenure: Tenure,
+    word: Word,
+    leads: bool,
+}
+
+impl Leadership {
+    /// Whether this process leads, if that has changed since it was last asked.
+    fn news(&mut self, now: Instant) -> Option<bool> {
+        let leads = self.tenure.until(now).is_some();
+        let led = std::mem::replace(&mut self.leads, leads);
+        (leads != led).then_some(leads)
+    }
+}
+
+/// The writes under way.
+struct Writes {
+    writer: Writer,
+    slots: usize,
+    under_way: FuturesUnordered<BoxFuture<'static, (Write, Outcome)>>,
+    trouble: Trouble,
+}
+
+impl Writes {
+    /// How many more may be started.
+    fn free(&self) -> usize {
+        self.slots.saturating_sub(self.under_way.len())
+    }
+
+    fn start(&self, write: Write) {
+        let writer = self.writer.clone();
+        let sent = async move {
+            let outcome = writer.perform(&write).await;
+            (write, outcome)
+        };
+        self.under_way.push(sent.boxed());
     }
 }
 

@@ -1,9 +1,9 @@
 //! Owns what is kept of a Service: only what decides about its addresses, so that thousands fit in little memory.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::IpAddr;
 
+use berth_api::NamespacedName;
 use berth_api::address::List;
 use berth_api::conflict::Conflicts;
 use berth_api::names::{annotation, finalizer, label};
@@ -13,21 +13,6 @@ use berth_ipam::{
 };
 use k8s_openapi::api::core::v1::Service as Object;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-
-/// Namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// The namespace.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// Whose business a Service is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +29,7 @@ pub enum Standing {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Namespace and name.
-    pub key: Key,
+    pub key: NamespacedName,
     /// `metadata.uid`.
     pub uid: String,
     /// `metadata.resourceVersion`.
@@ -87,7 +72,7 @@ impl Service {
         let owned = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
         let deprecated = object.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_deref());
         Some(Self {
-            key: Key { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? },
+            key: NamespacedName::read(metadata)?,
             uid: metadata.uid.clone().unwrap_or_default(),
             version: metadata.resource_version.clone().unwrap_or_default(),
             created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
@@ -206,17 +191,21 @@ fn same_family(one: &IpAddr, other: &IpAddr) -> bool {
     Family::of(*one) == Family::of(*other)
 }
 
+/// The family, in the words of the ledger.
+pub(crate) fn family(family: berth_api::Family) -> Family {
+    match family {
+        berth_api::Family::V4 => Family::V4,
+        berth_api::Family::V6 => Family::V6,
+    }
+}
+
 fn families(object: &Object) -> Families {
     let policy = match contract::family_policy(object) {
         contract::FamilyPolicy::SingleStack => FamilyPolicy::SingleStack,
         contract::FamilyPolicy::PreferDualStack => FamilyPolicy::PreferDualStack,
         contract::FamilyPolicy::RequireDualStack => FamilyPolicy::RequireDualStack,
     };
-    let order = contract::families(object).into_iter().map(|family| match family {
-        contract::Family::V4 => Family::V4,
-        contract::Family::V6 => Family::V6,
-    });
-    Families::new(policy, order.collect::<Vec<_>>())
+    Families::new(policy, contract::families(object).into_iter().map(family).collect::<Vec<_>>())
 }
 
 fn sharing(object: &Object) -> Sharing {

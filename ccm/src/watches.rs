@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_api::NamespacedName;
 use berth_api::eip::EipBinding;
 use berth_api::names::label;
 use berth_api::service::ClassPolicy;
@@ -29,7 +30,7 @@ use crate::claimant::{Claimant, Id};
 use crate::index::{Index, Source};
 use crate::kubevirt::{VirtualMachineInstance, Vmi};
 use crate::reserved::{self, Reservation};
-use crate::service::{Key, Service};
+use crate::service::Service;
 
 /// Something that a watch shows.
 #[derive(Clone, Debug)]
@@ -43,15 +44,15 @@ pub enum Change {
     /// A Service is like this.
     Service(Box<Service>),
     /// A Service is gone.
-    ServiceGone(Key, String),
+    ServiceGone(NamespacedName, String),
     /// An EipBinding is like this.
     Eip(Box<Binding>),
     /// An EipBinding is gone.
-    EipGone(Key, String),
+    EipGone(NamespacedName, String),
     /// A virtual machine is like this.
     Machine(Box<Vmi>),
     /// A virtual machine is gone.
-    MachineGone(Key, String),
+    MachineGone(NamespacedName, String),
     /// A claim is like this.
     Claim(Box<Claim>),
     /// A claim is gone.
@@ -71,10 +72,14 @@ const PAGE: u32 = 100;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Watches everything, for ever.
-pub fn all(client: &Client, pools: &Key, classes: ClassPolicy) -> BoxStream<'static, Change> {
+pub fn all(
+    client: &Client,
+    pools: &NamespacedName,
+    classes: ClassPolicy,
+) -> BoxStream<'static, Change> {
     let named = Config::default().fields(&format!("metadata.name={}", pools.name));
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &pools.namespace);
-    let maps = objects(maps, named).map(|event| config_map(event, Source::Pools));
+    let maps = objects(maps, named).map(config_map);
 
     let services =
         objects(Api::<ServiceObject>::all(client.clone()), Config::default().page_size(PAGE));
@@ -110,13 +115,13 @@ pub fn all(client: &Client, pools: &Key, classes: ClassPolicy) -> BoxStream<'sta
     select_all(streams).filter_map(std::future::ready).boxed()
 }
 
-fn config_map(event: Event<ConfigMap>, source: Source) -> Option<Change> {
+fn config_map(event: Event<ConfigMap>) -> Option<Change> {
     let read = |map: ConfigMap| {
         Change::Pools(map.metadata.uid.unwrap_or_default(), map.data.unwrap_or_default())
     };
     match event {
-        Event::Init => Some(Change::Listing(source)),
-        Event::InitDone => Some(Change::Listed(source)),
+        Event::Init => Some(Change::Listing(Source::Pools)),
+        Event::InitDone => Some(Change::Listed(Source::Pools)),
         Event::Apply(map) | Event::InitApply(map) => Some(read(map)),
         Event::Delete(_) => Some(Change::PoolsGone),
     }
@@ -260,7 +265,7 @@ fn kind_of(source: Source) -> OwnerKind {
 pub struct Intake {
     /// Those of each kind that a list which is coming in has not shown yet.
     claimants: BTreeMap<OwnerKind, BTreeSet<Id>>,
-    machines: Option<BTreeSet<Key>>,
+    machines: Option<BTreeSet<NamespacedName>>,
     claims: Option<BTreeMap<IpAddr, String>>,
     /// By source, the names of reservations that a list which is coming in has not shown yet.
     unused: BTreeMap<Source, BTreeSet<String>>,

@@ -5,13 +5,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use berth_api::NamespacedName;
 use berth_ipam::{Owner, OwnerKind, Scope, Sharing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::binding::Decided;
 use crate::claim::{Claim, Holder};
 use crate::claimant::{Claimant, Id};
-use crate::service::Key;
 
 /// A write that the cluster needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +62,7 @@ pub enum Write {
     /// Bring a Service in line with its claims.
     PatchService {
         /// The Service.
-        key: Key,
+        key: NamespacedName,
         /// Its uid: a later one of the same name is not touched.
         uid: String,
         /// Its version: a change that was not seen is not overwritten.
@@ -73,7 +73,7 @@ pub enum Write {
     /// Say in the status of a Service how it stands.
     PatchStatus {
         /// The Service.
-        key: Key,
+        key: NamespacedName,
         /// Its uid.
         uid: String,
         /// Its version.
@@ -86,7 +86,7 @@ pub enum Write {
     /// Put our finalizer on an EipBinding, or take it off.
     PatchEip {
         /// The EipBinding.
-        key: Key,
+        key: NamespacedName,
         /// Its uid: a later one of the same name is not touched.
         uid: String,
         /// Its version: a change that was not seen is not overwritten.
@@ -97,7 +97,7 @@ pub enum Write {
     /// Say in the status of an EipBinding what was decided.
     ApplyEip {
         /// The EipBinding.
-        key: Key,
+        key: NamespacedName,
         /// Its uid.
         uid: String,
         /// Its version: so no two that both believe they lead count the same epoch.

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use berth_api::NamespacedName;
 use berth_api::address;
 use berth_api::eip::EipBinding;
 use berth_api::names::{annotation, condition, label};
@@ -36,7 +37,7 @@ use serde_json::{Value, json};
 use crate::binding::{Binding, Decided, Stated};
 use crate::claim::{self, Claim, Holder};
 use crate::claimant::{Claimant, Id};
-use crate::service::{Key, Service};
+use crate::service::Service;
 use crate::write::{Change, Outcome, Verdict, Write};
 
 const MANAGER: &str = "berth-ccm";
@@ -203,11 +204,11 @@ impl Writer {
         Api::all(self.client.clone())
     }
 
-    fn services(&self, key: &Key) -> Api<ServiceObject> {
+    fn services(&self, key: &NamespacedName) -> Api<ServiceObject> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
-    fn bindings(&self, key: &Key) -> Api<EipBinding> {
+    fn bindings(&self, key: &NamespacedName) -> Api<EipBinding> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
@@ -238,7 +239,13 @@ fn forced() -> PatchParams {
 
 /// What is applied to the status of an EipBinding: all the fields that are ours, so that one which is left out goes.
 /// With uid and version in it the API server refuses it if the object has changed since, as it does a merge patch.
-fn status(key: &Key, uid: &str, version: &str, decided: &Decided, now: Timestamp) -> Value {
+fn status(
+    key: &NamespacedName,
+    uid: &str,
+    version: &str,
+    decided: &Decided,
+    now: Timestamp,
+) -> Value {
     let Decided { eips, node, target, vmi_ips, epoch, generation, conditions } = decided;
     let conditions: Vec<Condition> =
         conditions.iter().map(|stated| eip_condition_of(stated, now, *generation)).collect();

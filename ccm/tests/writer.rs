@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use berth_api::NamespacedName;
 use berth_api::service::ClassPolicy;
 use berth_ccm::binding::{Decided, Stated};
 use berth_ccm::claim::Holder;
-use berth_ccm::service::Key;
 use berth_ccm::write::{Change, Outcome, Verdict, Write};
 use berth_ccm::writer::Writer;
 use berth_ipam::{Owner, OwnerKind, Protocol, Scope, Sharing, TrafficPolicy};
@@ -56,8 +56,8 @@ fn status(code: u16, reason: &str) -> (u16, Value) {
     (code, json!({ "kind": "Status", "code": code, "reason": reason, "message": reason }))
 }
 
-fn key() -> Key {
-    Key { namespace: "shop".to_owned(), name: "web".to_owned() }
+fn key() -> NamespacedName {
+    NamespacedName { namespace: "shop".to_owned(), name: "web".to_owned() }
 }
 
 fn owner() -> Owner {

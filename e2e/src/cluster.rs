@@ -18,7 +18,8 @@ use serde_json::Value;
 
 use crate::{
     addresses::{self, DualStack},
-    lab::{Lab, Node, Spec},
+    lab::{Lab, Spec},
+    node::Node,
 };
 
 /// A cluster with a host beside it on the same LAN.

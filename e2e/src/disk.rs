@@ -7,6 +7,7 @@ use std::{
     io::{ErrorKind, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -134,19 +135,20 @@ impl LabDir {
         fs::create_dir_all(&kept).with_context(|| format!("create {}", kept.display()))?;
         for entry in fs::read_dir(self.path.join("logs"))? {
             let entry = entry?;
-            fs::copy(entry.path(), kept.join(entry.file_name()))
-                .with_context(|| format!("copy {}", entry.path().display()))?;
+            match fs::copy(entry.path(), kept.join(entry.file_name())) {
+                // It was written aside, and has its name by now.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                result => {
+                    result.with_context(|| format!("copy {}", entry.path().display()))?;
+                }
+            }
         }
         Ok(kept)
     }
 
     /// Writes `value` as `<name>.json`, whole or not at all.
     pub fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
-        let path = self.path.join(format!("{name}.json"));
-        let temporary = self.path.join(format!("{name}.json.new"));
-        fs::write(&temporary, serde_json::to_vec_pretty(value)?)
-            .with_context(|| format!("write {}", temporary.display()))?;
-        fs::rename(&temporary, &path).with_context(|| format!("rename to {}", path.display()))
+        replace(&self.path.join(format!("{name}.json")), serde_json::to_vec_pretty(value)?)
     }
 
     /// Reads `<name>.json`.
@@ -173,14 +175,59 @@ fn write_lock() -> libc::flock {
     }
 }
 
-/// Writes a file only root can read.
+/// Writes a file, whole or not at all: who reads it meanwhile finds what was there before, or all of what comes.
+pub fn replace(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    replace_with_mode(path, content.as_ref(), 0o644)
+}
+
+/// The same for a file that only root can read.
 pub fn write_private(path: &Path, text: &str) -> Result<()> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("create {}", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
+    replace_with_mode(path, text.as_bytes(), 0o600)
+}
+
+fn replace_with_mode(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    // Two may write the same file, from two threads or two processes.
+    let number = WRITES.fetch_add(1, Ordering::Relaxed);
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}-{number}.new", std::process::id()));
+    let aside = PathBuf::from(aside);
+    let write = || -> std::io::Result<()> {
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&aside)?;
+        file.write_all(content)?;
+        fs::rename(&aside, path)
+    };
+    let result = write();
+    if result.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    result.with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_a_file_while_it_is_replaced_reads_the_whole_of_one_or_the_other() {
+        let folder = std::env::temp_dir().join(format!("berth-replace-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("file");
+        let texts = ["a".repeat(100_000), "b".repeat(50_000)];
+        replace(&path, &texts[0]).unwrap();
+        std::thread::scope(|scope| {
+            let writers = texts.each_ref().map(|text| {
+                let path = &path;
+                scope.spawn(move || (0..200).for_each(|_| replace(path, text).unwrap()))
+            });
+            while writers.iter().any(|writer| !writer.is_finished()) {
+                let read = fs::read_to_string(&path).unwrap();
+                assert!(texts.contains(&read), "{} bytes", read.len());
+            }
+        });
+        let left = fs::read_dir(&folder).unwrap().count();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(left, 1, "what was written aside is gone");
+    }
 }

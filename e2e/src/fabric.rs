@@ -24,7 +24,7 @@ use crate::{
     },
     disk::LabDir,
     host_link,
-    place::{Keeper, Place},
+    place::{IP_BATCH, Keeper, Place},
 };
 
 /// The network namespace of the bridges.
@@ -35,8 +35,6 @@ pub const CONTROL_PLANE: &str = "control";
 pub const ROUTER: &str = "router";
 /// The network namespace of the LAN's client.
 pub const CLIENT: &str = "client";
-/// Where `ip` reads many commands at once.
-pub(crate) const IP_BATCH: [&str; 3] = ["ip", "-batch", "-"];
 
 /// Builds the network for the named nodes and gives the slot of its link with the host.
 pub fn build(dir: &LabDir, keeper: &Keeper, nodes: &[(String, NodeAddresses)]) -> Result<Slot> {

@@ -11,8 +11,10 @@ use crate::{
     addresses::Net,
     cgroup,
     control_plane::{self, Part},
-    fabric::{self, FABRIC, IP_BATCH, port},
-    lab::{Lab, Node},
+    fabric::{self, FABRIC, port},
+    lab::Lab,
+    node::Node,
+    place::IP_BATCH,
     process::Process,
     start,
 };

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 
-use crate::fabric::{IP_BATCH, make_namespaces};
+use crate::fabric::make_namespaces;
 use crate::lab::Lab;
-use crate::place::Place;
+use crate::place::{IP_BATCH, Place};
 
 /// The node's end of every cable to a guest has these addresses: a guest's next hop stays the same on all nodes.
 const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::1"];

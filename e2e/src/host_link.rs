@@ -22,7 +22,11 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{addresses::Slot, disk::LabDir, fabric::IP_BATCH, place::Place};
+use crate::{
+    addresses::Slot,
+    disk::LabDir,
+    place::{IP_BATCH, Place},
+};
 
 /// The link as the lab's folder remembers it, in `link.json`.
 #[derive(Debug, Serialize, Deserialize)]

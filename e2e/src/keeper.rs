@@ -37,6 +37,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
+use crate::disk::replace;
 
 /// A process to start.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -247,8 +248,10 @@ fn reap(logs: &mut BTreeMap<i32, PathBuf>) {
             Ok(WaitStatus::StillAlive) | Err(_) => return,
             Ok(_) => continue,
         };
-        if let Some(log) = logs.remove(&pid.as_raw()) {
-            let _ = fs::write(exit_file(&log), how);
+        if let Some(log) = logs.remove(&pid.as_raw())
+            && let Err(e) = replace(&exit_file(&log), how)
+        {
+            eprintln!("how {pid} ended: {e:#}");
         }
     }
 }

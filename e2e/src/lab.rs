@@ -16,11 +16,12 @@ use crate::{
     control_plane::{self, ControlPlane, Part, Tuning},
     disk::LabDir,
     fabric::{self, CLIENT, CONTROL_PLANE, FABRIC, ROUTER},
-    node::{Kind, NodeContext, ProxyMode},
+    node::{Kind, Node, NodeContext, ProxyMode},
+    pauses,
     pki::Pki,
     place::{Keeper, Place},
     process::Process,
-    programs, real_node,
+    programs, real_node, start,
     supervisor::{self, Owner},
 };
 
@@ -81,18 +82,10 @@ pub struct Lab {
     nodes: Vec<Node>,
 }
 
-/// A node of a lab.
-#[derive(Clone, Debug)]
-pub struct Node {
-    /// What it was started from.
-    pub context: NodeContext,
-    /// Its kind.
-    pub kind: Kind,
-}
-
 impl Lab {
     /// Makes a lab and returns once its nodes are Ready. What dead labs left is removed first.
     pub async fn up(spec: Spec) -> Result<Self> {
+        pauses::watch();
         let count = spec.real + spec.bare;
         ensure!(count <= MAX_NODES, "{count} nodes: at most {MAX_NODES} are accepted");
         ensure!(
@@ -117,7 +110,7 @@ impl Lab {
         let prepared = lab.prepare_real_nodes();
         lab.start_control_plane().await?;
         prepared.await?.context("prepare real nodes")?;
-        crate::start::nodes(&lab).await?;
+        start::nodes(&lab.client, &lab.nodes).await?;
         Ok(lab)
     }
 
@@ -301,33 +294,8 @@ impl Drop for Lab {
     }
 }
 
-impl Node {
-    /// The node's name.
-    pub fn name(&self) -> &str {
-        &self.context.name
-    }
-
-    /// Its addresses.
-    pub fn addresses(&self) -> &NodeAddresses {
-        &self.context.addresses
-    }
-
-    /// Where its processes run. Fails while the node never started.
-    pub fn place(&self) -> Result<Place> {
-        self.context.place()
-    }
-
-    /// Runs a command on the node and gives its standard output; anything but success is an error.
-    pub fn exec<S: AsRef<std::ffi::OsStr>>(
-        &self,
-        argv: impl IntoIterator<Item = S>,
-    ) -> Result<String> {
-        self.place()?.exec(argv)
-    }
-}
-
 /// The name of node `index` in every lab.
-pub fn node_name(index: usize) -> String {
+fn node_name(index: usize) -> String {
     format!("node{index}")
 }
 

@@ -1,6 +1,6 @@
 //! What a lab shows of Berth's fenced membership.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 
@@ -10,6 +10,14 @@ use crate::world::World;
 pub fn metrics(world: &World, node: usize) -> Result<String> {
     let argv = ["curl", "--silent", "--max-time", "2", "http://127.0.0.1:2112/metrics"];
     world.lab.node(node).exec(argv)
+}
+
+/// How often a lease of the announcer on a node has run out since it was started.
+pub fn expired(world: &World, node: usize) -> Result<u64> {
+    const LOST: &str = "berth_announcer_owner_changes_total{cause=\"expired\"} ";
+    let shown = metrics(world, node)?;
+    let line = shown.lines().find_map(|line| line.strip_prefix(LOST));
+    line.map_or(Ok(0), |count| count.trim().parse().with_context(|| format!("{LOST}{count}")))
 }
 
 /// Whether each of the first `nodes` nodes sees all of them alive, and as many of them vote as should.

@@ -1,6 +1,6 @@
 //! A node: a network namespace on both bridges, and in it the processes of its kind.
 
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,15 @@ pub struct NodeContext {
     pub programs: PathBuf,
     /// For kube-proxy.
     pub proxy_mode: ProxyMode,
+}
+
+/// A node of a lab.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What it was started from.
+    pub context: NodeContext,
+    /// Its kind.
+    pub kind: Kind,
 }
 
 impl NodeContext {
@@ -141,5 +150,27 @@ impl NodeContext {
             "--conntrack-tcp-timeout-close-wait=0s".into(),
             "--profiling=false".into(),
         ]
+    }
+}
+
+impl Node {
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.context.name
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> &NodeAddresses {
+        &self.context.addresses
+    }
+
+    /// Where its processes run. Fails while the node never started.
+    pub fn place(&self) -> Result<Place> {
+        self.context.place()
+    }
+
+    /// Runs a command on the node and gives its standard output; anything but success is an error.
+    pub fn exec<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Result<String> {
+        self.place()?.exec(argv)
     }
 }

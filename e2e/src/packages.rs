@@ -8,8 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-
-use crate::cache;
+use lab_programs::cache;
 
 /// Packages for one purpose.
 pub(crate) struct Packages {

@@ -16,7 +16,7 @@ use rcgen::{
 };
 use serde_json::json;
 
-use crate::disk::write_private;
+use crate::disk::{replace, write_private};
 
 /// The authority, with its files under one folder.
 #[derive(Debug)]
@@ -41,10 +41,10 @@ impl Pki {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let key = KeyPair::generate()?;
         let ca_pem = ca_params().self_signed(&key)?.pem();
-        fs::write(folder.join("ca.crt"), &ca_pem)?;
+        replace(&folder.join("ca.crt"), &ca_pem)?;
         write_private(&folder.join("ca.key"), &key.serialize_pem())?;
         let tokens = KeyPair::generate()?;
-        fs::write(folder.join("sa.pub"), tokens.public_key_pem())?;
+        replace(&folder.join("sa.pub"), tokens.public_key_pem())?;
         write_private(&folder.join("sa.key"), &tokens.serialize_pem())?;
         Ok(Self { folder: folder.to_owned(), ca_pem, issuer: Issuer::new(ca_params(), key) })
     }
@@ -121,7 +121,7 @@ impl Pki {
             cert: self.folder.join(format!("{name}.crt")),
             key: self.folder.join(format!("{name}.key")),
         };
-        fs::write(&files.cert, certificate.pem())?;
+        replace(&files.cert, certificate.pem())?;
         write_private(&files.key, &key.serialize_pem())?;
         Ok(files)
     }

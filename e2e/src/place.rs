@@ -25,6 +25,9 @@ use crate::{
     process::{Pidded, Process, host_pid},
 };
 
+/// Where `ip` reads many commands at once.
+pub(crate) const IP_BATCH: [&str; 3] = ["ip", "-batch", "-"];
+
 /// A keeper as its callers know it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Keeper {

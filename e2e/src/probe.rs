@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,7 +20,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::place::Place;
+use crate::{
+    pauses::{self, Pauses},
+    place::Place,
+};
 
 /// How an attempt is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +56,10 @@ pub struct Report {
     pub failed: Vec<(Instant, Failure)>,
     /// The longest time between two answers, the start and the end of the probe counting as answers.
     pub longest_gap: Duration,
-    /// When that gap began.
-    pub gap_began: Instant,
+    /// Each such time of 50 ms and more: when it began, and how long it was.
+    gaps: Vec<(Instant, Duration)>,
+    /// When the client itself waited for a processor, and for how long.
+    starved: Vec<(Instant, Duration)>,
     /// How often each body came.
     pub answers: BTreeMap<String, usize>,
 }
@@ -63,6 +68,27 @@ impl Report {
     /// How many attempts failed in this way.
     pub fn count(&self, failure: Failure) -> usize {
         self.failed.iter().filter(|(_, f)| *f == failure).count()
+    }
+
+    /// No answer took longer than `limit` and the longest pause meanwhile: of the machine, or of the client on it.
+    ///
+    /// # Errors
+    /// When one did, with what is known of it.
+    pub fn answered_within(&self, limit: Duration) -> Result<()> {
+        let pauses = pauses::so_far();
+        for (began, gap) in &self.gaps {
+            let pause = self.pause(&pauses, *began, *began + *gap);
+            ensure!(
+                *gap <= limit + pause,
+                "no answer for {gap:.0?}, of {limit:.0?} and a pause of {pause:.0?} at most"
+            );
+        }
+        Ok(())
+    }
+
+    fn pause(&self, pauses: &Pauses, from: Instant, to: Instant) -> Duration {
+        let own = self.starved.iter().filter(|(at, long)| *at <= to && from <= *at + *long);
+        own.map(|(_, long)| *long).max().unwrap_or_default().max(pauses.longest(from, to))
     }
 }
 
@@ -80,7 +106,11 @@ struct Seen {
     answered: Vec<Instant>,
     failed: Vec<(Instant, Failure)>,
     answers: BTreeMap<String, usize>,
+    starved: Vec<(Instant, Duration)>,
 }
+
+/// What is shorter is nothing to judge.
+const GAP: Duration = Duration::from_millis(50);
 
 /// An attempt that takes longer has failed. Below the kernel's first retransmission of a SYN (RFC 6298: 1 s), so
 /// that an outage is not prolonged by it.
@@ -109,6 +139,7 @@ impl Probe {
                 Err(e) => drop(tell.send(Err(e))),
                 Ok(runtime) => {
                     drop(tell.send(Ok(())));
+                    runtime.spawn(note_starvation(its_seen.clone()));
                     runtime.block_on(async {
                         match manner {
                             Manner::NewConnections => {
@@ -144,12 +175,13 @@ impl Probe {
             bail!("the probe's thread panicked");
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (gap_began, longest_gap) = longest_gap(self.began, &mut seen.answered, end);
+        let gaps = gaps(self.began, &mut seen.answered, end);
         Ok(Report {
             ok: seen.answered.len(),
             failed: std::mem::take(&mut seen.failed),
-            longest_gap,
-            gap_began,
+            longest_gap: gaps.iter().map(|(_, gap)| *gap).max().unwrap_or_default(),
+            gaps: gaps.into_iter().filter(|(_, gap)| *gap >= GAP).collect(),
+            starved: std::mem::take(&mut seen.starved),
             answers: std::mem::take(&mut seen.answers),
         })
     }
@@ -161,19 +193,27 @@ impl Drop for Probe {
     }
 }
 
-/// Where the longest time without an answer began, and how long it was.
-fn longest_gap(began: Instant, answered: &mut [Instant], end: Instant) -> (Instant, Duration) {
+/// When each time without an answer began, and how long it was.
+fn gaps(began: Instant, answered: &mut [Instant], end: Instant) -> Vec<(Instant, Duration)> {
     answered.sort();
     let inside = answered.iter().copied().filter(|at| *at > began && *at < end);
     let mut last = began;
-    let mut longest = (began, Duration::ZERO);
-    for at in inside.chain([end]) {
-        if at - last > longest.1 {
-            longest = (last, at - last);
+    let gap = |at: Instant| (std::mem::replace(&mut last, at), at);
+    inside.chain([end]).map(gap).map(|(from, to)| (from, to.duration_since(from))).collect()
+}
+
+/// Writes down when this thread could not go on though it wanted to: what it does not see then, nobody has failed to do.
+async fn note_starvation(seen: Arc<Mutex<Seen>>) {
+    const NAP: Duration = Duration::from_millis(5);
+    loop {
+        let due = Instant::now() + NAP;
+        tokio::time::sleep(NAP).await;
+        let late = due.elapsed();
+        if late >= GAP {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.starved.push((due, late));
         }
-        last = at;
     }
-    longest
 }
 
 async fn new_connections(
@@ -298,21 +338,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_is_the_longest_time_between_answers_and_the_ends_count() {
+    fn a_gap_is_the_time_between_answers_and_the_ends_count() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let gap = |answers: &[u64]| {
-            let (began, long) = longest_gap(
-                start,
-                &mut answers.iter().map(|ms| at(*ms)).collect::<Vec<_>>(),
-                at(100),
-            );
-            (began - start, long)
+        let gaps = |answers: &[u64]| {
+            let mut answers: Vec<_> = answers.iter().map(|ms| at(*ms)).collect();
+            let gaps = gaps(start, &mut answers, at(100)).into_iter();
+            gaps.map(|(at, gap)| ((at - start).as_millis(), gap.as_millis())).collect::<Vec<_>>()
         };
+        assert_eq!(gaps(&[10, 50, 20, 90]), [(0, 10), (10, 10), (20, 30), (50, 40), (90, 10)]);
+        assert_eq!(gaps(&[90, 95]), [(0, 90), (90, 5), (95, 5)]);
+        assert_eq!(gaps(&[]), [(0, 100)]);
+    }
+
+    #[test]
+    fn an_answer_may_be_as_late_as_the_client_was_starved_and_no_later() {
+        let start = Instant::now();
         let ms = Duration::from_millis;
-        assert_eq!(gap(&[10, 50, 20, 90]), (ms(50), ms(40)));
-        assert_eq!(gap(&[90, 95]), (ms(0), ms(90)));
-        assert_eq!(gap(&[]), (ms(0), ms(100)));
+        let report = |gap, starved: &[(u64, u64)]| Report {
+            ok: 2,
+            failed: Vec::new(),
+            longest_gap: ms(gap),
+            gaps: vec![(start, ms(gap))],
+            starved: starved.iter().map(|(at, long)| (start + ms(*at), ms(*long))).collect(),
+            answers: BTreeMap::new(),
+        };
+        assert!(report(200, &[]).answered_within(ms(200)).is_ok());
+        assert!(report(600, &[]).answered_within(ms(200)).is_err());
+        assert!(report(600, &[(100, 400)]).answered_within(ms(200)).is_ok());
+        assert!(report(600, &[(700, 500)]).answered_within(ms(200)).is_err());
     }
 
     #[test]

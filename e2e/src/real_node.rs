@@ -20,7 +20,7 @@ use crate::{
     node::NodeContext,
     packages::Packages,
     pki::Pki,
-    place::{Place, lab_program},
+    place::{IP_BATCH, Place, lab_program},
     process::Process,
 };
 
@@ -206,7 +206,7 @@ fn make_bridge(node: &NodeContext, place: &Place) -> Result<()> {
          address add {}/{prefix6} dev {BRIDGE} nodad\n",
         gateway.v4, gateway.v6
     );
-    place.exec_with_input(crate::fabric::IP_BATCH, script).context("make the pods' bridge")?;
+    place.exec_with_input(IP_BATCH, script).context("make the pods' bridge")?;
     Ok(())
 }
 

@@ -14,20 +14,19 @@ use kube::{
 
 use crate::{
     bare_node,
-    lab::{Lab, Node},
-    node::Kind,
+    node::{Kind, Node},
     real_node,
 };
 
 /// Brings all nodes of a new lab up.
-pub(crate) async fn nodes(lab: &Lab) -> Result<()> {
-    for node in lab.nodes() {
-        register(&lab.client(), node).await?;
+pub(crate) async fn nodes(client: &Client, nodes: &[Node]) -> Result<()> {
+    for node in nodes {
+        register(client, node).await?;
     }
-    let nodes = lab.nodes().to_vec();
-    tokio::task::spawn_blocking(move || start_all(&nodes)).await??;
-    let names: Vec<_> = lab.nodes().iter().map(Node::name).collect();
-    until_ready(&lab.client(), &names, Duration::from_secs(120)).await
+    let all = nodes.to_vec();
+    tokio::task::spawn_blocking(move || start_all(&all)).await??;
+    let names: Vec<_> = nodes.iter().map(Node::name).collect();
+    until_ready(client, &names, Duration::from_secs(120)).await
 }
 
 fn start_all(nodes: &[Node]) -> Result<()> {

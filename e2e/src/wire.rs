@@ -29,6 +29,7 @@ use nix::{
 
 use crate::{
     addresses::{CLIENT_HOST, Mac, Net, client, mac},
+    pauses::Pauses,
     place::Place,
     wire_frame::{question, read},
 };
@@ -61,6 +62,32 @@ pub struct Span {
     pub frames: usize,
 }
 
+/// For so long an owner may answer from its last heartbeat that a majority granted.
+const LEASE: Duration = Duration::from_millis(350);
+
+/// An address went from one machine to another.
+#[derive(Clone, Copy, Debug)]
+pub struct Move {
+    /// When the former one was heard last.
+    pub last: Instant,
+    /// When the next one was heard first.
+    pub first: Instant,
+    /// The next one.
+    pub to: Mac,
+}
+
+impl Move {
+    /// How long nobody was heard.
+    pub fn silence(&self) -> Duration {
+        self.first.duration_since(self.last)
+    }
+
+    /// Whether the machine stood still while the lease ran out that was not renewed, or until another one was granted.
+    pub fn is_excused(&self, pauses: &Pauses) -> bool {
+        pauses.excuse(self.last.checked_sub(LEASE).unwrap_or(self.last), self.first)
+    }
+}
+
 /// Everything a watch saw, in the order of time.
 #[derive(Clone, Debug, Default)]
 pub struct Record(pub Vec<Sighting>);
@@ -85,6 +112,14 @@ impl Record {
             }
         }
         spans
+    }
+
+    /// How `address` went from one machine to another, where the next one spoke from `since` on.
+    pub fn moves(&self, address: IpAddr, since: Instant) -> Vec<Move> {
+        let said: Vec<_> = self.0.iter().filter(|s| s.address == address).collect();
+        let moves =
+            said.windows(2).filter(|pair| pair[1].at >= since && pair[0].mac != pair[1].mac);
+        moves.map(|pair| Move { last: pair[0].at, first: pair[1].at, to: pair[1].mac }).collect()
     }
 
     /// The spans of hardware addresses that spoke for `address` again after another had: with one owner at a time
@@ -328,6 +363,29 @@ mod tests {
         assert_eq!(clean.disputes(address), []);
         let disputed = Record(vec![sight(0, 1), sight(1, 2), sight(2, 1)]);
         assert_eq!(disputed.disputes(address).len(), 1);
+    }
+
+    #[test]
+    fn a_move_is_excused_by_a_pause_in_its_lease_or_its_takeover_and_by_no_other() {
+        let start = Instant::now();
+        let address = IpAddr::from([10, 0, 0, 9]);
+        let at = |ms| start + Duration::from_millis(ms);
+        let sight = |ms, last| Sighting {
+            at: at(ms),
+            address,
+            mac: [2, 0, 0, 0, 0, last],
+            said: Said::Answer,
+        };
+        let record = Record(vec![sight(0, 1), sight(1000, 1), sight(1370, 2), sight(1400, 2)]);
+        assert_eq!(record.moves(address, at(1371)).len(), 0);
+        let moved = record.moves(address, at(1370))[0];
+        assert_eq!((moved.silence(), moved.to[5]), (Duration::from_millis(370), 2));
+        let excused = |from, to| moved.is_excused(&Pauses::from([(at(from), at(to))]));
+        assert!(!moved.is_excused(&Pauses::default()), "a lease that was dropped");
+        assert!(!excused(400, 649), "long before");
+        assert!(excused(400, 650) && excused(1000, 1200) && excused(1300, 1500));
+        assert!(!excused(1000, 1099), "too short");
+        assert!(!excused(1371, 1500), "after it");
     }
 
     #[test]

@@ -16,7 +16,9 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::control_plane::url_for_nodes;
-use crate::lab::{Lab, Node, Spec};
+use crate::disk::replace;
+use crate::lab::{Lab, Spec};
+use crate::node::Node;
 use crate::place::{Place, sibling_program};
 use crate::process::Process;
 
@@ -76,13 +78,13 @@ impl World {
     pub async fn without_berth(nodes: usize, announcer_env: Env) -> Result<Self> {
         let lab = Lab::up(Spec::bare(nodes)).await?;
         let client = lab.client();
-        for rbac in ["eipbinding-crd.yaml", "ccm-rbac.yaml", "announcer-rbac.yaml"] {
-            let file = repository().join("manifests").join(rbac);
-            kubectl(
-                &lab,
-                &["apply", "--namespace=kube-system", "-f", &file.display().to_string()],
-            )?;
+        // In one call: a kubectl asks for all that the API server has before it does anything.
+        let mut arguments = vec!["apply".to_owned(), "--namespace=kube-system".to_owned()];
+        for file in ["eipbinding-crd.yaml", "ccm-rbac.yaml", "announcer-rbac.yaml"] {
+            let file = repository().join("manifests").join(file);
+            arguments.push(format!("--filename={}", file.display()));
         }
+        kubectl(&lab, &arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
         let (ccm, announcers) = (None, BTreeMap::new());
         Ok(Self { lab, client, announcer_env, starts: 0, ccm, announcers })
     }
@@ -112,9 +114,7 @@ impl World {
         let name = format!("berth-ccm-through-{}.kubeconfig", server.replace(['/', ':', '.'], "-"));
         let config = self.lab.dir().join(name);
         // Others that read it may be starting right now.
-        let new = config.with_extension("new");
-        std::fs::write(&new, text.replace(&url_for_nodes(), server))?;
-        std::fs::rename(&new, &config)?;
+        replace(&config, text.replace(&url_for_nodes(), server))?;
         // One port for each, of the kernel's choice.
         self.run_ccm(&config, &[&["--http-address=127.0.0.1:0"], arguments].concat())
     }
@@ -311,7 +311,7 @@ impl World {
             "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": account } }],
             "current-context": "lab",
         });
-        std::fs::write(&path, config.to_string())?;
+        replace(&path, config.to_string())?;
         Ok(path)
     }
 }

@@ -15,7 +15,8 @@ use anyhow::{Context, Result, bail, ensure};
 use berth_e2e::{
     cgroup,
     fault::Leftovers,
-    lab::{Lab, Node, Spec},
+    lab::{Lab, Spec},
+    node::Node,
     world::{curl, deploy_echo, eventually, kubectl},
 };
 use serde_json::Value;

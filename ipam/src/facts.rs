@@ -69,19 +69,10 @@ impl Ledger {
         usage
     }
 
-    /// Whether a pool that serves the namespace has a free address of the family, so that a waiting request is worth
-    /// another try.
-    pub fn has_free(&self, namespace: &str, family: Family) -> bool {
-        let mut serving = self.pools.serving(namespace).into_iter();
-        serving.any(|(scope, pool)| {
-            pool.is_dhcp(family) || self.free.next(scope, family, self.pools.order()).is_some()
-        })
-    }
-
     /// Addresses that several pools would hand out or name.
     pub fn overlaps(&self) -> Vec<Overlap> {
         let mut overlaps: std::collections::BTreeMap<Vec<Scope>, AddressSet> = Default::default();
-        for family in Family::BOTH {
+        for family in Family::ALL {
             for (range, id) in self.free.parts(Range::all(family)) {
                 let members = &self.free.region(id).members;
                 if members.len() > 1 {

@@ -130,13 +130,6 @@ impl Ledger {
         was_held
     }
 
-    /// The owner gives back all it holds, as by [`Ledger::release`]. Returns the addresses.
-    pub fn release_all(&mut self, owner: &Owner, now: Duration) -> Vec<IpAddr> {
-        let addresses: Vec<IpAddr> = self.held(owner).collect();
-        addresses.iter().for_each(|address| _ = self.release(owner, *address, now));
-        addresses
-    }
-
     /// Takes an insert back that never became a claim in the cluster: the address is free again at once.
     ///
     /// Returns whether the owner held it.

@@ -108,11 +108,6 @@ impl Default for Pools {
 }
 
 impl Pools {
-    /// No pool at all.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Takes the data of the ConfigMap as it is now and returns every key whose value is not accepted.
     ///
     /// Such a key keeps its last good value. One that was never good counts as absent, except that a pool which it
@@ -264,7 +259,7 @@ impl Pools {
                 (Kind::Exclude, Value::Entries(entries)) => pool.excluded = set_of(entries),
                 (Kind::Drain, Value::Entries(entries)) => pool.draining = set_of(entries),
                 (Kind::Drain, Value::Bool(true)) => {
-                    pool.draining = Family::BOTH.into_iter().map(Range::all).collect();
+                    pool.draining = Family::ALL.into_iter().map(Range::all).collect();
                 }
                 (Kind::Quota, Value::Count(count)) => pool.quota = Some(*count),
                 (Kind::Overflow, Value::Bool(overflows)) => pool.overflows = *overflows,

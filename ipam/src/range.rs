@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 
-/// An address family.
+/// An address family. `berth_api` has one too, which is spelled as Kubernetes spells it: this crate depends on nobody,
+/// and that one knows nothing of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
@@ -16,8 +17,8 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both families, IPv4 first.
-    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+    /// Both, IPv4 first.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     /// The family of an address.
     pub fn of(address: IpAddr) -> Self {

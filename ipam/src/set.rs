@@ -45,7 +45,7 @@ impl AddressSet {
     /// The addresses that are in both.
     pub fn intersection(&self, other: &Self) -> Self {
         let mut both = Self::new();
-        for family in Family::BOTH {
+        for family in Family::ALL {
             for range in self.ranges(family).intersection(other.ranges(family)) {
                 both.ranges_mut(family).insert(range);
             }
@@ -56,12 +56,6 @@ impl AddressSet {
     /// Whether the address is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.ranges(Family::of(address)).contains(&number(address))
-    }
-
-    /// Whether it has any address of the range.
-    pub fn overlaps(&self, range: Range) -> bool {
-        let (first, last) = range.numbers();
-        self.ranges(range.family()).overlaps(&(first..=last))
     }
 
     /// Its parts that lie in the range, ascending.
@@ -83,11 +77,6 @@ impl AddressSet {
         !self.ranges(family).is_empty()
     }
 
-    /// How many addresses of the family it has; all of IPv6, which is 2^128, counts one less.
-    pub fn size(&self, family: Family) -> u128 {
-        self.iter_of(family).fold(0, |sum: u128, range| sum.saturating_add(range.size()))
-    }
-
     /// The lowest address of the family.
     pub fn first(&self, family: Family) -> Option<IpAddr> {
         self.ranges(family).first().map(|range| family.address(*range.start()))
@@ -100,7 +89,7 @@ impl AddressSet {
 
     /// Its ranges, merged, IPv4 first, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Range> + '_ {
-        Family::BOTH.into_iter().flat_map(|family| self.iter_of(family))
+        Family::ALL.into_iter().flat_map(|family| self.iter_of(family))
     }
 
     /// Its ranges of one family, merged, ascending.

@@ -70,7 +70,7 @@ fn whole_families_serve_as_pools() {
         give(&mut ledger, &single_v6("shop/b")).unwrap(),
         ["feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]
     );
-    let everything: AddressSet = Family::BOTH.into_iter().map(Range::all).collect();
+    let everything: AddressSet = Family::ALL.into_iter().map(Range::all).collect();
     let before = ledger.usage(&Scope::Global, Family::V6);
     ledger.reserve("everything", everything);
     assert_eq!(ledger.usage(&Scope::Global, Family::V6).free, 0);

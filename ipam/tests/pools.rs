@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use support::data;
 
 fn pools(keys: &[(&str, &str)]) -> Pools {
-    let mut pools = Pools::new();
+    let mut pools = Pools::default();
     assert_eq!(pools.update(&data(keys)), []);
     pools
 }
@@ -88,7 +88,7 @@ fn sharing_and_interface_fall_back_to_the_global_key() {
 
 #[test]
 fn defaults_are_those_of_the_contract() {
-    let pools = Pools::new();
+    let pools = Pools::default();
     assert_eq!(pools.order(), Order::Ascending);
     assert_eq!(pools.reuse_delay(), Duration::from_secs(60));
     assert!(pools.avoids_buggy());
@@ -173,7 +173,7 @@ fn a_bad_value_is_named_with_its_key_and_what_is_accepted() {
         ("avoid-buggy-ips", "", "neither true nor false", "true or false"),
         ("reuse-delay", "soon", "no duration", "60s"),
     ] {
-        let errors = Pools::new().update(&data(&[(key, value)]));
+        let errors = Pools::default().update(&data(&[(key, value)]));
         let text = errors[0].to_string();
         for part in [&format!("key `{key}`"), &format!("value `{value}`"), problem, accepted] {
             assert!(text.contains(part), "`{part}` is missing in: {text}");
@@ -209,7 +209,7 @@ fn keys_that_mean_nothing_are_listed_for_a_check() {
     let misspelt =
         data(&[("cdir-global", "192.0.2.0/24"), ("cidr-", "x"), ("cidr-global", "192.0.2.0/24")]);
     assert_eq!(Pools::unknown_keys(&misspelt), ["cdir-global", "cidr-"]);
-    assert_eq!(Pools::new().update(&misspelt), []);
+    assert_eq!(Pools::default().update(&misspelt), []);
 }
 
 /// Values of one key: two good ones, a bad one, and none.
@@ -230,7 +230,7 @@ proptest! {
     fn a_history_of_edits_means_what_its_last_good_values_mean(
         history in vec([0..4usize, 0..4usize, 0..4usize, 0..4usize, 0..4usize, 0..4usize], 1..8),
     ) {
-        let mut pools = Pools::new();
+        let mut pools = Pools::default();
         let mut good: BTreeMap<String, String> = BTreeMap::new();
         let mut never_good = false;
         for edit in history {
@@ -251,7 +251,7 @@ proptest! {
             prop_assert_eq!(bad, now.iter().filter(differs).map(|(key, _)| key.clone()).collect::<Vec<_>>());
         }
         if !never_good {
-            let mut fresh = Pools::new();
+            let mut fresh = Pools::default();
             fresh.update(&good);
             prop_assert!(pools.iter().eq(fresh.iter()));
             prop_assert_eq!(pools.quota("shop"), fresh.quota("shop"));
@@ -262,6 +262,6 @@ proptest! {
 
     #[test]
     fn no_text_makes_a_key_panic(key in 0..EDITS.len(), text in "[-0-9a-f:./, smh]{0,24}") {
-        Pools::new().update(&data(&[(EDITS[key].0, &text)]));
+        Pools::default().update(&data(&[(EDITS[key].0, &text)]));
     }
 }

@@ -59,9 +59,8 @@ proptest! {
                 listed(range).iter().for_each(|address| _ = naive.remove(address));
             }
             prop_assert_eq!(list(&set), naive.clone());
-            for family in Family::BOTH {
+            for family in Family::ALL {
                 let of = |address: &&IpAddr| Family::of(**address) == family;
-                prop_assert_eq!(set.size(family), naive.iter().filter(of).count() as u128);
                 prop_assert_eq!(set.first(family), naive.iter().find(of).copied());
                 prop_assert_eq!(set.last(family), naive.iter().rfind(of).copied());
                 prop_assert_eq!(set.has(family), naive.iter().any(|address| of(&address)));
@@ -87,7 +86,6 @@ proptest! {
         let probed: BTreeSet<IpAddr> = listed(probe).into_iter().collect();
         let inside: BTreeSet<IpAddr> = a.overlapping(probe).flat_map(listed).collect();
         prop_assert_eq!(&inside, &x.intersection(&probed).copied().collect());
-        prop_assert_eq!(a.overlaps(probe), !inside.is_empty());
         for address in probed {
             prop_assert_eq!(a.contains(address), x.contains(&address));
         }
@@ -103,12 +101,14 @@ fn adjacent_ranges_merge() {
 #[test]
 fn whole_families_are_sets_like_any_other() {
     let mut set: AddressSet = ["0.0.0.0/0", "::/0"].map(range).into_iter().collect();
-    assert_eq!(set.size(Family::V4), 1 << 32);
-    assert_eq!(set.size(Family::V6), u128::MAX);
+    assert_eq!(
+        set.iter().map(|range| range.to_string()).collect::<Vec<_>>(),
+        ["0.0.0.0/0", "::/0"]
+    );
     set.remove(range("::"));
     set.remove(range("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
     set.remove(range("255.255.255.255"));
-    assert_eq!(set.size(Family::V6), u128::MAX - 1);
+    assert_eq!(set.first(Family::V6).unwrap().to_string(), "::1");
     assert_eq!(set.last(Family::V4).unwrap().to_string(), "255.255.255.254");
     assert_eq!(
         set.last(Family::V6).unwrap().to_string(),

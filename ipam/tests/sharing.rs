@@ -120,14 +120,14 @@ fn a_shared_address_rests_only_after_its_last_holder() {
     let mut ledger = ledger(&[POOL, SHARE]);
     give(&mut ledger, &listening(single("shop/a"), &[(Tcp, 80)])).unwrap();
     give(&mut ledger, &listening(single("shop/b"), &[(Tcp, 443)])).unwrap();
-    ledger.release_all(&service("shop/a"), Duration::ZERO);
+    release_all(&mut ledger, &service("shop/a"), Duration::ZERO);
     assert_eq!(ledger.next_rested(), None);
     assert_eq!(
         give(&mut ledger, &listening(single("shop/c"), &[(Tcp, 80)])).unwrap(),
         ["192.0.2.8"]
     );
-    ledger.release_all(&service("shop/b"), Duration::ZERO);
-    ledger.release_all(&service("shop/c"), Duration::ZERO);
+    release_all(&mut ledger, &service("shop/b"), Duration::ZERO);
+    release_all(&mut ledger, &service("shop/c"), Duration::ZERO);
     assert_eq!(ledger.next_rested(), Some(Duration::from_secs(60)));
 }
 

@@ -1,5 +1,7 @@
 //! Holds a fence as it is told on standard input, one command a line, and answers each with one line.
 //!
+//! Its arguments are the strongest kind to try, and the name and number of an instance, if it is not that of Services.
+//!
 //! A process of its own, so that tests can stop it, kill it and let another follow it. It ends with its input, leaving
 //! the fence in place as a crash would.
 
@@ -9,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use berth_fence::{BootTime, Fence, Kind, Options, open};
+use berth_fence::{BootTime, Fence, Instance, Kind, Options, open};
 use nix::sys::signal::{Signal, raise};
 
 fn main() {
@@ -18,7 +20,18 @@ fn main() {
         Some("unfenced") => Kind::Unfenced,
         _ => Kind::Bpf,
     };
-    let opened = open(&Options { strongest, ..Options::default() });
+    let instance = match (std::env::args().nth(2), std::env::args().nth(3)) {
+        (Some(name), Some(number)) => number
+            .parse()
+            .map_err(|_| format!("no number of an instance: {number}"))
+            .and_then(|number| Instance::of(&name, number).map_err(|error| error.to_string())),
+        _ => Ok(Instance::services()),
+    };
+    let instance = match instance {
+        Ok(instance) => instance,
+        Err(error) => return say(&error),
+    };
+    let opened = open(&Options { strongest, instance, ..Options::default() });
     let refusals: Vec<_> = opened.refusals.iter().map(|refusal| refusal.to_string()).collect();
     say(&format!("{} {}", opened.fence.kind(), refusals.join(" | ")));
     Holder { fence: opened.fence, keep: None }.serve();

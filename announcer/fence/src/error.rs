@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use crate::Kind;
+use crate::kind::Kind;
 
 /// Why a kind of fence cannot be had on this node.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +117,16 @@ pub enum AttachCause {
     PriorityTaken {
         /// The kind of the filter.
         kind: String,
+    },
+    /// The handle of our filter is another's, which would be replaced.
+    #[error(
+        "at egress {name:?} has the handle {handle:#x} of this fence; expected nobody: remove it if its owner is gone"
+    )]
+    HandleTaken {
+        /// The name of the filter that has it.
+        name: String,
+        /// The handle.
+        handle: u32,
     },
     /// Its name cannot be written in a rule.
     #[error("its name cannot be quoted in an nft rule; expected no quote, backslash or asterisk")]

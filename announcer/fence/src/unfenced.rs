@@ -4,16 +4,26 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use crate::contract::{Fence, Inspection};
 use crate::error::{ArmError, AttachError, CoverError, MuteError, PollError};
+use crate::instance::Instance;
+use crate::kind::Kind;
 use crate::nft;
 use crate::tc::{self, Rtnetlink};
-use crate::{BootTime, Fence, Inspection, Kind};
+use crate::time::BootTime;
 
 /// The absence of a fence.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Unfenced {
+    instance: Instance,
     covered: BTreeSet<IpAddr>,
     settled: bool,
+}
+
+impl Unfenced {
+    pub(crate) fn new(instance: &Instance) -> Unfenced {
+        Unfenced { instance: instance.clone(), covered: BTreeSet::new(), settled: false }
+    }
 }
 
 impl Fence for Unfenced {
@@ -64,11 +74,11 @@ impl Fence for Unfenced {
 
     fn remove(&mut self) -> Vec<AttachError> {
         let mut errors = match Rtnetlink::open() {
-            Ok(mut rtnetlink) => tc::sweep(&mut rtnetlink, &BTreeSet::new()),
+            Ok(mut rtnetlink) => tc::sweep(&mut rtnetlink, &self.instance, &BTreeSet::new()),
             Err(source) => vec![AttachError::everywhere("opening rtnetlink", source)],
         };
         errors.extend(
-            nft::delete_table()
+            nft::delete_table(&self.instance)
                 .err()
                 .map(|source| AttachError::everywhere("deleting the table", source)),
         );

@@ -21,7 +21,7 @@ fn main() {
         let start = Moment::default() + second * 5;
         crowd.run(start, |_| false);
         crowd.reset();
-        crowd.wish(start, count);
+        crowd.request(start, count);
         let all = crowd.run(start + second * 30, |crowd| crowd.held.len() == count as usize);
         row(&crowd, "all come at once", count, all.since(start));
         let rest = all + second * 5;

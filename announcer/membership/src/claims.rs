@@ -10,7 +10,7 @@ use crate::moment::Moment;
 use crate::name::NodeId;
 use crate::owner::{Hold, Owner};
 use crate::parameters::Parameters;
-use crate::placement::{Wish, mix, rank};
+use crate::placement::{Request, mix, rank};
 use crate::sight::Sight;
 
 /// A claim that was not won by then is given up for a while.
@@ -29,7 +29,7 @@ pub(crate) enum Decision {
 
 #[derive(Debug)]
 struct Interest {
-    wish: Wish,
+    request: Request,
     last_holder: Option<NodeId>,
     /// Since when no live node is seen with it.
     orphan_since: Option<Moment>,
@@ -65,14 +65,14 @@ impl Claims {
         }
     }
 
-    pub(crate) fn wish(&mut self, address: IpAddr, wish: Wish) {
+    pub(crate) fn request(&mut self, address: IpAddr, request: Request) {
         self.changed.insert(address);
         match self.interests.get_mut(&address) {
-            Some(interest) => interest.wish = wish,
+            Some(interest) => interest.request = request,
             None => {
                 let not_before = Moment::default();
                 let interest = Interest {
-                    wish,
+                    request,
                     last_holder: None,
                     orphan_since: None,
                     not_before,
@@ -83,7 +83,7 @@ impl Claims {
         }
     }
 
-    pub(crate) fn unwish(&mut self, address: IpAddr) {
+    pub(crate) fn withdraw(&mut self, address: IpAddr) {
         self.interests.remove(&address);
         self.agenda.remove(&address);
     }
@@ -91,13 +91,13 @@ impl Claims {
     pub(crate) fn may_have(&self, address: IpAddr) -> bool {
         self.interests
             .get(&address)
-            .is_some_and(|interest| interest.wish.candidates.contains(&self.me))
+            .is_some_and(|interest| interest.request.candidates.contains(&self.me))
     }
 
     /// The best live candidate but this node.
     pub(crate) fn best_other(&self, address: IpAddr, sight: &Sight) -> Option<NodeId> {
-        let wish = &self.interests.get(&address)?.wish;
-        rank(wish, |node| node != self.me && sight.live().contains(&node), None).first().copied()
+        let request = &self.interests.get(&address)?.request;
+        rank(request, |node| node != self.me && sight.live().contains(&node), None).first().copied()
     }
 
     /// Everything has to be looked at again.
@@ -133,9 +133,9 @@ impl Claims {
     }
 
     /// The address went to another node on purpose.
-    pub(crate) fn gave(&mut self, now: Moment, address: IpAddr, to: Option<NodeId>) {
+    pub(crate) fn gave(&mut self, now: Moment, address: IpAddr, to: NodeId) {
         let Some(interest) = self.interests.get_mut(&address) else { return };
-        interest.last_holder = to.or(interest.last_holder);
+        interest.last_holder = Some(to);
         interest.not_before = now + PATIENCE;
         self.changed.insert(address);
     }
@@ -153,6 +153,10 @@ impl Claims {
         }
         due.extend(self.agenda.iter().filter(|(_, at)| **at <= now).map(|(address, _)| *address));
         if due.is_empty() {
+            // What was due may have been withdrawn: a moment that is past would be due for ever.
+            if self.next <= now {
+                self.note_next();
+            }
             return Vec::new();
         }
         let mut decisions = Vec::new();
@@ -170,8 +174,12 @@ impl Claims {
                 self.agenda.insert(address, again);
             }
         }
-        self.next = self.agenda.values().min().copied().unwrap_or(Moment::NEVER);
+        self.note_next();
         decisions
+    }
+
+    fn note_next(&mut self) {
+        self.next = self.agenda.values().min().copied().unwrap_or(Moment::NEVER);
     }
 
     /// Whether to ask for an address, or when to look again.
@@ -251,11 +259,11 @@ impl Claims {
 
 impl Interest {
     fn ranking(&self, me: NodeId, sight: &Sight) -> Vec<NodeId> {
-        rank(&self.wish, |node| node == me || sight.live().contains(&node), self.last_holder)
+        rank(&self.request, |node| node == me || sight.live().contains(&node), self.last_holder)
     }
 
     fn cause(&self, me: NodeId, sight: &Sight) -> Cause {
-        match self.last_holder.or(self.wish.previous) {
+        match self.last_holder.or(self.request.previous) {
             None => Cause::First,
             Some(node) if node == me => Cause::Resumed,
             Some(node) if sight.live().contains(&node) => Cause::Abandoned,

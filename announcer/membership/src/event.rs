@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::moment::Moment;
 use crate::name::NodeId;
-use crate::placement::Wish;
+use crate::placement::Request;
 use crate::view::View;
 use crate::wire::DatagramError;
 
@@ -18,6 +18,11 @@ pub enum Input<'a> {
     /// The first one must come from a read that cannot be stale (a GET with no `resourceVersion`), made after this
     /// `Node` was: a view from before a restart could undo a seal.
     View(View),
+    /// The members are those of a list, and there is no API: this view, made by [`View::fixed`] or of the voters that
+    /// the list names, is the view for ever.
+    /// No other is adopted or proposed, and nodes with another list are refused
+    /// ([`DatagramError::OtherMembers`]). Ignored once there was a view.
+    Fixed(View),
     /// A read that cannot be stale found that there is no view yet. Ignored once there was one: a view that vanished
     /// is an error for the driver to report, never a reason to start over.
     NoView,
@@ -27,14 +32,14 @@ pub enum Input<'a> {
         from_epoch: u64,
     },
     /// An address is to be served, or its candidates changed.
-    Wish {
+    Request {
         /// The address.
         address: IpAddr,
         /// Who may have it.
-        wish: Wish,
+        request: Request,
     },
     /// An address is not to be served any more.
-    Unwish {
+    Withdraw {
         /// The address.
         address: IpAddr,
     },
@@ -89,7 +94,7 @@ pub enum Output {
     Arm {
         /// The address.
         address: IpAddr,
-        /// The deadline on this machine's boot-time clock.
+        /// The deadline on this host's boot-time clock.
         deadline: Moment,
     },
     /// Tell the LAN. The address is armed.

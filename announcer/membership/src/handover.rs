@@ -1,7 +1,7 @@
 //! Owns planned moves. For traffic the target is made before the holder breaks; for ARP and ND the holder breaks first:
 //! it is muted and drops the address, then the target is told to take it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const TAKE_WITHIN: Duration = Duration::from_secs(1);
 const READY_FOR: Duration = Duration::from_secs(2);
 /// How long a target asks for an address every [`URGENT_EVERY`].
 const URGENT_FOR: Duration = Duration::from_millis(100);
-pub(crate) const URGENT_EVERY: Duration = Duration::from_millis(2);
+const URGENT_EVERY: Duration = Duration::from_millis(2);
 /// Addresses of the larger family that fit the smallest datagram.
 const PER_MESSAGE: usize = 24;
 
@@ -38,6 +38,8 @@ pub(crate) struct Handovers {
     coming: BTreeMap<IpAddr, Going>,
     /// Taken here: asked for without patience.
     urgent: BTreeMap<IpAddr, Moment>,
+    /// Held perhaps without being asked for any more.
+    doubtful: BTreeSet<IpAddr>,
 }
 
 impl Handovers {
@@ -52,6 +54,16 @@ impl Handovers {
     /// Whether a target still has to take something.
     pub(crate) fn is_giving(&self) -> bool {
         !self.given.is_empty()
+    }
+
+    /// Whether these stay has to be looked at.
+    pub(crate) fn doubt(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.doubtful.extend(addresses);
+    }
+
+    /// What has to be looked at.
+    pub(crate) fn take_doubtful(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.doubtful)
     }
 
     /// The holder begins.
@@ -71,7 +83,7 @@ impl Handovers {
         }
     }
 
-    /// What the holder has to let go now, and whom it is for.
+    /// What the holder has to release now, and whom it is for.
     pub(crate) fn due(&self, now: Moment) -> Vec<(IpAddr, NodeId)> {
         self.going
             .iter()
@@ -80,7 +92,7 @@ impl Handovers {
             .collect()
     }
 
-    /// The holder let go.
+    /// The holder has released it.
     pub(crate) fn give(&mut self, now: Moment, address: IpAddr, to: NodeId) {
         self.going.remove(&address);
         self.given.insert(address, Going { to, until: now + TAKE_WITHIN });
@@ -122,9 +134,9 @@ impl Handovers {
         over
     }
 
-    /// Whether claims are repeated without patience.
-    pub(crate) fn is_urgent(&self) -> bool {
-        !self.urgent.is_empty()
+    /// How soon claims are repeated, if without patience.
+    pub(crate) fn urgency(&self) -> Option<Duration> {
+        (!self.urgent.is_empty()).then_some(URGENT_EVERY)
     }
 
     /// When something is due, at the latest.

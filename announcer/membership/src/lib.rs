@@ -14,12 +14,13 @@
 //! | `owner` | what it holds: leases from majorities, counted from the send time |
 //! | `view` | the voter set, its adoption, sealing and activity |
 //! | `proposal`, `claims`, `placement`, `handover` | policy: which voters, who asks when, who should have what, planned moves |
+//! | `serving`, `beats`, `outbox` | what is ready and armed, when heartbeats go, what a turn leaves to be done |
 //! | `sight` | what voters report about nodes and addresses |
 //! | `journal` | long lists in short datagrams: versions, digests, deltas |
 //! | `message`, `wire`, `keyring` | what nodes say, as octets, authenticated |
 //!
 //! ```
-//! use berth_membership::{Cause, Input, Keyring, Moment, Node, NodeId, Output, Parameters, View, Wish};
+//! use berth_membership::{Cause, Input, Keyring, Moment, Node, NodeId, Output, Parameters, View, Request};
 //!
 //! let me = NodeId::of("node-a");
 //! let keyring = Keyring::new([&b"thirty-two octets from a Secret!"[..]])?;
@@ -30,8 +31,8 @@
 //! // The view was read from the API: this node is the only voter.
 //! node.handle(clock(1), Input::View(View::first(me)));
 //! let address = "192.0.2.1".parse()?;
-//! let wish = Wish { candidates: vec![me], ..Wish::default() };
-//! let outputs = node.handle(clock(2), Input::Wish { address, wish });
+//! let request = Request { candidates: vec![me], ..Request::default() };
+//! let outputs = node.handle(clock(2), Input::Request { address, request });
 //! assert!(outputs.contains(&Output::Prepare { address, cause: Cause::First }));
 //! node.handle(clock(3), Input::Prepared { address });
 //!
@@ -47,6 +48,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod beats;
 mod claims;
 mod event;
 mod handover;
@@ -56,11 +58,13 @@ mod message;
 mod moment;
 mod name;
 mod node;
+mod outbox;
 mod owner;
 mod parameters;
 mod placement;
 mod proposal;
 mod rules;
+mod serving;
 mod sight;
 mod view;
 mod voter;
@@ -68,12 +72,14 @@ mod wire;
 
 pub use event::{Cause, Input, Loss, Output};
 pub use keyring::{KeyError, Keyring};
-pub use message::Stage;
 pub use moment::Moment;
 pub use name::NodeId;
 pub use node::Node;
+#[cfg(feature = "simulation")]
+pub use node::pressure::Pressure;
 pub use parameters::{ParameterError, Parameters};
-pub use placement::{Wish, rank};
-pub use rules::{Pressure, Rules};
-pub use view::{MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters};
+pub use placement::{Request, rank};
+#[cfg(feature = "simulation")]
+pub use rules::Rules;
+pub use view::{LEAST_MEMBERS, MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters};
 pub use wire::DatagramError;

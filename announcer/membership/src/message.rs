@@ -9,7 +9,7 @@ use crate::view::View;
 
 /// How far a node is with an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// It asks for the address and is silent.
     Claim,
     /// It has had a lease without interruption.
@@ -113,6 +113,17 @@ pub(crate) enum Message {
     Heartbeat(Heartbeat),
     Ack(Ack),
     Hand(Hand),
+}
+
+impl Message {
+    /// The view its sender stands in, if it says so.
+    pub(crate) fn view(&self) -> Option<&View> {
+        match self {
+            Self::Heartbeat(heartbeat) => Some(&heartbeat.view),
+            Self::Ack(ack) => Some(&ack.view),
+            Self::Hand(_) => None,
+        }
+    }
 }
 
 impl Verdict {

@@ -1,10 +1,10 @@
-//! Owns the only notion of time here: what one machine's boot-time clock shows. Moments of two machines are never
+//! Owns the only notion of time here: what one host's boot-time clock shows. Moments of two hosts are never
 //! compared.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// A reading of this machine's boot-time clock (`CLOCK_BOOTTIME`), in nanoseconds.
+/// A reading of this host's boot-time clock (`CLOCK_BOOTTIME`), in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(u64);
 

@@ -2,33 +2,31 @@
 //! decide.
 
 mod moves;
+#[cfg(feature = "simulation")]
+pub(crate) mod pressure;
 mod rounds;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
+use crate::beats::Beats;
 use crate::claims::Claims;
 use crate::event::{Cause, Input, Loss, Output};
 use crate::handover::Handovers;
 use crate::keyring::Keyring;
-use crate::message::{Ack, Heartbeat, Message, Stage};
+use crate::message::{Ack, Heartbeat, Message};
 use crate::moment::Moment;
 use crate::name::NodeId;
+use crate::outbox::Outbox;
 use crate::owner::Owner;
 use crate::parameters::{ParameterError, Parameters};
 use crate::placement::mix;
-use crate::rules::{Pressure, Rules};
+use crate::proposal::Proposer;
+use crate::rules::Rules;
+use crate::serving::Serving;
 use crate::sight::Sight;
 use crate::view::{Change, Standing, View};
 use crate::voter::Voter;
-
-/// A claim is repeated this long after the voter said it would be free.
-const RETRY_LATE: Duration = Duration::from_micros(300);
-
-/// Beats that something called for are this far apart for each address that they are about, at most half a heartbeat:
-/// what happens in a crowd shares a beat, or thousands of addresses would have no time left to be renewed in.
-const APART_EACH: Duration = Duration::from_micros(10);
+use crate::wire::DatagramError;
 
 /// One run of the announcer on one node.
 ///
@@ -37,33 +35,29 @@ const APART_EACH: Duration = Duration::from_micros(10);
 /// in order. The same inputs at the same moments give the same outputs.
 #[derive(Debug)]
 pub struct Node {
-    me: NodeId,
-    parameters: Parameters,
-    rules: Rules,
-    keyring: Keyring,
-    started: Moment,
     now: Moment,
+    stay: Stay,
     standing: Option<Standing>,
-    adopted: Moment,
     voter: Voter,
     owner: Owner,
     sight: Sight,
     claims: Claims,
     handovers: Handovers,
-    causes: BTreeMap<IpAddr, Cause>,
-    prepared: BTreeSet<IpAddr>,
-    armed: BTreeMap<IpAddr, Moment>,
-    /// Held perhaps without being wished for any more.
-    doubtful: BTreeSet<IpAddr>,
-    last_beat: Moment,
-    next_beat: Moment,
-    retry_at: Moment,
-    proposing: Option<u64>,
-    wanted_since: Option<Moment>,
-    leaving: Option<Moment>,
-    left: bool,
-    out: Vec<Output>,
-    late: Vec<Output>,
+    serving: Serving,
+    beats: Beats,
+    proposer: Proposer,
+    out: Outbox,
+}
+
+/// Whether a node is to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stay {
+    Here,
+    /// It was told to leave.
+    Leaving {
+        since: Moment,
+    },
+    Left,
 }
 
 impl Node {
@@ -80,14 +74,10 @@ impl Node {
         seed: u64,
         now: Moment,
     ) -> Result<Self, ParameterError> {
-        Self::with_rules(me, parameters, keyring, seed, now, Rules::default())
+        Self::of_rules(me, parameters, keyring, seed, now, Rules::default())
     }
 
-    /// A run that may lack rules. Only a simulation has reason to make one.
-    ///
-    /// # Errors
-    /// If the parameters do not fit each other.
-    pub fn with_rules(
+    fn of_rules(
         me: NodeId,
         parameters: Parameters,
         keyring: Keyring,
@@ -98,32 +88,18 @@ impl Node {
         parameters.check()?;
         let (session, cookie, luck) = (mix(seed), mix(mix(seed)), mix(mix(mix(seed))));
         Ok(Self {
-            me,
-            parameters,
-            rules,
-            keyring,
-            started: now,
             now,
+            stay: Stay::Here,
             standing: None,
-            adopted: now,
             voter: Voter::new(parameters, rules, cookie, now),
             owner: Owner::new(me, parameters, rules, session, cookie),
             sight: Sight::new(me, parameters.suspicion),
             claims: Claims::new(me, parameters, luck),
             handovers: Handovers::default(),
-            causes: BTreeMap::new(),
-            prepared: BTreeSet::new(),
-            armed: BTreeMap::new(),
-            doubtful: BTreeSet::new(),
-            last_beat: Moment::default(),
-            next_beat: Moment::NEVER,
-            retry_at: Moment::NEVER,
-            proposing: None,
-            wanted_since: None,
-            leaving: None,
-            left: false,
-            out: vec![Output::MuteAll],
-            late: Vec::new(),
+            serving: Serving::default(),
+            beats: Beats::new(parameters.heartbeat),
+            proposer: Proposer::new(parameters.suspicion, now),
+            out: Outbox::new(me, keyring, rules),
         })
     }
 
@@ -131,54 +107,46 @@ impl Node {
     pub fn handle(&mut self, now: Moment, input: Input<'_>) -> Vec<Output> {
         self.begin(now);
         match input {
-            Input::Datagram(datagram) => match self.keyring.open(self.me, datagram) {
+            Input::Datagram(datagram) => match self.out.open(datagram) {
                 Ok((from, message)) => self.message(from, &message),
                 Err(error) => self.out.push(Output::Refused(error)),
             },
             Input::View(view) => self.view_read(view),
+            Input::Fixed(view) if self.standing.is_none() => self.view_read(view.forever()),
+            Input::Fixed(_) => {}
             Input::NoView if self.standing.is_none() => {
-                self.out.push(Output::ProposeView { from_epoch: 0, view: View::first(self.me) });
+                self.out
+                    .push(Output::ProposeView { from_epoch: 0, view: View::first(self.out.me()) });
             }
             Input::NoView => {}
-            Input::NotStored { from_epoch } => {
-                self.proposing = self.proposing.filter(|epoch| *epoch != from_epoch)
+            Input::NotStored { from_epoch } => self.proposer.not_stored(from_epoch),
+            Input::Request { address, request } => {
+                self.claims.request(address, request);
+                self.handovers.doubt([address]);
             }
-            Input::Wish { address, wish } => {
-                self.claims.wish(address, wish);
-                self.doubtful.insert(address);
-            }
-            Input::Unwish { address } => {
-                self.claims.unwish(address);
+            Input::Withdraw { address } => {
+                self.claims.withdraw(address);
                 self.release(address, Loss::Dropped);
             }
             Input::Prepared { address } => self.ready(address),
             Input::HandOver { address } => self.hand_over(address),
             Input::Leave => {
-                self.leaving.get_or_insert(self.now);
+                if self.stay == Stay::Here {
+                    self.stay = Stay::Leaving { since: self.now };
+                }
                 self.claims.stop();
-                self.doubtful.extend(self.owner.holds().map(|(address, _)| address));
+                self.handovers.doubt(self.owner.holds().map(|(address, _)| address));
             }
         }
         self.settle();
-        self.outputs()
-    }
-
-    /// Makes the node act against its policy. Only a simulation has reason to.
-    pub fn press(&mut self, now: Moment, pressure: Pressure) -> Vec<Output> {
-        self.begin(now);
-        match pressure {
-            Pressure::Take { address } => self.take(address),
-            Pressure::Propose(voters) => self.propose_these(voters),
-        }
-        self.settle();
-        self.outputs()
+        self.out.take()
     }
 
     /// Does what is due.
     pub fn poll(&mut self, now: Moment) -> Vec<Output> {
         self.begin(now);
         self.settle();
-        self.outputs()
+        self.out.take()
     }
 
     /// When [`poll`](Self::poll) has to be called, if nothing happens before.
@@ -186,32 +154,22 @@ impl Node {
         if !self.out.is_empty() {
             return self.now;
         }
-        if self.standing.is_none() || self.left {
+        if self.standing.is_none() || self.stay == Stay::Left {
             return Moment::NEVER;
         }
-        let dues = [
-            self.next_beat,
-            self.retry_at,
-            self.owner.next_lapse(),
-            self.claims.next(),
-            self.handovers.next(),
-        ];
+        let dues =
+            [self.beats.due(), self.owner.next_lapse(), self.claims.next(), self.handovers.next()];
         dues.into_iter().min().unwrap_or(Moment::NEVER)
     }
 
     /// When the next heartbeat is due.
     pub fn next_beat(&self) -> Moment {
-        self.next_beat
+        self.beats.next()
     }
 
     /// The view this node stands in, and whether it knows it to be active.
     pub fn view(&self) -> Option<(&View, bool)> {
         self.standing.as_ref().map(|standing| (standing.view(), standing.is_active()))
-    }
-
-    /// What this node holds or claims, and until when it may answer.
-    pub fn holds(&self) -> impl Iterator<Item = (IpAddr, Stage, Moment)> {
-        self.owner.holds().map(|(address, hold)| (address, hold.stage, hold.lease))
     }
 
     /// The nodes that a majority of voters has heard lately; none while no majority answers.
@@ -229,15 +187,12 @@ impl Node {
         }
     }
 
-    fn outputs(&mut self) -> Vec<Output> {
-        let mut out = std::mem::take(&mut self.out);
-        out.append(&mut self.late);
-        out
-    }
-
     fn message(&mut self, from: NodeId, message: &Message) {
         // Before its own read of the view a node is no part of anything.
-        if self.standing.is_none() || self.left {
+        let there = self.stay != Stay::Left;
+        let Some(standing) = self.standing.as_ref().filter(|_| there) else { return };
+        if message.view().is_some_and(|view| !view.goes_with(standing.view())) {
+            self.out.push(Output::Refused(DatagramError::OtherMembers(from)));
             return;
         }
         self.voter.heard(self.now, from);
@@ -246,7 +201,7 @@ impl Node {
                 self.voter.leaves(from, heartbeat.leaving);
                 self.witness(from, &heartbeat.view, heartbeat.active);
                 for ack in self.answer(from, heartbeat) {
-                    self.send(from, &Message::Ack(ack));
+                    self.out.send(from, &Message::Ack(ack));
                 }
             }
             Message::Ack(ack) => {
@@ -259,11 +214,10 @@ impl Node {
 
     fn view_read(&mut self, view: View) {
         if self.standing.is_some() {
-            let (me, active) = (self.me, false);
-            self.witness(me, &view, active);
+            self.witness(self.out.me(), &view, false);
             return;
         }
-        let standing = Standing::new(self.me, view, self.rules);
+        let standing = Standing::new(self.out.me(), view, self.out.rules());
         let change = Change { adopted: true, activated: standing.is_active() };
         self.standing = Some(standing);
         self.changed(change);
@@ -272,7 +226,7 @@ impl Node {
     /// Notes where another node stands.
     fn witness(&mut self, node: NodeId, view: &View, active: bool) {
         let Some(standing) = &mut self.standing else { return };
-        if node == self.me && view.epoch() <= standing.epoch() {
+        if node == self.out.me() && view.epoch() <= standing.epoch() {
             return;
         }
         let change = standing.witness(node, view, active);
@@ -285,8 +239,7 @@ impl Node {
         if change.adopted {
             self.owner.adopted();
             self.sight.adopted();
-            self.adopted = self.now;
-            (self.proposing, self.wanted_since) = (None, None);
+            self.proposer.adopted(self.now);
             self.out.push(Output::Adopted { epoch });
         }
         if change.activated {
@@ -300,12 +253,15 @@ impl Node {
 
     fn answer(&mut self, from: NodeId, heartbeat: &Heartbeat) -> Vec<Ack> {
         let Some(standing) = &self.standing else { return Vec::new() };
-        let budget = (from != self.me).then_some(self.parameters.datagram);
-        self.voter.answer(self.now, from, heartbeat, standing, budget)
+        let local = from == self.out.me();
+        self.voter.answer(self.now, from, heartbeat, standing, local)
     }
 
     fn acknowledge(&mut self, from: NodeId, ack: &Ack) {
         let Some(standing) = &self.standing else { return };
+        if !self.owner.asked_for(ack) {
+            return;
+        }
         let outcome = self.owner.acknowledge(self.now, from, ack, standing);
         self.sight.note(self.now, from, ack);
         for address in &outcome.won {
@@ -317,12 +273,12 @@ impl Node {
             self.hurry();
         }
         if let Some(after) = outcome.retry_after {
-            self.retry_at = self.retry_at.min(self.soon(self.now + after + RETRY_LATE));
+            self.beats.retry(self.now, after, self.concerns());
         }
         if outcome.renewed {
             self.arm_all();
         }
-        if outcome.behind && from != self.me {
+        if outcome.behind && from != self.out.me() {
             self.beat_to(from);
         }
     }
@@ -334,17 +290,8 @@ impl Node {
     }
 
     fn arm(&mut self, address: IpAddr) {
-        let Some(hold) = self.owner.hold(&address) else { return };
-        if hold.stage != Stage::Held || !self.prepared.contains(&address) {
-            return;
-        }
-        let before = self.armed.insert(address, hold.lease);
-        if before != Some(hold.lease) {
-            self.out.push(Output::Arm { address, deadline: hold.lease });
-        }
-        if before.is_none() {
-            let cause = self.causes.get(&address).copied().unwrap_or(Cause::First);
-            self.out.push(Output::Announce { address, cause });
+        if let Some(hold) = self.owner.hold(&address) {
+            self.out.extend(self.serving.arm(address, hold));
         }
     }
 
@@ -352,19 +299,14 @@ impl Node {
     fn release(&mut self, address: IpAddr, cause: Loss) {
         self.handovers.cancel(&address);
         if self.owner.hold(&address).is_none() {
-            if self.prepared.remove(&address) {
-                self.out.push(Output::Discard { address });
-            }
+            self.out.extend(self.serving.discard(address));
             return;
         }
-        let held = self.armed.remove(&address).is_some();
+        let held = self.serving.forget(&address);
         if held {
-            let out = if self.rules.mute_first { &mut self.out } else { &mut self.late };
-            out.push(Output::Mute { address });
+            self.out.mute(address);
         }
         self.owner.drop(&address);
-        self.causes.remove(&address);
-        self.prepared.remove(&address);
         self.out.push(if held {
             Output::Lost { address, cause }
         } else {
@@ -375,9 +317,9 @@ impl Node {
 
     fn claim(&mut self, address: IpAddr, cause: Cause) {
         self.owner.claim(self.now, address);
-        self.causes.insert(address, cause);
+        self.serving.claim(address, cause);
         self.claims.note([address]);
-        if !self.prepared.contains(&address) {
+        if !self.serving.is_prepared(&address) {
             self.out.push(Output::Prepare { address, cause });
         }
         self.hurry();
@@ -385,18 +327,11 @@ impl Node {
 
     /// Beats as soon as may be.
     fn hurry(&mut self) {
-        self.next_beat = self.next_beat.min(self.soon(self.now));
+        self.beats.hurry(self.now, self.concerns());
     }
 
-    /// When a beat that is called for at a moment may go.
-    fn soon(&self, moment: Moment) -> Moment {
-        let about = self.owner.holds().len() + self.voter.promised();
-        let apart = APART_EACH * u32::try_from(about).unwrap_or(u32::MAX);
-        moment.max(self.last_beat + apart.min(self.parameters.heartbeat / 2))
-    }
-
-    fn send(&mut self, to: NodeId, message: &Message) {
-        let datagram = self.keyring.seal(self.me, to, message);
-        self.out.push(Output::Send { to, datagram });
+    /// How many addresses a beat of this node is about.
+    fn concerns(&self) -> usize {
+        self.owner.holds().len() + self.voter.promised()
     }
 }

@@ -109,7 +109,7 @@ impl Owner {
 
     /// When the first lease may lapse, not later than it does.
     pub(crate) fn next_lapse(&self) -> Moment {
-        if self.rules.lapsed_is_lost { self.next_lapse } else { Moment::NEVER }
+        if self.rules.lapsed_is_lost() { self.next_lapse } else { Moment::NEVER }
     }
 
     /// Begins to ask for an address.
@@ -119,7 +119,7 @@ impl Owner {
             stage: Stage::Claim,
             since: now,
             lease: Moment::default(),
-            version: if self.rules.versions { version } else { 0 },
+            version: if self.rules.versions() { version } else { 0 },
             second: None,
             frozen: Moment::default(),
             grants: Vec::new(),
@@ -135,7 +135,7 @@ impl Owner {
 
     /// The holds whose lease has lapsed. A lapsed lease never revives: the caller mutes and drops them.
     pub(crate) fn lapsed(&mut self, now: Moment) -> Vec<IpAddr> {
-        if now < self.next_lapse || !self.rules.lapsed_is_lost {
+        if now < self.next_lapse || !self.rules.lapsed_is_lost() {
             return Vec::new();
         }
         let lapsed =
@@ -148,7 +148,7 @@ impl Owner {
     /// Goes over to another view: what the old one granted to a hold stands as a fixed deadline. Claims begin anew.
     pub(crate) fn adopted(&mut self) {
         for hold in self.holds.values_mut() {
-            if self.rules.grants_of_my_epoch {
+            if self.rules.grants_of_my_epoch() {
                 hold.grants.clear();
             }
             match hold.stage {
@@ -195,7 +195,13 @@ impl Owner {
         heartbeats
     }
 
-    /// Takes what a voter answered. The caller has adopted its view before, if that was newer.
+    /// Whether this answers a heartbeat of this run. One of an earlier run proves nothing, and its sequence may lie ahead of
+    /// ours: after a reboot the clock begins anew.
+    pub(crate) fn asked_for(&self, ack: &Ack) -> bool {
+        ack.session == self.session && ack.sequence <= self.sequence
+    }
+
+    /// Takes what a voter answered to a heartbeat of this run. The caller has adopted its view before, if that was newer.
     pub(crate) fn acknowledge(
         &mut self,
         now: Moment,
@@ -204,9 +210,6 @@ impl Owner {
         standing: &Standing,
     ) -> Outcome {
         let mut outcome = Outcome::default();
-        if ack.session != self.session || ack.sequence > self.sequence {
-            return outcome;
-        }
         let view = standing.view();
         let latest = self.list.latest();
         let peer = self.peers.entry(from).or_default();
@@ -219,13 +222,14 @@ impl Owner {
             outcome.behind = progress && ack.sequence == peer.sent && view.voters().contains(from);
             (peer.cookie, peer.applied) = (ack.cookie, ack.applied);
         }
-        let of_my_epoch = ack.view.epoch() == view.epoch() || !self.rules.grants_of_my_epoch;
-        let of_active_view = ack.active || !self.rules.grants_of_active_view;
+        let of_my_epoch = ack.view.epoch() == view.epoch() || !self.rules.grants_of_my_epoch();
+        let of_active_view = ack.active || !self.rules.grants_of_active_view();
         let Some(verdict) = &ack.verdict else { return outcome };
         if !(of_my_epoch && of_active_view && view.voters().contains(from)) {
             return outcome;
         }
-        let sent = if self.rules.lease_from_send { Moment::from_nanos(ack.sequence) } else { now };
+        let sent =
+            if self.rules.lease_from_send() { Moment::from_nanos(ack.sequence) } else { now };
         for (address, hold) in &mut self.holds {
             if hold.version > ack.applied || !verdict.covers(*address) {
                 continue;
@@ -247,7 +251,7 @@ impl Owner {
             if hold.stage == Stage::Held || granted <= long {
                 continue;
             }
-            if again.is_some_and(|again| again > long) || !self.rules.second_majority {
+            if again.is_some_and(|again| again > long) || !self.rules.second_majority() {
                 outcome.won.push(*address);
             } else if hold.second.is_none() {
                 hold.second = Some(Moment::from_nanos(self.sequence + 1));
@@ -258,7 +262,7 @@ impl Owner {
             if let Some(hold) = self.holds.get_mut(address) {
                 hold.stage = Stage::Held;
                 let version = self.list.set(*address, Some(Stage::Held));
-                hold.version = if self.rules.versions { version } else { 0 };
+                hold.version = if self.rules.versions() { version } else { 0 };
             }
         }
         if outcome.renewed {
@@ -294,7 +298,8 @@ impl Hold {
         let granted = self.grants.iter().filter(counts);
         let mut sent: Vec<_> = granted.map(|(_, sent)| *sent).collect();
         sent.sort_unstable_by(|a, b| b.cmp(a));
-        let needed = if rules.majority { voters.majority() } else { voters.majority().max(2) - 1 };
+        let needed =
+            if rules.majority() { voters.majority() } else { voters.majority().max(2) - 1 };
         let granted = sent.get(needed - 1).map(|sent| *sent + parameters.lease);
         granted.unwrap_or_default().max(self.frozen)
     }

@@ -1,12 +1,12 @@
 //! Owns who should have an address, as advice: voters never look at it, so a stale watch costs time, not safety.
 //!
-//! The ranking is a pure function of the wish, the nodes that live, and the last holder. Each node computes the same.
+//! The ranking is a pure function of the request, the live nodes and the last holder. Each node computes the same.
 
 use crate::name::NodeId;
 
 /// Who may have an address, and who had better.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct Request {
     /// What is hashed with each node. Addresses of one Service share it, so that they meet on one node.
     pub key: u64,
     /// The nodes that may answer.
@@ -17,7 +17,7 @@ pub struct Wish {
     pub previous: Option<NodeId>,
 }
 
-impl Wish {
+impl Request {
     /// The key of a name.
     pub fn key_of(name: &str) -> u64 {
         NodeId::of(name).bits()
@@ -28,15 +28,16 @@ impl Wish {
 ///
 /// A node that comes or goes moves only the addresses that it is ranked first for.
 pub fn rank(
-    wish: &Wish,
+    request: &Request,
     is_live: impl Fn(NodeId) -> bool,
     last_holder: Option<NodeId>,
 ) -> Vec<NodeId> {
-    let last = last_holder.or(wish.previous);
-    let mut nodes: Vec<_> = wish.candidates.iter().copied().filter(|node| is_live(*node)).collect();
+    let last = last_holder.or(request.previous);
+    let mut nodes: Vec<_> =
+        request.candidates.iter().copied().filter(|node| is_live(*node)).collect();
     nodes.sort_by_cached_key(|node| {
-        let order = (Some(*node) != last, !wish.preferred.contains(node));
-        (order, std::cmp::Reverse(weight(wish.key, *node)), *node)
+        let order = (Some(*node) != last, !request.preferred.contains(node));
+        (order, std::cmp::Reverse(weight(request.key, *node)), *node)
     });
     nodes.dedup();
     nodes
@@ -65,11 +66,11 @@ mod tests {
         (0..n).map(|i| NodeId::of(&format!("node-{i}"))).collect()
     }
 
-    fn wish(i: usize, candidates: &[NodeId]) -> Wish {
-        Wish {
-            key: Wish::key_of(&format!("shop/web-{i}")),
+    fn request(i: usize, candidates: &[NodeId]) -> Request {
+        Request {
+            key: Request::key_of(&format!("shop/web-{i}")),
             candidates: candidates.to_vec(),
-            ..Wish::default()
+            ..Request::default()
         }
     }
 
@@ -78,7 +79,7 @@ mod tests {
         let nodes = nodes(5);
         let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
         for i in 0..2_000 {
-            *counts.entry(rank(&wish(i, &nodes), |_| true, None)[0]).or_default() += 1;
+            *counts.entry(rank(&request(i, &nodes), |_| true, None)[0]).or_default() += 1;
         }
         assert!(
             counts.len() == 5 && counts.values().all(|count| (330..=470).contains(count)),
@@ -90,9 +91,9 @@ mod tests {
     fn a_node_that_goes_moves_only_its_own_addresses() {
         let nodes = nodes(5);
         for i in 0..500 {
-            let wish = wish(i, &nodes);
-            let before = rank(&wish, |_| true, None);
-            let after = rank(&wish, |node| node != nodes[2], None);
+            let request = request(i, &nodes);
+            let before = rank(&request, |_| true, None);
+            let after = rank(&request, |node| node != nodes[2], None);
             assert_eq!(
                 before.into_iter().filter(|node| *node != nodes[2]).collect::<Vec<_>>(),
                 after
@@ -103,11 +104,12 @@ mod tests {
     #[test]
     fn the_last_holder_comes_first_then_preferred_nodes() {
         let nodes = nodes(4);
-        let wish = Wish { preferred: vec![nodes[3]], previous: Some(nodes[1]), ..wish(7, &nodes) };
-        assert_eq!(rank(&wish, |_| true, Some(nodes[2]))[..2], [nodes[2], nodes[3]]);
-        assert_eq!(rank(&wish, |_| true, None)[..2], [nodes[1], nodes[3]]);
+        let request =
+            Request { preferred: vec![nodes[3]], previous: Some(nodes[1]), ..request(7, &nodes) };
+        assert_eq!(rank(&request, |_| true, Some(nodes[2]))[..2], [nodes[2], nodes[3]]);
+        assert_eq!(rank(&request, |_| true, None)[..2], [nodes[1], nodes[3]]);
         assert_eq!(
-            rank(&wish, |node| node != nodes[1], None)[0],
+            rank(&request, |node| node != nodes[1], None)[0],
             nodes[3],
             "who is gone is not ranked"
         );
@@ -118,6 +120,9 @@ mod tests {
         let nodes = nodes(6);
         let mut turned = nodes.clone();
         turned.reverse();
-        assert_eq!(rank(&wish(1, &nodes), |_| true, None), rank(&wish(1, &turned), |_| true, None));
+        assert_eq!(
+            rank(&request(1, &nodes), |_| true, None),
+            rank(&request(1, &turned), |_| true, None)
+        );
     }
 }

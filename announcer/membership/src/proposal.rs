@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::event::Output;
 use crate::moment::Moment;
 use crate::name::NodeId;
-use crate::parameters::Parameters;
-use crate::view::{Standing, View, Voters};
+use crate::view::{Standing, View, Voters, voters_among};
 use crate::voter::Contact;
 
 /// Silence after which a voter is dropped from a view of three or more.
@@ -15,47 +15,92 @@ const DROPPED_AFTER: Duration = Duration::from_millis(1_500);
 /// How long a node must have been heard before it becomes a voter.
 const STABLE_FOR: Duration = Duration::from_secs(2);
 /// How long the others wait for the first voter to propose.
-pub(crate) const OTHERS_AFTER: Duration = Duration::from_millis(400);
+const OTHERS_AFTER: Duration = Duration::from_millis(400);
 
-/// What a proposal is made from.
-pub(crate) struct Situation<'a> {
+/// What this node proposed, and what it would propose.
+#[derive(Debug)]
+pub(crate) struct Proposer {
+    suspicion: Duration,
+    /// The later of this node's start and its adoption of the view.
+    since: Moment,
+    /// The epoch that a proposal on its way is to follow.
+    proposing: Option<u64>,
+    wanted_since: Option<Moment>,
+}
+
+impl Proposer {
+    /// That of a node that starts.
+    pub(crate) fn new(suspicion: Duration, now: Moment) -> Self {
+        Self { suspicion, since: now, proposing: None, wanted_since: None }
+    }
+
+    /// The node went over to a view.
+    pub(crate) fn adopted(&mut self, now: Moment) {
+        (self.since, self.proposing, self.wanted_since) = (now, None, None);
+    }
+
+    /// The view that was to follow this epoch is surely not stored.
+    pub(crate) fn not_stored(&mut self, from_epoch: u64) {
+        self.proposing = self.proposing.filter(|epoch| *epoch != from_epoch);
+    }
+
+    /// The view to propose now, if any.
+    pub(crate) fn turn(&mut self, seen: &Seen<'_>) -> Option<Output> {
+        let situation = Situation { seen, suspicion: self.suspicion, since: self.since };
+        let Some(proposal) = propose(&situation) else {
+            self.wanted_since = None;
+            return None;
+        };
+        let since = *self.wanted_since.get_or_insert(seen.now);
+        if !proposal.first && seen.now.since(since) < OTHERS_AFTER {
+            return None;
+        }
+        self.put(seen.standing.epoch(), proposal.view)
+    }
+
+    /// Proposes a view, unless another is on its way.
+    pub(crate) fn put(&mut self, from_epoch: u64, view: View) -> Option<Output> {
+        if self.proposing.is_some() {
+            return None;
+        }
+        self.proposing = Some(from_epoch);
+        Some(Output::ProposeView { from_epoch, view })
+    }
+}
+
+/// What a node sees of the others.
+pub(crate) struct Seen<'a> {
     pub(crate) now: Moment,
     pub(crate) me: NodeId,
-    pub(crate) parameters: &'a Parameters,
     pub(crate) standing: &'a Standing,
     pub(crate) contacts: &'a BTreeMap<NodeId, Contact>,
     /// When each voter last answered this node.
     pub(crate) answered: BTreeMap<NodeId, Moment>,
-    /// The later of this node's start and its adoption of the view.
-    pub(crate) since: Moment,
     pub(crate) leaving: bool,
+}
+
+/// What a proposal is made from.
+struct Situation<'a> {
+    seen: &'a Seen<'a>,
+    suspicion: Duration,
+    since: Moment,
 }
 
 /// A view this node would propose, and whether it is the first in line to do so.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Proposal {
-    pub(crate) view: View,
-    pub(crate) first: bool,
-}
-
-/// How many voters a cluster of so many live nodes has.
-fn target(nodes: usize) -> usize {
-    match nodes {
-        0..=2 => nodes,
-        3 | 4 => 3,
-        _ => 5,
-    }
+struct Proposal {
+    view: View,
+    first: bool,
 }
 
 /// The view that should follow, if it differs.
-pub(crate) fn propose(situation: &Situation<'_>) -> Option<Proposal> {
-    let Situation { now, me, standing, leaving, .. } = *situation;
+fn propose(situation: &Situation<'_>) -> Option<Proposal> {
+    let Seen { now, me, standing, leaving, .. } = *situation.seen;
     let voters = standing.view().voters();
     if !standing.votes() || !situation.is_among_blocking_set() {
         return None;
     }
-    let patience =
-        if voters.nodes().len() == 2 { situation.parameters.suspicion } else { DROPPED_AFTER };
+    let patience = if voters.nodes().len() == 2 { situation.suspicion } else { DROPPED_AFTER };
     let mut keep: Vec<_> = voters
         .nodes()
         .iter()
@@ -64,8 +109,8 @@ pub(crate) fn propose(situation: &Situation<'_>) -> Option<Proposal> {
         .collect();
     let first = keep.first() == Some(&me);
     keep.retain(|voter| *voter != me || !leaving);
-    let stable = situation.contacts.iter().filter(|(node, contact)| {
-        let heard = now.since(contact.last) <= situation.parameters.suspicion;
+    let stable = situation.seen.contacts.iter().filter(|(node, contact)| {
+        let heard = now.since(contact.last) <= situation.suspicion;
         // Whoever was dropped a moment ago is not taken back for the last that was heard of it.
         let dropped = standing.view().previous().iter().any(|set| set.contains(**node));
         let since = if dropped { contact.since.max(situation.since) } else { contact.since };
@@ -73,7 +118,7 @@ pub(crate) fn propose(situation: &Situation<'_>) -> Option<Proposal> {
         heard && lasting && !voters.contains(**node)
     });
     let stable: Vec<_> = stable.map(|(node, _)| *node).collect();
-    let target = target(keep.len() + stable.len());
+    let target = voters_among(keep.len() + stable.len());
     let mut next = keep;
     next.truncate(target);
     next.extend(stable.into_iter().take(target - next.len()));
@@ -85,12 +130,13 @@ impl Situation<'_> {
     /// Whether this node and voters that lately were heard, answered and stand where it stands meet every majority. Who
     /// hears the others and is not heard would else drop them all.
     fn is_among_blocking_set(&self) -> bool {
-        let voters = self.standing.view().voters();
-        let lately = |last: Moment| self.now.since(last) <= self.parameters.suspicion;
+        let Seen { now, me, standing, contacts, .. } = self.seen;
+        let voters = standing.view().voters();
+        let lately = |last: Moment| now.since(last) <= self.suspicion;
         let here = |voter: &&NodeId| {
-            let heard = self.contacts.get(voter).is_some_and(|contact| lately(contact.last));
-            let answered = self.answered.get(voter).is_some_and(|last| lately(*last));
-            **voter == self.me || (heard && answered && self.standing.reached(**voter))
+            let heard = contacts.get(voter).is_some_and(|contact| lately(contact.last));
+            let answered = self.seen.answered.get(voter).is_some_and(|last| lately(*last));
+            *voter == me || (heard && answered && standing.reached(**voter))
         };
         voters.nodes().iter().filter(here).count() >= voters.blocking()
     }
@@ -98,16 +144,18 @@ impl Situation<'_> {
     /// Whether a voter was not heard, or did not answer, for so long.
     fn is_gone(&self, voter: NodeId, patience: Duration) -> bool {
         let long_ago = |last: Option<Moment>| {
-            self.now.since(self.since.max(last.unwrap_or_default())) > patience
+            self.seen.now.since(self.since.max(last.unwrap_or_default())) > patience
         };
-        let heard = self.contacts.get(&voter).map(|contact| contact.last);
-        voter != self.me && (long_ago(heard) || long_ago(self.answered.get(&voter).copied()))
+        let Seen { me, contacts, answered, .. } = self.seen;
+        let heard = contacts.get(&voter).map(|contact| contact.last);
+        voter != *me && (long_ago(heard) || long_ago(answered.get(&voter).copied()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parameters::Parameters;
     use crate::rules::Rules;
 
     const NOW: Moment = Moment::from_nanos(60_000_000_000);
@@ -153,7 +201,6 @@ mod tests {
         leaving: bool,
         adopted: u64,
     ) -> Option<(Vec<u64>, bool)> {
-        let parameters = Parameters::default();
         let mut standing = Standing::new(id(me), view.clone(), Rules::default());
         let contact = |(node, last, since, leaving): &(u64, u64, u64, bool)| {
             (id(*node), Contact { last: ago(*last), since: ago(*since), leaving: *leaving })
@@ -161,17 +208,16 @@ mod tests {
         let contacts: BTreeMap<_, _> = heard.iter().map(contact).collect();
         contacts.keys().for_each(|node| _ = standing.witness(*node, &view, true));
         let answered = contacts.iter().map(|(node, contact)| (*node, contact.last)).collect();
-        let situation = Situation {
+        let seen = Seen {
             now: NOW,
             me: id(me),
-            parameters: &parameters,
             standing: &standing,
             contacts: &contacts,
             answered,
-            since: ago(adopted),
             leaving,
         };
-        let proposal = propose(&situation)?;
+        let suspicion = Parameters::default().suspicion;
+        let proposal = propose(&Situation { seen: &seen, suspicion, since: ago(adopted) })?;
         assert_eq!(proposal.view.epoch(), 8);
         Some((
             proposal.view.voters().nodes().iter().map(|node| node.bits()).collect(),

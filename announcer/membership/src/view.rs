@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
+
 use crate::name::NodeId;
 use crate::rules::Rules;
 
@@ -11,6 +13,18 @@ pub const MOST_VOTERS: usize = 5;
 
 /// How many earlier voter sets a view may carry.
 pub const MOST_PREVIOUS: usize = 4;
+
+/// How many members a list has at least: of two that vote, neither can go on alone.
+pub const LEAST_MEMBERS: usize = 3;
+
+/// How many voters a cluster of so many nodes has.
+pub(crate) fn voters_among(nodes: usize) -> usize {
+    match nodes {
+        0..=2 => nodes,
+        3 | 4 => 3,
+        _ => 5,
+    }
+}
 
 /// A set of voters, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,12 +66,29 @@ impl Voters {
     }
 }
 
-/// What the API stores: the voters of an epoch, and the earlier sets that may still have to be sealed.
+/// What the API stores: the voters of an epoch, and the earlier sets that may still have to be sealed. Or what follows
+/// from a list of members that never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     epoch: u64,
     voters: Voters,
     previous: Vec<Voters>,
+    /// Of the list that this view is fixed by.
+    list: Option<ListDigest>,
+}
+
+/// Tells lists of members apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListDigest(pub(crate) u64);
+
+impl ListDigest {
+    /// Of members in order (SHA-256, the first eight octets).
+    fn of(members: &[NodeId]) -> Self {
+        let mut hash = Sha256::new();
+        members.iter().for_each(|member| hash.update(member.bits().to_be_bytes()));
+        let digest = hash.finalize();
+        Self(digest[..8].iter().fold(0, |bits, octet| (bits << 8) | u64::from(*octet)))
+    }
 }
 
 /// Why something is not a view.
@@ -72,6 +103,9 @@ pub enum ViewError {
     /// The first view has epoch 1.
     #[error("epoch 0: must be at least 1")]
     Epoch,
+    /// Too short a list.
+    #[error("members: {0} nodes, must be at least {LEAST_MEMBERS}")]
+    Members(usize),
 }
 
 impl View {
@@ -86,12 +120,59 @@ impl View {
         if previous.len() > MOST_PREVIOUS {
             return Err(ViewError::Previous(previous.len()));
         }
-        Ok(Self { epoch, voters, previous })
+        Ok(Self { epoch, voters, previous, list: None })
+    }
+
+    /// The view of a cluster whose members are these for ever, in whatever order they are given.
+    ///
+    /// # Errors
+    /// If there are fewer than [`LEAST_MEMBERS`].
+    pub fn fixed(members: impl IntoIterator<Item = NodeId>) -> Result<Self, ViewError> {
+        let mut members: Vec<_> = members.into_iter().collect();
+        members.sort_unstable();
+        members.dedup();
+        if members.len() < LEAST_MEMBERS {
+            return Err(ViewError::Members(members.len()));
+        }
+        let voters = Voters(members[..voters_among(members.len())].to_vec());
+        Ok(Self::of_list(voters, ListDigest::of(&members)))
+    }
+
+    /// The view that a list with this digest fixes.
+    pub(crate) fn of_list(voters: Voters, list: ListDigest) -> Self {
+        Self { epoch: 1, voters, previous: Vec::new(), list: Some(list) }
+    }
+
+    /// The same voters, for ever.
+    pub(crate) fn forever(self) -> Self {
+        match self.list {
+            Some(_) => self,
+            None => {
+                let list = ListDigest::of(&self.voters.0);
+                Self::of_list(self.voters, list)
+            }
+        }
+    }
+
+    /// The digest of the list that fixes this view; none if it may be followed by another.
+    pub(crate) fn list(&self) -> Option<ListDigest> {
+        self.list
+    }
+
+    /// Whether no other view ever follows this one.
+    pub fn is_fixed(&self) -> bool {
+        self.list.is_some()
+    }
+
+    /// Whether nodes that stand in these two views may be of one cluster.
+    pub(crate) fn goes_with(&self, other: &Self) -> bool {
+        let fixed = self.is_fixed() || other.is_fixed();
+        !fixed || self == other
     }
 
     /// The view of a cluster that has none yet.
     pub fn first(node: NodeId) -> Self {
-        Self { epoch: 1, voters: Voters(vec![node]), previous: Vec::new() }
+        Self { epoch: 1, voters: Voters(vec![node]), previous: Vec::new(), list: None }
     }
 
     /// The number of this view; each view differs from the one before by one.
@@ -159,7 +240,7 @@ impl Standing {
 
     /// Takes a view over if it is newer. This alone seals the older view here: nothing is granted in it any more.
     pub(crate) fn adopt(&mut self, view: &View) -> Change {
-        if view.epoch <= self.view.epoch {
+        if view.epoch <= self.view.epoch || !view.goes_with(&self.view) {
             return Change::default();
         }
         self.direct = self.active && view.epoch == self.view.epoch + 1;
@@ -189,13 +270,16 @@ impl Standing {
     pub(crate) fn knows_every_promise(&self) -> bool {
         let [only] = self.view.previous.as_slice() else { return false };
         let small = only.0.len() <= 2 && only.contains(self.me);
-        small && (self.direct || !self.rules.two_voter_conditions)
+        small && (self.direct || !self.rules.two_voter_conditions())
     }
 
     /// The view that would follow with these voters: it names every set that may not be sealed. None if it would be
-    /// the same, or would name too many.
+    /// the same, would name too many, or if none ever follows.
     pub(crate) fn next(&self, voters: Voters) -> Option<View> {
-        let settled = self.active || !self.rules.pending_previous;
+        if self.view.is_fixed() {
+            return None;
+        }
+        let settled = self.active || !self.rules.pending_previous();
         let mut previous = if settled { Vec::new() } else { self.view.previous.clone() };
         if !previous.contains(&self.view.voters) {
             previous.push(self.view.voters.clone());
@@ -208,7 +292,7 @@ impl Standing {
         let sealed = |set: &Voters| {
             set.0.iter().filter(|node| self.reached(**node)).count() >= set.blocking()
         };
-        !self.rules.seal || self.view.previous.iter().all(sealed)
+        !self.rules.seal() || self.view.previous.iter().all(sealed)
     }
 }
 
@@ -284,6 +368,30 @@ mod tests {
         let active = Standing::new(id(1), view(1, &[1, 2], &[]), Rules::default());
         assert_eq!(active.next(voters(&[2])).unwrap().previous(), [voters(&[1, 2])]);
         assert_eq!(active.next(voters(&[2, 1])), None);
+    }
+
+    #[test]
+    fn a_list_of_members_fixes_the_view_whatever_its_order_and_no_other_follows() {
+        let fixed = View::fixed([5, 1, 4, 2, 3, 1].map(id)).unwrap();
+        assert_eq!(fixed, View::fixed((1..=5).map(id)).unwrap());
+        assert_eq!(fixed.voters().nodes(), (1..=5).map(id).collect::<Vec<_>>());
+        assert_eq!(View::fixed((1..=4).map(id)).unwrap().voters(), &voters(&[1, 2, 3]));
+        let mut standing = Standing::new(id(1), fixed, Rules::default());
+        assert!(standing.is_active());
+        assert_eq!(standing.next(voters(&[1])), None);
+        let stored = view(9, &[1], &[]);
+        assert_eq!(standing.witness(id(1), &stored, true), Change::default());
+        assert_eq!(View::fixed([1, 2].map(id)), Err(ViewError::Members(2)));
+    }
+
+    #[test]
+    fn lists_that_differ_are_of_different_clusters_even_with_the_same_voters() {
+        let four = View::fixed((1..=4).map(id)).unwrap();
+        let other = View::fixed([1, 2, 3, 5].map(id)).unwrap();
+        let stored = view(1, &[1, 2, 3], &[]);
+        assert_eq!(four.voters(), other.voters());
+        assert!(!four.goes_with(&other) && !four.goes_with(&stored) && !stored.goes_with(&four));
+        assert!(four.goes_with(&four.clone()) && stored.goes_with(&view(2, &[7], &[])));
     }
 
     #[test]

@@ -63,9 +63,9 @@ impl Voter {
     /// A voter that starts now, with a cookie nobody has seen.
     pub(crate) fn new(parameters: Parameters, rules: Rules, cookie: u64, now: Moment) -> Self {
         let full = parameters.promise();
-        let promise = if rules.promise_outlasts_lease { full } else { parameters.lease * 9 / 10 };
+        let promise = if rules.promise_outlasts_lease() { full } else { parameters.lease * 9 / 10 };
         // What an earlier run of this voter promised has run out by then.
-        let nothing_before = if rules.restart_wait { now + full } else { now };
+        let nothing_before = if rules.restart_wait() { now + full } else { now };
         Self {
             parameters,
             rules,
@@ -93,7 +93,7 @@ impl Voter {
 
     /// The view became active here: whatever earlier voters granted has run out when claims are granted again.
     pub(crate) fn activated(&mut self, now: Moment, standing: &Standing) {
-        if self.rules.wait_after_activation && !standing.knows_every_promise() {
+        if self.rules.wait_after_activation() && !standing.knows_every_promise() {
             self.no_claims_before = self.no_claims_before.max(now + self.parameters.promise());
         }
     }
@@ -145,14 +145,15 @@ impl Voter {
         }
     }
 
-    /// Answers a heartbeat. The caller has adopted its view before, if that was newer.
+    /// Answers a heartbeat, in one piece if the answer stays on this node. The caller has adopted its view before, if
+    /// that was newer.
     pub(crate) fn answer(
         &mut self,
         now: Moment,
         from: NodeId,
         heartbeat: &Heartbeat,
         standing: &Standing,
-        budget: Option<usize>,
+        local: bool,
     ) -> Vec<Ack> {
         self.sweep(now);
         let key = (from, heartbeat.session);
@@ -193,7 +194,7 @@ impl Voter {
                 ack.verdict = Some(self.judge(now, key, standing));
             }
         }
-        if heartbeat.more { Vec::new() } else { self.split(ack, heartbeat.reports, budget) }
+        if heartbeat.more { Vec::new() } else { self.split(ack, heartbeat.reports, local) }
     }
 
     /// Makes room for a session if there is none, at the cost of the oldest that is owed nothing.
@@ -272,12 +273,12 @@ impl Voter {
             return Some(Some(self.nothing_before.since(now)));
         }
         let entry = self.table.get(&address);
-        if let Some(other) = entry.filter(|other| **other != key && self.rules.promises_exclude)
+        if let Some(other) = entry.filter(|other| **other != key && self.rules.promises_exclude())
             && let Some(other) = self.sessions.get(other)
         {
             return Some(Some(other.promise.since(now)));
         }
-        if stage == Stage::Held || (!self.rules.entry_is_no_pass && entry == Some(&key)) {
+        if stage == Stage::Held || (!self.rules.entry_is_no_pass() && entry == Some(&key)) {
             return None;
         }
         if !standing.is_active() {
@@ -287,8 +288,8 @@ impl Voter {
     }
 
     /// Cuts an answer into datagrams.
-    fn split(&self, ack: Ack, reports: u64, budget: Option<usize>) -> Vec<Ack> {
-        let budget = budget.map_or(usize::MAX, |datagram| datagram.saturating_sub(OVERHEAD));
+    fn split(&self, ack: Ack, reports: u64, local: bool) -> Vec<Ack> {
+        let budget = if local { usize::MAX } else { self.parameters.datagram - OVERHEAD };
         let (parts, room) = match &ack.verdict {
             Some(verdict) => cut(verdict, budget),
             None => (vec![None], budget),

@@ -11,10 +11,13 @@ use crate::message::{
     Ack, Hand, Heartbeat, Message, Refused, Report, Stage, Step, Subject, Verdict,
 };
 use crate::name::NodeId;
-use crate::view::{MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters};
+use crate::view::{ListDigest, MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters};
 
 const MAGIC: [u8; 2] = *b"BM";
 const VERSION: u8 = 1;
+
+/// Where the number of earlier sets stands: a list fixes the view. Whoever knows no lists finds no view here.
+const FIXED: u8 = 0xff;
 
 /// Octets of a message that are not items: a bound over every kind, with the largest view and the tag.
 pub(crate) const OVERHEAD: usize =
@@ -52,6 +55,9 @@ pub enum DatagramError {
     /// It is for another node.
     #[error("datagram: for node {0}")]
     Misdirected(NodeId),
+    /// It is of a node with another list of members, or with a list where this node has none, or the other way round.
+    #[error("datagram: node {0} has another list of members: must be the same on all")]
+    OtherMembers(NodeId),
 }
 
 impl From<ViewError> for DatagramError {
@@ -156,7 +162,13 @@ fn put_bound(bound: Option<IpAddr>, out: &mut Vec<u8>) {
 
 fn put_view(view: &View, out: &mut Vec<u8>) {
     put_u64s(&[view.epoch()], out);
-    out.push(u8::try_from(view.previous().len()).unwrap_or(u8::MAX));
+    match view.list() {
+        Some(list) => {
+            out.push(FIXED);
+            put_u64s(&[list.0], out);
+        }
+        None => out.push(u8::try_from(view.previous().len()).unwrap_or(FIXED - 1)),
+    }
     for set in [view.voters()].into_iter().chain(view.previous()) {
         out.push(u8::try_from(set.nodes().len()).unwrap_or(u8::MAX));
         set.nodes().iter().for_each(|node| put_u64s(&[node.bits()], out));
@@ -259,6 +271,11 @@ impl Input<'_> {
 
     fn view(&mut self) -> Result<View, DatagramError> {
         let (epoch, previous) = (self.u64()?, self.u8()?);
+        if previous == FIXED {
+            let list = ListDigest(self.u64()?);
+            let view = View::of_list(self.voters()?, list);
+            return if view.epoch() == epoch { Ok(view) } else { Err(DatagramError::View) };
+        }
         let voters = self.voters()?;
         let previous: Result<Vec<_>, _> = (0..previous).map(|_| self.voters()).collect();
         Ok(View::new(epoch, voters, previous?)?)

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::variables::{self, Kind, Support, VARIABLES, Variable};
+use super::variables::{self, Capability, Kind, Support, VARIABLES, Variable};
+
+/// Most characters of a value that an error shows.
+const SHOWN: usize = 64;
 
 /// Why a setting is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +21,12 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={:?}: {}", self.name, self.value, self.accepted)
+        match self.value.char_indices().nth(SHOWN) {
+            None => write!(f, "{}={:?}: {}", self.name, self.value, self.accepted),
+            Some((end, _)) => {
+                write!(f, "{}={:?}...: {}", self.name, &self.value[..end], self.accepted)
+            }
+        }
     }
 }
 
@@ -41,6 +49,7 @@ impl Settings {
                 Some(variable) => {
                     settings.given.insert(variable.name, value);
                 }
+                None if name == variables::LOG_FORMAT => {}
                 None if variables::FAMILIES.iter().any(|family| name.starts_with(family)) => {
                     settings.unknown.push(name);
                 }
@@ -57,9 +66,15 @@ impl Settings {
         &self.unknown
     }
 
-    /// Lists every setting whose value its variable does not take, and those that ask for what is not built yet.
-    pub fn check(&self) -> Vec<Problem> {
-        VARIABLES.iter().filter_map(|variable| self.check_one(variable)).collect()
+    /// Lists every setting whose value its variable does not take, and those that ask for what is not built yet, which
+    /// is no business of one capability: whoever asks for it waits for something that never comes.
+    pub fn check(&self) -> Vec<(Capability, Problem)> {
+        let of = |variable: &Variable| match variable.support {
+            Support::NotYet => Capability::Core,
+            Support::Served | Support::Harmless => variable.of,
+        };
+        let checked = |variable| Some((of(variable), self.check_one(variable)?));
+        VARIABLES.iter().filter_map(checked).collect()
     }
 
     fn check_one(&self, variable: &Variable) -> Option<Problem> {
@@ -88,6 +103,11 @@ impl Settings {
     /// The value of a setting without the spaces around it; an empty one counts as not given.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.given.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// The first of `names` that is given.
+    pub fn first(&self, names: &[&'static str]) -> Option<&'static str> {
+        names.iter().copied().find(|name| self.text(name).is_some())
     }
 
     /// True if a setting is given and empty.

@@ -16,17 +16,21 @@ fn refused(given: &[(&str, &str)]) -> Vec<String> {
 #[test]
 fn nothing_set_gives_the_defaults_of_kube_vip_and_an_owner_by_membership() {
     let config = parse(&[]).unwrap();
-    assert_eq!(config.node, "node-a");
-    assert_eq!(config.interface, None);
-    assert_eq!(config.timing, Timing::DEFAULT);
-    assert_eq!(config.classes, ClassPolicy::UnsetOr("kube-vip.io/kube-vip-class".to_owned()));
+    assert_eq!(config.core.node, "node-a");
+    assert_eq!(config.core.interface, None);
+    assert_eq!(config.leases.timing, Timing::DEFAULT);
+    let services = config.services.as_ref().unwrap();
+    assert_eq!(services.classes, ClassPolicy::UnsetOr("kube-vip.io/kube-vip-class".to_owned()));
+    assert_eq!(config.core.instance, Instance::services());
+    assert_eq!(config.cluster, Cluster::Api(Api::default()));
+    assert_eq!((config.eip.as_ref(), config.flaws.len()), (Some(&Eip::default()), 0));
     let Election::Membership(fenced) = config.election else { panic!("{:?}", config.election) };
     assert_eq!((fenced.namespace.as_str(), fenced.port), ("kube-system", 2113));
     assert_eq!(fenced.fence, Fence::Bpf);
     assert_eq!(fenced.otherwise.as_deref(), Some("plndr-svcs-lock"), "where there is no key");
-    assert_eq!(config.metrics, Some("[::]:2112".parse().unwrap()));
-    assert_eq!(config.health, None);
-    assert_eq!(config.refresh, Duration::from_secs(60));
+    assert_eq!(config.http.metrics, Some("[::]:2112".parse().unwrap()));
+    assert_eq!(config.http.health, None);
+    assert_eq!(config.arp_nd.refresh, Duration::from_secs(60));
 }
 
 #[test]
@@ -58,13 +62,13 @@ fn a_daemonset_written_for_kube_vip_is_taken_as_it_is() {
     ])
     .unwrap();
     assert_eq!(config.election, Election::PerService);
-    assert_eq!(config.node, "worker-1");
-    assert_eq!(config.interface.as_deref(), Some("ens18"));
-    assert_eq!(config.log_level, "debug");
-    assert_eq!(config.timing.renew_deadline(), Duration::from_secs(3));
-    assert_eq!(config.refresh, Duration::from_secs(3));
-    assert_eq!(config.metrics, Some("127.0.0.1:2112".parse().unwrap()));
-    assert_eq!(config.health.map(|address| address.port()), Some(8089));
+    assert_eq!(config.core.node, "worker-1");
+    assert_eq!(config.core.interface.as_deref(), Some("ens18"));
+    assert_eq!(config.core.log_level, "debug");
+    assert_eq!(config.leases.timing.renew_deadline(), Duration::from_secs(3));
+    assert_eq!(config.arp_nd.refresh, Duration::from_secs(3));
+    assert_eq!(config.http.metrics, Some("127.0.0.1:2112".parse().unwrap()));
+    assert_eq!(config.http.health.map(|address| address.port()), Some(8089));
 }
 
 #[test]
@@ -129,24 +133,80 @@ fn flags_win_over_the_environment() {
     let environment = [("vip_interface".to_owned(), "eth0".to_owned())];
     let settings = Settings::gather(environment, [("vip_interface", "eth1".to_owned())]);
     let config = Config::parse(&settings, "n").unwrap();
-    assert_eq!(config.interface.as_deref(), Some("eth1"));
+    assert_eq!(config.core.interface.as_deref(), Some("eth1"));
 }
 
 #[test]
 fn the_interface_of_services_wins_over_that_of_the_control_plane() {
     let config = parse(&[("vip_interface", "eth0"), ("vip_servicesinterface", "eth1")]).unwrap();
-    assert_eq!(config.interface.as_deref(), Some("eth1"));
+    assert_eq!(config.core.interface.as_deref(), Some("eth1"));
 }
 
 #[test]
 fn an_empty_value_counts_as_not_given_but_silences_the_metrics() {
     let config = parse(&[("vip_interface", ""), ("prometheus_server", "")]).unwrap();
-    assert_eq!(config.interface, None);
-    assert_eq!(config.metrics, None);
+    assert_eq!(config.core.interface, None);
+    assert_eq!(config.http.metrics, None);
 }
 
 #[test]
 fn a_misspelt_name_is_noticed() {
     let given = settings(&[("vip_intreface", "eth0"), ("PATH", "/bin"), ("KUBECONFIG", "/x")]);
     assert_eq!(given.unknown(), ["vip_intreface"]);
+}
+
+#[test]
+fn what_is_wrong_with_one_capability_leaves_the_others_running_and_is_named() {
+    let config = parse(&[("berth_eip_gateway", "gateway")]).unwrap();
+    assert!(config.services.is_some() && config.eip.is_none());
+    let accepted = "accepted is one address of each family, such as 192.0.2.1,2001:db8::1";
+    let told = format!("berth_eip_gateway=\"gateway\": {accepted}");
+    assert_eq!(config.flaws_by_check(), [("config/eip", told)].into());
+
+    let config = parse(&[("lb_class_only", "perhaps"), ("disable_service_updates", "no")]).unwrap();
+    assert!(config.services.is_none() && config.eip.is_some());
+    let told = &config.flaws_by_check()["config/services"];
+    assert!(told.contains("lb_class_only=\"perhaps\": accepted are true and false; "), "{told}");
+
+    let config = parse(&[("prometheus_server", "2112"), ("health_check_port", "8089")]).unwrap();
+    assert!(config.services.is_some() && config.http.metrics.is_none());
+    assert!(config.http.health.is_some(), "the other one tells of it");
+    assert_eq!(config.flaws_by_check().into_keys().collect::<Vec<_>>(), ["config/http"]);
+
+    let config = parse(&[("bgp_as", "many"), ("cp_detect", "x"), ("egress_clean", "x")]).unwrap();
+    assert!(config.services.is_some() && config.eip.is_some());
+    let checks: Vec<_> = config.flaws_by_check().into_keys().collect();
+    assert_eq!(checks, ["config/bgp", "config/control_plane", "config/egress"]);
+}
+
+#[test]
+fn what_is_wrong_for_the_whole_process_is_told_with_everything_else() {
+    let told = refused(&[("vip_loglevel", "loud"), ("berth_eip_gateway", "x"), ("bgp_as", "x")]);
+    assert_eq!(told.len(), 3, "{told:#?}");
+    // Without ARP nothing can be announced yet.
+    assert_eq!(refused(&[("vip_arpRate", "often")]).len(), 1);
+    let nothing_left = [("lb_class_only", "perhaps"), ("berth_eip_internal_net", "x")];
+    assert_eq!(refused(&nothing_left).len(), 2);
+}
+
+#[test]
+fn a_long_value_is_cut() {
+    let told = refused(&[("vip_leaseannotations", &"x".repeat(1000))]);
+    let cut = format!("vip_leaseannotations=\"{}\"...: ", "x".repeat(64));
+    assert!(told[0].starts_with(&cut), "{told:?}");
+}
+
+#[test]
+fn an_instance_has_the_name_that_was_given_if_names_can_be_made_of_it() {
+    assert_eq!(parse(&[("instance_name", "edge")]).unwrap().core.instance.name(), "edge");
+    let told = refused(&[("instance_name", "a/b")]);
+    assert!(told[0].starts_with("instance_name=\"a/b\": accepted are 1 to 40"), "{told:?}");
+}
+
+#[test]
+fn a_list_of_members_needs_every_setting_that_it_uses() {
+    let told = refused(&[("berth_members", "/nowhere"), ("svc_enable", "false"), ("port", "many")]);
+    for name in ["berth_members=", "berth_key_file=", "address=", "port="] {
+        assert!(told.iter().any(|problem| problem.starts_with(name)), "{name} {told:#?}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Every setting of kube-vip's DaemonSet, by its environment name and its flag: what it takes, and how far it is served.
 
+use Capability::{ArpNd, Bgp, ControlPlane, Core, Egress, Eip, Http, Routes, Services};
 use Kind::{Number, Switch, Text, Word};
 use Support::{Harmless, NotYet, Served};
 
@@ -27,9 +28,51 @@ pub enum Support {
     NotYet,
 }
 
+/// What a setting is for. One that is wrong takes away what it is for, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Capability {
+    /// The whole process: who this node is, which interface it uses, who decides on owners.
+    Core,
+    /// Addresses of Services.
+    Services,
+    /// Elastic IPs.
+    Eip,
+    /// Announcing by ARP and neighbour discovery, by which everything is announced yet.
+    ArpNd,
+    /// `/metrics`, `/healthz` and `/readyz`.
+    Http,
+    /// The address of the control plane.
+    ControlPlane,
+    /// Announcing by BGP.
+    Bgp,
+    /// Routes in a table of their own, and WireGuard.
+    Routes,
+    /// Addresses of traffic that leaves.
+    Egress,
+}
+
+impl Capability {
+    /// Its readiness check, which fails while a setting of it is wrong.
+    pub fn check(self) -> &'static str {
+        match self {
+            Core => "config/core",
+            Services => "config/services",
+            Eip => "config/eip",
+            ArpNd => "config/arp_nd",
+            Http => "config/http",
+            ControlPlane => "config/control_plane",
+            Bgp => "config/bgp",
+            Routes => "config/routes",
+            Egress => "config/egress",
+        }
+    }
+}
+
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Variable {
+    /// What it is for.
+    pub of: Capability,
     /// Its name in the environment; also taken as a flag.
     pub name: &'static str,
     /// kube-vip's name for the flag, empty where it has none.
@@ -47,6 +90,9 @@ pub(super) fn find(name: &str) -> Option<&'static Variable> {
     VARIABLES.iter().find(|variable| variable.name == name)
 }
 
+/// How a line of the log looks: of the process, not of what it serves, so it is in no list.
+pub const LOG_FORMAT: &str = "berth_log_format";
+
 /// How the names of settings begin: a variable that begins so and is not listed is probably misspelt.
 pub(super) const FAMILIES: &[&str] = &[
     "vip_",
@@ -62,13 +108,14 @@ pub(super) const FAMILIES: &[&str] = &[
 ];
 
 const fn row(
+    of: Capability,
     name: &'static str,
     flag: &'static str,
     kind: Kind,
     support: Support,
     help: &'static str,
 ) -> Variable {
-    Variable { name, flag, kind, support, help }
+    Variable { of, name, flag, kind, support, help }
 }
 
 const SECONDS: Kind = Number(1, 3600);
@@ -76,111 +123,114 @@ const PORT: Kind = Number(0, 65535);
 const ASN: Kind = Number(1, u32::MAX as i64);
 const RTM: Kind = Number(0, 255);
 
-/// All of them, in the order of `docs/contract.md`.
+/// All of them, by what they are for.
 #[rustfmt::skip]
 pub const VARIABLES: &[Variable] = &[
     // Core
-    row("vip_loglevel", "log", Number(-8, 8), Served, "below 0 debug, from 0 info, from 4 warnings, from 8 errors"),
-    row("vip_nodename", "nodeName", Text, Served, "this node's name [default: the host name]"),
-    row("vip_interface", "interface", Text, Served, "interface of the addresses [default: that of the default route]"),
-    row("vip_servicesinterface", "serviceInterface", Text, Served, "interface of the Services' addresses [default: vip_interface]"),
-    row("vip_interfaceloglobal", "loInterfaceGlobalScope", Switch, Harmless, "addresses are always of global scope"),
-    row("vip_subnet", "vipSubnet", Text, Harmless, "addresses are always bound as /32 and /128"),
-    row("vip_cidr", "cidr", Text, Harmless, "older name of vip_subnet"),
-    row("vip_address", "vip", Text, Harmless, "older name of address"),
-    row("address", "address", Text, Harmless, "address of the control plane; used with cp_enable"),
-    row("port", "port", PORT, Harmless, "port of the control plane; used with cp_enable"),
-    row("vip_ddns", "ddns", Switch, NotYet, "address of the control plane by DHCP and dynamic DNS"),
-    row("dhcp_mode", "dhcpMode", Word(&["ipv4", "ipv6", "dual"]), Harmless, "families asked for by DHCP"),
-    row("dns_mode", "dnsMode", Word(&["first", "ipv4", "ipv6", "dual"]), Harmless, "which of a name's addresses are used"),
-    row("k8s_config_file", "k8sConfigPath", Text, Served, "kubeconfig [default: KUBECONFIG, else the account of the pod]"),
-    row("kubernetes_addr", "kubernetesAddr", Text, Served, "URL of the API server, instead of the one in the kubeconfig"),
-    row("annotation", "annotations", Text, Harmless, "prefix of node annotations that hold BGP settings"),
-    row("config_file", "config-file", Text, NotYet, "settings from a file"),
+    row(Core, "vip_loglevel", "log", Number(-8, 8), Served, "below 0 debug, from 0 info, from 4 warnings, from 8 errors"),
+    row(Core, "vip_nodename", "nodeName", Text, Served, "this node's name [default: the host name]"),
+    row(Core, "vip_interface", "interface", Text, Served, "interface of the addresses [default: that of the default route]"),
+    row(Core, "vip_servicesinterface", "serviceInterface", Text, Served, "interface of the Services' addresses [default: vip_interface]"),
+    row(ArpNd, "vip_interfaceloglobal", "loInterfaceGlobalScope", Switch, Harmless, "addresses are always of global scope"),
+    row(ArpNd, "vip_subnet", "vipSubnet", Text, Harmless, "addresses are always bound as /32 and /128"),
+    row(ArpNd, "vip_cidr", "cidr", Text, Harmless, "older name of vip_subnet"),
+    row(Core, "instance_name", "instanceName", Text, Served, "name of this announcer on the node [default: by its roles]"),
+    row(ControlPlane, "vip_address", "vip", Text, Served, "older name of address"),
+    row(ControlPlane, "address", "address", Text, Served, "addresses to announce without a cluster, a comma list; used with berth_members"),
+    row(ControlPlane, "port", "port", PORT, Served, "port of that address, for people [default: 6443]"),
+    row(ControlPlane, "vip_ddns", "ddns", Switch, NotYet, "address of the control plane by DHCP and dynamic DNS"),
+    row(ControlPlane, "dhcp_mode", "dhcpMode", Word(&["ipv4", "ipv6", "dual"]), Harmless, "families asked for by DHCP"),
+    row(ControlPlane, "dns_mode", "dnsMode", Word(&["first", "ipv4", "ipv6", "dual"]), Harmless, "which of a name's addresses are used"),
+    row(Core, "k8s_config_file", "k8sConfigPath", Text, Served, "kubeconfig [default: KUBECONFIG, else the account of the pod]"),
+    row(Core, "kubernetes_addr", "kubernetesAddr", Text, Served, "URL of the API server, instead of the one in the kubeconfig"),
+    row(Bgp, "annotation", "annotations", Text, Harmless, "prefix of node annotations that hold BGP settings"),
+    row(Core, "config_file", "config-file", Text, NotYet, "settings from a file"),
     // Election
-    row("vip_leaderelection", "leaderElection", Switch, Served, "one Lease for all Services"),
-    row("vip_leasename", "leaseName", Text, Harmless, "Lease of the control plane; used with cp_enable"),
-    row("vip_leaseduration", "leaseDuration", SECONDS, Served, "seconds after which others may take a Lease [default: 15]"),
-    row("vip_renewdeadline", "leaseRenewDuration", SECONDS, Served, "seconds without renewal after which an owner stops [default: 10]"),
-    row("vip_retryperiod", "leaseRetry", SECONDS, Served, "seconds between renewals [default: 2]"),
-    row("vip_leaseannotations", "leaseAnnotations", Text, Served, "annotations of Leases, as a JSON object"),
-    row("svc_election", "servicesElection", Switch, Served, "one Lease for each Service"),
-    row("svc_leasename", "servicesLeaseName", Text, Served, "one Lease for all Services, of this name [default: plndr-svcs-lock]"),
-    row("berth_election", "election", Word(&["membership", "global", "service"]), Served, "who decides on the owner; wins over the elections above [default: theirs, else membership]"),
-    row("berth_peer_port", "peerPort", Number(1, 65535), Served, "UDP port of the peers, with membership [default: 2113]"),
-    row("berth_fence", "fence", Word(&["bpf", "nft-timeout", "unfenced"]), Served, "the strongest fence to try, with membership [default: bpf]"),
-    row("berth_eip_internal_net", "eipInternalNet", Text, Served, "networks where machines are met under their own addresses [default: the cluster's pods and Services]"),
-    row("berth_eip_gateway", "eipGateway", Text, Served, "gateways of machines with elastic IPs [default: those of the interface's default routes]"),
-    row("vip_preserve_on_leadership_loss", "preserveOnLeadershipLoss", Switch, NotYet, "keep addresses without a Lease"),
-    row("vip_singlenode", "singleNode", Switch, Harmless, "a node alone needs no setting"),
-    row("vip_startleader", "startAsLeader", Switch, Harmless, "the first to come takes the Lease at once"),
+    row(Core, "vip_leaderelection", "leaderElection", Switch, Served, "one Lease for all Services"),
+    row(ControlPlane, "vip_leasename", "leaseName", Text, Harmless, "Lease of the control plane; used with cp_enable"),
+    row(Core, "vip_leaseduration", "leaseDuration", SECONDS, Served, "seconds after which others may take a Lease [default: 15]"),
+    row(Core, "vip_renewdeadline", "leaseRenewDuration", SECONDS, Served, "seconds without renewal after which an owner stops [default: 10]"),
+    row(Core, "vip_retryperiod", "leaseRetry", SECONDS, Served, "seconds between renewals [default: 2]"),
+    row(Core, "vip_leaseannotations", "leaseAnnotations", Text, Served, "annotations of Leases, as a JSON object"),
+    row(Core, "svc_election", "servicesElection", Switch, Served, "one Lease for each Service"),
+    row(Core, "svc_leasename", "servicesLeaseName", Text, Served, "one Lease for all Services, of this name [default: plndr-svcs-lock]"),
+    row(Core, "berth_election", "election", Word(&["membership", "global", "service"]), Served, "who decides on the owner; wins over the elections above [default: theirs, else membership]"),
+    row(Core, "berth_peer_port", "peerPort", Number(1, 65535), Served, "UDP port of the peers, with membership [default: 2113]"),
+    row(Core, "berth_members", "members", Text, Served, "file with the members of a cluster without API server, one a line: NAME ADDRESS[,ADDRESS...]"),
+    row(Core, "berth_key_file", "keyFile", Text, Served, "file with the key of these members, 16 octets or more, not readable by others"),
+    row(Core, "berth_fence", "fence", Word(&["bpf", "nft-timeout", "unfenced"]), Served, "the strongest fence to try, with membership [default: bpf]"),
+    row(Eip, "berth_eip_internal_net", "eipInternalNet", Text, Served, "networks where machines are met under their own addresses [default: the cluster's pods and Services]"),
+    row(Eip, "berth_eip_gateway", "eipGateway", Text, Served, "gateways of machines with elastic IPs [default: those of the interface's default routes]"),
+    row(Core, "vip_preserve_on_leadership_loss", "preserveOnLeadershipLoss", Switch, NotYet, "keep addresses without a Lease"),
+    row(Core, "vip_singlenode", "singleNode", Switch, Harmless, "a node alone needs no setting"),
+    row(Core, "vip_startleader", "startAsLeader", Switch, Harmless, "the first to come takes the Lease at once"),
     // Control plane
-    row("cp_enable", "controlplane", Switch, NotYet, "an address for the control plane"),
-    row("cp_namespace", "namespace", Text, Served, "namespace of the Lease for all Services [default: kube-system]"),
-    row("cp_detect", "autodetectcp", Switch, Harmless, "used with cp_enable"),
-    row("control_plane_health_check_address", "controlPlaneHealthCheckAddress", Text, Harmless, "used with cp_enable"),
-    row("control_plane_health_check_period_seconds", "controlPlaneHealthCheckPeriodSeconds", SECONDS, Harmless, "used with cp_enable"),
-    row("control_plane_health_check_timeout_seconds", "controlPlaneHealthCheckTimeoutSeconds", SECONDS, Harmless, "used with cp_enable"),
-    row("control_plane_health_check_failure_threshold", "controlPlaneHealthCheckFailureThreshold", SECONDS, Harmless, "used with cp_enable"),
-    row("control_plane_health_check_ca_path", "controlPlaneHealthCheckCAPath", Text, Harmless, "used with cp_enable"),
-    row("backend_health_check_interval", "backendHealthCheckInterval", SECONDS, Harmless, "used with lb_enable"),
-    row("lb_enable", "enableLoadBalancer", Switch, NotYet, "balance the control plane by IPVS"),
-    row("lb_port", "lbPort", PORT, Harmless, "used with lb_enable"),
-    row("lb_fwdmethod", "lbForwardingMethod", Word(&["local", "masquerade", "tunnel", "direct", "bypass"]), Harmless, "used with lb_enable"),
+    row(ControlPlane, "cp_enable", "controlplane", Switch, NotYet, "an address for the control plane"),
+    row(Core, "cp_namespace", "namespace", Text, Served, "namespace of the Lease for all Services [default: kube-system]"),
+    row(ControlPlane, "cp_detect", "autodetectcp", Switch, Harmless, "used with cp_enable"),
+    row(ControlPlane, "control_plane_health_check_address", "controlPlaneHealthCheckAddress", Text, Harmless, "used with cp_enable"),
+    row(ControlPlane, "control_plane_health_check_period_seconds", "controlPlaneHealthCheckPeriodSeconds", SECONDS, Harmless, "used with cp_enable"),
+    row(ControlPlane, "control_plane_health_check_timeout_seconds", "controlPlaneHealthCheckTimeoutSeconds", SECONDS, Harmless, "used with cp_enable"),
+    row(ControlPlane, "control_plane_health_check_failure_threshold", "controlPlaneHealthCheckFailureThreshold", SECONDS, Harmless, "used with cp_enable"),
+    row(ControlPlane, "control_plane_health_check_ca_path", "controlPlaneHealthCheckCAPath", Text, Harmless, "used with cp_enable"),
+    row(ControlPlane, "backend_health_check_interval", "backendHealthCheckInterval", SECONDS, Harmless, "used with lb_enable"),
+    row(ControlPlane, "lb_enable", "enableLoadBalancer", Switch, NotYet, "balance the control plane by IPVS"),
+    row(ControlPlane, "lb_port", "lbPort", PORT, Harmless, "used with lb_enable"),
+    row(ControlPlane, "lb_fwdmethod", "lbForwardingMethod", Word(&["local", "masquerade", "tunnel", "direct", "bypass"]), Harmless, "used with lb_enable"),
     // Services
-    row("svc_enable", "services", Switch, Served, "serve Services [default: true]"),
-    row("svc_namespace", "serviceNamespace", Text, Served, "serve Services of this namespace only"),
-    row("lb_class_only", "lbClassOnly", Switch, Served, "leave alone Services without a class"),
-    row("lb_class_name", "lbClassName", Text, Served, "the class that is served [default: kube-vip.io/kube-vip-class]"),
-    row("lb_class_legacy_handling", "lbClassNameLegacyHandling", Switch, Harmless, "Services without a class are served unless lb_class_only"),
-    row("disable_service_updates", "disableServiceUpdates", Switch, Served, "leave the status of Services alone"),
-    row("enable_endpoints", "enableEndpoints", Switch, Harmless, "EndpointSlices are read in any case"),
-    row("enable_service_security", "onlyAllowTrafficServicePorts", Switch, NotYet, "drop what is not for a port of the Service"),
-    row("enable_node_labeling", "enableNodeLabeling", Switch, NotYet, "label the owner's Node with its addresses"),
-    row("enable_upnp", "enableUPNP", Switch, NotYet, "open ports of an internet gateway"),
-    row("mirror_dest_interface", "mirrorDestInterface", Text, NotYet, "copy the interface's traffic to another"),
+    row(Core, "svc_enable", "services", Switch, Served, "serve Services [default: true]"),
+    row(Services, "svc_namespace", "serviceNamespace", Text, Served, "serve Services of this namespace only"),
+    row(Services, "lb_class_only", "lbClassOnly", Switch, Served, "leave alone Services without a class"),
+    row(Services, "lb_class_name", "lbClassName", Text, Served, "the class that is served [default: kube-vip.io/kube-vip-class]"),
+    row(Services, "lb_class_legacy_handling", "lbClassNameLegacyHandling", Switch, Harmless, "Services without a class are served unless lb_class_only"),
+    row(Services, "disable_service_updates", "disableServiceUpdates", Switch, Served, "leave the status of Services alone"),
+    row(Services, "enable_endpoints", "enableEndpoints", Switch, Harmless, "EndpointSlices are read in any case"),
+    row(Services, "enable_service_security", "onlyAllowTrafficServicePorts", Switch, NotYet, "drop what is not for a port of the Service"),
+    row(Services, "enable_node_labeling", "enableNodeLabeling", Switch, NotYet, "label the owner's Node with its addresses"),
+    row(Services, "enable_upnp", "enableUPNP", Switch, NotYet, "open ports of an internet gateway"),
+    row(Services, "mirror_dest_interface", "mirrorDestInterface", Text, NotYet, "copy the interface's traffic to another"),
     // ARP
-    row("vip_arp", "arp", Switch, Served, "announce by ARP and neighbour discovery [default: true]"),
-    row("vip_arpRate", "arpRate", Number(100, 3_600_000), Served, "milliseconds between announcements after the first burst [default: 60000]"),
-    row("vip_skipdad", "skipDAD", Switch, Served, "take an address into use without asking whether another host has it"),
+    row(ArpNd, "vip_arp", "arp", Switch, Served, "announce by ARP and neighbour discovery [default: true]"),
+    row(ArpNd, "vip_arpRate", "arpRate", Number(100, 3_600_000), Served, "milliseconds between announcements after the first burst [default: 60000]"),
+    row(ArpNd, "vip_skipdad", "skipDAD", Switch, Served, "take an address into use without asking whether another host has it"),
     // BGP
-    row("bgp_enable", "bgp", Switch, NotYet, "announce by BGP"),
-    row("bgp_attach_ip_to_interface", "bgpAttachIPToInterface", Switch, Harmless, "used with bgp_enable"),
-    row("bgp_routerid", "bgpRouterID", Text, Harmless, "used with bgp_enable"),
-    row("bgp_routerinterface", "bgpRouterInterface", Text, Harmless, "used with bgp_enable"),
-    row("bgp_as", "localAS", ASN, Harmless, "used with bgp_enable"),
-    row("bgp_peeraddress", "peerAddress", Text, Harmless, "used with bgp_enable"),
-    row("bgp_peers", "bgppeers", Text, Harmless, "used with bgp_enable"),
-    row("bgp_peeras", "peerAS", ASN, Harmless, "used with bgp_enable"),
-    row("bgp_peerpass", "peerPass", Text, Harmless, "used with bgp_enable"),
-    row("bgp_multihop", "multihop", Switch, Harmless, "used with bgp_enable"),
-    row("bgp_sourceif", "sourceIF", Text, Harmless, "used with bgp_enable"),
-    row("bgp_sourceip", "sourceIP", Text, Harmless, "used with bgp_enable"),
-    row("bgp_hold_time", "bgpHoldTimer", PORT, Harmless, "used with bgp_enable"),
-    row("bgp_keepalive_interval", "bgpKeepAliveInterval", PORT, Harmless, "used with bgp_enable"),
-    row("mpbgp_nexthop", "mpbgpNexthop", Text, Harmless, "used with bgp_enable"),
-    row("mpbgp_ipv4", "mpbgpIPv4", Text, Harmless, "used with bgp_enable"),
-    row("mpbgp_ipv6", "mpbgpIPv6", Text, Harmless, "used with bgp_enable"),
-    row("zebra_enable", "zebra", Switch, NotYet, "hand routes to FRR's zebra"),
-    row("zebra_url", "zebraUrl", Text, Harmless, "used with zebra_enable"),
-    row("zebra_version", "zebraVersion", RTM, Harmless, "used with zebra_enable"),
-    row("zebra_software_name", "zebraSoftwareName", Text, Harmless, "used with zebra_enable"),
+    row(Bgp, "bgp_enable", "bgp", Switch, NotYet, "announce by BGP"),
+    row(Bgp, "bgp_attach_ip_to_interface", "bgpAttachIPToInterface", Switch, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_routerid", "bgpRouterID", Text, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_routerinterface", "bgpRouterInterface", Text, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_as", "localAS", ASN, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_peeraddress", "peerAddress", Text, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_peers", "bgppeers", Text, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_peeras", "peerAS", ASN, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_peerpass", "peerPass", Text, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_multihop", "multihop", Switch, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_sourceif", "sourceIF", Text, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_sourceip", "sourceIP", Text, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_hold_time", "bgpHoldTimer", PORT, Harmless, "used with bgp_enable"),
+    row(Bgp, "bgp_keepalive_interval", "bgpKeepAliveInterval", PORT, Harmless, "used with bgp_enable"),
+    row(Bgp, "mpbgp_nexthop", "mpbgpNexthop", Text, Harmless, "used with bgp_enable"),
+    row(Bgp, "mpbgp_ipv4", "mpbgpIPv4", Text, Harmless, "used with bgp_enable"),
+    row(Bgp, "mpbgp_ipv6", "mpbgpIPv6", Text, Harmless, "used with bgp_enable"),
+    row(Bgp, "zebra_enable", "zebra", Switch, NotYet, "hand routes to FRR's zebra"),
+    row(Bgp, "zebra_url", "zebraUrl", Text, Harmless, "used with zebra_enable"),
+    row(Bgp, "zebra_version", "zebraVersion", RTM, Harmless, "used with zebra_enable"),
+    row(Bgp, "zebra_software_name", "zebraSoftwareName", Text, Harmless, "used with zebra_enable"),
     // Routes and WireGuard
-    row("vip_routingtable", "table", Switch, NotYet, "routes in a table of their own"),
-    row("vip_routingtableid", "tableID", Number(0, u32::MAX as i64), Harmless, "used with vip_routingtable"),
-    row("vip_routingtabletype", "tableType", RTM, Harmless, "used with vip_routingtable"),
-    row("vip_routingprotocol", "routingProtocol", RTM, Harmless, "used with vip_routingtable"),
-    row("vip_cleanroutingtable", "cleanRoutingTable", Switch, Harmless, "used with vip_routingtable"),
-    row("vip_wireguard", "wireguard", Switch, NotYet, "addresses behind a WireGuard tunnel"),
+    row(Routes, "vip_routingtable", "table", Switch, NotYet, "routes in a table of their own"),
+    row(Routes, "vip_routingtableid", "tableID", Number(0, u32::MAX as i64), Harmless, "used with vip_routingtable"),
+    row(Routes, "vip_routingtabletype", "tableType", RTM, Harmless, "used with vip_routingtable"),
+    row(Routes, "vip_routingprotocol", "routingProtocol", RTM, Harmless, "used with vip_routingtable"),
+    row(Routes, "vip_cleanroutingtable", "cleanRoutingTable", Switch, Harmless, "used with vip_routingtable"),
+    row(Routes, "vip_wireguard", "wireguard", Switch, NotYet, "addresses behind a WireGuard tunnel"),
     // Egress
-    row("egress_podcidr", "egressPodCidr", Text, Harmless, "used with a Service's egress annotation"),
-    row("egress_servicecidr", "egressServiceCidr", Text, Harmless, "used with a Service's egress annotation"),
-    row("egress_withnftables", "egressWithNftables", Switch, Harmless, "used with a Service's egress annotation"),
-    row("egress_clean", "egressClean", Switch, Harmless, "used with a Service's egress annotation"),
-    row("iptables_backend", "iptablesBackend", Word(&["", "nft", "legacy"]), Harmless, "used with a Service's egress annotation"),
+    row(Egress, "egress_podcidr", "egressPodCidr", Text, Harmless, "used with a Service's egress annotation"),
+    row(Egress, "egress_servicecidr", "egressServiceCidr", Text, Harmless, "used with a Service's egress annotation"),
+    row(Egress, "egress_withnftables", "egressWithNftables", Switch, Harmless, "used with a Service's egress annotation"),
+    row(Egress, "egress_clean", "egressClean", Switch, Harmless, "used with a Service's egress annotation"),
+    row(Egress, "iptables_backend", "iptablesBackend", Word(&["", "nft", "legacy"]), Harmless, "used with a Service's egress annotation"),
     // Operations
-    row("prometheus_server", "prometheusHTTPServer", Text, Served, "where /metrics, /healthz and /readyz listen; empty for nowhere [default: :2112]"),
-    row("health_check_port", "healthCheckPort", PORT, Served, "one more port for /healthz and /readyz; 0 for none [default: 0]"),
+    row(Http, "prometheus_server", "prometheusHTTPServer", Text, Served, "where /metrics, /healthz and /readyz listen; empty for nowhere [default: :2112]"),
+    row(Http, "health_check_port", "healthCheckPort", PORT, Served, "one more port for the same pages; 0 for none [default: 0]"),
 ];
 
 #[cfg(test)]

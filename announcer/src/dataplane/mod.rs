@@ -5,7 +5,94 @@
 //! | `unserved` | the guard that drops what kube-proxy does not serve yet |
 //! | `forward` | where packets of connections go that began at an address's previous owner |
 //! | `eip` | the translation of elastic IPs |
+//!
+//! Each is a [`Reconciler`]: the rounds of the announcer say what is wanted, and hear by one channel what holds.
 
 pub mod eip;
 pub mod forward;
 pub mod unserved;
+
+use std::collections::BTreeSet;
+
+use tokio::sync::mpsc;
+
+use self::eip::{Nat, Translation};
+use crate::instance::Instance;
+use crate::kernel::reconciler::reconciler;
+use crate::kernel::{Door, Guard, Port, Reconciler, Task};
+use crate::metrics::Metrics;
+use crate::vip::Forwards;
+
+/// Everything that is kept for the packets of our addresses.
+#[derive(Debug)]
+pub struct Dataplane {
+    /// The ports to guard.
+    pub unserved: Reconciler<BTreeSet<Port>>,
+    /// Where packets of connections go that began at a previous owner.
+    pub forward: Reconciler<Forwards>,
+    /// The elastic IPs to translate; nothing until the cluster is known.
+    pub eip: Reconciler<Option<Nat>>,
+}
+
+/// What one of them tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// What is known of the guard.
+    Unserved(Guard),
+    /// The kernel was asked for these.
+    Forward(Forwards),
+    /// What becomes of what is to be translated.
+    Eip(Translation),
+}
+
+impl From<Guard> for Event {
+    fn from(guard: Guard) -> Self {
+        Self::Unserved(guard)
+    }
+}
+
+impl From<Forwards> for Event {
+    fn from(forwards: Forwards) -> Self {
+        Self::Forward(forwards)
+    }
+}
+
+impl From<Translation> for Event {
+    fn from(translation: Translation) -> Self {
+        Self::Eip(translation)
+    }
+}
+
+/// What tasks have told and nobody has taken in yet: after that they wait.
+const BACKLOG: usize = 64;
+
+impl Dataplane {
+    /// What is kept for `instance`, what it tells, and the tasks that keep it. Each task ends when its reconciler is
+    /// dropped, and leaves what is in the kernel ([`remove`]).
+    pub fn new(
+        door: &Door,
+        instance: &Instance,
+        metrics: &Metrics,
+    ) -> (Self, mpsc::Receiver<Event>, Vec<Task>) {
+        let (tell, events) = mpsc::channel(BACKLOG);
+        let (unserved, guarding) =
+            reconciler(unserved::Table::new(door, instance.table()), tell.clone());
+        let (forward, forwarding) =
+            reconciler(forward::Tables::new(instance.table()), tell.clone());
+        let (eip, translating) =
+            reconciler(eip::Translator::new(door, instance, metrics.clone()), tell);
+        let tasks =
+            vec![("unserved", guarding), ("forward", forwarding), ("elastic IPs", translating)];
+        (Self { unserved, forward, eip }, events, tasks)
+    }
+}
+
+/// Removes the tables of the guard and of forwarding of this instance, if they are there. What cannot be removed is told.
+pub async fn remove(instance: &Instance) {
+    if let Err(error) = unserved::remove(&instance.table()).await {
+        tracing::debug!(%error, "no guard to remove");
+    }
+    if let Err(error) = forward::remove(&instance.table()).await {
+        tracing::debug!(%error, "nothing of forwarding to remove");
+    }
+}

@@ -9,19 +9,20 @@
 //! been rewritten before; and a packet dropped here leaves no connection tracking entry behind that would keep the next
 //! one from being rewritten.
 //!
-//! Owns the table `inet berth`. Replaces it whole or changes elements of its sets, each in one transaction.
+//! Owns the table `inet berth` (each instance has one of its own name). Replaces it whole or changes elements of its
+//! sets, each in one transaction.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
 
+use crate::kernel::events::{Event, Signal};
 use crate::kernel::nft;
 pub use crate::kernel::nft::Error;
-use crate::kernel::tables::Losses;
-use crate::kernel::{Guard, Port};
+use crate::kernel::reconciler::{Keep, Why};
+use crate::kernel::{Door, Guard, Port};
 
 /// Priority in the `input` hook; see above.
 const PRIORITY: i32 = 150;
@@ -32,15 +33,11 @@ const PIECEMEAL: usize = 256;
 /// Pause between looks at the table when nothing happens: somebody may have changed an element.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// The name of the table.
-const TABLE: &str = "berth";
-
-/// Writes the table whole: afterwards it guards exactly `ports`.
-pub fn whole(ports: &BTreeSet<Port>) -> String {
+/// Writes the table of this name whole: afterwards it guards exactly `ports`.
+pub fn whole(table: &str, ports: &BTreeSet<Port>) -> String {
     let sets = [("services4", "ipv4_addr", true), ("services6", "ipv6_addr", false)];
-    // Adding before deleting makes the deletion valid when there is no table yet.
-    let mut script =
-        String::from("add table inet berth\ndelete table inet berth\ntable inet berth {\n");
+    let mut script = absent(table);
+    let _ = writeln!(script, "table inet {table} {{");
     for (name, kind, v4) in sets {
         let elements = elements(ports.iter().filter(|port| port.address.is_ipv4() == v4));
         let elements =
@@ -63,8 +60,13 @@ ip6 daddr . meta l4proto . th dport @services6 counter drop
     script
 }
 
+/// Removes the table, if it is there: adding before deleting makes the deletion valid when it is not.
+fn absent(table: &str) -> String {
+    format!("add table inet {table}\ndelete table inet {table}\n")
+}
+
 /// Changes the table from guarding `now` to guarding `wanted`; nothing if writing it whole is cheaper.
-pub fn change(now: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Option<String> {
+pub fn change(table: &str, now: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Option<String> {
     let gone: Vec<&Port> = now.difference(wanted).collect();
     let new: Vec<&Port> = wanted.difference(now).collect();
     if gone.len() + new.len() > PIECEMEAL {
@@ -76,7 +78,7 @@ pub fn change(now: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Option<String> {
             let of_family = ports.iter().copied().filter(|port| port.address.is_ipv4() == v4);
             let elements = elements(of_family);
             if !elements.is_empty() {
-                let _ = writeln!(script, "{verb} element inet berth {set} {{ {elements} }}");
+                let _ = writeln!(script, "{verb} element inet {table} {set} {{ {elements} }}");
             }
         }
     }
@@ -89,7 +91,7 @@ fn elements<'a>(ports: impl Iterator<Item = &'a Port>) -> String {
     ports.map(element).collect::<Vec<_>>().join(", ")
 }
 
-/// The ports that `nft -j list table inet berth` shows; nothing if it is not the table that [`whole`] writes.
+/// The ports that `nft -j list table` shows; nothing if it is not the table that [`whole`] writes.
 pub fn read(listing: &str) -> Option<BTreeSet<Port>> {
     let listing: Value = serde_json::from_str(listing).ok()?;
     let items = listing.get("nftables")?.as_array()?;
@@ -130,76 +132,91 @@ fn protocol_number(shown: &Value) -> Option<u8> {
     }
 }
 
-/// Removes the table, if it is there.
-pub async fn remove() -> Result<(), Error> {
-    nft::load("add table inet berth\ndelete table inet berth\n").await
+/// Removes the table of this name, if it is there.
+///
+/// # Errors
+/// When it could not be removed.
+pub async fn remove(table: &str) -> Result<(), Error> {
+    nft::load(&absent(table)).await
 }
 
-async fn list() -> Result<String, Error> {
-    nft::run(&["-j", "list", "table", "inet", "berth"], "").await
+/// Keeps the table, and tells each change of what holds.
+pub(super) struct Table {
+    name: String,
+    /// What it guards; nothing if that is not known.
+    holds: Option<BTreeSet<Port>>,
+    warned: bool,
+    losses: Signal,
 }
 
-/// Keeps the table as `wanted` says and tells each change of what holds. A kernel or an `nft` that is busy for seconds
-/// delays nobody but this. Ends when `wanted` is dropped.
-pub async fn keep(mut wanted: watch::Receiver<BTreeSet<Port>>, told: mpsc::Sender<Guard>) {
-    let mut holds: Option<BTreeSet<Port>> = None;
-    let mut warned = false;
-    let mut losses = Losses::listen().ok();
-    loop {
-        let ports = wanted.borrow_and_update().clone();
-        if holds.as_ref() != Some(&ports) {
-            match write(holds.as_ref(), &ports).await {
-                Ok(()) => {
-                    holds = Some(ports.clone());
-                    let _ = told.send(Guard::Holds(ports)).await;
-                }
-                Err(error) => {
-                    if !warned {
-                        tracing::warn!(
-                            %error,
-                            "no guard in nftables: until kube-proxy has programmed a new address, connections to it \
-                             are refused instead of delayed"
-                        );
-                    }
-                    warned = true;
-                    let _ = told.send(Guard::Unavailable).await;
-                    if wanted.changed().await.is_err() {
-                        return;
-                    }
-                    holds = None;
-                    continue;
-                }
-            }
+impl Table {
+    pub(super) fn new(door: &Door, name: String) -> Self {
+        let ours = name.clone();
+        let losses = door.events.signal(move |event| match event {
+            Event::Lost { table, .. } => *table == ours,
+            Event::AnyRules => true,
+            _ => false,
+        });
+        Self { name, holds: None, warned: false, losses }
+    }
+
+    async fn write(
+        &self,
+        holds: Option<&BTreeSet<Port>>,
+        ports: &BTreeSet<Port>,
+    ) -> Result<(), Error> {
+        if let Some(script) = holds.and_then(|holds| change(&self.name, holds, ports))
+            && nft::load(&script).await.is_ok()
+        {
+            return Ok(());
         }
-        tokio::select! {
-            changed = wanted.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                continue;
-            }
-            () = lost(&mut losses) => {}
-            () = tokio::time::sleep(LOOK) => {}
+        nft::load(&whole(&self.name, ports)).await
+    }
+}
+
+impl Keep for Table {
+    type Wanted = BTreeSet<Port>;
+    type Event = Guard;
+
+    /// What is lost is missed with the next packet.
+    const CROWD: Duration = Duration::ZERO;
+    const GLANCE: Duration = LOOK;
+    const LOOK: Duration = LOOK;
+
+    async fn make(&mut self, ports: &BTreeSet<Port>, why: Why) -> Result<Option<Guard>, Guard> {
+        if why == Why::Doubt {
+            let listing = nft::run(&["-j", "list", "table", "inet", &self.name], "").await.ok();
+            self.holds = listing.as_deref().and_then(read);
         }
-        let listing = list().await.ok();
-        holds = listing.as_deref().and_then(read);
+        let holds = self.holds.take();
+        if holds.as_ref() != Some(ports)
+            && let Err(error) = self.write(holds.as_ref(), ports).await
+        {
+            if !std::mem::replace(&mut self.warned, true) {
+                tracing::warn!(
+                    %error,
+                    "no guard in nftables: until kube-proxy has programmed a new address, connections to it are \
+                     refused instead of delayed"
+                );
+            }
+            return Err(Guard::Unavailable);
+        }
+        self.holds = Some(ports.clone());
+        Ok(Some(Guard::Holds(ports.clone())))
     }
-}
 
-async fn lost(losses: &mut Option<Losses>) {
-    match losses {
-        Some(losses) => losses.next(TABLE).await,
-        None => std::future::pending().await,
+    fn is_watched(&self, _: &BTreeSet<Port>) -> bool {
+        true
     }
-}
 
-async fn write(holds: Option<&BTreeSet<Port>>, ports: &BTreeSet<Port>) -> Result<(), Error> {
-    if let Some(script) = holds.and_then(|holds| change(holds, ports))
-        && nft::load(&script).await.is_ok()
-    {
-        return Ok(());
+    async fn lost(&mut self) {
+        self.losses.next().await;
     }
-    nft::load(&whole(ports)).await
+
+    /// Somebody may have changed an element: only a look at everything shows it.
+    async fn stands(&mut self, _: &BTreeSet<Port>) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
@@ -213,7 +230,7 @@ mod tests {
     #[test]
     fn the_whole_table_names_every_port_by_number() {
         let ports = [port("192.0.2.1", 6, 80), port("2001:db8::1", 17, 53)].into();
-        let script = whole(&ports);
+        let script = whole("berth", &ports);
         assert!(script.contains("192.0.2.1 . 6 . 80"), "{script}");
         assert!(script.contains("2001:db8::1 . 17 . 53"), "{script}");
         assert!(script.starts_with("add table inet berth\ndelete table inet berth\n"), "{script}");
@@ -224,7 +241,7 @@ mod tests {
         let now = [port("192.0.2.1", 6, 80), port("192.0.2.2", 6, 80)].into();
         let wanted = [port("192.0.2.2", 6, 80), port("2001:db8::1", 6, 443)].into();
         assert_eq!(
-            change(&now, &wanted).unwrap(),
+            change("berth", &now, &wanted).unwrap(),
             "delete element inet berth services4 { 192.0.2.1 . 6 . 80 }\n\
              add element inet berth services6 { 2001:db8::1 . 6 . 443 }\n"
         );
@@ -233,7 +250,7 @@ mod tests {
     #[test]
     fn a_large_change_is_written_whole() {
         let wanted: BTreeSet<Port> = (0..1000).map(|n| port("192.0.2.1", 6, n)).collect();
-        assert_eq!(change(&BTreeSet::new(), &wanted), None);
+        assert_eq!(change("berth", &BTreeSet::new(), &wanted), None);
     }
 
     #[test]

@@ -4,15 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// The protocol number that our addresses carry (`IFA_PROTO`, `ip address` shows `proto 190`). kube-vip uses 248.
-pub const PROTOCOL: u8 = 190;
-
 /// The protocol number of addresses that kube-vip left behind; we take them over where we own the address.
 pub const KUBE_VIP_PROTOCOL: u8 = 248;
-
-/// The group of the interfaces that we have made (`ip link show group 190`). Unlike an alias it is there from the start:
-/// whatever becomes of this program, none is left behind without it.
-pub const GROUP: u32 = 190;
 
 /// The network as one look at the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,8 +20,27 @@ pub struct Host {
     pub ours: BTreeMap<Binding, Lifetime>,
     /// The indexes of the interfaces that carry our tag.
     pub made: BTreeSet<u32>,
+    /// Whether this kernel keeps no tags, so that addresses of several instances look alike (before Linux 5.18).
+    pub untagged: bool,
     /// VLAN interfaces that the kernel would not make, by name, and what it said. No look shows that.
     pub unmade: BTreeMap<String, String>,
+}
+
+impl Host {
+    /// Whether an address of ours is bound, on whatever interface.
+    pub fn has(&self, address: &IpAddr) -> bool {
+        self.ours.keys().any(|binding| binding.address == *address)
+    }
+
+    /// The interface that has the subnet of `address`, the one with the longest prefix if there are several.
+    pub fn connected(&self, address: IpAddr) -> Option<&str> {
+        let subnets = self.interfaces.iter().flat_map(|(name, interface)| {
+            let foreign = interface.foreign.iter();
+            foreign.map(move |(own, foreign)| (foreign.prefix_len, name, *own))
+        });
+        let connected = subnets.filter(|(length, _, own)| shares_prefix(*own, address, *length));
+        connected.map(|(length, name, _)| (length, name.as_str())).max().map(|(_, name)| name)
+    }
 }
 
 /// A network interface.
@@ -44,12 +56,23 @@ pub struct Interface {
     pub foreign: BTreeMap<IpAddr, Foreign>,
 }
 
+fn shares_prefix(a: IpAddr, b: IpAddr, length: u8) -> bool {
+    let (bits, a, b) = match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (32, a.to_bits().into(), b.to_bits().into()),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (128, a.to_bits(), b.to_bits()),
+        _ => return false,
+    };
+    let differ: u128 = a ^ b;
+    differ.checked_shr(bits - u32::from(length).min(bits)).unwrap_or(0) == 0
+}
+
 /// An address on the host that is not ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreign {
     /// Length of its prefix.
     pub prefix_len: u8,
-    /// Whether we may make it ours: it serves one address only, and is either kube-vip's or deprecated as ours are.
+    /// Whether we may make it ours: it serves one address only, and is either kube-vip's or deprecated as ours are, and no
+    /// other instance of this program has tagged it.
     pub adoptable: bool,
 }
 

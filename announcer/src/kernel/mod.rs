@@ -1,21 +1,42 @@
 //! What this program sees of the kernel and asks of it. Below everything that decides: it knows no Service and no Lease.
 //!
-//! Addresses are tagged with our protocol number, interfaces with our group, rules live in tables of our own. Only what is
-//! tagged is ever removed.
+//! Addresses are tagged with the number of the instance, interfaces with it as their group, rules live in tables of its
+//! own. Only what is tagged so is ever removed: what another instance has tagged is somebody else's.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `door` | everything below that is a socket |
+//! | `rtnetlink` | the connection for links, addresses, routes and policy rules |
+//! | `netlink` | addresses and links of ours |
+//! | `netfilter` | the socket for requests to netfilter |
+//! | `events` | hearing what changes |
+//! | `exec`, `nft` | programs, each with a limit on its time |
+//! | `sysctl` | settings below `/proc/sys` |
+//! | `reconciler` | the pattern of whatever a task of its own keeps in the kernel |
+//! | `host` | the network as values |
 
 mod advice;
 mod arp_announce;
-mod events;
+mod door;
+pub(crate) mod events;
+pub(crate) mod exec;
 mod host;
+pub(crate) mod netfilter;
 mod netlink;
 pub(crate) mod nft;
-pub(crate) mod tables;
+pub(crate) mod reconciler;
+pub(crate) mod rtnetlink;
+pub mod sysctl;
+mod task;
 
 pub use advice::{advice, translation_advice};
 pub use arp_announce::ArpAnnounce;
-pub use events::{Change, watch};
+pub use door::Door;
+pub use events::KernelChange;
 pub use host::{
-    Binding, Error, Foreign, GROUP, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
-    LinkError, PROTOCOL, Port, Step, Vlan,
+    Binding, Error, Foreign, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
+    LinkError, Port, Step, Vlan,
 };
 pub use netlink::Netlink;
+pub use reconciler::Reconciler;
+pub use task::Task;

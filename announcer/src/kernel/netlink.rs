@@ -1,48 +1,40 @@
-//! Owns the netlink socket for addresses and links. Every call waits for the kernel's acknowledgement.
+//! Addresses and links of one instance. Every call waits for the kernel's acknowledgement. Touches only what carries the
+//! instance's number.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use futures::TryStreamExt;
 use nix::libc;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
-use rtnetlink::{Handle, LinkVlan, RouteMessageBuilder};
-use tokio::task::JoinHandle;
+use rtnetlink::{LinkVlan, RouteMessageBuilder};
 
 use super::host::{
-    Binding, Error, Foreign, GROUP, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
-    LinkError, PROTOCOL, Vlan,
+    Binding, Error, Foreign, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime, LinkError, Vlan,
 };
+use super::rtnetlink::{Rtnetlink, code};
+use crate::instance::Instance;
 
 /// The kernel's "for ever" (`INFINITY_LIFE_TIME`).
 const FOREVER: u32 = u32::MAX;
 
-/// The kernel of this network namespace.
-#[derive(Debug)]
+/// Addresses and links of this network namespace, as one instance tags them.
+#[derive(Clone, Debug)]
 pub struct Netlink {
-    handle: Handle,
-    connection: JoinHandle<()>,
+    rtnetlink: Rtnetlink,
+    /// The protocol number of its addresses (`IFA_PROTO`, `ip address` shows `proto 190`), and the group of interfaces
+    /// that it makes (`ip link show group 190`). Unlike an alias a group is there from the start: whatever becomes of
+    /// this program, none is left behind without it.
+    number: u8,
 }
 
 impl Netlink {
-    /// Opens a socket in the network namespace of the calling thread.
-    pub fn open() -> io::Result<Self> {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
-    }
-
-    async fn links(&self) -> Result<Vec<LinkMessage>, rtnetlink::Error> {
-        self.handle.link().get().execute().try_collect().await
-    }
-
-    async fn addresses(&self) -> Result<Vec<AddressMessage>, rtnetlink::Error> {
-        self.handle.address().get().execute().try_collect().await
+    pub(super) fn new(rtnetlink: Rtnetlink, instance: &Instance) -> Self {
+        Self { rtnetlink, number: instance.number() }
     }
 
     /// The default routes of the main table, those of IPv4 first.
@@ -51,8 +43,7 @@ impl Netlink {
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
         let mut found = Vec::new();
         for family in [v4, v6] {
-            let routes: Vec<RouteMessage> =
-                self.handle.route().get(family).execute().try_collect().await?;
+            let routes = self.rtnetlink.routes(family).await?;
             let mut of_family: Vec<_> = routes.iter().filter_map(default_route).collect();
             of_family.sort_by_key(|route| (route.metric, route.index));
             found.extend(of_family);
@@ -61,25 +52,20 @@ impl Netlink {
     }
 }
 
-impl Drop for Netlink {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
-
 impl Kernel for Netlink {
     async fn look(&mut self) -> Result<Host, Error> {
         let read = |what| move |source| Error::Read { what, source };
-        let links = self.links().await.map_err(read("links"))?;
-        let addresses = self.addresses().await.map_err(read("addresses"))?;
+        let links = self.rtnetlink.links().await.map_err(read("links"))?;
+        let addresses = self.rtnetlink.addresses().await.map_err(read("addresses"))?;
         let routes = self.default_routes().await.map_err(read("routes"))?;
-        Ok(assemble(&links, &addresses, &routes, Instant::now()))
+        Ok(assemble(self.number, &links, &addresses, &routes, Instant::now()))
     }
 
     async fn bind(&mut self, binding: Binding, lifetime: Lifetime) -> Result<(), Error> {
         let Binding { index, address } = binding;
         let prefix_len = if address.is_ipv4() { 32 } else { 128 };
-        let mut request = self.handle.address().add(index, address, prefix_len).replace();
+        let mut request =
+            self.rtnetlink.handle().address().add(index, address, prefix_len).replace();
         let message = request.message_mut();
         // A VIP has no subnet: `rtnetlink` derives a broadcast address from the prefix, which here is the VIP itself.
         message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Broadcast(_)));
@@ -91,7 +77,7 @@ impl Kernel for Netlink {
         times.ifa_preferred = 0;
         times.ifa_valid = lifetime.seconds(Instant::now()).unwrap_or(FOREVER);
         message.attributes.push(AddressAttribute::CacheInfo(times));
-        message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL)));
+        message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(self.number)));
         let failed = |source| Error::Address { verb: "binding", address, index, source };
         request.execute().await.map_err(failed)
     }
@@ -100,8 +86,9 @@ impl Kernel for Netlink {
         let Binding { index, address } = binding;
         // The message of an addition names the address as a removal does.
         let prefix_len = if address.is_ipv4() { 32 } else { 128 };
-        let message = self.handle.address().add(index, address, prefix_len).message_mut().clone();
-        match self.handle.address().del(message).execute().await {
+        let message =
+            self.rtnetlink.handle().address().add(index, address, prefix_len).message_mut().clone();
+        match self.rtnetlink.handle().address().del(message).execute().await {
             Err(error) if is_gone(&error) => Ok(()),
             result => {
                 result.map_err(|source| Error::Address { verb: "removing", address, index, source })
@@ -110,15 +97,16 @@ impl Kernel for Netlink {
     }
 
     async fn make_vlan(&mut self, name: &str, vlan: Vlan) -> Result<(), LinkError> {
-        let link = LinkVlan::new(name, vlan.parent, vlan.id).link_group(GROUP).up().build();
-        match self.handle.link().add(link).execute().await {
+        let link =
+            LinkVlan::new(name, vlan.parent, vlan.id).link_group(self.number.into()).up().build();
+        match self.rtnetlink.handle().link().add(link).execute().await {
             Err(error) if code(&error) == Some(libc::EOPNOTSUPP) => Err(LinkError::NoVlans),
             result => Ok(result?),
         }
     }
 
     async fn remove_link(&mut self, index: u32) -> Result<(), LinkError> {
-        match self.handle.link().del(index).execute().await {
+        match self.rtnetlink.handle().link().del(index).execute().await {
             Err(error) if is_gone(&error) => Ok(()),
             result => Ok(result?),
         }
@@ -128,14 +116,6 @@ impl Kernel for Netlink {
 /// No such address, or no such interface.
 fn is_gone(error: &rtnetlink::Error) -> bool {
     matches!(code(error), Some(libc::EADDRNOTAVAIL | libc::ENODEV))
-}
-
-/// The number of the kernel's error.
-fn code(error: &rtnetlink::Error) -> Option<i32> {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => Some(-message.raw_code()),
-        _ => None,
-    }
 }
 
 /// What matters of a default route.
@@ -167,6 +147,7 @@ fn default_route(route: &RouteMessage) -> Option<DefaultRoute> {
 }
 
 fn assemble(
+    number: u8,
     links: &[LinkMessage],
     addresses: &[AddressMessage],
     routes: &[DefaultRoute],
@@ -177,7 +158,7 @@ fn assemble(
     for link in links {
         let Some((name, interface)) = interface(link) else { continue };
         names.insert(interface.index, name.clone());
-        if is_ours(link) {
+        if is_ours(number, link) {
             host.made.insert(interface.index);
         }
         host.interfaces.insert(name, interface);
@@ -192,6 +173,7 @@ fn assemble(
     // Before Linux 5.18 the tag is not kept. Then no address has one, not even that of the loopback interface, and ours
     // are told by what nobody else does: one address, deprecated from the start, with an end.
     let tags_kept = seen.iter().any(|address| address.protocol.is_some());
+    host.untagged = !tags_kept && !seen.is_empty();
     for address in seen {
         let Some(interface) =
             names.get(&address.index).and_then(|name| host.interfaces.get_mut(name))
@@ -199,7 +181,7 @@ fn assemble(
             continue;
         };
         let tagged =
-            if tags_kept { address.protocol == Some(PROTOCOL) } else { address.looks_ours() };
+            if tags_kept { address.protocol == Some(number) } else { address.looks_ours() };
         if tagged && address.is_single() {
             let binding = Binding { index: address.index, address: address.address };
             host.ours.insert(binding, address.lifetime(now));
@@ -225,10 +207,11 @@ fn interface(link: &LinkMessage) -> Option<(String, Interface)> {
 }
 
 /// Whether we made an interface. Somebody else may have a use for the group: it has to be a VLAN as well.
-fn is_ours(link: &LinkMessage) -> bool {
+fn is_ours(number: u8, link: &LinkMessage) -> bool {
     let vlan = LinkInfo::Kind(InfoKind::Vlan);
     let is_vlan = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.contains(&vlan));
-    link.attributes.contains(&LinkAttribute::Group(GROUP)) && link.attributes.iter().any(is_vlan)
+    link.attributes.contains(&LinkAttribute::Group(number.into()))
+        && link.attributes.iter().any(is_vlan)
 }
 
 /// What matters of an address in a dump.
@@ -285,7 +268,8 @@ impl Seen {
     }
 
     fn foreign(&self) -> Foreign {
-        let abandoned = self.protocol == Some(KUBE_VIP_PROTOCOL) || self.preferred == 0;
+        let other = self.protocol.is_some_and(Instance::is_number);
+        let abandoned = self.protocol == Some(KUBE_VIP_PROTOCOL) || self.preferred == 0 && !other;
         Foreign { prefix_len: self.prefix_len, adoptable: self.is_single() && abandoned }
     }
 }
@@ -293,6 +277,9 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const OURS: u8 = 190;
+    const ANOTHER: u8 = 191;
 
     fn link() -> LinkMessage {
         let mut link = LinkMessage::default();
@@ -314,31 +301,49 @@ mod tests {
     }
 
     fn ours(addresses: &[AddressMessage]) -> Vec<String> {
-        let host = assemble(&[link()], addresses, &[], Instant::now());
+        let host = assemble(OURS, &[link()], addresses, &[], Instant::now());
         host.ours.keys().map(|binding| binding.address.to_string()).collect()
     }
 
     #[test]
     fn only_vlans_of_our_group_are_ours() {
-        let group = LinkAttribute::Group(GROUP);
+        let group = LinkAttribute::Group(OURS.into());
         let kind = |kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
         for (attributes, ours) in [
             (vec![group.clone(), kind(InfoKind::Vlan)], true),
             (vec![group, kind(InfoKind::Veth)], false),
             (vec![LinkAttribute::Group(0), kind(InfoKind::Vlan)], false),
+            (vec![LinkAttribute::Group(ANOTHER.into()), kind(InfoKind::Vlan)], false),
         ] {
             let mut link = link();
             link.attributes.extend(attributes);
-            assert_eq!(assemble(&[link], &[], &[], Instant::now()).made.len(), usize::from(ours));
+            assert_eq!(
+                assemble(OURS, &[link], &[], &[], Instant::now()).made.len(),
+                usize::from(ours)
+            );
         }
     }
 
     #[test]
     fn where_the_kernel_keeps_tags_only_they_tell_what_is_ours() {
-        let tagged = shown("192.0.2.1", 32, 10, Some(PROTOCOL));
+        let tagged = shown("192.0.2.1", 32, 10, Some(OURS));
         let alike = shown("192.0.2.2", 32, 10, None);
-        let subnet = shown("192.0.2.3", 24, 10, Some(PROTOCOL));
+        let subnet = shown("192.0.2.3", 24, 10, Some(OURS));
         assert_eq!(ours(&[tagged, alike, subnet]), ["192.0.2.1"]);
+    }
+
+    #[test]
+    fn what_another_instance_has_tagged_is_foreign_and_stays_so() {
+        let addresses = [
+            shown("192.0.2.1", 32, 10, Some(ANOTHER)),
+            shown("192.0.2.2", 32, 10, Some(0)),
+            shown("192.0.2.3", 32, FOREVER, Some(KUBE_VIP_PROTOCOL)),
+        ];
+        let host = assemble(OURS, &[link()], &addresses, &[], Instant::now());
+        assert!(host.ours.is_empty());
+        let foreign = host.interfaces["eth0"].foreign.values();
+        let adoptable: Vec<bool> = foreign.map(|foreign| foreign.adoptable).collect();
+        assert_eq!(adoptable, [false, true, true]);
     }
 
     #[test]

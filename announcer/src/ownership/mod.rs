@@ -1,15 +1,166 @@
-//! Who owns an address: a pure function of the candidates, of what is seen of the others, and of the last owner; and
-//! the strategies: by Leases, which say what is decided together, or by membership, which decides on each address.
+//! Who may answer for an address: one decision, and the ways to come to it.
+//!
+//! | module | decides |
+//! |---|---|
+//! | `membership` | by grants of a majority of nodes, with a fence in the kernel |
+//! | `leases` | by Leases in the API |
+//! | `named` | by the one node that the object names |
+//! | `everyone` | every candidate may: routers choose among them |
 
-mod global;
+mod context;
+mod everyone;
 pub mod leases;
 pub mod membership;
-mod per_service;
-mod strategy;
-
-pub use global::Global;
-pub use per_service::PerService;
-pub use strategy::{Candidates, Strategy, View, elect};
-
+mod named;
 #[cfg(test)]
-mod tests;
+pub(crate) mod testing;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+pub use context::Context;
+pub use everyone::Everyone;
+pub use leases::Leases;
+pub use membership::Members;
+pub use named::Named;
+
+use crate::vip::{Attach, Holds, Name, Verdict};
+
+/// Who decides on some addresses: requests go in, events go in, holds come out.
+#[derive(Debug)]
+pub enum Ownership {
+    /// Leases in the API.
+    Leases(Box<Leases>),
+    /// A majority of nodes.
+    Membership(Box<Members>),
+    /// The object itself.
+    Named(Named),
+    /// Nobody: all candidates may.
+    Everyone(Everyone),
+}
+
+impl Ownership {
+    /// Takes in what is wanted.
+    pub fn request(&mut self, context: Context<'_>, now: Instant) {
+        match self {
+            Self::Leases(leases) => leases.request(context),
+            Self::Membership(members) => members.request(context, now),
+            Self::Named(named) => named.request(context, now),
+            Self::Everyone(_) => {}
+        }
+    }
+
+    /// What this node may have bound, and until when.
+    pub fn holds(&self, context: Context<'_>, now: Instant) -> Holds {
+        match self {
+            Self::Leases(leases) => leases.holds(context, now),
+            Self::Membership(members) => members.holds(now),
+            Self::Named(named) => named.holds(context, now),
+            Self::Everyone(everyone) => everyone.holds(context, now),
+        }
+    }
+
+    /// What this node has or asks for: before its first use an address is asked for on the LAN.
+    pub fn asked(&self, context: Context<'_>, now: Instant) -> BTreeSet<IpAddr> {
+        match self {
+            Self::Membership(members) => members.holdings().all().collect(),
+            _ => self.holds(context, now).into_keys().collect(),
+        }
+    }
+
+    /// Whether it is sure that no other node of the cluster had an address before.
+    pub fn is_first(&self, address: &IpAddr) -> bool {
+        match self {
+            Self::Membership(members) => members.holdings().is_first(address),
+            _ => true,
+        }
+    }
+
+    /// Whether no other node of this cluster may have an address.
+    pub fn is_granted(&self, address: &IpAddr) -> bool {
+        match self {
+            Self::Membership(members) => members.holdings().is_granted(address),
+            _ => true,
+        }
+    }
+
+    /// What becomes of the Services on which this node reports. `taken` tells which addresses another host has.
+    pub fn verdicts(
+        &self,
+        context: Context<'_>,
+        taken: &dyn Fn(&IpAddr) -> bool,
+        now: Instant,
+    ) -> BTreeMap<Name, Verdict> {
+        match self {
+            Self::Leases(leases) => leases.verdicts(context, now),
+            Self::Membership(members) => members.verdicts(context, taken, now),
+            Self::Named(_) | Self::Everyone(_) => BTreeMap::new(),
+        }
+    }
+
+    /// Takes in what is bound by now, and what could be.
+    pub fn confirm(
+        &mut self,
+        bound: impl Fn(IpAddr) -> Option<Attach>,
+        bindable: impl Fn(IpAddr) -> Option<Attach>,
+        now: Instant,
+    ) {
+        if let Self::Membership(members) = self {
+            members.confirm(bound, bindable, now);
+        }
+    }
+
+    /// Takes in that something changed which requests come of.
+    pub fn touch(&mut self) {
+        if let Self::Membership(members) = self {
+            members.touch();
+        }
+    }
+
+    /// Takes in that the API server was heard.
+    pub fn hear(&mut self, now: Instant) {
+        if let Self::Named(named) = self {
+            named.hear(now);
+        }
+    }
+
+    /// How far the lifetime of a bound address may fall behind the hold before it is renewed.
+    pub fn slack(&self) -> Duration {
+        match self {
+            Self::Leases(leases) => leases.slack(),
+            Self::Membership(members) => members.slack(),
+            Self::Named(named) => named.slack(),
+            Self::Everyone(everyone) => everyone.slack(),
+        }
+    }
+
+    /// When something changes although nothing happens.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Membership(members) => members.deadline(now),
+            Self::Named(named) => named.deadline(now),
+            // Leases say when they are polled.
+            Self::Leases(_) | Self::Everyone(_) => None,
+        }
+    }
+
+    /// From now on releases everything.
+    pub fn leave(&mut self) {
+        match self {
+            Self::Leases(leases) => leases.leave(),
+            Self::Membership(members) => members.leave(),
+            Self::Named(named) => named.leave(),
+            Self::Everyone(everyone) => everyone.leave(),
+        }
+    }
+
+    /// Whether everything was released, as far as others are concerned.
+    pub fn has_left(&self) -> bool {
+        match self {
+            Self::Leases(leases) => leases.has_left(),
+            Self::Membership(members) => members.has_left(),
+            Self::Named(_) | Self::Everyone(_) => true,
+        }
+    }
+}

@@ -1,36 +1,31 @@
 //! Owns the thread on which the protocol runs, its clock, the fence, and the order in which things take effect: above
-//! all that the kernel is silent about an address before anybody hears that it was let go.
+//! all that the kernel is silent about an address before anybody hears that it was released.
 
 mod fencing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use berth_fence::{BootTime, Fence, Finding};
+use berth_fence::Fence;
 use berth_membership::{
-    Cause, Input, Keyring, Moment, Node, NodeId, Output, ParameterError, Parameters,
+    Cause, DatagramError, Input, Keyring, Moment, Node, NodeId, Output, ParameterError, Parameters,
 };
 use berth_runtime::http::Health;
+use berth_runtime::supervise;
+use futures::future::BoxFuture;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::task::{JoinHandle, spawn_blocking};
 
-use self::fencing::found;
+use self::fencing::{Fencing, found, now};
 use super::priority;
 use super::udp::{Running, Wire};
 use crate::advertise::arp_nd::frame;
-use crate::advertise::arp_nd::schedule::{Frame, Link};
+use crate::advertise::arp_nd::schedule::Frame;
 use crate::advertise::arp_nd::socket::Sockets;
-use crate::metrics::{Metrics, cause};
-use crate::ownership::membership::{Command, Proposal, Told};
-
-/// Between looks at whether the fence still stands, if nobody tells that something went.
-const INSPECT: Duration = Duration::from_secs(1);
-
-/// Filters go in crowds: they are looked at together.
-const CROWD: Duration = Duration::from_millis(5);
+use crate::metrics::Metrics;
+use crate::ownership::membership::{Command, MembershipEvent, Proposal};
+use crate::vip::Link;
 
 /// Between looks at who lives.
 const SURVEY: Duration = Duration::from_millis(50);
@@ -45,7 +40,7 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 /// The longest sleep: to say that the thread is alive.
 const NAP: Duration = Duration::from_secs(10);
 
-/// What a keeper begins with.
+/// What a driver begins with.
 pub struct Parts {
     /// This node's name.
     pub node: String,
@@ -58,7 +53,7 @@ pub struct Parts {
     /// The fence, with what was found bound covered and its interfaces attached.
     pub fence: Box<dyn Fence>,
     /// Where it tells what happens.
-    pub told: UnboundedSender<Told>,
+    pub told: UnboundedSender<MembershipEvent>,
     /// Where it asks for views to be stored.
     pub proposals: UnboundedSender<Proposal>,
     /// Numbers.
@@ -67,7 +62,7 @@ pub struct Parts {
     pub health: Health,
 }
 
-/// Why there is no keeper.
+/// Why there is no driver.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The times of the protocol do not fit each other.
@@ -78,15 +73,18 @@ pub enum StartError {
     Thread(#[from] io::Error),
 }
 
+/// The name of the thread.
+pub const THREAD: &str = "membership";
+
 /// Starts the thread, in the network namespace of the calling thread. It ends with [`Command::End`], or when nobody can
-/// tell it anything any more; then the fence stays.
+/// tell it anything any more; then the fence stays. The task lasts as long as the thread.
 ///
 /// # Errors
 /// When the thread cannot be had.
 pub fn start(
     parts: Parts,
     commands: UnboundedReceiver<Command>,
-) -> Result<thread::JoinHandle<()>, StartError> {
+) -> Result<BoxFuture<'static, ()>, StartError> {
     let me = NodeId::of(&parts.node);
     let node = Node::new(me, Parameters::default(), parts.keyring, parts.seed, now())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -94,63 +92,63 @@ pub fn start(
         let _inside = runtime.enter();
         parts.wire.run()?
     };
-    let keeper = Driver {
+    let driver = Driver {
         node,
-        fence: parts.fence,
+        fencing: Fencing::new(parts.fence, parts.metrics.clone()),
         wire,
         frames: Sockets::default(),
-        links: BTreeMap::new(),
-        asked: BTreeMap::new(),
-        deadlines: BTreeMap::new(),
-        interfaces: BTreeSet::new(),
-        flaws: Vec::new(),
-        live: BTreeSet::new(),
-        fence_due: None,
-        inspect_at: now(),
-        inspecting: None,
-        survey_at: now(),
-        warned_at: None,
+        addresses: Addresses::default(),
+        survey: Survey::new(),
         told: parts.told,
         proposals: parts.proposals,
         metrics: parts.metrics,
         health: parts.health,
     };
-    let thread = thread::Builder::new().name("membership".to_owned());
-    Ok(thread.spawn(move || {
-        runtime.block_on(keeper.run(commands));
+    Ok(supervise::thread(THREAD, move || {
+        runtime.block_on(driver.run(commands));
         // An inspection may wait for the kernel still.
         runtime.shutdown_background();
     })?)
 }
 
-/// The clock of both the protocol and the fence.
-fn now() -> Moment {
-    Moment::from_nanos(BootTime::now().as_nanos())
-}
-
 struct Driver {
     node: Node,
-    fence: Box<dyn Fence>,
+    fencing: Fencing,
     wire: Running,
     frames: Sockets,
-    /// Where the addresses are bound that are ready.
-    links: BTreeMap<IpAddr, Link>,
-    /// Since when this node asks for an address that it has not got.
-    asked: BTreeMap<IpAddr, Moment>,
-    /// What the fence was told last.
-    deadlines: BTreeMap<IpAddr, Moment>,
-    interfaces: BTreeSet<String>,
-    flaws: Vec<String>,
-    live: BTreeSet<NodeId>,
-    fence_due: Option<BootTime>,
-    inspect_at: Moment,
-    inspecting: Option<JoinHandle<Vec<Finding>>>,
-    survey_at: Moment,
-    warned_at: Option<Moment>,
-    told: UnboundedSender<Told>,
+    addresses: Addresses,
+    survey: Survey,
+    told: UnboundedSender<MembershipEvent>,
     proposals: UnboundedSender<Proposal>,
     metrics: Metrics,
     health: Health,
+}
+
+/// What is known of addresses beside the protocol.
+#[derive(Default)]
+struct Addresses {
+    /// Where those are bound that are ready.
+    links: BTreeMap<IpAddr, Link>,
+    /// Since when this node asks for one that it has not got.
+    asked: BTreeMap<IpAddr, Moment>,
+}
+
+/// What is known of the other nodes beside the protocol.
+struct Survey {
+    /// Who lives.
+    live: BTreeSet<NodeId>,
+    /// When that is looked at next.
+    at: Moment,
+    /// When it was last said that a heartbeat is late.
+    warned_at: Option<Moment>,
+    /// Nodes that have another list of members.
+    strangers: BTreeSet<NodeId>,
+}
+
+impl Survey {
+    fn new() -> Self {
+        Self { live: BTreeSet::new(), at: now(), warned_at: None, strangers: BTreeSet::new() }
+    }
 }
 
 impl Driver {
@@ -168,7 +166,7 @@ impl Driver {
                     Some(command) => self.command(command),
                 },
                 () = self.wire.readable() => self.receive(),
-                findings = found(&mut self.inspecting) => self.repair(findings),
+                findings = found(&mut self.fencing.inspecting) => self.fencing.repair(findings),
                 () = tokio::time::sleep(nap.min(NAP)) => {}
             }
         }
@@ -176,9 +174,7 @@ impl Driver {
 
     /// When there is something to do if nothing happens.
     fn due(&self) -> Moment {
-        let fence = self.fence_due.map_or(Moment::NEVER, |due| Moment::from_nanos(due.as_nanos()));
-        let inspect = if self.inspecting.is_some() { Moment::NEVER } else { self.inspect_at };
-        [self.node.deadline(), fence, inspect, self.survey_at].into_iter().fold(fence, Moment::min)
+        self.node.deadline().min(self.fencing.due()).min(self.survey.at)
     }
 
     /// Does what is due.
@@ -188,23 +184,17 @@ impl Driver {
             let outputs = self.node.poll(now());
             self.perform(outputs);
         }
-        if self.fence_due.is_some_and(|due| due <= BootTime::now()) {
-            self.refresh();
-        }
         let time = now();
-        if self.survey_at <= time {
-            self.survey_at = time + SURVEY;
+        self.fencing.turn(time);
+        if self.survey.at <= time {
+            self.survey.at = time + SURVEY;
             self.health.alive("membership thread", Instant::now(), STUCK);
             let live: BTreeSet<NodeId> = self.node.live().collect();
-            if live != self.live {
+            if live != self.survey.live {
                 self.metrics.live.set(live.len().try_into().unwrap_or(i64::MAX));
-                self.live.clone_from(&live);
-                self.tell(Told::Live(live));
+                self.survey.live.clone_from(&live);
+                self.tell(MembershipEvent::Live(live));
             }
-        }
-        if self.inspect_at <= time && self.inspecting.is_none() {
-            self.inspect_at = time + INSPECT;
-            self.inspecting = Some(spawn_blocking(self.fence.inspection()));
         }
     }
 
@@ -216,8 +206,8 @@ impl Driver {
         }
         let late = now.since(due);
         self.metrics.late.observe(late.as_secs_f64());
-        if late > LATE && self.warned_at.is_none_or(|at| now.since(at) > WARN_EVERY) {
-            self.warned_at = Some(now);
+        if late > LATE && self.survey.warned_at.is_none_or(|at| now.since(at) > WARN_EVERY) {
+            self.survey.warned_at = Some(now);
             tracing::warn!(?late, "this node is too busy: what is not renewed in time is lost");
         }
     }
@@ -234,37 +224,23 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         let input = match command {
-            Command::Wish(address, wish) => Input::Wish { address, wish },
-            Command::Unwish(address) => Input::Unwish { address },
+            Command::Request(address, request) => Input::Request { address, request },
+            Command::Withdraw(address) => Input::Withdraw { address },
             Command::Prepared(address, link) => {
-                self.links.insert(address, link);
+                self.addresses.links.extend(link.map(|link| (address, link)));
                 Input::Prepared { address }
             }
             Command::HandOver(address) => Input::HandOver { address },
             Command::View(view) => Input::View(view),
+            Command::Fixed(view) => Input::Fixed(view),
             Command::NoView => Input::NoView,
             Command::NotStored(from_epoch) => Input::NotStored { from_epoch },
             Command::Leave => Input::Leave,
             Command::Peers(peers) => return self.wire.know(&peers),
-            Command::Cover(addresses) => {
-                if let Err(error) = self.fence.cover(&addresses) {
-                    tracing::error!(%error, "an address that is not covered is not served");
-                    self.count("cover");
-                }
-                return;
-            }
-            Command::Attach(interfaces) => {
-                self.interfaces = interfaces;
-                return self.attach();
-            }
-            Command::Inspect => return self.inspect_at = self.inspect_at.min(now() + CROWD),
-            Command::Settle => {
-                for error in self.fence.settle() {
-                    tracing::error!(%error, "the fence is not everywhere");
-                    self.count("settle");
-                }
-                return;
-            }
+            Command::Cover(addresses) => return self.fencing.cover(&addresses),
+            Command::Attach(interfaces) => return self.fencing.attach_to(interfaces),
+            Command::Inspect => return self.fencing.inspect_soon(),
+            Command::Settle => return self.fencing.settle(),
             Command::End { .. } => return,
         };
         let outputs = self.node.handle(now(), input);
@@ -276,29 +252,11 @@ impl Driver {
         let mut armed = false;
         for output in outputs {
             match output {
-                Output::MuteAll => {
-                    if let Err(error) = self.fence.mute_all() {
-                        tracing::error!(%error);
-                        self.wait_out(None);
-                    }
-                }
-                Output::Mute { address } => {
-                    if let Err(error) = self.fence.mute(address) {
-                        tracing::error!(%error);
-                        self.count("mute");
-                        self.wait_out(self.deadlines.get(&address).copied());
-                    }
-                    self.deadlines.remove(&address);
-                }
+                Output::MuteAll => self.fencing.mute_all(),
+                Output::Mute { address } => self.fencing.mute(address),
                 Output::Arm { address, deadline } => {
-                    self.deadlines.insert(address, deadline);
                     armed = true;
-                    if let Err(error) =
-                        self.fence.arm(address, BootTime::from_nanos(deadline.nanos()))
-                    {
-                        tracing::debug!(%error);
-                        self.count("arm");
-                    }
+                    self.fencing.arm(address, deadline);
                 }
                 Output::Send { to, datagram } => {
                     if let Err(error) = self.wire.send(to, &datagram) {
@@ -307,27 +265,27 @@ impl Driver {
                     }
                 }
                 Output::Prepare { address, cause } => {
-                    self.asked.entry(address).or_insert_with(now);
-                    self.tell(Told::Prepare { address, first: cause == Cause::First });
+                    self.addresses.asked.entry(address).or_insert_with(now);
+                    self.tell(MembershipEvent::Prepare { address, first: cause == Cause::First });
                 }
-                Output::Granted { address } => self.tell(Told::Granted(address)),
+                Output::Granted { address } => self.tell(MembershipEvent::Granted(address)),
                 Output::Discard { address } => {
-                    self.asked.remove(&address);
-                    self.links.remove(&address);
-                    self.tell(Told::Discard(address));
+                    self.addresses.asked.remove(&address);
+                    self.addresses.links.remove(&address);
+                    self.tell(MembershipEvent::Discard(address));
                 }
                 Output::Announce { address, cause } => {
                     if armed {
-                        self.refresh();
+                        self.fencing.refresh();
                     }
                     self.announce(address);
-                    let asked = self.asked.remove(&address);
+                    let asked = self.addresses.asked.remove(&address);
                     let took = asked.map_or(Duration::ZERO, |asked| now().since(asked));
-                    self.tell(Told::Holds { address, cause, took });
+                    self.tell(MembershipEvent::Holds { address, cause, took });
                 }
                 Output::Lost { address, cause } => {
-                    self.links.remove(&address);
-                    self.tell(Told::Lost { address, cause });
+                    self.addresses.links.remove(&address);
+                    self.tell(MembershipEvent::Lost { address, cause });
                 }
                 Output::ProposeView { from_epoch, view } => {
                     let voters = view.voters().nodes().iter().map(|node| self.wire.name(*node));
@@ -343,21 +301,30 @@ impl Driver {
                     self.metrics.epoch.set(epoch.try_into().unwrap_or(i64::MAX));
                 }
                 Output::Activated { epoch } => tracing::debug!(epoch, "earlier voters are sealed"),
-                Output::Refused(error) => {
-                    tracing::debug!(%error, "datagram refused");
-                    self.metrics.datagrams_refused.inc();
-                }
-                Output::Left => self.tell(Told::Left),
+                Output::Refused(error) => self.note_refused(error),
+                Output::Left => self.tell(MembershipEvent::Left),
             }
         }
         if armed {
-            self.refresh();
+            self.fencing.refresh();
+        }
+    }
+
+    /// A node with another list of members would be taken for one that is dead, and nobody would know why.
+    fn note_refused(&mut self, error: DatagramError) {
+        self.metrics.datagrams_refused.inc();
+        match error {
+            DatagramError::OtherMembers(node) if self.survey.strangers.insert(node) => {
+                let node = self.wire.name(node);
+                tracing::error!(node, "it has another list of members, and is not heard: {error}");
+            }
+            error => tracing::debug!(%error, "datagram refused"),
         }
     }
 
     /// The first announcement leaves from here, without waiting for a round; the rest of the burst follows.
     fn announce(&mut self, address: IpAddr) {
-        let Some(link) = self.links.get(&address) else { return };
+        let Some(link) = self.addresses.links.get(&address) else { return };
         for bytes in frame::announce(address, link.mac) {
             match self.frames.send(&Frame { index: link.index, bytes }) {
                 Ok(()) => self.metrics.frames_sent.inc(),
@@ -369,21 +336,14 @@ impl Driver {
         }
     }
 
-    fn count(&self, step: &'static str) {
-        self.metrics.fence_errors.get_or_create(&cause(step)).inc();
-    }
-
-    fn tell(&self, told: Told) {
+    fn tell(&self, told: MembershipEvent) {
         // Nobody listens at the end of the program.
         let _ = self.told.send(told);
     }
 
     fn end(mut self, unfence: bool) {
-        if !unfence {
-            return;
-        }
-        for error in self.fence.remove() {
-            tracing::warn!(%error, "the fence stays");
+        if unfence {
+            self.fencing.remove();
         }
     }
 }

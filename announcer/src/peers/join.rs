@@ -1,20 +1,26 @@
 //! Makes this node a member: the fence, the key, the sockets, the thread, and the task that keeps the view.
 
 use std::collections::BTreeSet;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::{Wire, driver, key, view};
-use crate::config::{Config, Election, Fence as Wanted, Fenced};
-use crate::desired::{self, Scene};
+use super::key::{self, KeySource};
+use super::view::ViewStore;
+use super::{Wire, driver};
+use crate::config::{self, Config, Election, Fence as Wanted, Fenced, Fixed};
+use crate::instance::Instance;
 use crate::kernel::{ArpAnnounce, Host};
 use crate::metrics::Metrics;
-use crate::ownership::membership::{Command, Members, Told};
+use crate::ownership::membership::{Command, Members, MembershipEvent};
 use crate::source::cluster::{Cluster, Name};
+use crate::source::placement;
+use crate::source::scene::Scene;
+use crate::vip::nodes::Peer;
 use anyhow::Context;
 use berth_api::names::lease;
 use berth_fence::{Fence, Kind, Options};
 use berth_runtime::http::Health;
+use berth_runtime::supervise::Task;
+use futures::FutureExt;
 use kube::Client;
 use tokio::sync::mpsc;
 
@@ -24,9 +30,10 @@ const CAPACITY: u32 = 1 << 14;
 /// A running member.
 pub(crate) struct Member {
     pub(crate) members: Members,
-    pub(crate) told: mpsc::UnboundedReceiver<Told>,
+    pub(crate) told: mpsc::UnboundedReceiver<MembershipEvent>,
     pub(crate) commands: mpsc::UnboundedSender<Command>,
-    pub(crate) thread: JoinHandle<()>,
+    /// The thread and what it needs.
+    pub(crate) tasks: Vec<Task>,
     pub(crate) arp: Option<ArpAnnounce>,
 }
 
@@ -35,9 +42,16 @@ pub(crate) fn other_lease(fenced: &Fenced) -> &str {
     fenced.otherwise.as_deref().unwrap_or(lease::SERVICES)
 }
 
-/// Removes every fence.
-pub(crate) fn unfence() {
-    let options = Options { strongest: Kind::Unfenced, ..Options::default() };
+/// Names and numbers of an instance's fence.
+fn names(instance: &Instance) -> berth_fence::Instance {
+    berth_fence::Instance::of(instance.name(), instance.number())
+        .expect("the fence takes the name of any instance")
+}
+
+/// Removes every fence of this instance.
+pub(crate) fn unfence(instance: &Instance) {
+    let options =
+        Options { instance: names(instance), strongest: Kind::Unfenced, ..Options::default() };
     for error in berth_fence::open(&options).fence.remove() {
         tracing::warn!(%error, "cannot remove what an earlier fence left");
     }
@@ -51,7 +65,11 @@ pub(crate) fn open_fence(fenced: &Fenced, config: &Config, host: &Host) -> Box<d
         Wanted::NftTimeout => Kind::NftTimeout,
         Wanted::Unfenced => Kind::Unfenced,
     };
-    let opened = berth_fence::open(&Options { strongest, capacity: CAPACITY });
+    let opened = berth_fence::open(&Options {
+        instance: names(&config.core.instance),
+        strongest,
+        capacity: CAPACITY,
+    });
     for refusal in &opened.refusals {
         tracing::warn!("no {refusal}");
     }
@@ -66,15 +84,15 @@ pub(crate) fn open_fence(fenced: &Fenced, config: &Config, host: &Host) -> Box<d
     if let Err(error) = fence.cover(&found) {
         tracing::error!(%error, "what an earlier life left bound is not covered");
     }
-    let (cluster, interface) = (Cluster::default(), config.interface.as_deref());
-    let scene = Scene { cluster: &cluster, host, node: &config.node, interface };
-    for error in fence.attach(&desired::guarded(scene)) {
+    let (cluster, interface) = (Cluster::default(), config.core.interface.as_deref());
+    let scene = Scene { cluster: &cluster, host, node: &config.core.node, interface };
+    for error in fence.attach(&placement::guarded(scene)) {
         tracing::warn!(%error, "the fence is not everywhere");
     }
     fence
 }
 
-/// A node that has let go of an address forwards for it still. With 0 Linux would ask for the next hop in the name of
+/// A node that has released an address forwards for it still. With 0 Linux would ask for the next hop in the name of
 /// that address, which the fence drops, and the traffic would stop.
 fn arp_announce(interface: &str) -> Option<ArpAnnounce> {
     match ArpAnnounce::set(interface) {
@@ -87,25 +105,87 @@ fn arp_announce(interface: &str) -> Option<ArpAnnounce> {
     }
 }
 
+/// Where the peers come from.
+enum PeerSource {
+    /// The Nodes of the cluster, which the announcer watches.
+    Nodes,
+    /// A list.
+    List(Vec<config::Member>),
+}
+
+/// What stands behind the announcer.
+#[derive(Clone)]
+pub(crate) enum Backing {
+    /// The API server of a cluster.
+    Api(Client),
+    /// Files.
+    Files(Fixed),
+}
+
+/// Where membership gets what it needs.
+struct Ports {
+    keys: KeySource,
+    views: ViewStore,
+    peers: PeerSource,
+}
+
+impl Ports {
+    fn of(backing: &Backing, fenced: &Fenced) -> anyhow::Result<Self> {
+        match backing {
+            Backing::Api(client) => Ok(Self::api(client, &fenced.namespace)),
+            Backing::Files(fixed) => Self::files(fixed),
+        }
+    }
+
+    fn api(client: &Client, namespace: &str) -> Self {
+        let (client, namespace) = (client.clone(), namespace.to_owned());
+        Self {
+            keys: KeySource::Secret { client: client.clone(), namespace: namespace.clone() },
+            views: ViewStore::Lease { client, namespace },
+            peers: PeerSource::Nodes,
+        }
+    }
+
+    fn files(fixed: &Fixed) -> anyhow::Result<Self> {
+        let names = |members: &[config::Member]| {
+            let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+            names.join(", ")
+        };
+        tracing::info!(
+            members = names(&fixed.members),
+            voters = names(fixed.voters()),
+            addresses = ?fixed.addresses,
+            port = fixed.port,
+            "no API server: a fixed list of members, whose view never changes"
+        );
+        Ok(Self {
+            keys: KeySource::file(fixed).context("berth_key_file")?,
+            views: ViewStore::fixed(fixed).context("berth_members")?,
+            peers: PeerSource::List(fixed.members.clone()),
+        })
+    }
+}
+
 /// Starts what membership needs, if it is to decide. Where nobody asked for it by name and there is no key, the
 /// configuration falls back to the Lease.
 pub(crate) async fn join(
     config: &mut Config,
-    client: Client,
+    backing: &Backing,
     fence: Option<Box<dyn Fence>>,
     metrics: &Metrics,
     health: &Health,
     interface: Option<&str>,
 ) -> anyhow::Result<Option<Member>> {
     let Election::Membership(fenced) = config.election.clone() else { return Ok(None) };
-    let keyring = match (key::obtain(&client, &fenced.namespace).await, &fenced.otherwise) {
+    let ports = Ports::of(backing, &fenced)?;
+    let keyring = match (ports.keys.obtain().await, &fenced.otherwise) {
         (Ok(keyring), _) => keyring,
         (Err(error), Some(name)) => {
             tracing::warn!(%error, lease = name, "no key, so one Lease for all Services decides");
             let (namespace, name) = (fenced.namespace, name.clone());
             config.election = Election::Global { namespace, name };
             drop(fence);
-            unfence();
+            unfence(&config.core.instance);
             return Ok(None);
         }
         (Err(error), None) => return Err(error).context("berth_election=membership"),
@@ -123,7 +203,7 @@ pub(crate) async fn join(
     let (propose, proposals) = mpsc::unbounded_channel();
     let seed = u64::from_ne_bytes(key::random().context("reading /dev/urandom")?);
     let parts = driver::Parts {
-        node: config.node.clone(),
+        node: config.core.node.clone(),
         keyring,
         seed,
         wire,
@@ -134,10 +214,21 @@ pub(crate) async fn join(
         health: health.clone(),
     };
     let thread = driver::start(parts, commanded)?;
-    // The view is read after the protocol has begun, as that asks.
-    tokio::spawn(view::keep(client, fenced.namespace.clone(), proposals, commands.clone()));
     let lease = Name::new(&fenced.namespace, other_lease(&fenced));
-    let members = Members::new(&config.node, lease, fenced_kind, commands.clone(), Instant::now());
+    let now = Instant::now();
+    let lease = Some(lease).filter(|_| !matches!(ports.peers, PeerSource::List(_)));
+    let mut members = Members::new(&config.core.node, lease, fenced_kind, commands.clone(), now);
+    if let PeerSource::List(list) = ports.peers {
+        for member in &list {
+            let peer = Peer { addresses: member.addresses.clone(), ..Peer::default() };
+            members.peer(member.name.clone(), Some(peer));
+        }
+        members.peers(&list.into_iter().map(|member| member.name).collect());
+        health.ready("nodes");
+    }
+    // The view is read after the protocol has begun, as that asks.
+    let view = ports.views.fresh(health).keep(proposals, commands.clone());
+    let tasks = vec![(driver::THREAD, thread), ("membership view", view.boxed())];
     tracing::info!(port = fenced.port, "this node is a member");
-    Ok(Some(Member { members, told, commands, thread, arp }))
+    Ok(Some(Member { members, told, commands, tasks, arp }))
 }

@@ -1,5 +1,5 @@
-//! Owns the Secret with the key of the cluster's heartbeats. It comes empty with the manifests; the first announcer
-//! that finds it so puts a random key into it (docs/decisions/0007).
+//! Owns the key of the members' heartbeats: in the Secret of the cluster, or in a file. The Secret comes empty with the
+//! manifests; the first announcer that finds it so puts a random key into it (docs/decisions/0007).
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -11,6 +11,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
 use kube::{Client, Error};
+
+use crate::config::Fixed;
 
 /// Name of the Secret.
 pub const SECRET: &str = "berth-membership";
@@ -24,6 +26,40 @@ const OCTETS: usize = 32;
 /// Pauses between attempts while the cluster does not answer.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(2)];
+
+/// Where the key comes from.
+pub enum KeySource {
+    /// The Secret of the cluster.
+    Secret {
+        /// How the API server is reached.
+        client: Client,
+        /// Where the Secret is.
+        namespace: String,
+    },
+    /// The file of a list of members.
+    File(Keyring),
+}
+
+impl KeySource {
+    /// The key of a list of members.
+    ///
+    /// # Errors
+    /// When the key is too short.
+    pub fn file(fixed: &Fixed) -> Result<Self, KeyError> {
+        Ok(Self::File(Keyring::new([fixed.key.octets()])?))
+    }
+
+    /// Reads the key, and makes it if there is none. Waits as long as the cluster does not answer.
+    ///
+    /// # Errors
+    /// When the Secret is not there, may not be read, or holds no key.
+    pub async fn obtain(&self) -> Result<Keyring, Unavailable> {
+        match self {
+            Self::Secret { client, namespace } => obtain(client, namespace).await,
+            Self::File(keyring) => Ok(keyring.clone()),
+        }
+    }
+}
 
 /// Why there is no key, and will be none.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +85,7 @@ pub enum Unavailable {
     Random(#[from] io::Error),
 }
 
-/// Reads the key, and makes it if there is none. Waits as long as the cluster does not answer.
-///
-/// # Errors
-/// When the Secret is not there, may not be read, or holds no key.
-pub async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable> {
+async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let refused = |message: &str| Unavailable::Refused {
         namespace: namespace.to_owned(),

@@ -5,8 +5,8 @@
 //! | `driver` | a thread: the protocol, its clock, the fence, and the order in which things take effect |
 //! | `udp` | the UDP sockets |
 //! | `priority` | how the thread is scheduled |
-//! | `view` | the view object in the API |
-//! | `key` | the Secret with the key |
+//! | `view` | where the view is: an object in the API, or fixed for ever |
+//! | `key` | where the key is: a Secret in the API, or a file |
 //! | `join` | all of it together |
 
 pub mod driver;

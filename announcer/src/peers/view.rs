@@ -1,13 +1,15 @@
-//! Owns the view object: the voters of the cluster, in an annotation of one Lease. It is created once and then only
-//! ever replaced, by compare-and-swap on the version that was read.
+//! Owns where the view is. In a cluster that is an object: the voters, in an annotation of one Lease. It is created once
+//! and then only ever replaced, by compare-and-swap on the version that was read. A list of members has one view for ever.
 //!
 //! It carries a finalizer, so that deleting it by mistake takes nothing away: a node that started without it would take
 //! itself for the first of its cluster.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_api::names::label;
-use berth_membership::{NodeId, View, Voters};
+use berth_membership::{NodeId, View, ViewError, Voters};
+use berth_runtime::freshness::Freshness;
+use berth_runtime::http::Health;
 use berth_runtime::watch::{chain, objects};
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -18,6 +20,7 @@ use kube::{Client, Error};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::config::Fixed;
 use crate::ownership::membership::{Command, Proposal};
 
 /// Name of the Lease.
@@ -50,8 +53,60 @@ struct Written {
     previous: Vec<Vec<String>>,
 }
 
-/// Reads the view, watches it, and stores what is proposed, until the keeper is gone.
-pub async fn keep(
+/// Where the view is.
+pub enum ViewStore {
+    /// In a Lease of the cluster.
+    Lease {
+        /// How the API server is reached.
+        client: Client,
+        /// Where the Lease is.
+        namespace: String,
+    },
+    /// Nowhere: it never changes.
+    Fixed(View),
+}
+
+impl ViewStore {
+    /// The view of a list of members.
+    ///
+    /// # Errors
+    /// When it has no members.
+    pub fn fixed(fixed: &Fixed) -> Result<Self, ViewError> {
+        let voters = fixed.voters().iter().map(|voter| NodeId::of(&voter.name));
+        Ok(Self::Fixed(View::new(1, Voters::new(voters)?, Vec::new())?))
+    }
+
+    /// The same; readiness tells when the API server is not heard.
+    pub fn fresh(self, health: &Health) -> Self {
+        match self {
+            Self::Lease { client, namespace } => {
+                let freshness = Freshness::new("membership view watch", Instant::now());
+                health.fresh(&freshness);
+                Self::Lease { client: freshness.client(&client), namespace }
+            }
+            Self::Fixed(view) => Self::Fixed(view),
+        }
+    }
+
+    /// Tells the view, whenever it changes, and stores what is proposed where it may, until the driver is gone.
+    pub async fn keep(
+        self,
+        mut proposals: mpsc::UnboundedReceiver<Proposal>,
+        tell: mpsc::UnboundedSender<Command>,
+    ) {
+        match self {
+            Self::Lease { client, namespace } => keep(client, namespace, proposals, tell).await,
+            Self::Fixed(view) => {
+                // The driver may be gone.
+                let _ = tell.send(Command::Fixed(view));
+                while proposals.recv().await.is_some() {}
+            }
+        }
+    }
+}
+
+/// Reads the view, watches it, and stores what is proposed, until the driver is gone.
+async fn keep(
     client: Client,
     namespace: String,
     mut proposals: mpsc::UnboundedReceiver<Proposal>,
@@ -61,11 +116,15 @@ pub async fn keep(
     let mut store = Store { api: api.clone(), tell: tell.clone(), failures: 0 };
     let found = store.read().await;
     store.say(found.as_ref());
-    let watching = tokio::spawn(watch(api, tell));
-    while let Some(proposal) = proposals.recv().await {
-        store.propose(&proposal).await;
+    let storing = async {
+        while let Some(proposal) = proposals.recv().await {
+            store.propose(&proposal).await;
+        }
+    };
+    tokio::select! {
+        () = storing => {}
+        () = watch(api, tell) => {}
     }
-    watching.abort();
 }
 
 async fn watch(api: Api<Lease>, tell: mpsc::UnboundedSender<Command>) {
@@ -116,7 +175,7 @@ impl Store {
     }
 
     fn say(&self, found: Option<&Lease>) {
-        // The keeper may be gone.
+        // The driver may be gone.
         let _ = match found {
             None => self.tell.send(Command::NoView),
             Some(lease) => match view(lease) {
@@ -224,6 +283,7 @@ fn read(text: &str) -> Result<View, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Key, Member};
 
     #[test]
     fn a_view_is_read_as_it_was_written_and_the_rest_of_the_object_stays() {
@@ -238,6 +298,20 @@ mod tests {
         assert_eq!(view(&again), Some(stored));
         assert_eq!(again.metadata.resource_version.as_deref(), Some("41"), "compare and swap");
         assert_eq!(again.spec.unwrap().holder_identity.as_deref(), Some("node-a,node-b"));
+    }
+
+    #[test]
+    fn of_a_list_the_first_three_or_five_vote_on_every_node_alike() {
+        for (count, votes) in [(3, 3), (4, 3), (5, 5), (7, 5)] {
+            let name = |number: usize| format!("node-{number}");
+            let member = |number| Member { name: name(number), addresses: Vec::new() };
+            let members: Vec<_> = (0..count).map(member).collect();
+            let key = Key::new(Vec::new());
+            let fixed = Fixed { members, key, addresses: Vec::new(), port: 1 };
+            let Ok(ViewStore::Fixed(view)) = ViewStore::fixed(&fixed) else { panic!("a view") };
+            let expected = Voters::new((0..votes).map(|number| NodeId::of(&name(number)))).unwrap();
+            assert_eq!((view.epoch(), view.voters()), (1, &expected));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::publish::status::{Publication, Update};
+use super::status::{Publication, Update};
 use crate::source::cluster::Name;
 
 /// What was undone once is written again at once: somebody edited it by hand. Then it waits, doubling up to the longest.

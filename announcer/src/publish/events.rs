@@ -10,8 +10,8 @@ use berth_runtime::events::{Report, Severity};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 
-use crate::desired::{Refusal, Verdict};
 use crate::source::cluster::{Cluster, Name};
+use crate::vip::{Refusal, Verdict};
 
 /// A refusal that is over sooner is none: a Service is there a moment before its endpoints.
 const LASTING: Duration = Duration::from_secs(2);
@@ -43,6 +43,12 @@ impl Refusals {
                 self.of.entry((name.clone(), refusal.note())).or_insert_with(begin);
             }
         }
+    }
+
+    /// Those of one Service.
+    pub fn of(&self, service: &Name) -> impl Iterator<Item = &Refusal> {
+        let of = self.of.iter().filter(move |((name, _), _)| name == service);
+        of.map(|(_, held)| &held.refusal)
     }
 
     /// The reports that are due.

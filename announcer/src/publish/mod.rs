@@ -1,6 +1,8 @@
 //! What is told to people and to other programs: status, Events, and the writes that carry them.
 
 pub mod contention;
+pub mod eip;
 pub mod events;
+pub mod publisher;
 pub mod status;
 pub mod writer;

@@ -1,6 +1,6 @@
 //! What to write into the status of Services: what is true now, where this node decides, and nothing else. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::conflict::Conflicts;
@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
-use crate::desired::{Desired, Refusal, Verdict};
 use crate::source::cluster::{Cluster, Ingress, Name, Service};
+use crate::vip::{Refusal, Verdict};
 
 /// One write of a Service's status and of the annotations that go with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +57,8 @@ pub struct Answering {
     pub live: BTreeSet<IpAddr>,
     /// Bound, whether desired or on its way out.
     pub bound: BTreeSet<IpAddr>,
+    /// Desired, bound or not.
+    pub kept: BTreeSet<IpAddr>,
     /// Desired, but the kernel refuses it.
     pub failed: BTreeSet<IpAddr>,
 }
@@ -64,16 +66,16 @@ pub struct Answering {
 /// Lists the writes that make every status true for which this node decides. Empty when all are.
 pub fn updates(
     cluster: &Cluster,
-    desired: &Desired,
+    verdicts: &BTreeMap<Name, Verdict>,
     answering: &Answering,
     node: &str,
 ) -> Vec<Update> {
     let mut updates = Vec::new();
-    for (name, verdict) in &desired.verdicts {
+    for (name, verdict) in verdicts {
         let Some(service) = cluster.services().get(name).filter(|service| !service.foreign) else {
             continue;
         };
-        let publication = publication(service, verdict, desired, answering, node);
+        let publication = publication(service, verdict, answering, node);
         let notice = notice(service, verdict);
         if publication.is_some() || notice.is_some() {
             updates.push(Update {
@@ -92,7 +94,6 @@ pub fn updates(
 fn publication(
     service: &Service,
     verdict: &Verdict,
-    desired: &Desired,
     answering: &Answering,
     node: &str,
 ) -> Option<Publication> {
@@ -102,7 +103,7 @@ fn publication(
     if announced.is_empty() {
         // Those that are on their way in will be written when they are here.
         let coming = verdict.announce.iter().any(|address| !answering.failed.contains(address));
-        let over = service.vip_host.is_some() && !coming && is_silent(service, desired, answering);
+        let over = service.vip_host.is_some() && !coming && is_silent(service, answering);
         return over.then(|| Publication { vip_host: None, ingress: Vec::new() });
     }
     let ingress: Vec<Ingress> =
@@ -141,12 +142,12 @@ fn notice(service: &Service, verdict: &Verdict) -> Option<Notice> {
 
 /// Whether none of the addresses that a Service has or publishes is still bound for it: only then may it say so,
 /// because that is what others wait for before they give the address away.
-fn is_silent(service: &Service, desired: &Desired, answering: &Answering) -> bool {
+fn is_silent(service: &Service, answering: &Answering) -> bool {
     let published = service.published.iter().filter_map(|ingress| ingress.ip.parse().ok());
     let mut addresses = published.chain(service.addresses.iter().copied());
     !addresses.any(|address: IpAddr| {
         // One that another Service shares stays.
-        answering.bound.contains(&address) && !desired.addresses.contains_key(&address)
+        answering.bound.contains(&address) && !answering.kept.contains(&address)
     })
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use berth_api::eip::EipBinding;
 use berth_api::election::Reply;
 use berth_runtime::lease::{self, Deletion};
+use berth_runtime::supervise::Errands;
 use berth_runtime::watch::{chain, forbidden};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -13,10 +14,10 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Error};
 use tokio::sync::mpsc;
 
+use super::eip::Apply;
+use super::status::Update;
 use crate::ownership::leases::Request;
-use crate::publish::status::Update;
 use crate::source::cluster::{Eip, Name};
-use crate::source::eip::Apply;
 
 /// Status writes under way at the same time; more wait for their turn.
 const AT_ONCE: usize = 32;
@@ -26,22 +27,22 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a write ended.
 #[derive(Debug)]
-pub enum Done {
+pub enum WriteEvent {
     /// A request of an election.
     Elected(Name, Reply),
     /// A Lease was deleted or not.
     Deleted(Name, Deletion),
     /// A status was written, or not.
-    Status(Update, Outcome<Service>),
+    Status(Update, WriteOutcome<Service>),
     /// The status of an `EipBinding` was written, or not.
-    Applied(Apply, Outcome<Eip>),
+    Applied(Apply, WriteOutcome<Eip>),
     /// The API server was asked for a sign of life, and gave one or not.
     Heard(bool),
 }
 
 /// How a status write ended.
 #[derive(Debug)]
-pub enum Outcome<T> {
+pub enum WriteOutcome<T> {
     /// The object is now like this.
     Written(Box<T>),
     /// It has changed meanwhile, or is gone: the watch will tell.
@@ -52,9 +53,10 @@ pub enum Outcome<T> {
 
 /// Sends writes and tells how they ended.
 pub struct Writer {
-    client: Client,
-    leases: lease::Leases,
-    done: mpsc::UnboundedSender<Done>,
+    /// Where they go; without a cluster nothing is written.
+    cluster: Option<(Client, lease::Leases)>,
+    errands: Errands,
+    done: mpsc::UnboundedSender<WriteEvent>,
     writing: BTreeSet<Name>,
     applying: BTreeSet<Name>,
     asking: bool,
@@ -62,23 +64,42 @@ pub struct Writer {
 
 impl Writer {
     /// Gives up requests for Leases after `timeout`.
-    pub fn new(client: Client, timeout: Duration) -> (Self, mpsc::UnboundedReceiver<Done>) {
+    pub fn new(
+        client: Client,
+        timeout: Duration,
+        errands: Errands,
+    ) -> (Self, mpsc::UnboundedReceiver<WriteEvent>) {
         let (done, receive) = mpsc::unbounded_channel();
         let leases = lease::Leases::new(client.clone(), timeout);
+        (Self::of(Some((client, leases)), errands, done), receive)
+    }
+
+    /// Writes nothing: there is no cluster.
+    pub fn nowhere(errands: Errands) -> (Self, mpsc::UnboundedReceiver<WriteEvent>) {
+        let (done, receive) = mpsc::unbounded_channel();
+        (Self::of(None, errands, done), receive)
+    }
+
+    fn of(
+        cluster: Option<(Client, lease::Leases)>,
+        errands: Errands,
+        done: mpsc::UnboundedSender<WriteEvent>,
+    ) -> Self {
         let (writing, applying) = (BTreeSet::new(), BTreeSet::new());
-        (Self { client, leases, done, writing, applying, asking: false }, receive)
+        Self { cluster, errands, done, writing, applying, asking: false }
     }
 
     /// Sends a request about a Lease.
     pub fn send(&self, name: Name, request: Request) {
-        let (leases, done) = (self.leases.clone(), self.done.clone());
-        tokio::spawn(async move {
+        let Some((_, leases)) = self.cluster.clone() else { return };
+        let done = self.done.clone();
+        self.errands.spawn("Lease request", async move {
             let answer = match request {
                 Request::Elect(action) => {
                     let reply = leases.send(&name.namespace, &name.name, action).await;
-                    Done::Elected(name, reply)
+                    WriteEvent::Elected(name, reply)
                 }
-                Request::Delete(lease) => Done::Deleted(name, leases.delete(&lease).await),
+                Request::Delete(lease) => WriteEvent::Deleted(name, leases.delete(&lease).await),
             };
             // Nobody listens at the end of the program.
             let _ = done.send(answer);
@@ -92,11 +113,12 @@ impl Writer {
 
     /// Writes a status.
     pub fn write(&mut self, update: Update) {
+        let Some((client, _)) = self.cluster.clone() else { return };
         self.writing.insert(update.name.clone());
-        let (client, done) = (self.client.clone(), self.done.clone());
-        tokio::spawn(async move {
+        let done = self.done.clone();
+        self.errands.spawn("Service status write", async move {
             let outcome = write(client, &update).await;
-            let _ = done.send(Done::Status(update, outcome));
+            let _ = done.send(WriteEvent::Status(update, outcome));
         });
     }
 
@@ -107,11 +129,12 @@ impl Writer {
 
     /// Applies what this node says of an `EipBinding`, signed by `manager`.
     pub fn apply(&mut self, what: Apply, manager: &str) {
+        let Some((client, _)) = self.cluster.clone() else { return };
         self.applying.insert(what.name.clone());
-        let (client, done, manager) = (self.client.clone(), self.done.clone(), manager.to_owned());
-        tokio::spawn(async move {
+        let (done, manager) = (self.done.clone(), manager.to_owned());
+        self.errands.spawn("EipBinding status write", async move {
             let outcome = apply(client, &what, &manager).await;
-            let _ = done.send(Done::Applied(what, outcome));
+            let _ = done.send(WriteEvent::Applied(what, outcome));
         });
     }
 
@@ -122,13 +145,14 @@ impl Writer {
 
     /// Asks the API server for a sign of life, unless it is being asked.
     pub fn ask(&mut self) {
+        let Some((client, _)) = self.cluster.clone() else { return };
         if std::mem::replace(&mut self.asking, true) {
             return;
         }
-        let (client, done) = (self.client.clone(), self.done.clone());
-        tokio::spawn(async move {
+        let done = self.done.clone();
+        self.errands.spawn("sign of life", async move {
             let asked = tokio::time::timeout(TIMEOUT, client.apiserver_version()).await;
-            let _ = done.send(Done::Heard(matches!(asked, Ok(Ok(_)))));
+            let _ = done.send(WriteEvent::Heard(matches!(asked, Ok(Ok(_)))));
         });
     }
 
@@ -144,7 +168,7 @@ impl Writer {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the time of a condition is for people")]
-async fn write(client: Client, update: &Update) -> Outcome<Service> {
+async fn write(client: Client, update: &Update) -> WriteOutcome<Service> {
     let api: Api<Service> = Api::namespaced(client, &update.name.namespace);
     let patch = Patch::Merge(update.patch(Timestamp::now()));
     let parameters = PatchParams::default();
@@ -153,27 +177,32 @@ async fn write(client: Client, update: &Update) -> Outcome<Service> {
 }
 
 /// Everything that this node says of a binding, as its part of the status (server-side apply).
-async fn apply(client: Client, apply: &Apply, manager: &str) -> Outcome<Eip> {
+async fn apply(client: Client, apply: &Apply, manager: &str) -> WriteOutcome<Eip> {
     let api: Api<EipBinding> = Api::namespaced(client, &apply.name.namespace);
     let object = apply.object();
     let (parameters, patch) = (PatchParams::apply(manager).force(), Patch::Apply(&object));
     let request = api.patch_status(&apply.name.name, &parameters, &patch);
     match outcome(request, "eipbindings/status").await {
-        Outcome::Written(object) => Outcome::Written(Box::new(Eip::read(&object, manager))),
-        Outcome::Overtaken => Outcome::Overtaken,
-        Outcome::Failed(error) => Outcome::Failed(error),
+        WriteOutcome::Written(object) => {
+            WriteOutcome::Written(Box::new(Eip::read(&object, manager)))
+        }
+        WriteOutcome::Overtaken => WriteOutcome::Overtaken,
+        WriteOutcome::Failed(error) => WriteOutcome::Failed(error),
     }
 }
 
-async fn outcome<T>(request: impl Future<Output = kube::Result<T>>, resource: &str) -> Outcome<T> {
+async fn outcome<T>(
+    request: impl Future<Output = kube::Result<T>>,
+    resource: &str,
+) -> WriteOutcome<T> {
     match tokio::time::timeout(TIMEOUT, request).await {
-        Ok(Ok(object)) => Outcome::Written(Box::new(object)),
+        Ok(Ok(object)) => WriteOutcome::Written(Box::new(object)),
         Ok(Err(Error::Api(status))) => match status.code {
-            404 | 409 => Outcome::Overtaken,
-            403 => Outcome::Failed(forbidden("patch", resource, &status.message)),
-            code => Outcome::Failed(format!("{} ({code})", status.message)),
+            404 | 409 => WriteOutcome::Overtaken,
+            403 => WriteOutcome::Failed(forbidden("patch", resource, &status.message)),
+            code => WriteOutcome::Failed(format!("{} ({code})", status.message)),
         },
-        Ok(Err(error)) => Outcome::Failed(chain(&error)),
-        Err(_) => Outcome::Failed(format!("no answer within {TIMEOUT:?}")),
+        Ok(Err(error)) => WriteOutcome::Failed(chain(&error)),
+        Err(_) => WriteOutcome::Failed(format!("no answer within {TIMEOUT:?}")),
     }
 }

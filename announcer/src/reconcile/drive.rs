@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::dataplane::eip as nat;
-use crate::kernel::{Change, Guard, Kernel};
-use crate::ownership::membership::Told;
-use crate::publish::writer::Done;
+use crate::dataplane;
+use crate::kernel::{Kernel, KernelChange};
+use crate::ownership::membership::MembershipEvent;
+use crate::publish::writer::WriteEvent;
 use crate::reconcile::Announcer;
-use crate::source::watch::Seen;
-use crate::vip::Forwards;
+use crate::source::watch::ClusterEvent;
 
 /// How long leaving may take before it is given up; the kernel drops addresses by itself then. A member that cannot
 /// leave the view gives up after ten seconds by itself.
@@ -26,25 +26,26 @@ const AT_ONCE: usize = 512;
 const LEISURE: u32 = 2;
 const REST: Duration = Duration::from_millis(50);
 
+/// Somebody asks for everything that is known of each address.
+pub type Inquiry = oneshot::Sender<Value>;
+
 /// Where what happens comes from.
 pub struct Sources {
     /// The watches.
-    pub seen: mpsc::Receiver<Seen>,
+    pub seen: mpsc::Receiver<ClusterEvent>,
     /// The writes that have ended.
-    pub done: mpsc::UnboundedReceiver<Done>,
+    pub done: mpsc::UnboundedReceiver<WriteEvent>,
     /// The kernel.
-    pub changes: mpsc::UnboundedReceiver<Change>,
-    /// The guard.
-    pub guard: mpsc::Receiver<Guard>,
-    /// The detours.
-    pub detoured: mpsc::UnboundedReceiver<Forwards>,
-    /// The keeper of translations.
-    pub nat: mpsc::Receiver<nat::Told>,
-    /// The keeper of membership; nothing ever comes where Leases decide.
-    pub told: mpsc::UnboundedReceiver<Told>,
+    pub changes: mpsc::Receiver<KernelChange>,
+    /// What is kept in the kernel for packets.
+    pub dataplane: mpsc::Receiver<dataplane::Event>,
+    /// The driver of membership; nothing ever comes where Leases decide.
+    pub told: mpsc::UnboundedReceiver<MembershipEvent>,
+    /// Who asks what is known.
+    pub inquiries: mpsc::Receiver<Inquiry>,
 }
 
-/// Drives `announcer` until `stop` is cancelled and everything has been let go of, or cannot be in time. True if it has.
+/// Drives `announcer` until `stop` is cancelled and everything has been released, or cannot be in time. True if it has.
 pub async fn drive<K: Kernel>(
     announcer: &mut Announcer<K>,
     mut sources: Sources,
@@ -89,15 +90,20 @@ pub async fn drive<K: Kernel>(
                         announcer.changed(next, now);
                     }
                 }
-                Some(told) = sources.nat.recv() => announcer.translated(told),
-                Some(guard) = sources.guard.recv() => announcer.guard(guard),
-                Some(detours) = sources.detoured.recv() => announcer.detoured(detours),
+                Some(event) = sources.dataplane.recv() => announcer.kept(event),
                 Some(first) = sources.told.recv() => {
                     let now = Instant::now();
                     announcer.told(&first, now);
                     while let Ok(next) = sources.told.try_recv() {
                         announcer.told(&next, now);
                     }
+                }
+                Some(inquiry) = sources.inquiries.recv() => {
+                    // Whoever asked may not have waited.
+                    if !inquiry.is_closed() {
+                        let _ = inquiry.send(announcer.dump(Instant::now()));
+                    }
+                    continue;
                 }
                 () = announcer.listener().readable() => {
                     // Most of what passes the kernel's filter is about others, and needs no round.

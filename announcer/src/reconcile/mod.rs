@@ -1,310 +1,388 @@
-//! Owns what this node knows and holds. One round decides and performs; the same round runs at start, on every event and
-//! on every tick. Waits for the kernel only: whatever the cluster is asked for comes back as an event.
+//! The hall: what this node sees, owns and has bound, and one round that decides and performs. The same round runs at
+//! start, on every event and on every tick. Waits for the kernel only: whatever the cluster is asked for comes back as an
+//! event.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `drive` | the loop: events, then a round |
+//! | `round` | one round, in its order |
+//! | `sight` | what is seen, and what is wanted as far as it goes |
+//! | `desired`, `plan` | what is to be in the kernel, and the steps to it, as values |
+//! | `hands` | doing the steps |
+//! | `lan` | the other hosts on the LAN |
+//! | `detection` | which addresses are asked for before their first use |
+//! | `translate` | what is translated for elastic IPs |
+//! | `dump` | everything that is known of each VIP, for people |
 
+mod desired;
+mod detection;
 pub mod drive;
-mod elastic;
-mod fenced;
-mod neighbours;
-pub mod plan;
+mod dump;
+mod hands;
+mod lan;
+mod plan;
 mod round;
+mod sight;
+mod translate;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use berth_runtime::events::Events;
+use berth_membership::{Cause, Loss};
 use berth_runtime::http::Health;
-use tokio::sync::watch;
 
-use self::elastic::Elastic;
-use self::neighbours::Neighbours;
-
-use crate::advertise::arp_nd::schedule::Schedule;
-use crate::advertise::arp_nd::socket::Sockets;
-use crate::backoff::Backoff;
-use crate::config::{Config, Election};
-use crate::desired::{self, Refusal};
-use crate::kernel::{Binding, Change, Guard, Host, Kernel, Port};
+use self::hands::Hands;
+use self::lan::Lan;
+use self::sight::Sight;
+use self::translate::Elastic;
+use crate::advertise::arp_nd::listener::Listener;
+use crate::config::{Cluster, Config, Election};
+use crate::dataplane::{self, Dataplane};
+use crate::kernel::{Guard, Kernel, KernelChange};
 use crate::metrics::{Metrics, cause};
-use crate::ownership::leases::Leases;
-use crate::ownership::membership::Members;
-use crate::ownership::{Global, PerService, Strategy};
-use crate::publish::contention::Contests;
-use crate::publish::events::Refusals;
-use crate::publish::writer::{Done, Outcome, Writer};
-use crate::source::cluster::{Cluster, Name, Service};
-use crate::source::watch::Seen;
-use crate::vip::Forwards;
+use crate::ownership::leases::Strategy;
+use crate::ownership::membership::MembershipEvent;
+use crate::ownership::{Leases, Members, Named, Ownership};
+use crate::publish::publisher::Publisher;
+use crate::publish::writer::{WriteEvent, WriteOutcome};
+use crate::source::cluster::Service;
+use crate::source::placement;
+use crate::source::watch::ClusterEvent;
+use crate::vip::Name;
+use crate::vip::nodes::Peer;
 
 /// Changes in the kernel come in crowds: they are looked at together.
 const CROWD: Duration = Duration::from_millis(20);
 
+/// Names of the readiness checks.
+pub const CHECKS: [&str; 4] = ["services", "endpointslices", "leases", "interface"];
+
 /// Everything this node knows and holds.
 pub struct Announcer<K> {
     config: Config,
-    strategy: Box<dyn Strategy>,
-    /// This node as a member, where membership decides and not the strategy.
-    members: Option<Members>,
-    cluster: Cluster,
-    listed: Listed,
-    leases: Leases,
-    held: BTreeSet<Name>,
-    kernel: K,
-    host: Host,
-    look_at: Instant,
+    sight: Sight,
+    owners: Vec<Ownership>,
+    hands: Hands<K>,
+    lan: Lan,
+    dataplane: Dataplane,
+    /// What is known of the guard.
     guard: Guard,
-    guarded: watch::Sender<BTreeSet<Port>>,
-    detours: watch::Sender<Forwards>,
-    schedule: Schedule,
-    sockets: Sockets,
-    neighbours: Neighbours,
-    /// What the kernel refused, and what it said.
-    refused: BTreeMap<Binding, String>,
-    kernel_pace: Backoff<Binding>,
-    vlan_pace: Backoff<String>,
-    writer: Writer,
-    status_pace: Backoff<Name>,
-    contests: Contests,
-    refusals: Refusals,
-    interface: Option<Refusal>,
     elastic: Elastic,
+    publisher: Publisher,
+    look_at: Instant,
     leaving: bool,
-    events: Events,
-    metrics: Metrics,
-    health: Health,
-}
-
-/// Which first lists have come in.
-#[derive(Debug, Default)]
-struct Listed {
-    services: bool,
-    slices: bool,
+    outlets: Outlets,
 }
 
 /// What the announcer tells of itself.
 pub struct Outlets {
-    /// Events about Services.
-    pub events: Events,
     /// Numbers.
     pub metrics: Metrics,
     /// Probes.
     pub health: Health,
 }
 
-/// What is kept in nftables by tasks of their own.
-pub struct Tables {
-    /// The ports to guard.
-    pub guarded: watch::Sender<BTreeSet<Port>>,
-    /// The detours to have.
-    pub detours: watch::Sender<Forwards>,
+/// Who decides on owners: `members` where this node is one, else the Leases that are configured.
+pub fn owners(config: &Config, members: Option<Members>, now: Instant) -> Vec<Ownership> {
+    let strategy = match (&config.election, members) {
+        (_, Some(members)) => return vec![Ownership::Membership(Box::new(members))],
+        (Election::Global { namespace, name }, None) => {
+            Strategy::Global(Name::new(namespace, name))
+        }
+        (Election::PerService | Election::Membership(_), None) => Strategy::PerService,
+    };
+    let (timing, annotations) = (config.leases.timing, config.leases.annotations.clone());
+    let leases = Leases::new(&config.core.node, strategy, timing, annotations);
+    vec![Ownership::Leases(Box::new(leases)), Ownership::Named(Named::new(timing, now))]
 }
 
-/// Names of the readiness checks.
-pub const CHECKS: [&str; 4] = ["services", "endpointslices", "leases", "interface"];
-
 impl<K: Kernel> Announcer<K> {
-    /// Knows nothing and holds nothing yet. What is to stand in nftables goes to `tables`. With `members` it goes by membership.
+    /// Knows nothing and holds nothing yet. What the kernel is to do with packets goes to `dataplane`.
     pub fn new(
         config: Config,
-        members: Option<Members>,
+        owners: Vec<Ownership>,
         kernel: K,
-        tables: Tables,
-        writer: Writer,
+        dataplane: Dataplane,
+        publisher: Publisher,
         outlets: Outlets,
         now: Instant,
     ) -> Self {
-        let strategy: Box<dyn Strategy> = match &config.election {
-            Election::Global { namespace, name } => {
-                Box::new(Global::new(Name::new(namespace, name)))
+        if matches!(config.cluster, Cluster::Fixed(_)) {
+            // Nothing is waited for that a cluster would show.
+            for check in ["services", "endpointslices", "leases"] {
+                outlets.health.ready(check);
             }
-            // Not asked where membership decides.
-            Election::PerService | Election::Membership(_) => Box::new(PerService),
-        };
-        let second = Duration::from_secs(1);
+        }
         Self {
-            strategy,
-            members,
-            cluster: Cluster::default(),
-            listed: Listed::default(),
-            leases: Leases::new(&config.node, config.timing, config.lease_annotations.clone()),
-            held: BTreeSet::new(),
-            kernel,
-            host: Host::default(),
-            look_at: now,
+            sight: Sight::new(&config),
+            owners,
+            hands: Hands::new(kernel, outlets.metrics.clone()),
+            lan: Lan::new(config.arp_nd.refresh, outlets.metrics.clone()),
+            dataplane,
             guard: Guard::Unknown,
-            guarded: tables.guarded,
-            detours: tables.detours,
-            schedule: Schedule::new(config.refresh),
-            sockets: Sockets::default(),
-            neighbours: Neighbours::default(),
-            refused: BTreeMap::new(),
-            kernel_pace: Backoff::new(second / 4, second * 10),
-            vlan_pace: Backoff::new(second, second * 60),
-            writer,
-            status_pace: Backoff::new(second / 10, second * 2),
-            contests: Contests::default(),
-            refusals: Refusals::default(),
-            interface: None,
-            elastic: Elastic::new(&config.node, now),
+            elastic: Elastic::default(),
+            publisher,
+            look_at: now,
             leaving: false,
-            events: outlets.events,
-            metrics: outlets.metrics,
-            health: outlets.health,
+            outlets,
             config,
         }
     }
 
+    fn members(&mut self) -> Option<&mut Members> {
+        self.owners.iter_mut().find_map(|owner| match owner {
+            Ownership::Membership(members) => Some(&mut **members),
+            _ => None,
+        })
+    }
+
+    fn leases(&mut self) -> Option<&mut Leases> {
+        self.owners.iter_mut().find_map(|owner| match owner {
+            Ownership::Leases(leases) => Some(&mut **leases),
+            _ => None,
+        })
+    }
+
+    fn touch_owners(&mut self) {
+        self.owners.iter_mut().for_each(Ownership::touch);
+    }
+
+    /// Whether membership decides, and not a Lease.
+    pub fn is_member(&self) -> bool {
+        self.owners.iter().any(|owner| matches!(owner, Ownership::Membership(_)))
+    }
+
     /// Takes in what a watch has shown.
-    pub fn see(&mut self, seen: Seen, now: Instant) {
-        self.elastic.turns.hear(now);
-        if let Some(members) = &mut self.members {
-            members.touch();
-        }
+    pub fn see(&mut self, seen: ClusterEvent, now: Instant) {
+        self.owners.iter_mut().for_each(|owner| owner.hear(now));
+        self.touch_owners();
+        let ready = |check| self.outlets.health.ready(check);
+        let Sight { cluster, listed, .. } = &mut self.sight;
         match seen {
-            Seen::Service(name, service) => self.cluster.apply_service(name, *service),
-            Seen::ServiceGone(name) => self.cluster.delete_service(&name),
-            Seen::Services(names) => {
-                self.cluster.retain_services(&names);
-                self.listed.services = true;
-                self.health.ready("services");
+            ClusterEvent::Service(name, service) => cluster.apply_service(name, *service),
+            ClusterEvent::ServiceGone(name) => cluster.delete_service(&name),
+            ClusterEvent::Services(names) => {
+                cluster.retain_services(&names);
+                listed.services = true;
+                ready("services");
             }
-            Seen::Slice(name, read) => self.cluster.apply_slice(name, read),
-            Seen::SliceGone(name) => self.cluster.delete_slice(&name),
-            Seen::Slices(names) => {
-                self.cluster.retain_slices(&names);
-                self.listed.slices = true;
-                self.health.ready("endpointslices");
+            ClusterEvent::Slice(name, read) => cluster.apply_slice(name, read),
+            ClusterEvent::SliceGone(name) => cluster.delete_slice(&name),
+            ClusterEvent::Slices(names) => {
+                cluster.retain_slices(&names);
+                listed.slices = true;
+                ready("endpointslices");
             }
-            Seen::Lease(name, sight) => match &mut self.members {
-                Some(members) => members.lease(&name, &sight, &self.config.node, now),
-                None => self.leases.observe(name, sight, now),
-            },
-            Seen::Leases(names) => {
-                match &mut self.members {
-                    Some(members) => members.leases_listed(),
-                    None => self.leases.listed(&names, now),
+            ClusterEvent::Eip(name, eip) => cluster.apply_eip(name, *eip),
+            ClusterEvent::EipGone(name) => cluster.delete_eip(&name),
+            ClusterEvent::Eips(names) => {
+                cluster.retain_eips(&names);
+                listed.bindings = true;
+            }
+            ClusterEvent::Lease(name, sight) => {
+                let node = self.config.core.node.clone();
+                if let Some(members) = self.members() {
+                    members.lease(&name, &sight, &node, now);
+                } else if let Some(leases) = self.leases() {
+                    leases.observe(name, sight, now);
                 }
-                self.health.ready("leases");
+                return;
             }
-            Seen::Node(name, peer) => {
+            ClusterEvent::Leases(names) => {
+                ready("leases");
+                if let Some(members) = self.members() {
+                    members.leases_listed();
+                } else if let Some(leases) = self.leases() {
+                    leases.listed(&names, now);
+                }
+                return;
+            }
+            ClusterEvent::Node(name, peer) => {
                 self.elastic.networks.pods(name.clone(), peer.pods.clone());
-                self.peer(name, Some(peer));
+                return self.peer(name, Some(peer));
             }
-            Seen::NodeGone(name) => {
+            ClusterEvent::NodeGone(name) => {
                 self.elastic.networks.pods(name.clone(), Vec::new());
-                self.peer(name, None);
+                return self.peer(name, None);
             }
-            Seen::Nodes(names) => {
+            ClusterEvent::Nodes(names) => {
+                ready("nodes");
                 self.elastic.networks.pods_listed(&names);
-                if let Some(members) = &mut self.members {
+                if let Some(members) = self.members() {
                     members.peers(&names);
                 }
-                self.health.ready("nodes");
+                return;
             }
-            Seen::Eip(name, eip) => self.cluster.apply_eip(name, *eip),
-            Seen::EipGone(name) => self.cluster.delete_eip(&name),
-            Seen::Eips(names) => self.eips_listed(&names),
-            Seen::ServiceNet(name, networks) => self.elastic.networks.services(name, networks),
-            Seen::ServiceNets(names) => self.elastic.networks.services_listed(&names),
+            ClusterEvent::ServiceNet(name, networks) => {
+                return self.elastic.networks.services(name, networks);
+            }
+            ClusterEvent::ServiceNets(names) => {
+                return self.elastic.networks.services_listed(&names);
+            }
+        }
+        self.sight.touch();
+    }
+
+    fn peer(&mut self, name: String, peer: Option<Peer>) {
+        if let Some(members) = self.members() {
+            members.peer(name, peer);
         }
     }
 
     /// Takes in how a write has ended.
-    pub fn done(&mut self, done: Done, now: Instant) {
+    pub fn done(&mut self, done: WriteEvent, now: Instant) {
         match done {
-            Done::Applied(apply, outcome) => self.applied(apply, outcome, now),
-            Done::Heard(heard) => {
-                self.writer.answered();
-                if heard {
-                    self.elastic.turns.hear(now);
+            WriteEvent::Applied(apply, outcome) => {
+                self.publisher.applied(&apply, &outcome, now);
+                if let WriteOutcome::Written(eip) = outcome {
+                    self.sight.cluster.apply_written_eip(apply.name, *eip);
+                    self.sight.touch();
                 }
             }
-            Done::Elected(name, reply) => self.leases.replied(&name, reply, now),
-            Done::Deleted(name, deletion) => tracing::debug!(lease = %name, ?deletion, "deleted"),
-            Done::Status(update, outcome) => {
-                self.writer.ended(&update.name);
-                // A write that helped is not needed again.
-                self.status_pace.again(update.name.clone(), now);
-                let outcome = match outcome {
-                    Outcome::Written(service) => {
-                        self.contests.wrote(&update, now);
-                        let service = Service::read(&service, &self.config.classes);
-                        self.cluster.apply_written(update.name, service);
-                        "written"
-                    }
-                    Outcome::Overtaken => "overtaken",
-                    Outcome::Failed(error) => {
-                        tracing::warn!(service = %update.name, %error, "cannot write the status");
-                        "failed"
-                    }
-                };
-                self.metrics.status_writes.get_or_create(&cause(outcome)).inc();
+            WriteEvent::Heard(heard) => {
+                self.publisher.writer.answered();
+                if heard {
+                    self.owners.iter_mut().for_each(|owner| owner.hear(now));
+                }
+            }
+            WriteEvent::Elected(name, reply) => {
+                if let Some(leases) = self.leases() {
+                    leases.replied(&name, reply, now);
+                }
+            }
+            WriteEvent::Deleted(name, deletion) => {
+                tracing::debug!(lease = %name, ?deletion, "deleted")
+            }
+            WriteEvent::Status(update, outcome) => {
+                self.publisher.written(&update, &outcome, now);
+                if let (WriteOutcome::Written(service), Some(services)) =
+                    (outcome, &self.config.services)
+                {
+                    let service = Service::read(&service, &services.classes);
+                    self.sight.cluster.apply_written(update.name, service);
+                    self.sight.touch();
+                }
             }
         }
     }
 
-    /// Takes in what is known of the guard.
-    pub fn guard(&mut self, guard: Guard) {
-        self.metrics.guard.set(i64::from(matches!(guard, Guard::Holds(_))));
-        self.guard = guard;
+    /// Takes in what the driver of membership told.
+    pub fn told(&mut self, told: &MembershipEvent, now: Instant) {
+        let Outlets { metrics, health } = &self.outlets;
+        match told {
+            MembershipEvent::Holds { address, cause: why, took } => {
+                let why = gained(*why);
+                tracing::info!(%address, cause = why, took = ?took, "this node answers for it");
+                metrics.owner_changes.get_or_create(&cause(why)).inc();
+                metrics.takeover.observe(took.as_secs_f64());
+            }
+            MembershipEvent::Lost { address, cause: why } => {
+                let why = lost(why);
+                tracing::info!(%address, cause = why, "this node no longer answers for it");
+                metrics.owner_changes.get_or_create(&cause(why)).inc();
+            }
+            MembershipEvent::Live(live) if live.is_empty() => {
+                health.unready("membership", "no majority of voters answers this node");
+            }
+            MembershipEvent::Live(_) => health.ready("membership"),
+            MembershipEvent::Prepare { .. }
+            | MembershipEvent::Granted(_)
+            | MembershipEvent::Discard(_)
+            | MembershipEvent::Left => {}
+        }
+        let host = match told {
+            MembershipEvent::Prepare { address, .. } => self.sight.host_of(*address),
+            _ => None,
+        };
+        if let Some(members) = self.members() {
+            members.told(told, host.as_deref(), now);
+        }
+    }
+
+    /// Takes in what is told of what is kept in the kernel.
+    pub fn kept(&mut self, event: dataplane::Event) {
+        match event {
+            dataplane::Event::Unserved(guard) => {
+                let holds = matches!(guard, Guard::Holds(_));
+                self.outlets.metrics.guard.set(i64::from(holds));
+                self.guard = guard;
+            }
+            dataplane::Event::Forward(forwards) => {
+                if let Some(members) = self.members() {
+                    members.forwarded(forwards);
+                }
+            }
+            dataplane::Event::Eip(translation) => self.elastic.took(translation),
+        }
     }
 
     /// Takes in that the kernel has changed.
-    pub fn changed(&mut self, change: Change, now: Instant) {
-        let used = |index: u32| {
-            self.interface.is_some()
-                || !self.refused.is_empty()
-                || self.host.ours.keys().any(|binding| binding.index == index)
-                || desired::interface(&self.host, self.config.interface.as_deref())
-                    .is_ok_and(|(_, _, link)| link.index == index)
+    pub fn changed(&mut self, change: KernelChange, now: Instant) {
+        let used = |index: u32| self.sight.uses(index) || !self.hands.refused().is_empty();
+        let served = |address: &std::net::IpAddr| {
+            self.sight.wanted.vip(*address).is_some_and(|vip| vip.leads_to.is_none())
         };
-        let served = |address: &IpAddr| {
-            let mut services = self.cluster.services().values();
-            services.any(|service| service.addresses.contains(address))
-        };
+        let scene = self.sight.scene();
         let matters = match change {
-            Change::Link(index) => used(index) || desired::is_awaited(self.scene(), index),
+            KernelChange::Link(index) => used(index) || placement::is_awaited(scene, index),
             // A copy of an address of ours may stand anywhere.
-            Change::Address(index, address) => {
-                used(index)
-                    || desired::is_auto(self.scene())
-                    || address.as_ref().is_some_and(served)
+            KernelChange::Address(index, address) => {
+                used(index) || placement::is_auto(scene) || address.as_ref().is_some_and(served)
             }
-            Change::Filter => {
-                if let Some(members) = &self.members {
+            KernelChange::Filter => {
+                if let Some(members) = self.members() {
                     members.inspect();
                 }
                 false
             }
             // Its router has to learn where the addresses are.
-            Change::DefaultRoute | Change::Anything => true,
+            KernelChange::DefaultRoute | KernelChange::Anything => true,
         };
         if matters {
             self.look_at = self.look_at.min(now + CROWD);
         }
     }
 
-    /// Lets go of everything: from now on each round takes off what is held and gives back what is free of it.
+    /// What hears the neighbours. A round takes in what they have said.
+    pub fn listener(&self) -> &Listener {
+        &self.lan.listener
+    }
+
+    /// Takes in what neighbours have said; true if any of it is about an address of ours.
+    pub fn hear(&mut self, now: Instant) -> bool {
+        self.lan.hear(&self.sight.host, now)
+    }
+
+    /// Releases everything: from now on each round takes off what is held and gives back what is free of it.
     pub fn leave(&mut self) {
         self.leaving = true;
-        if let Some(members) = &mut self.members {
-            members.leave();
-        }
+        self.owners.iter_mut().for_each(Ownership::leave);
     }
 
-    /// Whether everything has been let go of.
+    /// Whether everything has been released.
     pub fn has_left(&self) -> bool {
-        let released = self.members.as_ref().is_none_or(Members::has_left);
-        let bare = self.host.ours.is_empty() && self.host.made.is_empty();
-        self.leaving && released && self.leases.is_idle() && bare
+        let host = &self.sight.host;
+        let bare = host.ours.is_empty() && host.made.is_empty();
+        self.leaving && self.owners.iter().all(Ownership::has_left) && bare
     }
 }
 
-/// Tells a keeper of something in the kernel what is wanted, if that is news.
-fn ask_for<T: PartialEq>(keeper: &watch::Sender<T>, wanted: T) {
-    keeper.send_if_modified(|known| {
-        let news = *known != wanted;
-        *known = wanted;
-        news
-    });
+fn gained(cause: Cause) -> &'static str {
+    match cause {
+        Cause::First => "first",
+        Cause::Takeover => "takeover",
+        Cause::Abandoned => "abandoned",
+        Cause::Resumed => "resumed",
+        Cause::Handover => "handover",
+    }
 }
+
+fn lost(loss: &Loss) -> &'static str {
+    match loss {
+        Loss::Expired => "expired",
+        Loss::HandedOver { .. } => "handed_over",
+        Loss::Dropped => "dropped",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::desired::Desired;
+use super::desired::Desired;
 use crate::kernel::{Binding, Guard, Host, Lifetime, Step};
 
 /// Lists the steps from `host` and `guard` to `desired`: removals first, then the guard, then what it covers.
 ///
 /// An address gets the lifetime of the hold it stands on, so that the kernel drops it when this program does not live
 /// to do so. It is renewed when it falls more than `slack` behind the hold.
-pub fn plan(
+pub(super) fn plan(
     desired: &Desired,
     host: &Host,
     guard: &Guard,
@@ -20,7 +20,7 @@ pub fn plan(
     let mut steps = Vec::new();
     let held = |binding: &Binding| {
         let place = desired.addresses.get(&binding.address);
-        place.is_some_and(|place| place.link.index == binding.index && place.until > now)
+        place.is_some_and(|place| place.attach.index() == binding.index && place.until > now)
     };
     steps.extend(host.ours.keys().filter(|binding| !held(binding)).copied().map(Step::Remove));
     // What is bound there goes first, in the round before.
@@ -42,7 +42,7 @@ pub fn plan(
         steps.push(Step::Guard(desired.guard.clone()));
     }
     for (address, place) in desired.addresses.iter().filter(|(_, place)| place.until > now) {
-        let binding = Binding { index: place.link.index, address: *address };
+        let binding = Binding { index: place.attach.index(), address: *address };
         let wanted = Lifetime::Until(place.until);
         let needed = match host.ours.get(&binding) {
             Some(lifetime) => lifetime.is_stale(wanted, slack),
@@ -65,9 +65,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::advertise::arp_nd::schedule::Link;
-    use crate::desired::Place;
     use crate::kernel::{Interface, Port, Vlan};
+    use crate::reconcile::desired::Place;
+    use crate::vip::{Attach, Link};
 
     const SLACK: Duration = Duration::from_secs(4);
 
@@ -78,8 +78,8 @@ mod tests {
     fn desired(addresses: &[&str], until: Instant) -> Desired {
         let mut desired = Desired::default();
         for address in addresses {
-            let link = Link { index: 2, mac: [2; 6] };
-            let place = Place { link, until, answers: true, ports: [port(address)].into() };
+            let attach = Attach::L2(Link { index: 2, mac: [2; 6] });
+            let place = Place { attach, until, answers: true, ports: [port(address)].into() };
             desired.addresses.insert(address.parse().unwrap(), place);
             desired.guard.insert(port(address));
         }

@@ -1,26 +1,24 @@
-//! One round: look, decide, perform, tell.
+//! One round: look, hear, decide, perform, tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::Announcer;
+use super::desired::Desired;
+use super::detection;
 use super::plan::plan;
-use super::{Announcer, ask_for};
-use crate::advertise::arp_nd::schedule::Link;
-use crate::desired::{self, Desired, Inputs, Refusal, Scene};
-use crate::kernel::{Binding, Kernel, Step, Vlan};
+use crate::kernel::{Binding, Kernel, Vlan};
 use crate::metrics::cause;
-use crate::ownership::View;
-use crate::ownership::leases::Tied;
-use crate::publish::events;
-use crate::publish::status::{self, Answering};
-use crate::source::cluster::Name;
+use crate::ownership::leases::Turn;
+use crate::ownership::{Context, Ownership};
+use crate::publish::eip::Outlook;
+use crate::publish::status::Answering;
+use crate::source::placement;
+use crate::vip::{Attach, Forwards, Holds, Link, Name};
 
 /// Pause between looks at the kernel when it tells of no change.
 const LOOK: Duration = Duration::from_secs(10);
-
-/// Batches of frames that one round sends before it decides anew.
-const BATCHES: usize = 4;
 
 /// A round must come by this often, or the process is stuck.
 const STUCK: Duration = Duration::from_secs(60);
@@ -29,32 +27,37 @@ impl<K: Kernel> Announcer<K> {
     /// Decides and performs once. Gives the moment at which the next round is due if nothing happens before.
     pub async fn round(&mut self) -> Instant {
         let now = Instant::now();
-        self.health.alive("loop", now, STUCK);
+        self.outlets.health.alive("loop", now, STUCK);
         if self.look_at <= now {
             self.look(now).await;
         }
         self.hear(now);
-        self.regard(now);
-        if self.is_member() {
-            return self.fenced_round(now).await;
+        if self.sight.refresh() {
+            let guarded = placement::guarded(self.sight.scene());
+            if let Some(members) = self.members() {
+                members.attach(guarded);
+            }
         }
-        let leases = self.strategy.leases(&self.cluster);
-        let wanted = self.wanted(&leases);
-        let mut desired = self.decide(&leases, &wanted, now);
-        self.ask(&self.asked(&desired, now), |_| true, now);
-        self.translate(now);
-        desired.withhold(self.scene(), &self.neighbours.probes);
-        desired.vlans = self.vlans();
-        let turns = self.hold_leased(&mut desired, now);
-        // Renewed in steps: each renewal of a lifetime wakes everybody who listens for addresses.
-        self.perform(&desired, self.config.timing.renew_deadline() * 2 / 5, now).await;
+        let refused = self.hands.refused();
+        let (holds, forwards) = self.request(&refused, now);
+        self.dataplane.forward.want(forwards);
+        self.ask(&refused, now);
+        let Self { elastic, config, sight, lan, dataplane, .. } = self;
+        elastic.translate(config, sight, lan, dataplane, now);
+
+        let desired = self.decide(&refused, &holds, now);
+        self.perform(&desired, now).await;
+        self.confirm(&desired, now);
         let more = self.announce(&desired);
         let now = Instant::now();
-        self.defend(now);
-        let pending = self.publish(&desired, now);
-        self.sign(&desired, now);
-        self.strive(&leases, &wanted, &desired, &pending, now);
-        let wake = self.elect(now);
+        for attack in self.lan.defend(now) {
+            self.publisher.defended(&self.sight.cluster, attack.address, attack.mac);
+        }
+        let answering = self.answering(&desired, now);
+        let pending =
+            self.publisher.publish(&self.sight.cluster, &desired.verdicts, &answering, now);
+        self.sign(&answering, now);
+        let wake = self.elect(&desired, &pending, now);
         if more {
             return now;
         }
@@ -62,38 +65,35 @@ impl<K: Kernel> Announcer<K> {
         let deadlines = [
             wake,
             ends,
-            self.schedule.deadline(),
-            self.neighbours.deadline(),
-            self.kernel_pace.deadline(now),
-            self.vlan_pace.deadline(now),
-            self.status_pace.deadline(now),
-            self.contests.deadline(now),
-            self.refusals.deadline(),
+            self.lan.deadline(),
+            self.hands.deadline(now),
+            self.elastic.deadline(now),
+            self.publisher.deadline(now),
         ];
-        let elastic = turns.into_iter().chain(self.elastic.deadlines(now));
-        deadlines.into_iter().chain(elastic).flatten().fold(self.look_at, Instant::min)
+        let owners = self.owners.iter().map(|owner| owner.deadline(now));
+        deadlines.into_iter().chain(owners).flatten().fold(self.look_at, Instant::min)
     }
 
     async fn look(&mut self, now: Instant) {
         self.look_at = now + LOOK;
-        if let Some(members) = &mut self.members {
-            members.touch();
-        }
-        match self.kernel.look().await {
+        self.touch_owners();
+        self.sight.touch();
+        match self.hands.kernel.look().await {
             Ok(mut host) => {
-                self.schedule.route(&host.gateways, now);
-                host.unmade = std::mem::take(&mut self.host.unmade);
+                self.lan.schedule.route(&host.gateways, now);
+                host.unmade = std::mem::take(&mut self.sight.host.unmade);
                 host.unmade.retain(|name, _| !host.interfaces.contains_key(name));
-                self.host = host;
+                self.sight.host = host;
             }
             Err(error) => {
                 tracing::error!(%error, "cannot see the network");
-                self.metrics.kernel_errors.get_or_create(&cause("look")).inc();
+                self.outlets.metrics.kernel_errors.get_or_create(&cause("look")).inc();
                 self.look_at = now + Duration::from_secs(1);
             }
         }
-        let found = desired::interface(&self.host, self.config.interface.as_deref()).err();
-        if found != self.interface {
+        let interface = self.config.core.interface.as_deref();
+        let found = placement::interface(&self.sight.host, interface).err();
+        if found != self.sight.obstacle {
             match &found {
                 Some(refusal) => {
                     tracing::error!("{}; waiting for it (vip_interface)", refusal.note());
@@ -102,298 +102,191 @@ impl<K: Kernel> Announcer<K> {
             }
         }
         match &found {
-            Some(refusal) => self.health.unready("interface", refusal.note()),
-            None => self.health.ready("interface"),
+            Some(refusal) => self.outlets.health.unready("interface", refusal.note()),
+            None => self.outlets.health.ready("interface"),
         }
-        self.interface = found;
+        self.sight.obstacle = found;
     }
 
-    /// By Service, what this node should hold; nothing while it does not know the cluster or is leaving.
-    fn decide(
-        &self,
-        leases: &BTreeMap<Name, Name>,
-        wanted: &BTreeMap<Name, Option<Tied>>,
-        now: Instant,
-    ) -> Desired {
-        let hold = |lease: &Name| match wanted.contains_key(lease) {
-            true => (self.leases.view(lease, now), self.leases.holds_until(lease, now)),
-            false => (View::default(), None),
-        };
-        let mut desired = desired::desired(&self.inputs(leases, &hold));
-        self.note_refused(&mut desired);
+    /// Tells everybody who decides on owners what is wanted. Gives what this node may have bound, and where packets go of
+    /// connections that began at a previous owner.
+    fn request(&mut self, refused: &BTreeSet<IpAddr>, now: Instant) -> (Holds, Forwards) {
+        let Self { sight, owners, publisher, .. } = self;
+        let context = sight.context(refused);
+        let (mut holds, mut forwards) = (Holds::new(), Forwards::new());
+        for owner in owners {
+            owner.request(context, now);
+            match owner {
+                Ownership::Membership(members) => forwards = members.forwards(context, now),
+                Ownership::Named(named) if named.asks(now) => publisher.writer.ask(),
+                _ => {}
+            }
+            for (address, hold) in owner.holds(context, now) {
+                holds.entry(address).or_insert(hold);
+            }
+        }
+        (holds, forwards)
+    }
+
+    /// Asks for what was never in use, and listens for that and for what is bound.
+    fn ask(&mut self, refused: &BTreeSet<IpAddr>, now: Instant) {
+        let Self { sight, owners, lan, config, .. } = self;
+        let context = sight.context(refused);
+        let mut questions = BTreeMap::new();
+        for owner in owners.iter().filter(|_| config.arp_nd.probe) {
+            // What this node answers for is in use, whatever has become of the status.
+            let asked = owner.asked(context, now).into_iter();
+            let asked = asked.filter(|address| !lan.answers(address)).collect();
+            let is_first = |address: &IpAddr| owner.is_first(address);
+            questions.extend(detection::questions(context.wanted, context.node, &asked, is_first));
+        }
+        lan.ask(&questions, &sight.host, now);
+    }
+
+    /// What is to be in the kernel, and what becomes of each Service that this node decides on.
+    fn decide(&mut self, refused: &BTreeSet<IpAddr>, holds: &Holds, now: Instant) -> Desired {
+        let vlans = self.vlans();
+        let Self { sight, owners, lan, elastic, hands, .. } = self;
+        let context = sight.context(refused);
+        let probes = &lan.probes;
+        let ready = |address, vip: &_| elastic.is_ready(address, vip, sight);
+        let mut desired = Desired::of(context.wanted, holds, probes, ready);
+        let taken = |address: &IpAddr| probes.taken(address).is_some();
+        let Context { host, node, .. } = context;
+        for owner in owners.iter() {
+            let conflict = |address, mac| detection::conflict(host, node, probes, address, mac);
+            desired.judge(owner.verdicts(context, &taken, now), probes, conflict);
+        }
+        desired.vlans = vlans;
+        hands.note(&mut desired);
         desired
     }
 
-    /// Adds what the kernel refused to what becomes of Services.
-    pub(super) fn note_refused(&self, desired: &mut Desired) {
-        for verdict in desired.verdicts.values_mut() {
-            for (binding, error) in &self.refused {
-                if verdict.announce.contains(&binding.address) {
-                    let (address, error) = (binding.address, error.clone());
-                    verdict.refusals.push(Refusal::NotBound { address, error });
-                }
-            }
-        }
-    }
-
-    fn inputs<'a>(
-        &'a self,
-        leases: &'a BTreeMap<Name, Name>,
-        hold: &'a dyn Fn(&Name) -> (View, Option<Instant>),
-    ) -> Inputs<'a> {
-        Inputs { scene: self.scene(), leases, hold }
-    }
-
     /// The VLAN interfaces to have; none is left behind.
-    pub(super) fn vlans(&mut self) -> BTreeMap<String, Vlan> {
-        let wanted = if self.leaving { BTreeMap::new() } else { desired::vlans(self.scene()) };
-        self.vlan_pace.retain(|name| wanted.contains_key(name));
-        self.host.unmade.retain(|name, _| wanted.contains_key(name));
+    fn vlans(&mut self) -> BTreeMap<String, Vlan> {
+        let wanted = match self.leaving {
+            true => BTreeMap::new(),
+            false => placement::vlans(self.sight.scene()),
+        };
+        self.hands.keep_vlans(&mut self.sight.host, &wanted);
         wanted
     }
 
-    /// What is seen from this node.
-    pub(super) fn scene(&self) -> Scene<'_> {
-        let interface = self.config.interface.as_deref();
-        let (cluster, host, node) = (&self.cluster, &self.host, self.config.node.as_str());
-        Scene { cluster, host, node, interface }
+    async fn perform(&mut self, desired: &Desired, now: Instant) {
+        let slack = self.owners.iter().map(Ownership::slack).min().unwrap_or_default();
+        let Self { sight, hands, dataplane, guard, .. } = self;
+        let steps = plan(desired, &sight.host, guard, slack, now);
+        let outcome = hands.perform(steps, &mut sight.host, desired, dataplane, now).await;
+        if outcome.changed {
+            sight.touch();
+        }
+        if let Some(look) = outcome.look {
+            self.look_at = self.look_at.min(now + look);
+        }
+        if outcome.refused {
+            self.touch_owners();
+        }
     }
 
-    fn wanted(&self, leases: &BTreeMap<Name, Name>) -> BTreeMap<Name, Option<Tied>> {
-        if self.leaving || !self.listed.services || !self.listed.slices {
-            return BTreeMap::new();
-        }
-        desired::wanted(&self.inputs(leases, &|_| (View::default(), None)), &*self.strategy)
-    }
-
-    /// Does what the plan says. What the kernel refuses is tried again, ever more slowly, and holds up nothing else.
-    pub(super) async fn perform(&mut self, desired: &Desired, slack: Duration, now: Instant) {
-        for step in plan(desired, &self.host, &self.guard, slack, now) {
-            match step {
-                Step::Guard(ports) => {
-                    ask_for(&self.guarded, ports);
-                }
-                Step::Remove(binding) if self.kernel_pace.is_due(&binding, now) => {
-                    let done = self.kernel.remove(binding).await.map_err(|e| e.to_string());
-                    if self.count("remove", binding, done, now) {
-                        tracing::info!(address = %binding.address, "no longer holding");
-                        self.host.ours.remove(&binding);
-                    }
-                }
-                Step::Bind(binding, lifetime) if self.kernel_pace.is_due(&binding, now) => {
-                    let renewal = self.host.ours.contains_key(&binding);
-                    let done = self.kernel.bind(binding, lifetime).await.map_err(|e| e.to_string());
-                    let step = if renewal { "renew" } else { "bind" };
-                    if self.count(step, binding, done, now) {
-                        if !renewal {
-                            tracing::info!(address = %binding.address, index = binding.index, "holding");
-                        }
-                        self.host.ours.insert(binding, lifetime);
-                    }
-                }
-                Step::MakeVlan(name, vlan) if self.vlan_pace.is_due(&name, now) => {
-                    self.make_vlan(name, vlan, now).await;
-                }
-                Step::RemoveLink(index) => match self.kernel.remove_link(index).await {
-                    Ok(()) => {
-                        tracing::info!(index, "the VLAN interface is not needed any more");
-                        self.host.made.remove(&index);
-                        self.host.interfaces.retain(|_, interface| interface.index != index);
-                        self.metrics.steps.get_or_create(&cause("remove_vlan")).inc();
-                    }
-                    Err(error) => tracing::error!(index, %error, "a VLAN interface stays"),
-                },
-                Step::Remove(_) | Step::Bind(..) | Step::MakeVlan(..) => {}
-            }
-        }
-        let planned = |binding: &Binding| {
-            self.host.ours.contains_key(binding) || desired.addresses.contains_key(&binding.address)
+    /// Says what is bound by now.
+    fn confirm(&mut self, desired: &Desired, now: Instant) {
+        let Self { sight, owners, lan, .. } = self;
+        let bound = |address: IpAddr| {
+            let attach = desired.addresses.get(&address)?.attach;
+            let binding = Binding { index: attach.index(), address };
+            sight.host.ours.contains_key(&binding).then_some(attach)
         };
-        self.refused.retain(|binding, _| planned(binding));
-        self.metrics.addresses.set(self.host.ours.len().try_into().unwrap_or(i64::MAX));
-    }
-
-    async fn make_vlan(&mut self, name: String, vlan: Vlan, now: Instant) {
-        match self.kernel.make_vlan(&name, vlan).await {
-            Ok(()) => {
-                tracing::info!(name, id = vlan.id, "made the VLAN interface");
-                self.metrics.steps.get_or_create(&cause("make_vlan")).inc();
-                self.look_at = now;
-            }
-            Err(error) => {
-                self.metrics.kernel_errors.get_or_create(&cause("make_vlan")).inc();
-                let error = error.to_string();
-                if self.host.unmade.insert(name.clone(), error.clone()).as_ref() != Some(&error) {
-                    tracing::error!(name, error, "cannot make the VLAN interface");
-                    // Another node may be able to.
-                    if let Some(members) = &mut self.members {
-                        members.touch();
-                    }
-                }
-                self.vlan_pace.again(name, now);
-            }
-        }
-    }
-
-    /// Counts a step; true if the kernel did it.
-    fn count(
-        &mut self,
-        step: &'static str,
-        binding: Binding,
-        done: Result<(), String>,
-        now: Instant,
-    ) -> bool {
-        match done {
-            Ok(()) => {
-                self.metrics.steps.get_or_create(&cause(step)).inc();
-                self.refused.remove(&binding);
-                true
-            }
-            Err(error) => {
-                self.metrics.kernel_errors.get_or_create(&cause(step)).inc();
-                self.kernel_pace.again(binding, now);
-                self.look_at = self.look_at.min(now + Duration::from_secs(1));
-                if self.refused.get(&binding) != Some(&error) {
-                    tracing::error!("{error}");
-                    self.refused.insert(binding, error);
-                    // Another node had better have it.
-                    if let Some(members) = &mut self.members {
-                        members.touch();
-                    }
-                }
-                false
-            }
+        let bindable = |address: IpAddr| {
+            let attach = sight.wanted.vip(address)?.attach()?;
+            lan.probes.allows(&address).then_some(attach)
+        };
+        for owner in owners {
+            owner.confirm(bound, bindable, now);
         }
     }
 
     /// Announces what is held; true if there is more to send at once.
-    pub(super) fn announce(&mut self, desired: &Desired) -> bool {
-        let held: BTreeMap<IpAddr, Link> = desired
-            .addresses
-            .iter()
-            .filter(|(_, place)| place.answers)
-            .map(|(address, place)| (*address, place.link))
-            .filter(|(address, link)| {
-                self.host.ours.contains_key(&Binding { index: link.index, address: *address })
-            })
-            .collect();
+    fn announce(&mut self, desired: &Desired) -> bool {
+        let answered = desired.addresses.iter().filter(|(_, place)| place.answers);
+        let link = |(address, place): (&IpAddr, &super::desired::Place)| {
+            let link = place.attach.link()?;
+            let binding = Binding { index: link.index, address: *address };
+            self.sight.host.ours.contains_key(&binding).then_some((*address, link))
+        };
+        let held: BTreeMap<IpAddr, Link> = answered.filter_map(link).collect();
         let ends = desired.addresses.values().map(|place| place.until).min();
-        self.schedule.keep(&held, Instant::now());
-        self.neighbours.answered = held;
-        for _ in 0..BATCHES {
-            let now = Instant::now();
-            // The program may have been stopped since the round began: then others may answer by now.
-            if ends.is_some_and(|ends| ends <= now) {
-                return true;
-            }
-            let Some(frames) = self.schedule.poll(now) else { return false };
-            for frame in frames {
-                match self.sockets.send(&frame) {
-                    Ok(()) => self.metrics.frames_sent.inc(),
-                    Err(error) => {
-                        tracing::debug!(%error, index = frame.index, "frame lost");
-                        self.metrics.frames_lost.inc()
-                    }
-                };
-            }
-        }
-        true
-    }
-
-    /// Writes what has become true into the status of Services. Gives those that are not written yet.
-    pub(super) fn publish(&mut self, desired: &Desired, now: Instant) -> BTreeSet<Name> {
-        self.refusals.keep(&desired.verdicts, now);
-        for report in self.refusals.poll(&self.cluster, now) {
-            self.events.publish(report);
-        }
-        self.metrics.refusals.clear();
-        for (reason, count) in self.refusals.by_reason() {
-            let count = count.try_into().unwrap_or(i64::MAX);
-            self.metrics.refusals.get_or_create(&cause(reason)).set(count);
-        }
-        if !self.config.publish {
-            return BTreeSet::new();
-        }
-        let answering = self.answering(desired, now);
-        let updates = status::updates(&self.cluster, desired, &answering, &self.config.node);
-        self.contests.retain(desired.verdicts.keys());
-        let found = self.contests.undone(&updates, now);
-        self.metrics.status_undone.inc_by(found.undone);
-        for name in &found.contested {
-            tracing::warn!(service = %name, "somebody else writes this status, too");
-            self.events.publish(events::contested(name, &self.cluster));
-        }
-        let pending = updates.iter().map(|update| update.name.clone()).collect();
-        for update in updates {
-            let name = &update.name;
-            let due = self.status_pace.is_due(name, now) && self.contests.may_write(&update, now);
-            if due && self.writer.is_free(name) {
-                self.writer.write(update);
-            }
-        }
-        let services = self.cluster.services();
-        self.status_pace.retain(|name| services.contains_key(name));
-        pending
+        self.lan.announce(held, ends)
     }
 
     /// What this node answers for now.
-    pub(super) fn answering(&self, desired: &Desired, now: Instant) -> Answering {
+    fn answering(&self, desired: &Desired, now: Instant) -> Answering {
         let bound: BTreeSet<IpAddr> =
-            self.host.ours.keys().map(|binding| binding.address).collect();
+            self.sight.host.ours.keys().map(|binding| binding.address).collect();
         let live = |address: &&IpAddr| {
             let place = desired.addresses.get(*address);
-            place.is_some_and(|place| place.answers && place.until > now)
-                && self.schedule.is_announced(**address)
+            place.is_some_and(|place| {
+                let told = match place.attach {
+                    Attach::L2(_) => self.lan.schedule.is_announced(**address),
+                    Attach::Host(_) => true,
+                };
+                place.answers && place.until > now && told
+            })
         };
         Answering {
             live: bound.iter().filter(live).copied().collect(),
+            kept: desired.addresses.keys().copied().collect(),
+            failed: self.hands.refused(),
             bound,
-            failed: self.refused.keys().map(|binding| binding.address).collect(),
         }
     }
 
-    /// Says which Leases to strive for, and gives back those that are not wanted once nothing acts on them: no address
-    /// is on its way out, and no status is to be cleared.
-    fn strive(
+    /// Writes what has become true of elastic IPs on this node.
+    fn sign(&mut self, answering: &Answering, now: Instant) {
+        let Self { sight, owners, lan, elastic, hands, publisher, config, .. } = self;
+        let granted = |address: &IpAddr| owners.iter().all(|owner| owner.is_granted(address));
+        let (wanted, host) = (&sight.wanted, &sight.host);
+        let taken = detection::conflicts(wanted, host, &config.core.node, &lan.probes, granted);
+        let outlook = Outlook {
+            answering,
+            taken: &taken,
+            translated: &elastic.translated,
+            broken: elastic.broken.as_deref(),
+            refused: &hands.errors(),
+        };
+        publisher.sign(sight.scene(), &outlook, now);
+    }
+
+    /// Sends what elections ask for. Gives the moment at which they are to be asked again.
+    fn elect(
         &mut self,
-        leases: &BTreeMap<Name, Name>,
-        wanted: &BTreeMap<Name, Option<Tied>>,
         desired: &Desired,
         pending: &BTreeSet<Name>,
         now: Instant,
-    ) {
+    ) -> Option<Instant> {
+        let Self { sight, owners, publisher, outlets, .. } = self;
         let going = |binding: &Binding| {
             let place = desired.addresses.get(&binding.address);
-            place.is_none_or(|place| place.link.index != binding.index)
+            place.is_none_or(|place| place.attach.index() != binding.index)
         };
-        let moving = self.host.ours.keys().any(going);
-        let unwritten: BTreeSet<&Name> =
-            pending.iter().filter_map(|name| leases.get(name)).collect();
-        let idle = |lease: &Name| !moving && !unwritten.contains(lease);
-        let used: BTreeSet<&Name> = leases.values().chain(self.strategy.standing()).collect();
-        let known = self.listed.services && !self.leaving;
-        let obsolete = |lease: &Name| known && !used.contains(lease);
-        self.leases.strive(wanted, idle, obsolete, now);
-
-        let held: BTreeSet<Name> = self.leases.holding(now);
-        for lease in held.difference(&self.held) {
-            tracing::info!(%lease, "this node owns what the Lease decides on");
-            self.metrics.owner_changes.get_or_create(&cause("acquired")).inc();
-        }
-        for lease in self.held.difference(&held) {
-            let why = if wanted.contains_key(lease) { "lost" } else { "released" };
-            tracing::info!(%lease, why, "this node no longer owns what the Lease decides on");
-            self.metrics.owner_changes.get_or_create(&cause(why)).inc();
-        }
-        self.metrics.leases.set(held.len().try_into().unwrap_or(i64::MAX));
-        self.held = held;
-    }
-
-    /// Sends what the elections ask for. Gives the moment at which they are to be asked again.
-    fn elect(&mut self, now: Instant) -> Option<Instant> {
-        let (requests, wake) = self.leases.poll(now);
-        for (name, request) in requests {
-            self.writer.send(name, request);
+        let moving = sight.host.ours.keys().any(going);
+        let mut wake: Option<Instant> = None;
+        for owner in owners {
+            let Ownership::Leases(leases) = owner else { continue };
+            for turn in leases.settle(moving, pending, sight.listed.services, now) {
+                let (lease, why, what) = match &turn {
+                    Turn::Acquired(lease) => (lease, "acquired", "owns"),
+                    Turn::Released(lease) => (lease, "released", "no longer owns"),
+                    Turn::Lost(lease) => (lease, "lost", "no longer owns"),
+                };
+                tracing::info!(%lease, why, "this node {what} what the Lease decides on");
+                outlets.metrics.owner_changes.get_or_create(&cause(why)).inc();
+            }
+            outlets.metrics.leases.set(leases.count().try_into().unwrap_or(i64::MAX));
+            let (requests, due) = leases.poll(now);
+            for (name, request) in requests {
+                publisher.writer.send(name, request);
+            }
+            wake = [wake, due].into_iter().flatten().min();
         }
         wake
     }

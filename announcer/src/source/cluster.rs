@@ -5,43 +5,14 @@ mod networks;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use berth_api::names::label;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+pub use crate::vip::Name;
 pub use eip::{Eip, manager};
 pub use networks::Networks;
 pub use service::{Ingress, Service, protocol_name};
-
-/// Namespace and name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-impl Name {
-    /// The object `name` in `namespace`.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-
-    /// The name in an object's metadata.
-    pub fn of(metadata: &ObjectMeta) -> Self {
-        let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        Self { namespace: text(&metadata.namespace), name: text(&metadata.name) }
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// The ready endpoints of one EndpointSlice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -175,11 +146,6 @@ impl Cluster {
         self.ready(service).any(|ready| ready.any)
     }
 
-    /// Whether a Service has a ready endpoint on `node`.
-    pub fn has_endpoint_on(&self, service: &Name, node: &str) -> bool {
-        self.ready(service).any(|ready| ready.nodes.contains(node))
-    }
-
     /// The nodes that have a ready endpoint of a Service.
     pub fn nodes_of(&self, service: &Name) -> BTreeSet<&str> {
         self.ready(service).flat_map(|ready| ready.nodes.iter().map(String::as_str)).collect()
@@ -207,6 +173,7 @@ pub(crate) mod testing {
             ours: true,
             foreign: false,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            too_many: None,
             unreadable: Vec::new(),
             unsupported: Vec::new(),
             preferred: Vec::new(),
@@ -224,7 +191,7 @@ pub(crate) mod testing {
         }
     }
 
-    /// A binding of these elastic IPs to these machines that names `node`, in epoch 7.
+    /// A binding of these elastic IPs to these VMs that names `node`, in epoch 7.
     pub(crate) fn eip(node: &str, pairs: &[(&str, &str)]) -> Eip {
         let pair = |(eip, vmi): &(&str, &str)| (eip.parse().unwrap(), vmi.parse().unwrap());
         Eip {
@@ -279,7 +246,7 @@ mod tests {
         assert_eq!(cluster.nodes_of(&web), ["a", "b"].into());
         apply(&mut cluster, &slice("web-1", "web", endpoint("a", false)));
         assert!(cluster.has_endpoint(&web));
-        assert!(!cluster.has_endpoint_on(&web, "a"));
+        assert_eq!(cluster.nodes_of(&web), ["b"].into());
         cluster.retain_slices(&[Name::new("d", "web-1")].into());
         assert!(!cluster.has_endpoint(&web), "a slice that a new list does not show is gone");
     }

@@ -1,5 +1,23 @@
 //! Who wants addresses: what the watches show, and what each kind of object means.
 
+//!
+//! | file | says |
+//! |---|---|
+//! | `watch` | what happens to the objects that are watched |
+//! | `cluster` | what is kept of them |
+//! | `scene` | what is seen from this node |
+//! | `placement` | where an address belongs on this host |
+//! | `service`, `eip` | what each kind of object wants |
+//! | `fixed` | what the operator wants by settings |
+//! | `wanted` | all of it, by address |
+
 pub mod cluster;
 pub mod eip;
+pub mod fixed;
+pub mod placement;
+pub mod scene;
+pub mod service;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod wanted;
 pub mod watch;

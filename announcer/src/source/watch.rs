@@ -2,26 +2,26 @@
 //! forgets the rest at once.
 
 mod eip;
+mod feed;
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 
 use berth_api::election::Sight;
 use berth_api::service::ClassPolicy;
-use berth_runtime::watch::objects;
-use futures::StreamExt;
-use ipnetwork::IpNetwork;
-use k8s_openapi::NamespaceResourceScope;
+use berth_runtime::http::Health;
+use berth_runtime::supervise::Task;
+use futures::FutureExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use kube::api::{Api, Resource};
-use kube::runtime::watcher::{Config, Event};
-use serde::de::DeserializeOwned;
+use kube::api::Api;
+use kube::runtime::watcher::Config;
 use tokio::sync::mpsc;
 
-use crate::source::cluster::{Eip, Name, Ready, Service};
+pub use self::feed::{ClusterEvent, Scope};
+use self::feed::{NODES, api, fresh, pass, plain};
+use crate::source::cluster::{Name, Ready, Service};
 use crate::vip::nodes::Peer;
 
 /// Room for changes that are not taken in yet; a watch that is ahead waits.
@@ -33,145 +33,76 @@ const SLICES: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/ser
 /// Leases of kubelets change every ten seconds on every node, and are nothing to us.
 const LEASES: &str = "metadata.namespace!=kube-node-lease";
 
-/// Something was seen in the cluster.
-#[derive(Debug)]
-pub enum Seen {
-    /// A Service is like this.
-    Service(Name, Box<Service>),
-    /// A Service is gone.
-    ServiceGone(Name),
-    /// These are all the Services there are.
-    Services(BTreeSet<Name>),
-    /// An EndpointSlice is like this; nothing if it belongs to no Service.
-    Slice(Name, Option<(Name, Ready)>),
-    /// An EndpointSlice is gone.
-    SliceGone(Name),
-    /// These are all the EndpointSlices there are.
-    Slices(BTreeSet<Name>),
-    /// A Lease is like this.
-    Lease(Name, Sight),
-    /// These are all the Leases there are.
-    Leases(BTreeSet<Name>),
-    /// A node is like this.
-    Node(String, Peer),
-    /// A node is gone.
-    NodeGone(String),
-    /// These are all the nodes there are.
-    Nodes(BTreeSet<String>),
-    /// An `EipBinding` is like this.
-    Eip(Name, Box<Eip>),
-    /// An `EipBinding` is gone.
-    EipGone(Name),
-    /// These are all the `EipBinding`s there are; none where there is no such kind of object.
-    Eips(BTreeSet<Name>),
-    /// An object names these networks of Services; none if it is gone.
-    ServiceNet(String, Vec<IpNetwork>),
-    /// These are all such objects there are.
-    ServiceNets(BTreeSet<String>),
-}
+/// Names of the watches, as tasks and as readiness checks.
+const SERVICES: &str = "services watch";
+const ENDPOINT_SLICES: &str = "endpointslices watch";
+const LEASE: &str = "leases watch";
 
-/// What to watch.
-#[derive(Clone, Debug)]
-pub struct Scope {
-    /// The only namespace whose Services matter.
-    pub namespace: Option<String>,
-    /// The only Lease that matters.
-    pub lease: Option<Name>,
-    /// Which Services are ours.
-    pub classes: ClassPolicy,
-    /// Whether nodes matter.
-    pub nodes: bool,
-    /// This node.
-    pub node: String,
-    /// Whether the networks of pods and Services matter, where there are elastic IPs.
-    pub networks: bool,
-}
-
-/// Starts the watches.
-pub fn start(client: &Client, scope: Scope) -> mpsc::Receiver<Seen> {
+/// Makes the watches, one task for each. Readiness tells of one that hears nothing.
+pub fn start(
+    client: &Client,
+    scope: Scope,
+    health: &Health,
+) -> (mpsc::Receiver<ClusterEvent>, Vec<Task>) {
     let (send, receive) = mpsc::channel(QUEUE);
     let namespace = scope.namespace.as_deref();
-    tokio::spawn(eip::follow(client.clone(), scope.clone(), send.clone()));
-    let services = api::<core::Service>(client, namespace);
-    let classes = scope.classes.clone();
-    let service = move |name, service: core::Service| {
-        Seen::Service(name, Box::new(Service::read(&service, &classes)))
-    };
-    let gone = |name, _| Seen::ServiceGone(name);
-    tokio::spawn(pass(services, Config::default(), send.clone(), service, gone, Seen::Services));
+    let mut tasks: Vec<Task> = Vec::new();
+    if scope.eips {
+        let eips = eip::follow(client.clone(), scope.clone(), health.clone(), send.clone());
+        tasks.push(("elastic IPs watch", eips.boxed()));
+    }
+    match scope.classes.clone() {
+        Some(classes) => tasks.extend(watch_services(client, namespace, classes, health, &send)),
+        None => {
+            // There is room for these two.
+            let _ = send.try_send(ClusterEvent::Services(BTreeSet::new()));
+            let _ = send.try_send(ClusterEvent::Slices(BTreeSet::new()));
+        }
+    }
 
-    let slices = api::<EndpointSlice>(client, namespace);
-    let slice = |name, slice: EndpointSlice| Seen::Slice(name, Ready::read(&slice));
-    let gone = |name, _| Seen::SliceGone(name);
-    let config = Config::default().labels(SLICES);
-    tokio::spawn(pass(slices, config, send.clone(), slice, gone, Seen::Slices));
-
+    let client_of_leases = fresh(client, health, LEASE);
     let (leases, config) = match &scope.lease {
         Some(Name { namespace, name }) => {
             let only = Config::default().fields(&format!("metadata.name={name}"));
-            (Api::namespaced(client.clone(), namespace), only)
+            (Api::namespaced(client_of_leases, namespace), only)
         }
-        None => (api::<Lease>(client, namespace), Config::default().fields(LEASES)),
+        None => (api::<Lease>(&client_of_leases, namespace), Config::default().fields(LEASES)),
     };
-    let lease = |name, lease| Seen::Lease(name, Sight::Present(Box::new(lease)));
-    let gone = |name, lease| Seen::Lease(name, Sight::Deleted(Box::new(lease)));
-    tokio::spawn(pass(leases, config, send.clone(), lease, gone, Seen::Leases));
+    let lease = |name, lease| ClusterEvent::Lease(name, Sight::Present(Box::new(lease)));
+    let gone = |name, lease| ClusterEvent::Lease(name, Sight::Deleted(Box::new(lease)));
+    let leases = pass(leases, config, send.clone(), lease, gone, ClusterEvent::Leases);
+    tasks.push((LEASE, leases.boxed()));
 
     if scope.nodes {
-        let node = |name: Name, node: core::Node| Seen::Node(name.name, Peer::read(&node));
-        let gone = |name: Name, _| Seen::NodeGone(name.name);
-        let listed = |names| Seen::Nodes(plain(names));
-        let nodes = Api::all(client.clone());
-        tokio::spawn(pass(nodes, Config::default(), send, node, gone, listed));
+        let node = |name: Name, node: core::Node| ClusterEvent::Node(name.name, Peer::read(&node));
+        let gone = |name: Name, _| ClusterEvent::NodeGone(name.name);
+        let listed = |names| ClusterEvent::Nodes(plain(names));
+        let nodes = Api::all(fresh(client, health, NODES));
+        let nodes = pass(nodes, Config::default(), send, node, gone, listed);
+        tasks.push((NODES, nodes.boxed()));
     }
-    receive
+    (receive, tasks)
 }
 
-/// The names of objects that are in no namespace.
-fn plain(names: BTreeSet<Name>) -> BTreeSet<String> {
-    names.into_iter().map(|name| name.name).collect()
-}
+fn watch_services(
+    client: &Client,
+    namespace: Option<&str>,
+    classes: ClassPolicy,
+    health: &Health,
+    send: &mpsc::Sender<ClusterEvent>,
+) -> [Task; 2] {
+    let services = api::<core::Service>(&fresh(client, health, SERVICES), namespace);
+    let service = move |name, service: core::Service| {
+        ClusterEvent::Service(name, Box::new(Service::read(&service, &classes)))
+    };
+    let gone = |name, _| ClusterEvent::ServiceGone(name);
+    let services =
+        pass(services, Config::default(), send.clone(), service, gone, ClusterEvent::Services);
 
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
-/// Passes on what one watch shows until nobody listens.
-async fn pass<K>(
-    api: Api<K>,
-    config: Config,
-    send: mpsc::Sender<Seen>,
-    applied: impl Fn(Name, K) -> Seen + Send,
-    deleted: impl Fn(Name, K) -> Seen + Send,
-    listed: impl Fn(BTreeSet<Name>) -> Seen + Send,
-) where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    let mut coming = BTreeSet::new();
-    let mut watch = Box::pin(objects(api, config));
-    while let Some(event) = watch.next().await {
-        let seen = match event {
-            Event::Init => {
-                coming.clear();
-                continue;
-            }
-            Event::InitApply(object) => {
-                let name = Name::of(object.meta());
-                coming.insert(name.clone());
-                applied(name, object)
-            }
-            Event::InitDone => listed(std::mem::take(&mut coming)),
-            Event::Apply(object) => applied(Name::of(object.meta()), object),
-            Event::Delete(object) => deleted(Name::of(object.meta()), object),
-        };
-        if send.send(seen).await.is_err() {
-            return;
-        }
-    }
+    let slices = api::<EndpointSlice>(&fresh(client, health, ENDPOINT_SLICES), namespace);
+    let slice = |name, slice: EndpointSlice| ClusterEvent::Slice(name, Ready::read(&slice));
+    let gone = |name, _| ClusterEvent::SliceGone(name);
+    let config = Config::default().labels(SLICES);
+    let slices = pass(slices, config, send.clone(), slice, gone, ClusterEvent::Slices);
+    [(SERVICES, services.boxed()), (ENDPOINT_SLICES, slices.boxed())]
 }

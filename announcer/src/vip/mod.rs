@@ -1,9 +1,40 @@
-//! The ground floor: values that every other room knows. Pure.
+//! The ground floor: what is known of one address, as values that every other room reads. Pure.
+//!
+//! | file | says |
+//! |---|---|
+//! | `claimant` | who wants an address |
+//! | `candidates` | which nodes could serve it |
+//! | `nodes` | which nodes there are |
+//! | `attach` | where on this host it belongs, and how the network learns of it |
+//! | `wanted` | a VIP: all of that of one address, and all VIPs |
+//! | `hold` | until when this node may answer for it |
+//! | `refusal` | why it is not announced |
+//! | `verdict` | what becomes of a Service |
+//! | `state` | one record of everything that is known of it |
 
+mod attach;
+mod candidates;
+mod claimant;
+mod hold;
 pub mod nodes;
+mod refusal;
+mod state;
+mod verdict;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+
+pub use berth_api::{Family, NamespacedName as Name};
+
+pub use attach::{Advertise, Attach, Link};
+pub use candidates::Candidates;
+pub use claimant::Claimant;
+pub use hold::{Hold, Holds};
+pub use refusal::Refusal;
+pub use state::Record;
+pub use verdict::Verdict;
+pub use wanted::{Claim, Vip, VipId, Want, Wanted};
 
 /// By address, where its previous owner is: an address of that node on a network of this one, of the same family.
 pub type Forwards = BTreeMap<IpAddr, IpAddr>;

@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
-use berth_announcer::kernel::{self, Binding, Change, Kernel, Lifetime, Netlink};
+use berth_announcer::kernel::{Binding, Kernel, KernelChange, Lifetime, Netlink};
 
-use crate::namespace::{address, addresses, alone, run};
+use crate::namespace::{address, addresses, alone, door, kernel, run};
 
 async fn binding(kernel: &mut Netlink, address: &str) -> Binding {
     let host = kernel.look().await.unwrap();
@@ -16,7 +16,7 @@ fn seconds(count: u64) -> Lifetime {
 #[test]
 fn an_address_is_bound_alone_deprecated_and_without_detection_of_duplicates() {
     alone(async || {
-        let mut kernel = Netlink::open().unwrap();
+        let mut kernel = kernel();
         for (text, prefix) in [("192.0.2.1", 32), ("2001:db8::1", 128)] {
             let binding = binding(&mut kernel, text).await;
             kernel.bind(binding, seconds(100)).await.unwrap();
@@ -40,7 +40,7 @@ fn an_address_is_bound_alone_deprecated_and_without_detection_of_duplicates() {
 #[test]
 fn the_node_never_speaks_from_an_address_of_a_service() {
     alone(async || {
-        let mut kernel = Netlink::open().unwrap();
+        let mut kernel = kernel();
         for text in ["192.0.2.1", "2001:db8::1"] {
             let binding = binding(&mut kernel, text).await;
             kernel.bind(binding, seconds(100)).await.unwrap();
@@ -53,7 +53,7 @@ fn the_node_never_speaks_from_an_address_of_a_service() {
 #[test]
 fn binding_again_renews_and_removing_again_is_no_error() {
     alone(async || {
-        let mut kernel = Netlink::open().unwrap();
+        let mut kernel = kernel();
         for text in ["192.0.2.1", "2001:db8::1"] {
             let binding = binding(&mut kernel, text).await;
             kernel.bind(binding, seconds(10)).await.unwrap();
@@ -75,7 +75,7 @@ fn binding_again_renews_and_removing_again_is_no_error() {
 #[test]
 fn the_kernel_drops_an_address_by_itself_when_its_owner_is_gone() {
     alone(async || {
-        let mut kernel = Netlink::open().unwrap();
+        let mut kernel = kernel();
         let bound = Instant::now();
         for text in ["192.0.2.1", "2001:db8::1"] {
             let binding = binding(&mut kernel, text).await;
@@ -96,7 +96,7 @@ fn what_others_bound_is_never_taken_for_ours() {
         run("ip addr add 192.0.2.9/32 dev eth0");
         run("ip addr add 192.0.2.8/32 dev eth0 valid_lft 1000 preferred_lft 0");
         run("ip addr add 2001:db8::9/128 dev eth0 nodad");
-        let mut kernel = Netlink::open().unwrap();
+        let mut kernel = kernel();
         let host = kernel.look().await.unwrap();
         assert!(host.ours.is_empty(), "{:?}", host.ours);
         let foreign = &host.interfaces["eth0"].foreign;
@@ -109,7 +109,7 @@ fn what_others_bound_is_never_taken_for_ours() {
 #[test]
 fn links_and_the_default_route_are_seen() {
     alone(async || {
-        let mut kernel = Netlink::open().unwrap();
+        let mut kernel = kernel();
         assert_eq!(kernel.look().await.unwrap().default_route, None);
         run("ip route add default via 192.0.2.254 dev eth0 metric 100");
         run("ip route add default via 192.0.2.253 dev lo onlink metric 200");
@@ -122,22 +122,47 @@ fn links_and_the_default_route_are_seen() {
 }
 
 #[test]
-fn an_address_deleted_by_hand_and_a_lost_carrier_are_heard_of() {
+fn who_looks_at_the_same_time_or_gives_up_a_look_disturbs_nobody() {
     alone(async || {
-        let mut kernel = Netlink::open().unwrap();
-        let binding = binding(&mut kernel, "192.0.2.1").await;
-        kernel.bind(binding, seconds(100)).await.unwrap();
-        let mut changes = kernel::watch().unwrap();
-        run("ip addr del 192.0.2.1/32 dev eth0");
-        heard(&mut changes, Change::Address(binding.index, Some(binding.address))).await;
-        run("ip link set peer0 down");
-        heard(&mut changes, Change::Link(binding.index)).await;
-        run("ip route add default dev lo");
-        heard(&mut changes, Change::DefaultRoute).await;
+        // More than one message of the kernel holds.
+        for n in 0..=255 {
+            run(&format!("ip route add 198.18.{n}.0/24 via 192.0.2.254 dev eth0"));
+        }
+        let kernel = kernel();
+        let looks = (0..20).map(|_| {
+            let mut kernel = kernel.clone();
+            async move { kernel.look().await.map(drop) }
+        });
+        for look in futures::future::join_all(looks).await {
+            look.unwrap();
+        }
+        for microseconds in (0..2000).step_by(50) {
+            let given = Duration::from_micros(microseconds);
+            let mut kernel = kernel.clone();
+            let _ = tokio::time::timeout(given, kernel.look()).await;
+            kernel.look().await.unwrap();
+        }
     });
 }
 
-async fn heard(changes: &mut tokio::sync::mpsc::UnboundedReceiver<Change>, wanted: Change) {
+#[test]
+fn an_address_deleted_by_hand_and_a_lost_carrier_are_heard_of() {
+    alone(async || {
+        let mut kernel = kernel();
+        let binding = binding(&mut kernel, "192.0.2.1").await;
+        kernel.bind(binding, seconds(100)).await.unwrap();
+        let door = door();
+        let mut changes = door.changes();
+        run("ip addr del 192.0.2.1/32 dev eth0");
+        heard(&mut changes, KernelChange::Address(binding.index, Some(binding.address))).await;
+        run("ip link set peer0 down");
+        heard(&mut changes, KernelChange::Link(binding.index)).await;
+        run("ip route add default dev lo");
+        heard(&mut changes, KernelChange::DefaultRoute).await;
+    });
+}
+
+async fn heard(changes: &mut tokio::sync::mpsc::Receiver<KernelChange>, wanted: KernelChange) {
     let wait = async { while changes.recv().await.expect("a watch never ends") != wanted {} };
     let heard = tokio::time::timeout(Duration::from_secs(5), wait).await;
     assert!(heard.is_ok(), "never heard of {wanted:?}");

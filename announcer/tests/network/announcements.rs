@@ -3,13 +3,14 @@ use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use berth_announcer::advertise::arp_nd::schedule::{Frame, Link, Schedule};
+use berth_announcer::advertise::arp_nd::schedule::{Frame, Schedule};
 use berth_announcer::advertise::arp_nd::socket::Sockets;
-use berth_announcer::kernel::{Kernel, Netlink};
+use berth_announcer::kernel::Kernel;
+use berth_announcer::vip::Link;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::namespace::{alone, run};
+use crate::namespace::{alone, kernel, run};
 
 /// Starts `tcpdump` on the other end of the cable and waits until it listens.
 pub(crate) async fn tcpdump(
@@ -47,7 +48,7 @@ pub(crate) async fn hears(heard: &mut BufReader<tokio::process::ChildStdout>, ex
 }
 
 async fn link() -> Link {
-    let host = Netlink::open().unwrap().look().await.unwrap();
+    let host = kernel().look().await.unwrap();
     let eth0 = &host.interfaces["eth0"];
     Link { index: eth0.index, mac: eth0.mac.unwrap() }
 }

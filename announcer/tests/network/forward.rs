@@ -1,11 +1,11 @@
-//! The detour in nftables: there while it is wanted, written again when it is flushed, gone afterwards.
+//! Forwarding in nftables: there while it is wanted, written again when it is flushed, gone afterwards.
 
 use std::time::{Duration, Instant};
 
 use berth_announcer::dataplane::forward;
 use berth_announcer::vip::Forwards;
-use tokio::sync::{mpsc, watch};
 
+use crate::kept::Kept;
 use crate::namespace::{alone, attempt, run};
 
 fn pair(address: &str, former: &str) -> Forwards {
@@ -21,25 +21,23 @@ async fn until(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_detour_stands_while_it_is_wanted_in_tables_of_its_own() {
+fn forwarding_stands_while_it_is_wanted_in_tables_of_its_own() {
     alone(async || {
         run("nft add table ip foreign");
         let foreign = run("nft list ruleset");
-        let (want, wanted) = watch::channel(Forwards::new());
-        let (tell, mut told) = mpsc::unbounded_channel();
-        let keeping = tokio::spawn(forward::keep(wanted, tell));
-        assert_eq!(told.recv().await, Some(Forwards::new()));
+        let mut kept = Kept::start("forward");
+        assert_eq!(kept.next().await, Forwards::new().into());
         assert_eq!(run("nft list ruleset"), foreign, "nothing wanted, nothing written");
 
         let v4 = pair("192.0.2.1", "192.0.2.11");
-        want.send_replace(v4.clone());
-        assert_eq!(told.recv().await, Some(v4.clone()));
+        kept.dataplane.forward.want(v4.clone());
+        assert_eq!(kept.next().await, v4.clone().into());
         let shown = run("nft list table ip berth");
         assert!(shown.contains("192.0.2.1 : 192.0.2.11") && shown.contains("dup to"), "{shown}");
         assert!(!attempt("nft list table ip6 berth").status.success(), "a family without one");
 
         let both: Forwards = v4.into_iter().chain(pair("2001:db8::1", "2001:db8::11")).collect();
-        want.send_replace(both);
+        kept.dataplane.forward.want(both);
         until("both families", || attempt("nft list table ip6 berth").status.success()).await;
         run("nft flush ruleset");
         until("written again", || {
@@ -47,10 +45,9 @@ fn a_detour_stands_while_it_is_wanted_in_tables_of_its_own() {
             all.contains("192.0.2.1 : 192.0.2.11") && all.contains("2001:db8::1 : 2001:db8::11")
         })
         .await;
-        want.send_replace(Forwards::new());
+        kept.dataplane.forward.want(Forwards::new());
         until("gone", || run("nft list ruleset").is_empty()).await;
-        drop(want);
-        keeping.await.unwrap();
+        kept.stop().await;
     });
 }
 
@@ -62,8 +59,8 @@ fn what_an_earlier_life_left_is_removed_and_nothing_else() {
         for family in ["ip", "ip6"] {
             run(&format!("nft add table {family} berth"));
         }
-        forward::remove().await.unwrap();
-        forward::remove().await.unwrap();
+        forward::remove("berth").await.unwrap();
+        forward::remove("berth").await.unwrap();
         assert_eq!(run("nft list ruleset"), foreign);
     });
 }

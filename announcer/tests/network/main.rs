@@ -5,10 +5,14 @@ mod addresses;
 mod announcements;
 mod cluster;
 mod forward;
+mod instances;
+mod kept;
+mod members;
 
 mod namespace;
 mod nat;
 mod neighbours;
 mod rounds;
+mod settings;
 mod unserved;
 mod vlan;

@@ -3,6 +3,8 @@
 use std::process::{Command, Output};
 use std::thread;
 
+use berth_announcer::instance::Instance;
+use berth_announcer::kernel::{Door, Netlink};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
@@ -30,6 +32,20 @@ pub(crate) fn alone<T: Send>(test: impl AsyncFnOnce() -> T + Send) -> T {
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// The way into the kernel of this namespace.
+pub(crate) fn door() -> Door {
+    let (door, tasks) = Door::open().unwrap();
+    for (_, task) in tasks {
+        tokio::spawn(task);
+    }
+    door
+}
+
+/// Addresses and links, as the announcer for Services tags them.
+pub(crate) fn kernel() -> Netlink {
+    door().netlink(&Instance::services())
 }
 
 /// Runs a command, which must succeed; gives what it prints.

@@ -7,12 +7,11 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use berth_announcer::dataplane::eip::{self, Nat, Pair, Stage, Told};
-use berth_announcer::metrics::Metrics;
+use berth_announcer::dataplane::Event;
+use berth_announcer::dataplane::eip::{Nat, Pair, Stage, Translation};
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
+use crate::kept::Kept;
 use crate::namespace::{alone, attempt, run};
 
 /// As kube-proxy, a CNI and an administrator have them.
@@ -78,38 +77,48 @@ fn both() -> Nat {
     nat(&[("192.0.2.1", "10.244.0.4"), ("2001:db8::1", "fd00:244::4")])
 }
 
-struct Driver {
-    wanted: watch::Sender<Option<Nat>>,
-    told: mpsc::Receiver<Told>,
-    task: JoinHandle<()>,
-}
+struct Translator(Kept);
 
-impl Driver {
+impl Translator {
     fn start() -> Self {
-        let (wanted, receive) = watch::channel(None);
-        let (tell, told) = mpsc::channel(16);
-        Self { wanted, told, task: tokio::spawn(eip::keep(receive, tell, Metrics::default())) }
+        Self(Kept::start("elastic IPs"))
     }
 
     /// Asks for `nat` and waits until it holds.
     async fn make(&mut self, nat: &Nat) {
-        self.wanted.send_replace(Some(nat.clone()));
-        let holds = async {
-            loop {
-                match self.told.recv().await.expect("it goes on") {
-                    Told::Holds(held) if held == *nat => return,
-                    Told::Holds(_) => {}
-                    Told::Failed(error) => panic!("{error}"),
-                }
+        self.0.dataplane.eip.want(Some(nat.clone()));
+        loop {
+            match self.0.next().await {
+                Event::Eip(Translation::Holds(held)) if held == *nat => return,
+                Event::Eip(Translation::Failed(error)) => panic!("{error}"),
+                _ => {}
             }
-        };
-        tokio::time::timeout(Duration::from_secs(30), holds).await.expect("it holds");
+        }
     }
 
     async fn stop(self) {
-        drop(self.wanted);
-        self.task.await.expect("it ends with who wanted it");
+        self.0.stop().await;
     }
+}
+
+/// How many sockets of this namespace speak each kind of netlink, but for the kernel's own.
+fn netlink_sockets() -> [usize; 2] {
+    let table = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
+    let rows: Vec<Vec<&str>> =
+        table.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    // `NETLINK_ROUTE`, `NETLINK_NETFILTER`.
+    ["0", "12"].map(|kind| rows.iter().filter(|row| row[1] == kind && row[2] != "0").count())
+}
+
+#[test]
+fn the_kernel_is_entered_by_one_socket_for_requests_and_one_for_events_of_each_kind() {
+    alone(async || {
+        assert_eq!(netlink_sockets(), [0, 0]);
+        let mut translator = Translator::start();
+        translator.make(&both()).await;
+        assert_eq!(netlink_sockets(), [2, 2]);
+        translator.stop().await;
+    });
 }
 
 fn feed(command: &str, input: &str) {
@@ -197,8 +206,8 @@ fn the_rules_are_those_of_the_contract_and_those_of_others_stay_as_they_are_to_t
         alone(async || {
             prepare(backend);
             let before = rules("", backend);
-            let mut keeper = Driver::start();
-            keeper.make(&both()).await;
+            let mut translator = Translator::start();
+            translator.make(&both()).await;
             assert_eq!(ours("", backend), V4, "{backend}");
             assert_eq!(ours("6", backend), V6, "{backend}");
             assert_eq!(foreign(backend), before);
@@ -232,12 +241,12 @@ fn the_rules_are_those_of_the_contract_and_those_of_others_stay_as_they_are_to_t
             let other = if backend == "nft" { "legacy" } else { "nft" };
             assert_eq!(ours("", other), "", "only where kube-proxy is");
 
-            keeper.make(&Nat::default()).await;
+            translator.make(&Nat::default()).await;
             assert_eq!(rules("", backend), before);
             assert!(!run(&format!("iptables-{backend}-save")).contains("KUBE-EIP"));
             assert_eq!(run("ipset list -name"), "");
             assert_eq!((policy("-4"), table("-4"), table("-6")), (vec![], vec![], vec![]));
-            keeper.stop().await;
+            translator.stop().await;
         });
     }
 }
@@ -245,9 +254,9 @@ fn the_rules_are_those_of_the_contract_and_those_of_others_stay_as_they_are_to_t
 #[test]
 fn both_10_244_0_4_and_10_244_0_48_are_programmed() {
     alone(async || {
-        let mut keeper = Driver::start();
-        keeper.make(&nat(&[("192.0.2.1", "10.244.0.48")])).await;
-        keeper.make(&nat(&[("192.0.2.1", "10.244.0.48"), ("192.0.2.10", "10.244.0.4")])).await;
+        let mut translator = Translator::start();
+        translator.make(&nat(&[("192.0.2.1", "10.244.0.48")])).await;
+        translator.make(&nat(&[("192.0.2.1", "10.244.0.48"), ("192.0.2.10", "10.244.0.4")])).await;
         let ours = ours("", "nft");
         for (eip, vmi) in [("192.0.2.1", "10.244.0.48"), ("192.0.2.10", "10.244.0.4")] {
             assert!(
@@ -255,7 +264,7 @@ fn both_10_244_0_4_and_10_244_0_48_are_programmed() {
                 "{ours}"
             );
         }
-        keeper.stop().await;
+        translator.stop().await;
     });
 }
 
@@ -264,8 +273,8 @@ fn whatever_is_taken_away_comes_back_and_the_rules_of_others_stay() {
     for backend in BACKENDS {
         alone(async || {
             prepare(backend);
-            let mut keeper = Driver::start();
-            keeper.make(&both()).await;
+            let mut translator = Translator::start();
+            translator.make(&both()).await;
             until("whole", || is_whole(backend)).await;
             let before = foreign(backend);
             let iptables = format!("iptables-{backend}");
@@ -303,6 +312,7 @@ fn whatever_is_taken_away_comes_back_and_the_rules_of_others_stay() {
                 })
                 .await;
                 println!("{backend}: {loss:?}: {took:?}");
+                assert!(took < Duration::from_secs(2), "{backend}: {loss:?}: {took:?}");
                 let whole_table = loss[0].ends_with("-F");
                 if whole_table {
                     feed(
@@ -321,7 +331,7 @@ fn whatever_is_taken_away_comes_back_and_the_rules_of_others_stay() {
                 run("nft flush ruleset");
                 until("repaired after a flush of everything", || is_whole(backend)).await;
             }
-            keeper.stop().await;
+            translator.stop().await;
         });
     }
 }
@@ -340,12 +350,12 @@ fn a_thousand_addresses_are_programmed_and_changed_whole() {
             .collect();
         let pairs: Vec<(&str, &str)> =
             pairs.iter().map(|(e, v)| (e.as_str(), v.as_str())).collect();
-        let mut keeper = Driver::start();
+        let mut translator = Translator::start();
         let start = Instant::now();
-        keeper.make(&nat(&pairs)).await;
+        translator.make(&nat(&pairs)).await;
         println!("from nothing: {:?}", start.elapsed());
         let start = Instant::now();
-        keeper.make(&nat(&pairs[1..])).await;
+        translator.make(&nat(&pairs[1..])).await;
         println!("one less: {:?}", start.elapsed());
         let led = rules("", "nft").iter().filter(|rule| rule.contains("-j DNAT --to-d")).count();
         assert_eq!(
@@ -353,6 +363,6 @@ fn a_thousand_addresses_are_programmed_and_changed_whole() {
             (1000, 999, 999),
             "one is a Service's"
         );
-        keeper.stop().await;
+        translator.stop().await;
     });
 }

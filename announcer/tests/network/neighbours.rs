@@ -9,15 +9,15 @@ use berth_announcer::advertise::arp_nd::hearing::{Heard, Said};
 use berth_announcer::advertise::arp_nd::listener::Listener;
 use berth_announcer::advertise::arp_nd::schedule::Frame;
 use berth_announcer::advertise::arp_nd::socket::Sockets;
-use berth_announcer::kernel::{Kernel, Netlink};
+use berth_announcer::kernel::Kernel;
 
-use crate::namespace::{alone, run};
+use crate::namespace::{alone, kernel, run};
 
 const OTHER: Mac = [2, 0, 0, 0, 0, 9];
 
 /// The two ends of the cable.
 async fn ends() -> (u32, u32) {
-    let host = Netlink::open().unwrap().look().await.unwrap();
+    let host = kernel().look().await.unwrap();
     (host.interfaces["eth0"].index, host.interfaces["peer0"].index)
 }
 

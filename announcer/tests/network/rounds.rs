@@ -4,25 +4,27 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use berth_announcer::config::{Config, Settings};
-use berth_announcer::dataplane::unserved;
-use berth_announcer::kernel::{self, Binding, Kernel, Lifetime, Netlink};
+use berth_announcer::dataplane::{Dataplane, unserved};
+use berth_announcer::instance::Instance;
+use berth_announcer::kernel::{Binding, Kernel, Lifetime};
 use berth_announcer::metrics::Metrics;
+use berth_announcer::publish::publisher::Publisher;
 use berth_announcer::publish::writer::Writer;
 use berth_announcer::reconcile::drive::{Sources, drive};
-use berth_announcer::reconcile::{Announcer, CHECKS, Outlets, Tables};
+use berth_announcer::reconcile::{self, Announcer, CHECKS, Outlets};
 use berth_announcer::source::cluster::{Name, Ready, Service};
-use berth_announcer::source::watch::Seen;
-use berth_announcer::vip::Forwards;
+use berth_announcer::source::watch::ClusterEvent;
 use berth_runtime::events;
 use berth_runtime::http::Health;
+use berth_runtime::supervise::Supervisor;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::announcements::{hears, tcpdump};
 use crate::cluster::{Asked, Cluster};
-use crate::namespace::{address, addresses, alone, run};
+use crate::namespace::{address, addresses, alone, door, kernel, run};
 
 const STATUS: &str = "PATCH /api/v1/namespaces/shop/services/web/status";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
@@ -32,10 +34,10 @@ pub(crate) struct Node {
     cluster: Cluster,
     config: Config,
     health: Health,
-    watches: mpsc::Sender<Seen>,
+    watches: mpsc::Sender<ClusterEvent>,
     pub(crate) stop: CancellationToken,
     pub(crate) driving: JoinHandle<bool>,
-    guarding: JoinHandle<()>,
+    keeping: Vec<JoinHandle<()>>,
 }
 
 impl Node {
@@ -49,35 +51,43 @@ impl Node {
         let (events, publisher) = events::channel(client.clone(), "berth-announcer", "node-a");
         tokio::spawn(publisher.run());
         let (watches, seen) = mpsc::channel(64);
-        let (writer, done) = Writer::new(client, config.timing.request_timeout());
-        let (guarded, ports) = watch::channel(BTreeSet::new());
-        let (tell, guard) = mpsc::channel(16);
-        let guarding = tokio::spawn(unserved::keep(ports, tell));
+        let timeout = config.leases.timing.request_timeout();
+        let (writer, done) = Writer::new(client, timeout, Supervisor::new().errands());
+        let (door, instance) = (door(), Instance::services());
+        let (dataplane, kept, tasks) = Dataplane::new(&door, &instance, &Metrics::default());
+        let keeping = tasks.into_iter().map(|(_, task)| tokio::spawn(task)).collect();
         let health = Health::new(CHECKS);
-        let outlets = Outlets { events, metrics: Metrics::default(), health: health.clone() };
-        let tables = Tables { guarded, detours: watch::channel(Forwards::new()).0 };
-        let kernel = Netlink::open().unwrap();
+        let metrics = Metrics::default();
+        let publisher = Publisher::new(writer, events, metrics.clone(), "node-a", true);
+        let outlets = Outlets { metrics, health: health.clone() };
         let now = Instant::now();
-        let mut announcer =
-            Announcer::new(config.clone(), None, kernel, tables, writer, outlets, now);
-        let changes = kernel::watch().unwrap();
+        let owners = reconcile::owners(&config, None, now);
+        let mut announcer = Announcer::new(
+            config.clone(),
+            owners,
+            door.netlink(&instance),
+            dataplane,
+            publisher,
+            outlets,
+            now,
+        );
+        let changes = door.changes();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let driving = tokio::spawn(async move {
-            let (detoured, told) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
-            let nat = mpsc::channel(1).1;
-            let sources = Sources { seen, done, changes, guard, detoured, nat, told };
+            let (told, inquiries) = (mpsc::unbounded_channel().1, mpsc::channel(1).1);
+            let sources = Sources { seen, done, changes, dataplane: kept, told, inquiries };
             drive(&mut announcer, sources, stopped).await
         });
         let cluster = cluster.clone();
-        let node = Self { cluster, config, health, watches, stop, driving, guarding };
-        node.show(Seen::Leases(BTreeSet::new())).await;
-        node.show(Seen::Services(BTreeSet::new())).await;
-        node.show(Seen::Slices(BTreeSet::new())).await;
+        let node = Self { cluster, config, health, watches, stop, driving, keeping };
+        node.show(ClusterEvent::Leases(BTreeSet::new())).await;
+        node.show(ClusterEvent::Services(BTreeSet::new())).await;
+        node.show(ClusterEvent::Slices(BTreeSet::new())).await;
         node
     }
 
-    pub(crate) async fn show(&self, seen: Seen) {
+    pub(crate) async fn show(&self, seen: ClusterEvent) {
         self.watches.send(seen).await.expect("the announcer runs");
     }
 
@@ -86,7 +96,7 @@ impl Node {
         let ready = Ready { any: true, nodes: ["node-a".to_owned()].into() };
         let name = name(&service);
         let slice = Name::new("shop", format!("{}-1", name.name));
-        self.show(Seen::Slice(slice, Some((name, ready)))).await;
+        self.show(ClusterEvent::Slice(slice, Some((name, ready)))).await;
         self.change(service).await;
     }
 
@@ -95,8 +105,8 @@ impl Node {
         let name = name(&service);
         let path = format!("/api/v1/namespaces/shop/services/{}", name.name);
         let service = serde_json::from_value(self.cluster.put(&path, service)).unwrap();
-        let read = Service::read(&service, &self.config.classes);
-        self.show(Seen::Service(name, Box::new(read))).await;
+        let read = Service::read(&service, &self.config.services.as_ref().unwrap().classes);
+        self.show(ClusterEvent::Service(name, Box::new(read))).await;
     }
 }
 
@@ -145,7 +155,7 @@ fn a_service_is_bound_then_published_and_at_the_end_nothing_is_left() {
         let ingress = &asked.body["status"]["loadBalancer"]["ingress"];
         let port = json!([{ "port": 80, "protocol": "TCP" }]);
         assert_eq!(ingress[0], json!({ "ip": "192.0.2.1", "ipMode": "VIP", "ports": port }));
-        assert_eq!(node.health.unready_checks(), []);
+        assert_eq!(node.health.unready_checks(Instant::now()), []);
 
         node.stop.cancel();
         assert!(node.driving.await.unwrap(), "left in time");
@@ -155,8 +165,10 @@ fn a_service_is_bound_then_published_and_at_the_end_nothing_is_left() {
         });
         assert_eq!(release.await.bound, [""; 0], "off before another node may take over");
         assert!(!cluster.asked().iter().any(cleared), "the next owner writes the status");
-        node.guarding.await.expect("it ends with the announcer");
-        unserved::remove().await.unwrap();
+        for task in node.keeping {
+            task.await.expect("it ends with the announcer");
+        }
+        unserved::remove("berth").await.unwrap();
         assert_eq!(run("nft list ruleset"), "");
     });
 }
@@ -202,7 +214,7 @@ fn a_copy_with_our_tag_on_another_interface_is_removed_when_the_kernel_tells_of_
         run("ip link add eth9 type veth peer name peer9");
         run("ip link set eth9 up");
         run("ip link set peer9 up");
-        let mut kernel = Netlink::open().unwrap();
+        let mut kernel = kernel();
         let index = kernel.look().await.unwrap().interfaces["eth9"].index;
         let began = Instant::now();
         for text in ["192.0.2.1", "2001:db8::1"] {
@@ -242,7 +254,7 @@ fn a_missing_interface_is_named_and_waited_for() {
         let node = Node::start(&cluster, &[("vip_interface", "late0")]).await;
         node.expose(service()).await;
         until("named", || {
-            let checks = node.health.unready_checks();
+            let checks = node.health.unready_checks(Instant::now());
             checks.iter().any(|(name, why)| *name == "interface" && why.contains("late0"))
         })
         .await;
@@ -290,7 +302,7 @@ fn each_service_has_a_lease_that_goes_with_it() {
         let made = cluster.asks(|asked| asked.what == format!("POST {leases}")).await;
         assert_eq!(made.body["metadata"]["name"], "kubevip-web");
         assert_eq!(made.body["metadata"]["ownerReferences"][0]["uid"], "u");
-        node.show(Seen::ServiceGone(Name::new("shop", "web"))).await;
+        node.show(ClusterEvent::ServiceGone(Name::new("shop", "web"))).await;
         let deleted =
             cluster.asks(|asked| asked.what == format!("DELETE {leases}/kubevip-web")).await;
         assert_eq!(deleted.bound, [""; 0], "off before the Lease is gone");

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use berth_announcer::dataplane::unserved;
 use berth_announcer::kernel::{Guard, Port};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
+use crate::kept::Kept;
 use crate::namespace::{alone, attempt, run};
+use crate::rounds::until;
 
 fn port(address: &str, port: u16) -> Port {
     Port { address: address.parse().unwrap(), protocol: 6, port }
@@ -20,24 +20,14 @@ fn connect(to: &str) -> Result<(), ErrorKind> {
     connected.map(drop).map_err(|error| error.kind())
 }
 
-/// Runs the guard; gives what sets its ports and what it tells.
-fn start() -> (watch::Sender<BTreeSet<Port>>, mpsc::Receiver<Guard>) {
-    let (wanted, told, _) = start_task();
-    (wanted, told)
+fn start() -> Kept {
+    Kept::start("unserved")
 }
 
-type Started = (watch::Sender<BTreeSet<Port>>, mpsc::Receiver<Guard>, JoinHandle<()>);
-
-fn start_task() -> Started {
-    let (wanted, ports) = watch::channel(BTreeSet::new());
-    let (tell, told) = mpsc::channel(16);
-    (wanted, told, tokio::spawn(unserved::keep(ports, tell)))
-}
-
-async fn holds(told: &mut mpsc::Receiver<Guard>, ports: &BTreeSet<Port>) {
-    let wait =
-        async { while told.recv().await.expect("it goes on") != Guard::Holds(ports.clone()) {} };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the guard holds");
+/// Wants these ports guarded, and waits until they are.
+async fn guard(kept: &mut Kept, ports: &BTreeSet<Port>) {
+    kept.dataplane.unserved.want(ports.clone());
+    kept.tells(&Guard::Holds(ports.clone()).into()).await;
 }
 
 fn listing() -> Option<BTreeSet<Port>> {
@@ -51,10 +41,9 @@ fn what_is_not_served_yet_is_dropped_and_not_refused() {
         run("ip addr add 2001:db8::1/128 dev eth0 nodad");
         let (v4, v6) = ("192.0.2.1:80", "[2001:db8::1]:80");
         assert_eq!(connect(v4), Err(ErrorKind::ConnectionRefused));
-        let (wanted, mut told, task) = start_task();
+        let mut kept = start();
         let ports: BTreeSet<Port> = [port("192.0.2.1", 80), port("2001:db8::1", 80)].into();
-        wanted.send_replace(ports.clone());
-        holds(&mut told, &ports).await;
+        guard(&mut kept, &ports).await;
         assert_eq!(connect(v4), Err(ErrorKind::TimedOut));
         assert_eq!(connect(v6), Err(ErrorKind::TimedOut));
         assert_eq!(
@@ -63,9 +52,8 @@ fn what_is_not_served_yet_is_dropped_and_not_refused() {
             "no port of a Service"
         );
         assert_eq!(connect("192.0.2.250:80"), Err(ErrorKind::ConnectionRefused), "not our address");
-        drop(wanted);
-        task.await.expect("it ends with who wanted it");
-        unserved::remove().await.unwrap();
+        kept.stop().await;
+        unserved::remove("berth").await.unwrap();
         assert_eq!(connect(v4), Err(ErrorKind::ConnectionRefused));
     });
 }
@@ -75,10 +63,9 @@ fn what_is_served_passes_in_the_middle_of_it() {
     alone(async || {
         run("ip addr add 192.0.2.1/32 dev eth0");
         let listener = TcpListener::bind("192.0.2.250:8080").unwrap();
-        let (wanted, mut told) = start();
+        let mut kept = start();
         let ports: BTreeSet<Port> = [port("192.0.2.1", 80)].into();
-        wanted.send_replace(ports.clone());
-        holds(&mut told, &ports).await;
+        guard(&mut kept, &ports).await;
         assert_eq!(connect("192.0.2.1:80"), Err(ErrorKind::TimedOut));
         // As kube-proxy does: the destination is rewritten before the input hook.
         run("nft add table ip proxy");
@@ -96,10 +83,9 @@ fn a_retransmitted_syn_finds_the_rule_that_came_meanwhile() {
     alone(async || {
         run("ip addr add 192.0.2.1/32 dev eth0");
         let _listener = TcpListener::bind("192.0.2.250:8080").unwrap();
-        let (wanted, mut told) = start();
+        let mut kept = start();
         let ports: BTreeSet<Port> = [port("192.0.2.1", 80)].into();
-        wanted.send_replace(ports.clone());
-        holds(&mut told, &ports).await;
+        guard(&mut kept, &ports).await;
         // The hook is there before, as kube-proxy's is: so the first SYN is tracked and passes it without a rule.
         run("nft add table ip proxy");
         run("nft add chain ip proxy output { type nat hook output priority -100 ; }");
@@ -120,22 +106,23 @@ fn a_retransmitted_syn_finds_the_rule_that_came_meanwhile() {
 #[test]
 fn each_change_and_each_loss_ends_in_the_table_that_is_wanted() {
     alone(async || {
-        let (wanted, mut told) = start();
-        holds(&mut told, &BTreeSet::new()).await;
+        let mut kept = start();
+        kept.tells(&Guard::Holds(BTreeSet::new()).into()).await;
         let mut ports: BTreeSet<Port> = (1..=600).map(|n| port("192.0.2.1", n)).collect();
-        wanted.send_replace(ports.clone());
-        holds(&mut told, &ports).await;
+        guard(&mut kept, &ports).await;
         assert_eq!(listing(), Some(ports.clone()));
         ports.remove(&port("192.0.2.1", 7));
         ports.insert(port("2001:db8::1", 443));
         ports.insert(Port { protocol: 17, ..port("192.0.2.1", 53) });
         ports.insert(Port { protocol: 132, ..port("192.0.2.1", 9) });
-        wanted.send_replace(ports.clone());
-        holds(&mut told, &ports).await;
+        guard(&mut kept, &ports).await;
         assert_eq!(listing(), Some(ports.clone()));
         run("nft flush ruleset");
-        holds(&mut told, &ports).await;
-        assert_eq!(listing(), Some(ports));
+        until("guarded again", || {
+            let listed = attempt("nft -j list table inet berth").stdout;
+            unserved::read(&String::from_utf8_lossy(&listed)) == Some(ports.clone())
+        })
+        .await;
     });
 }
 
@@ -148,16 +135,14 @@ fn the_rules_of_others_stay_as_they_are_to_the_byte() {
         );
         run("nft add rule inet other input tcp dport 22 accept");
         let before = run("nft list ruleset");
-        let (wanted, mut told, task) = start_task();
+        let mut kept = start();
         let ports: BTreeSet<Port> = [port("192.0.2.1", 80)].into();
-        wanted.send_replace(ports.clone());
-        holds(&mut told, &ports).await;
+        guard(&mut kept, &ports).await;
         assert_ne!(run("nft list ruleset"), before);
-        drop(wanted);
-        task.await.expect("it ends with who wanted it");
-        unserved::remove().await.unwrap();
+        kept.stop().await;
+        unserved::remove("berth").await.unwrap();
         assert_eq!(run("nft list ruleset"), before);
-        unserved::remove().await.expect("removing what is not there");
+        unserved::remove("berth").await.expect("removing what is not there");
         assert!(!attempt("nft list table inet berth").status.success());
     });
 }

@@ -1,13 +1,15 @@
 //! VLANs for Services. What is true depends on the kernel: `e2e/tests/other_kernel.rs` runs this under one that has the
 //! module, whatever the machine's own has.
 
+use berth_announcer::instance::Instance;
+use berth_announcer::kernel::{Kernel, Vlan};
 use berth_announcer::source::cluster::Name;
-use berth_announcer::source::watch::Seen;
+use berth_announcer::source::watch::ClusterEvent;
 use serde_json::{Value, json};
 
 use crate::announcements::{hears, tcpdump};
 use crate::cluster::{Asked, Cluster};
-use crate::namespace::{address, addresses, alone, attempt, run};
+use crate::namespace::{address, addresses, alone, attempt, door, run};
 use crate::rounds::{Node, published, service, until};
 
 #[test]
@@ -17,6 +19,35 @@ fn a_vlan_is_made_for_services_and_removed_with_the_last_or_the_service_is_told(
         // So that a run under another kernel can be told from one here.
         println!("this kernel makes {}", if makes { "VLANs" } else { "no VLANs" });
         if makes { made_and_removed().await } else { refused().await }
+    });
+}
+
+#[test]
+fn a_vlan_interface_of_another_instance_stays_when_ones_own_is_swept() {
+    alone(async || {
+        let door = door();
+        let (services, other) = (Instance::services(), Instance::of_roles(true, false));
+        let (mut services, mut other) = (door.netlink(&services), door.netlink(&other));
+        let parent = services.look().await.unwrap().interfaces["eth0"].index;
+        match services.make_vlan("eth0.5", Vlan { parent, id: 5 }).await {
+            Ok(()) => println!("this kernel makes VLANs"),
+            Err(error) => {
+                println!("this kernel makes no VLANs");
+                assert!(error.to_string().contains("8021q"), "{error}");
+                assert!(!is_there());
+                return;
+            }
+        }
+        other.make_vlan("eth0.6", Vlan { parent, id: 6 }).await.unwrap();
+        let others = run("ip -d -j link show dev eth0.6");
+        let made = services.look().await.unwrap().made;
+        assert_eq!(made.len(), 1, "{made:?}");
+        for index in made {
+            services.remove_link(index).await.unwrap();
+        }
+        assert!(!is_there());
+        assert_eq!(run("ip -d -j link show dev eth0.6"), others);
+        assert_eq!(other.look().await.unwrap().made.len(), 1);
     });
 }
 
@@ -66,10 +97,10 @@ async fn made_and_removed() {
             && !asked.body["status"]["loadBalancer"]["ingress"].is_null()
     };
     cluster.asks(other).await;
-    node.show(Seen::ServiceGone(Name::new("shop", "web"))).await;
+    node.show(ClusterEvent::ServiceGone(Name::new("shop", "web"))).await;
     until("unbound", || address("eth0.5", "192.0.2.1").is_none()).await;
     assert!(address("eth0.5", "192.0.2.2").is_some(), "another Service needs it");
-    node.show(Seen::ServiceGone(Name::new("shop", "other"))).await;
+    node.show(ClusterEvent::ServiceGone(Name::new("shop", "other"))).await;
     until("removed", || !is_there()).await;
     // With eth0.9, which somebody else made.
     assert_eq!(links(), before);

@@ -101,6 +101,30 @@ pub fn channel(
     (events, Publisher { client, controller, instance: instance.into(), queue, lost, series, told })
 }
 
+/// Sends what [`Events`] takes to the log.
+pub struct Logger {
+    queue: mpsc::Receiver<Report>,
+}
+
+/// An `events` channel where there is no cluster.
+pub fn to_log() -> (Events, Logger) {
+    let (sender, queue) = mpsc::channel(QUEUE);
+    (Events { queue: sender, lost: Arc::default() }, Logger { queue })
+}
+
+impl Logger {
+    /// Logs until every [`Events`] is dropped and the queue is empty.
+    pub async fn run(mut self) {
+        while let Some(Report { regarding, severity, reason, note, .. }) = self.queue.recv().await {
+            let name = regarding.name.unwrap_or_default();
+            match severity {
+                Severity::Normal => tracing::info!(name, reason, "{note}"),
+                Severity::Warning => tracing::warn!(name, reason, "{note}"),
+            }
+        }
+    }
+}
+
 impl Events {
     /// Tells about an object. Returns at once.
     pub fn publish(&self, report: Report) {

@@ -1,4 +1,5 @@
-//! Owns `/metrics`, `/healthz` and `/readyz`. Answers from memory, so that a probe never waits for the cluster.
+//! Owns `/metrics`, `/healthz` and `/readyz`, and pages that only this host may read. Answers probes from memory, so that
+//! they never wait for the cluster.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,13 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::freshness::Freshness;
 
 /// The checks behind `/healthz` and `/readyz`, by name. A name that nobody reported on yet fails.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +31,8 @@ enum Check {
     Ready(Result<(), String>),
     /// Alive, if it was last reported within this time.
     Alive { last: Instant, within: Duration },
+    /// Ready while a watch is fresh. Says nothing about being alive: without the cluster the program has to go on.
+    Fresh(Freshness),
 }
 
 impl Health {
@@ -53,10 +60,21 @@ impl Health {
         self.put(name, Check::Alive { last: now, within });
     }
 
+    /// Ready only while the watch is fresh.
+    pub fn fresh(&self, freshness: &Freshness) {
+        self.put(freshness.name(), Check::Fresh(freshness.clone()));
+    }
+
+    /// There is nothing to check under this name any more.
+    pub fn forget(&self, name: &str) {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
     /// What is not ready, by name.
-    pub fn unready_checks(&self) -> Vec<(&'static str, String)> {
+    pub fn unready_checks(&self, now: Instant) -> Vec<(&'static str, String)> {
         self.failing(|check| match check {
             Check::Ready(ready) => ready.clone().err(),
+            Check::Fresh(freshness) => freshness.stale(now),
             Check::Alive { .. } => None,
         })
     }
@@ -89,45 +107,84 @@ pub struct ListenError {
     source: std::io::Error,
 }
 
-/// Listens, then serves in the background until the token is cancelled. Gives the address, whose port is chosen if 0
-/// was asked for.
+/// What is served.
+#[derive(Clone)]
+pub struct Pages(Router);
+
+/// Makes the text of a page; nothing if there is none now.
+pub type Page = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
+
+impl Pages {
+    /// The probes and the numbers.
+    pub fn new(health: Health, registry: Arc<Registry>) -> Self {
+        let probes = Router::new()
+            .route(
+                "/healthz",
+                get(|State(health): State<Health>| async move {
+                    verdict(health.dead_checks(Instant::now()))
+                }),
+            )
+            .route(
+                "/readyz",
+                get(|State(health): State<Health>| async move {
+                    verdict(health.unready_checks(Instant::now()))
+                }),
+            )
+            .with_state(health);
+        Self(Router::new().route("/metrics", get(metrics)).with_state(registry).merge(probes))
+    }
+
+    /// And a page of JSON that is there for processes of this host alone.
+    #[must_use]
+    pub fn with_local(self, path: &str, page: Page) -> Self {
+        Self(self.0.route(path, get(local).with_state(page)))
+    }
+}
+
+/// Listens. Gives the address, whose port is chosen if 0 was asked for, and the task that serves until the token is
+/// cancelled.
 ///
 /// # Errors
 /// When the address cannot be listened on.
 pub async fn serve(
     address: SocketAddr,
-    health: Health,
-    registry: Arc<Registry>,
+    pages: Pages,
     stop: CancellationToken,
-) -> Result<SocketAddr, ListenError> {
+) -> Result<(SocketAddr, BoxFuture<'static, ()>), ListenError> {
     let failed = |source| ListenError { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    let router = router(health, registry);
-    tokio::spawn(async move {
+    let service = pages.0.into_make_service_with_connect_info::<SocketAddr>();
+    let task = async move {
         let served =
-            axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+            axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {
             tracing::error!("no longer serving {bound}: {error}");
         }
-    });
-    Ok(bound)
+    };
+    Ok((bound, task.boxed()))
 }
 
-fn router(health: Health, registry: Arc<Registry>) -> Router {
-    let probes = Router::new()
-        .route(
-            "/healthz",
-            get(|State(health): State<Health>| async move {
-                verdict(health.dead_checks(Instant::now()))
-            }),
-        )
-        .route(
-            "/readyz",
-            get(|State(health): State<Health>| async move { verdict(health.unready_checks()) }),
-        )
-        .with_state(health);
-    Router::new().route("/metrics", get(metrics)).with_state(registry).merge(probes)
+/// Others are told what they would be told if there were no such page.
+async fn local(
+    State(page): State<Page>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+) -> impl IntoResponse {
+    // An IPv4 peer of a listener on `::` has a mapped address.
+    let text = match peer.ip().to_canonical().is_loopback() {
+        true => page().await,
+        false => {
+            return (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/plain")], String::new());
+        }
+    };
+    match text {
+        Some(text) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], text),
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::CONTENT_TYPE, "text/plain")],
+            "no answer\n".to_owned(),
+        ),
+    }
 }
 
 fn verdict(failing: Vec<(&'static str, String)>) -> (StatusCode, String) {
@@ -173,7 +230,9 @@ mod tests {
         let stop = CancellationToken::new();
         let registry = Arc::new(Registry::default());
         let any = "127.0.0.1:0".parse().unwrap();
-        let address = serve(any, health.clone(), registry, stop.clone()).await.unwrap();
+        let pages = Pages::new(health.clone(), registry);
+        let (address, task) = serve(any, pages.clone(), stop.clone()).await.unwrap();
+        tokio::spawn(task);
         let answer = ask(address, "/readyz").await;
         assert!(
             answer.starts_with("HTTP/1.1 503") && answer.contains("lease: not yet"),
@@ -184,8 +243,48 @@ mod tests {
         assert!(ask(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(ask(address, "/healthz").await.starts_with("HTTP/1.1 200"));
         assert!(ask(address, "/metrics").await.contains("# EOF"));
-        let error = serve(address, health, Arc::default(), stop).await.unwrap_err();
+        let error = serve(address, pages, stop).await.err().unwrap();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_local_page_is_there_for_this_host_alone() {
+        let page: Page = Arc::new(|| async { Some("{\"a\":1}".to_owned()) }.boxed());
+        let pages = Pages::new(Health::default(), Arc::default()).with_local("/debug/x", page);
+        let any = "[::]:0".parse().unwrap();
+        let (bound, task) = serve(any, pages, CancellationToken::new()).await.unwrap();
+        tokio::spawn(task);
+        for host in ["127.0.0.1", "::1"] {
+            let address = SocketAddr::new(host.parse().unwrap(), bound.port());
+            assert!(ask(address, "/debug/x").await.ends_with("{\"a\":1}"), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_local_page_is_not_there_for_others() {
+        let page: Page = Arc::new(|| async { Some("secret".to_owned()) }.boxed());
+        for (peer, status) in [
+            ("192.0.2.1:9", StatusCode::NOT_FOUND),
+            ("[::ffff:192.0.2.1]:9", StatusCode::NOT_FOUND),
+            ("[2001:db8::1]:9", StatusCode::NOT_FOUND),
+            ("[::ffff:127.0.0.1]:9", StatusCode::OK),
+        ] {
+            let connection = ConnectInfo(peer.parse().unwrap());
+            let answer = local(State(page.clone()), connection).await.into_response();
+            assert_eq!(answer.status(), status, "{peer}");
+        }
+    }
+
+    #[test]
+    fn a_watch_that_is_not_fresh_makes_unready_and_not_dead() {
+        let (health, start) = (Health::default(), Instant::now());
+        health.fresh(&Freshness::new("services watch", start));
+        assert!(health.unready_checks(start).is_empty());
+        let late = start + Duration::from_secs(3600);
+        assert_eq!(health.unready_checks(late)[0].0, "services watch");
+        assert!(health.dead_checks(late).is_empty());
+        health.forget("services watch");
+        assert!(health.unready_checks(late).is_empty());
     }
 
     #[test]

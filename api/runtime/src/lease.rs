@@ -1,7 +1,7 @@
 //! Drives [`berth_api::election`] over the API: sends what it asks for and tells it what came back.
 //!
 //! [`contend`] is for one Lease and watches it, so that a follower sends nothing at rest. Who contends for many Leases
-//! runs one watch over all of them, reads it with [`List`], keeps the elections, and sends with [`Leases`].
+//! runs one watch over all of them, keeps the elections, and sends with [`Leases`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -122,7 +122,7 @@ pub async fn contend(
     let mut watch =
         objects(api, Config::default().fields(&format!("metadata.name={name}"))).boxed();
     let mut election = Election::new(lease, identity, timing);
-    let mut list = List::default();
+    let mut seen = Seen::default();
     let mut reply: Option<BoxFuture<'_, Reply>> = None;
     let mut leaving = false;
     loop {
@@ -141,10 +141,8 @@ pub async fn contend(
         let wake = [wake, election.holds_until(now)].into_iter().flatten().min();
         tokio::select! {
             Some(event) = watch.next() => {
-                let now = Instant::now();
-                list.sights(event).into_iter().for_each(|(_, sight)| election.observe(sight, now));
-                if list.is_missing(&name) {
-                    election.observe(Sight::Absent, now);
+                if let Some(sight) = seen.sight(event) {
+                    election.observe(sight, Instant::now());
                 }
             }
             answer = answered(&mut reply) => {
@@ -196,52 +194,28 @@ async fn sleep_until(wake: Option<Instant>) {
     }
 }
 
-/// Turns what [`objects`] shows of Leases into sights, by namespace and name.
+/// Turns what [`objects`] shows of the one Lease into sights.
 #[derive(Debug, Default)]
-pub struct List {
-    /// Names of the list that is coming in.
-    coming: Option<Vec<(String, String)>>,
-    /// Names of the list that has just come in.
-    complete: Option<Vec<(String, String)>>,
+struct Seen {
+    /// Whether the list that is coming in has it.
+    listed: bool,
 }
 
-impl List {
-    /// The sights in an event. After [`Event::InitDone`] ask [`List::is_missing`] of each Lease contended for.
-    pub fn sights(&mut self, event: Event<Lease>) -> Option<((String, String), Sight)> {
-        self.complete = None;
-        let key = |lease: &Lease| {
-            let metadata = &lease.metadata;
-            (
-                metadata.namespace.clone().unwrap_or_default(),
-                metadata.name.clone().unwrap_or_default(),
-            )
-        };
+impl Seen {
+    fn sight(&mut self, event: Event<Lease>) -> Option<Sight> {
         match event {
             Event::Init => {
-                self.coming = Some(Vec::new());
-                None
-            }
-            Event::InitDone => {
-                self.complete = self.coming.take();
+                self.listed = false;
                 None
             }
             Event::InitApply(lease) => {
-                self.coming.get_or_insert_default().push(key(&lease));
-                Some((key(&lease), Sight::Present(Box::new(lease))))
+                self.listed = true;
+                Some(Sight::Present(Box::new(lease)))
             }
-            Event::Apply(lease) => Some((key(&lease), Sight::Present(Box::new(lease)))),
-            Event::Delete(lease) => Some((key(&lease), Sight::Deleted(Box::new(lease)))),
+            Event::InitDone => (!self.listed).then_some(Sight::Absent),
+            Event::Apply(lease) => Some(Sight::Present(Box::new(lease))),
+            Event::Delete(lease) => Some(Sight::Deleted(Box::new(lease))),
         }
-    }
-
-    /// Whether a list has just been completed and has no Lease of this name.
-    pub fn is_missing(&self, name: &str) -> bool {
-        self.complete.as_ref().is_some_and(|names| names.iter().all(|(_, listed)| listed != name))
-    }
-
-    /// The list that has just been completed, by namespace and name.
-    pub fn complete(&self) -> Option<&[(String, String)]> {
-        self.complete.as_deref()
     }
 }
 

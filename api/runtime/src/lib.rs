@@ -1,5 +1,5 @@
 //! What both programs need to run: the client, watches, the Lease driver, Events, health and metrics over HTTP, logs,
-//! and the end by signal.
+//! background tasks, and the end by signal.
 //!
 //! Nothing here decides anything; what a candidate does is in [`berth_api::election`].
 //!
@@ -15,8 +15,10 @@
 
 pub mod client;
 pub mod events;
+pub mod freshness;
 pub mod http;
 pub mod lease;
 pub mod logs;
 pub mod shutdown;
+pub mod supervise;
 pub mod watch;

@@ -1,18 +1,20 @@
 //! Owns the end: SIGTERM and SIGINT ask for it once, and everybody who holds the token hears of it.
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled by SIGTERM or SIGINT. A second signal ends the process at once.
+/// A token that is cancelled by SIGTERM or SIGINT, and the task that does so. A second signal ends the process at once.
 ///
 /// # Errors
 /// When the signals cannot be handled.
-pub fn on_signals() -> std::io::Result<CancellationToken> {
+pub fn on_signals() -> std::io::Result<(CancellationToken, BoxFuture<'static, ()>)> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let token = CancellationToken::new();
     let cancelled = token.clone();
-    tokio::spawn(async move {
+    let task = async move {
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
@@ -25,6 +27,6 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
             tracing::info!("{name}: stopping");
             cancelled.cancel();
         }
-    });
-    Ok(token)
+    };
+    Ok((token, task.boxed()))
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_api::NamespacedName;
 use berth_api::names::label;
 use berth_api::service::ClassPolicy;
 use berth_ipam::{Family, Owner, Sharing};
@@ -14,7 +15,7 @@ use kube::{Api, Client};
 use super::review::{Cluster, Holding};
 use crate::claim::Claim;
 use crate::reserved;
-use crate::service::{Key, Service, Standing};
+use crate::service::{Service, Standing};
 
 /// The cluster did not tell something.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +38,7 @@ impl ClusterError {
 /// When the API server is not to be reached or does not allow it.
 pub async fn read(
     client: &Client,
-    pools: &Key,
+    pools: &NamespacedName,
     classes: &ClassPolicy,
 ) -> Result<Cluster, ClusterError> {
     let maps = Api::<ConfigMap>::namespaced(client.clone(), &pools.namespace);

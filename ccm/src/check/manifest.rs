@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use berth_api::NamespacedName;
 use berth_ipam::KeyError;
 use serde_json::{Map, Value};
-
-use crate::service::Key;
 
 /// The ConfigMap of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +33,11 @@ pub enum ManifestError {
         /// Their names.
         found: String,
         /// The one that would have been taken.
-        wanted: Key,
+        wanted: NamespacedName,
     },
     /// The same ConfigMap twice.
     #[error("it has the ConfigMap {0} more than once")]
-    Twice(Key),
+    Twice(NamespacedName),
     /// `data` is a list or a text.
     #[error(
         "ConfigMap {name}: field `data`: {found} is not accepted; accepted is a mapping of keys to text"
@@ -55,7 +54,7 @@ pub enum ManifestError {
 ///
 /// # Errors
 /// When there is none to look at.
-pub fn read(text: &str, wanted: &Key) -> Result<Manifest, ManifestError> {
+pub fn read(text: &str, wanted: &NamespacedName) -> Result<Manifest, ManifestError> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text)
         .map_err(|error| ManifestError::Unreadable(error.to_string()))?;
     let objects: Vec<&Value> = documents.iter().flat_map(items).collect();
@@ -145,8 +144,8 @@ fn listed(objects: &[&Value]) -> String {
 mod tests {
     use super::*;
 
-    fn wanted() -> Key {
-        Key { namespace: "kube-system".to_owned(), name: "kubevip".to_owned() }
+    fn wanted() -> NamespacedName {
+        NamespacedName { namespace: "kube-system".to_owned(), name: "kubevip".to_owned() }
     }
 
     fn data(text: &str) -> BTreeMap<String, String> {
@@ -176,7 +175,8 @@ data:
     #[test]
     fn the_only_configmap_is_taken_whatever_its_name() {
         let manifest =
-            read(POOLS, &Key { namespace: "a".to_owned(), name: "b".to_owned() }).unwrap();
+            read(POOLS, &NamespacedName { namespace: "a".to_owned(), name: "b".to_owned() })
+                .unwrap();
         assert_eq!(manifest.name, "kube-system/kubevip");
         assert_eq!((manifest.data, manifest.not_text), (pools(), Vec::new()));
     }

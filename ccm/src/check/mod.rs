@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use berth_api::NamespacedName;
 use berth_api::service::ClassPolicy;
 
-use crate::service::Key;
 use review::{Finding, Review, review};
 
 /// How the program ends; scripts rely on it.
@@ -42,7 +42,7 @@ pub struct Arguments {
 /// Prints the review and ends as [`EXIT_CODES`] says.
 ///
 /// `pools` names the ConfigMap that is read in the cluster.
-pub async fn run(arguments: &Arguments, pools: &Key, classes: &ClassPolicy) -> ExitCode {
+pub async fn run(arguments: &Arguments, pools: &NamespacedName, classes: &ClassPolicy) -> ExitCode {
     let review = match look(arguments, pools, classes).await {
         Ok(review) => review,
         Err(error) => return unusable(error),
@@ -58,7 +58,11 @@ pub fn unusable(error: anyhow::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-async fn look(arguments: &Arguments, pools: &Key, classes: &ClassPolicy) -> Result<Review> {
+async fn look(
+    arguments: &Arguments,
+    pools: &NamespacedName,
+    classes: &ClassPolicy,
+) -> Result<Review> {
     let Arguments { file, against } = arguments;
     let name = file.display();
     let text = read(file).with_context(|| format!("cannot read `{name}`"))?;

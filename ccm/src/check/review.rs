@@ -4,12 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_api::NamespacedName;
 use berth_ipam::{
     AddressSet, Families, Family, Grant, KeyError, Ledger, Owner, OwnerKind, Pools, Refusal,
     Request, Scope, Sharing, Usage, allocate,
 };
-
-use crate::service::Key;
 
 /// The data of a ConfigMap.
 pub type Data = BTreeMap<String, String>;
@@ -79,7 +78,7 @@ pub enum Finding {
     /// The API server refuses the ConfigMap.
     NotText(KeyError),
     /// The file has another ConfigMap than the one that is read in the cluster.
-    OtherName(String, Key),
+    OtherName(String, NamespacedName),
     /// A value is not accepted.
     BadKey(KeyError, Effect),
     /// A key means nothing.
@@ -186,7 +185,7 @@ fn assign(ledger: &mut Ledger, assigned: &[Holding]) -> BTreeMap<IpAddr, BTreeSe
 fn lines(ledger: &Ledger) -> Vec<PoolLine> {
     let mut lines = Vec::new();
     for (scope, pool) in ledger.pools().iter() {
-        for family in Family::BOTH.into_iter().filter(|family| pool.addresses().has(*family)) {
+        for family in Family::ALL.into_iter().filter(|family| pool.addresses().has(*family)) {
             let usage = (!pool.is_dhcp(family)).then(|| ledger.usage(scope, family));
             lines.push(PoolLine { scope: scope.clone(), family, usage });
         }

@@ -8,13 +8,20 @@ use berth_api::address;
 use berth_api::names::annotation;
 use berth_api::reason;
 use berth_ipam::{
-    Allocation, Assigned, Families, Family, Origin, Owner, Refusal, Request, Sharing, allocate,
+    self as ipam, Allocation, Assigned, Families, Family, Origin, Owner, Refusal, Request, Sharing,
 };
 
-use super::{Index, PATIENCE, PAUSE, Turn};
-use crate::claimant::{Claimant, Id};
+use super::adopt::is_conflicted;
+use super::agenda::Turn;
+use super::aside::shun;
+use super::release::leave;
+use super::show::project;
+use super::state::State;
+use super::traffic::PAUSE;
+use super::verdict::{content, judge, refuse, refused as why};
+use crate::claimant::Claimant;
 use crate::service::Service;
-use crate::write::{Change, Object, Verdict, Write};
+use crate::write::{Object, Verdict};
 
 /// What one pass has found hopeless, so that thousands that wait for the same pool are not worked out one by one.
 #[derive(Debug, Default)]
@@ -26,251 +33,152 @@ impl Hopeless {
     }
 }
 
-impl Index {
-    pub(super) fn allocate(
-        &mut self,
-        claimant: &Claimant,
-        now: Duration,
-        hopeless: &mut Hopeless,
-        writes: &mut Vec<Write>,
-    ) {
-        let id = claimant.id();
-        self.leaving.remove(&id);
-        let turn: Turn = (claimant.created(), id);
-        let owner = claimant.owner();
-        let held: BTreeSet<IpAddr> = self.ledger.held(&owner).collect();
-        if held.iter().any(|address| self.busy.contains(&Object::Claim(*address))) {
-            return;
+/// What a claimant is to do that is to have addresses.
+pub(super) fn allocate(
+    state: &mut State,
+    claimant: &Claimant,
+    now: Duration,
+    hopeless: &mut Hopeless,
+) {
+    let id = claimant.id();
+    state.departures.stay(&id);
+    let turn: Turn = (claimant.created(), id);
+    let owner = claimant.owner();
+    let held: BTreeSet<IpAddr> = state.cluster.ledger.held(&owner).collect();
+    if held.iter().any(|address| state.traffic.is_busy(&Object::Claim(*address))) {
+        return;
+    }
+    let shuns = shun(state, claimant, &owner, &held, now);
+    let mut pins = claimant.pins(&held, |new, old| state.cluster.is_newer_claim(new, old, &owner));
+    pins.retain(|pin| !shuns.contains(pin));
+    if let Claimant::Service(service) = claimant
+        && let Some(verdict) = unreadable(service)
+    {
+        if held.is_empty() && pins.is_empty() {
+            return refuse(state, turn, claimant, verdict);
         }
-        let shuns = self.shun(claimant, &owner, &held, now);
-        let mut pins = claimant.pins(&held, |new, old| self.is_newer_claim(new, old, &owner));
-        pins.retain(|pin| !shuns.contains(pin));
-        if let Claimant::Service(service) = claimant
-            && let Some(verdict) = unreadable(service)
+        state.said.tell(claimant, &verdict);
+    }
+    if is_conflicted(state, claimant, &owner) {
+        return;
+    }
+    let fresh = held.is_empty() && pins.is_empty();
+    let may_share = state.cluster.ledger.pools().allows_sharing(&owner.namespace);
+    let sharing = claimant.sharing().filter(|_| may_share);
+    let shape = Hopeless::key(&owner.namespace, claimant.families(), sharing);
+    if fresh && let Some(verdict) = hopeless.0.get(&shape).cloned() {
+        return refuse(state, turn, claimant, verdict);
+    }
+    let asks = pins.iter().any(|pin| !pin.is_unspecified() && !held.contains(pin));
+    let request = Request {
+        owner: owner.clone(),
+        families: claimant.families().clone(),
+        pins,
+        sharing: claimant.sharing().cloned(),
+        current: claimant.current(),
+        shuns,
+    };
+    match ipam::allocate(&state.cluster.ledger, &request) {
+        Ok(allocation) => {
+            state.agenda.wait_no_more(&turn);
+            carry_out(state, claimant, &owner, allocation, now);
+        }
+        Err(refusal) => {
+            let verdict = why(state, &refusal);
+            if fresh {
+                hopeless.0.insert(shape, verdict.clone());
+            }
+            match (held.is_empty(), asks) {
+                (false, true) => state.said.tell(claimant, &verdict),
+                (true, _) | (false, false) => refuse(state, turn, claimant, verdict.clone()),
+            }
+            if !held.is_empty() {
+                project(state, claimant, &kept(claimant, &held), Some(&verdict));
+            }
+        }
+    }
+}
+
+fn carry_out(
+    state: &mut State,
+    claimant: &Claimant,
+    owner: &Owner,
+    allocation: Allocation,
+    now: Duration,
+) {
+    let id = claimant.id();
+    let Allocation { addresses, released, refused } = allocation;
+    for refusal in &refused {
+        let verdict = why(state, refusal);
+        match refusal {
+            // The second family of PreferDualStack: welcome, but nothing to complain about.
+            Refusal::PoolExhausted { .. }
+            | Refusal::PoolDraining { .. }
+            | Refusal::QuotaExceeded { .. }
+            | Refusal::FamilyUnavailable { .. }
+            | Refusal::NoPool { .. } => {
+                let partly = Verdict { allocated: true, ..verdict };
+                state.agenda.wait((claimant.created(), id.clone()), partly);
+            }
+            _ => state.said.tell(claimant, &verdict),
+        }
+    }
+    let mut whole = true;
+    for Assigned { address, origin, pool, .. } in &addresses {
+        if *origin == Origin::Dhcp || state.cluster.is_settled(*address, claimant, owner) {
+            continue;
+        }
+        if *origin == Origin::Kept && !state.cluster.fits(*address, claimant, owner) {
+            continue;
+        }
+        whole = false;
+        let object = Object::Claim(*address);
+        if state.traffic.is_busy(&object) {
+            state.traffic.queue(*address, id.clone());
+            continue;
+        }
+        let sharing = claimant.sharing();
+        if state.traffic.is_held_up(&object, now)
+            || state.cluster.hold(*address, owner, sharing.cloned(), pool.clone()).is_err()
         {
-            if held.is_empty() && pins.is_empty() {
-                return self.refuse(turn, claimant, verdict);
-            }
-            self.tell(claimant, &verdict);
+            let again = state.traffic.held_up_until(&object, now).unwrap_or(now + PAUSE);
+            state.agenda.at(again, Object::Claimant(id.clone()));
+            continue;
         }
-        if self.is_conflicted(claimant, &owner) {
-            return;
+        state.claiming.pending.insert(*address, owner);
+        let pinned = *origin == Origin::Pinned;
+        let write = state.cluster.claim_write(*address, owner, sharing, pool.clone(), pinned);
+        state.traffic.start(write);
+    }
+    let addresses: Vec<IpAddr> = addresses.iter().map(|assigned| assigned.address).collect();
+    if whole && !project(state, claimant, &addresses, None) {
+        if refused.is_empty() {
+            let verdict = content(state, claimant, owner, &addresses);
+            judge(state, claimant, verdict);
         }
-        let fresh = held.is_empty() && pins.is_empty();
-        let may_share = self.ledger.pools().allows_sharing(&owner.namespace);
-        let sharing = claimant.sharing().filter(|_| may_share);
-        let shape = Hopeless::key(&owner.namespace, claimant.families(), sharing);
-        if fresh && let Some(verdict) = hopeless.0.get(&shape).cloned() {
-            return self.refuse(turn, claimant, verdict);
-        }
-        let asks = pins.iter().any(|pin| !pin.is_unspecified() && !held.contains(pin));
-        let request = Request {
-            owner: owner.clone(),
-            families: claimant.families().clone(),
-            pins,
-            sharing: claimant.sharing().cloned(),
-            current: claimant.current(),
-            shuns,
-        };
-        match allocate(&self.ledger, &request) {
-            Ok(allocation) => {
-                self.waiting.remove(&turn);
-                self.carry_out(claimant, &owner, allocation, now, writes);
-            }
-            Err(refusal) => {
-                let verdict = self.verdict(&refusal);
-                if fresh {
-                    hopeless.0.insert(shape, verdict.clone());
-                }
-                match (held.is_empty(), asks) {
-                    (false, true) => self.tell(claimant, &verdict),
-                    (true, _) | (false, false) => self.refuse(turn, claimant, verdict.clone()),
-                }
-                if !held.is_empty() {
-                    let keeps = kept(claimant, &held);
-                    self.project(claimant, &keeps, Some(&verdict), writes);
-                }
-            }
+        for address in released {
+            give_back(state, claimant, owner, address, now);
         }
     }
+}
 
-    fn carry_out(
-        &mut self,
-        claimant: &Claimant,
-        owner: &Owner,
-        allocation: Allocation,
-        now: Duration,
-        writes: &mut Vec<Write>,
-    ) {
-        let id = claimant.id();
-        let Allocation { addresses, released, refused } = allocation;
-        for refusal in &refused {
-            let verdict = self.verdict(refusal);
-            match refusal {
-                // The second family of PreferDualStack: welcome, but nothing to complain about.
-                Refusal::PoolExhausted { .. }
-                | Refusal::PoolDraining { .. }
-                | Refusal::QuotaExceeded { .. } => {
-                    let partly = Verdict { allocated: true, ..verdict };
-                    _ = self.waiting.insert((claimant.created(), id.clone()), partly);
-                }
-                Refusal::FamilyUnavailable { .. } | Refusal::NoPool { .. } => {
-                    let partly = Verdict { allocated: true, ..verdict };
-                    _ = self.waiting.insert((claimant.created(), id.clone()), partly);
-                }
-                _ => self.tell(claimant, &verdict),
-            }
-        }
-        let mut whole = true;
-        for Assigned { address, origin, pool, .. } in &addresses {
-            if *origin == Origin::Dhcp || self.is_settled(*address, claimant, owner) {
-                continue;
-            }
-            if *origin == Origin::Kept && !self.fits(*address, claimant, owner) {
-                continue;
-            }
-            whole = false;
-            let object = Object::Claim(*address);
-            if self.busy.contains(&object) {
-                self.queued.entry(*address).or_default().insert(id.clone());
-                continue;
-            }
-            let sharing = claimant.sharing().cloned();
-            if self.is_held_up(&object, now)
-                || self.hold(*address, owner, sharing, pool.clone()).is_err()
-            {
-                let again = self.backoff.get(&object).map(|(_, until)| *until);
-                let again = again.filter(|until| *until > now).unwrap_or(now + PAUSE);
-                self.timers.insert((again, Object::Claimant(id.clone())));
-                continue;
-            }
-            self.set_pending(*address, owner);
-            let pinned = *origin == Origin::Pinned;
-            let write = self.claim_write(*address, owner, claimant.sharing(), pool.clone(), pinned);
-            self.start(write, writes);
-        }
-        let addresses: Vec<IpAddr> = addresses.iter().map(|assigned| assigned.address).collect();
-        if whole && !self.project(claimant, &addresses, None, writes) {
-            if refused.is_empty() {
-                self.judge(claimant, self.content(claimant, owner, &addresses));
-            }
-            for address in released {
-                self.give_back(claimant, owner, address, now, writes);
-            }
-        }
+/// Gives back an address that the claimant has moved away from, once the announcer has done so too.
+fn give_back(
+    state: &mut State,
+    claimant: &Claimant,
+    owner: &Owner,
+    address: IpAddr,
+    now: Duration,
+) {
+    let patient = state.departures.move_away(address, claimant.id(), now);
+    if claimant.may_answer_for(address) && now < patient {
+        state.agenda.at(patient, Object::Claimant(claimant.id()));
+        return;
     }
-
-    /// Gives back an address that the claimant has moved away from, once the announcer has done so too.
-    fn give_back(
-        &mut self,
-        claimant: &Claimant,
-        owner: &Owner,
-        address: IpAddr,
-        now: Duration,
-        writes: &mut Vec<Write>,
-    ) {
-        let since = *self.moved.entry((address, claimant.id())).or_insert(now);
-        if claimant.may_answer_for(address) && now < since + PATIENCE {
-            self.timers.insert((since + PATIENCE, Object::Claimant(claimant.id())));
-            return;
-        }
-        if matches!(claimant, Claimant::Eip(_)) && claimant.may_answer_for(address) {
-            self.unheard.insert((address, owner.clone()));
-        }
-        if self.is_holder(address, owner) {
-            self.leave_claim(address, owner, false, now, writes);
-        } else if !self.busy.contains(&Object::Claim(address)) {
-            self.abandon(address, owner);
-        }
+    if matches!(claimant, Claimant::Eip(_)) && claimant.may_answer_for(address) {
+        state.departures.unheard(address, owner.clone());
     }
-
-    /// Writes what differs between the claimant and its addresses. Returns whether anything did. `besides` is what it
-    /// asks for and does not get.
-    fn project(
-        &mut self,
-        claimant: &Claimant,
-        addresses: &[IpAddr],
-        besides: Option<&Verdict>,
-        writes: &mut Vec<Write>,
-    ) -> bool {
-        match claimant {
-            Claimant::Service(service) => self.project_service(service, addresses, writes),
-            Claimant::Eip(binding) => {
-                self.project_eip(claimant, binding, addresses, besides, writes)
-            }
-        }
-    }
-
-    fn project_service(
-        &mut self,
-        service: &Service,
-        addresses: &[IpAddr],
-        writes: &mut Vec<Write>,
-    ) -> bool {
-        let annotated = service.annotation().addresses().eq(addresses.iter().copied());
-        let field = service.field().addresses().next() == addresses.first().copied();
-        if annotated && field && service.labelled && service.has_finalizer() {
-            return false;
-        }
-        let pools = self.ledger.pools();
-        let interface = pools
-            .interface(&service.key.namespace)
-            .filter(|_| !service.has_interface && !service.is_served());
-        let change = Change {
-            addresses: addresses.to_vec(),
-            interface: interface.map(str::to_owned),
-            finalizers: service.finalizers(true),
-            is_news: !service.labelled || self.fresh.contains(&Id::service(&service.key)),
-        };
-        self.start(
-            Write::PatchService {
-                key: service.key.clone(),
-                uid: service.uid.clone(),
-                version: service.version.clone(),
-                change,
-            },
-            writes,
-        );
-        true
-    }
-
-    /// Whether the claim says all there is to say: the owner has the address, and the ports it uses there.
-    fn is_settled(&self, address: IpAddr, claimant: &Claimant, owner: &Owner) -> bool {
-        self.claims.get(&address).is_some_and(|claim| {
-            let sharing = claim.holder(owner).map(|holder| &holder.sharing);
-            sharing.is_some_and(|sharing| {
-                claim.holders.len() == 1 || sharing.as_ref() == claimant.sharing()
-            })
-        })
-    }
-
-    /// Whether the ports that the claimant has now fit beside those of the others at the address.
-    fn fits(&self, address: IpAddr, claimant: &Claimant, owner: &Owner) -> bool {
-        let grants = self.ledger.claim(address).map(|claim| claim.grants()).unwrap_or_default();
-        grants.iter().filter(|grant| grant.owner != *owner).all(|grant| {
-            let both = grant.sharing.as_ref().zip(claimant.sharing());
-            both.is_some_and(|(theirs, own)| theirs.fits(own))
-        })
-    }
-
-    fn is_newer_claim(&self, new: IpAddr, old: IpAddr, owner: &Owner) -> bool {
-        match (self.claims.get(&new), self.claims.get(&old)) {
-            (Some(new), Some(old)) => new.is_newer_than(old, owner),
-            // One that is still being made is the newest.
-            (None, Some(_)) => true,
-            _ => false,
-        }
-    }
-
-    fn verdict(&self, refusal: &Refusal) -> Verdict {
-        let message = match refusal {
-            Refusal::NoPool { .. } if self.pools.is_missing() => {
-                format!("the ConfigMap {} does not exist; {refusal}", self.pools.name())
-            }
-            refusal => refusal.to_string(),
-        };
-        Verdict { allocated: false, reason: refusal.reason(), message }
-    }
+    leave(state, address, owner, now);
 }
 
 /// What a Service's list has that is no address, for people.

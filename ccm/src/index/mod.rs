@@ -2,357 +2,323 @@
 //! function at the start, after each event and after each write, so a crash between any two writes heals by itself.
 //!
 //! Deterministic: time is the argument `now`, counted since an origin of the caller's choice.
+//!
+//! What is known stands in parts, each with what can be asked of it: `cluster` (objects and ledger), `pools`,
+//! `agenda` (who is looked at next), `claiming`, `adoption`, `departures`, `traffic` (writes), `said` and
+//! `figures`. `state` has them all. Above it stands what is decided, from what comes in to what goes out:
+//!
+//! | module | owns |
+//! |---|---|
+//! | `holders`, `configure`, `observe` | what follows from what the watches show |
+//! | `adopt` | the import |
+//! | `allocate`, `aside`, `eip`, `release` | the way to an address and back |
+//! | `verdict`, `decided`, `show` | what claimants show |
+//! | `settle` | what follows from the outcome of a write |
 
 mod adopt;
+mod adoption;
+mod agenda;
 mod allocate;
 mod aside;
+mod claiming;
+mod cluster;
+mod configure;
+mod decided;
+mod departures;
 mod eip;
+mod figures;
 mod holders;
 mod machines;
 mod observe;
+mod pairs;
 mod pools;
 mod release;
+mod said;
 mod settle;
+mod show;
 mod source;
+mod state;
+mod traffic;
 mod verdict;
+mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_ipam::{Ledger, Owner, OwnerKind};
+use berth_api::NamespacedName;
+use berth_ipam::{AddressSet, Ledger, Owner, OwnerKind};
 
+use self::agenda::Turn;
+use self::allocate::Hopeless;
 pub use self::aside::ASIDE;
-use self::holders::pairs;
+use self::pools::PoolMap;
 pub use self::source::Source;
-use crate::binding::Binding;
+use self::state::State;
 use crate::claim::Claim;
 use crate::claimant::{Claimant, Id};
+use crate::kubevirt::Vmi;
 use crate::report::Report;
-use crate::service::{Key, Service, Standing};
-use crate::write::{Object, Verdict, Write};
-
-/// How long a release waits for the announcer, and an orphaned claim for its owner to show up.
-pub const PATIENCE: Duration = Duration::from_secs(3);
-
-/// How long an address rests at least whose node never said that it let go of it. A node that hears nothing more, or is
-/// heard of no more, stops answering when its ownership runs out: after 350 ms where membership decides, after 15 s at
-/// the latest where a Lease does (the default of kube-vip and of Kubernetes).
-const SILENT: Duration = Duration::from_secs(15);
-
-/// The first pause before something is tried again; after a failure it doubles.
-const PAUSE: Duration = Duration::from_millis(200);
-
-/// How many that come are looked at for one that goes.
-const COME_FOR_ONE: u8 = 3;
-
-/// A claimant in the order in which it is served: who was made first, then by kind and name.
-type Turn = (i64, Id);
+use crate::service::Standing;
+use crate::write::{Object, Outcome, Write};
 
 /// The cluster as far as addresses go.
 #[derive(Clone, Debug, Default)]
-pub struct Index {
-    ledger: Ledger,
-    claimants: BTreeMap<Id, Claimant>,
-    machines: machines::Machines,
-    claims: BTreeMap<IpAddr, Claim>,
-    pools: pools::State,
-    listed: BTreeSet<Source>,
-    leading: bool,
-    /// Who has asked for an address and is not in its claim yet. The ledger has them already.
-    pending: BTreeMap<IpAddr, BTreeSet<Owner>>,
-    /// Addresses that served Services had when this process began to lead, still to be claimed.
-    adopting: BTreeMap<IpAddr, BTreeSet<Owner>>,
-    /// Claimants that wait for the end of a write of a claim.
-    queued: BTreeMap<IpAddr, BTreeSet<Id>>,
-    /// Addresses whose `IPAddress` belongs to another controller, and when to look again.
-    foreign: BTreeMap<IpAddr, Duration>,
-    /// Claimants to look at, oldest first.
-    dirty: BTreeSet<Turn>,
-    /// Those of them that are to give back what they hold. They are older than who comes, and would go before.
-    ending: BTreeSet<Turn>,
-    /// How many of those that come were looked at since one that ends was, while there are both.
-    came: u8,
-    /// Claimants that want more than they got, and how it was refused.
-    waiting: BTreeMap<Turn, Verdict>,
-    /// Something has become free: the waiting are looked at again.
-    retry: bool,
-    /// Since when a release waits for the announcer.
-    leaving: BTreeMap<Id, Duration>,
-    /// Since when the holder of a claim is not to be seen.
-    loose: BTreeMap<(IpAddr, Owner), Duration>,
-    /// Since when an address that a claimant moved away from waits for the announcer.
-    moved: BTreeMap<(IpAddr, Id), Duration>,
-    /// Elastic IPs that are given back although their node has not let go of them.
-    unheard: BTreeSet<(IpAddr, Owner)>,
-    /// Writes under way.
-    busy: BTreeSet<Object>,
-    /// Objects whose last write failed: how often in a row, and when to try again.
-    backoff: BTreeMap<Object, (u32, Duration)>,
-    /// Claimants that have claimed an address since their own object was last written.
-    fresh: BTreeSet<Id>,
-    /// Versions of claimants that turned out to be old.
-    stale: BTreeMap<Id, String>,
-    /// Claims that are deleted and may still be shown by a late watch.
-    buried: BTreeSet<String>,
-    /// Claims that the watch showed as deleted before our own delete was answered.
-    ended: BTreeSet<String>,
-    timers: BTreeSet<(Duration, Object)>,
-    /// Verdicts that a claimant's status is still to show.
-    verdicts: BTreeMap<Id, Verdict>,
-    /// What was last told of a claimant, so that it is not told again.
-    told: BTreeMap<Id, String>,
-    /// Those that had an address of somebody else when this process began to lead, and how they had it written.
-    conflicted: BTreeMap<Id, Option<String>>,
-    reports: Vec<Report>,
-    /// Addresses outside of their pool, and what is told of them.
-    strays: BTreeMap<(IpAddr, Owner), String>,
-    /// When claimants without an address were first seen.
-    seen: BTreeMap<Id, Duration>,
-    latencies: Vec<Duration>,
-    /// How often an elastic IP went to another node.
-    moves: u64,
-}
+pub struct Index(State);
 
+/// What comes in.
 impl Index {
     /// Nothing is known yet. `pools` names the ConfigMap, for messages.
-    pub fn new(pools: Key) -> Self {
-        Self { pools: pools::State::new(pools), ..Self::default() }
+    pub fn new(pools: NamespacedName) -> Self {
+        Self(State { pools: PoolMap::new(pools), ..State::default() })
     }
 
     /// A source has been listed in full. Nothing is given out before all have been.
     pub fn listed(&mut self, source: Source, now: Duration) {
         let whole = self.is_whole();
-        self.listed.insert(source);
+        self.0.cluster.listed(source);
         if source == Source::Machines {
-            self.machines_listed();
+            observe::machines_absent(&mut self.0, false);
         }
-        if !whole && self.is_whole() && self.leading {
+        if !whole && self.is_whole() && self.0.leading {
             self.lead(now);
         }
     }
 
-    /// Whether every source has been listed.
-    pub fn is_whole(&self) -> bool {
-        Source::REQUIRED.iter().all(|source| self.listed.contains(source))
-    }
-
-    /// The pools and who holds what.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
-    /// A Service, as it is known.
-    pub fn service(&self, key: &Key) -> Option<&Service> {
-        match self.claimants.get(&Id::service(key))? {
-            Claimant::Service(service) => Some(service),
-            Claimant::Eip(_) => None,
+    /// Takes in that the cluster has no resource of this source: there is nothing to wait for.
+    pub fn absent(&mut self, source: Source, now: Duration) {
+        self.listed(source, now);
+        if source == Source::Machines {
+            observe::machines_absent(&mut self.0, true);
         }
     }
 
-    /// An EipBinding, as it is known.
-    pub fn binding(&self, key: &Key) -> Option<&Binding> {
-        match self.claimants.get(&Id::eip(key))? {
-            Claimant::Eip(binding) => Some(binding),
-            Claimant::Service(_) => None,
+    /// Takes in a Service or EipBinding. What is older than what is known is passed over.
+    pub fn apply(&mut self, claimant: Claimant, now: Duration) {
+        observe::apply(&mut self.0, claimant, now);
+    }
+
+    /// Takes in that a Service or EipBinding is gone; with a uid, only if it is that one.
+    pub fn remove_claimant(&mut self, id: &Id, uid: Option<&str>, now: Duration) {
+        observe::remove_claimant(&mut self.0, id, uid, now);
+    }
+
+    /// Takes in a claim.
+    pub fn apply_claim(&mut self, claim: Claim, now: Duration) {
+        observe::apply_claim(&mut self.0, claim, now);
+    }
+
+    /// Takes in that a claim is gone, if it is that one.
+    pub fn remove_claim(&mut self, address: IpAddr, uid: &str, now: Duration) {
+        observe::remove_claim(&mut self.0, address, uid, now);
+    }
+
+    /// Takes in a virtual machine. What is older than what is known is passed over.
+    pub fn apply_machine(&mut self, vmi: Vmi) {
+        observe::apply_machine(&mut self.0, vmi);
+    }
+
+    /// Takes in that a virtual machine is gone; with a uid, only if it is that one.
+    pub fn remove_machine(&mut self, key: &NamespacedName, uid: Option<&str>) {
+        observe::remove_machine(&mut self.0, key, uid);
+    }
+
+    /// Takes in the ConfigMap.
+    pub fn apply_pools(&mut self, uid: String, data: &BTreeMap<String, String>) {
+        configure::apply_pools(&mut self.0, uid, data);
+    }
+
+    /// Takes in that there is no ConfigMap. What it said last stays in force.
+    pub fn remove_pools(&mut self) {
+        configure::remove_pools(&mut self.0);
+    }
+
+    /// Keeps addresses from ever being given out, in place of what `name` reserved before.
+    pub fn reserve(&mut self, name: &str, addresses: AddressSet) {
+        configure::reserve(&mut self.0, name, addresses);
+    }
+
+    /// Takes in that an address was given back before this process could see it.
+    pub fn rest(&mut self, address: IpAddr, owner: Owner, since: Duration) {
+        let ledger = &mut self.0.cluster.ledger;
+        if ledger.resting(address).is_none() {
+            ledger.rest(address, owner, since);
         }
     }
 
-    /// How many addresses are held.
-    pub fn claimed(&self) -> usize {
-        self.claims.len()
+    /// Takes in that an address was set aside before this process could see it.
+    pub fn set_aside(&mut self, address: IpAddr, until: Duration, now: Duration) {
+        aside::recall(&mut self.0.cluster.ledger, address, until, now);
     }
 
-    /// How many Services wait, by reason.
-    pub fn waiting(&self) -> BTreeMap<&'static str, u64> {
-        let mut counts = BTreeMap::new();
-        let services = self.waiting.iter().filter(|((_, id), _)| id.kind == OwnerKind::Service);
-        let refused = services.filter(|(_, verdict)| !verdict.allocated);
-        refused.for_each(|(_, verdict)| *counts.entry(verdict.reason).or_default() += 1);
-        counts
-    }
-
-    /// What is to be told, since this was last asked.
-    pub fn take_reports(&mut self) -> Vec<Report> {
-        std::mem::take(&mut self.reports)
-    }
-
-    /// How long Services waited between being seen and having their addresses written, since this was last asked.
-    pub fn take_latencies(&mut self) -> Vec<Duration> {
-        std::mem::take(&mut self.latencies)
+    /// Takes in what became of a write that [`Index::poll`] gave.
+    pub fn settle(&mut self, write: &Write, outcome: Outcome, now: Duration) {
+        settle::settle(&mut self.0, write, outcome, now);
     }
 
     /// From now on this process leads: it imports what is there, then writes.
     pub fn lead(&mut self, now: Duration) {
-        self.leading = true;
-        if !self.is_whole() {
+        let state = &mut self.0;
+        state.leading = true;
+        if !state.cluster.is_whole() {
             return;
         }
-        let idle: Vec<(IpAddr, Owner)> = pairs(&self.pending)
-            .filter(|(address, _)| !self.busy.contains(&Object::Claim(*address)))
-            .map(|(address, owner)| (address, owner.clone()))
-            .collect();
-        idle.iter().for_each(|(address, owner)| self.abandon(*address, owner));
-        let held = self.claims.values().flat_map(|claim| {
+        let pending = state.claiming.pending.iter();
+        let idle = pending.filter(|(address, _)| !state.traffic.is_busy(&Object::Claim(*address)));
+        let idle: Vec<_> = idle.map(|(address, owner)| (address, owner.clone())).collect();
+        idle.iter().for_each(|(address, owner)| state.abandon(*address, owner));
+        let held = state.cluster.claims.values().flat_map(|claim| {
             claim.holders.iter().map(|holder| (claim.address, holder.owner.clone()))
         });
-        let unseen: Vec<_> = held.filter(|(_, owner)| self.is_owner_unseen(owner)).collect();
-        unseen.into_iter().for_each(|(address, owner)| self.loosen(address, owner, now));
-        let ids: Vec<Id> = self.claimants.keys().cloned().collect();
-        ids.iter().for_each(|id| self.touch_id(id));
-        self.adopt();
-        self.report_pools();
+        let unseen = held.filter(|(_, owner)| state.cluster.is_owner_unseen(owner));
+        let unseen: Vec<_> = unseen.collect();
+        unseen.into_iter().for_each(|(address, owner)| state.loosen(address, owner, now));
+        let ids: Vec<Id> = state.cluster.claimants.keys().cloned().collect();
+        ids.iter().for_each(|id| state.touch(id));
+        adopt::adopt(state);
+        configure::report_pools(state);
     }
 
     /// From now on somebody else may lead: nothing is written.
     pub fn follow(&mut self) {
-        self.leading = false;
-        self.adopting.clear();
+        self.0.leading = false;
+        self.0.adoption.open.clear();
     }
+}
 
+/// What goes out.
+impl Index {
     /// What to write now, at most about `slots` writes. Each must be performed and then told to [`Index::settle`].
     pub fn poll(&mut self, now: Duration, slots: usize) -> Vec<Write> {
-        let mut writes = Vec::new();
-        if !self.leading || !self.is_whole() {
-            return writes;
+        let state = &mut self.0;
+        if !state.leading || !state.cluster.is_whole() {
+            return Vec::new();
         }
-        self.wake(now);
-        self.poll_adoption(now, slots, &mut writes);
-        if !self.adopting.is_empty() {
-            return writes;
+        wake(state, now);
+        adopt::poll(state, now, slots);
+        if !state.adoption.open.is_empty() {
+            return state.traffic.take();
         }
-        if std::mem::take(&mut self.retry) {
-            self.dirty.extend(self.waiting.keys().cloned());
-        }
-        let mut hopeless = allocate::Hopeless::default();
-        while writes.len() < slots
-            && let Some(turn) = self.next_turn()
+        state.agenda.recall_waiting();
+        let mut hopeless = Hopeless::default();
+        while state.traffic.started() < slots
+            && let Some(turn) = state.agenda.next()
         {
-            self.decide(&turn, now, &mut hopeless, &mut writes);
+            decide(state, &turn, now, &mut hopeless);
         }
-        self.poll_orphans(now, slots, &mut writes);
-        self.poll_verdicts(now, slots, &mut writes);
-        writes
+        release::poll_orphans(state, now, slots);
+        show::poll_verdicts(state, now, slots);
+        state.traffic.take()
     }
 
     /// When to poll again if nothing happens before.
     pub fn deadline(&self) -> Option<Duration> {
-        if !self.leading {
+        if !self.0.leading {
             return None;
         }
-        let timer = self.timers.first().map(|(at, _)| *at);
-        [timer, self.ledger.next_rested()].into_iter().flatten().min()
+        let rested = self.0.cluster.ledger.next_rested();
+        [self.0.agenda.deadline(), rested].into_iter().flatten().min()
     }
 
-    /// Whether nothing is left to do but to wait for events and deadlines.
-    pub fn is_idle(&self) -> bool {
-        let is_seen_to = self.dirty.is_empty() && self.ending.is_empty();
-        is_seen_to && self.busy.is_empty() && self.adopting.is_empty() && !self.retry
+    /// What is to be told, since this was last asked.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        self.0.said.take_reports()
     }
 
-    /// Who is looked at next. When the API server is slow, those who come do not wait until all have gone; and of
-    /// every few one that goes, or they would never be gone.
-    fn next_turn(&mut self) -> Option<Turn> {
-        if self.dirty.is_empty() || self.ending.is_empty() {
-            self.came = 0;
-            return self.dirty.pop_first().or_else(|| self.ending.pop_first());
-        }
-        if self.came < COME_FOR_ONE {
-            self.came += 1;
-            return self.dirty.pop_first();
-        }
-        self.came = 0;
-        self.ending.pop_first()
+    /// How long Services waited between being seen and having their addresses written, since this was last asked.
+    pub fn take_latencies(&mut self) -> Vec<Duration> {
+        self.0.figures.take_latencies()
+    }
+}
+
+/// What is known.
+impl Index {
+    /// Whether every source has been listed.
+    pub fn is_whole(&self) -> bool {
+        self.0.cluster.is_whole()
     }
 
-    fn decide(
-        &mut self,
-        turn: &Turn,
-        now: Duration,
-        hopeless: &mut allocate::Hopeless,
-        writes: &mut Vec<Write>,
-    ) {
-        let id = &turn.1;
-        if self.is_held_up(&Object::Claimant(id.clone()), now) {
-            return;
-        }
-        let Some(claimant) = self.claimants.get(id).cloned() else { return };
-        if self.stale.get(id).is_some_and(|version| version == claimant.version()) {
-            self.start(Write::Read { id: id.clone() }, writes);
-            return;
-        }
-        match &claimant {
-            Claimant::Service(service) if service.is_ending() => {
-                self.release(service, now, writes);
+    /// The pools and who holds what.
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.cluster.ledger
+    }
+
+    /// How many addresses are held.
+    pub fn claimed(&self) -> usize {
+        self.0.cluster.claims.len()
+    }
+
+    /// How many Services wait, by reason.
+    pub fn waiting(&self) -> BTreeMap<&'static str, u64> {
+        self.0.agenda.waiting()
+    }
+
+    /// How many EipBindings there are, by how they stand: `Ready`, or the reason why not.
+    pub fn bindings(&self) -> BTreeMap<String, u64> {
+        self.0.cluster.bindings()
+    }
+
+    /// How often an elastic IP went from one node to another, by a write of this process.
+    pub fn moves(&self) -> u64 {
+        self.0.figures.moves()
+    }
+
+    /// The keys that are not accepted.
+    pub fn invalid_keys(&self) -> usize {
+        self.0.pools.invalid_keys()
+    }
+
+    /// What is known of a kind, for a list that starts again: whatever it does not have is gone.
+    pub fn known_claimants(&self, kind: OwnerKind) -> BTreeSet<Id> {
+        self.0.cluster.claimants.keys().filter(|id| id.kind == kind).cloned().collect()
+    }
+
+    /// The addresses and uids of the claims, for the same.
+    pub fn known_claims(&self) -> BTreeMap<IpAddr, String> {
+        let claims = self.0.cluster.claims.iter();
+        claims.map(|(address, claim)| (*address, claim.uid.clone())).collect()
+    }
+
+    /// The machines, for the same.
+    pub fn known_machines(&self) -> BTreeSet<NamespacedName> {
+        self.0.cluster.machines.names()
+    }
+}
+
+/// Looks again at whom the time has come for.
+fn wake(state: &mut State, now: Duration) {
+    if state.cluster.ledger.advance(now) > 0 {
+        state.agenda.retry();
+    }
+    while let Some(object) = state.agenda.due(now) {
+        match object {
+            Object::Claimant(id) => state.touch(&id),
+            Object::Claim(address) => {
+                settle::expire_foreign(state, address, now);
+                state.touch_holders(address);
             }
-            Claimant::Service(service) if service.standing == Standing::Ours => {
-                self.allocate(&claimant, now, hopeless, writes);
-            }
-            Claimant::Service(_) => _ = self.waiting.remove(turn),
-            Claimant::Eip(binding) => self.decide_eip(&claimant, binding, now, hopeless, writes),
         }
     }
+}
 
-    /// Whether a write for the object is under way, or was tried a moment ago in vain.
-    fn is_held_up(&self, object: &Object, now: Duration) -> bool {
-        self.busy.contains(object)
-            || self.backoff.get(object).is_some_and(|(_, until)| *until > now)
+fn decide(state: &mut State, turn: &Turn, now: Duration, hopeless: &mut Hopeless) {
+    let id = &turn.1;
+    if state.traffic.is_held_up(&Object::Claimant(id.clone()), now) {
+        return;
     }
-
-    fn start(&mut self, write: Write, writes: &mut Vec<Write>) {
-        self.busy.insert(write.object());
-        writes.push(write);
+    let Some(claimant) = state.cluster.claimants.get(id).cloned() else { return };
+    if state.traffic.is_stale(&claimant) {
+        state.traffic.start(Write::Read { id: id.clone() });
+        return;
     }
-
-    fn wake(&mut self, now: Duration) {
-        self.retry |= self.ledger.advance(now) > 0;
-        while let Some((at, object)) = self.timers.first().cloned()
-            && at <= now
-        {
-            self.timers.pop_first();
-            match object {
-                Object::Claimant(id) => self.touch_id(&id),
-                Object::Claim(address) => {
-                    self.expire_foreign(address, now);
-                    self.touch_holders(address);
-                }
-            }
+    match &claimant {
+        Claimant::Service(service) if service.is_ending() => {
+            release::release(state, service, now);
         }
-    }
-
-    fn touch_holders(&mut self, address: IpAddr) {
-        let owners = self.ledger.claim(address).into_iter().flat_map(|claim| claim.owners());
-        let owners: Vec<Owner> = owners.cloned().collect();
-        owners.iter().for_each(|owner| self.touch(owner));
-    }
-
-    fn touch(&mut self, owner: &Owner) {
-        self.touch_id(&Id::from(owner));
-    }
-
-    fn touch_id(&mut self, id: &Id) {
-        if let Some(claimant) = self.claimants.get(id) {
-            let turn = (claimant.created(), id.clone());
-            let is_ending = match claimant {
-                Claimant::Service(service) => service.is_ending(),
-                Claimant::Eip(binding) => self.is_ending_eip(binding),
-            };
-            let (now, before) = match is_ending {
-                true => (&mut self.ending, &mut self.dirty),
-                false => (&mut self.dirty, &mut self.ending),
-            };
-            before.remove(&turn);
-            now.insert(turn);
+        Claimant::Service(service) if service.standing == Standing::Ours => {
+            allocate::allocate(state, &claimant, now, hopeless);
         }
-    }
-
-    fn is_owner_unseen(&self, owner: &Owner) -> bool {
-        let seen = self.claimants.get(&Id::from(owner));
-        owner.kind != OwnerKind::VipProxy && seen.is_none_or(|seen| seen.uid() != owner.uid)
-    }
-
-    fn loosen(&mut self, address: IpAddr, owner: Owner, now: Duration) {
-        self.loose.entry((address, owner)).or_insert(now);
-        self.timers.insert((now + PATIENCE, Object::Claim(address)));
+        Claimant::Service(_) => state.agenda.wait_no_more(turn),
+        Claimant::Eip(binding) => eip::decide(state, &claimant, binding, now, hopeless),
     }
 }

@@ -6,95 +6,85 @@ use std::time::Duration;
 
 use berth_ipam::Owner;
 
-use super::{Index, PATIENCE};
+use super::state::State;
 use crate::claimant::Id;
 use crate::service::{Service, Standing};
 use crate::write::{Change, Object, Write};
 
-impl Index {
-    pub(super) fn release(&mut self, service: &Service, now: Duration, writes: &mut Vec<Write>) {
-        let id = Id::service(&service.key);
-        let owner = service.owner();
-        self.waiting.remove(&(service.created, id.clone()));
-        self.verdicts.remove(&id);
-        let held: Vec<IpAddr> = self.ledger.held(&owner).collect();
-        let is_marked = if service.standing == Standing::Foreign {
-            service.labelled && (service.annotated.is_some() || service.has_finalizer())
+/// What a Service is to do that is to have no address.
+pub(super) fn release(state: &mut State, service: &Service, now: Duration) {
+    let id = Id::service(&service.key);
+    let owner = service.owner();
+    state.agenda.wait_no_more(&(service.created, id.clone()));
+    state.said.shown(&id);
+    let holds = state.cluster.holds_any(&owner);
+    let is_marked = if service.standing == Standing::Foreign {
+        service.labelled && (service.annotated.is_some() || service.has_finalizer())
+    } else {
+        service.has_finalizer()
+    };
+    if !holds && !is_marked {
+        state.departures.stay(&id);
+        return;
+    }
+    let patient = state.departures.leave(id.clone(), now);
+    if holds && !service.is_silent() && now < patient {
+        state.agenda.at(patient, Object::Claimant(id));
+        return;
+    }
+    if leave_all(state, &owner, now) {
+        let finalizers = service.finalizers(false);
+        let is_news = !service.deleting;
+        let change = Change { addresses: Vec::new(), interface: None, finalizers, is_news };
+        let Service { key, uid, version, .. } = service.clone();
+        state.traffic.start(Write::PatchService { key, uid, version, change });
+    }
+}
+
+/// Gives back all that the owner holds. Returns whether it holds nothing any more.
+pub(super) fn leave_all(state: &mut State, owner: &Owner, now: Duration) -> bool {
+    for address in state.cluster.held(owner) {
+        leave(state, address, owner, now);
+    }
+    !state.cluster.holds_any(owner)
+}
+
+/// Gives the address back: by a write where there is a claim.
+pub(super) fn leave(state: &mut State, address: IpAddr, owner: &Owner, now: Duration) {
+    if state.cluster.is_holder(address, owner) {
+        leave_claim(state, address, owner, false, now);
+    } else if !state.traffic.is_busy(&Object::Claim(address)) {
+        state.abandon(address, owner);
+    }
+}
+
+fn leave_claim(state: &mut State, address: IpAddr, owner: &Owner, orphan: bool, now: Duration) {
+    let Some(claim) = state.cluster.claims.get(&address) else { return };
+    if state.traffic.is_held_up(&Object::Claim(address), now) {
+        return;
+    }
+    state.traffic.start(Write::LeaveClaim {
+        address,
+        uid: claim.uid.clone(),
+        version: claim.version.clone(),
+        owner: owner.clone(),
+        others: claim.others(owner),
+        orphan,
+    });
+}
+
+/// Gives back what is claimed for owners that have not been seen for a while.
+pub(super) fn poll_orphans(state: &mut State, now: Duration, slots: usize) {
+    let free = slots.saturating_sub(state.traffic.started());
+    let lost = state.departures.lost(now);
+    let lost = lost.filter(|(address, _)| !state.traffic.is_held_up(&Object::Claim(*address), now));
+    let lost: Vec<(IpAddr, Owner)> =
+        lost.take(free).map(|(address, owner)| (address, owner.clone())).collect();
+    for (address, owner) in lost {
+        if state.cluster.is_holder(address, &owner) {
+            leave_claim(state, address, &owner, true, now);
         } else {
-            service.has_finalizer()
-        };
-        if held.is_empty() && !is_marked {
-            self.leaving.remove(&id);
-            return;
-        }
-        let since = *self.leaving.entry(id.clone()).or_insert(now);
-        if !held.is_empty() && !service.is_silent() && now < since + PATIENCE {
-            self.timers.insert((since + PATIENCE, Object::Claimant(id)));
-            return;
-        }
-        if self.leave_all(&owner, now, writes) {
-            let finalizers = service.finalizers(false);
-            let is_news = !service.deleting;
-            let change = Change { addresses: Vec::new(), interface: None, finalizers, is_news };
-            let Service { key, uid, version, .. } = service.clone();
-            self.start(Write::PatchService { key, uid, version, change }, writes);
-        }
-    }
-
-    /// Gives back all that the owner holds. Returns whether it holds nothing any more.
-    pub(super) fn leave_all(
-        &mut self,
-        owner: &Owner,
-        now: Duration,
-        writes: &mut Vec<Write>,
-    ) -> bool {
-        let held: Vec<IpAddr> = self.ledger.held(owner).collect();
-        for address in held {
-            if self.is_holder(address, owner) {
-                self.leave_claim(address, owner, false, now, writes);
-            } else if !self.busy.contains(&Object::Claim(address)) {
-                self.abandon(address, owner);
-            }
-        }
-        self.ledger.held(owner).next().is_none()
-    }
-
-    pub(super) fn leave_claim(
-        &mut self,
-        address: IpAddr,
-        owner: &Owner,
-        orphan: bool,
-        now: Duration,
-        writes: &mut Vec<Write>,
-    ) {
-        let Some(claim) = self.claims.get(&address) else { return };
-        if self.is_held_up(&Object::Claim(address), now) {
-            return;
-        }
-        let write = Write::LeaveClaim {
-            address,
-            uid: claim.uid.clone(),
-            version: claim.version.clone(),
-            owner: owner.clone(),
-            others: claim.others(owner),
-            orphan,
-        };
-        self.start(write, writes);
-    }
-
-    /// Gives back what is claimed for owners that have not been seen for a while.
-    pub(super) fn poll_orphans(&mut self, now: Duration, slots: usize, writes: &mut Vec<Write>) {
-        let free = slots.saturating_sub(writes.len());
-        let due = self.loose.iter().filter(|(_, since)| **since + PATIENCE <= now);
-        let due = due.map(|((address, owner), _)| (*address, owner.clone()));
-        let due = due.filter(|(address, _)| !self.is_held_up(&Object::Claim(*address), now));
-        let due: Vec<(IpAddr, Owner)> = due.take(free).collect();
-        for (address, owner) in due {
-            if self.is_holder(address, &owner) {
-                self.leave_claim(address, &owner, true, now, writes);
-            } else {
-                self.loose.remove(&(address, owner));
-            }
+            state.departures.tie(address, owner);
         }
     }
 }

@@ -195,7 +195,7 @@ fn a_move_to_an_address_in_use_is_refused_and_the_old_one_stays() {
             Some("192.0.2.2")
         );
     }
-    assert_eq!(lab.told("shy", reason::ADDRESS_IN_USE), 2);
+    assert_eq!(lab.told("shy", "AddressInUse"), 2);
     assert_eq!(lab.cluster.reason("shy"), None);
 }
 

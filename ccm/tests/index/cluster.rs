@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_api::NamespacedName;
 use berth_api::conflict::Conflicts;
 use berth_api::names::{condition, finalizer};
 use berth_ccm::binding::Binding;
@@ -16,16 +17,16 @@ use berth_ccm::claim::{Claim, Holder};
 use berth_ccm::claimant::{Claimant, Id};
 use berth_ccm::index::{Index, Source};
 use berth_ccm::kubevirt::Vmi;
-use berth_ccm::service::{Key, Service, Standing};
+use berth_ccm::service::{Service, Standing};
 use berth_ccm::watches::Change;
 use berth_ccm::write::{Outcome, Verdict, Write};
 use berth_ipam::{Families, Family, FamilyPolicy, Owner, OwnerKind, Sharing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-pub(crate) fn key(name: &str) -> Key {
+pub(crate) fn key(name: &str) -> NamespacedName {
     let (namespace, name) = name.split_once('/').unwrap_or(("shop", name));
-    Key { namespace: namespace.to_owned(), name: name.to_owned() }
+    NamespacedName { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
 pub(crate) fn ip(text: &str) -> IpAddr {
@@ -62,9 +63,9 @@ pub(crate) fn dual(name: &str, policy: FamilyPolicy, order: [Family; 2]) -> Serv
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Cluster {
     version: u64,
-    pub(crate) services: BTreeMap<Key, Service>,
-    pub(crate) bindings: BTreeMap<Key, Binding>,
-    pub(crate) machines: BTreeMap<Key, Vmi>,
+    pub(crate) services: BTreeMap<NamespacedName, Service>,
+    pub(crate) bindings: BTreeMap<NamespacedName, Binding>,
+    pub(crate) machines: BTreeMap<NamespacedName, Vmi>,
     pub(crate) claims: BTreeMap<IpAddr, Claim>,
     /// Addresses whose `IPAddress` belongs to another controller.
     pub(crate) foreign: Vec<IpAddr>,
@@ -266,7 +267,7 @@ impl Cluster {
 
     fn patch(
         &mut self,
-        key: &Key,
+        key: &NamespacedName,
         uid: &str,
         version: &str,
         edit: impl FnOnce(&mut Service),
@@ -328,8 +329,10 @@ impl Lab {
 
     /// A CCM that has seen nothing of this cluster yet.
     pub(crate) fn around(cluster: Cluster) -> Self {
-        let index =
-            Index::new(Key { namespace: "kube-system".to_owned(), name: "kubevip".to_owned() });
+        let index = Index::new(NamespacedName {
+            namespace: "kube-system".to_owned(),
+            name: "kubevip".to_owned(),
+        });
         let (intake, writes, told) = Default::default();
         Self { cluster, index, intake, shown: 0, now: Duration::ZERO, writes, told }
     }

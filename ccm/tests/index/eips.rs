@@ -1,12 +1,12 @@
 //! EipBindings and virtual machines of the simulated API server.
 
+use berth_api::NamespacedName;
 use berth_api::conflict::Conflicts;
 use berth_api::eip::EipHolder;
 use berth_ccm::binding::{Binding, Decided};
 use berth_ccm::claimant::Claimant;
 use berth_ccm::index::Source;
 use berth_ccm::kubevirt::{Interface, Vmi};
-use berth_ccm::service::Key;
 use berth_ccm::watches::Change;
 use berth_ccm::write::Outcome;
 use berth_ipam::{Families, Family};
@@ -107,7 +107,7 @@ impl Cluster {
 
     pub(super) fn patch_binding(
         &mut self,
-        key: &Key,
+        key: &NamespacedName,
         uid: &str,
         version: &str,
         edit: impl FnOnce(&mut Binding),

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use berth_api::NamespacedName;
 use berth_ccm::index::{Index, Source};
-use berth_ccm::service::{Key, Standing};
+use berth_ccm::service::Standing;
 use berth_ccm::watches::{Change, Intake};
 use berth_ccm::write::{Outcome, Write};
 
@@ -48,9 +49,9 @@ pub(crate) enum Step {
     /// A write of a dead controller arrives.
     Arrive(usize),
     /// The announcer takes up what it sees.
-    Announce(Key),
+    Announce(NamespacedName),
     /// The same of an EipBinding.
-    Obey(Key),
+    Obey(NamespacedName),
 }
 
 impl Step {
@@ -90,7 +91,7 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     announces: bool,
     /// What nodes answer for, by the uid of the EipBinding.
-    pub(crate) answers: BTreeMap<String, (Key, Vec<IpAddr>)>,
+    pub(crate) answers: BTreeMap<String, (NamespacedName, Vec<IpAddr>)>,
     /// Whether a claim that is there may be overwritten: the law is taken out.
     lawless: bool,
     /// Whether one watch shows Services and claims, so that neither is ahead of the other.
@@ -180,8 +181,10 @@ impl World {
 
     /// A controller that has listed everything and leads.
     fn start(&self) -> Controller {
-        let mut index =
-            Index::new(Key { namespace: "kube-system".to_owned(), name: "kubevip".to_owned() });
+        let mut index = Index::new(NamespacedName {
+            namespace: "kube-system".to_owned(),
+            name: "kubevip".to_owned(),
+        });
         let mut intake = Intake::default();
         let share = if self.shares { "true" } else { "false" };
         let range = "192.0.2.1-192.0.2.2";
@@ -334,7 +337,7 @@ impl World {
         }
     }
 
-    fn unannounced(&self) -> impl Iterator<Item = Key> + '_ {
+    fn unannounced(&self) -> impl Iterator<Item = NamespacedName> + '_ {
         let services = self.cluster.services.values().filter(|_| self.announces);
         services
             .filter(|service| {
@@ -350,7 +353,7 @@ impl World {
 
 impl World {
     /// The announcers carry out what the status of a binding says, or let go of what is no binding's any more.
-    fn obey(&mut self, key: &Key) {
+    fn obey(&mut self, key: &NamespacedName) {
         let gone =
             |uid: &String| self.cluster.bindings.get(key).is_none_or(|binding| binding.uid != *uid);
         let former: Vec<String> = self.answers.keys().filter(|uid| gone(uid)).cloned().collect();
@@ -365,15 +368,18 @@ impl World {
     }
 
     /// The bindings that are not as the announcers have them.
-    fn disobeyed(&self) -> impl Iterator<Item = Key> + '_ {
+    fn disobeyed(&self) -> impl Iterator<Item = NamespacedName> + '_ {
         let bindings = self.cluster.bindings.values().filter(|binding| {
-            let named = binding.node.is_some() && !binding.is_held();
+            let is_held = binding.holder.as_ref().is_some_and(|holder| {
+                Some(&holder.node) == binding.node.as_ref() && Some(holder.epoch) == binding.epoch
+            });
+            let named = binding.node.is_some() && !is_held;
             self.announces && (named || binding.node.is_none() && binding.holder.is_some())
         });
         let gone = self.answers.iter().filter(|(uid, (key, _))| {
             self.cluster.bindings.get(key).is_none_or(|binding| binding.uid != **uid)
         });
-        let keys: BTreeSet<Key> = bindings
+        let keys: BTreeSet<NamespacedName> = bindings
             .map(|binding| binding.key.clone())
             .chain(gone.map(|(_, (key, _))| key.clone()))
             .collect();

@@ -19,7 +19,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{addresses::NodeAddresses, place::lab_program, process::Pidded};
+use crate::{addresses::NodeAddresses, disk::replace, place::lab_program, process::Pidded};
 
 const FOLDER: &str = "/run/pods";
 const BRIDGE: &str = "pods";
@@ -95,9 +95,7 @@ impl Sandboxes {
 
     /// Saves it, for a later agent. Whole: who reads half of it would take its number for a free one.
     pub(super) fn save(&self, uid: &str, sandbox: &Sandbox) -> Result<()> {
-        let unfinished = file(uid).with_extension("new");
-        fs::write(&unfinished, serde_json::to_vec(sandbox)?)?;
-        Ok(fs::rename(unfinished, file(uid))?)
+        replace(&file(uid), serde_json::to_vec(sandbox)?)
     }
 
     /// Makes the sandbox of a pod on the node's own network.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use berth_e2e::addresses::{Mac, Net, mac, node_host};
 use berth_e2e::fault::Leftovers;
-use berth_e2e::pauses::Witness;
+use berth_e2e::pauses;
 use berth_e2e::probe::Probe;
 use berth_e2e::rivals::{Stage, System};
 use berth_e2e::wire::{Asker, Record, Watch};
@@ -63,7 +63,8 @@ async fn main() -> Result<()> {
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let mut paused = Vec::new();
     for (system, name) in systems {
-        let witness = Witness::begin();
+        pauses::watch();
+        let began = Instant::now();
         let (row, pause) = measure(system, crashes).await.with_context(|| name.clone())?;
         println!(
             "| {name} | {} | {crashes} | {:.2} s | {:.2} s | {:.2} s | {} | {:.2} s | {} | {} | {:.2} s |",
@@ -75,7 +76,7 @@ async fn main() -> Result<()> {
             row.both.as_secs_f64(),
             row.moved_on,
             row.frames,
-            witness.longest().as_secs_f64(),
+            pauses::so_far().longest(began, Instant::now()).as_secs_f64(),
         );
         paused.push((name, system.nodes(), pause));
     }

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use lab_programs::go_tools::GoTools;
 use serde_json::json;
 
-use crate::go_tools::GoTools;
 use crate::lab::Lab;
 use crate::process::Process;
 use crate::world::{World, env, eventually, kubectl};

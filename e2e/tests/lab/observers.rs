@@ -135,7 +135,8 @@ async fn a_probe_measures_an_outage_and_says_how_attempts_failed() -> Result<()>
     tokio::time::sleep(Duration::from_millis(100)).await;
     ensure!(probe.finish()?.count(Failure::Refused) > 0, "a closed port refuses");
     ensure!(held.finish()?.count(Failure::Reset) == 1, "a killed server resets");
-    ensure!(first.ending().as_deref() == Some("signal SIGKILL"), "{:?}", first.ending());
+    let ending = eventually("how it ended", 5, || async { Ok(first.ending()) }).await?;
+    ensure!(ending == "signal SIGKILL", "{ending}");
     lab.down()
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, ROUTER_HOST, mac, mac_text, node_host};
 use berth_e2e::membership;
-use berth_e2e::pauses::{Unsteady, undisturbed};
+use berth_e2e::pauses;
 use berth_e2e::wire::{Said, Sighting, Watch};
 use berth_e2e::world::{ADDRESSES, World, annotated, by_lease, env, eventually, ingress};
 use futures::StreamExt;
@@ -29,7 +29,7 @@ pub(crate) const FIRST: [&str; 2] = ["10.0.64.1", "fd00:10::4001"];
 pub(crate) const SECOND: [&str; 2] = ["10.0.64.2", "fd00:10::4002"];
 
 /// What a Service is told at the latest (fault 16).
-const SOON: Duration = Duration::from_secs(1);
+pub(crate) const SOON: Duration = Duration::from_secs(1);
 
 fn addresses(texts: [&str; 2]) -> Result<Vec<IpAddr>> {
     texts.iter().map(|text| Ok(text.parse()?)).collect()
@@ -138,8 +138,7 @@ async fn is_told_and_gets_the_next(world: &World) -> Result<()> {
     let told = versions.first(|service| condition(service).is_some());
     let (told, service) = told.context("no condition")?;
     let took = told.duration_since(given);
-    println!("told after {took:.0?}");
-    ensure!(took < SOON, "told after {took:?}");
+    pauses::within("told after", took, SOON, given)?;
     let message = condition(&service).unwrap_or_default();
     let stranger = mac_text(stranger());
     ensure!(
@@ -243,53 +242,58 @@ async fn an_address_that_was_asked_for_is_waited_for_until_the_other_host_is_gon
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_comes_later_is_answered_once_and_gets_nothing() -> Result<()> {
-    undisturbed(async || {
-        let world = World::up(3, env([])).await?;
-        world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
-        let held = world.published("web", 2).await?;
-        let owner = world.index_of(&world.host("web").await?)?;
-        // The burst of announcements is over.
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        let wire = world.lab.watch()?;
-        let defended = "berth_announcer_conflicts_total{kind=\"defended\"} 2";
-        for address in &held {
-            settle_there(&world, *address)?;
+    let world = World::up(3, env([])).await?;
+    world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
+    let held = world.published("web", 2).await?;
+    let owner = world.index_of(&world.host("web").await?)?;
+    // The burst of announcements is over.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let (before, lost) = (Instant::now(), membership::expired(&world, owner)?);
+    let wire = world.lab.watch()?;
+    let defended = "berth_announcer_conflicts_total{kind=\"defended\"} 2";
+    for address in &held {
+        settle_there(&world, *address)?;
+    }
+    // It asks for hosts that are not there, in the name of these addresses, as often as it can for some seconds.
+    let start = Instant::now();
+    let mut strangers = 0;
+    while start.elapsed() < Duration::from_secs(4) {
+        for (from, to) in [(held[0], "10.0.99.99"), (held[1], "fd00:10::dead")] {
+            let from = from.to_string();
+            let ping = ["ping", "-c", "1", "-W", "1", "-I", &from, to];
+            let _ = world.lab.router().output(ping)?;
+            strangers += 1;
         }
-        // It asks for hosts that are not there, in the name of these addresses, as often as it can for some seconds.
-        let start = Instant::now();
-        let mut strangers = 0;
-        while start.elapsed() < Duration::from_secs(4) {
-            for (from, to) in [(held[0], "10.0.99.99"), (held[1], "fd00:10::dead")] {
-                let from = from.to_string();
-                let ping = ["ping", "-c", "1", "-W", "1", "-I", &from, to];
-                let _ = world.lab.router().output(ping)?;
-                strangers += 1;
-            }
-        }
-        let host = world.host("web").await?;
-        ensure!(world.index_of(&host)? == owner, Unsteady(format!("it moved to {host}")));
+    }
+    let host = world.host("web").await?;
+    let stayed = world.index_of(&host)? == owner;
+    // Who takes over says so, often enough to be heard.
+    let excused = pauses::so_far().excuse(before, Instant::now())
+        && membership::expired(&world, owner)? > lost;
+    ensure!(stayed || excused, "it moved to {host}\n{}", world.logs());
+    if stayed {
         let shown = membership::metrics(&world, owner)?;
         ensure!(shown.contains(defended), "{shown}\n{}", world.logs());
-        for address in &held {
-            let said = said_by_nodes(&wire, *address, 3);
-            let word = said.iter().filter(|s| s.said == Said::Announcement).count();
-            ensure!(word == 1, "{address}: {word} announcements: {said:?}\n{}", world.logs());
-            ensure!(said.iter().all(|s| s.mac == mac(Net::Lan, node_host(owner))), "{said:?}");
-            let text = address.to_string();
-            event(&world, "web", "AddressConflict", &[&text, &mac_text(stranger())]).await?;
-        }
-        ensure!(strangers > 2);
-        for address in &held {
-            leave_there(&world, *address)?;
-        }
-        ensure!(world.published("web", 2).await? == held);
-        let service = world.service("web").await?;
-        ensure!(!service.annotations().contains_key(CONFLICT), "it is held, and nothing is moved");
-        for address in held {
-            eventually("an answer", 30, || async { Ok(world.curl(address).ok()) }).await?;
-        }
-        wire.finish()?;
-        world.lab.down()
-    })
-    .await
+    }
+    for address in &held {
+        let said = said_by_nodes(&wire, *address, 3);
+        let word = said.iter().filter(|s| s.said == Said::Announcement).count();
+        let once = word == 1 && said.iter().all(|s| s.mac == mac(Net::Lan, node_host(owner)));
+        let judged = once || word > 0 && excused;
+        ensure!(judged, "{address}: {word} announcements: {said:?}\n{}", world.logs());
+        let text = address.to_string();
+        event(&world, "web", "AddressConflict", &[&text, &mac_text(stranger())]).await?;
+    }
+    ensure!(strangers > 2);
+    for address in &held {
+        leave_there(&world, *address)?;
+    }
+    ensure!(world.published("web", 2).await? == held);
+    let service = world.service("web").await?;
+    ensure!(!service.annotations().contains_key(CONFLICT), "it is held, and nothing is moved");
+    for address in held {
+        eventually("an answer", 30, || async { Ok(world.curl(address).ok()) }).await?;
+    }
+    wire.finish()?;
+    world.lab.down()
 }

@@ -11,14 +11,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, OUTSIDE, mac, mac_text, node_host};
+use berth_e2e::pauses;
 use berth_e2e::vm::{Vm, holds, reason};
 use berth_e2e::world::{by_lease, env, eventually, kubectl};
 use serde_json::{Value, json};
 
 use crate::is_soak;
+use crate::scene::CLIENT;
 
 use scene::Scene;
 use streams::{Listener, connect, exchange};
+
+/// What is taken away is back within this time.
+const MENDED: Duration = Duration::from_secs(2);
+
+/// A deletion waits no longer for a node that is gone.
+const RELEASED: Duration = Duration::from_secs(10);
 
 /// Runs parts on one world after the other, each under its own name.
 macro_rules! parts {
@@ -169,7 +177,7 @@ async fn streams_survive_migrations_in_both_directions(scene: &mut Scene) -> Res
     migrate(scene, rounds).await
 }
 
-/// Migrates machine `one` there and back again, so often.
+/// Migrates machine `one` there and back again, so often. No stream loses a packet.
 async fn migrate(scene: &mut Scene, rounds: usize) -> Result<()> {
     let eips = scene.machines["one"].eips;
     let wire = scene.world.lab.watch()?;
@@ -182,6 +190,7 @@ async fn migrate(scene: &mut Scene, rounds: usize) -> Result<()> {
         println!("migration {}: {report}", round + 1);
         moved?;
         ensure!(report.resets == 0 && report.alive, "migration {}: {report}", round + 1);
+        report.answered_within(CLIENT).with_context(|| format!("migration {}", round + 1))?;
         gaps.push(report.longest_gap);
     }
     gaps.sort();
@@ -237,7 +246,8 @@ async fn whatever_is_flushed_under_traffic_comes_back_within_two_seconds(
         })
         .await
         .with_context(|| scene.world.logs())?;
-        println!("{loss:?}: repaired after {took:.0?}");
+        pauses::within(&format!("{loss:?}: repaired after"), took, MENDED, start)
+            .with_context(|| scene.world.logs())?;
         if loss.iter().all(|command| {
             command.contains("KUBE-EIP") || !command.contains("nat") && !command.contains("nft")
         }) {
@@ -287,12 +297,14 @@ async fn an_address_outlives_its_machine_and_node_and_is_given_on_when_they_are_
     let start = Instant::now();
     scene.machines["lost"].vm.delete().await?;
     scene.eips.delete("lost").await?;
-    eventually("the finalizer gone", 10, || async {
+    eventually("the finalizer gone", 20, || async {
         Ok((!scene.eips.exists("lost").await?).then_some(()))
     })
     .await
     .with_context(|| scene.world.logs())?;
     let gone = start.elapsed();
+    pauses::within("machine and node gone: the finalizer too after", gone, RELEASED, start)
+        .with_context(|| scene.world.logs())?;
     // reuse-delay is one second; an address that nobody let go of rests as long as a Lease may last.
     let heir = Vm::create(&scene.world.client, "default", "heir").await?;
     heir.start(scene.world.lab.node(0).name(), &["10.244.0.77".parse()?]).await?;
@@ -310,7 +322,7 @@ async fn an_address_outlives_its_machine_and_node_and_is_given_on_when_they_are_
     let silent = silent.context("nobody answers for it")?.at.duration_since(start);
     ensure!(silent > Duration::from_secs(15), "answered for again after {silent:?}");
     ensure!(record.disputes(eip).is_empty(), "{:?}", record.spans(eip));
-    println!("gone after {gone:.1?}, answered for again after {silent:.1?}");
+    println!("answered for again after {silent:.1?}");
     Ok(())
 }
 

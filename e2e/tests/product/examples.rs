@@ -18,6 +18,8 @@ use berth_e2e::world::{
     World, annotated, curl_port, deploy_echo, env, eventually, ingress, kubectl, repository,
 };
 
+use crate::scene::TAKEOVER;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn example_02_pools_works_as_it_reads() -> Result<()> {
     let example = Example::up("02-pools").await?;
@@ -188,6 +190,7 @@ async fn example_05_local_traffic_works_as_it_reads() -> Result<()> {
         report.longest_gap,
         report.failed.len()
     );
+    report.answered_within(TAKEOVER).with_context(|| world.logs())?;
     kubectl(&world.lab, &["rollout", "status", "deployment/local", "--timeout=60s"])?;
     ensure!(world.host("local").await? == after, "the pod that replaces it took the address back");
     for address in &local {

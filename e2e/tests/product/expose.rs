@@ -2,76 +2,67 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use berth_e2e::pauses::{Unsteady, undisturbed};
 use berth_e2e::world::{ADDRESSES, HOST, World, annotated, env, eventually, ingress};
+
+use crate::scene::answers_now;
 
 /// Everything that was taken is given back within this time.
 const GONE_WITHIN: u64 = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exposed_service_answers_from_the_moment_its_status_appears() -> Result<()> {
-    undisturbed(async || {
-        let world = World::up(3, env([])).await?;
-        let families = [
-            ("four", json!({ "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"] }), 1),
-            ("six", json!({ "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"] }), 1),
-            (
-                "dual",
-                json!({ "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"] }),
-                2,
-            ),
-        ];
-        for (name, spec, count) in families {
-            let start = Instant::now();
-            world.expose(name, spec).await?;
-            let addresses = world.published(name, count).await?;
-            let shown = start.elapsed();
-            for address in &addresses {
-                for attempt in 1..=50 {
-                    let answer = world.curl(*address);
-                    let told = || format!("{name}: {attempt} of 50 to {address}: {answer:?}");
-                    ensure!(answer.is_ok(), Unsteady(told()));
-                }
-                // A node that suspects the owner makes itself ready, silently, and clears up afterwards.
-                eventually(&format!("{address} on its host alone"), 10, || async {
-                    Ok((world.holders(*address)? == [world.host(name).await?]).then_some(()))
-                })
-                .await?;
+    let world = World::up(3, env([])).await?;
+    let families = [
+        ("four", json!({ "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"] }), 1),
+        ("six", json!({ "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"] }), 1),
+        (
+            "dual",
+            json!({ "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"] }),
+            2,
+        ),
+    ];
+    for (name, spec, count) in families {
+        let start = Instant::now();
+        world.expose(name, spec).await?;
+        let addresses = world.published(name, count).await?;
+        let shown = start.elapsed();
+        for address in &addresses {
+            for attempt in 1..=50 {
+                let told = || format!("{name}: {attempt} of 50 to {address}");
+                answers_now(&world, *address).await.with_context(told)?;
             }
-            let service = world.service(name).await?;
+            // A node that suspects the owner makes itself ready, silently, and clears up afterwards.
+            eventually(&format!("{address} on its host alone"), 10, || async {
+                Ok((world.holders(*address)? == [world.host(name).await?]).then_some(()))
+            })
+            .await?;
+        }
+        let service = world.service(name).await?;
+        ensure!(
+            annotated(&service) == addresses,
+            "{name}: annotation and status differ: {service:?}"
+        );
+        for entry in
+            service.status.iter().flat_map(|s| &s.load_balancer).flat_map(|l| &l.ingress).flatten()
+        {
+            ensure!(entry.ip_mode.as_deref() == Some("VIP"), "{name}: {entry:?}");
+            let ports = entry.ports.as_deref().unwrap_or_default();
             ensure!(
-                annotated(&service) == addresses,
-                "{name}: annotation and status differ: {service:?}"
-            );
-            for entry in service
-                .status
-                .iter()
-                .flat_map(|s| &s.load_balancer)
-                .flat_map(|l| &l.ingress)
-                .flatten()
-            {
-                ensure!(entry.ip_mode.as_deref() == Some("VIP"), "{name}: {entry:?}");
-                let ports = entry.ports.as_deref().unwrap_or_default();
-                ensure!(
-                    ports.len() == 1 && ports[0].port == 80 && ports[0].protocol == "TCP",
-                    "{name}: {entry:?}"
-                );
-            }
-            println!(
-                "{name}: status after {shown:.0?}, 50 of 50 requests to each of {addresses:?}"
+                ports.len() == 1 && ports[0].port == 80 && ports[0].protocol == "TCP",
+                "{name}: {entry:?}"
             );
         }
-        let claims = world.claims().await?;
-        ensure!(claims.len() == 4, "claims: {:?}", claims.keys());
-        world.lab.down()
-    })
-    .await
+        println!("{name}: status after {shown:.0?}, 50 of 50 requests to each of {addresses:?}");
+    }
+    let claims = world.claims().await?;
+    ensure!(claims.len() == 4, "claims: {:?}", claims.keys());
+    world.lab.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]

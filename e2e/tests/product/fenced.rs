@@ -4,22 +4,20 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::Net;
 use berth_e2e::apiserver_metrics::RequestsOf;
 use berth_e2e::control_plane::Part;
 use berth_e2e::fault::Leftovers;
-use berth_e2e::pauses::undisturbed;
+use berth_e2e::pauses;
+use berth_e2e::probe::Failure;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use serde_json::json;
 
 use crate::is_soak;
-use crate::scene::{ASK, PATIENCE, Scene, disputed};
+use crate::scene::{ASK, BY_LEASE, CLIENT, PATIENCE, Scene, TAKEOVER, disputed};
 use berth_e2e::world::{Env, World, by_lease, env, eventually};
-
-/// A takeover that lasts longer tells its story.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// Ten owners in turn lose their power and come back.
 async fn crashes(nodes: usize) -> Result<()> {
@@ -29,18 +27,12 @@ async fn crashes(nodes: usize) -> Result<()> {
         let owner = scene.owner()?;
         let start = Instant::now();
         scene.world.lab.crash(owner)?;
-        scene.taken(owner, start, 10).await?;
-        let silence = scene.silence(owner, start)?;
-        if silence > SLOW {
-            println!("silent for {silence:.1?} after {owner} crashed\n{}", scene.world.logs());
-        }
-        took.push(silence);
-        let successor = scene.owner()?;
+        let held = scene.replaced("crashed", owner, start).await?;
+        took.push(scene.silence(owner, start)?);
         scene.world.lab.reboot(owner, Leftovers::Flush)?;
         scene.world.start_announcer(owner).await?;
         scene.settled().await?;
-        scene.kept_by(successor)?;
-        scene.bound_only_on(scene.owner()?).await?;
+        scene.bound_only_on(&held).await?;
         scene.one_at_a_time(&scene.wire.so_far(), start)?;
     }
     took.sort();
@@ -53,17 +45,17 @@ async fn crashes(nodes: usize) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_nodes_the_owner_crashes_and_another_takes_over() -> Result<()> {
-    undisturbed(async || crashes(3).await).await
+    crashes(3).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_five_nodes_the_owner_crashes_and_another_takes_over() -> Result<()> {
-    undisturbed(async || crashes(5).await).await
+    crashes(5).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_nodes_the_survivor_asks_the_cluster_and_takes_over() -> Result<()> {
-    undisturbed(async || crashes(2).await).await
+    crashes(2).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,36 +64,33 @@ async fn an_owner_that_is_cut_from_the_lan_is_replaced_and_stays_silent_when_it_
     let scene = Scene::up(3, env([])).await?;
     let (owner, start) = (scene.owner()?, Instant::now());
     scene.world.lab.cut(owner, Net::Lan)?;
-    scene.taken(owner, start, 10).await?;
-    let took = scene.silence(owner, start)?;
-    let successor = scene.owner()?;
-    scene.bound_only_on(successor).await?;
+    let held = scene.replaced("cut from the LAN", owner, start).await?;
+    scene.bound_only_on(&held).await?;
     scene.world.lab.heal(owner, Net::Lan)?;
-    scene.settled().await?;
-    tokio::time::sleep(PATIENCE).await;
-    scene.kept_by(successor)?;
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    println!("cut from the LAN: silent for {took:.0?}");
+    scene.stays_with(&held, start).await?;
     scene.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_that_is_cut_from_the_api_goes_on() -> Result<()> {
-    undisturbed(async || {
-        let scene = Scene::up(3, env([])).await?;
-        let (owner, start) = (scene.owner()?, Instant::now());
-        let probe = scene.probe()?;
-        scene.world.lab.cut(owner, Net::Api)?;
-        tokio::time::sleep(Duration::from_secs(if is_soak() { 600 } else { 12 })).await;
-        scene.world.lab.heal(owner, Net::Api)?;
-        tokio::time::sleep(PATIENCE).await;
-        let report = probe.finish()?;
-        println!("cut from the API: longest gap {:.0?}, {} answers", report.longest_gap, report.ok);
-        scene.one_at_a_time(&scene.wire.so_far(), start)?;
-        scene.moved_times(0, start)?;
-        scene.down()
-    })
-    .await
+    let scene = Scene::up(3, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    let probe = scene.probe()?;
+    scene.world.lab.cut(owner, Net::Api)?;
+    tokio::time::sleep(Duration::from_secs(if is_soak() { 600 } else { 12 })).await;
+    scene.world.lab.heal(owner, Net::Api)?;
+    tokio::time::sleep(PATIENCE).await;
+    let report = probe.finish()?;
+    println!("cut from the API: longest gap {:.0?}, {} answers", report.longest_gap, report.ok);
+    report
+        .answered_within(CLIENT)
+        .context("nothing is lost")
+        .with_context(|| scene.world.logs())?;
+    let broken = report.count(Failure::Reset) + report.count(Failure::Refused);
+    ensure!(broken == 0, "{:?}", report.failed);
+    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    scene.moved_times(0, start)?;
+    scene.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,13 +100,11 @@ async fn without_an_api_server_an_owner_that_crashes_is_replaced() -> Result<()>
     tokio::time::sleep(PATIENCE).await;
     let (owner, start) = (scene.owner()?, Instant::now());
     scene.world.lab.crash(owner)?;
-    scene.taken(owner, start, 10).await?;
-    let took = scene.silence(owner, start)?;
-    println!("without an API server: silent for {took:.0?}");
+    let held = scene.replaced("without an API server", owner, start).await?;
     scene.world.lab.start_part(Part::ApiServer)?;
     scene.world.lab.until_api_ready().await?;
-    let successor = scene.world.lab.node(scene.owner()?).name();
     eventually("the new owner in the annotation", 30, || async {
+        let successor = scene.world.lab.node(scene.kept_by(&held)?).name();
         Ok((scene.world.host("web").await? == successor).then_some(()))
     })
     .await?;
@@ -129,21 +116,20 @@ async fn without_an_api_server_an_owner_that_crashes_is_replaced() -> Result<()>
 async fn frozen(
     freeze: impl AsyncFnOnce(&Scene, usize) -> Result<()>,
     thaw: impl AsyncFnOnce(&Scene, usize) -> Result<()>,
+    what: &str,
     environment: Env,
-) -> Result<Duration> {
+) -> Result<()> {
     let fence = environment.get("berth_fence").cloned().unwrap_or("bpf".to_owned());
     let scene = Scene::up(3, environment).await?;
     let (owner, start) = (scene.owner()?, Instant::now());
     let metric = format!("berth_announcer_fence{{kind=\"{fence}\"}} 1\n");
     ensure!(scene.metrics(owner)?.contains(&metric), "no {fence} fence\n{}", scene.world.logs());
     freeze(&scene, owner).await?;
-    let took = scene.taken(owner, start, 10).await?;
-    let successor = scene.owner()?;
+    let held = scene.replaced(what, owner, start).await?;
     tokio::time::sleep(Duration::from_secs(12).saturating_sub(start.elapsed())).await;
     thaw(&scene, owner).await?;
-    scene.stays_with(successor, start).await?;
-    scene.down()?;
-    Ok(took)
+    scene.stays_with(&held, start).await?;
+    scene.down()
 }
 
 async fn stop(scene: &Scene, owner: usize) -> Result<()> {
@@ -156,34 +142,20 @@ async fn go_on(scene: &Scene, owner: usize) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_announcer_answers_no_more_and_takes_nothing_back() -> Result<()> {
-    undisturbed(async || {
-        let took = frozen(stop, go_on, env([])).await?;
-        println!("announcer stopped for 12 s: replaced after {took:.0?}");
-        Ok(())
-    })
-    .await
+    frozen(stop, go_on, "announcer stopped", env([])).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_node_answers_no_more_and_takes_nothing_back() -> Result<()> {
-    undisturbed(async || {
-        let freeze = async |scene: &Scene, owner: usize| scene.world.lab.freeze(owner);
-        let thaw = async |scene: &Scene, owner: usize| scene.world.lab.thaw(owner);
-        let took = frozen(freeze, thaw, env([])).await?;
-        println!("node frozen for 12 s: replaced after {took:.0?}");
-        Ok(())
-    })
-    .await
+    let freeze = async |scene: &Scene, owner: usize| scene.world.lab.freeze(owner);
+    let thaw = async |scene: &Scene, owner: usize| scene.world.lab.thaw(owner);
+    frozen(freeze, thaw, "node frozen", env([])).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_weaker_fence_a_stopped_announcer_answers_no_more_either() -> Result<()> {
-    undisturbed(async || {
-        let took = frozen(stop, go_on, env([("berth_fence", "nft-timeout")])).await?;
-        println!("announcer stopped for 12 s, nft-timeout: replaced after {took:.0?}");
-        Ok(())
-    })
-    .await
+    frozen(stop, go_on, "announcer stopped, nft-timeout", env([("berth_fence", "nft-timeout")]))
+        .await
 }
 
 /// The oracle of the tests above sees two answering where there are two.
@@ -192,7 +164,8 @@ async fn without_a_fence_a_stopped_announcer_goes_on_answering() -> Result<()> {
     let scene = Scene::up(3, env([("berth_fence", "unfenced")])).await?;
     let (owner, start) = (scene.owner()?, Instant::now());
     stop(&scene, owner).await?;
-    scene.taken(owner, start, 10).await?;
+    let took = scene.taken(owner, start, 10).await?;
+    pauses::within("stopped without a fence: replaced after", took, TAKEOVER, start)?;
     eventually("two that answer", 10, || async {
         let record = scene.wire.so_far();
         let both = |address: &IpAddr| disputed(&record.since(*address, start));
@@ -231,6 +204,12 @@ async fn an_upgrade_from_the_lease_node_by_node_moves_once_and_has_one_owner_thr
     asker.finish()?;
     let record = wire.finish()?;
     ensure!(!disputed(&record.since(address, start)), "{:?}", record.spans(address));
+    let (moves, pauses) = (record.moves(address, start), pauses::so_far());
+    let unexcused = moves.iter().filter(|moved| !moved.is_excused(&pauses)).count();
+    ensure!(unexcused <= 1, "{moves:?}");
+    for moved in moves {
+        pauses::within("from the Lease to the members", moved.silence(), BY_LEASE, moved.last)?;
+    }
     world.lab.down()
 }
 
@@ -261,30 +240,28 @@ async fn what_it_asks_of_the_api_at_rest_does_not_grow_with_services() -> Result
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_announcer_that_is_told_to_go_hands_over_and_leaves_nothing() -> Result<()> {
-    undisturbed(async || {
-        let scene = Scene::up(3, env([])).await?;
-        let (owner, start) = (scene.owner()?, Instant::now());
-        let probe = scene.probe()?;
-        eventually("the probe started", 5, || async { Ok((probe.ok_so_far() > 20).then_some(())) })
-            .await?;
-        let node = scene.world.lab.node(owner);
-        let process = scene.world.announcer(node.name())?;
-        process.terminate(Duration::from_secs(20))?;
-        let ending = eventually("how it ended", 5, || async { Ok(process.ending()) }).await?;
-        ensure!(ending == "code 0", "it ended with {ending}: {}", process.log_tail());
-        scene.taken(owner, start, 10).await?;
-        let took = scene.silence(owner, start)?;
-        let successor = scene.owner()?;
-        scene.bound_only_on(successor).await?;
-        let filters = node.exec(["tc", "filter", "show", "dev", "eth0", "egress"])?;
-        ensure!(!filters.contains("berth"), "left on {}: {filters}", node.name());
-        let tables = node.exec(["nft", "list", "tables"])?;
-        ensure!(!tables.contains("berth"), "left on {}: {tables}", node.name());
-        // A handover takes a millisecond or two: the former owner must not speak after it.
-        scene.none_spoke_again(start)?;
-        let report = probe.finish()?;
-        println!("SIGTERM: silent for {took:.0?}, longest gap {:.0?}", report.longest_gap);
-        scene.down()
-    })
-    .await
+    let scene = Scene::up(3, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    let probe = scene.probe()?;
+    eventually("the probe started", 5, || async { Ok((probe.ok_so_far() > 20).then_some(())) })
+        .await?;
+    let node = scene.world.lab.node(owner);
+    let process = scene.world.announcer(node.name())?;
+    process.terminate(Duration::from_secs(20))?;
+    let ending = eventually("how it ended", 5, || async { Ok(process.ending()) }).await?;
+    ensure!(ending == "code 0", "it ended with {ending}: {}", process.log_tail());
+    let held = scene.succeeded("told to go", owner, start, CLIENT).await?;
+    scene.bound_only_on(&held).await?;
+    let filters = node.exec(["tc", "filter", "show", "dev", "eth0", "egress"])?;
+    ensure!(!filters.contains("berth"), "left on {}: {filters}", node.name());
+    let tables = node.exec(["nft", "list", "tables"])?;
+    ensure!(!tables.contains("berth"), "left on {}: {tables}", node.name());
+    // A handover takes a millisecond or two: the former owner must not speak after it.
+    scene.none_spoke_again(start)?;
+    let report = probe.finish()?;
+    println!("SIGTERM: longest gap {:.0?}", report.longest_gap);
+    report.answered_within(CLIENT).context("handed over").with_context(|| scene.world.logs())?;
+    let broken = report.count(Failure::Reset) + report.count(Failure::Refused);
+    ensure!(broken == 0, "{:?}", report.failed);
+    scene.down()
 }

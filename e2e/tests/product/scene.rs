@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, mac, node_host};
 use berth_e2e::membership;
-use berth_e2e::pauses::Unsteady;
+use berth_e2e::pauses;
 use berth_e2e::probe::{Manner, Probe};
-use berth_e2e::wire::{Asker, Record, Sighting, Watch};
+use berth_e2e::wire::{Asker, Move, Record, Sighting, Watch};
 use serde_json::json;
 
 use berth_e2e::world::{Env, World, eventually};
@@ -21,8 +21,26 @@ const SAME_MOMENT: Duration = Duration::from_millis(2);
 const QUIET: Duration = Duration::from_millis(100);
 const PROBE: Duration = Duration::from_millis(10);
 
+/// Another owner answers within this time, and the longest pause of the machine meanwhile.
+pub(crate) const TAKEOVER: Duration = Duration::from_secs(1);
+
+/// The same where a Lease of five seconds has to run out first. Others look at it once a second, and count from then.
+pub(crate) const BY_LEASE: Duration = Duration::from_secs(8);
+
+/// A client of an address that moves on purpose waits less. TCP sends a lost packet again after 200 ms at the earliest
+/// (TCP_RTO_MIN of Linux), so none is lost.
+pub(crate) const CLIENT: Duration = Duration::from_millis(200);
+
 /// Longer than any promise: who would answer without a right to would have done so.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Who has the addresses from a moment on, and how often its leases had run out by then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) owner: usize,
+    pub(crate) since: Instant,
+    expired: u64,
+}
 
 /// A world with one dual-stack Service, and somebody who listens to all that is said about its addresses.
 pub(crate) struct Scene {
@@ -73,6 +91,43 @@ impl Scene {
         nodes.find(|i| mac_of(*i) == last).with_context(|| format!("{last:x?} is no node's"))
     }
 
+    /// Whoever spoke last has the addresses from now on.
+    pub(crate) fn held(&self) -> Result<Held> {
+        let owner = self.owner()?;
+        Ok(Held { owner, since: Instant::now(), expired: membership::expired(&self.world, owner)? })
+    }
+
+    /// Waits until another than `old` has spoken for each address, which it has to within a second from the fault of
+    /// `old`, at `since`.
+    pub(crate) async fn replaced(&self, what: &str, old: usize, since: Instant) -> Result<Held> {
+        let took = self.taken(old, since, 10).await?;
+        let silent = self.silence(old, since)?;
+        let judged = pauses::within(&format!("{what}: replaced after"), took, TAKEOVER, since);
+        judged.with_context(|| self.world.logs())?;
+        println!("{what}: silent for {silent:.0?}");
+        self.held()
+    }
+
+    /// The same where `old` may answer until then: only for how long nobody does is judged.
+    pub(crate) async fn succeeded(
+        &self,
+        what: &str,
+        old: usize,
+        since: Instant,
+        limit: Duration,
+    ) -> Result<Held> {
+        let took = self.taken(old, since, 10).await?;
+        let (silent, until) = (self.silence(old, since)?, since + took);
+        let pause = pauses::so_far().longest(since, until);
+        println!("{what}: silent for {silent:.0?}, replaced after {took:.0?}");
+        ensure!(
+            silent <= limit + pause,
+            "{what}: silent for {silent:.0?}, of {limit:.0?} and a pause of {pause:.0?} at most\n{}",
+            self.world.logs()
+        );
+        self.held()
+    }
+
     /// Waits until another than `old` has spoken for each address, and says how long after `since` the last one did.
     pub(crate) async fn taken(&self, old: usize, since: Instant, seconds: u64) -> Result<Duration> {
         let old = mac_of(old);
@@ -116,52 +171,86 @@ impl Scene {
     /// From `since` on no machine spoke for an address again after another had. For moves on purpose, which take less
     /// than a millisecond: none may lead back.
     pub(crate) fn none_spoke_again(&self, since: Instant) -> Result<()> {
-        let record = self.wire.so_far();
+        let (record, pauses) = (self.wire.so_far(), pauses::so_far());
         for address in &self.addresses {
             let part = Record(record.since(*address, since));
             let told = || format!("{address}: {:?}\n{}", part.spans(*address), self.world.logs());
             ensure!(part.overlaps(*address, QUIET).is_empty(), "two answered: {}", told());
-            ensure!(part.disputes(*address).is_empty(), Unsteady(told()));
+            for moved in part.moves(*address, since) {
+                let before = part.0.iter().any(|s| s.mac == moved.to && s.at < moved.first);
+                ensure!(!before || moved.is_excused(&pauses), "one spoke again: {}", told());
+            }
         }
         Ok(())
     }
 
-    /// Since `since` the addresses went from one machine to another so often, and each was spoken for.
+    /// Since `since` the addresses went from one machine to another so often, and each was spoken for. A pause of the
+    /// machine excuses a move more.
     pub(crate) fn moved_times(&self, times: usize, since: Instant) -> Result<()> {
-        let record = self.wire.so_far();
-        let spoken = self.addresses.iter().all(|address| !record.since(*address, since).is_empty());
-        ensure!(spoken, Unsteady(format!("nobody answered\n{}", self.world.logs())));
-        let moves = self.moves(since);
-        ensure!(
-            moves == times,
-            Unsteady(format!("{moves} moves, not {times}\n{}", self.world.logs()))
-        );
-        Ok(())
+        self.moved_between(times, times, since)
     }
 
-    /// Nobody took an address from `owner`. On a machine without processor time to spare it may have lost it.
-    pub(crate) fn kept_by(&self, owner: usize) -> Result<()> {
-        if self.owner()? == owner {
-            return Ok(());
+    /// The same where they may move or not.
+    pub(crate) fn moved_at_most(&self, times: usize, since: Instant) -> Result<()> {
+        self.moved_between(0, times, since)
+    }
+
+    fn moved_between(&self, least: usize, most: usize, since: Instant) -> Result<()> {
+        let (record, pauses) = (self.wire.so_far(), pauses::so_far());
+        for address in &self.addresses {
+            let spoken = !record.since(*address, since).is_empty();
+            ensure!(spoken, "nobody answered for {address}\n{}", self.world.logs());
+            let moves = record.moves(*address, since);
+            let excused = moves.iter().filter(|moved| moved.is_excused(&pauses)).count();
+            ensure!(
+                moves.len() >= least && moves.len() - excused <= most,
+                "{address}: {} moves, {excused} of them after a pause, not {least} to {most}\n{}",
+                moves.len(),
+                self.world.logs()
+            );
         }
-        let lost = "berth_announcer_owner_changes_total{cause=\"expired\"}";
-        ensure!(
-            self.metrics(owner)?.contains(lost),
-            "it was taken from {owner}\n{}",
-            self.world.logs()
-        );
-        println!("{owner} could not renew its lease for a third of a second");
         Ok(())
     }
 
-    /// All nodes take part again, and after some patience the addresses are where they were, with `owner`. Since `since`
-    /// no two answered at once.
-    pub(crate) async fn stays_with(&self, owner: usize, since: Instant) -> Result<()> {
+    /// Nobody took an address from its owner, but where a lease of it ran out since then, while the machine stood still.
+    /// Who has them now.
+    pub(crate) fn kept_by(&self, held: &Held) -> Result<usize> {
+        let owner = self.owner_after(held)?;
+        if owner != held.owner {
+            println!("{} lost its lease in a pause of the machine", self.name(held.owner));
+        }
+        Ok(owner)
+    }
+
+    fn owner_after(&self, held: &Held) -> Result<usize> {
+        let record = self.wire.so_far();
+        let moves = |address: &IpAddr| record.moves(*address, held.since);
+        let moves: Vec<Move> = self.addresses.iter().flat_map(moves).collect();
+        let owner = self.owner()?;
+        let (name, logs) = (self.name(held.owner), || self.world.logs());
+        if moves.is_empty() {
+            ensure!(owner == held.owner, "taken from {name}\n{}", logs());
+            return Ok(owner);
+        }
+        let pauses = pauses::so_far();
+        let excused = moves.iter().all(|moved| moved.is_excused(&pauses));
+        ensure!(excused, "taken from {name} without a pause: {moves:?} {pauses:?}\n{}", logs());
+        let expired = membership::expired(&self.world, held.owner)?;
+        ensure!(
+            expired > held.expired,
+            "taken from {name}, whose lease had not run out\n{}",
+            logs()
+        );
+        Ok(owner)
+    }
+
+    /// All nodes take part again, and after some patience the addresses are where they were. Since `since` no two answered
+    /// at once.
+    pub(crate) async fn stays_with(&self, held: &Held, since: Instant) -> Result<()> {
         self.settled().await?;
         tokio::time::sleep(PATIENCE).await;
-        self.kept_by(owner)?;
         self.one_at_a_time(&self.wire.so_far(), since)?;
-        self.bound_only_on(owner).await
+        self.bound_only_on(held).await
     }
 
     pub(crate) fn probe(&self) -> Result<Probe> {
@@ -184,13 +273,6 @@ impl Scene {
         Probe::start(&self.world.lab.outside(), target, PROBE, manner)
     }
 
-    /// When the first address went to another machine after `since`, and to which.
-    pub(crate) fn moved(&self, since: Instant) -> Vec<(Duration, Mac)> {
-        let part = Record(self.wire.so_far().since(self.addresses[0], since));
-        let spans = part.spans(self.addresses[0]);
-        spans.iter().skip(1).map(|span| (span.first.duration_since(since), span.mac)).collect()
-    }
-
     /// How often each address went from one machine to another since `since`, the most of all addresses.
     pub(crate) fn moves(&self, since: Instant) -> usize {
         let record = self.wire.so_far();
@@ -198,15 +280,29 @@ impl Scene {
         self.addresses.iter().map(|a| spans(a).saturating_sub(1)).max().unwrap_or(0)
     }
 
-    /// The longest time since `since` in which nobody spoke for an address, whoever spoke before and after.
-    pub(crate) fn quiet(&self, since: Instant) -> Duration {
-        let record = self.wire.so_far();
-        let gaps = self.addresses.iter().flat_map(|address| {
+    /// Since `since` somebody spoke for each address at least each `limit` and the longest pause meanwhile, whoever spoke
+    /// before and after. Says for how long nobody did at most.
+    pub(crate) fn spoken_within(&self, limit: Duration, since: Instant) -> Result<Duration> {
+        let until = Instant::now();
+        let (record, pauses) = (self.wire.so_far(), pauses::so_far());
+        let mut longest = Duration::ZERO;
+        for address in &self.addresses {
             let said = record.since(*address, since);
-            let gap = |pair: &[Sighting]| pair[1].at.duration_since(pair[0].at);
-            said.windows(2).map(gap).collect::<Vec<_>>()
-        });
-        gaps.max().unwrap_or_default()
+            ensure!(!said.is_empty(), "nobody answered for {address}\n{}", self.world.logs());
+            let said: Vec<_> = said.iter().map(|sighting| sighting.at).collect();
+            let times = [&[since], &said[..], &[until]].concat();
+            for pair in times.windows(2) {
+                let gap = pair[1].saturating_duration_since(pair[0]);
+                let pause = pauses.longest(pair[0], pair[1]);
+                ensure!(
+                    gap <= limit + pause,
+                    "{address}: silent for {gap:.0?}, with a pause of {pause:.0?}\n{}",
+                    self.world.logs()
+                );
+                longest = longest.max(gap);
+            }
+        }
+        Ok(longest)
     }
 
     /// Waits until somebody has spoken for each address after `since`; says how long it took.
@@ -221,16 +317,11 @@ impl Scene {
         Ok(result.with_context(|| self.world.logs())?.duration_since(since))
     }
 
-    /// Does to a node what holds only as long as the addresses stay where they are.
-    pub(crate) fn while_unmoved(&self, node: usize, command: &[&str]) -> Result<String> {
-        let result = self.world.lab.node(node).exec(command);
-        result.map_err(|error| error.context(Unsteady(self.world.logs())))
-    }
-
-    /// The addresses on the interface of each node that answers: on `owner` and nowhere else.
-    pub(crate) async fn bound_only_on(&self, owner: usize) -> Result<()> {
-        let alone = || async { Ok(self.is_bound_only_on(owner)?.then_some(())) };
-        let told = || Unsteady(format!("not on {} alone\n{}", self.name(owner), self.world.logs()));
+    /// The addresses are on the interface of their owner and of no other node that answers, and it is the owner they had.
+    pub(crate) async fn bound_only_on(&self, held: &Held) -> Result<()> {
+        self.kept_by(held)?;
+        let alone = || async { Ok(self.is_bound_only_on(self.owner_after(held)?)?.then_some(())) };
+        let told = || format!("not on {} alone\n{}", self.name(held.owner), self.world.logs());
         eventually("bound on the owner only", 10, alone).await.with_context(told)
     }
 
@@ -253,6 +344,18 @@ impl Scene {
         println!("{frames} frames looked at");
         self.world.lab.down()
     }
+}
+
+/// The client is answered now; soon, where the machine has just stood still, as the owner's lease may have run out.
+pub(crate) async fn answers_now(world: &World, address: IpAddr) -> Result<()> {
+    let asked = Instant::now();
+    let Err(error) = world.curl(address) else { return Ok(()) };
+    let since = asked.checked_sub(TAKEOVER).unwrap_or(asked);
+    if !pauses::so_far().excuse(since, Instant::now()) {
+        return Err(error.context(world.logs()));
+    }
+    println!("{address}: not answered for in a pause of the machine: {error:#}");
+    eventually("an answer", 2, || async { Ok(world.curl(address).ok()) }).await.map(drop)
 }
 
 fn mac_of(node: usize) -> Mac {

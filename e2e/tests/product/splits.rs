@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::Net;
 use berth_e2e::control_plane::Part;
-use berth_e2e::pauses::undisturbed;
+use berth_e2e::disk::replace;
+use berth_e2e::pauses;
 use berth_e2e::probe::Failure;
 use serde_json::json;
 
 use berth_e2e::world::{env, eventually};
 
 use crate::is_soak;
-use crate::scene::{PATIENCE, Scene};
+use crate::scene::{CLIENT, PATIENCE, Scene, TAKEOVER};
+
+/// Who waits for the API server goes on within this time from its return.
+const BACK: Duration = Duration::from_secs(5);
 
 /// An owner that its peers do not hear, or that does not hear them. The client reaches everybody throughout.
 async fn deaf_or_mute(scene: &Scene, what: &str, from_owner: bool) -> Result<()> {
@@ -25,52 +29,42 @@ async fn deaf_or_mute(scene: &Scene, what: &str, from_owner: bool) -> Result<()>
         let (from, to) = if from_owner { (owner, peer) } else { (peer, owner) };
         lab.cut_one_way(name(from), name(to), Net::Lan)?;
     }
-    scene.taken(owner, start, 10).await?;
-    println!("{what}: silent for {:.0?}", scene.silence(owner, start)?);
-    let successor = scene.owner()?;
+    let held = scene.succeeded(what, owner, start, TAKEOVER).await?;
     tokio::time::sleep(PATIENCE).await;
     lab.heal_all()?;
-    scene.stays_with(successor, start).await
+    scene.stays_with(&held, start).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_that_is_cut_one_way_is_replaced_and_stays_silent() -> Result<()> {
-    undisturbed(async || {
-        let scene = Scene::up(3, env([])).await?;
-        deaf_or_mute(&scene, "peers do not hear the owner", true).await?;
-        deaf_or_mute(&scene, "the owner does not hear its peers", false).await?;
-        scene.down()
-    })
-    .await
+    let scene = Scene::up(3, env([])).await?;
+    deaf_or_mute(&scene, "peers do not hear the owner", true).await?;
+    deaf_or_mute(&scene, "the owner does not hear its peers", false).await?;
+    scene.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_five_nodes_only_the_side_with_a_majority_has_the_address() -> Result<()> {
-    undisturbed(async || {
-        let scene = Scene::up(5, env([])).await?;
-        let (owner, start) = (scene.owner()?, Instant::now());
-        let lab = &scene.world.lab;
-        let others: Vec<usize> = (0..5).filter(|node| *node != owner).collect();
-        lab.split(&[owner, others[0]], Net::Lan)?;
-        scene.taken(owner, start, 10).await?;
-        println!("the owner in the minority: silent for {:.0?}", scene.silence(owner, start)?);
-        let successor = scene.owner()?;
-        ensure!(successor != others[0], "node {successor} is in the minority, too");
-        tokio::time::sleep(PATIENCE).await;
-        lab.heal_all()?;
-        scene.settled().await?;
-        scene.kept_by(successor)?;
+    let scene = Scene::up(5, env([])).await?;
+    let (owner, start) = (scene.owner()?, Instant::now());
+    let lab = &scene.world.lab;
+    let others: Vec<usize> = (0..5).filter(|node| *node != owner).collect();
+    lab.split(&[owner, others[0]], Net::Lan)?;
+    let held = scene.succeeded("the owner in the minority", owner, start, TAKEOVER).await?;
+    ensure!(held.owner != others[0], "node {} is in the minority, too", held.owner);
+    tokio::time::sleep(PATIENCE).await;
+    lab.heal_all()?;
+    scene.settled().await?;
+    let successor = scene.kept_by(&held)?;
 
-        let again = Instant::now();
-        let minority: Vec<usize> = (0..5).filter(|node| *node != successor).take(2).collect();
-        lab.split(&minority, Net::Lan)?;
-        tokio::time::sleep(PATIENCE).await;
-        lab.heal_all()?;
-        scene.stays_with(successor, start).await?;
-        println!("the owner in the majority: {} moves", scene.moves(again));
-        scene.down()
-    })
-    .await
+    let (again, held) = (Instant::now(), scene.held()?);
+    let minority: Vec<usize> = (0..5).filter(|node| *node != successor).take(2).collect();
+    lab.split(&minority, Net::Lan)?;
+    tokio::time::sleep(PATIENCE).await;
+    lab.heal_all()?;
+    scene.stays_with(&held, start).await?;
+    scene.moved_times(0, again)?;
+    scene.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,64 +74,58 @@ async fn of_two_nodes_that_lose_each_other_one_goes_on() -> Result<()> {
     let lab = &scene.world.lab;
     lab.cut_pair(lab.node(0).name(), lab.node(1).name(), Net::Lan)?;
     tokio::time::sleep(PATIENCE * 2).await;
-    let quiet = scene.quiet(start);
-    let spoke = scene.spoken_for(Instant::now(), 5).await?;
-    println!(
-        "two nodes, cut from each other: silent for {quiet:.0?}; then answered in {spoke:.0?}"
-    );
-    let owner = scene.owner()?;
+    let asked = Instant::now();
+    let spoke = scene.spoken_for(asked, 5).await?;
+    pauses::within("two nodes, cut from each other: answered for", spoke, TAKEOVER, asked)?;
+    let silent = scene.spoken_within(TAKEOVER, start)?;
+    println!("two nodes, cut from each other: silent for {silent:.0?} at most");
+    let held = scene.held()?;
     lab.heal_all()?;
-    scene.settled().await?;
-    tokio::time::sleep(PATIENCE).await;
-    scene.kept_by(owner)?;
-    scene.one_at_a_time(&scene.wire.so_far(), start)?;
+    scene.stays_with(&held, start).await?;
     scene.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_cluster_is_away_nothing_is_lost_and_what_comes_then_is_served() -> Result<()> {
-    undisturbed(async || {
-        let scene = Scene::up(3, env([])).await?;
-        let start = Instant::now();
-        let lab = &scene.world.lab;
-        let probe = scene.probe()?;
-        lab.kill_part(Part::ApiServer)?;
-        lab.kill_part(Part::Etcd)?;
-        // It ends by itself after ten seconds, where it is elected by a Lease, as it is outside of a lab. One that goes on
-        // would call all nodes lost, and with them all pods, before they can say a word.
-        lab.kill_part(Part::ControllerManager)?;
-        tokio::time::sleep(Duration::from_secs(if is_soak() { 300 } else { 15 })).await;
-        lab.start_part(Part::Etcd)?;
-        lab.start_part(Part::ApiServer)?;
-        lab.until_api_ready().await?;
-        lab.start_part(Part::ControllerManager)?;
-        let ready = Instant::now();
-        eventually("a Service made", 10, || async {
-            Ok(scene.world.expose("later", json!({})).await.ok())
-        })
-        .await?;
-        let later = scene.world.published("later", 1).await?[0];
-        println!(
-            "a Service made when the API is back: answered for {:.1?} after that",
-            ready.elapsed()
-        );
-        // kube-proxy tries again by itself, up to a minute later where it has tried for long; twice, where the API server
-        // that has just started does not know its rights yet. Then it lists anew and writes its rules.
-        eventually("an answer", 150, || async { Ok(scene.world.curl(later).ok()) }).await?;
-        println!("and its pods reached {:.1?} after that", ready.elapsed());
-        let report = probe.finish()?;
-        println!(
-            "no API, no etcd for {:.0?}: longest gap {:.0?}, {} moves",
-            ready - start,
-            report.longest_gap,
-            scene.moves(start)
-        );
-        ensure!(report.count(Failure::Reset) == 0, "{:?}", report.failed);
-        scene.moved_times(0, start)?;
-        ensure!(scene.world.published("web", 2).await? == scene.addresses, "it lost its addresses");
-        scene.down()
+    let scene = Scene::up(3, env([])).await?;
+    let start = Instant::now();
+    let lab = &scene.world.lab;
+    let probe = scene.probe()?;
+    lab.kill_part(Part::ApiServer)?;
+    lab.kill_part(Part::Etcd)?;
+    // It ends by itself after ten seconds, where it is elected by a Lease, as it is outside of a lab. One that goes on
+    // would call all nodes lost, and with them all pods, before they can say a word.
+    lab.kill_part(Part::ControllerManager)?;
+    tokio::time::sleep(Duration::from_secs(if is_soak() { 300 } else { 15 })).await;
+    lab.start_part(Part::Etcd)?;
+    lab.start_part(Part::ApiServer)?;
+    lab.until_api_ready().await?;
+    lab.start_part(Part::ControllerManager)?;
+    let ready = Instant::now();
+    eventually("a Service made", 10, || async {
+        Ok(scene.world.expose("later", json!({})).await.ok())
     })
-    .await
+    .await?;
+    let later = scene.world.published("later", 1).await?[0];
+    let what = "a Service made when the API is back: answered for after that";
+    pauses::within(what, ready.elapsed(), BACK, ready).with_context(|| scene.world.logs())?;
+    // kube-proxy tries again by itself, up to a minute later where it has tried for long; twice, where the API server
+    // that has just started does not know its rights yet. Then it lists anew and writes its rules.
+    eventually("an answer", 150, || async { Ok(scene.world.curl(later).ok()) }).await?;
+    println!("and its pods reached {:.1?} after that", ready.elapsed());
+    let report = probe.finish()?;
+    println!(
+        "no API, no etcd for {:.0?}: longest gap {:.0?}, {} moves",
+        ready - start,
+        report.longest_gap,
+        scene.moves(start)
+    );
+    let broken = report.count(Failure::Reset) + report.count(Failure::Refused);
+    ensure!(broken == 0, "{:?}", report.failed);
+    report.answered_within(CLIENT).with_context(|| scene.world.logs())?;
+    scene.moved_times(0, start)?;
+    ensure!(scene.world.published("web", 2).await? == scene.addresses, "it lost its addresses");
+    scene.down()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,8 +146,10 @@ async fn of_two_nodes_without_an_api_the_survivor_waits_for_it() -> Result<()> {
     lab.start_part(Part::ApiServer)?;
     lab.until_api_ready().await?;
     let ready = Instant::now();
-    scene.taken(owner, dead, 30).await?;
-    println!("without API and peer: taken over {:.1?} after the API was back", ready.elapsed());
+    let taken = dead + scene.taken(owner, dead, 30).await?;
+    let took = taken.saturating_duration_since(ready);
+    pauses::within("without API and peer: taken over after the API was back", took, BACK, ready)
+        .with_context(|| scene.world.logs())?;
     scene.one_at_a_time(&scene.wire.so_far(), start)?;
     scene.down()
 }
@@ -168,41 +158,34 @@ async fn of_two_nodes_without_an_api_the_survivor_waits_for_it() -> Result<()> {
 /// clocks that only go on (CLOCK_MONOTONIC, CLOCK_BOOTTIME) do.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_time_of_day_may_step_by_an_hour_and_nothing_moves() -> Result<()> {
-    undisturbed(async || {
-        let step = std::env::temp_dir().join(format!("berth-step-{}", std::process::id()));
-        let set = |offset: &str| std::fs::write(&step, format!("{offset}\n"));
-        set("+0")?;
-        let path = step.display().to_string();
-        let library = faketime()?;
-        let environment = env([
-            ("LD_PRELOAD", library.as_str()),
-            ("FAKETIME_TIMESTAMP_FILE", path.as_str()),
-            ("FAKETIME_NO_CACHE", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ("DONT_FAKE_MONOTONIC", "1"),
-        ]);
-        let scene = Scene::up(3, environment).await?;
-        let start = Instant::now();
-        for (n, offset) in [3600, -3600, 0].into_iter().enumerate() {
-            set(&format!("{offset:+}"))?;
-            tokio::time::sleep(PATIENCE).await;
-            // Something to log, with the time that the programs believe it to be.
-            let name = format!("step{n}");
-            scene.world.expose(&name, json!({})).await?;
-            let address = scene.world.published(&name, 1).await?[0];
-            let said = said_of(&scene, address)?;
-            println!("a step to {offset:+} s: the owner's clock is {said:+} s off");
-            ensure!(
-                (said - offset).abs() < 60,
-                "the programs did not see it\n{}",
-                scene.world.logs()
-            );
-        }
-        scene.moved_times(0, start)?;
-        std::fs::remove_file(&step)?;
-        scene.down()
-    })
-    .await
+    let step = std::env::temp_dir().join(format!("berth-step-{}", std::process::id()));
+    let set = |offset: &str| replace(&step, format!("{offset}\n"));
+    set("+0")?;
+    let path = step.display().to_string();
+    let library = faketime()?;
+    let environment = env([
+        ("LD_PRELOAD", library.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", path.as_str()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ]);
+    let scene = Scene::up(3, environment).await?;
+    let start = Instant::now();
+    for (n, offset) in [3600, -3600, 0].into_iter().enumerate() {
+        set(&format!("{offset:+}"))?;
+        tokio::time::sleep(PATIENCE).await;
+        // Something to log, with the time that the programs believe it to be.
+        let name = format!("step{n}");
+        scene.world.expose(&name, json!({})).await?;
+        let address = scene.world.published(&name, 1).await?[0];
+        let said = said_of(&scene, address)?;
+        println!("a step to {offset:+} s: the owner's clock is {said:+} s off");
+        ensure!((said - offset).abs() < 60, "the programs did not see it\n{}", scene.world.logs());
+    }
+    scene.moved_times(0, start)?;
+    std::fs::remove_file(&step)?;
+    scene.down()
 }
 
 /// How far the clock of the announcer that logged something about `address` last is off, in seconds.

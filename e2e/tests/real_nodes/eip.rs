@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fs, net::IpAddr, process::Command, time::Instan
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::{
-    lab::{Lab, Node, Spec},
+    lab::{Lab, Spec},
+    node::Node,
     vm::{Eips, Vm, holds, install_kubevirt},
     world::{POOL, eventually, kubectl, repository},
 };

@@ -44,7 +44,7 @@ pub(crate) fn single_v6(name: &str) -> Request {
 }
 
 pub(crate) fn dual(name: &str, policy: FamilyPolicy) -> Request {
-    Request::new(service(name), Families::new(policy, Family::BOTH))
+    Request::new(service(name), Families::new(policy, Family::ALL))
 }
 
 pub(crate) fn pinned(request: Request, pins: &[&str]) -> Request {
@@ -78,6 +78,12 @@ pub(crate) fn give_at(
         assert!(ledger.release(&request.owner, *address, now));
     }
     Ok(allocation)
+}
+
+/// The owner gives back all it holds.
+pub(crate) fn release_all(ledger: &mut Ledger, owner: &Owner, now: Duration) {
+    let held: Vec<IpAddr> = ledger.held(owner).collect();
+    held.iter().for_each(|address| assert!(ledger.release(owner, *address, now)));
 }
 
 pub(crate) fn shown(allocation: &Allocation) -> Vec<String> {

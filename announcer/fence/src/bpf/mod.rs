@@ -5,6 +5,7 @@
 //! and an address that is late, being claimed or being handed over takes nothing from the others.
 
 mod asm;
+mod maps;
 mod probe;
 mod program;
 mod sys;
@@ -17,22 +18,23 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
-use crate::address::key;
 use crate::capability::{Needs, refusal};
+use crate::contract::{Fence, Finding, Inspection};
 use crate::error::{
     ArmError, AttachCause, AttachError, CoverError, MuteError, PollError, RefusalCause,
 };
+use crate::instance::Instance;
+use crate::kind::Kind;
 use crate::nft;
 use crate::tc::{self, Loaded, Rtnetlink, Stage};
-use crate::{BootTime, Fence, Finding, Inspection, Kind};
-use table::{Step, Table};
-
-const KERNEL: &str =
-    "Linux 5.8 with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS";
+use crate::time::BootTime;
+use maps::{KERNEL, Maps};
+use table::Table;
 
 /// The fence. What it put into the kernel stays there when it is dropped.
 #[derive(Debug)]
 pub(crate) struct BpfFence {
+    instance: Instance,
     maps: Maps,
     program: sys::Program,
     id: u32,
@@ -42,41 +44,18 @@ pub(crate) struct BpfFence {
     interfaces: BTreeSet<String>,
 }
 
-/// What the program looks at.
-#[derive(Debug)]
-pub(crate) struct Maps {
-    slots: sys::Slots,
-    deadlines: sys::Deadlines,
-}
-
-impl Maps {
-    fn perform(&self, step: Step) -> Result<(), CoverError> {
-        // Mute first in both directions: a slot never carries one address's deadline into another's life.
-        let (address, result) = match step {
-            Step::Forget(address, slot) => {
-                self.deadlines.store(slot, BootTime::PAST.as_nanos());
-                (address, self.slots.remove(&key(address)))
-            }
-            Step::Cover(address, slot) => {
-                self.deadlines.store(slot, BootTime::PAST.as_nanos());
-                (address, self.slots.insert(&key(address), slot))
-            }
-        };
-        result.map_err(|source| CoverError::Kernel { address, source })
-    }
-}
-
 impl BpfFence {
     /// Loads the program and proves on frames of its own that it does what it should. Nothing is attached yet.
-    pub(crate) fn open(capacity: u32) -> Result<BpfFence, RefusalCause> {
+    pub(crate) fn open(capacity: u32, instance: &Instance) -> Result<BpfFence, RefusalCause> {
         let refuse = |operation| {
             move |source: io::Error| refusal(operation, Needs::Bpf, KERNEL, source, String::new())
         };
-        let slots = sys::Slots::create(capacity).map_err(refuse("creating the map of slots"))?;
-        let deadlines =
-            sys::Deadlines::create(capacity).map_err(refuse("creating the map of deadlines"))?;
+        let slots = sys::Slots::create(capacity, &instance.object("berth_slots"))
+            .map_err(refuse("creating the map of slots"))?;
+        let deadlines = sys::Deadlines::create(capacity, &instance.object("berth_deadlines"))
+            .map_err(refuse("creating the map of deadlines"))?;
         let maps = Maps { slots, deadlines };
-        let program = load(&maps)?;
+        let program = load(&maps, instance)?;
         probe::run(&maps, &program)?;
         let id = program.id().map_err(refuse("reading the number of the program"))?;
         let rtnetlink = Rtnetlink::open().map_err(|source| {
@@ -84,6 +63,7 @@ impl BpfFence {
         })?;
         let table = Table::new(capacity);
         Ok(BpfFence {
+            instance: instance.clone(),
             maps,
             program,
             id,
@@ -103,7 +83,9 @@ impl BpfFence {
         let mut errors = Vec::new();
         for name in &self.interfaces {
             let result = match links.get(name) {
-                Some(link) => tc::guard(&mut self.rtnetlink, link, program, self.stage),
+                Some(link) => {
+                    tc::guard(&mut self.rtnetlink, &self.instance, link, program, self.stage)
+                }
                 None => {
                     Err(AttachError { interface: name.clone(), cause: AttachCause::NoInterface })
                 }
@@ -124,7 +106,7 @@ impl Fence for BpfFence {
         let mut errors = self.guard();
         // A predecessor's interfaces are not ours to clear before we know what it guarded there.
         if self.stage == Stage::Settled {
-            errors.extend(tc::sweep(&mut self.rtnetlink, interfaces));
+            errors.extend(tc::sweep(&mut self.rtnetlink, &self.instance, interfaces));
         }
         errors
     }
@@ -149,7 +131,7 @@ impl Fence for BpfFence {
         let mut errors = self.attach(&interfaces);
         if errors.is_empty() {
             // A weaker predecessor's table would go on dropping what nobody refreshes.
-            errors.extend(delete_table());
+            errors.extend(delete_table(&self.instance));
         }
         errors
     }
@@ -182,9 +164,10 @@ impl Fence for BpfFence {
     }
 
     fn inspection(&self) -> Inspection {
-        let (interfaces, id, stage) = (self.interfaces.clone(), self.id, self.stage);
+        let (interfaces, instance) = (self.interfaces.clone(), self.instance.clone());
+        let (id, stage) = (self.id, self.stage);
         Box::new(move || match Rtnetlink::open() {
-            Ok(mut rtnetlink) => findings(&mut rtnetlink, interfaces, id, stage),
+            Ok(mut rtnetlink) => findings(&mut rtnetlink, &instance, interfaces, id, stage),
             Err(_) => {
                 interfaces.into_iter().map(|interface| Finding::Missing { interface }).collect()
             }
@@ -193,8 +176,8 @@ impl Fence for BpfFence {
 
     fn remove(&mut self) -> Vec<AttachError> {
         self.interfaces.clear();
-        let mut errors = tc::sweep(&mut self.rtnetlink, &BTreeSet::new());
-        errors.extend(delete_table());
+        let mut errors = tc::sweep(&mut self.rtnetlink, &self.instance, &BTreeSet::new());
+        errors.extend(delete_table(&self.instance));
         errors
     }
 }
@@ -202,6 +185,7 @@ impl Fence for BpfFence {
 /// What is wrong at these interfaces, where program `id` should run.
 fn findings(
     rtnetlink: &mut Rtnetlink,
+    instance: &Instance,
     interfaces: BTreeSet<String>,
     id: u32,
     stage: Stage,
@@ -211,7 +195,7 @@ fn findings(
     for interface in interfaces {
         let observed = links.get(&interface).and_then(|link| {
             let observed = tc::observe(rtnetlink, link).ok()?;
-            observed.runs(id, stage).then_some((link.index, observed))
+            observed.runs(instance, id, stage).then_some((link.index, observed))
         });
         let Some((index, observed)) = observed else {
             findings.push(Finding::Missing { interface });
@@ -221,7 +205,7 @@ fn findings(
             Ok(0) | Err(_) => None,
             Ok(count) => Some(format!("tcx (programs: {count})")),
         };
-        let filters = observed.preceding().map(|filter| {
+        let filters = observed.preceding(instance).map(|filter| {
             format!("filter {:?} ({}, priority {})", filter.name, filter.kind, filter.priority)
         });
         let preceding = tcx.into_iter().chain(filters);
@@ -230,11 +214,12 @@ fn findings(
     findings
 }
 
-fn delete_table() -> Option<AttachError> {
-    nft::delete_table().err().map(|source| AttachError::everywhere("deleting the table", source))
+fn delete_table(instance: &Instance) -> Option<AttachError> {
+    let deleted = nft::delete_table(instance);
+    deleted.err().map(|source| AttachError::everywhere("deleting the table", source))
 }
 
-fn load(maps: &Maps) -> Result<sys::Program, RefusalCause> {
+fn load(maps: &Maps, instance: &Instance) -> Result<sys::Program, RefusalCause> {
     let operation = "loading the program";
     let slots = maps.slots.as_fd().as_raw_fd();
     let deadlines = maps.deadlines.as_fd().as_raw_fd();
@@ -244,7 +229,7 @@ fn load(maps: &Maps) -> Result<sys::Program, RefusalCause> {
         source: io::Error::other(error),
         detail: String::new(),
     })?;
-    sys::Program::load(&insns).map_err(|error| {
+    sys::Program::load(&insns, &instance.object("berth_fence")).map_err(|error| {
         let detail = if error.log.is_empty() { String::new() } else { format!(" ({})", error.log) };
         refusal(operation, Needs::Bpf, KERNEL, error.source, detail)
     })

@@ -4,12 +4,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::maps::{KERNEL, Maps};
 use super::program::{DROP, PASS};
-use super::{Maps, sys};
-use crate::BootTime;
+use super::sys;
 use crate::address::key;
 use crate::capability::{Needs, refusal};
 use crate::error::RefusalCause;
+use crate::time::BootTime;
 
 /// Longer than a few frames take, so that a deadline this far away has not passed.
 const AHEAD: Duration = Duration::from_secs(30);
@@ -20,8 +21,7 @@ const OTHER: [u8; 4] = [240, 0, 0, 2];
 
 /// Shows the program frames that it has to drop and frames that it has to pass. The maps are as before afterwards.
 pub(super) fn run(maps: &Maps, program: &sys::Program) -> Result<(), RefusalCause> {
-    let failed =
-        |source| refusal("testing the program", Needs::Bpf, super::KERNEL, source, String::new());
+    let failed = |source| refusal("testing the program", Needs::Bpf, KERNEL, source, String::new());
     let probe = key(IpAddr::from(PROBE));
     maps.slots.insert(&probe, 0).map_err(failed)?;
     let result = cases(maps, program);
@@ -33,9 +33,8 @@ pub(super) fn run(maps: &Maps, program: &sys::Program) -> Result<(), RefusalCaus
 fn cases(maps: &Maps, program: &sys::Program) -> Result<(), RefusalCause> {
     let expect = |frame, sender, deadline: BootTime, expected| {
         maps.deadlines.store(0, deadline.as_nanos());
-        let failed = |source| {
-            refusal("testing the program", Needs::Bpf, super::KERNEL, source, String::new())
-        };
+        let failed =
+            |source| refusal("testing the program", Needs::Bpf, KERNEL, source, String::new());
         let (verdict, _) = program.test_run(&arp_reply(sender), 1).map_err(failed)?;
         if verdict == expected {
             Ok(())

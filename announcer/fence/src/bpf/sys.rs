@@ -158,8 +158,8 @@ pub(crate) struct Slots(OwnedFd);
 
 impl Slots {
     /// Makes a map for `capacity` addresses.
-    pub(crate) fn create(capacity: u32) -> io::Result<Slots> {
-        create_map(MAP_TYPE_HASH, 16, 4, capacity, NO_PREALLOC, "berth_slots").map(Slots)
+    pub(crate) fn create(capacity: u32, called: &str) -> io::Result<Slots> {
+        create_map(MAP_TYPE_HASH, 16, 4, capacity, NO_PREALLOC, called).map(Slots)
     }
 
     /// Gives `key` the slot `slot`.
@@ -209,8 +209,8 @@ unsafe impl Send for Deadlines {}
 impl Deadlines {
     /// Makes `len` slots, all of them in the past.
     #[allow(unsafe_code)]
-    pub(crate) fn create(len: u32) -> io::Result<Deadlines> {
-        let fd = create_map(MAP_TYPE_ARRAY, 4, 8, len, MMAPABLE, "berth_deadlines")?;
+    pub(crate) fn create(len: u32, called: &str) -> io::Result<Deadlines> {
+        let fd = create_map(MAP_TYPE_ARRAY, 4, 8, len, MMAPABLE, called)?;
         let bytes = std::num::NonZeroUsize::new(len as usize * 8)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
         // SAFETY: a new mapping at an address of the kernel's choice disturbs no other; the map was made mmapable, and
@@ -266,12 +266,12 @@ pub(crate) struct LoadError {
 
 impl Program {
     /// Loads `insns`.
-    pub(crate) fn load(insns: &[Insn]) -> Result<Program, LoadError> {
+    pub(crate) fn load(insns: &[Insn], called: &str) -> Result<Program, LoadError> {
         let code: Vec<[u8; 8]> = insns.iter().copied().map(Insn::bytes).collect();
-        load(&code, &mut []).map(Program).map_err(|first| {
+        load(&code, called, &mut []).map(Program).map_err(|first| {
             // Only a refusal is worth a log: asked for at once, a log that does not fit makes a good program fail.
             let mut log = vec![0; 64 * 1024];
-            let source = load(&code, &mut log).err().unwrap_or(first);
+            let source = load(&code, called, &mut log).err().unwrap_or(first);
             let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
             let text = String::from_utf8_lossy(&log[..end]);
             let last = text.lines().rev().take(4).collect::<Vec<_>>();
@@ -381,7 +381,7 @@ fn create_map(
 }
 
 #[allow(unsafe_code)]
-fn load(code: &[[u8; 8]], log: &mut [u8]) -> io::Result<OwnedFd> {
+fn load(code: &[[u8; 8]], called: &str, log: &mut [u8]) -> io::Result<OwnedFd> {
     let mut attributes = ProgLoad {
         prog_type: PROG_TYPE_SCHED_CLS,
         insn_cnt: code.len() as u32,
@@ -390,7 +390,7 @@ fn load(code: &[[u8; 8]], log: &mut [u8]) -> io::Result<OwnedFd> {
         log_level: u32::from(!log.is_empty()),
         log_size: log.len() as u32,
         log_buf: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
-        prog_name: name("berth_fence"),
+        prog_name: name(called),
         ..ProgLoad::default()
     };
     // SAFETY: code, licence and log are as long as said and outlive the call.

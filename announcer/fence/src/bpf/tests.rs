@@ -101,7 +101,8 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn fence(addresses: &[&str]) -> BpfFence {
-    let mut fence = BpfFence::open(16).expect("these tests need root and BPF");
+    let mut fence =
+        BpfFence::open(16, &Instance::services()).expect("these tests need root and BPF");
     fence.cover(&addresses.iter().copied().map(address).collect()).unwrap();
     fence.settle();
     fence
@@ -162,7 +163,8 @@ fn addresses_beyond_the_capacity_change_nothing() {
 
 #[test]
 fn nothing_is_armed_before_the_fence_is_settled() {
-    let mut fence = BpfFence::open(16).expect("these tests need root and BPF");
+    let mut fence =
+        BpfFence::open(16, &Instance::services()).expect("these tests need root and BPF");
     let vip = address("192.0.2.1");
     fence.cover(&BTreeSet::from([vip])).unwrap();
     assert_eq!(
@@ -182,7 +184,7 @@ fn a_program_at_the_tcx_hook_is_reported() {
         assert!(fence.attach(&BTreeSet::from(["eth0".to_owned()])).is_empty());
         assert_eq!(fence.inspection()(), []);
         let index = tc::links(&mut fence.rtnetlink).unwrap()["eth0"].index;
-        let foreign = BpfFence::open(16).unwrap();
+        let foreign = BpfFence::open(16, &Instance::services()).unwrap();
         let _attached =
             sys::attach_tcx(&foreign.program, index).expect("tcx is in Linux 6.6 and later");
         let preceded =

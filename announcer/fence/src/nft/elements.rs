@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::table::{HELD4, HELD6, LIVE, TABLE};
+use super::table::{HELD4, HELD6, LIVE};
 
 const FAMILY_NETDEV: u8 = 5;
 const SUBSYSTEM: u16 = 10;
@@ -36,16 +36,18 @@ const CHUNK: usize = 1000;
 const LIVE_KEY: [u8; 2] = 1u16.to_ne_bytes();
 
 /// A transaction in the making. Messages happen in order, all or none.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batch {
+    /// The table it is about.
+    table: String,
     bytes: Vec<u8>,
     messages: usize,
 }
 
 impl Batch {
-    /// An empty transaction.
-    pub(crate) fn new() -> Batch {
-        let mut batch = Batch::default();
+    /// An empty transaction on a table.
+    pub(crate) fn on(table: &str) -> Batch {
+        let mut batch = Batch { table: table.to_owned(), bytes: Vec::new(), messages: 0 };
         batch.frame(BATCH_BEGIN, 0, 0, SUBSYSTEM, &[]);
         batch
     }
@@ -85,7 +87,7 @@ impl Batch {
 
     /// Removes the table with all that is in it; it must exist.
     pub(crate) fn delete_table(&mut self) -> &mut Batch {
-        let body = attribute(TABLE_NAME, &text(TABLE));
+        let body = attribute(TABLE_NAME, &text(&self.table));
         self.frame(DELETE_TABLE, libc::NLM_F_ACK as u16, FAMILY_NETDEV, 0, &body);
         self.messages += 1;
         self
@@ -116,7 +118,7 @@ impl Batch {
     /// Without elements, a deletion empties the set.
     fn message(&mut self, kind: u16, set: &str, elements: &[Vec<u8>]) -> &mut Batch {
         let mut body =
-            [attribute(LIST_TABLE, &text(TABLE)), attribute(LIST_SET, &text(set))].concat();
+            [attribute(LIST_TABLE, &text(&self.table)), attribute(LIST_SET, &text(set))].concat();
         if !elements.is_empty() {
             let list: Vec<u8> = elements
                 .iter()
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_framed_and_aligned() {
-        let mut batch = Batch::new();
+        let mut batch = Batch::on("berth-fence");
         batch
             .delete_live()
             .add_live(Duration::from_millis(120))
@@ -187,7 +189,7 @@ mod tests {
     #[test]
     fn many_addresses_take_many_messages() {
         let many: Vec<_> = (0..2500u32).map(|number| IpAddr::from(number.to_be_bytes())).collect();
-        let mut batch = Batch::new();
+        let mut batch = Batch::on("berth-fence");
         batch.hold(&many);
         assert_eq!(batch.finish().1, 3);
     }

@@ -15,11 +15,14 @@ use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use crate::capability::{Needs, refusal};
+use crate::contract::{Fence, Finding, Inspection};
 use crate::error::{
     ArmError, AttachCause, AttachError, CoverError, MuteError, PollError, RefusalCause,
 };
+use crate::instance::Instance;
+use crate::kind::Kind;
 use crate::tc::{self, Rtnetlink};
-use crate::{BootTime, Fence, Finding, Inspection, Kind};
+use crate::time::BootTime;
 use elements::Batch;
 use netfilter::Netfilter;
 pub(crate) use netfilter::delete_table;
@@ -28,6 +31,9 @@ use rhythm::{Change, LIFE, Rhythm};
 /// The fence. What it put into the kernel stays there when it is dropped.
 #[derive(Debug)]
 pub(crate) struct NftFence {
+    instance: Instance,
+    /// The name of its table.
+    table: String,
     netfilter: Netfilter,
     rtnetlink: Rtnetlink,
     rhythm: Rhythm,
@@ -38,7 +44,8 @@ pub(crate) struct NftFence {
 
 impl NftFence {
     /// Makes the table, or takes over a predecessor's with nothing held.
-    pub(crate) fn open() -> Result<NftFence, RefusalCause> {
+    pub(crate) fn open(instance: &Instance) -> Result<NftFence, RefusalCause> {
+        let name = instance.name();
         let refuse = |operation| {
             move |source: io::Error| {
                 refusal(operation, Needs::NetAdmin, table::NEEDED, source, String::new())
@@ -47,10 +54,11 @@ impl NftFence {
         let netfilter = Netfilter::open().map_err(refuse("opening nfnetlink"))?;
         let rtnetlink = Rtnetlink::open().map_err(refuse("opening rtnetlink"))?;
         // Whether this kernel has the hook, asked of the one interface that is always there, and without a trace.
-        let hook = table::base() + &table::guard("lo").unwrap_or_default();
-        for (operation, text, check) in
-            [("testing the egress hook", hook, true), ("making the table", table::base(), false)]
-        {
+        let hook = table::base(&name) + &table::guard(&name, "lo").unwrap_or_default();
+        for (operation, text, check) in [
+            ("testing the egress hook", hook, true),
+            ("making the table", table::base(&name), false),
+        ] {
             nft(&text, check).map_err(|message| RefusalCause::Nft {
                 operation,
                 needed: table::NEEDED,
@@ -58,6 +66,8 @@ impl NftFence {
             })?;
         }
         Ok(NftFence {
+            instance: instance.clone(),
+            table: name,
             netfilter,
             rtnetlink,
             rhythm: Rhythm::default(),
@@ -68,7 +78,7 @@ impl NftFence {
     }
 
     fn commit(&mut self, change: &Change) -> io::Result<()> {
-        let mut batch = Batch::new();
+        let mut batch = Batch::on(&self.table);
         match change {
             // Add, delete, add: an element that is there would keep its old expiry before Linux 6.12.
             Change::Start => batch.release_all().add_live(LIFE).delete_live().add_live(LIFE),
@@ -87,7 +97,7 @@ impl NftFence {
         let result = self.commit(&change).or_else(|_| {
             // Someone else changed the sets, so what we know of them is worth nothing: hold none.
             self.rhythm.refused(&change);
-            let mut batch = Batch::new();
+            let mut batch = Batch::on(&self.table);
             batch.release_all();
             self.netfilter.commit(batch)
         });
@@ -97,7 +107,7 @@ impl NftFence {
 
     fn rebuild(&mut self) -> Result<(), String> {
         self.rhythm.refused(&Change::Start);
-        nft(&(table::base() + &table::cover(&self.covered, true)), false)
+        nft(&(table::base(&self.table) + &table::cover(&self.table, &self.covered, true)), false)
     }
 
     fn guard(&mut self) -> Vec<AttachError> {
@@ -106,7 +116,7 @@ impl NftFence {
             Err(source) => return vec![AttachError::everywhere("listing the interfaces", source)],
         };
         let mut errors = Vec::new();
-        let chains = chains().unwrap_or_else(|| {
+        let chains = chains(&self.table).unwrap_or_else(|| {
             let rebuilt = self.rebuild().map_err(|message| {
                 AttachError::everywhere("making the table", io::Error::other(message))
             });
@@ -119,7 +129,7 @@ impl NftFence {
                 None => Err(fail(AttachCause::NoInterface)),
                 Some(link) if !link.ethernet => Err(fail(AttachCause::NotEthernet)),
                 Some(_) if chains.contains(name) => Ok(()),
-                Some(_) => match table::guard(name) {
+                Some(_) => match table::guard(&self.table, name) {
                     None => Err(fail(AttachCause::UnquotableName)),
                     Some(text) => nft(&text, false).map_err(|message| {
                         fail(AttachCause::Kernel {
@@ -133,15 +143,15 @@ impl NftFence {
         }
         if self.settled {
             for interface in chains.difference(&self.interfaces) {
-                errors.extend(nft(&table::unguard(interface), false).err().map(|message| {
-                    AttachError {
+                errors.extend(nft(&table::unguard(&self.table, interface), false).err().map(
+                    |message| AttachError {
                         interface: interface.clone(),
                         cause: AttachCause::Kernel {
                             operation: "deleting the chain",
                             source: io::Error::other(message),
                         },
-                    }
-                }));
+                    },
+                ));
             }
         }
         errors
@@ -162,14 +172,14 @@ impl Fence for NftFence {
         let fail = |message| CoverError::Nft { count: addresses.len(), message };
         let gone = self.covered.difference(addresses).copied().collect();
         self.revoke(&gone).map_err(|error| fail(error.to_string()))?;
-        nft(&table::cover(addresses, self.settled), false).map_err(fail)?;
+        nft(&table::cover(&self.table, addresses, self.settled), false).map_err(fail)?;
         self.covered.clone_from(addresses);
         Ok(())
     }
 
     fn settle(&mut self) -> Vec<AttachError> {
         self.settled = true;
-        let covered = nft(&table::cover(&self.covered, true), false);
+        let covered = nft(&table::cover(&self.table, &self.covered, true), false);
         let mut errors: Vec<_> = covered
             .map_err(|message| {
                 AttachError::everywhere("covering exactly", io::Error::other(message))
@@ -180,7 +190,7 @@ impl Fence for NftFence {
         errors.extend(self.guard());
         if errors.is_empty() {
             // A stronger predecessor's program would go on dropping what nobody refreshes.
-            errors.extend(tc::sweep(&mut self.rtnetlink, &BTreeSet::new()));
+            errors.extend(tc::sweep(&mut self.rtnetlink, &self.instance, &BTreeSet::new()));
         }
         errors
     }
@@ -221,10 +231,10 @@ impl Fence for NftFence {
     }
 
     fn inspection(&self) -> Inspection {
-        let interfaces = self.interfaces.clone();
+        let (interfaces, table) = (self.interfaces.clone(), self.table.clone());
         Box::new(move || {
             let links = Rtnetlink::open().and_then(|mut rtnetlink| tc::links(&mut rtnetlink));
-            let (links, chains) = (links.unwrap_or_default(), chains().unwrap_or_default());
+            let (links, chains) = (links.unwrap_or_default(), chains(&table).unwrap_or_default());
             let missing = interfaces
                 .into_iter()
                 .filter(|name| !links.contains_key(name) || !chains.contains(name));
@@ -234,20 +244,18 @@ impl Fence for NftFence {
 
     fn remove(&mut self) -> Vec<AttachError> {
         self.interfaces.clear();
-        let table =
-            delete_table().map_err(|source| AttachError::everywhere("deleting the table", source));
-        let mut errors = tc::sweep(&mut self.rtnetlink, &BTreeSet::new());
+        let table = delete_table(&self.instance)
+            .map_err(|source| AttachError::everywhere("deleting the table", source));
+        let mut errors = tc::sweep(&mut self.rtnetlink, &self.instance, &BTreeSet::new());
         errors.extend(table.err());
         errors
     }
 }
 
 /// The interfaces that have a chain of ours, or none if the table is gone.
-fn chains() -> Option<BTreeSet<String>> {
-    let list = Command::new("nft")
-        .args(["-j", "-t", "list", "table", "netdev", table::TABLE])
-        .output()
-        .ok()?;
+fn chains(table: &str) -> Option<BTreeSet<String>> {
+    let list =
+        Command::new("nft").args(["-j", "-t", "list", "table", "netdev", table]).output().ok()?;
     let list: serde_json::Value =
         serde_json::from_slice(&list.stdout).ok().filter(|_| list.status.success())?;
     let chains =

@@ -7,6 +7,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::libc;
 
 use super::elements::Batch;
+use crate::instance::Instance;
 
 /// The socket.
 #[derive(Debug)]
@@ -62,9 +63,9 @@ impl Netfilter {
     }
 }
 
-/// Removes the table, if there is one: also where the `nft` program is not.
-pub(crate) fn delete_table() -> io::Result<()> {
-    let mut batch = Batch::new();
+/// Removes the table of an instance, if there is one: also where the `nft` program is not.
+pub(crate) fn delete_table(instance: &Instance) -> io::Result<()> {
+    let mut batch = Batch::on(&instance.name());
     batch.delete_table();
     let none = [libc::ENOENT, libc::EOPNOTSUPP, libc::EAFNOSUPPORT, libc::EPROTONOSUPPORT];
     match Netfilter::open().and_then(|netfilter| netfilter.commit(batch)) {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::BootTime;
+use crate::time::BootTime;
 
 /// How long the element lives.
 pub(crate) const LIFE: Duration = Duration::from_millis(120);

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-pub(crate) const TABLE: &str = "berth-fence";
 pub(crate) const HELD4: &str = "held4";
 pub(crate) const HELD6: &str = "held6";
 pub(crate) const LIVE: &str = "live";
@@ -21,42 +20,42 @@ pub(crate) const NEEDED: &str =
 ///
 /// `meta protocol`, since `ether type` compiles to a test of the input device here. An advertisement is known by its
 /// source, since nft 1.0.6 has no name for its target: the kernel's own have the same in both.
-pub(crate) fn base() -> String {
-    let mut text = format!("add table netdev {TABLE}\n");
+pub(crate) fn base(table: &str) -> String {
+    let mut text = format!("add table netdev {table}\n");
     for (set, kind) in [
         ("covered4", "ipv4_addr"),
         (HELD4, "ipv4_addr"),
         ("covered6", "ipv6_addr"),
         (HELD6, "ipv6_addr"),
     ] {
-        let _ = writeln!(text, "add set netdev {TABLE} {set} {{ type {kind}; }}");
+        let _ = writeln!(text, "add set netdev {table} {set} {{ type {kind}; }}");
     }
     let _ =
-        writeln!(text, "add set netdev {TABLE} {LIVE} {{ typeof meta oiftype; flags timeout; }}");
-    let _ = writeln!(text, "flush set netdev {TABLE} {HELD4}\nflush set netdev {TABLE} {HELD6}");
-    let _ = writeln!(text, "add chain netdev {TABLE} guard\nflush chain netdev {TABLE} guard");
+        writeln!(text, "add set netdev {table} {LIVE} {{ typeof meta oiftype; flags timeout; }}");
+    let _ = writeln!(text, "flush set netdev {table} {HELD4}\nflush set netdev {table} {HELD6}");
+    let _ = writeln!(text, "add chain netdev {table} guard\nflush chain netdev {table} guard");
     let arp = "arp saddr ip";
     let ip6 = "meta protocol ip6 ip6 nexthdr icmpv6 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 saddr";
     for (what, version) in [(arp, 4), (ip6, 6)] {
         let _ = writeln!(
             text,
-            "add rule netdev {TABLE} guard {what} @held{version} meta oiftype @{LIVE} accept"
+            "add rule netdev {table} guard {what} @held{version} meta oiftype @{LIVE} accept"
         );
-        let _ = writeln!(text, "add rule netdev {TABLE} guard {what} @covered{version} drop");
+        let _ = writeln!(text, "add rule netdev {table} guard {what} @covered{version} drop");
     }
     text
 }
 
 /// Guards the interface, or finds it guarded. None if its name cannot be quoted; an asterisk would be a pattern.
-pub(crate) fn guard(interface: &str) -> Option<String> {
+pub(crate) fn guard(table: &str, interface: &str) -> Option<String> {
     if interface.chars().any(|letter| matches!(letter, '"' | '\\' | '*')) {
         return None;
     }
     let chain = chain(interface);
     let hook = format!("type filter hook egress device \"{interface}\" priority 0; policy accept;");
     Some(format!(
-        "add chain netdev {TABLE} {chain} {{ {hook} }}\n\
-         flush chain netdev {TABLE} {chain}\nadd rule netdev {TABLE} {chain} jump guard\n"
+        "add chain netdev {table} {chain} {{ {hook} }}\n\
+         flush chain netdev {table} {chain}\nadd rule netdev {table} {chain} jump guard\n"
     ))
 }
 
@@ -76,17 +75,17 @@ pub(crate) fn interface(chain: &str) -> Option<String> {
 }
 
 /// Leaves the interface alone.
-pub(crate) fn unguard(interface: &str) -> String {
+pub(crate) fn unguard(table: &str, interface: &str) -> String {
     let chain = chain(interface);
-    format!("flush chain netdev {TABLE} {chain}\ndelete chain netdev {TABLE} {chain}\n")
+    format!("flush chain netdev {table} {chain}\ndelete chain netdev {table} {chain}\n")
 }
 
 /// Covers `addresses`: those alone if `exactly`, else in addition to what is covered.
-pub(crate) fn cover(addresses: &BTreeSet<IpAddr>, exactly: bool) -> String {
+pub(crate) fn cover(table: &str, addresses: &BTreeSet<IpAddr>, exactly: bool) -> String {
     let mut text = String::new();
     for (set, v4) in [("covered4", true), ("covered6", false)] {
         if exactly {
-            let _ = writeln!(text, "flush set netdev {TABLE} {set}");
+            let _ = writeln!(text, "flush set netdev {table} {set}");
         }
         let some: Vec<_> = addresses
             .iter()
@@ -94,7 +93,7 @@ pub(crate) fn cover(addresses: &BTreeSet<IpAddr>, exactly: bool) -> String {
             .map(ToString::to_string)
             .collect();
         if !some.is_empty() {
-            let _ = writeln!(text, "add element netdev {TABLE} {set} {{ {} }}", some.join(", "));
+            let _ = writeln!(text, "add element netdev {table} {set} {{ {} }}", some.join(", "));
         }
     }
     text
@@ -109,20 +108,20 @@ mod tests {
         let addresses =
             BTreeSet::from(["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()]);
         assert_eq!(
-            cover(&addresses, true),
+            cover("berth-fence", &addresses, true),
             "flush set netdev berth-fence covered4\n\
              add element netdev berth-fence covered4 { 192.0.2.1 }\n\
              flush set netdev berth-fence covered6\n\
              add element netdev berth-fence covered6 { 2001:db8::1 }\n"
         );
-        assert_eq!(cover(&BTreeSet::new(), false), "");
+        assert_eq!(cover("berth-fence", &BTreeSet::new(), false), "");
     }
 
     #[test]
     fn a_name_that_cannot_be_quoted_makes_no_rule() {
-        assert_eq!(guard("eth*"), None);
-        assert_eq!(guard("a\"b"), None);
-        assert!(guard("eth0.5").is_some());
+        assert_eq!(guard("berth-fence", "eth*"), None);
+        assert_eq!(guard("berth-fence", "a\"b"), None);
+        assert!(guard("berth-fence", "eth0.5").is_some());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(crate) use plan::Stage;
 use plan::{Observed, Obstacle, Step};
 
 use crate::error::{AttachCause, AttachError};
+use crate::instance::Instance;
 
 /// A loaded program, by its descriptor and by the number that dumps show.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,7 @@ pub(crate) struct Loaded<'a> {
 /// Puts `program` on `link`, or finds that it is there.
 pub(crate) fn guard(
     rtnetlink: &mut Rtnetlink,
+    instance: &Instance,
     link: &Link,
     program: Loaded<'_>,
     stage: Stage,
@@ -33,10 +35,11 @@ pub(crate) fn guard(
         return Err(fail(AttachCause::NotEthernet));
     }
     let observed = observe(rtnetlink, link)?;
-    let steps = plan::guard(&observed, program.id, stage).map_err(|obstacle| {
+    let steps = plan::guard(&observed, instance, program.id, stage).map_err(|obstacle| {
         fail(match obstacle {
             Obstacle::Qdisc(kind) => AttachCause::NoEgressHook { kind },
             Obstacle::Priority(kind) => AttachCause::PriorityTaken { kind },
+            Obstacle::Handle(name, handle) => AttachCause::HandleTaken { name, handle },
         })
     })?;
     for step in steps {
@@ -45,10 +48,10 @@ pub(crate) fn guard(
                 .add_qdisc(link.index)
                 .map_err(|source| failed(link, "adding clsact", source))?,
             Step::Put(stage) => rtnetlink
-                .put_filter(link.index, stage, program.fd)
+                .put_filter(link.index, instance, stage, program.fd)
                 .map_err(|source| failed(link, "adding the filter", source))?,
             Step::Retire(stage) => rtnetlink
-                .delete_filter(link.index, stage)
+                .delete_filter(link.index, instance, stage)
                 .map_err(|source| failed(link, "deleting the filter", source))?,
         }
     }
@@ -56,18 +59,22 @@ pub(crate) fn guard(
 }
 
 /// Takes our filters off `link`.
-fn clear(rtnetlink: &mut Rtnetlink, link: &Link) -> Result<(), AttachError> {
+fn clear(rtnetlink: &mut Rtnetlink, instance: &Instance, link: &Link) -> Result<(), AttachError> {
     let observed = observe(rtnetlink, link)?;
-    for stage in plan::clear(&observed) {
+    for stage in plan::clear(&observed, instance) {
         rtnetlink
-            .delete_filter(link.index, stage)
+            .delete_filter(link.index, instance, stage)
             .map_err(|source| failed(link, "deleting the filter", source))?;
     }
     Ok(())
 }
 
-/// Takes our filters, a predecessor's too, off every interface but `keep`.
-pub(crate) fn sweep(rtnetlink: &mut Rtnetlink, keep: &BTreeSet<String>) -> Vec<AttachError> {
+/// Takes the filters of the instance, a predecessor's too, off every interface but `keep`.
+pub(crate) fn sweep(
+    rtnetlink: &mut Rtnetlink,
+    instance: &Instance,
+    keep: &BTreeSet<String>,
+) -> Vec<AttachError> {
     let links = match rtnetlink.links() {
         Ok(links) => links,
         Err(source) => return vec![AttachError::everywhere("listing the interfaces", source)],
@@ -77,7 +84,7 @@ pub(crate) fn sweep(rtnetlink: &mut Rtnetlink, keep: &BTreeSet<String>) -> Vec<A
         rtnetlink.with_clsact().unwrap_or_else(|_| links.iter().map(|link| link.index).collect());
     let others =
         links.iter().filter(|link| !keep.contains(&link.name) && candidates.contains(&link.index));
-    others.filter_map(|link| clear(rtnetlink, link).err()).collect()
+    others.filter_map(|link| clear(rtnetlink, instance, link).err()).collect()
 }
 
 /// What `link` has at its hooks.

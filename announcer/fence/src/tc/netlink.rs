@@ -17,7 +17,8 @@ use netlink_packet_route::tc::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::libc;
 
-use super::plan::{Filter, NAME, Observed, PRIORITY, PROTOCOL, Stage};
+use super::plan::{Filter, Observed, PRIORITY, PROTOCOL, Stage};
+use crate::instance::Instance;
 
 const EGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_EGRESS };
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0 };
@@ -95,21 +96,27 @@ impl Rtnetlink {
     pub(crate) fn put_filter(
         &mut self,
         index: u32,
+        instance: &Instance,
         stage: Stage,
         program: BorrowedFd<'_>,
     ) -> io::Result<()> {
-        let mut message = filter(index, stage);
+        let mut message = filter(index, stage.handle(instance));
         message.attributes.push(TcAttribute::Options(vec![
             TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
-            TcOption::Bpf(TcFilterBpfOption::ProgName(NAME.into())),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(instance.name())),
             TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
         ]));
         self.request(Request::NewTrafficFilter(message), NLM_F_CREATE)
     }
 
     /// Removes the filter of `stage`.
-    pub(crate) fn delete_filter(&mut self, index: u32, stage: Stage) -> io::Result<()> {
-        self.request(Request::DelTrafficFilter(filter(index, stage)), 0)
+    pub(crate) fn delete_filter(
+        &mut self,
+        index: u32,
+        instance: &Instance,
+        stage: Stage,
+    ) -> io::Result<()> {
+        self.request(Request::DelTrafficFilter(filter(index, stage.handle(instance))), 0)
     }
 
     fn filters(&mut self, index: u32) -> io::Result<Vec<Filter>> {
@@ -188,10 +195,10 @@ fn qdisc(index: u32) -> TcMessage {
     message
 }
 
-fn filter(index: u32, stage: Stage) -> TcMessage {
+fn filter(index: u32, handle: u32) -> TcMessage {
     let mut message = TcMessage::with_index(index as i32);
     message.header.parent = EGRESS;
-    message.header.handle = (stage as u32).into();
+    message.header.handle = handle.into();
     message.header.info = u32::from(PRIORITY) << 16 | u32::from(PROTOCOL.to_be());
     message.attributes.push(TcAttribute::Kind("bpf".into()));
     message

@@ -7,6 +7,7 @@ mod cost;
 mod deadline;
 mod fallback;
 mod forwarding;
+mod instances;
 mod interfaces;
 mod refusal;
 mod restart;

@@ -1,6 +1,6 @@
 //! A fence that cannot be had is refused with what to change, and the next one serves.
 
-use crate::support::{Holder, Wire};
+use crate::support::{Holder, NODE4, VIP4, Wire, boottime, until};
 
 fn without(wire: &Wire, capabilities: &str) -> String {
     let bounding = format!("--bounding-set={capabilities}");
@@ -19,6 +19,33 @@ fn without_cap_bpf_the_capability_is_named() {
         "{greeting}"
     );
     assert!(greeting.starts_with("nft-timeout "), "{greeting}");
+}
+
+/// What kube-vip's own manifests grant.
+#[test]
+fn with_net_admin_and_net_raw_alone_the_nft_fence_holds() {
+    let wire = Wire::lay();
+    wire.bind(VIP4);
+    let only = ["--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all,+net_admin,+net_raw"];
+    let mut holder = Holder::start_by(&wire.node, "setpriv", &only, "bpf");
+    let capabilities = holder.proc("status");
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert!(capabilities.contains(&format!("{set}:\t0000000000003000\n")), "{capabilities}");
+    }
+    assert!(holder.greeting.starts_with("nft-timeout "), "{}", holder.greeting);
+    for command in [&format!("cover {VIP4}"), "attach eth0", "settle"] {
+        holder.ok(command);
+    }
+    let witness = wire.witness();
+    witness.ask(&[VIP4, NODE4]);
+    assert_eq!(witness.silence(VIP4, NODE4, 100), 0, "not armed");
+    holder.ok(&format!("keep 500 50 {VIP4}"));
+    witness.hears(VIP4);
+    holder.kill();
+    let end = boottime() + 500_000_000;
+    until("the grant has ended", || boottime() > end);
+    witness.silence(VIP4, NODE4, 100);
+    assert!(witness.last(VIP4).unwrap() < end, "an answer after its grant");
 }
 
 #[test]

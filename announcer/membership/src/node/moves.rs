@@ -1,8 +1,8 @@
-//! Owns how an address moves on purpose: its holder and its target get ready, then one lets go and the other asks.
+//! Owns how an address moves on purpose: its holder and its target get ready, then one releases it and the other asks.
 
 use std::net::IpAddr;
 
-use super::Node;
+use super::{Node, Stay};
 use crate::event::{Cause, Output};
 use crate::handover::hands;
 use crate::message::{Hand, Message, Stage, Step};
@@ -15,17 +15,17 @@ impl Node {
             self.out.push(Output::Discard { address });
             return;
         }
-        self.prepared.insert(address);
+        self.serving.prepared(address);
         self.arm(address);
         self.say_ready(address);
     }
 
     fn say_ready(&mut self, address: IpAddr) {
         if let Some(holder) =
-            self.handovers.expected_by(&address).filter(|_| self.prepared.contains(&address))
+            self.handovers.expected_by(&address).filter(|_| self.serving.is_prepared(&address))
         {
             for hand in hands(Step::Ready, &[address]) {
-                self.send(holder, &Message::Hand(hand));
+                self.out.send(holder, &Message::Hand(hand));
             }
         }
     }
@@ -47,9 +47,9 @@ impl Node {
             let (may, hold) = (self.claims.may_have(*address), self.owner.hold(address));
             match hand.step {
                 Step::Ready => self.handovers.ready(from, *address),
-                Step::Prepare if may && hold.is_none() && self.leaving.is_none() => {
+                Step::Prepare if may && hold.is_none() && self.stay == Stay::Here => {
                     if self.handovers.expected_by(address).is_none()
-                        && !self.prepared.contains(address)
+                        && !self.serving.is_prepared(address)
                     {
                         let cause = Cause::Handover;
                         self.out.push(Output::Prepare { address: *address, cause });
@@ -63,10 +63,10 @@ impl Node {
         }
     }
 
-    /// Asks without patience for what another node let go.
+    /// Asks without patience for what another node has released.
     pub(super) fn take(&mut self, address: IpAddr) {
         let free = self.claims.may_have(address) && self.owner.hold(&address).is_none();
-        if free && self.standing.is_some() && self.leaving.is_none() {
+        if free && self.standing.is_some() && self.stay == Stay::Here {
             self.handovers.take(self.now, address);
             self.claim(address, Cause::Handover);
         }

@@ -3,15 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::Node;
+use super::{Node, Stay};
 use crate::claims::Decision;
 use crate::event::{Loss, Output};
-use crate::handover::URGENT_EVERY;
 use crate::message::{Message, Stage};
-use crate::moment::Moment;
 use crate::name::NodeId;
-use crate::proposal::{OTHERS_AFTER, Situation, propose};
-use crate::view::Voters;
+use crate::proposal::Seen;
 
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(10);
@@ -23,7 +20,7 @@ impl Node {
     pub(super) fn settle(&mut self) {
         for _ in 0..ROUNDS {
             let Some(standing) = &self.standing else { return };
-            if self.left {
+            if self.stay == Stay::Left {
                 return;
             }
             self.voter.sweep(self.now);
@@ -33,7 +30,7 @@ impl Node {
             self.claims.note(self.sight.take_changed());
             for decision in self.claims.decide(self.now, &self.sight, &self.owner) {
                 match decision {
-                    Decision::Claim(address, cause) if self.leaving.is_none() => {
+                    Decision::Claim(address, cause) if self.stay == Stay::Here => {
                         self.claim(address, cause)
                     }
                     Decision::Claim(..) => {}
@@ -41,7 +38,7 @@ impl Node {
                 }
             }
             self.move_on();
-            if self.now < self.next_beat && self.now < self.retry_at {
+            if self.now < self.beats.due() {
                 return;
             }
             self.beat();
@@ -50,9 +47,9 @@ impl Node {
 
     /// Takes planned moves a step further.
     fn move_on(&mut self) {
-        for address in std::mem::take(&mut self.doubtful) {
+        for address in self.handovers.take_doubtful() {
             let Some(stage) = self.owner.hold(&address).map(|hold| hold.stage) else { continue };
-            let stays = self.leaving.is_none() && self.claims.may_have(address);
+            let stays = self.stay == Stay::Here && self.claims.may_have(address);
             if stays || self.handovers.is_going(&address) {
                 continue;
             }
@@ -64,19 +61,19 @@ impl Node {
         for (address, to) in self.handovers.due(self.now) {
             if self.sight.live().contains(&to) {
                 self.release(address, Loss::HandedOver { to });
-                self.claims.gave(self.now, address, Some(to));
+                self.claims.gave(self.now, address, to);
                 self.handovers.give(self.now, address, to);
             } else {
                 self.handovers.cancel(&address);
-                self.doubtful.insert(address);
+                self.handovers.doubt([address]);
             }
         }
         let (sight, owner) = (&self.sight, &self.owner);
         let taken = |address| sight.others(address, Stage::Held).next().is_some();
         let claimed = |address| owner.hold(&address).is_some_and(|hold| hold.stage == Stage::Claim);
         for address in self.handovers.tidy(self.now, taken, claimed) {
-            if self.owner.hold(&address).is_none() && self.prepared.remove(&address) {
-                self.out.push(Output::Discard { address });
+            if self.owner.hold(&address).is_none() {
+                self.out.extend(self.serving.discard(address));
             }
         }
     }
@@ -89,15 +86,11 @@ impl Node {
         if !standing.is_active() {
             targets.extend(view.previous().iter().flat_map(|set| set.nodes()));
         }
-        let every =
-            if self.handovers.is_urgent() { URGENT_EVERY } else { self.parameters.heartbeat };
-        self.last_beat = self.now;
-        self.next_beat = self.soon(self.now + every);
-        self.retry_at = Moment::NEVER;
-        let votes = targets.remove(&self.me);
+        self.beats.beat(self.now, self.handovers.urgency(), self.concerns());
+        let votes = targets.remove(&self.out.me());
         targets.into_iter().for_each(|to| self.beat_to(to));
         for (to, hand) in self.handovers.messages() {
-            self.send(to, &Message::Hand(hand));
+            self.out.send(to, &Message::Hand(hand));
         }
         if votes {
             self.beat_here();
@@ -108,76 +101,52 @@ impl Node {
 
     pub(super) fn beat_to(&mut self, to: NodeId) {
         let Some(standing) = &self.standing else { return };
-        let (reports, leaving) = (self.sight.version(to), self.leaving.is_some());
+        let (reports, leaving) = (self.sight.version(to), self.stay != Stay::Here);
         for heartbeat in self.owner.heartbeat(self.now, to, standing, reports, leaving) {
-            self.send(to, &Message::Heartbeat(heartbeat));
+            self.out.send(to, &Message::Heartbeat(heartbeat));
         }
     }
 
     fn beat_here(&mut self) {
         let Some(standing) = &self.standing else { return };
-        self.voter.heard(self.now, self.me);
-        let (reports, leaving) = (self.sight.version(self.me), self.leaving.is_some());
-        let heartbeats = self.owner.heartbeat(self.now, self.me, standing, reports, leaving);
-        for ack in heartbeats
-            .iter()
-            .flat_map(|heartbeat| self.answer(self.me, heartbeat))
-            .collect::<Vec<_>>()
+        let me = self.out.me();
+        self.voter.heard(self.now, me);
+        let (reports, leaving) = (self.sight.version(me), self.stay != Stay::Here);
+        let heartbeats = self.owner.heartbeat(self.now, me, standing, reports, leaving);
+        for ack in
+            heartbeats.iter().flat_map(|heartbeat| self.answer(me, heartbeat)).collect::<Vec<_>>()
         {
-            self.acknowledge(self.me, &ack);
+            self.acknowledge(me, &ack);
         }
     }
 
     fn propose(&mut self) {
         let Some(standing) = &self.standing else { return };
         let answered = standing.view().voters().nodes().iter().copied();
-        let situation = Situation {
+        let seen = Seen {
             now: self.now,
-            me: self.me,
-            parameters: &self.parameters,
+            me: self.out.me(),
             standing,
             contacts: self.voter.contacts(),
             answered: answered
                 .filter_map(|voter| Some((voter, self.owner.heard(voter)?)))
                 .collect(),
-            since: self.started.max(self.adopted),
-            leaving: self.leaving.is_some(),
+            leaving: self.stay != Stay::Here,
         };
-        let Some(proposal) = propose(&situation) else {
-            self.wanted_since = None;
-            return;
-        };
-        let since = *self.wanted_since.get_or_insert(self.now);
-        let from_epoch = standing.epoch();
-        if self.proposing.is_none() && (proposal.first || self.now.since(since) >= OTHERS_AFTER) {
-            self.proposing = Some(from_epoch);
-            self.out.push(Output::ProposeView { from_epoch, view: proposal.view });
-        }
+        self.out.extend(self.proposer.turn(&seen));
     }
 
-    pub(super) fn propose_these(&mut self, voters: Voters) {
-        let Some(standing) = self.standing.as_ref().filter(|standing| standing.votes()) else {
-            return;
-        };
-        let from_epoch = standing.epoch();
-        if self.proposing.is_none()
-            && let Some(view) = standing.next(voters)
-        {
-            self.proposing = Some(from_epoch);
-            self.out.push(Output::ProposeView { from_epoch, view });
-        }
-    }
-
-    /// Leaves once everything is handed over and the view does without this node.
+    /// Leaves once everything is handed over and the view does without this node, if it ever will.
     fn leave(&mut self) {
-        let (Some(since), Some(standing)) = (self.leaving, &self.standing) else { return };
-        let alone = self.sight.live().iter().all(|node| *node == self.me);
-        let outside = !standing.votes() && standing.is_active();
+        let (Stay::Leaving { since }, Some(standing)) = (self.stay, &self.standing) else { return };
+        let alone = self.sight.live().iter().all(|node| *node == self.out.me());
+        // A list of members stays as it is, whoever of them is away.
+        let outside = standing.view().is_fixed() || !standing.votes() && standing.is_active();
         let empty = self.owner.holds().next().is_none() && !self.handovers.is_giving();
         if self.now.since(since) >= LEAVE_WITHIN || (empty && (alone || outside)) {
             let held: Vec<_> = self.owner.holds().map(|(address, _)| address).collect();
             held.into_iter().for_each(|address| self.release(address, Loss::Dropped));
-            self.left = true;
+            self.stay = Stay::Left;
             self.out.push(Output::Left);
         }
     }

@@ -50,7 +50,7 @@ impl Scene {
     }
 
     fn answer(&mut self, now: Moment, heartbeat: &Heartbeat) -> Vec<Ack> {
-        self.voter.answer(now, PEER, heartbeat, &self.standing, None)
+        self.voter.answer(now, PEER, heartbeat, &self.standing, true)
     }
 
     fn grants(&mut self, now: Moment, heartbeat: &Heartbeat) -> bool {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use berth_membership::{
-    Input, Keyring, Loss, Moment, Node, NodeId, Output, Parameters, View, Wish,
+    Input, Keyring, Loss, Moment, Node, NodeId, Output, Parameters, Request, View,
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -20,7 +20,7 @@ enum Event {
     Datagram(Vec<u8>),
     Prepared(IpAddr),
     Stored(View),
-    Wish(IpAddr),
+    Request(IpAddr),
     Leave,
 }
 
@@ -180,14 +180,14 @@ impl Crowd {
                         Event::Leave => {
                             self.step(to, now, |node, now| node.handle(now, Input::Leave))
                         }
-                        Event::Wish(address) => {
-                            let wish = Wish {
-                                key: Wish::key_of(&address.to_string()),
+                        Event::Request(address) => {
+                            let request = Request {
+                                key: Request::key_of(&address.to_string()),
                                 candidates: self.names.clone(),
-                                ..Wish::default()
+                                ..Request::default()
                             };
                             self.step(to, now, |node, now| {
-                                node.handle(now, Input::Wish { address, wish })
+                                node.handle(now, Input::Request { address, request })
                             });
                         }
                     }
@@ -203,11 +203,11 @@ impl Crowd {
     }
 
     /// All nodes are told of so many addresses, one after the other: a driver hears its peers in between.
-    pub(crate) fn wish(&mut self, now: Moment, count: u32) {
+    pub(crate) fn request(&mut self, now: Moment, count: u32) {
         for n in 0..count {
             let address = Ipv4Addr::from(0x0a00_4001 + n).into();
             for to in 0..NODES {
-                self.schedule(now + TELLING * n, to, Event::Wish(address));
+                self.schedule(now + TELLING * n, to, Event::Request(address));
             }
         }
     }

@@ -17,7 +17,7 @@ fn what_happens_in_a_crowd_shares_beats_and_no_lease_runs_out_for_it() {
     let start = Moment::default() + second * 5;
     crowd.run(start, |_| false);
     crowd.reset();
-    crowd.wish(start, ADDRESSES);
+    crowd.request(start, ADDRESSES);
     let all = crowd.run(start + second * 20, |crowd| crowd.held.len() == ADDRESSES as usize);
     assert_eq!(crowd.held.len(), ADDRESSES as usize);
     assert!(all < start + second * 5, "{all:?}");

@@ -9,7 +9,7 @@ use crate::random::Random;
 pub(crate) const TIMEOUT: Time = SECOND;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(crate) enum Call {
     Get,
     Replace { from_epoch: u64, view: View },
 }
@@ -68,11 +68,11 @@ impl Api {
     }
 
     /// Performs a request that arrived.
-    pub(crate) fn perform(&mut self, request: &Request) -> Reply {
+    pub(crate) fn perform(&mut self, request: &Call) -> Reply {
         match request {
-            Request::Get if self.stale => Reply::Is(self.before.clone()),
-            Request::Get => Reply::Is(self.stored.clone()),
-            Request::Replace { from_epoch, view } => {
+            Call::Get if self.stale => Reply::Is(self.before.clone()),
+            Call::Get => Reply::Is(self.stored.clone()),
+            Call::Replace { from_epoch, view } => {
                 let epoch = self.stored.as_ref().map_or(0, View::epoch);
                 if epoch != *from_epoch && self.compares {
                     return Reply::Conflict;

@@ -82,6 +82,8 @@ pub(crate) struct Plan {
     pub(crate) v6: bool,
     /// Hosts that are voters from the start; none: the cluster has to begin.
     pub(crate) voters: usize,
+    /// Those are the voters for ever, by a list that every host has, and there is no API.
+    pub(crate) listed: bool,
     pub(crate) faults: Vec<(Time, Fault)>,
     /// All is well from here on.
     pub(crate) healed: Time,
@@ -117,6 +119,7 @@ impl Plan {
             addresses: 1,
             v6: false,
             voters: voters_of(hosts),
+            listed: false,
             faults: Vec::new(),
             healed: 0,
             end,
@@ -183,6 +186,23 @@ impl Plan {
         plan.press(random);
         plan.faults.sort_by_key(|(at, _)| *at);
         plan
+    }
+
+    /// The schedule of a seed for a cluster whose members are those of a list.
+    pub(crate) fn listed(random: &mut Random) -> Self {
+        let hosts = random.pick(&[1, 2, 3, 3, 3, 4, 5, 5, 9]);
+        Self::of(random, hosts, &[]).by_list()
+    }
+
+    /// The same where policy does its worst.
+    pub(crate) fn listed_pressed(random: &mut Random) -> Self {
+        Self::pressed(random).by_list()
+    }
+
+    /// The same with a list in place of the API.
+    pub(crate) fn by_list(mut self) -> Self {
+        (self.voters, self.listed) = (self.voters.max(1), true);
+        self
     }
 
     fn press(&mut self, random: &mut Random) {

@@ -68,6 +68,16 @@ fn no_two_kernels_answer_and_every_address_is_served_again() {
 }
 
 #[test]
+fn no_two_kernels_answer_by_a_list_of_members_and_every_address_is_served_again() {
+    explored("listed", Plan::listed);
+}
+
+#[test]
+fn no_two_kernels_answer_by_a_list_of_members_whatever_nodes_ask_for() {
+    explored("listed, pressed", Plan::listed_pressed);
+}
+
+#[test]
 fn no_two_kernels_answer_whatever_nodes_ask_for() {
     explored("pressed", Plan::pressed);
 }

@@ -21,7 +21,7 @@ struct Mutation {
 macro_rules! rule {
     ($rule:ident, $family:path, $seed:expr) => {
         Mutation {
-            name: stringify!($rule),
+            name: concat!(stringify!($rule), ", ", stringify!($family)),
             take_out: |settings| settings.rules.$rule = false,
             family: $family,
             seed: $seed,
@@ -56,6 +56,7 @@ const MUTATIONS: &[Mutation] = &[
     rule!(wait_after_activation, Plan::pressed, 4),
     rule!(two_voter_conditions, scripts::skipped_view, 0),
     rule!(restart_wait, scripts::forgotten_twice, 0),
+    rule!(restart_wait, scripts::forgotten_twice_by_a_list, 0),
     rule!(entry_is_no_pass, Plan::pressed, 51),
     rule!(mute_first, scripts::stalls, 90),
     duty!(absolute_deadline, scripts::stalls, 24),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use berth_membership::{Pressure, View};
 
-use crate::api::{Reply, Request};
+use crate::api::{Call, Reply};
 use crate::faults::Fault;
 use crate::machine::Time;
 
@@ -33,11 +33,11 @@ pub(crate) enum Event {
         run: u64,
     },
     /// A request arrives at the API server.
-    Request {
+    Call {
         host: usize,
         run: u64,
         number: u64,
-        request: Request,
+        request: Call,
     },
     Relist {
         host: usize,
@@ -56,7 +56,9 @@ pub(crate) enum News {
     /// The answer to the request of this number.
     Reply(u64, Reply),
     Watched(View),
-    Wish(usize),
+    /// What the list of members says.
+    Fixed(View),
+    Request(usize),
     Prepared(IpAddr),
     HandOver(usize),
     Leave,

@@ -136,6 +136,11 @@ pub(crate) fn forgotten_twice(_: &mut Random) -> Plan {
         .done()
 }
 
+/// The same where a list says who votes: the voters have no API that they could wait for.
+pub(crate) fn forgotten_twice_by_a_list(random: &mut Random) -> Plan {
+    forgotten_twice(random).by_list()
+}
+
 /// A voter that sealed the first view restarts, out of touch with whoever is in the second one.
 pub(crate) fn sealed_and_restarted(_: &mut Random) -> Plan {
     Script::new(3)

@@ -160,9 +160,7 @@ impl World {
                     self.work(host);
                 }
             }
-            Event::Request { host, run, number, request } => {
-                self.request(host, run, number, &request)
-            }
+            Event::Call { host, run, number, request } => self.request(host, run, number, &request),
             Event::Relist { host } => {
                 if self.api.reaches(self.now, host)
                     && let Some(view) = self.api.stored.clone()
@@ -210,7 +208,7 @@ impl World {
             Fault::HandOver { host, address } => self.tell(host, News::HandOver(address)),
             Fault::Candidate { host, address, may } => {
                 self.hosts[host].may[address] = may;
-                self.tell(host, News::Wish(address));
+                self.tell(host, News::Request(address));
             }
             Fault::Leave { host } => self.tell(host, News::Leave),
             Fault::Propose { host, voters } => {
@@ -235,7 +233,7 @@ impl World {
             host.paused_until = host.paused_until.min(now);
             for address in 0..addresses {
                 if !std::mem::replace(&mut self.hosts[number].may[address], true) {
-                    self.tell(number, News::Wish(address));
+                    self.tell(number, News::Request(address));
                 }
             }
             if self.hosts[number].process.is_none() {

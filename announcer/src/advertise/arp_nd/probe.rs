@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::frame::{self, Mac, Mark};
 use super::hearing::{Heard, Said};
-use super::schedule::{Frame, Link};
+use super::schedule::Frame;
+use crate::vip::Link;
 
 /// `PROBE_NUM` (RFC 5227 §1.1).
 const PROBES: u8 = 3;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::frame::{self, Mac};
+use super::frame;
+use crate::vip::Link;
 
 /// Pauses between the first announcements: at 0, 50, 200, 500 ms, 1, 2 and 5 s. The first may be lost by a switch that
 /// is still learning; the later ones mend it. `None` ends the burst.
@@ -23,15 +24,6 @@ const INTRODUCED: [usize; 3] = [0, 3, 5];
 
 /// Addresses announced by one call of [`Schedule::poll`]: more would overflow the queue of the interface.
 const BATCH: usize = 128;
-
-/// Where an address is announced, and as whose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Link {
-    /// Index of the interface.
-    pub index: u32,
-    /// Its hardware address.
-    pub mac: Mac,
-}
 
 /// One frame, and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,13 +76,6 @@ impl Schedule {
             on_lan.for_each(|entry| (entry.sent, entry.due) = (0, now));
         }
         self.routers.clone_from(routers);
-    }
-
-    /// Begins the burst of `address` anew: something else has spoken for it.
-    pub fn repeat(&mut self, address: IpAddr, now: Instant) {
-        if let Some(entry) = self.entries.get_mut(&address) {
-            (entry.sent, entry.due) = (0, now);
-        }
     }
 
     /// Whether `address` has been announced since it was taken.
@@ -229,16 +214,5 @@ mod tests {
         let last = now + MINUTE * 4;
         schedule.route(&router("192.0.2.253"), last);
         assert_eq!(asked(&mut schedule, last), [0, 500, 2000]);
-    }
-
-    #[test]
-    fn a_repeated_address_begins_a_new_burst() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(MINUTE);
-        schedule.keep(&held(&["192.0.2.1"]), now);
-        run(&mut schedule, now, Duration::from_secs(5));
-        let later = now + Duration::from_secs(10);
-        schedule.repeat("192.0.2.1".parse().unwrap(), later);
-        assert_eq!(run(&mut schedule, later, Duration::from_millis(600)), [0, 50, 200, 500]);
     }
 }

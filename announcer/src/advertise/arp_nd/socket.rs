@@ -41,11 +41,6 @@ impl Sockets {
             Err(error) => Err(error),
         }
     }
-
-    /// Closes the sockets of interfaces that are not used any more.
-    pub fn keep(&mut self, used: impl Fn(u32) -> bool) {
-        self.open.retain(|index, _| used(*index));
-    }
 }
 
 fn is_pressure(error: &io::Error) -> bool {

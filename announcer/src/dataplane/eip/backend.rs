@@ -3,14 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
-use std::process::Stdio;
 
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
-
-use super::state::Family;
 use super::tables::OURS;
+use crate::kernel::exec::{Error, run};
+use crate::vip::Family;
 
 /// How chains of Kubernetes are declared. kubelet makes `KUBE-IPTABLES-HINT` for those who look (KEP-3178).
 const KUBERNETES: &str = ":KUBE-";
@@ -34,27 +30,6 @@ impl fmt::Display for Backend {
             Self::Legacy => "legacy",
         })
     }
-}
-
-/// Why a program did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    /// It could not be started.
-    #[error("starting {program}: {source}")]
-    Start {
-        /// Its name.
-        program: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// It refused.
-    #[error("{program}: {said}")]
-    Refused {
-        /// Its name.
-        program: String,
-        /// The first line that it wrote.
-        said: String,
-    },
 }
 
 impl Backend {
@@ -126,29 +101,6 @@ fn choose(nft: &str, legacy: &str) -> (Backend, bool) {
 /// Feeds `script` to `ipset restore`.
 pub(super) async fn ipset(script: &str) -> Result<(), Error> {
     run("ipset", &["-exist", "restore"], script).await.map(drop)
-}
-
-async fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, Error> {
-    let start = |source| Error::Start { program: program.to_owned(), source };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(start)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // One that refuses early does not read to the end; what it says counts.
-        let _ = stdin.write_all(input.as_bytes()).await;
-    }
-    let output = child.wait_with_output().await.map_err(start)?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().find(|line| !line.starts_with('#')).unwrap_or("failed without a word");
-    Err(Error::Refused { program: program.to_owned(), said: said.to_owned() })
 }
 
 #[cfg(test)]

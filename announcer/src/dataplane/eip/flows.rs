@@ -1,8 +1,8 @@
 //! Which tracked connections are stale after a change of what is translated. Pure.
 //!
 //! Linux asks the NAT rules for the first packet of a connection only. What it tracked while other rules held goes on
-//! as it was: untranslated, masqueraded by the CNI, led to where the machine no longer is, or held to the TCP window of
-//! before the machine left. Forgotten, it is picked up anew in the middle (`nf_conntrack_tcp_loose`).
+//! as it was: untranslated, masqueraded by the CNI, led to where the VM no longer is, or held to the TCP window of
+//! before the VM left. Forgotten, it is picked up anew in the middle (`nf_conntrack_tcp_loose`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,9 +25,9 @@ pub(super) struct Flow {
 pub(super) struct Shift {
     /// Elastic IPs that no longer lead anywhere, or elsewhere, or that come back to this node.
     eips: BTreeSet<IpAddr>,
-    /// Those that begin to lead to a machine whose own connections are translated already.
+    /// Those that begin to lead to a VM whose own connections are translated already.
     led: BTreeMap<IpAddr, IpAddr>,
-    /// By machine, what it appears as from now on.
+    /// By VM, what it appears as from now on.
     vmis: BTreeMap<IpAddr, IpAddr>,
     internal: BTreeSet<IpNetwork>,
 }
@@ -62,7 +62,7 @@ pub(super) fn shift(before: &Nat, now: &Nat) -> Shift {
     shift
 }
 
-/// Addresses that leave this node from `before` to `now`, or whose machines may at any moment. From then on their
+/// Addresses that leave this node from `before` to `now`, or whose VMs may at any moment. From then on their
 /// connections may pass two nodes, each way another one, and neither sees enough to know what is within the TCP window.
 pub(super) fn leaving(before: &Nat, now: &Nat) -> BTreeSet<IpAddr> {
     let left = |stage| matches!(stage, Stage::Leaving | Stage::Draining);
@@ -95,7 +95,7 @@ impl Shift {
         if self.led.get(&flow.destination).is_some_and(|vmi| flow.reply_source != *vmi) {
             return true;
         }
-        // What the machine began itself and is not translated, though it goes outside.
+        // What the VM began itself and is not translated, though it goes outside.
         let within = || self.internal.iter().any(|network| network.contains(flow.destination));
         self.vmis.get(&flow.source).is_some_and(|eip| flow.reply_destination != *eip) && !within()
     }

@@ -1,28 +1,32 @@
-//! A task that makes the kernel as wanted and keeps it so. Whoever is busy in the kernel or holds the lock of iptables
-//! delays nobody but this.
+//! Makes the kernel as wanted and keeps it so.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
-
 use super::backend::{self, Backend};
-use super::events::Events;
+use super::events::signal;
 use super::flows::{self, Shift};
 use super::legacy::{self, Size};
-use super::netfilter::Netfilter;
+use super::netfilter;
 use super::routes::{routes, rules};
 use super::routing::Routing;
 use super::sets::{self, sets};
-use super::state::{Family, Nat, Pair, Stage};
+use super::state::{Nat, Pair, Stage};
 use super::tables::{self, Difference, Seen, tables};
 use crate::backoff::Backoff;
+use crate::instance::Instance;
+use crate::kernel::Door;
+use crate::kernel::events::Signal;
+use crate::kernel::netfilter::Netfilter;
+use crate::kernel::reconciler::{Keep, Why};
 use crate::metrics::{Metrics, cause};
+use crate::vip::Family;
 
-/// Changes in the kernel come in crowds: they are looked at together.
-const CROWD: Duration = Duration::from_millis(20);
+/// Why not every instance translates.
+const ONE: &str =
+    "their chains are there once on a node, and belong to the instance that serves Services";
 
 /// Pause between cheap looks at what tells of no change.
 const GLANCE: Duration = Duration::from_millis(500);
@@ -30,98 +34,88 @@ const GLANCE: Duration = Duration::from_millis(500);
 /// Pause between looks at everything.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// What the keeper tells.
+/// What becomes of what is to be translated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Translation {
     /// This is in the kernel.
     Holds(Nat),
     /// It could not be made so; it is tried again.
     Failed(String),
 }
 
-/// Keeps the kernel as `wanted` says, which says nothing until the cluster is known, and tells each change of what holds.
-/// Ends when `wanted` is dropped, and leaves what is there.
-pub async fn keep(
-    mut wanted: watch::Receiver<Option<Nat>>,
-    told: mpsc::Sender<Told>,
-    metrics: Metrics,
-) {
-    let second = Duration::from_secs(1);
-    let mut pace: Backoff<()> = Backoff::new(second / 4, second * 10);
-    let mut keeper = match Driver::open(metrics) {
-        Ok(keeper) => keeper,
-        Err(error) => {
-            tracing::warn!(%error, "no elastic IPs on this node");
-            let _ = told.send(Told::Failed(error)).await;
-            return;
-        }
-    };
-    let mut said = None;
-    loop {
-        let nat = wanted.borrow_and_update().clone();
-        let mut retry = None;
-        if let Some(nat) = &nat {
-            let result = keeper.make(nat).await.map(|()| nat.clone());
-            let now = Instant::now();
-            if result.is_err() {
-                pace.again((), now);
-                retry = pace.deadline(now);
-            }
-            if said.as_ref() != Some(&result) {
-                let news = match &result {
-                    Ok(nat) => Told::Holds(nat.clone()),
-                    Err(error) => {
-                        tracing::warn!(%error, "elastic IPs are not as they should be");
-                        Told::Failed(error.clone())
-                    }
-                };
-                let _ = told.send(news).await;
-                said = Some(result);
-            }
-        }
-        let watchful = nat.as_ref().is_some_and(|nat| !nat.is_empty());
-        let look_at = Instant::now() + LOOK;
-        loop {
-            let due = retry.unwrap_or(look_at).min(Instant::now() + GLANCE);
-            tokio::select! {
-                changed = wanted.changed() => match changed {
-                    Ok(()) => break,
-                    Err(_) => return,
-                },
-                () = keeper.events.next(), if watchful => {
-                    tokio::time::sleep(CROWD).await;
-                    keeper.events.drain();
-                    break;
-                }
-                () = tokio::time::sleep_until(due.into()), if watchful || retry.is_some() => {
-                    let due = retry.unwrap_or(look_at) <= Instant::now();
-                    if due || retry.is_none() && !keeper.seems_well().await {
-                        break;
-                    }
-                    if let Some(nat) = &nat {
-                        keeper.follow(&nat.parting).await;
-                    }
-                }
-            }
-        }
+/// Keeps the translation, and tells each change of what holds.
+pub(in crate::dataplane) struct Translator {
+    driver: Driver,
+    changes: Signal,
+    /// Why it failed, if it did at the last attempt.
+    failed: Option<String>,
+}
+
+impl Translator {
+    pub(in crate::dataplane) fn new(door: &Door, instance: &Instance, metrics: Metrics) -> Self {
+        let driver = Driver::new(door, instance, metrics);
+        let changes = signal(&door.events, driver.routing.table());
+        Self { driver, changes, failed: None }
     }
 }
 
-/// Removes everything of ours but tracked connections: what is under way goes on by these until a later process of ours
-/// is there.
+impl Keep for Translator {
+    /// Nothing until the cluster is known: then what an earlier life has left stays.
+    type Wanted = Option<Nat>;
+    type Event = Translation;
+
+    const GLANCE: Duration = GLANCE;
+    const LOOK: Duration = LOOK;
+
+    async fn make(
+        &mut self,
+        wanted: &Option<Nat>,
+        _: Why,
+    ) -> Result<Option<Translation>, Translation> {
+        let Some(nat) = wanted else { return Ok(None) };
+        let made = self.driver.make(nat).await;
+        let before = std::mem::replace(&mut self.failed, made.clone().err());
+        match made {
+            Ok(()) => Ok(Some(Translation::Holds(nat.clone()))),
+            Err(error) => {
+                if before.as_ref() != Some(&error) {
+                    tracing::warn!(%error, "elastic IPs are not as they should be");
+                }
+                Err(Translation::Failed(error))
+            }
+        }
+    }
+
+    fn is_watched(&self, wanted: &Option<Nat>) -> bool {
+        wanted.as_ref().is_some_and(|nat| !nat.is_empty())
+    }
+
+    async fn lost(&mut self) {
+        self.changes.next().await;
+    }
+
+    async fn stands(&mut self, wanted: &Option<Nat>) -> bool {
+        let Some(nat) = wanted else { return true };
+        self.driver.follow(&nat.parting).await;
+        self.driver.seems_well().await
+    }
+}
+
+/// Removes everything of this instance but tracked connections: what is under way goes on by these until a later process
+/// of it is there.
 ///
 /// # Errors
 /// What could not be removed, in words.
-pub async fn sweep() -> Result<(), String> {
-    let mut keeper = Driver::open(Metrics::default())?;
-    keeper.forgets = false;
-    keeper.make(&Nat::default()).await
+pub async fn sweep(door: &Door, instance: &Instance) -> Result<(), String> {
+    let mut driver = Driver::new(door, instance, Metrics::default());
+    driver.forgets = false;
+    driver.make(&Nat::default()).await
 }
 
 struct Driver {
     netfilter: Netfilter,
     routing: Routing,
-    events: Events,
+    instance: Instance,
     metrics: Metrics,
     /// Whether stale connections are forgotten.
     forgets: bool,
@@ -147,13 +141,12 @@ fn say(what: &'static str) -> impl Fn(&dyn Display) -> String {
 }
 
 impl Driver {
-    fn open(metrics: Metrics) -> Result<Self, String> {
-        let opening = |error| say("opening a netlink socket")(&error);
+    fn new(door: &Door, instance: &Instance, metrics: Metrics) -> Self {
         let second = Duration::from_secs(1);
-        Ok(Self {
-            netfilter: Netfilter::open().map_err(opening)?,
-            routing: Routing::open().map_err(opening)?,
-            events: Events::listen().map_err(opening)?,
+        Self {
+            netfilter: door.netfilter.clone(),
+            routing: Routing::new(door.rtnetlink.clone(), instance),
+            instance: instance.clone(),
             metrics,
             forgets: true,
             backend: None,
@@ -161,15 +154,23 @@ impl Driver {
             held: None,
             sizes: Sizes::default(),
             order: Backoff::new(second, second * 300),
-        })
+        }
     }
 
     /// Looks, and makes the kernel as wanted: sets, then routes, then rules; what goes, goes the other way round.
     async fn make(&mut self, nat: &Nat) -> Result<(), String> {
+        if !self.instance.translates() {
+            // What is there is another's.
+            return match nat.is_empty() {
+                true => Ok(()),
+                false => Err(format!("{} translates no elastic IPs: {ONE}", self.instance)),
+            };
+        }
         let (began, repairing) = (Instant::now(), self.held.as_ref() == Some(nat));
         // Before the look: what changes meanwhile is seen at the next glance.
         let sizes = self.look_at_sizes().await?;
-        let seen_sets = self.netfilter.sets().await.map_err(|e| say("reading sets")(&e))?;
+        let seen_sets =
+            netfilter::sets(&self.netfilter).await.map_err(|e| say("reading sets")(&e))?;
         let reading = |error| say("reading routes")(&error);
         let shown = self.routing.look(nat.uplink.as_deref()).await.map_err(reading)?;
         // Without a set there is no rule of ours: each way into our chains names one.
@@ -288,15 +289,17 @@ impl Driver {
             return Ok(());
         }
         let failed = |error| say("tracked connections")(&error);
-        let stale = self.netfilter.tracked(|flow| shift.makes_stale(flow)).await.map_err(failed)?;
+        let stale = netfilter::tracked(&self.netfilter, |flow| shift.makes_stale(flow))
+            .await
+            .map_err(failed)?;
         for tracked in &stale {
             tracing::debug!(flow = ?tracked.flow, "forgotten");
-            self.netfilter.forget(tracked).await.map_err(failed)?;
+            netfilter::forget(&self.netfilter, tracked).await.map_err(failed)?;
         }
         Ok(())
     }
 
-    /// Softens what has begun since: the machine may be gone before anybody can say so.
+    /// Softens what has begun since: the VM may be gone before anybody can say so.
     async fn follow(&mut self, parting: &BTreeSet<IpAddr>) {
         if let Err(error) = self.soften(parting).await {
             tracing::debug!(%error, "not followed");
@@ -308,9 +311,10 @@ impl Driver {
             return Ok(());
         }
         let failed = |error| say("tracked connections")(&error);
-        let flows = self.netfilter.tracked(|flow| flow.uses(eips)).await.map_err(failed)?;
+        let flows =
+            netfilter::tracked(&self.netfilter, |flow| flow.uses(eips)).await.map_err(failed)?;
         for tracked in flows.iter().filter(|tracked| tracked.strict) {
-            self.netfilter.soften(tracked).await.map_err(failed)?;
+            netfilter::soften(&self.netfilter, tracked).await.map_err(failed)?;
         }
         Ok(())
     }
@@ -323,7 +327,7 @@ impl Driver {
     }
 
     async fn look_at_sizes(&mut self) -> Result<Sizes, String> {
-        let sets = self.netfilter.sizes().await.map_err(|e| say("reading sets")(&e))?;
+        let sets = netfilter::sizes(&self.netfilter).await.map_err(|e| say("reading sets")(&e))?;
         let mut sizes = Sizes { sets, tables: Vec::new() };
         if self.backend == Some(Backend::Legacy) {
             let held = self.held.as_ref();

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::state::Family;
+use crate::vip::Family;
 
 /// `IPT_SO_GET_INFO` and `IP6T_SO_GET_INFO` (linux/netfilter_ipv4/ip_tables.h).
 const GET_INFO: libc::c_int = 64;

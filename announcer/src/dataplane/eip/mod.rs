@@ -3,17 +3,17 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `state` | which address leads to which machine: what is wanted, as a value |
+//! | `state` | which address leads to which VM: what is wanted, as a value |
 //! | `sets` | the sets as values, and what to feed to `ipset restore` |
 //! | `tables` | the chains as values, what `iptables-save` shows of them, and what to feed to `iptables-restore` |
 //! | `routes` | policy rules and the route table as values |
 //! | `flows` | which tracked connections are stale, as values |
 //! | `backend` | which iptables the node uses, and running its programs |
-//! | `netfilter` | reading sets, reading and deleting tracked connections, by netlink |
-//! | `routing` | policy rules and routes, by netlink |
-//! | `events` | hearing that somebody changed any of it |
+//! | `netfilter` | reading sets, reading and deleting tracked connections |
+//! | `routing` | policy rules and routes in the kernel |
+//! | `events` | which changes in the kernel matter |
 //! | `legacy` | the size of a table of the older iptables |
-//! | `keep` | a task that makes the kernel as wanted, and keeps it so |
+//! | `keep` | what makes the kernel as wanted, and keeps it so |
 //!
 //! Data flows down: the rounds of the announcer say what is wanted and hear what holds, as with the guard.
 
@@ -30,6 +30,6 @@ mod state;
 mod tables;
 
 pub use backend::Backend;
-pub use keep::{Told, keep, sweep};
-pub use routes::TABLE;
-pub use state::{Family, Nat, Pair, Stage};
+pub(super) use keep::Translator;
+pub use keep::{Translation, sweep};
+pub use state::{Nat, Pair, Stage};

@@ -1,4 +1,4 @@
-//! Policy rules and the route table, as values: what machines with an elastic IP send to the outside leaves by the
+//! Policy rules and the route table, as values: what VMs with an elastic IP send to the outside leaves by the
 //! interface of these addresses, wherever the node's own default route leads. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,10 +6,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::state::{Family, Nat};
-
-/// The route table. The same number as our protocol number.
-pub const TABLE: u32 = 190;
+use super::state::Nat;
+use crate::vip::Family;
 
 /// The preference of each policy rule (docs/contract.md).
 pub(super) const PREFERENCE: u32 = 1001;
@@ -38,7 +36,7 @@ pub(super) struct Uplink {
     pub(super) gateways: BTreeSet<IpAddr>,
 }
 
-/// The machines that have a policy rule.
+/// The VMs that have a policy rule.
 pub(super) fn rules(nat: &Nat) -> BTreeSet<IpAddr> {
     Family::ALL.into_iter().flat_map(|family| nat.sources(family).into_keys()).collect()
 }

@@ -1,10 +1,8 @@
-//! Owns the netlink socket for policy rules and routes. Touches only what carries our protocol number.
+//! Policy rules and routes in the kernel. Touches only what carries the instance's number.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
 use nix::libc;
 use rtnetlink::packet_route::AddressFamily;
@@ -13,17 +11,19 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
-use tokio::task::JoinHandle;
+use rtnetlink::{IpVersion, RouteMessageBuilder};
 
-use super::routes::{PREFERENCE, Routes, TABLE, Uplink, Via};
-use super::state::Family;
-use crate::kernel::PROTOCOL;
+use super::routes::{PREFERENCE, Routes, Uplink, Via};
+use crate::instance::Instance;
+use crate::kernel::events::table;
+use crate::kernel::rtnetlink::{Rtnetlink, code};
+use crate::vip::Family;
 
 /// Policy rules and routes of this network namespace.
 pub(super) struct Routing {
-    handle: Handle,
-    connection: JoinHandle<()>,
+    rtnetlink: Rtnetlink,
+    /// The number of the route table, and the protocol of everything in it and of the rules that lead to it.
+    number: u8,
 }
 
 /// What is there.
@@ -37,33 +37,28 @@ pub(super) struct Shown {
     pub(super) uplink: Option<Uplink>,
 }
 
-impl Drop for Routing {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
-
 impl Routing {
-    /// Opens a socket in the network namespace of the calling thread.
-    pub(super) fn open() -> io::Result<Self> {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+    pub(super) fn new(rtnetlink: Rtnetlink, instance: &Instance) -> Self {
+        Self { rtnetlink, number: instance.number() }
+    }
+
+    /// The number of the route table.
+    pub(super) fn table(&self) -> u32 {
+        self.number.into()
     }
 
     /// Looks at rules, at our table, and at the interface that is named, or else that of the best default route.
     pub(super) async fn look(&self, uplink: Option<&str>) -> Result<Shown, rtnetlink::Error> {
         let mut shown = Shown::default();
         for version in [IpVersion::V4, IpVersion::V6] {
-            let rules: Vec<RuleMessage> =
-                self.handle.rule().get(version).execute().try_collect().await?;
-            shown.rules.extend(rules.iter().filter_map(ours));
+            let rules = self.rtnetlink.rules(version).await?;
+            shown.rules.extend(rules.iter().filter_map(|rule| self.ours(rule)));
         }
         let mut routes = Vec::new();
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
         for family in [v4, v6] {
-            let of_family: Vec<RouteMessage> =
-                self.handle.route().get(family).execute().try_collect().await?;
+            let of_family = self.rtnetlink.routes(family).await?;
             routes.extend(of_family.iter().filter_map(read));
         }
         let named = match uplink {
@@ -71,19 +66,19 @@ impl Routing {
             None => best_default(&routes),
         };
         shown.uplink = named.map(|index| uplink_of(&routes, index));
-        let table = routes.into_iter().filter(|route| route.table == TABLE && route.ours);
+        let ours = RouteProtocol::Other(self.number);
+        let table = routes.into_iter();
+        let table = table.filter(|route| route.table == self.table() && route.protocol == ours);
         shown.routes = table.map(|route| (route.destination, route.via)).collect();
         Ok(shown)
     }
 
     async fn index_of(&self, name: &str) -> Result<Option<u32>, rtnetlink::Error> {
-        let mut links = self.handle.link().get().execute();
-        while let Some(link) = links.try_next().await? {
-            if link.attributes.iter().any(|a| matches!(a, LinkAttribute::IfName(n) if n == name)) {
-                return Ok(Some(link.header.index));
-            }
-        }
-        Ok(None)
+        let links = self.rtnetlink.links().await?;
+        let is_named =
+            |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfName(n) if n == name);
+        let link = links.iter().find(|link| link.attributes.iter().any(is_named));
+        Ok(link.map(|link| link.header.index))
     }
 
     /// Makes what is `shown` as wanted: routes before the rules that lead to them, and away after them.
@@ -93,35 +88,87 @@ impl Routing {
         rules: &BTreeSet<IpAddr>,
         routes: &Routes,
     ) -> Result<(), rtnetlink::Error> {
+        let handle = self.rtnetlink.handle();
         for vmi in shown.rules.difference(rules) {
-            absent(self.handle.rule().del(rule(vmi)).execute().await)?;
+            absent(handle.rule().del(self.rule(vmi)).execute().await)?;
         }
         for (network, via) in shown.routes.iter().filter(|(n, via)| routes.get(*n) != Some(*via)) {
-            absent(self.handle.route().del(route(network, via)).execute().await)?;
+            absent(handle.route().del(self.route(network, via)).execute().await)?;
         }
         for (network, via) in routes.iter().filter(|(n, via)| shown.routes.get(*n) != Some(*via)) {
-            present(self.handle.route().add(route(network, via)).replace().execute().await)?;
+            present(handle.route().add(self.route(network, via)).replace().execute().await)?;
         }
         for vmi in rules.difference(&shown.rules) {
-            let mut request = self.handle.rule().add();
-            *request.message_mut() = rule(vmi);
+            let mut request = handle.rule().add();
+            *request.message_mut() = self.rule(vmi);
             present(request.execute().await)?;
         }
         Ok(())
     }
-}
 
-fn code(error: &rtnetlink::Error) -> i32 {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => -message.raw_code(),
-        _ => 0,
+    fn rule(&self, vmi: &IpAddr) -> RuleMessage {
+        let family = Family::of(vmi);
+        let mut rule = RuleMessage::default();
+        rule.header.family = match family {
+            Family::V4 => AddressFamily::Inet,
+            Family::V6 => AddressFamily::Inet6,
+        };
+        rule.header.src_len = family.bits();
+        rule.header.action = RuleAction::ToTable;
+        rule.attributes = vec![
+            RuleAttribute::Source(*vmi),
+            RuleAttribute::Priority(PREFERENCE),
+            RuleAttribute::Table(self.table()),
+            RuleAttribute::Protocol(RouteProtocol::Other(self.number)),
+        ];
+        rule
+    }
+
+    /// The VM that a policy rule of ours is for.
+    fn ours(&self, rule: &RuleMessage) -> Option<IpAddr> {
+        let mut source = None;
+        let (mut tagged, mut preferred, mut table) = (false, false, u32::from(rule.header.table));
+        for attribute in &rule.attributes {
+            match attribute {
+                RuleAttribute::Source(address) => source = Some(*address),
+                RuleAttribute::Protocol(protocol) => tagged = u8::from(*protocol) == self.number,
+                RuleAttribute::Priority(number) => preferred = *number == PREFERENCE,
+                RuleAttribute::Table(number) => table = *number,
+                _ => {}
+            }
+        }
+        source.filter(|_| tagged && preferred && table == self.table())
+    }
+
+    fn route(&self, network: &IpNetwork, via: &Via) -> RouteMessage {
+        let mut builder = RouteMessageBuilder::<IpAddr>::new()
+            .table_id(self.table())
+            .protocol(RouteProtocol::Other(self.number));
+        builder = match via {
+            Via::Throw => builder.kind(RouteType::Throw),
+            Via::Link(index) => builder.scope(RouteScope::Link).output_interface(*index),
+            Via::Gateway(_, index) => builder.output_interface(*index),
+        };
+        let mut message = builder.build();
+        message.header.address_family = match Family::of(&network.ip()) {
+            Family::V4 => AddressFamily::Inet,
+            Family::V6 => AddressFamily::Inet6,
+        };
+        message.header.destination_prefix_length = network.prefix();
+        message.attributes.push(RouteAttribute::Destination(network.network().into()));
+        if let Via::Gateway(gateway, _) = via {
+            message.attributes.push(RouteAttribute::Gateway((*gateway).into()));
+        }
+        message
     }
 }
 
 /// What is gone is removed.
 fn absent(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
     match result {
-        Err(error) if [libc::ENOENT, libc::ESRCH, libc::ENODEV].contains(&code(&error)) => Ok(()),
+        Err(error) if matches!(code(&error), Some(libc::ENOENT | libc::ESRCH | libc::ENODEV)) => {
+            Ok(())
+        }
         result => result,
     }
 }
@@ -129,72 +176,15 @@ fn absent(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> 
 /// What is there is added.
 fn present(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
     match result {
-        Err(error) if code(&error) == libc::EEXIST => Ok(()),
+        Err(error) if code(&error) == Some(libc::EEXIST) => Ok(()),
         result => result,
     }
-}
-
-fn rule(vmi: &IpAddr) -> RuleMessage {
-    let family = Family::of(vmi);
-    let mut rule = RuleMessage::default();
-    rule.header.family = match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    };
-    rule.header.src_len = family.bits();
-    rule.header.action = RuleAction::ToTable;
-    rule.attributes = vec![
-        RuleAttribute::Source(*vmi),
-        RuleAttribute::Priority(PREFERENCE),
-        RuleAttribute::Table(TABLE),
-        RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
-    ];
-    rule
-}
-
-/// The machine that a policy rule of ours is for.
-fn ours(rule: &RuleMessage) -> Option<IpAddr> {
-    let mut source = None;
-    let (mut tagged, mut preferred, mut table) = (false, false, u32::from(rule.header.table));
-    for attribute in &rule.attributes {
-        match attribute {
-            RuleAttribute::Source(address) => source = Some(*address),
-            RuleAttribute::Protocol(protocol) => tagged = u8::from(*protocol) == PROTOCOL,
-            RuleAttribute::Priority(number) => preferred = *number == PREFERENCE,
-            RuleAttribute::Table(number) => table = *number,
-            _ => {}
-        }
-    }
-    source.filter(|_| tagged && preferred && table == TABLE)
-}
-
-fn route(network: &IpNetwork, via: &Via) -> RouteMessage {
-    let mut builder = RouteMessageBuilder::<IpAddr>::new()
-        .table_id(TABLE)
-        .protocol(RouteProtocol::Other(PROTOCOL));
-    builder = match via {
-        Via::Throw => builder.kind(RouteType::Throw),
-        Via::Link(index) => builder.scope(RouteScope::Link).output_interface(*index),
-        Via::Gateway(_, index) => builder.output_interface(*index),
-    };
-    let mut message = builder.build();
-    message.header.address_family = match Family::of(&network.ip()) {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    };
-    message.header.destination_prefix_length = network.prefix();
-    message.attributes.push(RouteAttribute::Destination(network.network().into()));
-    if let Via::Gateway(gateway, _) = via {
-        message.attributes.push(RouteAttribute::Gateway((*gateway).into()));
-    }
-    message
 }
 
 /// A route of any table, as far as it matters.
 struct Seen {
     table: u32,
-    ours: bool,
-    kernel: bool,
+    protocol: RouteProtocol,
     metric: u32,
     destination: IpNetwork,
     via: Via,
@@ -207,14 +197,13 @@ fn read(route: &RouteMessage) -> Option<Seen> {
         _ => None,
     };
     let header = &route.header;
-    let (mut table, mut index, mut gateway, mut metric) = (u32::from(header.table), None, None, 0);
+    let (mut index, mut gateway, mut metric) = (None, None, 0);
     let mut destination = match header.address_family {
         AddressFamily::Inet => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         _ => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Table(number) => table = *number,
             RouteAttribute::Oif(number) => index = Some(*number),
             RouteAttribute::Gateway(address) => gateway = plain(address),
             RouteAttribute::Destination(address) => destination = plain(address)?,
@@ -229,9 +218,8 @@ fn read(route: &RouteMessage) -> Option<Seen> {
         _ => return None,
     };
     Some(Seen {
-        table,
-        ours: header.protocol == RouteProtocol::Other(PROTOCOL),
-        kernel: header.protocol == RouteProtocol::Kernel,
+        table: table(route),
+        protocol: header.protocol,
         metric,
         destination: IpNetwork::new(destination, header.destination_prefix_length).ok()?,
         via,
@@ -268,7 +256,7 @@ fn uplink_of(routes: &[Seen], index: u32) -> Uplink {
         // A single address is one that is bound, and not a network.
         let network = route.destination.prefix() < Family::of(&route.destination.ip()).bits();
         route.table == u32::from(RouteHeader::RT_TABLE_MAIN)
-            && route.kernel
+            && route.protocol == RouteProtocol::Kernel
             && route.via == Via::Link(index)
             && network
             && !link_local

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use ipnetwork::IpNetwork;
 
-use super::state::{Family, Nat, Stage};
+use super::state::{Nat, Stage};
+use crate::vip::Family;
 
 /// Elements that a set has room for. It is part of what a set is, so it never depends on what is in it.
 const ROOM: u32 = 65_536;

@@ -1,41 +1,16 @@
-//! Which address leads to which machine on this node, as a value. Pure.
+//! Which address leads to which VM on this node, as a value. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-/// An IP family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Family {
-    /// Version 4.
-    V4,
-    /// Version 6.
-    V6,
-}
+use crate::vip::Family;
 
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The family of an address.
-    pub fn of(address: &IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// The length of a prefix that holds one address.
-    pub fn bits(self) -> u8 {
-        match self {
-            Self::V4 => 32,
-            Self::V6 => 128,
-        }
-    }
-}
-
-/// The machine that an elastic IP leads to.
+/// The VM that an elastic IP leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pair {
-    /// The machine's own address, of the same family.
+    /// The VM's own address, of the same family.
     pub vmi: IpAddr,
     /// How far this node is with it.
     pub stage: Stage,
@@ -44,7 +19,7 @@ pub struct Pair {
 /// How far a node is with an address that it translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Its machine is migrating to this node: what the machine sends is translated, what comes to it is not yet.
+    /// Its VM is migrating to this node: what the VM sends is translated, what comes to it is not yet.
     Expected,
     /// It is to answer for it, or has not long answered for it: the node before may still send on what comes to it.
     Coming,
@@ -57,7 +32,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Whether what comes to the address is led to the machine.
+    /// Whether what comes to the address is led to the VM.
     pub fn leads(self) -> bool {
         self != Self::Expected
     }
@@ -68,9 +43,9 @@ impl Stage {
 pub struct Nat {
     /// By elastic IP.
     pub pairs: BTreeMap<IpAddr, Pair>,
-    /// Elastic IPs whose machines may go on elsewhere at any moment: from then on half of their connections passes here.
+    /// Elastic IPs whose VMs may go on elsewhere at any moment: from then on half of their connections passes here.
     pub parting: BTreeSet<IpAddr>,
-    /// Where machines are met under their own addresses: the networks of pods and Services.
+    /// Where VMs are met under their own addresses: the networks of pods and Services.
     pub internal: BTreeSet<IpNetwork>,
     /// The interface of the elastic IPs; none for that of the default route.
     pub uplink: Option<String>,
@@ -89,7 +64,7 @@ impl Nat {
         self.pairs.iter().filter(move |(eip, _)| Family::of(eip) == family)
     }
 
-    /// The pairs of a family that are led to their machines.
+    /// The pairs of a family that are led to their VMs.
     pub fn led(&self, family: Family) -> impl Iterator<Item = (&IpAddr, &Pair)> {
         self.of(family).filter(|(_, pair)| pair.stage.leads())
     }
@@ -99,7 +74,7 @@ impl Nat {
         self.internal.iter().filter(move |network| Family::of(&network.ip()) == family)
     }
 
-    /// By machine, what it appears as. One that answers for its address comes before one that is only kept.
+    /// By VM, what it appears as. One that answers for its address comes before one that is only kept.
     pub fn sources(&self, family: Family) -> BTreeMap<IpAddr, IpAddr> {
         let mut pairs: Vec<_> = self.of(family).collect();
         pairs.sort_by_key(|(eip, pair)| (pair.stage == Stage::Draining, **eip));

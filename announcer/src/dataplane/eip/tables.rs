@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::sets::Set;
-use super::state::{Family, Nat};
+use super::state::Nat;
+use crate::vip::Family;
 
 const PREROUTING: &str = "KUBE-EIP-PREROUTING";
 const POSTROUTING: &str = "KUBE-EIP-POSTROUTING";
-/// Ours beyond docs/contract.md: who calls an elastic IP on its own node from a machine there appears as its own elastic
+/// Ours beyond docs/contract.md: who calls an elastic IP on its own node from a VM there appears as its own elastic
 /// IP. Its answers would else go past this node, or to itself.
 const HAIRPIN: &str = "KUBE-EIP-HAIRPIN";
 
@@ -42,10 +43,10 @@ fn hooks(family: Family) -> Vec<Hook> {
     let set = |name: &str, side: &str| format!("-m set --match-set {name} {side}");
     let hook = |table, chain, rule, first| Hook { table, chain, rule, first };
     // What was not translated, as the kernel does not what it finds invalid: the node itself would reset a connection that
-    // is the machine's. Neighbour discovery is never tracked.
+    // is the VM's. Neighbour discovery is never tracked.
     let stray = format!("{} -m conntrack ! --ctstate UNTRACKED -j DROP", set(eip, "dst"));
     // What the node before sends on has been translated there. Tracked here it would be a connection of its own, and what
-    // the machine answers would leave under the machine's own address.
+    // the VM answers would leave under the VM's own address.
     let moving =
         format!("{} -m set ! --match-set {internal} src -j CT --notrack", set(moving, "dst"));
     vec![
@@ -68,7 +69,7 @@ pub(super) fn tables(nat: &Nat, family: Family) -> Tables {
     for (eip, pair) in nat.led(family) {
         let vmi = pair.vmi;
         pre.push(format!("-d {} -j DNAT --to-destination {vmi}", one(eip)));
-        // The destination is the machine's by now; what was called tells whether it came by way of an elastic IP.
+        // The destination is the VM's by now; what was called tells whether it came by way of an elastic IP.
         post.push(format!(
             "-d {} -m conntrack --ctstate DNAT --ctorigdst {eip} -j {HAIRPIN}",
             one(&vmi)

@@ -1,15 +1,15 @@
-//! What the keeper is told, and what it tells.
+//! What the driver is told, and what it tells.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_membership::{Cause, Loss, NodeId, View, Wish};
+use berth_membership::{Cause, Loss, NodeId, Request, View};
 
-use crate::advertise::arp_nd::schedule::Link;
+use crate::vip::Link;
 use crate::vip::nodes::Peers;
 
-/// What the keeper is to do, in the order in which it is told.
+/// What the driver is to do, in the order in which it is told.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Fence exactly these addresses.
@@ -21,17 +21,19 @@ pub enum Command {
     /// Every address of ours is covered: a predecessor's fence may go.
     Settle,
     /// An address is to be served.
-    Wish(IpAddr, Wish),
+    Request(IpAddr, Request),
     /// An address is not to be served any more.
-    Unwish(IpAddr),
-    /// An address is bound, silently, and is announced here.
-    Prepared(IpAddr, Link),
+    Withdraw(IpAddr),
+    /// An address is bound, silently, and is announced here; nowhere if there is no LAN.
+    Prepared(IpAddr, Option<Link>),
     /// An address should move to another node.
     HandOver(IpAddr),
     /// These are the nodes.
     Peers(Peers),
     /// The API has this view.
     View(View),
+    /// This is the view for ever: there is no API.
+    Fixed(View),
     /// The API has no view.
     NoView,
     /// A proposal to follow this epoch is surely not stored.
@@ -45,9 +47,9 @@ pub enum Command {
     },
 }
 
-/// What the keeper tells.
+/// What the driver tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum MembershipEvent {
     /// Bind an address; it is silent.
     Prepare {
         /// The address.

@@ -1,15 +1,15 @@
-//! What this node has, as the keeper told it, and for which Services it speaks. Pure.
+//! What this node has, as the driver told it, and for which Services it speaks. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use berth_membership::{NodeId, Wish, rank};
+use berth_membership::{NodeId, Request, rank};
 
-use super::exchange::Told;
-use crate::source::cluster::Name;
+use super::exchange::MembershipEvent;
+use crate::vip::Name;
 
-/// How long the set of live nodes must have been the same before one speaks for a node that is gone.
+/// How long the set of live nodes must have been the same before one reports on a node that is gone.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// After so long without an answer of its own, a node that a status names says that it answers no more. Whoever took
@@ -53,10 +53,10 @@ impl Holdings {
         Self { me, fenced, addresses, first, granted, live, live_since, since, lost, rivalled }
     }
 
-    /// Takes in what the keeper told.
-    pub fn take(&mut self, told: &Told, now: Instant) {
+    /// Takes in what the driver told.
+    pub fn take(&mut self, told: &MembershipEvent, now: Instant) {
         match told {
-            Told::Prepare { address, first } => {
+            MembershipEvent::Prepare { address, first } => {
                 self.addresses.insert(*address, Tenure::Preparing);
                 if *first {
                     self.first.insert(*address);
@@ -64,25 +64,25 @@ impl Holdings {
                     self.first.remove(address);
                 }
             }
-            Told::Granted(address) => {
+            MembershipEvent::Granted(address) => {
                 self.granted.insert(*address);
             }
-            Told::Holds { address, .. } => {
+            MembershipEvent::Holds { address, .. } => {
                 self.addresses.insert(*address, Tenure::Held(now));
             }
-            Told::Discard(address) | Told::Lost { address, .. } => {
+            MembershipEvent::Discard(address) | MembershipEvent::Lost { address, .. } => {
                 self.addresses.remove(address);
                 self.first.remove(address);
                 self.granted.remove(address);
                 self.lost.retain(|_, at| now < *at + SILENCE);
                 self.lost.insert(*address, now);
             }
-            Told::Live(live) => {
+            MembershipEvent::Live(live) => {
                 if self.live != *live {
                     (self.live, self.live_since) = (live.clone(), now);
                 }
             }
-            Told::Left => {}
+            MembershipEvent::Left => {}
         }
     }
 
@@ -151,13 +151,13 @@ impl Holdings {
         if !self.is_clear() || host.is_some_and(|host| self.is_live(host) || host == self.me) {
             return host == Some(self.me);
         }
-        let wish = Wish {
-            key: Wish::key_of(&service.to_string()),
+        let request = Request {
+            key: Request::key_of(&service.to_string()),
             candidates: self.live.iter().copied().collect(),
-            ..Wish::default()
+            ..Request::default()
         };
         now >= self.live_since + SETTLED
-            && rank(&wish, |_| true, None).first().is_some_and(|first| *first == self.me)
+            && rank(&request, |_| true, None).first().is_some_and(|first| *first == self.me)
     }
 
     /// Notes whether somebody holds the addresses by another election.
@@ -193,7 +193,7 @@ mod tests {
         let speakers = |host: Option<&str>, live: &BTreeSet<NodeId>, at: Instant| {
             let speaks = |name: &&str| {
                 let mut holdings = Holdings::new(NodeId::of(name), true, now);
-                holdings.take(&Told::Live(live.clone()), now);
+                holdings.take(&MembershipEvent::Live(live.clone()), now);
                 holdings.speaks_for(&Name::new("d", "web"), host, at)
             };
             names.into_iter().filter(speaks).collect::<Vec<_>>()
@@ -214,11 +214,11 @@ mod tests {
         assert!(!holdings.is_silent(&addresses, now + SILENCE - second));
         assert!(holdings.is_silent(&addresses, now + SILENCE));
         let (cause, took) = (berth_membership::Cause::First, Duration::ZERO);
-        holdings.take(&Told::Holds { address: addresses[0], cause, took }, now);
+        holdings.take(&MembershipEvent::Holds { address: addresses[0], cause, took }, now);
         assert!(!holdings.is_silent(&addresses, now + SILENCE * 2));
         let lost = now + SILENCE * 2;
         let cause = berth_membership::Loss::Expired;
-        holdings.take(&Told::Lost { address: addresses[0], cause }, lost);
+        holdings.take(&MembershipEvent::Lost { address: addresses[0], cause }, lost);
         assert!(!holdings.is_silent(&addresses, lost));
         assert_eq!(holdings.settles(lost), Some(lost + SILENCE));
         assert!(holdings.is_silent(&addresses, lost + SILENCE));
@@ -231,12 +231,12 @@ mod tests {
         let (now, address) = (Instant::now(), "192.0.2.1".parse().unwrap());
         for fenced in [true, false] {
             let mut holdings = Holdings::new(NodeId::of("a"), fenced, now);
-            holdings.take(&Told::Prepare { address, first: true }, now);
+            holdings.take(&MembershipEvent::Prepare { address, first: true }, now);
             assert_eq!(holdings.binds(&address), fenced);
             let (cause, took) = (berth_membership::Cause::First, Duration::ZERO);
-            holdings.take(&Told::Holds { address, cause, took }, now);
+            holdings.take(&MembershipEvent::Holds { address, cause, took }, now);
             assert!(holdings.binds(&address));
-            holdings.take(&Told::Discard(address), now);
+            holdings.take(&MembershipEvent::Discard(address), now);
             assert!(!holdings.binds(&address));
         }
     }

@@ -1,63 +1,67 @@
-//! The announcer's side of membership: what it tells the driver, and when. Pure but for the channel.
+//! This node as a member: what it tells the driver of the protocol, and when. Pure but for the channel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use berth_api::election::Sight;
-use berth_membership::{NodeId, Wish};
+use berth_membership::{NodeId, Request};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::exchange::{Command, Told};
-use super::formers::Formers;
+use super::super::context::Context;
+use super::damping::FlapDamping;
+use super::draining::Draining;
+use super::exchange::{Command, MembershipEvent};
 use super::holdings::Holdings;
-use super::rival::Rival;
-use super::steady::Steady;
-use super::wishes::wishes;
-use crate::advertise::arp_nd::probe::Probes;
-use crate::advertise::arp_nd::schedule::Link;
+use super::report;
+use super::requests::requests;
+use super::rival::Rivalry;
 use crate::backoff::Backoff;
-use crate::desired::{Desired, Scene, connected, place, place_anywhere};
-use crate::kernel::Binding;
-use crate::source::cluster::Name;
-use crate::vip::Forwards;
 use crate::vip::nodes::{Peer, Peers};
+use crate::vip::{Attach, Forwards, Hold, Holds, Name, Verdict, Wanted};
+
+/// The kernel drops an address that nobody renews for so long: what keeps it silent meanwhile is the fence.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// How far the lifetime of a bound address may fall behind before it is renewed.
+const SLACK: Duration = Duration::from_secs(20);
 
 /// This node as a member.
 #[derive(Debug)]
 pub struct Members {
     me: NodeId,
-    /// The Lease by which others may hold the addresses still.
-    lease: Name,
-    rival: Rival,
-    rival_listed: bool,
-    told_of_rival: bool,
+    rivalry: Rivalry,
     peers: Peers,
     peers_listed: bool,
     holdings: Holdings,
-    steady: Steady,
-    formers: Formers,
-    /// The detours that this node wants.
-    detours: Forwards,
-    commands: UnboundedSender<Command>,
-    /// Whether what wishes come of has changed.
+    damping: FlapDamping,
+    draining: Draining,
+    driver: Driver,
+    /// Whether what requests come of has changed.
     stale: bool,
-    settled: bool,
     leaving: bool,
     left: bool,
-    covered: BTreeSet<IpAddr>,
-    attached: BTreeSet<String>,
-    wished: BTreeMap<IpAddr, Wish>,
-    /// What the keeper knows to be bound.
-    confirmed: BTreeSet<IpAddr>,
     handed: Backoff<IpAddr>,
 }
 
+/// What the driver was told.
+#[derive(Debug)]
+struct Driver {
+    commands: UnboundedSender<Command>,
+    /// Whether it was told that every address is covered.
+    settled: bool,
+    covered: BTreeSet<IpAddr>,
+    attached: BTreeSet<String>,
+    requested: BTreeMap<IpAddr, Request>,
+    /// What it knows to be bound.
+    confirmed: BTreeSet<IpAddr>,
+}
+
 impl Members {
-    /// A member that has told the keeper nothing yet. It holds back while others hold `lease`.
+    /// A member that has told the driver nothing yet. It holds back while others hold `lease`, if there is one.
     pub fn new(
         node: &str,
-        lease: Name,
+        lease: Option<Name>,
         fenced: bool,
         commands: UnboundedSender<Command>,
         now: Instant,
@@ -66,25 +70,16 @@ impl Members {
         let second = Duration::from_secs(1);
         Self {
             me,
-            lease,
-            rival: Rival::default(),
-            rival_listed: false,
-            told_of_rival: false,
+            rivalry: Rivalry::new(lease),
             peers: Peers::default(),
             peers_listed: false,
             holdings: Holdings::new(me, fenced, now),
-            steady: Steady::default(),
-            formers: Formers::default(),
-            detours: Forwards::new(),
-            commands,
+            damping: FlapDamping::default(),
+            draining: Draining::default(),
+            driver: Driver::new(commands),
             stale: true,
-            settled: false,
             leaving: false,
             left: false,
-            covered: BTreeSet::new(),
-            attached: BTreeSet::new(),
-            wished: BTreeMap::new(),
-            confirmed: BTreeSet::new(),
             handed: Backoff::new(second * 5, second * 60),
         }
     }
@@ -94,24 +89,25 @@ impl Members {
         &self.holdings
     }
 
-    /// Takes in what the keeper told. `host` is the node that is said to have the address now.
-    pub fn told(&mut self, told: &Told, host: Option<&str>, now: Instant) {
-        self.formers.take(told, host, self.me, now);
-        self.left |= *told == Told::Left;
-        if let Told::Prepare { address, .. } | Told::Discard(address) | Told::Lost { address, .. } =
-            told
+    /// Takes in what the driver told. `host` is the node that is said to have the address now.
+    pub fn told(&mut self, told: &MembershipEvent, host: Option<&str>, now: Instant) {
+        self.draining.take(told, host, self.me, now);
+        self.left |= *told == MembershipEvent::Left;
+        if let MembershipEvent::Prepare { address, .. }
+        | MembershipEvent::Discard(address)
+        | MembershipEvent::Lost { address, .. } = told
         {
-            self.confirmed.remove(address);
+            self.driver.confirmed.remove(address);
         }
         self.holdings.take(told, now);
     }
 
-    /// Takes in that something changed which wishes come of.
+    /// Takes in that something changed which requests come of.
     pub fn touch(&mut self) {
         self.stale = true;
     }
 
-    /// Takes in a node.
+    /// Takes in a node; nothing if it is gone.
     pub fn peer(&mut self, name: String, peer: Option<Peer>) {
         let changed = match peer {
             Some(peer) => self.peers.apply(name, peer),
@@ -131,27 +127,24 @@ impl Members {
 
     fn tell_peers(&mut self) {
         self.stale = true;
-        self.tell(Command::Peers(self.peers.clone()));
+        self.driver.tell(Command::Peers(self.peers.clone()));
     }
 
     /// Takes in what is seen of the Lease of the other election.
     pub fn lease(&mut self, name: &Name, sight: &Sight, node: &str, now: Instant) {
-        if *name == self.lease {
-            self.rival.observe(sight, node, now);
-            self.stale = true;
-        }
+        self.stale |= self.rivalry.observe(name, sight, node, now);
     }
 
     /// Takes in that every Lease was shown.
     pub fn leases_listed(&mut self) {
-        self.rival_listed = true;
+        self.rivalry.listed();
     }
 
     /// Hands everything over, then leaves.
     pub fn leave(&mut self) {
         if !self.leaving {
             self.leaving = true;
-            self.tell(Command::Leave);
+            self.driver.tell(Command::Leave);
         }
     }
 
@@ -160,85 +153,162 @@ impl Members {
         self.left
     }
 
-    /// Who holds the addresses by the other election, if that keeps this node from wishing for any.
-    pub fn held_up(&self, now: Instant) -> Option<(&str, Instant)> {
-        self.rival.holds(now).filter(|_| self.wished.is_empty())
+    /// How far the lifetime of a bound address may fall behind before it is renewed.
+    pub fn slack(&self) -> Duration {
+        SLACK
     }
 
     /// When something may change although nothing happens.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        [self.steady.deadline(), self.formers.deadline(now)].into_iter().flatten().min()
+        let held_up = self.rivalry.holds(now).filter(|_| self.driver.requested.is_empty());
+        let deadlines = [
+            self.holdings.settles(now),
+            held_up.map(|(_, until)| until),
+            self.damping.deadline(),
+            self.draining.deadline(now),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
-    /// The detours for what this node has or asks for.
-    pub fn detour(&mut self, scene: Scene<'_>, now: Instant) -> Forwards {
-        let near = |theirs: IpAddr| connected(scene.host, theirs).is_some();
-        self.detours = self.formers.detours(&self.peers, near, now);
-        self.detours.clone()
+    /// Where packets are to go of connections that began at a previous owner of what this node has or asks for.
+    pub fn forwards(&mut self, context: Context<'_>, now: Instant) -> Forwards {
+        let near = |theirs: IpAddr| context.host.connected(theirs).is_some();
+        self.draining.forwards(&self.peers, near, now)
     }
 
-    /// Takes in that the kernel was asked for these detours.
-    pub fn detoured(&mut self, detours: Forwards) {
-        self.formers.settled(detours);
+    /// Takes in that the kernel was asked to forward so.
+    pub fn forwarded(&mut self, forwards: Forwards) {
+        self.draining.settled(forwards);
     }
 
     /// Fences these interfaces.
     pub fn attach(&mut self, interfaces: BTreeSet<String>) {
+        self.driver.attach(interfaces);
+    }
+
+    /// Has the fence looked at: somebody may have taken it away.
+    pub fn inspect(&self) {
+        self.driver.tell(Command::Inspect);
+    }
+
+    /// Tells the driver what changed: first what is to be covered, then what is requested.
+    pub fn request(&mut self, context: Context<'_>, now: Instant) {
+        self.holdings.rivalled(self.rivalry.holds(now).is_some());
+        self.stale |= self.damping.observe(&context.host.interfaces, now);
+        if context.known
+            && self.peers_listed
+            && self.rivalry.is_listed()
+            && std::mem::take(&mut self.stale)
+        {
+            self.driver.cover(context);
+            if self.rivalry.keeps_back(now) && self.driver.requested.is_empty() {
+                // Looked at again when the Lease changes, and when it runs out.
+                self.stale = true;
+            } else {
+                let interfaces = &context.host.interfaces;
+                let damped = |attach: &Attach| self.damping.damps(interfaces, attach.index());
+                self.driver.request(requests(context, &self.peers, &damped));
+            }
+        }
+        self.gather(context.wanted, now);
+    }
+
+    /// Brings the addresses of a Service together again where they came apart: whoever has the first of them, by what
+    /// its status says, is handed the others.
+    fn gather(&mut self, wanted: &Wanted, now: Instant) {
+        // Also one that this node only has so that nobody else takes it, since another host answers for it.
+        let held: BTreeSet<IpAddr> = self.holdings.all().collect();
+        self.handed.retain(|address| held.contains(address));
+        for claim in wanted.services.values().filter(|claim| claim.ours) {
+            let Some((first, others)) = claim.addresses.split_first() else { continue };
+            let host = claim.host.as_deref().map(NodeId::of).filter(|host| *host != self.me);
+            let elsewhere = host.is_some_and(|host| self.holdings.is_live(host));
+            if !elsewhere || self.holdings.tenure(first).is_some() {
+                continue;
+            }
+            for address in others.iter().filter(|address| held.contains(address)) {
+                if self.handed.is_due(address, now) {
+                    self.handed.again(*address, now);
+                    self.driver.tell(Command::HandOver(*address));
+                }
+            }
+        }
+    }
+
+    /// What this node may have bound.
+    pub fn holds(&self, now: Instant) -> Holds {
+        let bound = self.holdings.all().filter(|address| self.holdings.binds(address));
+        let hold = |address: IpAddr| Hold {
+            until: now + KEPT,
+            answers: self.holdings.held_since(&address).is_some(),
+        };
+        bound.map(|address| (address, hold(address))).collect()
+    }
+
+    /// What becomes of the Services on which this node reports. `taken` tells which addresses another host has.
+    pub fn verdicts(
+        &self,
+        context: Context<'_>,
+        taken: &dyn Fn(&IpAddr) -> bool,
+        now: Instant,
+    ) -> BTreeMap<Name, Verdict> {
+        report::verdicts(context, &self.holdings, taken, now)
+    }
+
+    /// Tells the driver what is `bound` by now, and may be taken over: what has to be forwarded is. Without a fence
+    /// nothing is bound before its time, and that it can be has to do: `bindable`.
+    pub fn confirm(
+        &mut self,
+        bound: impl Fn(IpAddr) -> Option<Attach>,
+        bindable: impl Fn(IpAddr) -> Option<Attach>,
+        now: Instant,
+    ) {
+        let place = |address| match self.holdings.is_fenced() {
+            true => bound(address),
+            false => bindable(address),
+        };
+        let confirmed = &self.driver.confirmed;
+        let asked = self.holdings.preparing().filter(|address| !confirmed.contains(address));
+        let live = |node| self.holdings.is_live(node);
+        let asked = asked.filter(|address| !self.draining.awaits(address, live, now));
+        let ready: Vec<_> = asked.filter_map(|address| Some((address, place(address)?))).collect();
+        for (address, attach) in ready {
+            self.driver.confirmed.insert(address);
+            self.driver.tell(Command::Prepared(address, attach.link()));
+        }
+    }
+}
+
+impl Driver {
+    fn new(commands: UnboundedSender<Command>) -> Self {
+        Self {
+            commands,
+            settled: false,
+            covered: BTreeSet::new(),
+            attached: BTreeSet::new(),
+            requested: BTreeMap::new(),
+            confirmed: BTreeSet::new(),
+        }
+    }
+
+    fn tell(&self, command: Command) {
+        // The driver is gone only at the end of the program.
+        let _ = self.commands.send(command);
+    }
+
+    fn attach(&mut self, interfaces: BTreeSet<String>) {
         if interfaces != self.attached {
             self.tell(Command::Attach(interfaces.clone()));
             self.attached = interfaces;
         }
     }
 
-    /// Tells the keeper what changed: first what is to be covered, then what is wished for. `known` tells whether all
-    /// Services and their endpoints were shown; `refused` has the addresses that the kernel does not take.
-    pub fn wish(
-        &mut self,
-        scene: Scene<'_>,
-        refused: &BTreeSet<IpAddr>,
-        known: bool,
-        now: Instant,
-    ) {
-        self.holdings.rivalled(self.rival.holds(now).is_some());
-        self.stale |= self.steady.observe(&scene.host.interfaces, now);
-        if !known || !self.peers_listed || !self.rival_listed || !std::mem::take(&mut self.stale) {
-            return;
-        }
-        self.cover(scene);
-        if let Some((holder, _)) = self.rival.holds(now) {
-            if !std::mem::replace(&mut self.told_of_rival, true) {
-                tracing::warn!(lease = %self.lease, holder, "another announcer goes by this Lease still");
-            }
-            if self.wished.is_empty() {
-                // Looked at again when the Lease changes, and when it runs out.
-                self.stale = true;
-                return;
-            }
-        } else {
-            self.told_of_rival = false;
-        }
-        let interfaces = &scene.host.interfaces;
-        let wary = |link: &Link| self.steady.is_wary(interfaces, link.index);
-        let wishes = wishes(scene, &self.peers, refused, &wary);
-        for (address, wish) in &wishes {
-            if self.wished.get(address) != Some(wish) {
-                self.tell(Command::Wish(*address, wish.clone()));
-            }
-        }
-        for address in self.wished.keys().filter(|address| !wishes.contains_key(address)) {
-            self.tell(Command::Unwish(*address));
-        }
-        self.wished = wishes;
-    }
-
-    /// What is bound anywhere may answer anywhere, so every address of a Service is covered on every node; and what is
+    /// What is bound anywhere may answer anywhere, so every address that is wanted is covered on every node; and what is
     /// bound here stays covered until it is unbound.
-    fn cover(&mut self, scene: Scene<'_>) {
-        let services = scene.cluster.services().values().filter(|service| service.ours);
-        let bound = scene.host.ours.keys().map(|binding| binding.address);
-        let eips = scene.cluster.eips().values().flat_map(|eip| eip.addresses());
-        let of_services = services.flat_map(|service| service.addresses.iter().copied());
-        let covered: BTreeSet<IpAddr> = of_services.chain(eips).chain(bound).collect();
+    fn cover(&mut self, context: Context<'_>) {
+        let bound = context.host.ours.keys().map(|binding| binding.address);
+        let wanted = context.wanted.addressed().map(|(address, _)| address);
+        let covered: BTreeSet<IpAddr> = wanted.chain(bound).collect();
         if covered != self.covered || !self.settled {
             self.tell(Command::Cover(covered.clone()));
             self.covered = covered;
@@ -248,66 +318,15 @@ impl Members {
         }
     }
 
-    /// Tells the keeper what is bound by now, and has its detour. Without a fence nothing is bound before its time, and
-    /// what can be bound has to do, once `probes` allow it.
-    pub fn confirm(&mut self, scene: Scene<'_>, desired: &Desired, probes: &Probes, now: Instant) {
-        let bound = |address: IpAddr| {
-            let link = desired.addresses.get(&address)?.link;
-            let binding = Binding { index: link.index, address };
-            scene.host.ours.contains_key(&binding).then_some(link)
-        };
-        let bindable = |address: IpAddr| {
-            let services = scene.cluster.services().values().filter(|service| service.ours);
-            let mut of_address = services.filter(|service| service.addresses.contains(&address));
-            let of_service = of_address.find_map(|service| place(scene, service, address).ok());
-            let mut eips = scene.cluster.eips().values().flat_map(|eip| eip.addresses());
-            of_service.or_else(|| {
-                eips.any(|eip| eip == address).then(|| place_anywhere(scene, address).ok())?
-            })
-        };
-        let link = |address| match self.holdings.is_fenced() {
-            true => bound(address),
-            false => bindable(address).filter(|_| probes.allows(&address)),
-        };
-        let asked = self.holdings.preparing().filter(|address| !self.confirmed.contains(address));
-        let live = |node| self.holdings.is_live(node);
-        let asked = asked.filter(|address| !self.formers.awaits(address, &self.detours, live, now));
-        let ready = asked.filter_map(|address| Some((address, link(address)?)));
-        for (address, link) in ready.collect::<Vec<_>>() {
-            self.confirmed.insert(address);
-            self.tell(Command::Prepared(address, link));
-        }
-    }
-
-    /// Has the fence looked at: somebody may have taken it away.
-    pub fn inspect(&self) {
-        self.tell(Command::Inspect);
-    }
-
-    /// Brings the addresses of a Service together again where they came apart: whoever has the first of them, by what
-    /// its status says, is handed the others.
-    pub fn gather(&mut self, scene: Scene<'_>, now: Instant) {
-        // Also one that this node only has so that nobody else takes it, since another host answers for it.
-        let held: BTreeSet<IpAddr> = self.holdings.all().collect();
-        self.handed.retain(|address| held.contains(address));
-        for service in scene.cluster.services().values().filter(|service| service.ours) {
-            let Some((first, others)) = service.addresses.split_first() else { continue };
-            let host = service.vip_host.as_deref().map(NodeId::of).filter(|host| *host != self.me);
-            let elsewhere = host.is_some_and(|host| self.holdings.is_live(host));
-            if !elsewhere || self.holdings.tenure(first).is_some() {
-                continue;
-            }
-            for address in others.iter().filter(|address| held.contains(address)) {
-                if self.handed.is_due(address, now) {
-                    self.handed.again(*address, now);
-                    self.tell(Command::HandOver(*address));
-                }
+    fn request(&mut self, requests: BTreeMap<IpAddr, Request>) {
+        for (address, request) in &requests {
+            if self.requested.get(address) != Some(request) {
+                self.tell(Command::Request(*address, request.clone()));
             }
         }
-    }
-
-    fn tell(&self, command: Command) {
-        // The keeper is gone only at the end of the program.
-        let _ = self.commands.send(command);
+        for address in self.requested.keys().filter(|address| !requests.contains_key(address)) {
+            self.tell(Command::Withdraw(*address));
+        }
+        self.requested = requests;
     }
 }

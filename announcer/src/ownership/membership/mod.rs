@@ -4,23 +4,26 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `wishes` | who may have which address, out of what the watches show |
+//! | `members` | what the driver is told, and when |
+//! | `requests` | who may have which address, out of what is wanted |
 //! | `holdings` | what this node has, as the driver told it |
-//! | `steady` | which interfaces have come back only lately |
-//! | `formers` | whom an address came from, for connections that began there |
+//! | `report` | what becomes of Services |
+//! | `damping` | which interfaces have come back only lately |
+//! | `draining` | whom an address came from, for connections that began there |
 //! | `rival` | the Lease by which others may hold the addresses still |
 //! | `exchange` | what the driver is told, and what it tells |
 //!
 //! The driver never waits for the cluster, and the announcer's rounds never wait for the driver: they exchange messages.
 
+mod damping;
+mod draining;
 mod exchange;
-mod formers;
 mod holdings;
 mod members;
+mod report;
+mod requests;
 mod rival;
-mod steady;
-mod wishes;
 
-pub use exchange::{Command, Proposal, Told};
+pub use exchange::{Command, MembershipEvent, Proposal};
 pub use holdings::{Holdings, Tenure};
 pub use members::Members;

@@ -5,12 +5,71 @@ use std::time::{Duration, Instant};
 
 use berth_api::election::Sight;
 
+use crate::vip::Name;
+
 /// A Lease that names no duration (`leaseDurationSeconds`) lasts as long as kube-vip's default.
 const DURATION: Duration = Duration::from_secs(15);
 
+/// The Lease by which others may hold the addresses still, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Rivalry {
+    lease: Option<Name>,
+    listed: bool,
+    rival: Rival,
+    /// Whether its holder was told of.
+    told: bool,
+}
+
+impl Rivalry {
+    /// Nothing is known of `lease`; where there is none, nobody else holds anything.
+    pub(super) fn new(lease: Option<Name>) -> Self {
+        let listed = lease.is_none();
+        Self { lease, listed, rival: Rival::default(), told: false }
+    }
+
+    /// Takes in what the watch shows of a Lease; true if it is this one.
+    pub(super) fn observe(&mut self, name: &Name, sight: &Sight, node: &str, now: Instant) -> bool {
+        let is_it = self.lease.as_ref() == Some(name);
+        if is_it {
+            self.rival.observe(sight, node, now);
+        }
+        is_it
+    }
+
+    /// Takes in that every Lease was shown.
+    pub(super) fn listed(&mut self) {
+        self.listed = true;
+    }
+
+    /// Whether every Lease was shown.
+    pub(super) fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// Who holds it, and until when at least.
+    pub(super) fn holds(&self, now: Instant) -> Option<(&str, Instant)> {
+        self.rival.holds(now)
+    }
+
+    /// Whether somebody holds it; tells of each holder once.
+    pub(super) fn keeps_back(&mut self, now: Instant) -> bool {
+        let Some((holder, _)) = self.rival.holds(now) else {
+            self.told = false;
+            return false;
+        };
+        if !self.told
+            && let Some(lease) = &self.lease
+        {
+            tracing::warn!(%lease, holder, "another announcer goes by this Lease still");
+        }
+        self.told = true;
+        true
+    }
+}
+
 /// Who holds the Lease of the other election.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rival {
+struct Rival {
     seen: Option<Seen>,
 }
 
@@ -23,7 +82,7 @@ struct Seen {
 
 impl Rival {
     /// Takes in what the watch shows. What this node holds itself is no rival's: there is one announcer on a node.
-    pub(super) fn observe(&mut self, sight: &Sight, node: &str, now: Instant) {
+    fn observe(&mut self, sight: &Sight, node: &str, now: Instant) {
         let Sight::Present(lease) = sight else {
             self.seen = None;
             return;
@@ -46,7 +105,7 @@ impl Rival {
     }
 
     /// Who holds it, and until when at least.
-    pub(super) fn holds(&self, now: Instant) -> Option<(&str, Instant)> {
+    fn holds(&self, now: Instant) -> Option<(&str, Instant)> {
         let seen = self.seen.as_ref().filter(|seen| seen.until > now)?;
         Some((&seen.holder, seen.until))
     }

@@ -1,38 +1,140 @@
-//! Owns how the keeper has the kernel silence what is not held: deadlines, repair, and what is done where it fails.
+//! Owns how the driver has the kernel silence what is not held: deadlines, repair, and what is done where it fails.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::thread;
+use std::time::Duration;
 
-use berth_fence::{BootTime, Finding};
+use berth_fence::{BootTime, Fence, Finding};
 use berth_membership::{Moment, Parameters};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Driver, SURVEY, now};
-use crate::metrics::kind;
+use crate::metrics::{Metrics, cause, kind};
 
-impl Driver {
-    /// Where an address could not be muted, its deadline silences it: nothing more is said before that.
-    pub(super) fn wait_out(&self, deadline: Option<Moment>) {
-        let lease = Parameters::default().lease;
-        let deadline = deadline.unwrap_or_else(|| now() + lease);
-        thread::sleep(deadline.since(now()).min(lease));
+/// Between looks at whether the fence still stands, if nobody tells that something went.
+const INSPECT: Duration = Duration::from_secs(1);
+
+/// Filters go in crowds: they are looked at together.
+const CROWD: Duration = Duration::from_millis(5);
+
+/// A refresh that failed is tried again after this.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// The fence, and what it was told.
+pub(super) struct Fencing {
+    fence: Box<dyn Fence>,
+    deadlines: BTreeMap<IpAddr, Moment>,
+    interfaces: BTreeSet<String>,
+    flaws: Vec<String>,
+    refresh_at: Option<BootTime>,
+    inspect_at: Moment,
+    /// The inspection that is under way.
+    pub(super) inspecting: Option<JoinHandle<Vec<Finding>>>,
+    metrics: Metrics,
+}
+
+impl Fencing {
+    pub(super) fn new(fence: Box<dyn Fence>, metrics: Metrics) -> Self {
+        Self {
+            fence,
+            deadlines: BTreeMap::new(),
+            interfaces: BTreeSet::new(),
+            flaws: Vec::new(),
+            refresh_at: None,
+            inspect_at: now(),
+            inspecting: None,
+            metrics,
+        }
+    }
+
+    /// When there is something to do if nothing happens.
+    pub(super) fn due(&self) -> Moment {
+        let refresh = self.refresh_at.map(|due| Moment::from_nanos(due.as_nanos()));
+        let inspect = if self.inspecting.is_some() { Moment::NEVER } else { self.inspect_at };
+        refresh.unwrap_or(Moment::NEVER).min(inspect)
+    }
+
+    /// Does what is due.
+    pub(super) fn turn(&mut self, time: Moment) {
+        if self.refresh_at.is_some_and(|due| due <= BootTime::now()) {
+            self.refresh();
+        }
+        if self.inspect_at <= time && self.inspecting.is_none() {
+            self.inspect_at = time + INSPECT;
+            self.inspecting = Some(spawn_blocking(self.fence.inspection()));
+        }
+    }
+
+    /// Silences everything.
+    pub(super) fn mute_all(&mut self) {
+        if let Err(error) = self.fence.mute_all() {
+            tracing::error!(%error);
+            wait_out(None);
+        }
+    }
+
+    /// Silences an address.
+    pub(super) fn mute(&mut self, address: IpAddr) {
+        if let Err(error) = self.fence.mute(address) {
+            tracing::error!(%error);
+            self.count("mute");
+            wait_out(self.deadlines.get(&address).copied());
+        }
+        self.deadlines.remove(&address);
+    }
+
+    /// Lets an address answer until a deadline.
+    pub(super) fn arm(&mut self, address: IpAddr, deadline: Moment) {
+        self.deadlines.insert(address, deadline);
+        if let Err(error) = self.fence.arm(address, BootTime::from_nanos(deadline.nanos())) {
+            tracing::debug!(%error);
+            self.count("arm");
+        }
     }
 
     /// Carries deadlines into the kernel where arming does not.
     pub(super) fn refresh(&mut self) {
         match self.fence.poll(BootTime::now()) {
-            Ok(due) => self.fence_due = due,
+            Ok(due) => self.refresh_at = due,
             Err(error) => {
                 tracing::warn!(%error, "held addresses fall silent");
                 self.count("refresh");
-                self.fence_due = Some(BootTime::now().after(SURVEY));
+                self.refresh_at = Some(BootTime::now().after(AGAIN));
             }
         }
     }
 
-    pub(super) fn attach(&mut self) {
+    /// Fences exactly these addresses.
+    pub(super) fn cover(&mut self, addresses: &BTreeSet<IpAddr>) {
+        if let Err(error) = self.fence.cover(addresses) {
+            tracing::error!(%error, "an address that is not covered is not served");
+            self.count("cover");
+        }
+    }
+
+    /// Fences exactly these interfaces.
+    pub(super) fn attach_to(&mut self, interfaces: BTreeSet<String>) {
+        self.interfaces = interfaces;
+        self.attach();
+    }
+
+    fn attach(&mut self) {
         for error in self.fence.attach(&self.interfaces) {
             tracing::warn!(%error, "the fence is not everywhere");
             self.count("attach");
+        }
+    }
+
+    /// Looks whether the fence still stands: somebody may have taken it away.
+    pub(super) fn inspect_soon(&mut self) {
+        self.inspect_at = self.inspect_at.min(now() + CROWD);
+    }
+
+    /// Lets a predecessor's fence go.
+    pub(super) fn settle(&mut self) {
+        for error in self.fence.settle() {
+            tracing::error!(%error, "the fence is not everywhere");
+            self.count("settle");
         }
     }
 
@@ -52,6 +154,29 @@ impl Driver {
         }
         self.metrics.fence.get_or_create(&kind(self.fence.kind().as_str())).set(1);
     }
+
+    /// Removes the fence.
+    pub(super) fn remove(&mut self) {
+        for error in self.fence.remove() {
+            tracing::warn!(%error, "the fence stays");
+        }
+    }
+
+    fn count(&self, step: &'static str) {
+        self.metrics.fence_errors.get_or_create(&cause(step)).inc();
+    }
+}
+
+/// The clock of both the protocol and the fence.
+pub(super) fn now() -> Moment {
+    Moment::from_nanos(BootTime::now().as_nanos())
+}
+
+/// Where an address could not be muted, its deadline silences it: nothing more is said before that.
+fn wait_out(deadline: Option<Moment>) {
+    let lease = Parameters::default().lease;
+    let deadline = deadline.unwrap_or_else(|| now() + lease);
+    thread::sleep(deadline.since(now()).min(lease));
 }
 
 /// What the inspection that is under way finds, if there is one.

@@ -1,8 +1,4 @@
-use std::time::Instant;
-
 use super::*;
-use crate::advertise::arp_nd::schedule::Link;
-use crate::desired::{Place, Verdict};
 use crate::source::cluster::testing::service;
 
 fn address(text: &str) -> IpAddr {
@@ -19,21 +15,16 @@ fn cluster(service: Service) -> Cluster {
     cluster
 }
 
-fn announcing(addresses: &[&str]) -> Desired {
-    let mut desired = Desired::default();
+type Verdicts = BTreeMap<Name, Verdict>;
+
+fn announcing(addresses: &[&str]) -> Verdicts {
     let announce: Vec<IpAddr> = addresses.iter().map(|text| address(text)).collect();
-    for address in &announce {
-        let link = Link { index: 2, mac: [2; 6] };
-        let place = Place { link, until: Instant::now(), answers: true, ports: BTreeSet::new() };
-        desired.addresses.insert(*address, place);
-    }
-    desired.verdicts.insert(name(), Verdict { announce, ..Verdict::default() });
-    desired
+    [(name(), Verdict { announce, ..Verdict::default() })].into()
 }
 
 fn answering(live: &[&str], bound: &[&str]) -> Answering {
     let set = |texts: &[&str]| texts.iter().map(|text| address(text)).collect();
-    Answering { live: set(live), bound: set(bound), failed: BTreeSet::new() }
+    Answering { live: set(live), bound: set(bound), ..Answering::default() }
 }
 
 #[test]
@@ -77,8 +68,8 @@ fn a_status_is_cleared_only_after_the_address_is_off_the_interface() {
     (web.ours, web.vip_host) = (false, Some("a".to_owned()));
     web.published = vec![Ingress::vip(address("192.0.2.1"), &web.ports)];
     let cluster = cluster(web);
-    let mut nothing = Desired::default();
-    nothing.verdicts.insert(name(), Verdict::default());
+    let mut nothing = Verdicts::default();
+    nothing.insert(name(), Verdict::default());
     let bound = answering(&[], &["192.0.2.1"]);
     assert_eq!(updates(&cluster, &nothing, &bound, "a"), []);
     let [update] = &updates(&cluster, &nothing, &Answering::default(), "a")[..] else { panic!() };
@@ -91,8 +82,8 @@ fn a_status_is_cleared_only_after_the_address_is_off_the_interface() {
 fn what_another_node_left_behind_is_cleared_by_who_decides_now() {
     let mut web = service(&[]);
     web.vip_host = Some("gone".to_owned());
-    let mut nothing = Desired::default();
-    nothing.verdicts.insert(name(), Verdict::default());
+    let mut nothing = Verdicts::default();
+    nothing.insert(name(), Verdict::default());
     assert_eq!(updates(&cluster(web), &nothing, &Answering::default(), "a").len(), 1);
 }
 
@@ -100,8 +91,8 @@ fn what_another_node_left_behind_is_cleared_by_who_decides_now() {
 fn a_status_that_somebody_else_wrote_is_left_alone() {
     let mut web = service(&[]);
     web.published = vec![Ingress { ip: "203.0.113.1".to_owned(), ..Ingress::default() }];
-    let mut nothing = Desired::default();
-    nothing.verdicts.insert(name(), Verdict::default());
+    let mut nothing = Verdicts::default();
+    nothing.insert(name(), Verdict::default());
     assert_eq!(updates(&cluster(web.clone()), &nothing, &Answering::default(), "a"), []);
     (web.foreign, web.vip_host) = (true, Some("a".to_owned()));
     assert_eq!(updates(&cluster(web), &nothing, &Answering::default(), "a"), []);
@@ -111,23 +102,23 @@ fn a_status_that_somebody_else_wrote_is_left_alone() {
 fn who_does_not_decide_writes_nothing() {
     let mut web = service(&["192.0.2.1"]);
     web.vip_host = Some("b".to_owned());
-    assert_eq!(updates(&cluster(web), &Desired::default(), &Answering::default(), "a"), []);
+    assert_eq!(updates(&cluster(web), &Verdicts::default(), &Answering::default(), "a"), []);
 }
 
 #[test]
 fn a_shared_address_that_stays_for_another_service_does_not_hold_up_the_clearing() {
     let mut web = service(&["192.0.2.1"]);
     (web.ours, web.vip_host) = (false, Some("a".to_owned()));
-    let mut desired = announcing(&["192.0.2.1"]);
-    desired.verdicts.insert(name(), Verdict::default());
-    let bound = answering(&["192.0.2.1"], &["192.0.2.1"]);
+    let desired = [(name(), Verdict::default())].into();
+    let mut bound = answering(&["192.0.2.1"], &["192.0.2.1"]);
+    bound.kept.insert(address("192.0.2.1"));
     assert_eq!(updates(&cluster(web), &desired, &bound, "a").len(), 1);
 }
 
 /// A Service of which node `a` finds that another host has the first address.
-fn conflicting(both: &[&str]) -> Desired {
+fn conflicting(both: &[&str]) -> Verdicts {
     let mut desired = announcing(both);
-    let verdict = desired.verdicts.get_mut(&name()).unwrap();
+    let verdict = desired.get_mut(&name()).unwrap();
     let address = verdict.announce.remove(0);
     let (node, interface) = ("a".to_owned(), "eth0".to_owned());
     verdict.refusals.push(Refusal::AddressConflict { address, mac: [9; 6], node, interface });
@@ -184,7 +175,7 @@ fn what_was_found_is_cleared_with_the_conflict_and_not_while_it_is_asked_for_ane
         observed_generation: None,
     }];
     let mut asking = announcing(&["192.0.2.1"]);
-    let verdict = asking.verdicts.get_mut(&name()).unwrap();
+    let verdict = asking.get_mut(&name()).unwrap();
     verdict.asked.insert(address("192.0.2.1"));
     assert_eq!(updates(&cluster(web.clone()), &asking, &Answering::default(), "a"), []);
     let all = answering(&["192.0.2.1"], &["192.0.2.1"]);

@@ -20,9 +20,9 @@ pub struct Eip {
     pub generation: Option<i64>,
     /// The node that is to hold its addresses; none while it is being deleted.
     pub node: Option<String>,
-    /// The node that its machine is migrating to, which is to translate what the machine sends from there on.
+    /// The node that its VM is migrating to, which is to translate what the VM sends from there on.
     pub target: Option<String>,
-    /// Each elastic IP with the machine's own address of the same family.
+    /// Each elastic IP with the VM's own address of the same family.
     pub pairs: Vec<(IpAddr, IpAddr)>,
     /// Grows with each change of what is above.
     pub epoch: i64,
@@ -73,7 +73,7 @@ impl Eip {
         self.node.as_deref().filter(|_| !self.pairs.is_empty())
     }
 
-    /// The node that its machine may go on at any moment, if there is anything to translate.
+    /// The node that its VM may go on at any moment, if there is anything to translate.
     pub fn target(&self) -> Option<&str> {
         self.target.as_deref().filter(|target| self.owner().is_some_and(|owner| owner != *target))
     }

@@ -1,4 +1,4 @@
-//! The cluster's own networks, where machines are met under their own addresses.
+//! The cluster's own networks, where VMs are met under their own addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 

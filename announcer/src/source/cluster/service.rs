@@ -1,11 +1,12 @@
 //! What is kept of a Service.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use berth_api::conflict::Conflicts;
 use berth_api::names::{annotation, condition, label};
 use berth_api::preference::{InvalidPreference, Preference};
-use berth_api::service::{self, ClassPolicy, NotOurs, Port, Protocol};
+use berth_api::service::{self, ClassPolicy, MOST_ADDRESSES, NotOurs, Port, Protocol};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -22,8 +23,10 @@ pub struct Service {
     pub ours: bool,
     /// Whether it is of another class, or asks to be ignored: nothing of it is ever written.
     pub foreign: bool,
-    /// The addresses it asks us to announce, in order.
+    /// The addresses it asks us to announce, in order, at most [`MOST_ADDRESSES`].
     pub addresses: Vec<IpAddr>,
+    /// How many addresses it asks for, if those are more than it can have.
+    pub too_many: Option<usize>,
     /// Entries of the annotation that are no addresses.
     pub unreadable: Vec<String>,
     /// Annotations of kube-vip that nothing here acts on.
@@ -75,10 +78,11 @@ impl Service {
         let refused = is_refused(object);
         let served = |address: &IpAddr| !refused && !address.is_unspecified();
         for address in list.addresses().filter(served) {
-            if !addresses.contains(&address) {
+            if !addresses.contains(&address) && addresses.len() < MOST_ADDRESSES {
                 addresses.push(address);
             }
         }
+        let listed = list.addresses().filter(served).collect::<BTreeSet<_>>().len();
         let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
         let ingress = status.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
         let claimed = service::claimed(object, classes);
@@ -92,6 +96,7 @@ impl Service {
             ours: claimed.is_ok() && object.metadata.deletion_timestamp.is_none(),
             foreign: matches!(claimed, Err(NotOurs::OtherClass | NotOurs::Ignored)),
             addresses,
+            too_many: Some(listed).filter(|listed| *listed > MOST_ADDRESSES),
             unreadable: list.unreadable().map(str::to_owned).collect(),
             ports: service::ports(object),
             local: service::is_local(object),
@@ -145,8 +150,8 @@ fn unsupported(object: &core::Service) -> Vec<String> {
     theirs.filter(|name| !known.contains(&name.as_str())).cloned().collect()
 }
 
-/// Whether the CCM refused what the Service asks for, and gave it nothing: what stands in its annotation is a wish, and
-/// may be the address of another. Without a CCM of ours there is no such condition.
+/// Whether the CCM refused what the Service asks for, and gave it nothing: what stands in its annotation is a request,
+/// and may be the address of another. Without a CCM of ours there is no such condition.
 fn is_refused(object: &core::Service) -> bool {
     let labels = object.metadata.labels.as_ref();
     let has_some = labels.is_some_and(|labels| labels.contains_key(label::IMPLEMENTATION));
@@ -215,9 +220,24 @@ mod tests {
         assert!(service.ours && service.local);
         let addresses: Vec<String> = service.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"]);
-        assert_eq!(service.unreadable, ["nonsense!"]);
+        assert_eq!(
+            (service.unreadable.as_slice(), service.too_many),
+            (&["nonsense!".to_owned()][..], None)
+        );
         assert_eq!(service.vip_host.as_deref(), Some("node-a"));
         assert_eq!(service.published, [Ingress::vip(service.addresses[0], &service.ports[..1])]);
+    }
+
+    #[test]
+    fn of_thousands_of_addresses_two_are_read_and_the_rest_is_counted() {
+        let many: Vec<String> = (0..8000).map(|n| format!("2001:db8::{n:x}")).collect();
+        let object: core::Service = serde_json::from_value(json!({
+            "metadata": { "annotations": { "kube-vip.io/loadbalancerIPs": many.join(",") } },
+            "spec": { "type": "LoadBalancer" },
+        }))
+        .unwrap();
+        let service = Service::read(&object, &ClassPolicy::Unset);
+        assert_eq!((service.addresses.len(), service.too_many), (2, Some(8000)));
     }
 
     #[test]

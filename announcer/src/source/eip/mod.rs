@@ -1,21 +1,48 @@
 //! What an `EipBinding` means on this node. Pure.
 //!
 //! An elastic IP is an address whose only candidate is the node that `status.node` names, bound and announced as those
-//! of Services are. Besides, its node translates: from before it asks for the address until some time after it let go.
+//! of Services are. Besides, its node translates: from before it asks for the address until some time after it released it.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `place` | which elastic IPs this node should hold, by membership or by Leases |
-//! | `unproven` | which have to be asked for on the LAN before their first use, and which another host has |
-//! | `translate` | what it translates, and until when |
-//! | `status` | what it writes into the status of bindings |
+//! | `usage` | which elastic IPs are in use |
+//! | `translate` | what this node translates, and until when |
 
-mod place;
-mod status;
 mod translate;
-mod unproven;
+mod usage;
 
-pub use place::{Turns, due, fenced, leased};
-pub use status::{Apply, Outlook, Refused, applies};
+use std::net::IpAddr;
+
 pub use translate::Translations;
-pub use unproven::{Usage, conflicts, questions};
+pub use usage::Usage;
+
+use super::cluster::Eip;
+use super::placement::place_anywhere;
+use super::scene::Scene;
+use crate::vip::{Candidates, Claimant, Name, Want};
+
+/// What a binding wants of each of its addresses, with the address of the VM that it leads to.
+pub fn wants<'a>(
+    scene: Scene<'a>,
+    name: &'a Name,
+    eip: &'a Eip,
+    usage: &'a Usage,
+) -> impl Iterator<Item = (IpAddr, IpAddr, Want)> + 'a {
+    eip.pairs.iter().map(move |(address, vmi)| {
+        let want = Want {
+            claimant: Claimant::Eip(name.clone()),
+            uid: eip.uid.clone(),
+            candidates: match eip.owner() {
+                Some(owner) => Candidates::Named(owner.to_owned()),
+                None => Candidates::none(),
+            },
+            preferred: Vec::new(),
+            previous: eip.holder.as_ref().map(|holder| holder.node.clone()),
+            attach: place_anywhere(scene, *address),
+            ports: [].into(),
+            conflicts: eip.conflicts.of(address).is_some(),
+            in_use: usage.has(address),
+        };
+        (*address, *vmi, want)
+    })
+}

@@ -1,21 +1,20 @@
-//! What this node translates, and until when. Make before break: a node to which a machine migrates translates what the
-//! machine sends before it is there; one that is named translates both ways before it asks for the address; and one that
-//! has let go of it goes on for a while, because connections and neighbours' caches do. An address that was never in use is
+//! What this node translates, and until when. Make before break: a node to which a VM migrates translates what the
+//! VM sends before it is there; one that is named translates both ways before it asks for the address; and one that
+//! has released it goes on for a while, because connections and neighbours' caches do. An address that was never in use is
 //! translated once it is known that no other host has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::place::is_bound;
 use crate::dataplane::eip::{Pair, Stage};
-use crate::desired::Scene;
 use crate::source::cluster::{Cluster, Eip};
+use crate::source::scene::Scene;
 
-/// How long a node that has let go of an address goes on translating it.
+/// How long a node that has released an address goes on translating it.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// The same where the machine has an address of its own from its new node: the old one may soon be somebody else's.
+/// The same where the VM has an address of its own from its new node: the old one may soon be somebody else's.
 const DRAIN_OLD: Duration = Duration::from_secs(5);
 
 /// How long after it got an address a node takes what the one before sends on: neighbours have learnt by then.
@@ -34,9 +33,9 @@ struct Translation {
     settles: Option<Instant>,
     /// Whether this node is named for it.
     named: bool,
-    /// Whether the machine is migrating to this node.
+    /// Whether the VM is migrating to this node.
     expected: bool,
-    /// Whether its machine may go on elsewhere at any moment.
+    /// Whether its VM may go on elsewhere at any moment.
     parting: bool,
     /// Whether this node was named for it or had it: connections may go by it here.
     served: bool,
@@ -57,7 +56,7 @@ impl Translation {
         }
     }
 
-    /// Whether this node has let go of the address not long ago.
+    /// Whether this node has released the address not long ago.
     fn drains(&self, now: Instant) -> bool {
         self.ends.is_some_and(|ends| ends > now)
     }
@@ -76,7 +75,7 @@ impl Translations {
         self.pairs.retain(|eip, of| {
             (of.named, of.expected) = (mine.contains_key(eip), expected.contains_key(eip));
             of.parting = of.named && parting.contains_key(eip);
-            if of.named || is_bound(scene.host, eip) {
+            if of.named || scene.host.has(eip) {
                 of.ends = None;
                 return true;
             }
@@ -99,13 +98,13 @@ impl Translations {
             let of = self.pairs.entry(eip).or_insert(Translation::of(vmi));
             (of.vmi, of.named, of.served) = (vmi, true, true);
             of.parting = parting.contains_key(&eip);
-            if is_bound(scene.host, &eip) {
+            if scene.host.has(&eip) {
                 of.settles.get_or_insert(now + SETTLE);
             }
         }
     }
 
-    /// The elastic IPs of this node whose machines may go on elsewhere at any moment.
+    /// The elastic IPs of this node whose VMs may go on elsewhere at any moment.
     pub fn parting(&self) -> BTreeSet<IpAddr> {
         self.pairs.iter().filter(|(_, of)| of.parting).map(|(eip, _)| *eip).collect()
     }
@@ -130,7 +129,7 @@ impl Translations {
     }
 }
 
-/// By elastic IP, the machine's address, of bindings that pass and belong somewhere. Of two that have one address, which
+/// By elastic IP, the VM's address, of bindings that pass and belong somewhere. Of two that have one address, which
 /// berth-ccm does not give, the first by name counts.
 fn wanted(cluster: &Cluster, passes: impl Fn(&Eip) -> bool) -> BTreeMap<IpAddr, IpAddr> {
     let mut wanted = BTreeMap::new();
@@ -172,7 +171,7 @@ mod tests {
             self.cluster.apply_eip(Name::new("d", "vm"), eip(node, &[(EIP, vmi)]));
         }
 
-        /// The machine is on one node and migrates to another.
+        /// The VM is on one node and migrates to another.
         fn migrate(&mut self, node: &str, target: &str) {
             let target = Some(target.to_owned());
             let eip = Eip { target, ..eip(node, &[(EIP, VMI)]) };

@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 
 use berth_api::eip::EipBinding;
+use berth_runtime::http::Health;
 use berth_runtime::watch::objects;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -14,22 +17,40 @@ use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher::{Config, Event};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
-use super::{Scope, Seen, api, pass};
+use super::feed::{self, ClusterEvent, NODES, Scope, api, fresh, fresh_if_granted, pass};
 use crate::source::cluster::{Eip, Name, manager};
 use crate::vip::nodes::Peer;
 
 /// The name of the definition.
 const DEFINITION: &str = "eipbindings.berth.dev";
 
+/// Names of the watches, as readiness checks.
+const DEFINITIONS: &str = "customresourcedefinitions watch";
+const BINDINGS: &str = "eipbindings watch";
+const CIDRS: &str = "servicecidrs watch";
+
+/// Watches that end together, when this is dropped.
+type Watches = FuturesUnordered<BoxFuture<'static, ()>>;
+
 /// Follows them until nobody listens.
-pub(super) async fn follow(client: Client, scope: Scope, send: mpsc::Sender<Seen>) {
+pub(super) async fn follow(
+    client: Client,
+    scope: Scope,
+    health: Health,
+    send: mpsc::Sender<ClusterEvent>,
+) {
     let only = Config::default().fields(&format!("metadata.name={DEFINITION}"));
-    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    let definitions = fresh_if_granted(&client, &health, DEFINITIONS);
+    let definitions = Api::<CustomResourceDefinition>::all(definitions);
     let mut watch = Box::pin(objects(definitions, only));
-    let (mut running, mut coming): (Option<JoinSet<()>>, _) = (None, false);
-    while let Some(event) = watch.next().await {
+    let (mut running, mut coming): (Option<Watches>, _) = (None, false);
+    loop {
+        let event = tokio::select! {
+            Some(event) = watch.next() => event,
+            () = ended(&mut running) => return,
+            else => return,
+        };
         let there = match event {
             Event::Init => {
                 coming = false;
@@ -45,11 +66,14 @@ pub(super) async fn follow(client: Client, scope: Scope, send: mpsc::Sender<Seen
         };
         if there && running.is_none() {
             tracing::info!("watching EipBindings");
-            running = Some(start(&client, &scope, &send));
+            running = Some(start(&client, &scope, &health, &send));
         } else if !there {
             // Their watches end here; with the definition went every object.
             running = None;
-            if send.send(Seen::Eips(BTreeSet::new())).await.is_err() {
+            let networks = [BINDINGS, CIDRS].into_iter();
+            let nodes = [NODES].into_iter().filter(|_| scope.networks && !scope.nodes);
+            networks.chain(nodes).for_each(|watch| health.forget(watch));
+            if send.send(ClusterEvent::Eips(BTreeSet::new())).await.is_err() {
                 return;
             }
         }
@@ -64,26 +88,42 @@ fn is_established(definition: &CustomResourceDefinition) -> bool {
         && conditions.iter().any(|shown| shown.type_ == "Established" && shown.status == "True")
 }
 
-fn start(client: &Client, scope: &Scope, send: &mpsc::Sender<Seen>) -> JoinSet<()> {
-    let mut watches = JoinSet::new();
-    let bindings = api::<EipBinding>(client, scope.namespace.as_deref());
+/// Waits until one of them ends.
+async fn ended(watches: &mut Option<Watches>) {
+    match watches {
+        Some(watches) => drop(watches.next().await),
+        None => std::future::pending().await,
+    }
+}
+
+fn start(
+    client: &Client,
+    scope: &Scope,
+    health: &Health,
+    send: &mpsc::Sender<ClusterEvent>,
+) -> Watches {
+    let watches = Watches::new();
+    let default = Config::default;
+    let bindings = api::<EipBinding>(&fresh(client, health, BINDINGS), scope.namespace.as_deref());
     let manager = manager(&scope.node);
-    let eip = move |name, eip: EipBinding| Seen::Eip(name, Box::new(Eip::read(&eip, &manager)));
-    let gone = |name, _| Seen::EipGone(name);
-    watches.spawn(pass(bindings, Config::default(), send.clone(), eip, gone, Seen::Eips));
+    let eip =
+        move |name, eip: EipBinding| ClusterEvent::Eip(name, Box::new(Eip::read(&eip, &manager)));
+    let gone = |name, _| ClusterEvent::EipGone(name);
+    watches.push(pass(bindings, default(), send.clone(), eip, gone, ClusterEvent::Eips).boxed());
     if scope.networks {
-        let cidr = |name: Name, cidr: ServiceCIDR| Seen::ServiceNet(name.name, networks(&cidr));
-        let gone = |name: Name, _| Seen::ServiceNet(name.name, Vec::new());
-        let cidrs = Api::all(client.clone());
-        let listed = |names| Seen::ServiceNets(super::plain(names));
-        watches.spawn(pass(cidrs, Config::default(), send.clone(), cidr, gone, listed));
+        let cidr =
+            |name: Name, cidr: ServiceCIDR| ClusterEvent::ServiceNet(name.name, networks(&cidr));
+        let gone = |name: Name, _| ClusterEvent::ServiceNet(name.name, Vec::new());
+        let cidrs = Api::all(fresh(client, health, CIDRS));
+        let listed = |names| ClusterEvent::ServiceNets(feed::plain(names));
+        watches.push(pass(cidrs, default(), send.clone(), cidr, gone, listed).boxed());
     }
     if scope.networks && !scope.nodes {
-        let node = |name: Name, node: core::Node| Seen::Node(name.name, Peer::read(&node));
-        let gone = |name: Name, _| Seen::NodeGone(name.name);
-        let listed = |names| Seen::Nodes(super::plain(names));
-        let nodes = Api::all(client.clone());
-        watches.spawn(pass(nodes, Config::default(), send.clone(), node, gone, listed));
+        let node = |name: Name, node: core::Node| ClusterEvent::Node(name.name, Peer::read(&node));
+        let gone = |name: Name, _| ClusterEvent::NodeGone(name.name);
+        let listed = |names| ClusterEvent::Nodes(feed::plain(names));
+        let nodes = Api::all(fresh(client, health, NODES));
+        watches.push(pass(nodes, default(), send.clone(), node, gone, listed).boxed());
     }
     watches
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use berth_announcer::dataplane::eip::Stage;
+use berth_announcer::dataplane::eip::{Stage, sweep};
+use berth_announcer::instance::Instance;
 
-use super::{Driver, nat, ours, policy, prepare, set};
-use crate::namespace::{alone, attempt, run};
+use super::{Translator, nat, ours, policy, prepare, set};
+use crate::namespace::{alone, attempt, door, run};
 
 /// The tracked connections, by the address that the first packet went to.
 fn tracked() -> BTreeSet<String> {
@@ -28,8 +29,8 @@ fn connections_of_a_released_address_are_forgotten_and_those_of_others_are_not()
         let (eip, vmi) = ("192.0.2.1", "10.244.0.4");
         // Linux tracks nothing in a namespace where no rule asks for it.
         run("iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP");
-        let mut keeper = Driver::start();
-        keeper.make(&nat(&[(eip, vmi), ("192.0.2.9", "10.244.0.9")])).await;
+        let mut translator = Translator::start();
+        translator.make(&nat(&[(eip, vmi), ("192.0.2.9", "10.244.0.9")])).await;
         track("203.0.113.1", eip, vmi, "203.0.113.1");
         track(vmi, "203.0.113.2", "203.0.113.2", eip);
         track("203.0.113.3", "192.0.2.9", "10.244.0.9", "203.0.113.3");
@@ -37,11 +38,11 @@ fn connections_of_a_released_address_are_forgotten_and_those_of_others_are_not()
         assert_eq!(tracked().len(), 4);
         let mut drained = nat(&[(eip, vmi), ("192.0.2.9", "10.244.0.9")]);
         drained.pairs.get_mut(&eip.parse().unwrap()).unwrap().stage = Stage::Draining;
-        keeper.make(&drained).await;
+        translator.make(&drained).await;
         assert_eq!(tracked().len(), 4, "connections survive while it drains");
-        keeper.make(&nat(&[("192.0.2.9", "10.244.0.9")])).await;
+        translator.make(&nat(&[("192.0.2.9", "10.244.0.9")])).await;
         assert_eq!(tracked(), ["192.0.2.9", "10.244.0.77"].map(str::to_owned).into());
-        keeper.stop().await;
+        translator.stop().await;
     });
 }
 
@@ -52,17 +53,17 @@ fn what_a_machine_began_before_it_had_its_address_is_not_left_untranslated() {
         let vmi = "10.244.0.4";
         track(vmi, "203.0.113.1", "203.0.113.1", "192.0.2.250");
         track(vmi, "10.96.0.1", "10.0.0.11", vmi);
-        let mut keeper = Driver::start();
-        keeper.make(&nat(&[("192.0.2.1", vmi)])).await;
+        let mut translator = Translator::start();
+        translator.make(&nat(&[("192.0.2.1", vmi)])).await;
         assert_eq!(tracked(), ["10.96.0.1".to_owned()].into(), "a Service's goes on");
-        keeper.stop().await;
+        translator.stop().await;
         // A new process finds its rules in place, and lets their connections be.
         track("203.0.113.2", "192.0.2.1", vmi, "203.0.113.2");
-        let mut keeper = Driver::start();
-        keeper.make(&nat(&[("192.0.2.1", vmi)])).await;
+        let mut translator = Translator::start();
+        translator.make(&nat(&[("192.0.2.1", vmi)])).await;
         assert_eq!(tracked(), ["10.96.0.1", "192.0.2.1"].map(str::to_owned).into());
-        keeper.stop().await;
-        berth_announcer::dataplane::eip::sweep().await.unwrap();
+        translator.stop().await;
+        sweep(&door(), &Instance::services()).await.unwrap();
         assert_eq!(run("ipset list -name"), "");
         assert_eq!(ours("", "nft"), "");
     });
@@ -74,18 +75,18 @@ fn a_new_process_believes_the_kernel_and_no_file() {
     alone(async || {
         prepare("nft");
         let (one, two) = (("192.0.2.1", "10.244.0.4"), ("192.0.2.10", "10.244.0.48"));
-        let mut keeper = Driver::start();
-        keeper.make(&nat(&[one, two])).await;
-        keeper.stop().await;
+        let mut translator = Translator::start();
+        translator.make(&nat(&[one, two])).await;
+        translator.stop().await;
         // While no process of ours runs, a binding goes and somebody takes a rule of another away.
         run("iptables-nft -t nat -F KUBE-EIP-PREROUTING");
-        let mut keeper = Driver::start();
-        keeper.make(&nat(&[one])).await;
+        let mut translator = Translator::start();
+        translator.make(&nat(&[one])).await;
         let rules = ours("", "nft");
         assert!(rules.contains("-d 192.0.2.1/32 -j DNAT --to-destination 10.244.0.4\n"), "{rules}");
         assert!(!rules.contains("10.244.0.48") && !rules.contains("192.0.2.10"), "{rules}");
         assert_eq!(set("kube-eip-eip"), ["192.0.2.1".to_owned()].into());
         assert_eq!(policy("-4"), ["10.244.0.4"]);
-        keeper.stop().await;
+        translator.stop().await;
     });
 }

@@ -4,6 +4,7 @@
 //! all but `scale`.
 //! Figures of one run are comparable with each other, not with another machine's.
 
+mod costs;
 mod scale;
 
 use std::collections::BTreeSet;
@@ -25,8 +26,9 @@ use berth_e2e::apiserver_metrics::{Requests, RequestsOf};
 use berth_e2e::audit::Audit;
 use berth_e2e::bare_client;
 use berth_e2e::lab::{Lab, Spec};
-use berth_e2e::process::Process;
 use berth_e2e::world::{Env, World, annotated, by_lease, env, eventually, kubectl, repository};
+
+use costs::{SETTLES, a_second, by_verb, mebibytes, spent_at_rest};
 
 /// How many Services the allocation benchmark creates.
 const SERVICES: usize = 1000;
@@ -36,10 +38,6 @@ const CONCURRENCY: usize = 32;
 const STREAM: usize = 5000;
 /// How many of them at once.
 const CREATORS: usize = 16;
-/// How long the cluster is watched at rest.
-const REST: Duration = Duration::from_secs(60);
-/// How long after the last address in a status it is at rest: Events and kube-proxy follow at their own pace.
-const SETTLES: Duration = Duration::from_secs(20);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -305,10 +303,6 @@ async fn annotations(world: &World) -> Result<JoinHandle<Result<()>>> {
     }))
 }
 
-fn mebibytes(process: &Process) -> Result<f64> {
-    Ok(process.resident_bytes()? as f64 / f64::from(1 << 20))
-}
-
 /// What 150 Services on three nodes cost while nothing happens, by membership and where one Lease decides.
 async fn rest() -> Result<()> {
     at_rest("by membership", env([])).await?;
@@ -341,33 +335,4 @@ async fn at_rest(how: &str, environment: Env) -> Result<()> {
     }
     println!("| berth-ccm | {:.1} |\n", mebibytes(world.ccm()?)?);
     world.lab.down()
-}
-
-/// What all clients, and each of these, ask for while nothing happens.
-async fn spent_at_rest<const N: usize>(
-    world: &World,
-    counted: [RequestsOf; N],
-) -> Result<(Requests, [u64; N])> {
-    let (before, mut spent) = (Requests::read(&world.client).await?, [0; N]);
-    for (spent, counted) in spent.iter_mut().zip(counted) {
-        *spent = counted.read(&world.client).await?;
-    }
-    tokio::time::sleep(REST).await;
-    for (spent, counted) in spent.iter_mut().zip(counted) {
-        *spent = counted.read(&world.client).await? - *spent;
-    }
-    Ok((Requests::read(&world.client).await?.since(&before), spent))
-}
-
-/// What was asked for in the time at rest.
-fn by_verb(spent: &Requests) {
-    println!("| verb | resource | a second |\n|---|---|---|");
-    for (verb, resource, count) in spent.iter() {
-        println!("| {verb} | {resource} | {:.2} |", a_second(count));
-    }
-}
-
-/// So many in the time at rest, a second.
-fn a_second(count: u64) -> f64 {
-    count as f64 / REST.as_secs_f64()
 }

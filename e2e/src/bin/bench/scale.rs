@@ -13,7 +13,7 @@ use berth_e2e::world::{World, env, eventually, ingress, kubectl};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::{SETTLES, a_second, by_verb, mebibytes, spent_at_rest};
+use crate::costs::{SETTLES, a_second, by_verb, mebibytes, spent_at_rest};
 
 const NODES: usize = 3;
 const FEW: usize = 10;

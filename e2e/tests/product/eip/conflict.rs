@@ -2,18 +2,19 @@
 //! captures of what machines send, and by what both ends see.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{client, mac_text};
 use berth_e2e::guest::Guest;
+use berth_e2e::pauses;
 use berth_e2e::vm::{Eips, Vm, holds, install_kubevirt, reason};
 use berth_e2e::world::{POOL, World, env, eventually};
 use serde_json::{Value, json};
 
 use super::streams::{Listener, connect, exchange};
 use crate::conflict::{
-    ASK, FIRST, SECOND, event, leave_there, settle_there, stranger, was_left_alone,
+    ASK, FIRST, SECOND, SOON, event, leave_there, settle_there, stranger, was_left_alone,
 };
 
 /// Announcers on two nodes, the CCM, and a machine `vm` on the first of them.
@@ -118,6 +119,7 @@ async fn an_elastic_ip_that_was_asked_for_is_neither_answered_for_nor_translated
     settle_there(world, address)?;
     let (wire, asker) = (world.lab.watch()?, world.lab.ask(address, ASK)?);
     let sent = world.lab.capture("sent", "tcp and src host 10.0.64.9")?;
+    let asked_for = Instant::now();
     eips.create("web", json!({ "vmi": "vm", "eip": "10.0.64.9" })).await?;
     let conflict = json!([{ "eip": "10.0.64.9", "mac": mac_text(stranger()) }]);
     let status = eips
@@ -126,6 +128,7 @@ async fn an_elastic_ip_that_was_asked_for_is_neither_answered_for_nor_translated
         })
         .await
         .with_context(|| world.logs())?;
+    pauses::within("told after", asked_for.elapsed(), SOON, asked_for)?;
     for kind in ["Bound", "Announced"] {
         ensure!(reason(&status, kind) == "AddressConflict" && !holds(&status, kind), "{status:#}");
     }

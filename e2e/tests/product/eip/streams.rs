@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use berth_e2e::pauses;
 use berth_e2e::place::Place;
 
 /// How long one end waits for the other before the test fails.
@@ -87,11 +88,28 @@ pub(super) struct Report {
     answers: usize,
     /// Which stream was silent for longest.
     slowest: String,
+    /// When each stream was silent for longer than some beats, and for how long.
+    gaps: Vec<(Instant, Duration)>,
+}
+
+impl Report {
+    /// No answer took longer than `limit` and the longest pause of the machine meanwhile.
+    pub(super) fn answered_within(&self, limit: Duration) -> Result<()> {
+        let pauses = pauses::so_far();
+        for (began, gap) in &self.gaps {
+            let pause = pauses.longest(*began, *began + *gap);
+            ensure!(
+                *gap <= limit + pause,
+                "no answer for {gap:.0?}, of {limit:.0?} and a pause of {pause:.0?} at most"
+            );
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { longest_gap, resets, alive, answers, slowest } = self;
+        let Self { longest_gap, resets, alive, answers, slowest, gaps: _ } = self;
         write!(
             f,
             "longest gap {longest_gap:.0?} {slowest}, {resets} resets, {answers} answers, alive: {alive}"
@@ -101,6 +119,7 @@ impl fmt::Display for Report {
 
 struct Heard {
     gap: Duration,
+    gaps: Vec<(Instant, Duration)>,
     answers: usize,
     reset: bool,
 }
@@ -122,10 +141,12 @@ impl Streams {
     pub(super) fn finish(self) -> Result<Report> {
         self.stop.store(true, Ordering::Relaxed);
         let (longest_gap, slowest) = (Duration::ZERO, String::new());
-        let mut report = Report { longest_gap, resets: 0, alive: true, answers: 0, slowest };
+        let gaps = Vec::new();
+        let mut report = Report { longest_gap, resets: 0, alive: true, answers: 0, slowest, gaps };
         for (name, thread) in self.threads {
             let Ok(heard) = thread.join() else { bail!("a stream's thread panicked") };
-            let heard = heard?;
+            let mut heard = heard?;
+            report.gaps.append(&mut heard.gaps);
             if heard.gap > report.longest_gap {
                 (report.longest_gap, report.slowest) = (heard.gap, name);
             }
@@ -141,11 +162,15 @@ impl Streams {
 fn ask(mut stream: TcpStream, stop: &AtomicBool) -> Result<Heard> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let (mut heard, mut last) =
-        (Heard { gap: Duration::ZERO, answers: 0, reset: false }, Instant::now());
+        (Heard { gap: Duration::ZERO, gaps: Vec::new(), answers: 0, reset: false }, Instant::now());
     loop {
         let last_one = stop.load(Ordering::Relaxed);
         let answered = stream.write_all(b"?").and_then(|()| stream.read_exact(&mut [0]));
-        heard.gap = heard.gap.max(last.elapsed());
+        let gap = last.elapsed();
+        if gap >= BEAT * 5 {
+            heard.gaps.push((last, gap));
+        }
+        heard.gap = heard.gap.max(gap);
         last = Instant::now();
         match answered {
             Ok(()) => heard.answers += 1,

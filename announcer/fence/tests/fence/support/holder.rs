@@ -1,6 +1,7 @@
 //! The process that holds a fence.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -23,6 +24,16 @@ impl Holder {
     /// Starts one in `namespace`.
     pub(crate) fn start(namespace: &Namespace, kind: &str) -> Holder {
         Holder::spawn(namespace, Command::new(env!("CARGO_BIN_EXE_fence-holder")).arg(kind))
+    }
+
+    /// Starts one of another instance in `namespace`.
+    pub(crate) fn start_of(
+        namespace: &Namespace,
+        kind: &str,
+        (name, number): (&str, u8),
+    ) -> Holder {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fence-holder"));
+        Holder::spawn(namespace, command.args([kind, name, &number.to_string()]))
     }
 
     /// Starts one in `namespace` by way of another program.
@@ -80,6 +91,24 @@ impl Holder {
     pub(crate) fn at(&mut self, command: &str) -> u64 {
         let answer = self.say(command);
         answer.parse().unwrap_or_else(|_| panic!("{command}: {answer}"))
+    }
+
+    /// What `/proc` tells of it.
+    pub(crate) fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
+    }
+
+    /// The bytes of the deadlines that it shares with the kernel.
+    pub(crate) fn deadlines(&self) -> Vec<u8> {
+        let maps = self.proc("maps");
+        let map = maps.lines().find(|line| line.ends_with("anon_inode:bpf-map")).unwrap();
+        let (start, rest) = map.split_once('-').unwrap();
+        let end = rest.split_once(' ').unwrap().0;
+        let at = |text| u64::from_str_radix(text, 16).unwrap();
+        let mut bytes = vec![0; (at(end) - at(start)) as usize];
+        let memory = std::fs::File::open(format!("/proc/{}/mem", self.child.id())).unwrap();
+        memory.read_exact_at(&mut bytes, at(start)).unwrap();
+        bytes
     }
 
     /// Sends a signal.

@@ -72,12 +72,25 @@ impl Wire {
 
     /// Starts one and takes it to where addresses can be armed.
     pub(crate) fn settled(&self, kind: &str, addresses: &[&str]) -> Holder {
-        let mut holder = self.holder(kind);
-        holder.ok(&format!("cover {}", addresses.join(" ")));
-        holder.ok("attach eth0");
-        holder.ok("settle");
-        holder
+        settle(self.holder(kind), addresses)
     }
+
+    /// The same of another instance.
+    pub(crate) fn settled_of(
+        &self,
+        kind: &str,
+        instance: (&str, u8),
+        addresses: &[&str],
+    ) -> Holder {
+        settle(Holder::start_of(&self.node, kind, instance), addresses)
+    }
+}
+
+fn settle(mut holder: Holder, addresses: &[&str]) -> Holder {
+    holder.ok(&format!("cover {}", addresses.join(" ")));
+    holder.ok("attach eth0");
+    holder.ok("settle");
+    holder
 }
 
 /// Binds `address` to `device` for itself alone, never as a source.

@@ -1,10 +1,10 @@
 //! Owns the process on each machine: it does for the real state machine what the announcer does, and stalls anywhere.
 
-use berth_membership::{Input, Moment, Node, Output, Parameters, Wish};
+use berth_membership::{Input, Moment, Node, Output, Parameters, Request};
 
 use super::World;
 use super::host::Host;
-use crate::api::{Reply, Request, TIMEOUT};
+use crate::api::{Call, Reply, TIMEOUT};
 use crate::machine::{MILLI, Time};
 use crate::queue::{Event, News};
 
@@ -26,9 +26,12 @@ impl World {
         (host.paused_until, host.wake) = (self.now, Time::MAX);
         self.tell(number, News::Tick);
         for address in 0..self.addresses.len() {
-            self.tell(number, News::Wish(address));
+            self.tell(number, News::Request(address));
         }
-        self.ask(number, Request::Get, None);
+        match self.api.stored.clone().filter(|_| self.plan.listed) {
+            Some(view) => self.tell(number, News::Fixed(view)),
+            None => self.ask(number, Call::Get, None),
+        }
     }
 
     pub(super) fn stop(&mut self, number: usize, down: Time) {
@@ -48,7 +51,7 @@ impl World {
     }
 
     /// Sends a request to the API server. Its answer comes as news, at the latest as a time-out.
-    pub(super) fn ask(&mut self, host: usize, request: Request, unclear: Option<u64>) {
+    pub(super) fn ask(&mut self, host: usize, request: Call, unclear: Option<u64>) {
         let run = self.hosts[host].run;
         let number = self.random.number();
         self.hosts[host].asking = Some((number, unclear));
@@ -58,11 +61,11 @@ impl World {
             Event::News { host, run, news: News::Reply(number, Reply::TimedOut) },
         );
         if self.now >= self.api.cut_until[host] {
-            self.push(arrives, Event::Request { host, run, number, request });
+            self.push(arrives, Event::Call { host, run, number, request });
         }
     }
 
-    pub(super) fn request(&mut self, host: usize, run: u64, number: u64, request: &Request) {
+    pub(super) fn request(&mut self, host: usize, run: u64, number: u64, request: &Call) {
         if self.now < self.api.down_until {
             return;
         }
@@ -132,10 +135,10 @@ impl World {
         let candidates = |at: usize| {
             let may = |host: &&Host| host.id != self.hosts[number].id || self.hosts[number].may[at];
             let candidates = self.hosts.iter().filter(may).map(|host| host.id).collect();
-            Wish { key: at as u64, candidates, ..Wish::default() }
+            Request { key: at as u64, candidates, ..Request::default() }
         };
-        let wish = match &news {
-            News::Wish(at) => Some(candidates(*at)),
+        let request = match &news {
+            News::Request(at) => Some(candidates(*at)),
             _ => None,
         };
         let pressure = match &news {
@@ -146,13 +149,15 @@ impl World {
         let inputs = match &news {
             News::Tick => Vec::new(),
             News::Datagram(datagram) => vec![Input::Datagram(datagram)],
-            News::Wish(at) => {
-                wish.map(|wish| Input::Wish { address: address(*at), wish }).into_iter().collect()
-            }
+            News::Request(at) => request
+                .map(|request| Input::Request { address: address(*at), request })
+                .into_iter()
+                .collect(),
             News::Prepared(address) => vec![Input::Prepared { address: *address }],
             News::HandOver(at) => vec![Input::HandOver { address: address(*at) }],
             News::Press(_) => Vec::new(),
             News::Leave => vec![Input::Leave],
+            News::Fixed(view) => vec![Input::Fixed(view.clone())],
             // A watch begins after the read at start.
             News::Watched(view) => {
                 let joined =
@@ -189,7 +194,7 @@ impl World {
             }
             Reply::Stored(view) => vec![Input::View(view.clone())],
             Reply::Conflict | Reply::TimedOut => {
-                self.ask(host, Request::Get, unclear);
+                self.ask(host, Call::Get, unclear);
                 Vec::new()
             }
         }
@@ -229,7 +234,8 @@ impl World {
                 self.push(at, Event::News { host: number, run, news: News::Prepared(address) });
             }
             Output::ProposeView { from_epoch, view } => {
-                self.ask(number, Request::Replace { from_epoch, view }, Some(from_epoch));
+                assert!(!self.plan.listed, "proposed beside a list: {view:?}");
+                self.ask(number, Call::Replace { from_epoch, view }, Some(from_epoch));
             }
             Output::Left => {
                 let down = self.random.below(300 * MILLI);

@@ -1,0 +1,115 @@
+//! Settings of who decides which node owns an address.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use berth_api::election::{Timing, TimingError};
+use berth_api::names::lease;
+
+use super::settings::{Problem, Settings};
+
+const DEFAULT_NAMESPACE: &str = "kube-system";
+const DEFAULT_PEER_PORT: u16 = 2113;
+
+/// Who decides which node owns an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Election {
+    /// One Lease for all Services.
+    Global {
+        /// Namespace of the Lease.
+        namespace: String,
+        /// Name of the Lease.
+        name: String,
+    },
+    /// One Lease for each Service, in the Service's namespace.
+    PerService,
+    /// Grants of a majority of nodes, and a fence in the kernel.
+    Membership(Fenced),
+}
+
+/// How fenced membership runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fenced {
+    /// Namespace of the key and of the view.
+    pub namespace: String,
+    /// UDP port of the peers, the same on every node.
+    pub port: u16,
+    /// The strongest fence to try.
+    pub fence: Fence,
+    /// The Lease to go by where the key may not be read; none if membership was asked for by name.
+    pub otherwise: Option<String>,
+}
+
+/// The strongest fence to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// A deadline that the kernel judges for each frame.
+    Bpf,
+    /// A timeout in nftables.
+    NftTimeout,
+    /// None.
+    Unfenced,
+}
+
+/// What was asked for by name; else what kube-vip's settings ask for; else membership. A list of members knows nothing
+/// else.
+pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
+    let namespace = || settings.text("cp_namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned();
+    let name = || settings.text("svc_leasename").unwrap_or(lease::SERVICES).to_owned();
+    let global = || Election::Global { namespace: namespace(), name: name() };
+    let membership = |otherwise| {
+        let port = settings.number("berth_peer_port").and_then(|port| u16::try_from(port).ok());
+        let fence = match settings.text("berth_fence") {
+            Some("nft-timeout") => Fence::NftTimeout,
+            Some("unfenced") => Fence::Unfenced,
+            _ => Fence::Bpf,
+        };
+        let port = port.unwrap_or(DEFAULT_PEER_PORT);
+        Election::Membership(Fenced { namespace: namespace(), port, fence, otherwise })
+    };
+    match settings.text("berth_election") {
+        _ if fixed => membership(None),
+        Some("membership") => membership(None),
+        Some("service") => Election::PerService,
+        Some(_) => global(),
+        None if settings.switch("svc_election") == Some(true) => Election::PerService,
+        None if settings.switch("vip_leaderelection") == Some(true) => global(),
+        None if settings.text("svc_leasename").is_some() => global(),
+        None => membership(Some(name())),
+    }
+}
+
+/// Announcing by ARP is all there is so far: switching it off leaves nothing to do.
+pub(super) fn needs_arp(settings: &Settings) -> Result<(), Problem> {
+    match settings.switch("vip_arp") {
+        Some(false) => Err(settings.problem(
+            "vip_arp",
+            "accepted is true: announcing by ARP and neighbour discovery is all there is yet",
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn timing(settings: &Settings) -> Result<Timing, Problem> {
+    let seconds = |name, default| {
+        Duration::from_secs(settings.number(name).map_or(default, i64::unsigned_abs))
+    };
+    let duration = seconds("vip_leaseduration", 15);
+    let (deadline, retry) = (seconds("vip_renewdeadline", 10), seconds("vip_retryperiod", 2));
+    Timing::new(duration, deadline, retry).map_err(|error| {
+        let name = match error {
+            TimingError::NotWholeSeconds(_) => "vip_leaseduration",
+            TimingError::DeadlineTooLong { .. } => "vip_renewdeadline",
+            TimingError::RetryTooLong { .. } => "vip_retryperiod",
+        };
+        settings.problem(name, error.to_string())
+    })
+}
+
+pub(super) fn lease_annotations(settings: &Settings) -> Result<BTreeMap<String, String>, Problem> {
+    let Some(text) = settings.text("vip_leaseannotations") else { return Ok(BTreeMap::new()) };
+    serde_json::from_str(text).map_err(|error| {
+        let accepted = format!("accepted is a JSON object of strings ({error})");
+        settings.problem("vip_leaseannotations", accepted)
+    })
+}

@@ -1,0 +1,26 @@
+//! What every way of deciding on owners looks at.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::kernel::Host;
+use crate::vip::Wanted;
+
+/// What every way of deciding on owners looks at.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// What is wanted.
+    pub wanted: &'a Wanted,
+    /// This node.
+    pub node: &'a str,
+    /// What the kernel has shown.
+    pub host: &'a Host,
+    /// Whether this node has the interface for addresses that name none.
+    pub usable: bool,
+    /// The addresses that the kernel does not take.
+    pub refused: &'a BTreeSet<IpAddr>,
+    /// Whether every Service and its endpoints were shown.
+    pub known: bool,
+    /// Whether every `EipBinding` was shown.
+    pub bindings_known: bool,
+}

@@ -1,0 +1,205 @@
+//! Owners of Services by Leases: whoever holds a Lease owns the addresses it decides on, if it is a candidate for them.
+//! Nobody else does, not even the last owner: only the holder knows that nobody else answers. Pure.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `elections` | this node's part in the election of each Lease |
+//! | `strategy` | which Lease decides on which Services |
+
+mod elections;
+mod strategy;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use berth_api::election::{Reply, Sight, Timing};
+
+pub use self::elections::Request;
+pub use self::strategy::Strategy;
+
+use self::elections::{Elections, Tied};
+use super::context::Context;
+use crate::vip::{Claim, Hold, Holds, Name, Verdict};
+
+/// Who owns what, by Leases.
+#[derive(Debug)]
+pub struct Leases {
+    strategy: Strategy,
+    timing: Timing,
+    elections: Elections,
+    /// By Service, the Lease that decides on it.
+    leases: BTreeMap<Name, Name>,
+    /// The Leases that this node strives for.
+    strives: BTreeMap<Name, Option<Tied>>,
+    held: BTreeSet<Name>,
+    leaving: bool,
+}
+
+/// A Lease that this node won or lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It owns what the Lease decides on.
+    Acquired(Name),
+    /// It does not any more, because it gave it back.
+    Released(Name),
+    /// It does not any more, against its will.
+    Lost(Name),
+}
+
+impl Leases {
+    /// Takes part in nothing yet. Leases that this node creates carry `annotations`.
+    pub fn new(
+        node: &str,
+        strategy: Strategy,
+        timing: Timing,
+        annotations: BTreeMap<String, String>,
+    ) -> Self {
+        Self {
+            strategy,
+            timing,
+            elections: Elections::new(node, timing, annotations),
+            leases: BTreeMap::new(),
+            strives: BTreeMap::new(),
+            held: BTreeSet::new(),
+            leaving: false,
+        }
+    }
+
+    /// Takes in what the watch shows of a Lease.
+    pub fn observe(&mut self, name: Name, sight: Sight, now: Instant) {
+        self.elections.observe(name, sight, now);
+    }
+
+    /// Takes in that every Lease was shown.
+    pub fn listed(&mut self, names: &BTreeSet<Name>, now: Instant) {
+        self.elections.listed(names, now);
+    }
+
+    /// Takes in what became of a request of an election.
+    pub fn replied(&mut self, name: &Name, reply: Reply, now: Instant) {
+        self.elections.replied(name, reply, now);
+    }
+
+    /// From now on gives everything back, once nothing acts on it.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+    }
+
+    /// Whether this node takes part in no election any more.
+    pub fn has_left(&self) -> bool {
+        self.elections.is_idle()
+    }
+
+    /// How far the lifetime of an address may fall behind the hold: renewed in steps, since each renewal of a lifetime wakes
+    /// everybody who listens for addresses.
+    pub fn slack(&self) -> Duration {
+        self.timing.renew_deadline() * 2 / 5
+    }
+
+    /// Takes in what is wanted.
+    pub fn request(&mut self, context: Context<'_>) {
+        self.leases = self.strategy.leases(context.wanted);
+        self.strives = match context.known && !self.leaving {
+            true => self.to_strive_for(context),
+            false => BTreeMap::new(),
+        };
+    }
+
+    /// The Leases that this node should strive for, each with the Service it is tied to.
+    fn to_strive_for(&self, context: Context<'_>) -> BTreeMap<Name, Option<Tied>> {
+        let Context { wanted, node, .. } = context;
+        if let Some(lease) = self.strategy.standing() {
+            // A node without the interface would own every address and answer for none.
+            return context.usable.then(|| (lease.clone(), None)).into_iter().collect();
+        }
+        let mut by_lease: BTreeMap<&Name, BTreeSet<&Name>> = BTreeMap::new();
+        for (service, lease) in &self.leases {
+            by_lease.entry(lease).or_default().insert(service);
+        }
+        let mut strives = BTreeMap::new();
+        for (lease, services) in by_lease {
+            if self.strategy.strives(node, &services, wanted) {
+                let of_lease = || services.iter().map(|name| (*name, &wanted.services[*name]));
+                let oldest = of_lease().min_by_key(|(name, claim)| (&claim.created, *name));
+                let hosts = of_lease().filter_map(|(_, claim)| claim.host.as_deref());
+                let claimed_by = hosts.filter(|host| *host != node).max();
+                let tied = |(name, claim): (&Name, &Claim)| Tied {
+                    name: name.name.clone(),
+                    uid: claim.uid.clone(),
+                    claimed_by: claimed_by.map(str::to_owned),
+                };
+                strives.insert(lease.clone(), oldest.map(tied));
+            }
+        }
+        strives
+    }
+
+    /// Until when this node holds the Lease that decides on a Service, if it strives for it.
+    fn until(&self, service: &Name, now: Instant) -> Option<Instant> {
+        let lease = self.leases.get(service).filter(|lease| self.strives.contains_key(*lease))?;
+        self.elections.holds_until(lease, now)
+    }
+
+    /// What this node may have bound.
+    pub fn holds(&self, context: Context<'_>, now: Instant) -> Holds {
+        let mut holds = Holds::new();
+        for (name, claim) in &context.wanted.services {
+            let Some(until) = self.until(name, now) else { continue };
+            if claim.ours && claim.candidates.contains(context.node) {
+                for address in &claim.addresses {
+                    holds.entry(*address).or_insert(Hold { until, answers: true });
+                }
+            }
+        }
+        holds
+    }
+
+    /// What becomes of the Services that this node decides on.
+    pub fn verdicts(&self, context: Context<'_>, now: Instant) -> BTreeMap<Name, Verdict> {
+        let services = context.wanted.services.iter();
+        let mine = services.filter(|(name, _)| self.until(name, now).is_some());
+        let whole = |name, claim| Verdict::whole(context.wanted, name, claim, context.node);
+        mine.map(|(name, claim)| (name.clone(), whole(name, claim))).collect()
+    }
+
+    /// Says which Leases to strive for, and gives back those that are not wanted once nothing acts on them: no address is
+    /// on its way out, and no status is to be cleared. Gives the turns that this node took since.
+    pub fn settle(
+        &mut self,
+        moving: bool,
+        pending: &BTreeSet<Name>,
+        known: bool,
+        now: Instant,
+    ) -> Vec<Turn> {
+        let unwritten: BTreeSet<&Name> =
+            pending.iter().filter_map(|name| self.leases.get(name)).collect();
+        let idle = |lease: &Name| !moving && !unwritten.contains(lease);
+        let used: BTreeSet<&Name> = self.leases.values().chain(self.strategy.standing()).collect();
+        let known = known && !self.leaving;
+        let obsolete = |lease: &Name| known && !used.contains(lease);
+        self.elections.strive(&self.strives, idle, obsolete, now);
+        let held = self.elections.holding(now);
+        let gone = self.held.difference(&held).cloned().map(|lease| {
+            match self.strives.contains_key(&lease) {
+                true => Turn::Lost(lease),
+                false => Turn::Released(lease),
+            }
+        });
+        let turns = held.difference(&self.held).cloned().map(Turn::Acquired).chain(gone).collect();
+        self.held = held;
+        turns
+    }
+
+    /// How many Leases this node holds.
+    pub fn count(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What to send now, and when to ask again.
+    pub fn poll(&mut self, now: Instant) -> (Vec<(Name, Request)>, Option<Instant>) {
+        self.elections.poll(now)
+    }
+}
+
+#[cfg(test)]
+mod tests;

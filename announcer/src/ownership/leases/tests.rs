@@ -1,0 +1,156 @@
+use berth_api::election::Action;
+
+use super::*;
+use crate::ownership::testing::context;
+use crate::source::cluster::Cluster;
+use crate::source::cluster::testing::{service, slice};
+use crate::source::testing::{host, seen};
+use crate::vip::Candidates;
+
+fn cluster(services: &[(&str, crate::source::cluster::Service)]) -> Cluster {
+    let mut cluster = Cluster::default();
+    for (name, service) in services {
+        cluster.apply_service(Name::new("d", *name), service.clone());
+    }
+    cluster
+}
+
+fn global() -> Strategy {
+    Strategy::Global(Name::new("kube-system", "lock"))
+}
+
+fn web() -> Name {
+    Name::new("d", "web")
+}
+
+fn candidates(cluster: &Cluster) -> Candidates {
+    seen(cluster, &host(), Some("eth0")).services[&web()].candidates.clone()
+}
+
+#[test]
+fn every_node_is_a_candidate_while_there_is_an_endpoint_anywhere() {
+    let mut cluster = cluster(&[("web", service(&["192.0.2.1"]))]);
+    assert!(candidates(&cluster).is_empty());
+    slice(&mut cluster, "web", "s1", &["a"]);
+    assert!(candidates(&cluster).contains("b"));
+}
+
+#[test]
+fn only_nodes_with_an_endpoint_are_candidates_for_local_traffic() {
+    let mut local = service(&["192.0.2.1"]);
+    local.local = true;
+    let mut cluster = cluster(&[("web", local.clone())]);
+    slice(&mut cluster, "web", "s1", &["a"]);
+    assert!(candidates(&cluster).contains("a"));
+    assert!(!candidates(&cluster).contains("b"));
+    local.without_endpoints = true;
+    cluster.apply_service(web(), local);
+    assert!(candidates(&cluster).contains("b"), "the annotation lifts it");
+}
+
+#[test]
+fn services_with_an_address_in_common_are_decided_by_the_lease_of_the_oldest() {
+    let mut first = service(&["192.0.2.1"]);
+    first.created = "2026-01-01".to_owned();
+    let mut second = service(&["192.0.2.1", "2001:db8::1"]);
+    second.created = "2026-01-02".to_owned();
+    let mut other = service(&["192.0.2.9"]);
+    other.lease = Some("shared".to_owned());
+    let cluster = cluster(&[("zeta", first), ("alpha", second), ("other", other)]);
+    let leases = Strategy::PerService.leases(&seen(&cluster, &host(), Some("eth0")));
+    assert_eq!(leases[&Name::new("d", "zeta")], Name::new("d", "kubevip-zeta"));
+    assert_eq!(leases[&Name::new("d", "alpha")], Name::new("d", "kubevip-zeta"));
+    assert_eq!(leases[&Name::new("d", "other")], Name::new("d", "shared"), "it names its Lease");
+}
+
+#[test]
+fn a_node_strives_for_what_it_can_serve_and_for_what_nobody_can_and_must_be_cleared() {
+    let name = web();
+    let only: BTreeSet<&Name> = [&name].into();
+    let mut local = service(&["192.0.2.1"]);
+    local.local = true;
+    let mut cluster = cluster(&[("web", local.clone())]);
+    let strives = |cluster: &Cluster, node| {
+        Strategy::PerService.strives(node, &only, &seen(cluster, &host(), Some("eth0")))
+    };
+    assert!(!strives(&cluster, "a"), "nobody has an endpoint, and nothing is to be cleared");
+    slice(&mut cluster, "web", "s1", &["a"]);
+    assert!(strives(&cluster, "a"));
+    assert!(!strives(&cluster, "b"));
+    let without = seen(&cluster, &host(), Some("eth9"));
+    assert!(!Strategy::PerService.strives("a", &only, &without), "not without the interface");
+    local.vip_host = Some("gone".to_owned());
+    cluster.apply_service(web(), local);
+    assert!(!strives(&cluster, "b"), "the new owner will write it anew");
+    slice(&mut cluster, "web", "s1", &[]);
+    assert!(strives(&cluster, "b"), "nobody can serve it: somebody must clear what it says");
+}
+
+/// Node `a`, which has just taken every Lease that it strives for.
+fn holder(strategy: Strategy, context: Context<'_>, now: Instant) -> Leases {
+    let mut leases = Leases::new("a", strategy, Timing::DEFAULT, BTreeMap::new());
+    leases.listed(&BTreeSet::new(), now);
+    leases.request(context);
+    leases.settle(false, &BTreeSet::new(), true, now);
+    for (name, request) in leases.poll(now).0 {
+        let Request::Elect(Action::Create(mut lease)) = request else { panic!("{request:?}") };
+        lease.metadata.resource_version = Some("1".to_owned());
+        leases.replied(&name, Reply::Written(lease), now);
+    }
+    leases
+}
+
+#[test]
+fn the_holder_owns_what_it_is_a_candidate_for_and_says_why_not() {
+    let mut local = service(&["192.0.2.2"]);
+    local.local = true;
+    let mut cluster = cluster(&[("web", service(&["192.0.2.1"])), ("local", local)]);
+    slice(&mut cluster, "web", "s1", &["b"]);
+    slice(&mut cluster, "local", "s2", &["b"]);
+    let (host, now) = (host(), Instant::now());
+    let wanted = seen(&cluster, &host, Some("eth0"));
+    let leases = holder(global(), context(&wanted, &host), now);
+    let held = leases.holds(context(&wanted, &host), now);
+    assert_eq!(held.keys().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1"]);
+    let verdicts = leases.verdicts(context(&wanted, &host), now);
+    assert_eq!(verdicts[&web()].announce.len(), 1);
+    let refusal = &verdicts[&Name::new("d", "local")].refusals[0];
+    assert_eq!(refusal.reason(), "NoLocalEndpoint");
+    assert!(refusal.note().contains("node a"));
+    let later = now + Timing::DEFAULT.duration();
+    assert!(leases.holds(context(&wanted, &host), later).is_empty(), "a hold ends by itself");
+}
+
+#[test]
+fn who_does_not_hold_the_lease_holds_and_says_nothing() {
+    let mut cluster = cluster(&[("web", service(&["192.0.2.1"]))]);
+    slice(&mut cluster, "web", "s1", &["a"]);
+    let (host, now) = (host(), Instant::now());
+    let wanted = seen(&cluster, &host, Some("eth0"));
+    let mut leases = Leases::new("a", Strategy::PerService, Timing::DEFAULT, BTreeMap::new());
+    leases.request(context(&wanted, &host));
+    assert!(leases.holds(context(&wanted, &host), now).is_empty());
+    assert!(leases.verdicts(context(&wanted, &host), now).is_empty());
+}
+
+#[test]
+fn a_node_without_the_interface_does_not_strive_for_the_lease_of_all() {
+    let mut cluster = cluster(&[("web", service(&["192.0.2.1"]))]);
+    slice(&mut cluster, "web", "s1", &["a"]);
+    let (host, now) = (host(), Instant::now());
+    let wanted = seen(&cluster, &host, Some("eth0"));
+    let strives = |strategy, usable| {
+        let context = Context { usable, ..context(&wanted, &host) };
+        holder(strategy, context, now).holding()
+    };
+    assert_eq!(strives(global(), true), [Name::new("kube-system", "lock")].into());
+    assert_eq!(strives(global(), false), BTreeSet::new());
+    assert_eq!(strives(Strategy::PerService, true), [Name::new("d", "kubevip-web")].into());
+}
+
+impl Leases {
+    /// The Leases that this node strives for.
+    fn holding(&self) -> BTreeSet<Name> {
+        self.strives.keys().cloned().collect()
+    }
+}

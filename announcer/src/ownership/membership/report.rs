@@ -1,0 +1,209 @@
+//! What becomes of Services where membership decides on each address, as far as this node reports on them. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::super::context::Context;
+use super::holdings::{Holdings, Tenure};
+use crate::vip::{Claim, Name, Refusal, Verdict};
+
+/// How long a Service waits for its second address before it publishes the first alone.
+const TOGETHER: Duration = Duration::from_secs(2);
+
+/// What becomes of the Services on which this node reports. `taken` tells which addresses another host has.
+pub(super) fn verdicts(
+    context: Context<'_>,
+    holdings: &Holdings,
+    taken: &dyn Fn(&IpAddr) -> bool,
+    now: Instant,
+) -> BTreeMap<Name, Verdict> {
+    let services = context.wanted.services.iter();
+    let judged = services.filter_map(|(name, claim)| {
+        Some((name.clone(), judge(context, name, claim, holdings, taken, now)?))
+    });
+    judged.collect()
+}
+
+/// What becomes of a Service, if this node decides on that: who has its first address does, or was granted it and finds
+/// that another host answers for it. Before the grant that may be a fellow node, which was faster.
+fn judge(
+    context: Context<'_>,
+    name: &Name,
+    claim: &Claim,
+    holdings: &Holdings,
+    taken: &dyn Fn(&IpAddr) -> bool,
+    now: Instant,
+) -> Option<Verdict> {
+    let Context { wanted, node, .. } = context;
+    let ownable = claim.ours && !claim.candidates.is_empty();
+    let first = claim.addresses.first().filter(|_| ownable);
+    let placed = |address: &IpAddr| wanted.attach(name, *address).is_some_and(Result::is_ok);
+    let Some(first) = first.filter(|_| claim.addresses.iter().any(placed)) else {
+        let busy = claim.addresses.iter().any(|address| holdings.tenure(address).is_some());
+        let host = claim.host.as_deref();
+        // One that can be had is cleared by whoever gets it.
+        let speaks = !(claim.ours && busy)
+            && (first.is_none() || host.is_none())
+            && holdings.speaks_for(name, host, now);
+        return match speaks {
+            true => Some(Verdict::whole(wanted, name, claim, node)),
+            false => given_up(context, name, claim, holdings, now),
+        };
+    };
+    let taken = |address: &IpAddr| holdings.is_granted(address) && taken(address);
+    let since = holdings.held_since(first);
+    if since.is_none() && !taken(first) {
+        return given_up(context, name, claim, holdings, now);
+    }
+    let waits = since.is_some_and(|since| now < since + TOGETHER);
+    let mut verdict = Verdict { refusals: claim.remarks.clone(), ..Verdict::default() };
+    for address in &claim.addresses {
+        match wanted.attach(name, *address) {
+            Some(Err(refusal)) => verdict.refusals.push(refusal.clone()),
+            _ => {
+                let held = matches!(holdings.tenure(address), Some(Tenure::Held(_)));
+                if held || taken(address) || waits {
+                    verdict.announce.push(*address);
+                }
+            }
+        }
+    }
+    Some(verdict)
+}
+
+/// What becomes of a Service that says this node announces it, when this node has not for a while and nobody came after
+/// it: nobody answers.
+fn given_up(
+    context: Context<'_>,
+    name: &Name,
+    claim: &Claim,
+    holdings: &Holdings,
+    now: Instant,
+) -> Option<Verdict> {
+    let named = claim.ours && claim.host.as_deref() == Some(context.node);
+    if !named || !holdings.is_silent(&claim.addresses, now) {
+        return None;
+    }
+    let mut refusals = claim.remarks.clone();
+    for refusal in context.wanted.obstacles(name, &claim.addresses) {
+        if !refusals.contains(&refusal) {
+            refusals.push(refusal);
+        }
+    }
+    if refusals.is_empty() {
+        refusals.push(Refusal::NotGranted { node: context.node.to_owned() });
+    }
+    Some(Verdict { refusals, ..Verdict::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use berth_membership::{Cause, NodeId};
+
+    use super::super::exchange::MembershipEvent;
+    use super::*;
+    use crate::ownership::testing::context;
+    use crate::source::cluster::testing::{service, slice};
+    use crate::source::cluster::{Cluster, Service};
+    use crate::source::testing::{host, seen};
+
+    const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn web() -> Name {
+        Name::new("d", "web")
+    }
+
+    fn holds(text: &str) -> MembershipEvent {
+        MembershipEvent::Holds { address: address(text), cause: Cause::First, took: Duration::ZERO }
+    }
+
+    /// What node `a` decides on a Service with both addresses, after it was told this, and beside a host that has some.
+    fn decide(
+        endpoints: &[&str],
+        taken: &[&str],
+        told: &[MembershipEvent],
+        after: Duration,
+    ) -> BTreeMap<Name, Verdict> {
+        let mut cluster = Cluster::default();
+        cluster.apply_service(web(), service(&BOTH));
+        slice(&mut cluster, "web", "s", endpoints);
+        let (host, now) = (host(), Instant::now());
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        let mut holdings = Holdings::new(NodeId::of("a"), true, now);
+        told.iter().for_each(|told| holdings.take(told, now));
+        let taken = |own: &IpAddr| taken.iter().any(|text| address(text) == *own);
+        verdicts(context(&wanted, &host), &holdings, &taken, now + after)
+    }
+
+    #[test]
+    fn who_is_not_the_owner_yet_says_nothing() {
+        let told =
+            BOTH.map(|text| MembershipEvent::Prepare { address: address(text), first: true });
+        assert!(decide(&["b"], &[], &told, Duration::ZERO).is_empty());
+    }
+
+    #[test]
+    fn who_has_the_first_address_speaks_and_waits_a_while_for_the_second() {
+        let announced =
+            |told: &str, after| decide(&["b"], &[], &[holds(told)], after)[&web()].announce.len();
+        assert_eq!(announced(BOTH[0], Duration::ZERO), 2);
+        assert_eq!(announced(BOTH[0], TOGETHER), 1);
+        assert!(decide(&["b"], &[], &[holds(BOTH[1])], Duration::ZERO).is_empty());
+    }
+
+    #[test]
+    fn another_host_is_told_of_by_who_was_granted_the_address_and_by_nobody_before() {
+        let taken = [BOTH[0]];
+        let asked =
+            BOTH.map(|text| MembershipEvent::Prepare { address: address(text), first: true });
+        let granted = [MembershipEvent::Granted(address(BOTH[0])), holds(BOTH[1])];
+        let before = decide(&["b"], &taken, &asked, Duration::ZERO);
+        assert!(before.is_empty(), "a fellow node may have been granted it");
+        let told = [&asked[..], &granted].concat();
+        let verdict = &decide(&["b"], &taken, &told, Duration::ZERO)[&web()];
+        assert_eq!(verdict.announce.len(), 2, "what another host has is taken out of it later");
+    }
+
+    #[test]
+    fn who_is_named_and_has_not_answered_for_a_while_says_so() {
+        let of = |host: &str| Service { vip_host: Some(host.to_owned()), ..service(&BOTH) };
+        let now = Instant::now();
+        let holdings = Holdings::new(NodeId::of("a"), true, now);
+        let decide = |named: &str, up, after| {
+            let mut cluster = Cluster::default();
+            cluster.apply_service(web(), of(named));
+            slice(&mut cluster, "web", "s", &["b"]);
+            let mut host = host();
+            host.interfaces.get_mut("eth0").unwrap().up = up;
+            let wanted = seen(&cluster, &host, Some("eth0"));
+            let nobody = |_: &IpAddr| false;
+            let verdict = verdicts(context(&wanted, &host), &holdings, &nobody, now + after);
+            let verdict = verdict.get(&web());
+            verdict.map(|verdict| (verdict.announce.len(), verdict.refusals[0].reason()))
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(decide("a", true, second), None);
+        assert_eq!(decide("a", true, second * 5), Some((0, "NotGranted")));
+        assert_eq!(decide("a", false, second), None);
+        assert_eq!(decide("a", false, second * 5), Some((0, "InterfaceUnfit")));
+        assert_eq!(decide("b", true, second * 5), None, "another one is named");
+    }
+
+    #[test]
+    fn a_service_that_nobody_can_own_is_explained_by_one_live_node() {
+        let alone = MembershipEvent::Live(BTreeSet::from([NodeId::of("a")]));
+        let settled = Duration::from_secs(5);
+        let verdicts = decide(&[], &[], std::slice::from_ref(&alone), settled);
+        assert_eq!(verdicts[&web()].refusals[0].reason(), "NoEndpoint");
+        let held = [alone, holds(BOTH[0])];
+        assert!(decide(&[], &[], &held, settled).is_empty(), "not while held");
+        assert!(decide(&[], &[], &[], settled).is_empty(), "nor without a majority");
+    }
+}

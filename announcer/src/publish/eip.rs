@@ -1,0 +1,324 @@
+//! What this node writes into the status of bindings: that it holds the addresses, or why not; and nothing any more once
+//! it has released them. Server-side apply takes away only what no later holder has taken over.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use berth_api::conflict::Conflicts;
+use berth_api::eip::{EipConflict, EipHolder, condition};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::{Value, json};
+
+use super::status::Answering;
+use crate::dataplane::eip::Nat;
+use crate::source::cluster::{Eip, Name};
+use crate::source::placement::place_anywhere;
+use crate::source::scene::Scene;
+use crate::vip::Refusal;
+
+/// The reason of a condition that is true.
+const HOLDS: &str = "Holds";
+
+/// Why a node that is named does not hold an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The stable reason.
+    pub reason: &'static str,
+    /// What it is, for people.
+    pub note: String,
+}
+
+/// What is known of this node's addresses.
+pub struct Outlook<'a> {
+    /// What is bound and announced.
+    pub answering: &'a Answering,
+    /// What is translated.
+    pub translated: &'a Nat,
+    /// Why nothing can be.
+    pub broken: Option<&'a str>,
+    /// Those of this node that other hosts have.
+    pub taken: &'a BTreeMap<IpAddr, Refusal>,
+    /// What the kernel said of addresses that it does not take.
+    pub refused: &'a BTreeMap<IpAddr, String>,
+}
+
+/// One server-side apply to a status: everything that this node says of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Apply {
+    /// The binding.
+    pub name: Name,
+    /// Its uid: one made anew under the same name is another one.
+    pub uid: String,
+    /// That this node holds the addresses.
+    pub holder: Option<EipHolder>,
+    /// `Bound` and `Announced`; none where this node says nothing.
+    pub conditions: Vec<Condition>,
+    /// Its addresses that other hosts have.
+    pub conflicts: Conflicts,
+    /// What to tell of them once this is written.
+    pub news: Vec<String>,
+}
+
+/// Lists the writes that make what this node says true. Empty when all is.
+pub fn applies(scene: Scene<'_>, outlook: &Outlook<'_>, now: Timestamp) -> Vec<Apply> {
+    let mut applies = Vec::new();
+    for (name, eip) in scene.cluster.eips() {
+        let said = match eip.owner() == Some(scene.node) {
+            true => match verdict(scene, eip, outlook) {
+                Verdict::Holds => Some((Some(holder(scene.node, eip)), conditions(eip, None, now))),
+                Verdict::Refused(why) => {
+                    Some((still(scene, eip, outlook), conditions(eip, Some(&why), now)))
+                }
+                Verdict::Coming => None,
+            },
+            // Others may take the address, and berth-ccm give it away, once this is written.
+            false => {
+                let bound = eip.addresses().any(|address| scene.host.has(&address));
+                (eip.signed && !bound).then(|| (None, Vec::new()))
+            }
+        };
+        let Some((holder, conditions)) = said else { continue };
+        let silent = conditions.is_empty();
+        let taken = || {
+            let taken = eip.addresses().filter_map(|address| outlook.taken.get(&address));
+            taken.filter(move |_| !silent)
+        };
+        let conflicts: Conflicts = taken().filter_map(Refusal::conflict).collect();
+        let is_true = eip.holder == holder && is_shown(eip, &conditions);
+        if silent || !is_true || eip.conflicts != conflicts {
+            let is_news = |refusal: &&Refusal| {
+                refusal
+                    .conflict()
+                    .is_some_and(|(address, mac)| eip.conflicts.of(&address) != Some(mac))
+            };
+            let news = taken().filter(is_news).map(Refusal::note).collect();
+            let (name, uid) = (name.clone(), eip.uid.clone());
+            applies.push(Apply { name, uid, holder, conditions, conflicts, news });
+        }
+    }
+    applies
+}
+
+/// How far this node is with a binding that names it.
+enum Verdict {
+    Holds,
+    Refused(Refused),
+    Coming,
+}
+
+fn verdict(scene: Scene<'_>, eip: &Eip, outlook: &Outlook<'_>) -> Verdict {
+    let Outlook { taken, broken, refused, .. } = outlook;
+    if eip.pairs.iter().all(|pair| outlook.serves(pair)) {
+        return Verdict::Holds;
+    }
+    for (address, _) in eip.pairs.iter().filter(|pair| !outlook.serves(pair)) {
+        let known = place_anywhere(scene, *address).err().or_else(|| taken.get(address).cloned());
+        let why = match (known, refused.get(address), broken) {
+            (Some(refusal), _, _) => Refused { reason: refusal.reason(), note: refusal.note() },
+            (_, Some(error), _) => {
+                Refused { reason: "NotBound", note: format!("{address}: {error}") }
+            }
+            (_, _, Some(error)) => Refused {
+                reason: "NotTranslated",
+                note: format!("{address} cannot be translated on node {}: {error}", scene.node),
+            },
+            _ => continue,
+        };
+        return Verdict::Refused(why);
+    }
+    Verdict::Coming
+}
+
+impl Outlook<'_> {
+    /// Whether an elastic IP is answered for, and led to its VM.
+    fn serves(&self, (eip, vmi): &(IpAddr, IpAddr)) -> bool {
+        self.answering.live.contains(eip) && self.translated.serves(eip, vmi)
+    }
+}
+
+/// The holder that is shown, if it is this node and it answers for one of the addresses as before.
+fn still(scene: Scene<'_>, eip: &Eip, outlook: &Outlook<'_>) -> Option<EipHolder> {
+    let before = eip.holder.clone().filter(|holder| holder.node == scene.node);
+    before.filter(|_| eip.pairs.iter().any(|pair| outlook.serves(pair)))
+}
+
+fn holder(node: &str, eip: &Eip) -> EipHolder {
+    EipHolder { node: node.to_owned(), epoch: eip.epoch }
+}
+
+/// Both conditions: true, or false with this reason.
+fn conditions(eip: &Eip, why: Option<&Refused>, now: Timestamp) -> Vec<Condition> {
+    let texts = [
+        (condition::BOUND, "the node has the addresses, and their rules"),
+        (condition::ANNOUNCED, "the node answers for the addresses"),
+    ];
+    let condition = |(kind, holds): (&str, &str)| {
+        let status = if why.is_none() { "True" } else { "False" };
+        let before = eip.conditions.iter().find(|shown| shown.type_ == kind);
+        let same = before.filter(|shown| shown.status == status);
+        Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: why.map_or(HOLDS, |why| why.reason).to_owned(),
+            message: why.map_or(holds, |why| &why.note).to_owned(),
+            last_transition_time: same
+                .map_or(Time(now), |shown| shown.last_transition_time.clone()),
+            observed_generation: eip.generation,
+        }
+    };
+    texts.map(condition).into()
+}
+
+fn is_shown(eip: &Eip, conditions: &[Condition]) -> bool {
+    conditions.iter().all(|condition| eip.conditions.contains(condition))
+}
+
+impl Apply {
+    /// The object to apply to the status subresource.
+    pub fn object(&self) -> Value {
+        let mut status = json!({});
+        if let Some(holder) = &self.holder {
+            status["holder"] = json!(holder);
+        }
+        if !self.conditions.is_empty() {
+            status["conditions"] = json!(self.conditions);
+        }
+        if !self.conflicts.is_empty() {
+            status["conflicts"] = json!(EipConflict::list(&self.conflicts));
+        }
+        json!({
+            "apiVersion": "berth.dev/v1alpha1",
+            "kind": "EipBinding",
+            "metadata": { "namespace": self.name.namespace, "name": self.name.name, "uid": self.uid },
+            "status": status,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::eip::{Pair, Stage};
+    use crate::kernel::{Binding, Host, Interface, Lifetime};
+    use crate::source::cluster::Cluster;
+    use crate::source::cluster::testing::eip;
+
+    const EIP: &str = "192.0.2.1";
+    const VMI: &str = "10.244.0.4";
+
+    struct Case {
+        eip: Eip,
+        bound: bool,
+        live: bool,
+        broken: Option<&'static str>,
+        taken: Option<&'static str>,
+    }
+
+    fn decide(case: &Case) -> Vec<Apply> {
+        let mut cluster = Cluster::default();
+        cluster.apply_eip(Name::new("d", "vm"), case.eip.clone());
+        let eth0 = Interface { index: 2, mac: Some([2; 6]), up: true, foreign: [].into() };
+        let mut host = Host { interfaces: [("eth0".to_owned(), eth0)].into(), ..Host::default() };
+        let address: IpAddr = EIP.parse().unwrap();
+        if case.bound {
+            host.ours.insert(Binding { index: 2, address }, Lifetime::Forever);
+        }
+        let live = [address].into_iter().filter(|_| case.live).collect();
+        let answering = Answering { live, ..Answering::default() };
+        let pair = Pair { vmi: VMI.parse().unwrap(), stage: Stage::Held };
+        let translated = Nat { pairs: [(address, pair)].into(), ..Nat::default() };
+        let scene = Scene { cluster: &cluster, host: &host, node: "a", interface: Some("eth0") };
+        let (answering, translated) = (&answering, &translated);
+        let (refused, node) = (&BTreeMap::new(), || "a".to_owned());
+        let conflict = |text: &str| {
+            let address = text.parse().unwrap();
+            let interface = "eth0".to_owned();
+            (address, Refusal::AddressConflict { address, mac: [9; 6], node: node(), interface })
+        };
+        let taken = &case.taken.map(conflict).into_iter().collect();
+        let outlook = Outlook { answering, translated, broken: case.broken, taken, refused };
+        applies(scene, &outlook, Timestamp::UNIX_EPOCH)
+    }
+
+    fn named() -> Case {
+        Case { eip: eip("a", &[(EIP, VMI)]), bound: true, live: true, broken: None, taken: None }
+    }
+
+    #[test]
+    fn a_node_says_that_it_holds_once_all_is_so_and_never_again() {
+        let mut case = named();
+        case.live = false;
+        assert_eq!(decide(&case), [], "on its way");
+        case.live = true;
+        let [apply] = &decide(&case)[..] else { panic!() };
+        assert_eq!(apply.object()["status"]["holder"], json!({ "node": "a", "epoch": 7 }));
+        let conditions = apply.object()["status"]["conditions"].clone();
+        assert_eq!(conditions[0]["type"], "Bound");
+        assert_eq!(conditions[1]["status"], "True");
+        (case.eip.holder, case.eip.conditions) = (apply.holder.clone(), apply.conditions.clone());
+        assert_eq!(decide(&case), []);
+        case.eip.epoch = 8;
+        assert_eq!(decide(&case)[0].holder.as_ref().unwrap().epoch, 8);
+    }
+
+    #[test]
+    fn a_node_that_let_go_takes_back_what_it_said_after_the_address_is_off() {
+        let mut case = named();
+        case.eip.node = Some("b".to_owned());
+        case.live = false;
+        assert_eq!(decide(&case), [], "it wrote nothing");
+        case.eip.signed = true;
+        assert_eq!(decide(&case), [], "it is bound");
+        case.bound = false;
+        let [apply] = &decide(&case)[..] else { panic!() };
+        assert_eq!(apply.object()["status"], json!({}));
+        case.eip.node = None;
+        assert_eq!(decide(&case).len(), 1);
+    }
+
+    #[test]
+    fn an_address_that_another_host_has_is_told_once_for_people_and_for_programs() {
+        let mut case = named();
+        (case.live, case.bound, case.taken) = (false, false, Some(EIP));
+        let [apply] = &decide(&case)[..] else { panic!() };
+        let status = &apply.object()["status"];
+        assert_eq!(status["conflicts"], json!([{ "eip": EIP, "mac": "09:09:09:09:09:09" }]));
+        assert_eq!(status["conditions"][0]["reason"], "AddressConflict");
+        assert_eq!((apply.holder.as_ref(), apply.news.len()), (None, 1));
+        (case.eip.conditions, case.eip.conflicts) =
+            (apply.conditions.clone(), apply.conflicts.clone());
+        assert_eq!(decide(&case), []);
+        (case.live, case.bound, case.taken) = (true, true, None);
+        let [apply] = &decide(&case)[..] else { panic!() };
+        assert_eq!(apply.object()["status"].get("conflicts"), None, "that host is gone");
+        assert!(apply.holder.is_some() && apply.news.is_empty());
+    }
+
+    #[test]
+    fn who_answers_for_one_address_while_another_host_has_the_other_stays_the_holder_that_it_was() {
+        const OTHER: &str = "192.0.2.2";
+        let mut case = named();
+        case.taken = Some(OTHER);
+        case.eip = eip("a", &[(EIP, VMI), (OTHER, VMI)]);
+        assert_eq!(decide(&case)[0].holder, None, "it has carried nothing out yet");
+        case.eip.holder = Some(EipHolder { node: "a".to_owned(), epoch: 6 });
+        assert_eq!(decide(&case)[0].holder, case.eip.holder);
+        case.live = false;
+        assert_eq!(decide(&case)[0].holder, None);
+    }
+
+    #[test]
+    fn a_node_that_cannot_translate_says_so_and_keeps_the_time_of_the_change() {
+        let mut case = named();
+        (case.live, case.bound, case.broken) = (false, false, Some("no iptables"));
+        let [apply] = &decide(&case)[..] else { panic!() };
+        assert_eq!(apply.holder, None);
+        assert!(
+            apply.conditions.iter().all(|c| c.status == "False" && c.reason == "NotTranslated")
+        );
+        case.eip.conditions = apply.conditions.clone();
+        case.eip.conditions[0].last_transition_time = Time(Timestamp::MAX);
+        assert_eq!(decide(&case), []);
+    }
+}

@@ -1,0 +1,83 @@
+//! What is to be in the kernel: which addresses, where, and until when. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::advertise::arp_nd::probe::{Probes, Standing};
+use crate::kernel::{Port, Vlan};
+use crate::vip::{Attach, Hold, Holds, Name, Refusal, Verdict, Vip, Wanted};
+
+/// What this node should hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Desired {
+    /// The addresses to have bound.
+    pub(super) addresses: BTreeMap<IpAddr, Place>,
+    /// The ports of every Service in the cluster: guarded before an address comes here.
+    pub(super) guard: BTreeSet<Port>,
+    /// What becomes of each Service that this node decides on.
+    pub(super) verdicts: BTreeMap<Name, Verdict>,
+    /// The VLAN interfaces that Services need here, by name, whoever owns their addresses: a takeover waits for none.
+    pub(super) vlans: BTreeMap<String, Vlan>,
+}
+
+/// Where an address is held, and how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The interface.
+    pub(super) attach: Attach,
+    /// This node may have it until then.
+    pub(super) until: Instant,
+    /// Whether this node may answer for it: not before the fence lets it.
+    pub(super) answers: bool,
+    /// The ports that are to be guarded before it is bound.
+    pub(super) ports: BTreeSet<Port>,
+}
+
+impl Desired {
+    /// What `holds` asks for, of what is wanted. An address waits until it may be taken into use, and until it is `ready`:
+    /// bound before it is translated, the node itself would answer, and reset connections that are a VM's.
+    pub(super) fn of(
+        wanted: &Wanted,
+        holds: &Holds,
+        probes: &Probes,
+        ready: impl Fn(IpAddr, &Vip) -> bool,
+    ) -> Self {
+        let place = |(address, hold): (&IpAddr, &Hold)| {
+            let vip = wanted.vip(*address)?;
+            let attach = vip.attach()?;
+            let may = probes.allows(address) && ready(*address, vip);
+            let place =
+                Place { attach, until: hold.until, answers: hold.answers, ports: vip.ports() };
+            may.then_some((*address, place))
+        };
+        let addresses = holds.iter().filter_map(place).collect();
+        Self { addresses, guard: wanted.ports(), ..Self::default() }
+    }
+
+    /// Takes in what becomes of Services: what is asked for and not known to be free is not announced yet, and what
+    /// another host has is refused, in the words of `conflict`.
+    pub(super) fn judge(
+        &mut self,
+        verdicts: BTreeMap<Name, Verdict>,
+        probes: &Probes,
+        conflict: impl Fn(IpAddr, [u8; 6]) -> Refusal,
+    ) {
+        for (name, mut verdict) in verdicts {
+            let mut announce = std::mem::take(&mut verdict.announce);
+            announce.retain(|address| match probes.standing(address) {
+                Some(Standing::Taken(mac)) => {
+                    verdict.refusals.push(conflict(*address, mac));
+                    false
+                }
+                Some(Standing::Asking) => {
+                    verdict.asked.insert(*address);
+                    true
+                }
+                Some(Standing::Free) | None => true,
+            });
+            verdict.announce = announce;
+            self.verdicts.insert(name, verdict);
+        }
+    }
+}

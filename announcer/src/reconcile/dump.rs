@@ -1,0 +1,93 @@
+//! Everything that is known of each VIP, for people. Never a judge of anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use berth_api::conflict::MacText;
+use serde_json::{Value, json};
+
+use super::Announcer;
+use crate::advertise::arp_nd::probe::Standing;
+use crate::kernel::{Guard, Kernel};
+use crate::vip::{Candidates, Record, Vip, Want};
+
+/// What is known of all addresses, worked out once: there may be thousands.
+struct Known<'a> {
+    refused: &'a BTreeSet<IpAddr>,
+    /// Those that this node answers for.
+    answers: BTreeSet<IpAddr>,
+    /// Those that it has or asks for.
+    asked: BTreeSet<IpAddr>,
+    /// The interfaces that they are bound on.
+    bound: BTreeMap<IpAddr, Vec<u32>>,
+}
+
+impl<K: Kernel> Announcer<K> {
+    /// A record of every VIP, as JSON.
+    pub fn dump(&self, now: Instant) -> Value {
+        let refused = self.hands.refused();
+        let context = self.sight.context(&refused);
+        let (answers, asked, bound) = Default::default();
+        let mut known = Known { refused: &refused, answers, asked, bound };
+        for owner in &self.owners {
+            known.asked.extend(owner.asked(context, now));
+            let holds = owner.holds(context, now).into_iter();
+            known
+                .answers
+                .extend(holds.filter(|(_, hold)| hold.answers).map(|(address, _)| address));
+        }
+        for binding in self.sight.host.ours.keys() {
+            known.bound.entry(binding.address).or_default().push(binding.index);
+        }
+        let records = self.sight.wanted.vips.values().map(|vip| self.record(vip, &known));
+        json!(records.collect::<Vec<_>>())
+    }
+
+    fn record(&self, vip: &Vip, known: &Known<'_>) -> Record {
+        let address = vip.address;
+        let ownership = match address {
+            Some(address) if known.answers.contains(&address) => "owns",
+            Some(address) if known.asked.contains(&address) => "asks",
+            _ => "none",
+        };
+        let standing = address.and_then(|address| self.lan.probes.standing(&address));
+        let ports = vip.ports();
+        let guarded = match &self.guard {
+            Guard::Holds(guarded) => ports.intersection(guarded).count(),
+            Guard::Unknown | Guard::Unavailable => 0,
+        };
+        let obstacles = vip.wants.iter().filter_map(|want| want.attach.as_ref().err());
+        let refusals = obstacles.map(crate::vip::Refusal::reason);
+        let not_bound =
+            address.filter(|address| known.refused.contains(address)).map(|_| "NotBound");
+        Record {
+            address,
+            claimants: vip.wants.iter().map(|want| want.claimant.to_string()).collect(),
+            candidates: vip.wants.iter().map(candidates).collect(),
+            said_to_be_on: vip.previous().map(str::to_owned),
+            interface: vip.attach().map(|attach| attach.index()),
+            refusals: refusals.chain(not_bound).collect(),
+            ownership,
+            bound_on: address.and_then(|a| known.bound.get(&a)).cloned().unwrap_or_default(),
+            announced: address.is_some_and(|a| self.lan.schedule.is_announced(a)),
+            conflict: match standing {
+                None => "not asked".to_owned(),
+                Some(Standing::Asking) => "asking".to_owned(),
+                Some(Standing::Free) => "free".to_owned(),
+                Some(Standing::Taken(mac)) => MacText(mac).to_string(),
+            },
+            leads_to: vip.leads_to,
+            guarded_ports: guarded,
+        }
+    }
+}
+
+fn candidates(want: &Want) -> String {
+    match &want.candidates {
+        Candidates::Every => "every node".to_owned(),
+        Candidates::Only(nodes) if nodes.is_empty() => "no node".to_owned(),
+        Candidates::Only(nodes) => nodes.iter().cloned().collect::<Vec<_>>().join(", "),
+        Candidates::Named(node) => node.clone(),
+    }
+}

@@ -1,0 +1,114 @@
+//! What this node sees: the objects of the cluster, its own network, and what is wanted as far as both go.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::config::{Cluster as Backing, Config};
+use crate::kernel::Host;
+use crate::ownership::Context;
+use crate::source::cluster::Cluster;
+use crate::source::eip::Usage;
+use crate::source::fixed::Fixed;
+use crate::source::placement;
+use crate::source::scene::Scene;
+use crate::source::wanted::wanted;
+use crate::vip::{Refusal, Wanted};
+
+/// What this node sees.
+pub(super) struct Sight {
+    node: String,
+    interface: Option<String>,
+    fixed: Fixed,
+    pub(super) cluster: Cluster,
+    pub(super) listed: Listed,
+    pub(super) host: Host,
+    /// Why the interface of addresses that name none cannot be used.
+    pub(super) obstacle: Option<Refusal>,
+    pub(super) usage: Usage,
+    pub(super) wanted: Wanted,
+    stale: bool,
+}
+
+/// Which first lists have come in.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    pub(super) services: bool,
+    pub(super) slices: bool,
+    pub(super) bindings: bool,
+}
+
+impl Sight {
+    pub(super) fn new(config: &Config) -> Self {
+        // Without a cluster there is nothing to wait for.
+        let (fixed, alone) = match &config.cluster {
+            Backing::Api(_) => (Fixed::default(), false),
+            Backing::Fixed(fixed) => {
+                let voters = fixed.voters().iter().map(|voter| voter.name.as_str());
+                let mark = voters.collect::<Vec<_>>().join(" ");
+                (Fixed { addresses: fixed.addresses.clone(), mark }, true)
+            }
+        };
+        Self {
+            node: config.core.node.clone(),
+            interface: config.core.interface.clone(),
+            fixed,
+            cluster: Cluster::default(),
+            listed: Listed { services: alone, slices: alone, bindings: alone },
+            host: Host::default(),
+            obstacle: None,
+            usage: Usage::default(),
+            wanted: Wanted::default(),
+            stale: true,
+        }
+    }
+
+    /// Takes in that something was seen anew.
+    pub(super) fn touch(&mut self) {
+        self.stale = true;
+    }
+
+    /// Works out what is wanted, if that may have changed; true if so.
+    pub(super) fn refresh(&mut self) -> bool {
+        let stale = std::mem::take(&mut self.stale);
+        if stale {
+            let Self { node, interface, fixed, cluster, host, usage, .. } = self;
+            let scene = Scene { cluster, host, node, interface: interface.as_deref() };
+            usage.see(scene);
+            self.wanted = wanted(scene, usage, fixed);
+        }
+        stale
+    }
+
+    pub(super) fn scene(&self) -> Scene<'_> {
+        let Self { node, interface, cluster, host, .. } = self;
+        Scene { cluster, host, node, interface: interface.as_deref() }
+    }
+
+    pub(super) fn context<'a>(&'a self, refused: &'a BTreeSet<IpAddr>) -> Context<'a> {
+        let usable = placement::interface(&self.host, self.interface.as_deref()).is_ok();
+        Context {
+            wanted: &self.wanted,
+            node: &self.node,
+            host: &self.host,
+            usable,
+            refused,
+            known: self.listed.services && self.listed.slices,
+            bindings_known: self.listed.bindings,
+        }
+    }
+
+    /// The node that the Services of an address say has it.
+    pub(super) fn host_of(&self, address: IpAddr) -> Option<String> {
+        let wants = self.wanted.vip(address).into_iter().flat_map(|vip| &vip.wants);
+        let mut hosts = wants.filter(|want| want.claimant.is_service());
+        hosts.find_map(|want| want.previous.clone())
+    }
+
+    /// Whether an interface is one that matters.
+    pub(super) fn uses(&self, index: u32) -> bool {
+        self.obstacle.is_some()
+            || self.host.ours.keys().any(|binding| binding.index == index)
+            || placement::interface(&self.host, self.interface.as_deref())
+                .is_ok_and(|(_, _, link)| link.index == index)
+    }
+}

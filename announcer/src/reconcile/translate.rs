@@ -1,0 +1,99 @@
+//! What is to be translated for elastic IPs, and what is known of it.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::lan::Lan;
+use super::sight::Sight;
+use crate::config::Config;
+use crate::dataplane::Dataplane;
+use crate::dataplane::eip::{Nat, Translation};
+use crate::kernel;
+use crate::source::cluster::Networks;
+use crate::source::eip::Translations;
+use crate::vip::{Family, Vip};
+
+/// What is to be translated for elastic IPs, and what is known of it.
+#[derive(Default)]
+pub(super) struct Elastic {
+    pub(super) networks: Networks,
+    translations: Translations,
+    /// What the kernel translates.
+    pub(super) translated: Nat,
+    /// Why it does not do what is wanted.
+    pub(super) broken: Option<String>,
+    /// Families for which settings of the host that are in the way were told.
+    advised: Vec<Family>,
+}
+
+impl Elastic {
+    /// Takes in what becomes of what is to be translated.
+    pub(super) fn took(&mut self, translation: Translation) {
+        match translation {
+            Translation::Holds(nat) => (self.translated, self.broken) = (nat, None),
+            Translation::Failed(error) => self.broken = Some(error),
+        }
+    }
+
+    /// When something ends although nothing happens.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.translations.deadline(now)
+    }
+
+    /// Whether an address may be bound: bound before it is translated, the node itself would answer for it. What is bound
+    /// stays when its translation is lost for a moment.
+    pub(super) fn is_ready(&self, address: IpAddr, vip: &Vip, sight: &Sight) -> bool {
+        let Some(vmi) = vip.leads_to else { return true };
+        self.translated.serves(&address, &vmi) || sight.host.has(&address)
+    }
+
+    /// Says what is to be translated, as soon as it is known what never is. What is to be asked for on the LAN waits for the
+    /// answer.
+    pub(super) fn translate(
+        &mut self,
+        config: &Config,
+        sight: &Sight,
+        lan: &Lan,
+        dataplane: &Dataplane,
+        now: Instant,
+    ) {
+        if config.eip.is_none() {
+            // What an earlier life has made goes.
+            return dataplane.eip.want(Some(Nat::default()));
+        }
+        if !sight.listed.bindings {
+            return;
+        }
+        let asks = config.arp_nd.probe;
+        let is_free = |eip: &IpAddr| !asks || sight.usage.has(eip) || lan.is_free(eip);
+        self.translations.see(sight.scene(), is_free, now);
+        let (pairs, parting) = (self.translations.pairs(now), self.translations.parting());
+        let Some(eip) = &config.eip else { return };
+        let internal = match &eip.internal {
+            // Nothing to translate: nothing to know.
+            _ if pairs.is_empty() => Some([].into()),
+            Some(given) => Some(given.clone()),
+            None => self.networks.all(),
+        };
+        let Some(internal) = internal else { return };
+        let uplink = config.core.interface.clone().filter(|_| !pairs.is_empty());
+        let gateways = match pairs.is_empty() {
+            true => [].into(),
+            false => eip.gateways.clone(),
+        };
+        for family in Family::ALL {
+            let used = pairs.keys().any(|eip| Family::of(eip) == family);
+            if used && !self.advised.contains(&family) {
+                self.advised.push(family);
+                let interface =
+                    config.core.interface.as_deref().or(sight.host.default_route.as_deref());
+                let uplink = interface.unwrap_or("all");
+                let v4 = family == Family::V4;
+                for advice in kernel::translation_advice(v4, uplink, kernel::sysctl::read) {
+                    tracing::warn!("{advice}");
+                }
+            }
+        }
+        dataplane.eip.want(Some(Nat { pairs, parting, internal, uplink, gateways }));
+    }
+}

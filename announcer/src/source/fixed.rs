@@ -1,0 +1,35 @@
+//! Addresses by the operator's word: what every member wants, from the start to the end. Pure.
+
+use std::net::IpAddr;
+
+use super::placement::place_anywhere;
+use super::scene::Scene;
+use crate::vip::{Candidates, Claimant, Want};
+
+/// Addresses that the settings name.
+#[derive(Clone, Debug, Default)]
+pub struct Fixed {
+    /// The addresses, in their order.
+    pub addresses: Vec<IpAddr>,
+    /// What the members of this list have in common: by it they know each other's probes.
+    pub mark: String,
+}
+
+/// What the operator wants of each address. No port of it is guarded: whatever listens on this node answers.
+pub fn wants<'a>(scene: Scene<'a>, fixed: &'a Fixed) -> impl Iterator<Item = (IpAddr, Want)> + 'a {
+    fixed.addresses.iter().map(move |address| {
+        let want = Want {
+            claimant: Claimant::Operator,
+            uid: fixed.mark.clone(),
+            // Who listens there is not asked.
+            candidates: Candidates::Every,
+            preferred: Vec::new(),
+            previous: None,
+            attach: place_anywhere(scene, *address),
+            ports: [].into(),
+            conflicts: false,
+            in_use: false,
+        };
+        (*address, want)
+    })
+}

@@ -1,0 +1,134 @@
+//! Where an address belongs on this host. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::cluster::Service;
+use super::scene::Scene;
+use crate::kernel::{Host, Interface, Vlan};
+use crate::vip::{Attach, Link, Refusal};
+
+/// The interface of a Service: the one whose subnet has its address.
+const AUTO: &str = "auto";
+
+/// The interface for Services that name none, ready to send.
+pub fn interface<'a>(
+    host: &'a Host,
+    name: Option<&str>,
+) -> Result<(&'a str, &'a Interface, Link), Refusal> {
+    let named = name.or(host.default_route.as_deref());
+    let missing = || Refusal::InterfaceMissing { name: named.map(str::to_owned) };
+    let (name, interface) =
+        named.and_then(|name| host.interfaces.get_key_value(name)).ok_or_else(missing)?;
+    let lacks = |lacks| Refusal::InterfaceUnfit { name: name.clone(), lacks };
+    let mac = interface.mac.ok_or_else(|| lacks("Ethernet address"))?;
+    if !interface.up {
+        return Err(lacks("carrier"));
+    }
+    Ok((name, interface, Link { index: interface.index, mac }))
+}
+
+/// The interfaces to fence: those that Services name, and those with an address of the node, where neighbours may ask.
+pub fn guarded(scene: Scene<'_>) -> BTreeSet<String> {
+    let services = scene.cluster.services().values().filter(|service| service.ours);
+    let named: BTreeSet<&str> = services
+        .filter_map(|service| service.interface.as_deref())
+        .chain(scene.interface)
+        .chain(scene.host.default_route.as_deref())
+        .collect();
+    let vlans = vlans(scene);
+    let global = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    let guarded = scene.host.interfaces.iter().filter(|(name, interface)| {
+        // The loopback interface has a hardware address of zeroes.
+        interface.mac.is_some_and(|mac| mac != [0; 6])
+            && (named.contains(name.as_str())
+                || vlans.contains_key(*name)
+                || interface.foreign.keys().any(global))
+    });
+    guarded.map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether a Service names the interface with this index, or one that was not there when this host was last looked at.
+pub fn is_awaited(scene: Scene<'_>, index: u32) -> bool {
+    let mut interfaces = scene.host.interfaces.iter();
+    let known = interfaces.find(|(_, interface)| interface.index == index).map(|(name, _)| name);
+    let mut services = scene.cluster.services().values().filter(|service| service.ours);
+    services.any(|service| match (service.interface.as_deref(), known) {
+        (None | Some(AUTO), _) => false,
+        (Some(named), Some(known)) => named == known,
+        (Some(named), None) => !scene.host.interfaces.contains_key(named),
+    })
+}
+
+/// Whether the place of an address depends on the addresses of the node.
+pub fn is_auto(scene: Scene<'_>) -> bool {
+    let mut services = scene.cluster.services().values().filter(|service| service.ours);
+    services.any(|service| service.interface.as_deref() == Some(AUTO))
+}
+
+/// Where an address of a Service belongs on this host.
+pub(crate) fn place(
+    scene: Scene<'_>,
+    service: &Service,
+    address: IpAddr,
+) -> Result<Attach, Refusal> {
+    let host = scene.host;
+    let (parent, _, _) = interface(host, base(scene, service, address))?;
+    let vlan = match &service.vlan {
+        None => None,
+        Some(Ok(id)) => Some(vlan_name(parent, *id)),
+        Some(Err(text)) => return Err(Refusal::InvalidVlan { text: text.clone() }),
+    };
+    let name = vlan.as_deref().unwrap_or(parent);
+    if let Some(error) = host.unmade.get(name).filter(|_| !host.interfaces.contains_key(name)) {
+        return Err(Refusal::VlanNotMade { name: name.to_owned(), error: error.clone() });
+    }
+    place_on(host, Some(name), address)
+}
+
+/// Where an address that names no interface belongs on this host.
+pub(crate) fn place_anywhere(scene: Scene<'_>, address: IpAddr) -> Result<Attach, Refusal> {
+    place_on(scene.host, scene.interface, address)
+}
+
+fn place_on(host: &Host, name: Option<&str>, address: IpAddr) -> Result<Attach, Refusal> {
+    let (name, interface, link) = interface(host, name)?;
+    // Binding what the node has already would change the node's own address, and later take it away.
+    if interface.foreign.get(&address).is_some_and(|foreign| !foreign.adoptable) {
+        return Err(Refusal::AddressOnHost { address, interface: name.to_owned() });
+    }
+    Ok(Attach::L2(link))
+}
+
+/// The VLAN interfaces that Services need on this host, by name. One that is there already, and was not made by us, is
+/// used as it is.
+pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
+    let mut vlans = BTreeMap::new();
+    for service in scene.cluster.services().values().filter(|service| service.ours) {
+        let Some(Ok(id)) = service.vlan else { continue };
+        for address in &service.addresses {
+            if let Ok((name, interface, _)) = interface(scene.host, base(scene, service, *address))
+            {
+                vlans.insert(vlan_name(name, id), Vlan { parent: interface.index, id });
+            }
+        }
+    }
+    vlans
+}
+
+/// As `ip link add link eth0 name eth0.5 type vlan id 5` would name it by hand.
+fn vlan_name(parent: &str, id: u16) -> String {
+    format!("{parent}.{id}")
+}
+
+/// The name of the interface that a Service asks for, before its VLAN.
+fn base<'a>(scene: Scene<'a>, service: &'a Service, address: IpAddr) -> Option<&'a str> {
+    match service.interface.as_deref() {
+        Some(AUTO) => scene.host.connected(address).or(scene.interface),
+        Some(name) => Some(name),
+        None => scene.interface,
+    }
+}

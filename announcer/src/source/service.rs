@@ -1,0 +1,106 @@
+//! What Services want. Pure.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use berth_api::preference::InvalidPreference;
+use berth_api::service::{self, Protocol};
+
+use super::cluster::{Cluster, Service};
+use super::placement::place;
+use super::scene::Scene;
+use crate::kernel::Port;
+use crate::vip::{Candidates, Claim, Claimant, Name, Refusal, Want};
+
+/// The candidates for a Service: where its traffic finds a ready endpoint.
+pub fn candidates(cluster: &Cluster, name: &Name, service: &Service) -> Candidates {
+    match (service.ours, service.without_endpoints, service.local) {
+        (false, _, _) => Candidates::none(),
+        (true, true, _) => Candidates::Every,
+        (true, false, true) => {
+            Candidates::Only(cluster.nodes_of(name).into_iter().map(str::to_owned).collect())
+        }
+        (true, false, false) if cluster.has_endpoint(name) => Candidates::Every,
+        (true, false, false) => Candidates::none(),
+    }
+}
+
+/// What a Service wants and says; nothing if it is none of ours and says nothing.
+pub fn claim(cluster: &Cluster, name: &Name, service: &Service) -> Option<Claim> {
+    let says = service.vip_host.is_some() || !service.conflict.is_empty();
+    (service.ours || says && !service.foreign).then(|| Claim {
+        ours: service.ours,
+        uid: service.uid.clone(),
+        created: service.created.clone(),
+        lease: service.lease.clone(),
+        addresses: service.addresses.clone(),
+        candidates: candidates(cluster, name, service),
+        somewhere: cluster.has_endpoint(name),
+        host: service.vip_host.clone(),
+        correctable: !service.foreign,
+        remarks: if service.ours { remarks(service).collect() } else { Vec::new() },
+    })
+}
+
+/// What a Service that is ours wants of each of its addresses, of which `used` are known to have been served.
+pub fn wants<'a>(
+    scene: Scene<'a>,
+    name: &'a Name,
+    service: &'a Service,
+    used: &'a BTreeSet<IpAddr>,
+) -> impl Iterator<Item = (IpAddr, Want)> + 'a {
+    let candidates = candidates(scene.cluster, name, service);
+    service.addresses.iter().map(move |address| {
+        let want = Want {
+            claimant: Claimant::Service(name.clone()),
+            uid: service.uid.clone(),
+            candidates: candidates.clone(),
+            preferred: service.preferred.clone(),
+            previous: service.vip_host.clone(),
+            attach: place(scene, service, *address),
+            ports: ports(service, *address),
+            conflicts: service.conflict.of(address).is_some(),
+            in_use: used.contains(address),
+        };
+        (*address, want)
+    })
+}
+
+/// What is wrong with a Service whoever announces it.
+fn remarks(service: &Service) -> impl Iterator<Item = Refusal> + '_ {
+    let invalid = |text: &String| Refusal::InvalidAddress { text: text.clone() };
+    let annotations = Some(&service.unsupported).filter(|annotations| !annotations.is_empty());
+    let unsupported = |names: &Vec<String>| Refusal::NotSupported { annotations: names.clone() };
+    let preference =
+        |error: &InvalidPreference| Refusal::InvalidPreference { error: error.clone() };
+    let preferences = service.unreadable_preferences.iter().map(preference);
+    let too_many = service.too_many.map(|count| Refusal::TooManyAddresses { count });
+    let invalid = service.unreadable.iter().map(invalid);
+    invalid.chain(too_many).chain(preferences).chain(annotations.map(unsupported))
+}
+
+/// The addresses that a Service says to be served, by us or by kube-vip. One that names a host and publishes nothing had
+/// its status changed by somebody.
+pub fn in_use(service: &Service) -> impl Iterator<Item = IpAddr> + '_ {
+    let published = service.published.iter().filter_map(|ingress| ingress.ip.parse().ok());
+    let hosted = service.vip_host.is_some() && service.published.is_empty();
+    let all = service.addresses.iter().copied().filter(move |_| hosted);
+    published.chain(all)
+}
+
+fn ports(service: &Service, address: IpAddr) -> BTreeSet<Port> {
+    let port = |port: &service::Port| Port {
+        address,
+        protocol: protocol_number(port.protocol),
+        port: port.number,
+    };
+    service.ports.iter().map(port).collect()
+}
+
+fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}

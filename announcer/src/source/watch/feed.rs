@@ -1,0 +1,144 @@
+//! What a watch passes on, and passing it on.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::time::Instant;
+
+use berth_api::election::Sight;
+use berth_api::service::ClassPolicy;
+use berth_runtime::freshness::Freshness;
+use berth_runtime::http::Health;
+use berth_runtime::watch::objects;
+use futures::StreamExt;
+use ipnetwork::IpNetwork;
+use k8s_openapi::NamespaceResourceScope;
+use kube::Client;
+use kube::api::{Api, Resource};
+use kube::runtime::watcher::{Config, Event};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::source::cluster::{Eip, Name, Ready, Service};
+use crate::vip::nodes::Peer;
+
+/// Something was seen in the cluster.
+#[derive(Debug)]
+pub enum ClusterEvent {
+    /// A Service is like this.
+    Service(Name, Box<Service>),
+    /// A Service is gone.
+    ServiceGone(Name),
+    /// These are all the Services there are.
+    Services(BTreeSet<Name>),
+    /// An EndpointSlice is like this; nothing if it belongs to no Service.
+    Slice(Name, Option<(Name, Ready)>),
+    /// An EndpointSlice is gone.
+    SliceGone(Name),
+    /// These are all the EndpointSlices there are.
+    Slices(BTreeSet<Name>),
+    /// A Lease is like this.
+    Lease(Name, Sight),
+    /// These are all the Leases there are.
+    Leases(BTreeSet<Name>),
+    /// A node is like this.
+    Node(String, Peer),
+    /// A node is gone.
+    NodeGone(String),
+    /// These are all the nodes there are.
+    Nodes(BTreeSet<String>),
+    /// An `EipBinding` is like this.
+    Eip(Name, Box<Eip>),
+    /// An `EipBinding` is gone.
+    EipGone(Name),
+    /// These are all the `EipBinding`s there are; none where there is no such kind of object.
+    Eips(BTreeSet<Name>),
+    /// An object names these networks of Services; none if it is gone.
+    ServiceNet(String, Vec<IpNetwork>),
+    /// These are all such objects there are.
+    ServiceNets(BTreeSet<String>),
+}
+
+/// What to watch.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The only namespace whose Services matter.
+    pub namespace: Option<String>,
+    /// The only Lease that matters.
+    pub lease: Option<Name>,
+    /// Which Services are ours; none where no Service is served.
+    pub classes: Option<ClassPolicy>,
+    /// Whether elastic IPs are served.
+    pub eips: bool,
+    /// Whether nodes matter.
+    pub nodes: bool,
+    /// This node.
+    pub node: String,
+    /// Whether the networks of pods and Services matter, where there are elastic IPs.
+    pub networks: bool,
+}
+
+/// The name of the watch of Nodes, as a task and as a readiness check.
+pub(super) const NODES: &str = "nodes watch";
+
+/// The client for a watch, which is ready while it hears from the API server.
+pub(super) fn fresh(client: &Client, health: &Health, watch: &'static str) -> Client {
+    let freshness = Freshness::new(watch, Instant::now());
+    health.fresh(&freshness);
+    freshness.client(client)
+}
+
+/// The same for what kube-vip's roles do not grant: where it is forbidden, readiness does not fail.
+pub(super) fn fresh_if_granted(client: &Client, health: &Health, watch: &'static str) -> Client {
+    let freshness = Freshness::new(watch, Instant::now()).optional();
+    health.fresh(&freshness);
+    freshness.client(client)
+}
+
+/// The names of objects that are in no namespace.
+pub(super) fn plain(names: BTreeSet<Name>) -> BTreeSet<String> {
+    names.into_iter().map(|name| name.name).collect()
+}
+
+pub(super) fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Passes on what one watch shows until nobody listens.
+pub(super) async fn pass<K>(
+    api: Api<K>,
+    config: Config,
+    send: mpsc::Sender<ClusterEvent>,
+    applied: impl Fn(Name, K) -> ClusterEvent + Send,
+    deleted: impl Fn(Name, K) -> ClusterEvent + Send,
+    listed: impl Fn(BTreeSet<Name>) -> ClusterEvent + Send,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut coming = BTreeSet::new();
+    let mut watch = Box::pin(objects(api, config));
+    while let Some(event) = watch.next().await {
+        let seen = match event {
+            Event::Init => {
+                coming.clear();
+                continue;
+            }
+            Event::InitApply(object) => {
+                let name = Name::of(object.meta());
+                coming.insert(name.clone());
+                applied(name, object)
+            }
+            Event::InitDone => listed(std::mem::take(&mut coming)),
+            Event::Apply(object) => applied(Name::of(object.meta()), object),
+            Event::Delete(object) => deleted(Name::of(object.meta()), object),
+        };
+        if send.send(seen).await.is_err() {
+            return;
+        }
+    }
+}

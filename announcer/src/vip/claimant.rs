@@ -1,0 +1,34 @@
+//! Who wants an address.
+
+use std::fmt;
+
+use berth_api::NamespacedName as Name;
+
+/// An object, or an operator, that wants addresses. The order is that in which they are asked: a Service before an
+/// elastic IP that names the same address, which berth-ccm does not give.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claimant {
+    /// The operator, by the settings of the announcer.
+    Operator,
+    /// A Service.
+    Service(Name),
+    /// An `EipBinding`.
+    Eip(Name),
+}
+
+impl Claimant {
+    /// Whether it is a Service.
+    pub fn is_service(&self) -> bool {
+        matches!(self, Self::Service(_))
+    }
+}
+
+impl fmt::Display for Claimant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator => f.write_str("settings"),
+            Self::Service(name) => write!(f, "service/{name}"),
+            Self::Eip(name) => write!(f, "eipbinding/{name}"),
+        }
+    }
+}

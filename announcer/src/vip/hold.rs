@@ -1,0 +1,17 @@
+//! Until when this node may answer for what.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// An address that this node may have bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// It may have it until then.
+    pub until: Instant,
+    /// Whether it may answer for it: not before the fence lets it.
+    pub answers: bool,
+}
+
+/// By address, what this node may have bound.
+pub type Holds = BTreeMap<IpAddr, Hold>;

@@ -1,0 +1,179 @@
+//! Why an address is not announced: data with a stable reason, on which users alert. Pure.
+
+use std::net::IpAddr;
+
+use berth_api::conflict::{Mac, MacText};
+use berth_api::names::annotation;
+use berth_api::preference::InvalidPreference;
+use berth_api::reason;
+use berth_api::service::MOST_ADDRESSES;
+
+/// Why an address is not announced here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No endpoint is ready anywhere.
+    NoEndpoint,
+    /// `externalTrafficPolicy: Local`, and no endpoint is ready on the owner.
+    NoLocalEndpoint {
+        /// The owner: this node.
+        node: String,
+    },
+    /// Membership grants the addresses to nobody.
+    NotGranted {
+        /// Who had them last: this node.
+        node: String,
+    },
+    /// The host has no such interface.
+    InterfaceMissing {
+        /// Its name; none if it was to be that of the default route.
+        name: Option<String>,
+    },
+    /// The interface has no hardware address, or no carrier.
+    InterfaceUnfit {
+        /// Its name.
+        name: String,
+        /// What it lacks.
+        lacks: &'static str,
+    },
+    /// The VLAN that a Service names is no number of one.
+    InvalidVlan {
+        /// As it is written.
+        text: String,
+    },
+    /// The kernel does not make the interface of a VLAN.
+    VlanNotMade {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        error: String,
+    },
+    /// The host has the address itself.
+    AddressOnHost {
+        /// The address.
+        address: IpAddr,
+        /// The interface that has it.
+        interface: String,
+    },
+    /// Another host on the LAN has the address.
+    AddressConflict {
+        /// The address.
+        address: IpAddr,
+        /// The hardware address of that host.
+        mac: Mac,
+        /// The node that heard it.
+        node: String,
+        /// The interface on which it was heard.
+        interface: String,
+    },
+    /// An entry of the annotation is no address.
+    InvalidAddress {
+        /// As it is written.
+        text: String,
+    },
+    /// More addresses than a Service can have.
+    TooManyAddresses {
+        /// How many it asks for.
+        count: usize,
+    },
+    /// An entry of the annotation with preferred nodes is not readable.
+    InvalidPreference {
+        /// What is wrong with it.
+        error: InvalidPreference,
+    },
+    /// Annotations that this version does not act on.
+    NotSupported {
+        /// Their names.
+        annotations: Vec<String>,
+    },
+    /// The kernel does not take the address.
+    NotBound {
+        /// The address.
+        address: IpAddr,
+        /// What the kernel said.
+        error: String,
+    },
+}
+
+impl Refusal {
+    /// The stable reason, for Events and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "NoEndpoint",
+            Self::NoLocalEndpoint { .. } => "NoLocalEndpoint",
+            Self::NotGranted { .. } => "NotGranted",
+            Self::InterfaceMissing { .. } => "InterfaceMissing",
+            Self::InterfaceUnfit { .. } => "InterfaceUnfit",
+            Self::InvalidVlan { .. } => "InvalidVlan",
+            Self::VlanNotMade { .. } => "VlanNotMade",
+            Self::AddressOnHost { .. } => "AddressOnHost",
+            Self::AddressConflict { .. } => reason::ADDRESS_CONFLICT,
+            Self::InvalidAddress { .. } => reason::INVALID_ADDRESS,
+            Self::TooManyAddresses { .. } => "TooManyAddresses",
+            Self::InvalidPreference { .. } => "InvalidPreference",
+            Self::NotSupported { .. } => "NotSupported",
+            Self::NotBound { .. } => "NotBound",
+        }
+    }
+
+    /// What it is, for people.
+    pub fn note(&self) -> String {
+        match self {
+            Self::NoEndpoint => "not announced: no endpoint of this Service is ready".to_owned(),
+            Self::NoLocalEndpoint { node } => format!(
+                "not announced: spec.externalTrafficPolicy is Local and node {node}, which owns the addresses, has no \
+                 ready endpoint; accepted: an endpoint there, externalTrafficPolicy Cluster, or an election per Service"
+            ),
+            Self::NotGranted { node } => format!(
+                "not announced: node {node} had the addresses and no majority of nodes grants them to it; \
+                 docs/failover.md"
+            ),
+            Self::InterfaceMissing { name: Some(name) } => {
+                format!("not announced: the node has no interface {name}")
+            }
+            Self::InterfaceMissing { name: None } => {
+                "not announced: no interface is named and the node has no default route".to_owned()
+            }
+            Self::InterfaceUnfit { name, lacks } => {
+                format!("not announced: interface {name} has no {lacks}")
+            }
+            Self::InvalidVlan { text } => format!(
+                "not announced: kube-vip.io/serviceVLAN has {text:?}; accepted is a whole number from 1 to 4094"
+            ),
+            Self::VlanNotMade { name, error } => {
+                format!("not announced: the node cannot make VLAN interface {name}: {error}")
+            }
+            Self::AddressOnHost { address, interface } => format!(
+                "{address} is not announced: it is an address of the node itself, on interface {interface}"
+            ),
+            Self::AddressConflict { address, mac, node, interface } => format!(
+                "{address} is not announced: another host, {}, answers for it on the LAN of interface {interface} of \
+                 node {node}; it is taken as soon as that host is silent",
+                MacText(*mac)
+            ),
+            Self::InvalidAddress { text } => format!(
+                "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {text:?}; accepted are IPv4 and IPv6 addresses"
+            ),
+            Self::TooManyAddresses { count } => format!(
+                "kube-vip.io/loadbalancerIPs has {count} addresses; accepted are {MOST_ADDRESSES}, one of each family, and \
+                 only the first ones are announced"
+            ),
+            Self::InvalidPreference { error } => {
+                format!("{}: {error}, and is passed over", annotation::PREFERRED_NODES)
+            }
+            Self::NotSupported { annotations } => {
+                format!("annotations that this version does not act on: {}", annotations.join(", "))
+            }
+            Self::NotBound { address, error } => format!("{address} is not announced: {error}"),
+        }
+    }
+}
+
+impl Refusal {
+    /// An address that another host has, and that host.
+    pub fn conflict(&self) -> Option<(IpAddr, Mac)> {
+        match self {
+            Self::AddressConflict { address, mac, .. } => Some((*address, *mac)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What becomes of a Service, as far as this node decides on it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use berth_api::conflict::Conflicts;
+
+use berth_api::NamespacedName as Name;
+
+use super::{Claim, Refusal, Wanted};
+
+/// What becomes of one Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The addresses to announce, in the order of the Service.
+    pub announce: Vec<IpAddr>,
+    /// Why others are not announced.
+    pub refusals: Vec<Refusal>,
+    /// Those of them of which it is not known yet whether another host has them.
+    pub asked: BTreeSet<IpAddr>,
+}
+
+impl Verdict {
+    /// What becomes of a Service all of whose addresses are for `node` to have.
+    pub fn whole(wanted: &Wanted, name: &Name, claim: &Claim, node: &str) -> Self {
+        let mut verdict = Self::default();
+        if !claim.ours {
+            return verdict;
+        }
+        verdict.refusals.extend(claim.remarks.iter().cloned());
+        if claim.addresses.is_empty() {
+            return verdict;
+        }
+        if !claim.candidates.contains(node) {
+            verdict.refusals.push(match claim.somewhere {
+                true => Refusal::NoLocalEndpoint { node: node.to_owned() },
+                false => Refusal::NoEndpoint,
+            });
+            return verdict;
+        }
+        let here = |address: &&IpAddr| wanted.attach(name, **address).is_some_and(Result::is_ok);
+        verdict.announce = claim.addresses.iter().filter(here).copied().collect();
+        for refusal in wanted.obstacles(name, &claim.addresses) {
+            if !verdict.refusals.contains(&refusal) {
+                verdict.refusals.push(refusal);
+            }
+        }
+        verdict
+    }
+
+    /// The addresses that another host has.
+    pub fn conflicts(&self) -> Conflicts {
+        self.refusals.iter().filter_map(Refusal::conflict).collect()
+    }
+}

@@ -1,0 +1,162 @@
+//! A VIP: everything that is wanted of one address, by whomever. Sources make these values; requests, coverage, conflict
+//! detection, plan and publication read them, and do not know which kind of object stands behind one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use berth_api::preference::Preference;
+
+use berth_api::{Family, NamespacedName as Name};
+
+use super::{Advertise, Attach, Candidates, Claimant, Refusal};
+use crate::kernel::Port;
+
+/// What a VIP is known by. One whose address comes from a DHCP server is known, and may have an owner, before it has one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VipId {
+    /// By its address, which several claimants may share.
+    Address(IpAddr),
+    /// By who wants it, and of which family.
+    Dynamic(Claimant, Family),
+}
+
+/// What one claimant wants of an address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Want {
+    /// Who.
+    pub claimant: Claimant,
+    /// The uid of the object; only the nodes of this cluster know it.
+    pub uid: String,
+    /// The nodes that could serve it for this claimant.
+    pub candidates: Candidates,
+    /// Those that should have it if they can.
+    pub preferred: Vec<Preference>,
+    /// The node that is said to have it now.
+    pub previous: Option<String>,
+    /// Where it belongs on this host, or why it cannot be here.
+    pub attach: Result<Attach, Refusal>,
+    /// The ports of it that kube-proxy is to serve.
+    pub ports: BTreeSet<Port>,
+    /// Whether an announcer has written that another host has it.
+    pub conflicts: bool,
+    /// Whether it is known to have been served, so that nobody need be asked before it is used.
+    pub in_use: bool,
+}
+
+/// One VIP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vip {
+    /// Its address, once it has one.
+    pub address: Option<IpAddr>,
+    /// What is wanted of it, Services first, the oldest first: one that joins later moves nothing. Never empty.
+    pub wants: Vec<Want>,
+    /// How the network learns where it is.
+    pub advertise: Advertise,
+    /// The address of the VM that it leads to.
+    pub leads_to: Option<IpAddr>,
+}
+
+impl Vip {
+    /// Where it belongs on this host: where the oldest claimant that can be served here has it.
+    pub fn attach(&self) -> Option<Attach> {
+        self.wants.iter().find_map(|want| want.attach.as_ref().ok()).copied()
+    }
+
+    /// The ports of all claimants.
+    pub fn ports(&self) -> BTreeSet<Port> {
+        self.wants.iter().flat_map(|want| want.ports.iter().copied()).collect()
+    }
+
+    /// Whether somebody is known to have served it.
+    pub fn in_use(&self) -> bool {
+        self.wants.iter().any(|want| want.in_use)
+    }
+
+    /// Whether the operator names it: no object publishes it.
+    pub fn is_of_operator(&self) -> bool {
+        self.wants.iter().any(|want| want.claimant == Claimant::Operator)
+    }
+
+    /// The node that is said to have it now.
+    pub fn previous(&self) -> Option<&str> {
+        self.wants.iter().find_map(|want| want.previous.as_deref())
+    }
+}
+
+/// What a Service wants, and what it says: for whoever decides on it as a whole, and reports on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// Whether it is to be served; else it only has something to be cleared.
+    pub ours: bool,
+    /// Its uid.
+    pub uid: String,
+    /// When it was made, as it is written: it sorts.
+    pub created: String,
+    /// The Lease that it names.
+    pub lease: Option<String>,
+    /// Its addresses, in its order.
+    pub addresses: Vec<IpAddr>,
+    /// The nodes that could serve it.
+    pub candidates: Candidates,
+    /// Whether it has an endpoint anywhere, though perhaps none where its traffic may go.
+    pub somewhere: bool,
+    /// The node that it says announces it.
+    pub host: Option<String>,
+    /// Whether what it says may be corrected: not where it is of another class.
+    pub correctable: bool,
+    /// What is wrong with it, whoever serves it.
+    pub remarks: Vec<Refusal>,
+}
+
+impl Claim {
+    /// Whether it says that it is announced, and nobody could: somebody must clear what it says.
+    pub fn needs_clearing(&self) -> bool {
+        self.host.is_some() && self.correctable && self.candidates.is_empty()
+    }
+}
+
+/// All that is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Every VIP.
+    pub vips: BTreeMap<VipId, Vip>,
+    /// Every Service that is ours, or has something to be cleared.
+    pub services: BTreeMap<Name, Claim>,
+}
+
+impl Wanted {
+    /// The VIP with this address.
+    pub fn vip(&self, address: IpAddr) -> Option<&Vip> {
+        self.vips.get(&VipId::Address(address))
+    }
+
+    /// Every VIP that has an address.
+    pub fn addressed(&self) -> impl Iterator<Item = (IpAddr, &Vip)> {
+        self.vips.values().filter_map(|vip| Some((vip.address?, vip)))
+    }
+
+    /// Where an address of a Service belongs on this host, or why it cannot be here; nothing if it wants none such.
+    pub fn attach(&self, service: &Name, address: IpAddr) -> Option<&Result<Attach, Refusal>> {
+        let of =
+            |want: &&Want| matches!(&want.claimant, Claimant::Service(name) if name == service);
+        self.vip(address)?.wants.iter().find(of).map(|want| &want.attach)
+    }
+
+    /// Why addresses of a Service cannot be here, each reason once.
+    pub fn obstacles(&self, service: &Name, addresses: &[IpAddr]) -> Vec<Refusal> {
+        let mut obstacles: Vec<Refusal> = Vec::new();
+        for address in addresses {
+            if let Some(Err(refusal)) = self.attach(service, *address)
+                && !obstacles.contains(refusal)
+            {
+                obstacles.push(refusal.clone());
+            }
+        }
+        obstacles
+    }
+
+    /// The ports to guard: of every Service that is ours.
+    pub fn ports(&self) -> BTreeSet<Port> {
+        self.vips.values().flat_map(Vip::ports).collect()
+    }
+}

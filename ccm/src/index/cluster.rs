@@ -1,0 +1,245 @@
+//! Owns what is known of the cluster: who wants addresses, who has which, and where machines are. Only says what follows
+//! from that; writes and tells nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use berth_api::NamespacedName;
+use berth_api::{address, eip, reason};
+use berth_ipam::{Conflict, Family, Grant, Ledger, Owner, OwnerKind, Scope, Sharing};
+
+use super::machines::Machines;
+use super::source::Source;
+use crate::binding::Binding;
+use crate::claim::{Claim, Holder};
+use crate::claimant::{Claimant, Id};
+use crate::placement::{Place, Unplaced, place};
+use crate::write::Write;
+
+/// The cluster as far as addresses go.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cluster {
+    /// The pools and who holds what, or will once a write that it needs is done.
+    pub(super) ledger: Ledger,
+    pub(super) claimants: BTreeMap<Id, Claimant>,
+    pub(super) claims: BTreeMap<IpAddr, Claim>,
+    pub(super) machines: Machines,
+    listed: BTreeSet<Source>,
+}
+
+impl Cluster {
+    /// A source has been listed in full.
+    pub(super) fn listed(&mut self, source: Source) {
+        self.listed.insert(source);
+    }
+
+    /// Whether every source has been listed.
+    pub(super) fn is_whole(&self) -> bool {
+        Source::REQUIRED.iter().all(|source| self.listed.contains(source))
+    }
+
+    /// What the owner holds, or will.
+    pub(super) fn held(&self, owner: &Owner) -> Vec<IpAddr> {
+        self.ledger.held(owner).collect()
+    }
+
+    /// Whether the owner holds anything, or will.
+    pub(super) fn holds_any(&self, owner: &Owner) -> bool {
+        self.ledger.held(owner).next().is_some()
+    }
+
+    /// Records that the owner holds the address, or will once a write that it needs is done.
+    ///
+    /// # Errors
+    /// When others hold the address and the owner does not fit beside them; nothing changes then.
+    pub(super) fn hold(
+        &mut self,
+        address: IpAddr,
+        owner: &Owner,
+        sharing: Option<Sharing>,
+        pool: Option<Scope>,
+    ) -> Result<(), Conflict> {
+        let grant = Grant::new(owner.clone()).sharing(sharing).in_pool(pool);
+        self.ledger.insert(address, grant)
+    }
+
+    /// Whether the owner holds the address according to its claim.
+    pub(super) fn is_holder(&self, address: IpAddr, owner: &Owner) -> bool {
+        self.claims.get(&address).is_some_and(|claim| claim.holder(owner).is_some())
+    }
+
+    /// Whether the holder of a claim has not shown up.
+    pub(super) fn is_owner_unseen(&self, owner: &Owner) -> bool {
+        let seen = self.claimants.get(&Id::from(owner));
+        owner.kind != OwnerKind::VipProxy && seen.is_none_or(|seen| seen.uid() != owner.uid)
+    }
+
+    /// Whether the claimant is to hold no address, or none any longer.
+    pub(super) fn is_ending(&self, claimant: &Claimant) -> bool {
+        match claimant {
+            Claimant::Service(service) => service.is_ending(),
+            Claimant::Eip(binding) => self.is_ending_eip(binding),
+        }
+    }
+
+    /// The same of an EipBinding.
+    pub(super) fn is_ending_eip(&self, binding: &Binding) -> bool {
+        binding.deleting || !binding.retain && self.is_stopped(binding)
+    }
+
+    /// Whether the claimant asked for this very address. Of a Service its claim knows: what was given is written where
+    /// users ask.
+    pub(super) fn is_pinned(&self, address: IpAddr, claimant: &Claimant, owner: &Owner) -> bool {
+        match claimant {
+            Claimant::Service(_) => {
+                self.claims.get(&address).is_some_and(|claim| claim.is_pinned(owner))
+            }
+            Claimant::Eip(binding) => binding.pin == Some(address),
+        }
+    }
+
+    /// Whether the claim says all there is to say: the owner has the address, and the ports it uses there.
+    pub(super) fn is_settled(&self, address: IpAddr, claimant: &Claimant, owner: &Owner) -> bool {
+        self.claims.get(&address).is_some_and(|claim| {
+            let sharing = claim.holder(owner).map(|holder| &holder.sharing);
+            sharing.is_some_and(|sharing| {
+                claim.holders.len() == 1 || sharing.as_ref() == claimant.sharing()
+            })
+        })
+    }
+
+    /// Whether the ports that the claimant has now fit beside those of the others at the address.
+    pub(super) fn fits(&self, address: IpAddr, claimant: &Claimant, owner: &Owner) -> bool {
+        let grants = self.ledger.claim(address).map(|claim| claim.grants()).unwrap_or_default();
+        grants.iter().filter(|grant| grant.owner != *owner).all(|grant| {
+            let both = grant.sharing.as_ref().zip(claimant.sharing());
+            both.is_some_and(|(theirs, own)| theirs.fits(own))
+        })
+    }
+
+    /// Whether the owner came to `new` later than to `old`.
+    pub(super) fn is_newer_claim(&self, new: IpAddr, old: IpAddr, owner: &Owner) -> bool {
+        match (self.claims.get(&new), self.claims.get(&old)) {
+            (Some(new), Some(old)) => new.is_newer_than(old, owner),
+            // One that is still being made is the newest.
+            (None, Some(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// The write that makes the owner a holder: a claim of its own, or its part of one.
+    pub(super) fn claim_write(
+        &self,
+        address: IpAddr,
+        owner: &Owner,
+        sharing: Option<&Sharing>,
+        pool: Option<Scope>,
+        pinned: bool,
+    ) -> Write {
+        let owner = owner.clone();
+        let Some(claim) = self.claims.get(&address) else {
+            return Write::CreateClaim { address, owner, pool, pinned };
+        };
+        let grants = self.ledger.claim(address);
+        let others = claim.others(&owner).into_iter().map(|holder| {
+            let grant = grants.and_then(|grants| grants.grant(&holder.owner));
+            let sharing = grant.and_then(|grant| grant.sharing.clone());
+            Holder { sharing: sharing.or(holder.sharing), ..holder }
+        });
+        Write::JoinClaim {
+            address,
+            uid: claim.uid.clone(),
+            version: claim.version.clone(),
+            sharing: sharing.cloned().unwrap_or_default(),
+            others: others.collect(),
+            pinned: claim.pinned.iter().cloned().chain(pinned.then(|| owner.uid.clone())).collect(),
+            owner,
+        }
+    }
+
+    /// The addresses and where they are from, for people.
+    pub(super) fn given(&self, addresses: &[IpAddr]) -> String {
+        let pool = addresses.iter().find_map(|address| self.claims.get(address)?.pool.as_ref());
+        let from = pool.map(|pool| format!(" from {pool}")).unwrap_or_default();
+        format!("{}{from}", address::format(addresses.iter().copied()))
+    }
+
+    /// Where the addresses of these families belong that the binding has, as far as that is known.
+    pub(super) fn placement(
+        &self,
+        binding: &Binding,
+        families: &[Family],
+    ) -> Option<Result<Place, Unplaced>> {
+        if !self.listed.contains(&Source::Machines) {
+            return None;
+        }
+        let vmi = || binding.vmi.clone();
+        if let Some(by) = self.rival(binding) {
+            return Some(Err(Unplaced::Taken { vmi: vmi(), by }));
+        }
+        let Some(machine) = self.machines.get(&binding.vmi) else {
+            let absent = self.machines.is_absent();
+            return Some(Err(if absent {
+                Unplaced::NoKubeVirt
+            } else {
+                Unplaced::NotFound(vmi())
+            }));
+        };
+        let placed = place(families, binding.interface.as_deref(), machine);
+        let known = self.machines.was_placed(binding, machine);
+        match (placed, &machine.node) {
+            // KubeVirt empties the list of interfaces for a moment when a migration hands over, and a guest agent
+            // that restarts shows none either. The machine still is the one that has these addresses.
+            (Err(Unplaced::NoAddress(_)), Some(node))
+                if known && binding.vmi_ips.len() == families.len() =>
+            {
+                let (node, target) = (node.clone(), machine.target.clone());
+                Some(Ok(Place { node, target, addresses: binding.vmi_ips.clone() }))
+            }
+            (placed, _) => Some(placed),
+        }
+    }
+
+    /// Whether the machine is known not to be at work.
+    fn is_stopped(&self, binding: &Binding) -> bool {
+        let families = binding.families.wanted();
+        matches!(
+            self.placement(binding, &families),
+            Some(Err(Unplaced::NotFound(_) | Unplaced::NotRunning { .. }))
+        )
+    }
+
+    /// The other binding that serves the machine: one that has an address before one that has none, since what is
+    /// given is not taken away; then the older one.
+    pub(super) fn rival(&self, binding: &Binding) -> Option<NamespacedName> {
+        let rank = |binding: &Binding| {
+            (!self.holds_any(&binding.owner()), binding.created, binding.key.clone())
+        };
+        let others = self.machines.bound_to(&binding.vmi).filter(|key| **key != binding.key);
+        let others = others.filter_map(|key| match self.claimants.get(&Id::eip(key))? {
+            // One that is on its way and has let go of all is nobody's rival.
+            Claimant::Eip(other) => {
+                let (has_none, created, key) = rank(other);
+                (!other.deleting || !has_none).then_some((has_none, created, key))
+            }
+            Claimant::Service(_) => None,
+        });
+        let first = others.min()?;
+        (first < rank(binding)).then_some(first.2)
+    }
+
+    /// How many EipBindings there are, by how they stand: `Ready`, or the reason why not.
+    pub(super) fn bindings(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for claimant in self.claimants.values() {
+            let Claimant::Eip(binding) = claimant else { continue };
+            let state = match binding.condition(eip::condition::READY) {
+                Some(shown) if shown.status == "True" => eip::condition::READY.to_owned(),
+                Some(shown) => shown.reason.clone(),
+                None => reason::NOT_ALLOCATED.to_owned(),
+            };
+            *counts.entry(state).or_default() += 1;
+        }
+        counts
+    }
+}

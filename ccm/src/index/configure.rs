@@ -1,0 +1,54 @@
+//! Owns how the index takes in the pools and what is never given out, and what is told of both.
+
+use std::collections::BTreeMap;
+
+use berth_api::reason;
+use berth_ipam::AddressSet;
+
+use super::pools::Strayed;
+use super::said::ours;
+use super::state::State;
+use crate::claimant::Id;
+
+/// Takes in the ConfigMap.
+pub(super) fn apply_pools(state: &mut State, uid: String, data: &BTreeMap<String, String>) {
+    state.pools.apply(uid, data, &mut state.cluster.ledger);
+    state.agenda.retry();
+    report_pools(state);
+}
+
+/// Takes in that there is no ConfigMap. What it said last stays in force.
+pub(super) fn remove_pools(state: &mut State) {
+    state.pools.remove();
+    state.agenda.retry();
+}
+
+/// Keeps addresses from ever being given out, in place of what `name` reserved before.
+pub(super) fn reserve(state: &mut State, name: &str, addresses: AddressSet) {
+    let ledger = &mut state.cluster.ledger;
+    let known = ledger.reservations().find(|(known, _)| *known == name).map(|(_, set)| set);
+    if known.map_or(addresses.is_empty(), |known| *known == addresses) {
+        return;
+    }
+    ledger.reserve(name, addresses);
+    state.agenda.retry();
+    report_pools(state);
+}
+
+/// Tells what is wrong with the pools, each thing once, and which addresses have left their pool, or come back to it.
+/// They stay with who has them.
+pub(super) fn report_pools(state: &mut State) {
+    if !state.leading || !state.cluster.is_whole() {
+        return;
+    }
+    let Some(news) = state.pools.news(&state.cluster.ledger) else { return };
+    news.into_iter().for_each(|report| state.said.push(report));
+    for Strayed { address, owner, note } in state.pools.strayed(&state.cluster.ledger) {
+        state.touch_owner(&owner);
+        let Some(claimant) = state.cluster.claimants.get(&Id::from(&owner)) else { continue };
+        let is_told = ours(claimant).is_some_and(|shown| shown.reason == reason::OUTSIDE_POOL);
+        if !is_told && state.pools.stray(address, &owner).is_some() {
+            state.said.report(claimant, true, reason::OUTSIDE_POOL, note);
+        }
+    }
+}

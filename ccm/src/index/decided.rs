@@ -1,0 +1,97 @@
+//! Owns what the status of an EipBinding is to say, as a value: addresses, node, epoch and conditions.
+
+use std::net::IpAddr;
+
+use berth_api::{eip, reason};
+
+use crate::binding::{Binding, Decided, Stated};
+use crate::placement::{Place, Unplaced};
+use crate::write::Verdict;
+
+/// All that the status is to say. What is not known about the machine stays as it is.
+pub(super) fn decided(
+    binding: &Binding,
+    eips: &[IpAddr],
+    allocated: Verdict,
+    place: Option<&Result<Place, Unplaced>>,
+) -> Decided {
+    let unplaced = place.and_then(|place| place.as_ref().err());
+    let why = unplaced.map(|unplaced| (unplaced.reason(), unplaced.to_string()));
+    let named = match place {
+        _ if eips.is_empty() => Named::default(),
+        Some(Ok(Place { node, target, addresses })) => {
+            Named { node: Some(node.clone()), target: target.clone(), vmi_ips: addresses.clone() }
+        }
+        Some(Err(_)) => Named::default(),
+        None => Named {
+            node: binding.node.clone(),
+            target: binding.target.clone(),
+            vmi_ips: binding.vmi_ips.clone(),
+        },
+    };
+    finish(binding, eips, named, allocated, why)
+}
+
+/// Who is to do what for it.
+#[derive(Default)]
+struct Named {
+    node: Option<String>,
+    target: Option<String>,
+    vmi_ips: Vec<IpAddr>,
+}
+
+/// The same for one whose addresses nobody is to answer for any longer.
+pub(super) fn leaving(binding: &Binding, eips: &[IpAddr], allocated: Verdict) -> Decided {
+    let why = match binding.deleting {
+        true => (reason::RELEASING, "it is being deleted".to_owned()),
+        false => (reason::VMI_NOT_RUNNING, "its machine does not run".to_owned()),
+    };
+    finish(binding, eips, Named::default(), allocated, Some(why))
+}
+
+/// Counts the epoch and concludes how it stands. `why` is the reason for which there is no node.
+fn finish(
+    binding: &Binding,
+    eips: &[IpAddr],
+    Named { node, target, vmi_ips }: Named,
+    allocated: Verdict,
+    why: Option<(&'static str, String)>,
+) -> Decided {
+    let stated = |kind, holds, reason, message| {
+        let shown = binding.condition(kind).filter(|shown| (shown.status == "True") == holds);
+        let since = shown.map(|shown| shown.last_transition_time.0);
+        Stated { kind, holds, reason, message, since }
+    };
+    let Verdict { allocated: holds, reason, message } = allocated;
+    let allocated = stated(eip::condition::ALLOCATED, holds, reason, message);
+    let ready = |holds, reason, message| stated(eip::condition::READY, holds, reason, message);
+    let mut decided = Decided {
+        eips: eips.to_vec(),
+        node,
+        target,
+        vmi_ips,
+        epoch: None,
+        generation: binding.generation,
+        conditions: [allocated, ready(false, reason::NOT_ALLOCATED, String::new())],
+    };
+    decided.epoch = binding.next_epoch(&decided);
+    let is_held = binding.holder.as_ref().is_some_and(|holder| {
+        Some(&holder.node) == decided.node.as_ref() && Some(holder.epoch) == decided.epoch
+    });
+    decided.conditions[1] = match (&decided.node, why) {
+        (_, Some((reason, message))) => ready(false, reason, message),
+        (_, None) if decided.eips.is_empty() || !holds => {
+            ready(false, reason::NOT_ALLOCATED, "it has no address".to_owned())
+        }
+        (Some(node), None) if is_held => {
+            ready(true, reason::HELD, format!("node {node} answers for it"))
+        }
+        (Some(node), None) => {
+            ready(false, reason::AWAITING_NODE, format!("node {node} does not answer for it yet"))
+        }
+        (None, None) => {
+            ready(false, reason::VMI_NOT_FOUND, "no virtual machine was seen yet".to_owned())
+        }
+    };
+    decided
+}

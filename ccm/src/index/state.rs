@@ -1,0 +1,77 @@
+//! Owns all that the index knows, part by part, and who is to be looked at when a part changes. What is decided from it
+//! stands in the modules above.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_api::NamespacedName;
+use berth_ipam::Owner;
+
+use super::adoption::Adoption;
+use super::agenda::Agenda;
+use super::claiming::Claiming;
+use super::cluster::Cluster;
+use super::departures::Departures;
+use super::figures::Figures;
+use super::pools::PoolMap;
+use super::said::Said;
+use super::traffic::Traffic;
+use crate::claimant::Id;
+use crate::write::Object;
+
+/// What is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    pub(super) cluster: Cluster,
+    pub(super) pools: PoolMap,
+    pub(super) agenda: Agenda,
+    pub(super) claiming: Claiming,
+    pub(super) adoption: Adoption,
+    pub(super) departures: Departures,
+    pub(super) traffic: Traffic,
+    pub(super) said: Said,
+    pub(super) figures: Figures,
+    /// Whether this process leads: else it only looks on.
+    pub(super) leading: bool,
+}
+
+impl State {
+    /// The claimant is to be looked at.
+    pub(super) fn touch(&mut self, id: &Id) {
+        if let Some(claimant) = self.cluster.claimants.get(id) {
+            let turn = (claimant.created(), id.clone());
+            self.agenda.add(turn, self.cluster.is_ending(claimant));
+        }
+    }
+
+    pub(super) fn touch_owner(&mut self, owner: &Owner) {
+        self.touch(&Id::from(owner));
+    }
+
+    /// All who hold the address, or will.
+    pub(super) fn touch_holders(&mut self, address: IpAddr) {
+        let claim = self.cluster.ledger.claim(address).into_iter();
+        let owners: Vec<Owner> = claim.flat_map(|claim| claim.owners()).cloned().collect();
+        owners.iter().for_each(|owner| self.touch_owner(owner));
+    }
+
+    /// The EipBindings of a machine.
+    pub(super) fn touch_bound(&mut self, vmi: &NamespacedName) {
+        let bound: Vec<NamespacedName> = self.cluster.machines.bound_to(vmi).cloned().collect();
+        bound.iter().for_each(|key| self.touch(&Id::eip(key)));
+    }
+
+    /// Takes back what never came to be in a claim.
+    pub(super) fn abandon(&mut self, address: IpAddr, owner: &Owner) {
+        self.claiming.pending.remove(address, owner);
+        if self.cluster.ledger.forget(owner, address) {
+            self.agenda.retry();
+        }
+    }
+
+    /// The holder of a claim is not to be seen.
+    pub(super) fn loosen(&mut self, address: IpAddr, owner: Owner, now: Duration) {
+        let patient = self.departures.loosen(address, owner, now);
+        self.agenda.at(patient, Object::Claim(address));
+    }
+}

@@ -1,0 +1,33 @@
+#!/bin/bash
+# Runs a tier of tests that not every change must pass, and keeps what it printed in docs/runs/NAME.md with the date, the
+# commit and the machine:  e2e/record.sh NAME COMMAND [ARGUMENT...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+name=$1
+shift
+mkdir -p docs/runs target
+output=target/$name.txt
+begun=$SECONDS
+set +e
+"$@" 2>&1 | tee "$output"
+code=${PIPESTATUS[0]}
+set -e
+commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+[ -z "$(git status --porcelain --untracked-files=no 2>/dev/null)" ] || commit="$commit with changes"
+. /etc/os-release
+{
+	printf '# `make %s`\n\n' "$name"
+	printf '| | |\n|---|---|\n'
+	printf '| date | %s |\n' "$(date --utc +%F)"
+	printf '| commit | %s |\n' "$commit"
+	printf '| machine | %s %s, Linux %s, %s cores, %s GiB |\n' "$ID" "${VERSION_ID:-}" "$(uname -r)" "$(nproc)" \
+		"$(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo)"
+	printf '| took | %s min |\n' "$(((SECONDS - begun + 59) / 60))"
+	printf '| ended | %s |\n' "$([ "$code" = 0 ] && echo passed || echo "failed, status $code")"
+	printf '\n```text\n'
+	# What is drawn for terminals is of no use in a file.
+	sed -e 's/.*\r//' -e 's/\x1b\[[0-9;]*[A-Za-z]//g' "$output" | grep -v '^ *\(Compiling\|Downloaded\|Downloading\|Fresh\) ' || true
+	printf '```\n'
+} >"docs/runs/$name.md"
+echo "kept in docs/runs/$name.md" >&2
+exit "$code"

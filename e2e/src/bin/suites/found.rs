@@ -1,0 +1,102 @@
+//! The tests that there are, as cargo and the programs themselves say.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// Suites and modules of which all tests may have another beside them: none has a time in its verdict, and none judges who
+/// owns an address while a machine that is slow for a moment may change that.
+const BESIDE: [&str; 10] = [
+    "black_box",
+    "lab::faults",
+    "other_kernel",
+    "product::allocation",
+    "product::bad_input",
+    "product::eip_allocation",
+    "product::examples",
+    "product::flaws",
+    "product::migration",
+    "real_nodes",
+];
+
+/// One test.
+pub(crate) struct Test {
+    /// The program that has it.
+    pub(crate) program: PathBuf,
+    /// The folder it is to be started in, as cargo would.
+    pub(crate) package: PathBuf,
+    /// The program's name without cargo's hash.
+    pub(crate) suite: String,
+    /// The test's name as the program knows it.
+    pub(crate) test: String,
+    /// Whether no other test may run beside it.
+    pub(crate) alone: bool,
+}
+
+impl Test {
+    /// The name for people.
+    pub(crate) fn name(&self) -> String {
+        format!("{}::{}", self.suite, self.test)
+    }
+}
+
+/// All tests of the programs that cargo says it has built, those that need a lab first: they take longest.
+pub(crate) fn tests(messages: &Path) -> Result<Vec<Test>> {
+    let file = File::open(messages).with_context(|| messages.display().to_string())?;
+    let mut seen = BTreeSet::new();
+    let mut tests = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line?;
+        let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
+        let Some(program) = message["executable"].as_str() else { continue };
+        if message["profile"]["test"] != true || !seen.insert(program.to_owned()) {
+            continue;
+        }
+        let suite = message["target"]["name"].as_str().unwrap_or_default().to_owned();
+        let manifest = message["manifest_path"].as_str().unwrap_or_default();
+        let package = Path::new(manifest).parent().unwrap_or(Path::new("/")).to_owned();
+        let needs_lab = is_of_the_lab(&message, &package);
+        for test in names(Path::new(program))? {
+            let program = program.into();
+            let mut test = Test {
+                program,
+                package: package.clone(),
+                suite: suite.clone(),
+                test,
+                alone: false,
+            };
+            test.alone = needs_lab && !is_beside(&test);
+            tests.push((!needs_lab, test));
+        }
+    }
+    tests.sort_by_key(|(order, _)| *order);
+    Ok(tests.into_iter().map(|(_, test)| test).collect())
+}
+
+/// An integration test of the package of the lab.
+fn is_of_the_lab(message: &Value, package: &Path) -> bool {
+    package.ends_with("e2e") && message["target"]["kind"][0] == "test"
+}
+
+fn is_beside(test: &Test) -> bool {
+    let name = test.name();
+    BESIDE.iter().any(|part| name.strip_prefix(part).is_some_and(|rest| rest.starts_with("::")))
+}
+
+/// The tests of a program.
+fn names(program: &Path) -> Result<Vec<String>> {
+    let output = Command::new(program)
+        .args(["--list", "--format", "terse"])
+        .output()
+        .with_context(|| format!("start {}", program.display()))?;
+    ensure!(output.status.success(), "{} --list failed", program.display());
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.lines().filter_map(|l| l.strip_suffix(": test")).map(ToOwned::to_owned).collect())
+}
