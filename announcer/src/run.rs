@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Api, Cluster, Config, Election};
 use crate::dataplane::{self, Dataplane, eip as nat};
 use crate::instance::Instance;
-use crate::kernel::{self, ArpAnnounce, Door, Kernel, KernelChange, Netlink};
+use crate::kernel::{self, ArpAnnounce, Door, Host, Kernel, KernelChange, Netlink};
 use crate::locks::{self, Locks, WhenTaken};
 use crate::metrics::Metrics;
 use crate::ownership::membership::Command;
@@ -107,11 +107,12 @@ impl Ground {
         let (door, tasks) = Door::open().context("opening a netlink socket")?;
         supervisor.spawn_all(tasks);
         let mut kernel = door.netlink(instance);
-        let alone = alone(&mut kernel, instance, supervisor).await?;
+        let host = kernel.look().await.context("looking at the addresses of this node")?;
+        let alone = alone(&host, instance, supervisor)?;
         // Before anything is unbound: what an earlier life has left may still be armed.
-        let fence = fence(&mut kernel, config).await;
-        sweep(&mut kernel, instance).await;
-        let interface = advise(&mut kernel, config).await;
+        let fence = fence(&host, config);
+        sweep(&mut kernel, &host, instance).await;
+        let interface = advise(&host, config);
         let changes = door.changes();
         Ok(Self { door, kernel, changes, fence, interface, alone })
     }
@@ -259,12 +260,12 @@ async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
 }
 
 /// Keeps other instances away where the kernel does not tell their addresses from ours.
-async fn alone(
-    kernel: &mut impl Kernel,
+fn alone(
+    host: &Host,
     instance: &Instance,
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<Option<Locks>> {
-    if !kernel.look().await.context("looking at the addresses of this node")?.untagged {
+    if !host.untagged {
         return Ok(None);
     }
     let taken = locks::take_untagged(instance).context(
@@ -276,43 +277,36 @@ async fn alone(
 }
 
 /// Removes what an earlier life has left behind, before anything else.
-async fn sweep(kernel: &mut impl Kernel, instance: &Instance) {
-    match kernel.look().await {
-        Ok(host) => {
-            for binding in host.ours.keys() {
-                match kernel.remove(*binding).await {
-                    Ok(()) => tracing::info!(address = %binding.address, "swept"),
-                    Err(error) => tracing::error!(%error, "cannot sweep"),
-                }
-            }
-            for index in host.made {
-                match kernel.remove_link(index).await {
-                    Ok(()) => tracing::info!(index, "swept a VLAN interface"),
-                    Err(error) => tracing::error!(%error, "cannot sweep"),
-                }
-            }
+async fn sweep(kernel: &mut impl Kernel, host: &Host, instance: &Instance) {
+    for binding in host.ours.keys() {
+        match kernel.remove(*binding).await {
+            Ok(()) => tracing::info!(address = %binding.address, "swept"),
+            Err(error) => tracing::error!(%error, "cannot sweep"),
         }
-        Err(error) => tracing::error!(%error, "cannot sweep"),
+    }
+    for index in &host.made {
+        match kernel.remove_link(*index).await {
+            Ok(()) => tracing::info!(index, "swept a VLAN interface"),
+            Err(error) => tracing::error!(%error, "cannot sweep"),
+        }
     }
     dataplane::remove(instance).await;
 }
 
 /// Opens the fence if membership is to decide, with all that is bound covered; else removes what an earlier life by
 /// membership has left, which would go on dropping what nobody refreshes.
-async fn fence(kernel: &mut impl Kernel, config: &Config) -> Option<Box<dyn Fence>> {
+fn fence(host: &Host, config: &Config) -> Option<Box<dyn Fence>> {
     let Election::Membership(fenced) = &config.election else {
         member::unfence(&config.core.instance);
         return None;
     };
-    let host = kernel.look().await.unwrap_or_default();
-    Some(member::open_fence(fenced, config, &host))
+    Some(member::open_fence(fenced, config, host))
 }
 
 /// Tells what of the host gets in the way. Gives the interface of the addresses.
-async fn advise(kernel: &mut impl Kernel, config: &Config) -> Option<String> {
-    let host = kernel.look().await.ok()?;
+fn advise(host: &Host, config: &Config) -> Option<String> {
     let interface = config.core.interface.as_deref().or(host.default_route.as_deref());
-    for advice in kernel::advice(&host, interface.unwrap_or("all"), kernel::sysctl::read) {
+    for advice in kernel::advice(host, interface.unwrap_or("all"), kernel::sysctl::read) {
         tracing::warn!("{advice}");
     }
     interface.map(str::to_owned)

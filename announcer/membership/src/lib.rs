@@ -81,5 +81,5 @@ pub use parameters::{ParameterError, Parameters};
 pub use placement::{Request, rank};
 #[cfg(feature = "simulation")]
 pub use rules::Rules;
-pub use view::{LEAST_MEMBERS, MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters};
+pub use view::{LEAST_MEMBERS, MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters, voters_among};
 pub use wire::DatagramError;

@@ -18,7 +18,7 @@ pub const MOST_PREVIOUS: usize = 4;
 pub const LEAST_MEMBERS: usize = 3;
 
 /// How many voters a cluster of so many nodes has.
-pub(crate) fn voters_among(nodes: usize) -> usize {
+pub fn voters_among(nodes: usize) -> usize {
     match nodes {
         0..=2 => nodes,
         3 | 4 => 3,

@@ -7,14 +7,13 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
+use berth_membership::{LEAST_MEMBERS, voters_among};
+
 use super::settings::{Problem, Settings};
 use crate::instance::Instance;
 
 const MEMBERS: &str = "berth_members";
 const KEY: &str = "berth_key_file";
-
-/// A majority of fewer outlives nobody.
-const FEWEST: usize = 3;
 
 /// Fewer octets can be guessed.
 const SHORTEST_KEY: usize = 16;
@@ -43,8 +42,7 @@ pub struct Fixed {
 impl Fixed {
     /// The members that grant addresses: the first three, of five or more the first five. The same on every node.
     pub fn voters(&self) -> &[Member] {
-        let count = if self.members.len() < 5 { 3 } else { 5 };
-        &self.members[..count.min(self.members.len())]
+        &self.members[..voters_among(self.members.len())]
     }
 
     /// The announcer of these addresses, named by the lowest, in whatever order they are given.
@@ -196,7 +194,9 @@ fn parse(text: &str) -> Result<Vec<Member>, String> {
         members.push(Member { name, addresses: of_member });
     }
     match members.len() {
-        count @ ..FEWEST => Err(format!("{count} members; accepted are {FEWEST} or more")),
+        count @ ..LEAST_MEMBERS => {
+            Err(format!("{count} members; accepted are {LEAST_MEMBERS} or more"))
+        }
         _ => Ok(members),
     }
 }

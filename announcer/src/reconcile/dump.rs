@@ -13,8 +13,8 @@ use crate::kernel::{Guard, Kernel};
 use crate::vip::{Candidates, Record, Vip, Want};
 
 /// What is known of all addresses, worked out once: there may be thousands.
-struct Known<'a> {
-    refused: &'a BTreeSet<IpAddr>,
+#[derive(Default)]
+struct Known {
     /// Those that this node answers for.
     answers: BTreeSet<IpAddr>,
     /// Those that it has or asks for.
@@ -28,23 +28,20 @@ impl<K: Kernel> Announcer<K> {
     pub fn dump(&self, now: Instant) -> Value {
         let refused = self.hands.refused();
         let context = self.sight.context(&refused);
-        let (answers, asked, bound) = Default::default();
-        let mut known = Known { refused: &refused, answers, asked, bound };
+        let mut known = Known::default();
         for owner in &self.owners {
             known.asked.extend(owner.asked(context, now));
-            let holds = owner.holds(context, now).into_iter();
-            known
-                .answers
-                .extend(holds.filter(|(_, hold)| hold.answers).map(|(address, _)| address));
+            let held = owner.holds(context, now).into_iter().filter(|(_, hold)| hold.answers);
+            known.answers.extend(held.map(|(address, _)| address));
         }
         for binding in self.sight.host.ours.keys() {
             known.bound.entry(binding.address).or_default().push(binding.index);
         }
-        let records = self.sight.wanted.vips.values().map(|vip| self.record(vip, &known));
+        let records = self.sight.wanted.vips.values().map(|vip| self.record(vip, &refused, &known));
         json!(records.collect::<Vec<_>>())
     }
 
-    fn record(&self, vip: &Vip, known: &Known<'_>) -> Record {
+    fn record(&self, vip: &Vip, refused: &BTreeSet<IpAddr>, known: &Known) -> Record {
         let address = vip.address;
         let ownership = match address {
             Some(address) if known.answers.contains(&address) => "owns",
@@ -59,8 +56,7 @@ impl<K: Kernel> Announcer<K> {
         };
         let obstacles = vip.wants.iter().filter_map(|want| want.attach.as_ref().err());
         let refusals = obstacles.map(crate::vip::Refusal::reason);
-        let not_bound =
-            address.filter(|address| known.refused.contains(address)).map(|_| "NotBound");
+        let not_bound = address.filter(|address| refused.contains(address)).map(|_| "NotBound");
         Record {
             address,
             claimants: vip.wants.iter().map(|want| want.claimant.to_string()).collect(),

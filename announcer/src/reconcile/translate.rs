@@ -57,10 +57,10 @@ impl Elastic {
         dataplane: &Dataplane,
         now: Instant,
     ) {
-        if config.eip.is_none() {
+        let Some(eip) = &config.eip else {
             // What an earlier life has made goes.
             return dataplane.eip.want(Some(Nat::default()));
-        }
+        };
         if !sight.listed.bindings {
             return;
         }
@@ -68,7 +68,6 @@ impl Elastic {
         let is_free = |eip: &IpAddr| !asks || sight.usage.has(eip) || lan.is_free(eip);
         self.translations.see(sight.scene(), is_free, now);
         let (pairs, parting) = (self.translations.pairs(now), self.translations.parting());
-        let Some(eip) = &config.eip else { return };
         let internal = match &eip.internal {
             // Nothing to translate: nothing to know.
             _ if pairs.is_empty() => Some([].into()),

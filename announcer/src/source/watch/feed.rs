@@ -82,14 +82,15 @@ pub(super) const NODES: &str = "nodes watch";
 
 /// The client for a watch, which is ready while it hears from the API server.
 pub(super) fn fresh(client: &Client, health: &Health, watch: &'static str) -> Client {
-    let freshness = Freshness::new(watch, Instant::now());
-    health.fresh(&freshness);
-    freshness.client(client)
+    heard(client, health, Freshness::new(watch, Instant::now()))
 }
 
 /// The same for what kube-vip's roles do not grant: where it is forbidden, readiness does not fail.
 pub(super) fn fresh_if_granted(client: &Client, health: &Health, watch: &'static str) -> Client {
-    let freshness = Freshness::new(watch, Instant::now()).optional();
+    heard(client, health, Freshness::new(watch, Instant::now()).optional())
+}
+
+fn heard(client: &Client, health: &Health, freshness: Freshness) -> Client {
     health.fresh(&freshness);
     freshness.client(client)
 }
