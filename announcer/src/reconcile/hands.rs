@@ -61,13 +61,13 @@ impl<K: Kernel> Hands<K> {
 
     /// Adds what the kernel refused to what becomes of Services.
     pub(super) fn note(&self, desired: &mut Desired) {
+        let errors = self.errors();
         for verdict in desired.verdicts.values_mut() {
-            for (binding, error) in &self.refused {
-                if verdict.announce.contains(&binding.address) {
-                    let (address, error) = (binding.address, error.clone());
-                    verdict.refusals.push(Refusal::NotBound { address, error });
-                }
-            }
+            let refused = verdict.announce.iter().filter_map(|address| {
+                let (address, error) = errors.get_key_value(address)?;
+                Some(Refusal::NotBound { address: *address, error: error.clone() })
+            });
+            verdict.refusals.extend(refused);
         }
     }
 

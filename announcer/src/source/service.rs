@@ -26,14 +26,18 @@ pub fn candidates(cluster: &Cluster, name: &Name, service: &Service) -> Candidat
 }
 
 /// What a Service wants and says; nothing if it is none of ours and says nothing.
-pub fn claim(cluster: &Cluster, name: &Name, service: &Service) -> Option<Claim> {
+pub fn claim(scene: Scene<'_>, name: &Name, service: &Service) -> Option<Claim> {
+    let cluster = scene.cluster;
     let says = service.vip_host.is_some() || !service.conflict.is_empty();
+    let ours = service.addresses.iter().filter(|_| service.ours);
+    let places = || ours.map(|address| (*address, place(scene, service, *address))).collect();
     (service.ours || says && !service.foreign).then(|| Claim {
         ours: service.ours,
         uid: service.uid.clone(),
         created: service.created.clone(),
         lease: service.lease.clone(),
         addresses: service.addresses.clone(),
+        places: places(),
         candidates: candidates(cluster, name, service),
         somewhere: cluster.has_endpoint(name),
         host: service.vip_host.clone(),
@@ -44,20 +48,19 @@ pub fn claim(cluster: &Cluster, name: &Name, service: &Service) -> Option<Claim>
 
 /// What a Service that is ours wants of each of its addresses, of which `used` are known to have been served.
 pub fn wants<'a>(
-    scene: Scene<'a>,
     name: &'a Name,
     service: &'a Service,
+    claim: &'a Claim,
     used: &'a BTreeSet<IpAddr>,
 ) -> impl Iterator<Item = (IpAddr, Want)> + 'a {
-    let candidates = candidates(scene.cluster, name, service);
-    service.addresses.iter().map(move |address| {
+    claim.places.iter().map(move |(address, place)| {
         let want = Want {
             claimant: Claimant::Service(name.clone()),
             uid: service.uid.clone(),
-            candidates: candidates.clone(),
+            candidates: claim.candidates.clone(),
             preferred: service.preferred.clone(),
             previous: service.vip_host.clone(),
-            attach: place(scene, service, *address),
+            attach: place.clone(),
             ports: ports(service, *address),
             conflicts: service.conflict.of(address).is_some(),
             in_use: used.contains(address),

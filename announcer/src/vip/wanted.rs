@@ -96,6 +96,8 @@ pub struct Claim {
     pub lease: Option<String>,
     /// Its addresses, in its order.
     pub addresses: Vec<IpAddr>,
+    /// Where each of them belongs on this host, or why it cannot be here; nothing if it is not to be served.
+    pub places: BTreeMap<IpAddr, Result<Attach, Refusal>>,
     /// The nodes that could serve it.
     pub candidates: Candidates,
     /// Whether it has an endpoint anywhere, though perhaps none where its traffic may go.
@@ -137,9 +139,7 @@ impl Wanted {
 
     /// Where an address of a Service belongs on this host, or why it cannot be here; nothing if it wants none such.
     pub fn attach(&self, service: &Name, address: IpAddr) -> Option<&Result<Attach, Refusal>> {
-        let of =
-            |want: &&Want| matches!(&want.claimant, Claimant::Service(name) if name == service);
-        self.vip(address)?.wants.iter().find(of).map(|want| &want.attach)
+        self.services.get(service)?.places.get(&address)
     }
 
     /// Why addresses of a Service cannot be here, each reason once.
