@@ -35,17 +35,18 @@ pub(super) struct Place {
 }
 
 impl Desired {
-    /// What `holds` asks for, of what is wanted. An address waits until it may be taken into use, and until it is `ready`:
+    /// What `holds` asks for on `node`, of what is wanted. An address waits until it may be taken into use, and until it is `ready`:
     /// bound before it is translated, the node itself would answer, and reset connections that are a VM's.
     pub(super) fn of(
         wanted: &Wanted,
+        node: &str,
         holds: &Holds,
         probes: &Probes,
         ready: impl Fn(IpAddr, &Vip) -> bool,
     ) -> Self {
         let place = |(address, hold): (&IpAddr, &Hold)| {
             let vip = wanted.vip(*address)?;
-            let attach = vip.attach()?;
+            let attach = vip.attach(node)?;
             let may = probes.allows(address) && ready(*address, vip);
             let place =
                 Place { attach, until: hold.until, answers: hold.answers, ports: vip.ports() };

@@ -10,7 +10,7 @@ use berth_membership::Request;
 use crate::advertise::arp_nd::frame::{Mac, Mark};
 use crate::advertise::arp_nd::probe::{Probes, Question};
 use crate::kernel::Host;
-use crate::vip::{Candidates, Link, Refusal, Vip, Want, Wanted};
+use crate::vip::{Candidates, Refusal, Vip, Want, Wanted};
 
 /// How long a fellow node may go on answering for an address that it hands over, and that no status names yet.
 const HANDED_OVER: Duration = Duration::from_secs(1);
@@ -31,7 +31,8 @@ pub(super) fn questions(
         vip.is_some_and(|vip| !vip.in_use() && (is_first(address) || !vip.is_of_operator()))
     };
     let question = |address: &IpAddr| {
-        let (want, link) = asker(wanted.vip(*address)?, node)?;
+        let vip = wanted.vip(*address)?;
+        let (want, link) = (asker(vip, node)?, vip.attach(node)?.link()?);
         let is_alone = want.conflicts || is_first(address);
         let patience = if is_alone { Duration::ZERO } else { HANDED_OVER };
         Some((*address, Question { link, mark: mark(&want.uid), patience }))
@@ -39,15 +40,14 @@ pub(super) fn questions(
     asked.iter().filter(unused).filter_map(question).collect()
 }
 
-/// Of those that share an address the one that it is asked for by, on every node the same one; and where.
-fn asker<'a>(vip: &'a Vip, node: &str) -> Option<(&'a Want, Link)> {
+/// Of those that share an address the one that it is asked for by, on every node the same one.
+fn asker<'a>(vip: &'a Vip, node: &str) -> Option<&'a Want> {
     // Nobody but the node that is named asks for an elastic IP.
     let may = |want: &&Want| match &want.candidates {
         Candidates::Named(named) => named == node,
         _ => true,
     };
-    let here = |want: &'a Want| Some((want, want.attach.as_ref().ok()?.link()?));
-    vip.wants.iter().filter(may).filter_map(here).min_by_key(|(want, _)| &want.uid)
+    vip.wants.iter().filter(may).min_by_key(|want| &want.uid)
 }
 
 /// Only the nodes of this cluster know the uid.

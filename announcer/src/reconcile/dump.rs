@@ -62,7 +62,7 @@ impl<K: Kernel> Announcer<K> {
             claimants: vip.wants.iter().map(|want| want.claimant.to_string()).collect(),
             candidates: vip.wants.iter().map(candidates).collect(),
             said_to_be_on: vip.previous().map(str::to_owned),
-            interface: vip.attach().map(|attach| attach.index()),
+            interface: vip.attach(&self.config.core.node).map(|attach| attach.index()),
             refusals: refusals.chain(not_bound).collect(),
             ownership,
             bound_on: address.and_then(|a| known.bound.get(&a)).cloned().unwrap_or_default(),

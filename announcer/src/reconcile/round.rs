@@ -150,7 +150,7 @@ impl<K: Kernel> Announcer<K> {
         let context = sight.context(refused);
         let probes = &lan.probes;
         let ready = |address, vip: &_| elastic.is_ready(address, vip, sight);
-        let mut desired = Desired::of(context.wanted, holds, probes, ready);
+        let mut desired = Desired::of(context.wanted, context.node, holds, probes, ready);
         let taken = |address: &IpAddr| probes.taken(address).is_some();
         let Context { host, node, .. } = context;
         for owner in owners.iter() {
@@ -190,14 +190,14 @@ impl<K: Kernel> Announcer<K> {
 
     /// Says what is bound by now.
     fn confirm(&mut self, desired: &Desired, now: Instant) {
-        let Self { sight, owners, lan, .. } = self;
+        let Self { sight, owners, lan, config, .. } = self;
         let bound = |address: IpAddr| {
             let attach = desired.addresses.get(&address)?.attach;
             let binding = Binding { index: attach.index(), address };
             sight.host.ours.contains_key(&binding).then_some(attach)
         };
         let bindable = |address: IpAddr| {
-            let attach = sight.wanted.vip(address)?.attach()?;
+            let attach = sight.wanted.vip(address)?.attach(&config.core.node)?;
             lan.probes.allows(&address).then_some(attach)
         };
         for owner in owners {

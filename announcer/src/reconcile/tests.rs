@@ -42,7 +42,7 @@ fn decide_beside(wanted: &Wanted, probes: &Probes) -> Desired {
     let mine = wanted.services.iter().filter(|(name, claim)| claim.ours && serves(name));
     let addresses = mine.flat_map(|(_, claim)| claim.addresses.iter().copied());
     let holds: Holds = addresses.map(|a| (a, Hold { until, answers: true })).collect();
-    let mut desired = Desired::of(wanted, &holds, probes, |_, _| true);
+    let mut desired = Desired::of(wanted, "a", &holds, probes, |_, _| true);
     let verdict = |(name, claim)| (Name::clone(name), Verdict::whole(wanted, name, claim, "a"));
     let verdicts: BTreeMap<Name, Verdict> = wanted.services.iter().map(verdict).collect();
     let host = host();
@@ -76,7 +76,7 @@ fn the_owner_holds_the_addresses_on_the_interface_of_the_default_route() {
 #[test]
 fn who_holds_nothing_guards_everything() {
     let wanted = seen(&cluster(service(&["192.0.2.1"]), &["a"]), &two_interfaces(), None);
-    let desired = Desired::of(&wanted, &Holds::new(), &Probes::default(), |_, _| true);
+    let desired = Desired::of(&wanted, "a", &Holds::new(), &Probes::default(), |_, _| true);
     assert!(desired.addresses.is_empty());
     assert_eq!(desired.guard.len(), 1);
 }
@@ -103,6 +103,29 @@ fn a_service_may_name_its_interface_or_ask_for_the_one_with_its_subnet() {
     web.interface = Some("auto".to_owned());
     let desired = decide(&cluster(web, &["a"]), &two_interfaces());
     assert_eq!(places(&desired)[0].1, 2, "no subnet: the default");
+}
+
+#[test]
+fn a_shared_address_is_bound_and_asked_for_where_a_service_has_it_that_can_be_served_here() {
+    let web = |interface: &str, created: &str| Service {
+        interface: Some(interface.to_owned()),
+        created: created.to_owned(),
+        local: true,
+        ..service(&["192.0.2.1"])
+    };
+    let mut cluster = cluster(web("eth0", "2025"), &["b"]);
+    cluster.apply_service(Name::new("d", "later"), web("eth1", "2026"));
+    slice(&mut cluster, "later", "t", &["a"]);
+    let asked = |cluster: &Cluster| {
+        let wanted = seen(cluster, &two_interfaces(), None);
+        let asked = [ip("192.0.2.1")].into();
+        detection::questions(&wanted, "a", &asked, |_| true)[&ip("192.0.2.1")].link.index
+    };
+    let desired = decide(&cluster, &two_interfaces());
+    assert_eq!((places(&desired)[0].1, asked(&cluster)), (3, 3), "the older one is served on b");
+    slice(&mut cluster, "web", "s", &["a", "b"]);
+    let desired = decide(&cluster, &two_interfaces());
+    assert_eq!((places(&desired)[0].1, asked(&cluster)), (2, 2), "the older one has its way");
 }
 
 #[test]

@@ -57,9 +57,13 @@ pub struct Vip {
 }
 
 impl Vip {
-    /// Where it belongs on this host: where the oldest claimant that can be served here has it.
-    pub fn attach(&self) -> Option<Attach> {
-        self.wants.iter().find_map(|want| want.attach.as_ref().ok()).copied()
+    /// Where it belongs on `node`, which is this one: where the oldest claimant has it that could be served here, or else
+    /// the oldest that has a place here.
+    pub fn attach(&self, node: &str) -> Option<Attach> {
+        let serves = |want: &&Want| want.candidates.contains(node);
+        let placed = || self.wants.iter().filter(|want| want.attach.is_ok());
+        let want = placed().find(serves).or_else(|| placed().next());
+        want.and_then(|want| want.attach.as_ref().ok()).copied()
     }
 
     /// The ports of all claimants.

@@ -58,7 +58,7 @@ fn request(
         key: Request::key_of(&key(&first.claimant)),
         candidates,
         // By its own ranking alone does a node know when it is its turn.
-        preferred: match first.attach.as_ref().is_ok_and(damped) {
+        preferred: match vip.attach(context.node).as_ref().is_some_and(damped) {
             true => all.into_iter().filter(|node| *node != me).collect(),
             false => meant(first),
         },
