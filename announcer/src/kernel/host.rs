@@ -94,6 +94,13 @@ pub struct Vlan {
     pub id: u16,
 }
 
+impl Vlan {
+    /// The name of the interface of a VLAN: as `ip link add link eth0 name eth0.5 type vlan id 5` has it.
+    pub fn name(parent: &str, id: u16) -> String {
+        format!("{parent}.{id}")
+    }
+}
+
 /// Until when the kernel keeps an address by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lifetime {

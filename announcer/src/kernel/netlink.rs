@@ -9,7 +9,9 @@ use nix::libc;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::{LinkVlan, RouteMessageBuilder};
 
@@ -158,11 +160,10 @@ fn assemble(
     for link in links {
         let Some((name, interface)) = interface(link) else { continue };
         names.insert(interface.index, name.clone());
-        if is_ours(number, link) {
-            host.made.insert(interface.index);
-        }
         host.interfaces.insert(name, interface);
     }
+    let made = links.iter().filter(|link| is_ours(number, link, &names));
+    host.made = made.map(|link| link.header.index).collect();
     host.default_route = routes.first().and_then(|route| names.get(&route.index).cloned());
     for route in routes {
         if let Some(gateway) = route.gateway {
@@ -206,12 +207,28 @@ fn interface(link: &LinkMessage) -> Option<(String, Interface)> {
     Some((name?, Interface { index, mac, up, foreign: BTreeMap::new() }))
 }
 
-/// Whether we made an interface. Somebody else may have a use for the group: it has to be a VLAN as well.
-fn is_ours(number: u8, link: &LinkMessage) -> bool {
-    let vlan = LinkInfo::Kind(InfoKind::Vlan);
-    let is_vlan = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.contains(&vlan));
-    link.attributes.contains(&LinkAttribute::Group(number.into()))
-        && link.attributes.iter().any(is_vlan)
+/// Whether we made an interface. Somebody else may have a use for the group: it has to be a VLAN as well, and to have the
+/// name that we give it.
+fn is_ours(number: u8, link: &LinkMessage, names: &BTreeMap<u32, String>) -> bool {
+    let (mut group, mut parent, mut id) = (0, None, None);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Group(number) => group = *number,
+            LinkAttribute::Link(index) => parent = names.get(index),
+            LinkAttribute::LinkInfo(infos) => id = infos.iter().find_map(vlan_id),
+            _ => {}
+        }
+    }
+    let named = parent.zip(id).map(|(parent, id)| Vlan::name(parent, id));
+    group == u32::from(number) && named.is_some() && named.as_ref() == names.get(&link.header.index)
+}
+
+fn vlan_id(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(data)) = info else { return None };
+    data.iter().find_map(|attribute| match attribute {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })
 }
 
 /// What matters of an address in a dump.
@@ -276,6 +293,8 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::link::InfoKind;
+
     use super::*;
 
     const OURS: u8 = 190;
@@ -306,21 +325,29 @@ mod tests {
     }
 
     #[test]
-    fn only_vlans_of_our_group_are_ours() {
-        let group = LinkAttribute::Group(OURS.into());
-        let kind = |kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
-        for (attributes, ours) in [
-            (vec![group.clone(), kind(InfoKind::Vlan)], true),
-            (vec![group, kind(InfoKind::Veth)], false),
-            (vec![LinkAttribute::Group(0), kind(InfoKind::Vlan)], false),
-            (vec![LinkAttribute::Group(ANOTHER.into()), kind(InfoKind::Vlan)], false),
+    fn only_vlans_of_our_group_with_the_name_that_we_give_are_ours() {
+        let vlan = |id| LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(id)]));
+        let veth = LinkInfo::Kind(InfoKind::Veth);
+        for (group, name, info, ours) in [
+            (OURS, "eth0.5", vlan(5), true),
+            (OURS, "eth0.5", veth, false),
+            (0, "eth0.5", vlan(5), false),
+            (ANOTHER, "eth0.5", vlan(5), false),
+            (OURS, "storage", vlan(5), false),
+            (OURS, "eth0.5", vlan(6), false),
+            (OURS, "eth1.5", vlan(5), false),
         ] {
-            let mut link = link();
-            link.attributes.extend(attributes);
-            assert_eq!(
-                assemble(OURS, &[link], &[], &[], Instant::now()).made.len(),
-                usize::from(ours)
-            );
+            let mut shown = LinkMessage::default();
+            shown.header.index = 3;
+            shown.attributes = vec![
+                LinkAttribute::IfName(name.to_owned()),
+                LinkAttribute::Link(2),
+                LinkAttribute::Group(group.into()),
+                LinkAttribute::LinkInfo(vec![info]),
+            ];
+            // The parent may come behind it.
+            let host = assemble(OURS, &[shown, link()], &[], &[], Instant::now());
+            assert_eq!(host.made.len(), usize::from(ours), "{group} {name}");
         }
     }
 

@@ -79,7 +79,7 @@ pub(crate) fn place(
     let (parent, _, _) = interface(host, base(scene, service, address))?;
     let vlan = match &service.vlan {
         None => None,
-        Some(Ok(id)) => Some(vlan_name(parent, *id)),
+        Some(Ok(id)) => Some(Vlan::name(parent, *id)),
         Some(Err(text)) => return Err(Refusal::InvalidVlan { text: text.clone() }),
     };
     let name = vlan.as_deref().unwrap_or(parent);
@@ -112,16 +112,11 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
         for address in &service.addresses {
             if let Ok((name, interface, _)) = interface(scene.host, base(scene, service, *address))
             {
-                vlans.insert(vlan_name(name, id), Vlan { parent: interface.index, id });
+                vlans.insert(Vlan::name(name, id), Vlan { parent: interface.index, id });
             }
         }
     }
     vlans
-}
-
-/// As `ip link add link eth0 name eth0.5 type vlan id 5` would name it by hand.
-fn vlan_name(parent: &str, id: u16) -> String {
-    format!("{parent}.{id}")
 }
 
 /// The name of the interface that a Service asks for, before its VLAN.
