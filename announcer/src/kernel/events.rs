@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -41,6 +41,10 @@ const BACKLOG: usize = 4096;
 
 /// Pause after an error of a socket, so that one that stays does not keep a processor busy.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// That anything may have changed is told at once, and then no more often than this: each time everybody looks at
+/// everything.
+const FLOOD: Duration = Duration::from_secs(1);
 
 /// Something changed in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,32 +185,43 @@ async fn hear(
     subscribers: Arc<Mutex<Vec<Subscriber>>>,
     mut ends: watch::Receiver<()>,
 ) {
-    let tell = |event: Event<'_>| {
+    let hand_on = |event: &Event<'_>| {
         let mut subscribers = subscribers.lock().unwrap_or_else(PoisonError::into_inner);
-        subscribers.retain_mut(|subscriber| subscriber(&event));
+        subscribers.retain_mut(|subscriber| subscriber(event));
     };
+    let mut anything =
+        [(Event::AnyNetwork, Rarely::default()), (Event::AnyRules, Rarely::default())];
     let mut closed = false;
     loop {
+        let now = Instant::now();
+        let due = |(_, rarely): &mut (Event<'_>, Rarely)| rarely.is_due(now);
+        anything.iter_mut().filter_map(|one| due(one).then_some(&one.0)).for_each(hand_on);
+        let wake = anything.iter().filter_map(|(_, rarely)| rarely.due).min();
+        let mut tell = |event: Event<'_>| match anything.iter_mut().find(|(any, _)| *any == event) {
+            Some((_, rarely)) => rarely.ask(Instant::now()),
+            None => hand_on(&event),
+        };
         let deserted = subscribers.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         if closed && deserted {
             return;
         }
         // ENOBUFS: the kernel dropped messages. Whatever else it is, a fresh look is never wrong.
         let failed = tokio::select! {
+            () = sleep_until(wake) => None,
             _ = ends.changed(), if !closed => {
                 closed = true;
                 None
             }
             heard = network.recv_from_full() => match heard {
                 Ok((datagram, _)) => {
-                    read_network(&datagram, tell);
+                    read_network(&datagram, &mut tell);
                     None
                 }
                 Err(error) => Some((Event::AnyNetwork, error)),
             },
             heard = next(rules.as_ref()) => match heard {
                 Ok(datagram) => {
-                    read_rules(&datagram, tell);
+                    read_rules(&datagram, &mut tell);
                     None
                 }
                 Err(error) => Some((Event::AnyRules, error)),
@@ -217,6 +232,37 @@ async fn hear(
             tell(event);
             tokio::time::sleep(PAUSE).await;
         }
+    }
+}
+
+/// Something to be told at once, and then no more often than every [`FLOOD`], for the last time after the last asking.
+#[derive(Debug, Default)]
+struct Rarely {
+    told: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Rarely {
+    /// Asks for it to be told.
+    fn ask(&mut self, now: Instant) {
+        let soonest = self.told.map_or(now, |told| (told + FLOOD).max(now));
+        self.due.get_or_insert(soonest);
+    }
+
+    /// Whether it is to be told now.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.due.take_if(|due| *due <= now).is_some();
+        if due {
+            self.told = Some(now);
+        }
+        due
+    }
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -356,6 +402,22 @@ mod tests {
         );
         assert_eq!(told(&[1, 2, 3]), [""; 0]);
         assert_eq!(told(&[0; 64]), [""; 0]);
+    }
+
+    #[test]
+    fn what_nobody_can_read_is_told_at_once_once_a_while_and_after_the_last() {
+        let (mut rarely, mut told) = (Rarely::default(), Vec::new());
+        let (start, step) = (Instant::now(), FLOOD / 100);
+        for number in 0..250 {
+            let mut unreadable = 0;
+            read_network(&[1; 40], |event| unreadable += u32::from(event == Event::AnyNetwork));
+            assert_eq!(unreadable, 1);
+            rarely.ask(start + step * number);
+            told.extend(rarely.is_due(start + step * number).then_some(number));
+        }
+        let last = rarely.due.unwrap();
+        assert!(rarely.is_due(last) && rarely.due.is_none());
+        assert_eq!((told, last), (vec![0, 100, 200], start + step * 300));
     }
 
     #[test]

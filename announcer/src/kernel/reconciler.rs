@@ -11,8 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::backoff::Backoff;
 
-/// Pauses after a failure.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Says what is wanted. The task that keeps it ends when this is dropped, and leaves what is there.
@@ -50,6 +49,10 @@ pub(crate) trait Keep: Send + 'static {
 
     /// Changes in the kernel come in crowds: how long to wait for more, so that they are looked at together.
     const CROWD: Duration = Duration::from_millis(20);
+    /// First pause after a failure.
+    const RETRY: Duration = Duration::from_millis(250);
+    /// After a failure what the kernel tells is looked at no sooner than this: a failure may be what it tells of.
+    const HASTE: Duration = Duration::from_secs(1);
     /// Pause between cheap looks ([`Keep::stands`]).
     const GLANCE: Duration;
     /// Pause between looks at everything.
@@ -90,7 +93,7 @@ where
     K: Keep,
     E: From<K::Event>,
 {
-    let mut pauses: Backoff<()> = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut pauses: Backoff<()> = Backoff::new(K::RETRY, LONGEST_PAUSE);
     let (mut told, mut why) = (None, Why::Wanted);
     loop {
         let now = wanted.borrow_and_update().clone();
@@ -124,22 +127,26 @@ async fn wait<K: Keep>(
     wanted: &mut watch::Receiver<K::Wanted>,
     retry: Option<Instant>,
 ) -> Option<Why> {
-    let watched = keep.is_watched(now);
-    let due = retry.unwrap_or_else(|| Instant::now() + K::LOOK);
+    let (watched, tried) = (keep.is_watched(now), Instant::now());
+    let mut due = retry.unwrap_or(tried + K::LOOK);
+    let mut why = if retry.is_some() { Why::Wanted } else { Why::Doubt };
+    let mut told = false;
     loop {
         let wake = due.min(Instant::now() + K::GLANCE);
         tokio::select! {
             changed = wanted.changed() => return changed.ok().map(|()| Why::Wanted),
-            () = keep.lost(), if watched && retry.is_none() => {
-                tokio::time::sleep(K::CROWD).await;
-                while keep.lost().now_or_never().is_some() {}
-                return Some(Why::Doubt);
+            () = keep.lost(), if watched && !told => {
+                let soonest = if retry.is_some() { tried + K::HASTE } else { tried };
+                (told, why) = (true, Why::Doubt);
+                due = due.min(soonest.max(Instant::now() + K::CROWD));
             }
             () = tokio::time::sleep_until(wake.into()), if watched || retry.is_some() => {
                 if due <= Instant::now() {
-                    return Some(if retry.is_some() { Why::Wanted } else { Why::Doubt });
+                    while keep.lost().now_or_never().is_some() {}
+                    return Some(why);
                 }
                 let stands = keep.stands(now).await;
+                // What failed half way does not stand: it is made again when that is due.
                 if !stands && retry.is_none() {
                     return Some(Why::Doubt);
                 }
@@ -161,6 +168,8 @@ mod tests {
     #[derive(Clone, Default)]
     struct Counter {
         failures: u32,
+        /// How often it was tried.
+        tries: Arc<AtomicU32>,
         doubts: Arc<AtomicU32>,
         lost: Arc<Notify>,
     }
@@ -176,6 +185,7 @@ mod tests {
             wanted: &u32,
             why: Why,
         ) -> Result<Option<Self::Event>, Self::Event> {
+            self.tries.fetch_add(1, Ordering::Relaxed);
             if why == Why::Doubt {
                 self.doubts.fetch_add(1, Ordering::Relaxed);
             }
@@ -212,7 +222,7 @@ mod tests {
         let start = Instant::now();
         assert_eq!(events.recv().await, Some(Err("busy")));
         assert_eq!(events.recv().await, Some(Ok(7)));
-        assert!(start.elapsed() >= FIRST_PAUSE * 3, "two pauses, the second one twice as long");
+        assert!(start.elapsed() >= Counter::RETRY * 3, "two pauses, the second one twice as long");
         reconciler.want(8);
         assert_eq!(events.recv().await, Some(Ok(8)));
         drop(reconciler);
@@ -236,5 +246,71 @@ mod tests {
         drop(reconciler);
         task.await.unwrap();
         assert_eq!(events.recv().await, None, "the same holds still");
+    }
+
+    /// One that waits long after a failure, and in which everything is lost all the time.
+    struct Patient<const HASTE: u64>(Counter);
+
+    impl<const HASTE: u64> Keep for Patient<HASTE> {
+        type Wanted = u32;
+        type Event = Result<u32, &'static str>;
+        const RETRY: Duration = Duration::from_secs(3600);
+        const HASTE: Duration = Duration::from_millis(HASTE);
+        const GLANCE: Duration = Duration::from_secs(60);
+        const LOOK: Duration = Duration::from_secs(60);
+
+        async fn make(
+            &mut self,
+            wanted: &u32,
+            why: Why,
+        ) -> Result<Option<Self::Event>, Self::Event> {
+            self.0.make(wanted, why).await
+        }
+
+        fn is_watched(&self, _: &u32) -> bool {
+            true
+        }
+
+        async fn lost(&mut self) {
+            self.0.lost().await;
+        }
+
+        async fn stands(&mut self, _: &u32) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn a_loss_that_is_told_of_while_a_retry_is_pending_waits_for_no_retry() {
+        let (send, mut events) = mpsc::channel::<Event>(8);
+        let counter = Counter { failures: 1, ..Counter::default() };
+        let (reconciler, task) = reconciler(Patient::<0>(counter.clone()), send);
+        let task = tokio::spawn(task);
+        assert_eq!(events.recv().await, Some(Err("busy")));
+        counter.lost.notify_one();
+        reconciler.want(0);
+        while counter.doubts.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(reconciler);
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_fails_and_is_told_of_all_the_time_is_tried_no_sooner_than_it_may_be() {
+        let (send, mut events) = mpsc::channel::<Event>(8);
+        let counter = Counter { failures: 1, ..Counter::default() };
+        let (reconciler, task) = reconciler(Patient::<3_600_000>(counter.clone()), send);
+        let task = tokio::spawn(task);
+        assert_eq!(events.recv().await, Some(Err("busy")));
+        for _ in 0..100 {
+            counter.lost.notify_one();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(counter.tries.load(Ordering::Relaxed), 1);
+        reconciler.want(8);
+        assert_eq!(events.recv().await, Some(Ok(8)), "news wait for nothing");
+        drop(reconciler);
+        task.await.unwrap();
     }
 }
