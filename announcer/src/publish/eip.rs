@@ -37,6 +37,8 @@ pub struct Outlook<'a> {
     pub translated: &'a Nat,
     /// Why nothing can be.
     pub broken: Option<&'a str>,
+    /// Those that other claimants had first.
+    pub lost: &'a BTreeMap<(Name, IpAddr), Refusal>,
     /// Those of this node that other hosts have.
     pub taken: &'a BTreeMap<IpAddr, Refusal>,
     /// What the kernel said of addresses that it does not take.
@@ -65,7 +67,7 @@ pub fn applies(scene: Scene<'_>, outlook: &Outlook<'_>, now: Timestamp) -> Vec<A
     let mut applies = Vec::new();
     for (name, eip) in scene.cluster.eips() {
         let said = match eip.owner() == Some(scene.node) {
-            true => match verdict(scene, eip, outlook) {
+            true => match verdict(scene, name, eip, outlook) {
                 Verdict::Holds => Some((Some(holder(scene.node, eip)), conditions(eip, None, now))),
                 Verdict::Refused(why) => {
                     Some((still(scene, eip, outlook), conditions(eip, Some(&why), now)))
@@ -74,8 +76,8 @@ pub fn applies(scene: Scene<'_>, outlook: &Outlook<'_>, now: Timestamp) -> Vec<A
             },
             // Others may take the address, and berth-ccm give it away, once this is written.
             false => {
-                let bound = eip.addresses().any(|address| scene.host.has(&address));
-                (eip.signed && !bound).then(|| (None, Vec::new()))
+                let bound = || eip.addresses().any(|address| scene.host.has(&address));
+                (eip.signed && !bound()).then(|| (None, Vec::new()))
             }
         };
         let Some((holder, conditions)) = said else { continue };
@@ -107,13 +109,15 @@ enum Verdict {
     Coming,
 }
 
-fn verdict(scene: Scene<'_>, eip: &Eip, outlook: &Outlook<'_>) -> Verdict {
-    let Outlook { taken, broken, refused, .. } = outlook;
+fn verdict(scene: Scene<'_>, name: &Name, eip: &Eip, outlook: &Outlook<'_>) -> Verdict {
+    let Outlook { taken, broken, refused, lost, .. } = outlook;
     if eip.pairs.iter().all(|pair| outlook.serves(pair)) {
         return Verdict::Holds;
     }
     for (address, _) in eip.pairs.iter().filter(|pair| !outlook.serves(pair)) {
-        let known = place_anywhere(scene, *address).err().or_else(|| taken.get(address).cloned());
+        let lost = lost.get(&(name.clone(), *address)).cloned();
+        let known = lost.or_else(|| place_anywhere(scene, *address).err());
+        let known = known.or_else(|| taken.get(address).cloned());
         let why = match (known, refused.get(address), broken) {
             (Some(refusal), _, _) => Refused { reason: refusal.reason(), note: refusal.note() },
             (_, Some(error), _) => {
@@ -203,6 +207,7 @@ mod tests {
     use crate::kernel::{Binding, Host, Interface, Lifetime};
     use crate::source::cluster::Cluster;
     use crate::source::cluster::testing::eip;
+    use crate::vip::Claimant;
 
     const EIP: &str = "192.0.2.1";
     const VMI: &str = "10.244.0.4";
@@ -213,6 +218,7 @@ mod tests {
         live: bool,
         broken: Option<&'static str>,
         taken: Option<&'static str>,
+        lost: BTreeMap<(Name, IpAddr), Refusal>,
     }
 
     fn decide(case: &Case) -> Vec<Apply> {
@@ -230,19 +236,20 @@ mod tests {
         let translated = Nat { pairs: [(address, pair)].into(), ..Nat::default() };
         let scene = Scene { cluster: &cluster, host: &host, node: "a", interface: Some("eth0") };
         let (answering, translated) = (&answering, &translated);
-        let (refused, node) = (&BTreeMap::new(), || "a".to_owned());
+        let (refused, lost, node) = (&BTreeMap::new(), &case.lost, || "a".to_owned());
         let conflict = |text: &str| {
             let address = text.parse().unwrap();
             let interface = "eth0".to_owned();
             (address, Refusal::AddressConflict { address, mac: [9; 6], node: node(), interface })
         };
         let taken = &case.taken.map(conflict).into_iter().collect();
-        let outlook = Outlook { answering, translated, broken: case.broken, taken, refused };
+        let outlook = Outlook { answering, translated, broken: case.broken, lost, taken, refused };
         applies(scene, &outlook, Timestamp::UNIX_EPOCH)
     }
 
     fn named() -> Case {
-        Case { eip: eip("a", &[(EIP, VMI)]), bound: true, live: true, broken: None, taken: None }
+        let eip = eip("a", &[(EIP, VMI)]);
+        Case { eip, bound: true, live: true, broken: None, taken: None, lost: BTreeMap::new() }
     }
 
     #[test]
@@ -275,6 +282,22 @@ mod tests {
         assert_eq!(apply.object()["status"], json!({}));
         case.eip.node = None;
         assert_eq!(decide(&case).len(), 1);
+    }
+
+    #[test]
+    fn an_address_that_a_service_had_first_is_told() {
+        let mut case = named();
+        (case.live, case.bound) = (false, false);
+        let (address, by) = (EIP.parse().unwrap(), Claimant::Service(Name::new("d", "web")));
+        let refusal = Refusal::AddressInUse { address, by };
+        case.lost.insert((Name::new("d", "vm"), address), refusal);
+        let [apply] = &decide(&case)[..] else { panic!() };
+        let condition = &apply.conditions[0];
+        assert_eq!(
+            (condition.status.as_str(), condition.reason.as_str()),
+            ("False", "AddressInUse")
+        );
+        assert!(condition.message.contains("service/d/web"), "{}", condition.message);
     }
 
     #[test]

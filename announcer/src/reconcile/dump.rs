@@ -73,7 +73,7 @@ impl<K: Kernel> Announcer<K> {
                 Some(Standing::Free) => "free".to_owned(),
                 Some(Standing::Taken(mac)) => MacText(mac).to_string(),
             },
-            leads_to: vip.leads_to,
+            leads_to: vip.leads_to(),
             guarded_ports: guarded,
         }
     }

@@ -319,7 +319,7 @@ impl<K: Kernel> Announcer<K> {
     pub fn changed(&mut self, change: KernelChange, now: Instant) {
         let used = |index: u32| self.sight.uses(index) || !self.hands.refused().is_empty();
         let served = |address: &std::net::IpAddr| {
-            self.sight.wanted.vip(*address).is_some_and(|vip| vip.leads_to.is_none())
+            self.sight.wanted.vip(*address).is_some_and(|vip| vip.leads_to().is_none())
         };
         let scene = self.sight.scene();
         let matters = match change {

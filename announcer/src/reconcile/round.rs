@@ -248,6 +248,7 @@ impl<K: Kernel> Announcer<K> {
         let taken = detection::conflicts(wanted, host, &config.core.node, &lan.probes, granted);
         let outlook = Outlook {
             answering,
+            lost: &wanted.lost,
             taken: &taken,
             translated: &elastic.translated,
             broken: elastic.broken.as_deref(),

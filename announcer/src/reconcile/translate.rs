@@ -43,7 +43,7 @@ impl Elastic {
     /// Whether an address may be bound: bound before it is translated, the node itself would answer for it. What is bound
     /// stays when its translation is lost for a moment.
     pub(super) fn is_ready(&self, address: IpAddr, vip: &Vip, sight: &Sight) -> bool {
-        let Some(vmi) = vip.leads_to else { return true };
+        let Some(vmi) = vip.leads_to() else { return true };
         self.translated.serves(&address, &vmi) || sight.host.has(&address)
     }
 
@@ -66,7 +66,7 @@ impl Elastic {
         }
         let asks = config.arp_nd.probe;
         let is_free = |eip: &IpAddr| !asks || sight.usage.has(eip) || lan.is_free(eip);
-        self.translations.see(sight.scene(), is_free, now);
+        self.translations.see(sight.scene(), &sight.wanted, is_free, now);
         let (pairs, parting) = (self.translations.pairs(now), self.translations.parting());
         let internal = match &eip.internal {
             // Nothing to translate: nothing to know.

@@ -196,6 +196,7 @@ pub(crate) mod testing {
         let pair = |(eip, vmi): &(&str, &str)| (eip.parse().unwrap(), vmi.parse().unwrap());
         Eip {
             uid: "uid".to_owned(),
+            created: String::new(),
             version: "1".to_owned(),
             generation: Some(1),
             node: Some(node.to_owned()),

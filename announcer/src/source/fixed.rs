@@ -21,6 +21,8 @@ pub fn wants<'a>(scene: Scene<'a>, fixed: &'a Fixed) -> impl Iterator<Item = (Ip
         let want = Want {
             claimant: Claimant::Operator,
             uid: fixed.mark.clone(),
+            created: String::new(),
+            leads_to: None,
             // Who listens there is not asked.
             candidates: Candidates::Every,
             preferred: Vec::new(),

@@ -57,6 +57,8 @@ pub fn wants<'a>(
         let want = Want {
             claimant: Claimant::Service(name.clone()),
             uid: service.uid.clone(),
+            created: service.created.clone(),
+            leads_to: None,
             candidates: claim.candidates.clone(),
             preferred: service.preferred.clone(),
             previous: service.vip_host.clone(),

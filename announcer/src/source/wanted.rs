@@ -8,7 +8,7 @@ use super::eip::{self, Usage};
 use super::fixed::{self, Fixed};
 use super::scene::Scene;
 use super::service;
-use crate::vip::{Advertise, Name, Vip, VipId, Want, Wanted};
+use crate::vip::{Advertise, Claimant, Name, Refusal, Vip, VipId, Want, Wanted};
 
 /// What is wanted as seen from this node: by the objects of the cluster, of which `usage` tells what elastic IPs are in
 /// use, and by the operator.
@@ -35,33 +35,102 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
         }
     }
     for (name, binding) in scene.cluster.eips() {
-        for (address, vmi, want) in eip::wants(scene, name, binding, usage) {
-            let vip = add(&mut wanted.vips, address, want);
-            // Of two that name one address, which berth-ccm does not give, the first by name counts.
-            vip.leads_to.get_or_insert(vmi);
+        for (address, want) in eip::wants(scene, name, binding, usage) {
+            add(&mut wanted.vips, address, want);
         }
     }
+    settle(&mut wanted);
     wanted
 }
 
-fn add(vips: &mut BTreeMap<VipId, Vip>, address: IpAddr, want: Want) -> &mut Vip {
-    let begin = || Vip {
-        address: Some(address),
-        wants: Vec::new(),
-        advertise: Advertise::ArpNd,
-        leads_to: None,
+fn add(vips: &mut BTreeMap<VipId, Vip>, address: IpAddr, want: Want) {
+    let begin = || Vip { address: Some(address), wants: Vec::new(), advertise: Advertise::ArpNd };
+    vips.entry(VipId::Address(address)).or_insert_with(begin).wants.push(want);
+}
+
+/// First come, first served, where claimants name one address that cannot share it, which berth-ccm does not give: the
+/// others are refused it.
+fn settle(wanted: &mut Wanted) {
+    let Wanted { vips, services, lost } = wanted;
+    for vip in vips.values_mut() {
+        let Some(address) = vip.address else { continue };
+        vip.wants.sort_by(|one, other| turn(one).cmp(&turn(other)));
+        let Some(by) = vip.wants.first().map(|want| want.claimant.clone()) else { continue };
+        let refused = vip.wants.extract_if(.., |want| !want.claimant.shares(&by));
+        for want in refused {
+            let refusal = Refusal::AddressInUse { address, by: by.clone() };
+            match want.claimant {
+                Claimant::Operator => {}
+                Claimant::Service(name) => {
+                    let claim = services.get_mut(&name);
+                    claim.map(|claim| claim.places.insert(address, Err(refusal)));
+                }
+                Claimant::Eip(name) => _ = lost.insert((name, address), refusal),
+            }
+        }
+    }
+}
+
+/// Whose turn comes first. The status says that a Service has its address, and always does of a binding; what only an
+/// annotation names is a wish.
+fn turn(want: &Want) -> (u8, &str, &Claimant) {
+    let rank = match want.claimant {
+        Claimant::Operator => 0,
+        Claimant::Eip(_) => 1,
+        Claimant::Service(_) => {
+            if want.in_use {
+                1
+            } else {
+                2
+            }
+        }
     };
-    let vip = vips.entry(VipId::Address(address)).or_insert_with(begin);
-    vip.wants.push(want);
-    vip
+    (rank, &want.created, &want.claimant)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::Cluster;
-    use super::super::cluster::testing::service;
+    use super::super::cluster::testing::{eip, service};
+    use super::super::cluster::{Cluster, Eip, Ingress};
     use super::super::testing::{host, seen};
     use super::*;
+
+    const ADDRESS: &str = "192.0.2.1";
+
+    /// Who has the address, and what it leads to, where two bindings and a Service of these ages name it.
+    fn first(bindings: &[(&str, &str)], web: Option<(&str, bool)>) -> (String, Option<IpAddr>) {
+        let mut cluster = Cluster::default();
+        for (name, created) in bindings {
+            let vm = eip("a", &[(ADDRESS, &format!("10.244.0.{}", name.len()))]);
+            let created = (*created).to_owned();
+            cluster.apply_eip(Name::new("d", *name), Eip { created, ..vm });
+        }
+        if let Some((created, is_published)) = web {
+            let mut web = Service { created: created.to_owned(), ..service(&[ADDRESS]) };
+            let published = Ingress::vip(ADDRESS.parse().unwrap(), &[]);
+            web.published.extend(Some(published).filter(|_| is_published));
+            cluster.apply_service(Name::new("d", "web"), web);
+        }
+        let wanted = seen(&cluster, &host(), Some("eth0"));
+        let vip = wanted.vip(ADDRESS.parse().unwrap()).unwrap();
+        let [want] = &vip.wants[..] else { panic!("{:?}", vip.wants) };
+        let refused = wanted.lost.len()
+            + wanted.services.values().filter(|claim| claim.own().next().is_none()).count();
+        assert_eq!(refused + 1, bindings.len() + usize::from(web.is_some()));
+        (want.claimant.to_string(), vip.leads_to())
+    }
+
+    #[test]
+    fn first_come_is_served_and_the_others_are_refused_the_address() {
+        let vm = |number: u8| Some(IpAddr::from([10, 244, 0, number]));
+        let binding = |name: &str, number| (format!("eipbinding/d/{name}"), vm(number));
+        let web = ("service/d/web".to_owned(), None);
+        assert_eq!(first(&[("vm", "2026")], Some(("2025", false))), binding("vm", 2), "a wish");
+        assert_eq!(first(&[("vm", "2026")], Some(("2025", true))), web, "its status says so");
+        assert_eq!(first(&[("vm", "2026")], Some(("2027", true))), binding("vm", 2));
+        assert_eq!(first(&[("vm", "2026"), ("vmvm", "2025")], None), binding("vmvm", 4));
+        assert_eq!(first(&[("vm", "2026"), ("vmvm", "2025")], Some(("2024", true))), web);
+    }
 
     #[test]
     fn where_a_service_belongs_is_searched_for_among_none_of_those_that_share_its_address() {

@@ -4,8 +4,7 @@ use std::fmt;
 
 use berth_api::NamespacedName as Name;
 
-/// An object, or an operator, that wants addresses. The order is that in which they are asked: a Service before an
-/// elastic IP that names the same address, which berth-ccm does not give.
+/// An object, or an operator, that wants addresses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claimant {
     /// The operator, by the settings of the announcer.
@@ -17,6 +16,11 @@ pub enum Claimant {
 }
 
 impl Claimant {
+    /// Whether both may have one address: Services share it, and so do the settings with themselves.
+    pub fn shares(&self, other: &Self) -> bool {
+        self == other || self.is_service() && other.is_service()
+    }
+
     /// Whether it is a Service.
     pub fn is_service(&self) -> bool {
         matches!(self, Self::Service(_))

@@ -8,6 +8,8 @@ use berth_api::preference::InvalidPreference;
 use berth_api::reason;
 use berth_api::service::MOST_ADDRESSES;
 
+use super::claimant::Claimant;
+
 /// Why an address is not announced here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -65,6 +67,13 @@ pub enum Refusal {
         /// The interface on which it was heard.
         interface: String,
     },
+    /// Another claimant had the address first.
+    AddressInUse {
+        /// The address.
+        address: IpAddr,
+        /// Who has it.
+        by: Claimant,
+    },
     /// An entry of the annotation is no address.
     InvalidAddress {
         /// As it is written.
@@ -107,6 +116,7 @@ impl Refusal {
             Self::VlanNotMade { .. } => "VlanNotMade",
             Self::AddressOnHost { .. } => "AddressOnHost",
             Self::AddressConflict { .. } => reason::ADDRESS_CONFLICT,
+            Self::AddressInUse { .. } => "AddressInUse",
             Self::InvalidAddress { .. } => reason::INVALID_ADDRESS,
             Self::TooManyAddresses { .. } => "TooManyAddresses",
             Self::InvalidPreference { .. } => "InvalidPreference",
@@ -150,6 +160,9 @@ impl Refusal {
                  node {node}; it is taken as soon as that host is silent",
                 MacText(*mac)
             ),
+            Self::AddressInUse { address, by } => {
+                format!("{address} is not announced for it: {by} had it first")
+            }
             Self::InvalidAddress { text } => format!(
                 "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {text:?}; accepted are IPv4 and IPv6 addresses"
             ),
@@ -169,6 +182,11 @@ impl Refusal {
 }
 
 impl Refusal {
+    /// Whether another claimant has the address.
+    pub fn is_of_another(&self) -> bool {
+        matches!(self, Self::AddressInUse { .. })
+    }
+
     /// An address that another host has, and that host.
     pub fn conflict(&self) -> Option<(IpAddr, Mac)> {
         match self {

@@ -27,6 +27,10 @@ pub struct Want {
     pub claimant: Claimant,
     /// The uid of the object; only the nodes of this cluster know it.
     pub uid: String,
+    /// When the object was made, as it is written: it sorts.
+    pub created: String,
+    /// The address of the VM that it leads to.
+    pub leads_to: Option<IpAddr>,
     /// The nodes that could serve it for this claimant.
     pub candidates: Candidates,
     /// Those that should have it if they can.
@@ -48,12 +52,10 @@ pub struct Want {
 pub struct Vip {
     /// Its address, once it has one.
     pub address: Option<IpAddr>,
-    /// What is wanted of it, Services first, the oldest first: one that joins later moves nothing. Never empty.
+    /// What is wanted of it by those that share it, the oldest first: one that joins later moves nothing. Never empty.
     pub wants: Vec<Want>,
     /// How the network learns where it is.
     pub advertise: Advertise,
-    /// The address of the VM that it leads to.
-    pub leads_to: Option<IpAddr>,
 }
 
 impl Vip {
@@ -64,6 +66,11 @@ impl Vip {
         let placed = || self.wants.iter().filter(|want| want.attach.is_ok());
         let want = placed().find(serves).or_else(|| placed().next());
         want.and_then(|want| want.attach.as_ref().ok()).copied()
+    }
+
+    /// The address of the VM that it leads to.
+    pub fn leads_to(&self) -> Option<IpAddr> {
+        self.wants.first().and_then(|want| want.leads_to)
     }
 
     /// The ports of all claimants.
@@ -115,6 +122,12 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// Its addresses but for those that another claimant had first.
+    pub fn own(&self) -> impl Iterator<Item = &IpAddr> {
+        let lost = |address| matches!(self.places.get(address), Some(Err(r)) if r.is_of_another());
+        self.addresses.iter().filter(move |address| !lost(*address))
+    }
+
     /// Whether it says that it is announced, and nobody could: somebody must clear what it says.
     pub fn needs_clearing(&self) -> bool {
         self.host.is_some() && self.correctable && self.candidates.is_empty()
@@ -128,6 +141,8 @@ pub struct Wanted {
     pub vips: BTreeMap<VipId, Vip>,
     /// Every Service that is ours, or has something to be cleared.
     pub services: BTreeMap<Name, Claim>,
+    /// The addresses of bindings that another claimant had first.
+    pub lost: BTreeMap<(Name, IpAddr), Refusal>,
 }
 
 impl Wanted {

@@ -146,7 +146,7 @@ impl Leases {
         for (name, claim) in &context.wanted.services {
             let Some(until) = self.until(name, now) else { continue };
             if claim.ours && claim.candidates.contains(context.node) {
-                for address in &claim.addresses {
+                for address in claim.own() {
                     holds.entry(*address).or_insert(Hold { until, answers: true });
                 }
             }

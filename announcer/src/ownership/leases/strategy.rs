@@ -44,7 +44,12 @@ impl Strategy {
     /// decides on all, with or without an endpoint: that Lease has to have a holder.
     pub fn strives(&self, node: &str, services: &BTreeSet<&Name>, wanted: &Wanted) -> bool {
         let serves = |name: &Name, claim: &Claim| {
-            let here = |address: &IpAddr| wanted.attach(name, *address).is_some_and(Result::is_ok);
+            // What another claimant had first has to be told by somebody.
+            let here = |address: &IpAddr| match wanted.attach(name, *address) {
+                Some(Err(refusal)) => refusal.is_of_another(),
+                Some(Ok(_)) => true,
+                None => false,
+            };
             claim.ours && claim.candidates.contains(node) && claim.addresses.iter().any(here)
         };
         match self {

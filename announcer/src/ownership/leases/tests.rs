@@ -3,7 +3,7 @@ use berth_api::election::Action;
 use super::*;
 use crate::ownership::testing::context;
 use crate::source::cluster::Cluster;
-use crate::source::cluster::testing::{service, slice};
+use crate::source::cluster::testing::{eip, service, slice};
 use crate::source::testing::{host, seen};
 use crate::vip::Candidates;
 
@@ -119,6 +119,28 @@ fn the_holder_owns_what_it_is_a_candidate_for_and_says_why_not() {
     assert!(refusal.note().contains("node a"));
     let later = now + Timing::DEFAULT.duration();
     assert!(leases.holds(context(&wanted, &host), later).is_empty(), "a hold ends by itself");
+}
+
+#[test]
+fn a_service_that_names_an_elastic_ip_gets_nothing_and_is_told() {
+    let mut cluster = cluster(&[("web", service(&["192.0.2.1", "192.0.2.2"]))]);
+    slice(&mut cluster, "web", "s1", &["a"]);
+    cluster.apply_eip(Name::new("d", "vm"), eip("b", &[("192.0.2.1", "10.244.0.4")]));
+    let (host, now) = (host(), Instant::now());
+    for (strategy, addresses) in
+        [(global(), 2), (Strategy::PerService, 2), (Strategy::PerService, 1)]
+    {
+        let mut cluster = cluster.clone();
+        let addresses = &["192.0.2.1", "192.0.2.2"][..addresses];
+        cluster.apply_service(web(), service(addresses));
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        let leases = holder(strategy, context(&wanted, &host), now);
+        let held = leases.holds(context(&wanted, &host), now);
+        assert!(held.keys().map(ToString::to_string).eq(addresses[1..].iter().copied()));
+        let verdict = &leases.verdicts(context(&wanted, &host), now)[&web()];
+        assert_eq!(verdict.announce.len(), addresses.len() - 1);
+        assert_eq!(verdict.refusals[0].reason(), "AddressInUse");
+    }
 }
 
 #[test]

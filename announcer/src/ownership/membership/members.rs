@@ -220,13 +220,14 @@ impl Members {
         let held: BTreeSet<IpAddr> = self.holdings.all().collect();
         self.handed.retain(|address| held.contains(address));
         for claim in wanted.services.values().filter(|claim| claim.ours) {
-            let Some((first, others)) = claim.addresses.split_first() else { continue };
+            let mut others = claim.own();
+            let Some(first) = others.next() else { continue };
             let host = claim.host.as_deref().map(NodeId::of).filter(|host| *host != self.me);
             let elsewhere = host.is_some_and(|host| self.holdings.is_live(host));
             if !elsewhere || self.holdings.tenure(first).is_some() {
                 continue;
             }
-            for address in others.iter().filter(|address| held.contains(address)) {
+            for address in others.filter(|address| held.contains(address)) {
                 if self.handed.is_due(address, now) {
                     self.handed.again(*address, now);
                     self.driver.tell(Command::HandOver(*address));

@@ -37,10 +37,10 @@ fn judge(
 ) -> Option<Verdict> {
     let Context { wanted, node, .. } = context;
     let ownable = claim.ours && !claim.candidates.is_empty();
-    let first = claim.addresses.first().filter(|_| ownable);
+    let first = claim.own().next().filter(|_| ownable);
     let placed = |address: &IpAddr| wanted.attach(name, *address).is_some_and(Result::is_ok);
     let Some(first) = first.filter(|_| claim.addresses.iter().any(placed)) else {
-        let busy = claim.addresses.iter().any(|address| holdings.tenure(address).is_some());
+        let busy = claim.own().any(|address| holdings.tenure(address).is_some());
         let host = claim.host.as_deref();
         // One that can be had is cleared by whoever gets it.
         let speaks = !(claim.ours && busy)
@@ -106,7 +106,7 @@ mod tests {
     use super::super::exchange::MembershipEvent;
     use super::*;
     use crate::ownership::testing::context;
-    use crate::source::cluster::testing::{service, slice};
+    use crate::source::cluster::testing::{eip, service, slice};
     use crate::source::cluster::{Cluster, Service};
     use crate::source::testing::{host, seen};
 
@@ -194,6 +194,33 @@ mod tests {
         assert_eq!(decide("a", false, second), None);
         assert_eq!(decide("a", false, second * 5), Some((0, "InterfaceUnfit")));
         assert_eq!(decide("b", true, second * 5), None, "another one is named");
+    }
+
+    #[test]
+    fn a_service_that_names_an_elastic_ip_is_told_and_has_its_other_address() {
+        let mut cluster = Cluster::default();
+        cluster.apply_service(web(), service(&BOTH));
+        slice(&mut cluster, "web", "s", &["a"]);
+        cluster.apply_eip(Name::new("d", "vm"), eip("a", &[(BOTH[0], "10.244.0.4")]));
+        let (host, now) = (host(), Instant::now());
+        let mut holdings = Holdings::new(NodeId::of("a"), true, now);
+        let nobody = |_: &IpAddr| false;
+        let alone = MembershipEvent::Live(BTreeSet::from([NodeId::of("a")]));
+        holdings.take(&alone, now);
+        holdings.take(&holds(BOTH[0]), now);
+        let judge = |cluster: &Cluster, holdings: &Holdings| {
+            let wanted = seen(cluster, &host, Some("eth0"));
+            let now = now + Duration::from_secs(5);
+            verdicts(context(&wanted, &host), holdings, &nobody, now).remove(&web())
+        };
+        assert_eq!(judge(&cluster, &holdings), None, "it is the binding that has it");
+        holdings.take(&holds(BOTH[1]), now);
+        let verdict = judge(&cluster, &holdings).unwrap();
+        assert_eq!(verdict.announce, [address(BOTH[1])]);
+        assert_eq!(verdict.refusals[0].reason(), "AddressInUse");
+        cluster.apply_service(web(), service(&BOTH[..1]));
+        let verdict = judge(&cluster, &holdings).unwrap();
+        assert_eq!((verdict.announce.len(), verdict.refusals[0].reason()), (0, "AddressInUse"));
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn request(
     let all = nodes(&first.candidates);
     let mut candidates: Vec<NodeId> = all.iter().copied().filter(|node| may(first, node)).collect();
     // Whoever has a shared address should serve all of its Services; if nobody can, the oldest.
-    for want in served.filter(|want| is_alike(&want.claimant, &first.claimant)) {
+    for want in served {
         let others = nodes(&want.candidates);
         let both = |node: &NodeId| others.contains(node) && may(want, node);
         let both: Vec<NodeId> = candidates.iter().copied().filter(both).collect();
@@ -72,10 +72,6 @@ fn key(claimant: &Claimant) -> String {
         Claimant::Operator => claimant.to_string(),
         Claimant::Service(name) | Claimant::Eip(name) => name.to_string(),
     }
-}
-
-fn is_alike(one: &Claimant, other: &Claimant) -> bool {
-    std::mem::discriminant(one) == std::mem::discriminant(other)
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ const MANAGER: usize = 128;
 pub struct Eip {
     /// `metadata.uid`.
     pub uid: String,
+    /// When it was made, as it is written: it sorts.
+    pub created: String,
     /// `metadata.resourceVersion`.
     pub version: String,
     /// `metadata.generation`, which the conditions are about.
@@ -50,11 +52,13 @@ impl Eip {
             (pair.0.is_ipv4() == pair.1.is_ipv4()).then_some(pair)
         };
         let conflicts = status.conflicts();
+        let created = metadata.creation_timestamp.as_ref();
         let theirs = [condition::BOUND, condition::ANNOUNCED];
         let conditions =
             status.conditions.into_iter().filter(|shown| theirs.contains(&shown.type_.as_str()));
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
+            created: created.map(|time| time.0.to_string()).unwrap_or_default(),
             version: metadata.resource_version.clone().unwrap_or_default(),
             generation: metadata.generation,
             node: status.node.filter(|_| metadata.deletion_timestamp.is_none()),

@@ -21,17 +21,19 @@ use super::placement::place_anywhere;
 use super::scene::Scene;
 use crate::vip::{Candidates, Claimant, Name, Want};
 
-/// What a binding wants of each of its addresses, with the address of the VM that it leads to.
+/// What a binding wants of each of its addresses.
 pub fn wants<'a>(
     scene: Scene<'a>,
     name: &'a Name,
     eip: &'a Eip,
     usage: &'a Usage,
-) -> impl Iterator<Item = (IpAddr, IpAddr, Want)> + 'a {
+) -> impl Iterator<Item = (IpAddr, Want)> + 'a {
     eip.pairs.iter().map(move |(address, vmi)| {
         let want = Want {
             claimant: Claimant::Eip(name.clone()),
             uid: eip.uid.clone(),
+            created: eip.created.clone(),
+            leads_to: Some(*vmi),
             candidates: match eip.owner() {
                 Some(owner) => Candidates::Named(owner.to_owned()),
                 None => Candidates::none(),
@@ -43,6 +45,6 @@ pub fn wants<'a>(
             conflicts: eip.conflicts.of(address).is_some(),
             in_use: usage.has(address),
         };
-        (*address, *vmi, want)
+        (*address, want)
     })
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::dataplane::eip::{Pair, Stage};
 use crate::source::cluster::{Cluster, Eip};
 use crate::source::scene::Scene;
+use crate::vip::Wanted;
 
 /// How long a node that has released an address goes on translating it.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -64,17 +65,28 @@ impl Translation {
 
 impl Translations {
     /// Takes in what bindings say and what is bound. `is_free` tells which addresses no other host has.
-    pub fn see(&mut self, scene: Scene<'_>, is_free: impl Fn(&IpAddr) -> bool, now: Instant) {
-        let mut mine = wanted(scene.cluster, |eip| eip.owner() == Some(scene.node));
-        let mut expected = wanted(scene.cluster, |eip| eip.target() == Some(scene.node));
+    pub fn see(
+        &mut self,
+        scene: Scene<'_>,
+        all: &Wanted,
+        is_free: impl Fn(&IpAddr) -> bool,
+        now: Instant,
+    ) {
+        let wanted = |passes: &dyn Fn(&Eip) -> bool| wanted(scene.cluster, all, passes);
+        let mut mine = wanted(&|eip| eip.owner() == Some(scene.node));
+        let mut expected = wanted(&|eip| eip.target() == Some(scene.node));
         for translated in [&mut mine, &mut expected] {
             translated.retain(|eip, _| is_free(eip));
         }
-        let elsewhere = wanted(scene.cluster, |eip| eip.owner() != Some(scene.node));
-        let parting = wanted(scene.cluster, |eip| eip.target().is_some());
+        let elsewhere = wanted(&|eip| eip.owner() != Some(scene.node));
+        let parting = wanted(&|eip| eip.target().is_some());
         self.pairs.retain(|eip, of| {
             (of.named, of.expected) = (mine.contains_key(eip), expected.contains_key(eip));
             of.parting = of.named && parting.contains_key(eip);
+            // A Service has it: to translate would be to take its traffic.
+            if all.vip(*eip).is_some_and(|vip| vip.leads_to().is_none()) {
+                return false;
+            }
             if of.named || scene.host.has(eip) {
                 of.ends = None;
                 return true;
@@ -129,24 +141,25 @@ impl Translations {
     }
 }
 
-/// By elastic IP, the VM's address, of bindings that pass and belong somewhere. Of two that have one address, which
-/// berth-ccm does not give, the first by name counts.
-fn wanted(cluster: &Cluster, passes: impl Fn(&Eip) -> bool) -> BTreeMap<IpAddr, IpAddr> {
-    let mut wanted = BTreeMap::new();
-    for eip in cluster.eips().values().filter(|eip| eip.owner().is_some() && passes(eip)) {
-        for (eip, vmi) in &eip.pairs {
-            wanted.entry(*eip).or_insert(*vmi);
-        }
-    }
-    wanted
+/// By elastic IP, the VM's address, of bindings that pass and belong somewhere, but for what another claimant has.
+fn wanted(
+    cluster: &Cluster,
+    all: &Wanted,
+    passes: &dyn Fn(&Eip) -> bool,
+) -> BTreeMap<IpAddr, IpAddr> {
+    let passing = cluster.eips().iter().filter(|(_, eip)| eip.owner().is_some() && passes(eip));
+    let pairs = passing.flat_map(|(name, eip)| eip.pairs.iter().map(move |pair| (name, *pair)));
+    let own = pairs.filter(|(name, (eip, _))| !all.lost.contains_key(&((*name).clone(), *eip)));
+    own.map(|(_, pair)| pair).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::{Binding, Host, Lifetime};
-    use crate::source::cluster::Name;
-    use crate::source::cluster::testing::eip;
+    use crate::source::cluster::testing::{eip, service};
+    use crate::source::cluster::{Ingress, Name, Service};
+    use crate::source::testing::seen;
 
     const EIP: &str = "192.0.2.1";
     const VMI: &str = "10.244.0.4";
@@ -187,7 +200,8 @@ mod tests {
         fn see(&mut self, now: Instant) -> Option<(String, Stage)> {
             let (cluster, host) = (&self.cluster, &self.host);
             let scene = Scene { cluster, host, node: "a", interface: Some("eth0") };
-            self.translations.see(scene, |_| !self.taken, now);
+            let wanted = seen(cluster, host, Some("eth0"));
+            self.translations.see(scene, &wanted, |_| !self.taken, now);
             let pairs = self.translations.pairs(now);
             pairs.values().next().map(|pair| (pair.vmi.to_string(), pair.stage))
         }
@@ -222,6 +236,17 @@ mod tests {
         assert_eq!(node.see(now), None);
         node.taken = false;
         assert_eq!(node.see(now), is(Stage::Coming), "that host is gone");
+    }
+
+    #[test]
+    fn what_a_service_has_is_not_translated_and_not_any_more() {
+        let (mut node, now) = (Node::new(), Instant::now());
+        assert_eq!(node.see(now), is(Stage::Coming));
+        let published = Ingress::vip(EIP.parse().unwrap(), &[]);
+        let older = Service { published: vec![published], ..service(&[EIP]) };
+        node.cluster.apply_service(Name::new("d", "web"), older);
+        node.bind();
+        assert_eq!(node.see(now), None, "it is bound for the Service");
     }
 
     #[test]
