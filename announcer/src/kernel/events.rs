@@ -16,15 +16,14 @@ use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::netfilter::{find_text, messages};
+use super::netfilter::{NFTABLES, find_text, messages};
 use super::task::Task;
 
 /// Multicast groups of `rtnetlink(7)`, as bits: links, traffic control, IPv4 and IPv6 addresses, routes, policy rules.
 const GROUPS: u32 = 1 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 6 | 1 << 10 | 1 << 7 | 1 << 18;
 
-/// `NFNLGRP_NFTABLES`, and the subsystem whose messages come by it (`NFNL_SUBSYS_NFTABLES`).
+/// `NFNLGRP_NFTABLES`.
 const NFTABLES_GROUP: u32 = 7;
-const NFTABLES: u8 = 10;
 
 /// `NFT_MSG_DELTABLE`, `NFT_MSG_DELCHAIN`, `NFT_MSG_NEWRULE`, `NFT_MSG_DELRULE`. Elements come and go all the time, and
 /// are looked at now and then.

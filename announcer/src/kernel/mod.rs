@@ -9,6 +9,7 @@
 //! | `rtnetlink` | the connection for links, addresses, routes and policy rules |
 //! | `netlink` | addresses and links of ours |
 //! | `netfilter` | the socket for requests to netfilter |
+//! | `owned` | tables that go with the process: locks |
 //! | `events` | hearing what changes |
 //! | `exec`, `nft` | programs, each with a limit on its time |
 //! | `sysctl` | settings below `/proc/sys` |
@@ -24,6 +25,7 @@ mod host;
 pub(crate) mod netfilter;
 mod netlink;
 pub(crate) mod nft;
+pub(crate) mod owned;
 pub(crate) mod reconciler;
 pub(crate) mod rtnetlink;
 pub mod sysctl;

@@ -7,12 +7,15 @@ use rtnetlink::packet_core::{DefaultNla, Emitable, NlasIterator};
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols};
 use tokio::sync::Mutex;
 
+/// The subsystem of nftables (`NFNL_SUBSYS_NFTABLES`).
+pub(crate) const NFTABLES: u8 = 10;
+
 /// Flags of a request: it is to be acknowledged, or to be answered with everything there is.
 pub(crate) const ACKNOWLEDGE: u16 = 4;
 pub(crate) const DUMP: u16 = 0x300;
 
 const REQUEST: u16 = 1;
-const ERROR: u8 = 2;
+pub(super) const ERROR: u8 = 2;
 const DONE: u8 = 3;
 
 /// The type of an attribute that consists of attributes.
@@ -80,7 +83,7 @@ impl Socket {
     }
 }
 
-fn encode(request: &Request<'_>, sequence: u32) -> Vec<u8> {
+pub(super) fn encode(request: &Request<'_>, sequence: u32) -> Vec<u8> {
     let length = u32::try_from(HEADER + 4 + request.attributes.len()).unwrap_or(u32::MAX);
     let mut bytes = length.to_ne_bytes().to_vec();
     bytes.extend([request.command, request.subsystem]);
@@ -97,7 +100,7 @@ pub(crate) struct Message<'a> {
     pub(crate) subsystem: u8,
     pub(crate) command: u8,
     sequence: u32,
-    payload: &'a [u8],
+    pub(super) payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
@@ -120,7 +123,7 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
 }
 
 /// The code in an acknowledgement.
-fn acknowledged(payload: &[u8]) -> io::Result<()> {
+pub(super) fn acknowledged(payload: &[u8]) -> io::Result<()> {
     match word(payload, 0).map(u32::cast_signed) {
         Some(0) => Ok(()),
         Some(code) => Err(io::Error::from_raw_os_error(-code)),
