@@ -63,7 +63,21 @@ impl Instance {
         Self { name: name.to_owned(), number }
     }
 
-    /// Its name.
+    /// The announcer that has given a table or a filter this name, if they begin with `prefix`.
+    pub fn of_mark(prefix: &str, mark: &str) -> Option<Self> {
+        match mark.strip_prefix(prefix)? {
+            "" => Some(Self::services()),
+            rest => Self::named(rest.strip_prefix('-')?).ok(),
+        }
+    }
+
+    /// An announcer of which only the number is known.
+    pub fn numbered(number: u8) -> Self {
+        let known = [SERVICES, CONTROL_PLANE, BOTH].into_iter().find(|(_, of)| *of == number);
+        known.map_or_else(|| Self { name: String::new(), number }, Self::known)
+    }
+
+    /// Its name; empty where only its number is known.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -140,6 +154,19 @@ mod tests {
         assert_ne!(one.number(), other.number());
         assert_ne!(one.table(), other.table());
         assert!(one.locks().iter().all(|lock| !other.locks().contains(lock)));
+    }
+
+    #[test]
+    fn an_instance_is_known_by_what_it_names() {
+        let edge = Instance::named("edge").unwrap();
+        for instance in [Instance::services(), Instance::of_roles(true, false), edge] {
+            assert_eq!(Instance::of_mark("berth", &instance.table()), Some(instance));
+        }
+        for mark in ["berth-announcer/lock", "berth-", "berthold", "berth_x", "filter"] {
+            assert_eq!(Instance::of_mark("berth", mark), None, "{mark}");
+        }
+        assert_eq!(Instance::numbered(191), Instance::of_roles(true, false));
+        assert_eq!(Instance::numbered(200).name(), "");
     }
 
     #[test]

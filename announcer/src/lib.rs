@@ -6,6 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `run` | start and end, and which tasks there are |
+//! | `sweep` | what earlier lives have left |
 //! | `reconcile` | the loop, one round, the plan |
 //! | `peers` | the input and output of membership |
 //! | `publish` | status, Events, writes |
@@ -34,4 +35,5 @@ pub mod publish;
 pub mod reconcile;
 pub mod run;
 pub mod source;
+pub mod sweep;
 pub mod vip;

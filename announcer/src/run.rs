@@ -37,6 +37,7 @@ use crate::reconcile::drive::{Inquiry, Sources, drive};
 use crate::reconcile::{self, Announcer, CHECKS, Outlets};
 use crate::source::cluster::Name;
 use crate::source::watch::{self, ClusterEvent, Scope};
+use crate::sweep;
 
 /// How long a program that is under way may take to end.
 const UNGUARDING: Duration = Duration::from_secs(5);
@@ -111,7 +112,8 @@ impl Ground {
         let alone = alone(&host, instance, supervisor)?;
         // Before anything is unbound: what an earlier life has left may still be armed.
         let fence = fence(&host, config);
-        sweep(&mut kernel, &host, instance).await;
+        sweep::own(&mut kernel, &host, instance).await;
+        sweep::others(&door, &host, instance).await;
         let interface = advise(&host, config);
         let changes = door.changes();
         Ok(Self { door, kernel, changes, fence, interface, alone })
@@ -274,23 +276,6 @@ fn alone(
     let (locks, telling) = taken?;
     supervisor.spawn_all([telling]);
     Ok(Some(locks))
-}
-
-/// Removes what an earlier life has left behind, before anything else.
-async fn sweep(kernel: &mut impl Kernel, host: &Host, instance: &Instance) {
-    for binding in host.ours.keys() {
-        match kernel.remove(*binding).await {
-            Ok(()) => tracing::info!(address = %binding.address, "swept"),
-            Err(error) => tracing::error!(%error, "cannot sweep"),
-        }
-    }
-    for index in &host.made {
-        match kernel.remove_link(*index).await {
-            Ok(()) => tracing::info!(index, "swept a VLAN interface"),
-            Err(error) => tracing::error!(%error, "cannot sweep"),
-        }
-    }
-    dataplane::remove(instance).await;
 }
 
 /// Opens the fence if membership is to decide, with all that is bound covered; else removes what an earlier life by

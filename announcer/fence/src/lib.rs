@@ -26,6 +26,8 @@ mod tc;
 mod time;
 mod unfenced;
 
+use std::collections::BTreeSet;
+
 pub use contract::{Fence, Finding, Inspection};
 pub use error::{
     ArmError, AttachCause, AttachError, CoverError, MuteError, PollError, Refusal, RefusalCause,
@@ -57,6 +59,15 @@ pub struct Opened {
     pub fence: Box<dyn Fence>,
     /// One for each stronger kind, strongest first. To be shown in status: a node whose fence is weaker is degraded.
     pub refusals: Vec<Refusal>,
+}
+
+/// The names of all filters of fences in the network namespace of this thread, whosever they are: each is `berth-fence`,
+/// or that and a name behind it.
+///
+/// # Errors
+/// When the interfaces cannot be listed.
+pub fn left() -> std::io::Result<BTreeSet<String>> {
+    tc::names(&mut tc::Rtnetlink::open()?)
 }
 
 /// Opens the strongest fence there is, in the network namespace of this thread. It always gets one, if only

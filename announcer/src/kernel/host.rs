@@ -20,6 +20,8 @@ pub struct Host {
     pub ours: BTreeMap<Binding, Lifetime>,
     /// The indexes of the interfaces that carry our tag.
     pub made: BTreeSet<u32>,
+    /// The numbers of other instances that have addresses as we bind them.
+    pub others: BTreeSet<u8>,
     /// Whether this kernel keeps no tags, so that addresses of several instances look alike (before Linux 5.18).
     pub untagged: bool,
     /// VLAN interfaces that the kernel would not make, by name, and what it said. No look shows that.

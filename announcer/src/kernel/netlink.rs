@@ -187,6 +187,8 @@ fn assemble(
             let binding = Binding { index: address.index, address: address.address };
             host.ours.insert(binding, address.lifetime(now));
         } else {
+            let other = address.protocol.filter(|other| Instance::is_number(*other));
+            host.others.extend(other.filter(|_| address.looks_ours()));
             interface.foreign.insert(address.address, address.foreign());
         }
     }
@@ -371,6 +373,10 @@ mod tests {
         let foreign = host.interfaces["eth0"].foreign.values();
         let adoptable: Vec<bool> = foreign.map(|foreign| foreign.adoptable).collect();
         assert_eq!(adoptable, [false, true, true]);
+        assert_eq!(host.others, [ANOTHER].into());
+        let lasting = shown("192.0.2.1", 32, FOREVER, Some(ANOTHER));
+        let host = assemble(OURS, &[link()], &[lasting], &[], Instant::now());
+        assert!(host.others.is_empty(), "no instance binds one for ever");
     }
 
     #[test]

@@ -48,6 +48,14 @@ fn names(instance: &Instance) -> berth_fence::Instance {
         .expect("the fence takes the name of any instance")
 }
 
+/// The names of all fences on this node, whosever.
+pub(crate) fn fences() -> BTreeSet<String> {
+    berth_fence::left().unwrap_or_else(|error| {
+        tracing::debug!(%error, "no fence is looked for");
+        BTreeSet::new()
+    })
+}
+
 /// Removes every fence of this instance.
 pub(crate) fn unfence(instance: &Instance) {
     let options =

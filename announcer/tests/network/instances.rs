@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use berth_announcer::dataplane::{self, eip};
 use berth_announcer::instance::Instance;
 use berth_announcer::kernel::{Binding, Guard, Kernel, Lifetime, Port, Vlan};
+use berth_announcer::locks::{self, WhenTaken};
+use berth_announcer::sweep;
 use berth_announcer::vip::Forwards;
 
 use crate::kept::Kept;
-use crate::namespace::{alone, attempt, door, run};
+use crate::namespace::{address, alone, attempt, door, run};
 
 /// Everything that an announcer leaves in a namespace when it is killed.
 struct Left {
@@ -110,7 +112,13 @@ async fn translate() {
 }
 
 fn untouched() -> String {
-    [run("ipset save"), run("iptables-nft-save -t nat"), run("ip -d rule")].concat()
+    [run("ipset save"), chains(), run("ip -d rule")].concat()
+}
+
+fn chains() -> String {
+    // Comments tell the time.
+    let shown = run("iptables-nft-save -t nat");
+    shown.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
 }
 
 #[test]
@@ -139,6 +147,64 @@ fn what_is_swept_is_ones_own_and_the_other_instances_stays_as_it_is_to_the_byte(
         services.swept().await;
         assert_eq!(services.shown().trim(), "", "nothing is left of it");
         assert_eq!(third.shown(), last.0);
+    });
+}
+
+/// The filter of a fence that its process has left.
+fn fence(instance: &Instance) {
+    let instance = berth_fence::Instance::of(instance.name(), instance.number()).unwrap();
+    let options = berth_fence::Options { instance, ..berth_fence::Options::default() };
+    let mut fence = berth_fence::open(&options).fence;
+    assert!(fence.attach(&["eth0".to_owned()].into()).is_empty());
+}
+
+fn fences() -> String {
+    let shown = attempt("tc filter show dev eth0 egress");
+    let tables = run("nft list tables netdev");
+    let shown = String::from_utf8(shown.stdout).unwrap() + &tables;
+    let words = shown.split_whitespace().map(|word| word.split(':').next().unwrap_or_default());
+    let names: BTreeSet<&str> = words.filter(|word| word.starts_with("berth-fence")).collect();
+    names.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn what_an_instance_has_left_that_does_not_run_is_swept_and_nothing_of_one_that_runs() {
+    alone(async || {
+        let [gone, lives, me] = ["gone", "lives", "me"].map(|name| Instance::named(name).unwrap());
+        let services = Left::by(Instance::services(), "192.0.2.1", 5).await;
+        let gone = Left::by(gone, "192.0.2.6", 6).await;
+        let lives = Left::by(lives, "192.0.2.3", 7).await;
+        translate().await;
+        [&services, &gone, &lives].into_iter().for_each(|left| fence(&left.instance));
+        assert_eq!(fences(), "berth-fence berth-fence-gone berth-fence-lives");
+        // Of this one nothing but addresses is left, and one of the operator's has such a number.
+        let until = Lifetime::Until(Instant::now() + Duration::from_secs(600));
+        for (address, lifetime) in [("192.0.2.4", until), ("192.0.2.5", Lifetime::Forever)] {
+            let mut kernel = door().netlink(&Instance::numbered(247));
+            let index = kernel.look().await.unwrap().interfaces["eth0"].index;
+            let binding = Binding { index, address: address.parse().unwrap() };
+            kernel.bind(binding, lifetime).await.unwrap();
+        }
+        let _locks = locks::take(&lives.instance, WhenTaken::End).await.unwrap();
+        let before = (services.shown(), lives.shown(), untouched());
+
+        let sweep = async |me: &Instance| {
+            let door = door();
+            let host = door.netlink(me).look().await.unwrap();
+            sweep::others(&door, &host, me).await;
+        };
+        sweep(&me).await;
+        assert_eq!(gone.shown().trim(), "", "nothing is left of it");
+        assert_eq!((services.shown(), lives.shown(), untouched()), before);
+        assert_eq!(fences(), "berth-fence berth-fence-lives", "Services are another's");
+        assert!(address("eth0", "192.0.2.4").is_none() && address("eth0", "192.0.2.5").is_some());
+
+        // Who serves Services as well disposes of them, but for the sets and chains, which it takes over.
+        let (nat, both) = (chains(), Instance::of_roles(true, true));
+        sweep(&both).await;
+        assert_eq!(services.shown().trim(), "", "nor of this one");
+        assert_eq!((lives.shown(), chains()), (before.1, nat));
+        assert_eq!(fences(), "berth-fence-lives");
     });
 }
 

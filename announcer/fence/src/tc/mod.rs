@@ -87,6 +87,17 @@ pub(crate) fn sweep(
     others.filter_map(|link| clear(rtnetlink, instance, link).err()).collect()
 }
 
+/// The names of all filters of fences, but for what an earlier Berth put behind them.
+pub(crate) fn names(rtnetlink: &mut Rtnetlink) -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for index in rtnetlink.with_clsact()? {
+        let egress = rtnetlink.observe(index)?.egress;
+        let fences = egress.into_iter().filter(|filter| filter.is_fence()).map(|fence| fence.name);
+        names.extend(fences.map(|name| name.split('+').next().unwrap_or_default().to_owned()));
+    }
+    Ok(names)
+}
+
 /// What `link` has at its hooks.
 pub(crate) fn observe(rtnetlink: &mut Rtnetlink, link: &Link) -> Result<Observed, AttachError> {
     rtnetlink.observe(link.index).map_err(|source| failed(link, "reading its filters", source))

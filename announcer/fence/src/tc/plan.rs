@@ -62,7 +62,7 @@ impl Filter {
     }
 
     /// Whether it is the fence of an instance of Berth, whichever: it ends the classification by dropping only.
-    fn is_fence(&self) -> bool {
+    pub(crate) fn is_fence(&self) -> bool {
         self.kind == "bpf" && Instance::is_any(&self.name, self.handle)
     }
 }

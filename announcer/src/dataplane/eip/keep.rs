@@ -112,6 +112,17 @@ pub async fn sweep(door: &Door, instance: &Instance) -> Result<(), String> {
     driver.make(&Nat::default()).await
 }
 
+/// Removes the policy rules and routes of an instance that does not run. Sets and chains belong to whoever translates.
+///
+/// # Errors
+/// What the kernel said.
+pub async fn unroute(door: &Door, instance: &Instance) -> Result<(), String> {
+    let routing = Routing::new(door.rtnetlink.clone(), instance);
+    let shown = routing.look(None).await.map_err(|e| say("reading routes")(&e))?;
+    let change = routing.change(&shown, &BTreeSet::new(), &[].into()).await;
+    change.map_err(|e| say("changing routes")(&e))
+}
+
 struct Driver {
     netfilter: Netfilter,
     routing: Routing,

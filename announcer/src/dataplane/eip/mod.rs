@@ -31,5 +31,5 @@ mod tables;
 
 pub use backend::Backend;
 pub(super) use keep::Translator;
-pub use keep::{Translation, sweep};
+pub use keep::{Translation, sweep, unroute};
 pub use state::{Nat, Pair, Stage};

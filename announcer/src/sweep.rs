@@ -1,0 +1,114 @@
+//! Removes what earlier lives have left on this node: of this instance, and of others that do not run. One that is started
+//! anew under another name would never come back for it, and its fence would go on silencing addresses that are another's
+//! by now. What others have is theirs for as long as they hold their locks.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::dataplane::{self, eip};
+use crate::instance::Instance;
+use crate::kernel::{Door, Host, Kernel, Lifetime, nft};
+use crate::locks;
+use crate::peers::join;
+
+/// Removes what is left of this instance, before anything else.
+pub async fn own(kernel: &mut impl Kernel, host: &Host, instance: &Instance) {
+    clear(kernel, host).await;
+    dataplane::remove(instance).await;
+}
+
+/// Removes what is left of instances that do not run.
+///
+/// Of what serves Services and elastic IPs only one that does so disposes: connections of VMs go on by it.
+pub async fn others(door: &Door, host: &Host, me: &Instance) {
+    for other in left(host).await {
+        if other == *me || other.translates() && !me.translates() {
+            continue;
+        }
+        // Held until all is gone: one that starts meanwhile waits for that.
+        match locks::take_idle(&other, me) {
+            Ok(_locks) => sweep(door, &other, me).await,
+            Err(error) => tracing::debug!(%error, "what it has stays"),
+        }
+    }
+}
+
+/// Whoever has left something, or has it.
+async fn left(host: &Host) -> Vec<Instance> {
+    let fences = join::fences().into_iter().map(|name| ("berth-fence", name));
+    let tables = nft::run(&["-j", "list", "tables"], "").await.unwrap_or_default();
+    let tables: Value = serde_json::from_str(&tables).unwrap_or_default();
+    let tables = tables["nftables"].as_array().into_iter().flatten().filter_map(|object| {
+        let table = object.get("table")?;
+        let prefix = if table["family"] == "netdev" { "berth-fence" } else { "berth" };
+        Some((prefix, table["name"].as_str()?.to_owned()))
+    });
+    let named = fences.chain(tables).filter_map(|(prefix, name)| Instance::of_mark(prefix, &name));
+    let mut left: BTreeMap<String, Instance> =
+        named.map(|instance| (instance.name().to_owned(), instance)).collect();
+    for number in &host.others {
+        if !left.values().any(|instance| instance.number() == *number) {
+            let instance = Instance::numbered(*number);
+            left.insert(format!("{}/{number}", instance.name()), instance);
+        }
+    }
+    left.into_values().collect()
+}
+
+async fn sweep(door: &Door, other: &Instance, me: &Instance) {
+    let (name, number) = (other.name(), other.number());
+    let is_named = !name.is_empty();
+    let mut kernel = door.netlink(other);
+    match kernel.look().await {
+        // What has the number of this instance is swept already, and where the kernel keeps no tags all of it is.
+        Ok(host) if number == me.number() || host.untagged => {}
+        Ok(mut host) => {
+            host.ours.retain(|_, lifetime| *lifetime != Lifetime::Forever);
+            // Without a table of its own beside it a VLAN in such a group may be anybody's.
+            host.made.retain(|_| is_named);
+            if !clear(&mut kernel, &host).await {
+                return tracing::error!(
+                    name,
+                    number,
+                    "what another instance has left stays fenced"
+                );
+            }
+        }
+        Err(error) => return tracing::error!(%error, name, number, "cannot sweep"),
+    }
+    if is_named {
+        dataplane::remove(other).await;
+        join::unfence(other);
+    }
+    if other.translates()
+        && let Err(error) = eip::unroute(door, other).await
+    {
+        tracing::error!(error, name, number, "cannot sweep");
+    }
+    tracing::info!(name, number, "swept what another instance has left, which does not run");
+}
+
+/// Takes off what `host` shows as ours; true if nothing is left of it.
+async fn clear(kernel: &mut impl Kernel, host: &Host) -> bool {
+    let mut all = true;
+    for binding in host.ours.keys() {
+        match kernel.remove(*binding).await {
+            Ok(()) => tracing::info!(address = %binding.address, "swept"),
+            Err(error) => {
+                tracing::error!(%error, "cannot sweep");
+                all = false;
+            }
+        }
+    }
+    for index in &host.made {
+        match kernel.remove_link(*index).await {
+            Ok(()) => tracing::info!(index, "swept a VLAN interface"),
+            Err(error) => {
+                tracing::error!(%error, "cannot sweep");
+                all = false;
+            }
+        }
+    }
+    all
+}
