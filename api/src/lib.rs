@@ -13,6 +13,8 @@ mod namespaced_name;
 pub mod preference;
 pub mod reason;
 pub mod service;
+mod short;
 
 pub use family::Family;
 pub use namespaced_name::NamespacedName;
+pub use short::short;

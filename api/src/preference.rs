@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use crate::short;
+
 /// A node by its name, or all nodes with a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Preference {
@@ -15,7 +17,7 @@ pub enum Preference {
 
 /// What is neither a name nor `key=value`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither the name of a node nor `label=value`")]
+#[error("{:?} is neither the name of a node nor `label=value`", short(.0))]
 pub struct InvalidPreference(pub String);
 
 impl FromStr for Preference {

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
+use berth_api::short;
 use berth_membership::{LEAST_MEMBERS, voters_among};
 
 use super::settings::{Problem, Settings};
@@ -120,7 +121,7 @@ pub(super) fn fixed(
 /// A list of members is never used beside an API: two who decide would decide differently.
 fn beside_an_api(settings: &Settings) -> Vec<Problem> {
     let beside = |name: &'static str, accepted: &str| {
-        let value = settings.text(name).map_or("true, its default".to_owned(), shorten);
+        let value = settings.text(name).map_or("true, its default".to_owned(), short);
         let accepted = format!(
             "a list of members is never used beside an API server, which {name}={value} asks for; accepted is {accepted}"
         );
@@ -176,7 +177,7 @@ fn parse(text: &str) -> Result<Vec<Member>, String> {
             _ => return Err(wrong(format!("{} words", words.len()))),
         };
         if !is_name(&name) {
-            return Err(wrong(format!("{:?} is no name of a node", shorten(&name))));
+            return Err(wrong(format!("{:?} is no name of a node", short(&name))));
         }
         if members.iter().any(|member| member.name == name) {
             return Err(wrong(format!("member {name} stands there twice")));
@@ -184,7 +185,7 @@ fn parse(text: &str) -> Result<Vec<Member>, String> {
         let mut of_member = Vec::new();
         for text in addresses.split(',') {
             let Some(address) = usable(text) else {
-                return Err(wrong(format!("{:?} is no address of a host", shorten(text))));
+                return Err(wrong(format!("{:?} is no address of a host", short(text))));
             };
             if !used.insert(address) {
                 return Err(wrong(format!("address {address} stands there twice")));
@@ -272,10 +273,6 @@ fn addresses(settings: &Settings) -> Result<Vec<IpAddr>, Problem> {
         }
     }
     Ok(addresses)
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 #[cfg(test)]

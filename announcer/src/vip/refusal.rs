@@ -7,6 +7,7 @@ use berth_api::names::annotation;
 use berth_api::preference::InvalidPreference;
 use berth_api::reason;
 use berth_api::service::MOST_ADDRESSES;
+use berth_api::short;
 
 use super::claimant::Claimant;
 
@@ -138,19 +139,21 @@ impl Refusal {
                  docs/failover.md"
             ),
             Self::InterfaceMissing { name: Some(name) } => {
-                format!("not announced: the node has no interface {name}")
+                format!("not announced: the node has no interface {:?}", short(name))
             }
             Self::InterfaceMissing { name: None } => {
                 "not announced: no interface is named and the node has no default route".to_owned()
             }
             Self::InterfaceUnfit { name, lacks } => {
-                format!("not announced: interface {name} has no {lacks}")
+                format!("not announced: interface {:?} has no {lacks}", short(name))
             }
             Self::InvalidVlan { text } => format!(
-                "not announced: kube-vip.io/serviceVLAN has {text:?}; accepted is a whole number from 1 to 4094"
+                "not announced: kube-vip.io/serviceVLAN has {:?}; accepted is a whole number from 1 to 4094",
+                short(text)
             ),
             Self::VlanNotMade { name, error } => {
-                format!("not announced: the node cannot make VLAN interface {name}: {error}")
+                let name = short(name);
+                format!("not announced: the node cannot make VLAN interface {name:?}: {error}")
             }
             Self::AddressOnHost { address, interface } => format!(
                 "{address} is not announced: it is an address of the node itself, on interface {interface}"
@@ -164,7 +167,8 @@ impl Refusal {
                 format!("{address} is not announced for it: {by} had it first")
             }
             Self::InvalidAddress { text } => format!(
-                "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {text:?}; accepted are IPv4 and IPv6 addresses"
+                "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {:?}; accepted are IPv4 and IPv6 addresses",
+                short(text)
             ),
             Self::TooManyAddresses { count } => format!(
                 "kube-vip.io/loadbalancerIPs has {count} addresses; accepted are {MOST_ADDRESSES}, one of each family, and \
@@ -174,7 +178,8 @@ impl Refusal {
                 format!("{}: {error}, and is passed over", annotation::PREFERRED_NODES)
             }
             Self::NotSupported { annotations } => {
-                format!("annotations that this version does not act on: {}", annotations.join(", "))
+                let names = short(&annotations.join(", "));
+                format!("annotations that this version does not act on: {names}")
             }
             Self::NotBound { address, error } => format!("{address} is not announced: {error}"),
         }
@@ -192,6 +197,31 @@ impl Refusal {
         match self {
             Self::AddressConflict { address, mac, .. } => Some((*address, *mac)),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_wrote_is_quoted_and_no_more_of_it_than_helps() {
+        let wrote = "a\nb\u{1b}[2J".repeat(10_000);
+        let (text, name, error) = (wrote.clone(), Some(wrote.clone()), "no".to_owned());
+        let refusals = [
+            Refusal::InterfaceMissing { name },
+            Refusal::InterfaceUnfit { name: wrote.clone(), lacks: "carrier" },
+            Refusal::InvalidVlan { text: text.clone() },
+            Refusal::VlanNotMade { name: wrote.clone(), error },
+            Refusal::InvalidAddress { text },
+            Refusal::InvalidPreference { error: InvalidPreference(wrote) },
+            // The API server lets only plain characters into the names of annotations.
+            Refusal::NotSupported { annotations: vec!["kube-vip.io/x".to_owned(); 10_000] },
+        ];
+        for refusal in refusals {
+            let note = refusal.note();
+            assert!(note.len() < 500 && !note.contains(char::is_control), "{note}");
         }
     }
 }
