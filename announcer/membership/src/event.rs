@@ -18,9 +18,8 @@ pub enum Input<'a> {
     /// The first one must come from a read that cannot be stale (a GET with no `resourceVersion`), made after this
     /// `Node` was: a view from before a restart could undo a seal.
     View(View),
-    /// The members are those of a list, and there is no API: this view, made by [`View::fixed`] or of the voters that
-    /// the list names, is the view for ever.
-    /// No other is adopted or proposed, and nodes with another list are refused
+    /// The members are those of a list, and there is no API: this view, of the voters that the list names, is the view
+    /// for ever. No other is adopted or proposed, and nodes with other voters are refused
     /// ([`DatagramError::OtherMembers`]). Ignored once there was a view.
     Fixed(View),
     /// A read that cannot be stale found that there is no view yet. Ignored once there was one: a view that vanished

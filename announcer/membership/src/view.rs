@@ -103,9 +103,6 @@ pub enum ViewError {
     /// The first view has epoch 1.
     #[error("epoch 0: must be at least 1")]
     Epoch,
-    /// Too short a list.
-    #[error("members: {0} nodes, must be at least {LEAST_MEMBERS}")]
-    Members(usize),
 }
 
 impl View {
@@ -121,21 +118,6 @@ impl View {
             return Err(ViewError::Previous(previous.len()));
         }
         Ok(Self { epoch, voters, previous, list: None })
-    }
-
-    /// The view of a cluster whose members are these for ever, in whatever order they are given.
-    ///
-    /// # Errors
-    /// If there are fewer than [`LEAST_MEMBERS`].
-    pub fn fixed(members: impl IntoIterator<Item = NodeId>) -> Result<Self, ViewError> {
-        let mut members: Vec<_> = members.into_iter().collect();
-        members.sort_unstable();
-        members.dedup();
-        if members.len() < LEAST_MEMBERS {
-            return Err(ViewError::Members(members.len()));
-        }
-        let voters = Voters(members[..voters_among(members.len())].to_vec());
-        Ok(Self::of_list(voters, ListDigest::of(&members)))
     }
 
     /// The view that a list with this digest fixes.
@@ -371,27 +353,18 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_members_fixes_the_view_whatever_its_order_and_no_other_follows() {
-        let fixed = View::fixed([5, 1, 4, 2, 3, 1].map(id)).unwrap();
-        assert_eq!(fixed, View::fixed((1..=5).map(id)).unwrap());
-        assert_eq!(fixed.voters().nodes(), (1..=5).map(id).collect::<Vec<_>>());
-        assert_eq!(View::fixed((1..=4).map(id)).unwrap().voters(), &voters(&[1, 2, 3]));
-        let mut standing = Standing::new(id(1), fixed, Rules::default());
+    fn a_view_that_a_list_fixes_is_followed_by_no_other_and_goes_with_none() {
+        let fixed = |voters: &[u64]| view(1, voters, &[]).forever();
+        assert_eq!(fixed(&[3, 1, 2]), fixed(&[1, 2, 3]));
+        let mut standing = Standing::new(id(1), fixed(&[1, 2, 3]), Rules::default());
         assert!(standing.is_active());
         assert_eq!(standing.next(voters(&[1])), None);
         let stored = view(9, &[1], &[]);
         assert_eq!(standing.witness(id(1), &stored, true), Change::default());
-        assert_eq!(View::fixed([1, 2].map(id)), Err(ViewError::Members(2)));
-    }
-
-    #[test]
-    fn lists_that_differ_are_of_different_clusters_even_with_the_same_voters() {
-        let four = View::fixed((1..=4).map(id)).unwrap();
-        let other = View::fixed([1, 2, 3, 5].map(id)).unwrap();
-        let stored = view(1, &[1, 2, 3], &[]);
-        assert_eq!(four.voters(), other.voters());
-        assert!(!four.goes_with(&other) && !four.goes_with(&stored) && !stored.goes_with(&four));
-        assert!(four.goes_with(&four.clone()) && stored.goes_with(&view(2, &[7], &[])));
+        let (list, same) = (fixed(&[1, 2, 3]), view(1, &[1, 2, 3], &[]));
+        assert!(!list.goes_with(&fixed(&[1, 2, 4])) && !list.goes_with(&same));
+        assert!(!same.goes_with(&list) && list.goes_with(&list.clone()));
+        assert!(same.goes_with(&view(2, &[7], &[])));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_membership::{
-    DatagramError, Input, Keyring, Moment, Node, NodeId, Output, Parameters, Request, View,
+    DatagramError, Input, Keyring, Moment, Node, NodeId, Output, Parameters, Request, View, Voters,
+    voters_among,
 };
 
 const ADDRESS: &str = "192.0.2.1";
@@ -112,7 +113,8 @@ impl Cluster {
 }
 
 fn list(names: &[&str]) -> Input<'static> {
-    Input::Fixed(View::fixed(ids(names)).unwrap())
+    let voters = Voters::new(ids(&names[..voters_among(names.len())])).unwrap();
+    Input::Fixed(View::new(1, voters, Vec::new()).unwrap())
 }
 
 #[test]
@@ -185,7 +187,7 @@ fn a_dead_majority_is_silent_until_it_returns() {
 #[test]
 fn a_node_with_another_list_or_none_is_granted_nothing_and_told_of() {
     let others: [fn() -> Input<'static>; 3] = [
-        || list(&["a", "b", "c", "d"]),
+        || list(&["a", "b", "d", "c"]),
         || list(&["b", "c", "d"]),
         || Input::View(View::first(NodeId::of("c"))),
     ];
