@@ -38,3 +38,33 @@ impl Everyone {
         self.leaving = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ownership::testing::context;
+    use crate::source::cluster::Cluster;
+    use crate::source::cluster::testing::{service, slice};
+    use crate::source::testing::{host, seen};
+    use crate::vip::Name;
+
+    #[test]
+    fn each_candidate_owns_once_all_are_known_and_none_that_leaves() {
+        let mut cluster = Cluster::default();
+        cluster.apply_service(Name::new("d", "web"), service(&["192.0.2.1"]));
+        let local = crate::source::cluster::Service { local: true, ..service(&["192.0.2.2"]) };
+        cluster.apply_service(Name::new("d", "local"), local);
+        slice(&mut cluster, "web", "s", &["b"]);
+        slice(&mut cluster, "local", "t", &["b"]);
+        let (host, now) = (host(), Instant::now());
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        let context = context(&wanted, &host);
+        let mut everyone = Everyone::default();
+        let held: Vec<String> =
+            everyone.holds(context, now).keys().map(ToString::to_string).collect();
+        assert_eq!(held, ["192.0.2.1"], "the other one is served on b");
+        assert!(everyone.holds(Context { known: false, ..context }, now).is_empty());
+        everyone.leave();
+        assert!(everyone.holds(context, now).is_empty());
+    }
+}

@@ -17,7 +17,7 @@ use crate::source::cluster::{Cluster, Ingress, Service};
 use crate::source::placement::{is_awaited, vlans};
 use crate::source::scene::Scene;
 use crate::source::testing::{host, seen, two_interfaces};
-use crate::vip::{Hold, Holds, Name, Refusal, Verdict, Wanted};
+use crate::vip::{Attach, Family, Hold, Holds, Name, Refusal, Verdict, Vip, VipId, Wanted};
 
 const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 
@@ -126,6 +126,28 @@ fn a_shared_address_is_bound_and_asked_for_where_a_service_has_it_that_can_be_se
     slice(&mut cluster, "web", "s", &["a", "b"]);
     let desired = decide(&cluster, &two_interfaces());
     assert_eq!((places(&desired)[0].1, asked(&cluster)), (2, 2), "the older one has its way");
+}
+
+#[test]
+fn what_belongs_where_nobody_asks_is_bound_and_nobody_is_asked_for_it() {
+    let mut wanted = seen(&cluster(service(&["192.0.2.1"]), &["a"]), &two_interfaces(), None);
+    let vip = wanted.vips.values_mut().next().unwrap();
+    vip.wants[0].attach = Ok(Attach::Host(1));
+    let desired = decide_beside(&wanted, &Probes::default());
+    assert_eq!(places(&desired), [("192.0.2.1".to_owned(), 1)]);
+    let asked = [ip("192.0.2.1")].into();
+    assert!(detection::questions(&wanted, "a", &asked, |_| true).is_empty());
+}
+
+#[test]
+fn a_vip_without_an_address_has_owners_and_nothing_in_the_kernel() {
+    let mut wanted = seen(&cluster(service(&["192.0.2.1"]), &["a"]), &two_interfaces(), None);
+    let (_, vip) = wanted.vips.pop_first().unwrap();
+    let id = VipId::Dynamic(vip.wants[0].claimant.clone(), Family::V4);
+    wanted.vips.insert(id, Vip { address: None, ..vip });
+    assert!(wanted.addressed().next().is_none() && wanted.vip(ip("192.0.2.1")).is_none());
+    assert!(decide_beside(&wanted, &Probes::default()).addresses.is_empty());
+    assert!(wanted.vips.values().all(|vip| vip.attach("a").is_some()), "it has a place");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::eip::{self, Usage};
 use super::fixed::{self, Fixed};
 use super::scene::Scene;
 use super::service;
-use crate::vip::{Advertise, Claimant, Name, Refusal, Vip, VipId, Want, Wanted};
+use crate::vip::{Claimant, Name, Refusal, Vip, VipId, Want, Wanted};
 
 /// What is wanted as seen from this node: by the objects of the cluster, of which `usage` tells what elastic IPs are in
 /// use, and by the operator.
@@ -44,7 +44,7 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
 }
 
 fn add(vips: &mut BTreeMap<VipId, Vip>, address: IpAddr, want: Want) {
-    let begin = || Vip { address: Some(address), wants: Vec::new(), advertise: Advertise::ArpNd };
+    let begin = || Vip { address: Some(address), wants: Vec::new() };
     vips.entry(VipId::Address(address)).or_insert_with(begin).wants.push(want);
 }
 

@@ -1,4 +1,4 @@
-//! Where an address belongs on this host, and how the network learns of it.
+//! Where an address belongs on this host, and by that how the network learns of it.
 
 use berth_api::conflict::Mac;
 
@@ -14,7 +14,7 @@ pub struct Link {
 /// Where an address is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attach {
-    /// On an interface of a LAN: neighbours ask for it there.
+    /// On an interface of a LAN: neighbours ask for it there, and are told.
     L2(Link),
     /// On an interface where nobody asks, such as the loopback interface, by its index.
     Host(u32),
@@ -36,15 +36,4 @@ impl Attach {
             Self::Host(_) => None,
         }
     }
-}
-
-/// How the network learns where an address is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Advertise {
-    /// Its owner answers and announces, by ARP or by neighbour discovery.
-    ArpNd,
-    /// Every node that holds it tells its routers (RFC 4271).
-    Bgp,
-    /// Every node that holds it has a route in a table that a daemon of the host reads.
-    Routes,
 }

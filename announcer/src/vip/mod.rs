@@ -5,7 +5,7 @@
 //! | `claimant` | who wants an address |
 //! | `candidates` | which nodes could serve it |
 //! | `nodes` | which nodes there are |
-//! | `attach` | where on this host it belongs, and how the network learns of it |
+//! | `attach` | where on this host it belongs |
 //! | `wanted` | a VIP: all of that of one address, and all VIPs |
 //! | `hold` | until when this node may answer for it |
 //! | `refusal` | why it is not announced |
@@ -27,7 +27,7 @@ use std::net::IpAddr;
 
 pub use berth_api::{Family, NamespacedName as Name};
 
-pub use attach::{Advertise, Attach, Link};
+pub use attach::{Attach, Link};
 pub use candidates::Candidates;
 pub use claimant::Claimant;
 pub use hold::{Hold, Holds};

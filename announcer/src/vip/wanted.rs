@@ -8,7 +8,7 @@ use berth_api::preference::Preference;
 
 use berth_api::{Family, NamespacedName as Name};
 
-use super::{Advertise, Attach, Candidates, Claimant, Refusal};
+use super::{Attach, Candidates, Claimant, Refusal};
 use crate::kernel::Port;
 
 /// What a VIP is known by. One whose address comes from a DHCP server is known, and may have an owner, before it has one.
@@ -54,8 +54,6 @@ pub struct Vip {
     pub address: Option<IpAddr>,
     /// What is wanted of it by those that share it, the oldest first: one that joins later moves nothing. Never empty.
     pub wants: Vec<Want>,
-    /// How the network learns where it is.
-    pub advertise: Advertise,
 }
 
 impl Vip {
