@@ -71,6 +71,9 @@ fn links() -> Vec<String> {
 }
 
 async fn made_and_removed() {
+    // Somebody else's in a group of this number.
+    run("ip link add link eth0 name storage type vlan id 7");
+    run("ip link set dev storage group 190");
     let before = links();
     let cluster = Cluster::new();
     let node = Node::start(&cluster, &[("vip_interface", "eth0")]).await;
