@@ -264,6 +264,45 @@ mod tests {
         assert!(start.elapsed() < 5 * LOOK, "{:?}", start.elapsed());
     }
 
+    /// The requests of an hour at rest, where there are no objects or, if `is_absent`, no such kind of them.
+    async fn requests<S: Stream>(watch: impl FnOnce(Api<Service>) -> S, is_absent: bool) -> usize {
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = asked.clone();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            async move {
+                let timeout =
+                    query.split('&').find_map(|pair| pair.strip_prefix("timeoutSeconds="));
+                let (code, body) = match query.contains("watch=true") {
+                    _ if is_absent => (404, json!({ "code": 404, "message": "not found" })),
+                    false => (200, json!({ "metadata": { "resourceVersion": "7" }, "items": [] })),
+                    true => {
+                        let seconds = timeout.expect("a watch that ends").parse().unwrap();
+                        tokio::time::sleep(Duration::from_secs(seconds)).await;
+                        (200, json!(null))
+                    }
+                };
+                let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body)? };
+                let response = http::Response::builder().status(code);
+                Ok::<_, tower::BoxError>(response.body(kube::client::Body::from(body))?)
+            }
+        });
+        let all = watch(Api::all(kube::Client::new(service, "default")));
+        let all = all.for_each(|_| std::future::ready(()));
+        let _ = tokio::time::timeout(Duration::from_secs(3600), all).await;
+        asked.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Why a program of each node follows a definition instead (docs/decisions/0016).
+    #[tokio::test(start_paused = true)]
+    async fn to_look_for_a_resource_that_is_not_there_costs_more_than_to_watch_one_name() {
+        let looked = requests(|api| objects_where_served(api, Config::default()), true).await;
+        let watched = requests(|api| objects(api, Config::default()), false).await;
+        println!("an hour at rest: {looked} requests by looking, {watched} by a watch");
+        assert!(looked > 40 * watched, "{looked}, {watched}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_is_refused_with_410_lists_anew() {
         let service = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
