@@ -288,10 +288,12 @@ mod tests {
         let task = tokio::spawn(task);
         assert_eq!(events.recv().await, Some(Err("busy")));
         counter.lost.notify_one();
-        reconciler.want(0);
-        while counter.doubts.load(Ordering::Relaxed) == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let looked = async {
+            while counter.doubts.load(Ordering::Relaxed) == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), looked).await.expect("it is looked at");
         drop(reconciler);
         task.await.unwrap();
     }
