@@ -45,12 +45,6 @@ impl Refusals {
         }
     }
 
-    /// Those of one Service.
-    pub fn of(&self, service: &Name) -> impl Iterator<Item = &Refusal> {
-        let of = self.of.iter().filter(move |((name, _), _)| name == service);
-        of.map(|(_, held)| &held.refusal)
-    }
-
     /// The reports that are due.
     pub fn poll(&mut self, cluster: &Cluster, now: Instant) -> Vec<Report> {
         let mut reports = Vec::new();

@@ -1,6 +1,6 @@
 //! Who may have which address, out of what is wanted. Pure. Advice: the voters never look at it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_membership::{NodeId, Request};
@@ -47,7 +47,7 @@ fn request(
     let mut candidates: Vec<NodeId> = all.iter().copied().filter(|node| may(first, node)).collect();
     // Whoever has a shared address should serve all of its Services; if nobody can, the oldest.
     for want in served {
-        let others = nodes(&want.candidates);
+        let others: BTreeSet<NodeId> = nodes(&want.candidates).into_iter().collect();
         let both = |node: &NodeId| others.contains(node) && may(want, node);
         let both: Vec<NodeId> = candidates.iter().copied().filter(both).collect();
         if !both.is_empty() {
@@ -76,8 +76,6 @@ fn key(claimant: &Claimant) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use berth_membership::rank;
 
     use super::*;
