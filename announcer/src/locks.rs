@@ -1,10 +1,10 @@
 //! What keeps two announcers from sweeping each other's addresses. It has to belong to the network namespace, as the
 //! addresses do and no file of a pod does, and to go with the process, however that ends.
 //!
-//! For each lock of an instance there is a table of nftables ([`Owned`]). Only who may change the network can take one.
-//! Besides there are two abstract sockets of one name: a datagram socket, which excludes where the kernel has no such
-//! tables, and a stream socket, by which others learn who the first is. Any process of the host's network may take
-//! their name, so where there is a table it alone decides (docs/failover.md).
+//! For each lock of an instance there is a table of nftables (`kernel/owned.rs`). Only who may change the network can
+//! take one. Besides there are two abstract sockets of one name: a datagram socket, which excludes where the kernel has
+//! no such tables, and a stream socket, by which others learn who the first is. Any process of the host's network may
+//! take their name, so where there is a table it alone decides (docs/failover.md).
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
