@@ -12,6 +12,10 @@ pub const KUBE_VIP_PROTOCOL: u8 = 248;
 pub struct Host {
     /// Every interface by name.
     pub interfaces: BTreeMap<String, Interface>,
+    /// Alternative names of interfaces (`ip link property add altname`), and the name that each stands for.
+    pub alternatives: BTreeMap<String, String>,
+    /// By the index of an interface that is a port of a bridge, a bond or a team, the index of that.
+    pub ports: BTreeMap<u32, u32>,
     /// The interface of the default route, of IPv4 if there is one, else of IPv6.
     pub default_route: Option<String>,
     /// The routers of the default routes, by the index of the interface that they are on.
@@ -27,9 +31,39 @@ pub struct Host {
 }
 
 impl Host {
+    /// The interface of this name, or of this alternative name.
+    pub fn interface(&self, name: &str) -> Option<(&str, &Interface)> {
+        let name = self.alternatives.get(name).map_or(name, String::as_str);
+        self.interfaces.get_key_value(name).map(|(name, interface)| (name.as_str(), interface))
+    }
+
+    /// The interface on which the host itself is met by what comes in through `interface`: where that is a port of a
+    /// bridge, a bond or a team, the topmost of these. Linux asks no port for an IPv6 address (`ndisc_recv_ns`).
+    pub fn met<'a>(&'a self, mut interface: (&'a str, &'a Interface)) -> (&'a str, &'a Interface) {
+        // A port of a port of a port is as deep as it goes.
+        for _ in 0..3 {
+            let Some(above) = self.ports.get(&interface.1.index) else { break };
+            let mut all = self.interfaces.iter();
+            let Some((name, found)) = all.find(|(_, found)| found.index == *above) else { break };
+            interface = (name, found);
+        }
+        interface
+    }
+
     /// Whether an address of ours is bound, on whatever interface.
     pub fn has(&self, address: &IpAddr) -> bool {
         self.ours.keys().any(|binding| binding.address == *address)
+    }
+
+    /// The interface on which this host has an address with its subnet: the host's own, by which it is reached, and no
+    /// copy of a VIP, which has no subnet.
+    pub fn owner(&self, address: &IpAddr) -> Option<&str> {
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        let is_own = |interface: &Interface| {
+            interface.foreign.get(address).is_some_and(|foreign| foreign.prefix_len < whole)
+        };
+        let mut interfaces = self.interfaces.iter();
+        interfaces.find(|(_, interface)| is_own(interface)).map(|(name, _)| name.as_str())
     }
 
     /// The interface that has the subnet of `address`, the one with the longest prefix if there are several.
