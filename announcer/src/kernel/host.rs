@@ -16,6 +16,9 @@ pub struct Host {
     pub alternatives: BTreeMap<String, String>,
     /// By the index of an interface that is a port of a bridge, a bond or a team, the index of that.
     pub ports: BTreeMap<u32, u32>,
+    /// The host's own addresses, by which it is reached, each with its interface: those with a subnet, which no copy of a
+    /// VIP has.
+    pub own: BTreeMap<IpAddr, String>,
     /// The interface of the default route, of IPv4 if there is one, else of IPv6.
     pub default_route: Option<String>,
     /// The routers of the default routes, by the index of the interface that they are on.
@@ -53,17 +56,6 @@ impl Host {
     /// Whether an address of ours is bound, on whatever interface.
     pub fn has(&self, address: &IpAddr) -> bool {
         self.ours.keys().any(|binding| binding.address == *address)
-    }
-
-    /// The interface on which this host has an address with its subnet: the host's own, by which it is reached, and no
-    /// copy of a VIP, which has no subnet.
-    pub fn owner(&self, address: &IpAddr) -> Option<&str> {
-        let whole = if address.is_ipv4() { 32 } else { 128 };
-        let is_own = |interface: &Interface| {
-            interface.foreign.get(address).is_some_and(|foreign| foreign.prefix_len < whole)
-        };
-        let mut interfaces = self.interfaces.iter();
-        interfaces.find(|(_, interface)| is_own(interface)).map(|(name, _)| name.as_str())
     }
 
     /// The interface that has the subnet of `address`, the one with the longest prefix if there are several.

@@ -191,6 +191,9 @@ fn assemble(
             host.ours.insert(binding, address.lifetime(now));
         } else {
             interface.foreign.insert(address.address, address.foreign());
+            if !address.is_single() {
+                host.own.insert(address.address, names[&address.index].clone());
+            }
         }
     }
     host

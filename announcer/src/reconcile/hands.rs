@@ -71,14 +71,15 @@ impl<K: Kernel> Hands<K> {
     /// and speaks for the Service all the same.
     pub(super) fn note(&mut self, desired: &mut Desired, wanted: &Wanted) {
         self.said.retain(|binding, _| wanted.vip(binding.address).is_some());
-        for (name, verdict) in &mut desired.verdicts {
+        let said: BTreeMap<IpAddr, &String> =
+            self.said.iter().map(|(binding, error)| (binding.address, error)).collect();
+        for (name, verdict) in desired.verdicts.iter_mut().filter(|_| !said.is_empty()) {
             let claimed = wanted.services.get(name).map_or(&[][..], |claim| &claim.addresses);
-            for (binding, error) in &self.said {
-                if claimed.contains(&binding.address) {
-                    let (address, error) = (binding.address, error.clone());
-                    verdict.refusals.push(Refusal::NotBound { address, error });
-                }
-            }
+            let unbound = claimed.iter().filter_map(|address| Some((*address, said.get(address)?)));
+            verdict.refusals.extend(
+                unbound
+                    .map(|(address, error)| Refusal::NotBound { address, error: (*error).clone() }),
+            );
         }
     }
 
