@@ -28,9 +28,10 @@ has_docker=$(docker version --format '{{.Server.Version}}' 2>/dev/null) ||
 	fail "Docker does not answer; is its daemon running?"
 has_kind=$(kind version --quiet)
 echo "kind: kind $has_kind, Docker $has_docker, node image $image"
-[ "$has_kind" = "$kind" ] || echo "kind: tried with kind $kind; this is $has_kind" >&2
+[ "$has_kind ${has_docker%%[-+]*}" = "$kind $docker" ] || echo "kind: this is tried with kind $kind and Docker $docker" >&2
 
-exec 9>"/tmp/berth-kind-$name.lock"
+lock=/tmp/berth-kind-$name.lock
+exec 9>"$lock"
 flock --nonblock 9 || fail "another run has the cluster $name; choose another name by KIND_NAME"
 
 folder=$(mktemp -d)
@@ -54,7 +55,7 @@ cleanup() {
 	elif [ -n "$made" ]; then
 		echo "kind: the cluster stays; to remove it: docker rm --force $name-client; kind delete cluster --name $name"
 	fi
-	rm -rf "$folder"
+	rm -rf "$folder" "$lock"
 	exit "$code"
 }
 trap cleanup EXIT
@@ -65,7 +66,8 @@ asked=$(kubectl kustomize "$manifests")
 if [[ $asked == *"- BPF"* ]]; then
 	bounds=$(docker run --rm --privileged --entrypoint sed "$image" -n 's/^CapBnd:\s*//p' /proc/self/status)
 	(((0x$bounds >> 39) & 1)) || fail "Docker $has_docker gives no container CAP_BPF, which the announcer's pods ask for:" \
-		"they would never start. Docker 23 or later gives it; or install without, BERTH_E2E_MANIFESTS=overlays/without-bpf"
+		"they would never start. Docker 23 or later gives it where the machine has it;" \
+		"to install without: BERTH_E2E_MANIFESTS=overlays/without-bpf"
 fi
 
 e2e/images.sh

@@ -22,8 +22,6 @@ use crate::{
     node::Node,
 };
 
-mod diagnosis;
-
 /// A cluster with a host beside it on the same LAN.
 pub trait Cluster: Send + Sync {
     /// A kubeconfig with all rights.
@@ -87,11 +85,6 @@ impl dyn Cluster + '_ {
             IpAddr::V6(v6) => format!("http://[{v6}]/"),
         };
         self.exec_outside(&["curl", "-sS", "--fail", "--max-time", "5", &url])
-    }
-
-    /// What shows why a test failed: the pods, the events, what is not Ready in detail, the logs of Berth.
-    pub fn diagnosis(&self) -> String {
-        diagnosis::of(self)
     }
 
     fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {

@@ -10,6 +10,7 @@ use std::{env, net::IpAddr, path::Path, time::Instant};
 use anyhow::{Context, Result, ensure};
 use berth_e2e::{
     cluster::{self, Cluster},
+    diagnosis,
     world::{eventually, ingress, repository},
 };
 
@@ -20,7 +21,7 @@ async fn the_first_example_works_and_uninstalling_leaves_nothing() -> Result<()>
     println!("cluster there after {:.1?}", start.elapsed());
     let outcome = first_example(&*cluster, start).await;
     if outcome.is_err() {
-        eprintln!("{}", cluster.diagnosis());
+        eprintln!("{}", diagnosis::of(&*cluster));
     }
     outcome?;
     cluster.finish()

@@ -6,7 +6,9 @@ template='{{.metadata.name}}{{range .spec.podCIDRs}} {{.}}{{else}} - -{{end}}'
 template+='{{range .status.addresses}}{{if eq .type "InternalIP"}} {{.address}}{{end}}{{end}}{{"\n"}}'
 kubectl --kubeconfig=/etc/kubernetes/kubelet.conf get nodes --watch --output=go-template="$template" |
 	while read -r node pods4 pods6 address4 address6; do
-		[ -n "$address6" ] && [ "$pods4" != - ] || continue
+		if [ -z "$address6" ] || [ "$pods4" = - ]; then
+			continue
+		fi
 		if [ "$node" != "$(hostname)" ]; then
 			ip route replace "$pods4" via "$address4"
 			ip -6 route replace "$pods6" via "$address6"

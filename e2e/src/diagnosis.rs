@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::Cluster;
+use crate::cluster::Cluster;
 
 /// What is asked of every cluster.
 const QUESTIONS: [&[&str]; 4] = [
@@ -15,8 +15,9 @@ const QUESTIONS: [&[&str]; 4] = [
 /// The logs of Berth, those of containers that ended as well.
 const LOGS: [&str; 2] = ["daemonset/berth-announcer", "statefulset/berth-ccm"];
 
-/// The answers, as text. What cannot be asked is told in its place.
-pub(super) fn of(cluster: &dyn Cluster) -> String {
+/// What shows why a test failed: pods, events, what is not Ready in detail, the logs of Berth. What cannot be asked is
+/// told in its place.
+pub fn of(cluster: &dyn Cluster) -> String {
     let mut questions: Vec<Vec<String>> = QUESTIONS.iter().map(|q| owned(q)).collect();
     let mut text = String::new();
     match unready(cluster) {
