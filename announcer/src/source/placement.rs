@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_api::Quoted;
+
 use super::cluster::Service;
 use super::scene::Scene;
 use crate::kernel::{Host, Interface, Vlan};
@@ -17,10 +19,10 @@ pub fn interface<'a>(
     name: Option<&str>,
 ) -> Result<(&'a str, &'a Interface, Link), Refusal> {
     let named = name.or(host.default_route.as_deref());
-    let missing = || Refusal::InterfaceMissing { name: named.map(str::to_owned) };
+    let missing = || Refusal::InterfaceMissing { name: named.map(Quoted::of) };
     let (name, interface) =
         named.and_then(|name| host.interfaces.get_key_value(name)).ok_or_else(missing)?;
-    let lacks = |lacks| Refusal::InterfaceUnfit { name: name.clone(), lacks };
+    let lacks = |lacks| Refusal::InterfaceUnfit { name: Quoted::of(name), lacks };
     let mac = interface.mac.ok_or_else(|| lacks("Ethernet address"))?;
     if !interface.up {
         return Err(lacks("carrier"));
@@ -32,7 +34,7 @@ pub fn interface<'a>(
 pub fn guarded(scene: Scene<'_>) -> BTreeSet<String> {
     let services = scene.cluster.services().values().filter(|service| service.ours);
     let named: BTreeSet<&str> = services
-        .filter_map(|service| service.interface.as_deref())
+        .filter_map(named)
         .chain(scene.interface)
         .chain(scene.host.default_route.as_deref())
         .collect();
@@ -56,7 +58,7 @@ pub fn is_awaited(scene: Scene<'_>, index: u32) -> bool {
     let mut interfaces = scene.host.interfaces.iter();
     let known = interfaces.find(|(_, interface)| interface.index == index).map(|(name, _)| name);
     let mut services = scene.cluster.services().values().filter(|service| service.ours);
-    services.any(|service| match (service.interface.as_deref(), known) {
+    services.any(|service| match (named(service), known) {
         (None | Some(AUTO), _) => false,
         (Some(named), Some(known)) => named == known,
         (Some(named), None) => !scene.host.interfaces.contains_key(named),
@@ -66,7 +68,7 @@ pub fn is_awaited(scene: Scene<'_>, index: u32) -> bool {
 /// Whether the place of an address depends on the addresses of the node.
 pub fn is_auto(scene: Scene<'_>) -> bool {
     let mut services = scene.cluster.services().values().filter(|service| service.ours);
-    services.any(|service| service.interface.as_deref() == Some(AUTO))
+    services.any(|service| named(service) == Some(AUTO))
 }
 
 /// Where an address of a Service belongs on this host.
@@ -76,6 +78,9 @@ pub(crate) fn place(
     address: IpAddr,
 ) -> Result<Attach, Refusal> {
     let host = scene.host;
+    if let Some(Err(text)) = &service.interface {
+        return Err(Refusal::InvalidInterface { text: text.clone() });
+    }
     let (parent, _, _) = interface(host, base(scene, service, address))?;
     let vlan = match &service.vlan {
         None => None,
@@ -84,7 +89,7 @@ pub(crate) fn place(
     };
     let name = vlan.as_deref().unwrap_or(parent);
     if let Some(error) = host.unmade.get(name).filter(|_| !host.interfaces.contains_key(name)) {
-        return Err(Refusal::VlanNotMade { name: name.to_owned(), error: error.clone() });
+        return Err(Refusal::VlanNotMade { name: Quoted::of(name), error: error.clone() });
     }
     place_on(host, Some(name), address)
 }
@@ -109,6 +114,9 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
     let mut vlans = BTreeMap::new();
     for service in scene.cluster.services().values().filter(|service| service.ours) {
         let Some(Ok(id)) = service.vlan else { continue };
+        if let Some(Err(_)) = service.interface {
+            continue;
+        }
         for address in &service.addresses {
             if let Ok((name, interface, _)) = interface(scene.host, base(scene, service, *address))
             {
@@ -119,9 +127,14 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
     vlans
 }
 
+/// The interface that a Service names, or `auto`.
+fn named(service: &Service) -> Option<&str> {
+    service.interface.as_ref()?.as_deref().ok()
+}
+
 /// The name of the interface that a Service asks for, before its VLAN.
 fn base<'a>(scene: Scene<'a>, service: &'a Service, address: IpAddr) -> Option<&'a str> {
-    match service.interface.as_deref() {
+    match named(service) {
         Some(AUTO) => scene.host.connected(address).or(scene.interface),
         Some(name) => Some(name),
         None => scene.interface,
