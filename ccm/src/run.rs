@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use berth_api::Quoted;
 use berth_api::eip::EipBinding;
 use berth_api::names::annotation;
 use berth_ipam::OwnerKind;
@@ -218,8 +219,9 @@ impl Loop {
                 }
             }
             Err(error) => tracing::warn!(
-                "Lease: annotation `{}`: value `{text}` is not accepted and passed over: {error}; what it names does not rest any more",
-                annotation::RESTING
+                "Lease: annotation `{}`: value {} is not accepted and passed over: {error}; what it names does not rest any more",
+                annotation::RESTING,
+                Quoted::of(&text)
             ),
         }
     }
