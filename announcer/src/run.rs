@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Api, Cluster, Config, Election};
+use crate::config::{Api, Cluster, Config, Election, Http};
 use crate::dataplane::{self, Dataplane, eip as nat};
 use crate::instance::Instance;
 use crate::kernel::{self, ArpAnnounce, Door, Host, Kernel, KernelChange, Netlink};
@@ -135,13 +135,14 @@ impl Outside {
         let (asked, closed) = (ask.clone(), CancellationToken::new());
         let page: http::Page = Arc::new(move || page(asked.clone()));
         let pages = Pages::new(health.clone(), Arc::new(registry)).with_local(VIPS, page);
-        for (name, address, otherwise) in [
-            ("prometheus_server", config.http.metrics, Some(config::Http::DEFAULT)),
-            ("health_check_port", config.http.health, None),
+        let Http { metrics: at, health: besides } = config.http;
+        for (name, setting, address, otherwise) in [
+            ("metrics server", "prometheus_server", at, Some(Http::DEFAULT)),
+            ("health server", "health_check_port", besides, None),
         ] {
             if let Some(address) = address {
                 let (pages, stop) = (pages.clone(), closed.clone());
-                let keep = http::keep(name, address, otherwise, pages, health.clone(), stop);
+                let keep = http::keep(setting, address, otherwise, pages, health.clone(), stop);
                 supervisor.spawn(name, keep);
             }
         }
