@@ -1,6 +1,7 @@
 # Each target is one line; what it does is in the script or program it calls.
 
-.PHONY: demo demo-down test unit e2e compat soak check fmt clippy deny deps doc images bench bench-takeover bench-eip kind kind-here
+help:      ; @sed -n 's/^\([a-z0-9-]*\): .*/\1/p' $(MAKEFILE_LIST) | paste -sd ' ' -; echo 'README.md says what for.'
+.PHONY: help demo demo-down test unit e2e compat soak check fmt clippy deny deps doc images bench bench-takeover bench-eip kind kind-here
 demo:      ; e2e/demo.sh
 demo-down: ; target/release/lab down --name demo
 test:      ; e2e/test.sh

@@ -4,7 +4,7 @@
 # kind's: on the newest, and on the oldest in a Docker that has no CAP_BPF to give.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-oldest=$(sed -n 's/.*k8s\.io\/kubernetes v//p' e2e/kubernetes/oldest/go.mod | sed -n 1p)
+oldest=$(sed -n 's/.*k8s\.io\/kubernetes v\([^ ]*\).*/\1/p' e2e/kubernetes/oldest/go.mod | sed -n 1p)
 echo "Kubernetes $oldest"
 BERTH_KUBERNETES=$oldest e2e/test.sh black_box:: product::expose:: product::failover:: product::eip:: \
 	product::eip_allocation:: real_nodes::

@@ -1,10 +1,11 @@
 #!/bin/bash
-# Runs a tier of tests that not every change must pass, and keeps what it printed in docs/runs/NAME.md with the date, the
-# commit and the machine:  e2e/record.sh NAME COMMAND [ARGUMENT...]
+# Runs a tier of tests that not every change must pass, and keeps what it printed in docs/runs/NAME.md, or where it failed
+# in target/NAME.md, with the date, the commit and the machine:  e2e/record.sh NAME COMMAND [ARGUMENT...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 name=$1
 shift
+[ "$(id -u)" = 0 ] || { echo "$name: must run as root: the lab makes network namespaces and containers" >&2; exit 1; }
 mkdir -p docs/runs target
 output=target/$name.txt
 begun=$SECONDS
@@ -28,6 +29,9 @@ commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 	# What is drawn for terminals is of no use in a file.
 	sed -e 's/.*\r//' -e 's/\x1b\[[0-9;]*[A-Za-z]//g' "$output" | grep -v '^ *\(Compiling\|Downloaded\|Downloading\|Fresh\) ' || true
 	printf '```\n'
-} >"docs/runs/$name.md"
-echo "kept in docs/runs/$name.md" >&2
+} >"target/$name.md"
+# The last good record stays where this run was none.
+kept=target/$name.md
+[ "$code" != 0 ] || { kept=docs/runs/$name.md; mv "target/$name.md" "$kept"; }
+echo "kept in $kept" >&2
 exit "$code"

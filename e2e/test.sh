@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs the tests: builds the programs as released, Kubernetes beside them, then the tests of all crates, and lets
-# e2e/src/bin/suites run each. Arguments are those of suites, e.g. `e2e/test.sh --nocapture fenced::`.
+# e2e/src/bin/suites run each. Arguments are those of suites, e.g. `e2e/test.sh --nocapture fenced::`; with `--no-build`
+# before them, what was built last is run as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "e2e: must run as root: the lab makes network namespaces and containers" >&2; exit 1; }
@@ -9,25 +10,34 @@ begun=$SECONDS
 # What a step took, for the table of the run.
 took() { printf '%7d s  %s\n' $((SECONDS - begun)) "$1"; begun=$SECONDS; }
 
-e2e/packages.sh qemu-system-x86_64
-e2e/crates.sh take
-took "Debian's packages and crates from the cache"
-cargo build --locked --release --package lab-programs
-target/release/lab-programs >/dev/null &
-kubernetes=$!
-trap 'kill $kubernetes 2>/dev/null || true' EXIT
-e2e/images.sh
-took "the programs as released"
-# The tests are built in the profile of development, as `cargo test` builds them.
-mkdir -p target/suites
-cargo test --locked --workspace --no-run --message-format=json-render-diagnostics >target/suites/messages.json
-took "the tests"
-e2e/crates.sh keep
-trap - EXIT
-wait $kubernetes
-took "Kubernetes, and crates into the cache"
-cargo test --locked --workspace --doc --quiet
-took "the tests of documentation"
+build() {
+	e2e/packages.sh qemu-system-x86_64
+	e2e/crates.sh take
+	took "Debian's packages and crates from the cache"
+	cargo build --locked --release --package lab-programs
+	target/release/lab-programs >/dev/null &
+	kubernetes=$!
+	trap 'kill $kubernetes 2>/dev/null || true' EXIT
+	e2e/images.sh
+	took "the programs as released"
+	# The tests are built in the profile of development, as `cargo test` builds them.
+	mkdir -p target/suites
+	cargo test --locked --workspace --no-run --message-format=json-render-diagnostics >target/suites/messages.json
+	took "the tests"
+	e2e/crates.sh keep
+	trap - EXIT
+	wait $kubernetes
+	took "Kubernetes, and crates into the cache"
+	cargo test --locked --workspace --doc --quiet
+	took "the tests of documentation"
+}
+
+if [ "${1:-}" = --no-build ]; then
+	shift
+	[ -s target/suites/messages.json ] || { echo "e2e: nothing was built yet: run it without --no-build" >&2; exit 1; }
+else
+	build
+fi
 
 # What runs under another kernel is the announcer's own test.
 BERTH_NETWORK_TESTS=$(sed -n 's/.*"executable":"\([^"]*\/network-[^"]*\)".*/\1/p' target/suites/messages.json)
