@@ -3,6 +3,7 @@
 //! by now. What others have is theirs for as long as they hold their locks.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -11,6 +12,9 @@ use crate::instance::Instance;
 use crate::kernel::{Door, Host, Kernel, Lifetime, nft};
 use crate::locks;
 use crate::peers::join;
+
+/// How long a start waits for the list of tables: it is not to hang with `nft`.
+const LISTING: Duration = Duration::from_secs(2);
 
 /// Removes what is left of this instance, before anything else.
 pub async fn own(kernel: &mut impl Kernel, host: &Host, instance: &Instance) {
@@ -37,7 +41,11 @@ pub async fn others(door: &Door, host: &Host, me: &Instance) {
 /// Whoever has left something, or has it.
 async fn left(host: &Host) -> Vec<Instance> {
     let fences = join::fences().into_iter().map(|name| ("berth-fence", name));
-    let tables = nft::run(&["-j", "list", "tables"], "").await.unwrap_or_default();
+    let listed = tokio::time::timeout(LISTING, nft::run(&["-j", "list", "tables"], "")).await;
+    if listed.is_err() {
+        tracing::warn!("nft does not end: tables of instances that do not run stay");
+    }
+    let tables = listed.map(Result::unwrap_or_default).unwrap_or_default();
     let tables: Value = serde_json::from_str(&tables).unwrap_or_default();
     let tables = tables["nftables"].as_array().into_iter().flatten().filter_map(|object| {
         let table = object.get("table")?;

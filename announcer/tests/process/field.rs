@@ -127,7 +127,7 @@ async fn an_alternative_name_of_an_interface_is_one_of_its_names() {
 async fn the_loopback_interface_is_no_lan() {
     let scene = Scene::new().await;
     let announcer = scene.settings(&[("vip_interface", "lo")]);
-    let told = async || ready().await.contains("interface lo has no Ethernet address");
+    let told = async || ready().await.contains(r#"interface "lo" has no Ethernet address"#);
     scene.until("lo is refused", told).await;
     assert!(!Peer::new().await.is_answered().await);
     scene.leaves(announcer).await;
@@ -354,7 +354,7 @@ async fn an_interface_may_be_down_at_first_change_its_hardware_address_and_be_re
     run("ip link set eth0 down");
     let scene = Scene::new().await;
     let announcer = scene.settings(&[]);
-    let down = async || ready().await.contains("interface eth0 has no carrier");
+    let down = async || ready().await.contains(r#"interface "eth0" has no carrier"#);
     scene.until("it says what it waits for", down).await;
     run("ip link set eth0 up");
     let mut peer = Peer::new().await;

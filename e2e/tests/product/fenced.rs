@@ -74,7 +74,8 @@ async fn an_owner_that_is_cut_from_the_lan_is_replaced_and_stays_silent_when_it_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_that_is_cut_from_the_api_goes_on() -> Result<()> {
     let scene = Scene::up(3, env([])).await?;
-    let (owner, start) = (scene.owner()?, Instant::now());
+    let (held, start) = (scene.held()?, Instant::now());
+    let owner = held.owner;
     let probe = scene.probe()?;
     scene.world.lab.cut(owner, Net::Api)?;
     tokio::time::sleep(Duration::from_secs(if is_soak() { 600 } else { 12 })).await;
@@ -89,7 +90,7 @@ async fn an_owner_that_is_cut_from_the_api_goes_on() -> Result<()> {
     let broken = report.count(Failure::Reset) + report.count(Failure::Refused);
     ensure!(broken == 0, "{:?}", report.failed);
     scene.one_at_a_time(&scene.wire.so_far(), start)?;
-    scene.moved_times(0, start)?;
+    scene.kept_by(&held)?;
     scene.down()
 }
 
