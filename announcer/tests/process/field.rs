@@ -10,12 +10,12 @@ use berth_announcer::advertise::arp_nd::schedule::Frame;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 use crate::life::{get, records};
 use crate::namespace::{address, alone, attempt, run};
-use crate::{ADDRESS, Election, Peer, SOON, Scene, Test, real, signal_to};
+use crate::{ADDRESS, Election, Peer, SOON, Scene, Test, listen, real, signal_to};
 
 const SIX: &str = "2001:db8::1";
 
@@ -207,16 +207,7 @@ async fn a_port_of_a_bridge_stands_for_the_bridge() {
     scene.until("both are on the bridge", async || on("br0")).await;
     peer.is_answered_by(BRIDGE, &scene).await;
     // The announcements of a takeover look the same: there are fewer of them.
-    let mut tcpdump = Command::new("tcpdump")
-        .args(["-i", "peer0", "--immediate-mode", "-Q", "in", "-ln", "icmp6 and ip6[40] = 136"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("tcpdump");
-    let mut said = BufReader::new(tcpdump.stderr.take().unwrap()).lines();
-    while !said.next_line().await.unwrap().expect("it listens").contains("listening on") {}
-    let mut heard = BufReader::new(tcpdump.stdout.take().unwrap()).lines();
+    let (_tcpdump, mut heard) = listen("icmp6 and ip6[40] = 136").await;
     for _ in 0..20 {
         let bytes = frame::probe(SIX.parse().unwrap(), [2, 0, 0, 0, 0, 9], *b"theirs");
         peer.sockets.send(&Frame { index: peer.index, bytes }).unwrap();

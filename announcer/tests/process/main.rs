@@ -333,11 +333,28 @@ fn populate(api: &Api) {
     );
 }
 
+type Heard = tokio::io::Lines<BufReader<tokio::process::ChildStdout>>;
+
+/// Starts `tcpdump` on the other end of the cable, for what comes in there, and waits until it listens.
+async fn listen(filter: &str) -> (Child, Heard) {
+    let mut tcpdump = Command::new("tcpdump")
+        .args(["-i", "peer0", "--immediate-mode", "-Q", "in", "-ln", filter])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("tcpdump");
+    let mut said = BufReader::new(tcpdump.stderr.take().unwrap()).lines();
+    while !said.next_line().await.unwrap().expect("it listens").contains("listening on") {}
+    let heard = BufReader::new(tcpdump.stdout.take().unwrap()).lines();
+    (tcpdump, heard)
+}
+
 /// The other end of the cable.
 struct Peer {
     index: u32,
     sockets: Sockets,
-    heard: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
+    heard: Heard,
     _tcpdump: Child,
 }
 
@@ -345,17 +362,8 @@ impl Peer {
     async fn new() -> Self {
         let host = kernel().look().await.unwrap();
         let index = host.interfaces["peer0"].index;
-        let mut tcpdump = Command::new("tcpdump")
-            .args(["-i", "peer0", "--immediate-mode", "-Q", "in", "-ln"])
-            .arg(format!("arp[6:2] = 2 and arp src host {ADDRESS} and not ether broadcast"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("tcpdump");
-        let mut said = BufReader::new(tcpdump.stderr.take().unwrap()).lines();
-        while !said.next_line().await.unwrap().expect("it listens").contains("listening on") {}
-        let heard = BufReader::new(tcpdump.stdout.take().unwrap()).lines();
+        let answers = format!("arp[6:2] = 2 and arp src host {ADDRESS} and not ether broadcast");
+        let (tcpdump, heard) = listen(&answers).await;
         Self { index, sockets: Sockets::default(), heard, _tcpdump: tcpdump }
     }
 
