@@ -8,6 +8,7 @@ use berth_api::reason;
 use berth_runtime::events::{Report, Severity};
 use k8s_openapi::api::core::v1::ObjectReference;
 
+use crate::backoff::Backoff;
 use crate::vip::Name;
 
 /// The first pause and the longest.
@@ -15,51 +16,53 @@ const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// The objects whose status is refused.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Denials {
-    of: BTreeMap<Name, Denial>,
+    pauses: Backoff<Name>,
+    /// The uid and the version that was refused: another one may be taken.
+    of: BTreeMap<Name, (String, String)>,
 }
 
-#[derive(Debug)]
-struct Denial {
-    uid: String,
-    /// The version that was refused: a later one may be taken.
-    version: String,
-    count: u32,
-    due: Instant,
+impl Default for Denials {
+    fn default() -> Self {
+        Self { pauses: Backoff::new(FIRST, LONGEST), of: BTreeMap::new() }
+    }
 }
 
 impl Denials {
     /// Whether an object may be written: it was not refused, or has changed since, or some time has passed.
     pub(super) fn allow(&self, name: &Name, uid: &str, version: &str, now: Instant) -> bool {
-        self.of.get(name).is_none_or(|denial| {
-            denial.uid != uid || denial.version != version || denial.due <= now
-        })
+        let refused = self.of.get(name).is_some_and(|(u, v)| u == uid && v == version);
+        !refused || self.pauses.is_due(name, now)
     }
 
     /// Takes in that it was refused. True if that is news.
     pub(super) fn deny(&mut self, name: &Name, uid: &str, version: &str, now: Instant) -> bool {
-        let known = self.of.get(name).filter(|denial| denial.uid == uid);
-        let count = known.map_or(0, |denial| denial.count);
-        let due = now + FIRST.saturating_mul(1 << count.min(16)).min(LONGEST);
-        let (uid, version) = (uid.to_owned(), version.to_owned());
-        self.of.insert(name.clone(), Denial { uid, version, count: count + 1, due });
-        count == 0
+        let before = self.of.insert(name.clone(), (uid.to_owned(), version.to_owned()));
+        let is_news = before.is_none_or(|(before, _)| before != uid);
+        if is_news {
+            self.pauses.retain(|other| other != name);
+        }
+        self.pauses.again(name.clone(), now);
+        is_news
     }
 
     /// Takes in that it was written.
     pub(super) fn end(&mut self, name: &Name) {
-        self.of.remove(name);
+        if self.of.remove(name).is_some() {
+            self.pauses.retain(|other| other != name);
+        }
     }
 
     /// Forgets every object that does not pass.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Name) -> bool) {
         self.of.retain(|name, _| keep(name));
+        self.pauses.retain(|name| self.of.contains_key(name));
     }
 
     /// When one may be tried again that has not changed.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.of.values().map(|denial| denial.due).filter(|due| *due > now).min()
+        self.pauses.deadline(now)
     }
 }
 

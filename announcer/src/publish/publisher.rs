@@ -36,15 +36,13 @@ pub struct Publisher {
     bindings: Backoff<Name>,
     contests: Contests,
     refusals: Refusals,
-    /// Services, and bindings, whose status the API server does not take.
-    denials: [Denials; 2],
+    /// Services whose status the API server does not take.
+    denied_services: Denials,
+    /// The same of bindings.
+    denied_bindings: Denials,
     /// When somebody was last told that another host claims an address.
     defended: Seldom<IpAddr>,
 }
-
-/// Of `denials`.
-const SERVICES: usize = 0;
-const BINDINGS: usize = 1;
 
 impl Publisher {
     /// Has written nothing yet.
@@ -67,7 +65,8 @@ impl Publisher {
             bindings: Backoff::new(second / 10, second * 2),
             contests: Contests::default(),
             refusals: Refusals::default(),
-            denials: Default::default(),
+            denied_services: Denials::default(),
+            denied_bindings: Denials::default(),
             defended: Seldom::default(),
         }
     }
@@ -79,8 +78,8 @@ impl Publisher {
             self.bindings.deadline(now),
             self.contests.deadline(now),
             self.refusals.deadline(),
-            self.denials[SERVICES].deadline(now),
-            self.denials[BINDINGS].deadline(now),
+            self.denied_services.deadline(now),
+            self.denied_bindings.deadline(now),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -114,7 +113,7 @@ impl Publisher {
             self.events.publish(events::contested(name, cluster));
         }
         // What is refused is waited for by nobody.
-        let denials = &self.denials[SERVICES];
+        let denials = &self.denied_services;
         let allowed =
             |update: &Update| denials.allow(&update.name, &update.uid, &update.version, now);
         let updates: Vec<Update> = updates.into_iter().filter(allowed).collect();
@@ -128,7 +127,7 @@ impl Publisher {
         }
         let services = cluster.services();
         self.services.retain(|name| services.contains_key(name));
-        self.denials[SERVICES].retain(|name| services.contains_key(name));
+        self.denied_services.retain(|name| services.contains_key(name));
         pending
     }
 
@@ -140,12 +139,12 @@ impl Publisher {
         match outcome {
             WriteOutcome::Written(_) => {
                 self.contests.wrote(update, now);
-                self.denials[SERVICES].end(&update.name);
+                self.denied_services.end(&update.name);
             }
             WriteOutcome::Overtaken => {}
             WriteOutcome::Refused(why) => {
                 let Update { name, uid, version, .. } = update;
-                if self.denials[SERVICES].deny(name, uid, version, now) {
+                if self.denied_services.deny(name, uid, version, now) {
                     tracing::warn!(service = %name, why, "the status is refused");
                     let regarding = service_reference(name, Some(uid.clone()));
                     self.events.publish(denied(regarding, why));
@@ -163,14 +162,14 @@ impl Publisher {
     pub fn sign(&mut self, scene: Scene<'_>, outlook: &Outlook<'_>, now: Instant) {
         for apply in eip::applies(scene, outlook, Timestamp::now()) {
             let name = &apply.name;
-            let may = self.denials[BINDINGS].allow(name, &apply.uid, &apply.version, now);
+            let may = self.denied_bindings.allow(name, &apply.uid, &apply.version, now);
             if may && self.writer.is_free_for(name) && self.bindings.is_due(name, now) {
                 self.writer.apply(apply, &self.manager);
             }
         }
         let eips = scene.cluster.eips();
         self.bindings.retain(|name| eips.contains_key(name));
-        self.denials[BINDINGS].retain(|name| eips.contains_key(name));
+        self.denied_bindings.retain(|name| eips.contains_key(name));
         let held = eips.values().flat_map(Eip::addresses);
         let held = held.filter(|address| outlook.answering.live.contains(address)).count();
         self.metrics.eips.set(held.try_into().unwrap_or(i64::MAX));
@@ -182,7 +181,7 @@ impl Publisher {
         self.bindings.again(apply.name.clone(), now);
         match outcome {
             WriteOutcome::Written(_) => {
-                self.denials[BINDINGS].end(&apply.name);
+                self.denied_bindings.end(&apply.name);
                 for note in &apply.news {
                     self.events.publish(Report {
                         regarding: eip_reference(&apply.name, Some(apply.uid.clone())),
@@ -196,7 +195,7 @@ impl Publisher {
             WriteOutcome::Overtaken => {}
             WriteOutcome::Refused(why) => {
                 let Apply { name, uid, version, .. } = apply;
-                if self.denials[BINDINGS].deny(name, uid, version, now) {
+                if self.denied_bindings.deny(name, uid, version, now) {
                     tracing::warn!(eip = %name, why, "the status is refused");
                     self.events.publish(denied(eip_reference(name, Some(uid.clone())), why));
                 }
@@ -314,7 +313,7 @@ mod tests {
                 panic!("one status is to be cleared");
             };
             // Without a cluster nothing is sent, and so this answers for it.
-            if publisher.denials[SERVICES].allow(&name, &update.uid, &update.version, now) {
+            if publisher.denied_services.allow(&name, &update.uid, &update.version, now) {
                 tries += 1;
                 let why = "metadata.annotations: Too long (422)".to_owned();
                 publisher.written(update, &WriteOutcome::<()>::Refused(why), now);

@@ -35,8 +35,8 @@ pub(super) struct Place {
 }
 
 impl Desired {
-    /// What `holds` asks for on `node`, of what is wanted. An address waits until it may be taken into use, and until it is `ready`:
-    /// bound before it is translated, the node itself would answer, and reset connections that are a VM's.
+    /// What `holds` asks for on `node`, of what is wanted. An address waits until it may be taken into use, and until it is
+    /// `ready`: bound before it is translated, the node itself would answer, and reset connections that are a VM's.
     pub(super) fn of(
         wanted: &Wanted,
         node: &str,
