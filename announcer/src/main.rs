@@ -29,9 +29,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     match start(matches) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            logs::flush();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            eprintln!("berth-announcer: {error:#}");
+            logs::last(&format!("berth-announcer: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -39,8 +39,8 @@ use crate::source::cluster::Name;
 use crate::source::watch::{self, ClusterEvent, Scope};
 use crate::sweep;
 
-/// How long a program that is under way may take to end.
-const UNGUARDING: Duration = Duration::from_secs(5);
+/// How long a program that is under way may take to end, and what it keeps to be removed: a pod is given 15 s in all.
+const UNGUARDING: Duration = Duration::from_secs(4);
 /// How long the thread of membership may take to end.
 const UNFENCING: Duration = Duration::from_secs(10);
 /// How long an answer to whoever asks what is known may take: a round may have much to do.
@@ -48,9 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Where that is asked for.
 const VIPS: &str = "/debug/vips";
 
-/// The tasks that keep something in the kernel, in the order in which they end.
-const TABLES: [&str; 2] = ["unserved", "forward"];
-const TRANSLATION: &str = "elastic IPs";
+/// The tasks that keep something in the kernel by running programs.
+const KEEPERS: [&str; 3] = ["unserved", "forward", "elastic IPs"];
 
 /// Runs until `stop` is cancelled, then hands over, removes everything and returns. The background tasks go to
 /// `supervisor`.
@@ -249,15 +248,14 @@ async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
     }
     // The tables go last: nothing that they are about is bound any more.
     drop(announcer);
-    for task in supervisor.finish(&TABLES, UNGUARDING).await {
-        tracing::warn!(task, "nft does not end");
+    for task in supervisor.finish(&KEEPERS, UNGUARDING).await {
+        tracing::warn!(task, "nft or iptables does not end");
     }
-    dataplane::remove(&instance).await;
-    for task in supervisor.finish(&[TRANSLATION], UNGUARDING).await {
-        tracing::warn!(task, "iptables does not end");
-    }
-    if let Err(error) = nat::sweep(&door, &instance).await {
-        tracing::warn!(%error, "rules of elastic IPs are left");
+    let sweep = tokio::time::timeout(UNGUARDING, nat::sweep(&door, &instance));
+    match tokio::join!(dataplane::remove(&instance), sweep).1 {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "rules of elastic IPs are left"),
+        Err(_) => tracing::warn!("iptables does not end: rules of elastic IPs are left"),
     }
 }
 

@@ -25,11 +25,13 @@ async fn main() -> ExitCode {
         eprintln!("berth-ccm: {error}");
         return ExitCode::FAILURE;
     }
-    match berth_ccm::run::run(options).await {
+    let ended = match berth_ccm::run::run(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    berth_runtime::logs::flush();
+    ended
 }

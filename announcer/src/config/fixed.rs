@@ -110,6 +110,16 @@ pub(super) fn fixed(
     let addresses = addresses(settings).map_err(&mut note).ok();
     let port = settings.number("port").and_then(|port| u16::try_from(port).ok());
     let port = port.filter(|port| *port != 0).unwrap_or(DEFAULT_PORT);
+    let own = |address: &IpAddr| {
+        let owner = members.iter().flatten().find(|member| member.addresses.contains(address));
+        owner.map(|member| {
+            format!("accepted is no address of a host: {address} is that of member {}", member.name)
+        })
+    };
+    if let Some(accepted) = addresses.iter().flatten().find_map(own) {
+        let name = settings.first(&["address", "vip_address"]).unwrap_or("address");
+        problems.push(settings.problem(name, accepted));
+    }
     match (members, key, addresses) {
         (Some(members), Some(key), Some(addresses)) if problems.is_empty() => {
             Ok(Some(Fixed { members, key, addresses, port }))
@@ -167,6 +177,8 @@ fn members(settings: &Settings, path: &str, node: Option<&str>) -> Result<Vec<Me
 fn parse(text: &str) -> Result<Vec<Member>, String> {
     let mut members: Vec<Member> = Vec::new();
     let mut used = BTreeSet::new();
+    // Some editors put it first, and show it nowhere.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
         let words: Vec<&str> = line.split_whitespace().collect();

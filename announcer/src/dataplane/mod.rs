@@ -13,6 +13,7 @@ pub mod forward;
 pub mod unserved;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -87,12 +88,20 @@ impl Dataplane {
     }
 }
 
+/// How long a start, and an end, wait for tables to be removed: neither is to hang with `nft`.
+const REMOVAL: Duration = Duration::from_secs(4);
+
 /// Removes the tables of the guard and of forwarding of this instance, if they are there. What cannot be removed is told.
 pub async fn remove(instance: &Instance) {
-    if let Err(error) = unserved::remove(&instance.table()).await {
+    let table = instance.table();
+    let removal = async { tokio::join!(unserved::remove(&table), forward::remove(&table)) };
+    let Ok((guard, forward)) = tokio::time::timeout(REMOVAL, removal).await else {
+        return tracing::warn!(table, "nft does not end: what it has of this table stays");
+    };
+    if let Err(error) = guard {
         tracing::debug!(%error, "no guard to remove");
     }
-    if let Err(error) = forward::remove(&instance.table()).await {
+    if let Err(error) = forward {
         tracing::debug!(%error, "nothing of forwarding to remove");
     }
 }

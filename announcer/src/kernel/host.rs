@@ -12,6 +12,13 @@ pub const KUBE_VIP_PROTOCOL: u8 = 248;
 pub struct Host {
     /// Every interface by name.
     pub interfaces: BTreeMap<String, Interface>,
+    /// Alternative names of interfaces (`ip link property add altname`), and the name that each stands for.
+    pub alternatives: BTreeMap<String, String>,
+    /// By the index of an interface that is a port of a bridge, a bond or a team, the index of that.
+    pub ports: BTreeMap<u32, u32>,
+    /// The host's own addresses, by which it is reached, each with its interface: those with a subnet, which no copy of a
+    /// VIP has.
+    pub own: BTreeMap<IpAddr, String>,
     /// The interface of the default route, of IPv4 if there is one, else of IPv6.
     pub default_route: Option<String>,
     /// The routers of the default routes, by the index of the interface that they are on.
@@ -29,6 +36,25 @@ pub struct Host {
 }
 
 impl Host {
+    /// The interface of this name, or of this alternative name.
+    pub fn interface(&self, name: &str) -> Option<(&str, &Interface)> {
+        let name = self.alternatives.get(name).map_or(name, String::as_str);
+        self.interfaces.get_key_value(name).map(|(name, interface)| (name.as_str(), interface))
+    }
+
+    /// The interface on which the host itself is met by what comes in through `interface`: where that is a port of a
+    /// bridge, a bond or a team, the topmost of these. Linux asks no port for an IPv6 address (`ndisc_recv_ns`).
+    pub fn met<'a>(&'a self, mut interface: (&'a str, &'a Interface)) -> (&'a str, &'a Interface) {
+        // A port of a port of a port is as deep as it goes.
+        for _ in 0..3 {
+            let Some(above) = self.ports.get(&interface.1.index) else { break };
+            let mut all = self.interfaces.iter();
+            let Some((name, found)) = all.find(|(_, found)| found.index == *above) else { break };
+            interface = (name, found);
+        }
+        interface
+    }
+
     /// Whether an address of ours is bound, on whatever interface.
     pub fn has(&self, address: &IpAddr) -> bool {
         self.ours.keys().any(|binding| binding.address == *address)

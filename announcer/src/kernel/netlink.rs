@@ -10,7 +10,7 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
 use rtnetlink::packet_route::link::{
-    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoPortKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::{LinkVlan, RouteMessageBuilder};
@@ -160,6 +160,8 @@ fn assemble(
     for link in links {
         let Some((name, interface)) = interface(link) else { continue };
         names.insert(interface.index, name.clone());
+        host.ports.extend(above(link).map(|above| (interface.index, above)));
+        host.alternatives.extend(alternatives(link).map(|other| (other, name.clone())));
         host.interfaces.insert(name, interface);
     }
     let made = links.iter().filter(|link| is_ours(number, link, &names));
@@ -190,6 +192,9 @@ fn assemble(
             let other = address.protocol.filter(|other| Instance::is_number(*other));
             host.others.extend(other.filter(|_| address.looks_ours()));
             interface.foreign.insert(address.address, address.foreign());
+            if !address.is_single() {
+                host.own.insert(address.address, names[&address.index].clone());
+            }
         }
     }
     host
@@ -200,13 +205,45 @@ fn interface(link: &LinkMessage) -> Option<(String, Interface)> {
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value.clone()),
-            LinkAttribute::Address(value) => mac = <[u8; 6]>::try_from(value.as_slice()).ok(),
+            LinkAttribute::Address(value) => {
+                // That of the loopback interface is all zeroes: no LAN hears what is announced there.
+                mac = <[u8; 6]>::try_from(value.as_slice()).ok().filter(|mac| *mac != [0; 6]);
+            }
             _ => {}
         }
     }
     let up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
     let index = link.header.index;
     Some((name?, Interface { index, mac, up, foreign: BTreeMap::new() }))
+}
+
+/// What an interface is a port of, if that takes all that comes in. A VRF leaves addresses on its ports.
+fn above(link: &LinkMessage) -> Option<u32> {
+    let takes = |info: &LinkInfo| {
+        matches!(
+            info,
+            LinkInfo::PortKind(InfoPortKind::Bridge | InfoPortKind::Bond | InfoPortKind::Team)
+        )
+    };
+    let is_port = link.attributes.iter().any(
+        |attribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(takes)),
+    );
+    let mut attributes = link.attributes.iter().filter(|_| is_port);
+    attributes.find_map(|attribute| match attribute {
+        LinkAttribute::Controller(index) => Some(*index),
+        _ => None,
+    })
+}
+
+fn alternatives(link: &LinkMessage) -> impl Iterator<Item = String> {
+    let properties = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::PropList(properties) => Some(properties),
+        _ => None,
+    });
+    properties.flatten().filter_map(|property| match property {
+        Prop::AltIfName(name) => Some(name.clone()),
+        _ => None,
+    })
 }
 
 /// Whether we made an interface. Somebody else may have a use for the group: it has to be a VLAN as well, and to have the

@@ -37,11 +37,12 @@ impl<K: Kernel> Announcer<K> {
         for binding in self.sight.host.ours.keys() {
             known.bound.entry(binding.address).or_default().push(binding.index);
         }
-        let records = self.sight.wanted.vips.values().map(|vip| self.record(vip, &refused, &known));
+        let unbound = self.hands.unbound();
+        let records = self.sight.wanted.vips.values().map(|vip| self.record(vip, &unbound, &known));
         json!(records.collect::<Vec<_>>())
     }
 
-    fn record(&self, vip: &Vip, refused: &BTreeSet<IpAddr>, known: &Known) -> Record {
+    fn record(&self, vip: &Vip, unbound: &BTreeSet<IpAddr>, known: &Known) -> Record {
         let address = vip.address;
         let ownership = match address {
             Some(address) if known.answers.contains(&address) => "owns",
@@ -56,7 +57,7 @@ impl<K: Kernel> Announcer<K> {
         };
         let obstacles = vip.wants.iter().filter_map(|want| want.attach.as_ref().err());
         let refusals = obstacles.map(crate::vip::Refusal::reason);
-        let not_bound = address.filter(|address| refused.contains(address)).map(|_| "NotBound");
+        let not_bound = address.filter(|address| unbound.contains(address)).map(|_| "NotBound");
         Record {
             address,
             claimants: vip.wants.iter().map(|want| want.claimant.to_string()).collect(),

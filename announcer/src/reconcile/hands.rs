@@ -10,7 +10,7 @@ use crate::backoff::Backoff;
 use crate::dataplane::Dataplane;
 use crate::kernel::{Binding, Host, Kernel, Step, Vlan};
 use crate::metrics::{Metrics, cause};
-use crate::vip::Refusal;
+use crate::vip::{Refusal, Wanted};
 
 /// After a refusal the kernel is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -21,6 +21,8 @@ pub(super) struct Hands<K> {
     metrics: Metrics,
     /// What the kernel refused, and what it said.
     refused: BTreeMap<Binding, String>,
+    /// What it said last of each binding that it has not done since, whoever is to have the address meanwhile.
+    said: BTreeMap<Binding, String>,
     bindings: Backoff<Binding>,
     vlans: Backoff<String>,
 }
@@ -43,6 +45,7 @@ impl<K: Kernel> Hands<K> {
             kernel,
             metrics,
             refused: BTreeMap::new(),
+            said: BTreeMap::new(),
             bindings: Backoff::new(second / 4, second * 10),
             vlans: Backoff::new(second, second * 60),
         }
@@ -53,21 +56,30 @@ impl<K: Kernel> Hands<K> {
         self.refused.keys().map(|binding| binding.address).collect()
     }
 
+    /// The addresses that it would not bind when it was last asked to.
+    pub(super) fn unbound(&self) -> BTreeSet<IpAddr> {
+        self.said.keys().map(|binding| binding.address).collect()
+    }
+
     /// What it said of them.
     pub(super) fn errors(&self) -> BTreeMap<IpAddr, String> {
         let errors = self.refused.iter();
         errors.map(|(binding, error)| (binding.address, error.clone())).collect()
     }
 
-    /// Adds what the kernel refused to what becomes of Services.
-    pub(super) fn note(&self, desired: &mut Desired) {
-        let errors = self.errors();
-        for verdict in desired.verdicts.values_mut() {
-            let refused = verdict.announce.iter().filter_map(|address| {
-                let (address, error) = errors.get_key_value(address)?;
-                Some(Refusal::NotBound { address: *address, error: error.clone() })
-            });
-            verdict.refusals.extend(refused);
+    /// Adds what the kernel refused to what becomes of Services. A node that cannot bind one of two addresses lets that go
+    /// and speaks for the Service all the same.
+    pub(super) fn note(&mut self, desired: &mut Desired, wanted: &Wanted) {
+        self.said.retain(|binding, _| wanted.vip(binding.address).is_some());
+        let said: BTreeMap<IpAddr, &String> =
+            self.said.iter().map(|(binding, error)| (binding.address, error)).collect();
+        for (name, verdict) in desired.verdicts.iter_mut().filter(|_| !said.is_empty()) {
+            let claimed = wanted.services.get(name).map_or(&[][..], |claim| &claim.addresses);
+            let unbound = claimed.iter().filter_map(|address| Some((*address, said.get(address)?)));
+            verdict.refusals.extend(
+                unbound
+                    .map(|(address, error)| Refusal::NotBound { address, error: (*error).clone() }),
+            );
         }
     }
 
@@ -178,14 +190,17 @@ impl<K: Kernel> Hands<K> {
             Ok(()) => {
                 self.metrics.steps.get_or_create(&cause(step)).inc();
                 self.refused.remove(&binding);
+                self.said.retain(|said, _| said.address != binding.address);
                 true
             }
             Err(error) => {
                 self.metrics.kernel_errors.get_or_create(&cause(step)).inc();
                 self.bindings.again(binding, now);
                 outcome.look = Some(outcome.look.map_or(AGAIN, |look| look.min(AGAIN)));
-                if self.refused.get(&binding) != Some(&error) {
+                if self.said.insert(binding, error.clone()).as_ref() != Some(&error) {
                     tracing::error!("{error}");
+                }
+                if self.refused.get(&binding) != Some(&error) {
                     self.refused.insert(binding, error);
                     outcome.refused = true;
                 }

@@ -66,6 +66,8 @@ pub struct Announcer<K> {
     dataplane: Dataplane,
     /// What is known of the guard.
     guard: Guard,
+    /// Since when addresses wait for the guard, and nothing is heard of it.
+    unguarded_since: Option<Instant>,
     elastic: Elastic,
     publisher: Publisher,
     look_at: Instant,
@@ -119,6 +121,7 @@ impl<K: Kernel> Announcer<K> {
             lan: Lan::new(config.arp_nd.refresh, outlets.metrics.clone()),
             dataplane,
             guard: Guard::Unknown,
+            unguarded_since: None,
             elastic: Elastic::default(),
             publisher,
             look_at: now,
@@ -305,6 +308,7 @@ impl<K: Kernel> Announcer<K> {
                 let holds = matches!(guard, Guard::Holds(_));
                 self.outlets.metrics.guard.set(i64::from(holds));
                 self.guard = guard;
+                self.unguarded_since = None;
             }
             dataplane::Event::Forward(forwards) => {
                 if let Some(members) = self.members() {

@@ -8,7 +8,7 @@ use super::Announcer;
 use super::desired::Desired;
 use super::detection;
 use super::plan::plan;
-use crate::kernel::{Binding, Kernel, Vlan};
+use crate::kernel::{Binding, Guard, Kernel, Vlan};
 use crate::metrics::cause;
 use crate::ownership::leases::Turn;
 use crate::ownership::{Context, Ownership};
@@ -19,6 +19,10 @@ use crate::vip::{Attach, Forwards, Holds, Link, Name};
 
 /// Pause between looks at the kernel when it tells of no change.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// How long addresses wait for a guard of which nothing is heard: `nft` may hang, or the kernel under it. Without the
+/// guard, connections to what kube-proxy does not serve yet are refused; without the address nobody is served.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A round must come by this often, or the process is stuck.
 const STUCK: Duration = Duration::from_secs(60);
@@ -69,6 +73,7 @@ impl<K: Kernel> Announcer<K> {
             self.hands.deadline(now),
             self.elastic.deadline(now),
             self.publisher.deadline(now),
+            self.unguarded_since.map(|since| since + PATIENCE).filter(|at| *at > now),
         ];
         let owners = self.owners.iter().map(|owner| owner.deadline(now));
         deadlines.into_iter().chain(owners).flatten().fold(self.look_at, Instant::min)
@@ -158,7 +163,7 @@ impl<K: Kernel> Announcer<K> {
             desired.judge(owner.verdicts(context, &taken, now), probes, conflict);
         }
         desired.vlans = vlans;
-        hands.note(&mut desired);
+        hands.note(&mut desired, context.wanted);
         desired
     }
 
@@ -174,7 +179,9 @@ impl<K: Kernel> Announcer<K> {
 
     async fn perform(&mut self, desired: &Desired, now: Instant) {
         let slack = self.owners.iter().map(Ownership::slack).min().unwrap_or_default();
+        let patient = self.is_guard_coming(desired, now);
         let Self { sight, hands, dataplane, guard, .. } = self;
+        let guard = if patient { &*guard } else { &Guard::Unavailable };
         let steps = plan(desired, &sight.host, guard, slack, now);
         let outcome = hands.perform(steps, &mut sight.host, desired, dataplane, now).await;
         if outcome.changed {
@@ -186,6 +193,21 @@ impl<K: Kernel> Announcer<K> {
         if outcome.refused {
             self.touch_owners();
         }
+    }
+
+    /// Whether the guard is there, or may be soon.
+    fn is_guard_coming(&mut self, desired: &Desired, now: Instant) -> bool {
+        let waits = match &self.guard {
+            Guard::Unavailable => false,
+            Guard::Unknown => !desired.addresses.is_empty(),
+            Guard::Holds(ports) => *ports != desired.guard,
+        };
+        if !waits {
+            self.unguarded_since = None;
+            return true;
+        }
+        let since = *self.unguarded_since.get_or_insert(now);
+        now < since + PATIENCE
     }
 
     /// Says what is bound by now.

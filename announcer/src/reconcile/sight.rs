@@ -110,5 +110,6 @@ impl Sight {
             || self.host.ours.keys().any(|binding| binding.index == index)
             || placement::interface(&self.host, self.interface.as_deref())
                 .is_ok_and(|(_, _, link)| link.index == index)
+            || placement::is_named(&self.host, self.interface.as_deref(), index)
     }
 }

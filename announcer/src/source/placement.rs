@@ -16,11 +16,25 @@ pub fn interface<'a>(
     host: &'a Host,
     name: Option<&str>,
 ) -> Result<(&'a str, &'a Interface, Link), Refusal> {
+    ready(host.met(named(host, name)?))
+}
+
+/// The interface of this name, or that of the default route.
+fn named<'a>(host: &'a Host, name: Option<&str>) -> Result<(&'a str, &'a Interface), Refusal> {
     let named = name.or(host.default_route.as_deref());
     let missing = || Refusal::InterfaceMissing { name: named.map(str::to_owned) };
-    let (name, interface) =
-        named.and_then(|name| host.interfaces.get_key_value(name)).ok_or_else(missing)?;
-    let lacks = |lacks| Refusal::InterfaceUnfit { name: name.clone(), lacks };
+    named.and_then(|name| host.interface(name)).ok_or_else(missing)
+}
+
+/// Whether this is the index of the interface that is named, whatever that is a port of.
+pub fn is_named(host: &Host, name: Option<&str>, index: u32) -> bool {
+    named(host, name).is_ok_and(|(_, interface)| interface.index == index)
+}
+
+fn ready<'a>(
+    (name, interface): (&'a str, &'a Interface),
+) -> Result<(&'a str, &'a Interface, Link), Refusal> {
+    let lacks = |lacks| Refusal::InterfaceUnfit { name: name.to_owned(), lacks };
     let mac = interface.mac.ok_or_else(|| lacks("Ethernet address"))?;
     if !interface.up {
         return Err(lacks("carrier"));
@@ -35,6 +49,8 @@ pub fn guarded(scene: Scene<'_>) -> BTreeSet<String> {
         .filter_map(|service| service.interface.as_deref())
         .chain(scene.interface)
         .chain(scene.host.default_route.as_deref())
+        .filter_map(|name| scene.host.interface(name))
+        .flat_map(|named| [named.0, scene.host.met(named).0])
         .collect();
     let vlans = vlans(scene);
     let global = |address: &IpAddr| match address {
@@ -42,8 +58,7 @@ pub fn guarded(scene: Scene<'_>) -> BTreeSet<String> {
         IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
     };
     let guarded = scene.host.interfaces.iter().filter(|(name, interface)| {
-        // The loopback interface has a hardware address of zeroes.
-        interface.mac.is_some_and(|mac| mac != [0; 6])
+        interface.mac.is_some()
             && (named.contains(name.as_str())
                 || vlans.contains_key(*name)
                 || interface.foreign.keys().any(global))
@@ -58,8 +73,10 @@ pub fn is_awaited(scene: Scene<'_>, index: u32) -> bool {
     let mut services = scene.cluster.services().values().filter(|service| service.ours);
     services.any(|service| match (service.interface.as_deref(), known) {
         (None | Some(AUTO), _) => false,
-        (Some(named), Some(known)) => named == known,
-        (Some(named), None) => !scene.host.interfaces.contains_key(named),
+        (Some(named), Some(known)) => {
+            scene.host.interface(named).is_some_and(|(name, _)| name == known)
+        }
+        (Some(named), None) => scene.host.interface(named).is_none(),
     })
 }
 
@@ -76,7 +93,7 @@ pub(crate) fn place(
     address: IpAddr,
 ) -> Result<Attach, Refusal> {
     let host = scene.host;
-    let (parent, _, _) = interface(host, base(scene, service, address))?;
+    let (parent, _, _) = ready(named(host, base(scene, service, address))?)?;
     let vlan = match &service.vlan {
         None => None,
         Some(Ok(id)) => Some(Vlan::name(parent, *id)),
@@ -97,8 +114,9 @@ pub(crate) fn place_anywhere(scene: Scene<'_>, address: IpAddr) -> Result<Attach
 fn place_on(host: &Host, name: Option<&str>, address: IpAddr) -> Result<Attach, Refusal> {
     let (name, interface, link) = interface(host, name)?;
     // Binding what the node has already would change the node's own address, and later take it away.
-    if interface.foreign.get(&address).is_some_and(|foreign| !foreign.adoptable) {
-        return Err(Refusal::AddressOnHost { address, interface: name.to_owned() });
+    let here = interface.foreign.get(&address).filter(|foreign| !foreign.adoptable).map(|_| name);
+    if let Some(owner) = here.or(host.own.get(&address).map(String::as_str)) {
+        return Err(Refusal::AddressOnHost { address, interface: owner.to_owned() });
     }
     Ok(Attach::L2(link))
 }
@@ -110,8 +128,8 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
     for service in scene.cluster.services().values().filter(|service| service.ours) {
         let Some(Ok(id)) = service.vlan else { continue };
         for address in &service.addresses {
-            if let Ok((name, interface, _)) = interface(scene.host, base(scene, service, *address))
-            {
+            let parent = named(scene.host, base(scene, service, *address)).and_then(ready);
+            if let Ok((name, interface, _)) = parent {
                 vlans.insert(Vlan::name(name, id), Vlan { parent: interface.index, id });
             }
         }
@@ -125,5 +143,39 @@ fn base<'a>(scene: Scene<'a>, service: &'a Service, address: IpAddr) -> Option<&
         Some(AUTO) => scene.host.connected(address).or(scene.interface),
         Some(name) => Some(name),
         None => scene.interface,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::cluster::Cluster;
+    use crate::source::testing::two_interfaces;
+
+    fn refused(host: &Host, address: &str) -> Option<&'static str> {
+        let cluster = Cluster::default();
+        let scene = Scene { cluster: &cluster, host, node: "a", interface: Some("eth0") };
+        place_anywhere(scene, address.parse().unwrap()).err().map(|refusal| refusal.reason())
+    }
+
+    #[test]
+    fn the_hosts_own_address_on_another_interface_is_not_to_be_had() {
+        let mut host = two_interfaces();
+        assert_eq!(refused(&host, "192.0.2.5"), None, "a copy, as on kube-ipvs0");
+        host.own.insert("192.0.2.5".parse().unwrap(), "eth1".to_owned());
+        assert_eq!(refused(&host, "192.0.2.5"), Some("AddressOnHost"));
+    }
+
+    #[test]
+    fn a_port_of_a_port_is_met_on_the_topmost_and_a_vlan_is_its_own() {
+        let mut host = two_interfaces();
+        let bridge = Interface { index: 9, ..host.interfaces["eth1"].clone() };
+        host.interfaces.insert("br0".to_owned(), bridge);
+        host.ports = [(2, 3), (3, 9)].into();
+        host.alternatives = [("uplink".to_owned(), "eth0".to_owned())].into();
+        assert_eq!(interface(&host, Some("uplink")).unwrap().0, "br0");
+        assert_eq!(named(&host, Some("uplink")).unwrap().0, "eth0");
+        host.ports.insert(9, 2);
+        assert!(interface(&host, Some("eth0")).is_ok(), "a circle ends");
     }
 }

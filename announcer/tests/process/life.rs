@@ -12,13 +12,20 @@ use crate::namespace::{attempt, run};
 use crate::{ADDRESS, Election, Peer, SOON, Scene, real, signal_to};
 
 /// Asks for a page; gives the whole answer.
-async fn get(server: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(server).await.unwrap();
+pub(crate) async fn get(server: &str, path: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(server).await else {
+        return "nobody listens".to_owned();
+    };
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     text
+}
+
+/// The records of a dump; none if it is not one yet.
+pub(crate) fn records(text: &str) -> Vec<Value> {
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// The record of the scene's one address.

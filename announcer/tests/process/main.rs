@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod field;
 mod life;
 #[path = "../network/namespace.rs"]
 #[allow(dead_code)]
@@ -128,6 +129,7 @@ fn main() -> ExitCode {
         ("vips_are_dumped".into(), Box::new(|| alone(life::vips_are_dumped))),
         ("a_second_is_refused".into(), Box::new(|| alone(life::a_second_is_refused))),
     ];
+    tests.extend(field::tests());
     for case in cases {
         let name = format!("{DEATHS}: {case}");
         tests.push((name, Box::new(move || alone(async || shows(case).await))));
@@ -158,6 +160,7 @@ fn main() -> ExitCode {
 
 /// One announcer after the other in the network namespace of this thread, against one API server.
 struct Scene {
+    api: Api,
     folder: PathBuf,
     kubeconfig: PathBuf,
     /// What the last one said.
@@ -183,7 +186,7 @@ impl Scene {
         std::fs::create_dir_all(&folder).unwrap();
         let (kubeconfig, log) = (folder.join("kubeconfig"), folder.join("log"));
         std::fs::write(&kubeconfig, kubeconfig_of(&server)).unwrap();
-        Self { folder, kubeconfig, log, server }
+        Self { api, folder, kubeconfig, log, server }
     }
 
     fn start(&self, program: PathBuf, election: Election, victim: Option<Case>) -> Child {
@@ -197,6 +200,16 @@ impl Scene {
         victim: Option<Case>,
         log: &Path,
     ) -> Child {
+        self.command(program, election, victim, log).spawn().expect("an announcer")
+    }
+
+    fn command(
+        &self,
+        program: PathBuf,
+        election: Election,
+        victim: Option<Case>,
+        log: &Path,
+    ) -> Command {
         let mut command = Command::new(program);
         command
             .arg("manager")
@@ -224,7 +237,7 @@ impl Scene {
                 .stdout(Stdio::piped()),
             None => command.stdout(Stdio::null()),
         };
-        command.spawn().expect("an announcer")
+        command
     }
 
     /// Stops an announcer, which leaves nothing behind.

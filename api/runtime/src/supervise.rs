@@ -201,6 +201,7 @@ pub fn name_panics() {
         let thread = || thread::current().name().unwrap_or("unnamed").to_owned();
         let task = task.unwrap_or_else(|_| thread());
         tracing::error!(task, "the task `{task}` panicked");
+        crate::logs::flush();
         report(info);
     }));
 }

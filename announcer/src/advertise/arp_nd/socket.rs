@@ -27,7 +27,11 @@ impl Sockets {
     pub fn send(&mut self, frame: &Frame) -> io::Result<()> {
         let socket = match self.open.remove(&frame.index) {
             Some(socket) => socket,
-            None => open(frame.index)?,
+            None => {
+                // Those of interfaces that are gone would stay for ever: each new one has another index.
+                self.open.retain(|_, socket| has_interface(socket));
+                open(frame.index)?
+            }
         };
         match socket.send(&frame.bytes) {
             Ok(_) => {
@@ -45,6 +49,14 @@ impl Sockets {
 
 fn is_pressure(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
+/// Whether the interface of a socket is there still: the kernel gives -1 when it is gone (`packet_notifier`).
+fn has_interface(socket: &Socket) -> bool {
+    let Ok(address) = socket.local_addr() else { return false };
+    // SAFETY: what a packet socket is bound to is a `sockaddr_ll`, which the storage has room for.
+    let link = unsafe { address.as_ptr().cast::<libc::sockaddr_ll>().read_unaligned() };
+    link.sll_ifindex > 0
 }
 
 fn open(index: u32) -> io::Result<Socket> {

@@ -132,3 +132,16 @@ fn without_a_cluster_what_is_announced_must_be_named() {
         assert!(told.starts_with("address=") && told.contains("comma list"), "{told}");
     }
 }
+
+#[test]
+fn an_address_of_a_member_is_none_to_announce() {
+    let told = refused(LIST, &[("address", "192.0.2.1,2001:db8::12")]);
+    assert!(told.contains("2001:db8::12 is that of member node-b"), "{told}");
+}
+
+#[test]
+fn a_mark_of_byte_order_is_no_part_of_a_name() {
+    let marked = format!("\u{feff}{}", LIST.split_once('\n').unwrap().1);
+    let fixed = parsed(&marked, b"sixteen octets and more", 0o600, &[]).unwrap();
+    assert_eq!(fixed.members[0].name, "node-a");
+}

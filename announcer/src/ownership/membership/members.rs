@@ -305,10 +305,12 @@ impl Driver {
     }
 
     /// What is bound anywhere may answer anywhere, so every address that is wanted is covered on every node; and what is
-    /// bound here stays covered until it is unbound.
+    /// bound here stays covered until it is unbound. But not the node's own, whoever asks for it: the node would be gone
+    /// from the LAN, and another one would find its address free.
     fn cover(&mut self, context: Context<'_>) {
         let bound = context.host.ours.keys().map(|binding| binding.address);
         let wanted = context.wanted.addressed().map(|(address, _)| address);
+        let wanted = wanted.filter(|address| !context.host.own.contains_key(address));
         let covered: BTreeSet<IpAddr> = wanted.chain(bound).collect();
         if covered != self.covered || !self.settled {
             self.tell(Command::Cover(covered.clone()));
