@@ -11,22 +11,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// Suites and modules of which all tests may have another beside them: none has a time in its verdict, and none judges who
-/// owns an address while a machine that is slow for a moment may change that.
-const BESIDE: [&str; 10] = [
-    "black_box",
-    "lab::faults",
-    "other_kernel",
-    "product::allocation",
-    "product::bad_input",
-    "product::eip_allocation",
-    "product::examples",
-    "product::flaws",
-    "product::migration",
-    "real_nodes",
-];
+/// Suites, modules and tests beside which nothing else runs: they measure what others would take from them.
+const ALONE: [&str; 0] = [];
 
 /// One test.
+#[derive(Clone)]
 pub(crate) struct Test {
     /// The program that has it.
     pub(crate) program: PathBuf,
@@ -72,7 +61,7 @@ pub(crate) fn tests(messages: &Path) -> Result<Vec<Test>> {
                 test,
                 alone: false,
             };
-            test.alone = needs_lab && !is_beside(&test);
+            test.alone = is_alone(&test.name());
             tests.push((!needs_lab, test));
         }
     }
@@ -85,9 +74,11 @@ fn is_of_the_lab(message: &Value, package: &Path) -> bool {
     package.ends_with("e2e") && message["target"]["kind"][0] == "test"
 }
 
-fn is_beside(test: &Test) -> bool {
-    let name = test.name();
-    BESIDE.iter().any(|part| name.strip_prefix(part).is_some_and(|rest| rest.starts_with("::")))
+fn is_alone(name: &str) -> bool {
+    let is_of = |part: &&str| {
+        name.strip_prefix(*part).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    ALONE.iter().any(|part| is_of(&part))
 }
 
 /// The tests of a program.

@@ -3,6 +3,7 @@
 //! with the seconds of each suite and the slowest twenty tests.
 
 mod found;
+mod host;
 mod report;
 
 use std::{
@@ -36,6 +37,15 @@ struct Arguments {
     /// Shows what tests print, and runs one at a time.
     #[arg(long)]
     nocapture: bool,
+    /// How many tests run at a time.
+    #[arg(long, default_value_t = 3)]
+    jobs: usize,
+    /// Takes all processors away for 120 to 220 ms every 30 s meanwhile, as a busy host of a virtual machine does.
+    #[arg(long)]
+    busy_host: bool,
+    /// How often each test runs.
+    #[arg(long, default_value_t = 1)]
+    times: usize,
     /// Lists the tests and runs none.
     #[arg(long)]
     list: bool,
@@ -55,10 +65,13 @@ fn main() -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if arguments.busy_host {
+        host::be_busy()?;
+    }
+    let tests = vec![tests; arguments.times].concat();
     let (alone, beside): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|test| test.alone);
     let mut outcomes = Vec::new();
-    let workers =
-        if arguments.nocapture { 1 } else { thread::available_parallelism()?.get().min(2) };
+    let workers = if arguments.nocapture { 1 } else { arguments.jobs };
     for (tests, workers) in [(beside, workers), (alone, 1)] {
         outcomes.extend(run_all(tests, workers, arguments.nocapture)?);
     }
