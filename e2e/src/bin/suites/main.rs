@@ -1,6 +1,6 @@
-//! Runs the tests of programs that `cargo test --no-run --message-format=json` has built, each in a process of its own:
-//! first, two at a time, those that no other disturbs, then one by one those that have a time in their verdict. Ends
-//! with the seconds of each suite and the slowest twenty tests.
+//! Runs the tests of programs that `cargo test --no-run --message-format=json` has built, each in a process of its own and
+//! several at a time: first those that may keep the processors busy, then those that have a time in their verdict, which
+//! wait more than they work. Ends with the seconds of each suite and the slowest twenty tests.
 
 mod found;
 mod host;
@@ -61,7 +61,7 @@ fn main() -> Result<ExitCode> {
     ensure!(!tests.is_empty(), "no test is called like that");
     if arguments.list {
         for test in &tests {
-            println!("{}{}", test.name(), if test.alone { " (alone)" } else { "" });
+            println!("{}{}", test.name(), if test.timed { " (timed)" } else { "" });
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -69,10 +69,10 @@ fn main() -> Result<ExitCode> {
         host::be_busy()?;
     }
     let tests = vec![tests; arguments.times].concat();
-    let (alone, beside): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|test| test.alone);
+    let (timed, busy): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|test| test.timed);
     let mut outcomes = Vec::new();
     let workers = if arguments.nocapture { 1 } else { arguments.jobs };
-    for (tests, workers) in [(beside, workers), (alone, 1)] {
+    for tests in [busy, timed] {
         outcomes.extend(run_all(tests, workers, arguments.nocapture)?);
     }
     print!("{}", report::render(&outcomes, start.elapsed()));
