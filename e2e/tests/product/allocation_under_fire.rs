@@ -25,7 +25,7 @@ const CONCURRENCY: usize = 32;
 /// given twice, no claim leaks, every Service is served.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_ccms_that_both_lead_and_are_killed_at_random_keep_every_promise() -> Result<()> {
-    const SERVICES: usize = 2000;
+    let count = if is_soak() { 2000 } else { 600 };
     let mut random = random();
     let mut world = World::without_berth(1, env([])).await?;
     world.pools(json!({ "cidr-global": "10.20.0.0/16", "reuse-delay": "0s" })).await?;
@@ -37,7 +37,7 @@ async fn two_ccms_that_both_lead_and_are_killed_at_random_keep_every_promise() -
     let start = Instant::now();
     let services = world.services("default");
     let creation = tokio::spawn(async move {
-        let create = stream::iter(0..SERVICES).map(|n| {
+        let create = stream::iter(0..count).map(|n| {
             let services = services.clone();
             async move {
                 let object =
@@ -48,7 +48,7 @@ async fn two_ccms_that_both_lead_and_are_killed_at_random_keep_every_promise() -
         create.buffer_unordered(16).try_for_each(async |_| Ok(())).await
     });
     let mut kills = 0;
-    while audit.served() < SERVICES {
+    while audit.served() < count {
         let limit = Duration::from_secs(300);
         ensure!(start.elapsed() < limit, "{} served after {limit:?}", audit.served());
         tokio::time::sleep(Duration::from_millis(random.u64(100..1000))).await;
@@ -56,12 +56,12 @@ async fn two_ccms_that_both_lead_and_are_killed_at_random_keep_every_promise() -
         kills += 1;
     }
     creation.await??;
-    agree(&world, SERVICES).await?;
-    println!("{SERVICES} Services served in {:.1?} over {kills} kills", start.elapsed());
+    agree(&world, count).await?;
+    println!("{count} Services served in {:.1?} over {kills} kills", start.elapsed());
 
     let start = Instant::now();
     delete_all(&world).await?;
-    for left in [SERVICES * 3 / 4, SERVICES / 2, SERVICES / 4] {
+    for left in [count * 3 / 4, count / 2, count / 4] {
         eventually("Services deleted", 120, || async { Ok((audit.known() < left).then_some(())) })
             .await?;
         kill_one(&mut world, &mut ccms, &mut random).await?;
@@ -163,7 +163,7 @@ impl Flood {
     /// Returns how many Services there are in the end.
     async fn pour(&self, world: &World) -> Result<usize> {
         const RATE: u64 = 50;
-        let seconds = if is_soak() { 120 } else { 20 };
+        let seconds = if is_soak() { 120 } else { 10 };
         let mut random = random();
         let create = |n: usize| async move {
             let name = format!("s{n}");
@@ -183,7 +183,9 @@ impl Flood {
                 _ = tick.tick(), if !alive.is_empty() => {
                     let victim = alive.swap_remove(random.usize(..alive.len()));
                     pending.push(async move {
-                        world.delete(&victim).await?;
+                        // A busy API server deletes and says 504; the client then asks once more.
+                        let deleted = world.delete(&victim).await;
+                        deleted.or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })?;
                         create(next).await
                     });
                     next += 1;
@@ -263,6 +265,10 @@ async fn kill_one(
     victim.kill()?;
     *victim = world.start_another_ccm(&url_for_nodes(), &[NO_ELECTION]).await?;
     Ok(())
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 404)
 }
 
 async fn delete_all(world: &World) -> Result<()> {

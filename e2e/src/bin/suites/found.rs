@@ -11,9 +11,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// Suites and modules of which all tests may have another beside them: none has a time in its verdict, and none judges who
-/// owns an address while a machine that is slow for a moment may change that.
-const BESIDE: [&str; 10] = [
+/// Suites and modules of the lab whose tests may keep the processors busy: none has a time in its verdict, and none judges
+/// who owns an address while a machine that is slow for a moment may change that. They do not run beside those that do.
+const BUSY: [&str; 10] = [
     "black_box",
     "lab::faults",
     "other_kernel",
@@ -27,6 +27,7 @@ const BESIDE: [&str; 10] = [
 ];
 
 /// One test.
+#[derive(Clone)]
 pub(crate) struct Test {
     /// The program that has it.
     pub(crate) program: PathBuf,
@@ -36,8 +37,8 @@ pub(crate) struct Test {
     pub(crate) suite: String,
     /// The test's name as the program knows it.
     pub(crate) test: String,
-    /// Whether no other test may run beside it.
-    pub(crate) alone: bool,
+    /// Whether it judges times, and runs beside its like only.
+    pub(crate) timed: bool,
 }
 
 impl Test {
@@ -70,9 +71,9 @@ pub(crate) fn tests(messages: &Path) -> Result<Vec<Test>> {
                 package: package.clone(),
                 suite: suite.clone(),
                 test,
-                alone: false,
+                timed: false,
             };
-            test.alone = needs_lab && !is_beside(&test);
+            test.timed = needs_lab && !is_busy(&test);
             tests.push((!needs_lab, test));
         }
     }
@@ -85,9 +86,9 @@ fn is_of_the_lab(message: &Value, package: &Path) -> bool {
     package.ends_with("e2e") && message["target"]["kind"][0] == "test"
 }
 
-fn is_beside(test: &Test) -> bool {
+fn is_busy(test: &Test) -> bool {
     let name = test.name();
-    BESIDE.iter().any(|part| name.strip_prefix(part).is_some_and(|rest| rest.starts_with("::")))
+    BUSY.iter().any(|part| name.strip_prefix(part).is_some_and(|rest| rest.starts_with("::")))
 }
 
 /// The tests of a program.

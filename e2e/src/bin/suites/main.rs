@@ -1,8 +1,9 @@
-//! Runs the tests of programs that `cargo test --no-run --message-format=json` has built, each in a process of its own:
-//! first, two at a time, those that no other disturbs, then one by one those that have a time in their verdict. Ends
-//! with the seconds of each suite and the slowest twenty tests.
+//! Runs the tests of programs that `cargo test --no-run --message-format=json` has built, each in a process of its own and
+//! several at a time: first those that may keep the processors busy, then those that have a time in their verdict, which
+//! wait more than they work. Ends with the seconds of each suite and the slowest twenty tests.
 
 mod found;
+mod host;
 mod report;
 
 use std::{
@@ -36,6 +37,15 @@ struct Arguments {
     /// Shows what tests print, and runs one at a time.
     #[arg(long)]
     nocapture: bool,
+    /// How many tests run at a time.
+    #[arg(long, default_value_t = 3)]
+    jobs: usize,
+    /// Takes all processors away for 120 to 220 ms every 30 s meanwhile, as a busy host of a virtual machine does.
+    #[arg(long)]
+    busy_host: bool,
+    /// How often each test runs.
+    #[arg(long, default_value_t = 1)]
+    times: usize,
     /// Lists the tests and runs none.
     #[arg(long)]
     list: bool,
@@ -51,15 +61,18 @@ fn main() -> Result<ExitCode> {
     ensure!(!tests.is_empty(), "no test is called like that");
     if arguments.list {
         for test in &tests {
-            println!("{}{}", test.name(), if test.alone { " (alone)" } else { "" });
+            println!("{}{}", test.name(), if test.timed { " (timed)" } else { "" });
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let (alone, beside): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|test| test.alone);
+    if arguments.busy_host {
+        host::be_busy()?;
+    }
+    let tests = vec![tests; arguments.times].concat();
+    let (timed, busy): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|test| test.timed);
     let mut outcomes = Vec::new();
-    let workers =
-        if arguments.nocapture { 1 } else { thread::available_parallelism()?.get().min(2) };
-    for (tests, workers) in [(beside, workers), (alone, 1)] {
+    let workers = if arguments.nocapture { 1 } else { arguments.jobs };
+    for tests in [busy, timed] {
         outcomes.extend(run_all(tests, workers, arguments.nocapture)?);
     }
     print!("{}", report::render(&outcomes, start.elapsed()));
