@@ -1,6 +1,6 @@
 # Each target is one line; what it does is in the script or program it calls.
 
-.PHONY: demo demo-down test unit e2e compat soak check fmt clippy deny deps doc images bench bench-takeover bench-eip kind
+.PHONY: demo demo-down test unit e2e compat soak check fmt clippy deny deps doc images bench bench-takeover bench-eip kind kind-here
 demo:      ; e2e/demo.sh
 demo-down: ; target/release/lab down --name demo
 test:      ; e2e/test.sh
@@ -19,5 +19,6 @@ bench:     ; e2e/bench.sh
 bench-takeover: ; e2e/takeover.sh
 bench-eip: packages ; cargo bench --locked --package berth-announcer --bench translate
 kind:      ; e2e/kind.sh
+kind-here: ; e2e/kind-here.sh
 .PHONY: packages
 packages:  ; e2e/packages.sh

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     agent,
     disk::LabDir,
-    image, keeper,
+    image, keeper, kind_node,
     lab::{Lab, Spec},
     programs, supervisor,
 };
@@ -82,6 +82,8 @@ enum Command {
     },
     /// Build the Kubernetes programs and print their folder
     Build,
+    /// Build kind, Docker and a node image, and print the folders for PATH and the image's archive
+    Kind,
     /// Hold a lab's life (used by `up`)
     #[command(hide = true)]
     Supervise {
@@ -164,6 +166,12 @@ fn run(command: Command) -> Result<ExitCode> {
             }
         }
         Command::Build => println!("{}", programs::build()?.display()),
+        Command::Kind => {
+            let parts = kind_node::prepare()?;
+            let path = std::env::join_paths(&parts.programs).context("a folder with a colon")?;
+            println!("{}", path.display());
+            println!("{}", parts.archive.display());
+        }
         Command::Supervise { name } => supervisor::supervise(&LabDir::new(&name)?)?,
         Command::Keep { setup } => {
             keeper::keep(&serde_json::from_str(&setup).context("parse the setup")?)?

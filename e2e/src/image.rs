@@ -17,18 +17,20 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 pub mod berth;
+pub mod kubernetes;
 mod libraries;
 
 /// Where image names begin: a registry that cannot exist, so nothing is ever pulled by accident.
 pub const REGISTRY: &str = "localhost/berth";
 
-/// The version every image of this workspace carries.
+/// The version of every image of this workspace.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// An image to be.
 #[derive(Clone, Debug)]
 pub struct Image {
     name: String,
+    tag: String,
     user: Option<u32>,
     entrypoint: Vec<String>,
     /// Bottom first.
@@ -58,7 +60,19 @@ impl Image {
     /// An empty image that starts `entrypoint`.
     pub fn new(name: &str, entrypoint: &[&str]) -> Self {
         let entrypoint = entrypoint.iter().map(ToString::to_string).collect();
-        Self { name: name.to_owned(), user: None, entrypoint, layers: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            tag: VERSION.to_owned(),
+            user: None,
+            entrypoint,
+            layers: Vec::new(),
+        }
+    }
+
+    /// Has another version than this workspace.
+    pub fn tagged(mut self, version: &str) -> Self {
+        version.clone_into(&mut self.tag);
+        self
     }
 
     /// Runs as this user and group unless the pod says otherwise; without it, as root.
@@ -75,7 +89,7 @@ impl Image {
 
     /// The name pods use, e.g. `localhost/berth/pause:0.1.0`.
     pub fn reference(&self) -> String {
-        format!("{REGISTRY}/{}:{VERSION}", self.name)
+        format!("{REGISTRY}/{}:{}", self.name, self.tag)
     }
 
     /// The archive's file name, e.g. `pause.tar`.
@@ -182,6 +196,11 @@ impl Layer {
 
     /// Adds the shared libraries and the loader that the program `from` needs, where it looks for them.
     pub fn libraries_of(self, from: &Path) -> Result<Self> {
+        self.libraries_of_all(&[from])
+    }
+
+    /// The same for several.
+    pub fn libraries_of_all(self, from: &[&Path]) -> Result<Self> {
         libraries::of(from)?
             .into_iter()
             .try_fold(self, |layer, library| layer.copy(&library.display().to_string(), &library))

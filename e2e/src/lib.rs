@@ -38,7 +38,8 @@
 //! | [`guest`] | a virtual machine's inside: a namespace behind a node, which can move |
 //! | [`other_kernel`] | a program under another kernel than the machine's, in QEMU; needs no lab |
 //! | [`probe`], [`wire`], [`capture`] | what a client gets, who answers for an address, every frame |
-//! | [`cluster`] | what black-box tests need, in the lab or in kind |
+//! | [`cluster`], [`diagnosis`] | what black-box tests need, in the lab or in kind; what shows why one failed |
+//! | [`kind_node`] | kind, Docker and a node image, where there are none |
 //! | [`rivals`], [`membership`] | other systems in the same lab, for comparison; what Berth's membership shows |
 //! | [`agent`] | the stand-in for the kubelet on bare nodes |
 //! | [`control_plane`], [`programs`] | etcd and Kubernetes: how they are run, how they are built |
@@ -65,6 +66,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod cluster;
 pub mod control_plane;
+pub mod diagnosis;
 pub mod disk;
 pub mod fabric;
 pub mod fault;
@@ -72,6 +74,7 @@ pub mod guest;
 mod host_link;
 pub mod image;
 pub mod keeper;
+pub mod kind_node;
 pub mod lab;
 pub mod membership;
 pub mod node;

@@ -40,6 +40,11 @@ const PACKAGES: Packages = Packages {
     ],
 };
 
+/// The folder of containerd, runc and the CNI plugins, fetched if need be.
+pub(crate) fn packages() -> Result<PathBuf> {
+    PACKAGES.fetch()
+}
+
 /// The pods' bridge.
 const BRIDGE: &str = "cni0";
 

@@ -1,14 +1,16 @@
 //! What a user does with `manifests/` and the first example, on whichever cluster `BERTH_E2E_CLUSTER` names.
 //!
-//! Nothing here knows of the lab: only kubectl, commands on the nodes, and a host beside them.
+//! Nothing here knows of the lab: only kubectl, commands on the nodes, and a host beside them. `BERTH_E2E_MANIFESTS` names
+//! another folder than `manifests`.
 
 #![allow(clippy::unwrap_used)]
 
-use std::{net::IpAddr, path::Path, time::Instant};
+use std::{env, net::IpAddr, path::Path, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::{
     cluster::{self, Cluster},
+    diagnosis,
     world::{eventually, ingress, repository},
 };
 
@@ -19,26 +21,19 @@ async fn the_first_example_works_and_uninstalling_leaves_nothing() -> Result<()>
     println!("cluster there after {:.1?}", start.elapsed());
     let outcome = first_example(&*cluster, start).await;
     if outcome.is_err() {
-        for object in ["daemonset/berth-announcer", "statefulset/berth-ccm"] {
-            let logs = cluster.run_kubectl(&[
-                "-n",
-                "kube-system",
-                "logs",
-                object,
-                "--all-pods",
-                "--tail=30",
-            ]);
-            eprintln!("--- {object}\n{}", logs.unwrap_or_else(|e| format!("{e:#}")));
-        }
+        eprintln!("{}", diagnosis::of(&*cluster));
     }
     outcome?;
     cluster.finish()
 }
 
 async fn first_example(cluster: &dyn Cluster, start: Instant) -> Result<()> {
-    let manifests = text(&repository().join("manifests"));
+    let folder = env::var("BERTH_E2E_MANIFESTS").unwrap_or_else(|_| "manifests".into());
+    let manifests = text(&repository().join(folder));
     cluster.run_kubectl(&["apply", "-k", &manifests])?;
     rolled_out(cluster)?;
+    // A run that failed leaves these in a cluster that is used again; berth-ccm has to run for them to go.
+    remove_example(cluster)?;
     println!("our pods Ready after {:.1?}", start.elapsed());
 
     let (first, last) = (cluster.free(1), cluster.free(99));
@@ -89,13 +84,19 @@ async fn first_example(cluster: &dyn Cluster, start: Instant) -> Result<()> {
         .await?;
     }
 
-    cluster.run_kubectl(&["delete", "service", "hello", "hello-dual", "--timeout=20s"])?;
-    cluster.run_kubectl(&["delete", "deployment", "hello", "--timeout=60s"])?;
+    remove_example(cluster)?;
     cluster.run_kubectl(&["delete", "-k", &manifests, "--timeout=60s"])?;
     for address in all {
         let holders = cluster.holders(address)?;
         ensure!(holders.is_empty(), "{address} is still on {holders:?}");
     }
+    Ok(())
+}
+
+fn remove_example(cluster: &dyn Cluster) -> Result<()> {
+    let absent = "--ignore-not-found";
+    cluster.run_kubectl(&["delete", "service", "hello", "hello-dual", absent, "--timeout=20s"])?;
+    cluster.run_kubectl(&["delete", "deployment", "hello", absent, "--timeout=60s"])?;
     Ok(())
 }
 

@@ -20,7 +20,7 @@ pub struct GoTools {
     pub folder: &'static str,
     /// The module whose version names what is built.
     pub module: &'static str,
-    /// The programs, each as it is to be called and as `go build` calls it.
+    /// Those of its tools that are wanted, each as it is to be called and as `go build` calls it.
     pub programs: &'static [(&'static str, &'static str)],
     /// More for the linker, e.g. `-X` with a version.
     pub linker: String,
@@ -77,6 +77,7 @@ impl GoTools {
                 .hash(&mut hasher);
         }
         self.flags().hash(&mut hasher);
+        self.programs.hash(&mut hasher);
         let compiler = self.go(&["env", "GOVERSION", "GOARCH"])?;
         compiler.hash(&mut hasher);
         Ok(format!("{}-{:016x}", self.version()?, hasher.finish()))
@@ -111,7 +112,18 @@ impl GoTools {
         command
     }
 
-    /// One `go build` of all tools; its `-v` prints a line for each package, which is the progress.
+    /// The packages of the tools that are wanted.
+    fn packages(&self) -> Result<Vec<String>> {
+        let tools = self.go(&["list", "-f", "{{.Target}} {{.ImportPath}}", "tool"])?;
+        let is_wanted = |target: &str| {
+            let name = Path::new(target).file_name().unwrap_or_default();
+            self.programs.iter().any(|(_, built)| name == *built)
+        };
+        let tools = tools.lines().filter_map(|line| line.split_once(' '));
+        Ok(tools.filter(|(target, _)| is_wanted(target)).map(|(_, path)| path.into()).collect())
+    }
+
+    /// One `go build` of all that is wanted; its `-v` prints a line for each package, which is the progress.
     fn compile(&self, folder: &Path) -> Result<()> {
         let start = Instant::now();
         eprintln!(
@@ -121,14 +133,17 @@ impl GoTools {
         );
         eprintln!("  fetching modules");
         self.go(&["mod", "download"])?;
-        let total = self.go(&["list", "-deps", "tool"])?.lines().count();
+        let packages = self.packages()?;
+        let list: Vec<&str> =
+            ["list", "-deps"].into_iter().chain(packages.iter().map(String::as_str)).collect();
+        let total = self.go(&list)?.lines().count();
         let mut child = self
             .command()
             .args(["build", "-v"])
             .args(self.flags())
             .arg("-o")
             .arg(folder.join(""))
-            .arg("tool")
+            .args(packages)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

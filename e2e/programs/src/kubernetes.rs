@@ -32,8 +32,17 @@ pub fn version() -> Result<String> {
 
 /// The folder of the programs, built if need be. Progress goes to standard error.
 pub fn build() -> Result<PathBuf> {
+    tools(&PROGRAMS)?.build()
+}
+
+/// The folder of kubeadm, which kind's nodes have and the lab's do without, built if need be.
+pub fn kubeadm() -> Result<PathBuf> {
+    tools(&[("kubeadm", "kubeadm")])?.build()
+}
+
+fn tools(programs: &'static [(&'static str, &'static str)]) -> Result<GoTools> {
     let linker = format!("-X k8s.io/component-base/version.gitVersion={}", version()?);
-    GoTools { folder: folder()?, module: MODULE, programs: &PROGRAMS, linker }.build()
+    Ok(GoTools { folder: folder()?, module: MODULE, programs, linker })
 }
 
 /// The folder of the release that `BERTH_KUBERNETES` names.

@@ -4,4 +4,5 @@
 
 pub mod cache;
 pub mod go_tools;
+pub mod kind;
 pub mod kubernetes;

@@ -78,20 +78,18 @@ fn announcer(programs: &Path) -> Result<Image> {
     Ok(image.layer(matches_of_iptables()?))
 }
 
-/// What iptables loads for each match and target, also for those in rules of others that it shows.
-fn matches_of_iptables() -> Result<Layer> {
+/// What iptables loads for each match and target, also for those in rules of others that it shows. Some need a library
+/// that iptables itself does not: `statistic`, which kube-proxy uses, that of mathematics.
+pub(super) fn matches_of_iptables() -> Result<Layer> {
     let folder = format!("/usr/lib/{}-linux-gnu/xtables", std::env::consts::ARCH);
     let entries = fs::read_dir(&folder).with_context(|| {
         format!("{folder}: the announcer's image carries it (Debian: iptables)")
     })?;
-    let mut layer = Layer::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension() == Some(OsStr::new("so")) {
-            layer = layer.copy(&path.display().to_string(), &path)?;
-        }
-    }
-    Ok(layer)
+    let mut matches = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    matches.retain(|path| path.extension() == Some(OsStr::new("so")));
+    let matches: Vec<&Path> = matches.iter().map(PathBuf::as_path).collect();
+    let libraries = Layer::new().libraries_of_all(&matches)?;
+    matches.iter().try_fold(libraries, |layer, path| layer.copy(&path.display().to_string(), path))
 }
 
 fn echo(programs: &Path) -> Result<Image> {
@@ -120,7 +118,7 @@ fn program(programs: &Path, name: &str, tools: &[&str]) -> Result<Image> {
 }
 
 /// The first process of every pod, from its source.
-fn pause() -> Result<Image> {
+pub(super) fn pause() -> Result<Image> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/pause/pause.c");
     let bytes = through_file("pause", |out| {
         let arguments: [&OsStr; 5] =
@@ -158,12 +156,12 @@ fn run(command: &mut Command) -> Result<()> {
 }
 
 /// A program of the host, also where root's PATH lacks the system folders.
-fn find(tool: &str) -> Result<PathBuf> {
+pub(super) fn find(tool: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.map(|folder| folder.join(tool)).find(|path| path.is_file()).with_context(|| {
         format!(
-            "{tool} is not on this machine; the announcer's image carries it (Debian: nftables, iptables, ipset)"
+            "{tool} is not on this machine; an image carries it (Debian: nftables, iptables, ipset, conntrack)"
         )
     })
 }

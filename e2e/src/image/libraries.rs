@@ -7,24 +7,26 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// The shared libraries and the loader of `program`; none for a static one.
-pub(super) fn of(program: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output().context("run ldd")?;
+/// The shared libraries and the loader of all `programs`; none for a static one.
+pub(super) fn of(programs: &[&Path]) -> Result<Vec<PathBuf>> {
+    let output =
+        Command::new("ldd").args(programs).env("LC_ALL", "C").output().context("run ldd")?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
         if message.contains("not a dynamic executable") {
             return Ok(Vec::new());
         }
-        bail!("ldd {}: {}{}", program.display(), text.trim(), message.trim());
+        bail!("ldd {programs:?}: {}{}", text.trim(), message.trim());
     }
-    parse(&text).with_context(|| format!("libraries of {}", program.display()))
+    parse(&text).with_context(|| format!("libraries of {programs:?}"))
 }
 
-/// Reads ldd's lines: `name => path (address)`, `path (address)`, and the kernel's own object, which is no file.
+/// Reads ldd's lines: `name => path (address)`, `path (address)`, and the kernel's own object, which is no file. Of several
+/// programs each has its name and a colon above its own.
 fn parse(text: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for line in text.lines().map(str::trim) {
+    for line in text.lines().map(str::trim).filter(|line| !line.ends_with(':')) {
         let file = match line.split_once(" => ") {
             Some((name, "not found")) => bail!("{name} is not on this machine"),
             Some((_, file)) => file,
@@ -44,7 +46,7 @@ mod tests {
 
     #[test]
     fn libraries_and_loader_are_found_and_the_kernels_object_is_not() {
-        let text = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
+        let text = "/usr/sbin/nft:\n\tlinux-vdso.so.1 (0x00007ffd)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
                     \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
         let found = parse(text).unwrap();
         assert_eq!(
