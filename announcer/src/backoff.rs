@@ -51,9 +51,45 @@ impl<K: Ord> Backoff<K> {
     }
 }
 
+/// What is said at most once a minute for each thing.
+#[derive(Debug)]
+pub struct Seldom<K> {
+    said: BTreeMap<K, Instant>,
+}
+
+/// How seldom.
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl<K> Default for Seldom<K> {
+    fn default() -> Self {
+        Self { said: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord> Seldom<K> {
+    /// Whether it may be said of `key` now; it is, then.
+    pub fn may(&mut self, key: K, now: Instant) -> bool {
+        if self.said.get(&key).is_some_and(|said| now < *said + MINUTE) {
+            return false;
+        }
+        self.said.retain(|_, said| now < *said + MINUTE);
+        self.said.insert(key, now);
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_seldom_is_said_once_a_minute_for_each_thing() {
+        let (mut seldom, begin) = (Seldom::default(), Instant::now());
+        let at = |second: u64| begin + Duration::from_secs(second);
+        let said: Vec<u64> = (0..121).filter(|second| seldom.may("a", at(*second))).collect();
+        assert_eq!(said, [0, 60, 120]);
+        assert!(seldom.may("b", at(121)) && !seldom.may("a", at(121)));
+    }
 
     #[test]
     fn pauses_double_up_to_the_longest_and_begin_anew_after_a_quiet_time() {

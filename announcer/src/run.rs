@@ -2,7 +2,6 @@
 //! bound, when a background task ends before that: the kernel then silences each address by itself, and the next process
 //! begins by removing it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Api, Cluster, Config, Election};
+use crate::config::{self, Api, Cluster, Config, Election};
 use crate::dataplane::{self, Dataplane, eip as nat};
 use crate::instance::Instance;
 use crate::kernel::{self, ArpAnnounce, Door, Host, Kernel, KernelChange, Netlink};
@@ -66,7 +65,7 @@ pub async fn run(
     let (_locks, telling) = locks::take(&instance, WhenTaken::End).await?;
     supervisor.spawn_all([telling]);
     let ground = Ground::clear(&config, &instance, &mut supervisor).await?;
-    let outside = Outside::open(&config, &mut supervisor).await?;
+    let outside = Outside::open(&config, &mut supervisor)?;
     let closed = outside.closed.clone();
     let Some(mut started) =
         start(config, instance.clone(), ground, outside, &stop, &mut supervisor).await?
@@ -128,7 +127,7 @@ struct Outside {
 }
 
 impl Outside {
-    async fn open(config: &Config, supervisor: &mut Supervisor) -> anyhow::Result<Self> {
+    fn open(config: &Config, supervisor: &mut Supervisor) -> anyhow::Result<Self> {
         let (health, metrics) = (Health::new(CHECKS), Metrics::default());
         let mut registry = Registry::default();
         metrics.register(&mut registry);
@@ -136,11 +135,14 @@ impl Outside {
         let (asked, closed) = (ask.clone(), CancellationToken::new());
         let page: http::Page = Arc::new(move || page(asked.clone()));
         let pages = Pages::new(health.clone(), Arc::new(registry)).with_local(VIPS, page);
-        for (name, address) in
-            [("metrics server", config.http.metrics), ("health server", config.http.health)]
-        {
+        for (name, address, otherwise) in [
+            ("prometheus_server", config.http.metrics, Some(config::Http::DEFAULT)),
+            ("health_check_port", config.http.health, None),
+        ] {
             if let Some(address) = address {
-                supervisor.spawn(name, listen(address, &pages, &closed).await?);
+                let (pages, stop) = (pages.clone(), closed.clone());
+                let keep = http::keep(name, address, otherwise, pages, health.clone(), stop);
+                supervisor.spawn(name, keep);
             }
         }
         supervisor.spawn("SIGUSR1", dump_on_signal(ask)?);
@@ -354,24 +356,6 @@ fn scope(config: &Config) -> Scope {
         node: config.core.node.clone(),
         networks: config.eip.as_ref().is_some_and(|eip| eip.internal.is_none()),
     }
-}
-
-/// Listens on `address`; where the host has no IPv6 at all, every address means every IPv4 address.
-async fn listen(
-    address: SocketAddr,
-    pages: &Pages,
-    stop: &CancellationToken,
-) -> anyhow::Result<BoxFuture<'static, ()>> {
-    let listen = |address| http::serve(address, pages.clone(), stop.clone());
-    let result = match listen(address).await {
-        Err(_) if address.ip().is_unspecified() && address.is_ipv6() => {
-            listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port())).await
-        }
-        result => result,
-    };
-    let (bound, task) = result.context("prometheus_server, health_check_port")?;
-    tracing::info!(%bound, "serving /metrics, /healthz and /readyz");
-    Ok(task)
 }
 
 /// Logs all that is known of each address, at every SIGUSR1.

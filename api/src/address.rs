@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use crate::limits::LONGEST_LIST;
+
 /// One entry of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -19,13 +21,36 @@ pub enum Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct List {
     entries: Vec<Entry>,
+    left_out: usize,
+}
+
+/// The entries at the beginning of a list, as far as they fit into [`LONGEST_LIST`] octets, and how many do not. Whoever
+/// keeps a list as it is written keeps that.
+pub fn beginning(text: &str) -> (&str, usize) {
+    let text = text.trim();
+    if text.len() <= LONGEST_LIST {
+        return (text, 0);
+    }
+    // What follows a comma there is whole, and so is what ends before it.
+    let end = text.as_bytes()[..=LONGEST_LIST].iter().rposition(|octet| *octet == b',');
+    let (kept, rest) = text.split_at(end.unwrap_or(0));
+    (kept, parts(rest).count())
+}
+
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 impl List {
-    /// Reads a comma list. Spaces and empty entries are passed over.
+    /// Reads a comma list. Spaces and empty entries are passed over, and what is over [`LONGEST_LIST`] is counted.
     pub fn parse(text: &str) -> Self {
-        let entries = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        Self { entries: entries.map(Entry::parse).collect() }
+        let (kept, left_out) = beginning(text);
+        Self { entries: parts(kept).map(Entry::parse).collect(), left_out }
+    }
+
+    /// How many entries were too many to be read.
+    pub fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// The addresses among them, in the order written.
@@ -46,7 +71,7 @@ impl List {
 
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.left_out == 0
     }
 }
 
@@ -107,6 +132,17 @@ mod tests {
             ["192.0.2.300", "2001:db8::g", "192.0.2.0/24"]
         );
         assert_eq!(list.entries[1], Entry::Hostname("web.example.org".to_owned()));
+    }
+
+    #[test]
+    fn of_a_list_that_is_too_long_the_entries_that_fit_are_read_and_the_others_are_counted() {
+        let many = vec!["192.0.2.1"; 20_000].join(", ");
+        let list = List::parse(&many);
+        assert_eq!((list.addresses().count(), list.left_out()), (93, 19_907));
+        let (kept, left_out) = beginning(&many);
+        assert_eq!((List::parse(kept).addresses().count(), left_out), (93, 19_907));
+        let list = List::parse(&"ä".repeat(100_000));
+        assert_eq!((list.addresses().count(), list.left_out(), list.is_empty()), (0, 1, false));
     }
 
     #[test]

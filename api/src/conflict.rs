@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use crate::limits::MOST_SHOWN;
+
 /// A hardware address of Ethernet.
 pub type Mac = [u8; 6];
 
@@ -40,13 +42,13 @@ pub struct Conflicts(BTreeMap<IpAddr, Mac>);
 
 impl Conflicts {
     /// Reads the annotation: `address=hardware address`, separated by commas. What is neither is passed over: nothing
-    /// follows from it.
+    /// follows from it. So are more than Berth ever writes.
     pub fn parse(text: &str) -> Self {
         let entry = |entry: &str| {
             let (address, mac) = entry.trim().split_once('=')?;
             Some((address.parse().ok()?, parse_mac(mac)?))
         };
-        Self(text.split(',').filter_map(entry).collect())
+        Self(text.split(',').take(MOST_SHOWN).filter_map(entry).collect())
     }
 
     /// Whether there is none.
@@ -110,6 +112,9 @@ mod tests {
         for text in ["", ",", "192.0.2.1", "192.0.2.1=", "192.0.2.1=02:00", "x=02:00:00:00:00:0a"] {
             assert!(Conflicts::parse(text).is_empty(), "{text}");
         }
+        let many =
+            (0..10_000_u32).map(|n| format!("{}=02:00:00:00:00:0a", IpAddr::from(n.to_be_bytes())));
+        assert_eq!(Conflicts::parse(&many.collect::<Vec<_>>().join(",")).iter().count(), 16);
         let mixed = Conflicts::parse("nonsense, 192.0.2.1=02:00:00:00:00:0a");
         assert_eq!(mixed.to_string(), "192.0.2.1=02:00:00:00:00:0a");
     }

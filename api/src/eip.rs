@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Family;
 use crate::conflict::{Conflicts, Mac, MacText};
+use crate::limits::MOST_SHOWN;
 
 /// What is asked for.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -143,7 +144,7 @@ impl EipBindingStatus {
         let read = |shown: &EipConflict| {
             Some((shown.eip.parse().ok()?, shown.mac.parse::<MacText>().ok()?.0))
         };
-        self.conflicts.iter().filter_map(read).collect()
+        self.conflicts.iter().take(MOST_SHOWN).filter_map(read).collect()
     }
 }
 

@@ -8,13 +8,14 @@ pub mod conflict;
 pub mod eip;
 pub mod election;
 mod family;
+pub mod limits;
 pub mod names;
 mod namespaced_name;
 pub mod preference;
+mod quoted;
 pub mod reason;
 pub mod service;
-mod short;
 
 pub use family::Family;
 pub use namespaced_name::NamespacedName;
-pub use short::short;
+pub use quoted::{Few, Quoted, one_line};

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use crate::short;
+use crate::Few;
+use crate::limits::{MOST_PREFERENCES, is_label_key, is_label_value, is_node_name};
 
 /// A node by its name, or all nodes with a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,42 +17,51 @@ pub enum Preference {
 }
 
 /// What is neither a name nor `key=value`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{:?} is neither the name of a node nor `label=value`", short(.0))]
-pub struct InvalidPreference(pub String);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("neither the name of a node nor `label=value`")]
+pub struct InvalidPreference;
 
 impl FromStr for Preference {
     type Err = InvalidPreference;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // The characters of names, and of label keys and values (k8s.io/apimachinery/pkg/util/validation).
-        let is_word = |word: &str, more: &str| {
-            let fits = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
-            !word.is_empty() && word.chars().all(fits)
-        };
         match text.split_once('=') {
-            None if is_word(text, "-.") => Ok(Self::Node(text.to_owned())),
-            Some((key, value)) if is_word(key, "-._/") && is_word(value, "-._") => {
+            None if is_node_name(text) => Ok(Self::Node(text.to_owned())),
+            Some((key, value)) if is_label_key(key) && is_label_value(value) => {
                 Ok(Self::Label(key.to_owned(), value.to_owned()))
             }
-            _ => Err(InvalidPreference(text.to_owned())),
+            _ => Err(InvalidPreference),
         }
     }
 }
 
-impl Preference {
-    /// Reads a comma list: what can be read, and what cannot.
-    pub fn list(text: &str) -> (Vec<Self>, Vec<InvalidPreference>) {
-        let (mut read, mut invalid) = (Vec::new(), Vec::new());
+/// What a list of preferences says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preferences {
+    /// The first [`MOST_PREFERENCES`] of those that can be read.
+    pub read: Vec<Preference>,
+    /// How many there are besides.
+    pub more: usize,
+    /// Those that cannot be read.
+    pub invalid: Few,
+}
+
+impl Preferences {
+    /// Reads a comma list.
+    pub fn parse(text: &str) -> Self {
+        let mut list = Self::default();
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             match entry.parse() {
-                Ok(preference) => read.push(preference),
-                Err(error) => invalid.push(error),
+                Ok(_) if list.read.len() == MOST_PREFERENCES => list.more += 1,
+                Ok(preference) => list.read.push(preference),
+                Err(InvalidPreference) => list.invalid.push(entry),
             }
         }
-        (read, invalid)
+        list
     }
+}
 
+impl Preference {
     /// Whether it means a node with this name and these labels.
     pub fn means(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         match self {
@@ -67,15 +77,24 @@ mod tests {
 
     #[test]
     fn names_and_labels_are_told_apart_and_what_is_neither_hides_no_other() {
-        let (read, invalid) =
-            Preference::list("node-1, topology.kubernetes.io/zone=a,,a=b=c, =a, n/1,rack=");
+        let list =
+            Preferences::parse("node-1, topology.kubernetes.io/zone=a,,a=b=c, =a, n/1,rack=");
         let expected = [
             Preference::Node("node-1".to_owned()),
             Preference::Label("topology.kubernetes.io/zone".to_owned(), "a".to_owned()),
         ];
-        assert_eq!(read, expected);
-        let invalid: Vec<&str> = invalid.iter().map(|invalid| invalid.0.as_str()).collect();
-        assert_eq!(invalid, ["a=b=c", "=a", "n/1", "rack="]);
+        assert_eq!((&list.read[..], list.more), (&expected[..], 0));
+        assert_eq!(list.invalid.to_string(), r#""a=b=c", "=a", "n/1" and 1 more"#);
+    }
+
+    #[test]
+    fn of_very_many_sixteen_are_kept_and_the_others_are_counted() {
+        let list = Preferences::parse(&"a,".repeat(131_000));
+        assert_eq!((list.read.len(), list.more), (16, 131_000 - 16));
+        let list = Preferences::parse(&"!a,".repeat(87_000));
+        assert_eq!((list.read.len(), list.invalid), (0, vec!["!a"; 87_000].into_iter().collect()));
+        let long = "a".repeat(254);
+        assert_eq!(Preferences::parse(&format!("{long},a={long},{long}=a")).read, []);
     }
 
     #[test]

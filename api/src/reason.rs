@@ -13,6 +13,7 @@
 //! | `QuotaExceeded` | Service, EipBinding | its namespace holds all it may |
 //! | `OutsidePool` | Service, EipBinding | its address has left the pool; it keeps it (the condition is `True`) |
 //! | `StatusContested` | Service | another program undoes what the announcer writes into its status |
+//! | `WriteRefused` | Service, EipBinding | the API server refuses what Berth writes into it |
 //! | `VmiTaken` | EipBinding | an older one serves the machine |
 //! | `KubeVirtMissing`, `VmiNotFound`, `VmiNotRunning` | EipBinding | there is no machine at work |
 //! | `InterfaceNotFound`, `NoVmiAddress` | EipBinding | the machine has no such interface, or shows no address yet |
@@ -36,6 +37,8 @@ pub const INVALID_ADDRESS: &str = "InvalidAddress";
 pub const OUTSIDE_POOL: &str = "OutsidePool";
 /// Another program undoes what the announcer writes into the status.
 pub const STATUS_CONTESTED: &str = "StatusContested";
+/// The API server refuses what is written into the object.
+pub const WRITE_REFUSED: &str = "WriteRefused";
 /// A key of the ConfigMap is not readable.
 pub const INVALID_KEY: &str = "InvalidKey";
 /// A key of the ConfigMap means nothing here.

@@ -75,9 +75,6 @@ pub fn deprecated_address(service: &Service) -> List {
     List::parse(field.unwrap_or_default())
 }
 
-/// The most addresses of one Service: one of each family (`spec.ipFamilies`).
-pub const MOST_ADDRESSES: usize = 2;
-
 /// The addresses that an announcer serves: the annotation, and where that is missing the deprecated field.
 pub fn addresses(service: &Service) -> List {
     let list = annotated_addresses(service);

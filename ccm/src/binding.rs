@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use berth_api::NamespacedName;
 use berth_api::conflict::Conflicts;
 use berth_api::eip::{EipBinding, EipBindingStatus, EipHolder, finalizer};
+use berth_api::limits::{MOST_SHOWN, name_of};
 use berth_ipam::{Families, Family, FamilyPolicy, Owner, OwnerKind};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -108,8 +109,9 @@ impl Binding {
         let metadata = &object.metadata;
         let empty = EipBindingStatus::default();
         let (spec, status) = (&object.spec, object.status.as_ref().unwrap_or(&empty));
-        let addresses =
-            |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
+        let addresses = |texts: &[String]| {
+            texts.iter().take(MOST_SHOWN).filter_map(|text| text.parse().ok()).collect()
+        };
         let namespace = metadata.namespace.clone()?;
         // The schema refuses what is no address.
         let pin: Option<IpAddr> = spec.eip.as_ref().and_then(|text| text.parse().ok());
@@ -121,8 +123,9 @@ impl Binding {
             created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             deleting: metadata.deletion_timestamp.is_some(),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
-            vmi: NamespacedName { namespace, name: spec.vmi.clone() },
-            interface: spec.interface.clone(),
+            vmi: NamespacedName { namespace, name: name_of(&spec.vmi).to_owned() },
+            // The schema refuses longer ones, where it is installed.
+            interface: spec.interface.as_deref().map(|name| name_of(name).to_owned()),
             retain: spec.retain,
             pin,
             families: families(spec.families.as_deref().unwrap_or_default(), pin),

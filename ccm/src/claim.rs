@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use berth_api::Quoted;
 use berth_api::names::{annotation, label};
 use berth_ipam::{Owner, OwnerKind, Protocol, Scope, Sharing, TrafficPolicy};
 use k8s_openapi::api::networking::v1::{IPAddress, IPAddressSpec, ParentReference};
@@ -62,9 +63,10 @@ impl Claim {
             if listed.is_none() {
                 let name = metadata.name.as_deref().unwrap_or_default();
                 tracing::warn!(
-                    "IPAddress {name}: annotation `{}`: value `{text}` is not accepted and passed over; accepted is \
+                    "IPAddress {name}: annotation `{}`: value {} is not accepted and passed over; accepted is \
                      what Berth writes there",
-                    annotation::HOLDERS
+                    annotation::HOLDERS,
+                    Quoted::of(text)
                 );
             }
             listed

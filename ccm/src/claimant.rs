@@ -115,7 +115,7 @@ impl Claimant {
     /// Its ports and policy; `None` for one that takes whole addresses.
     pub fn sharing(&self) -> Option<&Sharing> {
         match self {
-            Self::Service(service) => Some(&service.sharing),
+            Self::Service(service) => service.shares(),
             Self::Eip(_) => None,
         }
     }

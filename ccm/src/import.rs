@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use berth_api::Quoted;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, TypeMeta};
 use serde_json::{Value, json};
 
@@ -124,12 +125,16 @@ fn ancestor(object: &Value) -> Option<Result<(IpAddr, String), String>> {
         Value::String(text) if !text.is_empty() => Ok(text.as_str()),
         Value::Null => Err(format!("field `spec.{field}` is missing")),
         other => Err(format!(
-            "field `spec.{field}`: value `{other}` is not accepted; accepted is a text"
+            "field `spec.{field}`: value {} is not accepted; accepted is a text",
+            Quoted::of(&other.to_string())
         )),
     };
     Some(text(eip).and_then(|address| {
         let address = address.trim().parse().map_err(|_| {
-            format!("field `spec.{eip}`: value `{address}` is not accepted; accepted is an IPv4 or IPv6 address")
+            format!(
+                "field `spec.{eip}`: value {} is not accepted; accepted is an IPv4 or IPv6 address",
+                Quoted::of(address)
+            )
         })?;
         Ok((address, text(vmi)?.to_owned()))
     }))
@@ -273,7 +278,7 @@ items:
             told,
             [
                 format!(
-                    "EipBinding shop/a {v}: field `spec.eip`: value `192.0.2.300` is not accepted; accepted is an IPv4 or IPv6 address"
+                    "EipBinding shop/a {v}: field `spec.eip`: value \"192.0.2.300\" is not accepted; accepted is an IPv4 or IPv6 address"
                 ),
                 format!("EipBinding shop/b {v}: field `spec.vmi` is missing"),
                 format!(
@@ -286,7 +291,7 @@ items:
                     "EipBinding shop/c {v}: the name shop/c is that of EipBinding shop/c {v} already"
                 ),
                 format!(
-                    "EipBinding shop/g {v}: field `spec.eip`: value `7` is not accepted; accepted is a text"
+                    "EipBinding shop/g {v}: field `spec.eip`: value \"7\" is not accepted; accepted is a text"
                 ),
             ]
         );

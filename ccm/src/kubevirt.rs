@@ -6,10 +6,15 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use berth_api::NamespacedName;
+use berth_api::limits::name_of;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::{NamespaceResourceScope, Resource};
 use serde::{Deserialize, Serialize};
+
+/// The most interfaces of a machine that are looked at, and the most addresses of one: a guest agent tells of both.
+const MOST_INTERFACES: usize = 256;
+const MOST_ADDRESSES: usize = 64;
 
 /// The object, as far as it is read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -118,15 +123,16 @@ impl Vmi {
         let metadata = &object.metadata;
         let empty = Status::default();
         let status = object.status.as_ref().unwrap_or(&empty);
-        let interfaces = status.interfaces.iter().flatten().map(|shown| Interface {
-            name: shown.name.clone().unwrap_or_default(),
-            addresses: addresses(shown),
-        });
+        let interfaces =
+            status.interfaces.iter().flatten().take(MOST_INTERFACES).map(|shown| Interface {
+                name: name_of(shown.name.as_deref().unwrap_or_default()).to_owned(),
+                addresses: addresses(shown),
+            });
         Some(Self {
             key: NamespacedName::read(metadata)?,
             uid: metadata.uid.clone().unwrap_or_default(),
             version: metadata.resource_version.clone().unwrap_or_default(),
-            phase: status.phase.clone().unwrap_or_default(),
+            phase: name_of(status.phase.as_deref().unwrap_or_default()).to_owned(),
             node: running_on(status).map(str::to_owned),
             target: migrating_to(status).map(str::to_owned),
             interfaces: interfaces.collect(),
@@ -183,6 +189,7 @@ fn some(text: &Option<String>) -> Option<&str> {
 fn addresses(shown: &InterfaceStatus) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     let listed = shown.ip_address.iter().chain(shown.ip_addresses.iter().flatten());
+    let listed = listed.take(MOST_ADDRESSES);
     // A guest agent may tell the length of the prefix too.
     let texts =
         listed.map(|text| text.split_once('/').map_or(text.as_str(), |(address, _)| address));

@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use berth_api::NamespacedName;
 use berth_api::election::{Timing, TimingError};
 use berth_api::names::{class, lease, pools};
 use berth_api::service::ClassPolicy;
+use berth_api::{NamespacedName, Quoted};
 use berth_runtime::logs::Format;
 use clap::{Parser, Subcommand};
 
@@ -88,7 +88,7 @@ fn environment_help() -> String {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionsError {
     /// A variable of the environment.
-    #[error("{variable}: value `{value}` is not accepted; accepted is {accepted}")]
+    #[error("{variable}: value {} is not accepted; accepted is {accepted}", Quoted::of(.value))]
     Variable {
         /// The variable.
         variable: &'static str,

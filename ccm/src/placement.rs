@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use berth_api::NamespacedName;
 use berth_api::reason;
+use berth_api::{Few, NamespacedName, Quoted};
 use berth_ipam::Family;
 
 use crate::kubevirt::{Interface, Vmi};
@@ -30,12 +30,12 @@ pub enum Unplaced {
     #[error("there is no VirtualMachineInstance {0}")]
     NotFound(NamespacedName),
     /// It is not at work.
-    #[error("VirtualMachineInstance {key} does not run: its phase is `{phase}`")]
+    #[error("VirtualMachineInstance {key} does not run: its phase is {phase}")]
     NotRunning {
         /// The machine.
         key: NamespacedName,
         /// Its phase.
-        phase: String,
+        phase: Quoted,
     },
     /// Another binding was first.
     #[error("VirtualMachineInstance {vmi} is served by EipBinding {by}, which is older")]
@@ -46,12 +46,12 @@ pub enum Unplaced {
         by: NamespacedName,
     },
     /// It has no interface of that name.
-    #[error("VirtualMachineInstance {key} has no interface `{interface}`, but {found}")]
+    #[error("VirtualMachineInstance {key} has no interface {interface}, but {found}")]
     NoInterface {
         /// The machine.
         key: NamespacedName,
         /// What was asked for.
-        interface: String,
+        interface: Quoted,
         /// The names that it has.
         found: String,
     },
@@ -95,7 +95,7 @@ impl Unplaced {
 pub fn place(families: &[Family], interface: Option<&str>, vmi: &Vmi) -> Result<Place, Unplaced> {
     let key = || vmi.key.clone();
     let Some(node) = vmi.node.clone() else {
-        return Err(Unplaced::NotRunning { key: key(), phase: vmi.phase.clone() });
+        return Err(Unplaced::NotRunning { key: key(), phase: Quoted::of(&vmi.phase) });
     };
     let Some(interface) = find(interface, vmi)? else { return Err(Unplaced::NoAddress(key())) };
     if interface.addresses.is_empty() {
@@ -117,16 +117,12 @@ fn find<'a>(name: Option<&str>, vmi: &'a Vmi) -> Result<Option<&'a Interface>, U
     if found.is_some() || vmi.interfaces.is_empty() {
         return Ok(found);
     }
-    let names: Vec<String> = vmi
-        .interfaces
-        .iter()
-        .filter(|interface| !interface.name.is_empty())
-        .map(|interface| format!("`{}`", interface.name))
-        .collect();
+    let names = vmi.interfaces.iter().map(|interface| interface.name.as_str());
+    let names: Few = names.filter(|name| !name.is_empty()).collect();
     Err(Unplaced::NoInterface {
         key: vmi.key.clone(),
-        interface: name.to_owned(),
-        found: if names.is_empty() { "none with a name".to_owned() } else { names.join(", ") },
+        interface: Quoted::of(name),
+        found: if names.is_empty() { "none with a name".to_owned() } else { names.to_string() },
     })
 }
 
@@ -189,7 +185,7 @@ mod tests {
         let refused = place(&[Family::V4], Some("wan"), &vmi).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "VirtualMachineInstance shop/vm has no interface `wan`, but `default`"
+            "VirtualMachineInstance shop/vm has no interface \"wan\", but \"default\""
         );
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use berth_api::Quoted;
 use berth_api::eip::EipBinding;
 use berth_api::names::annotation;
 use berth_ipam::OwnerKind;
@@ -50,7 +51,7 @@ const EVENTS: &str = "events";
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start: a setting, the kubeconfig, or the HTTP address is not usable.
+/// When it cannot start: a setting or the kubeconfig is not usable.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let environment = Environment::read(|name| std::env::var(name).ok())?;
     let timing = options.timing()?;
@@ -66,9 +67,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let health = Health::new(Source::REQUIRED.map(Source::name));
     let closed = CancellationToken::new();
     let pages = http::Pages::new(health.clone(), Arc::new(registry));
-    let (address, serving) = http::serve(options.http_address, pages, closed.clone()).await?;
+    let serving = http::keep(
+        "--http-address",
+        options.http_address,
+        None,
+        pages,
+        health.clone(),
+        closed.clone(),
+    );
     supervisor.spawn("http server", serving);
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, pools = %environment.pools, http = %address, "starting");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, pools = %environment.pools, "starting");
 
     let (events, publisher) = events::channel(client.clone(), "berth-ccm", &identity);
     supervisor.spawn(EVENTS, publisher.run());
@@ -218,8 +226,9 @@ impl Loop {
                 }
             }
             Err(error) => tracing::warn!(
-                "Lease: annotation `{}`: value `{text}` is not accepted and passed over: {error}; what it names does not rest any more",
-                annotation::RESTING
+                "Lease: annotation `{}`: value {} is not accepted and passed over: {error}; what it names does not rest any more",
+                annotation::RESTING,
+                Quoted::of(&text)
             ),
         }
     }

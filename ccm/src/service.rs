@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use berth_api::NamespacedName;
-use berth_api::address::List;
+use berth_api::address::{self, List};
 use berth_api::conflict::Conflicts;
+use berth_api::limits::{MOST_PORTS, MOST_SHOWN};
 use berth_api::names::{annotation, finalizer, label};
 use berth_api::service::{self as contract, ClassPolicy, NotOurs};
 use berth_ipam::{
@@ -44,10 +45,12 @@ pub struct Service {
     pub families: Families,
     /// Its ports and traffic policy.
     pub sharing: Sharing,
-    /// The annotation `kube-vip.io/loadbalancerIPs`, as written.
+    /// The annotation `kube-vip.io/loadbalancerIPs`, as written, as far as it is read ([`address::beginning`]).
     pub annotated: Option<String>,
-    /// `spec.loadBalancerIP`, as written.
+    /// `spec.loadBalancerIP`, as written, as far as it is read.
     pub deprecated: Option<String>,
+    /// How many entries of both are not read, since there are too many.
+    pub left_out: usize,
     /// Whether the annotation `kube-vip.io/serviceInterface` is set.
     pub has_interface: bool,
     /// Whether it carries `implementation=kube-vip`.
@@ -70,7 +73,13 @@ impl Service {
         let metadata = &object.metadata;
         let labels = metadata.labels.as_ref();
         let owned = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
-        let deprecated = object.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_deref());
+        let read = |text: Option<&str>| {
+            let (text, left_out) = address::beginning(text.unwrap_or_default());
+            (owned(Some(text)), left_out)
+        };
+        let (annotated, more) = read(contract::annotated(object, annotation::LOADBALANCER_IPS));
+        let (deprecated, rest) =
+            read(object.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_deref()));
         Some(Self {
             key: NamespacedName::read(metadata)?,
             uid: metadata.uid.clone().unwrap_or_default(),
@@ -84,8 +93,9 @@ impl Service {
             },
             families: families(object),
             sharing: sharing(object),
-            annotated: owned(contract::annotated(object, annotation::LOADBALANCER_IPS)),
-            deprecated: owned(deprecated),
+            annotated,
+            deprecated,
+            left_out: more + rest,
             has_interface: contract::annotated(object, annotation::SERVICE_INTERFACE).is_some(),
             labelled: labels
                 .and_then(|labels| labels.get(label::IMPLEMENTATION))
@@ -94,7 +104,7 @@ impl Service {
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
             hosted: contract::annotated(object, annotation::VIP_HOST)
                 .is_some_and(|host| !host.is_empty()),
-            published: contract::published(object).collect(),
+            published: contract::published(object).take(MOST_SHOWN).collect(),
             conflicts: Conflicts::parse(
                 contract::annotated(object, annotation::CONFLICT).unwrap_or_default(),
             ),
@@ -132,6 +142,12 @@ impl Service {
             self.finalizers.iter().filter(|name| *name != finalizer::LOAD_BALANCER_CLEANUP);
         let ours = with_ours.then(|| finalizer::LOAD_BALANCER_CLEANUP.to_owned());
         others.cloned().chain(ours).collect()
+    }
+
+    /// Its ports and policy, by which it can share an address; `None` where the ports are too many to be written into a
+    /// claim.
+    pub fn shares(&self) -> Option<&Sharing> {
+        Some(&self.sharing).filter(|sharing| sharing.ports.len() <= MOST_PORTS)
     }
 
     /// Whether no announcer says that it answers for its addresses.
@@ -209,7 +225,8 @@ fn families(object: &Object) -> Families {
 }
 
 fn sharing(object: &Object) -> Sharing {
-    let ports = contract::ports(object).into_iter().map(|port| {
+    // One more than it may have to share its addresses.
+    let ports = contract::ports(object).into_iter().take(MOST_PORTS + 1).map(|port| {
         let protocol = match port.protocol {
             contract::Protocol::Tcp => Protocol::Tcp,
             contract::Protocol::Udp => Protocol::Udp,
@@ -220,4 +237,45 @@ fn sharing(object: &Object) -> Sharing {
     let policy =
         if contract::is_local(object) { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
     Sharing { ports: ports.collect(), policy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_user_fills_with_a_quarter_of_a_megabyte_costs_no_memory() {
+        for unit in ["192.0.2.1,", "1::,", "!a,", "a", "192.0.2.1=02:00:00:00:00:0a,"] {
+            let text = unit.repeat(261_900 / unit.len());
+            let object = json!({
+                "metadata": { "namespace": "shop", "name": "web", "annotations": {
+                    annotation::LOADBALANCER_IPS: text,
+                    annotation::SERVICE_INTERFACE: text,
+                    annotation::VIP_HOST: text,
+                    annotation::CONFLICT: text,
+                } },
+                "spec": { "type": "LoadBalancer", "loadBalancerIP": text },
+            });
+            let object = serde_json::from_value(object).unwrap();
+            let service = Service::read(&object, &ClassPolicy::Unset).unwrap();
+            let kept = format!("{service:?}").len();
+            assert!(kept < 4_000 && service.left_out > 0, "{unit}: {kept}, {}", service.left_out);
+        }
+    }
+
+    #[test]
+    fn a_service_with_more_ports_than_fit_into_a_claim_shares_nothing() {
+        let read = |count: u16| {
+            let ports: Vec<_> = (1..=count).map(|port| json!({ "port": port })).collect();
+            let object = json!({
+                "metadata": { "namespace": "shop", "name": "web" },
+                "spec": { "type": "LoadBalancer", "ports": ports },
+            });
+            Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::Unset).unwrap()
+        };
+        assert!(read(1024).shares().is_some());
+        let many = read(30_000);
+        assert_eq!((many.shares(), many.sharing.ports.len()), (None, 1025));
+    }
 }

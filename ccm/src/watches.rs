@@ -65,8 +65,9 @@ pub enum Change {
     Reserved(Source, Vec<Reservation>),
 }
 
-/// Objects in one page of a list: small, for memory that a large page takes once is not given back.
-const PAGE: u32 = 100;
+/// Objects in one page of a list: small, for memory that a large page takes once is not given back, and each may be as
+/// large as a user can make it, a megabyte and a half.
+const PAGE: u32 = 32;
 
 /// How long to wait before a read is tried again.
 const AGAIN: Duration = Duration::from_secs(1);

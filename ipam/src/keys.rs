@@ -46,7 +46,7 @@ impl fmt::Display for Scope {
 pub struct KeyError {
     /// The key.
     pub key: String,
-    /// Its value, as written.
+    /// Its value, as far as a message shows it.
     pub value: String,
     /// What is wrong with it.
     pub problem: String,
@@ -233,6 +233,14 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_message_shows_of_a_value_is_on_one_line_and_short() {
+        let wrote = "a\nb\u{1b}[2J".repeat(10_000);
+        let key = Key::parse("cidr-global").unwrap();
+        let problem = key.value(&wrote).unwrap_err();
+        assert!(problem.len() < 1024 && !problem.contains(char::is_control), "{problem}");
+    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {

@@ -55,9 +55,13 @@ pub struct Conflict {
     pub holders: Vec<Owner>,
 }
 
-/// The names of owners, for a message.
-pub(crate) fn names(owners: &[Owner]) -> String {
-    owners.iter().map(Owner::to_string).collect::<Vec<_>>().join(", ")
+/// The names of owners, for a message: the first three, as thousands may share an address.
+pub fn names(owners: &[Owner]) -> String {
+    let first: Vec<String> = owners.iter().take(3).map(Owner::to_string).collect();
+    match owners.len() - first.len() {
+        0 => first.join(", "),
+        rest => format!("{} and {rest} more", first.join(", ")),
+    }
 }
 
 impl Ledger {

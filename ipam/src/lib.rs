@@ -38,6 +38,7 @@ mod range;
 mod request;
 mod set;
 mod sharers;
+mod shown;
 
 pub use allocate::allocate;
 pub use facts::{Overlap, ReservedOverlap, Stray, Usage};
@@ -45,7 +46,7 @@ pub use grant::{
     Claim, Grant, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy, UnknownProtocol,
 };
 pub use keys::{KeyError, Scope};
-pub use ledger::{Conflict, Ledger};
+pub use ledger::{Conflict, Ledger, names};
 pub use pools::{Order, Pool, Pools};
 pub use range::{Family, Range, RangeError};
 pub use request::{Allocation, Assigned, Families, FamilyPolicy, Origin, Refusal, Request};

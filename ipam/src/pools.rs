@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::keys::{Entry, Key, KeyError, Kind, Scope, Value};
 use crate::range::{Family, Range};
 use crate::set::AddressSet;
+use crate::shown::shown;
 
 /// Rests of addresses when `reuse-delay` is not set.
 const DEFAULT_REUSE_DELAY: Duration = Duration::from_secs(60);
@@ -124,7 +125,7 @@ impl Pools {
                 Err(problem) => {
                     let error = KeyError {
                         key: name.clone(),
-                        value: text.clone(),
+                        value: shown(text),
                         problem,
                         accepted: key.accepted(),
                     };

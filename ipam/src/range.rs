@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 
+use crate::shown::shown;
+
 /// An address family. `berth_api` has one too, which is spelled as Kubernetes spells it: this crate depends on nobody,
 /// and that one knows nothing of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,7 +161,7 @@ impl FromStr for Range {
 
     fn from_str(text: &str) -> Result<Self, RangeError> {
         let text = text.trim();
-        let unreadable = || RangeError::Unreadable(text.to_owned());
+        let unreadable = || RangeError::Unreadable(shown(text));
         let address = |part: &str| part.trim().parse::<IpAddr>().map_err(|_| unreadable());
         if let Some((first, last)) = text.split_once('-') {
             Self::new(address(first)?, address(last)?)
@@ -203,23 +205,23 @@ pub enum RangeError {
 mod tests {
     use super::*;
 
-    fn shown(text: &str) -> String {
+    fn read(text: &str) -> String {
         text.parse::<Range>().unwrap().to_string()
     }
 
     #[test]
     fn every_notation_is_read() {
-        assert_eq!(shown("192.0.2.0/24"), "192.0.2.0/24");
-        assert_eq!(shown(" 192.0.2.10 - 192.0.2.20 "), "192.0.2.10-192.0.2.20");
-        assert_eq!(shown("192.0.2.7"), "192.0.2.7");
-        assert_eq!(shown("2001:db8::/64"), "2001:db8::/64");
-        assert_eq!(shown("2001:db8::1-2001:db8::2"), "2001:db8::1-2001:db8::2");
+        assert_eq!(read("192.0.2.0/24"), "192.0.2.0/24");
+        assert_eq!(read(" 192.0.2.10 - 192.0.2.20 "), "192.0.2.10-192.0.2.20");
+        assert_eq!(read("192.0.2.7"), "192.0.2.7");
+        assert_eq!(read("2001:db8::/64"), "2001:db8::/64");
+        assert_eq!(read("2001:db8::1-2001:db8::2"), "2001:db8::1-2001:db8::2");
     }
 
     #[test]
     fn host_bits_of_a_prefix_are_dropped() {
-        assert_eq!(shown("192.0.2.77/24"), "192.0.2.0/24");
-        assert_eq!(shown("2001:db8::77/64"), "2001:db8::/64");
+        assert_eq!(read("192.0.2.77/24"), "192.0.2.0/24");
+        assert_eq!(read("2001:db8::77/64"), "2001:db8::/64");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
-use berth_api::short;
+use berth_api::Quoted;
 use berth_membership::{LEAST_MEMBERS, voters_among};
 
 use super::settings::{Problem, Settings};
@@ -131,7 +131,8 @@ pub(super) fn fixed(
 /// A list of members is never used beside an API: two who decide would decide differently.
 fn beside_an_api(settings: &Settings) -> Vec<Problem> {
     let beside = |name: &'static str, accepted: &str| {
-        let value = settings.text(name).map_or("true, its default".to_owned(), short);
+        let value = settings.text(name).map(|text| Quoted::of(text).to_string());
+        let value = value.unwrap_or("true, its default".to_owned());
         let accepted = format!(
             "a list of members is never used beside an API server, which {name}={value} asks for; accepted is {accepted}"
         );
@@ -189,7 +190,7 @@ fn parse(text: &str) -> Result<Vec<Member>, String> {
             _ => return Err(wrong(format!("{} words", words.len()))),
         };
         if !is_name(&name) {
-            return Err(wrong(format!("{:?} is no name of a node", short(&name))));
+            return Err(wrong(format!("{} is no name of a node", Quoted::of(&name))));
         }
         if members.iter().any(|member| member.name == name) {
             return Err(wrong(format!("member {name} stands there twice")));
@@ -197,7 +198,7 @@ fn parse(text: &str) -> Result<Vec<Member>, String> {
         let mut of_member = Vec::new();
         for text in addresses.split(',') {
             let Some(address) = usable(text) else {
-                return Err(wrong(format!("{:?} is no address of a host", short(text))));
+                return Err(wrong(format!("{} is no address of a host", Quoted::of(text))));
             };
             if !used.insert(address) {
                 return Err(wrong(format!("address {address} stands there twice")));

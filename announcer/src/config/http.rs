@@ -15,6 +15,11 @@ pub struct Http {
     pub health: Option<SocketAddr>,
 }
 
+impl Http {
+    /// Where `/metrics`, `/healthz` and `/readyz` listen unless a setting that can be followed says otherwise.
+    pub const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 2112);
+}
+
 /// `host:port` as Go's `net.Listen` takes it: an empty host stands for every address.
 pub(super) fn metrics(settings: &Settings) -> Result<Option<SocketAddr>, Problem> {
     if settings.is_empty("prometheus_server") {

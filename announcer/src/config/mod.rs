@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_api::election::Timing;
+use berth_api::limits::is_interface_name;
 use berth_api::names::class;
 use berth_api::service::ClassPolicy;
 
@@ -129,7 +130,10 @@ impl Config {
         flaws.core(election::needs_arp(settings));
         flaws.of(Capability::ArpNd, subnet(settings));
         let http = Http {
-            metrics: flaws.of(Capability::Http, http::metrics(settings)).flatten(),
+            // Whoever asks whether this process lives asks there, whatever the setting says.
+            metrics: flaws
+                .of(Capability::Http, http::metrics(settings))
+                .unwrap_or_else(|| Some(Http::DEFAULT)),
             health: http::health(settings),
         };
         let eip = flaws.of(Capability::Eip, eip::eip(settings));
@@ -194,14 +198,6 @@ fn interface(settings: &Settings) -> Result<Option<String>, Problem> {
         true => Ok(Some(value.to_owned())),
         false => Err(settings.problem(name, "accepted is the name of one interface, such as eth0")),
     }
-}
-
-/// What Linux takes as the name of an interface (`dev_valid_name`).
-pub fn is_interface_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() < 16
-        && !matches!(name, "." | "..")
-        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
 }
 
 fn cluster(settings: &Settings, node: Option<&str>) -> Result<Cluster, Vec<Problem>> {

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::variables::{self, Capability, Kind, Support, VARIABLES, Variable};
+use berth_api::Quoted;
 
-/// Most characters of a value that an error shows.
-const SHOWN: usize = 64;
+use super::variables::{self, Capability, Kind, Support, VARIABLES, Variable};
 
 /// Why a setting is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +20,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.value.char_indices().nth(SHOWN) {
-            None => write!(f, "{}={:?}: {}", self.name, self.value, self.accepted),
-            Some((end, _)) => {
-                write!(f, "{}={:?}...: {}", self.name, &self.value[..end], self.accepted)
-            }
-        }
+        write!(f, "{}={}: {}", self.name, Quoted::of(&self.value), self.accepted)
     }
 }
 

@@ -169,9 +169,13 @@ fn what_is_wrong_with_one_capability_leaves_the_others_running_and_is_named() {
     assert!(told.contains("lb_class_only=\"perhaps\": accepted are true and false; "), "{told}");
 
     let config = parse(&[("prometheus_server", "2112"), ("health_check_port", "8089")]).unwrap();
-    assert!(config.services.is_some() && config.http.metrics.is_none());
-    assert!(config.http.health.is_some(), "the other one tells of it");
+    assert!(config.services.is_some() && config.http.health.is_some());
     assert_eq!(config.flaws_by_check().into_keys().collect::<Vec<_>>(), ["config/http"]);
+    for wrong in ["2112", ":99999", "nowhere:2112"] {
+        let config = parse(&[("prometheus_server", wrong)]).unwrap();
+        assert_eq!(config.http.metrics, Some(Http::DEFAULT), "a probe asks there");
+        assert!(config.flaws_by_check()["config/http"].starts_with("prometheus_server="));
+    }
 
     let config = parse(&[("bgp_as", "many"), ("cp_detect", "x"), ("egress_clean", "x")]).unwrap();
     assert!(config.services.is_some() && config.eip.is_some());
@@ -192,7 +196,7 @@ fn what_is_wrong_for_the_whole_process_is_told_with_everything_else() {
 #[test]
 fn a_long_value_is_cut() {
     let told = refused(&[("vip_leaseannotations", &"x".repeat(1000))]);
-    let cut = format!("vip_leaseannotations=\"{}\"...: ", "x".repeat(64));
+    let cut = format!("vip_leaseannotations=\"{}…\": ", "x".repeat(64));
     assert!(told[0].starts_with(&cut), "{told:?}");
 }
 

@@ -14,6 +14,7 @@
 //! | `exec`, `nft` | programs, each with a limit on its time |
 //! | `sysctl` | settings below `/proc/sys` |
 //! | `reconciler` | the pattern of whatever a task of its own keeps in the kernel |
+//! | `holder` | who has a port |
 //! | `host` | the network as values |
 
 mod advice;
@@ -21,6 +22,7 @@ mod arp_announce;
 mod door;
 pub(crate) mod events;
 pub(crate) mod exec;
+mod holder;
 mod host;
 pub(crate) mod netfilter;
 mod netlink;
@@ -35,6 +37,7 @@ pub use advice::{advice, translation_advice};
 pub use arp_announce::ArpAnnounce;
 pub use door::Door;
 pub use events::KernelChange;
+pub use holder::port_holder;
 pub use host::{
     Binding, Error, Foreign, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
     LinkError, Port, Step, Vlan,

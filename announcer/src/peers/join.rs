@@ -1,14 +1,15 @@
 //! Makes this node a member: the fence, the key, the sockets, the thread, and the task that keeps the view.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
 use super::key::{self, KeySource};
 use super::view::ViewStore;
 use super::{Wire, driver};
 use crate::config::{self, Config, Election, Fence as Wanted, Fenced, Fixed};
 use crate::instance::Instance;
-use crate::kernel::{ArpAnnounce, Host};
+use crate::kernel::{ArpAnnounce, Host, port_holder};
 use crate::metrics::Metrics;
 use crate::ownership::membership::{Command, Members, MembershipEvent};
 use crate::source::cluster::{Cluster, Name};
@@ -26,6 +27,9 @@ use tokio::sync::mpsc;
 
 /// Addresses that the fence has room for: of 8,000 Services with two each.
 const CAPACITY: u32 = 1 << 14;
+
+/// How long until a port is tried again that somebody has.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A running member.
 pub(crate) struct Member {
@@ -109,6 +113,36 @@ fn arp_announce(interface: &str) -> Option<ArpAnnounce> {
             let setting = format!("net.ipv4.conf.{interface}.arp_announce");
             tracing::warn!(%error, "set {setting} to 2 on the host: traffic may stop while an address moves");
             None
+        }
+    }
+}
+
+/// Binds the port of the peers, as soon as nobody else has it. Until then this node serves nothing and readiness says why:
+/// whoever decides without hearing the others may decide against them.
+async fn wire(port: u16, health: &Health) -> anyhow::Result<Wire> {
+    let mut told = String::new();
+    loop {
+        match Wire::bind(port) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                let holder = tokio::task::spawn_blocking(move || port_holder(port)).await;
+                let by = holder.ok().flatten().map(|holder| format!(" by {holder}"));
+                let why = format!(
+                    "berth_peer_port={port}: the UDP port is in use{}; nothing is served until it is free",
+                    by.unwrap_or_default()
+                );
+                if told != why {
+                    tracing::error!("{why}");
+                }
+                health.unready("membership", &why);
+                told = why;
+                tokio::time::sleep(AGAIN).await;
+            }
+            bound => {
+                if !told.is_empty() {
+                    health.unready("membership", "not yet");
+                }
+                return bound.with_context(|| format!("berth_peer_port={port}: listening for UDP"));
+            }
         }
     }
 }
@@ -204,8 +238,7 @@ pub(crate) async fn join(
         health.unready(check, "not yet");
     }
     let arp = interface.and_then(arp_announce);
-    let wire = Wire::bind(fenced.port)
-        .with_context(|| format!("berth_peer_port={}: listening for UDP", fenced.port))?;
+    let wire = wire(fenced.port, health).await?;
     let (commands, commanded) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();
     let (propose, proposals) = mpsc::unbounded_channel();
@@ -239,4 +272,29 @@ pub(crate) async fn join(
     let tasks = vec![(driver::THREAD, thread), ("membership view", view.boxed())];
     tracing::info!(port = fenced.port, "this node is a member");
     Ok(Some(Member { members, told, commands, tasks, arp }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_somebody_has_is_waited_for_and_readiness_names_who_it_is() {
+        let squatter = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = squatter.local_addr().unwrap().port();
+        let health = Health::default();
+        let heard = health.clone();
+        let waiting = tokio::spawn(async move { wire(port, &heard).await.map(drop) });
+        let why = || health.unready_checks(Instant::now()).pop().map(|(_, why)| why);
+        while why().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let me = format!("in use by the process {}", std::process::id());
+        assert!(why().unwrap().contains(&me), "{:?}", why());
+        tokio::time::sleep(AGAIN).await;
+        assert!(!waiting.is_finished(), "it neither ends nor goes on without the others");
+        drop(squatter);
+        waiting.await.unwrap().unwrap();
+        assert_eq!(why().as_deref(), Some("not yet"));
+    }
 }

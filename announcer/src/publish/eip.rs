@@ -52,6 +52,8 @@ pub struct Apply {
     pub name: Name,
     /// Its uid: one made anew under the same name is another one.
     pub uid: String,
+    /// The version that this was decided on.
+    pub version: String,
     /// That this node holds the addresses.
     pub holder: Option<EipHolder>,
     /// `Bound` and `Announced`; none where this node says nothing.
@@ -95,8 +97,8 @@ pub fn applies(scene: Scene<'_>, outlook: &Outlook<'_>, now: Timestamp) -> Vec<A
                     .is_some_and(|(address, mac)| eip.conflicts.of(&address) != Some(mac))
             };
             let news = taken().filter(is_news).map(Refusal::note).collect();
-            let (name, uid) = (name.clone(), eip.uid.clone());
-            applies.push(Apply { name, uid, holder, conditions, conflicts, news });
+            let (name, uid, version) = (name.clone(), eip.uid.clone(), eip.version.clone());
+            applies.push(Apply { name, uid, version, holder, conditions, conflicts, news });
         }
     }
     applies

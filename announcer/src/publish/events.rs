@@ -1,6 +1,6 @@
 //! What to tell people about Services: each refusal once, and only if it lasts. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use berth_api::eip::EipBinding;
@@ -19,12 +19,11 @@ const LASTING: Duration = Duration::from_secs(2);
 /// The refusals that hold, and which of them have been told.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    of: BTreeMap<(Name, String), Held>,
+    of: BTreeMap<Name, BTreeMap<Refusal, Held>>,
 }
 
 #[derive(Debug)]
 struct Held {
-    refusal: Refusal,
     since: Instant,
     told: bool,
 }
@@ -32,34 +31,41 @@ struct Held {
 impl Refusals {
     /// Takes in the refusals that hold now.
     pub fn keep(&mut self, verdicts: &BTreeMap<Name, Verdict>, now: Instant) {
-        let refused = |(name, text): &(Name, String)| {
-            let verdict = verdicts.get(name);
-            verdict.is_some_and(|verdict| verdict.refusals.iter().any(|r| r.note() == *text))
-        };
-        self.of.retain(|key, _| refused(key));
-        for (name, verdict) in verdicts {
-            for refusal in &verdict.refusals {
-                let begin = || Held { refusal: refusal.clone(), since: now, told: false };
-                self.of.entry((name.clone(), refusal.note())).or_insert_with(begin);
+        let refused = |name: &Name| verdicts.get(name).is_some_and(|v| !v.refusals.is_empty());
+        self.of.retain(|name, _| refused(name));
+        for (name, verdict) in verdicts.iter().filter(|(_, v)| !v.refusals.is_empty()) {
+            let of = self.of.entry(name.clone()).or_default();
+            let holding: BTreeSet<&Refusal> = verdict.refusals.iter().collect();
+            of.retain(|refusal, _| holding.contains(refusal));
+            for refusal in holding {
+                if !of.contains_key(refusal) {
+                    of.insert(refusal.clone(), Held { since: now, told: false });
+                }
             }
         }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&Refusal, &Held)> {
+        self.of.values().flatten()
     }
 
     /// The reports that are due.
     pub fn poll(&mut self, cluster: &Cluster, now: Instant) -> Vec<Report> {
         let mut reports = Vec::new();
-        for ((name, note), held) in &mut self.of {
-            if held.told || now < held.due() {
+        let held =
+            self.of.iter_mut().flat_map(|(name, of)| of.iter_mut().map(move |(r, h)| (name, r, h)));
+        for (name, refusal, held) in held {
+            if held.told || now < held.due(refusal) {
                 continue;
             }
             held.told = true;
             let uid = cluster.services().get(name).map(|service| service.uid.clone());
             reports.push(Report {
                 regarding: service_reference(name, uid),
-                severity: severity(&held.refusal),
-                reason: held.refusal.reason(),
+                severity: severity(refusal),
+                reason: refusal.reason(),
                 action: "Announce",
-                note: note.clone(),
+                note: refusal.note(),
             });
         }
         reports
@@ -67,14 +73,14 @@ impl Refusals {
 
     /// When [`Refusals::poll`] has something to give next.
     pub fn deadline(&self) -> Option<Instant> {
-        self.of.values().filter(|held| !held.told).map(Held::due).min()
+        self.all().filter(|(_, held)| !held.told).map(|(refusal, held)| held.due(refusal)).min()
     }
 
     /// How many refusals hold, by reason.
     pub fn by_reason(&self) -> BTreeMap<&'static str, usize> {
         let mut count = BTreeMap::new();
-        for held in self.of.values() {
-            *count.entry(held.refusal.reason()).or_default() += 1;
+        for (refusal, _) in self.all() {
+            *count.entry(refusal.reason()).or_default() += 1;
         }
         count
     }
@@ -82,8 +88,8 @@ impl Refusals {
 
 impl Held {
     /// When it has lasted long enough. What another host has is not over by itself.
-    fn due(&self) -> Instant {
-        match self.refusal {
+    fn due(&self, refusal: &Refusal) -> Instant {
+        match refusal {
             Refusal::AddressConflict { .. } => self.since,
             _ => self.since + LASTING,
         }
@@ -137,7 +143,10 @@ pub fn eip_reference(name: &Name, uid: Option<String>) -> ObjectReference {
 
 #[cfg(test)]
 mod tests {
+    use berth_api::service::ClassPolicy;
+
     use super::*;
+    use crate::source::cluster::Service;
 
     fn refused() -> BTreeMap<Name, Verdict> {
         let verdict = Verdict { refusals: vec![Refusal::NoEndpoint], ..Verdict::default() };
@@ -156,6 +165,28 @@ mod tests {
         assert_eq!((reports.len(), reports[0].reason), (1, "NoEndpoint"));
         refusals.keep(&refused(), now + LASTING * 2);
         assert_eq!(refusals.poll(&cluster, now + LASTING * 2), []);
+    }
+
+    #[test]
+    fn fifty_thousand_unreadable_entries_are_one_refusal_and_a_round_with_them_takes_no_time() {
+        let text: Vec<String> = (0..51_000).map(|n| format!("!{n:03x}")).collect();
+        let object = serde_json::json!({
+            "metadata": { "annotations": { annotation::PREFERRED_NODES: text.join(",") } },
+            "spec": { "type": "LoadBalancer" },
+        });
+        let object = serde_json::from_value(object).unwrap();
+        let service = Service::read(&object, &ClassPolicy::Unset);
+        let verdict = Verdict { refusals: service.remarks.to_vec(), ..Verdict::default() };
+        let verdicts = [(Name::new("d", "web"), verdict)].into();
+        let (mut refusals, begin) = (Refusals::default(), Instant::now());
+        for _ in 0..100 {
+            refusals.keep(&verdicts, begin);
+        }
+        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+        let reports = refusals.poll(&Cluster::default(), begin + LASTING);
+        let notes: Vec<&str> = reports.iter().map(|report| report.note.as_str()).collect();
+        let [note] = notes[..] else { panic!("{notes:?}") };
+        assert!(note.contains(r#"has "!000", "!001", "!002" and 50997 more"#), "{note}");
     }
 
     #[test]

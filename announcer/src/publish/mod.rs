@@ -1,6 +1,7 @@
 //! What is told to people and to other programs: status, Events, and the writes that carry them.
 
 pub mod contention;
+mod denials;
 pub mod eip;
 pub mod events;
 pub mod publisher;

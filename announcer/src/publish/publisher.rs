@@ -10,15 +10,16 @@ use berth_runtime::events::{Events, Report, Severity};
 use jiff::Timestamp;
 
 use super::contention::Contests;
+use super::denials::{Denials, denied};
 use super::eip::{self, Apply, Outlook};
 use super::events::{self, Refusals, eip_reference, service_reference};
 use super::status::{self, Answering, Update};
 use super::writer::{WriteOutcome, Writer};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Seldom};
 use crate::metrics::{Metrics, cause};
 use crate::source::cluster::{Cluster, Eip, manager};
 use crate::source::scene::Scene;
-use crate::vip::{Name, Verdict};
+use crate::vip::{Claimant, Name, Verdict, Wanted};
 
 /// What decides on writes.
 pub struct Publisher {
@@ -35,7 +36,15 @@ pub struct Publisher {
     bindings: Backoff<Name>,
     contests: Contests,
     refusals: Refusals,
+    /// Services, and bindings, whose status the API server does not take.
+    denials: [Denials; 2],
+    /// When somebody was last told that another host claims an address.
+    defended: Seldom<IpAddr>,
 }
+
+/// Of `denials`.
+const SERVICES: usize = 0;
+const BINDINGS: usize = 1;
 
 impl Publisher {
     /// Has written nothing yet.
@@ -58,6 +67,8 @@ impl Publisher {
             bindings: Backoff::new(second / 10, second * 2),
             contests: Contests::default(),
             refusals: Refusals::default(),
+            denials: Default::default(),
+            defended: Seldom::default(),
         }
     }
 
@@ -68,6 +79,8 @@ impl Publisher {
             self.bindings.deadline(now),
             self.contests.deadline(now),
             self.refusals.deadline(),
+            self.denials[SERVICES].deadline(now),
+            self.denials[BINDINGS].deadline(now),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -100,6 +113,11 @@ impl Publisher {
             tracing::warn!(service = %name, "somebody else writes this status, too");
             self.events.publish(events::contested(name, cluster));
         }
+        // What is refused is waited for by nobody.
+        let denials = &self.denials[SERVICES];
+        let allowed =
+            |update: &Update| denials.allow(&update.name, &update.uid, &update.version, now);
+        let updates: Vec<Update> = updates.into_iter().filter(allowed).collect();
         let pending = updates.iter().map(|update| update.name.clone()).collect();
         for update in updates {
             let name = &update.name;
@@ -110,6 +128,7 @@ impl Publisher {
         }
         let services = cluster.services();
         self.services.retain(|name| services.contains_key(name));
+        self.denials[SERVICES].retain(|name| services.contains_key(name));
         pending
     }
 
@@ -119,8 +138,19 @@ impl Publisher {
         // A write that helped is not needed again.
         self.services.again(update.name.clone(), now);
         match outcome {
-            WriteOutcome::Written(_) => self.contests.wrote(update, now),
+            WriteOutcome::Written(_) => {
+                self.contests.wrote(update, now);
+                self.denials[SERVICES].end(&update.name);
+            }
             WriteOutcome::Overtaken => {}
+            WriteOutcome::Refused(why) => {
+                let Update { name, uid, version, .. } = update;
+                if self.denials[SERVICES].deny(name, uid, version, now) {
+                    tracing::warn!(service = %name, why, "the status is refused");
+                    let regarding = service_reference(name, Some(uid.clone()));
+                    self.events.publish(denied(regarding, why));
+                }
+            }
             WriteOutcome::Failed(error) => {
                 tracing::warn!(service = %update.name, %error, "cannot write the status");
             }
@@ -133,12 +163,14 @@ impl Publisher {
     pub fn sign(&mut self, scene: Scene<'_>, outlook: &Outlook<'_>, now: Instant) {
         for apply in eip::applies(scene, outlook, Timestamp::now()) {
             let name = &apply.name;
-            if self.writer.is_free_for(name) && self.bindings.is_due(name, now) {
+            let may = self.denials[BINDINGS].allow(name, &apply.uid, &apply.version, now);
+            if may && self.writer.is_free_for(name) && self.bindings.is_due(name, now) {
                 self.writer.apply(apply, &self.manager);
             }
         }
         let eips = scene.cluster.eips();
         self.bindings.retain(|name| eips.contains_key(name));
+        self.denials[BINDINGS].retain(|name| eips.contains_key(name));
         let held = eips.values().flat_map(Eip::addresses);
         let held = held.filter(|address| outlook.answering.live.contains(address)).count();
         self.metrics.eips.set(held.try_into().unwrap_or(i64::MAX));
@@ -150,6 +182,7 @@ impl Publisher {
         self.bindings.again(apply.name.clone(), now);
         match outcome {
             WriteOutcome::Written(_) => {
+                self.denials[BINDINGS].end(&apply.name);
                 for note in &apply.news {
                     self.events.publish(Report {
                         regarding: eip_reference(&apply.name, Some(apply.uid.clone())),
@@ -161,6 +194,13 @@ impl Publisher {
                 }
             }
             WriteOutcome::Overtaken => {}
+            WriteOutcome::Refused(why) => {
+                let Apply { name, uid, version, .. } = apply;
+                if self.denials[BINDINGS].deny(name, uid, version, now) {
+                    tracing::warn!(eip = %name, why, "the status is refused");
+                    self.events.publish(denied(eip_reference(name, Some(uid.clone())), why));
+                }
+            }
             WriteOutcome::Failed(error) => {
                 tracing::warn!(eip = %apply.name, %error, "cannot write the status");
             }
@@ -172,32 +212,121 @@ impl Publisher {
         let outcome = match outcome {
             WriteOutcome::Written(_) => "written",
             WriteOutcome::Overtaken => "overtaken",
+            WriteOutcome::Refused(_) => "refused",
             WriteOutcome::Failed(_) => "failed",
         };
         self.metrics.status_writes.get_or_create(&cause(outcome)).inc();
     }
 
-    /// Tells that another host, once, was told that an address is this node's.
-    pub fn defended(&self, cluster: &Cluster, address: IpAddr, mac: [u8; 6]) {
+    /// Tells that another host, once, was told that an address is this node's: the first who has it, once a minute.
+    pub fn defended(&mut self, wanted: &Wanted, address: IpAddr, mac: [u8; 6], now: Instant) {
+        let first = wanted.vip(address).and_then(|vip| vip.wants.first());
+        let regarding = first.and_then(|want| match &want.claimant {
+            Claimant::Operator => None,
+            Claimant::Service(name) => Some(service_reference(name, Some(want.uid.clone()))),
+            Claimant::Eip(name) => Some(eip_reference(name, Some(want.uid.clone()))),
+        });
+        let Some(regarding) = regarding.filter(|_| self.defended.may(address, now)) else { return };
         let (node, mac) = (&self.node, MacText(mac));
         let note = format!(
             "another host, {mac}, says that it has {address}; node {node} keeps it and has said so, once"
         );
-        let services = cluster.services().iter();
-        let services = services.filter(|(_, service)| service.addresses.contains(&address));
-        let eips = cluster.eips().iter();
-        let eips = eips.filter(|(_, eip)| eip.addresses().any(|own| own == address));
-        let regarded = services
-            .map(|(name, service)| service_reference(name, Some(service.uid.clone())))
-            .chain(eips.map(|(name, eip)| eip_reference(name, Some(eip.uid.clone()))));
-        for regarding in regarded {
-            self.events.publish(Report {
-                regarding,
-                severity: Severity::Warning,
-                reason: reason::ADDRESS_CONFLICT,
-                action: "Defend",
-                note: note.clone(),
-            });
+        self.events.publish(Report {
+            regarding,
+            severity: Severity::Warning,
+            reason: reason::ADDRESS_CONFLICT,
+            action: "Defend",
+            note,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use berth_runtime::events;
+    use berth_runtime::supervise::Supervisor;
+    use kube::client::Body;
+
+    use super::*;
+    use crate::source::cluster::testing::service;
+    use crate::source::testing::{host, seen};
+
+    type Told = Arc<Mutex<Vec<serde_json::Value>>>;
+
+    /// Something that publishes, what sends its Events, and those that arrive.
+    fn publisher() -> (Publisher, events::Publisher, Told) {
+        let told = Told::default();
+        let seen = told.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let seen = seen.clone();
+            async move {
+                let body = request.into_body().collect_bytes().await?;
+                seen.lock().unwrap().push(serde_json::from_slice(&body).unwrap_or_default());
+                Ok::<_, tower::BoxError>(http::Response::new(Body::from(b"{}".to_vec())))
+            }
+        });
+        let client = kube::Client::new(service, "default");
+        let (events, sender) = events::channel(client, "berth-announcer", "a");
+        let (writer, _) = Writer::nowhere(Supervisor::new().errands());
+        (Publisher::new(writer, events, Metrics::default(), "a", true), sender, told)
+    }
+
+    #[tokio::test]
+    async fn a_claim_of_an_address_that_many_services_share_is_told_to_the_first_once_a_minute() {
+        let mut cluster = Cluster::default();
+        for number in 0..1_200 {
+            let mut web = service(&["192.0.2.1"]);
+            web.created = format!("2026-{number:04}");
+            cluster.apply_service(Name::new("d", format!("web-{number}")), web);
         }
+        let wanted = seen(&cluster, &host(), Some("eth0"));
+        let (mut publisher, sender, told) = publisher();
+        let begin = Instant::now();
+        for n in 0..120_u8 {
+            let (mac, now) = ([2, 0, 0, 0, 0, n], begin + Duration::from_secs(n.into()));
+            publisher.defended(&wanted, "192.0.2.1".parse().unwrap(), mac, now);
+        }
+        drop(publisher);
+        sender.run().await;
+        let told = told.lock().unwrap();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told.iter().all(|event| event["regarding"]["name"] == "web-0"), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_status_that_is_refused_is_told_on_the_service_once_and_left_alone_for_minutes() {
+        let mut cluster = Cluster::default();
+        let mut web = service(&["192.0.2.1"]);
+        web.vip_host = Some("a".to_owned());
+        let name = Name::new("d", "web");
+        cluster.apply_service(name.clone(), web);
+        let verdicts = [(name.clone(), Verdict::default())].into();
+        let (mut publisher, sender, told) = publisher();
+        let begin = Instant::now();
+        let mut tries = 0;
+        for second in 0..3600 {
+            let now = begin + Duration::from_secs(second);
+            publisher.publish(&cluster, &verdicts, &Answering::default(), now);
+            let [update] = &status::updates(&cluster, &verdicts, &Answering::default(), "a")[..]
+            else {
+                panic!("one status is to be cleared");
+            };
+            // Without a cluster nothing is sent, and so this answers for it.
+            if publisher.denials[SERVICES].allow(&name, &update.uid, &update.version, now) {
+                tries += 1;
+                let why = "metadata.annotations: Too long (422)".to_owned();
+                publisher.written(update, &WriteOutcome::<()>::Refused(why), now);
+            }
+            let pending = publisher.publish(&cluster, &verdicts, &Answering::default(), now);
+            assert!(pending.is_empty(), "nobody waits for it");
+        }
+        drop(publisher);
+        sender.run().await;
+        let told = told.lock().unwrap();
+        assert_eq!((told.len(), told[0]["reason"].as_str()), (1, Some("WriteRefused")), "{told:?}");
+        assert!(told[0]["note"].as_str().unwrap().contains("Too long (422)"));
+        assert!(tries < 20, "{tries}");
     }
 }

@@ -47,6 +47,8 @@ pub enum WriteOutcome<T> {
     Written(Box<T>),
     /// It has changed meanwhile, or is gone: the watch will tell.
     Overtaken,
+    /// The API server does not take it, and will not take it again.
+    Refused(String),
     /// It failed.
     Failed(String),
 }
@@ -187,6 +189,7 @@ async fn apply(client: Client, apply: &Apply, manager: &str) -> WriteOutcome<Eip
             WriteOutcome::Written(Box::new(Eip::read(&object, manager)))
         }
         WriteOutcome::Overtaken => WriteOutcome::Overtaken,
+        WriteOutcome::Refused(why) => WriteOutcome::Refused(why),
         WriteOutcome::Failed(error) => WriteOutcome::Failed(error),
     }
 }
@@ -199,10 +202,40 @@ async fn outcome<T>(
         Ok(Ok(object)) => WriteOutcome::Written(Box::new(object)),
         Ok(Err(Error::Api(status))) => match status.code {
             404 | 409 => WriteOutcome::Overtaken,
-            403 => WriteOutcome::Failed(forbidden("patch", resource, &status.message)),
+            403 => WriteOutcome::Refused(forbidden("patch", resource, &status.message)),
+            code @ 400..500 if code != 429 => {
+                WriteOutcome::Refused(format!("{} ({code})", status.message))
+            }
             code => WriteOutcome::Failed(format!("{} ({code})", status.message)),
         },
         Ok(Err(error)) => WriteOutcome::Failed(chain(&error)),
         Err(_) => WriteOutcome::Failed(format!("no answer within {TIMEOUT:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_api_server_will_never_take_is_refused_and_anything_else_may_be_tried_again() {
+        let judge = async |code: u16| {
+            let status = kube::core::Status { code, ..Default::default() };
+            let answer: kube::Result<()> = Err(Error::Api(Box::new(status)));
+            match outcome(std::future::ready(answer), "services/status").await {
+                WriteOutcome::Written(_) => "written",
+                WriteOutcome::Overtaken => "overtaken",
+                WriteOutcome::Refused(_) => "refused",
+                WriteOutcome::Failed(_) => "failed",
+            }
+        };
+        for code in [400, 403, 413, 422] {
+            assert_eq!(judge(code).await, "refused", "{code}");
+        }
+        for (code, word) in
+            [(404, "overtaken"), (409, "overtaken"), (429, "failed"), (500, "failed")]
+        {
+            assert_eq!(judge(code).await, word, "{code}");
+        }
     }
 }

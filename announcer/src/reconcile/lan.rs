@@ -14,6 +14,7 @@ use crate::advertise::arp_nd::listener::Listener;
 use crate::advertise::arp_nd::probe::{Probes, Question, Standing};
 use crate::advertise::arp_nd::schedule::{Frame, Schedule};
 use crate::advertise::arp_nd::socket::Sockets;
+use crate::backoff::Seldom;
 use crate::kernel::Host;
 use crate::metrics::{Metrics, kind};
 use crate::vip::Link;
@@ -28,6 +29,8 @@ pub(super) struct Lan {
     pub(super) schedule: Schedule,
     sockets: Sockets,
     defence: Defence,
+    /// When it was last logged that another host claims an address, or answers for it.
+    claimed: Seldom<IpAddr>,
     /// What this node answers for and announces.
     answered: BTreeMap<IpAddr, Link>,
     /// Why this node is deaf, as it was last told.
@@ -44,6 +47,7 @@ impl Lan {
             schedule: Schedule::new(refresh),
             sockets: Sockets::default(),
             defence: Defence::default(),
+            claimed: Seldom::default(),
             answered: BTreeMap::new(),
             deaf: None,
             metrics,
@@ -83,8 +87,10 @@ impl Lan {
                     self.defence.hear(address, mac, now);
                 }
             } else if self.probes.hear(index, &heard, now) {
-                let mac = MacText(mac);
-                tracing::warn!(%address, %mac, "another machine answers for it; it is not taken into use");
+                if self.claimed.may(address, now) {
+                    let mac = MacText(mac);
+                    tracing::warn!(%address, %mac, "another machine answers for it; it is not taken into use");
+                }
                 self.metrics.conflicts.get_or_create(&kind("taken")).inc();
             }
         }
@@ -157,12 +163,15 @@ impl Lan {
 
     /// Says once, to whoever claims it, that an address is this node's. Gives those that were told, and of what.
     pub(super) fn defend(&mut self, now: Instant) -> Vec<Attack> {
-        let Self { defence, answered, .. } = self;
+        let Self { defence, answered, claimed, .. } = self;
         let attacks = defence.poll(|address| answered.contains_key(address), now);
         for Attack { address, mac, answer } in &attacks {
             let what = if *answer { "defended" } else { "endured" };
             self.metrics.conflicts.get_or_create(&kind(what)).inc();
-            tracing::warn!(%address, mac = %MacText(*mac), what, "another host claims it");
+            // Counted each time, for nobody reads thousands of lines.
+            if claimed.may(*address, now) {
+                tracing::warn!(%address, mac = %MacText(*mac), what, "another host claims it");
+            }
             let Some(link) = self.answered.get(address).filter(|_| *answer) else { continue };
             let bytes = frame::defend(*address, link.mac);
             match self.sockets.send(&Frame { index: link.index, bytes }) {
@@ -171,5 +180,62 @@ impl Lan {
             }
         }
         attacks.into_iter().filter(|attack| attack.answer).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Subscriber};
+
+    use super::*;
+
+    /// Counts the warnings of a log.
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl Subscriber for Warnings {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let warns = *event.metadata().level() == Level::WARN;
+            self.0.fetch_add(usize::from(warns), Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn claims_with_another_hardware_address_each_are_counted_and_logged_once_a_minute() {
+        let (address, begin) = ("192.0.2.1".parse().unwrap(), Instant::now());
+        let metrics = Metrics::default();
+        let mut lan = Lan::new(Duration::from_secs(60), metrics.clone());
+        lan.answered = [(address, Link { index: u32::MAX, mac: [2; 6] })].into();
+        let warnings = Arc::new(AtomicUsize::new(0));
+        tracing::subscriber::with_default(Warnings(warnings.clone()), || {
+            for tick in 0..1_500_u32 {
+                let [a, b, c, d] = tick.to_be_bytes();
+                let now = begin + Duration::from_millis(60) * tick;
+                lan.defence.hear(address, [2, 0, a, b, c, d], now);
+                lan.defend(now + Duration::from_millis(50));
+            }
+        });
+        let counted = |what| metrics.conflicts.get_or_create(&kind(what)).get();
+        assert_eq!(counted("endured") + counted("defended"), 1_500);
+        assert_eq!(warnings.load(Ordering::Relaxed), 2, "in a minute and a half");
     }
 }

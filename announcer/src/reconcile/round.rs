@@ -55,7 +55,7 @@ impl<K: Kernel> Announcer<K> {
         let more = self.announce(&desired);
         let now = Instant::now();
         for attack in self.lan.defend(now) {
-            self.publisher.defended(&self.sight.cluster, attack.address, attack.mac);
+            self.publisher.defended(&self.sight.wanted, attack.address, attack.mac, now);
         }
         let answering = self.answering(&desired, now);
         let pending =

@@ -95,12 +95,12 @@ fn without_a_ready_endpoint_nothing_is_announced_unless_the_service_says_so() {
 fn a_service_may_name_its_interface_or_ask_for_the_one_with_its_subnet() {
     for (named, expected) in [("eth1", 3), ("auto", 3)] {
         let mut web = service(&["192.0.2.1"]);
-        web.interface = Some(named.to_owned());
+        web.interface = Some(Ok(named.to_owned()));
         let desired = decide(&cluster(web, &["a"]), &two_interfaces());
         assert_eq!(places(&desired), [("192.0.2.1".to_owned(), expected)], "{named}");
     }
     let mut web = service(&["203.0.113.1"]);
-    web.interface = Some("auto".to_owned());
+    web.interface = Some(Ok("auto".to_owned()));
     let desired = decide(&cluster(web, &["a"]), &two_interfaces());
     assert_eq!(places(&desired)[0].1, 2, "no subnet: the default");
 }
@@ -108,7 +108,7 @@ fn a_service_may_name_its_interface_or_ask_for_the_one_with_its_subnet() {
 #[test]
 fn a_shared_address_is_bound_and_asked_for_where_a_service_has_it_that_can_be_served_here() {
     let web = |interface: &str, created: &str| Service {
-        interface: Some(interface.to_owned()),
+        interface: Some(Ok(interface.to_owned())),
         created: created.to_owned(),
         local: true,
         ..service(&["192.0.2.1"])
@@ -153,7 +153,7 @@ fn a_vip_without_an_address_has_owners_and_nothing_in_the_kernel() {
 #[test]
 fn a_missing_interface_is_named_and_stops_no_other_service() {
     let mut lost = service(&["192.0.2.2"]);
-    lost.interface = Some("eth9".to_owned());
+    lost.interface = Some(Ok("eth9".to_owned()));
     let mut both = cluster(service(&["192.0.2.1"]), &["a"]);
     both.apply_service(Name::new("d", "lost"), lost);
     slice(&mut both, "lost", "s2", &["a"]);
@@ -182,8 +182,10 @@ fn an_address_of_the_node_itself_is_never_touched() {
 #[test]
 fn what_is_wrong_with_a_service_is_told_and_the_rest_is_announced() {
     let mut web = service(&["192.0.2.1"]);
-    web.unsupported = vec!["kube-vip.io/egress".to_owned()];
-    web.unreadable = vec!["192.0.2.300".to_owned()];
+    let annotations = ["kube-vip.io/egress"].into_iter().collect();
+    let texts = ["192.0.2.300"].into_iter().collect();
+    let remarks = [Refusal::InvalidAddress { texts }, Refusal::NotSupported { annotations }];
+    web.remarks = remarks.into();
     let desired = decide(&cluster(web, &["a"]), &two_interfaces());
     assert_eq!(desired.addresses.len(), 1);
     assert_eq!(refusals(&desired), ["InvalidAddress", "NotSupported"]);
@@ -213,7 +215,7 @@ fn an_interface_that_a_service_names_is_awaited_and_no_other() {
         [("eth1", [false, true, false]), ("eth7", [false, false, true]), ("auto", [false; 3])]
     {
         let mut web = service(&["192.0.2.1"]);
-        web.interface = Some(named.to_owned());
+        web.interface = Some(Ok(named.to_owned()));
         cluster.apply_service(name(), web);
         assert_eq!(waits(&cluster), expected, "{named}");
     }

@@ -159,6 +159,8 @@ impl Cluster {
 /// Objects for the tests of whoever decides on them.
 #[cfg(test)]
 pub(crate) mod testing {
+    use std::sync::Arc;
+
     use berth_api::conflict::Conflicts;
     use berth_api::service::{Port, Protocol};
 
@@ -173,11 +175,8 @@ pub(crate) mod testing {
             ours: true,
             foreign: false,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-            too_many: None,
-            unreadable: Vec::new(),
-            unsupported: Vec::new(),
-            preferred: Vec::new(),
-            unreadable_preferences: Vec::new(),
+            remarks: Arc::default(),
+            preferred: Arc::default(),
             ports: vec![Port { protocol: Protocol::Tcp, number: 80 }],
             local: false,
             interface: None,

@@ -1,6 +1,7 @@
 //! Addresses by the operator's word: what every member wants, from the start to the end. Pure.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::placement::place_anywhere;
 use super::scene::Scene;
@@ -25,7 +26,7 @@ pub fn wants<'a>(scene: Scene<'a>, fixed: &'a Fixed) -> impl Iterator<Item = (Ip
             leads_to: None,
             // Who listens there is not asked.
             candidates: Candidates::Every,
-            preferred: Vec::new(),
+            preferred: Arc::default(),
             previous: None,
             attach: place_anywhere(scene, *address),
             ports: [].into(),

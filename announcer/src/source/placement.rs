@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_api::Quoted;
+
 use super::cluster::Service;
 use super::scene::Scene;
 use crate::kernel::{Host, Interface, Vlan};
@@ -22,7 +24,7 @@ pub fn interface<'a>(
 /// The interface of this name, or that of the default route.
 fn named<'a>(host: &'a Host, name: Option<&str>) -> Result<(&'a str, &'a Interface), Refusal> {
     let named = name.or(host.default_route.as_deref());
-    let missing = || Refusal::InterfaceMissing { name: named.map(str::to_owned) };
+    let missing = || Refusal::InterfaceMissing { name: named.map(Quoted::of) };
     named.and_then(|name| host.interface(name)).ok_or_else(missing)
 }
 
@@ -34,7 +36,7 @@ pub fn is_named(host: &Host, name: Option<&str>, index: u32) -> bool {
 fn ready<'a>(
     (name, interface): (&'a str, &'a Interface),
 ) -> Result<(&'a str, &'a Interface, Link), Refusal> {
-    let lacks = |lacks| Refusal::InterfaceUnfit { name: name.to_owned(), lacks };
+    let lacks = |lacks| Refusal::InterfaceUnfit { name: Quoted::of(name), lacks };
     let mac = interface.mac.ok_or_else(|| lacks("Ethernet address"))?;
     if !interface.up {
         return Err(lacks("carrier"));
@@ -46,7 +48,7 @@ fn ready<'a>(
 pub fn guarded(scene: Scene<'_>) -> BTreeSet<String> {
     let services = scene.cluster.services().values().filter(|service| service.ours);
     let named: BTreeSet<&str> = services
-        .filter_map(|service| service.interface.as_deref())
+        .filter_map(wish)
         .chain(scene.interface)
         .chain(scene.host.default_route.as_deref())
         .filter_map(|name| scene.host.interface(name))
@@ -71,7 +73,7 @@ pub fn is_awaited(scene: Scene<'_>, index: u32) -> bool {
     let mut interfaces = scene.host.interfaces.iter();
     let known = interfaces.find(|(_, interface)| interface.index == index).map(|(name, _)| name);
     let mut services = scene.cluster.services().values().filter(|service| service.ours);
-    services.any(|service| match (service.interface.as_deref(), known) {
+    services.any(|service| match (wish(service), known) {
         (None | Some(AUTO), _) => false,
         (Some(named), Some(known)) => {
             scene.host.interface(named).is_some_and(|(name, _)| name == known)
@@ -83,7 +85,7 @@ pub fn is_awaited(scene: Scene<'_>, index: u32) -> bool {
 /// Whether the place of an address depends on the addresses of the node.
 pub fn is_auto(scene: Scene<'_>) -> bool {
     let mut services = scene.cluster.services().values().filter(|service| service.ours);
-    services.any(|service| service.interface.as_deref() == Some(AUTO))
+    services.any(|service| wish(service) == Some(AUTO))
 }
 
 /// Where an address of a Service belongs on this host.
@@ -93,6 +95,9 @@ pub(crate) fn place(
     address: IpAddr,
 ) -> Result<Attach, Refusal> {
     let host = scene.host;
+    if let Some(Err(text)) = &service.interface {
+        return Err(Refusal::InvalidInterface { text: text.clone() });
+    }
     let (parent, _, _) = ready(named(host, base(scene, service, address))?)?;
     let vlan = match &service.vlan {
         None => None,
@@ -101,7 +106,7 @@ pub(crate) fn place(
     };
     let name = vlan.as_deref().unwrap_or(parent);
     if let Some(error) = host.unmade.get(name).filter(|_| !host.interfaces.contains_key(name)) {
-        return Err(Refusal::VlanNotMade { name: name.to_owned(), error: error.clone() });
+        return Err(Refusal::VlanNotMade { name: Quoted::of(name), error: error.clone() });
     }
     place_on(host, Some(name), address)
 }
@@ -127,6 +132,9 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
     let mut vlans = BTreeMap::new();
     for service in scene.cluster.services().values().filter(|service| service.ours) {
         let Some(Ok(id)) = service.vlan else { continue };
+        if let Some(Err(_)) = service.interface {
+            continue;
+        }
         for address in &service.addresses {
             let parent = named(scene.host, base(scene, service, *address)).and_then(ready);
             if let Ok((name, interface, _)) = parent {
@@ -137,9 +145,14 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
     vlans
 }
 
+/// The interface that a Service names, or `auto`.
+fn wish(service: &Service) -> Option<&str> {
+    service.interface.as_ref()?.as_deref().ok()
+}
+
 /// The name of the interface that a Service asks for, before its VLAN.
 fn base<'a>(scene: Scene<'a>, service: &'a Service, address: IpAddr) -> Option<&'a str> {
-    match service.interface.as_deref() {
+    match wish(service) {
         Some(AUTO) => scene.host.connected(address).or(scene.interface),
         Some(name) => Some(name),
         None => scene.interface,

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use berth_api::preference::InvalidPreference;
 use berth_api::service::{self, Protocol};
 
 use super::cluster::{Cluster, Service};
 use super::placement::place;
 use super::scene::Scene;
 use crate::kernel::Port;
-use crate::vip::{Candidates, Claim, Claimant, Name, Refusal, Want};
+use crate::vip::{Candidates, Claim, Claimant, Name, Want};
 
 /// The candidates for a Service: where its traffic finds a ready endpoint.
 pub fn candidates(cluster: &Cluster, name: &Name, service: &Service) -> Candidates {
@@ -42,7 +42,7 @@ pub fn claim(scene: Scene<'_>, name: &Name, service: &Service) -> Option<Claim> 
         somewhere: cluster.has_endpoint(name),
         host: service.vip_host.clone(),
         correctable: !service.foreign,
-        remarks: if service.ours { remarks(service).collect() } else { Vec::new() },
+        remarks: if service.ours { service.remarks.clone() } else { Arc::default() },
     })
 }
 
@@ -69,19 +69,6 @@ pub fn wants<'a>(
         };
         (*address, want)
     })
-}
-
-/// What is wrong with a Service whoever announces it.
-fn remarks(service: &Service) -> impl Iterator<Item = Refusal> + '_ {
-    let invalid = |text: &String| Refusal::InvalidAddress { text: text.clone() };
-    let annotations = Some(&service.unsupported).filter(|annotations| !annotations.is_empty());
-    let unsupported = |names: &Vec<String>| Refusal::NotSupported { annotations: names.clone() };
-    let preference =
-        |error: &InvalidPreference| Refusal::InvalidPreference { error: error.clone() };
-    let preferences = service.unreadable_preferences.iter().map(preference);
-    let too_many = service.too_many.map(|count| Refusal::TooManyAddresses { count });
-    let invalid = service.unreadable.iter().map(invalid);
-    invalid.chain(too_many).chain(preferences).chain(annotations.map(unsupported))
 }
 
 /// The addresses that a Service says to be served, by us or by kube-vip. One that names a host and publishes nothing had

@@ -133,6 +133,18 @@ mod tests {
     }
 
     #[test]
+    fn preferences_are_shared_by_every_want_and_not_copied() {
+        let mut cluster = Cluster::default();
+        let preferred = berth_api::preference::Preferences::parse(&"a,".repeat(100_000)).read;
+        let web = Service { preferred: preferred.into(), ..service(&[ADDRESS, "2001:db8::1"]) };
+        cluster.apply_service(Name::new("d", "web"), web.clone());
+        let wanted = seen(&cluster, &host(), Some("eth0"));
+        let wants: Vec<&Want> = wanted.vips.values().flat_map(|vip| &vip.wants).collect();
+        assert_eq!((wants.len(), web.preferred.len()), (2, 16));
+        assert!(wants.iter().all(|want| std::sync::Arc::ptr_eq(&want.preferred, &web.preferred)));
+    }
+
+    #[test]
     fn where_a_service_belongs_is_searched_for_among_none_of_those_that_share_its_address() {
         let (mut cluster, address) = (Cluster::default(), "192.0.2.1");
         let names: Vec<Name> = (0..100).map(|n| Name::new("d", n.to_string())).collect();

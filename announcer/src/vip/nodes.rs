@@ -103,6 +103,7 @@ impl Peers {
 
 #[cfg(test)]
 mod tests {
+    use berth_api::preference::Preferences;
     use serde_json::json;
 
     use super::*;
@@ -136,7 +137,7 @@ mod tests {
             let labels = [("rack".to_owned(), name.to_owned())].into();
             peers.apply(name.to_owned(), Peer { labels, ..Peer::default() });
         }
-        let (preferences, _) = Preference::list("a,rack=c,gone");
+        let preferences = Preferences::parse("a,rack=c,gone").read;
         assert_eq!(peers.meant(&preferences), [NodeId::of("a"), NodeId::of("c")]);
     }
 

@@ -3,16 +3,15 @@
 use std::net::IpAddr;
 
 use berth_api::conflict::{Mac, MacText};
+use berth_api::limits::{MOST_ADDRESSES, MOST_PORTS, MOST_PREFERENCES};
 use berth_api::names::annotation;
-use berth_api::preference::InvalidPreference;
 use berth_api::reason;
-use berth_api::service::MOST_ADDRESSES;
-use berth_api::short;
+use berth_api::{Few, Quoted};
 
 use super::claimant::Claimant;
 
 /// Why an address is not announced here.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     /// No endpoint is ready anywhere.
     NoEndpoint,
@@ -29,24 +28,29 @@ pub enum Refusal {
     /// The host has no such interface.
     InterfaceMissing {
         /// Its name; none if it was to be that of the default route.
-        name: Option<String>,
+        name: Option<Quoted>,
     },
     /// The interface has no hardware address, or no carrier.
     InterfaceUnfit {
         /// Its name.
-        name: String,
+        name: Quoted,
         /// What it lacks.
         lacks: &'static str,
+    },
+    /// What a Service names is no interface of any host.
+    InvalidInterface {
+        /// As it is written.
+        text: Quoted,
     },
     /// The VLAN that a Service names is no number of one.
     InvalidVlan {
         /// As it is written.
-        text: String,
+        text: Quoted,
     },
     /// The kernel does not make the interface of a VLAN.
     VlanNotMade {
         /// Its name.
-        name: String,
+        name: Quoted,
         /// What the kernel said.
         error: String,
     },
@@ -75,25 +79,40 @@ pub enum Refusal {
         /// Who has it.
         by: Claimant,
     },
-    /// An entry of the annotation is no address.
+    /// Entries of the annotation are no addresses.
     InvalidAddress {
-        /// As it is written.
-        text: String,
+        /// As they are written.
+        texts: Few,
     },
     /// More addresses than a Service can have.
     TooManyAddresses {
         /// How many it asks for.
         count: usize,
     },
-    /// An entry of the annotation with preferred nodes is not readable.
+    /// Entries of the annotation with preferred nodes are not readable.
     InvalidPreference {
-        /// What is wrong with it.
-        error: InvalidPreference,
+        /// As they are written.
+        texts: Few,
+    },
+    /// More preferred nodes than are looked at.
+    TooManyPreferences {
+        /// How many it names.
+        count: usize,
+    },
+    /// More ports than are looked at.
+    TooManyPorts {
+        /// How many it has.
+        count: usize,
+    },
+    /// The Lease that a Service names can be none.
+    InvalidLease {
+        /// As it is written.
+        text: Quoted,
     },
     /// Annotations that this version does not act on.
     NotSupported {
         /// Their names.
-        annotations: Vec<String>,
+        annotations: Few,
     },
     /// The kernel does not take the address.
     NotBound {
@@ -113,6 +132,7 @@ impl Refusal {
             Self::NotGranted { .. } => "NotGranted",
             Self::InterfaceMissing { .. } => "InterfaceMissing",
             Self::InterfaceUnfit { .. } => "InterfaceUnfit",
+            Self::InvalidInterface { .. } => "InvalidInterface",
             Self::InvalidVlan { .. } => "InvalidVlan",
             Self::VlanNotMade { .. } => "VlanNotMade",
             Self::AddressOnHost { .. } => "AddressOnHost",
@@ -121,6 +141,9 @@ impl Refusal {
             Self::InvalidAddress { .. } => reason::INVALID_ADDRESS,
             Self::TooManyAddresses { .. } => "TooManyAddresses",
             Self::InvalidPreference { .. } => "InvalidPreference",
+            Self::TooManyPreferences { .. } => "TooManyPreferences",
+            Self::TooManyPorts { .. } => "TooManyPorts",
+            Self::InvalidLease { .. } => "InvalidLease",
             Self::NotSupported { .. } => "NotSupported",
             Self::NotBound { .. } => "NotBound",
         }
@@ -139,21 +162,23 @@ impl Refusal {
                  docs/failover.md"
             ),
             Self::InterfaceMissing { name: Some(name) } => {
-                format!("not announced: the node has no interface {:?}", short(name))
+                format!("not announced: the node has no interface {name}")
             }
             Self::InterfaceMissing { name: None } => {
                 "not announced: no interface is named and the node has no default route".to_owned()
             }
             Self::InterfaceUnfit { name, lacks } => {
-                format!("not announced: interface {:?} has no {lacks}", short(name))
+                format!("not announced: interface {name} has no {lacks}")
             }
+            Self::InvalidInterface { text } => format!(
+                "not announced: kube-vip.io/serviceInterface has {text}; accepted is the name of an interface, at most 15 \
+                 octets, or auto"
+            ),
             Self::InvalidVlan { text } => format!(
-                "not announced: kube-vip.io/serviceVLAN has {:?}; accepted is a whole number from 1 to 4094",
-                short(text)
+                "not announced: kube-vip.io/serviceVLAN has {text}; accepted is a whole number from 1 to 4094"
             ),
             Self::VlanNotMade { name, error } => {
-                let name = short(name);
-                format!("not announced: the node cannot make VLAN interface {name:?}: {error}")
+                format!("not announced: the node cannot make VLAN interface {name}: {error}")
             }
             Self::AddressOnHost { address, interface } => format!(
                 "{address} is not announced: it is an address of the node itself, on interface {interface}"
@@ -166,20 +191,30 @@ impl Refusal {
             Self::AddressInUse { address, by } => {
                 format!("{address} is not announced for it: {by} had it first")
             }
-            Self::InvalidAddress { text } => format!(
-                "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {:?}; accepted are IPv4 and IPv6 addresses",
-                short(text)
+            Self::InvalidAddress { texts } => format!(
+                "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {texts}; accepted are IPv4 and IPv6 addresses"
             ),
             Self::TooManyAddresses { count } => format!(
                 "kube-vip.io/loadbalancerIPs has {count} addresses; accepted are {MOST_ADDRESSES}, one of each family, and \
                  only the first ones are announced"
             ),
-            Self::InvalidPreference { error } => {
-                format!("{}: {error}, and is passed over", annotation::PREFERRED_NODES)
-            }
+            Self::InvalidPreference { texts } => format!(
+                "{} has {texts}, which is passed over; accepted are names of nodes and `label=value`",
+                annotation::PREFERRED_NODES
+            ),
+            Self::TooManyPreferences { count } => format!(
+                "{} has {count} entries; accepted are {MOST_PREFERENCES}, and only the first ones count",
+                annotation::PREFERRED_NODES
+            ),
+            Self::TooManyPorts { count } => format!(
+                "spec.ports has {count} ports; accepted are {MOST_PORTS}, and only the first ones are guarded and published"
+            ),
+            Self::InvalidLease { text } => format!(
+                "kube-vip.io/leaseName has {text}, which is passed over; accepted is the name of a Lease: at most 253 \
+                 small letters, digits, hyphens and dots"
+            ),
             Self::NotSupported { annotations } => {
-                let names = short(&annotations.join(", "));
-                format!("annotations that this version does not act on: {names}")
+                format!("annotations that this version does not act on: {annotations}")
             }
             Self::NotBound { address, error } => format!("{address} is not announced: {error}"),
         }
@@ -208,20 +243,22 @@ mod tests {
     #[test]
     fn what_a_user_wrote_is_quoted_and_no_more_of_it_than_helps() {
         let wrote = "a\nb\u{1b}[2J".repeat(10_000);
-        let (text, name, error) = (wrote.clone(), Some(wrote.clone()), "no".to_owned());
+        let text = Quoted::of(&wrote);
+        let texts: Few = std::iter::repeat_n(wrote.as_str(), 51_000).collect();
         let refusals = [
-            Refusal::InterfaceMissing { name },
-            Refusal::InterfaceUnfit { name: wrote.clone(), lacks: "carrier" },
+            Refusal::InterfaceMissing { name: Some(text.clone()) },
+            Refusal::InterfaceUnfit { name: text.clone(), lacks: "carrier" },
+            Refusal::InvalidInterface { text: text.clone() },
             Refusal::InvalidVlan { text: text.clone() },
-            Refusal::VlanNotMade { name: wrote.clone(), error },
-            Refusal::InvalidAddress { text },
-            Refusal::InvalidPreference { error: InvalidPreference(wrote) },
-            // The API server lets only plain characters into the names of annotations.
-            Refusal::NotSupported { annotations: vec!["kube-vip.io/x".to_owned(); 10_000] },
+            Refusal::VlanNotMade { name: text.clone(), error: "no".to_owned() },
+            Refusal::InvalidLease { text },
+            Refusal::InvalidAddress { texts: texts.clone() },
+            Refusal::InvalidPreference { texts: texts.clone() },
+            Refusal::NotSupported { annotations: texts },
         ];
         for refusal in refusals {
             let note = refusal.note();
-            assert!(note.len() < 500 && !note.contains(char::is_control), "{note}");
+            assert!(note.len() < 1024 && !note.contains(char::is_control), "{note}");
         }
     }
 }

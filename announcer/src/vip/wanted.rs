@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use berth_api::preference::Preference;
 
@@ -34,7 +35,7 @@ pub struct Want {
     /// The nodes that could serve it for this claimant.
     pub candidates: Candidates,
     /// Those that should have it if they can.
-    pub preferred: Vec<Preference>,
+    pub preferred: Arc<[Preference]>,
     /// The node that is said to have it now.
     pub previous: Option<String>,
     /// Where it belongs on this host, or why it cannot be here.
@@ -116,7 +117,7 @@ pub struct Claim {
     /// Whether what it says may be corrected: not where it is of another class.
     pub correctable: bool,
     /// What is wrong with it, whoever serves it.
-    pub remarks: Vec<Refusal>,
+    pub remarks: Arc<[Refusal]>,
 }
 
 impl Claim {

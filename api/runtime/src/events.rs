@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use berth_api::one_line;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -184,7 +185,7 @@ impl Publisher {
         let object = &report.regarding;
         let namespace = object.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let name = object.name.as_deref().unwrap_or(self.controller);
-        let mut note = report.note.clone();
+        let mut note = one_line(&report.note).into_owned();
         let end = (0..=NOTE.min(note.len())).rev().find(|end| note.is_char_boundary(*end));
         note.truncate(end.unwrap_or(0));
         let severity = match report.severity {
@@ -244,6 +245,14 @@ impl Publisher {
                     return if !ending {
                         self.tell(forbidden(verb, "events.events.k8s.io", &status.message))
                     };
+                }
+                // The API server will never take it, or what it is about is gone.
+                Ok(Err(kube::Error::Api(status)))
+                    if (400..500).contains(&status.code) && status.code != 429 =>
+                {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    let (code, message) = (status.code, &status.message);
+                    return self.tell(format!("cannot {verb} an Event: {message} ({code})"));
                 }
                 Ok(Err(error)) => format!("cannot {verb} an Event: {}", chain(&error)),
                 Err(_) => format!("cannot {verb} an Event: no answer within {TIMEOUT:?}"),
@@ -339,7 +348,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_event_is_not_tried_again_and_a_lost_one_is() {
-        for (code, attempts) in [(403, 1), (409, 1), (503, 3)] {
+        for (code, attempts) in [(403, 1), (409, 1), (422, 1), (429, 3), (503, 3)] {
             let (client, log) = scripted(code);
             let (_events, mut publisher) = channel(client, "berth-ccm", "ccm-0");
             publisher.take(report("note"), Instant::now()).await;
@@ -353,5 +362,7 @@ mod tests {
         let (_events, publisher) = channel(client, "berth-ccm", "ccm-0");
         let event = publisher.event(&report(&"ä".repeat(2000)), Timestamp::UNIX_EPOCH);
         assert_eq!(event.note.unwrap().len(), NOTE);
+        let event = publisher.event(&report("a\nb"), Timestamp::UNIX_EPOCH);
+        assert_eq!(event.note.as_deref(), Some(r"a\nb"), "and is on one line");
     }
 }

@@ -2,7 +2,8 @@
 //! they never wait for the cluster.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -165,6 +166,55 @@ pub async fn serve(
     Ok((bound, task.boxed()))
 }
 
+/// How long until an address is tried again that cannot be listened on.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Listens and serves until `stop` is cancelled. While that cannot be, as another process has the port, readiness says so
+/// under `check`, which every listener of these pages shows, and it is tried again: nobody dies of it. An address that
+/// the host does not have gives way to `otherwise`. Where the host has no IPv6 at all, every address means every IPv4
+/// address.
+pub async fn keep(
+    check: &'static str,
+    address: SocketAddr,
+    otherwise: Option<SocketAddr>,
+    pages: Pages,
+    health: Health,
+    stop: CancellationToken,
+) {
+    let mut told = String::new();
+    while !stop.is_cancelled() {
+        let listen = async |address| serve(address, pages.clone(), stop.clone()).await;
+        let mut result = listen(address).await;
+        if let (true, Err(_)) = (address.ip() == Ipv6Addr::UNSPECIFIED, &result) {
+            let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+            result = listen(v4).await.or(result);
+        }
+        let why = result.as_ref().err().map(ToString::to_string);
+        if let (Some(otherwise), Err(error)) = (otherwise, &result)
+            && error.source.kind() == ErrorKind::AddrNotAvailable
+        {
+            result = listen(otherwise).await;
+        }
+        match why {
+            None => health.forget(check),
+            Some(why) => {
+                if told != why {
+                    tracing::error!("{why}; it is tried again");
+                }
+                health.unready(check, &why);
+                told = why;
+            }
+        }
+        match result {
+            Ok((bound, serving)) => {
+                tracing::info!(%bound, "serving /metrics, /healthz and /readyz");
+                serving.await;
+            }
+            Err(_) => _ = stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await,
+        }
+    }
+}
+
 /// Others are told what they would be told if there were no such page.
 async fn local(
     State(page): State<Page>,
@@ -245,6 +295,43 @@ mod tests {
         assert!(ask(address, "/metrics").await.contains("# EOF"));
         let error = serve(address, pages, stop).await.err().unwrap();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_told_and_waited_for() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let (health, stop) = (Health::default(), CancellationToken::new());
+        let pages = || Pages::new(health.clone(), Arc::default());
+        let keep = keep("metrics", address, None, pages(), health.clone(), stop.clone());
+        let keeping = tokio::spawn(keep);
+        let unready = || health.unready_checks(Instant::now());
+        while unready().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(unready()[0].1.contains(&address.to_string()), "{:?}", unready());
+        assert!(!keeping.is_finished());
+        drop(taken);
+        while !unready().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(ask(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        stop.cancel();
+        keeping.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_the_host_does_not_have_gives_way_and_readiness_names_it() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let (health, stop) = (Health::default(), CancellationToken::new());
+        let pages = Pages::new(health.clone(), Arc::default());
+        let wrong = "192.0.2.1:2112".parse().unwrap();
+        tokio::spawn(keep("metrics", wrong, Some(free), pages, health.clone(), stop));
+        while health.unready_checks(Instant::now()).is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(ask(free, "/readyz").await.contains("192.0.2.1:2112"));
     }
 
     #[tokio::test]

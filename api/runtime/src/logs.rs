@@ -1,6 +1,6 @@
-//! Owns where logs go: standard error, one line each. Never waits for whoever reads them: while the other end of a pipe
-//! takes nothing, as when the container runtime is stopped, lines are lost, and how many is told when it takes some
-//! again.
+//! Owns where logs go: standard error, one line each; nothing that is logged begins a line of its own. Never waits for
+//! whoever reads them: while the other end of a pipe takes nothing, as when the container runtime is stopped, lines are
+//! lost, and how many is told when it takes some again.
 
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use berth_api::one_line;
 use tracing_subscriber::EnvFilter;
 
 /// Lines that wait to be written at most: what a busy start says, and little memory.
@@ -132,11 +133,13 @@ impl Lines {
 
 /// The subscriber writes each event whole.
 impl Write for Lines {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.waiting.try_send(Line::Text(line.to_vec())).is_err() {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = format!("{}\n", one_line(text.strip_suffix('\n').unwrap_or(&text)));
+        if self.waiting.try_send(Line::Text(line.into_bytes())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(line.len())
+        Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -220,5 +223,20 @@ mod tests {
         lines.write_all(b"the last\n").unwrap();
         drop(let_it);
         until(&lines, &written, "the last\n");
+    }
+
+    #[test]
+    fn a_text_with_a_new_line_makes_no_line_of_its_own() {
+        let (lines, let_it, written) = slow();
+        drop(let_it);
+        let waiting = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false);
+        let subscriber = subscriber.with_writer(move || lines.clone()).finish();
+        let note = "x\n2026-01-01T00:00:00Z ERROR berth: the sky falls\r\u{7}";
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(%note, "{note}"));
+        until(&waiting, &written, "the sky falls");
+        let text = written.lock().unwrap().clone();
+        assert_eq!((text.matches('\n').count(), text.ends_with('\n')), (1, true), "{text}");
+        assert!(text.trim_end().chars().all(|c| !c.is_control()), "{text}");
     }
 }

@@ -70,7 +70,7 @@ global  IPv4      16    15
   key `cidr-shop`: value `198.51.100.0/33` is not accepted: `198.51.100.0/33` is neither a prefix, a first-last range nor an address; accepted is a comma list of prefixes (192.0.2.0/24), ranges (192.0.2.10-192.0.2.20) and addresses, IPv4 or IPv6; so the pool of namespace shop hands out nothing
   key `interface-shop`: value `a name of the LAN` is not accepted: it has 17 characters; accepted is the name of a network interface, at most 15 characters, or auto; so the key counts as absent
   key `quota-blog`: value `many` is not accepted: it is no whole number; accepted is a number of addresses, 0 or more; so the pool of namespace blog hands out nothing
-  key `search-ordre` means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, quota-, overflow-, allow-share- and interface- followed by global or a namespace, search-order, skip-end-ips-in-cidr, avoid-buggy-ips and reuse-delay
+  key \"search-ordre\" means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, quota-, overflow-, allow-share- and interface- followed by global or a namespace, search-order, skip-end-ips-in-cidr, avoid-buggy-ips and reuse-delay
 ";
     assert_eq!(text(pools, None), expected);
 }

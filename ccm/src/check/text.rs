@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use berth_api::Quoted;
 use berth_ipam::{AddressSet, Owner, Scope};
 
 use super::review::{Effect, Finding, PoolLine, Review};
@@ -72,9 +73,10 @@ impl fmt::Display for Finding {
             Self::BadKey(error, effect) => write!(f, "{error}; {effect}"),
             Self::UnknownKey(key) => write!(
                 f,
-                "key `{key}` means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, quota-, overflow-, \
+                "key {} means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, quota-, overflow-, \
                  allow-share- and interface- followed by global or a namespace, search-order, skip-end-ips-in-cidr, \
-                 avoid-buggy-ips and reuse-delay"
+                 avoid-buggy-ips and reuse-delay",
+                Quoted::of(key)
             ),
             Self::NoPool => {
                 write!(f, "no key `cidr-` or `range-` fills a pool: nobody gets an address")

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::reason;
-use berth_ipam::{Family, Owner};
+use berth_ipam::{Family, Owner, names};
 
 use super::state::State;
 use super::verdict::refuse;
@@ -89,7 +89,7 @@ pub(super) fn is_conflicted(state: &mut State, claimant: &Claimant, owner: &Owne
     let others = |address: &IpAddr| {
         let claim = state.cluster.ledger.claim(*address);
         let holders = claim.into_iter().flat_map(|claim| claim.owners());
-        holders.filter(|holder| *holder != owner).map(ToString::to_string).collect::<Vec<_>>()
+        holders.filter(|holder| *holder != owner).cloned().collect::<Vec<_>>()
     };
     let Some((address, holders)) = listed
         .iter()
@@ -99,8 +99,7 @@ pub(super) fn is_conflicted(state: &mut State, claimant: &Claimant, owner: &Owne
         state.adoption.resolve(&id);
         return false;
     };
-    let message =
-        format!("{address} is also the address of {}; nothing is moved", holders.join(", "));
+    let message = format!("{address} is also the address of {}; nothing is moved", names(&holders));
     let verdict = Verdict { allocated: false, reason: reason::ADDRESS_CONFLICT, message };
     refuse(state, (claimant.created(), id), claimant, verdict);
     true

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_api::address;
+use berth_api::limits::LONGEST_LIST;
 use berth_api::names::annotation;
 use berth_api::reason;
+use berth_api::{Quoted, address};
 use berth_ipam::{
     self as ipam, Allocation, Assigned, Families, Family, Origin, Owner, Refusal, Request, Sharing,
 };
@@ -187,17 +188,28 @@ fn unreadable(service: &Service) -> Option<Verdict> {
         (format!("annotation `{}`", annotation::LOADBALANCER_IPS), &service.annotated),
         ("`spec.loadBalancerIP`".to_owned(), &service.deprecated),
     ];
-    places.into_iter().find_map(|(place, text)| {
+    let found = places.iter().find_map(|(place, text)| {
         let text = text.as_deref()?;
         let list = address::List::parse(text);
         let problem = match list.unreadable().next() {
-            Some(entry) => format!("`{entry}` is no address"),
-            None if list.addresses().next().is_none() && !list.is_empty() => "a host name is no address".to_owned(),
+            Some(entry) => format!("{} is no address", Quoted::of(entry)),
+            None if list.addresses().next().is_none() && !list.is_empty() => {
+                "a host name is no address".to_owned()
+            }
             None => return None,
         };
-        let message = format!("{place}: value `{text}` is not accepted: {problem}; accepted are IPv4 and IPv6 addresses, separated by commas");
-        Some(Verdict { allocated: false, reason: reason::INVALID_ADDRESS, message })
-    })
+        let text = Quoted::of(text);
+        Some(format!("{place}: value {text} is not accepted: {problem}"))
+    });
+    let found = found.or_else(|| {
+        let count = Some(service.left_out).filter(|count| *count > 0)?;
+        let (annotated, deprecated) = (&places[0].0, &places[1].0);
+        Some(format!(
+            "{annotated} or {deprecated}: {count} entries are passed over, for it has more than {LONGEST_LIST} octets"
+        ))
+    })?;
+    let message = format!("{found}; accepted are IPv4 and IPv6 addresses, separated by commas");
+    Some(Verdict { allocated: false, reason: reason::INVALID_ADDRESS, message })
 }
 
 /// The addresses that a claimant keeps: one of each family, in order; of two, the one that it has written.

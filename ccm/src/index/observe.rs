@@ -36,7 +36,9 @@ pub(super) fn apply(state: &mut State, claimant: Claimant, now: Duration) {
     if !state.leading && is_served {
         state.figures.forget(&id);
     }
-    state.traffic.renewed(&id);
+    if let Some(at) = state.traffic.renewed(&id, now) {
+        state.agenda.at(at, Object::Claimant(id.clone()));
+    }
     if let Claimant::Eip(binding) = &claimant {
         state.cluster.machines.bind(binding);
     }

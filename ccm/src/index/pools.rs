@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use berth_api::NamespacedName;
 use berth_api::reason;
+use berth_api::{NamespacedName, Quoted};
 use berth_ipam::{KeyError, Ledger, Owner, Pools};
 
 use crate::report::{About, Report};
@@ -85,8 +85,10 @@ impl PoolMap {
     fn problems(&self, ledger: &Ledger) -> Vec<(&'static str, String)> {
         let errors = self.errors.iter().map(|error| (reason::INVALID_KEY, error.to_string()));
         let unknown = self.unknown.iter().map(|key| {
-            let note =
-                format!("key `{key}` means nothing to Berth and is passed over: is it misspelt?");
+            let note = format!(
+                "key {} means nothing to Berth and is passed over: is it misspelt?",
+                Quoted::of(key)
+            );
             (reason::UNKNOWN_KEY, note)
         });
         let unusable = ledger.unusable_overlaps();

@@ -21,6 +21,8 @@ pub(super) struct Said {
     verdicts: BTreeMap<Id, Verdict>,
     /// Claimants that have claimed an address since their own object was last written.
     fresh: BTreeSet<Id>,
+    /// Claimants that were told that the API server refuses what is to be written.
+    denied: BTreeSet<Id>,
 }
 
 impl Said {
@@ -118,11 +120,22 @@ impl Said {
         self.fresh.remove(id);
     }
 
+    /// The API server refuses what is to be written into the claimant. True if that is news.
+    pub(super) fn denied(&mut self, id: &Id) -> bool {
+        self.denied.insert(id.clone())
+    }
+
+    /// The API server has taken what was to be written.
+    pub(super) fn accepted(&mut self, id: &Id) {
+        self.denied.remove(id);
+    }
+
     /// The claimant is gone.
     pub(super) fn gone(&mut self, id: &Id) {
         self.verdicts.remove(id);
         self.told.remove(id);
         self.fresh.remove(id);
+        self.denied.remove(id);
     }
 }
 

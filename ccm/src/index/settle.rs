@@ -14,8 +14,6 @@ use super::traffic::PAUSE;
 use crate::claimant::{Claimant, Id};
 use crate::write::{Change, News, Object, Outcome, Write};
 
-/// What was refused once will hardly be accepted soon.
-const REFUSED: Duration = Duration::from_secs(10);
 /// How long to leave an address alone that another controller has.
 const FOREIGN: Duration = Duration::from_secs(600);
 
@@ -26,8 +24,11 @@ pub(super) fn settle(state: &mut State, write: &Write, outcome: Outcome, now: Du
     match &outcome {
         // A server that says when to come back is not asked to wait for longer each time.
         Outcome::Throttled(pause) => hold_up(state, object, 1, *pause, now),
-        Outcome::Unknown(_) => back_off(state, object, Duration::ZERO, now),
-        Outcome::Refused(_) => back_off(state, object, REFUSED, now),
+        Outcome::Unknown(_) => back_off(state, object, now),
+        Outcome::Refused(why) => {
+            refused(state, object, now);
+            tell_refused(state, write, why);
+        }
         _ => state.traffic.resume(&object),
     }
     match write {
@@ -104,7 +105,7 @@ fn settle_claim(
             state.traffic.resume(&Object::Claim(address));
             state.adoption.open.remove(address, owner);
             state.abandon(address, owner);
-            back_off(state, Object::Claimant(Id::from(owner)), REFUSED, now);
+            refused(state, Object::Claimant(Id::from(owner)), now);
         }
         _ => {
             if !state.cluster.is_holder(address, owner) {
@@ -153,7 +154,10 @@ fn settle_claimant(
 ) {
     let known = state.cluster.claimants.get(id);
     match outcome {
-        Outcome::Claimant(claimant) => apply(state, *claimant, now),
+        Outcome::Claimant(claimant) => {
+            state.said.accepted(id);
+            apply(state, *claimant, now);
+        }
         Outcome::Missing => remove_claimant(state, id, uid, now),
         // The watch brings the newer version in a moment; if not, it is read.
         Outcome::Conflict if known.is_some_and(|known| known.version() == version) => {
@@ -221,10 +225,31 @@ fn served(state: &mut State, id: &Id, has_addresses: bool, now: Duration) {
     }
 }
 
-/// Waits before the object is written again: at least `least`, longer after each failure in a row.
-fn back_off(state: &mut State, object: Object, least: Duration, now: Duration) {
-    let until = state.traffic.back_off(object.clone(), least, now);
+/// Waits before the object is written again: longer after each failure in a row.
+fn back_off(state: &mut State, object: Object, now: Duration) {
+    let until = state.traffic.back_off(object.clone(), now);
     state.agenda.at(until, object);
+}
+
+/// Waits much longer, as the API server will refuse it again.
+fn refused(state: &mut State, object: Object, now: Duration) {
+    let until = state.traffic.refused(object.clone(), now);
+    state.agenda.at(until, object);
+}
+
+/// Tells the object that was to be written, or whose claim was, why that is not done: once, until something is.
+fn tell_refused(state: &mut State, write: &Write, why: &str) {
+    let id = match (write, write.object()) {
+        (_, Object::Claimant(id)) => id,
+        (Write::CreateClaim { owner, .. } | Write::JoinClaim { owner, .. }, _) => Id::from(owner),
+        _ => return,
+    };
+    let Some(claimant) = state.cluster.claimants.get(&id).cloned() else { return };
+    if state.said.denied(&id) {
+        let note =
+            format!("the API server refuses: {write}: {why}; it is tried again ever more rarely");
+        state.said.report(&claimant, true, reason::WRITE_REFUSED, note);
+    }
 }
 
 /// Waits for so long before the object is written again.

@@ -12,6 +12,10 @@ use crate::write::{Object, Write};
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// The pauses after what the API server refuses.
+const REFUSED: Duration = Duration::from_secs(10);
+const LONGEST_REFUSED: Duration = Duration::from_secs(300);
+
 /// The writes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Traffic {
@@ -75,10 +79,17 @@ impl Traffic {
         now + pause
     }
 
-    /// The same after a failure: at least `least`, longer after each in a row.
-    pub(super) fn back_off(&mut self, object: Object, least: Duration, now: Duration) -> Duration {
+    /// The same after a failure: longer after each in a row.
+    pub(super) fn back_off(&mut self, object: Object, now: Duration) -> Duration {
         let tries = self.backoff.get(&object).map_or(0, |(tries, _)| *tries) + 1;
-        let pause = (PAUSE * 2u32.pow(tries.min(6) - 1)).min(LONGEST_PAUSE).max(least);
+        let pause = (PAUSE * 2u32.pow(tries.min(6) - 1)).min(LONGEST_PAUSE);
+        self.pause(object, tries, pause, now)
+    }
+
+    /// The same after the API server has refused it, which it will do again: minutes, after a few in a row.
+    pub(super) fn refused(&mut self, object: Object, now: Duration) -> Duration {
+        let tries = self.backoff.get(&object).map_or(0, |(tries, _)| *tries) + 1;
+        let pause = (REFUSED * 2u32.pow(tries.min(6) - 1)).min(LONGEST_REFUSED);
         self.pause(object, tries, pause, now)
     }
 
@@ -87,13 +98,21 @@ impl Traffic {
         self.backoff.remove(object);
     }
 
-    /// The claimant was seen anew: it is not old, and if that was all it waited for, it may be written.
-    pub(super) fn renewed(&mut self, id: &Id) {
+    /// The claimant was seen anew: it is not old, and if that was all it waited for, it may be written. One that was
+    /// refused for what it was before is tried again sooner: returns when.
+    pub(super) fn renewed(&mut self, id: &Id, now: Duration) -> Option<Duration> {
         self.stale.remove(id);
         let object = Object::Claimant(id.clone());
-        if self.backoff.get(&object).is_some_and(|(tries, _)| *tries == 0) {
+        let (tries, until) = self.backoff.get_mut(&object)?;
+        if *tries == 0 {
             self.backoff.remove(&object);
+            return None;
         }
+        let soon = now + REFUSED;
+        (*until > soon).then(|| {
+            *until = soon;
+            soon
+        })
     }
 
     /// The claimant is gone.

@@ -228,6 +228,28 @@ fn an_annotation_that_is_no_address_is_told_and_harms_nobody_else() {
 }
 
 #[test]
+fn an_annotation_that_is_too_long_is_told_in_a_few_words_of_one_line() {
+    let mut lab = lab();
+    let read = |name: &str, text: String| {
+        let object = serde_json::json!({
+            "metadata": { "namespace": "shop", "name": name, "annotations": { "kube-vip.io/loadbalancerIPs": text } },
+            "spec": { "type": "LoadBalancer" },
+        });
+        let object = serde_json::from_value(object).unwrap();
+        Service::read(&object, &berth_api::service::ClassPolicy::Unset).unwrap()
+    };
+    for (name, text) in [("long", "x".repeat(261_900)), ("lines", "a\nb\u{1b}!".repeat(20))] {
+        let annotated = read(name, text);
+        let (annotated, left_out) = (annotated.annotated, annotated.left_out);
+        lab.create(Service { annotated, left_out, ..service(name) });
+        assert_eq!(lab.cluster.reason(name), Some((false, "InvalidAddress".to_owned())), "{name}");
+    }
+    let notes: Vec<&String> = lab.told.iter().map(|(_, _, note)| note).collect();
+    let fits = |note: &&String| note.len() < 1024 && !note.contains(char::is_control);
+    assert!(notes.len() >= 2 && notes.iter().all(fits), "{notes:?}");
+}
+
+#[test]
 fn a_removed_annotation_or_label_or_finalizer_is_put_back() {
     let mut lab = lab();
     lab.create(service("web"));

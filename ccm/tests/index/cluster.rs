@@ -46,6 +46,7 @@ pub(crate) fn service(name: &str) -> Service {
         sharing: Sharing::default(),
         annotated: None,
         deprecated: None,
+        left_out: 0,
         has_interface: false,
         labelled: false,
         finalizers: Vec::new(),

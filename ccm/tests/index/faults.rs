@@ -140,6 +140,27 @@ fn a_write_that_is_refused_holds_up_nobody_else() {
 }
 
 #[test]
+fn what_the_api_server_refuses_is_told_once_and_tried_ever_more_rarely_until_the_service_changes() {
+    let mut lab = lab();
+    lab.cluster.create(service("full"));
+    lab.catch_up();
+    let (mut tries, end) = (0, lab.now + 3600 * SECOND);
+    while lab.now < end {
+        for write in lab.poll() {
+            tries += 1;
+            let too_long = "metadata.annotations: Too long (422)".to_owned();
+            lab.index.settle(&write, Outcome::Refused(too_long), lab.now);
+        }
+        lab.now += SECOND;
+    }
+    assert!((5..25).contains(&tries), "{tries}");
+    assert_eq!(lab.told("full", "WriteRefused"), 1, "{:?}", lab.told);
+    lab.edit("full", |full| full.has_interface = true);
+    lab.pass(11 * SECOND);
+    assert_eq!(lab.cluster.addresses("full"), "192.0.2.1");
+}
+
+#[test]
 fn old_and_repeated_events_change_nothing() {
     let mut lab = lab();
     lab.create(service("web"));

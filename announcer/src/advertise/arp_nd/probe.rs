@@ -28,6 +28,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// The same where it may still be a fellow node's.
 const SOON: Duration = Duration::from_millis(100);
 
+/// How long whoever has an address is said to be the same host.
+const STEADY: Duration = Duration::from_secs(60);
+
 /// Probes sent by one call of [`Probes::poll`]: more would overflow the queue of the interface.
 const BATCH: usize = 128;
 
@@ -66,6 +69,8 @@ struct Entry {
     phase: Phase,
     /// Who had it when that was last known. It counts until the next questions have stayed without an answer.
     taken: Option<Mac>,
+    /// Since when that is so.
+    since_taken: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +94,7 @@ impl Probes {
                 since: now,
                 phase: Phase::Asking { sent: 0, due: now },
                 taken: None,
+                since_taken: now,
             };
             self.entries.entry(*address).or_insert_with(begin);
         }
@@ -140,7 +146,14 @@ impl Probes {
         if hasty {
             return false;
         }
-        entry.taken.replace(heard.mac) != Some(heard.mac)
+        // A host that shows another hardware address each time is told of seldom.
+        if entry.taken == Some(heard.mac)
+            || entry.taken.is_some() && now < entry.since_taken + STEADY
+        {
+            return false;
+        }
+        (entry.taken, entry.since_taken) = (Some(heard.mac), now);
+        true
     }
 
     /// Takes in that a probe for this address did not leave: its silence means nothing.
@@ -257,6 +270,18 @@ mod tests {
             assert_eq!(probes.standing(&address()), Some(Standing::Taken(OTHER)));
             assert_eq!(probes.poll(at), [], "no word until it rests no more");
         }
+    }
+
+    #[test]
+    fn a_host_that_shows_another_hardware_address_each_time_is_news_once_a_minute() {
+        let begin = Instant::now();
+        let mut probes = asking(begin);
+        let hear = |n: u32| {
+            let [a, b, c, d] = n.to_be_bytes();
+            let heard = Heard { mac: [2, 0, a, b, c, d], ..said(Said::Claim) };
+            probes.hear(2, &heard, begin + Duration::from_millis(n.into()))
+        };
+        assert_eq!((0..120_000).step_by(10).map(hear).filter(|news| *news).count(), 2);
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn judge(
         return given_up(context, name, claim, holdings, now);
     }
     let waits = since.is_some_and(|since| now < since + TOGETHER);
-    let mut verdict = Verdict { refusals: claim.remarks.clone(), ..Verdict::default() };
+    let mut verdict = Verdict { refusals: claim.remarks.to_vec(), ..Verdict::default() };
     for address in &claim.addresses {
         match wanted.attach(name, *address) {
             Some(Err(refusal)) => verdict.refusals.push(refusal.clone()),
@@ -85,7 +85,7 @@ fn given_up(
     if !named || !holdings.is_silent(&claim.addresses, now) {
         return None;
     }
-    let mut refusals = claim.remarks.clone();
+    let mut refusals = claim.remarks.to_vec();
     for refusal in context.wanted.obstacles(name, &claim.addresses) {
         if !refusals.contains(&refusal) {
             refusals.push(refusal);

@@ -2,15 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use berth_api::address::List;
 use berth_api::conflict::Conflicts;
+use berth_api::limits::{
+    MOST_ADDRESSES, MOST_PORTS, MOST_SHOWN, is_interface_name, is_object_name, name_of,
+};
 use berth_api::names::{annotation, condition, label};
-use berth_api::preference::{InvalidPreference, Preference};
-use berth_api::service::{self, ClassPolicy, MOST_ADDRESSES, NotOurs, Port, Protocol};
+use berth_api::preference::{Preference, Preferences};
+use berth_api::service::{self, ClassPolicy, NotOurs, Port, Protocol};
+use berth_api::{Few, Quoted};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-/// A Service, as far as announcing it goes.
+use crate::vip::Refusal;
+
+/// A Service, as far as announcing it goes. Whatever a user wrote is read up to a limit, beyond which it is a remark
+/// ([`berth_api::limits`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// `metadata.uid`.
@@ -25,24 +34,18 @@ pub struct Service {
     pub foreign: bool,
     /// The addresses it asks us to announce, in order, at most [`MOST_ADDRESSES`].
     pub addresses: Vec<IpAddr>,
-    /// How many addresses it asks for, if those are more than it can have.
-    pub too_many: Option<usize>,
-    /// Entries of the annotation that are no addresses.
-    pub unreadable: Vec<String>,
-    /// Annotations of kube-vip that nothing here acts on.
-    pub unsupported: Vec<String>,
+    /// What is wrong with it, whoever serves it: one remark of each kind.
+    pub remarks: Arc<[Refusal]>,
     /// The nodes that should hold its addresses if they can.
-    pub preferred: Vec<Preference>,
-    /// Entries of that annotation that are not readable.
-    pub unreadable_preferences: Vec<InvalidPreference>,
-    /// Its ports, in order.
+    pub preferred: Arc<[Preference]>,
+    /// Its ports, in order, at most [`MOST_PORTS`].
     pub ports: Vec<Port>,
     /// Whether only nodes with an endpoint of it take its traffic.
     pub local: bool,
-    /// The interface that it names; `auto` for the one whose subnet the address is in.
-    pub interface: Option<String>,
+    /// The interface that it names, `auto` for the one whose subnet the address is in; or what it has written in its place.
+    pub interface: Option<Result<String, Quoted>>,
     /// The VLAN of that interface that it names, or what it has written in its place.
-    pub vlan: Option<Result<u16, String>>,
+    pub vlan: Option<Result<u16, Quoted>>,
     /// Whether it is announced without a ready endpoint.
     pub without_endpoints: bool,
     /// The Lease that it names.
@@ -82,13 +85,23 @@ impl Service {
                 addresses.push(address);
             }
         }
-        let listed = list.addresses().filter(served).collect::<BTreeSet<_>>().len();
         let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
         let ingress = status.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
         let claimed = service::claimed(object, classes);
         let created = object.metadata.creation_timestamp.as_ref();
-        let (preferred, unreadable_preferences) =
-            Preference::list(note(annotation::PREFERRED_NODES).unwrap_or_default());
+        let preferences = Preferences::parse(note(annotation::PREFERRED_NODES).unwrap_or_default());
+        let mut ports = service::ports(object);
+        let lease = note(annotation::LEASE_NAME);
+        let remarks = [
+            invalid_addresses(&list),
+            too_many_addresses(&list, served),
+            too_many_ports(&ports),
+            invalid_lease(lease),
+            some(&preferences.invalid).map(|texts| Refusal::InvalidPreference { texts }),
+            too_many_preferences(&preferences),
+            some(&unsupported(object)).map(|annotations| Refusal::NotSupported { annotations }),
+        ];
+        ports.truncate(MOST_PORTS);
         Self {
             uid: text(&object.metadata.uid),
             version: text(&object.metadata.resource_version),
@@ -96,19 +109,16 @@ impl Service {
             ours: claimed.is_ok() && object.metadata.deletion_timestamp.is_none(),
             foreign: matches!(claimed, Err(NotOurs::OtherClass | NotOurs::Ignored)),
             addresses,
-            too_many: Some(listed).filter(|listed| *listed > MOST_ADDRESSES),
-            unreadable: list.unreadable().map(str::to_owned).collect(),
-            ports: service::ports(object),
+            remarks: remarks.into_iter().flatten().collect(),
+            ports,
             local: service::is_local(object),
-            interface: note(annotation::SERVICE_INTERFACE).map(str::to_owned),
+            interface: note(annotation::SERVICE_INTERFACE).map(interface),
             vlan: note(annotation::SERVICE_VLAN).map(vlan),
             without_endpoints: note(annotation::ALLOW_WITHOUT_ENDPOINTS) == Some("true"),
-            lease: note(annotation::LEASE_NAME).map(str::to_owned),
-            unsupported: unsupported(object),
-            preferred,
-            unreadable_preferences,
-            published: ingress.iter().map(Ingress::read).collect(),
-            vip_host: note(annotation::VIP_HOST).map(str::to_owned),
+            lease: lease.filter(|name| is_object_name(name)).map(str::to_owned),
+            preferred: preferences.read.into(),
+            published: ingress.iter().take(MOST_SHOWN).map(Ingress::read).collect(),
+            vip_host: note(annotation::VIP_HOST).map(|host| name_of(host).to_owned()),
             conflict: Conflicts::parse(note(annotation::CONFLICT).unwrap_or_default()),
             conditions: object
                 .status
@@ -124,14 +134,47 @@ impl Service {
     }
 }
 
+fn interface(text: &str) -> Result<String, Quoted> {
+    if is_interface_name(text) { Ok(text.to_owned()) } else { Err(Quoted::of(text)) }
+}
+
 /// The number of a VLAN: 0 and 4095 are not ones (IEEE 802.1Q, 9.6).
-fn vlan(text: &str) -> Result<u16, String> {
+fn vlan(text: &str) -> Result<u16, Quoted> {
     let number = text.parse().ok().filter(|number| (1..=4094).contains(number));
-    number.ok_or_else(|| text.to_owned())
+    number.ok_or_else(|| Quoted::of(text))
+}
+
+fn some(few: &Few) -> Option<Few> {
+    (!few.is_empty()).then(|| few.clone())
+}
+
+/// The entries that are no addresses.
+fn invalid_addresses(list: &List) -> Option<Refusal> {
+    some(&list.unreadable().collect()).map(|texts| Refusal::InvalidAddress { texts })
+}
+
+fn too_many_addresses(list: &List, served: impl Fn(&IpAddr) -> bool) -> Option<Refusal> {
+    let listed = list.addresses().filter(served).collect::<BTreeSet<_>>().len() + list.left_out();
+    (listed > MOST_ADDRESSES).then_some(Refusal::TooManyAddresses { count: listed })
+}
+
+fn too_many_preferences(list: &Preferences) -> Option<Refusal> {
+    let count = list.read.len() + list.more;
+    (list.more > 0).then_some(Refusal::TooManyPreferences { count })
+}
+
+fn too_many_ports(ports: &[Port]) -> Option<Refusal> {
+    let count = ports.len();
+    (count > MOST_PORTS).then_some(Refusal::TooManyPorts { count })
+}
+
+fn invalid_lease(name: Option<&str>) -> Option<Refusal> {
+    let invalid = name.filter(|name| !is_object_name(name));
+    invalid.map(|name| Refusal::InvalidLease { text: Quoted::of(name) })
 }
 
 /// The annotations of kube-vip that a user wrote and nothing here acts on.
-fn unsupported(object: &core::Service) -> Vec<String> {
+fn unsupported(object: &core::Service) -> Few {
     let known = [
         annotation::LOADBALANCER_IPS,
         annotation::SERVICE_INTERFACE,
@@ -147,7 +190,7 @@ fn unsupported(object: &core::Service) -> Vec<String> {
     ];
     let names = object.metadata.annotations.iter().flat_map(|annotations| annotations.keys());
     let theirs = names.filter(|name| name.starts_with(annotation::KUBE_VIP));
-    theirs.filter(|name| !known.contains(&name.as_str())).cloned().collect()
+    theirs.map(String::as_str).filter(|name| !known.contains(name)).collect()
 }
 
 /// Whether the CCM refused what the Service asks for, and gave it nothing: what stands in its annotation is a request,
@@ -177,7 +220,11 @@ impl Ingress {
         Self {
             ip: object.ip.clone().unwrap_or_default(),
             ip_mode: object.ip_mode.clone(),
-            ports: ports.iter().map(|port| (port.protocol.clone(), port.port)).collect(),
+            ports: ports
+                .iter()
+                .take(MOST_PORTS + 1)
+                .map(|port| (port.protocol.clone(), port.port))
+                .collect(),
         }
     }
 }
@@ -220,10 +267,8 @@ mod tests {
         assert!(service.ours && service.local);
         let addresses: Vec<String> = service.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"]);
-        assert_eq!(
-            (service.unreadable.as_slice(), service.too_many),
-            (&["nonsense!".to_owned()][..], None)
-        );
+        let texts = ["nonsense!"].into_iter().collect();
+        assert_eq!(service.remarks[..], [Refusal::InvalidAddress { texts }]);
         assert_eq!(service.vip_host.as_deref(), Some("node-a"));
         assert_eq!(service.published, [Ingress::vip(service.addresses[0], &service.ports[..1])]);
     }
@@ -237,13 +282,69 @@ mod tests {
         }))
         .unwrap();
         let service = Service::read(&object, &ClassPolicy::Unset);
-        assert_eq!((service.addresses.len(), service.too_many), (2, Some(8000)));
+        assert_eq!(service.addresses.len(), 2);
+        assert_eq!(service.remarks[..], [Refusal::TooManyAddresses { count: 8000 }]);
+    }
+
+    /// Every text that a user can write, filled to what the API server takes.
+    #[test]
+    fn what_a_user_fills_with_a_quarter_of_a_megabyte_costs_a_remark_and_no_memory() {
+        const FULL: usize = 261_900;
+        let names = [
+            annotation::PREFERRED_NODES,
+            annotation::LOADBALANCER_IPS,
+            annotation::SERVICE_INTERFACE,
+            annotation::SERVICE_VLAN,
+            annotation::LEASE_NAME,
+            annotation::VIP_HOST,
+            annotation::CONFLICT,
+            "kube-vip.io/egress",
+        ];
+        for unit in ["a,", "!a,", "1::,", "a", "\n", "192.0.2.1=02:00:00:00:00:0a,"] {
+            let text = unit.repeat(FULL / unit.len());
+            for name in names {
+                let object = json!({
+                    "metadata": { "annotations": { name: text } },
+                    "spec": { "type": "LoadBalancer", "loadBalancerIP": text },
+                });
+                let object = serde_json::from_value(object).unwrap();
+                let service = Service::read(&object, &ClassPolicy::Unset);
+                assert!(service.remarks.len() < 8, "{name} {unit}");
+                let kept = format!("{service:?}").len();
+                assert!(kept < 3_000, "{name} {unit}: {kept}");
+                let notes = service.remarks.iter().map(Refusal::note);
+                assert!(notes.clone().all(|note| note.len() < 1024), "{name} {unit}");
+            }
+        }
+        let many: serde_json::Map<_, _> =
+            (0..15_000).map(|n| (format!("{}{n}", annotation::KUBE_VIP), json!(""))).collect();
+        let ports: Vec<_> = (1..30_000).map(|port| json!({ "port": port })).collect();
+        let object = json!({
+            "metadata": { "annotations": many }, "spec": { "type": "LoadBalancer", "ports": ports },
+        });
+        let service = Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::Unset);
+        let reasons: Vec<&str> = service.remarks.iter().map(Refusal::reason).collect();
+        assert_eq!((reasons, service.ports.len()), (vec!["TooManyPorts", "NotSupported"], 1024));
+    }
+
+    #[test]
+    fn what_cannot_be_the_name_of_an_interface_or_a_lease_is_none() {
+        let read = |name: &str, text: &str| {
+            let object = json!({ "metadata": { "annotations": { name: text } } });
+            Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::Unset)
+        };
+        let interface = |text| read(annotation::SERVICE_INTERFACE, text).interface.unwrap();
+        assert_eq!(interface("eth0"), Ok("eth0".to_owned()));
+        assert_eq!(interface("sixteen-letters!"), Err(Quoted::of("sixteen-letters!")));
+        assert_eq!(read(annotation::LEASE_NAME, "shared").lease.as_deref(), Some("shared"));
+        let wrong = read(annotation::LEASE_NAME, "Not One");
+        assert_eq!((wrong.lease, wrong.remarks[0].reason()), (None, "InvalidLease"));
     }
 
     #[test]
     fn the_number_of_a_vlan_is_from_1_to_4094() {
         for text in ["0", "4095", "-1", "five", "5.0", "65541"] {
-            assert_eq!(vlan(text), Err(text.to_owned()));
+            assert_eq!(vlan(text), Err(Quoted::of(text)));
         }
         assert_eq!((vlan("1"), vlan("4094")), (Ok(1), Ok(4094)));
     }

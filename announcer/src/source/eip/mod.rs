@@ -12,6 +12,7 @@ mod translate;
 mod usage;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use translate::Translations;
 pub use usage::Usage;
@@ -38,7 +39,7 @@ pub fn wants<'a>(
                 Some(owner) => Candidates::Named(owner.to_owned()),
                 None => Candidates::none(),
             },
-            preferred: Vec::new(),
+            preferred: Arc::default(),
             previous: eip.holder.as_ref().map(|holder| holder.node.clone()),
             attach: place_anywhere(scene, *address),
             ports: [].into(),

@@ -77,6 +77,10 @@ pub struct Scope {
     pub networks: bool,
 }
 
+/// Objects in one page of a list. Each may be as large as a user can make it, a megabyte and a half, and a page is in
+/// memory as a whole.
+const PAGE: u32 = 32;
+
 /// The name of the watch of Nodes, as a task and as a readiness check.
 pub(super) const NODES: &str = "nodes watch";
 
@@ -122,7 +126,7 @@ pub(super) async fn pass<K>(
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut coming = BTreeSet::new();
-    let mut watch = Box::pin(objects(api, config));
+    let mut watch = Box::pin(objects(api, config.page_size(PAGE)));
     while let Some(event) = watch.next().await {
         let seen = match event {
             Event::Init => {
@@ -141,5 +145,30 @@ pub(super) async fn pass<K>(
         if send.send(seen).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service as Object;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_comes_in_pages_that_fit_into_memory_however_large_their_objects_are() {
+        let (asked, mut queries) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let _ = asked.send(request.uri().query().unwrap_or_default().to_owned());
+            std::future::pending::<Result<http::Response<kube::client::Body>, tower::BoxError>>()
+        });
+        let api: Api<Object> = Api::all(Client::new(service, "default"));
+        let applied = |name, _| ClusterEvent::ServiceGone(name);
+        let (send, _seen) = mpsc::channel(1);
+        let watch = pass(api, Config::default(), send, applied, applied, ClusterEvent::Services);
+        let query = tokio::select! {
+            () = watch => None,
+            query = queries.recv() => query,
+        };
+        assert!(query.as_deref().is_some_and(|query| query.contains("limit=32")), "{query:?}");
     }
 }
