@@ -133,7 +133,7 @@ impl Config {
             // Whoever asks whether this process lives asks there, whatever the setting says.
             metrics: flaws
                 .of(Capability::Http, http::metrics(settings))
-                .unwrap_or_else(|| Some(Http::DEFAULT)),
+                .unwrap_or(Some(Http::DEFAULT)),
             health: http::health(settings),
         };
         let eip = flaws.of(Capability::Eip, eip::eip(settings));
