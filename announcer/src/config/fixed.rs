@@ -25,6 +25,9 @@ const LONGEST: u64 = 1 << 20;
 /// kube-vip's default for the port of the control plane.
 const DEFAULT_PORT: u16 = 6443;
 
+/// Wrong lines that are named.
+const MOST_LINES: usize = 10;
+
 const LINE: &str = "accepted is NAME ADDRESS[,ADDRESS...], such as: node-a 192.0.2.11,2001:db8::11";
 
 /// A cluster without API server.
@@ -174,38 +177,25 @@ fn members(settings: &Settings, path: &str, node: Option<&str>) -> Result<Vec<Me
     }
 }
 
-/// The members of a file, in its order. Tells the number of the first line that is wrong.
+/// The members of a file, in its order. Tells the numbers of the lines that are wrong.
 fn parse(text: &str) -> Result<Vec<Member>, String> {
     let mut members: Vec<Member> = Vec::new();
-    let mut used = BTreeSet::new();
+    let (mut used, mut wrong) = (BTreeSet::new(), Vec::new());
     // Some editors put it first, and show it nowhere.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in text.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default();
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let wrong = |why: String| format!("line {}: {why}; {LINE}", number + 1);
-        let (name, addresses) = match words[..] {
-            [] => continue,
-            [name, addresses] => (name.to_lowercase(), addresses),
-            _ => return Err(wrong(format!("{} words", words.len()))),
-        };
-        if !is_name(&name) {
-            return Err(wrong(format!("{} is no name of a node", Quoted::of(&name))));
+        match member(line, &members, &mut used) {
+            Ok(member) => members.extend(member),
+            Err(why) => wrong.push(format!("line {}: {why}", number + 1)),
         }
-        if members.iter().any(|member| member.name == name) {
-            return Err(wrong(format!("member {name} stands there twice")));
+    }
+    if !wrong.is_empty() {
+        let more = wrong.len().saturating_sub(MOST_LINES);
+        wrong.truncate(MOST_LINES);
+        if more > 0 {
+            wrong.push(format!("{more} more"));
         }
-        let mut of_member = Vec::new();
-        for text in addresses.split(',') {
-            let Some(address) = usable(text) else {
-                return Err(wrong(format!("{} is no address of a host", Quoted::of(text))));
-            };
-            if !used.insert(address) {
-                return Err(wrong(format!("address {address} stands there twice")));
-            }
-            of_member.push(address);
-        }
-        members.push(Member { name, addresses: of_member });
+        return Err(format!("{}; {LINE}", wrong.join("; ")));
     }
     match members.len() {
         count @ ..LEAST_MEMBERS => {
@@ -213,6 +203,38 @@ fn parse(text: &str) -> Result<Vec<Member>, String> {
         }
         _ => Ok(members),
     }
+}
+
+/// The member of a line, if there is one, after these members and the addresses that they use.
+fn member(
+    line: &str,
+    members: &[Member],
+    used: &mut BTreeSet<IpAddr>,
+) -> Result<Option<Member>, String> {
+    let line = line.split('#').next().unwrap_or_default();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (name, texts) = match words[..] {
+        [] => return Ok(None),
+        [name, addresses] => (name.to_lowercase(), addresses),
+        _ => return Err(format!("{} words", words.len())),
+    };
+    if !is_name(&name) {
+        return Err(format!("{} is no name of a node", Quoted::of(&name)));
+    }
+    if members.iter().any(|member| member.name == name) {
+        return Err(format!("member {name} stands there twice"));
+    }
+    let mut addresses = Vec::new();
+    for text in texts.split(',') {
+        let Some(address) = usable(text) else {
+            return Err(format!("{} is no address of a host", Quoted::of(text)));
+        };
+        if !used.insert(address) {
+            return Err(format!("address {address} stands there twice"));
+        }
+        addresses.push(address);
+    }
+    Ok(Some(Member { name, addresses }))
 }
 
 /// What Kubernetes takes as the name of a node (RFC 1123).
@@ -275,15 +297,26 @@ fn addresses(settings: &Settings) -> Result<Vec<IpAddr>, Problem> {
     let name = settings.first(&["address", "vip_address"]).unwrap_or("address");
     let text = settings.text(name).unwrap_or_default();
     let mut addresses = Vec::new();
-    for address in text.split(',').map(usable) {
-        match address {
-            Some(address) if !addresses.contains(&address) => addresses.push(address),
-            _ => {
-                let accepted = "accepted beside berth_members is a comma list of different addresses, such as \
-                                192.0.2.1,2001:db8::1";
-                return Err(settings.problem(name, accepted));
+    for text in text.split(',') {
+        let why = match usable(text) {
+            Some(address) if !addresses.contains(&address) => {
+                addresses.push(address);
+                continue;
             }
-        }
+            Some(_) => "stands there twice",
+            None => match text.trim().parse::<IpAddr>() {
+                Ok(address) if address.is_loopback() => "is a loopback address",
+                Ok(address) if address.is_multicast() => "is a multicast address",
+                Ok(_) => "is no address of a host",
+                Err(_) => "is no address",
+            },
+        };
+        let accepted = format!(
+            "{} {why}; accepted beside berth_members is a comma list of different addresses, such as \
+             192.0.2.1,2001:db8::1",
+            Quoted::of(text.trim())
+        );
+        return Err(settings.problem(name, accepted));
     }
     Ok(addresses)
 }

@@ -2,10 +2,11 @@
 //! all that the kernel is silent about an address before anybody hears that it was released.
 
 mod fencing;
+mod others;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use berth_fence::Fence;
@@ -18,6 +19,7 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use self::fencing::{Fencing, found, now};
+use self::others::Others;
 use super::priority;
 use super::udp::{Running, Wire};
 use crate::advertise::arp_nd::frame;
@@ -90,7 +92,7 @@ pub fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let wire = {
         let _inside = runtime.enter();
-        parts.wire.run()?
+        parts.wire.run(&parts.node)?
     };
     let driver = Driver {
         node,
@@ -141,13 +143,13 @@ struct Survey {
     at: Moment,
     /// When it was last said that a heartbeat is late.
     warned_at: Option<Moment>,
-    /// Nodes that have another list of members.
-    strangers: BTreeSet<NodeId>,
+    /// Why others are not heard.
+    others: Others,
 }
 
 impl Survey {
     fn new() -> Self {
-        Self { live: BTreeSet::new(), at: now(), warned_at: None, strangers: BTreeSet::new() }
+        Self { live: BTreeSet::new(), at: now(), warned_at: None, others: Others::default() }
     }
 }
 
@@ -190,6 +192,11 @@ impl Driver {
             self.survey.at = time + SURVEY;
             self.health.alive("membership thread", Instant::now(), STUCK);
             let live: BTreeSet<NodeId> = self.node.live().collect();
+            if !live.is_empty() {
+                self.health.ready("membership");
+            } else if self.node.view().is_some() {
+                self.health.unready("membership", self.survey.others.why(time));
+            }
             if live != self.survey.live {
                 self.metrics.live.set(live.len().try_into().unwrap_or(i64::MAX));
                 self.survey.live.clone_from(&live);
@@ -213,11 +220,19 @@ impl Driver {
     }
 
     fn receive(&mut self) {
-        let (node, mut outputs) = (&mut self.node, Vec::new());
-        let mut arrived = Vec::new();
-        self.wire.receive(|datagram| arrived.push(datagram.to_vec()));
-        for datagram in arrived {
-            outputs.extend(node.handle(now(), Input::Datagram(&datagram)));
+        let (mut arrived, mut outputs) = (Vec::new(), Vec::new());
+        self.wire.receive(|from, datagram| arrived.push((from, datagram.to_vec())));
+        for (from, datagram) in arrived {
+            let given = self.node.handle(now(), Input::Datagram(&datagram));
+            let refused = given.iter().find_map(|output| match output {
+                Output::Refused(error) => Some(*error),
+                _ => None,
+            });
+            match refused {
+                Some(error) => self.note_refused(from, error),
+                None => self.survey.others.heard(now()),
+            }
+            outputs.extend(given);
         }
         self.perform(outputs);
     }
@@ -301,7 +316,7 @@ impl Driver {
                     self.metrics.epoch.set(epoch.try_into().unwrap_or(i64::MAX));
                 }
                 Output::Activated { epoch } => tracing::debug!(epoch, "earlier voters are sealed"),
-                Output::Refused(error) => self.note_refused(error),
+                Output::Refused(_) => _ = self.metrics.datagrams_refused.inc(),
                 Output::Left => self.tell(MembershipEvent::Left),
             }
         }
@@ -310,15 +325,21 @@ impl Driver {
         }
     }
 
-    /// A node with another list of members would be taken for one that is dead, and nobody would know why.
-    fn note_refused(&mut self, error: DatagramError) {
-        self.metrics.datagrams_refused.inc();
+    /// A node with another list of members or another key would be taken for one that is dead, and nobody would know why.
+    fn note_refused(&mut self, from: SocketAddr, error: DatagramError) {
+        let (others, from) = (&mut self.survey.others, from.ip());
         match error {
-            DatagramError::OtherMembers(node) if self.survey.strangers.insert(node) => {
-                let node = self.wire.name(node);
-                tracing::error!(node, "it has another list of members, and is not heard: {error}");
+            DatagramError::OtherMembers(node) => {
+                let name = self.wire.name(node);
+                let name = if name == node.to_string() { from.to_string() } else { name };
+                if others.other_list(node, &name, now()) {
+                    tracing::error!("{}", others::list(&name));
+                }
             }
-            error => tracing::debug!(%error, "datagram refused"),
+            DatagramError::Forged if others.forged(from, now()) => {
+                tracing::warn!("{}", others::key(&from));
+            }
+            error => tracing::debug!(%error, %from, "datagram refused"),
         }
     }
 

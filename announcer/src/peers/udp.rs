@@ -50,12 +50,13 @@ impl Wire {
         Ok(Self { port, v4, v6 })
     }
 
-    /// Hands the sockets to the runtime of the calling thread.
-    pub(super) fn run(self) -> io::Result<Running> {
+    /// Hands the sockets of `node` to the runtime of the calling thread.
+    pub(super) fn run(self, node: &str) -> io::Result<Running> {
         let convert =
             |socket: Option<std::net::UdpSocket>| socket.map(UdpSocket::from_std).transpose();
         let (v4, v6) = (convert(self.v4)?, convert(self.v6)?);
-        Ok(Running { port: self.port, v4, v6, peers: BTreeMap::new(), buffer: vec![0; LARGEST] })
+        let (node, peers, buffer) = (node.to_owned(), BTreeMap::new(), vec![0; LARGEST]);
+        Ok(Running { node, port: self.port, v4, v6, peers, buffer })
     }
 }
 
@@ -81,6 +82,8 @@ struct Known {
 /// The sockets in use.
 #[derive(Debug)]
 pub(super) struct Running {
+    /// This node's name.
+    node: String,
     port: u16,
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
@@ -101,7 +104,12 @@ impl Running {
 
     /// The name of a node, or its number where it has none.
     pub(super) fn name(&self, node: NodeId) -> String {
-        self.peers.get(&node).map_or_else(|| node.to_string(), |known| known.name.clone())
+        match self.peers.get(&node) {
+            Some(known) => known.name.clone(),
+            // It is not among its peers before they are known, and says who votes by then.
+            None if node == NodeId::of(&self.node) => self.node.clone(),
+            None => node.to_string(),
+        }
     }
 
     /// Sends a datagram, or loses it.
@@ -121,11 +129,11 @@ impl Running {
     }
 
     /// Passes on what has arrived.
-    pub(super) fn receive(&mut self, mut take: impl FnMut(&[u8])) {
+    pub(super) fn receive(&mut self, mut take: impl FnMut(SocketAddr, &[u8])) {
         for socket in [&self.v4, &self.v6].into_iter().flatten() {
             for _ in 0..AT_ONCE {
-                let Ok((length, _)) = socket.try_recv_from(&mut self.buffer) else { break };
-                take(&self.buffer[..length]);
+                let Ok((length, from)) = socket.try_recv_from(&mut self.buffer) else { break };
+                take(from, &self.buffer[..length]);
             }
         }
     }
@@ -140,5 +148,17 @@ async fn readable(socket: Option<&UdpSocket>) {
         // An error shows when it is read.
         Some(socket) => _ = socket.readable().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_knows_its_own_name_before_it_knows_its_peers() {
+        let wire = Wire::bind(0).unwrap().run("node-a").unwrap();
+        assert_eq!(wire.name(NodeId::of("node-a")), "node-a");
+        assert_eq!(wire.name(NodeId::of("node-b")), NodeId::of("node-b").to_string());
     }
 }

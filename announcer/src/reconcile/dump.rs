@@ -69,7 +69,7 @@ impl<K: Kernel> Announcer<K> {
             bound_on: address.and_then(|a| known.bound.get(&a)).cloned().unwrap_or_default(),
             announced: address.is_some_and(|a| self.lan.schedule.is_announced(a)),
             conflict: match standing {
-                None => "not asked".to_owned(),
+                None => "not asked now".to_owned(),
                 Some(Standing::Asking) => "asking".to_owned(),
                 Some(Standing::Free) => "free".to_owned(),
                 Some(Standing::Taken(mac)) => MacText(mac).to_string(),

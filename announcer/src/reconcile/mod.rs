@@ -270,7 +270,7 @@ impl<K: Kernel> Announcer<K> {
 
     /// Takes in what the driver of membership told.
     pub fn told(&mut self, told: &MembershipEvent, now: Instant) {
-        let Outlets { metrics, health } = &self.outlets;
+        let metrics = &self.outlets.metrics;
         match told {
             MembershipEvent::Holds { address, cause: why, took } => {
                 let why = gained(*why);
@@ -283,11 +283,8 @@ impl<K: Kernel> Announcer<K> {
                 tracing::info!(%address, cause = why, "this node no longer answers for it");
                 metrics.owner_changes.get_or_create(&cause(why)).inc();
             }
-            MembershipEvent::Live(live) if live.is_empty() => {
-                health.unready("membership", "no majority of voters answers this node");
-            }
-            MembershipEvent::Live(_) => health.ready("membership"),
-            MembershipEvent::Prepare { .. }
+            MembershipEvent::Live(_)
+            | MembershipEvent::Prepare { .. }
             | MembershipEvent::Granted(_)
             | MembershipEvent::Discard(_)
             | MembershipEvent::Left => {}

@@ -25,7 +25,7 @@ pub struct Record {
     pub bound_on: Vec<u32>,
     /// Whether it is announced here.
     pub announced: bool,
-    /// Whether another host has it: `not asked`, `asking`, `free`, or its hardware address.
+    /// Whether another host has it: `not asked now`, `asking`, `free`, or its hardware address.
     pub conflict: String,
     /// The address of the VM that it leads to.
     pub leads_to: Option<IpAddr>,

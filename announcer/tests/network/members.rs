@@ -91,11 +91,11 @@ impl Lan {
 
     /// Starts a member as an operator would, with nothing of this test's own environment.
     fn start(&mut self, number: usize) {
-        self.start_with(number, "members");
+        self.start_with(number, "members", "key");
     }
 
-    /// The same with another list.
-    fn start_with(&mut self, number: usize, list: &str) {
+    /// The same with another list, or another key.
+    fn start_with(&mut self, number: usize, list: &str, key: &str) {
         let log = &self.members[number].log;
         let log = fs::File::options().create(true).append(true).open(log).unwrap();
         let child = Command::new("nsenter")
@@ -108,7 +108,7 @@ impl Lan {
             .env("vip_interface", "eth0")
             .env("svc_enable", "false")
             .env("berth_members", self.folder.join(list))
-            .env("berth_key_file", self.folder.join("key"))
+            .env("berth_key_file", self.folder.join(key))
             .env("address", VIP)
             .env("vip_skipdad", (!self.asks).to_string())
             .stdin(Stdio::null())
@@ -139,10 +139,15 @@ impl Lan {
 
     /// Whether a member is ready: it is heard and answered as one that may have the address.
     fn is_ready(&self, number: usize) -> bool {
-        let ask = "exec 3<>/dev/tcp/127.0.0.1/2112 && printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3 && head -1 <&3";
+        self.readiness(number).contains(" 200 ")
+    }
+
+    /// What a member says of its readiness.
+    fn readiness(&self, number: usize) -> String {
+        let ask = "exec 3<>/dev/tcp/127.0.0.1/2112 && printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3 && cat <&3";
         let net = format!("--net=/run/netns/{}", self.members[number].namespace);
         let asked = Command::new("nsenter").args([&net, "bash", "-c", ask]).output().unwrap();
-        String::from_utf8_lossy(&asked.stdout).contains(" 200 ")
+        String::from_utf8_lossy(&asked.stdout).into_owned()
     }
 
     /// What the members logged, for whoever reads of a failure.
@@ -411,7 +416,7 @@ fn a_node_with_another_list_gets_nothing_and_everybody_says_why() {
     let other = "node-a 192.0.2.11\nnode-d 192.0.2.14\nnode-c 192.0.2.13\n";
     fs::write(lan.folder.join("other"), other).unwrap();
     lan.start(0);
-    lan.start_with(2, "other");
+    lan.start_with(2, "other", "key");
     // It and the first would be a majority of either list.
     let told = |lan: &Lan, number: usize, node: &str| {
         let log = fs::read_to_string(&lan.members[number].log).unwrap();
@@ -424,4 +429,23 @@ fn a_node_with_another_list_gets_nothing_and_everybody_says_why() {
     lan.start(1);
     assert_ne!(lan.settle(), 2);
     assert!(!lan.has_bound(2), "{}", lan.logs());
+}
+
+#[test]
+fn a_member_with_another_key_is_told_of_on_both_sides_and_readiness_says_so() {
+    let mut lan = Lan::new();
+    fs::write(lan.folder.join("other"), "not that secret, another one").unwrap();
+    fs::set_permissions(lan.folder.join("other"), fs::Permissions::from_mode(0o600)).unwrap();
+    lan.start(0);
+    let says = |lan: &Lan, why: &str| lan.readiness(0).contains(why).then_some(());
+    lan.until("it is alone", |_| says(&lan, "heard of no other member"));
+    lan.start_with(2, "members", "other");
+    let told = |lan: &Lan, number: usize, from: &str| {
+        let log = fs::read_to_string(&lan.members[number].log).unwrap();
+        let why = format!("what {from} sends is not authentic: another key?");
+        (log.matches(&why).count() == 1 && log.contains("WARN")).then_some(())
+    };
+    lan.until("the first says why", |_| told(&lan, 0, "192.0.2.13"));
+    lan.until("the other says why", |_| told(&lan, 2, "192.0.2.11"));
+    lan.until("readiness says why", |_| says(&lan, "what 192.0.2.13 sends is not authentic"));
 }

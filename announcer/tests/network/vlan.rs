@@ -39,14 +39,14 @@ fn a_vlan_interface_of_another_instance_stays_when_ones_own_is_swept() {
             }
         }
         other.make_vlan("eth0.6", Vlan { parent, id: 6 }).await.unwrap();
-        let others = run("ip -d -j link show dev eth0.6");
+        let others = identity("eth0.6");
         let made = services.look().await.unwrap().made;
         assert_eq!(made.len(), 1, "{made:?}");
         for index in made {
             services.remove_link(index).await.unwrap();
         }
         assert!(!is_there());
-        assert_eq!(run("ip -d -j link show dev eth0.6"), others);
+        assert_eq!(identity("eth0.6"), others);
         assert_eq!(other.look().await.unwrap().made.len(), 1);
     });
 }
@@ -58,6 +58,13 @@ fn tagged(name: &str, addresses: &str) -> Value {
     service["metadata"]["annotations"] =
         json!({ "kube-vip.io/loadbalancerIPs": addresses, "kube-vip.io/serviceVLAN": "5" });
     service
+}
+
+/// What an interface that was made again would have of its own. Not its state, which the kernel tells later.
+fn identity(name: &str) -> [Value; 4] {
+    let links: Vec<Value> =
+        serde_json::from_str(&run(&format!("ip -d -j link show dev {name}"))).unwrap();
+    ["ifindex", "address", "group", "linkinfo"].map(|key| links[0][key].clone())
 }
 
 fn is_there() -> bool {

@@ -86,6 +86,13 @@ fn a_bad_line_is_named_with_its_number_and_what_is_accepted() {
         assert!(told.starts_with("berth_members=") && told.contains(why), "{told}");
         assert!(told.contains(LINE), "{told}");
     }
+    let wrong = (6..=17).map(|_| "node-d\n").collect::<String>();
+    let told = refused(&format!("{LIST}{wrong}"), &[]);
+    assert!(
+        told.contains("line 6: 1 words; line 7: 1 words") && told.contains("line 15:"),
+        "{told}"
+    );
+    assert!(told.contains("; 2 more; accepted") && !told.contains("line 16:"), "{told}");
     let two = LIST.lines().take(3).collect::<Vec<_>>().join("\n");
     assert!(refused(&two, &[]).contains("2 members; accepted are 3 or more"));
     let others = refused(&LIST.replace("Node-B", "node-x"), &[]);
@@ -127,9 +134,18 @@ fn a_list_of_members_is_never_used_beside_an_api() {
 
 #[test]
 fn without_a_cluster_what_is_announced_must_be_named() {
-    for text in ["", "vip.example.org", "0.0.0.0", "192.0.2.1,192.0.2.1", "192.0.2.1,"] {
+    for (text, why) in [
+        ("", "\"\" is no address;"),
+        ("vip.example.org", "\"vip.example.org\" is no address;"),
+        ("0.0.0.0", "\"0.0.0.0\" is no address of a host;"),
+        ("192.0.2.1,127.0.0.1", "\"127.0.0.1\" is a loopback address;"),
+        ("192.0.2.1,ff02::1", "\"ff02::1\" is a multicast address;"),
+        ("192.0.2.1,192.0.2.1", "\"192.0.2.1\" stands there twice;"),
+        ("192.0.2.1,", "\"\" is no address;"),
+    ] {
         let told = refused(LIST, &[("address", text)]);
         assert!(told.starts_with("address=") && told.contains("comma list"), "{told}");
+        assert!(told.contains(why), "{told}");
     }
 }
 

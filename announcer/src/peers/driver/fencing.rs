@@ -30,6 +30,8 @@ pub(super) struct Fencing {
     inspect_at: Moment,
     /// The inspection that is under way.
     pub(super) inspecting: Option<JoinHandle<Vec<Finding>>>,
+    /// Whether the fence has changed since that began: it may have found what was so in between.
+    is_stale: bool,
     metrics: Metrics,
 }
 
@@ -43,6 +45,7 @@ impl Fencing {
             refresh_at: None,
             inspect_at: now(),
             inspecting: None,
+            is_stale: false,
             metrics,
         }
     }
@@ -61,6 +64,7 @@ impl Fencing {
         }
         if self.inspect_at <= time && self.inspecting.is_none() {
             self.inspect_at = time + INSPECT;
+            self.is_stale = false;
             self.inspecting = Some(spawn_blocking(self.fence.inspection()));
         }
     }
@@ -119,6 +123,7 @@ impl Fencing {
     }
 
     fn attach(&mut self) {
+        self.is_stale = true;
         for error in self.fence.attach(&self.interfaces) {
             tracing::warn!(%error, "the fence is not everywhere");
             self.count("attach");
@@ -132,6 +137,7 @@ impl Fencing {
 
     /// Lets a predecessor's fence go.
     pub(super) fn settle(&mut self) {
+        self.is_stale = true;
         for error in self.fence.settle() {
             tracing::error!(%error, "the fence is not everywhere");
             self.count("settle");
@@ -141,10 +147,16 @@ impl Fencing {
     /// Takes in what an inspection has found: repairs the fence, and tells what is wrong with it once.
     pub(super) fn repair(&mut self, findings: Vec<Finding>) {
         self.inspecting = None;
+        if self.is_stale {
+            return self.inspect_soon();
+        }
         let flaws: Vec<String> = findings.iter().map(ToString::to_string).collect();
         if flaws != self.flaws {
             for flaw in &flaws {
                 tracing::warn!("the fence has a flaw: {flaw}");
+            }
+            for flaw in self.flaws.iter().filter(|flaw| !flaws.contains(flaw)) {
+                tracing::info!("the fence has this flaw no more: {flaw}");
             }
             self.flaws = flaws;
         }
@@ -185,5 +197,29 @@ pub(super) async fn found(inspecting: &mut Option<JoinHandle<Vec<Finding>>>) -> 
         // One that panicked has found nothing, and the next one may.
         Some(inspection) => inspection.await.unwrap_or_default(),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_fence::{Kind, Options};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_looked_at_before_the_fence_changed_is_no_flaw() {
+        let options = Options { strongest: Kind::Unfenced, ..Options::default() };
+        let mut fencing = Fencing::new(berth_fence::open(&options).fence, Metrics::default());
+        let gone = || vec![Finding::Missing { interface: "eth0".to_owned() }];
+        fencing.turn(now());
+        assert!(fencing.inspecting.is_some());
+        fencing.settle();
+        fencing.repair(gone());
+        assert!(fencing.flaws.is_empty(), "{:?}", fencing.flaws);
+        assert!(fencing.due() <= now() + CROWD, "it is looked at again");
+        fencing.inspect_at = now();
+        fencing.turn(now());
+        fencing.repair(gone());
+        assert_eq!(fencing.flaws.len(), 1);
     }
 }
