@@ -76,11 +76,21 @@ impl World {
 
     /// The same lab with the RBAC of `manifests/` and nothing else.
     pub async fn without_berth(nodes: usize, announcer_env: Env) -> Result<Self> {
+        let files = ["eipbinding-crd.yaml", "ccm-rbac.yaml", "announcer-rbac.yaml"];
+        Self::of_manifests(nodes, announcer_env, &files).await
+    }
+
+    /// The same lab with the RBAC alone. An API server takes half a minute to forget a resource that is new.
+    pub async fn without_eip_bindings(nodes: usize, announcer_env: Env) -> Result<Self> {
+        Self::of_manifests(nodes, announcer_env, &["ccm-rbac.yaml", "announcer-rbac.yaml"]).await
+    }
+
+    async fn of_manifests(nodes: usize, announcer_env: Env, files: &[&str]) -> Result<Self> {
         let lab = Lab::up(Spec::bare(nodes)).await?;
         let client = lab.client();
         // In one call: a kubectl asks for all that the API server has before it does anything.
         let mut arguments = vec!["apply".to_owned(), "--namespace=kube-system".to_owned()];
-        for file in ["eipbinding-crd.yaml", "ccm-rbac.yaml", "announcer-rbac.yaml"] {
+        for file in files {
             let file = repository().join("manifests").join(file);
             arguments.push(format!("--filename={}", file.display()));
         }

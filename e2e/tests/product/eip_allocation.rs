@@ -257,9 +257,8 @@ async fn one_that_does_not_retain_has_an_address_only_while_its_machine_runs() -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_installed_later_is_served_then_and_nobody_waits_for_it() -> Result<()> {
-    let mut world = World::without_berth(1, env([])).await?;
+    let mut world = World::without_eip_bindings(1, env([])).await?;
     let crd = repository().join("manifests/eipbinding-crd.yaml").display().to_string();
-    kubectl(&world.lab, &["delete", "-f", &crd, "--timeout=30s"])?;
     world.pools(json!({ "range-global": RANGE })).await?;
     world.start_ccm().await?;
     let spec = json!({ "type": "LoadBalancer", "ports": [{ "port": 80 }] });
