@@ -305,7 +305,9 @@ impl<K: Kernel> Announcer<K> {
                 let holds = matches!(guard, Guard::Holds(_));
                 self.outlets.metrics.guard.set(i64::from(holds));
                 self.guard = guard;
-                self.unguarded_since = None;
+                if let Some(since) = self.unguarded_since.take() {
+                    round::tell_if_slow("writing the guard", since.elapsed());
+                }
             }
             dataplane::Event::Forward(forwards) => {
                 if let Some(members) = self.members() {

@@ -1,6 +1,7 @@
 //! One round: look, hear, decide, perform, tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ const LOOK: Duration = Duration::from_secs(10);
 /// How long addresses wait for a guard of which nothing is heard: `nft` may hang, or the kernel under it. Without the
 /// guard, connections to what kube-proxy does not serve yet are refused; without the address nobody is served.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the kernel takes longer for than this is told of: addresses wait for it.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// A round must come by this often, or the process is stuck.
 const STUCK: Duration = Duration::from_secs(60);
@@ -83,7 +87,7 @@ impl<K: Kernel> Announcer<K> {
         self.look_at = now + LOOK;
         self.touch_owners();
         self.sight.touch();
-        match self.hands.kernel.look().await {
+        match timed("looking at the network", self.hands.kernel.look()).await {
             Ok(mut host) => {
                 self.lan.schedule.route(&host.gateways, now);
                 host.unmade = std::mem::take(&mut self.sight.host.unmade);
@@ -183,7 +187,8 @@ impl<K: Kernel> Announcer<K> {
         let Self { sight, hands, dataplane, guard, .. } = self;
         let guard = if patient { &*guard } else { &Guard::Unavailable };
         let steps = plan(desired, &sight.host, guard, slack, now);
-        let outcome = hands.perform(steps, &mut sight.host, desired, dataplane, now).await;
+        let work = hands.perform(steps, &mut sight.host, desired, dataplane, now);
+        let outcome = timed("binding and removing addresses", work).await;
         if outcome.changed {
             sight.touch();
         }
@@ -312,5 +317,20 @@ impl<K: Kernel> Announcer<K> {
             wake = [wake, due].into_iter().flatten().min();
         }
         wake
+    }
+}
+
+/// Does the work, and tells if it took long.
+async fn timed<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let done = work.await;
+    tell_if_slow(what, start.elapsed());
+    done
+}
+
+/// Other programs may hold the kernel's lock of interfaces and addresses, or that of nftables, for seconds.
+pub(super) fn tell_if_slow(what: &str, took: Duration) {
+    if took > SLOW {
+        tracing::warn!(seconds = took.as_secs_f32(), "{what} took long, and addresses waited: the kernel was busy");
     }
 }

@@ -159,9 +159,7 @@ async fn pods_of_a_deployment_answer_behind_a_service_over_both_families() -> Re
     for ip in pods.split_whitespace() {
         lab.node(0).exec(["curl", "-sf", "-m", "2", &format!("http://{ip}:8080/")])?;
     }
-    let start = Instant::now();
     kubectl(&lab, &["delete", "deployment", "hello", "--cascade=foreground", "--timeout=30s"])?;
-    println!("a deployment of 3 gone in {:.1?}", start.elapsed());
     let left = lab.node(0).exec(["ls", "/run/pods"])?;
     ensure!(left.is_empty(), "left on node0: {left}");
 

@@ -13,11 +13,12 @@ use serde_json::Value;
 
 /// Suites and modules of the lab whose tests may keep the processors busy: none has a time in its verdict, and none judges
 /// who owns an address while a machine that is slow for a moment may change that. They do not run beside those that do.
-const BUSY: [&str; 10] = [
+const BUSY: [&str; 11] = [
     "black_box",
     "lab::faults",
     "other_kernel",
     "product::allocation",
+    "product::allocation_under_fire",
     "product::bad_input",
     "product::eip_allocation",
     "product::examples",

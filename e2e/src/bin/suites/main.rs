@@ -137,7 +137,8 @@ fn run(test: Test, show: bool) -> Result<Outcome> {
         writeln!(out, "{text}")?;
     }
     out.flush()?;
-    Ok(Outcome { suite: test.suite.clone(), name: test.name(), took, passed })
+    let reason = report::reason(&text);
+    Ok(Outcome { suite: test.suite.clone(), name: test.name(), took, reason, passed })
 }
 
 /// A file that is gone with the last who has it open.

@@ -13,8 +13,22 @@ pub(crate) struct Outcome {
     pub(crate) name: String,
     /// How long it ran.
     pub(crate) took: Duration,
+    /// What a failed one said first of why; empty if it passed.
+    pub(crate) reason: String,
     /// Whether it passed.
     pub(crate) passed: bool,
+}
+
+/// At most so many characters of a reason are shown where the run ends.
+const REASON: usize = 300;
+
+/// The line of what a failed test printed that says why it failed.
+pub(crate) fn reason(printed: &str) -> String {
+    let mut lines = printed.lines();
+    let error = lines.clone().find(|line| line.starts_with("Error: "));
+    // What a panic says comes after the line that says where.
+    let panic = || lines.find(|line| line.contains(" panicked at ")).and_then(|_| lines.next());
+    error.or_else(panic).unwrap_or_default().chars().take(REASON).collect()
 }
 
 /// The tables that end a run. The seconds of suites are the sums of their tests', which may have run beside others.
@@ -39,7 +53,7 @@ pub(crate) fn render(outcomes: &[Outcome], total: Duration) -> String {
     }
     let failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| !outcome.passed).collect();
     for outcome in &failed {
-        let _ = writeln!(text, "\nFAILED: {}", outcome.name);
+        let _ = writeln!(text, "\nFAILED: {}\n  {}", outcome.name, outcome.reason);
     }
     let passed = outcomes.len() - failed.len();
     let _ = writeln!(text, "\nall tests took {:.0} s", total.as_secs_f64());
