@@ -354,6 +354,7 @@ fn scope(config: &Config) -> Scope {
         classes: services.map(|services| services.classes.clone()),
         eips: config.eip.is_some(),
         nodes,
+        claims: config.needs_claims(),
         node: config.core.node.clone(),
         networks: config.eip.as_ref().is_some_and(|eip| eip.internal.is_none()),
     }

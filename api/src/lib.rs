@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod address;
+pub mod claim;
 pub mod conflict;
 pub mod eip;
 pub mod election;

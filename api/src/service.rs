@@ -7,25 +7,31 @@ use k8s_openapi::api::core::v1::Service;
 
 use crate::Family;
 use crate::address::List;
-use crate::names::annotation;
+use crate::names::{annotation, class};
 
 /// Which values of `spec.loadBalancerClass` are ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClassPolicy {
-    /// Only Services without a class.
-    Unset,
     /// Only this class.
     Only(String),
     /// Services without a class and those of this class.
     UnsetOr(String),
 }
 
+impl Default for ClassPolicy {
+    /// As kube-vip takes them. Both programs have to: an address that one of them gives to no Service of a class must not
+    /// be announced by the other for what such a Service asks for.
+    fn default() -> Self {
+        Self::UnsetOr(class::DEFAULT.to_owned())
+    }
+}
+
 impl ClassPolicy {
     fn takes(&self, class: Option<&str>) -> bool {
         match (self, class) {
-            (Self::Unset | Self::UnsetOr(_), None) => true,
+            (Self::UnsetOr(_), None) => true,
             (Self::Only(ours) | Self::UnsetOr(ours), Some(class)) => ours == class,
-            (Self::Unset, Some(_)) | (Self::Only(_), None) => false,
+            (Self::Only(_), None) => false,
         }
     }
 }
@@ -177,16 +183,10 @@ mod tests {
         let classed = json!({ "type": "LoadBalancer", "loadBalancerClass": ours });
         let foreign = json!({ "type": "LoadBalancer", "loadBalancerClass": "example.org/other" });
         let cluster = json!({ "type": "ClusterIP" });
-        let (unset, only, both) = (
-            ClassPolicy::Unset,
-            ClassPolicy::Only(ours.clone()),
-            ClassPolicy::UnsetOr(ours.clone()),
-        );
+        let (only, both) = (ClassPolicy::Only(ours.clone()), ClassPolicy::UnsetOr(ours.clone()));
         for (spec, policy, verdict) in [
-            (&plain, &unset, Ok(())),
             (&plain, &only, Err(NotOurs::OtherClass)),
             (&plain, &both, Ok(())),
-            (&classed, &unset, Err(NotOurs::OtherClass)),
             (&classed, &only, Ok(())),
             (&classed, &both, Ok(())),
             (&foreign, &both, Err(NotOurs::OtherClass)),
@@ -196,7 +196,7 @@ mod tests {
             assert_eq!(claimed(&service, policy), verdict, "{spec} {policy:?}");
         }
         let ignored = service(plain, json!({ annotation::IGNORE: "true" }));
-        assert_eq!(claimed(&ignored, &unset), Err(NotOurs::Ignored));
+        assert_eq!(claimed(&ignored, &both), Err(NotOurs::Ignored));
     }
 
     #[test]

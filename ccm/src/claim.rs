@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use berth_api::Quoted;
+use berth_api::claim::{self, WrittenHolder, WrittenPolicy};
 use berth_api::names::{annotation, label};
 use berth_ipam::{Owner, OwnerKind, Protocol, Scope, Sharing, TrafficPolicy};
 use k8s_openapi::api::networking::v1::{IPAddress, IPAddressSpec, ParentReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::{Deserialize, Serialize};
 
 /// One who holds an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,44 +154,18 @@ fn kind(resource: &str) -> OwnerKind {
     }
 }
 
-/// A holder as the annotation has it.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    namespace: String,
-    name: String,
-    uid: String,
-    since: i64,
-    #[serde(default, skip_serializing_if = "is_cluster")]
-    policy: Policy,
-    /// Such as `TCP/80`.
-    ports: Vec<String>,
-}
-
-/// `spec.externalTrafficPolicy`.
-#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-enum Policy {
-    #[default]
-    Cluster,
-    Local,
-}
-
-fn is_cluster(policy: &Policy) -> bool {
-    *policy == Policy::Cluster
-}
-
 /// The annotation `berth.dev/holders`: a JSON list of the Services that share an address.
 pub fn write_holders(holders: &[Holder]) -> String {
     let written = holders.iter().map(|holder| {
         let sharing = holder.sharing.clone().unwrap_or_default();
-        Written {
+        WrittenHolder {
             namespace: holder.owner.namespace.clone(),
             name: holder.owner.name.clone(),
             uid: holder.owner.uid.clone(),
             since: holder.since,
             policy: match sharing.policy {
-                TrafficPolicy::Cluster => Policy::Cluster,
-                TrafficPolicy::Local => Policy::Local,
+                TrafficPolicy::Cluster => WrittenPolicy::Cluster,
+                TrafficPolicy::Local => WrittenPolicy::Local,
             },
             ports: sharing
                 .ports
@@ -205,15 +179,14 @@ pub fn write_holders(holders: &[Holder]) -> String {
 
 /// Reads it; `None` if it is not what [`write_holders`] writes, or empty.
 fn read_holders(text: &str) -> Option<Vec<Holder>> {
-    let written: Vec<Written> = serde_json::from_str(text).ok()?;
-    let holders = written.into_iter().map(|written| {
+    let holders = claim::read_holders(text)?.into_iter().map(|written| {
         let ports = written.ports.iter().map(|port| {
             let (protocol, port) = port.split_once('/')?;
             Some((protocol.parse::<Protocol>().ok()?, port.parse().ok()?))
         });
         let policy = match written.policy {
-            Policy::Cluster => TrafficPolicy::Cluster,
-            Policy::Local => TrafficPolicy::Local,
+            WrittenPolicy::Cluster => TrafficPolicy::Cluster,
+            WrittenPolicy::Local => TrafficPolicy::Local,
         };
         let sharing = Sharing { ports: ports.collect::<Option<_>>()?, policy };
         Some(Holder {
@@ -222,7 +195,7 @@ fn read_holders(text: &str) -> Option<Vec<Holder>> {
             since: written.since,
         })
     });
-    holders.collect::<Option<Vec<_>>>().filter(|holders| !holders.is_empty())
+    holders.collect()
 }
 
 #[cfg(test)]

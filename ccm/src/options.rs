@@ -148,7 +148,7 @@ impl Environment {
         };
         let classes = match enabled {
             true => ClassPolicy::Only(custom.unwrap_or_else(|| class::DEFAULT.to_owned())),
-            false => ClassPolicy::Unset,
+            false => ClassPolicy::default(),
         };
         Ok(Self { pools: NamespacedName { namespace, name }, classes })
     }
@@ -231,7 +231,7 @@ mod tests {
         let plain = read(&[]).unwrap();
         assert_eq!(
             (plain.pools.to_string().as_str(), plain.classes),
-            ("kube-system/kubevip", ClassPolicy::Unset)
+            ("kube-system/kubevip", ClassPolicy::default())
         );
         let named = read(&[
             ("KUBEVIP_NAMESPACE", "lb"),

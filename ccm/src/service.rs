@@ -258,7 +258,7 @@ mod tests {
                 "spec": { "type": "LoadBalancer", "loadBalancerIP": text },
             });
             let object = serde_json::from_value(object).unwrap();
-            let service = Service::read(&object, &ClassPolicy::Unset).unwrap();
+            let service = Service::read(&object, &ClassPolicy::default()).unwrap();
             let kept = format!("{service:?}").len();
             assert!(kept < 4_000 && service.left_out > 0, "{unit}: {kept}, {}", service.left_out);
         }
@@ -272,7 +272,7 @@ mod tests {
                 "metadata": { "namespace": "shop", "name": "web" },
                 "spec": { "type": "LoadBalancer", "ports": ports },
             });
-            Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::Unset).unwrap()
+            Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::default()).unwrap()
         };
         assert!(read(1024).shares().is_some());
         let many = read(30_000);

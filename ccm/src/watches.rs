@@ -10,9 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use berth_api::NamespacedName;
+use berth_api::{NamespacedName, claim};
 use berth_api::eip::EipBinding;
-use berth_api::names::label;
 use berth_api::service::ClassPolicy;
 use berth_ipam::{AddressSet, OwnerKind};
 use berth_runtime::watch::{Served, chain, forbidden, objects, objects_where_served};
@@ -86,10 +85,8 @@ pub fn all(
         objects(Api::<ServiceObject>::all(client.clone()), Config::default().page_size(PAGE));
     let services = services.map(move |event| service(event, &classes));
 
-    let ours =
-        Config::default().labels(&format!("{}={}", label::IP_ADDRESS_MANAGED_BY, label::BERTH));
-    let ours = ours.page_size(PAGE);
-    let claims = objects(Api::<IPAddress>::all(client.clone()), ours).map(claim);
+    let ours = Config::default().labels(&claim::selector()).page_size(PAGE);
+    let claims = objects(Api::<IPAddress>::all(client.clone()), ours).map(claimed);
 
     let nodes =
         objects(Api::<Node>::all(client.clone()), Config::default().page_size(PAGE)).map(node);
@@ -181,7 +178,7 @@ fn machine(event: Event<VirtualMachineInstance>) -> Option<Change> {
     }
 }
 
-fn claim(event: Event<IPAddress>) -> Option<Change> {
+fn claimed(event: Event<IPAddress>) -> Option<Change> {
     match event {
         Event::Init => Some(Change::Listing(Source::Claims)),
         Event::InitDone => Some(Change::Listed(Source::Claims)),

@@ -47,7 +47,7 @@ async fn perform(
     write: &Write,
 ) -> (Outcome, Vec<(String, Value)>) {
     let (client, log) = scripted(script);
-    let outcome = Writer::new(client, ClassPolicy::Unset, Tenure::unlimited()).perform(write).await;
+    let outcome = Writer::new(client, ClassPolicy::default(), Tenure::unlimited()).perform(write).await;
     let log = log.lock().unwrap().clone();
     (outcome, log)
 }
@@ -379,7 +379,7 @@ async fn silence_means_that_nobody_knows() {
 async fn nothing_is_sent_without_the_lease_or_after_its_end() {
     let (client, log) = scripted([(200, service())]);
     let (grant, tenure) = Tenure::granted();
-    let writer = Writer::new(client, ClassPolicy::Unset, tenure);
+    let writer = Writer::new(client, ClassPolicy::default(), tenure);
     assert_eq!(writer.perform(&patch(&["192.0.2.1"])).await, Outcome::NotLeading);
     grant.send_replace(Some(Instant::now()));
     assert_eq!(writer.perform(&patch(&["192.0.2.1"])).await, Outcome::NotLeading);

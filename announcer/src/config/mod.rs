@@ -79,6 +79,8 @@ pub struct Api {
     pub kubeconfig: Option<PathBuf>,
     /// API server to talk to, instead of the one that the kubeconfig names.
     pub server: Option<String>,
+    /// Whether only what a claim names is served.
+    pub claims: bool,
 }
 
 /// How Leases are held.
@@ -169,6 +171,11 @@ impl Config {
         }
     }
 
+    /// Whether only what a claim names is served. What the operator names without a cluster needs none.
+    pub fn needs_claims(&self) -> bool {
+        matches!(&self.cluster, Cluster::Api(api) if api.claims)
+    }
+
     /// By readiness check, what is wrong with the capability.
     pub fn flaws_by_check(&self) -> BTreeMap<&'static str, String> {
         let mut told: BTreeMap<&'static str, String> = BTreeMap::new();
@@ -215,7 +222,11 @@ fn cluster(settings: &Settings, node: Option<&str>) -> Result<Cluster, Vec<Probl
     };
     problems.extend(url(settings).err());
     let server = settings.text("kubernetes_addr").map(str::to_owned);
-    if problems.is_empty() { Ok(Cluster::Api(Api { kubeconfig, server })) } else { Err(problems) }
+    let claims = settings.text("berth_claims") == Some("required");
+    match problems.is_empty() {
+        true => Ok(Cluster::Api(Api { kubeconfig, server, claims })),
+        false => Err(problems),
+    }
 }
 
 fn file(settings: &Settings, path: &str) -> Result<PathBuf, Problem> {

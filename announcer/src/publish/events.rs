@@ -175,7 +175,7 @@ mod tests {
             "spec": { "type": "LoadBalancer" },
         });
         let object = serde_json::from_value(object).unwrap();
-        let service = Service::read(&object, &ClassPolicy::Unset);
+        let service = Service::read(&object, &ClassPolicy::default());
         let verdict = Verdict { refusals: service.remarks.to_vec(), ..Verdict::default() };
         let verdicts = [(Name::new("d", "web"), verdict)].into();
         let (mut refusals, begin) = (Refusals::default(), Instant::now());

@@ -114,6 +114,9 @@ impl<K: Kernel> Announcer<K> {
                 outlets.health.ready(check);
             }
         }
+        if config.needs_claims() {
+            outlets.health.unready("ipaddresses", "not listed yet");
+        }
         Self {
             sight: Sight::new(&config),
             owners,
@@ -180,6 +183,13 @@ impl<K: Kernel> Announcer<K> {
             ClusterEvent::Eips(names) => {
                 cluster.retain_eips(&names);
                 listed.bindings = true;
+            }
+            ClusterEvent::Claim(name, uids) => cluster.claims.apply(&name, uids),
+            ClusterEvent::ClaimGone(name) => cluster.claims.delete(&name),
+            ClusterEvent::Claims(names) => {
+                cluster.claims.retain(&names);
+                listed.claims = true;
+                ready("ipaddresses");
             }
             ClusterEvent::Lease(name, sight) => {
                 let node = self.config.core.node.clone();

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::config::{Cluster as Backing, Config};
 use crate::kernel::Host;
 use crate::ownership::Context;
-use crate::source::cluster::Cluster;
+use crate::source::cluster::{Claims, Cluster};
 use crate::source::eip::Usage;
 use crate::source::fixed::Fixed;
 use crate::source::placement;
@@ -35,6 +35,8 @@ pub(super) struct Listed {
     pub(super) services: bool,
     pub(super) slices: bool,
     pub(super) bindings: bool,
+    /// True from the start where claims do not matter.
+    pub(super) claims: bool,
 }
 
 impl Sight {
@@ -48,12 +50,18 @@ impl Sight {
                 (Fixed { addresses: fixed.addresses.clone(), mark }, true)
             }
         };
+        let claims = if config.needs_claims() { Claims::required() } else { Claims::default() };
         Self {
             node: config.core.node.clone(),
             interface: config.core.interface.clone(),
             fixed,
-            cluster: Cluster::default(),
-            listed: Listed { services: alone, slices: alone, bindings: alone },
+            cluster: Cluster { claims, ..Cluster::default() },
+            listed: Listed {
+                services: alone,
+                slices: alone,
+                bindings: alone,
+                claims: !config.needs_claims(),
+            },
             host: Host::default(),
             obstacle: None,
             usage: Usage::default(),
@@ -92,8 +100,8 @@ impl Sight {
             host: &self.host,
             usable,
             refused,
-            known: self.listed.services && self.listed.slices,
-            bindings_known: self.listed.bindings,
+            known: self.listed.services && self.listed.slices && self.listed.claims,
+            bindings_known: self.listed.bindings && self.listed.claims,
         }
     }
 

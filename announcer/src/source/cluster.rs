@@ -1,5 +1,6 @@
 //! What is kept of the objects that are watched: only what decides. A plain struct with synchronous changes.
 
+mod claims;
 mod eip;
 mod networks;
 mod service;
@@ -10,6 +11,7 @@ use berth_api::names::label;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 pub use crate::vip::Name;
+pub use claims::Claims;
 pub use eip::{Eip, manager};
 pub use networks::Networks;
 pub use service::{Ingress, Service, protocol_name};
@@ -51,6 +53,8 @@ pub struct Cluster {
     endpoints: BTreeMap<Name, BTreeMap<String, Ready>>,
     slices: BTreeMap<Name, Name>,
     eips: BTreeMap<Name, Eip>,
+    /// Who holds which address.
+    pub claims: Claims,
 }
 
 impl Cluster {

@@ -46,7 +46,8 @@ fn ready<'a>(
 
 /// The interfaces to fence: those that Services name, and those with an address of the node, where neighbours may ask.
 pub fn guarded(scene: Scene<'_>) -> BTreeSet<String> {
-    let services = scene.cluster.services().values().filter(|service| service.ours);
+    let services = scene.cluster.services().values();
+    let services = services.filter(|service| service.ours && held(scene, service).next().is_some());
     let named: BTreeSet<&str> = services
         .filter_map(wish)
         .chain(scene.interface)
@@ -135,7 +136,7 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
         if let Some(Err(_)) = service.interface {
             continue;
         }
-        for address in &service.addresses {
+        for address in held(scene, service) {
             let parent = named(scene.host, base(scene, service, *address)).and_then(ready);
             if let Ok((name, interface, _)) = parent {
                 vlans.insert(Vlan::name(name, id), Vlan { parent: interface.index, id });
@@ -143,6 +144,12 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
         }
     }
     vlans
+}
+
+/// The addresses that a Service may have.
+fn held<'a>(scene: Scene<'a>, service: &'a Service) -> impl Iterator<Item = &'a IpAddr> {
+    let granted = |address: &&IpAddr| scene.cluster.claims.grant(address, &service.uid);
+    service.addresses.iter().filter(granted)
 }
 
 /// The interface that a Service names, or `auto`.

@@ -10,7 +10,7 @@ use super::cluster::{Cluster, Service};
 use super::placement::place;
 use super::scene::Scene;
 use crate::kernel::Port;
-use crate::vip::{Candidates, Claim, Claimant, Name, Want};
+use crate::vip::{Candidates, Claim, Claimant, Name, Refusal, Want};
 
 /// The candidates for a Service: where its traffic finds a ready endpoint.
 pub fn candidates(cluster: &Cluster, name: &Name, service: &Service) -> Candidates {
@@ -30,7 +30,11 @@ pub fn claim(scene: Scene<'_>, name: &Name, service: &Service) -> Option<Claim> 
     let cluster = scene.cluster;
     let says = service.vip_host.is_some() || !service.conflict.is_empty();
     let ours = service.addresses.iter().filter(|_| service.ours);
-    let places = || ours.map(|address| (*address, place(scene, service, *address))).collect();
+    let placed = |address: &IpAddr| match cluster.claims.grant(address, &service.uid) {
+        true => place(scene, service, *address),
+        false => Err(Refusal::NotClaimed { address: *address }),
+    };
+    let places = || ours.map(|address| (*address, placed(address))).collect();
     (service.ours || says && !service.foreign).then(|| Claim {
         ours: service.ours,
         uid: service.uid.clone(),
@@ -53,7 +57,8 @@ pub fn wants<'a>(
     claim: &'a Claim,
     used: &'a BTreeSet<IpAddr>,
 ) -> impl Iterator<Item = (IpAddr, Want)> + 'a {
-    claim.places.iter().map(move |(address, place)| {
+    let own = claim.places.iter().filter(|(_, place)| !matches!(place, Err(r) if r.is_of_another()));
+    own.map(move |(address, place)| {
         let want = Want {
             claimant: Claimant::Service(name.clone()),
             uid: service.uid.clone(),
@@ -72,10 +77,11 @@ pub fn wants<'a>(
 }
 
 /// The addresses that a Service says to be served, by us or by kube-vip. One that names a host and publishes nothing had
-/// its status changed by somebody.
-pub fn in_use(service: &Service) -> impl Iterator<Item = IpAddr> + '_ {
+/// its status changed by somebody; but where claims decide, what a tenant may write proves no use.
+pub fn in_use<'a>(cluster: &Cluster, service: &'a Service) -> impl Iterator<Item = IpAddr> + 'a {
     let published = service.published.iter().filter_map(|ingress| ingress.ip.parse().ok());
-    let hosted = service.vip_host.is_some() && service.published.is_empty();
+    let said = service.vip_host.is_some() && !cluster.claims.are_required();
+    let hosted = said && service.published.is_empty();
     let all = service.addresses.iter().copied().filter(move |_| hosted);
     published.chain(all)
 }

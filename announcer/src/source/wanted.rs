@@ -1,4 +1,4 @@
-//! All that is wanted, by address. Pure.
+//! All that is wanted, by address. Pure. What no claim names is told to who asks for it, and is else as if nobody did.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
     let mut ours: Vec<(&Name, &Service)> = services.iter().filter(|(_, s)| s.ours).collect();
     ours.sort_by_key(|(name, service)| (&service.created, *name));
     let used: BTreeSet<IpAddr> =
-        ours.iter().flat_map(|(_, service)| service::in_use(service)).collect();
+        ours.iter().flat_map(|(_, service)| service::in_use(scene.cluster, service)).collect();
     for (name, service) in ours {
         let claim = wanted.services.get(name);
         let wants = claim.into_iter().flat_map(|claim| service::wants(name, service, claim, &used));
@@ -35,6 +35,10 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
         }
     }
     for (name, binding) in scene.cluster.eips() {
+        let claims = &scene.cluster.claims;
+        for address in binding.addresses().filter(|own| !claims.grant(own, &binding.uid)) {
+            wanted.lost.insert((name.clone(), address), Refusal::NotClaimed { address });
+        }
         for (address, want) in eip::wants(scene, name, binding, usage) {
             add(&mut wanted.vips, address, want);
         }
@@ -91,7 +95,7 @@ fn turn(want: &Want) -> (u8, &str, &Claimant) {
 #[cfg(test)]
 mod tests {
     use super::super::cluster::testing::{eip, service};
-    use super::super::cluster::{Cluster, Eip, Ingress};
+    use super::super::cluster::{Claims, Cluster, Eip, Ingress};
     use super::super::testing::{host, seen};
     use super::*;
 
@@ -130,6 +134,40 @@ mod tests {
         assert_eq!(first(&[("vm", "2026")], Some(("2027", true))), binding("vm", 2));
         assert_eq!(first(&[("vm", "2026"), ("vmvm", "2025")], None), binding("vmvm", 4));
         assert_eq!(first(&[("vm", "2026"), ("vmvm", "2025")], Some(("2024", true))), web);
+    }
+
+    #[test]
+    fn where_claims_decide_a_wish_is_told_and_takes_nothing_from_who_is_named() {
+        let address: IpAddr = ADDRESS.parse().unwrap();
+        let of = |uid: &str, created: &str| {
+            let (uid, created) = (uid.to_owned(), created.to_owned());
+            let vip_host = Some("a".to_owned());
+            Service { uid, created, vip_host, ..service(&[ADDRESS]) }
+        };
+        let mut cluster = Cluster { claims: Claims::required(), ..Cluster::default() };
+        let (wish, web) = (Name::new("d", "wish"), Name::new("d", "web"));
+        cluster.apply_service(wish.clone(), of("wish", "2024"));
+        cluster.apply_service(web.clone(), of("web", "2026"));
+        let vm = Eip { uid: "vm".to_owned(), ..eip("a", &[(ADDRESS, "10.244.0.4")]) };
+        cluster.apply_eip(Name::new("d", "vm"), vm);
+        let refusal = Err(Refusal::NotClaimed { address });
+
+        let wanted = seen(&cluster, &host(), Some("eth0"));
+        assert!(wanted.vips.is_empty() && wanted.lost.len() == 1, "{wanted:?}");
+        assert_eq!(wanted.attach(&web, address), Some(&refusal));
+
+        cluster.claims.apply(ADDRESS, ["web".to_owned()].into());
+        let wanted = seen(&cluster, &host(), Some("eth0"));
+        let [want] = &wanted.vip(address).unwrap().wants[..] else { panic!("{wanted:?}") };
+        assert_eq!((&want.claimant, want.in_use), (&Claimant::Service(web.clone()), false));
+        assert!(wanted.attach(&web, address).unwrap().is_ok());
+        assert_eq!(wanted.attach(&wish, address), Some(&refusal));
+        assert_eq!(wanted.lost.len(), 1);
+
+        cluster.claims.apply(ADDRESS, ["vm".to_owned()].into());
+        let wanted = seen(&cluster, &host(), Some("eth0"));
+        let [want] = &wanted.vip(address).unwrap().wants[..] else { panic!("{wanted:?}") };
+        assert!(!want.claimant.is_service() && wanted.lost.is_empty());
     }
 
     #[test]

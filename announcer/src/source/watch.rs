@@ -6,6 +6,7 @@ mod feed;
 
 use std::collections::BTreeSet;
 
+use berth_api::claim;
 use berth_api::election::Sight;
 use berth_api::service::ClassPolicy;
 use berth_runtime::http::Health;
@@ -14,6 +15,7 @@ use futures::FutureExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::IPAddress;
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher::Config;
@@ -37,6 +39,7 @@ const LEASES: &str = "metadata.namespace!=kube-node-lease";
 const SERVICES: &str = "services watch";
 const ENDPOINT_SLICES: &str = "endpointslices watch";
 const LEASE: &str = "leases watch";
+const CLAIMS: &str = "ipaddresses watch";
 
 /// Makes the watches, one task for each. Readiness tells of one that hears nothing.
 pub fn start(
@@ -58,6 +61,17 @@ pub fn start(
             let _ = send.try_send(ClusterEvent::Services(BTreeSet::new()));
             let _ = send.try_send(ClusterEvent::Slices(BTreeSet::new()));
         }
+    }
+
+    if scope.claims {
+        let claim = |name: Name, claim: IPAddress| {
+            ClusterEvent::Claim(name.name, claim::holders(&claim))
+        };
+        let gone = |name: Name, _| ClusterEvent::ClaimGone(name.name);
+        let listed = |names| ClusterEvent::Claims(plain(names));
+        let ours = Config::default().labels(&claim::selector());
+        let claims = Api::all(fresh(client, health, CLAIMS));
+        tasks.push((CLAIMS, pass(claims, ours, send.clone(), claim, gone, listed).boxed()));
     }
 
     let client_of_leases = fresh(client, health, LEASE);

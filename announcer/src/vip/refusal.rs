@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use berth_api::conflict::{Mac, MacText};
 use berth_api::limits::{MOST_ADDRESSES, MOST_PORTS, MOST_PREFERENCES};
-use berth_api::names::annotation;
+use berth_api::names::{annotation, condition};
 use berth_api::reason;
 use berth_api::{Few, Quoted};
 
@@ -79,6 +79,11 @@ pub enum Refusal {
         /// Who has it.
         by: Claimant,
     },
+    /// No claim names the object as who holds the address.
+    NotClaimed {
+        /// The address.
+        address: IpAddr,
+    },
     /// Entries of the annotation are no addresses.
     InvalidAddress {
         /// As they are written.
@@ -138,6 +143,7 @@ impl Refusal {
             Self::AddressOnHost { .. } => "AddressOnHost",
             Self::AddressConflict { .. } => reason::ADDRESS_CONFLICT,
             Self::AddressInUse { .. } => "AddressInUse",
+            Self::NotClaimed { .. } => "AddressNotClaimed",
             Self::InvalidAddress { .. } => reason::INVALID_ADDRESS,
             Self::TooManyAddresses { .. } => "TooManyAddresses",
             Self::InvalidPreference { .. } => "InvalidPreference",
@@ -191,6 +197,11 @@ impl Refusal {
             Self::AddressInUse { address, by } => {
                 format!("{address} is not announced for it: {by} had it first")
             }
+            Self::NotClaimed { address } => format!(
+                "{address} is not announced for it: no IPAddress of berth-ccm names it as who holds {address}; its condition \
+                 {} says why it was not given, if berth-ccm runs and serves its class",
+                condition::ADDRESS_ALLOCATED
+            ),
             Self::InvalidAddress { texts } => format!(
                 "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {texts}; accepted are IPv4 and IPv6 addresses"
             ),
@@ -222,9 +233,9 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// Whether another claimant has the address.
+    /// Whether the address is not the claimant's to have.
     pub fn is_of_another(&self) -> bool {
-        matches!(self, Self::AddressInUse { .. })
+        matches!(self, Self::AddressInUse { .. } | Self::NotClaimed { .. })
     }
 
     /// An address that another host has, and that host.

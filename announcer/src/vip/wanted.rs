@@ -121,7 +121,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Its addresses but for those that another claimant had first.
+    /// Its addresses but for those that are not its own to have.
     pub fn own(&self) -> impl Iterator<Item = &IpAddr> {
         let lost = |address| matches!(self.places.get(address), Some(Err(r)) if r.is_of_another());
         self.addresses.iter().filter(move |address| !lost(*address))
@@ -140,7 +140,7 @@ pub struct Wanted {
     pub vips: BTreeMap<VipId, Vip>,
     /// Every Service that is ours, or has something to be cleared.
     pub services: BTreeMap<Name, Claim>,
-    /// The addresses of bindings that another claimant had first.
+    /// The addresses of bindings that are not theirs to have.
     pub lost: BTreeMap<(Name, IpAddr), Refusal>,
 }
 

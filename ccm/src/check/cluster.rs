@@ -132,7 +132,7 @@ mod tests {
         for (key, value) in more.as_object().unwrap() {
             object[key.as_str()] = value.clone();
         }
-        Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::Unset).unwrap()
+        Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::default()).unwrap()
     }
 
     fn texts(services: &[Service], claims: &[Claim]) -> Vec<String> {

@@ -236,7 +236,7 @@ fn an_annotation_that_is_too_long_is_told_in_a_few_words_of_one_line() {
             "spec": { "type": "LoadBalancer" },
         });
         let object = serde_json::from_value(object).unwrap();
-        Service::read(&object, &berth_api::service::ClassPolicy::Unset).unwrap()
+        Service::read(&object, &berth_api::service::ClassPolicy::default()).unwrap()
     };
     for (name, text) in [("long", "x".repeat(261_900)), ("lines", "a\nb\u{1b}!".repeat(20))] {
         let annotated = read(name, text);

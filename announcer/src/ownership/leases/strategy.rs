@@ -70,10 +70,10 @@ fn per_service(wanted: &Wanted) -> BTreeMap<Name, Name> {
     let mut leases: BTreeMap<Name, Name> = BTreeMap::new();
     let mut of_address: BTreeMap<IpAddr, Name> = BTreeMap::new();
     for (name, claim) in oldest_first {
-        let shared = claim.addresses.iter().find_map(|address| of_address.get(address));
+        let shared = claim.own().find_map(|address| of_address.get(address));
         let lease = shared.cloned().unwrap_or_else(|| own_lease(name, claim));
         if claim.ours {
-            for address in &claim.addresses {
+            for address in claim.own() {
                 of_address.entry(*address).or_insert_with(|| lease.clone());
             }
         }

@@ -263,7 +263,7 @@ mod tests {
             ] } },
         }))
         .unwrap();
-        let service = Service::read(&object, &ClassPolicy::Unset);
+        let service = Service::read(&object, &ClassPolicy::default());
         assert!(service.ours && service.local);
         let addresses: Vec<String> = service.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"]);
@@ -281,7 +281,7 @@ mod tests {
             "spec": { "type": "LoadBalancer" },
         }))
         .unwrap();
-        let service = Service::read(&object, &ClassPolicy::Unset);
+        let service = Service::read(&object, &ClassPolicy::default());
         assert_eq!(service.addresses.len(), 2);
         assert_eq!(service.remarks[..], [Refusal::TooManyAddresses { count: 8000 }]);
     }
@@ -308,7 +308,7 @@ mod tests {
                     "spec": { "type": "LoadBalancer", "loadBalancerIP": text },
                 });
                 let object = serde_json::from_value(object).unwrap();
-                let service = Service::read(&object, &ClassPolicy::Unset);
+                let service = Service::read(&object, &ClassPolicy::default());
                 assert!(service.remarks.len() < 8, "{name} {unit}");
                 let kept = format!("{service:?}").len();
                 assert!(kept < 3_000, "{name} {unit}: {kept}");
@@ -322,7 +322,7 @@ mod tests {
         let object = json!({
             "metadata": { "annotations": many }, "spec": { "type": "LoadBalancer", "ports": ports },
         });
-        let service = Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::Unset);
+        let service = Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::default());
         let reasons: Vec<&str> = service.remarks.iter().map(Refusal::reason).collect();
         assert_eq!((reasons, service.ports.len()), (vec!["TooManyPorts", "NotSupported"], 1024));
     }
@@ -331,7 +331,7 @@ mod tests {
     fn what_cannot_be_the_name_of_an_interface_or_a_lease_is_none() {
         let read = |name: &str, text: &str| {
             let object = json!({ "metadata": { "annotations": { name: text } } });
-            Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::Unset)
+            Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::default())
         };
         let interface = |text| read(annotation::SERVICE_INTERFACE, text).interface.unwrap();
         assert_eq!(interface("eth0"), Ok("eth0".to_owned()));
@@ -364,7 +364,7 @@ mod tests {
                 }] },
             });
             let object = serde_json::from_value(object).unwrap();
-            Service::read(&object, &ClassPolicy::Unset).addresses.len()
+            Service::read(&object, &ClassPolicy::default()).addresses.len()
         };
         assert_eq!(read(json!({}), "False"), 0);
         assert_eq!(read(json!({}), "True"), 1);
@@ -382,6 +382,6 @@ mod tests {
             "spec": { "type": "LoadBalancer" },
         }))
         .unwrap();
-        assert!(!Service::read(&object, &ClassPolicy::Unset).ours);
+        assert!(!Service::read(&object, &ClassPolicy::default()).ours);
     }
 }

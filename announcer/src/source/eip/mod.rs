@@ -29,7 +29,8 @@ pub fn wants<'a>(
     eip: &'a Eip,
     usage: &'a Usage,
 ) -> impl Iterator<Item = (IpAddr, Want)> + 'a {
-    eip.pairs.iter().map(move |(address, vmi)| {
+    let held = |address: &IpAddr| scene.cluster.claims.grant(address, &eip.uid);
+    eip.pairs.iter().filter(move |(address, _)| held(address)).map(move |(address, vmi)| {
         let want = Want {
             claimant: Claimant::Eip(name.clone()),
             uid: eip.uid.clone(),

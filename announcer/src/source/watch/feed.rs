@@ -52,6 +52,12 @@ pub enum ClusterEvent {
     EipGone(Name),
     /// These are all the `EipBinding`s there are; none where there is no such kind of object.
     Eips(BTreeSet<Name>),
+    /// The objects of these uids hold the address that is this name.
+    Claim(String, BTreeSet<String>),
+    /// Nobody holds the address any more.
+    ClaimGone(String),
+    /// These are all the addresses that somebody holds.
+    Claims(BTreeSet<String>),
     /// An object names these networks of Services; none if it is gone.
     ServiceNet(String, Vec<IpNetwork>),
     /// These are all such objects there are.
@@ -71,6 +77,8 @@ pub struct Scope {
     pub eips: bool,
     /// Whether nodes matter.
     pub nodes: bool,
+    /// Whether claims do.
+    pub claims: bool,
     /// This node.
     pub node: String,
     /// Whether the networks of pods and Services matter, where there are elastic IPs.

@@ -1,0 +1,86 @@
+//! What a claim, an `IPAddress` (networking.k8s.io/v1) with the label [`label::IP_ADDRESS_MANAGED_BY`] of
+//! [`label::BERTH`], says of who holds its address. berth-ccm writes it; nobody with rights in namespaces alone can.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::networking::v1::IPAddress;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{annotation, label};
+
+/// One of the Services that share an address, as [`annotation::HOLDERS`] has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenHolder {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Since when it holds the address, in seconds since 1970.
+    pub since: i64,
+    /// `spec.externalTrafficPolicy`.
+    #[serde(default, skip_serializing_if = "is_cluster")]
+    pub policy: WrittenPolicy,
+    /// Such as `TCP/80`.
+    pub ports: Vec<String>,
+}
+
+/// `spec.externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WrittenPolicy {
+    /// `Cluster`.
+    #[default]
+    Cluster,
+    /// `Local`.
+    Local,
+}
+
+fn is_cluster(policy: &WrittenPolicy) -> bool {
+    *policy == WrittenPolicy::Cluster
+}
+
+/// The selector of claims, for lists and watches.
+pub fn selector() -> String {
+    format!("{}={}", label::IP_ADDRESS_MANAGED_BY, label::BERTH)
+}
+
+/// Reads [`annotation::HOLDERS`]; `None` if it is not what berth-ccm writes, or empty.
+pub fn read_holders(text: &str) -> Option<Vec<WrittenHolder>> {
+    serde_json::from_str::<Vec<WrittenHolder>>(text).ok().filter(|holders| !holders.is_empty())
+}
+
+/// The uids of the objects that hold the address: Services and `EipBinding`s.
+pub fn holders(object: &IPAddress) -> BTreeSet<String> {
+    let annotations = object.metadata.annotations.as_ref();
+    let annotated = |name: &str| annotations.and_then(|all| all.get(name));
+    match annotated(annotation::HOLDERS).and_then(|text| read_holders(text)) {
+        Some(shared) => shared.into_iter().map(|holder| holder.uid).collect(),
+        None => annotated(annotation::OWNER_UID).cloned().into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(annotations: serde_json::Value) -> Vec<String> {
+        let object = json!({ "metadata": { "name": "10.0.0.1", "annotations": annotations } });
+        holders(&serde_json::from_value(object).unwrap()).into_iter().collect()
+    }
+
+    #[test]
+    fn who_holds_an_address_is_who_made_the_claim_or_those_who_share_it() {
+        let shared = r#"[{"namespace":"a","name":"b","uid":"one","since":0,"ports":["TCP/80"]},
+            {"namespace":"a","name":"c","uid":"two","since":0,"policy":"Local","ports":[]}]"#;
+        let (uid, holders) = (annotation::OWNER_UID, annotation::HOLDERS);
+        assert_eq!(of(json!({ uid: "one" })), ["one"]);
+        assert_eq!(of(json!({ uid: "one", holders: shared })), ["one", "two"]);
+        assert_eq!(of(json!({ uid: "one", holders: "[]" })), ["one"]);
+        assert_eq!(of(json!({ uid: "one", holders: "{" })), ["one"]);
+        assert!(of(json!({})).is_empty());
+    }
+}

@@ -1,0 +1,127 @@
+//! What an annotation names is a wish: with `berth_claims=required` nodes serve what berth-ccm has given, and nothing else.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use berth_e2e::addresses::{Mac, Net, mac, node_host, router};
+use berth_e2e::vm::{Vm, install_kubevirt};
+use berth_e2e::wire::Watch;
+use berth_e2e::world::{ADDRESSES, HOST, POOL, World, env, eventually, ingress, kubectl};
+use kube::api::{Api, DeleteParams};
+use serde_json::{Value, json};
+
+use super::conflict::{ASK, event};
+
+const NODES: usize = 2;
+/// Of a namespace that has a pool to itself.
+const RESERVED: &str = "10.0.65.1";
+
+fn wish(name: &str, metadata: Value, class: Option<&str>) -> Value {
+    let mut object = json!({
+        "metadata": metadata,
+        "spec": {
+            "type": "LoadBalancer", "loadBalancerClass": class, "selector": { "app": "hello" },
+            "ports": [{ "port": 80, "targetPort": 8080 }],
+        },
+    });
+    object["metadata"]["name"] = json!(name);
+    object
+}
+
+/// That no node has the address or has spoken for it.
+fn is_left_alone(world: &World, wire: &Watch, address: IpAddr) -> Result<()> {
+    ensure!(world.holders(address)?.is_empty(), "{address} is bound\n{}", world.logs());
+    let nodes: Vec<Mac> = (0..NODES).map(|node| mac(Net::Lan, node_host(node))).collect();
+    let said = wire.so_far().0;
+    let said = said.iter().filter(|said| said.address == address && nodes.contains(&said.mac));
+    ensure!(said.count() == 0, "a node answers for {address}\n{}", world.logs());
+    Ok(())
+}
+
+/// Rows 1 and 2 of what was tried from outside: a class that only one half took, the router's address, a node that is said to
+/// have it; and a pin that was refused, with the label of what has an address.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_claim_names_is_served_by_nobody_and_who_asks_is_told() -> Result<()> {
+    let world = World::up(NODES, env([("berth_claims", "required")])).await?;
+    world.pools(json!({ "range-global": POOL, "range-other": "10.0.65.1-10.0.65.9" })).await?;
+    world.expose("web", json!({})).await?;
+    let held = world.published("web", 1).await?[0];
+    let router = IpAddr::V4(router().v4);
+    let reserved: IpAddr = RESERVED.parse()?;
+    let wire = world.lab.watch()?;
+    let askers = [router, reserved, held].map(|address| world.lab.ask(address, ASK));
+    let askers = askers.into_iter().collect::<Result<Vec<_>>>()?;
+
+    let annotations = json!({ ADDRESSES: router.to_string(), HOST: "node0" });
+    let class = Some("kube-vip.io/kube-vip-class");
+    world.create(wish("gateway", json!({ "annotations": annotations }), class)).await?;
+    let labels = json!({ "implementation": "y" });
+    let metadata = json!({ "labels": labels, "annotations": { ADDRESSES: RESERVED } });
+    world.create(wish("reserved", metadata, None)).await?;
+    let metadata = json!({ "annotations": { ADDRESSES: held.to_string(), HOST: "node0" } });
+    world.create(wish("second", metadata, None)).await?;
+
+    event(&world, "reserved", "AddressNotClaimed", &[RESERVED, "berth.dev/AddressAllocated"]).await?;
+    event(&world, "second", "AddressNotClaimed", &[&held.to_string()]).await?;
+    event(&world, "gateway", "AddressConflict", &[&router.to_string()]).await?;
+    for address in [router, reserved] {
+        is_left_alone(&world, &wire, address)?;
+    }
+    for name in ["gateway", "reserved", "second"] {
+        ensure!(ingress(&world.service(name).await?).is_empty(), "{name} is published");
+    }
+    ensure!(world.holders(held)?.len() == 1 && world.curl(held).is_ok(), "{}", world.logs());
+    let disputes = wire.so_far().disputes(held);
+    ensure!(disputes.is_empty(), "{disputes:?}");
+    askers.into_iter().try_for_each(|asker| asker.finish().map(drop))?;
+    world.lab.down()
+}
+
+/// Two watches have no order: whichever of claim and annotation is heard first, the address is served, again after a
+/// restart, and no longer than it is held.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_claim_names_is_served_for_services_and_machines() -> Result<()> {
+    let mut world = World::up(NODES, env([("berth_claims", "required")])).await?;
+    install_kubevirt(&world.lab)?;
+    let vm = Vm::create(&world.client, "default", "vm").await?;
+    vm.start("node0", &["10.244.9.9".parse()?]).await?;
+    let eips = berth_e2e::vm::Eips::of(&world.client, "default");
+    eips.create("vm", json!({ "vmi": "vm" })).await?;
+    for n in 0..10 {
+        world.expose(&format!("s{n}"), json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
+    }
+    let mut all = Vec::new();
+    for n in 0..10 {
+        all.extend(world.published(&format!("s{n}"), 2).await?);
+    }
+    let status = eips.shows("vm", "its node", |status| status["holder"]["node"] == "node0").await?;
+    let eip: IpAddr = status["eips"][0].as_str().unwrap_or_default().parse()?;
+    ensure!(world.holders(eip)? == ["node0"], "{}", world.logs());
+    let events = kubectl(&world.lab, &["get", "events.events.k8s.io", "-o", "json"])?;
+    ensure!(!events.contains("AddressNotClaimed"), "{events}");
+
+    for node in 0..NODES {
+        world.announcer(&format!("node{node}"))?.terminate(Duration::from_secs(15))?;
+        world.start_announcer(node).await?;
+    }
+    eventually("every address is bound again", 15, || async {
+        let bound = all.iter().map(|address| world.holders(*address));
+        let bound = bound.collect::<Result<Vec<_>>>()?;
+        Ok(bound.iter().all(|holders| holders.len() == 1).then_some(()))
+    })
+    .await?;
+
+    // Whoever may write claims takes what he gave: the Service is told, and berth-ccm gives it anew.
+    let claims: Api<k8s_openapi::api::networking::v1::IPAddress> = Api::all(world.client.clone());
+    world.ccm()?.terminate(Duration::from_secs(15))?;
+    claims.delete(&all[0].to_string(), &DeleteParams::default()).await?;
+    event(&world, "s0", "AddressNotClaimed", &[&all[0].to_string()]).await?;
+    ensure!(world.holders(all[0])?.is_empty() && world.holders(all[1])?.len() == 1);
+    world.start_ccm().await?;
+    eventually("it is served again", 15, || async {
+        Ok((world.holders(all[0])?.len() == 1).then_some(()))
+    })
+    .await?;
+    world.lab.down()
+}
