@@ -272,7 +272,8 @@ mod tests {
                 "metadata": { "namespace": "shop", "name": "web" },
                 "spec": { "type": "LoadBalancer", "ports": ports },
             });
-            Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::default()).unwrap()
+            Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::default())
+                .unwrap()
         };
         assert!(read(1024).shares().is_some());
         let many = read(30_000);

@@ -10,9 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use berth_api::{NamespacedName, claim};
 use berth_api::eip::EipBinding;
 use berth_api::service::ClassPolicy;
+use berth_api::{NamespacedName, claim};
 use berth_ipam::{AddressSet, OwnerKind};
 use berth_runtime::watch::{Served, chain, forbidden, objects, objects_where_served};
 use futures::stream::{self, BoxStream, Stream, StreamExt, select_all};

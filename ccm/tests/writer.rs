@@ -47,7 +47,8 @@ async fn perform(
     write: &Write,
 ) -> (Outcome, Vec<(String, Value)>) {
     let (client, log) = scripted(script);
-    let outcome = Writer::new(client, ClassPolicy::default(), Tenure::unlimited()).perform(write).await;
+    let outcome =
+        Writer::new(client, ClassPolicy::default(), Tenure::unlimited()).perform(write).await;
     let log = log.lock().unwrap().clone();
     (outcome, log)
 }

@@ -331,6 +331,9 @@ async fn timed<T>(what: &str, work: impl Future<Output = T>) -> T {
 /// Other programs may hold the kernel's lock of interfaces and addresses, or that of nftables, for seconds.
 pub(super) fn tell_if_slow(what: &str, took: Duration) {
     if took > SLOW {
-        tracing::warn!(seconds = took.as_secs_f32(), "{what} took long, and addresses waited: the kernel was busy");
+        tracing::warn!(
+            seconds = took.as_secs_f32(),
+            "{what} took long, and addresses waited: the kernel was busy"
+        );
     }
 }

@@ -55,7 +55,7 @@ impl Sight {
             node: config.core.node.clone(),
             interface: config.core.interface.clone(),
             fixed,
-            cluster: Cluster { claims, ..Cluster::default() },
+            cluster: Cluster::new(claims),
             listed: Listed {
                 services: alone,
                 slices: alone,

@@ -58,6 +58,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Nothing was shown yet.
+    pub fn new(claims: Claims) -> Self {
+        Self { claims, ..Self::default() }
+    }
+
     /// Every Service that was shown, ours or not.
     pub fn services(&self) -> &BTreeMap<Name, Service> {
         &self.services

@@ -57,7 +57,8 @@ pub fn wants<'a>(
     claim: &'a Claim,
     used: &'a BTreeSet<IpAddr>,
 ) -> impl Iterator<Item = (IpAddr, Want)> + 'a {
-    let own = claim.places.iter().filter(|(_, place)| !matches!(place, Err(r) if r.is_of_another()));
+    let own =
+        claim.places.iter().filter(|(_, place)| !matches!(place, Err(r) if r.is_of_another()));
     own.map(move |(address, place)| {
         let want = Want {
             claimant: Claimant::Service(name.clone()),

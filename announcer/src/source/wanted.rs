@@ -144,7 +144,7 @@ mod tests {
             let vip_host = Some("a".to_owned());
             Service { uid, created, vip_host, ..service(&[ADDRESS]) }
         };
-        let mut cluster = Cluster { claims: Claims::required(), ..Cluster::default() };
+        let mut cluster = Cluster::new(Claims::required());
         let (wish, web) = (Name::new("d", "wish"), Name::new("d", "web"));
         cluster.apply_service(wish.clone(), of("wish", "2024"));
         cluster.apply_service(web.clone(), of("web", "2026"));

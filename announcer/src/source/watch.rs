@@ -64,9 +64,8 @@ pub fn start(
     }
 
     if scope.claims {
-        let claim = |name: Name, claim: IPAddress| {
-            ClusterEvent::Claim(name.name, claim::holders(&claim))
-        };
+        let claim =
+            |name: Name, claim: IPAddress| ClusterEvent::Claim(name.name, claim::holders(&claim));
         let gone = |name: Name, _| ClusterEvent::ClaimGone(name.name);
         let listed = |names| ClusterEvent::Claims(plain(names));
         let ours = Config::default().labels(&claim::selector());

@@ -62,7 +62,8 @@ async fn what_no_claim_names_is_served_by_nobody_and_who_asks_is_told() -> Resul
     let metadata = json!({ "annotations": { ADDRESSES: held.to_string(), HOST: "node0" } });
     world.create(wish("second", metadata, None)).await?;
 
-    event(&world, "reserved", "AddressNotClaimed", &[RESERVED, "berth.dev/AddressAllocated"]).await?;
+    event(&world, "reserved", "AddressNotClaimed", &[RESERVED, "berth.dev/AddressAllocated"])
+        .await?;
     event(&world, "second", "AddressNotClaimed", &[&held.to_string()]).await?;
     event(&world, "gateway", "AddressConflict", &[&router.to_string()]).await?;
     for address in [router, reserved] {

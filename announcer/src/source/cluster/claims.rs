@@ -66,6 +66,8 @@ mod tests {
         claims.apply("192.0.2.1", uids.clone());
         claims.apply("2001:db8::1", uids);
         claims.retain(&["2001:db8::1".to_owned()].into());
-        assert!(!claims.grant(&address, "one") && claims.grant(&"2001:db8::1".parse().unwrap(), "one"));
+        assert!(
+            !claims.grant(&address, "one") && claims.grant(&"2001:db8::1".parse().unwrap(), "one")
+        );
     }
 }

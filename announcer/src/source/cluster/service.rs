@@ -322,7 +322,8 @@ mod tests {
         let object = json!({
             "metadata": { "annotations": many }, "spec": { "type": "LoadBalancer", "ports": ports },
         });
-        let service = Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::default());
+        let service =
+            Service::read(&serde_json::from_value(object).unwrap(), &ClassPolicy::default());
         let reasons: Vec<&str> = service.remarks.iter().map(Refusal::reason).collect();
         assert_eq!((reasons, service.ports.len()), (vec!["TooManyPorts", "NotSupported"], 1024));
     }
