@@ -13,6 +13,7 @@
 //! | `detection` | which addresses are asked for before their first use |
 //! | `translate` | what is translated for elastic IPs |
 //! | `dump` | everything that is known of each VIP, for people |
+//! | `slow` | telling of what the kernel took long for |
 
 mod desired;
 mod detection;
@@ -23,6 +24,7 @@ mod lan;
 mod plan;
 mod round;
 mod sight;
+mod slow;
 mod translate;
 
 use std::time::{Duration, Instant};
@@ -316,7 +318,7 @@ impl<K: Kernel> Announcer<K> {
                 self.outlets.metrics.guard.set(i64::from(holds));
                 self.guard = guard;
                 if let Some(since) = self.unguarded_since.take() {
-                    round::tell_if_slow("writing the guard", since.elapsed());
+                    slow::tell_if_slow("writing the guard", since.elapsed());
                 }
             }
             dataplane::Event::Forward(forwards) => {

@@ -1,7 +1,6 @@
 //! One round: look, hear, decide, perform, tell.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use super::Announcer;
 use super::desired::Desired;
 use super::detection;
 use super::plan::plan;
+use super::slow::timed;
 use crate::kernel::{Binding, Guard, Kernel, Vlan};
 use crate::metrics::cause;
 use crate::ownership::leases::Turn;
@@ -24,9 +24,6 @@ const LOOK: Duration = Duration::from_secs(10);
 /// How long addresses wait for a guard of which nothing is heard: `nft` may hang, or the kernel under it. Without the
 /// guard, connections to what kube-proxy does not serve yet are refused; without the address nobody is served.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What the kernel takes longer for than this is told of: addresses wait for it.
-const SLOW: Duration = Duration::from_millis(500);
 
 /// A round must come by this often, or the process is stuck.
 const STUCK: Duration = Duration::from_secs(60);
@@ -317,23 +314,5 @@ impl<K: Kernel> Announcer<K> {
             wake = [wake, due].into_iter().flatten().min();
         }
         wake
-    }
-}
-
-/// Does the work, and tells if it took long.
-async fn timed<T>(what: &str, work: impl Future<Output = T>) -> T {
-    let start = Instant::now();
-    let done = work.await;
-    tell_if_slow(what, start.elapsed());
-    done
-}
-
-/// Other programs may hold the kernel's lock of interfaces and addresses, or that of nftables, for seconds.
-pub(super) fn tell_if_slow(what: &str, took: Duration) {
-    if took > SLOW {
-        tracing::warn!(
-            seconds = took.as_secs_f32(),
-            "{what} took long, and addresses waited: the kernel was busy"
-        );
     }
 }

@@ -59,7 +59,8 @@ async fn what_no_claim_names_is_served_by_nobody_and_who_asks_is_told() -> Resul
     let labels = json!({ "implementation": "y" });
     let metadata = json!({ "labels": labels, "annotations": { ADDRESSES: RESERVED } });
     world.create(wish("reserved", metadata, None)).await?;
-    let metadata = json!({ "annotations": { ADDRESSES: held.to_string(), HOST: "node0" } });
+    let annotations = json!({ ADDRESSES: held.to_string(), HOST: "node0" });
+    let metadata = json!({ "labels": labels, "annotations": annotations });
     world.create(wish("second", metadata, None)).await?;
 
     event(&world, "reserved", "AddressNotClaimed", &[RESERVED, "berth.dev/AddressAllocated"])

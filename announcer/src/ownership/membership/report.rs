@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::ownership::testing::context;
     use crate::source::cluster::testing::{eip, service, slice};
-    use crate::source::cluster::{Cluster, Service};
+    use crate::source::cluster::{Claims, Cluster, Service};
     use crate::source::testing::{host, seen};
 
     const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -221,6 +221,30 @@ mod tests {
         cluster.apply_service(web(), service(&BOTH[..1]));
         let verdict = judge(&cluster, &holdings).unwrap();
         assert_eq!((verdict.announce.len(), verdict.refusals[0].reason()), (0, "AddressInUse"));
+    }
+
+    #[test]
+    fn what_no_claim_names_is_told_by_one_live_node_whatever_host_it_names() {
+        let now = Instant::now();
+        let speakers = |named: Option<&str>| {
+            let mut cluster = Cluster::new(Claims::required());
+            let vip_host = named.map(str::to_owned);
+            cluster.apply_service(web(), Service { vip_host, ..service(&BOTH) });
+            slice(&mut cluster, "web", "s", &["c"]);
+            let host = host();
+            let wanted = seen(&cluster, &host, Some("eth0"));
+            let tells = |node: &&str| {
+                let mut holdings = Holdings::new(NodeId::of(node), true, now);
+                holdings.take(&MembershipEvent::Live(["a", "b"].map(NodeId::of).into()), now);
+                let context = Context { node, ..context(&wanted, &host) };
+                let settled = now + Duration::from_secs(5);
+                let verdict = verdicts(context, &holdings, &|_| false, settled).remove(&web());
+                verdict.is_some_and(|v| v.refusals[0].reason() == "AddressNotClaimed")
+            };
+            ["a", "b"].into_iter().filter(tells).collect::<Vec<_>>()
+        };
+        assert_eq!(speakers(Some("b")), ["b"]);
+        assert_eq!(speakers(None).len(), 1);
     }
 
     #[test]
