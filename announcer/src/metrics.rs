@@ -72,6 +72,8 @@ pub struct Metrics {
     pub status_writes: Family<Cause, Counter>,
     /// Status writes that somebody else undid.
     pub status_undone: Counter,
+    /// Whether only what a claim names is served: 1 or 0.
+    pub claims_required: Gauge,
     /// Whether the guard holds: 1 or 0.
     pub guard: Gauge,
     /// Other hosts that have an address of ours, by kind: `taken` found before its first use; claimed while this node
@@ -119,6 +121,7 @@ impl Default for Metrics {
             kernel_errors: Family::default(),
             status_writes: Family::default(),
             status_undone: Counter::default(),
+            claims_required: Gauge::default(),
             guard: Gauge::default(),
             conflicts: Family::default(),
             probes_sent: Counter::default(),
@@ -168,6 +171,11 @@ impl Metrics {
         registry.register("translation_seconds", help, self.translated.clone());
         let help = "What somebody changed of translation and was put back";
         registry.register("translation_repairs", help, self.repairs.clone());
+        registry.register(
+            "claims_required",
+            "Whether only what an IPAddress of berth-ccm names is served",
+            self.claims_required.clone(),
+        );
         registry.register("guard", "Whether unserved ports are guarded", self.guard.clone());
         let help = "Other hosts that have an address of ours, by kind";
         registry.register("conflicts", help, self.conflicts.clone());

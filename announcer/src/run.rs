@@ -354,7 +354,11 @@ fn scope(config: &Config) -> Scope {
         classes: services.map(|services| services.classes.clone()),
         eips: config.eip.is_some(),
         nodes,
-        claims: config.needs_claims(),
+        claims: config.claims(),
+        allocator_namespace: match &config.cluster {
+            Cluster::Api(api) => api.namespace.clone(),
+            Cluster::Fixed(_) => String::new(),
+        },
         node: config.core.node.clone(),
         networks: config.eip.as_ref().is_some_and(|eip| eip.internal.is_none()),
     }

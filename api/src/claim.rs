@@ -41,6 +41,18 @@ fn is_cluster(policy: &WrittenPolicy) -> bool {
     *policy == WrittenPolicy::Cluster
 }
 
+/// When only what a claim names is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClaimPolicy {
+    /// Always.
+    Required,
+    /// Never: what a Service asks for is served, as where another program than berth-ccm gives the addresses.
+    #[default]
+    Ignored,
+    /// As soon as berth-ccm has claimed all that Services and bindings had, which its Lease says ([`annotation::RESTING`]).
+    Imported,
+}
+
 /// The selector of claims, for lists and watches.
 pub fn selector() -> String {
     format!("{}={}", label::IP_ADDRESS_MANAGED_BY, label::BERTH)

@@ -26,7 +26,8 @@ pub mod annotation {
     pub const PREFERRED_NODES: &str = "berth.dev/preferred-nodes";
     /// What all annotations of kube-vip begin with.
     pub const KUBE_VIP: &str = "kube-vip.io/";
-    /// On the Lease of the CCM: the addresses that rest, as JSON, for whoever leads next.
+    /// On the Lease of the CCM: the addresses that rest, as JSON, for whoever leads next. It is there from when whatever had
+    /// an address is claimed, and stays.
     pub const RESTING: &str = "berth.dev/resting";
     /// On a Service: the addresses that another host answers for. See [`crate::conflict`].
     pub const CONFLICT: &str = "berth.dev/conflict";

@@ -235,7 +235,7 @@ impl Loop {
 
     /// Leaves word of what rests for the one that leads next.
     fn remember(&self) {
-        if self.leadership.leads && self.index.is_whole() {
+        if self.leadership.leads && self.index.has_adopted() {
             self.leadership.word.say(Some(rests::write(self.index.ledger(), self.now(), unix())));
         }
     }

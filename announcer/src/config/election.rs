@@ -51,10 +51,15 @@ pub enum Fence {
     Unfenced,
 }
 
+/// Where Leases are that decide for the whole cluster.
+pub(super) fn namespace(settings: &Settings) -> String {
+    settings.text("cp_namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned()
+}
+
 /// What was asked for by name; else what kube-vip's settings ask for; else membership. A list of members knows nothing
 /// else.
 pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
-    let namespace = || settings.text("cp_namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned();
+    let namespace = || namespace(settings);
     let name = || settings.text("svc_leasename").unwrap_or(lease::SERVICES).to_owned();
     let global = || Election::Global { namespace: namespace(), name: name() };
     let membership = |otherwise| {

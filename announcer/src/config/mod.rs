@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_api::claim::ClaimPolicy;
 use berth_api::election::Timing;
 use berth_api::limits::is_interface_name;
 use berth_api::names::class;
@@ -79,8 +80,10 @@ pub struct Api {
     pub kubeconfig: Option<PathBuf>,
     /// API server to talk to, instead of the one that the kubeconfig names.
     pub server: Option<String>,
-    /// Whether only what a claim names is served.
-    pub claims: bool,
+    /// When only what a claim names is served.
+    pub claims: ClaimPolicy,
+    /// The namespace of berth-ccm's Lease: that of our own.
+    pub namespace: String,
 }
 
 /// How Leases are held.
@@ -171,9 +174,12 @@ impl Config {
         }
     }
 
-    /// Whether only what a claim names is served. What the operator names without a cluster needs none.
-    pub fn needs_claims(&self) -> bool {
-        matches!(&self.cluster, Cluster::Api(api) if api.claims)
+    /// When only what a claim names is served. What the operator names without a cluster needs none.
+    pub fn claims(&self) -> ClaimPolicy {
+        match &self.cluster {
+            Cluster::Api(api) => api.claims,
+            Cluster::Fixed(_) => ClaimPolicy::Ignored,
+        }
     }
 
     /// By readiness check, what is wrong with the capability.
@@ -222,9 +228,14 @@ fn cluster(settings: &Settings, node: Option<&str>) -> Result<Cluster, Vec<Probl
     };
     problems.extend(url(settings).err());
     let server = settings.text("kubernetes_addr").map(str::to_owned);
-    let claims = settings.text("berth_claims") == Some("required");
+    let claims = match settings.text("berth_claims") {
+        Some("required") => ClaimPolicy::Required,
+        Some("ignored") => ClaimPolicy::Ignored,
+        _ => ClaimPolicy::Imported,
+    };
+    let namespace = election::namespace(settings);
     match problems.is_empty() {
-        true => Ok(Cluster::Api(Api { kubeconfig, server, claims })),
+        true => Ok(Cluster::Api(Api { kubeconfig, server, claims, namespace })),
         false => Err(problems),
     }
 }

@@ -22,7 +22,8 @@ fn nothing_set_gives_the_defaults_of_kube_vip_and_an_owner_by_membership() {
     let services = config.services.as_ref().unwrap();
     assert_eq!(services.classes, ClassPolicy::UnsetOr("kube-vip.io/kube-vip-class".to_owned()));
     assert_eq!(config.core.instance, Instance::services());
-    assert_eq!(config.cluster, Cluster::Api(Api::default()));
+    let (claims, namespace) = (ClaimPolicy::Imported, "kube-system".to_owned());
+    assert_eq!(config.cluster, Cluster::Api(Api { claims, namespace, ..Api::default() }));
     assert_eq!((config.eip.as_ref(), config.flaws.len()), (Some(&Eip::default()), 0));
     let Election::Membership(fenced) = config.election else { panic!("{:?}", config.election) };
     assert_eq!((fenced.namespace.as_str(), fenced.port), ("kube-system", 2113));
@@ -213,4 +214,13 @@ fn a_list_of_members_needs_every_setting_that_it_uses() {
     for name in ["berth_members=", "berth_key_file=", "address=", "port="] {
         assert!(told.iter().any(|problem| problem.starts_with(name)), "{name} {told:#?}");
     }
+}
+
+#[test]
+fn whether_claims_decide_is_set_by_a_word() {
+    let of = |text| parse(&[("berth_claims", text)]).map(|config| config.claims());
+    assert_eq!(of("required"), Ok(ClaimPolicy::Required));
+    assert_eq!(of("ignored"), Ok(ClaimPolicy::Ignored));
+    let refused = refused(&[("berth_claims", "always")]);
+    assert!(refused[0].contains("required"), "{refused:?}");
 }

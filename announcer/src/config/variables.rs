@@ -155,7 +155,7 @@ pub const VARIABLES: &[Variable] = &[
     row(Core, "svc_election", "servicesElection", Switch, Served, "one Lease for each Service"),
     row(Core, "svc_leasename", "servicesLeaseName", Text, Served, "one Lease for all Services, of this name [default: plndr-svcs-lock]"),
     row(Core, "berth_election", "election", Word(&["membership", "global", "service"]), Served, "who decides on the owner; wins over the elections above [default: theirs, else membership]"),
-    row(Core, "berth_claims", "claims", Word(&["required", "ignored"]), Served, "whether only what an IPAddress of berth-ccm names is served [default: ignored]"),
+    row(Core, "berth_claims", "claims", Word(&["required", "ignored"]), Served, "whether only what an IPAddress of berth-ccm names is served [default: once berth-ccm has claimed what there was]"),
     row(Core, "berth_peer_port", "peerPort", Number(1, 65535), Served, "UDP port of the peers, with membership [default: 2113]"),
     row(Core, "berth_members", "members", Text, Served, "file with the members of a cluster without API server, one a line: NAME ADDRESS[,ADDRESS...]"),
     row(Core, "berth_key_file", "keyFile", Text, Served, "file with the key of these members, 16 octets or more, not readable by others"),

@@ -116,9 +116,6 @@ impl<K: Kernel> Announcer<K> {
                 outlets.health.ready(check);
             }
         }
-        if config.needs_claims() {
-            outlets.health.unready("ipaddresses", "not listed yet");
-        }
         Self {
             sight: Sight::new(&config),
             owners,
@@ -188,11 +185,10 @@ impl<K: Kernel> Announcer<K> {
             }
             ClusterEvent::Claim(name, uids) => cluster.claims.apply(&name, uids),
             ClusterEvent::ClaimGone(name) => cluster.claims.delete(&name),
-            ClusterEvent::Claims(names) => {
-                cluster.claims.retain(&names);
-                listed.claims = true;
-                ready("ipaddresses");
-            }
+            ClusterEvent::Claims(names) => cluster.claims.listed(&names),
+            ClusterEvent::ClaimsDenied => cluster.claims.denied(),
+            ClusterEvent::Import(is_marked) => cluster.claims.imported(is_marked),
+            ClusterEvent::ImportListed => cluster.claims.asked(),
             ClusterEvent::Lease(name, sight) => {
                 let node = self.config.core.node.clone();
                 if let Some(members) = self.members() {
@@ -235,6 +231,21 @@ impl<K: Kernel> Announcer<K> {
             }
         }
         self.sight.touch();
+        self.tell_of_claims();
+    }
+
+    /// Tells whether claims decide, when that changes.
+    fn tell_of_claims(&mut self) {
+        let Self { sight, outlets, .. } = self;
+        let claims = &sight.cluster.claims;
+        match claims.unknown() {
+            Some(why) => outlets.health.unready("ipaddresses", why),
+            None => outlets.health.ready("ipaddresses"),
+        }
+        let decide = i64::from(claims.decide());
+        if outlets.metrics.claims_required.set(decide) != decide {
+            tracing::info!("from now on only what an IPAddress of berth-ccm names is served");
+        }
     }
 
     fn peer(&mut self, name: String, peer: Option<Peer>) {

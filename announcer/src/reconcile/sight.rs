@@ -35,8 +35,6 @@ pub(super) struct Listed {
     pub(super) services: bool,
     pub(super) slices: bool,
     pub(super) bindings: bool,
-    /// True from the start where claims do not matter.
-    pub(super) claims: bool,
 }
 
 impl Sight {
@@ -50,18 +48,12 @@ impl Sight {
                 (Fixed { addresses: fixed.addresses.clone(), mark }, true)
             }
         };
-        let claims = if config.needs_claims() { Claims::required() } else { Claims::default() };
         Self {
             node: config.core.node.clone(),
             interface: config.core.interface.clone(),
             fixed,
-            cluster: Cluster::new(claims),
-            listed: Listed {
-                services: alone,
-                slices: alone,
-                bindings: alone,
-                claims: !config.needs_claims(),
-            },
+            cluster: Cluster::new(Claims::new(config.claims())),
+            listed: Listed { services: alone, slices: alone, bindings: alone },
             host: Host::default(),
             obstacle: None,
             usage: Usage::default(),
@@ -93,6 +85,7 @@ impl Sight {
     }
 
     pub(super) fn context<'a>(&'a self, refused: &'a BTreeSet<IpAddr>) -> Context<'a> {
+        let claims_known = self.cluster.claims.unknown().is_none();
         let usable = placement::interface(&self.host, self.interface.as_deref()).is_ok();
         Context {
             wanted: &self.wanted,
@@ -100,8 +93,8 @@ impl Sight {
             host: &self.host,
             usable,
             refused,
-            known: self.listed.services && self.listed.slices && self.listed.claims,
-            bindings_known: self.listed.bindings && self.listed.claims,
+            known: self.listed.services && self.listed.slices && claims_known,
+            bindings_known: self.listed.bindings && claims_known,
         }
     }
 

@@ -81,7 +81,7 @@ pub fn wants<'a>(
 /// its status changed by somebody; but where claims decide, what a tenant may write proves no use.
 pub fn in_use<'a>(cluster: &Cluster, service: &'a Service) -> impl Iterator<Item = IpAddr> + 'a {
     let published = service.published.iter().filter_map(|ingress| ingress.ip.parse().ok());
-    let said = service.vip_host.is_some() && !cluster.claims.are_required();
+    let said = service.vip_host.is_some() && !cluster.claims.decide();
     let hosted = said && service.published.is_empty();
     let all = service.addresses.iter().copied().filter(move |_| hosted);
     published.chain(all)

@@ -94,6 +94,8 @@ fn turn(want: &Want) -> (u8, &str, &Claimant) {
 
 #[cfg(test)]
 mod tests {
+    use berth_api::claim::ClaimPolicy;
+
     use super::super::cluster::testing::{eip, service};
     use super::super::cluster::{Claims, Cluster, Eip, Ingress};
     use super::super::testing::{host, seen};
@@ -144,7 +146,7 @@ mod tests {
             let vip_host = Some("a".to_owned());
             Service { uid, created, vip_host, ..service(&[ADDRESS]) }
         };
-        let mut cluster = Cluster::new(Claims::required());
+        let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
         let (wish, web) = (Name::new("d", "wish"), Name::new("d", "web"));
         cluster.apply_service(wish.clone(), of("wish", "2024"));
         cluster.apply_service(web.clone(), of("web", "2026"));

@@ -1,12 +1,12 @@
 //! Owns the watches: a fixed number of them, however many Services there are. Passes on what matters of each object and
 //! forgets the rest at once.
 
+mod claims;
 mod eip;
 mod feed;
 
 use std::collections::BTreeSet;
 
-use berth_api::claim;
 use berth_api::election::Sight;
 use berth_api::service::ClassPolicy;
 use berth_runtime::http::Health;
@@ -15,7 +15,6 @@ use futures::FutureExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::IPAddress;
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher::Config;
@@ -39,7 +38,6 @@ const LEASES: &str = "metadata.namespace!=kube-node-lease";
 const SERVICES: &str = "services watch";
 const ENDPOINT_SLICES: &str = "endpointslices watch";
 const LEASE: &str = "leases watch";
-const CLAIMS: &str = "ipaddresses watch";
 
 /// Makes the watches, one task for each. Readiness tells of one that hears nothing.
 pub fn start(
@@ -63,15 +61,7 @@ pub fn start(
         }
     }
 
-    if scope.claims {
-        let claim =
-            |name: Name, claim: IPAddress| ClusterEvent::Claim(name.name, claim::holders(&claim));
-        let gone = |name: Name, _| ClusterEvent::ClaimGone(name.name);
-        let listed = |names| ClusterEvent::Claims(plain(names));
-        let ours = Config::default().labels(&claim::selector());
-        let claims = Api::all(fresh(client, health, CLAIMS));
-        tasks.push((CLAIMS, pass(claims, ours, send.clone(), claim, gone, listed).boxed()));
-    }
+    tasks.extend(claims::tasks(client, &scope, health, &send));
 
     let client_of_leases = fresh(client, health, LEASE);
     let (leases, config) = match &scope.lease {

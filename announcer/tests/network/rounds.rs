@@ -82,6 +82,7 @@ impl Node {
         let cluster = cluster.clone();
         let node = Self { cluster, config, health, watches, stop, driving, keeping };
         node.show(ClusterEvent::Leases(BTreeSet::new())).await;
+        node.show(ClusterEvent::ImportListed).await;
         node.show(ClusterEvent::Services(BTreeSet::new())).await;
         node.show(ClusterEvent::Slices(BTreeSet::new())).await;
         node

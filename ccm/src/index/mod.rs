@@ -238,6 +238,11 @@ impl Index {
         self.0.cluster.is_whole()
     }
 
+    /// Whether all that Services and bindings had is claimed for them, by this process while it leads.
+    pub fn has_adopted(&self) -> bool {
+        self.0.leading && self.is_whole() && self.0.adoption.open.is_empty()
+    }
+
     /// The pools and who holds what.
     pub fn ledger(&self) -> &Ledger {
         &self.0.cluster.ledger

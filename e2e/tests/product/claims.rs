@@ -127,3 +127,42 @@ async fn what_a_claim_names_is_served_for_services_and_machines() -> Result<()> 
     .await?;
     world.lab.down()
 }
+
+/// Where nothing is set, as in kube-vip's manifests, what a stock provider gave is served; once berth-ccm has claimed it
+/// claims decide, and it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_is_set_claims_decide_once_what_there_was_is_claimed() -> Result<()> {
+    let mut world = World::without_berth(NODES + 1, env([])).await?;
+    for node in 0..NODES {
+        world.start_announcer(node).await?;
+    }
+    world.deploy("default", "hello", 2)?;
+    let labels = json!({ "implementation": "kube-vip" });
+    let given = |address: &str| json!({ "labels": labels, "annotations": { ADDRESSES: address } });
+    world.create(wish("web", given("10.0.64.9"), None)).await?;
+    let held = world.published("web", 1).await?[0];
+    let probe = world.lab.probe(&format!("{held}:80"), Duration::from_millis(20))?;
+    let decide = |world: &World| {
+        let asked = |node| {
+            let metrics = ["curl", "-s", "http://127.0.0.1:2112/metrics"];
+            let text = world.lab.node(node).exec(metrics)?;
+            Ok(text.lines().any(|line| line == "berth_announcer_claims_required 1"))
+        };
+        (0..NODES).map(asked).collect::<Result<Vec<bool>>>()
+    };
+    ensure!(decide(&world)? == [false; NODES]);
+
+    world.pools(json!({ "range-global": POOL, "range-other": "10.0.65.1-10.0.65.9" })).await?;
+    world.start_ccm().await?;
+    eventually("claims decide", 30, || async {
+        Ok((decide(&world)? == [true; NODES]).then_some(()))
+    })
+    .await?;
+    world.create(wish("reserved", given(RESERVED), None)).await?;
+    event(&world, "reserved", "AddressNotClaimed", &[RESERVED]).await?;
+    ensure!(world.holders(RESERVED.parse()?)?.is_empty());
+    ensure!(world.holders(held)?.len() == 1);
+    let report = probe.finish()?;
+    ensure!(report.failed.is_empty(), "{report:?}");
+    world.lab.down()
+}

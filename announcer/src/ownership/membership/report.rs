@@ -99,6 +99,8 @@ fn given_up(
 
 #[cfg(test)]
 mod tests {
+    use berth_api::claim::ClaimPolicy;
+
     use std::collections::BTreeSet;
 
     use berth_membership::{Cause, NodeId};
@@ -227,7 +229,7 @@ mod tests {
     fn what_no_claim_names_is_told_by_one_live_node_whatever_host_it_names() {
         let now = Instant::now();
         let speakers = |named: Option<&str>| {
-            let mut cluster = Cluster::new(Claims::required());
+            let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
             let vip_host = named.map(str::to_owned);
             cluster.apply_service(web(), Service { vip_host, ..service(&BOTH) });
             slice(&mut cluster, "web", "s", &["c"]);

@@ -1,51 +1,93 @@
-//! Which objects hold which addresses, as the claims say. Nobody with rights in namespaces alone writes those.
+//! Which objects hold which addresses, as the claims say, and whether that decides. Nobody with rights in namespaces alone
+//! writes those.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// The claims that were shown, where they decide.
+use berth_api::claim::ClaimPolicy;
+
+/// The claims that were shown.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
-    /// By address, the uids of those who hold it; none where claims do not matter.
-    holders: Option<BTreeMap<IpAddr, BTreeSet<String>>>,
+    policy: ClaimPolicy,
+    /// By address, the uids of those who hold it.
+    holders: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// Whether all claims were shown.
+    listed: bool,
+    /// Whether they may not be read, or there is no such resource.
+    denied: bool,
+    /// Whether berth-ccm has claimed all that there was; it stays so.
+    imported: bool,
+    /// Whether it is known if it has.
+    asked: bool,
 }
 
 impl Claims {
-    /// None yet, and only what one names is served.
-    pub fn required() -> Self {
-        Self { holders: Some(BTreeMap::new()) }
+    /// None were shown yet.
+    pub fn new(policy: ClaimPolicy) -> Self {
+        Self { policy, ..Self::default() }
     }
 
     /// Whether the object of this uid may have the address.
     pub fn grant(&self, address: &IpAddr, uid: &str) -> bool {
-        let Some(holders) = &self.holders else { return true };
-        holders.get(address).is_some_and(|holders| holders.contains(uid))
+        !self.decide() || self.holders.get(address).is_some_and(|holders| holders.contains(uid))
     }
 
     /// Whether only what a claim names is served.
-    pub fn are_required(&self) -> bool {
-        self.holders.is_some()
+    pub fn decide(&self) -> bool {
+        match self.policy {
+            ClaimPolicy::Required => true,
+            ClaimPolicy::Ignored => false,
+            ClaimPolicy::Imported => self.imported && self.listed,
+        }
+    }
+
+    /// Why it is not known yet what may be served; nothing if it is.
+    pub fn unknown(&self) -> Option<&'static str> {
+        const CLAIMS: &str = "IPAddresses are not listed yet";
+        match self.policy {
+            ClaimPolicy::Ignored => None,
+            ClaimPolicy::Required => (!self.listed).then_some(CLAIMS),
+            ClaimPolicy::Imported if !self.asked => Some("berth-ccm's Lease is not listed yet"),
+            ClaimPolicy::Imported => {
+                (self.imported && !self.listed && !self.denied).then_some(CLAIMS)
+            }
+        }
     }
 
     /// Takes in who holds the address of this name.
     pub fn apply(&mut self, name: &str, uids: BTreeSet<String>) {
-        if let (Some(holders), Ok(address)) = (&mut self.holders, name.parse()) {
-            holders.insert(address, uids);
+        if let Ok(address) = name.parse() {
+            self.holders.insert(address, uids);
         }
     }
 
     /// Takes in that nobody does.
     pub fn delete(&mut self, name: &str) {
-        if let (Some(holders), Ok(address)) = (&mut self.holders, name.parse()) {
-            holders.remove(&address);
+        if let Ok(address) = name.parse() {
+            self.holders.remove(&address);
         }
     }
 
-    /// Forgets every claim that is not in `kept`: a new list did not show it.
-    pub fn retain(&mut self, kept: &BTreeSet<String>) {
-        if let Some(holders) = &mut self.holders {
-            holders.retain(|address, _| kept.contains(&address.to_string()));
-        }
+    /// Takes in that these are all claims.
+    pub fn listed(&mut self, kept: &BTreeSet<String>) {
+        self.listed = true;
+        self.holders.retain(|address, _| kept.contains(&address.to_string()));
+    }
+
+    /// Takes in that they may not be read.
+    pub fn denied(&mut self) {
+        self.denied = true;
+    }
+
+    /// Takes in whether berth-ccm's Lease says that all there was is claimed.
+    pub fn imported(&mut self, is_marked: bool) {
+        self.imported |= is_marked;
+    }
+
+    /// Takes in that its Lease was shown, if there is one.
+    pub fn asked(&mut self) {
+        self.asked = true;
     }
 }
 
@@ -53,21 +95,55 @@ impl Claims {
 mod tests {
     use super::*;
 
+    fn address() -> IpAddr {
+        "192.0.2.1".parse().unwrap()
+    }
+
+    fn uids() -> BTreeSet<String> {
+        BTreeSet::from(["one".to_owned()])
+    }
+
     #[test]
     fn who_is_named_has_the_address_until_the_claim_is_gone() {
-        let (address, uids) = ("192.0.2.1".parse().unwrap(), BTreeSet::from(["one".to_owned()]));
-        assert!(Claims::default().grant(&address, "any"), "where claims do not matter");
-        let mut claims = Claims::required();
-        assert!(!claims.grant(&address, "one"), "not yet");
-        claims.apply("192.0.2.1", uids.clone());
-        assert!(claims.grant(&address, "one") && !claims.grant(&address, "two"));
+        assert!(Claims::default().grant(&address(), "any"), "where claims do not matter");
+        let mut claims = Claims::new(ClaimPolicy::Required);
+        assert!(!claims.grant(&address(), "one") && claims.unknown().is_some(), "not yet");
+        claims.apply("192.0.2.1", uids());
+        assert!(claims.grant(&address(), "one") && !claims.grant(&address(), "two"));
         claims.delete("192.0.2.1");
-        assert!(!claims.grant(&address, "one"));
-        claims.apply("192.0.2.1", uids.clone());
-        claims.apply("2001:db8::1", uids);
-        claims.retain(&["2001:db8::1".to_owned()].into());
+        assert!(!claims.grant(&address(), "one"));
+        claims.apply("192.0.2.1", uids());
+        claims.apply("2001:db8::1", uids());
+        claims.listed(&["2001:db8::1".to_owned()].into());
+        assert!(claims.unknown().is_none() && !claims.grant(&address(), "one"));
+        assert!(claims.grant(&"2001:db8::1".parse().unwrap(), "one"));
+    }
+
+    #[test]
+    fn where_nothing_is_set_claims_decide_once_all_that_there_was_is_claimed() {
+        let mut claims = Claims::new(ClaimPolicy::Imported);
+        assert!(claims.unknown().is_some(), "not before the Lease was asked");
+        claims.asked();
+        assert!(claims.unknown().is_none() && claims.grant(&address(), "any"), "a stock provider");
+        claims.imported(true);
         assert!(
-            !claims.grant(&address, "one") && claims.grant(&"2001:db8::1".parse().unwrap(), "one")
+            claims.unknown().is_some() && claims.grant(&address(), "any"),
+            "what is served goes on"
         );
+        claims.listed(&BTreeSet::new());
+        assert!(claims.unknown().is_none() && !claims.grant(&address(), "any"));
+        claims.imported(false);
+        assert!(claims.decide(), "the Lease may go");
+    }
+
+    #[test]
+    fn where_claims_may_not_be_read_they_are_ignored_until_they_may() {
+        let mut claims = Claims::new(ClaimPolicy::Imported);
+        claims.imported(true);
+        claims.asked();
+        claims.denied();
+        assert!(claims.unknown().is_none() && claims.grant(&address(), "any"));
+        claims.listed(&BTreeSet::new());
+        assert!(claims.decide());
     }
 }

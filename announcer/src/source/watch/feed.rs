@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Instant;
 
+use berth_api::claim::ClaimPolicy;
 use berth_api::election::Sight;
 use berth_api::service::ClassPolicy;
 use berth_runtime::freshness::Freshness;
@@ -58,6 +59,12 @@ pub enum ClusterEvent {
     ClaimGone(String),
     /// These are all the addresses that somebody holds.
     Claims(BTreeSet<String>),
+    /// Nobody says who holds which address.
+    ClaimsDenied,
+    /// berth-ccm's Lease says whether it has claimed all that there was.
+    Import(bool),
+    /// Its Lease was shown, if there is one and it may be read.
+    ImportListed,
     /// An object names these networks of Services; none if it is gone.
     ServiceNet(String, Vec<IpNetwork>),
     /// These are all such objects there are.
@@ -77,8 +84,10 @@ pub struct Scope {
     pub eips: bool,
     /// Whether nodes matter.
     pub nodes: bool,
-    /// Whether claims do.
-    pub claims: bool,
+    /// When claims do.
+    pub claims: ClaimPolicy,
+    /// The namespace of berth-ccm's Lease.
+    pub allocator_namespace: String,
     /// This node.
     pub node: String,
     /// Whether the networks of pods and Services matter, where there are elastic IPs.

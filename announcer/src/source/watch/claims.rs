@@ -1,0 +1,112 @@
+//! Watches who holds which address, and whether berth-ccm has claimed all that there was.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use berth_api::claim::{self, ClaimPolicy};
+use berth_api::names::{annotation, lease};
+use berth_runtime::http::Health;
+use berth_runtime::supervise::Task;
+use futures::FutureExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::networking::v1::IPAddress;
+use kube::Client;
+use kube::api::{Api, ListParams, Resource};
+use kube::runtime::watcher::Config;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use super::feed::{ClusterEvent, Scope, fresh, fresh_if_granted, pass, plain};
+use crate::source::cluster::Name;
+
+/// Names of the watches, as tasks and as readiness checks.
+const CLAIMS: &str = "ipaddresses watch";
+const IMPORT: &str = "berth-ccm lease watch";
+
+/// How often what may not be read is asked for again.
+const DENIED: Duration = Duration::from_secs(60);
+/// The same while the API server does not answer.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The tasks that watch what the policy needs.
+pub(super) fn tasks(
+    client: &Client,
+    scope: &Scope,
+    health: &Health,
+    send: &mpsc::Sender<ClusterEvent>,
+) -> Vec<Task> {
+    let ours = || Config::default().labels(&claim::selector());
+    let claim =
+        |name: Name, claim: IPAddress| ClusterEvent::Claim(name.name, claim::holders(&claim));
+    let gone = |name: Name, _| ClusterEvent::ClaimGone(name.name);
+    let listed = |names| ClusterEvent::Claims(plain(names));
+    match scope.claims {
+        ClaimPolicy::Ignored => Vec::new(),
+        ClaimPolicy::Required => {
+            let claims = Api::all(fresh(client, health, CLAIMS));
+            vec![(CLAIMS, pass(claims, ours(), send.clone(), claim, gone, listed).boxed())]
+        }
+        ClaimPolicy::Imported => {
+            let claims = Api::all(fresh_if_granted(client, health, CLAIMS));
+            let watch = pass(claims.clone(), ours(), send.clone(), claim, gone, listed);
+            let (told, one) = (send.clone(), ListParams::default().labels(&claim::selector()));
+            let watch = async move {
+                may_list(&claims, one, told, || ClusterEvent::ClaimsDenied).await;
+                watch.await;
+            };
+            let leases = Api::namespaced(
+                fresh_if_granted(client, health, IMPORT),
+                &scope.allocator_namespace,
+            );
+            vec![(CLAIMS, watch.boxed()), (IMPORT, import(leases, send.clone()).boxed())]
+        }
+    }
+}
+
+/// Passes on what berth-ccm's Lease says, or that nothing can be known of it.
+async fn import(leases: Api<Lease>, send: mpsc::Sender<ClusterEvent>) {
+    let only = format!("metadata.name={}", lease::CLOUD_CONTROLLER);
+    let one = ListParams::default().fields(&only);
+    may_list(&leases, one, send.clone(), || ClusterEvent::ImportListed).await;
+    let marked = |_, lease: Lease| {
+        let annotations = lease.metadata.annotations.unwrap_or_default();
+        ClusterEvent::Import(annotations.contains_key(annotation::RESTING))
+    };
+    let gone = |_, _| ClusterEvent::Import(false);
+    let listed = |_| ClusterEvent::ImportListed;
+    pass(leases, Config::default().fields(&only), send, marked, gone, listed).await;
+}
+
+/// Waits until objects may be listed. kube-vip's own roles need not grant it, and an older cluster has no claims.
+async fn may_list<K>(
+    api: &Api<K>,
+    one: ListParams,
+    send: mpsc::Sender<ClusterEvent>,
+    denied: impl Fn() -> ClusterEvent,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let mut told = false;
+    loop {
+        let pause = match api.list(&one.clone().limit(1)).await {
+            Ok(_) => return,
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(
+                        "{} cannot be listed, so what a Service asks for is served unasked whether berth-ccm has given it: {}; \
+                         grant list and watch to this program's ServiceAccount, as manifests/ does",
+                        K::plural(&()),
+                        status.message
+                    );
+                    if send.send(denied()).await.is_err() {
+                        return;
+                    }
+                }
+                DENIED
+            }
+            // The watches of what cannot be done without tell of it.
+            Err(_) => AGAIN,
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
