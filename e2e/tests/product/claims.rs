@@ -141,6 +141,7 @@ async fn where_nothing_is_set_claims_decide_once_what_there_was_is_claimed() -> 
     let given = |address: &str| json!({ "labels": labels, "annotations": { ADDRESSES: address } });
     world.create(wish("web", given("10.0.64.9"), None)).await?;
     let held = world.published("web", 1).await?[0];
+    eventually("kube-proxy to serve it", 10, || async { Ok(world.curl(held).ok()) }).await?;
     let probe = world.lab.probe(&format!("{held}:80"), Duration::from_millis(20))?;
     let decide = |world: &World| {
         let asked = |node| {

@@ -20,6 +20,8 @@ pub struct Claims {
     imported: bool,
     /// Whether it is known if it has.
     asked: bool,
+    /// Whether it had when this process began: then nothing is served before the claims are known.
+    had_imported: bool,
 }
 
 impl Claims {
@@ -50,7 +52,7 @@ impl Claims {
             ClaimPolicy::Required => (!self.listed).then_some(CLAIMS),
             ClaimPolicy::Imported if !self.asked => Some("berth-ccm's Lease is not listed yet"),
             ClaimPolicy::Imported => {
-                (self.imported && !self.listed && !self.denied).then_some(CLAIMS)
+                (self.had_imported && !self.listed && !self.denied).then_some(CLAIMS)
             }
         }
     }
@@ -87,7 +89,9 @@ impl Claims {
 
     /// Takes in that its Lease was shown, if there is one.
     pub fn asked(&mut self) {
-        self.asked = true;
+        if !std::mem::replace(&mut self.asked, true) {
+            self.had_imported = self.imported;
+        }
     }
 }
 
@@ -126,14 +130,18 @@ mod tests {
         claims.asked();
         assert!(claims.unknown().is_none() && claims.grant(&address(), "any"), "a stock provider");
         claims.imported(true);
-        assert!(
-            claims.unknown().is_some() && claims.grant(&address(), "any"),
-            "what is served goes on"
-        );
+        assert!(claims.unknown().is_none() && claims.grant(&address(), "any"), "it goes on");
         claims.listed(&BTreeSet::new());
         assert!(claims.unknown().is_none() && !claims.grant(&address(), "any"));
         claims.imported(false);
         assert!(claims.decide(), "the Lease may go");
+
+        let mut restarted = Claims::new(ClaimPolicy::Imported);
+        restarted.imported(true);
+        restarted.asked();
+        assert!(restarted.unknown().is_some(), "not before the claims are known");
+        restarted.listed(&BTreeSet::new());
+        assert!(restarted.unknown().is_none() && restarted.decide());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use kube::Client;
 use kube::api::{Api, ListParams, Resource};
 use kube::runtime::watcher::Config;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::feed::{ClusterEvent, Scope, fresh, fresh_if_granted, pass, plain};
 use crate::source::cluster::Name;
@@ -47,34 +47,41 @@ pub(super) fn tasks(
             vec![(CLAIMS, pass(claims, ours(), send.clone(), claim, gone, listed).boxed())]
         }
         ClaimPolicy::Imported => {
-            let claims = Api::all(fresh_if_granted(client, health, CLAIMS));
-            let watch = pass(claims.clone(), ours(), send.clone(), claim, gone, listed);
-            let (told, one) = (send.clone(), ListParams::default().labels(&claim::selector()));
+            let leases = fresh_if_granted(client, health, IMPORT);
+            let leases = Api::namespaced(leases, &scope.allocator_namespace);
+            let (mark, mut marked) = watch::channel(false);
+            let import = import(leases, send.clone(), mark);
+            let (client, health, send) = (client.clone(), health.clone(), send.clone());
+            // A list that begins after the mark was seen has all that the mark speaks of; two watches have no order. Before it
+            // nothing is asked, and so nothing is stale.
             let watch = async move {
-                may_list(&claims, one, told, || ClusterEvent::ClaimsDenied).await;
-                watch.await;
+                if marked.wait_for(|marked| *marked).await.is_err() {
+                    return;
+                }
+                let claims = Api::all(fresh_if_granted(&client, &health, CLAIMS));
+                let one = ListParams::default().labels(&claim::selector());
+                may_list(&claims, one, send.clone(), || ClusterEvent::ClaimsDenied).await;
+                pass(claims, ours(), send, claim, gone, listed).await;
             };
-            let leases = Api::namespaced(
-                fresh_if_granted(client, health, IMPORT),
-                &scope.allocator_namespace,
-            );
-            vec![(CLAIMS, watch.boxed()), (IMPORT, import(leases, send.clone()).boxed())]
+            vec![(CLAIMS, watch.boxed()), (IMPORT, import.boxed())]
         }
     }
 }
 
 /// Passes on what berth-ccm's Lease says, or that nothing can be known of it.
-async fn import(leases: Api<Lease>, send: mpsc::Sender<ClusterEvent>) {
+async fn import(leases: Api<Lease>, send: mpsc::Sender<ClusterEvent>, mark: watch::Sender<bool>) {
     let only = format!("metadata.name={}", lease::CLOUD_CONTROLLER);
     let one = ListParams::default().fields(&only);
     may_list(&leases, one, send.clone(), || ClusterEvent::ImportListed).await;
-    let marked = |_, lease: Lease| {
+    let applied = |_, lease: Lease| {
         let annotations = lease.metadata.annotations.unwrap_or_default();
-        ClusterEvent::Import(annotations.contains_key(annotation::RESTING))
+        let is_marked = annotations.contains_key(annotation::RESTING);
+        mark.send_if_modified(|marked| is_marked && !std::mem::replace(marked, true));
+        ClusterEvent::Import(is_marked)
     };
     let gone = |_, _| ClusterEvent::Import(false);
     let listed = |_| ClusterEvent::ImportListed;
-    pass(leases, Config::default().fields(&only), send, marked, gone, listed).await;
+    pass(leases, Config::default().fields(&only), send, applied, gone, listed).await;
 }
 
 /// Waits until objects may be listed. kube-vip's own roles need not grant it, and an older cluster has no claims.
