@@ -41,8 +41,9 @@ use crate::api::Api;
 use crate::namespace::{alone, kernel};
 
 /// Every background task of an announcer that is a member.
-const TASKS: [&str; 18] = [
+const TASKS: [&str; 20] = [
     "SIGUSR1",
+    "berth-ccm lease watch",
     "elastic IPs",
     "elastic IPs watch",
     "endpointslices watch",
@@ -51,6 +52,7 @@ const TASKS: [&str; 18] = [
     "unserved",
     "health server",
     "instance locks",
+    "ipaddresses watch",
     "kernel events",
     "leases watch",
     "membership",
