@@ -60,11 +60,13 @@ fn tagged(name: &str, addresses: &str) -> Value {
     service
 }
 
-/// What an interface that was made again would have of its own. Not its state, which the kernel tells later.
-fn identity(name: &str) -> [Value; 4] {
-    let links: Vec<Value> =
+/// All that the kernel says of an interface but its state, which it tells later.
+fn identity(name: &str) -> Value {
+    let mut links: Value =
         serde_json::from_str(&run(&format!("ip -d -j link show dev {name}"))).unwrap();
-    ["ifindex", "address", "group", "linkinfo"].map(|key| links[0][key].clone())
+    let state = links[0].as_object_mut().unwrap().remove("operstate");
+    assert!(state.is_some(), "{links}");
+    links
 }
 
 fn is_there() -> bool {

@@ -93,7 +93,7 @@ fn condition(service: &Service) -> Option<String> {
 /// Waits for an Event about an object of namespace `default` with this reason, and these words in its note.
 pub(crate) async fn event(world: &World, name: &str, reason: &str, words: &[&str]) -> Result<()> {
     let api: Api<Event> = Api::namespaced(world.client.clone(), "default");
-    eventually(&format!("an Event {reason} about {name}"), 15, || async {
+    eventually(&format!("an Event {reason} about {name}"), 5, || async {
         let found = api.list(&ListParams::default()).await?.into_iter().any(|event| {
             let about = event.regarding.as_ref().and_then(|about| about.name.as_deref());
             let note = event.note.as_deref().unwrap_or_default();
