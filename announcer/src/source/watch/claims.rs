@@ -7,6 +7,7 @@ use berth_api::claim::{self, ClaimPolicy};
 use berth_api::names::{annotation, lease};
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Task;
+use berth_runtime::watch::forbidden;
 use futures::FutureExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::networking::v1::IPAddress;
@@ -99,11 +100,13 @@ async fn may_list<K>(
             Ok(_) => return,
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
                 if !std::mem::replace(&mut told, true) {
+                    let (resource, message) = (K::plural(&()), &status.message);
+                    let why = match status.code {
+                        403 => forbidden("list and watch", &resource, message),
+                        _ => format!("cannot list {resource}: {message}"),
+                    };
                     tracing::warn!(
-                        "{} cannot be listed, so what a Service asks for is served unasked whether berth-ccm has given it: {}; \
-                         grant list and watch to this program's ServiceAccount, as manifests/ does",
-                        K::plural(&()),
-                        status.message
+                        "what a Service asks for is served whether berth-ccm has given it or not: {why}"
                     );
                     if send.send(denied()).await.is_err() {
                         return;
