@@ -1,6 +1,6 @@
 #!/bin/sh
 # Holds the direction of dependencies that docs/architecture.md draws:
-# ipam depends on no crate of the workspace, no runtime and no client; the announcer never sees ipam.
+# ipam depends on no crate of the workspace, no runtime and no client; the announcer sees neither ipam nor index.
 # Inside a crate, modules.py holds that imports point one way.
 set -eu
 cd "$(dirname "$0")/.."
@@ -20,8 +20,9 @@ forbid berth-ipam 'berth-.*' 'address arithmetic stands below everything'
 forbid berth-ipam 'tokio|kube.*|k8s-openapi|rand' 'it is pure: no runtime, no client, no randomness'
 forbid berth-api 'berth-.*' 'the contract stands below both programs'
 forbid berth-api 'tokio|kube-client|kube-runtime' 'the contract has no client'
-forbid berth-runtime 'berth-(ipam|ccm|announcer)' 'what both programs share knows neither'
-forbid berth-announcer 'berth-(ipam|ccm)' 'the announcer never chooses an address'
+forbid berth-index 'berth-(runtime|ccm|announcer)|tokio|kube-client|kube-runtime' 'what decides is pure: no runtime, no client'
+forbid berth-runtime 'berth-(ipam|index|ccm|announcer)' 'what both programs share knows neither'
+forbid berth-announcer 'berth-(ipam|index|ccm)' 'the announcer never chooses an address'
 forbid berth-fence 'berth-.*|tokio|kube.*' 'the fence knows the kernel and nothing else'
 forbid berth-membership 'berth-.*|tokio|kube.*|socket2' 'the protocol is pure'
 forbid berth-ccm 'berth-announcer|rtnetlink' 'the ccm never touches an interface'

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use berth_index::Index;
+use berth_index::write::{Outcome, Write};
 use berth_ipam::{Family as AddressFamily, Ledger};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -10,9 +12,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
-
-use crate::index::Index;
-use crate::write::{Outcome, Write};
 
 /// From a single write on an idle machine to a burst of thousands.
 const LATENCIES: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use berth_index::intake::Reservation;
 use berth_ipam::{AddressSet, Range};
 use http::Uri;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
@@ -10,9 +11,6 @@ use kube::config::Kubeconfig;
 
 /// Where kubeadm leaves word of how the API server is reached: the ConfigMap `cluster-info` in `kube-public`.
 pub const CLUSTER_INFO: (&str, &str) = ("kube-public", "cluster-info");
-
-/// Addresses, and what they belong to in words for users: `node worker-1`.
-pub type Reservation = (String, AddressSet);
 
 /// The addresses of a node (`status.addresses`) and those of its pods (`spec.podCIDRs`).
 pub fn of_node(node: &Node) -> [Reservation; 2] {

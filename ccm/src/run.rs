@@ -8,6 +8,12 @@ use anyhow::Context;
 use berth_api::Quoted;
 use berth_api::eip::EipBinding;
 use berth_api::names::annotation;
+use berth_index::claimant::Id;
+use berth_index::intake::{Change, Intake};
+use berth_index::report::{About, Report};
+use berth_index::rests::{self, Recalled};
+use berth_index::write::{Outcome, Write};
+use berth_index::{Index, Source};
 use berth_ipam::OwnerKind;
 use berth_runtime::events::{self, Events};
 use berth_runtime::http::{self, Health};
@@ -23,14 +29,9 @@ use kube::Resource;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-use crate::claimant::Id;
-use crate::index::{Index, Source};
 use crate::metrics::Metrics;
 use crate::options::{Environment, Options};
-use crate::report::{About, Report};
-use crate::rests::{self, Recalled};
-use crate::watches::{self, Change, Intake};
-use crate::write::{Outcome, Write};
+use crate::watches;
 use crate::writer::Writer;
 
 /// Changes that are taken in before the index is asked again: a burst costs one decision, not one for each.

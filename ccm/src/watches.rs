@@ -7,13 +7,18 @@
 //! `eipbindings.berth.dev` and `virtualmachineinstances.kubevirt.io` everywhere, and on the ConfigMap in its namespace;
 //! `get` on the ConfigMap `cluster-info` in `kube-public`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::time::Duration;
 
 use berth_api::eip::EipBinding;
 use berth_api::service::ClassPolicy;
 use berth_api::{NamespacedName, claim};
-use berth_ipam::{AddressSet, OwnerKind};
+use berth_index::Source;
+use berth_index::binding::Binding;
+use berth_index::claim::Claim;
+use berth_index::intake::{Change, Reservation};
+use berth_index::kubevirt::{VirtualMachineInstance, Vmi};
+use berth_index::service::Service;
+use berth_ipam::AddressSet;
 use berth_runtime::watch::{Served, chain, forbidden, objects, objects_where_served};
 use futures::stream::{self, BoxStream, Stream, StreamExt, select_all};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service as ServiceObject};
@@ -21,48 +26,8 @@ use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher::{Config, Event};
-use std::time::Duration;
 
-use crate::binding::Binding;
-use crate::claim::Claim;
-use crate::claimant::{Claimant, Id};
-use crate::index::{Index, Source};
-use crate::kubevirt::{VirtualMachineInstance, Vmi};
-use crate::reserved::{self, Reservation};
-use crate::service::Service;
-
-/// Something that a watch shows.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A source is listed again: what does not come is gone.
-    Listing(Source),
-    /// The list of a source is complete.
-    Listed(Source),
-    /// The cluster has no such resource, and so no object of it.
-    Absent(Source),
-    /// A Service is like this.
-    Service(Box<Service>),
-    /// A Service is gone.
-    ServiceGone(NamespacedName, String),
-    /// An EipBinding is like this.
-    Eip(Box<Binding>),
-    /// An EipBinding is gone.
-    EipGone(NamespacedName, String),
-    /// A virtual machine is like this.
-    Machine(Box<Vmi>),
-    /// A virtual machine is gone.
-    MachineGone(NamespacedName, String),
-    /// A claim is like this.
-    Claim(Box<Claim>),
-    /// A claim is gone.
-    ClaimGone(IpAddr, String),
-    /// The pool ConfigMap is like this.
-    Pools(String, BTreeMap<String, String>),
-    /// The pool ConfigMap is gone.
-    PoolsGone,
-    /// Something of this source uses these addresses itself; none when it is gone.
-    Reserved(Source, Vec<Reservation>),
-}
+use crate::reserved;
 
 /// Objects in one page of a list: small, for memory that a large page takes once is not given back, and each may be as
 /// large as a user can make it, a megabyte and a half.
@@ -251,129 +216,4 @@ fn control_plane(client: Client) -> impl Stream<Item = Option<Change>> {
         let reserved = reservation.map(|found| Change::Reserved(source, vec![found]));
         stream::iter([reserved, Some(Change::Listed(source))])
     })
-}
-
-/// The kind of claimants that a source lists.
-fn kind_of(source: Source) -> OwnerKind {
-    if source == Source::Eips { OwnerKind::EipBinding } else { OwnerKind::Service }
-}
-
-/// Applies changes to the index, and works out what a list that starts again does not have any more.
-#[derive(Debug, Default)]
-pub struct Intake {
-    /// Those of each kind that a list which is coming in has not shown yet.
-    claimants: BTreeMap<OwnerKind, BTreeSet<Id>>,
-    machines: Option<BTreeSet<NamespacedName>>,
-    claims: Option<BTreeMap<IpAddr, String>>,
-    /// By source, the names of reservations that a list which is coming in has not shown yet.
-    unused: BTreeMap<Source, BTreeSet<String>>,
-    used: BTreeMap<Source, BTreeSet<String>>,
-    pools: Option<bool>,
-}
-
-impl Intake {
-    /// Takes in one change.
-    pub fn take(&mut self, change: Change, index: &mut Index, now: Duration) {
-        match change {
-            Change::Listing(source) => self.start(source, index),
-            Change::Listed(source) => {
-                self.finish(source, index, now);
-                index.listed(source, now);
-            }
-            Change::Absent(source) => {
-                self.finish(source, index, now);
-                index.absent(source, now);
-            }
-            Change::Service(service) => {
-                self.shown(&Id::service(&service.key));
-                index.apply(Claimant::Service(*service), now);
-            }
-            Change::ServiceGone(key, uid) => {
-                index.remove_claimant(&Id::service(&key), Some(&uid), now);
-            }
-            Change::Eip(binding) => {
-                self.shown(&Id::eip(&binding.key));
-                index.apply(Claimant::Eip(*binding), now);
-            }
-            Change::EipGone(key, uid) => index.remove_claimant(&Id::eip(&key), Some(&uid), now),
-            Change::Machine(vmi) => {
-                if let Some(missing) = &mut self.machines {
-                    missing.remove(&vmi.key);
-                }
-                index.apply_machine(*vmi);
-            }
-            Change::MachineGone(key, uid) => index.remove_machine(&key, Some(&uid)),
-            Change::Claim(claim) => {
-                if let Some(missing) = &mut self.claims {
-                    missing.remove(&claim.address);
-                }
-                index.apply_claim(*claim, now);
-            }
-            Change::ClaimGone(address, uid) => index.remove_claim(address, &uid, now),
-            Change::Pools(uid, data) => {
-                self.pools = self.pools.map(|_| true);
-                index.apply_pools(uid, &data);
-            }
-            Change::PoolsGone => index.remove_pools(),
-            Change::Reserved(source, reservations) => {
-                for (name, addresses) in reservations {
-                    if let Some(missing) = self.unused.get_mut(&source) {
-                        missing.remove(&name);
-                    }
-                    index.reserve(&name, addresses);
-                    self.used.entry(source).or_default().insert(name);
-                }
-            }
-        }
-    }
-
-    fn shown(&mut self, id: &Id) {
-        if let Some(missing) = self.claimants.get_mut(&id.kind) {
-            missing.remove(id);
-        }
-    }
-
-    fn start(&mut self, source: Source, index: &Index) {
-        match source {
-            Source::Services | Source::Eips => {
-                let kind = kind_of(source);
-                self.claimants.insert(kind, index.known_claimants(kind));
-            }
-            Source::Machines => self.machines = Some(index.known_machines()),
-            Source::Claims => self.claims = Some(index.known_claims()),
-            Source::Nodes | Source::ServiceCidrs | Source::ControlPlane => {
-                let known = self.used.get(&source).cloned().unwrap_or_default();
-                self.unused.insert(source, known);
-            }
-            Source::Pools => self.pools = Some(false),
-        }
-    }
-
-    fn finish(&mut self, source: Source, index: &mut Index, now: Duration) {
-        match source {
-            Source::Services | Source::Eips => {
-                let gone = self.claimants.remove(&kind_of(source)).unwrap_or_default();
-                gone.iter().for_each(|id| index.remove_claimant(id, None, now));
-            }
-            Source::Machines => {
-                let gone = self.machines.take().unwrap_or_default();
-                gone.iter().for_each(|key| index.remove_machine(key, None));
-            }
-            Source::Claims => {
-                let gone = self.claims.take().unwrap_or_default();
-                gone.iter().for_each(|(address, uid)| index.remove_claim(*address, uid, now));
-            }
-            Source::Nodes | Source::ServiceCidrs | Source::ControlPlane => {
-                for name in self.unused.remove(&source).unwrap_or_default() {
-                    index.reserve(&name, AddressSet::new());
-                    self.used.entry(source).or_default().remove(&name);
-                }
-            }
-            Source::Pools => {
-                if self.pools.take() == Some(false) {
-                    index.remove_pools();
-                }
-            }
-        }
-    }
 }

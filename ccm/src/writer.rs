@@ -22,6 +22,11 @@ use berth_api::address;
 use berth_api::eip::EipBinding;
 use berth_api::names::{annotation, condition, label};
 use berth_api::service::ClassPolicy;
+use berth_index::binding::{Binding, Decided, Stated};
+use berth_index::claim::{self, Claim, Holder};
+use berth_index::claimant::{Claimant, Id};
+use berth_index::service::Service;
+use berth_index::write::{Change, Outcome, Verdict, Write};
 use berth_ipam::OwnerKind;
 use berth_runtime::lease::Tenure;
 use berth_runtime::watch::chain;
@@ -33,12 +38,6 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions
 use kube::core::Status;
 use kube::{Client, Error, Resource};
 use serde_json::{Value, json};
-
-use crate::binding::{Binding, Decided, Stated};
-use crate::claim::{self, Claim, Holder};
-use crate::claimant::{Claimant, Id};
-use crate::service::Service;
-use crate::write::{Change, Outcome, Verdict, Write};
 
 const MANAGER: &str = "berth-ccm";
 /// How long to wait for an answer.

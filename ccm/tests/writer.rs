@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use berth_api::NamespacedName;
 use berth_api::service::ClassPolicy;
-use berth_ccm::binding::{Decided, Stated};
-use berth_ccm::claim::Holder;
-use berth_ccm::write::{Change, Outcome, Verdict, Write};
 use berth_ccm::writer::Writer;
+use berth_index::binding::{Decided, Stated};
+use berth_index::claim::Holder;
+use berth_index::write::{Change, Outcome, Verdict, Write};
 use berth_ipam::{Owner, OwnerKind, Protocol, Scope, Sharing, TrafficPolicy};
 use berth_runtime::lease::Tenure;
 use http::{Request, Response};

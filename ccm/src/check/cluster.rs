@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use berth_api::NamespacedName;
 use berth_api::names::label;
 use berth_api::service::ClassPolicy;
+use berth_index::claim::Claim;
+use berth_index::service::{Service, Standing};
 use berth_ipam::{Family, Owner, Sharing};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service as ServiceObject};
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
@@ -13,9 +15,7 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 use super::review::{Cluster, Holding};
-use crate::claim::Claim;
 use crate::reserved;
-use crate::service::{Service, Standing};
 
 /// The cluster did not tell something.
 #[derive(Debug, thiserror::Error)]
@@ -154,7 +154,8 @@ mod tests {
     #[test]
     fn a_claim_counts_for_more_than_an_annotation_that_asks_for_another_address() {
         let web = service("web", "192.0.2.9", json!({}));
-        let object = crate::claim::object("192.0.2.1".parse().unwrap(), &web.owner(), None, false);
+        let object =
+            berth_index::claim::object("192.0.2.1".parse().unwrap(), &web.owner(), None, false);
         assert_eq!(texts(&[web], &[Claim::read(&object).unwrap()]), ["Service shop/web 192.0.2.1"]);
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use berth_ccm::kubevirt::{VirtualMachineInstance, Vmi};
+use berth_index::kubevirt::{VirtualMachineInstance, Vmi};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! Owns what is known of the cluster and what follows from it. [`Index::poll`] says what to write; it is the same
+//! What is known of the cluster and what follows from it: who has which address, as a pure function of what was seen and
+//! of the time that is handed in. No runtime, no client. [`Index::poll`] says what to write; it is the same
 //! function at the start, after each event and after each write, so a crash between any two writes heals by itself.
 //!
 //! Deterministic: time is the argument `now`, counted since an origin of the caller's choice.
@@ -14,6 +15,29 @@
 //! | `allocate`, `aside`, `eip`, `release` | the way to an address and back |
 //! | `verdict`, `decided`, `show` | what claimants show |
 //! | `settle` | what follows from the outcome of a write |
+//!
+//! The words of it, for who watches and writes:
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`intake`] | what watches show |
+//! | [`service`], [`binding`], [`kubevirt`], [`claim`] | what is kept of the cluster's objects |
+//! | [`claimant`] | what Services and EipBindings have in common |
+//! | [`placement`] | where an elastic IP belongs |
+//! | [`mod@write`], [`report`] | what is to be done and told |
+//! | [`rests`] | what the process that leads next is told of addresses that rest |
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod binding;
+pub mod claim;
+pub mod claimant;
+pub mod intake;
+pub mod kubevirt;
+pub mod placement;
+pub mod report;
+pub mod rests;
+pub mod service;
+pub mod write;
 
 mod adopt;
 mod adoption;

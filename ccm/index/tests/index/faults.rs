@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use berth_ccm::service::Service;
-use berth_ccm::watches::Change;
-use berth_ccm::write::{Outcome, Write};
+use berth_index::intake::Change;
+use berth_index::service::Service;
+use berth_index::write::{Outcome, Write};
 use berth_ipam::{Owner, OwnerKind};
 
 use crate::cluster::{Lab, ip, key, service};

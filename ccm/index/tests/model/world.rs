@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use berth_api::NamespacedName;
-use berth_ccm::index::{Index, Source};
-use berth_ccm::service::Standing;
-use berth_ccm::watches::{Change, Intake};
-use berth_ccm::write::{Outcome, Write};
+use berth_index::intake::{Change, Intake};
+use berth_index::service::Standing;
+use berth_index::write::{Outcome, Write};
+use berth_index::{Index, Source};
 
 use crate::cluster::{Cluster, key};
-use crate::shape::{self, Parts, Shape};
+use crate::shape::{self, Parts};
 use crate::user::User;
 
 /// How many faults of each kind may still happen.
@@ -215,8 +215,8 @@ impl World {
             let unseen = (unseen(controller.services, true), unseen(controller.claims, false));
             let own = controller
                 .shape
-                .get_or_init(|| Shape::of(&(&controller.index, &controller.under_way)).parts());
-            [own.clone(), Shape::of(&unseen).parts()]
+                .get_or_init(|| shape::of(&(&controller.index, &controller.under_way)));
+            [own.clone(), shape::of(&unseen)]
         });
         let mut controllers: Vec<[Parts; 2]> = controllers.collect();
         // Which of the two is which makes no difference.
@@ -224,7 +224,7 @@ impl World {
         let Self { cluster, ghosts, user, faults, .. } = self;
         let objects = (&cluster.services, &cluster.bindings, &cluster.claims);
         let rest = (objects, &self.answers, ghosts, user, faults);
-        let rest = Shape::of(&rest).parts();
+        let rest = shape::of(&rest);
         shape::fingerprint(controllers.as_flattened().iter().chain([&rest]))
     }
 

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use berth_api::reason;
-use berth_ccm::service::{Service, Standing};
-use berth_ccm::write::Write;
+use berth_index::service::{Service, Standing};
+use berth_index::write::Write;
 use berth_ipam::{Owner, OwnerKind};
 
 use crate::cluster::{Lab, service};

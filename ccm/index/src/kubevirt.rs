@@ -9,7 +9,7 @@ use berth_api::NamespacedName;
 use berth_api::limits::name_of;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::core::{NamespaceResourceScope, Resource};
+use kube_core::{NamespaceResourceScope, Resource};
 use serde::{Deserialize, Serialize};
 
 /// The most interfaces of a machine that are looked at, and the most addresses of one: a guest agent tells of both.

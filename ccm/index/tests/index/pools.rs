@@ -1,7 +1,7 @@
 use berth_api::reason;
-use berth_ccm::index::Source;
-use berth_ccm::service::Service;
-use berth_ccm::watches::Change;
+use berth_index::Source;
+use berth_index::intake::Change;
+use berth_index::service::Service;
 use berth_ipam::Range;
 
 use crate::cluster::{Lab, service};

@@ -1,6 +1,6 @@
 //! What users do.
 
-use berth_ccm::binding::Binding;
+use berth_index::binding::Binding;
 use berth_ipam::Protocol;
 
 use crate::cluster::eips::{binding, machine};

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use berth_api::reason;
-use berth_ccm::index::Source;
-use berth_ccm::service::{Service, Standing};
-use berth_ccm::write::Write;
+use berth_index::Source;
+use berth_index::service::{Service, Standing};
+use berth_index::write::Write;
 use berth_ipam::{Family, FamilyPolicy};
 
 use crate::cluster::{Lab, dual, ip, service};

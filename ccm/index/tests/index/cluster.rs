@@ -12,14 +12,14 @@ use std::time::Duration;
 use berth_api::NamespacedName;
 use berth_api::conflict::Conflicts;
 use berth_api::names::{condition, finalizer};
-use berth_ccm::binding::Binding;
-use berth_ccm::claim::{Claim, Holder};
-use berth_ccm::claimant::{Claimant, Id};
-use berth_ccm::index::{Index, Source};
-use berth_ccm::kubevirt::Vmi;
-use berth_ccm::service::{Service, Standing};
-use berth_ccm::watches::Change;
-use berth_ccm::write::{Outcome, Verdict, Write};
+use berth_index::binding::Binding;
+use berth_index::claim::{Claim, Holder};
+use berth_index::claimant::{Claimant, Id};
+use berth_index::intake::Change;
+use berth_index::kubevirt::Vmi;
+use berth_index::service::{Service, Standing};
+use berth_index::write::{Outcome, Verdict, Write};
+use berth_index::{Index, Source};
 use berth_ipam::{Families, Family, FamilyPolicy, Owner, OwnerKind, Sharing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -312,7 +312,7 @@ fn shown(verdict: &Verdict) -> Condition {
 pub(crate) struct Lab {
     pub(crate) cluster: Cluster,
     pub(crate) index: Index,
-    intake: berth_ccm::watches::Intake,
+    intake: berth_index::intake::Intake,
     shown: usize,
     pub(crate) now: Duration,
     pub(crate) writes: Vec<Write>,
@@ -412,8 +412,8 @@ impl Lab {
     fn hear(&mut self) {
         for report in self.index.take_reports() {
             let about = match report.about {
-                berth_ccm::report::About::Claimant(id, _) => id.key.name,
-                berth_ccm::report::About::Pools(key, _) => key.name,
+                berth_index::report::About::Claimant(id, _) => id.key.name,
+                berth_index::report::About::Pools(key, _) => key.name,
             };
             self.told.push((about, report.reason, report.note));
         }

@@ -3,12 +3,12 @@
 use berth_api::NamespacedName;
 use berth_api::conflict::Conflicts;
 use berth_api::eip::EipHolder;
-use berth_ccm::binding::{Binding, Decided};
-use berth_ccm::claimant::Claimant;
-use berth_ccm::index::Source;
-use berth_ccm::kubevirt::{Interface, Vmi};
-use berth_ccm::watches::Change;
-use berth_ccm::write::Outcome;
+use berth_index::Source;
+use berth_index::binding::{Binding, Decided};
+use berth_index::claimant::Claimant;
+use berth_index::intake::Change;
+use berth_index::kubevirt::{Interface, Vmi};
+use berth_index::write::Outcome;
 use berth_ipam::{Families, Family};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;

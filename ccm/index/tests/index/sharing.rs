@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use berth_ccm::claim::Holder;
-use berth_ccm::service::Service;
-use berth_ccm::write::{Outcome, Write};
+use berth_index::claim::Holder;
+use berth_index::service::Service;
+use berth_index::write::{Outcome, Write};
 use berth_ipam::Protocol::{self, Tcp, Udp};
 use berth_ipam::{Sharing, TrafficPolicy};
 

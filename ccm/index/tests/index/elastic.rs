@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use berth_api::reason;
-use berth_ccm::binding::Binding;
-use berth_ccm::index::Source;
-use berth_ccm::kubevirt::Vmi;
-use berth_ccm::rests;
-use berth_ccm::service::Service;
-use berth_ccm::watches::Change;
-use berth_ccm::write::{Outcome, Write};
+use berth_index::Source;
+use berth_index::binding::Binding;
+use berth_index::intake::Change;
+use berth_index::kubevirt::Vmi;
+use berth_index::rests;
+use berth_index::service::Service;
+use berth_index::write::{Outcome, Write};
 use berth_ipam::{Families, Family, FamilyPolicy};
 
 use crate::cluster::eips::{binding, machine};

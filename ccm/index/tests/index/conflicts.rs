@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use berth_api::conflict::Conflicts;
 use berth_api::reason;
-use berth_ccm::binding::Binding;
-use berth_ccm::index::ASIDE;
-use berth_ccm::service::Service;
-use berth_ccm::write::Write;
+use berth_index::ASIDE;
+use berth_index::binding::Binding;
+use berth_index::service::Service;
+use berth_index::write::Write;
 
 use crate::cluster::eips::{binding, machine};
 use crate::cluster::{Lab, ip, service};

@@ -1,6 +1,6 @@
 use berth_api::reason;
-use berth_ccm::service::Service;
-use berth_ccm::write::Write;
+use berth_index::service::Service;
+use berth_index::write::Write;
 
 use crate::cluster::{Cluster, Lab, ip, key, service};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_ccm::binding::Binding;
-use berth_ccm::claim::Holder;
+use berth_index::binding::Binding;
+use berth_index::claim::Holder;
 
 use crate::world::{Controller, Faults, Step, World};
 
