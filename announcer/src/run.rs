@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use berth_api::host::Told;
 use berth_fence::Fence;
 use berth_runtime::events::Events;
 use berth_runtime::http::{Health, Pages};
@@ -30,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::ownership::membership::Command;
 use crate::peers::driver::THREAD;
 use crate::peers::join::{self as member, Backing, Member};
+use crate::publish::host;
 use crate::publish::publisher::Publisher;
 use crate::publish::writer::{WriteEvent, Writer};
 use crate::reconcile::drive::{Inquiry, Sources, drive};
@@ -202,14 +204,15 @@ async fn start(
         None => (None, mpsc::unbounded_channel().1, None),
     };
 
-    let Ties { events, seen, writer, done } = Ties::to(backing, &config, &health, supervisor);
+    let (host, own) = tokio::sync::watch::channel(None);
+    let Ties { events, seen, writer, done } = Ties::to(backing, &config, &health, own, supervisor);
     let publishes = config.services.as_ref().is_some_and(|services| services.publish);
 
     let (dataplane, kept, tasks) = Dataplane::new(&door, &instance, &metrics);
     supervisor.spawn_all(tasks);
 
     let publisher = Publisher::new(writer, events, metrics.clone(), &config.core.node, publishes);
-    let outlets = Outlets { metrics, health };
+    let outlets = Outlets { metrics, health, host };
     let now = Instant::now();
     let owners = reconcile::owners(&config, members, now);
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
@@ -307,10 +310,19 @@ struct Ties {
 }
 
 impl Ties {
-    fn to(backing: Backing, config: &Config, health: &Health, supervisor: &mut Supervisor) -> Self {
+    fn to(
+        backing: Backing,
+        config: &Config,
+        health: &Health,
+        own: tokio::sync::watch::Receiver<Option<Told>>,
+        supervisor: &mut Supervisor,
+    ) -> Self {
         match backing {
             Backing::Api(client) => {
                 let node = &config.core.node;
+                let namespace = cluster_namespace(config);
+                let keeping = host::keep(client.clone(), namespace, node.clone(), own);
+                supervisor.spawn("host lease", keeping);
                 let (events, publisher) = events::channel(client.clone(), "berth-announcer", node);
                 supervisor.spawn("events", publisher.run());
                 let (seen, watches) = watch::start(&client, scope(config), health);
@@ -355,12 +367,17 @@ fn scope(config: &Config) -> Scope {
         eips: config.eip.is_some(),
         nodes,
         claims: config.claims(),
-        allocator_namespace: match &config.cluster {
-            Cluster::Api(api) => api.namespace.clone(),
-            Cluster::Fixed(_) => String::new(),
-        },
+        allocator_namespace: cluster_namespace(config),
         node: config.core.node.clone(),
         networks: config.eip.as_ref().is_some_and(|eip| eip.internal.is_none()),
+    }
+}
+
+/// Where the Leases of both programs are; nowhere without a cluster.
+fn cluster_namespace(config: &Config) -> String {
+    match &config.cluster {
+        Cluster::Api(api) => api.namespace.clone(),
+        Cluster::Fixed(_) => String::new(),
     }
 }
 

@@ -53,6 +53,13 @@ pub enum ClaimPolicy {
     Imported,
 }
 
+/// Whether the claim was made for who had the address already, by another controller's hand: then an announcer of before
+/// may have left it on a node.
+pub fn is_imported(object: &IPAddress) -> bool {
+    let annotations = object.metadata.annotations.as_ref();
+    annotations.is_some_and(|all| all.get(annotation::IMPORTED).is_some_and(|text| text == "true"))
+}
+
 /// The selector of claims, for lists and watches.
 pub fn selector() -> String {
     format!("{}={}", label::IP_ADDRESS_MANAGED_BY, label::BERTH)

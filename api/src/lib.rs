@@ -9,6 +9,7 @@ pub mod conflict;
 pub mod eip;
 pub mod election;
 mod family;
+pub mod host;
 pub mod limits;
 pub mod names;
 mod namespaced_name;

@@ -41,6 +41,12 @@ pub mod annotation {
     pub const HOLDERS: &str = "berth.dev/holders";
     /// On a claim: the pool its address came from, `global` or a namespace.
     pub const POOL: &str = "berth.dev/pool";
+    /// On a claim, `"true"`: whoever holds the address had it before there were claims. See [`crate::claim::is_imported`].
+    pub const IMPORTED: &str = "berth.dev/imported";
+    /// On the Lease of a node: the addresses of the node. See [`crate::host`].
+    pub const HOST_ADDRESSES: &str = "berth.dev/host-addresses";
+    /// On the Lease of a node: the routers of its default routes. See [`crate::host`].
+    pub const HOST_GATEWAYS: &str = "berth.dev/host-gateways";
 }
 
 /// Labels.
@@ -55,6 +61,8 @@ pub mod label {
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
     /// The value of [`IP_ADDRESS_MANAGED_BY`] and [`MANAGED_BY`].
     pub const BERTH: &str = "berth";
+    /// On the Lease of a node, with an empty value: an announcer keeps it. See [`crate::host`].
+    pub const HOST: &str = "berth.dev/host";
     /// On an EndpointSlice: its Service (`discoveryv1.LabelServiceName`).
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 }
@@ -87,6 +95,11 @@ pub mod lease {
     pub const CLOUD_CONTROLLER: &str = "kube-vip-cloud-controller";
     /// Who announces all Services.
     pub const SERVICES: &str = "plndr-svcs-lock";
+
+    /// Whose announcer lives and which addresses are the node's own. See [`crate::host`].
+    pub fn of_host(node: &str) -> String {
+        format!("berth-announcer-{node}")
+    }
 
     /// Who announces one Service.
     pub fn of_service(service: &str) -> String {

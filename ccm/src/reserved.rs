@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
+use berth_api::host::Told;
 use berth_index::intake::Reservation;
 use berth_ipam::{AddressSet, Range};
 use http::Uri;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::config::Kubeconfig;
 
@@ -25,6 +27,40 @@ pub fn of_node(node: &Node) -> [Reservation; 2] {
 /// What [`of_node`] calls the reservations of a node.
 pub fn names_of_node(name: &str) -> [String; 2] {
     [format!("node {name}"), format!("the pod network of node {name}")]
+}
+
+/// What a node tells of itself: its addresses, of which Kubernetes lists but some, its routers, and the ends of its IPv4
+/// subnets, which no host answers for (RFC 919; Linux takes the first address for a broadcast too).
+pub fn of_host(node: &str, told: &Told) -> [Reservation; 3] {
+    let [own, routers, ends] = names_of_host(node);
+    let subnets =
+        told.addresses.iter().filter(|(address, length)| address.is_ipv4() && **length < 31);
+    let subnets =
+        subnets.filter_map(|(own, length)| format!("{own}/{length}").parse::<Range>().ok());
+    let ends_of = subnets.flat_map(|subnet| [subnet.first(), subnet.last()]);
+    let (addresses, gateways) = (told.addresses.keys().copied(), told.gateways.iter().copied());
+    [(own, addresses.collect()), (routers, gateways.collect()), (ends, ends_of.collect())]
+}
+
+/// What [`of_host`] calls the reservations of a node. They sort behind that of its Node object, which is told first.
+pub fn names_of_host(node: &str) -> [String; 3] {
+    [
+        format!("node {node} (its interfaces)"),
+        format!("the router of node {node}"),
+        format!("the subnet of node {node} (its first or last address)"),
+    ]
+}
+
+/// The addresses at which API servers answer, as they list themselves (EndpointSlices of the Service `kubernetes`).
+pub fn of_api_servers(slice: &EndpointSlice) -> Reservation {
+    let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+    let name = name_of_api_servers(slice.metadata.name.as_deref().unwrap_or_default());
+    (name, addresses.filter_map(|address| address.parse::<IpAddr>().ok()).collect())
+}
+
+/// What [`of_api_servers`] calls it.
+pub fn name_of_api_servers(slice: &str) -> String {
+    format!("an API server ({slice})")
 }
 
 /// A range of cluster IPs (`spec.cidrs` of a `ServiceCIDR`, KEP-1880).
@@ -84,6 +120,37 @@ mod tests {
         let [own, pods] = of_node(&from_value(node).unwrap());
         assert_eq!(shown(own), "node a: 192.0.2.1 2001:db8::1");
         assert_eq!(shown(pods), "the pod network of node a: 10.244.1.0/24 fd00:244::/64");
+    }
+
+    #[test]
+    fn a_node_tells_what_else_it_has() {
+        let told = Told {
+            addresses: [
+                ("192.0.2.7".parse().unwrap(), 24),
+                ("198.51.100.1".parse().unwrap(), 32),
+                ("2001:db8::7".parse().unwrap(), 64),
+            ]
+            .into(),
+            gateways: ["192.0.2.254".parse().unwrap()].into(),
+        };
+        assert_eq!(
+            of_host("a", &told).map(shown),
+            [
+                "node a (its interfaces): 192.0.2.7 198.51.100.1 2001:db8::7",
+                "the router of node a: 192.0.2.254",
+                "the subnet of node a (its first or last address): 192.0.2.0 192.0.2.255",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_api_server_is_where_it_says() {
+        let slice = json!({
+            "metadata": { "name": "kubernetes" }, "addressType": "IPv4",
+            "endpoints": [{ "addresses": ["192.0.2.1"] }, { "addresses": ["192.0.2.2"] }],
+        });
+        let reserved = of_api_servers(&from_value(slice).unwrap());
+        assert_eq!(shown(reserved), "an API server (kubernetes): 192.0.2.1-192.0.2.2");
     }
 
     #[test]

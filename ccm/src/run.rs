@@ -105,7 +105,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
 
     let writer = Writer::new(client.clone(), environment.classes.clone(), tenure.clone());
-    let changes = watches::all(&client, &environment.pools, environment.classes.clone());
+    let changes = watches::all(
+        &client,
+        &environment.pools,
+        &options.leader_elect_resource_namespace,
+        environment.classes.clone(),
+    );
     let work = Loop {
         start: Instant::now(),
         index: Index::new(environment.pools.clone()),

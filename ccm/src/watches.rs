@@ -5,11 +5,15 @@
 //!
 //! `list` and `watch` on `services`, `nodes`, `ipaddresses.networking.k8s.io`, `servicecidrs.networking.k8s.io`,
 //! `eipbindings.berth.dev` and `virtualmachineinstances.kubevirt.io` everywhere, and on the ConfigMap in its namespace;
-//! `get` on the ConfigMap `cluster-info` in `kube-public`.
+//! `get` on the ConfigMap `cluster-info` in `kube-public`; `list` and `watch` on `leases.coordination.k8s.io` in the
+//! namespace of its own Lease and on `endpointslices.discovery.k8s.io` in `default`, without which nodes and API servers
+//! are known only as far as Node objects list them.
 
 use std::time::Duration;
 
 use berth_api::eip::EipBinding;
+use berth_api::host::{self, Told};
+use berth_api::names::label;
 use berth_api::service::ClassPolicy;
 use berth_api::{NamespacedName, claim};
 use berth_index::Source;
@@ -19,9 +23,13 @@ use berth_index::intake::{Change, Reservation};
 use berth_index::kubevirt::{VirtualMachineInstance, Vmi};
 use berth_index::service::Service;
 use berth_ipam::AddressSet;
-use berth_runtime::watch::{Served, chain, forbidden, objects, objects_where_served};
+use berth_runtime::watch::{
+    Served, chain, forbidden, objects, objects_where_granted, objects_where_served,
+};
 use futures::stream::{self, BoxStream, Stream, StreamExt, select_all};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service as ServiceObject};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use kube::Client;
 use kube::api::Api;
@@ -40,6 +48,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub fn all(
     client: &Client,
     pools: &NamespacedName,
+    leases: &str,
     classes: ClassPolicy,
 ) -> BoxStream<'static, Change> {
     let named = Config::default().fields(&format!("metadata.name={}", pools.name));
@@ -57,6 +66,23 @@ pub fn all(
         objects(Api::<Node>::all(client.clone()), Config::default().page_size(PAGE)).map(node);
     let cidrs = objects(Api::<ServiceCIDR>::all(client.clone()), Config::default());
     let cidrs = cidrs.map(service_cidr);
+    let hosts: Api<Lease> = Api::namespaced(client.clone(), leases);
+    let hosts = objects_where_granted(hosts, Config::default().labels(label::HOST).page_size(PAGE));
+    let hosts = hosts.map(|served| {
+        if let Served::Absent = served {
+            tracing::warn!("addresses that nodes have besides those of their Node objects are not known, and could be given out");
+        }
+        where_served(served, Source::Hosts, told)
+    });
+    let api_servers: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
+    let of_kubernetes = format!("{}=kubernetes", label::SERVICE_NAME);
+    let api_servers = objects_where_granted(api_servers, Config::default().labels(&of_kubernetes));
+    let api_servers = api_servers.map(|served| {
+        if let Served::Absent = served {
+            tracing::warn!("addresses of API servers are known only as far as nodes have them, and could be given out");
+        }
+        where_served(served, Source::ApiServers, api_server)
+    });
     let control_plane = control_plane(client.clone());
     // What each of these is for can be had without it: the watch begins when the resource is there.
     let paged = || Config::default().page_size(PAGE);
@@ -72,6 +98,8 @@ pub fn all(
         claims.boxed(),
         nodes.boxed(),
         cidrs.boxed(),
+        hosts.boxed(),
+        api_servers.boxed(),
         control_plane.boxed(),
         machines.boxed(),
     ];
@@ -163,6 +191,26 @@ fn node(event: Event<Node>) -> Option<Change> {
         Some(names.map(|name| (name, AddressSet::new())).into())
     };
     used(Source::Nodes, event, |node| Some(reserved::of_node(node).into()), gone)
+}
+
+fn told(event: Event<Lease>) -> Option<Change> {
+    let node_of =
+        |lease: &Lease| lease.metadata.name.as_deref().and_then(host::node).map(str::to_owned);
+    let there =
+        |lease: &Lease| Some(reserved::of_host(&node_of(lease)?, &Told::read(lease)).into());
+    let gone = |lease: &Lease| {
+        let names = reserved::names_of_host(&node_of(lease)?);
+        Some(names.map(|name| (name, AddressSet::new())).into())
+    };
+    used(Source::Hosts, event, there, gone)
+}
+
+fn api_server(event: Event<EndpointSlice>) -> Option<Change> {
+    let gone = |slice: &EndpointSlice| {
+        let name = reserved::name_of_api_servers(slice.metadata.name.as_deref()?);
+        Some(vec![(name, AddressSet::new())])
+    };
+    used(Source::ApiServers, event, |slice| Some(vec![reserved::of_api_servers(slice)]), gone)
 }
 
 fn service_cidr(event: Event<ServiceCIDR>) -> Option<Change> {

@@ -73,8 +73,8 @@ impl Writer {
 
     async fn send(&self, write: &Write) -> Result<Outcome, Error> {
         match write {
-            Write::CreateClaim { address, owner, pool, pinned } => {
-                self.create_claim(claim::object(*address, owner, pool.as_ref(), *pinned)).await
+            Write::CreateClaim { address, owner, pool, basis } => {
+                self.create_claim(claim::object(*address, owner, pool.as_ref(), *basis)).await
             }
             Write::JoinClaim { address, uid, version, owner, sharing, others, pinned } => {
                 let since = Timestamp::now().as_second();

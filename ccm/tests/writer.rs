@@ -9,7 +9,7 @@ use berth_api::NamespacedName;
 use berth_api::service::ClassPolicy;
 use berth_ccm::writer::Writer;
 use berth_index::binding::{Decided, Stated};
-use berth_index::claim::Holder;
+use berth_index::claim::{Basis, Holder};
 use berth_index::write::{Change, Outcome, Verdict, Write};
 use berth_ipam::{Owner, OwnerKind, Protocol, Scope, Sharing, TrafficPolicy};
 use berth_runtime::lease::Tenure;
@@ -87,7 +87,7 @@ fn create() -> Write {
         address: "2001:DB8:0::1".parse().unwrap(),
         owner: owner(),
         pool: Some(Scope::Global),
-        pinned: false,
+        basis: Basis::Given,
     }
 }
 

@@ -130,7 +130,9 @@ impl Decision<'_> {
         if let Some(why) = unusable_because(address) {
             return reserved(why.to_owned());
         }
-        if let Some(name) = ledger.reserved_by(address) {
+        // What is claimed is nobody's own: kubelets list VIPs that a node has bound as addresses of the node.
+        let free = ledger.claim(address).is_none();
+        if let Some(name) = ledger.reserved_by(address).filter(|_| free) {
             return reserved(name.to_owned());
         }
         if let Some(error) = pools.invalid_for(namespace) {

@@ -83,11 +83,16 @@ impl Ledger {
         overlaps.into_iter().map(|(pools, addresses)| Overlap { pools, addresses }).collect()
     }
 
-    /// Reserved addresses that lie in pools.
+    /// Reserved addresses that lie in pools, each once: several nodes may have one router.
     pub fn reserved_overlaps(&self) -> Vec<ReservedOverlap> {
-        self.reservations()
-            .filter_map(|(name, reserved)| self.overlap(name, reserved.iter()))
-            .collect()
+        let mut told = AddressSet::new();
+        let overlaps = self.reservations().filter_map(|(name, reserved)| {
+            let mut news = reserved.clone();
+            news.subtract(&told);
+            told.extend_with(&news);
+            self.overlap(name, news.iter())
+        });
+        overlaps.collect()
     }
 
     /// Addresses in pools that no host can have, such as those of the loopback network. Markers for DHCP are none.

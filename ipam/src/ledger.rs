@@ -266,10 +266,9 @@ impl Ledger {
         self.by_namespace.of(namespace)
     }
 
-    /// Whether the address may be handed out to one more sharer: not reserved, set aside, or one to avoid.
+    /// Whether an address that somebody holds may be handed out to one more sharer: not set aside, or one to avoid.
     pub(crate) fn is_offerable(&self, address: IpAddr) -> bool {
-        let kept_back = self.reserved.contains(address) || self.aside.contains_key(&address);
-        !kept_back && !self.free.is_buggy(address)
+        !self.aside.contains_key(&address) && !self.free.is_buggy(address)
     }
 
     fn remove(&mut self, owner: &Owner, address: IpAddr) -> bool {

@@ -16,9 +16,6 @@ pub struct Host {
     pub alternatives: BTreeMap<String, String>,
     /// By the index of an interface that is a port of a bridge, a bond or a team, the index of that.
     pub ports: BTreeMap<u32, u32>,
-    /// The host's own addresses, by which it is reached, each with its interface: those with a subnet, which no copy of a
-    /// VIP has.
-    pub own: BTreeMap<IpAddr, String>,
     /// The interface of the default route, of IPv4 if there is one, else of IPv6.
     pub default_route: Option<String>,
     /// The routers of the default routes, by the index of the interface that they are on.
@@ -55,6 +52,37 @@ impl Host {
         interface
     }
 
+    /// The addresses that are not ours, but for those that kube-proxy binds for Services.
+    pub fn foreign(&self) -> impl Iterator<Item = (&IpAddr, &Foreign)> {
+        let interfaces = self.interfaces.iter().filter(|(name, _)| *name != KUBE_PROXY);
+        interfaces.flat_map(|(_, interface)| &interface.foreign)
+    }
+
+    /// The interface on which this node has `address` for itself. What an announcer of before may have left (`left`) is
+    /// its own only where it is alone: a node has at least one address that is.
+    pub fn has_itself(&self, address: &IpAddr, left: bool) -> Option<&str> {
+        let mut interfaces = self.interfaces.iter().filter(|(name, _)| *name != KUBE_PROXY);
+        let found = interfaces.find(|(_, interface)| {
+            let foreign = interface.foreign.get(address);
+            foreign.is_some_and(|foreign| !(left && foreign.adoptable && self.has_besides(address)))
+        });
+        found.map(|(name, _)| name.as_str())
+    }
+
+    /// Whether this node is reached by this address: it has it with a subnet, which no copy of a VIP has.
+    pub fn is_reached_by(&self, address: &IpAddr) -> bool {
+        let single = if address.is_ipv4() { 32 } else { 128 };
+        let mut all = self.interfaces.values().filter_map(|all| all.foreign.get(address));
+        all.any(|foreign| foreign.prefix_len < single)
+    }
+
+    /// Whether this node has an address of this family that is no announcer's.
+    fn has_besides(&self, address: &IpAddr) -> bool {
+        self.foreign().any(|(other, foreign)| {
+            other.is_ipv4() == address.is_ipv4() && is_global(other) && !foreign.adoptable
+        })
+    }
+
     /// Whether an address of ours is bound, on whatever interface.
     pub fn has(&self, address: &IpAddr) -> bool {
         self.ours.keys().any(|binding| binding.address == *address)
@@ -68,6 +96,17 @@ impl Host {
         });
         let connected = subnets.filter(|(length, _, own)| shares_prefix(*own, address, *length));
         connected.map(|(length, name, _)| (length, name.as_str())).max().map(|(_, name)| name)
+    }
+}
+
+/// Where kube-proxy binds the addresses of Services, with its mode `ipvs`.
+const KUBE_PROXY: &str = "kube-ipvs0";
+
+/// Whether an address is met beyond its link.
+pub fn is_global(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
     }
 }
 

@@ -40,7 +40,7 @@ pub use events::KernelChange;
 pub use holder::port_holder;
 pub use host::{
     Binding, Error, Foreign, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
-    LinkError, Port, Step, Vlan,
+    LinkError, Port, Step, Vlan, is_global,
 };
 pub use netlink::Netlink;
 pub use reconciler::Reconciler;

@@ -192,9 +192,6 @@ fn assemble(
             let other = address.protocol.filter(|other| Instance::is_number(*other));
             host.others.extend(other.filter(|_| address.looks_ours()));
             interface.foreign.insert(address.address, address.foreign());
-            if !address.is_single() {
-                host.own.insert(address.address, names[&address.index].clone());
-            }
         }
     }
     host

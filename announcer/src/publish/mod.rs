@@ -4,6 +4,7 @@ pub mod contention;
 mod denials;
 pub mod eip;
 pub mod events;
+pub mod host;
 pub mod publisher;
 pub mod status;
 pub mod writer;

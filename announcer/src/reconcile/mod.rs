@@ -29,8 +29,10 @@ mod translate;
 
 use std::time::{Duration, Instant};
 
+use berth_api::host::Told;
 use berth_membership::{Cause, Loss};
 use berth_runtime::http::Health;
+use tokio::sync::watch;
 
 use self::hands::Hands;
 use self::lan::Lan;
@@ -83,6 +85,8 @@ pub struct Outlets {
     pub metrics: Metrics,
     /// Probes.
     pub health: Health,
+    /// What the node tells of itself, once it is known.
+    pub host: watch::Sender<Option<Told>>,
 }
 
 /// Who decides on owners: `members` where this node is one, else the Leases that are configured.
@@ -183,7 +187,9 @@ impl<K: Kernel> Announcer<K> {
                 cluster.retain_eips(&names);
                 listed.bindings = true;
             }
-            ClusterEvent::Claim(name, uids) => cluster.claims.apply(&name, uids),
+            ClusterEvent::Claim(name, uids, is_imported) => {
+                cluster.claims.apply(&name, uids, is_imported);
+            }
             ClusterEvent::ClaimGone(name) => cluster.claims.delete(&name),
             ClusterEvent::Claims(names) => cluster.claims.listed(&names),
             ClusterEvent::ClaimsDenied => cluster.claims.denied(),

@@ -15,7 +15,7 @@ use crate::ownership::leases::Turn;
 use crate::ownership::{Context, Ownership};
 use crate::publish::eip::Outlook;
 use crate::publish::status::Answering;
-use crate::source::placement;
+use crate::source::{own, placement};
 use crate::vip::{Attach, Forwards, Holds, Link, Name};
 
 /// Pause between looks at the kernel when it tells of no change.
@@ -42,6 +42,7 @@ impl<K: Kernel> Announcer<K> {
             if let Some(members) = self.members() {
                 members.attach(guarded);
             }
+            self.tell_of_host();
         }
         let refused = self.hands.refused();
         let (holds, forwards) = self.request(&refused, now);
@@ -78,6 +79,20 @@ impl<K: Kernel> Announcer<K> {
         ];
         let owners = self.owners.iter().map(|owner| owner.deadline(now));
         deadlines.into_iter().chain(owners).flatten().fold(self.look_at, Instant::min)
+    }
+
+    /// Tells what of this node is its own, when that changes and was seen at all.
+    fn tell_of_host(&self) {
+        let host = &self.sight.host;
+        if host.interfaces.is_empty() {
+            return;
+        }
+        let told = Some(own::told(host, &self.sight.cluster.claims));
+        self.outlets.host.send_if_modified(|known| {
+            let is_news = *known != told;
+            *known = told;
+            is_news
+        });
     }
 
     async fn look(&mut self, now: Instant) {

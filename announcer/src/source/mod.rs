@@ -7,6 +7,7 @@
 //! | `cluster` | what is kept of them |
 //! | `scene` | what is seen from this node |
 //! | `placement` | where an address belongs on this host |
+//! | `own` | what the node tells of itself |
 //! | `service`, `eip` | what each kind of object wants |
 //! | `fixed` | what the operator wants by settings |
 //! | `wanted` | all of it, by address |
@@ -14,6 +15,7 @@
 pub mod cluster;
 pub mod eip;
 pub mod fixed;
+pub mod own;
 pub mod placement;
 pub mod scene;
 pub mod service;

@@ -7,7 +7,7 @@ use berth_api::Quoted;
 
 use super::cluster::Service;
 use super::scene::Scene;
-use crate::kernel::{Host, Interface, Vlan};
+use crate::kernel::{Host, Interface, Vlan, is_global};
 use crate::vip::{Attach, Link, Refusal};
 
 /// The interface of a Service: the one whose subnet has its address.
@@ -56,15 +56,11 @@ pub fn guarded(scene: Scene<'_>) -> BTreeSet<String> {
         .flat_map(|named| [named.0, scene.host.met(named).0])
         .collect();
     let vlans = vlans(scene);
-    let global = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
-        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
-    };
     let guarded = scene.host.interfaces.iter().filter(|(name, interface)| {
         interface.mac.is_some()
             && (named.contains(name.as_str())
                 || vlans.contains_key(*name)
-                || interface.foreign.keys().any(global))
+                || interface.foreign.keys().any(is_global))
     });
     guarded.map(|(name, _)| name.clone()).collect()
 }
@@ -109,19 +105,19 @@ pub(crate) fn place(
     if let Some(error) = host.unmade.get(name).filter(|_| !host.interfaces.contains_key(name)) {
         return Err(Refusal::VlanNotMade { name: Quoted::of(name), error: error.clone() });
     }
-    place_on(host, Some(name), address)
+    place_on(scene, Some(name), address)
 }
 
 /// Where an address that names no interface belongs on this host.
 pub(crate) fn place_anywhere(scene: Scene<'_>, address: IpAddr) -> Result<Attach, Refusal> {
-    place_on(scene.host, scene.interface, address)
+    place_on(scene, scene.interface, address)
 }
 
-fn place_on(host: &Host, name: Option<&str>, address: IpAddr) -> Result<Attach, Refusal> {
-    let (name, interface, link) = interface(host, name)?;
+fn place_on(scene: Scene<'_>, name: Option<&str>, address: IpAddr) -> Result<Attach, Refusal> {
+    let (_, _, link) = interface(scene.host, name)?;
     // Binding what the node has already would change the node's own address, and later take it away.
-    let here = interface.foreign.get(&address).filter(|foreign| !foreign.adoptable).map(|_| name);
-    if let Some(owner) = here.or(host.own.get(&address).map(String::as_str)) {
+    let left = scene.cluster.claims.may_be_left(&address);
+    if let Some(owner) = scene.host.has_itself(&address, left) {
         return Err(Refusal::AddressOnHost { address, interface: owner.to_owned() });
     }
     Ok(Attach::L2(link))
@@ -168,8 +164,11 @@ fn base<'a>(scene: Scene<'a>, service: &'a Service, address: IpAddr) -> Option<&
 
 #[cfg(test)]
 mod tests {
+    use berth_api::claim::ClaimPolicy;
+
     use super::*;
-    use crate::source::cluster::Cluster;
+    use crate::kernel::Foreign;
+    use crate::source::cluster::{Claims, Cluster};
     use crate::source::testing::two_interfaces;
 
     fn refused(host: &Host, address: &str) -> Option<&'static str> {
@@ -181,9 +180,32 @@ mod tests {
     #[test]
     fn the_hosts_own_address_on_another_interface_is_not_to_be_had() {
         let mut host = two_interfaces();
-        assert_eq!(refused(&host, "192.0.2.5"), None, "a copy, as on kube-ipvs0");
-        host.own.insert("192.0.2.5".parse().unwrap(), "eth1".to_owned());
         assert_eq!(refused(&host, "192.0.2.5"), Some("AddressOnHost"));
+        let eth1 = host.interfaces.remove("eth1").unwrap();
+        host.interfaces.insert("kube-ipvs0".to_owned(), eth1);
+        assert_eq!(refused(&host, "192.0.2.5"), None, "a copy of kube-proxy's");
+    }
+
+    #[test]
+    fn what_an_announcer_left_is_taken_over_only_where_its_claim_is_older() {
+        let (mut host, address) = (two_interfaces(), "192.0.2.9".parse().unwrap());
+        let eth0 = host.interfaces.get_mut("eth0").unwrap();
+        eth0.foreign.insert(address, Foreign { prefix_len: 32, adoptable: true });
+        let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
+        let refused = |cluster: &Cluster, host: &Host| {
+            let scene = Scene { cluster, host, node: "a", interface: Some("eth0") };
+            place_anywhere(scene, address).err().map(|refusal| refusal.reason())
+        };
+        assert_eq!(refused(&cluster, &host), Some("AddressOnHost"), "nobody claims it");
+        cluster.claims.apply("192.0.2.9", ["web".to_owned()].into(), false);
+        assert_eq!(refused(&cluster, &host), Some("AddressOnHost"), "found later");
+        cluster.claims.apply("192.0.2.9", ["web".to_owned()].into(), true);
+        assert_eq!(refused(&cluster, &host), None);
+        assert_eq!(refused(&Cluster::default(), &host), None, "where claims do not matter");
+        for interface in host.interfaces.values_mut() {
+            interface.foreign.retain(|_, foreign| foreign.adoptable);
+        }
+        assert_eq!(refused(&cluster, &host), Some("AddressOnHost"), "its only address");
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
         }
     }
     settle(&mut wanted);
+    let asked = wanted.addressed().map(|(address, _)| address);
+    wanted.own = asked.filter(|address| scene.host.is_reached_by(address)).collect();
     wanted
 }
 
@@ -55,7 +57,7 @@ fn add(vips: &mut BTreeMap<VipId, Vip>, address: IpAddr, want: Want) {
 /// First come, first served, where claimants name one address that cannot share it, which berth-ccm does not give: the
 /// others are refused it.
 fn settle(wanted: &mut Wanted) {
-    let Wanted { vips, services, lost } = wanted;
+    let Wanted { vips, services, lost, .. } = wanted;
     for vip in vips.values_mut() {
         let Some(address) = vip.address else { continue };
         vip.wants.sort_by(|one, other| turn(one).cmp(&turn(other)));
@@ -158,7 +160,7 @@ mod tests {
         assert!(wanted.vips.is_empty() && wanted.lost.len() == 1, "{wanted:?}");
         assert_eq!(wanted.attach(&web, address), Some(&refusal));
 
-        cluster.claims.apply(ADDRESS, ["web".to_owned()].into());
+        cluster.claims.apply(ADDRESS, ["web".to_owned()].into(), false);
         let wanted = seen(&cluster, &host(), Some("eth0"));
         let [want] = &wanted.vip(address).unwrap().wants[..] else { panic!("{wanted:?}") };
         assert_eq!((&want.claimant, want.in_use), (&Claimant::Service(web.clone()), false));
@@ -166,7 +168,7 @@ mod tests {
         assert_eq!(wanted.attach(&wish, address), Some(&refusal));
         assert_eq!(wanted.lost.len(), 1);
 
-        cluster.claims.apply(ADDRESS, ["vm".to_owned()].into());
+        cluster.claims.apply(ADDRESS, ["vm".to_owned()].into(), false);
         let wanted = seen(&cluster, &host(), Some("eth0"));
         let [want] = &wanted.vip(address).unwrap().wants[..] else { panic!("{wanted:?}") };
         assert!(!want.claimant.is_service() && wanted.lost.is_empty());

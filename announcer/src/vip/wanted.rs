@@ -142,6 +142,8 @@ pub struct Wanted {
     pub services: BTreeMap<Name, Claim>,
     /// The addresses of bindings that are not theirs to have.
     pub lost: BTreeMap<(Name, IpAddr), Refusal>,
+    /// Those of all these addresses by which this node is reached: whoever asks for them, it goes on as it is.
+    pub own: BTreeSet<IpAddr>,
 }
 
 impl Wanted {
@@ -173,8 +175,10 @@ impl Wanted {
         obstacles
     }
 
-    /// The ports to guard: of every Service that is ours.
+    /// The ports to guard: of every Service that is ours, at addresses that are not the node's own.
     pub fn ports(&self) -> BTreeSet<Port> {
-        self.vips.values().flat_map(Vip::ports).collect()
+        let mut ports: BTreeSet<Port> = self.vips.values().flat_map(Vip::ports).collect();
+        ports.retain(|port| !self.own.contains(&port.address));
+        ports
     }
 }

@@ -59,7 +59,8 @@ impl Node {
         let health = Health::new(CHECKS);
         let metrics = Metrics::default();
         let publisher = Publisher::new(writer, events, metrics.clone(), "node-a", true);
-        let outlets = Outlets { metrics, health: health.clone() };
+        let host = tokio::sync::watch::Sender::new(None);
+        let outlets = Outlets { metrics, health: health.clone(), host };
         let now = Instant::now();
         let owners = reconcile::owners(&config, None, now);
         let mut announcer = Announcer::new(

@@ -41,7 +41,7 @@ use crate::api::Api;
 use crate::namespace::{alone, kernel};
 
 /// Every background task of an announcer that is a member.
-const TASKS: [&str; 20] = [
+const TASKS: [&str; 21] = [
     "SIGUSR1",
     "berth-ccm lease watch",
     "elastic IPs",
@@ -51,6 +51,7 @@ const TASKS: [&str; 20] = [
     "forward",
     "unserved",
     "health server",
+    "host lease",
     "instance locks",
     "ipaddresses watch",
     "kernel events",

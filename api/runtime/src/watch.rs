@@ -18,6 +18,8 @@ const PAUSES: [Duration; 4] = [
 
 /// How often a resource is looked for that the cluster does not have.
 pub const LOOK: Duration = Duration::from_secs(5);
+/// How often a resource is looked for that may not be listed.
+const DENIED: Duration = Duration::from_secs(60);
 /// How many times in a row there has to be no such resource: of several API servers one may hear of it later.
 const ABSENT: u32 = 2;
 
@@ -27,7 +29,7 @@ pub fn objects<K>(api: Api<K>, config: Config) -> impl Stream<Item = Event<K>> +
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let watch = Watch::new(api, config, false);
+    let watch = Watch::new(api, config, Need::Always);
     let all = futures::stream::unfold(watch, |mut watch| async move {
         let served = watch.next().await?;
         Some((served, watch))
@@ -45,7 +47,7 @@ where
 pub enum Served<K> {
     /// As of [`objects`].
     Event(Event<K>),
-    /// The cluster has no such resource. What was shown before is gone.
+    /// The cluster has no such resource, or it may not be listed. What was shown before is gone.
     Absent,
 }
 
@@ -56,17 +58,43 @@ pub fn objects_where_served<K>(api: Api<K>, config: Config) -> impl Stream<Item 
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    futures::stream::unfold(Watch::new(api, config, true), |mut watch| async move {
+    served(Watch::new(api, config, Need::WhereServed))
+}
+
+/// The same, of a resource that this program can do without where it has no right to it: roles that were made for another
+/// program need not grant it. The missing right is told, and looked for once a minute.
+pub fn objects_where_granted<K>(api: Api<K>, config: Config) -> impl Stream<Item = Served<K>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    served(Watch::new(api, config, Need::WhereGranted))
+}
+
+fn served<K>(watch: Watch<K>) -> impl Stream<Item = Served<K>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    futures::stream::unfold(watch, |mut watch| async move {
         let served = watch.next().await?;
         Some((served, watch))
     })
 }
 
+/// What a watch can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// It waits until the resource is there and may be listed.
+    Always,
+    /// The cluster may be without the resource.
+    WhereServed,
+    /// And there may be no right to it.
+    WhereGranted,
+}
+
 struct Watch<K: 'static> {
     resource: String,
-    /// Whether the cluster may be without this resource.
-    optional: bool,
-    /// How often in a row there was no such resource.
+    need: Need,
+    /// How often in a row there was no such resource, or no right to it.
     missed: u32,
     /// How long to wait before the next attempt.
     pause: Option<Duration>,
@@ -80,11 +108,11 @@ impl<K> Watch<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    fn new(api: Api<K>, config: Config, optional: bool) -> Self {
+    fn new(api: Api<K>, config: Config, need: Need) -> Self {
         let start = move || watcher::watcher(api.clone(), config.clone()).boxed();
         let (stream, start) = (start(), Box::new(start));
         let (resource, told) = (resource::<K>(), String::new());
-        Self { resource, optional, missed: 0, pause: None, stream, start, failures: 0, told }
+        Self { resource, need, missed: 0, pause: None, stream, start, failures: 0, told }
     }
 
     async fn next(&mut self) -> Option<Served<K>> {
@@ -99,7 +127,18 @@ where
                     self.recovered();
                     return Some(Served::Event(event));
                 }
-                Err(error) if self.optional && is_absent(&error) => {
+                Err(error) if self.need == Need::WhereGranted && answered(&error, 403) => {
+                    self.stream = (self.start)();
+                    let is_news = self.missed < ABSENT;
+                    self.missed = self.missed.max(ABSENT);
+                    if is_news {
+                        self.tell(&error);
+                        self.pause = Some(DENIED);
+                        return Some(Served::Absent);
+                    }
+                    tokio::time::sleep(DENIED).await;
+                }
+                Err(error) if self.need >= Need::WhereServed && answered(&error, 404) => {
                     self.stream = (self.start)();
                     self.missed = self.missed.saturating_add(1);
                     if self.missed == ABSENT {
@@ -147,12 +186,12 @@ where
     }
 }
 
-/// Whether the cluster has no such resource. An API server that does not know yet which resources there are answers
-/// 503 instead.
-fn is_absent(error: &watcher::Error) -> bool {
+/// Whether a list or watch was answered with this code: 404 where the cluster has no such resource, 403 where there is no
+/// right to it. An API server that does not know yet which resources there are answers 503.
+fn answered(error: &watcher::Error, code: u16) -> bool {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == code,
         _ => false,
     }
 }

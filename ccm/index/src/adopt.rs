@@ -8,6 +8,7 @@ use berth_ipam::{Family, Owner, names};
 
 use super::state::State;
 use super::verdict::refuse;
+use crate::claim::Basis;
 use crate::claimant::{Claimant, Id};
 use crate::service::Standing;
 use crate::write::{Object, Verdict};
@@ -73,7 +74,12 @@ pub(super) fn poll(state: &mut State, now: Duration, slots: usize) {
         let pool = cluster.ledger.pools().locate(&owner.namespace, address).cloned();
         let claimant = cluster.claimants.get(&Id::from(&owner));
         let sharing = claimant.and_then(Claimant::sharing);
-        let write = cluster.claim_write(address, &owner, sharing, pool, false);
+        let was_served = matches!(
+            claimant,
+            Some(Claimant::Service(service)) if service.published.contains(&address)
+        );
+        let basis = if was_served { Basis::Imported } else { Basis::Given };
+        let write = cluster.claim_write(address, &owner, sharing, pool, basis);
         state.traffic.start(write);
     }
 }

@@ -20,6 +20,7 @@ use super::show::project;
 use super::state::State;
 use super::traffic::PAUSE;
 use super::verdict::{content, judge, refuse, refused as why};
+use crate::claim::Basis;
 use crate::claimant::Claimant;
 use crate::service::Service;
 use crate::write::{Object, Verdict};
@@ -147,8 +148,8 @@ fn carry_out(
             continue;
         }
         state.claiming.pending.insert(*address, owner);
-        let pinned = *origin == Origin::Pinned;
-        let write = state.cluster.claim_write(*address, owner, sharing, pool.clone(), pinned);
+        let basis = if *origin == Origin::Pinned { Basis::Pinned } else { Basis::Given };
+        let write = state.cluster.claim_write(*address, owner, sharing, pool.clone(), basis);
         state.traffic.start(write);
     }
     let addresses: Vec<IpAddr> = addresses.iter().map(|assigned| assigned.address).collect();

@@ -115,15 +115,30 @@ fn read_pinned(text: &str) -> BTreeSet<String> {
     text.split(',').filter(|uid| !uid.is_empty()).map(str::to_owned).collect()
 }
 
+/// How an address came to be its owner's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// It was given out.
+    Given,
+    /// The owner asked for this very address.
+    Pinned,
+    /// Its status showed it before there was a claim.
+    Imported,
+}
+
 /// The object that claims an address.
-pub fn object(address: IpAddr, owner: &Owner, pool: Option<&Scope>, pinned: bool) -> IPAddress {
+pub fn object(address: IpAddr, owner: &Owner, pool: Option<&Scope>, basis: Basis) -> IPAddress {
     let (group, resource) = match owner.kind {
         OwnerKind::Service => ("", "services"),
         OwnerKind::EipBinding => ("berth.dev", "eipbindings"),
         OwnerKind::VipProxy => ("berth.dev", "vipproxies"),
     };
     let pool = pool.map(|scope| (annotation::POOL.to_owned(), scope.name().to_owned()));
-    let pinned = pinned.then(|| (annotation::PINNED.to_owned(), owner.uid.clone()));
+    let basis = match basis {
+        Basis::Given => None,
+        Basis::Pinned => Some((annotation::PINNED.to_owned(), owner.uid.clone())),
+        Basis::Imported => Some((annotation::IMPORTED.to_owned(), "true".to_owned())),
+    };
     let uid = (annotation::OWNER_UID.to_owned(), owner.uid.clone());
     IPAddress {
         metadata: ObjectMeta {
@@ -132,7 +147,7 @@ pub fn object(address: IpAddr, owner: &Owner, pool: Option<&Scope>, pinned: bool
             labels: Some(
                 [(label::IP_ADDRESS_MANAGED_BY.to_owned(), label::BERTH.to_owned())].into(),
             ),
-            annotations: Some([uid].into_iter().chain(pool).chain(pinned).collect()),
+            annotations: Some([uid].into_iter().chain(pool).chain(basis).collect()),
             ..Default::default()
         },
         spec: Some(IPAddressSpec {
@@ -206,13 +221,15 @@ mod tests {
     fn a_claim_reads_back_as_it_was_written() {
         let owner = Owner::new(OwnerKind::Service, "shop", "web", "uid-1");
         let address: IpAddr = "2001:DB8:0:0::1".parse().unwrap();
-        let made = object(address, &owner, Some(&Scope::Global), true);
+        let made = object(address, &owner, Some(&Scope::Global), Basis::Pinned);
         assert_eq!(made.metadata.name.as_deref(), Some("2001:db8::1"));
         let claim = Claim::read(&made).unwrap();
         assert_eq!((claim.address, &claim.pool), (address, &Some(Scope::Global)));
         assert!(claim.is_pinned(&owner));
-        let given = Claim::read(&object(address, &owner, None, false)).unwrap();
+        let given = Claim::read(&object(address, &owner, None, Basis::Given)).unwrap();
         assert!(!given.is_pinned(&owner));
+        let marked = |basis| claim::is_imported(&object(address, &owner, None, basis));
+        assert!(marked(Basis::Imported) && !marked(Basis::Pinned) && !marked(Basis::Given));
         assert_eq!(claim.holders, [Holder { owner, sharing: None, since: 0 }]);
     }
 
@@ -240,7 +257,7 @@ mod tests {
             r#"[{"name":"x"}]"#,
             r#"[{"namespace":"a","name":"b","uid":"c","since":0,"ports":["TCP"]}]"#,
         ] {
-            let mut made = object("10.0.0.1".parse().unwrap(), &owner, None, false);
+            let mut made = object("10.0.0.1".parse().unwrap(), &owner, None, Basis::Given);
             made.metadata
                 .annotations
                 .as_mut()
@@ -258,7 +275,7 @@ mod tests {
     #[test]
     fn the_addresses_of_others_are_none_of_our_claims() {
         let owner = Owner::new(OwnerKind::Service, "shop", "web", "uid-1");
-        let mut made = object("10.96.0.1".parse().unwrap(), &owner, None, false);
+        let mut made = object("10.96.0.1".parse().unwrap(), &owner, None, Basis::Given);
         let labels = [(label::IP_ADDRESS_MANAGED_BY.to_owned(), "ipallocator.k8s.io".to_owned())];
         made.metadata.labels = Some(labels.into());
         assert_eq!(Claim::read(&made), None);

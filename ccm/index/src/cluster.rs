@@ -11,7 +11,7 @@ use berth_ipam::{Conflict, Family, Grant, Ledger, Owner, OwnerKind, Scope, Shari
 use super::machines::Machines;
 use super::source::Source;
 use crate::binding::Binding;
-use crate::claim::{Claim, Holder};
+use crate::claim::{Basis, Claim, Holder};
 use crate::claimant::{Claimant, Id};
 use crate::placement::{Place, Unplaced, place};
 use crate::write::Write;
@@ -134,11 +134,11 @@ impl Cluster {
         owner: &Owner,
         sharing: Option<&Sharing>,
         pool: Option<Scope>,
-        pinned: bool,
+        basis: Basis,
     ) -> Write {
         let owner = owner.clone();
         let Some(claim) = self.claims.get(&address) else {
-            return Write::CreateClaim { address, owner, pool, pinned };
+            return Write::CreateClaim { address, owner, pool, basis };
         };
         let grants = self.ledger.claim(address);
         let others = claim.others(&owner).into_iter().map(|holder| {
@@ -146,13 +146,14 @@ impl Cluster {
             let sharing = grant.and_then(|grant| grant.sharing.clone());
             Holder { sharing: sharing.or(holder.sharing), ..holder }
         });
+        let pinned = (basis == Basis::Pinned).then(|| owner.uid.clone());
         Write::JoinClaim {
             address,
             uid: claim.uid.clone(),
             version: claim.version.clone(),
             sharing: sharing.cloned().unwrap_or_default(),
             others: others.collect(),
-            pinned: claim.pinned.iter().cloned().chain(pinned.then(|| owner.uid.clone())).collect(),
+            pinned: claim.pinned.iter().cloned().chain(pinned).collect(),
             owner,
         }
     }

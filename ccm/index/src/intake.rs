@@ -138,7 +138,11 @@ impl Intake {
             }
             Source::Machines => self.machines = Some(index.known_machines()),
             Source::Claims => self.claims = Some(index.known_claims()),
-            Source::Nodes | Source::ServiceCidrs | Source::ControlPlane => {
+            Source::Nodes
+            | Source::ServiceCidrs
+            | Source::Hosts
+            | Source::ApiServers
+            | Source::ControlPlane => {
                 let known = self.used.get(&source).cloned().unwrap_or_default();
                 self.unused.insert(source, known);
             }
@@ -160,7 +164,11 @@ impl Intake {
                 let gone = self.claims.take().unwrap_or_default();
                 gone.iter().for_each(|(address, uid)| index.remove_claim(*address, uid, now));
             }
-            Source::Nodes | Source::ServiceCidrs | Source::ControlPlane => {
+            Source::Nodes
+            | Source::ServiceCidrs
+            | Source::Hosts
+            | Source::ApiServers
+            | Source::ControlPlane => {
                 for name in self.unused.remove(&source).unwrap_or_default() {
                     index.reserve(&name, AddressSet::new());
                     self.used.entry(source).or_default().remove(&name);

@@ -15,6 +15,10 @@ pub enum Source {
     Nodes,
     /// The ranges of cluster IPs.
     ServiceCidrs,
+    /// What nodes tell of themselves ([`berth_api::host`]), where that may be listed.
+    Hosts,
+    /// The addresses of the API servers themselves, where those may be listed.
+    ApiServers,
     /// How the API server is reached.
     ControlPlane,
     /// The virtual machines, where KubeVirt is installed. No address depends on them, so nobody waits for their list.
@@ -23,13 +27,15 @@ pub enum Source {
 
 impl Source {
     /// Those without which nothing is given out.
-    pub const REQUIRED: [Self; 7] = [
+    pub const REQUIRED: [Self; 9] = [
         Self::Pools,
         Self::Services,
         Self::Eips,
         Self::Claims,
         Self::Nodes,
         Self::ServiceCidrs,
+        Self::Hosts,
+        Self::ApiServers,
         Self::ControlPlane,
     ];
 
@@ -42,6 +48,8 @@ impl Source {
             Self::Claims => "ipaddresses",
             Self::Nodes => "nodes",
             Self::ServiceCidrs => "servicecidrs",
+            Self::Hosts => "leases",
+            Self::ApiServers => "endpointslices",
             Self::ControlPlane => "controlplane",
             Self::Machines => "virtualmachineinstances",
         }

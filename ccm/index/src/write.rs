@@ -10,7 +10,7 @@ use berth_ipam::{Owner, OwnerKind, Scope, Sharing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::binding::Decided;
-use crate::claim::{Claim, Holder};
+use crate::claim::{Basis, Claim, Holder};
 use crate::claimant::{Claimant, Id};
 
 /// A write that the cluster needs.
@@ -24,8 +24,8 @@ pub enum Write {
         owner: Owner,
         /// The pool it comes from.
         pool: Option<Scope>,
-        /// Whether the owner asked for this very address.
-        pinned: bool,
+        /// How it came to be the owner's.
+        basis: Basis,
     },
     /// Have an address together with those who have it.
     JoinClaim {

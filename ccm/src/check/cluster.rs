@@ -118,6 +118,7 @@ fn is_given(service: &Service) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use berth_index::claim::{self, Basis};
     use serde_json::{Value, json};
 
     fn service(name: &str, annotation: &str, more: Value) -> Service {
@@ -154,8 +155,8 @@ mod tests {
     #[test]
     fn a_claim_counts_for_more_than_an_annotation_that_asks_for_another_address() {
         let web = service("web", "192.0.2.9", json!({}));
-        let object =
-            berth_index::claim::object("192.0.2.1".parse().unwrap(), &web.owner(), None, false);
+        let address = "192.0.2.1".parse().unwrap();
+        let object = claim::object(address, &web.owner(), None, Basis::Given);
         assert_eq!(texts(&[web], &[Claim::read(&object).unwrap()]), ["Service shop/web 192.0.2.1"]);
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use berth_e2e::addresses::{Mac, Net, mac, node_host, router};
+use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::vm::{Vm, install_kubevirt};
 use berth_e2e::wire::Watch;
 use berth_e2e::world::{ADDRESSES, HOST, POOL, World, env, eventually, ingress, kubectl};
@@ -16,6 +17,10 @@ use super::conflict::{ASK, event};
 const NODES: usize = 2;
 /// Of a namespace that has a pool to itself.
 const RESERVED: &str = "10.0.65.1";
+/// What a node has besides the address that Kubernetes lists, in no pool, and where a program of its own listens.
+const SECOND: &str = "10.0.66.77";
+const PORT: u16 = 8080;
+const EVERY: Duration = Duration::from_millis(50);
 
 fn wish(name: &str, metadata: Value, class: Option<&str>) -> Value {
     let mut object = json!({
@@ -39,16 +44,30 @@ fn is_left_alone(world: &World, wire: &Watch, address: IpAddr) -> Result<()> {
     Ok(())
 }
 
-/// Rows 1 and 2 of what was tried from outside: a class that only one half took, the router's address, a node that is said to
-/// have it; and a pin that was refused, with the label of what has an address.
+/// Rows 1 to 3 of what was tried from outside: a class that only one half took, the router's address, a node that is said to
+/// have it; a pin that was refused, with the label of what has an address; an address that a node has for itself, and the
+/// port of a listener there.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_claim_names_is_served_by_nobody_and_who_asks_is_told() -> Result<()> {
-    let world = World::up(NODES, env([("berth_claims", "required")])).await?;
+    let required = env([("berth_claims", "required")]);
+    let mut world = World::without_berth(NODES + 1, required).await?;
+    let second: IpAddr = SECOND.parse()?;
+    let owner = world.lab.node(1);
+    owner.exec(["ip", "address", "add", &format!("{SECOND}/16"), "dev", "eth0"])?;
+    let echo = berth_e2e::place::sibling_program("echo", "BERTH_ECHO")?.display().to_string();
+    owner.place()?.start("echo", [echo])?;
+    for node in 0..NODES {
+        world.start_announcer(node).await?;
+    }
     world.pools(json!({ "range-global": POOL, "range-other": "10.0.65.1-10.0.65.9" })).await?;
+    world.start_ccm().await?;
+    world.deploy("default", "hello", 2)?;
     world.expose("web", json!({})).await?;
     let held = world.published("web", 1).await?[0];
     let router = IpAddr::V4(router().v4);
     let reserved: IpAddr = RESERVED.parse()?;
+    let outside = world.lab.outside();
+    let listener = Probe::start(&outside, (second, PORT).into(), EVERY, Manner::NewConnections)?;
     let wire = world.lab.watch()?;
     let askers = [router, reserved, held].map(|address| world.lab.ask(address, ASK));
     let askers = askers.into_iter().collect::<Result<Vec<_>>>()?;
@@ -63,14 +82,28 @@ async fn what_no_claim_names_is_served_by_nobody_and_who_asks_is_told() -> Resul
     let metadata = json!({ "labels": labels, "annotations": annotations });
     world.create(wish("second", metadata, None)).await?;
 
+    let annotations = json!({ ADDRESSES: SECOND, HOST: "node0" });
+    let mut own = wish("own", json!({ "annotations": annotations }), None);
+    own["spec"]["ports"] = json!([{ "port": PORT, "targetPort": 8080 }]);
+    world.create(own).await?;
+
     event(&world, "reserved", "AddressNotClaimed", &[RESERVED, "berth.dev/AddressAllocated"])
         .await?;
     event(&world, "second", "AddressNotClaimed", &[&held.to_string()]).await?;
-    event(&world, "gateway", "AddressConflict", &[&router.to_string()]).await?;
+    event(&world, "gateway", "AddressReserved", &[&router.to_string(), "the router of node"])
+        .await?;
+    event(&world, "own", "AddressReserved", &[SECOND, "node node1"]).await?;
     for address in [router, reserved] {
         is_left_alone(&world, &wire, address)?;
     }
-    for name in ["gateway", "reserved", "second"] {
+    ensure!(world.holders(second)? == ["node1"], "{}", world.logs());
+    // What a node told goes on to count when nobody is there to tell it.
+    world.announcer("node1")?.terminate(Duration::from_secs(15))?;
+    world.expose("late", json!({ "loadBalancerIP": SECOND })).await?;
+    event(&world, "late", "AddressReserved", &[SECOND, "node node1"]).await?;
+    let report = listener.finish()?;
+    ensure!(report.failed.is_empty(), "the node's own listener: {:?}", report.failed);
+    for name in ["gateway", "reserved", "second", "own", "late"] {
         ensure!(ingress(&world.service(name).await?).is_empty(), "{name} is published");
     }
     ensure!(world.holders(held)?.len() == 1 && world.curl(held).is_ok(), "{}", world.logs());

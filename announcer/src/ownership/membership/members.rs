@@ -310,7 +310,7 @@ impl Driver {
     fn cover(&mut self, context: Context<'_>) {
         let bound = context.host.ours.keys().map(|binding| binding.address);
         let wanted = context.wanted.addressed().map(|(address, _)| address);
-        let wanted = wanted.filter(|address| !context.host.own.contains_key(address));
+        let wanted = wanted.filter(|address| !context.wanted.own.contains(address));
         let covered: BTreeSet<IpAddr> = wanted.chain(bound).collect();
         if covered != self.covered || !self.settled {
             self.tell(Command::Cover(covered.clone()));

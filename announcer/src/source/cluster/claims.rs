@@ -12,6 +12,8 @@ pub struct Claims {
     policy: ClaimPolicy,
     /// By address, the uids of those who hold it.
     holders: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// Those that were somebody's before there were claims.
+    imports: BTreeSet<IpAddr>,
     /// Whether all claims were shown.
     listed: bool,
     /// Whether they may not be read, or there is no such resource.
@@ -57,10 +59,25 @@ impl Claims {
         }
     }
 
-    /// Takes in who holds the address of this name.
-    pub fn apply(&mut self, name: &str, uids: BTreeSet<String>) {
+    /// Whether anybody holds the address.
+    pub fn name(&self, address: &IpAddr) -> bool {
+        self.holders.contains_key(address)
+    }
+
+    /// Whether an announcer of before may have left the address on a node. Where claims do not decide nothing says that it
+    /// has not.
+    pub fn may_be_left(&self, address: &IpAddr) -> bool {
+        !self.decide() || self.imports.contains(address)
+    }
+
+    /// Takes in who holds the address of this name, and whether since before there were claims.
+    pub fn apply(&mut self, name: &str, uids: BTreeSet<String>, is_imported: bool) {
         if let Ok(address) = name.parse() {
             self.holders.insert(address, uids);
+            match is_imported {
+                true => self.imports.insert(address),
+                false => self.imports.remove(&address),
+            };
         }
     }
 
@@ -68,6 +85,7 @@ impl Claims {
     pub fn delete(&mut self, name: &str) {
         if let Ok(address) = name.parse() {
             self.holders.remove(&address);
+            self.imports.remove(&address);
         }
     }
 
@@ -75,6 +93,7 @@ impl Claims {
     pub fn listed(&mut self, kept: &BTreeSet<String>) {
         self.listed = true;
         self.holders.retain(|address, _| kept.contains(&address.to_string()));
+        self.imports.retain(|address| self.holders.contains_key(address));
     }
 
     /// Takes in that they may not be read.
@@ -112,12 +131,12 @@ mod tests {
         assert!(Claims::default().grant(&address(), "any"), "where claims do not matter");
         let mut claims = Claims::new(ClaimPolicy::Required);
         assert!(!claims.grant(&address(), "one") && claims.unknown().is_some(), "not yet");
-        claims.apply("192.0.2.1", uids());
+        claims.apply("192.0.2.1", uids(), false);
         assert!(claims.grant(&address(), "one") && !claims.grant(&address(), "two"));
         claims.delete("192.0.2.1");
         assert!(!claims.grant(&address(), "one"));
-        claims.apply("192.0.2.1", uids());
-        claims.apply("2001:db8::1", uids());
+        claims.apply("192.0.2.1", uids(), false);
+        claims.apply("2001:db8::1", uids(), false);
         claims.listed(&["2001:db8::1".to_owned()].into());
         assert!(claims.unknown().is_none() && !claims.grant(&address(), "one"));
         assert!(claims.grant(&"2001:db8::1".parse().unwrap(), "one"));

@@ -37,8 +37,9 @@ pub(super) fn tasks(
     send: &mpsc::Sender<ClusterEvent>,
 ) -> Vec<Task> {
     let ours = || Config::default().labels(&claim::selector());
-    let claim =
-        |name: Name, claim: IPAddress| ClusterEvent::Claim(name.name, claim::holders(&claim));
+    let claim = |name: Name, claim: IPAddress| {
+        ClusterEvent::Claim(name.name, claim::holders(&claim), claim::is_imported(&claim))
+    };
     let gone = |name: Name, _| ClusterEvent::ClaimGone(name.name);
     let listed = |names| ClusterEvent::Claims(plain(names));
     match scope.claims {

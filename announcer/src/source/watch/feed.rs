@@ -53,8 +53,8 @@ pub enum ClusterEvent {
     EipGone(Name),
     /// These are all the `EipBinding`s there are; none where there is no such kind of object.
     Eips(BTreeSet<Name>),
-    /// The objects of these uids hold the address that is this name.
-    Claim(String, BTreeSet<String>),
+    /// The objects of these uids hold the address that is this name, some of them since before there were claims or not.
+    Claim(String, BTreeSet<String>, bool),
     /// Nobody holds the address any more.
     ClaimGone(String),
     /// These are all the addresses that somebody holds.

@@ -1,4 +1,5 @@
 use berth_api::reason;
+use berth_index::claim::Basis;
 use berth_index::service::Service;
 use berth_index::write::Write;
 
@@ -37,6 +38,20 @@ fn addresses_of_the_stock_provider_are_claimed_before_any_is_given_out() {
     assert_eq!(lab.cluster.addresses("aa-first-in-line"), "192.0.2.3");
     assert_eq!(lab.cluster.holder("203.0.113.7"), Some("old-203-0-113-7".to_owned()));
     assert_eq!(lab.cluster.addresses("old-192-0-2-1"), "192.0.2.1");
+}
+
+#[test]
+fn only_what_a_status_showed_is_marked_as_older_than_its_claim() {
+    let asked = Service { published: Vec::new(), ..served("asked", "192.0.2.1") };
+    let mut lab = stock([asked, served("served", "192.0.2.2")]);
+    lab.start();
+    lab.create(service("new"));
+    let bases = lab.writes.iter().filter_map(|write| match write {
+        Write::CreateClaim { owner, basis, .. } => Some((owner.name.as_str(), *basis)),
+        _ => None,
+    });
+    let expected = [("asked", Basis::Given), ("served", Basis::Imported), ("new", Basis::Given)];
+    assert_eq!(bases.collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use berth_api::NamespacedName;
 use berth_api::conflict::Conflicts;
 use berth_api::names::{condition, finalizer};
 use berth_index::binding::Binding;
-use berth_index::claim::{Claim, Holder};
+use berth_index::claim::{Basis, Claim, Holder};
 use berth_index::claimant::{Claimant, Id};
 use berth_index::intake::Change;
 use berth_index::kubevirt::Vmi;
@@ -156,7 +156,7 @@ impl Cluster {
             address: ip(address),
             owner,
             pool: None,
-            pinned: false,
+            basis: Basis::Imported,
         });
         assert!(matches!(outcome, Outcome::Claimed(_)), "{outcome:?}");
     }
@@ -164,7 +164,7 @@ impl Cluster {
     /// What the API server and the writer make of a write.
     pub(crate) fn perform(&mut self, write: &Write) -> Outcome {
         match write {
-            Write::CreateClaim { address, owner, pool, pinned } => {
+            Write::CreateClaim { address, owner, pool, basis } => {
                 if self.foreign.contains(address) {
                     return Outcome::Taken(None);
                 }
@@ -174,7 +174,8 @@ impl Cluster {
                 let version = self.next();
                 let uid = format!("claim-{version}");
                 let holders = vec![Holder { owner: owner.clone(), sharing: None, since: 0 }];
-                let pinned = pinned.then(|| owner.uid.clone()).into_iter().collect();
+                let pinned = (*basis == Basis::Pinned).then(|| owner.uid.clone());
+                let pinned = pinned.into_iter().collect();
                 let (address, pool) = (*address, pool.clone());
                 self.change(Claim { address, uid, version, holders, pool, pinned })
             }
@@ -353,7 +354,7 @@ impl Lab {
         self.index.lead(self.now);
         self.cluster.list().into_iter().for_each(|change| self.show(change));
         self.index.listed(Source::Pools, self.now);
-        for source in [Source::Nodes, Source::ServiceCidrs, Source::ControlPlane] {
+        for source in Source::REQUIRED[4..].iter().copied() {
             self.index.listed(source, self.now);
         }
         self.settle();

@@ -197,7 +197,7 @@ impl World {
             .into_iter()
             .for_each(|change| intake.take(change, &mut index, self.now));
         index.listed(Source::Pools, self.now);
-        for source in [Source::Nodes, Source::ServiceCidrs, Source::ControlPlane] {
+        for source in Source::REQUIRED[4..].iter().copied() {
             index.listed(source, self.now);
         }
         let seen = self.cluster.log.len();

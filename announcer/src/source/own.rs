@@ -1,0 +1,57 @@
+//! What is the node's own, and what it tells of that. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use berth_api::host::Told;
+
+use super::cluster::Claims;
+use crate::kernel::{Host, is_global};
+
+/// What this node tells of itself: its own addresses and its routers. Not what an announcer of before has left, which is
+/// about to be taken over or is a leftover of nobody.
+pub fn told(host: &Host, claims: &Claims) -> Told {
+    let own = host.foreign().filter(|(address, foreign)| {
+        is_global(address) && !(foreign.adoptable && claims.name(address))
+    });
+    let addresses: BTreeMap<IpAddr, u8> =
+        own.map(|(address, foreign)| (*address, foreign.prefix_len)).collect();
+    let gateways: BTreeSet<IpAddr> = host.gateways.values().flatten().copied().collect();
+    Told { addresses, gateways: gateways.into_iter().filter(is_global).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_api::claim::ClaimPolicy;
+
+    use super::*;
+    use crate::kernel::{Foreign, Interface};
+    use crate::source::testing::two_interfaces;
+
+    #[test]
+    fn a_node_tells_every_address_of_its_interfaces_and_its_routers() {
+        let mut host = two_interfaces();
+        host.gateways.insert(2, ["10.0.0.1".parse().unwrap(), "fe80::1".parse().unwrap()].into());
+        let single = |adoptable| Foreign { prefix_len: 32, adoptable };
+        let eth1 = host.interfaces.get_mut("eth1").unwrap();
+        eth1.foreign.insert("192.0.2.9".parse().unwrap(), single(true));
+        let of = |address: &str| [(address.parse().unwrap(), single(false))].into();
+        let lo = Interface { index: 1, mac: None, up: true, foreign: of("203.0.113.1") };
+        let ipvs = Interface { index: 7, mac: None, up: false, foreign: of("192.0.2.77") };
+        host.interfaces.extend([("lo".to_owned(), lo), ("kube-ipvs0".to_owned(), ipvs)]);
+
+        let mut claims = Claims::new(ClaimPolicy::Required);
+        let shown = |claims: &Claims| {
+            let told = told(&host, claims);
+            let addresses = told.addresses.iter().map(|(own, length)| format!("{own}/{length}"));
+            (addresses.collect::<Vec<_>>().join(" "), told.gateways)
+        };
+        let (addresses, gateways) = shown(&claims);
+        assert_eq!(addresses, "10.0.0.5/24 192.0.2.5/24 192.0.2.9/32 203.0.113.1/32");
+        assert_eq!(gateways, ["10.0.0.1".parse().unwrap()].into());
+        claims.apply("192.0.2.9", ["web".to_owned()].into(), true);
+        claims.apply("192.0.2.5", ["other".to_owned()].into(), true);
+        let (addresses, _) = shown(&claims);
+        assert_eq!(addresses, "10.0.0.5/24 192.0.2.5/24 203.0.113.1/32");
+    }
+}

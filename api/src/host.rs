@@ -1,0 +1,94 @@
+//! What a node tells of itself in a Lease of its own, [`lease::of_host`]: that its announcer lives, which addresses are
+//! the node's, and which routers it has. Kubernetes lists one address of each family of a node; a node has more, and
+//! none of them is anybody's to ask for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::api::coordination::v1::Lease;
+
+use crate::names::{annotation, label, lease};
+
+/// The most addresses, and the most routers, that one node may tell.
+pub const MOST: usize = 256;
+
+/// The addresses and the routers of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The node's own addresses, each with the length of its prefix, which says what the node reaches there.
+    pub addresses: BTreeMap<IpAddr, u8>,
+    /// The routers of its default routes.
+    pub gateways: BTreeSet<IpAddr>,
+}
+
+impl Told {
+    /// Writes what is told on the Lease. What exceeds [`MOST`] is left out, the highest addresses first.
+    pub fn write(&self, lease: &mut Lease) {
+        let addresses = self.addresses.iter().take(MOST);
+        let addresses: Vec<String> =
+            addresses.map(|(address, length)| format!("{address}/{length}")).collect();
+        let gateways: Vec<String> =
+            self.gateways.iter().take(MOST).map(ToString::to_string).collect();
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(annotation::HOST_ADDRESSES.to_owned(), addresses.join(","));
+        annotations.insert(annotation::HOST_GATEWAYS.to_owned(), gateways.join(","));
+        lease.metadata.labels.get_or_insert_default().insert(label::HOST.to_owned(), String::new());
+    }
+
+    /// What a Lease tells. What cannot be read, and what exceeds [`MOST`], is passed over.
+    pub fn read(lease: &Lease) -> Self {
+        let annotations = lease.metadata.annotations.as_ref();
+        let listed = |name: &str| {
+            let text = annotations.and_then(|all| all.get(name)).map_or("", String::as_str);
+            text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).take(MOST)
+        };
+        let addresses = listed(annotation::HOST_ADDRESSES).filter_map(|entry| {
+            let (address, length) = entry.split_once('/')?;
+            Some((address.parse().ok()?, length.parse().ok()?))
+        });
+        let gateways = listed(annotation::HOST_GATEWAYS).filter_map(|entry| entry.parse().ok());
+        Self { addresses: addresses.collect(), gateways: gateways.collect() }
+    }
+}
+
+/// The node whose Lease has this name; `None` if it is not such a Lease.
+pub fn node(name: &str) -> Option<&str> {
+    name.strip_prefix(lease::of_host("").as_str()).filter(|node| !node.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_read_and_what_is_unfit_or_too_much_is_passed_over() {
+        let told = Told {
+            addresses: [("192.0.2.7".parse().unwrap(), 24), ("2001:db8::7".parse().unwrap(), 64)]
+                .into(),
+            gateways: ["192.0.2.254".parse().unwrap()].into(),
+        };
+        let mut lease = Lease::default();
+        told.write(&mut lease);
+        assert_eq!(Told::read(&lease), told);
+
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        let text = "192.0.2.7, x/24, 192.0.2.8/24,,192.0.2.9/x";
+        annotations.insert(annotation::HOST_ADDRESSES.to_owned(), text.to_owned());
+        let read = Told::read(&lease).addresses;
+        assert_eq!(read, [("192.0.2.8".parse().unwrap(), 24)].into());
+
+        let many = (0..2000u32).map(|number| (IpAddr::from(number.to_be_bytes()), 32));
+        let crowd = Told { addresses: many.collect(), ..Told::default() };
+        crowd.write(&mut lease);
+        assert_eq!(Told::read(&lease).addresses.len(), MOST);
+        let written = &lease.metadata.annotations.unwrap()[annotation::HOST_ADDRESSES];
+        assert_eq!(written.split(',').count(), MOST);
+    }
+
+    #[test]
+    fn the_name_of_a_lease_names_the_node() {
+        assert_eq!(node(&lease::of_host("worker-1")), Some("worker-1"));
+        assert_eq!(node("berth-announcer-"), None);
+        assert_eq!(node("plndr-svcs-lock"), None);
+    }
+}
