@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::ownership::membership::Command;
 use crate::peers::driver::THREAD;
 use crate::peers::join::{self as member, Backing, Member};
+use crate::peers::view;
 use crate::publish::host;
 use crate::publish::publisher::Publisher;
 use crate::publish::writer::{WriteEvent, Writer};
@@ -75,6 +76,7 @@ pub async fn run(
         member::unfence(&instance);
         return Ok(());
     };
+    let superseded = started.superseded.clone();
     match serve(&mut started, &stop, &mut supervisor).await {
         Ok(left) => end(started, left, &mut supervisor).await,
         Err(ended) => {
@@ -83,6 +85,10 @@ pub async fn run(
         }
     }
     closed.cancel();
+    anyhow::ensure!(
+        !superseded.is_cancelled(),
+        "the nodes go by membership from now on: this one has handed over and is to be started again"
+    );
     Ok(())
 }
 
@@ -161,6 +167,8 @@ struct Started {
     /// Taken by whoever drives it.
     sources: Option<Sources>,
     membership: Option<(mpsc::UnboundedSender<Command>, Option<ArpAnnounce>)>,
+    /// Cancelled when the Lease by which this process goes for want of a key may no longer decide.
+    superseded: CancellationToken,
     _alone: Option<Locks>,
 }
 
@@ -193,6 +201,7 @@ async fn start(
         Cluster::Fixed(fixed) => Backing::Files(fixed.clone()),
     };
     let interface = interface.as_deref();
+    let wants_membership = matches!(config.election, Election::Membership(_));
     let join = member::join(&mut config, &backing, fence, &metrics, &health, interface);
     let joined = stop.run_until_cancelled(join);
     let Some(member) = supervisor.during(joined).await? else { return Ok(None) };
@@ -203,6 +212,12 @@ async fn start(
         }
         None => (None, mpsc::unbounded_channel().1, None),
     };
+    let superseded = CancellationToken::new();
+    if let (Backing::Api(client), None, true) = (&backing, &membership, wants_membership) {
+        let (client, namespace) = (client.clone(), cluster_namespace(&config));
+        supervisor
+            .spawn("view to come", give_way(client, namespace, superseded.clone(), stop.clone()));
+    }
 
     let (host, own) = tokio::sync::watch::channel(None);
     let Ties { events, seen, writer, done } = Ties::to(backing, &config, &health, own, supervisor);
@@ -218,7 +233,24 @@ async fn start(
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
     let sources = Sources { seen, done, changes, dataplane: kept, told, inquiries };
     let sources = Some(sources);
-    Ok(Some(Started { door, instance, announcer, sources, membership, _alone: alone }))
+    let _alone = alone;
+    Ok(Some(Started { door, instance, announcer, sources, membership, superseded, _alone }))
+}
+
+/// Stops this process, which goes by a Lease for want of a key, when there is a view: two elections would have two owners.
+async fn give_way(
+    client: Client,
+    namespace: String,
+    superseded: CancellationToken,
+    stop: CancellationToken,
+) {
+    view::appears(client, &namespace).await;
+    tracing::warn!(
+        "there is a view of membership now, so the Lease decides no longer: handing over"
+    );
+    superseded.cancel();
+    stop.cancel();
+    std::future::pending::<()>().await;
 }
 
 /// Drives the announcer until it has left, or may not wait for that any longer. True if it has.
@@ -244,7 +276,7 @@ async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
     if !left {
         tracing::warn!("leaving before everything could be handed over");
     }
-    let Started { door, instance, announcer, sources: _, membership, _alone } = started;
+    let Started { door, instance, announcer, membership, _alone, .. } = started;
     if let Some((commands, _arp)) = membership {
         // What is still bound stays fenced.
         let _ = commands.send(Command::End { unfence: left });

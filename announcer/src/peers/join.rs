@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::key::{self, KeySource};
+use super::key::{self, KeySource, Unavailable};
 use super::view::ViewStore;
 use super::{Wire, driver};
 use crate::config::{self, Config, Election, Fence as Wanted, Fenced, Fixed};
@@ -19,6 +19,7 @@ use crate::vip::nodes::Peer;
 use anyhow::Context;
 use berth_api::names::lease;
 use berth_fence::{Fence, Kind, Options};
+use berth_membership::Keyring;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Task;
 use futures::FutureExt;
@@ -30,6 +31,9 @@ const CAPACITY: u32 = 1 << 14;
 
 /// How long until a port is tried again that somebody has.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How often a key is looked for that is not there.
+const MENDED: Duration = Duration::from_secs(2);
 
 /// A running member.
 pub(crate) struct Member {
@@ -208,6 +212,43 @@ impl Ports {
     }
 }
 
+/// The key; nothing where one Lease for all Services is to decide: nobody asked for membership by name, the cluster has no
+/// view of one, and no Secret that could hold a key may be read. Beside a view there would be two elections, and two owners
+/// of each address; a Secret that holds no key is somebody's slip. Both are waited for.
+async fn obtain(
+    ports: &Ports,
+    fenced: &Fenced,
+    health: &Health,
+) -> anyhow::Result<Option<Keyring>> {
+    let mut told = String::new();
+    health.unready("membership", "not yet");
+    loop {
+        let error = match ports.keys.obtain().await {
+            Ok(keyring) => return Ok(Some(keyring)),
+            Err(error) => error,
+        };
+        let Some(lease) = &fenced.otherwise else {
+            return Err(error).context("berth_election=membership");
+        };
+        let why = match (ports.views.exists().await, &error) {
+            (true, _) => "Lease berth-membership says that the nodes go by membership",
+            (false, Unavailable::Refused { .. }) => {
+                tracing::warn!(%error, lease, "no key, so one Lease for all Services decides");
+                health.ready("membership");
+                return Ok(None);
+            }
+            (false, _) => "the Secret is there, so it is to hold a key",
+        };
+        let why = format!("{error}; nothing is served until that is mended, for {why}");
+        if told != why {
+            tracing::error!("{why}");
+        }
+        health.unready("membership", &why);
+        told = why;
+        tokio::time::sleep(MENDED).await;
+    }
+}
+
 /// Starts what membership needs, if it is to decide. Where nobody asked for it by name and there is no key, the
 /// configuration falls back to the Lease.
 pub(crate) async fn join(
@@ -220,17 +261,14 @@ pub(crate) async fn join(
 ) -> anyhow::Result<Option<Member>> {
     let Election::Membership(fenced) = config.election.clone() else { return Ok(None) };
     let ports = Ports::of(backing, &fenced)?;
-    let keyring = match (ports.keys.obtain().await, &fenced.otherwise) {
-        (Ok(keyring), _) => keyring,
-        (Err(error), Some(name)) => {
-            tracing::warn!(%error, lease = name, "no key, so one Lease for all Services decides");
-            let (namespace, name) = (fenced.namespace, name.clone());
-            config.election = Election::Global { namespace, name };
-            drop(fence);
-            unfence(&config.core.instance);
-            return Ok(None);
-        }
-        (Err(error), None) => return Err(error).context("berth_election=membership"),
+    let Some(keyring) = obtain(&ports, &fenced, health).await? else {
+        config.election = Election::Global {
+            namespace: fenced.namespace.clone(),
+            name: other_lease(&fenced).to_owned(),
+        };
+        drop(fence);
+        unfence(&config.core.instance);
+        return Ok(None);
     };
     let fence = fence.context("membership without a fence")?;
     let fenced_kind = fence.kind() != Kind::Unfenced;

@@ -88,6 +88,18 @@ impl ViewStore {
         }
     }
 
+    /// Whether there is a view, or may be: waits as long as the cluster does not answer.
+    pub async fn exists(&self) -> bool {
+        match self {
+            Self::Lease { client, namespace } => {
+                let api = Api::namespaced(client.clone(), namespace);
+                let (tell, _) = mpsc::unbounded_channel();
+                Store { api, tell, failures: 0 }.read().await.is_some()
+            }
+            Self::Fixed(_) => true,
+        }
+    }
+
     /// Tells the view, whenever it changes, and stores what is proposed where it may, until the driver is gone.
     pub async fn keep(
         self,
@@ -124,6 +136,17 @@ async fn keep(
     tokio::select! {
         () = storing => {}
         () = watch(api, tell) => {}
+    }
+}
+
+/// Waits until there is a view.
+pub async fn appears(client: Client, namespace: &str) {
+    let only = Config::default().fields(&format!("metadata.name={OBJECT}"));
+    let mut watch = Box::pin(objects(Api::<Lease>::namespaced(client, namespace), only));
+    while let Some(event) = watch.next().await {
+        if matches!(event, Event::InitApply(_) | Event::Apply(_)) {
+            return;
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod claims;
 mod conflict;
 mod eip;
 mod eip_allocation;
+mod elections;
 mod examples;
 mod expose;
 mod failover;
