@@ -37,7 +37,7 @@ struct Arguments {
     /// Shows what tests print, and runs one at a time.
     #[arg(long)]
     nocapture: bool,
-    /// How many tests run at a time.
+    /// How many tests run at a time; one more of those that judge no time.
     #[arg(long, default_value_t = 3)]
     jobs: usize,
     /// Takes all processors away for 120 to 220 ms every 30 s meanwhile, as a busy host of a virtual machine does.
@@ -71,8 +71,9 @@ fn main() -> Result<ExitCode> {
     let tests = vec![tests; arguments.times].concat();
     let (timed, busy): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|test| test.timed);
     let mut outcomes = Vec::new();
-    let workers = if arguments.nocapture { 1 } else { arguments.jobs };
-    for tests in [busy, timed] {
+    let more = usize::from(arguments.jobs > 1);
+    for (tests, jobs) in [(busy, arguments.jobs + more), (timed, arguments.jobs)] {
+        let workers = if arguments.nocapture { 1 } else { jobs };
         outcomes.extend(run_all(tests, workers, arguments.nocapture)?);
     }
     print!("{}", report::render(&outcomes, start.elapsed()));
