@@ -248,8 +248,10 @@ async fn give_way(
     tracing::warn!(
         "there is a view of membership now, so the Lease decides no longer: handing over"
     );
-    superseded.cancel();
-    stop.cancel();
+    if !stop.is_cancelled() {
+        superseded.cancel();
+        stop.cancel();
+    }
     std::future::pending::<()>().await;
 }
 

@@ -51,13 +51,18 @@ impl Told {
     }
 }
 
-/// The node whose Lease has this name; `None` if it is not such a Lease.
-pub fn node(name: &str) -> Option<&str> {
-    name.strip_prefix(lease::of_host("").as_str()).filter(|node| !node.is_empty())
+/// The node whose Lease this is; `None` if it is none's. It belongs to the Node object, so that nobody tells of more nodes
+/// than there are.
+pub fn node(lease: &Lease) -> Option<&str> {
+    let node = lease.metadata.name.as_deref()?.strip_prefix(lease::of_host("").as_str())?;
+    let mut owners = lease.metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.kind == "Node" && owner.name == node).then_some(node)
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
     use super::*;
 
     #[test]
@@ -86,9 +91,20 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_lease_names_the_node() {
-        assert_eq!(node(&lease::of_host("worker-1")), Some("worker-1"));
-        assert_eq!(node("berth-announcer-"), None);
-        assert_eq!(node("plndr-svcs-lock"), None);
+    fn a_lease_is_of_the_node_that_it_is_named_after_and_belongs_to() {
+        let named = |name: &str, owner: &str| {
+            let mut lease = Lease::default();
+            lease.metadata.name = Some(name.to_owned());
+            let (kind, name) = ("Node".to_owned(), owner.to_owned());
+            let owner = OwnerReference { kind, name, ..OwnerReference::default() };
+            lease.metadata.owner_references = Some(vec![owner]);
+            node(&lease).map(str::to_owned)
+        };
+        assert_eq!(named(&lease::of_host("worker-1"), "worker-1").as_deref(), Some("worker-1"));
+        assert_eq!(named(&lease::of_host("worker-2"), "worker-1"), None);
+        assert_eq!(named("plndr-svcs-lock", "worker-1"), None);
+        let bare = lease::of_host("worker-1");
+        let metadata = ObjectMeta { name: Some(bare), ..ObjectMeta::default() };
+        assert_eq!(node(&Lease { metadata, spec: None }), None);
     }
 }

@@ -194,12 +194,10 @@ fn node(event: Event<Node>) -> Option<Change> {
 }
 
 fn told(event: Event<Lease>) -> Option<Change> {
-    let node_of =
-        |lease: &Lease| lease.metadata.name.as_deref().and_then(host::node).map(str::to_owned);
     let there =
-        |lease: &Lease| Some(reserved::of_host(&node_of(lease)?, &Told::read(lease)).into());
+        |lease: &Lease| Some(reserved::of_host(host::node(lease)?, &Told::read(lease)).into());
     let gone = |lease: &Lease| {
-        let names = reserved::names_of_host(&node_of(lease)?);
+        let names = reserved::names_of_host(host::node(lease)?);
         Some(names.map(|name| (name, AddressSet::new())).into())
     };
     used(Source::Hosts, event, there, gone)

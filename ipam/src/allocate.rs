@@ -130,7 +130,7 @@ impl Decision<'_> {
         if let Some(why) = unusable_because(address) {
             return reserved(why.to_owned());
         }
-        // What is claimed is nobody's own: kubelets list VIPs that a node has bound as addresses of the node.
+        // Who asks to share a VIP is let in: kubelets list those that a node has bound as addresses of the node.
         let free = ledger.claim(address).is_none();
         if let Some(name) = ledger.reserved_by(address).filter(|_| free) {
             return reserved(name.to_owned());

@@ -238,6 +238,11 @@ impl Ledger {
         self.reservations.iter().map(|(name, addresses)| (name.as_str(), addresses))
     }
 
+    /// What `name` reserves.
+    pub fn reservation(&self, name: &str) -> Option<&AddressSet> {
+        self.reservations.get(name)
+    }
+
     /// The reservation that has the address.
     pub fn reserved_by(&self, address: IpAddr) -> Option<&str> {
         if !self.reserved.contains(address) {
@@ -266,9 +271,10 @@ impl Ledger {
         self.by_namespace.of(namespace)
     }
 
-    /// Whether an address that somebody holds may be handed out to one more sharer: not set aside, or one to avoid.
+    /// Whether the address may be handed out to one more sharer: not reserved, set aside, or one to avoid.
     pub(crate) fn is_offerable(&self, address: IpAddr) -> bool {
-        !self.aside.contains_key(&address) && !self.free.is_buggy(address)
+        let kept_back = self.reserved.contains(address) || self.aside.contains_key(&address);
+        !kept_back && !self.free.is_buggy(address)
     }
 
     fn remove(&mut self, owner: &Owner, address: IpAddr) -> bool {

@@ -52,16 +52,20 @@ impl Host {
         interface
     }
 
-    /// The addresses that are not ours, but for those that kube-proxy binds for Services.
+    /// The interfaces, but for those on which a proxy binds what Services have.
+    fn own_interfaces(&self) -> impl Iterator<Item = (&String, &Interface)> {
+        self.interfaces.iter().filter(|(name, _)| !PROXIES.contains(&name.as_str()))
+    }
+
+    /// The addresses that are not ours, but for those that a proxy binds for Services.
     pub fn foreign(&self) -> impl Iterator<Item = (&IpAddr, &Foreign)> {
-        let interfaces = self.interfaces.iter().filter(|(name, _)| *name != KUBE_PROXY);
-        interfaces.flat_map(|(_, interface)| &interface.foreign)
+        self.own_interfaces().flat_map(|(_, interface)| &interface.foreign)
     }
 
     /// The interface on which this node has `address` for itself. What an announcer of before may have left (`left`) is
     /// its own only where it is alone: a node has at least one address that is.
     pub fn has_itself(&self, address: &IpAddr, left: bool) -> Option<&str> {
-        let mut interfaces = self.interfaces.iter().filter(|(name, _)| *name != KUBE_PROXY);
+        let mut interfaces = self.own_interfaces();
         let found = interfaces.find(|(_, interface)| {
             let foreign = interface.foreign.get(address);
             foreign.is_some_and(|foreign| !(left && foreign.adoptable && self.has_besides(address)))
@@ -99,8 +103,8 @@ impl Host {
     }
 }
 
-/// Where kube-proxy binds the addresses of Services, with its mode `ipvs`.
-const KUBE_PROXY: &str = "kube-ipvs0";
+/// Where kube-proxy in its mode `ipvs`, and kube-router, bind the addresses of Services.
+const PROXIES: [&str; 2] = ["kube-ipvs0", "kube-dummy-if"];
 
 /// Whether an address is met beyond its link.
 pub fn is_global(address: &IpAddr) -> bool {

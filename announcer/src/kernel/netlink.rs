@@ -191,7 +191,11 @@ fn assemble(
         } else {
             let other = address.protocol.filter(|other| Instance::is_number(*other));
             host.others.extend(other.filter(|_| address.looks_ours()));
-            interface.foreign.insert(address.address, address.foreign());
+            // One address may stand there twice: with a subnet, and as what an announcer has added.
+            let found = address.foreign();
+            let all = interface.foreign.entry(address.address).or_insert(found);
+            all.prefix_len = all.prefix_len.min(found.prefix_len);
+            all.adoptable &= found.adoptable;
         }
     }
     host

@@ -94,7 +94,8 @@ impl ViewStore {
             Self::Lease { client, namespace } => {
                 let api = Api::namespaced(client.clone(), namespace);
                 let (tell, _) = mpsc::unbounded_channel();
-                Store { api, tell, failures: 0 }.read().await.is_some()
+                let found = Store { api, tell, failures: 0 }.read().await;
+                found.as_ref().is_some_and(has_view)
             }
             Self::Fixed(_) => true,
         }
@@ -144,7 +145,7 @@ pub async fn appears(client: Client, namespace: &str) {
     let only = Config::default().fields(&format!("metadata.name={OBJECT}"));
     let mut watch = Box::pin(objects(Api::<Lease>::namespaced(client, namespace), only));
     while let Some(event) = watch.next().await {
-        if matches!(event, Event::InitApply(_) | Event::Apply(_)) {
+        if matches!(event, Event::InitApply(lease) | Event::Apply(lease) if has_view(&lease)) {
             return;
         }
     }
@@ -275,6 +276,11 @@ fn object(found: Option<Lease>, proposal: &Proposal) -> Lease {
     let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
     spec.holder_identity = Some(proposal.voters.join(",")).filter(|names| !names.is_empty());
     lease
+}
+
+/// Whether an object has a view, readable or not.
+fn has_view(lease: &Lease) -> bool {
+    lease.metadata.annotations.as_ref().is_some_and(|notes| notes.contains_key(VIEW))
 }
 
 /// The view of an object; nothing, and a word about it, if it holds none.

@@ -4,8 +4,10 @@
 //! # Permissions
 //!
 //! `get`, `create` and `update` on `leases.coordination.k8s.io` in the namespace of the control plane's Lease, and `list`
-//! on `nodes`. Without the latter nobody removes the Lease of a node that is gone.
+//! on `nodes`.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::host::Told;
@@ -30,7 +32,14 @@ const DURATION: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(5);
 /// The same where there is no right to it.
 const DENIED: Duration = Duration::from_secs(60);
+/// The same where somebody else has written it.
+const SOON: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an address that is seen no more is still told.
+const GOING: Duration = Duration::from_secs(600);
+/// What it needs.
+const RIGHTS: (&str, &str) =
+    ("get, create and update leases.coordination.k8s.io, and to list", "nodes");
 
 /// Keeps the Lease of `node` for ever, with what `told` says.
 pub async fn keep(
@@ -46,6 +55,7 @@ pub async fn keep(
         node,
         namespace,
         known: None,
+        going: BTreeMap::new(),
         complained: None,
     };
     let mut changed_at: Option<Instant> = None;
@@ -55,29 +65,31 @@ pub async fn keep(
             Ok(told) => told.clone().unwrap_or_default(),
             Err(_) => return,
         };
-        let is_news = written.as_ref() != Some(&wanted);
-        let rests = changed_at.map(|at| at + CHANGE).filter(|at| is_news && *at > Instant::now());
-        let telling = match (rests, &written) {
-            (Some(_), Some(written)) => written.clone(),
-            _ => wanted.clone(),
+        let rests = changed_at.is_some_and(|at| at + CHANGE > Instant::now());
+        let telling = match &written {
+            Some(written) if rests => written.clone(),
+            _ => wanted,
         };
-        let next = match tokio::time::timeout(TIMEOUT, keeper.write(&telling)).await {
-            Ok(Ok(())) => {
-                keeper.complain(None);
-                if is_news && telling == wanted {
-                    changed_at = Some(Instant::now());
-                }
-                written = Some(telling);
-                RENEW
-            }
-            Ok(Err(error)) => keeper.failed(&error),
+        let failed = match tokio::time::timeout(TIMEOUT, keeper.write(&telling)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(keeper.failed(error)),
             Err(_) => {
                 keeper.complain(Some(format!("no answer within {TIMEOUT:?}")));
-                AGAIN
+                Some(AGAIN)
             }
         };
-        let renewal = Instant::now() + next;
-        let may_change = changed_at.map_or(renewal, |at| at + CHANGE).min(renewal);
+        if let Some(pause) = failed {
+            tokio::time::sleep(pause).await;
+            continue;
+        }
+        keeper.complain(None);
+        let now = Instant::now();
+        if written.as_ref() != Some(&telling) {
+            changed_at = Some(now);
+        }
+        written = Some(telling);
+        let renewal = now + RENEW;
+        let may_change = changed_at.map_or(now, |at| at + CHANGE).min(renewal);
         tokio::time::sleep_until(may_change).await;
         while Instant::now() < renewal && *told.borrow() == written {
             match tokio::time::timeout_at(renewal, told.changed()).await {
@@ -89,6 +101,20 @@ pub async fn keep(
     }
 }
 
+/// Why the Lease could not be written.
+enum Failure {
+    /// The API server refused it, or did not answer.
+    Api(Error),
+    /// The cluster has no such Node, so that nobody would remove the Lease.
+    NoNode,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Api(error)
+    }
+}
+
 struct Keeper {
     leases: Api<Lease>,
     nodes: Api<Node>,
@@ -97,6 +123,8 @@ struct Keeper {
     namespace: String,
     /// As it was written last.
     known: Option<Lease>,
+    /// What the Lease told, and is not seen any more, with when it is told no longer.
+    going: BTreeMap<IpAddr, (u8, Instant)>,
     /// What was complained of last.
     complained: Option<String>,
 }
@@ -106,7 +134,7 @@ impl Keeper {
         clippy::disallowed_methods,
         reason = "whoever reads a Lease counts from when it changes"
     )]
-    async fn write(&mut self, told: &Told) -> Result<(), Error> {
+    async fn write(&mut self, told: &Told) -> Result<(), Failure> {
         let known = match self.known.take() {
             Some(known) => Some(known),
             None => self.leases.get_opt(&self.name).await?,
@@ -114,9 +142,9 @@ impl Keeper {
         let is_new = known.is_none();
         let mut lease = known.unwrap_or_default();
         if is_new || self.is_orphan(&lease) {
-            lease.metadata.owner_references = self.owner().await?.map(|owner| vec![owner]);
+            lease.metadata.owner_references = Some(vec![self.owner().await?]);
         }
-        told.write(&mut lease);
+        self.with_what_goes(&Told::read(&lease), told).write(&mut lease);
         let now = MicroTime(Timestamp::now());
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         spec.holder_identity = Some(self.node.clone());
@@ -138,32 +166,47 @@ impl Keeper {
         Ok(())
     }
 
+    /// An interface that is down loses addresses, and a node that starts has not all of them yet: whoever waits for one
+    /// would have it at once, and keep it.
+    fn with_what_goes(&mut self, before: &Told, told: &Told) -> Told {
+        let now = Instant::now();
+        for (address, length) in &before.addresses {
+            self.going.entry(*address).or_insert((*length, now + GOING));
+        }
+        self.going
+            .retain(|address, (_, until)| *until > now && !told.addresses.contains_key(address));
+        let mut all = told.clone();
+        all.addresses.extend(self.going.iter().map(|(address, (length, _))| (*address, *length)));
+        all
+    }
+
     fn is_orphan(&self, lease: &Lease) -> bool {
         lease.metadata.owner_references.as_ref().is_none_or(Vec::is_empty)
     }
 
-    /// The Node object; none where there is none, or where it may not be listed.
-    async fn owner(&self) -> Result<Option<OwnerReference>, Error> {
+    /// The Node object, with which the Lease goes.
+    async fn owner(&self) -> Result<OwnerReference, Failure> {
         let only = ListParams::default().fields(&format!("metadata.name={}", self.node));
-        match self.nodes.list(&only).await {
-            Ok(nodes) => Ok(nodes.items.first().and_then(|node| node.owner_ref(&()))),
-            Err(Error::Api(status)) if status.code == 403 => Ok(None),
-            Err(error) => Err(error),
-        }
+        let nodes = self.nodes.list(&only).await?;
+        nodes.items.first().and_then(|node| node.owner_ref(&())).ok_or(Failure::NoNode)
     }
 
     /// Takes in that a write failed. What is there is looked at again. Gives how long to wait.
-    fn failed(&mut self, error: &Error) -> Duration {
-        match error {
-            // Another process of this node, or a person, wrote it meanwhile.
-            Error::Api(status) if status.code == 409 => Duration::from_millis(200),
+    fn failed(&mut self, failure: Failure) -> Duration {
+        let error = match failure {
+            Failure::Api(error) => error,
+            Failure::NoNode => {
+                self.complain(Some(format!("there is no Node {} (vip_nodename)", self.node)));
+                return AGAIN;
+            }
+        };
+        match &error {
+            // Another process of this node, or a person, wrote it meanwhile, or it went with a former Node.
+            Error::Api(status) if matches!(status.code, 404 | 409) => SOON,
             Error::Api(status) if status.code == 403 => {
-                let verbs = "get, create and update";
-                let text = forbidden(verbs, "leases.coordination.k8s.io", &status.message);
-                self.complain(Some(text));
+                self.complain(Some(forbidden(RIGHTS.0, RIGHTS.1, &status.message)));
                 DENIED
             }
-            Error::Api(status) if status.code == 404 => AGAIN,
             error => {
                 self.complain(Some(chain(error)));
                 AGAIN
@@ -184,5 +227,118 @@ impl Keeper {
             None => tracing::info!(lease = self.name, "the node's own addresses are told again"),
         }
         self.complained = trouble;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// When a request came, its method and what it sent.
+    type Request = (Instant, String, Value);
+
+    /// The requests that get an answer `code`, after that of each Node and of the Lease that is not there yet.
+    fn api(code: u16) -> (Client, Arc<Mutex<Vec<Request>>>) {
+        let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let requests = seen.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let requests = requests.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let sent = body.collect_bytes().await?;
+                let sent: Value = serde_json::from_slice(&sent).unwrap_or_default();
+                requests.lock().unwrap().push((
+                    Instant::now(),
+                    parts.method.to_string(),
+                    sent.clone(),
+                ));
+                let node = json!({ "metadata": { "name": "a", "uid": "1" } });
+                let (code, body) = match (parts.method.as_str(), parts.uri.path()) {
+                    (_, "/api/v1/nodes") => (200, json!({ "metadata": {}, "items": [node] })),
+                    ("GET", _) => {
+                        (404, json!({ "code": 404, "reason": "NotFound", "status": "Failure" }))
+                    }
+                    _ if code == 200 => (200, sent),
+                    _ => (code, json!({ "code": code })),
+                };
+                let body = Body::from(serde_json::to_vec(&body)?);
+                Ok::<_, tower::BoxError>(http::Response::builder().status(code).body(body)?)
+            }
+        });
+        (Client::new(service, "default"), seen)
+    }
+
+    fn of(last: u8) -> Told {
+        let address = IpAddr::from([192, 0, 2, last]);
+        Told { addresses: [(address, 24)].into(), ..Told::default() }
+    }
+
+    /// An hour in which the node's address changes once a second.
+    async fn an_hour_of_changes(code: u16) -> Vec<Request> {
+        let (client, seen) = api(code);
+        let (tell, told) = watch::channel(None);
+        let keeping = keep(client, "kube-system".to_owned(), "a".to_owned(), told);
+        let changing = async {
+            for second in 0..3600u32 {
+                tell.send_replace(Some(of((second % 200) as u8)));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = keeping => panic!("it ended"),
+            () = changing => {}
+        }
+        seen.lock().unwrap().clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_renewed_every_20_s_and_a_change_is_written_once_a_minute() {
+        let seen = an_hour_of_changes(200).await;
+        let writes: Vec<_> = seen.iter().filter(|(_, method, _)| method != "GET").collect();
+        assert!((170..=185).contains(&writes.len()), "{}", writes.len());
+        let gaps = writes.windows(2).map(|two| two[1].0 - two[0].0);
+        assert!(gaps.max().unwrap() <= RENEW + Duration::from_secs(1));
+        let lease: Lease = serde_json::from_value(writes[0].2.clone()).unwrap();
+        assert_eq!(lease.metadata.owner_references.unwrap()[0].name, "a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_or_fails_is_tried_again_after_a_pause_whatever_changes() {
+        for (code, most) in [(500, 2200), (403, 190), (409, 11_000)] {
+            let seen = an_hour_of_changes(code).await;
+            assert!(seen.len() <= most && seen.len() > 50, "{code}: {}", seen.len());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_goes_is_told_for_ten_minutes() {
+        let (client, seen) = api(200);
+        let (tell, told) = watch::channel(Some(of(1)));
+        let keeping = keep(client, "kube-system".to_owned(), "a".to_owned(), told);
+        let going = async {
+            tokio::time::sleep(Duration::from_secs(70)).await;
+            tell.send_replace(Some(of(2)));
+            tokio::time::sleep(Duration::from_secs(700)).await;
+        };
+        tokio::select! {
+            () = keeping => panic!("it ended"),
+            () = going => {}
+        }
+        let told_at = |seconds: u64| {
+            let seen = seen.lock().unwrap();
+            let start = seen[0].0;
+            let written = seen.iter().filter(|(_, method, _)| method != "GET");
+            let last = written.take_while(|(at, ..)| *at - start <= Duration::from_secs(seconds));
+            let lease: Lease = serde_json::from_value(last.last().unwrap().2.clone()).unwrap();
+            Told::read(&lease).addresses.into_keys().map(|own| own.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(told_at(60), ["192.0.2.1"]);
+        assert_eq!(told_at(600), ["192.0.2.1", "192.0.2.2"]);
+        assert_eq!(told_at(760), ["192.0.2.2"]);
     }
 }

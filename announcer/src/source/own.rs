@@ -8,11 +8,12 @@ use berth_api::host::Told;
 use super::cluster::Claims;
 use crate::kernel::{Host, is_global};
 
-/// What this node tells of itself: its own addresses and its routers. Not what an announcer of before has left, which is
-/// about to be taken over or is a leftover of nobody.
+/// What this node tells of itself: its own addresses and its routers. What an announcer of before has left is not told
+/// where somebody holds it, or where that is not known yet.
 pub fn told(host: &Host, claims: &Claims) -> Told {
+    let may_be_taken_over = |address: &IpAddr| claims.unknown().is_some() || claims.are_of(address);
     let own = host.foreign().filter(|(address, foreign)| {
-        is_global(address) && !(foreign.adoptable && claims.name(address))
+        is_global(address) && !(foreign.adoptable && may_be_taken_over(address))
     });
     let addresses: BTreeMap<IpAddr, u8> =
         own.map(|(address, foreign)| (*address, foreign.prefix_len)).collect();
@@ -41,6 +42,7 @@ mod tests {
         host.interfaces.extend([("lo".to_owned(), lo), ("kube-ipvs0".to_owned(), ipvs)]);
 
         let mut claims = Claims::new(ClaimPolicy::Required);
+        claims.listed(&BTreeSet::new());
         let shown = |claims: &Claims| {
             let told = told(&host, claims);
             let addresses = told.addresses.iter().map(|(own, length)| format!("{own}/{length}"));

@@ -187,7 +187,8 @@ impl Refusal {
                 format!("not announced: the node cannot make VLAN interface {name}: {error}")
             }
             Self::AddressOnHost { address, interface } => format!(
-                "{address} is not announced: it is an address of the node itself, on interface {interface}"
+                "{address} is not announced: it is an address of the node itself, on interface {interface}; what another \
+                 announcer left there goes by ip address del"
             ),
             Self::AddressConflict { address, mac, node, interface } => format!(
                 "{address} is not announced: another host, {}, answers for it on the LAN of interface {interface} of \

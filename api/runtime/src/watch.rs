@@ -18,8 +18,9 @@ const PAUSES: [Duration; 4] = [
 
 /// How often a resource is looked for that the cluster does not have.
 pub const LOOK: Duration = Duration::from_secs(5);
-/// How often a resource is looked for that may not be listed.
+/// How often a resource is looked for that may not be listed, once it was refused so often.
 const DENIED: Duration = Duration::from_secs(60);
+const REFUSED: u32 = 3;
 /// How many times in a row there has to be no such resource: of several API servers one may hear of it later.
 const ABSENT: u32 = 2;
 
@@ -47,7 +48,7 @@ where
 pub enum Served<K> {
     /// As of [`objects`].
     Event(Event<K>),
-    /// The cluster has no such resource, or it may not be listed. What was shown before is gone.
+    /// The cluster has no such resource, and what was shown before is gone; or it may not be listed and never was.
     Absent,
 }
 
@@ -94,8 +95,12 @@ enum Need {
 struct Watch<K: 'static> {
     resource: String,
     need: Need,
-    /// How often in a row there was no such resource, or no right to it.
+    /// How often in a row there was no such resource.
     missed: u32,
+    /// How often there was no right to it, which is told once.
+    denied: u32,
+    /// Whether it was listed in full.
+    listed: bool,
     /// How long to wait before the next attempt.
     pause: Option<Duration>,
     start: Box<dyn Fn() -> BoxStream<'static, watcher::Result<Event<K>>> + Send>,
@@ -112,7 +117,18 @@ where
         let start = move || watcher::watcher(api.clone(), config.clone()).boxed();
         let (stream, start) = (start(), Box::new(start));
         let (resource, told) = (resource::<K>(), String::new());
-        Self { resource, need, missed: 0, pause: None, stream, start, failures: 0, told }
+        Self {
+            resource,
+            need,
+            missed: 0,
+            denied: 0,
+            listed: false,
+            pause: None,
+            stream,
+            start,
+            failures: 0,
+            told,
+        }
     }
 
     async fn next(&mut self) -> Option<Served<K>> {
@@ -124,17 +140,29 @@ where
                 // Comes before the list is tried, so it is no sign of recovery.
                 Ok(Event::Init) => return Some(Served::Event(Event::Init)),
                 Ok(event) => {
+                    self.listed |= matches!(event, Event::InitDone);
                     self.recovered();
                     return Some(Served::Event(event));
                 }
                 Err(error) if self.need == Need::WhereGranted && answered(&error, 403) => {
                     self.stream = (self.start)();
-                    let is_news = self.missed < ABSENT;
-                    self.missed = self.missed.max(ABSENT);
-                    if is_news {
-                        self.tell(&error);
-                        self.pause = Some(DENIED);
-                        return Some(Served::Absent);
+                    self.denied = self.denied.saturating_add(1);
+                    // An API server that has just begun may not know all rights yet.
+                    if self.denied < REFUSED {
+                        tokio::time::sleep(PAUSES[2]).await;
+                        continue;
+                    }
+                    if self.denied == REFUSED {
+                        tracing::warn!(
+                            resource = self.resource,
+                            "{}",
+                            explain(&self.resource, &error)
+                        );
+                        // What was listed once goes on to count: the right was taken away, not what it was for.
+                        if !self.listed {
+                            self.pause = Some(DENIED);
+                            return Some(Served::Absent);
+                        }
                     }
                     tokio::time::sleep(DENIED).await;
                 }
@@ -301,6 +329,53 @@ mod tests {
         let shown: Vec<_> = shown.take(4).collect().await;
         assert_eq!(shown, ["absent", "listed", "absent", "listed"]);
         assert!(start.elapsed() < 5 * LOOK, "{:?}", start.elapsed());
+    }
+
+    /// What is shown within ten minutes of a resource to which there is no right, where lists are answered so and watches are
+    /// refused; and how many requests that were.
+    async fn shown_of_the_forbidden(lists: &'static [u16]) -> (Vec<&'static str>, usize) {
+        let asked = std::sync::Arc::new(std::sync::Mutex::new((lists.iter(), 0)));
+        let counted = asked.clone();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let mut asked = asked.lock().unwrap();
+            asked.1 += 1;
+            let code = if is_watch { 403 } else { asked.0.next().copied().unwrap_or(403) };
+            async move {
+                let body = match code {
+                    200 => json!({ "metadata": { "resourceVersion": "7" }, "items": [] }),
+                    code => json!({ "code": code, "message": "forbidden" }),
+                };
+                let body = kube::client::Body::from(serde_json::to_vec(&body).unwrap());
+                Ok::<_, tower::BoxError>(http::Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        let client = kube::Client::new(service, "default");
+        let served = objects_where_granted(Api::<Service>::all(client), Config::default());
+        let shown = std::sync::Mutex::new(Vec::new());
+        let all = served.for_each(|served| {
+            let word = match served {
+                Served::Absent => Some("absent"),
+                Served::Event(Event::InitDone) => Some("listed"),
+                Served::Event(_) => None,
+            };
+            shown.lock().unwrap().extend(word);
+            std::future::ready(())
+        });
+        let _ = tokio::time::timeout(Duration::from_secs(600), all).await;
+        let requests = counted.lock().unwrap().1;
+        (shown.into_inner().unwrap(), requests)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_not_be_listed_is_done_without_and_what_was_listed_stays() {
+        let (shown, requests) = shown_of_the_forbidden(&[]).await;
+        assert_eq!(shown, ["absent"]);
+        assert!(requests < 20, "{requests}");
+        let (shown, _) = shown_of_the_forbidden(&[403, 200]).await;
+        assert_eq!(shown, ["listed"], "an API server that has just begun");
+        let (shown, _) = shown_of_the_forbidden(&[403, 403, 403, 403, 200]).await;
+        assert_eq!(shown, ["absent", "listed"], "granted later");
     }
 
     /// The requests of an hour at rest, where there are no objects or, if `is_absent`, no such kind of them.

@@ -26,8 +26,7 @@ pub(super) fn remove_pools(state: &mut State) {
 /// Keeps addresses from ever being given out, in place of what `name` reserved before.
 pub(super) fn reserve(state: &mut State, name: &str, addresses: AddressSet) {
     let ledger = &mut state.cluster.ledger;
-    let known = ledger.reservations().find(|(known, _)| *known == name).map(|(_, set)| set);
-    if known.map_or(addresses.is_empty(), |known| *known == addresses) {
+    if ledger.reservation(name).map_or(addresses.is_empty(), |known| *known == addresses) {
         return;
     }
     ledger.reserve(name, addresses);

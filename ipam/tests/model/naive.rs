@@ -114,7 +114,7 @@ impl Naive {
         let in_a_pool = pools().iter().any(|scope| self.members(scope).contains(&address));
         let open = [Scope::Global, own.clone()];
         let in_an_open_pool = open.iter().any(|scope| self.members(scope).contains(&address));
-        if self.is_reserved(address) {
+        if self.is_reserved(address) && !self.is_held(address) {
             Some("reserved")
         } else if excluded(&Scope::Global) || (serving.contains(&own) && excluded(&own)) {
             Some("excluded")

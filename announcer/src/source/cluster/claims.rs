@@ -59,8 +59,8 @@ impl Claims {
         }
     }
 
-    /// Whether anybody holds the address.
-    pub fn name(&self, address: &IpAddr) -> bool {
+    /// Whether there are any of this address.
+    pub fn are_of(&self, address: &IpAddr) -> bool {
         self.holders.contains_key(address)
     }
 
