@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use berth_e2e::addresses::{Mac, Net, mac, node_host, router};
+use berth_e2e::membership;
 use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::vm::{Vm, install_kubevirt};
 use berth_e2e::wire::Watch;
@@ -64,6 +65,11 @@ async fn what_no_claim_names_is_served_by_nobody_and_who_asks_is_told() -> Resul
     world.deploy("default", "hello", 2)?;
     world.expose("web", json!({})).await?;
     let held = world.published("web", 1).await?[0];
+    // What is refused is told once it has lasted, and while voters change nobody knows that.
+    eventually("all nodes take part", 30, || async {
+        Ok(membership::is_settled(&world, NODES).await?.then_some(()))
+    })
+    .await?;
     let router = IpAddr::V4(router().v4);
     let reserved: IpAddr = RESERVED.parse()?;
     let outside = world.lab.outside();
