@@ -233,8 +233,7 @@ async fn start(
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
     let sources = Sources { seen, done, changes, dataplane: kept, told, inquiries };
     let sources = Some(sources);
-    let _alone = alone;
-    Ok(Some(Started { door, instance, announcer, sources, membership, superseded, _alone }))
+    Ok(Some(Started { door, instance, announcer, sources, membership, superseded, _alone: alone }))
 }
 
 /// Stops this process, which goes by a Lease for want of a key, when there is a view: two elections would have two owners.

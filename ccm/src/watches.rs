@@ -68,21 +68,15 @@ pub fn all(
     let cidrs = cidrs.map(service_cidr);
     let hosts: Api<Lease> = Api::namespaced(client.clone(), leases);
     let hosts = objects_where_granted(hosts, Config::default().labels(label::HOST).page_size(PAGE));
-    let hosts = hosts.map(|served| {
-        if let Served::Absent = served {
-            tracing::warn!("addresses that nodes have besides those of their Node objects are not known, and could be given out");
-        }
-        where_served(served, Source::Hosts, told)
-    });
+    let unknown = "addresses that nodes have besides those of their Node objects are not known, and could be given out";
+    let hosts = hosts.map(|served| where_granted(served, unknown, Source::Hosts, told));
     let api_servers: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
     let of_kubernetes = format!("{}=kubernetes", label::SERVICE_NAME);
     let api_servers = objects_where_granted(api_servers, Config::default().labels(&of_kubernetes));
-    let api_servers = api_servers.map(|served| {
-        if let Served::Absent = served {
-            tracing::warn!("addresses of API servers are known only as far as nodes have them, and could be given out");
-        }
-        where_served(served, Source::ApiServers, api_server)
-    });
+    let unknown =
+        "addresses of API servers are known only as far as nodes have them, and could be given out";
+    let api_servers =
+        api_servers.map(|served| where_granted(served, unknown, Source::ApiServers, api_server));
     let control_plane = control_plane(client.clone());
     // What each of these is for can be had without it: the watch begins when the resource is there.
     let paged = || Config::default().page_size(PAGE);
@@ -141,6 +135,19 @@ fn where_served<K>(
         Served::Absent => Some(Change::Absent(source)),
         Served::Event(event) => read(event),
     }
+}
+
+/// The same; tells what is `unknown` where it may not be listed.
+fn where_granted<K>(
+    served: Served<K>,
+    unknown: &str,
+    source: Source,
+    read: impl Fn(Event<K>) -> Option<Change>,
+) -> Option<Change> {
+    if let Served::Absent = served {
+        tracing::warn!("{unknown}");
+    }
+    where_served(served, source, read)
 }
 
 fn eip(event: Event<EipBinding>) -> Option<Change> {

@@ -75,9 +75,8 @@ impl Host {
 
     /// Whether this node is reached by this address: it has it with a subnet, which no copy of a VIP has.
     pub fn is_reached_by(&self, address: &IpAddr) -> bool {
-        let single = if address.is_ipv4() { 32 } else { 128 };
         let mut all = self.interfaces.values().filter_map(|all| all.foreign.get(address));
-        all.any(|foreign| foreign.prefix_len < single)
+        all.any(|foreign| foreign.prefix_len < single(address))
     }
 
     /// Whether this node has an address of this family that is no announcer's.
@@ -105,6 +104,11 @@ impl Host {
 
 /// Where kube-proxy in its mode `ipvs`, and kube-router, bind the addresses of Services.
 const PROXIES: [&str; 2] = ["kube-ipvs0", "kube-dummy-if"];
+
+/// The length of a prefix that has this address only.
+pub(super) fn single(address: &IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
 
 /// Whether an address is met beyond its link.
 pub fn is_global(address: &IpAddr) -> bool {

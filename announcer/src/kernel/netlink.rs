@@ -17,6 +17,7 @@ use rtnetlink::{LinkVlan, RouteMessageBuilder};
 
 use super::host::{
     Binding, Error, Foreign, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime, LinkError, Vlan,
+    single,
 };
 use super::rtnetlink::{Rtnetlink, code};
 use crate::instance::Instance;
@@ -65,7 +66,7 @@ impl Kernel for Netlink {
 
     async fn bind(&mut self, binding: Binding, lifetime: Lifetime) -> Result<(), Error> {
         let Binding { index, address } = binding;
-        let prefix_len = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_len = single(&address);
         let mut request =
             self.rtnetlink.handle().address().add(index, address, prefix_len).replace();
         let message = request.message_mut();
@@ -87,7 +88,7 @@ impl Kernel for Netlink {
     async fn remove(&mut self, binding: Binding) -> Result<(), Error> {
         let Binding { index, address } = binding;
         // The message of an addition names the address as a removal does.
-        let prefix_len = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_len = single(&address);
         let message =
             self.rtnetlink.handle().address().add(index, address, prefix_len).message_mut().clone();
         match self.rtnetlink.handle().address().del(message).execute().await {
@@ -310,7 +311,7 @@ fn seen(message: &AddressMessage) -> Option<Seen> {
 
 impl Seen {
     fn is_single(&self) -> bool {
-        self.prefix_len == if self.address.is_ipv4() { 32 } else { 128 }
+        self.prefix_len == single(&self.address)
     }
 
     fn looks_ours(&self) -> bool {

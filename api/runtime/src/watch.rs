@@ -30,12 +30,7 @@ pub fn objects<K>(api: Api<K>, config: Config) -> impl Stream<Item = Event<K>> +
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let watch = Watch::new(api, config, Need::Always);
-    let all = futures::stream::unfold(watch, |mut watch| async move {
-        let served = watch.next().await?;
-        Some((served, watch))
-    });
-    all.filter_map(|served| {
+    served(Watch::new(api, config, Need::Always)).filter_map(|served| {
         futures::future::ready(match served {
             Served::Event(event) => Some(event),
             Served::Absent => None,

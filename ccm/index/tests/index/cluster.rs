@@ -353,8 +353,7 @@ impl Lab {
         self.shown = self.cluster.log.len();
         self.index.lead(self.now);
         self.cluster.list().into_iter().for_each(|change| self.show(change));
-        self.index.listed(Source::Pools, self.now);
-        for source in Source::REQUIRED[4..].iter().copied() {
+        for source in Source::REQUIRED {
             self.index.listed(source, self.now);
         }
         self.settle();

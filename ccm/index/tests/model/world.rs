@@ -196,8 +196,7 @@ impl World {
             .list()
             .into_iter()
             .for_each(|change| intake.take(change, &mut index, self.now));
-        index.listed(Source::Pools, self.now);
-        for source in Source::REQUIRED[4..].iter().copied() {
+        for source in Source::REQUIRED {
             index.listed(source, self.now);
         }
         let seen = self.cluster.log.len();
