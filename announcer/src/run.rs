@@ -29,15 +29,16 @@ use crate::kernel::{self, ArpAnnounce, Door, Host, Kernel, KernelChange, Netlink
 use crate::locks::{self, Locks, WhenTaken};
 use crate::metrics::Metrics;
 use crate::ownership::membership::Command;
+use crate::peers::LOCK;
 use crate::peers::driver::THREAD;
 use crate::peers::join::{self as member, Backing, Member};
-use crate::peers::view;
 use crate::publish::host;
 use crate::publish::publisher::Publisher;
 use crate::publish::writer::{WriteEvent, Writer};
 use crate::reconcile::drive::{Inquiry, Sources, drive};
 use crate::reconcile::{self, Announcer, CHECKS, Outlets};
 use crate::source::cluster::Name;
+use crate::source::view;
 use crate::source::watch::{self, ClusterEvent, Scope};
 use crate::sweep;
 
@@ -45,6 +46,8 @@ use crate::sweep;
 const UNGUARDING: Duration = Duration::from_secs(4);
 /// How long the thread of membership may take to end.
 const UNFENCING: Duration = Duration::from_secs(10);
+/// How long the Lease may take to be given back.
+const GIVING_BACK: Duration = Duration::from_secs(2);
 /// How long an answer to whoever asks what is known may take: a round may have much to do.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where that is asked for.
@@ -159,6 +162,13 @@ impl Outside {
     }
 }
 
+/// What a member has to end.
+struct Membership {
+    commands: mpsc::UnboundedSender<Command>,
+    give_back: CancellationToken,
+    arp: Option<ArpAnnounce>,
+}
+
 /// A running announcer.
 struct Started {
     door: Door,
@@ -166,8 +176,8 @@ struct Started {
     announcer: Announcer<Netlink>,
     /// Taken by whoever drives it.
     sources: Option<Sources>,
-    membership: Option<(mpsc::UnboundedSender<Command>, Option<ArpAnnounce>)>,
-    /// Cancelled when the Lease by which this process goes for want of a key may no longer decide.
+    membership: Option<Membership>,
+    /// Cancelled when the Lease by which this process goes may no longer decide.
     superseded: CancellationToken,
     _alone: Option<Locks>,
 }
@@ -175,8 +185,8 @@ struct Started {
 impl Started {
     /// Leaves everything as a crash would: what is bound stays fenced, and the host as that needs it.
     fn abandon(self) {
-        if let Some((_, arp)) = self.membership {
-            std::mem::forget(arp);
+        if let Some(membership) = self.membership {
+            std::mem::forget(membership.arp);
         }
     }
 }
@@ -206,17 +216,18 @@ async fn start(
     let joined = stop.run_until_cancelled(join);
     let Some(member) = supervisor.during(joined).await? else { return Ok(None) };
     let (members, told, membership) = match member? {
-        Some(Member { members, told, commands, tasks, arp }) => {
+        Some(Member { members, told, commands, tasks, give_back, arp }) => {
             supervisor.spawn_all(tasks);
-            (Some(members), told, Some((commands, arp)))
+            (Some(members), told, Some(Membership { commands, give_back, arp }))
         }
         None => (None, mpsc::unbounded_channel().1, None),
     };
     let superseded = CancellationToken::new();
-    if let (Backing::Api(client), None, true) = (&backing, &membership, wants_membership) {
+    if let (Backing::Api(client), None) = (&backing, &membership) {
         let (client, namespace) = (client.clone(), cluster_namespace(&config));
-        supervisor
-            .spawn("view to come", give_way(client, namespace, superseded.clone(), stop.clone()));
+        let (told, stop) = (superseded.clone(), stop.clone());
+        let giving_way = give_way(client, namespace, wants_membership, told, stop);
+        supervisor.spawn("membership to come", giving_way);
     }
 
     let (host, own) = tokio::sync::watch::channel(None);
@@ -236,17 +247,26 @@ async fn start(
     Ok(Some(Started { door, instance, announcer, sources, membership, superseded, _alone: alone }))
 }
 
-/// Stops this process, which goes by a Lease for want of a key, when there is a view: two elections would have two owners.
+/// Stops this process, which goes by a Lease, when there is a view, or the key for want of which it does: two elections
+/// would have two owners, and no view comes while this process holds the Lease.
 async fn give_way(
     client: Client,
     namespace: String,
+    wants_membership: bool,
     superseded: CancellationToken,
     stop: CancellationToken,
 ) {
-    view::appears(client, &namespace).await;
-    tracing::warn!(
-        "there is a view of membership now, so the Lease decides no longer: handing over"
-    );
+    let key = async {
+        match wants_membership {
+            true => member::key_appears(&client, &namespace).await,
+            false => std::future::pending().await,
+        }
+    };
+    let what = tokio::select! {
+        () = view::appears(client.clone(), &namespace) => "a view of membership",
+        () = key => "a key of membership",
+    };
+    tracing::warn!("there is {what} now, so the Lease decides no longer: handing over");
     if !stop.is_cancelled() {
         superseded.cancel();
         stop.cancel();
@@ -278,11 +298,17 @@ async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
         tracing::warn!("leaving before everything could be handed over");
     }
     let Started { door, instance, announcer, membership, _alone, .. } = started;
-    if let Some((commands, _arp)) = membership {
+    if let Some(Membership { commands, give_back, arp: _arp }) = membership {
+        if left {
+            give_back.cancel();
+        }
         // What is still bound stays fenced.
         let _ = commands.send(Command::End { unfence: left });
         for task in supervisor.finish(&[THREAD], UNFENCING).await {
             tracing::warn!(task, "does not end");
+        }
+        if left && !supervisor.finish(&[LOCK], GIVING_BACK).await.is_empty() {
+            tracing::warn!("the Lease that members hold is not given back: it runs out");
         }
     }
     // The tables go last: nothing that they are about is bound any more.
@@ -354,14 +380,14 @@ impl Ties {
             Backing::Api(client) => {
                 let node = &config.core.node;
                 let namespace = cluster_namespace(config);
-                let keeping = host::keep(client.clone(), namespace, node.clone(), own);
+                let keeping = host::keep(client.clone(), namespace.clone(), node.clone(), own);
                 supervisor.spawn("host lease", keeping);
                 let (events, publisher) = events::channel(client.clone(), "berth-announcer", node);
                 supervisor.spawn("events", publisher.run());
                 let (seen, watches) = watch::start(&client, scope(config), health);
                 supervisor.spawn_all(watches);
                 let timeout = config.leases.timing.request_timeout();
-                let (writer, done) = Writer::new(client, timeout, supervisor.errands());
+                let (writer, done) = Writer::new(client, &namespace, timeout, supervisor.errands());
                 Self { events, seen, writer, done }
             }
             Backing::Files(_) => {
@@ -396,6 +422,7 @@ fn scope(config: &Config) -> Scope {
     Scope {
         namespace: services.and_then(|services| services.namespace.clone()),
         lease,
+        rivals: nodes,
         classes: services.map(|services| services.classes.clone()),
         eips: config.eip.is_some(),
         nodes,
