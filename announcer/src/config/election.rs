@@ -36,8 +36,10 @@ pub struct Fenced {
     pub port: u16,
     /// The strongest fence to try.
     pub fence: Fence,
-    /// The Lease to go by where the key may not be read; none if membership was asked for by name.
-    pub otherwise: Option<String>,
+    /// The Lease by which others decide on all Services, in that namespace.
+    pub lease: String,
+    /// Whether to go by it where the key may not be read: not if membership was asked for by name.
+    pub falls_back: bool,
 }
 
 /// The strongest fence to try.
@@ -62,7 +64,7 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
     let namespace = || namespace(settings);
     let name = || settings.text("svc_leasename").unwrap_or(lease::SERVICES).to_owned();
     let global = || Election::Global { namespace: namespace(), name: name() };
-    let membership = |otherwise| {
+    let membership = |falls_back| {
         let port = settings.number("berth_peer_port").and_then(|port| u16::try_from(port).ok());
         let fence = match settings.text("berth_fence") {
             Some("nft-timeout") => Fence::NftTimeout,
@@ -70,17 +72,23 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
             _ => Fence::Bpf,
         };
         let port = port.unwrap_or(DEFAULT_PEER_PORT);
-        Election::Membership(Fenced { namespace: namespace(), port, fence, otherwise })
+        Election::Membership(Fenced {
+            namespace: namespace(),
+            port,
+            fence,
+            lease: name(),
+            falls_back,
+        })
     };
     match settings.text("berth_election") {
-        _ if fixed => membership(None),
-        Some("membership") => membership(None),
+        _ if fixed => membership(false),
+        Some("membership") => membership(false),
         Some("service") => Election::PerService,
         Some(_) => global(),
         None if settings.switch("svc_election") == Some(true) => Election::PerService,
         None if settings.switch("vip_leaderelection") == Some(true) => global(),
         None if settings.text("svc_leasename").is_some() => global(),
-        None => membership(Some(name())),
+        None => membership(true),
     }
 }
 
