@@ -291,7 +291,7 @@ async fn nothing_is_left(world: &World) -> Result<()> {
 }
 
 /// From `BERTH_SEED`, or another each time. Printed, so that a run can be made again.
-fn random() -> fastrand::Rng {
+pub(crate) fn random() -> fastrand::Rng {
     let seed = std::env::var("BERTH_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("BERTH_SEED={seed}");

@@ -23,6 +23,7 @@ mod repair;
 mod scene;
 mod splits;
 mod status;
+mod tenant;
 
 /// Whether the long forms of tests were asked for.
 fn is_soak() -> bool {
