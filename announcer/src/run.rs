@@ -24,13 +24,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Api, Cluster, Config, Election, Http};
 use crate::dataplane::{self, Dataplane, eip as nat};
+use crate::fencing;
 use crate::instance::Instance;
 use crate::kernel::{self, ArpAnnounce, Door, Host, Kernel, KernelChange, Netlink};
 use crate::locks::{self, Locks, WhenTaken};
 use crate::metrics::Metrics;
+use crate::ownership::Backstop;
+use crate::ownership::backstop::Order;
 use crate::ownership::membership::Command;
-use crate::peers::driver::THREAD;
-use crate::peers::join::{self as member, Backing, Member};
+use crate::peers::driver;
+use crate::peers::join::{self as member, Backing, Joined, Member};
 use crate::peers::view;
 use crate::publish::host;
 use crate::publish::publisher::Publisher;
@@ -43,7 +46,7 @@ use crate::sweep;
 
 /// How long a program that is under way may take to end, and what it keeps to be removed: a pod is given 15 s in all.
 const UNGUARDING: Duration = Duration::from_secs(4);
-/// How long the thread of membership may take to end.
+/// How long the thread of the fence may take to end.
 const UNFENCING: Duration = Duration::from_secs(10);
 /// How long an answer to whoever asks what is known may take: a round may have much to do.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -73,7 +76,7 @@ pub async fn run(
     let Some(mut started) =
         start(config, instance.clone(), ground, outside, &stop, &mut supervisor).await?
     else {
-        member::unfence(&instance);
+        fencing::remove(&instance);
         return Ok(());
     };
     let superseded = started.superseded.clone();
@@ -97,7 +100,7 @@ struct Ground {
     door: Door,
     kernel: Netlink,
     changes: mpsc::Receiver<KernelChange>,
-    fence: Option<Box<dyn Fence>>,
+    fence: Box<dyn Fence>,
     /// Where the addresses are to be.
     interface: Option<String>,
     /// Held where addresses cannot be tagged.
@@ -117,7 +120,7 @@ impl Ground {
         let host = kernel.look().await.context("looking at the addresses of this node")?;
         let alone = alone(&host, instance, supervisor)?;
         // Before anything is unbound: what an earlier life has left may still be armed.
-        let fence = fence(&host, config);
+        let fence = fencing::open(config, &host);
         sweep::own(&mut kernel, &host, instance).await;
         sweep::others(&door, &host, instance).await;
         let interface = advise(&host, config);
@@ -166,7 +169,8 @@ struct Started {
     announcer: Announcer<Netlink>,
     /// Taken by whoever drives it.
     sources: Option<Sources>,
-    membership: Option<(mpsc::UnboundedSender<Command>, Option<ArpAnnounce>)>,
+    keeper: Keeper,
+    arp: Option<ArpAnnounce>,
     /// Cancelled when the Lease by which this process goes for want of a key may no longer decide.
     superseded: CancellationToken,
     _alone: Option<Locks>,
@@ -175,8 +179,32 @@ struct Started {
 impl Started {
     /// Leaves everything as a crash would: what is bound stays fenced, and the host as that needs it.
     fn abandon(self) {
-        if let Some((_, arp)) = self.membership {
-            std::mem::forget(arp);
+        std::mem::forget(self.arp);
+    }
+}
+
+/// The thread that has the fence.
+enum Keeper {
+    Membership(mpsc::UnboundedSender<Command>),
+    Lease(mpsc::UnboundedSender<Order>),
+}
+
+impl Keeper {
+    fn is_member(&self) -> bool {
+        matches!(self, Self::Membership(_))
+    }
+
+    /// Tells it to end. Gives its name.
+    fn end(&self, unfence: bool) -> &'static str {
+        match self {
+            Self::Membership(commands) => {
+                let _ = commands.send(Command::End { unfence });
+                driver::THREAD
+            }
+            Self::Lease(orders) => {
+                let _ = orders.send(Order::End { unfence });
+                fencing::thread::THREAD
+            }
         }
     }
 }
@@ -200,20 +228,32 @@ async fn start(
         Cluster::Api(api) => Backing::Api(connect(api).await?),
         Cluster::Fixed(fixed) => Backing::Files(fixed.clone()),
     };
-    let interface = interface.as_deref();
+    let arp = interface.as_deref().and_then(fencing::arp_announce);
     let wants_membership = matches!(config.election, Election::Membership(_));
-    let join = member::join(&mut config, &backing, fence, &metrics, &health, interface);
+    let join = member::join(&mut config, &backing, fence, &metrics, &health);
     let joined = stop.run_until_cancelled(join);
-    let Some(member) = supervisor.during(joined).await? else { return Ok(None) };
-    let (members, told, membership) = match member? {
-        Some(Member { members, told, commands, tasks, arp }) => {
+    let Some(joined) = supervisor.during(joined).await? else { return Ok(None) };
+    let (mut members, mut backstop) = (None, None);
+    let (mut told, mut fenced) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
+    let keeper = match joined? {
+        Joined::Member(member) => {
+            let Member { members: me, told: heard, commands, tasks } = *member;
             supervisor.spawn_all(tasks);
-            (Some(members), told, Some((commands, arp)))
+            (members, told) = (Some(me), heard);
+            Keeper::Membership(commands)
         }
-        None => (None, mpsc::unbounded_channel().1, None),
+        Joined::Lease(fence) => {
+            let (orders, ordered) = mpsc::unbounded_channel();
+            let (tell, heard) = mpsc::unbounded_channel();
+            let thread = fencing::thread::start(fence, &metrics, &health, ordered, tell);
+            let thread = thread.context("starting the thread of the fence")?;
+            supervisor.spawn(fencing::thread::THREAD, thread);
+            (backstop, fenced) = (Some(Backstop::new(orders.clone())), heard);
+            Keeper::Lease(orders)
+        }
     };
     let superseded = CancellationToken::new();
-    if let (Backing::Api(client), None, true) = (&backing, &membership, wants_membership) {
+    if let (Backing::Api(client), false, true) = (&backing, keeper.is_member(), wants_membership) {
         let (client, namespace) = (client.clone(), cluster_namespace(&config));
         supervisor
             .spawn("view to come", give_way(client, namespace, superseded.clone(), stop.clone()));
@@ -231,9 +271,10 @@ async fn start(
     let now = Instant::now();
     let owners = reconcile::owners(&config, members, now);
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
-    let sources = Sources { seen, done, changes, dataplane: kept, told, inquiries };
+    let announcer = announcer.with_backstop(backstop);
+    let sources = Sources { seen, done, changes, dataplane: kept, told, fenced, inquiries };
     let sources = Some(sources);
-    Ok(Some(Started { door, instance, announcer, sources, membership, superseded, _alone: alone }))
+    Ok(Some(Started { door, instance, announcer, sources, keeper, arp, superseded, _alone: alone }))
 }
 
 /// Stops this process, which goes by a Lease for want of a key, when there is a view: two elections would have two owners.
@@ -277,14 +318,12 @@ async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
     if !left {
         tracing::warn!("leaving before everything could be handed over");
     }
-    let Started { door, instance, announcer, membership, _alone, .. } = started;
-    if let Some((commands, _arp)) = membership {
-        // What is still bound stays fenced.
-        let _ = commands.send(Command::End { unfence: left });
-        for task in supervisor.finish(&[THREAD], UNFENCING).await {
-            tracing::warn!(task, "does not end");
-        }
+    let Started { door, instance, announcer, keeper, arp, _alone, .. } = started;
+    // What is still bound stays fenced.
+    for task in supervisor.finish(&[keeper.end(left)], UNFENCING).await {
+        tracing::warn!(task, "does not end");
     }
+    drop(arp);
     // The tables go last: nothing that they are about is bound any more.
     drop(announcer);
     for task in supervisor.finish(&KEEPERS, UNGUARDING).await {
@@ -313,16 +352,6 @@ fn alone(
     let (locks, telling) = taken?;
     supervisor.spawn_all([telling]);
     Ok(Some(locks))
-}
-
-/// Opens the fence if membership is to decide, with all that is bound covered; else removes what an earlier life by
-/// membership has left, which would go on dropping what nobody refreshes.
-fn fence(host: &Host, config: &Config) -> Option<Box<dyn Fence>> {
-    let Election::Membership(fenced) = &config.election else {
-        member::unfence(&config.core.instance);
-        return None;
-    };
-    Some(member::open_fence(fenced, config, host))
 }
 
 /// Tells what of the host gets in the way. Gives the interface of the addresses.

@@ -1,24 +1,20 @@
-//! Makes this node a member: the fence, the key, the sockets, the thread, and the task that keeps the view.
+//! Makes this node a member: the key, the sockets, the thread, and the task that keeps the view.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::key::{self, KeySource, Unavailable};
 use super::view::ViewStore;
 use super::{Wire, driver};
-use crate::config::{self, Config, Election, Fence as Wanted, Fenced, Fixed};
-use crate::instance::Instance;
-use crate::kernel::{ArpAnnounce, Host, port_holder};
+use crate::config::{self, Config, Election, Fenced, Fixed};
+use crate::kernel::port_holder;
 use crate::metrics::Metrics;
 use crate::ownership::membership::{Command, Members, MembershipEvent};
-use crate::source::cluster::{Cluster, Name};
-use crate::source::placement;
-use crate::source::scene::Scene;
+use crate::source::cluster::Name;
 use crate::vip::nodes::Peer;
 use anyhow::Context;
 use berth_api::names::lease;
-use berth_fence::{Fence, Kind, Options};
+use berth_fence::{Fence, Kind};
 use berth_membership::Keyring;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Task;
@@ -26,14 +22,19 @@ use futures::FutureExt;
 use kube::Client;
 use tokio::sync::mpsc;
 
-/// Addresses that the fence has room for: of 8,000 Services with two each.
-const CAPACITY: u32 = 1 << 14;
-
 /// How long until a port is tried again that somebody has.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// How often a key is looked for that is not there.
 const MENDED: Duration = Duration::from_secs(2);
+
+/// Who decides on owners.
+pub(crate) enum Joined {
+    /// Membership.
+    Member(Box<Member>),
+    /// Leases, with what was opened of the fence.
+    Lease(Box<dyn Fence>),
+}
 
 /// A running member.
 pub(crate) struct Member {
@@ -42,83 +43,11 @@ pub(crate) struct Member {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     /// The thread and what it needs.
     pub(crate) tasks: Vec<Task>,
-    pub(crate) arp: Option<ArpAnnounce>,
 }
 
 /// The Lease by which others may hold the addresses still.
 pub(crate) fn other_lease(fenced: &Fenced) -> &str {
     fenced.otherwise.as_deref().unwrap_or(lease::SERVICES)
-}
-
-/// Names and numbers of an instance's fence.
-fn names(instance: &Instance) -> berth_fence::Instance {
-    berth_fence::Instance::of(instance.name(), instance.number())
-        .expect("the fence takes the name of any instance")
-}
-
-/// The names of all fences on this node, whosever.
-pub(crate) fn fences() -> BTreeSet<String> {
-    berth_fence::left().unwrap_or_else(|error| {
-        tracing::debug!(%error, "no fence is looked for");
-        BTreeSet::new()
-    })
-}
-
-/// Removes every fence of this instance.
-pub(crate) fn unfence(instance: &Instance) {
-    let options =
-        Options { instance: names(instance), strongest: Kind::Unfenced, ..Options::default() };
-    for error in berth_fence::open(&options).fence.remove() {
-        tracing::warn!(%error, "cannot remove what an earlier fence left");
-    }
-}
-
-/// Opens the strongest fence there is, covers what is bound and attaches it where neighbours may ask: from here on all
-/// of it is silent.
-pub(crate) fn open_fence(fenced: &Fenced, config: &Config, host: &Host) -> Box<dyn Fence> {
-    let strongest = match fenced.fence {
-        Wanted::Bpf => Kind::Bpf,
-        Wanted::NftTimeout => Kind::NftTimeout,
-        Wanted::Unfenced => Kind::Unfenced,
-    };
-    let opened = berth_fence::open(&Options {
-        instance: names(&config.core.instance),
-        strongest,
-        capacity: CAPACITY,
-    });
-    for refusal in &opened.refusals {
-        tracing::warn!("no {refusal}");
-    }
-    let mut fence = opened.fence;
-    match fence.kind() {
-        Kind::Bpf => tracing::info!(fence = %fence.kind(), "the kernel holds the deadline"),
-        kind => {
-            tracing::warn!(fence = %kind, "a weaker fence holds; docs/fence.md says what is lost")
-        }
-    }
-    let found: BTreeSet<_> = host.ours.keys().map(|binding| binding.address).collect();
-    if let Err(error) = fence.cover(&found) {
-        tracing::error!(%error, "what an earlier life left bound is not covered");
-    }
-    let (cluster, interface) = (Cluster::default(), config.core.interface.as_deref());
-    let scene = Scene { cluster: &cluster, host, node: &config.core.node, interface };
-    for error in fence.attach(&placement::guarded(scene)) {
-        tracing::warn!(%error, "the fence is not everywhere");
-    }
-    fence
-}
-
-/// A node that has released an address forwards for it still. With 0 Linux would ask for the next hop in the name of
-/// that address, which the fence drops, and the traffic would stop.
-fn arp_announce(interface: &str) -> Option<ArpAnnounce> {
-    match ArpAnnounce::set(interface) {
-        Ok(set) => set,
-        Err(error) => {
-            let setting = format!("net.ipv4.conf.{interface}.arp_announce");
-            tracing::warn!(%error, "set {setting} to 2 on the host: traffic may stop while an address moves");
-            None
-        }
-    }
 }
 
 /// Binds the port of the peers, as soon as nobody else has it. Until then this node serves nothing and readiness says why:
@@ -254,28 +183,25 @@ async fn obtain(
 pub(crate) async fn join(
     config: &mut Config,
     backing: &Backing,
-    fence: Option<Box<dyn Fence>>,
+    fence: Box<dyn Fence>,
     metrics: &Metrics,
     health: &Health,
-    interface: Option<&str>,
-) -> anyhow::Result<Option<Member>> {
-    let Election::Membership(fenced) = config.election.clone() else { return Ok(None) };
+) -> anyhow::Result<Joined> {
+    let Election::Membership(fenced) = config.election.clone() else {
+        return Ok(Joined::Lease(fence));
+    };
     let ports = Ports::of(backing, &fenced)?;
     let Some(keyring) = obtain(&ports, &fenced, health).await? else {
         config.election = Election::Global {
             namespace: fenced.namespace.clone(),
             name: other_lease(&fenced).to_owned(),
         };
-        drop(fence);
-        unfence(&config.core.instance);
-        return Ok(None);
+        return Ok(Joined::Lease(fence));
     };
-    let fence = fence.context("membership without a fence")?;
     let fenced_kind = fence.kind() != Kind::Unfenced;
     for check in ["membership", "nodes"] {
         health.unready(check, "not yet");
     }
-    let arp = interface.and_then(arp_announce);
     let wire = wire(fenced.port, health).await?;
     let (commands, commanded) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();
@@ -309,7 +235,7 @@ pub(crate) async fn join(
     let view = ports.views.fresh(health).keep(proposals, commands.clone());
     let tasks = vec![(driver::THREAD, thread), ("membership view", view.boxed())];
     tracing::info!(port = fenced.port, "this node is a member");
-    Ok(Some(Member { members, told, commands, tasks, arp }))
+    Ok(Joined::Member(Box::new(Member { members, told, commands, tasks })))
 }
 
 #[cfg(test)]

@@ -130,6 +130,13 @@ impl Election {
         self.until.filter(|until| *until > now && !self.releasing)
     }
 
+    /// When whatever stands in the kernel for this candidate has to fall silent by itself, if it may act now: a Lease after
+    /// it *sent* the last renewal that was acknowledged, less [`Timing::lapse`]'s margin. It lies behind
+    /// [`Election::holds_until`], by which a process that runs has finished.
+    pub fn lapses_at(&self, now: Instant) -> Option<Instant> {
+        self.holds_until(now).and(self.renewed).map(|sent| sent + self.timing.lapse())
+    }
+
     /// Who held the Lease when it was last seen.
     pub fn holder(&self) -> Option<&str> {
         match &self.known {
