@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use berth_announcer::kernel::{Binding, Kernel, Lifetime};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::process::Child;
 
 use crate::life::get;
-use crate::namespace::{address, run};
+use crate::namespace::{address, kernel, run};
 use crate::{ADDRESS, Election, Peer, SOON, Scene, Test, real, signal_to};
 
 pub(crate) fn tests() -> Vec<(String, Test)> {
@@ -27,10 +28,11 @@ const LEASE: Duration = Duration::from_secs(3);
 const MOMENT: Duration = Duration::from_millis(500);
 
 /// The address is bound for ever: its lifetime in the kernel silences nobody.
-fn bind_for_ever() {
-    run(&format!(
-        "ip addr change {ADDRESS}/32 dev eth0 valid_lft forever preferred_lft 0 proto 190"
-    ));
+async fn bind_for_ever() {
+    let mut kernel = kernel();
+    let index = kernel.look().await.unwrap().interfaces["eth0"].index;
+    let binding = Binding { index, address: ADDRESS.parse().unwrap() };
+    kernel.bind(binding, Lifetime::Forever).await.unwrap();
 }
 
 fn filters() -> usize {
@@ -74,7 +76,7 @@ async fn silenced(fence: &str) {
     }
     signal_to(&announcer, Signal::SIGSTOP);
     let stopped = Instant::now();
-    bind_for_ever();
+    bind_for_ever().await;
     peer.until(false, "it is silenced", &scene.log).await;
     let silent = stopped.elapsed();
     assert!(silent < LEASE + MOMENT, "silent after {silent:.1?}");
@@ -104,7 +106,7 @@ async fn without_a_fence_a_stopped_owner_by_lease_goes_on_answering() {
     let mut peer = Peer::new().await;
     peer.until(true, "it serves", &scene.log).await;
     signal_to(&announcer, Signal::SIGSTOP);
-    bind_for_ever();
+    bind_for_ever().await;
     tokio::time::sleep(LEASE + MOMENT).await;
     assert!(peer.is_answered().await, "its Lease is over");
     signal_to(&announcer, Signal::SIGCONT);
@@ -117,7 +119,7 @@ async fn a_killed_owner_by_lease_leaves_a_fence_that_its_next_life_takes_over() 
     let mut peer = Peer::new().await;
     peer.until(true, "it serves", &scene.log).await;
     announcer.kill().await.unwrap();
-    bind_for_ever();
+    bind_for_ever().await;
     peer.until(false, "it is silenced", &scene.log).await;
     let next = scene.start(real(), Election::Lease, None);
     peer.until(true, "the next life serves", &scene.log).await;
@@ -136,7 +138,7 @@ async fn who_goes_by_the_lease_for_want_of_a_key_is_fenced_too() {
     peer.until(true, "it serves", &scene.log).await;
     assert_eq!(filters(), 1);
     signal_to(&announcer, Signal::SIGSTOP);
-    bind_for_ever();
+    bind_for_ever().await;
     peer.until(false, "it is silenced", &scene.log).await;
     signal_to(&announcer, Signal::SIGCONT);
     peer.until(true, "it serves again", &scene.log).await;

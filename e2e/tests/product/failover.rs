@@ -181,7 +181,7 @@ fn stop(world: &World, addresses: &[IpAddr], owner: &str) -> Result<()> {
     for address in addresses {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let bound = format!("{address}/{length}");
-        let ip = ["ip", "address", "change", &bound, "dev", "eth0", "proto", "190"];
+        let ip = ["ip", "address", "change", &bound, "dev", "eth0"];
         node.exec([&ip[..], &["valid_lft", "forever", "preferred_lft", "0"]].concat())?;
     }
     Ok(())
