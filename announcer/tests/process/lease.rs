@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::process::Child;
 
 use crate::life::get;
-use crate::namespace::{address, kernel, run};
+use crate::namespace::{address, attempt, kernel, run};
 use crate::{ADDRESS, Election, Peer, SOON, Scene, Test, real, signal_to};
 
 pub(crate) fn tests() -> Vec<(String, Test)> {
@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         without_a_fence_a_stopped_owner_by_lease_goes_on_answering,
         a_killed_owner_by_lease_leaves_a_fence_that_its_next_life_takes_over,
         who_goes_by_the_lease_for_want_of_a_key_is_fenced_too,
+        a_fence_that_is_taken_away_by_lease_is_put_back,
     ]
 }
 
@@ -144,4 +145,20 @@ async fn who_goes_by_the_lease_for_want_of_a_key_is_fenced_too() {
     peer.until(true, "it serves again", &scene.log).await;
     scene.leaves(announcer).await;
     assert_eq!(filters(), 0);
+}
+
+async fn a_fence_that_is_taken_away_by_lease_is_put_back() {
+    let scene = Scene::new().await;
+    let announcer = scene.by_lease("bpf");
+    let mut peer = Peer::new().await;
+    peer.until(true, "it serves", &scene.log).await;
+    run("tc qdisc del dev eth0 clsact");
+    let begun = Instant::now();
+    while attempt("tc filter show dev eth0 egress").stdout.is_empty() {
+        assert!(begun.elapsed() < SOON, "it is not put back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(begun.elapsed() < MOMENT, "{:?}", begun.elapsed());
+    assert!(peer.is_answered().await);
+    scene.leaves(announcer).await;
 }
