@@ -1,10 +1,12 @@
 //! What the start and the end of an announcer do with the fence, whoever decides on owners.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use berth_api::election::Timing;
 use berth_fence::{Fence, Kind, Options};
 
-use crate::config::{Config, Fence as Wanted};
+use crate::config::{Config, Election, Fence as Wanted};
 use crate::instance::Instance;
 use crate::kernel::{ArpAnnounce, Host};
 use crate::source::cluster::Cluster;
@@ -45,11 +47,13 @@ pub(crate) fn open(config: &Config, host: &Host) -> Box<dyn Fence> {
         Wanted::NftTimeout => Kind::NftTimeout,
         Wanted::Unfenced => Kind::Unfenced,
     };
-    let opened = berth_fence::open(&Options {
-        instance: names(&config.core.instance),
-        strongest,
-        capacity: CAPACITY,
-    });
+    let options = Options { strongest, capacity: CAPACITY, ..Options::default() };
+    let life = match config.election {
+        Election::Membership(_) => options.life,
+        Election::Global { .. } | Election::PerService => by_lease(config.leases.timing),
+    };
+    let instance = names(&config.core.instance);
+    let opened = berth_fence::open(&Options { instance, life, ..options });
     for refusal in &opened.refusals {
         tracing::warn!("no {refusal}");
     }
@@ -72,6 +76,13 @@ pub(crate) fn open(config: &Config, host: &Host) -> Box<dyn Fence> {
     fence
 }
 
+/// How long a fence that is refreshed lets pass at a time where Leases decide: as long as it can without silencing a
+/// holder that may still act. A node that is busy for that long loses no answer.
+fn by_lease(timing: Timing) -> Duration {
+    let spare = timing.lapse().saturating_sub(timing.renew_deadline());
+    (spare / 2).clamp(Options::default().life, Duration::from_secs(1))
+}
+
 /// A node that has released an address forwards for it still. With 0 Linux would ask for the next hop in the name of
 /// that address, which the fence drops, and the traffic would stop.
 pub(crate) fn arp_announce(interface: &str) -> Option<ArpAnnounce> {
@@ -82,5 +93,22 @@ pub(crate) fn arp_announce(interface: &str) -> Option<ArpAnnounce> {
             tracing::warn!(%error, "set {setting} to 2 on the host: traffic may stop while an address moves");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_that_may_act_is_not_silenced_by_a_fence_that_is_refreshed() {
+        let seconds = Duration::from_secs;
+        for (duration, deadline, retry) in [(15, 10, 2), (5, 3, 1), (3, 2, 1)] {
+            let timing = Timing::new(seconds(duration), seconds(deadline), seconds(retry)).unwrap();
+            let life = by_lease(timing);
+            assert!(timing.renew_deadline() + 2 * life <= timing.lapse(), "{life:?}");
+            assert!(life > Duration::from_millis(400), "{life:?}");
+        }
+        assert_eq!(by_lease(Timing::DEFAULT), seconds(1));
     }
 }

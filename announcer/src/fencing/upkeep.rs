@@ -18,6 +18,9 @@ const INSPECT: Duration = Duration::from_secs(1);
 /// Filters go in crowds: they are looked at together.
 const CROWD: Duration = Duration::from_millis(5);
 
+/// What can fail to mute lets nothing pass for so long without a refresh; a lease of membership is shorter.
+const UNREFRESHED: Duration = Duration::from_secs(2);
+
 /// A refresh that failed is tried again after this.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -204,12 +207,11 @@ pub(crate) fn now() -> Moment {
     Moment::from_nanos(BootTime::now().as_nanos())
 }
 
-/// Where an address could not be muted, its deadline silences it: nothing more is said before that. No longer than a
-/// lease of membership: what can fail falls silent without a refresh sooner, and nothing is refreshed meanwhile.
+/// Where an address could not be muted, its deadline silences it: nothing more is said before that. No longer than
+/// anything passes without a refresh, for nothing is refreshed meanwhile.
 fn wait_out(deadline: Option<Moment>) {
-    let lease = Parameters::default().lease;
-    let deadline = deadline.unwrap_or_else(|| now() + lease);
-    thread::sleep(deadline.since(now()).min(lease));
+    let deadline = deadline.unwrap_or_else(|| now() + Parameters::default().lease);
+    thread::sleep(deadline.since(now()).min(UNREFRESHED));
 }
 
 /// What the inspection that is under way finds, if there is one.
