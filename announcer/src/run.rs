@@ -32,15 +32,15 @@ use crate::metrics::Metrics;
 use crate::ownership::Backstop;
 use crate::ownership::backstop::Order;
 use crate::ownership::membership::Command;
-use crate::peers::driver;
 use crate::peers::join::{self as member, Backing, Joined, Member};
-use crate::peers::view;
+use crate::peers::{LOCK, driver};
 use crate::publish::host;
 use crate::publish::publisher::Publisher;
 use crate::publish::writer::{WriteEvent, Writer};
 use crate::reconcile::drive::{Inquiry, Sources, drive};
 use crate::reconcile::{self, Announcer, CHECKS, Outlets};
 use crate::source::cluster::Name;
+use crate::source::view;
 use crate::source::watch::{self, ClusterEvent, Scope};
 use crate::sweep;
 
@@ -48,6 +48,8 @@ use crate::sweep;
 const UNGUARDING: Duration = Duration::from_secs(4);
 /// How long the thread of the fence may take to end.
 const UNFENCING: Duration = Duration::from_secs(10);
+/// How long the Lease may take to be given back.
+const GIVING_BACK: Duration = Duration::from_secs(2);
 /// How long an answer to whoever asks what is known may take: a round may have much to do.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where that is asked for.
@@ -171,7 +173,7 @@ struct Started {
     sources: Option<Sources>,
     keeper: Keeper,
     arp: Option<ArpAnnounce>,
-    /// Cancelled when the Lease by which this process goes for want of a key may no longer decide.
+    /// Cancelled when the Lease by which this process goes may no longer decide.
     superseded: CancellationToken,
     _alone: Option<Locks>,
 }
@@ -185,19 +187,26 @@ impl Started {
 
 /// The thread that has the fence.
 enum Keeper {
-    Membership(mpsc::UnboundedSender<Command>),
+    Membership {
+        commands: mpsc::UnboundedSender<Command>,
+        /// The Lease that members hold against other announcers.
+        give_back: CancellationToken,
+    },
     Lease(mpsc::UnboundedSender<Order>),
 }
 
 impl Keeper {
     fn is_member(&self) -> bool {
-        matches!(self, Self::Membership(_))
+        matches!(self, Self::Membership { .. })
     }
 
-    /// Tells it to end. Gives its name.
+    /// Tells it to end, and takes the fence away if nothing is bound any more. Gives its name.
     fn end(&self, unfence: bool) -> &'static str {
         match self {
-            Self::Membership(commands) => {
+            Self::Membership { commands, give_back } => {
+                if unfence {
+                    give_back.cancel();
+                }
                 let _ = commands.send(Command::End { unfence });
                 driver::THREAD
             }
@@ -237,10 +246,10 @@ async fn start(
     let (mut told, mut fenced) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
     let keeper = match joined? {
         Joined::Member(member) => {
-            let Member { members: me, told: heard, commands, tasks } = *member;
+            let Member { members: me, told: heard, commands, tasks, give_back } = *member;
             supervisor.spawn_all(tasks);
             (members, told) = (Some(me), heard);
-            Keeper::Membership(commands)
+            Keeper::Membership { commands, give_back }
         }
         Joined::Lease(fence) => {
             let (orders, ordered) = mpsc::unbounded_channel();
@@ -253,10 +262,11 @@ async fn start(
         }
     };
     let superseded = CancellationToken::new();
-    if let (Backing::Api(client), false, true) = (&backing, keeper.is_member(), wants_membership) {
+    if let (Backing::Api(client), false) = (&backing, keeper.is_member()) {
         let (client, namespace) = (client.clone(), cluster_namespace(&config));
-        supervisor
-            .spawn("view to come", give_way(client, namespace, superseded.clone(), stop.clone()));
+        let (told, stop) = (superseded.clone(), stop.clone());
+        let giving_way = give_way(client, namespace, wants_membership, told, stop);
+        supervisor.spawn("membership to come", giving_way);
     }
 
     let (host, own) = tokio::sync::watch::channel(None);
@@ -277,17 +287,26 @@ async fn start(
     Ok(Some(Started { door, instance, announcer, sources, keeper, arp, superseded, _alone: alone }))
 }
 
-/// Stops this process, which goes by a Lease for want of a key, when there is a view: two elections would have two owners.
+/// Stops this process, which goes by a Lease, when there is a view, or the key for want of which it does: two elections
+/// would have two owners, and no view comes while this process holds the Lease.
 async fn give_way(
     client: Client,
     namespace: String,
+    wants_membership: bool,
     superseded: CancellationToken,
     stop: CancellationToken,
 ) {
-    view::appears(client, &namespace).await;
-    tracing::warn!(
-        "there is a view of membership now, so the Lease decides no longer: handing over"
-    );
+    let key = async {
+        match wants_membership {
+            true => member::key_appears(&client, &namespace).await,
+            false => std::future::pending().await,
+        }
+    };
+    let what = tokio::select! {
+        () = view::appears(client.clone(), &namespace) => "a view of membership",
+        () = key => "a key of membership",
+    };
+    tracing::warn!("there is {what} now, so the Lease decides no longer: handing over");
     if !stop.is_cancelled() {
         superseded.cancel();
         stop.cancel();
@@ -322,6 +341,9 @@ async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
     // What is still bound stays fenced.
     for task in supervisor.finish(&[keeper.end(left)], UNFENCING).await {
         tracing::warn!(task, "does not end");
+    }
+    if left && keeper.is_member() && !supervisor.finish(&[LOCK], GIVING_BACK).await.is_empty() {
+        tracing::warn!("the Lease that members hold is not given back: it runs out");
     }
     drop(arp);
     // The tables go last: nothing that they are about is bound any more.
@@ -383,14 +405,14 @@ impl Ties {
             Backing::Api(client) => {
                 let node = &config.core.node;
                 let namespace = cluster_namespace(config);
-                let keeping = host::keep(client.clone(), namespace, node.clone(), own);
+                let keeping = host::keep(client.clone(), namespace.clone(), node.clone(), own);
                 supervisor.spawn("host lease", keeping);
                 let (events, publisher) = events::channel(client.clone(), "berth-announcer", node);
                 supervisor.spawn("events", publisher.run());
                 let (seen, watches) = watch::start(&client, scope(config), health);
                 supervisor.spawn_all(watches);
                 let timeout = config.leases.timing.request_timeout();
-                let (writer, done) = Writer::new(client, timeout, supervisor.errands());
+                let (writer, done) = Writer::new(client, &namespace, timeout, supervisor.errands());
                 Self { events, seen, writer, done }
             }
             Backing::Files(_) => {
@@ -425,6 +447,7 @@ fn scope(config: &Config) -> Scope {
     Scope {
         namespace: services.and_then(|services| services.namespace.clone()),
         lease,
+        rivals: nodes,
         classes: services.map(|services| services.classes.clone()),
         eips: config.eip.is_some(),
         nodes,

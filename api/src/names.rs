@@ -95,6 +95,10 @@ pub mod lease {
     pub const CLOUD_CONTROLLER: &str = "kube-vip-cloud-controller";
     /// Who announces all Services.
     pub const SERVICES: &str = "plndr-svcs-lock";
+    /// Which nodes vote on who announces what.
+    pub const VIEW: &str = "berth-membership";
+    /// Under this identity the members of that hold [`SERVICES`] together. It has a slash, as no name of a node has.
+    pub const MEMBERS: &str = "berth.dev/membership";
 
     /// Whose announcer lives and which addresses are the node's own. See [`crate::host`].
     pub fn of_host(node: &str) -> String {

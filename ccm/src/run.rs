@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use berth_api::Quoted;
 use berth_api::eip::EipBinding;
+use berth_api::election::Election;
 use berth_api::names::annotation;
 use berth_index::claimant::Id;
 use berth_index::intake::{Change, Intake};
@@ -89,15 +90,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             &options.leader_elect_resource_namespace,
             &options.leader_elect_resource_name,
         );
-        let contest = lease::contend(
-            client.clone(),
-            template,
-            identity,
-            timing,
-            sender,
-            Some(word.clone()),
-            leave.clone(),
-        );
+        let election = Election::new(template, identity, timing);
+        let word = Some(word.clone());
+        let contest = lease::contend(client.clone(), election, sender, word, leave.clone());
         supervisor.spawn(LEASE, contest);
         tenure
     } else {

@@ -4,13 +4,14 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::key::{self, KeySource, Unavailable};
-use super::view::ViewStore;
-use super::{Wire, driver};
-use crate::config::{self, Config, Election, Fenced, Fixed};
+use super::view::{Gate, ViewStore};
+use super::{Wire, driver, lock};
+use crate::config::{self, Cluster as Stands, Config, Election, Fenced, Fixed};
 use crate::kernel::port_holder;
 use crate::metrics::Metrics;
 use crate::ownership::membership::{Command, Members, MembershipEvent};
 use crate::source::cluster::Name;
+use crate::source::view;
 use crate::vip::nodes::Peer;
 use anyhow::Context;
 use berth_api::names::lease;
@@ -21,12 +22,16 @@ use berth_runtime::supervise::Task;
 use futures::FutureExt;
 use kube::Client;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// How long until a port is tried again that somebody has.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// How often a key is looked for that is not there.
 const MENDED: Duration = Duration::from_secs(2);
+
+/// The same for somebody who goes by a Lease meanwhile.
+const LATE_KEY: Duration = Duration::from_secs(10);
 
 /// Who decides on owners.
 pub(crate) enum Joined {
@@ -43,6 +48,8 @@ pub(crate) struct Member {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     /// The thread and what it needs.
     pub(crate) tasks: Vec<Task>,
+    /// Gives back the Lease that members hold against other announcers: once nothing of this node's answers any more.
+    pub(crate) give_back: CancellationToken,
 }
 
 /// The Lease by which others may hold the addresses still.
@@ -178,6 +185,38 @@ async fn obtain(
     }
 }
 
+/// Waits while there is a view: beside it nobody of ours goes by a Lease, whatever the settings say. Where the cluster does
+/// not answer nothing is waited for here, since nothing is acquired either.
+async fn stand_back(client: &Client, namespace: &str, health: &Health) {
+    let mut told = false;
+    while view::is_known(client, namespace).await {
+        let why = format!(
+            "Lease {namespace}/{} says that the nodes go by membership, so nothing is served by a Lease. To leave membership \
+             stop every announcer, then: kubectl -n {namespace} patch lease {} --type=merge -p \
+             '{{\"metadata\":{{\"finalizers\":null}}}}' && kubectl -n {namespace} delete lease {}",
+            lease::VIEW,
+            lease::VIEW,
+            lease::VIEW,
+        );
+        if !std::mem::replace(&mut told, true) {
+            tracing::error!("{why}");
+        }
+        health.unready("leases", why);
+        tokio::time::sleep(MENDED).await;
+    }
+}
+
+/// Waits until there is a key: whoever goes by a Lease for want of one then may do so no longer.
+pub(crate) async fn key_appears(client: &Client, namespace: &str) {
+    let keys = KeySource::Secret { client: client.clone(), namespace: namespace.to_owned() };
+    loop {
+        tokio::time::sleep(LATE_KEY).await;
+        if keys.obtain().await.is_ok() {
+            return;
+        }
+    }
+}
+
 /// Starts what membership needs, if it is to decide. Where nobody asked for it by name and there is no key, the
 /// configuration falls back to the Lease.
 pub(crate) async fn join(
@@ -188,6 +227,9 @@ pub(crate) async fn join(
     health: &Health,
 ) -> anyhow::Result<Joined> {
     let Election::Membership(fenced) = config.election.clone() else {
+        if let (Backing::Api(client), Stands::Api(api)) = (backing, &config.cluster) {
+            stand_back(client, &api.namespace, health).await;
+        }
         return Ok(Joined::Lease(fence));
     };
     let ports = Ports::of(backing, &fenced)?;
@@ -219,9 +261,16 @@ pub(crate) async fn join(
         health: health.clone(),
     };
     let thread = driver::start(parts, commanded)?;
-    let lease = Name::new(&fenced.namespace, other_lease(&fenced));
+    let (lease, give_back) =
+        (Name::new(&fenced.namespace, other_lease(&fenced)), CancellationToken::new());
+    let leave = give_back.clone();
+    let held = match backing {
+        Backing::Api(client) => lock::keep(client.clone(), &lease, &config.core.node, leave),
+        Backing::Files(_) => lock::none(leave),
+    };
+    let gate = Gate { tenure: held.tenure, lease: lease.clone(), health: health.clone() };
+    let lease = matches!(backing, Backing::Api(_)).then_some(lease);
     let now = Instant::now();
-    let lease = Some(lease).filter(|_| !matches!(ports.peers, PeerSource::List(_)));
     let mut members = Members::new(&config.core.node, lease, fenced_kind, commands.clone(), now);
     if let PeerSource::List(list) = ports.peers {
         for member in &list {
@@ -232,10 +281,11 @@ pub(crate) async fn join(
         health.ready("nodes");
     }
     // The view is read after the protocol has begun, as that asks.
-    let view = ports.views.fresh(health).keep(proposals, commands.clone());
-    let tasks = vec![(driver::THREAD, thread), ("membership view", view.boxed())];
+    let view = ports.views.fresh(health).keep(proposals, commands.clone(), gate);
+    let tasks =
+        vec![(driver::THREAD, thread), ("membership view", view.boxed()), (lock::TASK, held.task)];
     tracing::info!(port = fenced.port, "this node is a member");
-    Ok(Joined::Member(Box::new(Member { members, told, commands, tasks })))
+    Ok(Joined::Member(Box::new(Member { members, told, commands, tasks, give_back })))
 }
 
 #[cfg(test)]

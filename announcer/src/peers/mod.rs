@@ -7,13 +7,16 @@
 //! | `priority` | how the thread is scheduled |
 //! | `view` | where the view is: an object in the API, or fixed for ever |
 //! | `key` | where the key is: a Secret in the API, or a file |
+//! | `lock` | the Lease by which other announcers decide, in the hands of the members |
 //! | `join` | all of it together |
 
 pub mod driver;
 pub(crate) mod join;
 pub mod key;
+mod lock;
 mod priority;
 mod udp;
 pub mod view;
 
+pub(crate) use lock::TASK as LOCK;
 pub use udp::Wire;

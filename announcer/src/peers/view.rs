@@ -6,43 +6,28 @@
 
 use std::time::{Duration, Instant};
 
-use berth_api::names::label;
+use berth_api::names::{label, lease};
 use berth_membership::{NodeId, View, ViewError, Voters};
 use berth_runtime::freshness::Freshness;
 use berth_runtime::http::Health;
-use berth_runtime::watch::{chain, objects};
+use berth_runtime::lease::Tenure;
+use berth_runtime::watch::chain;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
-use kube::runtime::watcher::{Config, Event};
+use kube::runtime::watcher::Event;
 use kube::{Client, Error};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::Fixed;
 use crate::ownership::membership::{Command, Proposal};
-
-/// Name of the Lease.
-pub const OBJECT: &str = "berth-membership";
-
-/// The annotation that holds the view.
-const VIEW: &str = "berth.dev/view";
+use crate::source::cluster::Name;
+use crate::source::view::{self as seen, ANNOTATION, Reader, TIMEOUT};
 
 /// Keeps the object until an operator takes this away.
 const FINALIZER: &str = "berth.dev/membership";
-
-/// A request that is not answered by then may still be carried out.
-const TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Pauses after a request that failed.
-const PAUSES: [Duration; 5] = [
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-];
 
 /// How the view is written.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +37,19 @@ struct Written {
     #[serde(default)]
     previous: Vec<Vec<String>>,
 }
+
+/// What a first view waits for: that members hold the Lease by which others decide.
+pub struct Gate {
+    /// Until when they surely do.
+    pub tenure: Tenure,
+    /// The Lease.
+    pub lease: Name,
+    /// Probes. A node that waits is ready, or a rollout that is to replace the Lease's holder would stop.
+    pub health: Health,
+}
+
+/// How often is looked who holds the Lease instead.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Where the view is.
 pub enum ViewStore {
@@ -92,23 +90,24 @@ impl ViewStore {
     pub async fn exists(&self) -> bool {
         match self {
             Self::Lease { client, namespace } => {
-                let api = Api::namespaced(client.clone(), namespace);
-                let (tell, _) = mpsc::unbounded_channel();
-                let found = Store { api, tell, failures: 0 }.read().await;
-                found.as_ref().is_some_and(has_view)
+                Reader::new(client.clone(), namespace).finds().await
             }
             Self::Fixed(_) => true,
         }
     }
 
-    /// Tells the view, whenever it changes, and stores what is proposed where it may, until the driver is gone.
+    /// Tells the view, whenever it changes, and stores what is proposed where it may, a first one through the gate, until the
+    /// driver is gone.
     pub async fn keep(
         self,
         mut proposals: mpsc::UnboundedReceiver<Proposal>,
         tell: mpsc::UnboundedSender<Command>,
+        gate: Gate,
     ) {
         match self {
-            Self::Lease { client, namespace } => keep(client, namespace, proposals, tell).await,
+            Self::Lease { client, namespace } => {
+                keep(Reader::new(client, &namespace), proposals, tell, gate).await;
+            }
             Self::Fixed(view) => {
                 // The driver may be gone.
                 let _ = tell.send(Command::Fixed(view));
@@ -120,14 +119,15 @@ impl ViewStore {
 
 /// Reads the view, watches it, and stores what is proposed, until the driver is gone.
 async fn keep(
-    client: Client,
-    namespace: String,
+    reader: Reader,
     mut proposals: mpsc::UnboundedReceiver<Proposal>,
     tell: mpsc::UnboundedSender<Command>,
+    gate: Gate,
 ) {
-    let api: Api<Lease> = Api::namespaced(client, &namespace);
-    let mut store = Store { api: api.clone(), tell: tell.clone(), failures: 0 };
-    let found = store.read().await;
+    let api = reader.api().clone();
+    let (see, is_seen) = watch::channel(false);
+    let mut store = Store { reader, tell: tell.clone(), gate, is_seen };
+    let found = store.reader.read().await;
     store.say(found.as_ref());
     let storing = async {
         while let Some(proposal) = proposals.recv().await {
@@ -136,24 +136,12 @@ async fn keep(
     };
     tokio::select! {
         () = storing => {}
-        () = watch(api, tell) => {}
+        () = follow(api, tell, see) => {}
     }
 }
 
-/// Waits until there is a view.
-pub async fn appears(client: Client, namespace: &str) {
-    let only = Config::default().fields(&format!("metadata.name={OBJECT}"));
-    let mut watch = Box::pin(objects(Api::<Lease>::namespaced(client, namespace), only));
-    while let Some(event) = watch.next().await {
-        if matches!(event, Event::InitApply(lease) | Event::Apply(lease) if has_view(&lease)) {
-            return;
-        }
-    }
-}
-
-async fn watch(api: Api<Lease>, tell: mpsc::UnboundedSender<Command>) {
-    let only = Config::default().fields(&format!("metadata.name={OBJECT}"));
-    let mut watch = Box::pin(objects(api, only));
+async fn follow(api: Api<Lease>, tell: mpsc::UnboundedSender<Command>, see: watch::Sender<bool>) {
+    let mut watch = Box::pin(seen::watch(api));
     while let Some(event) = watch.next().await {
         let told = match event {
             Event::InitApply(lease) | Event::Apply(lease) => view(&lease).map(Command::View),
@@ -165,39 +153,24 @@ async fn watch(api: Api<Lease>, tell: mpsc::UnboundedSender<Command>) {
             }
             Event::Init | Event::InitDone => None,
         };
-        if told.is_some_and(|told| tell.send(told).is_err()) {
-            return;
+        if let Some(told) = told {
+            see.send_replace(true);
+            if tell.send(told).is_err() {
+                return;
+            }
         }
     }
 }
 
 struct Store {
-    api: Api<Lease>,
+    reader: Reader,
     tell: mpsc::UnboundedSender<Command>,
-    failures: usize,
+    gate: Gate,
+    /// Whether a view was seen.
+    is_seen: watch::Receiver<bool>,
 }
 
 impl Store {
-    /// Reads the object as it is now, never an older state: a GET without a version is answered from etcd's quorum.
-    async fn read(&mut self) -> Option<Lease> {
-        loop {
-            match tokio::time::timeout(TIMEOUT, self.api.get_opt(OBJECT)).await {
-                Ok(Ok(found)) => return found,
-                Ok(Err(error)) => self.pause("read", &chain(&error)).await,
-                Err(_) => self.pause("read", "no answer").await,
-            }
-        }
-    }
-
-    async fn pause(&mut self, verb: &str, error: &str) {
-        match self.failures {
-            0 => tracing::warn!(error, "cannot {verb} the view"),
-            _ => tracing::debug!(error, "cannot {verb} the view"),
-        }
-        tokio::time::sleep(PAUSES[self.failures.min(PAUSES.len() - 1)]).await;
-        self.failures += 1;
-    }
-
     fn say(&self, found: Option<&Lease>) {
         // The driver may be gone.
         let _ = match found {
@@ -211,7 +184,10 @@ impl Store {
 
     /// Stores a proposal, or says that it surely is not stored.
     async fn propose(&mut self, proposal: &Proposal) {
-        let found = self.read().await;
+        if proposal.from_epoch == 0 {
+            self.may_create().await;
+        }
+        let found = self.reader.read().await;
         let epoch = found.as_ref().and_then(view).map_or(0, |view| view.epoch());
         let stored =
             if found.is_some() == (proposal.from_epoch != 0) && epoch == proposal.from_epoch {
@@ -219,7 +195,8 @@ impl Store {
             } else {
                 if epoch < proposal.from_epoch {
                     // Nothing here brings it back: a cluster must not go on from a view that somebody took away.
-                    self.pause("replace", "it is gone, or older than the one in force").await;
+                    let why = "it is gone, or older than the one in force";
+                    self.reader.pause("replace", why).await;
                 }
                 found
             };
@@ -227,28 +204,63 @@ impl Store {
         let _ = self.tell.send(Command::NotStored(proposal.from_epoch));
     }
 
+    /// Waits until a first view may be created, or there is one: nobody goes by the Lease for as long as that takes.
+    async fn may_create(&mut self) {
+        let mut told = None;
+        loop {
+            // The read before it, and the write.
+            let end = Instant::now() + TIMEOUT * 2;
+            if *self.is_seen.borrow() || self.gate.tenure.until(end).is_some() {
+                return;
+            }
+            tokio::select! {
+                () = self.gate.tenure.changed() => continue,
+                seen = self.is_seen.changed() => match seen {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let Some(holder) = self.rival().await else { continue };
+            self.gate.health.ready("membership");
+            if told.as_ref() != Some(&holder) {
+                let lease = &self.gate.lease;
+                tracing::warn!(%lease, holder, "another announcer goes by this Lease: membership begins when it ends");
+                told = Some(holder);
+            }
+        }
+    }
+
+    /// Who else holds the Lease, if that is known.
+    async fn rival(&self) -> Option<String> {
+        let Name { namespace, name } = &self.gate.lease;
+        let api: Api<Lease> = Api::namespaced(self.reader.api().clone().into_client(), namespace);
+        let found = tokio::time::timeout(TIMEOUT, api.get_opt(name)).await.ok()?.ok()??;
+        found.spec?.holder_identity.filter(|holder| !["", lease::MEMBERS].contains(&&**holder))
+    }
+
     /// Writes, and gives what is stored then, by whomever.
     async fn write(&mut self, found: Option<Lease>, proposal: &Proposal) -> Option<Lease> {
-        let parameters = PostParams::default();
+        let (parameters, api) = (PostParams::default(), self.reader.api());
         let lease = object(found.clone(), proposal);
         let request = async {
             match found {
-                Some(_) => self.api.replace(OBJECT, &parameters, &lease).await,
-                None => self.api.create(&parameters, &lease).await,
+                Some(_) => api.replace(lease::VIEW, &parameters, &lease).await,
+                None => api.create(&parameters, &lease).await,
             }
         };
         match tokio::time::timeout(TIMEOUT, request).await {
             Ok(Ok(stored)) => {
-                self.failures = 0;
+                self.reader.succeeded();
                 let (epoch, voters) = (proposal.view.epoch(), proposal.voters.join(", "));
                 tracing::info!(epoch, voters, "stored a view");
                 return Some(stored);
             }
             Ok(Err(Error::Api(status))) if status.code == 409 => {}
-            Ok(Err(error)) => self.pause("store", &chain(&error)).await,
-            Err(_) => self.pause("store", "no answer").await,
+            Ok(Err(error)) => self.reader.pause("store", &chain(&error)).await,
+            Err(_) => self.reader.pause("store", "no answer").await,
         }
-        self.read().await
+        self.reader.read().await
     }
 }
 
@@ -263,7 +275,7 @@ fn object(found: Option<Lease>, proposal: &Proposal) -> Lease {
     };
     let made = || Lease {
         metadata: ObjectMeta {
-            name: Some(OBJECT.to_owned()),
+            name: Some(lease::VIEW.to_owned()),
             labels: Some([(label::MANAGED_BY.to_owned(), label::BERTH.to_owned())].into()),
             finalizers: Some(vec![FINALIZER.to_owned()]),
             ..ObjectMeta::default()
@@ -272,24 +284,23 @@ fn object(found: Option<Lease>, proposal: &Proposal) -> Lease {
     };
     let mut lease = found.unwrap_or_else(made);
     let text = serde_json::to_string(&written).unwrap_or_default();
-    lease.metadata.annotations.get_or_insert_default().insert(VIEW.to_owned(), text);
+    lease.metadata.annotations.get_or_insert_default().insert(ANNOTATION.to_owned(), text);
     let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
     spec.holder_identity = Some(proposal.voters.join(",")).filter(|names| !names.is_empty());
     lease
 }
 
-/// Whether an object has a view, readable or not.
-fn has_view(lease: &Lease) -> bool {
-    lease.metadata.annotations.as_ref().is_some_and(|notes| notes.contains_key(VIEW))
-}
-
 /// The view of an object; nothing, and a word about it, if it holds none.
 fn view(lease: &Lease) -> Option<View> {
-    let text = lease.metadata.annotations.as_ref().and_then(|notes| notes.get(VIEW));
+    let text = lease.metadata.annotations.as_ref().and_then(|notes| notes.get(ANNOTATION));
     match read(text.map_or("", String::as_str)) {
         Ok(view) => Some(view),
         Err(error) => {
-            tracing::error!(error, "Lease {OBJECT}: its annotation {VIEW} holds no view");
+            tracing::error!(
+                error,
+                "Lease {}: its annotation {ANNOTATION} holds no view",
+                lease::VIEW
+            );
             None
         }
     }

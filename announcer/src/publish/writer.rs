@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use berth_api::eip::EipBinding;
-use berth_api::election::Reply;
+use berth_api::election::{Action, Reply};
 use berth_runtime::lease::{self, Deletion};
 use berth_runtime::supervise::Errands;
 use berth_runtime::watch::{chain, forbidden};
@@ -18,6 +18,7 @@ use super::eip::Apply;
 use super::status::Update;
 use crate::ownership::leases::Request;
 use crate::source::cluster::{Eip, Name};
+use crate::source::view::Absence;
 
 /// Status writes under way at the same time; more wait for their turn.
 const AT_ONCE: usize = 32;
@@ -53,10 +54,29 @@ pub enum WriteOutcome<T> {
     Failed(String),
 }
 
+/// The ways to a cluster.
+#[derive(Clone)]
+struct Ways {
+    client: Client,
+    leases: lease::Leases,
+    views: Absence,
+}
+
+impl Ways {
+    /// Sends what an election asks for. A Lease is acquired only where there was no view after its last state was seen: a view
+    /// is created only by who holds the Lease, so one that comes later has changed it.
+    async fn elect(&self, name: &Name, action: Action) -> Reply {
+        if action.acquires() && !self.views.is_sure().await {
+            return Reply::Rejected;
+        }
+        self.leases.send(&name.namespace, &name.name, action).await
+    }
+}
+
 /// Sends writes and tells how they ended.
 pub struct Writer {
     /// Where they go; without a cluster nothing is written.
-    cluster: Option<(Client, lease::Leases)>,
+    cluster: Option<Ways>,
     errands: Errands,
     done: mpsc::UnboundedSender<WriteEvent>,
     writing: BTreeSet<Name>,
@@ -65,15 +85,17 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Gives up requests for Leases after `timeout`.
+    /// Gives up requests for Leases after `timeout`. Acquires none while there is a view of membership in `namespace`.
     pub fn new(
         client: Client,
+        namespace: &str,
         timeout: Duration,
         errands: Errands,
     ) -> (Self, mpsc::UnboundedReceiver<WriteEvent>) {
         let (done, receive) = mpsc::unbounded_channel();
         let leases = lease::Leases::new(client.clone(), timeout);
-        (Self::of(Some((client, leases)), errands, done), receive)
+        let views = Absence::new(client.clone(), namespace);
+        (Self::of(Some(Ways { client, leases, views }), errands, done), receive)
     }
 
     /// Writes nothing: there is no cluster.
@@ -83,7 +105,7 @@ impl Writer {
     }
 
     fn of(
-        cluster: Option<(Client, lease::Leases)>,
+        cluster: Option<Ways>,
         errands: Errands,
         done: mpsc::UnboundedSender<WriteEvent>,
     ) -> Self {
@@ -93,15 +115,17 @@ impl Writer {
 
     /// Sends a request about a Lease.
     pub fn send(&self, name: Name, request: Request) {
-        let Some((_, leases)) = self.cluster.clone() else { return };
+        let Some(ways) = self.cluster.clone() else { return };
         let done = self.done.clone();
         self.errands.spawn("Lease request", async move {
             let answer = match request {
                 Request::Elect(action) => {
-                    let reply = leases.send(&name.namespace, &name.name, action).await;
+                    let reply = ways.elect(&name, action).await;
                     WriteEvent::Elected(name, reply)
                 }
-                Request::Delete(lease) => WriteEvent::Deleted(name, leases.delete(&lease).await),
+                Request::Delete(lease) => {
+                    WriteEvent::Deleted(name, ways.leases.delete(&lease).await)
+                }
             };
             // Nobody listens at the end of the program.
             let _ = done.send(answer);
@@ -115,7 +139,7 @@ impl Writer {
 
     /// Writes a status.
     pub fn write(&mut self, update: Update) {
-        let Some((client, _)) = self.cluster.clone() else { return };
+        let Some(Ways { client, .. }) = self.cluster.clone() else { return };
         self.writing.insert(update.name.clone());
         let done = self.done.clone();
         self.errands.spawn("Service status write", async move {
@@ -131,7 +155,7 @@ impl Writer {
 
     /// Applies what this node says of an `EipBinding`, signed by `manager`.
     pub fn apply(&mut self, what: Apply, manager: &str) {
-        let Some((client, _)) = self.cluster.clone() else { return };
+        let Some(Ways { client, .. }) = self.cluster.clone() else { return };
         self.applying.insert(what.name.clone());
         let (done, manager) = (self.done.clone(), manager.to_owned());
         self.errands.spawn("EipBinding status write", async move {
@@ -147,7 +171,7 @@ impl Writer {
 
     /// Asks the API server for a sign of life, unless it is being asked.
     pub fn ask(&mut self) {
-        let Some((client, _)) = self.cluster.clone() else { return };
+        let Some(Ways { client, .. }) = self.cluster.clone() else { return };
         if std::mem::replace(&mut self.asking, true) {
             return;
         }

@@ -73,10 +73,13 @@ pub async fn drive<K: Kernel>(
             tokio::select! {
                 Some(first) = sources.seen.recv() => {
                     let now = Instant::now();
-                    announcer.see(first, now);
+                    let mut matters = announcer.see(first, now);
                     for _ in 0..AT_ONCE {
                         let Ok(next) = sources.seen.try_recv() else { break };
-                        announcer.see(next, now);
+                        matters |= announcer.see(next, now);
+                    }
+                    if !matters {
+                        continue;
                     }
                 }
                 Some(first) = sources.done.recv() => {

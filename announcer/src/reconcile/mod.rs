@@ -29,6 +29,7 @@ mod translate;
 
 use std::time::{Duration, Instant};
 
+use berth_api::election;
 use berth_api::host::Told;
 use berth_membership::{Cause, Loss};
 use berth_runtime::http::Health;
@@ -169,10 +170,31 @@ impl<K: Kernel> Announcer<K> {
         self.owners.iter().any(|owner| matches!(owner, Ownership::Membership(_)))
     }
 
-    /// Takes in what a watch has shown.
-    pub fn see(&mut self, seen: ClusterEvent, now: Instant) {
+    /// Takes in what a watch has shown; false if nothing comes of it.
+    pub fn see(&mut self, seen: ClusterEvent, now: Instant) -> bool {
         self.owners.iter_mut().for_each(|owner| owner.hear(now));
-        self.touch_owners();
+        match seen {
+            ClusterEvent::Lease(name, sight) => self.see_lease(name, sight, now),
+            seen => {
+                self.touch_owners();
+                self.take_in(seen, now);
+                true
+            }
+        }
+    }
+
+    fn see_lease(&mut self, name: Name, sight: election::Sight, now: Instant) -> bool {
+        let node = self.config.core.node.clone();
+        if let Some(members) = self.members() {
+            return members.lease(&name, &sight, &node, now);
+        }
+        if let Some(leases) = self.leases() {
+            leases.observe(name, sight, now);
+        }
+        true
+    }
+
+    fn take_in(&mut self, seen: ClusterEvent, now: Instant) {
         let ready = |check| self.outlets.health.ready(check);
         let Sight { cluster, listed, .. } = &mut self.sight;
         match seen {
@@ -204,21 +226,20 @@ impl<K: Kernel> Announcer<K> {
             ClusterEvent::ClaimsDenied => cluster.claims.denied(),
             ClusterEvent::Import(is_marked) => cluster.claims.imported(is_marked),
             ClusterEvent::ImportListed => cluster.claims.asked(),
-            ClusterEvent::Lease(name, sight) => {
-                let node = self.config.core.node.clone();
-                if let Some(members) = self.members() {
-                    members.lease(&name, &sight, &node, now);
-                } else if let Some(leases) = self.leases() {
-                    leases.observe(name, sight, now);
-                }
-                return;
-            }
+            // Taken in where it came.
+            ClusterEvent::Lease(..) => return,
             ClusterEvent::Leases(names) => {
                 ready("leases");
                 if let Some(members) = self.members() {
                     members.leases_listed();
                 } else if let Some(leases) = self.leases() {
                     leases.listed(&names, now);
+                }
+                return;
+            }
+            ClusterEvent::Rivals => {
+                if let Some(members) = self.members() {
+                    members.rivals_listed();
                 }
                 return;
             }

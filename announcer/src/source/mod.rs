@@ -1,5 +1,4 @@
 //! Who wants addresses: what the watches show, and what each kind of object means.
-
 //!
 //! | file | says |
 //! |---|---|
@@ -11,6 +10,7 @@
 //! | `service`, `eip` | what each kind of object wants |
 //! | `fixed` | what the operator wants by settings |
 //! | `wanted` | all of it, by address |
+//! | `view` | whether there is a view of membership |
 
 pub mod cluster;
 pub mod eip;
@@ -21,5 +21,6 @@ pub mod scene;
 pub mod service;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod view;
 pub mod wanted;
 pub mod watch;

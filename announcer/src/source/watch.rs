@@ -11,13 +11,15 @@ use berth_api::election::Sight;
 use berth_api::service::ClassPolicy;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Task;
-use futures::FutureExt;
+use berth_runtime::watch::{Served, objects_where_granted};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::Api;
-use kube::runtime::watcher::Config;
+use kube::runtime::watcher::{Config, Event};
 use tokio::sync::mpsc;
 
 pub use self::feed::{ClusterEvent, Scope};
@@ -63,18 +65,7 @@ pub fn start(
 
     tasks.extend(claims::tasks(client, &scope, health, &send));
 
-    let client_of_leases = fresh(client, health, LEASE);
-    let (leases, config) = match &scope.lease {
-        Some(Name { namespace, name }) => {
-            let only = Config::default().fields(&format!("metadata.name={name}"));
-            (Api::namespaced(client_of_leases, namespace), only)
-        }
-        None => (api::<Lease>(&client_of_leases, namespace), Config::default().fields(LEASES)),
-    };
-    let lease = |name, lease| ClusterEvent::Lease(name, Sight::Present(Box::new(lease)));
-    let gone = |name, lease| ClusterEvent::Lease(name, Sight::Deleted(Box::new(lease)));
-    let leases = pass(leases, config, send.clone(), lease, gone, ClusterEvent::Leases);
-    tasks.push((LEASE, leases.boxed()));
+    tasks.push((LEASE, watch_leases(fresh(client, health, LEASE), &scope, send.clone())));
 
     if scope.nodes {
         let node = |name: Name, node: core::Node| ClusterEvent::Node(name.name, Peer::read(&node));
@@ -85,6 +76,63 @@ pub fn start(
         tasks.push((NODES, nodes.boxed()));
     }
     (receive, tasks)
+}
+
+/// The Leases of one election, or all; where members watch for other elections, theirs with those of single Services, if
+/// they may be listed.
+fn watch_leases(
+    client: Client,
+    scope: &Scope,
+    send: mpsc::Sender<ClusterEvent>,
+) -> BoxFuture<'static, ()> {
+    let lease = |name, lease| ClusterEvent::Lease(name, Sight::Present(Box::new(lease)));
+    let gone = |name, lease| ClusterEvent::Lease(name, Sight::Deleted(Box::new(lease)));
+    let all = api::<Lease>(&client, scope.namespace.as_deref());
+    let every = Config::default().fields(LEASES);
+    match &scope.lease {
+        None => pass(all, every, send, lease, gone, ClusterEvent::Leases).boxed(),
+        Some(Name { namespace, name }) => {
+            let one = Api::namespaced(client, namespace);
+            let only = Config::default().fields(&format!("metadata.name={name}"));
+            let standing = pass(one, only, send.clone(), lease, gone, ClusterEvent::Leases);
+            match scope.rivals {
+                true => {
+                    let others = watch_rivals(all, every, scope.lease.clone(), send);
+                    futures::future::join(standing, others).map(drop).boxed()
+                }
+                false => standing.boxed(),
+            }
+        }
+    }
+}
+
+/// The Leases of single Services.
+async fn watch_rivals(
+    api: Api<Lease>,
+    config: Config,
+    standing: Option<Name>,
+    send: mpsc::Sender<ClusterEvent>,
+) {
+    let mut watch = Box::pin(objects_where_granted(api, config));
+    while let Some(served) = watch.next().await {
+        let seen = match served {
+            Served::Event(Event::InitApply(lease) | Event::Apply(lease)) => {
+                ClusterEvent::Lease(Name::of(&lease.metadata), Sight::Present(Box::new(lease)))
+            }
+            Served::Event(Event::Delete(lease)) => {
+                ClusterEvent::Lease(Name::of(&lease.metadata), Sight::Deleted(Box::new(lease)))
+            }
+            Served::Event(Event::InitDone) | Served::Absent => ClusterEvent::Rivals,
+            Served::Event(Event::Init) => continue,
+        };
+        let is_standing = |name: &Name| Some(name) == standing.as_ref();
+        if matches!(&seen, ClusterEvent::Lease(name, _) if is_standing(name)) {
+            continue;
+        }
+        if send.send(seen).await.is_err() {
+            return;
+        }
+    }
 }
 
 fn watch_services(

@@ -140,7 +140,8 @@ impl Cluster {
 }
 
 fn failure(code: u16) -> Value {
-    json!({ "kind": "Status", "status": "Failure", "code": code, "message": "no", "reason": "no" })
+    let reason = if code == 404 { "NotFound" } else { "no" };
+    json!({ "kind": "Status", "status": "Failure", "code": code, "message": "no", "reason": reason })
 }
 
 /// RFC 7386.

@@ -52,7 +52,8 @@ impl Node {
         tokio::spawn(publisher.run());
         let (watches, seen) = mpsc::channel(64);
         let timeout = config.leases.timing.request_timeout();
-        let (writer, done) = Writer::new(client, timeout, Supervisor::new().errands());
+        let (writer, done) =
+            Writer::new(client, "kube-system", timeout, Supervisor::new().errands());
         let (door, instance) = (door(), Instance::services());
         let (dataplane, kept, tasks) = Dataplane::new(&door, &instance, &Metrics::default());
         let keeping = tasks.into_iter().map(|(_, task)| tokio::spawn(task)).collect();

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use berth_api::election::{Action, Election, Reply, Sight, Timing, stamp};
+use berth_api::election::{Action, Election, Reply, Sight, stamp};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
@@ -104,24 +104,21 @@ pub fn template(namespace: &str, name: &str) -> Lease {
     Lease { metadata: ObjectMeta { name, namespace, ..Default::default() }, spec: None }
 }
 
-/// Contends for one Lease until `leave` is cancelled, then gives it back and returns. Cancel `leave` only when
+/// Contends in `election` until `leave` is cancelled, then gives the Lease back and returns. Cancel `leave` only when
 /// nothing acts any more.
 pub async fn contend(
     client: Client,
-    lease: Lease,
-    identity: String,
-    timing: Timing,
+    mut election: Election,
     tenure: watch::Sender<Option<Instant>>,
     word: Option<Word>,
     leave: CancellationToken,
 ) {
-    let namespace = lease.metadata.namespace.clone().unwrap_or_default();
-    let name = lease.metadata.name.clone().unwrap_or_default();
-    let leases = Leases::new(client.clone(), timing.request_timeout());
+    let (namespace, name) = election.lease();
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    let leases = Leases::new(client.clone(), election.timing().request_timeout());
     let api: Api<Lease> = Api::namespaced(client, &namespace);
     let mut watch =
         objects(api, Config::default().fields(&format!("metadata.name={name}"))).boxed();
-    let mut election = Election::new(lease, identity, timing);
     let mut seen = Seen::default();
     let mut reply: Option<BoxFuture<'_, Reply>> = None;
     let mut leaving = false;
@@ -162,7 +159,8 @@ pub async fn contend(
 fn publish(tenure: &watch::Sender<Option<Instant>>, election: &Election, now: Instant, name: &str) {
     let until = election.holds_until(now);
     tenure.send_if_modified(|current| {
-        if current.is_some() != until.is_some() {
+        // Of a group it is told by whoever knows the group.
+        if current.is_some() != until.is_some() && !election.is_of_group() {
             match until {
                 Some(_) => tracing::info!(
                     lease = name,
@@ -239,7 +237,7 @@ pub enum Deletion {
 }
 
 impl Leases {
-    /// A sender whose requests are given up after `timeout` ([`Timing::request_timeout`]).
+    /// A sender whose requests are given up after `timeout` ([`Timing::request_timeout`](berth_api::election::Timing::request_timeout)).
     pub fn new(client: Client, timeout: Duration) -> Self {
         Self { client, timeout, told: Arc::default() }
     }

@@ -12,14 +12,15 @@
 //!   later, which is before anybody else may start.
 //!
 //! A candidate that finds the Lease in its own name takes it at once: after a restart a node goes on where it was.
-//! An identity must therefore belong to one process at a time.
+//! An identity must therefore belong to one process at a time, or to a group that acts as one ([`Election::of_group`]):
+//! then the promise is about identities.
 
 mod timing;
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 
 pub use timing::{Timing, TimingError};
@@ -37,6 +38,20 @@ pub enum Action {
     Wait(Option<Instant>),
     /// The Lease is released: nothing more to do.
     Done,
+}
+
+impl Action {
+    /// Whether it would make this candidate a holder that was none.
+    pub fn acquires(&self) -> bool {
+        match self {
+            Self::Create(_) => true,
+            Self::Replace(lease) => {
+                holder(lease).is_some()
+                    && lease.spec.as_ref().is_some_and(|spec| spec.acquire_time.is_none())
+            }
+            Self::Read | Self::Wait(_) | Self::Done => false,
+        }
+    }
 }
 
 /// What a watch shows of the Lease.
@@ -72,11 +87,15 @@ pub enum Reply {
 pub struct Election {
     identity: String,
     timing: Timing,
+    /// How long this one of a group leaves the renewals to the others.
+    patience: Option<Duration>,
     template: Lease,
     known: Known,
     /// The holder may act until then.
     until: Option<Instant>,
     renewed: Option<Instant>,
+    /// When another one of the group was last seen to renew, if that was the last renewal.
+    relieved: Option<Instant>,
     flight: Option<Flight>,
     /// A write is unaccounted for: it may have been applied.
     unaccounted: bool,
@@ -113,16 +132,46 @@ impl Election {
         Self {
             identity: identity.into(),
             timing,
+            patience: None,
             template,
             known: Known::Nothing,
             until: None,
             renewed: None,
+            relieved: None,
             flight: None,
             unaccounted: false,
             read_at: None,
             not_before: None,
             releasing: false,
         }
+    }
+
+    /// One of a group whose members hold the Lease together, all under `identity`. Each takes it at its start; then whoever
+    /// was last goes on, and another only when it has seen no renewal for `patience`, which is to be longer than
+    /// [`Timing::retry`] and to differ among them. [`Election::holds_until`] is about the writes of this one.
+    pub fn of_group(
+        template: Lease,
+        identity: impl Into<String>,
+        timing: Timing,
+        patience: Duration,
+    ) -> Self {
+        Self { patience: Some(patience), ..Self::new(template, identity, timing) }
+    }
+
+    /// The namespace and the name of the Lease, empty where the template has none.
+    pub fn lease(&self) -> (&str, &str) {
+        let ObjectMeta { namespace, name, .. } = &self.template.metadata;
+        (namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default())
+    }
+
+    /// Its durations.
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    /// Whether this is one of a group.
+    pub fn is_of_group(&self) -> bool {
+        self.patience.is_some()
     }
 
     /// Until when this candidate may act, if it may act now. What it does must be *finished* by then.
@@ -212,6 +261,9 @@ impl Election {
                 let due = match holder(lease) {
                     Some(holder) if holder != self.identity => {
                         *since + duration(lease, &self.timing)
+                    }
+                    Some(_) if self.relieved.is_some() => {
+                        self.relieved.unwrap_or(now) + self.patience.unwrap_or_default()
                     }
                     Some(_) if self.until.is_some() => {
                         self.renewed.unwrap_or(now) + self.timing.retry()
@@ -319,7 +371,12 @@ impl Election {
         self.unaccounted = false;
         self.read_at = None;
         self.not_before = None;
+        let written = version(&lease).map(str::to_owned);
         self.see(lease, now);
+        if matches!(&self.known, Known::Present { lease, .. } if version(lease) == written.as_deref())
+        {
+            self.relieved = None;
+        }
         // A watch may have shown a later state first.
         if flight.releases || self.holder() != Some(&self.identity) {
             self.until = None;
@@ -357,9 +414,10 @@ impl Election {
         self.read_at = None;
         // Every write names the version it replaces: what is newer either has it or will never let it in.
         self.unaccounted = false;
-        if holder(&lease) != Some(&self.identity) {
-            self.until = None;
-            self.renewed = None;
+        if holder(&lease) == Some(&self.identity) {
+            self.relieved = self.patience.map(|_| now);
+        } else {
+            (self.until, self.renewed, self.relieved) = (None, None, None);
         }
         self.known = Known::Present { lease, since: now };
     }
@@ -379,8 +437,7 @@ impl Election {
         };
         self.known = Known::Absent { free_at };
         self.read_at = None;
-        self.until = None;
-        self.renewed = None;
+        (self.until, self.renewed, self.relieved) = (None, None, None);
     }
 }
 

@@ -266,3 +266,77 @@ fn timings_that_allow_two_holders_are_refused() {
         assert!(new(duration, deadline, retry).is_err(), "{duration} {deadline} {retry}");
     }
 }
+
+fn of_group(patience: u64) -> Election {
+    let mut template = Lease::default();
+    template.metadata.name = Some(NAME.to_owned());
+    Election::of_group(template, "group", Timing::DEFAULT, seconds(patience))
+}
+
+#[test]
+fn of_a_group_one_renews_and_another_goes_on_when_it_sees_no_renewal() {
+    let start = Instant::now();
+    let (mut first, mut second) = (of_group(3), of_group(4));
+    first.observe(Sight::Absent, start);
+    assert!(matches!(first.poll(start), Action::Create(_)));
+    first.replied(Reply::Written(lease(1, Some("group"))), start);
+    second.observe(Sight::Present(lease(1, Some("group"))), start);
+    assert_eq!(first.poll(start), Action::Wait(Some(start + seconds(2))));
+    assert_eq!(second.poll(start), Action::Wait(Some(start + seconds(4))));
+    assert_eq!(second.holds_until(start), None, "it has written nothing");
+
+    let renewal = replaced(first.poll(start + seconds(2)));
+    assert_eq!(version(&renewal), Some("1"));
+    first.replied(Reply::Written(lease(2, Some("group"))), start + seconds(2));
+    second.observe(Sight::Present(lease(2, Some("group"))), start + seconds(2));
+    assert_eq!(second.poll(start + seconds(4)), Action::Wait(Some(start + seconds(6))));
+
+    // The first is heard of no more.
+    let at = start + seconds(6);
+    assert_eq!(version(&replaced(second.poll(at))), Some("2"));
+    second.replied(Reply::Written(lease(3, Some("group"))), at);
+    assert_eq!(second.holds_until(at), Some(at + seconds(10)));
+    assert_eq!(
+        second.poll(at),
+        Action::Wait(Some(at + seconds(2))),
+        "it is the one that renews now"
+    );
+    first.observe(Sight::Present(lease(3, Some("group"))), at);
+    assert_eq!(first.poll(at), Action::Wait(Some(at + seconds(3))));
+}
+
+#[test]
+fn a_group_waits_for_a_stranger_and_takes_at_once_what_one_of_it_gives_back() {
+    let start = Instant::now();
+    let mut one = of_group(4);
+    one.observe(Sight::Present(lease(1, Some("a"))), start);
+    assert_eq!(one.poll(start), Action::Wait(Some(start + seconds(15))));
+    one.observe(Sight::Present(lease(2, Some("group"))), start);
+    assert_eq!(one.poll(start), Action::Wait(Some(start + seconds(4))));
+    one.observe(Sight::Present(lease(3, None)), start);
+    assert_eq!(version(&replaced(one.poll(start))), Some("3"));
+    one.replied(Reply::Written(lease(4, Some("group"))), start);
+    one.release();
+    assert_eq!(replaced(one.poll(start)).spec.unwrap().holder_identity, None);
+}
+
+#[test]
+fn only_what_makes_a_holder_of_a_candidate_acquires() {
+    let start = Instant::now();
+    let mut election = candidate("a");
+    election.observe(Sight::Absent, start);
+    let created = election.poll(start);
+    assert!(created.acquires());
+    let Action::Create(mut written) = created else { panic!() };
+    written.metadata.resource_version = Some("1".to_owned());
+    let spec = written.spec.as_mut().unwrap();
+    spec.acquire_time = Some(MicroTime(Timestamp::UNIX_EPOCH));
+    election.replied(Reply::Written(written), start);
+    assert!(!election.poll(start + seconds(2)).acquires(), "it goes on");
+    let mut other = candidate("b");
+    other.observe(Sight::Present(lease(1, Some("a"))), start);
+    assert!(other.poll(start + seconds(15)).acquires());
+    election.release();
+    election.replied(Reply::Rejected, start);
+    assert!(!election.poll(start + seconds(5)).acquires(), "it gives back");
+}

@@ -8,6 +8,8 @@ use berth_e2e::membership;
 use berth_e2e::process::Process;
 use berth_e2e::wire::Watch;
 use berth_e2e::world::{World, env, eventually, kubectl, repository};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::scene::{ASK, PATIENCE, disputed};
@@ -105,7 +107,8 @@ async fn a_lease_decides_only_while_no_node_goes_by_membership() -> Result<()> {
     let file = world.lab.dir().join("key.json");
     std::fs::write(&file, key.to_string())?;
     let file = file.display().to_string();
-    let restore = move |world: &World| kubectl(&world.lab, &["create", "-f", &file]).map(drop);
+    let (kept, again) = (file.clone(), file);
+    let restore = move |world: &World| kubectl(&world.lab, &["create", "-f", &kept]).map(drop);
     let entry =
         |value: Value| move |world: &World| patch(world, &json!({ "data": { "x": value } }));
     let slips: [(&str, Deed, Deed); 3] = [
@@ -130,7 +133,152 @@ async fn a_lease_decides_only_while_no_node_goes_by_membership() -> Result<()> {
         says(process, &["this node is a member"]).await?;
         ensure!(world.curl(address).is_ok(), "{slip}\n{}", world.logs());
     }
+    // Re-applied, the Secret is empty and gets another key; exchanged, it has a key that the others do not know.
+    // So not all nodes take part meanwhile.
+    settled(&world, address).await?;
+    let settle = async |world: &mut World, deed: &Deed| {
+        let holders = world.holders(address)?;
+        ensure!(holders.len() == 1, "{holders:?} hold {address}\n{}", world.logs());
+        let owner = &holders[0];
+        deed(world)?;
+        let other = (world.index_of(owner)? + 1) % NODES;
+        world.announcer(&format!("node{other}"))?.terminate(Duration::from_secs(10))?;
+        let begun = Instant::now();
+        world.start_announcer(other).await?;
+        says(world.announcer(&format!("node{other}"))?, &["this node is a member"]).await?;
+        tokio::time::sleep(PATIENCE).await;
+        ensure!(world.curl(address).is_ok(), "{}", world.logs());
+        one_at_a_time(world, &wire, address, begun)
+    };
+    let restore: Deed = Box::new(move |world| {
+        delete(world, "secret")?;
+        kubectl(&world.lab, &["create", "-f", &again]).map(drop)
+    });
+    let next = json!("bmV4dCBuZXh0IG5leHQgbmV4dCBuZXh0IG5leHQgbmV4dCBuZXh0");
+    let data =
+        |data: Value| -> Deed { Box::new(move |world| patch(world, &json!({ "data": data }))) };
+    let last = key["data"]["key"].clone();
+    let deeds: [Deed; 5] = [
+        Box::new(|world| delete(world, "secret").and_then(|()| grant(world))),
+        restore,
+        data(json!({ "next": next })),
+        data(json!({ "key": next, "next": last })),
+        data(json!({ "key": last, "next": null })),
+    ];
+    for deed in deeds {
+        settle(&mut world, &deed).await?;
+    }
+    settled(&world, address).await?;
     asker.finish()?;
     one_at_a_time(&world, &wire, address, start)?;
+    world.lab.down()
+}
+
+/// What a stock announcer writes that renews a Lease.
+async fn hold(
+    world: &World,
+    namespace: &str,
+    name: &str,
+    holder: &str,
+    seconds: u32,
+) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), namespace);
+    let spec = json!({ "holderIdentity": holder, "leaseDurationSeconds": seconds });
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": { "name": name }, "spec": spec,
+    });
+    let manager = PatchParams::apply("stock").force();
+    leases.patch(name, &manager, &Patch::Apply(&lease)).await?;
+    Ok(())
+}
+
+async fn holder(world: &World, name: &str) -> Result<Option<String>> {
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-system");
+    let spec = leases.get_opt(name).await?.and_then(|lease| lease.spec);
+    Ok(spec.and_then(|spec| spec.holder_identity).filter(|holder| !holder.is_empty()))
+}
+
+async fn held_by(world: &World, address: IpAddr, count: usize) -> Result<()> {
+    eventually(&format!("{count} with {address}"), 30, || async {
+        Ok((world.holders(address)?.len() == count).then_some(()))
+    })
+    .await
+    .with_context(|| world.logs())
+}
+
+/// Membership begins when who goes by the Lease gives it up, holds it from then on, and gives way to a stranger that has it
+/// nevertheless, as after a time in which no member reached the API server.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_hold_the_lease_by_which_others_decide() -> Result<()> {
+    const ALL: [&str; 2] = ["kube-system", "plndr-svcs-lock"];
+    const STOCK: &str = "stock_1";
+    let mut world = World::without_berth(NODES + 1, env([])).await?;
+    world.pools(json!({ "range-global": berth_e2e::world::POOL })).await?;
+    world.start_ccm().await?;
+    hold(&world, ALL[0], ALL[1], STOCK, 3600).await?;
+    for node in 0..NODES {
+        world.start_announcer(node).await?;
+        let process = world.announcer(&format!("node{node}"))?;
+        says(process, &["membership begins when it ends"]).await?;
+        let ready = ["curl", "--silent", "--fail", "http://127.0.0.1:2112/readyz"];
+        eventually("ready, or a rollout would stop here", 10, || async {
+            Ok(world.lab.node(node).place()?.exec(ready).ok())
+        })
+        .await?;
+    }
+    world.deploy("default", "hello", 2)?;
+    for name in ["web", "other"] {
+        world.expose(name, json!({})).await?;
+    }
+    ensure!(
+        holder(&world, "berth-membership").await?.is_none(),
+        "a view beside the Lease's holder"
+    );
+
+    hold(&world, ALL[0], ALL[1], "", 1).await?;
+    let (web, other) = (world.published("web", 1).await?[0], world.published("other", 1).await?[0]);
+    settled(&world, web).await?;
+    ensure!(holder(&world, ALL[1]).await?.as_deref() == Some("berth.dev/membership"));
+    let (wire, start) = (world.lab.watch()?, Instant::now());
+    let asker = world.lab.ask(web, ASK)?;
+
+    // Whoever is to go by the Lease waits and says how to get there.
+    world.start_announcer_with(NODES, env([("vip_leaderelection", "true")])).await?;
+    let process = world.announcer(&format!("node{NODES}"))?;
+    says(process, &["nothing is served by a Lease", "delete lease berth-membership"]).await?;
+
+    // The Lease of one Service, then that of all, in the hands of a stranger who renews it.
+    hold(&world, "default", "kubevip-web", STOCK, 3600).await?;
+    held_by(&world, web, 0).await?;
+    ensure!(world.holders(other)?.len() == 1, "{}", world.logs());
+    hold(&world, "default", "kubevip-web", "", 1).await?;
+    held_by(&world, web, 1).await?;
+    hold(&world, ALL[0], ALL[1], STOCK, 5).await?;
+    for address in [web, other] {
+        held_by(&world, address, 0).await?;
+    }
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        hold(&world, ALL[0], ALL[1], STOCK, 5).await?;
+        ensure!(world.holders(web)?.is_empty(), "beside the Lease's holder\n{}", world.logs());
+    }
+    // It has crashed: its Lease runs out.
+    for address in [web, other] {
+        held_by(&world, address, 1).await?;
+    }
+    eventually("the members hold the Lease again", 30, || async {
+        Ok((holder(&world, ALL[1]).await?.as_deref() == Some("berth.dev/membership")).then_some(()))
+    })
+    .await?;
+    asker.finish()?;
+    one_at_a_time(&world, &wire, web, start)?;
+
+    // The last one gives it back.
+    for node in 0..NODES {
+        world.announcer(&format!("node{node}"))?.terminate(Duration::from_secs(15))?;
+    }
+    let left = holder(&world, ALL[1]).await?;
+    ensure!(left.is_none(), "{left:?} has the Lease\n{}", world.logs());
     world.lab.down()
 }

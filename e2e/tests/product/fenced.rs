@@ -196,8 +196,8 @@ async fn an_upgrade_from_the_lease_node_by_node_moves_once_and_has_one_owner_thr
     eventually("an owner by membership", 30, || async {
         let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-system");
         let lease = leases.get("plndr-svcs-lock").await?.spec.and_then(|spec| spec.holder_identity);
-        let free = lease.is_none_or(|holder| holder.is_empty());
-        Ok((free && world.holders(address)?.len() == 1 && world.curl(address).is_ok())
+        let theirs = lease.as_deref() == Some("berth.dev/membership");
+        Ok((theirs && world.holders(address)?.len() == 1 && world.curl(address).is_ok())
             .then_some(()))
     })
     .await?;

@@ -16,7 +16,7 @@ use super::exchange::{Command, MembershipEvent};
 use super::holdings::Holdings;
 use super::report;
 use super::requests::requests;
-use super::rival::Rivalry;
+use super::rival::{Barred, Rivalry};
 use crate::backoff::Backoff;
 use crate::vip::nodes::{Peer, Peers};
 use crate::vip::{Attach, Forwards, Hold, Holds, Name, Verdict, Wanted};
@@ -56,7 +56,8 @@ struct Driver {
 }
 
 impl Members {
-    /// A member that has told the driver nothing yet. It holds back while others hold `lease`, if there is one.
+    /// A member that has told the driver nothing yet. It asks for nothing while others hold `lease`, if there is one, nor for
+    /// what they decide on by Leases of single Services.
     pub fn new(
         node: &str,
         lease: Option<Name>,
@@ -128,14 +129,21 @@ impl Members {
         self.driver.tell(Command::Peers(self.peers.clone()));
     }
 
-    /// Takes in what is seen of the Lease of the other election.
-    pub fn lease(&mut self, name: &Name, sight: &Sight, node: &str, now: Instant) {
-        self.stale |= self.rivalry.observe(name, sight, node, now);
+    /// Takes in what is seen of a Lease of another election; true if somebody else holds it now.
+    pub fn lease(&mut self, name: &Name, sight: &Sight, node: &str, now: Instant) -> bool {
+        let is_other = self.rivalry.observe(name, sight, node, now);
+        self.stale |= is_other;
+        is_other
     }
 
-    /// Takes in that every Lease was shown.
+    /// Takes in that the Lease of the other election was shown, if there is one.
     pub fn leases_listed(&mut self) {
         self.rivalry.listed();
+    }
+
+    /// Takes in that the Leases of single Services were shown, if they may be.
+    pub fn rivals_listed(&mut self) {
+        self.rivalry.services_listed();
     }
 
     /// Hands everything over, then leaves.
@@ -158,10 +166,9 @@ impl Members {
 
     /// When something may change although nothing happens.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let held_up = self.rivalry.holds(now).filter(|_| self.driver.requested.is_empty());
         let deadlines = [
             self.holdings.settles(now),
-            held_up.map(|(_, until)| until),
+            self.rivalry.deadline(now),
             self.damping.deadline(),
             self.draining.deadline(now),
         ];
@@ -192,7 +199,7 @@ impl Members {
 
     /// Tells the driver what changed: first what is to be covered, then what is requested.
     pub fn request(&mut self, context: Context<'_>, now: Instant) {
-        self.holdings.rivalled(self.rivalry.holds(now).is_some());
+        self.holdings.rivalled(self.rivalry.holds_all(now));
         self.stale |= self.damping.observe(&context.host.interfaces, now);
         if context.known
             && self.peers_listed
@@ -201,14 +208,20 @@ impl Members {
         {
             let told = self.driver.outline.cover(context);
             told.into_iter().for_each(|told| self.driver.tell(Command::Fence(told)));
-            if self.rivalry.keeps_back(now) && self.driver.requested.is_empty() {
-                // Looked at again when the Lease changes, and when it runs out.
-                self.stale = true;
-            } else {
-                let interfaces = &context.host.interfaces;
-                let damped = |attach: &Attach| self.damping.damps(interfaces, attach.index());
-                self.driver.request(requests(context, &self.peers, &damped));
-            }
+            let interfaces = &context.host.interfaces;
+            let damped = |attach: &Attach| self.damping.damps(interfaces, attach.index());
+            // What this node has already it gives up: whoever acquired a Lease beside members answers by now.
+            let requests = match self.rivalry.barred(context.wanted, now) {
+                Barred::Everything => BTreeMap::new(),
+                Barred::Only(barred) => {
+                    let mut requests = requests(context, &self.peers, &damped);
+                    requests.retain(|address, _| !barred.contains(address));
+                    requests
+                }
+            };
+            self.driver.request(requests);
+            // Looked at again when a Lease changes, and when one runs out.
+            self.stale = self.rivalry.deadline(now).is_some();
         }
         self.gather(context.wanted, now);
     }
@@ -254,7 +267,10 @@ impl Members {
         taken: &dyn Fn(&IpAddr) -> bool,
         now: Instant,
     ) -> BTreeMap<Name, Verdict> {
-        report::verdicts(context, &self.holdings, taken, now)
+        let mut verdicts = report::verdicts(context, &self.holdings, taken, now);
+        // What others decide on they report on.
+        verdicts.retain(|service, _| !self.rivalry.services().contains(service));
+        verdicts
     }
 
     /// Tells the driver what is `bound` by now, and may be taken over: what has to be forwarded is. Without a fence

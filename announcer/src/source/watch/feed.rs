@@ -41,6 +41,8 @@ pub enum ClusterEvent {
     Lease(Name, Sight),
     /// These are all the Leases there are.
     Leases(BTreeSet<Name>),
+    /// The Leases of other elections were shown, if they may be.
+    Rivals,
     /// A node is like this.
     Node(String, Peer),
     /// A node is gone.
@@ -78,6 +80,8 @@ pub struct Scope {
     pub namespace: Option<String>,
     /// The only Lease that matters.
     pub lease: Option<Name>,
+    /// Whether those by which others decide on single Services matter too.
+    pub rivals: bool,
     /// Which Services are ours; none where no Service is served.
     pub classes: Option<ClassPolicy>,
     /// Whether elastic IPs are served.

@@ -3,6 +3,7 @@ use super::*;
 use std::collections::VecDeque;
 
 use axum::body::{Body, Bytes};
+use berth_api::election::Timing;
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -144,9 +145,8 @@ fn start(server: &Server, identity: &str) -> Contest {
 fn start_with(server: &Server, identity: &str, word: Option<Word>) -> Contest {
     let (sender, tenure) = Tenure::granted();
     let leave = CancellationToken::new();
-    let lease = template("kube-system", "lock");
-    let task =
-        contend(server.client(), lease, identity.to_owned(), quick(), sender, word, leave.clone());
+    let election = Election::new(template("kube-system", "lock"), identity, quick());
+    let task = contend(server.client(), election, sender, word, leave.clone());
     Contest { server: server.clone(), tenure, leave, task: tokio::spawn(task) }
 }
 
