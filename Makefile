@@ -1,7 +1,7 @@
 # Each target is one line; what it does is in the script or program it calls.
 
 help:      ; @sed -n 's/^\([a-z0-9-]*\): .*/\1/p' $(MAKEFILE_LIST) | paste -sd ' ' -; echo 'README.md says what for.'
-.PHONY: help demo demo-down test unit e2e compat soak check fmt clippy deny deps doc images bench bench-takeover bench-eip kind kind-here
+.PHONY: help demo demo-down test unit e2e compat upgrade soak check fmt clippy deny deps doc images bench bench-takeover bench-eip kind kind-here
 demo:      ; e2e/demo.sh
 demo-down: ; target/release/lab down --name demo
 test:      ; e2e/test.sh
@@ -16,6 +16,7 @@ deps:      ; .ci/dependencies.sh
 deny:      ; .ci/deny.sh
 doc:       ; RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 images:    ; e2e/images.sh
+upgrade:   ; e2e/upgrade.sh $(BEFORE)
 bench:     ; e2e/bench.sh
 bench-takeover: ; e2e/takeover.sh
 bench-eip: packages ; cargo bench --locked --package berth-announcer --bench translate

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use berth_api::host::Told;
+use berth_api::names::label;
 use berth_index::intake::Reservation;
 use berth_ipam::{AddressSet, Range};
 use http::Uri;
@@ -13,6 +14,14 @@ use kube::config::Kubeconfig;
 
 /// Where kubeadm leaves word of how the API server is reached: the ConfigMap `cluster-info` in `kube-public`.
 pub const CLUSTER_INFO: (&str, &str) = ("kube-public", "cluster-info");
+
+/// The namespace of the Service `kubernetes`.
+pub const API_SERVERS: &str = "default";
+
+/// Selects its EndpointSlices.
+pub fn of_kubernetes() -> String {
+    format!("{}=kubernetes", label::SERVICE_NAME)
+}
 
 /// The addresses of a node (`status.addresses`) and those of its pods (`spec.podCIDRs`).
 pub fn of_node(node: &Node) -> [Reservation; 2] {

@@ -70,9 +70,9 @@ pub fn all(
     let hosts = objects_where_granted(hosts, Config::default().labels(label::HOST).page_size(PAGE));
     let unknown = "addresses that nodes have besides those of their Node objects are not known, and could be given out";
     let hosts = hosts.map(|served| where_granted(served, unknown, Source::Hosts, told));
-    let api_servers: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
-    let of_kubernetes = format!("{}=kubernetes", label::SERVICE_NAME);
-    let api_servers = objects_where_granted(api_servers, Config::default().labels(&of_kubernetes));
+    let api_servers: Api<EndpointSlice> = Api::namespaced(client.clone(), reserved::API_SERVERS);
+    let of_kubernetes = Config::default().labels(&reserved::of_kubernetes());
+    let api_servers = objects_where_granted(api_servers, of_kubernetes);
     let unknown =
         "addresses of API servers are known only as far as nodes have them, and could be given out";
     let api_servers =

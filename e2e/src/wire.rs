@@ -169,6 +169,18 @@ impl Record {
     }
 }
 
+/// Between two answers to one question.
+const SAME_MOMENT: Duration = Duration::from_millis(2);
+
+/// Whether two machines spoke for an address in the same moment. Who takes an address over from one that fell silent
+/// waits for ten milliseconds at least; two that answer both answer each question.
+pub fn disputed(said: &[Sighting]) -> bool {
+    let at_once = |pair: &[Sighting]| {
+        pair[0].mac != pair[1].mac && pair[1].at.duration_since(pair[0].at) < SAME_MOMENT
+    };
+    said.windows(2).any(at_once)
+}
+
 /// A watch that runs.
 #[derive(Debug)]
 pub struct Watch {

@@ -58,6 +58,7 @@ pub struct World {
     starts: usize,
     ccm: Option<Process>,
     announcers: BTreeMap<String, Process>,
+    programs: Option<PathBuf>,
 }
 
 impl World {
@@ -95,8 +96,20 @@ impl World {
             arguments.push(format!("--filename={}", file.display()));
         }
         kubectl(&lab, &arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let (ccm, announcers) = (None, BTreeMap::new());
-        Ok(Self { lab, client, announcer_env, starts: 0, ccm, announcers })
+        let (ccm, announcers, programs) = (None, BTreeMap::new(), None);
+        Ok(Self { lab, client, announcer_env, starts: 0, ccm, announcers, programs })
+    }
+
+    /// What starts from now on are the programs of this folder; of this build where there is none.
+    pub fn use_programs_of(&mut self, folder: Option<&Path>) {
+        self.programs = folder.map(Path::to_owned);
+    }
+
+    fn program(&self, name: &str, variable: &str) -> Result<PathBuf> {
+        match &self.programs {
+            Some(folder) => Ok(folder.join(name)),
+            None => sibling_program(name, variable),
+        }
     }
 
     /// Replaces the data of the pools' ConfigMap.
@@ -130,7 +143,7 @@ impl World {
     }
 
     fn run_ccm(&mut self, config: &Path, arguments: &[&str]) -> Result<Process> {
-        let program = sibling_program("berth-ccm", "BERTH_CCM")?.display().to_string();
+        let program = self.program("berth-ccm", "BERTH_CCM")?.display().to_string();
         let config = format!("--kubeconfig={}", config.display());
         let name = self.unused("berth-ccm");
         let argv =
@@ -152,7 +165,7 @@ impl World {
     /// The same with other environment.
     pub async fn start_announcer_with(&mut self, node: usize, extra: Env) -> Result<&Process> {
         let config = self.kubeconfig("berth-announcer").await?;
-        let program = sibling_program("berth-announcer", "BERTH_ANNOUNCER")?;
+        let program = self.program("berth-announcer", "BERTH_ANNOUNCER")?;
         let host = self.lab.node(node).name().to_owned();
         let mut variables = env([
             ("vip_arp", "true"),

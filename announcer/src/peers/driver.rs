@@ -229,7 +229,10 @@ impl Driver {
             });
             match refused {
                 Some(error) => self.note_refused(from, error),
-                None => self.survey.others.heard(now()),
+                None => {
+                    self.survey.others.heard(now());
+                    self.wire.heard(from.ip(), Instant::now());
+                }
             }
             outputs.extend(given);
         }

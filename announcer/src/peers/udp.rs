@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use berth_membership::NodeId;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -55,8 +56,9 @@ impl Wire {
         let convert =
             |socket: Option<std::net::UdpSocket>| socket.map(UdpSocket::from_std).transpose();
         let (v4, v6) = (convert(self.v4)?, convert(self.v6)?);
-        let (node, peers, buffer) = (node.to_owned(), BTreeMap::new(), vec![0; LARGEST]);
-        Ok(Running { node, port: self.port, v4, v6, peers, buffer })
+        let (node, buffer) = (node.to_owned(), vec![0; LARGEST]);
+        let (peers, sources) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Running { node, port: self.port, v4, v6, peers, sources, buffer })
     }
 }
 
@@ -72,11 +74,45 @@ fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-/// A peer, and where it listens.
+/// Who was not heard for so long may be at another of its addresses.
+const SILENT: Duration = Duration::from_millis(500);
+
+/// A peer, and where it may listen. kubelet lists whatever it finds on the node first, which may be an address that another
+/// node answers for.
 #[derive(Debug)]
 struct Known {
     name: String,
-    address: Option<SocketAddr>,
+    addresses: Vec<IpAddr>,
+    /// Which of them is used.
+    current: usize,
+    /// When the peer was last heard from there.
+    heard: Option<Instant>,
+}
+
+impl Known {
+    /// It was heard from this address.
+    fn hear(&mut self, from: IpAddr, now: Instant) {
+        let is_current = self.addresses.get(self.current) == Some(&from);
+        if !is_current && self.is_heard(now) {
+            return;
+        }
+        if let Some(at) = self.addresses.iter().position(|address| *address == from) {
+            (self.current, self.heard) = (at, Some(now));
+        }
+    }
+
+    fn is_heard(&self, now: Instant) -> bool {
+        self.heard.is_some_and(|heard| now < heard + SILENT)
+    }
+
+    /// Where to send now: where it was heard, or else to one after the other.
+    fn next(&mut self, now: Instant) -> Option<IpAddr> {
+        let address = self.addresses.get(self.current).copied();
+        if !self.is_heard(now) {
+            self.current = (self.current + 1) % self.addresses.len().max(1);
+        }
+        address
+    }
 }
 
 /// The sockets in use.
@@ -88,18 +124,37 @@ pub(super) struct Running {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
     peers: BTreeMap<NodeId, Known>,
+    /// The peer that alone has an address.
+    sources: BTreeMap<IpAddr, NodeId>,
     buffer: Vec<u8>,
 }
 
 impl Running {
     /// Sends to exactly these nodes from now on.
     pub(super) fn know(&mut self, peers: &Peers) {
-        let known = |(name, addresses): (&str, &[IpAddr])| {
-            let usable = addresses.iter().find(|address| self.socket(address).is_some());
-            let address = usable.map(|address| SocketAddr::new(*address, self.port));
-            (NodeId::of(name), Known { name: name.to_owned(), address })
-        };
-        self.peers = peers.iter().map(|(name, peer)| known((name, &peer.addresses))).collect();
+        let mut before = std::mem::take(&mut self.peers);
+        let mut owners: BTreeMap<IpAddr, Vec<NodeId>> = BTreeMap::new();
+        for (name, peer) in peers.iter() {
+            let node = NodeId::of(name);
+            let usable = peer.addresses.iter().filter(|address| self.socket(address).is_some());
+            let addresses: Vec<IpAddr> = usable.copied().collect();
+            for address in &addresses {
+                owners.entry(*address).or_default().push(node);
+            }
+            let known = match before.remove(&node) {
+                Some(known) if known.addresses == addresses => known,
+                _ => Known { name: name.to_owned(), addresses, current: 0, heard: None },
+            };
+            self.peers.insert(node, known);
+        }
+        let alone = owners.into_iter().filter(|(_, nodes)| nodes.len() == 1);
+        self.sources = alone.map(|(address, nodes)| (address, nodes[0])).collect();
+    }
+
+    /// Takes in that an authentic datagram came from there.
+    pub(super) fn heard(&mut self, from: IpAddr, now: Instant) {
+        let known = self.sources.get(&from).and_then(|node| self.peers.get_mut(node));
+        known.into_iter().for_each(|known| known.hear(from, now));
     }
 
     /// The name of a node, or its number where it has none.
@@ -113,11 +168,12 @@ impl Running {
     }
 
     /// Sends a datagram, or loses it.
-    pub(super) fn send(&self, to: NodeId, datagram: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&mut self, to: NodeId, datagram: &[u8]) -> io::Result<()> {
         let unknown = || io::Error::other("no address of this node is known");
-        let address = self.peers.get(&to).and_then(|known| known.address).ok_or_else(unknown)?;
-        let socket = self.socket(&address.ip()).ok_or_else(unknown)?;
-        socket.try_send_to(datagram, address).map(drop)
+        let known = self.peers.get_mut(&to);
+        let address = known.and_then(|known| known.next(Instant::now())).ok_or_else(unknown)?;
+        let socket = self.socket(&address).ok_or_else(unknown)?;
+        socket.try_send_to(datagram, SocketAddr::new(address, self.port)).map(drop)
     }
 
     /// Waits until something may have arrived.
@@ -154,6 +210,24 @@ async fn readable(socket: Option<&UdpSocket>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_is_looked_for_at_all_its_addresses_and_sent_to_where_it_was_heard() {
+        let addresses: Vec<IpAddr> =
+            ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|text| text.parse().unwrap()).into();
+        let (now, name) = (Instant::now(), "b".to_owned());
+        let mut peer = Known { name, addresses: addresses.clone(), current: 0, heard: None };
+        let tried: Vec<_> = (0..4).filter_map(|_| peer.next(now)).collect();
+        assert_eq!(tried, [addresses[0], addresses[1], addresses[2], addresses[0]]);
+        peer.hear(addresses[1], now);
+        peer.hear(addresses[2], now);
+        peer.hear("192.0.2.9".parse().unwrap(), now);
+        assert!((0..3).all(|_| peer.next(now) == Some(addresses[1])), "where it was heard first");
+        let later = now + SILENT;
+        assert_eq!((peer.next(later), peer.next(later)), (Some(addresses[1]), Some(addresses[2])));
+        peer.hear(addresses[0], later);
+        assert_eq!(peer.next(later), Some(addresses[0]));
+    }
 
     #[tokio::test]
     async fn a_node_knows_its_own_name_before_it_knows_its_peers() {

@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::NamespacedName;
+use berth_api::host::{self, Told};
 use berth_api::names::label;
 use berth_api::service::ClassPolicy;
 use berth_index::claim::Claim;
+use berth_index::intake::Reservation;
 use berth_index::service::{Service, Standing};
 use berth_ipam::{Family, Owner, Sharing};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service as ServiceObject};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -32,13 +36,15 @@ impl ClusterError {
     }
 }
 
-/// Reads the pools in force, who has which address, and the addresses that the cluster itself uses.
+/// Reads the pools in force, who has which address, and the addresses that the cluster itself uses; what nodes tell of
+/// themselves is in the namespace `hosts`.
 ///
 /// # Errors
 /// When the API server is not to be reached or does not allow it.
 pub async fn read(
     client: &Client,
     pools: &NamespacedName,
+    hosts: &str,
     classes: &ClassPolicy,
 ) -> Result<Cluster, ClusterError> {
     let maps = Api::<ConfigMap>::namespaced(client.clone(), &pools.namespace);
@@ -65,13 +71,32 @@ pub async fn read(
     let (namespace, name) = reserved::CLUSTER_INFO;
     let info = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(name).await;
     let info = info.map_err(ClusterError::on("get", format!("ConfigMap {namespace}/{name}")))?;
+    let told = Api::<Lease>::namespaced(client.clone(), hosts);
+    let told = told.list(&all.clone().labels(label::HOST)).await;
+    let told = told.map_err(ClusterError::on("list", format!("leases in {hosts}")))?;
+    let servers = Api::<EndpointSlice>::namespaced(client.clone(), reserved::API_SERVERS);
+    let servers = servers.list(&all.clone().labels(&reserved::of_kubernetes())).await;
+    let servers = servers.map_err(ClusterError::on("list", "endpointslices in default"))?;
     let reserved = nodes.items.iter().flat_map(reserved::of_node);
     let reserved = reserved.chain(cidrs.items.iter().map(reserved::of_service_cidr));
+    let reserved = reserved.chain(of_hosts(&told.items, &nodes.items));
+    let reserved = reserved.chain(servers.items.iter().map(reserved::of_api_servers));
     Ok(Cluster {
         live: live.map(|map| map.data.unwrap_or_default()),
         assigned: assigned(&services, &claims),
         reserved: reserved.chain(info.as_ref().map(reserved::of_cluster_info)).collect(),
     })
+}
+
+/// What the nodes of the cluster tell of themselves.
+fn of_hosts(leases: &[Lease], nodes: &[Node]) -> Vec<Reservation> {
+    let names: BTreeSet<&str> =
+        nodes.iter().filter_map(|node| node.metadata.name.as_deref()).collect();
+    let of_nodes = leases.iter().filter_map(|lease| {
+        let node = host::node(lease).filter(|node| names.contains(node))?;
+        Some(reserved::of_host(node, &Told::read(lease)))
+    });
+    of_nodes.flatten().collect()
 }
 
 /// What is assigned: every claim, and what Services show to have been given of a family in which they have no claim.
@@ -141,6 +166,23 @@ mod tests {
             .iter()
             .map(|holding| format!("{} {}", holding.owner, holding.address))
             .collect()
+    }
+
+    #[test]
+    fn what_nodes_tell_counts_while_there_is_the_node_of_that_name() {
+        let lease = |node: &str| -> Lease {
+            let object = json!({ "metadata": {
+                "name": format!("berth-announcer-{node}"),
+                "annotations": { "berth.dev/host-addresses": "192.0.2.7/24" },
+                "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": node, "uid": "1" }],
+            } });
+            serde_json::from_value(object).unwrap()
+        };
+        let node = serde_json::from_value(json!({ "metadata": { "name": "a" } })).unwrap();
+        let reserved = of_hosts(&[lease("a"), lease("gone")], &[node]);
+        let (name, addresses) = &reserved[0];
+        assert_eq!((reserved.len(), name.as_str()), (3, "node a (its interfaces)"));
+        assert!(addresses.contains("192.0.2.7".parse().unwrap()));
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub struct Arguments {
     /// that of kubectl.
     #[arg(long, value_name = "KUBECONFIG")]
     against: Option<PathBuf>,
+    /// Namespace of the Leases by which nodes tell their addresses
+    #[arg(long, default_value = "kube-system", value_name = "NAMESPACE")]
+    leases: String,
 }
 
 /// Prints the review and ends as [`EXIT_CODES`] says.
@@ -63,7 +66,7 @@ async fn look(
     pools: &NamespacedName,
     classes: &ClassPolicy,
 ) -> Result<Review> {
-    let Arguments { file, against } = arguments;
+    let Arguments { file, against, leases } = arguments;
     let name = file.display();
     let text = read(file).with_context(|| format!("cannot read `{name}`"))?;
     let manifest = manifest::read(&text, pools).with_context(|| format!("cannot use `{name}`"))?;
@@ -73,7 +76,7 @@ async fn look(
             let current = kubeconfig == Path::new("current");
             let config = berth_runtime::client::configure((!current).then_some(kubeconfig)).await?;
             let client = berth_runtime::client::connect(config)?;
-            Some(cluster::read(&client, pools, classes).await?)
+            Some(cluster::read(&client, pools, leases, classes).await?)
         }
     };
     let mut review = review(&manifest.data, cluster.as_ref());

@@ -8,15 +8,14 @@ use berth_e2e::addresses::{Mac, Net, mac, node_host};
 use berth_e2e::membership;
 use berth_e2e::pauses;
 use berth_e2e::probe::{Manner, Probe};
-use berth_e2e::wire::{Asker, Move, Record, Sighting, Watch};
+pub(crate) use berth_e2e::wire::disputed;
+use berth_e2e::wire::{Asker, Move, Record, Watch};
 use serde_json::json;
 
 use berth_e2e::world::{Env, World, eventually};
 
 /// How often the client asks who has an address.
 pub(crate) const ASK: Duration = Duration::from_millis(5);
-/// Between two answers to one question.
-const SAME_MOMENT: Duration = Duration::from_millis(2);
 /// Who is heard again within this time was there in between.
 const QUIET: Duration = Duration::from_millis(100);
 const PROBE: Duration = Duration::from_millis(10);
@@ -361,13 +360,4 @@ pub(crate) async fn answers_now(world: &World, address: IpAddr) -> Result<()> {
 
 fn mac_of(node: usize) -> Mac {
     mac(Net::Lan, node_host(node))
-}
-
-/// Whether two machines spoke for an address in the same moment. Who takes an address over from one that fell silent
-/// waits for ten milliseconds at least; two that answer both answer each question.
-pub(crate) fn disputed(said: &[Sighting]) -> bool {
-    let at_once = |pair: &[Sighting]| {
-        pair[0].mac != pair[1].mac && pair[1].at.duration_since(pair[0].at) < SAME_MOMENT
-    };
-    said.windows(2).any(at_once)
 }
