@@ -49,7 +49,7 @@ use crate::api::Api;
 use crate::namespace::{alone, kernel};
 
 /// Every background task of an announcer.
-const TASKS: [&str; 22] = [
+const TASKS: [&str; 24] = [
     "SIGUSR1",
     "berth-ccm lease watch",
     "elastic IPs",
@@ -65,7 +65,9 @@ const TASKS: [&str; 22] = [
     "ipaddresses watch",
     "kernel events",
     "leases watch",
+    "members' lease",
     "membership",
+    "membership to come",
     "membership view",
     "metrics server",
     "nodes watch",
@@ -75,10 +77,10 @@ const TASKS: [&str; 22] = [
 ];
 
 /// Those that an announcer which goes by a Lease does not have.
-const OF_MEMBERS: [&str; 3] = ["membership", "membership view", "nodes watch"];
+const OF_MEMBERS: [&str; 4] = ["members' lease", "membership", "membership view", "nodes watch"];
 
 /// Those that a member does not have.
-const OF_LEASES: [&str; 1] = ["fence"];
+const OF_LEASES: [&str; 2] = ["fence", "membership to come"];
 
 /// The name of all cases.
 const DEATHS: &str = "the_end_of_any_task_ends_the_process_and_the_next_one_heals_it";
