@@ -437,9 +437,7 @@ async fn connect(api: &Api) -> anyhow::Result<Client> {
 fn scope(config: &Config) -> Scope {
     let lease = match &config.election {
         Election::Global { namespace, name } => Some(Name::new(namespace, name)),
-        Election::Membership(fenced) => {
-            Some(Name::new(&fenced.namespace, member::other_lease(fenced)))
-        }
+        Election::Membership(fenced) => Some(Name::new(&fenced.namespace, &fenced.lease)),
         Election::PerService => None,
     };
     let nodes = matches!(config.election, Election::Membership(_));

@@ -43,6 +43,9 @@ pub mod annotation {
     pub const POOL: &str = "berth.dev/pool";
     /// On a claim, `"true"`: whoever holds the address had it before there were claims. See [`crate::claim::is_imported`].
     pub const IMPORTED: &str = "berth.dev/imported";
+    /// On a Lease that a group holds: who renewed it last leaves, and another one is to go on. See
+    /// [`crate::election::Election::of_group`].
+    pub const LEAVING: &str = "berth.dev/leaving";
     /// On the Lease of a node: the addresses of the node. See [`crate::host`].
     pub const HOST_ADDRESSES: &str = "berth.dev/host-addresses";
     /// On the Lease of a node: the routers of its default routes. See [`crate::host`].

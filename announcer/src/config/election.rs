@@ -34,8 +34,10 @@ pub struct Fenced {
     pub namespace: String,
     /// UDP port of the peers, the same on every node.
     pub port: u16,
-    /// The Lease to go by where the key may not be read; none if membership was asked for by name.
-    pub otherwise: Option<String>,
+    /// The Lease by which others decide on all Services, in that namespace.
+    pub lease: String,
+    /// Whether to go by it where the key may not be read: not if membership was asked for by name.
+    pub falls_back: bool,
 }
 
 /// The strongest fence to try.
@@ -60,20 +62,20 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
     let namespace = || namespace(settings);
     let name = || settings.text("svc_leasename").unwrap_or(lease::SERVICES).to_owned();
     let global = || Election::Global { namespace: namespace(), name: name() };
-    let membership = |otherwise| {
+    let membership = |falls_back| {
         let port = settings.number("berth_peer_port").and_then(|port| u16::try_from(port).ok());
         let port = port.unwrap_or(DEFAULT_PEER_PORT);
-        Election::Membership(Fenced { namespace: namespace(), port, otherwise })
+        Election::Membership(Fenced { namespace: namespace(), port, lease: name(), falls_back })
     };
     match settings.text("berth_election") {
-        _ if fixed => membership(None),
-        Some("membership") => membership(None),
+        _ if fixed => membership(false),
+        Some("membership") => membership(false),
         Some("service") => Election::PerService,
         Some(_) => global(),
         None if settings.switch("svc_election") == Some(true) => Election::PerService,
         None if settings.switch("vip_leaderelection") == Some(true) => global(),
         None if settings.text("svc_leasename").is_some() => global(),
-        None => membership(Some(name())),
+        None => membership(true),
     }
 }
 

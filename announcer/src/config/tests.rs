@@ -28,7 +28,7 @@ fn nothing_set_gives_the_defaults_of_kube_vip_and_an_owner_by_membership() {
     assert_eq!(config.fence, Fence::Bpf);
     let Election::Membership(fenced) = config.election else { panic!("{:?}", config.election) };
     assert_eq!((fenced.namespace.as_str(), fenced.port), ("kube-system", 2113));
-    assert_eq!(fenced.otherwise.as_deref(), Some("plndr-svcs-lock"), "where there is no key");
+    assert!(fenced.falls_back && fenced.lease == "plndr-svcs-lock", "where there is no key");
     assert_eq!(config.http.metrics, Some("[::]:2112".parse().unwrap()));
     assert_eq!(config.http.health, None);
     assert_eq!(config.arp_nd.refresh, Duration::from_secs(60));
@@ -126,7 +126,7 @@ fn an_election_of_kube_vip_is_kept_and_berths_own_name_wins() {
     assert_eq!(election(&[("berth_election", "global")]), global("plndr-svcs-lock"));
     let named = [("vip_leaderelection", "true"), ("berth_election", "membership")];
     let Election::Membership(fenced) = election(&named) else { panic!() };
-    assert_eq!(fenced.otherwise, None, "who asks for it by name gets it or an error");
+    assert!(!fenced.falls_back, "who asks for it by name gets it or an error");
     let off = [("vip_leaderelection", "false"), ("svc_election", "false"), ("svc_leasename", "")];
     assert!(matches!(election(&off), Election::Membership(_)));
 }

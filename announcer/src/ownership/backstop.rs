@@ -81,7 +81,7 @@ impl Backstop {
     /// answer. What is not armed is held and answers not.
     pub fn keep(&mut self, holds: &mut Holds, context: Context<'_>, now: Instant) {
         if context.known {
-            let told = self.outline.cover(context);
+            let told = self.outline.cover(context, |_, _| false);
             told.into_iter().for_each(|told| self.tell(Order::Fence(told)));
         }
         let gone = self.deadlines.keys().filter(|address| !holds.contains_key(address));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::context::Context;
+use crate::vip::Vip;
 
 /// What the fence is to do, in the order in which it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +38,17 @@ impl Outline {
 
     /// What is bound anywhere may answer anywhere, so every address that is wanted is covered on every node; and what is
     /// bound here stays covered until it is unbound. But not the node's own, whoever asks for it: the node would be gone
-    /// from the LAN, and another one would find its address free.
-    pub(super) fn cover(&mut self, context: Context<'_>) -> Vec<Fencing> {
+    /// from the LAN, and another one would find its address free. Nor what is `anothers` to answer for.
+    pub(super) fn cover(
+        &mut self,
+        context: Context<'_>,
+        anothers: impl Fn(&IpAddr, &Vip) -> bool,
+    ) -> Vec<Fencing> {
         let bound = context.host.ours.keys().map(|binding| binding.address);
-        let wanted = context.wanted.addressed().map(|(address, _)| address);
-        let wanted = wanted.filter(|address| !context.wanted.own.contains(address));
+        let wanted = context.wanted.addressed().filter(|(address, vip)| {
+            !context.wanted.own.contains(address) && !anothers(address, vip)
+        });
+        let wanted = wanted.map(|(address, _)| address);
         let covered: BTreeSet<IpAddr> = wanted.chain(bound).collect();
         let mut told = Vec::new();
         if covered != self.covered || !self.settled {

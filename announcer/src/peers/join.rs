@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const MENDED: Duration = Duration::from_secs(2);
 
 /// The same for somebody who goes by a Lease meanwhile.
-const LATE_KEY: Duration = Duration::from_secs(10);
+const LATE_KEY: Duration = Duration::from_secs(15);
 
 /// Who decides on owners.
 pub(crate) enum Joined {
@@ -50,11 +50,6 @@ pub(crate) struct Member {
     pub(crate) tasks: Vec<Task>,
     /// Gives back the Lease that members hold against other announcers: once nothing of this node's answers any more.
     pub(crate) give_back: CancellationToken,
-}
-
-/// The Lease by which others may hold the addresses still.
-pub(crate) fn other_lease(fenced: &Fenced) -> &str {
-    fenced.otherwise.as_deref().unwrap_or(lease::SERVICES)
 }
 
 /// Binds the port of the peers, as soon as nobody else has it. Until then this node serves nothing and readiness says why:
@@ -163,13 +158,13 @@ async fn obtain(
             Ok(keyring) => return Ok(Some(keyring)),
             Err(error) => error,
         };
-        let Some(lease) = &fenced.otherwise else {
+        if !fenced.falls_back {
             return Err(error).context("berth_election=membership");
-        };
+        }
         let why = match (ports.views.exists().await, &error) {
             (true, _) => "Lease berth-membership says that the nodes go by membership",
             (false, Unavailable::Refused { .. }) => {
-                tracing::warn!(%error, lease, "no key, so one Lease for all Services decides");
+                tracing::warn!(%error, lease = fenced.lease, "no key, so one Lease for all Services decides");
                 health.ready("membership");
                 return Ok(None);
             }
@@ -190,13 +185,11 @@ async fn obtain(
 async fn stand_back(client: &Client, namespace: &str, health: &Health) {
     let mut told = false;
     while view::is_known(client, namespace).await {
+        let view = lease::VIEW;
         let why = format!(
-            "Lease {namespace}/{} says that the nodes go by membership, so nothing is served by a Lease. To leave membership \
-             stop every announcer, then: kubectl -n {namespace} patch lease {} --type=merge -p \
-             '{{\"metadata\":{{\"finalizers\":null}}}}' && kubectl -n {namespace} delete lease {}",
-            lease::VIEW,
-            lease::VIEW,
-            lease::VIEW,
+            "Lease {namespace}/{view} says that the nodes go by membership, so nothing is served by a Lease. If no node does \
+             any more: kubectl --namespace {namespace} patch lease {view} --type=merge --patch \
+             '{{\"metadata\":{{\"finalizers\":null}}}}' && kubectl --namespace {namespace} delete lease {view}",
         );
         if !std::mem::replace(&mut told, true) {
             tracing::error!("{why}");
@@ -208,10 +201,9 @@ async fn stand_back(client: &Client, namespace: &str, health: &Health) {
 
 /// Waits until there is a key: whoever goes by a Lease for want of one then may do so no longer.
 pub(crate) async fn key_appears(client: &Client, namespace: &str) {
-    let keys = KeySource::Secret { client: client.clone(), namespace: namespace.to_owned() };
     loop {
         tokio::time::sleep(LATE_KEY).await;
-        if keys.obtain().await.is_ok() {
+        if key::may_be_had(client, namespace).await {
             return;
         }
     }
@@ -234,10 +226,8 @@ pub(crate) async fn join(
     };
     let ports = Ports::of(backing, &fenced)?;
     let Some(keyring) = obtain(&ports, &fenced, health).await? else {
-        config.election = Election::Global {
-            namespace: fenced.namespace.clone(),
-            name: other_lease(&fenced).to_owned(),
-        };
+        config.election =
+            Election::Global { namespace: fenced.namespace.clone(), name: fenced.lease.clone() };
         return Ok(Joined::Lease(fence));
     };
     let fenced_kind = fence.kind() != Kind::Unfenced;
@@ -262,7 +252,7 @@ pub(crate) async fn join(
     };
     let thread = driver::start(parts, commanded)?;
     let (lease, give_back) =
-        (Name::new(&fenced.namespace, other_lease(&fenced)), CancellationToken::new());
+        (Name::new(&fenced.namespace, &fenced.lease), CancellationToken::new());
     let leave = give_back.clone();
     let held = match backing {
         Backing::Api(client) => lock::keep(client.clone(), &lease, &config.core.node, leave),

@@ -20,6 +20,9 @@ pub const SECRET: &str = "berth-membership";
 /// The entry that signs; every other entry is taken too, so that keys can be changed while nodes run.
 const SIGNING: &str = "key";
 
+/// How long one look at the Secret may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Octets of a key that is made here: as many as HMAC-SHA256 gives (RFC 2104 section 3).
 const OCTETS: usize = 32;
 
@@ -83,6 +86,18 @@ pub enum Unavailable {
     /// The host gives no random numbers.
     #[error("reading /dev/urandom: {0}")]
     Random(#[from] io::Error),
+}
+
+/// Whether the Secret is there and holds a key, or is to get one from who starts. Asked once, in silence.
+pub async fn may_be_had(client: &Client, namespace: &str) -> bool {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    match tokio::time::timeout(TIMEOUT, api.get(SECRET)).await {
+        Ok(Ok(secret)) => {
+            let keys = keys(&secret);
+            keys.is_empty() || Keyring::new(keys.iter().map(Vec::as_slice)).is_ok()
+        }
+        _ => false,
+    }
 }
 
 async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable> {

@@ -184,10 +184,10 @@ impl Store {
 
     /// Stores a proposal, or says that it surely is not stored.
     async fn propose(&mut self, proposal: &Proposal) {
-        if proposal.from_epoch == 0 {
-            self.may_create().await;
-        }
-        let found = self.reader.read().await;
+        let found = match proposal.from_epoch {
+            0 => self.may_create().await,
+            _ => self.reader.read().await,
+        };
         let epoch = found.as_ref().and_then(view).map_or(0, |view| view.epoch());
         let stored =
             if found.is_some() == (proposal.from_epoch != 0) && epoch == proposal.from_epoch {
@@ -204,39 +204,54 @@ impl Store {
         let _ = self.tell.send(Command::NotStored(proposal.from_epoch));
     }
 
-    /// Waits until a first view may be created, or there is one: nobody goes by the Lease for as long as that takes.
-    async fn may_create(&mut self) {
-        let mut told = None;
+    /// Waits until a first view may be created, or there is one, which it gives: nobody goes by the Lease for as long as the
+    /// write may take.
+    async fn may_create(&mut self) -> Option<Lease> {
+        let mut told = String::new();
         loop {
-            // The read before it, and the write.
-            let end = Instant::now() + TIMEOUT * 2;
-            if *self.is_seen.borrow() || self.gate.tenure.until(end).is_some() {
-                return;
+            let found = self.reader.read().await;
+            if found.is_some() || self.gate.tenure.until(Instant::now() + TIMEOUT).is_some() {
+                return found;
             }
             tokio::select! {
                 () = self.gate.tenure.changed() => continue,
                 seen = self.is_seen.changed() => match seen {
                     Ok(()) => continue,
-                    Err(_) => return,
+                    Err(_) => return None,
                 },
                 () = tokio::time::sleep(LOOK) => {}
             }
-            let Some(holder) = self.rival().await else { continue };
-            self.gate.health.ready("membership");
-            if told.as_ref() != Some(&holder) {
-                let lease = &self.gate.lease;
-                tracing::warn!(%lease, holder, "another announcer goes by this Lease: membership begins when it ends");
-                told = Some(holder);
+            let lease = &self.gate.lease;
+            let why = match self.holder().await {
+                Ok(Some(holder)) if holder == lease::MEMBERS => format!(
+                    "members hold Lease {lease} and there is no view: if it was taken away, stop all announcers, then start them all"
+                ),
+                Ok(Some(holder)) => {
+                    self.gate.health.ready("membership");
+                    format!("{holder} goes by Lease {lease}: membership begins when it ends")
+                }
+                Ok(None) => continue,
+                Err(why) => format!("Lease {lease} is needed before there is a view: {why}"),
+            };
+            if told != why {
+                tracing::warn!("{why}");
+                told = why;
             }
         }
     }
 
-    /// Who else holds the Lease, if that is known.
-    async fn rival(&self) -> Option<String> {
+    /// Who holds the Lease.
+    async fn holder(&self) -> Result<Option<String>, String> {
         let Name { namespace, name } = &self.gate.lease;
         let api: Api<Lease> = Api::namespaced(self.reader.api().clone().into_client(), namespace);
-        let found = tokio::time::timeout(TIMEOUT, api.get_opt(name)).await.ok()?.ok()??;
-        found.spec?.holder_identity.filter(|holder| !["", lease::MEMBERS].contains(&&**holder))
+        match tokio::time::timeout(TIMEOUT, api.get_opt(name)).await {
+            Ok(Ok(found)) => {
+                let holder = found.and_then(|found| found.spec?.holder_identity);
+                Ok(holder.filter(|holder| !holder.is_empty()))
+            }
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(_) => Err("no answer".to_owned()),
+        }
     }
 
     /// Writes, and gives what is stored then, by whomever.

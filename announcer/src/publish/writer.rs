@@ -31,6 +31,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub enum WriteEvent {
     /// A request of an election.
     Elected(Name, Reply),
+    /// A Lease was not acquired: membership decides, or may.
+    Withheld(Name, String),
     /// A Lease was deleted or not.
     Deleted(Name, Deletion),
     /// A status was written, or not.
@@ -63,13 +65,18 @@ struct Ways {
 }
 
 impl Ways {
-    /// Sends what an election asks for. A Lease is acquired only where there was no view after its last state was seen: a view
-    /// is created only by who holds the Lease, so one that comes later has changed it.
-    async fn elect(&self, name: &Name, action: Action) -> Reply {
-        if action.acquires() && !self.views.is_sure().await {
-            return Reply::Rejected;
+    /// Sends what makes a holder. Only where there was no view after the last state of the Lease was seen: a view is created
+    /// only by who holds the Lease, so one that comes later has changed it.
+    async fn acquire(&self, name: Name, action: Action) -> WriteEvent {
+        match self.views.check().await {
+            Ok(()) => self.elect(name, action).await,
+            Err(why) => WriteEvent::Withheld(name, why),
         }
-        self.leases.send(&name.namespace, &name.name, action).await
+    }
+
+    async fn elect(&self, name: Name, action: Action) -> WriteEvent {
+        let reply = self.leases.send(&name.namespace, &name.name, action).await;
+        WriteEvent::Elected(name, reply)
     }
 }
 
@@ -94,7 +101,7 @@ impl Writer {
     ) -> (Self, mpsc::UnboundedReceiver<WriteEvent>) {
         let (done, receive) = mpsc::unbounded_channel();
         let leases = lease::Leases::new(client.clone(), timeout);
-        let views = Absence::new(client.clone(), namespace);
+        let views = Absence::new(client.clone(), namespace, timeout);
         (Self::of(Some(Ways { client, leases, views }), errands, done), receive)
     }
 
@@ -119,10 +126,8 @@ impl Writer {
         let done = self.done.clone();
         self.errands.spawn("Lease request", async move {
             let answer = match request {
-                Request::Elect(action) => {
-                    let reply = ways.elect(&name, action).await;
-                    WriteEvent::Elected(name, reply)
-                }
+                Request::Elect(action) => ways.elect(name, action).await,
+                Request::Acquire(action) => ways.acquire(name, action).await,
                 Request::Delete(lease) => {
                     WriteEvent::Deleted(name, ways.leases.delete(&lease).await)
                 }

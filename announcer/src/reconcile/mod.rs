@@ -29,7 +29,7 @@ mod translate;
 
 use std::time::{Duration, Instant};
 
-use berth_api::election;
+use berth_api::election::{self, Reply};
 use berth_api::host::Told;
 use berth_membership::{Cause, Loss};
 use berth_runtime::http::Health;
@@ -80,6 +80,8 @@ pub struct Announcer<K> {
     publisher: Publisher,
     look_at: Instant,
     leaving: bool,
+    /// Why no Lease is acquired.
+    withheld: Option<String>,
     outlets: Outlets,
 }
 
@@ -137,6 +139,7 @@ impl<K: Kernel> Announcer<K> {
             publisher,
             look_at: now,
             leaving: false,
+            withheld: None,
             outlets,
             config,
         }
@@ -175,6 +178,7 @@ impl<K: Kernel> Announcer<K> {
         self.owners.iter_mut().for_each(|owner| owner.hear(now));
         match seen {
             ClusterEvent::Lease(name, sight) => self.see_lease(name, sight, now),
+            ClusterEvent::Rival(name, held) => self.see_rival(&name, &held, now),
             seen => {
                 self.touch_owners();
                 self.take_in(seen, now);
@@ -184,14 +188,29 @@ impl<K: Kernel> Announcer<K> {
     }
 
     fn see_lease(&mut self, name: Name, sight: election::Sight, now: Instant) -> bool {
-        let node = self.config.core.node.clone();
-        if let Some(members) = self.members() {
-            return members.lease(&name, &sight, &node, now);
+        if self.is_member() {
+            return self.see_rival(&name, &election::Held::from(&sight), now);
         }
         if let Some(leases) = self.leases() {
             leases.observe(name, sight, now);
         }
         true
+    }
+
+    fn see_rival(&mut self, name: &Name, held: &election::Held, now: Instant) -> bool {
+        let node = self.config.core.node.clone();
+        self.members().is_some_and(|members| members.lease(name, held, &node, now))
+    }
+
+    /// Ready once all Leases were shown that matter.
+    fn leases_listed(&self) {
+        let listed = |owner: &Ownership| match owner {
+            Ownership::Membership(members) => members.are_leases_listed(),
+            _ => true,
+        };
+        if self.owners.iter().all(listed) {
+            self.outlets.health.ready("leases");
+        }
     }
 
     fn take_in(&mut self, seen: ClusterEvent, now: Instant) {
@@ -227,21 +246,20 @@ impl<K: Kernel> Announcer<K> {
             ClusterEvent::Import(is_marked) => cluster.claims.imported(is_marked),
             ClusterEvent::ImportListed => cluster.claims.asked(),
             // Taken in where it came.
-            ClusterEvent::Lease(..) => return,
+            ClusterEvent::Lease(..) | ClusterEvent::Rival(..) => return,
             ClusterEvent::Leases(names) => {
-                ready("leases");
                 if let Some(members) = self.members() {
                     members.leases_listed();
                 } else if let Some(leases) = self.leases() {
                     leases.listed(&names, now);
                 }
-                return;
+                return self.leases_listed();
             }
-            ClusterEvent::Rivals => {
+            ClusterEvent::Rivals(names) => {
                 if let Some(members) = self.members() {
-                    members.rivals_listed();
+                    members.rivals_listed(&names);
                 }
-                return;
+                return self.leases_listed();
             }
             ClusterEvent::Node(name, peer) => {
                 self.elastic.networks.pods(name.clone(), peer.pods.clone());
@@ -306,7 +324,20 @@ impl<K: Kernel> Announcer<K> {
                     self.owners.iter_mut().for_each(|owner| owner.hear(now));
                 }
             }
+            WriteEvent::Withheld(name, why) => {
+                if self.withheld.as_ref() != Some(&why) {
+                    tracing::error!("{why}");
+                    self.outlets.health.unready("leases", &why);
+                    self.withheld = Some(why);
+                }
+                if let Some(leases) = self.leases() {
+                    leases.replied(&name, Reply::Rejected, now);
+                }
+            }
             WriteEvent::Elected(name, reply) => {
+                if self.withheld.take().is_some() {
+                    self.outlets.health.ready("leases");
+                }
                 if let Some(leases) = self.leases() {
                     leases.replied(&name, reply, now);
                 }

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use berth_api::names::lease::VIEW;
-use berth_runtime::watch::{chain, objects};
+use berth_runtime::watch::{chain, forbidden, objects};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher::{Config, Event};
+use kube::{Client, Error};
 use tokio::sync::Mutex;
 
 /// The annotation that holds the view.
@@ -97,45 +97,65 @@ impl Reader {
     }
 }
 
-/// Whether there is a view, if the cluster says so in time.
-async fn ask(api: &Api<Lease>) -> Option<bool> {
-    let found = tokio::time::timeout(TIMEOUT, api.get_opt(VIEW)).await.ok()?.ok()?;
-    Some(found.as_ref().is_some_and(has_view))
+/// Whether there is a view.
+///
+/// # Errors
+/// What the cluster says instead, or that it does not answer in time.
+async fn ask(api: &Api<Lease>, within: Duration) -> Result<bool, String> {
+    match tokio::time::timeout(within, api.get_opt(VIEW)).await {
+        Ok(Ok(found)) => Ok(found.as_ref().is_some_and(has_view)),
+        Ok(Err(Error::Api(status))) if status.code == 403 => {
+            Err(forbidden("get", "leases.coordination.k8s.io", &status.message))
+        }
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err(format!("no answer within {within:?}")),
+    }
 }
 
 /// Whether there is a view for sure.
 pub async fn is_known(client: &Client, namespace: &str) -> bool {
-    ask(&Api::namespaced(client.clone(), namespace)).await == Some(true)
+    ask(&Api::namespaced(client.clone(), namespace), TIMEOUT).await == Ok(true)
 }
 
 /// Says whether there was no view at some moment after it was asked. Those who ask at the same time share an answer: a
 /// node may be about to acquire a Lease for each of many Services.
 #[derive(Clone)]
 pub struct Absence {
+    namespace: String,
     api: Api<Lease>,
-    /// The number of the last request that was begun, and whether it found none.
+    within: Duration,
+    /// The number of the last request that was begun, and what it found.
     begun: Arc<AtomicU64>,
-    last: Arc<Mutex<bool>>,
+    last: Arc<Mutex<Result<(), String>>>,
 }
 
 impl Absence {
-    /// Of the view in this namespace.
-    pub fn new(client: Client, namespace: &str) -> Self {
-        let api = Api::namespaced(client, namespace);
-        Self { api, begun: Arc::default(), last: Arc::default() }
+    /// Of the view in this namespace. An answer is waited for so long.
+    pub fn new(client: Client, namespace: &str, within: Duration) -> Self {
+        let (api, last) = (Api::namespaced(client, namespace), Arc::new(Mutex::new(Ok(()))));
+        Self { namespace: namespace.to_owned(), api, within, begun: Arc::default(), last }
     }
 
-    /// Whether there is surely no view.
-    pub async fn is_sure(&self) -> bool {
+    /// That there is surely no view.
+    ///
+    /// # Errors
+    /// That there is one, or why that is not known.
+    pub async fn check(&self) -> Result<(), String> {
         let before = self.begun.load(Ordering::Acquire);
         let mut last = self.last.lock().await;
         // Begun while this one waited its turn, so after it was asked.
         if self.begun.load(Ordering::Acquire) == before {
             self.begun.fetch_add(1, Ordering::AcqRel);
-            *last = false;
-            *last = ask(&self.api).await == Some(false);
+            let Self { namespace, within, .. } = self;
+            *last = match ask(&self.api, *within).await {
+                Ok(false) => Ok(()),
+                Ok(true) => Err(format!("Lease {namespace}/{VIEW}: the nodes go by membership")),
+                Err(why) => Err(format!(
+                    "whether the nodes go by membership is not known (Lease {namespace}/{VIEW}), so no Lease is acquired: {why}"
+                )),
+            };
         }
-        *last
+        last.clone()
     }
 }
 
@@ -168,13 +188,13 @@ mod tests {
     async fn who_asks_at_the_same_time_shares_an_answer_that_was_asked_for_later() {
         for view in [false, true] {
             let (client, count) = server(view);
-            let absence = Absence::new(client, "kube-system");
-            let all = (0..200).map(|_| absence.is_sure());
+            let absence = Absence::new(client, "kube-system", TIMEOUT);
+            let all = (0..200).map(|_| absence.check());
             let sure = futures::future::join_all(all).await;
-            assert!(sure.iter().all(|sure| *sure != view));
+            assert!(sure.iter().all(|sure| sure.is_err() == view), "{sure:?}");
             // The first one's was under way when the others asked.
             assert!(count.load(Ordering::Relaxed) <= 2, "{count:?}");
-            absence.is_sure().await;
+            _ = absence.check().await;
             assert!(count.load(Ordering::Relaxed) <= 3, "an answer is not kept: {count:?}");
         }
     }

@@ -7,7 +7,7 @@ mod feed;
 
 use std::collections::BTreeSet;
 
-use berth_api::election::Sight;
+use berth_api::election::{Held, Sight};
 use berth_api::service::ClassPolicy;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Task;
@@ -23,7 +23,7 @@ use kube::runtime::watcher::{Config, Event};
 use tokio::sync::mpsc;
 
 pub use self::feed::{ClusterEvent, Scope};
-use self::feed::{NODES, api, fresh, pass, plain};
+use self::feed::{NODES, PAGE, api, fresh, fresh_if_granted, pass, plain};
 use crate::source::cluster::{Name, Ready, Service};
 use crate::vip::nodes::Peer;
 
@@ -40,6 +40,7 @@ const LEASES: &str = "metadata.namespace!=kube-node-lease";
 const SERVICES: &str = "services watch";
 const ENDPOINT_SLICES: &str = "endpointslices watch";
 const LEASE: &str = "leases watch";
+const RIVALS: &str = "leases of Services watch";
 
 /// Makes the watches, one task for each. Readiness tells of one that hears nothing.
 pub fn start(
@@ -66,6 +67,10 @@ pub fn start(
     tasks.extend(claims::tasks(client, &scope, health, &send));
 
     tasks.push((LEASE, watch_leases(fresh(client, health, LEASE), &scope, send.clone())));
+    if scope.rivals {
+        let rivals = fresh_if_granted(client, health, RIVALS);
+        tasks.push((RIVALS, watch_rivals(rivals, &scope, send.clone())));
+    }
 
     if scope.nodes {
         let node = |name: Name, node: core::Node| ClusterEvent::Node(name.name, Peer::read(&node));
@@ -78,8 +83,7 @@ pub fn start(
     (receive, tasks)
 }
 
-/// The Leases of one election, or all; where members watch for other elections, theirs with those of single Services, if
-/// they may be listed.
+/// The Leases of one election, or all.
 fn watch_leases(
     client: Client,
     scope: &Scope,
@@ -87,52 +91,58 @@ fn watch_leases(
 ) -> BoxFuture<'static, ()> {
     let lease = |name, lease| ClusterEvent::Lease(name, Sight::Present(Box::new(lease)));
     let gone = |name, lease| ClusterEvent::Lease(name, Sight::Deleted(Box::new(lease)));
-    let all = api::<Lease>(&client, scope.namespace.as_deref());
-    let every = Config::default().fields(LEASES);
-    match &scope.lease {
-        None => pass(all, every, send, lease, gone, ClusterEvent::Leases).boxed(),
+    let (leases, config) = match &scope.lease {
         Some(Name { namespace, name }) => {
-            let one = Api::namespaced(client, namespace);
             let only = Config::default().fields(&format!("metadata.name={name}"));
-            let standing = pass(one, only, send.clone(), lease, gone, ClusterEvent::Leases);
-            match scope.rivals {
-                true => {
-                    let others = watch_rivals(all, every, scope.lease.clone(), send);
-                    futures::future::join(standing, others).map(drop).boxed()
-                }
-                false => standing.boxed(),
-            }
+            (Api::namespaced(client, namespace), only)
         }
-    }
+        None => {
+            (api::<Lease>(&client, scope.namespace.as_deref()), Config::default().fields(LEASES))
+        }
+    };
+    pass(leases, config, send, lease, gone, ClusterEvent::Leases).boxed()
 }
 
-/// The Leases of single Services.
-async fn watch_rivals(
-    api: Api<Lease>,
-    config: Config,
-    standing: Option<Name>,
+/// Who holds the Leases of single Services, if they may be listed. Not those in the allocator's namespace, where all nodes
+/// renew their own.
+fn watch_rivals(
+    client: Client,
+    scope: &Scope,
     send: mpsc::Sender<ClusterEvent>,
-) {
-    let mut watch = Box::pin(objects_where_granted(api, config));
-    while let Some(served) = watch.next().await {
-        let seen = match served {
-            Served::Event(Event::InitApply(lease) | Event::Apply(lease)) => {
-                ClusterEvent::Lease(Name::of(&lease.metadata), Sight::Present(Box::new(lease)))
+) -> BoxFuture<'static, ()> {
+    let api = api::<Lease>(&client, scope.namespace.as_deref());
+    let fields = format!("{LEASES},metadata.namespace!={}", scope.allocator_namespace);
+    let mut watch =
+        Box::pin(objects_where_granted(api, Config::default().fields(&fields).page_size(PAGE)));
+    async move {
+        let mut coming = BTreeSet::new();
+        while let Some(served) = watch.next().await {
+            let seen = match served {
+                Served::Event(Event::InitApply(lease)) => {
+                    let name = Name::of(&lease.metadata);
+                    coming.insert(name.clone());
+                    ClusterEvent::Rival(name, Held::of(&lease))
+                }
+                Served::Event(Event::Apply(lease)) => {
+                    ClusterEvent::Rival(Name::of(&lease.metadata), Held::of(&lease))
+                }
+                Served::Event(Event::Delete(lease)) => {
+                    ClusterEvent::Rival(Name::of(&lease.metadata), Held::Gone)
+                }
+                Served::Event(Event::InitDone) | Served::Absent => {
+                    ClusterEvent::Rivals(std::mem::take(&mut coming))
+                }
+                Served::Event(Event::Init) => {
+                    coming.clear();
+                    continue;
+                }
+            };
+            if send.send(seen).await.is_err() {
+                return;
             }
-            Served::Event(Event::Delete(lease)) => {
-                ClusterEvent::Lease(Name::of(&lease.metadata), Sight::Deleted(Box::new(lease)))
-            }
-            Served::Event(Event::InitDone) | Served::Absent => ClusterEvent::Rivals,
-            Served::Event(Event::Init) => continue,
-        };
-        let is_standing = |name: &Name| Some(name) == standing.as_ref();
-        if matches!(&seen, ClusterEvent::Lease(name, _) if is_standing(name)) {
-            continue;
-        }
-        if send.send(seen).await.is_err() {
-            return;
         }
     }
+    .boxed()
 }
 
 fn watch_services(

@@ -15,6 +15,7 @@
 //! An identity must therefore belong to one process at a time, or to a group that acts as one ([`Election::of_group`]):
 //! then the promise is about identities.
 
+mod held;
 mod timing;
 
 use std::time::{Duration, Instant};
@@ -23,7 +24,16 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 
+use crate::names::annotation;
+
+pub use held::Held;
 pub use timing::{Timing, TimingError};
+
+/// How long the others of a group are waited for.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How long a Lease that was deleted is honoured at most: its holder, if it lives, has made it again by then.
+pub const ORPHANED: Duration = Duration::from_secs(60);
 
 /// What a candidate is to do next.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,20 +48,6 @@ pub enum Action {
     Wait(Option<Instant>),
     /// The Lease is released: nothing more to do.
     Done,
-}
-
-impl Action {
-    /// Whether it would make this candidate a holder that was none.
-    pub fn acquires(&self) -> bool {
-        match self {
-            Self::Create(_) => true,
-            Self::Replace(lease) => {
-                holder(lease).is_some()
-                    && lease.spec.as_ref().is_some_and(|spec| spec.acquire_time.is_none())
-            }
-            Self::Read | Self::Wait(_) | Self::Done => false,
-        }
-    }
 }
 
 /// What a watch shows of the Lease.
@@ -94,8 +90,10 @@ pub struct Election {
     /// The holder may act until then.
     until: Option<Instant>,
     renewed: Option<Instant>,
-    /// When another one of the group was last seen to renew, if that was the last renewal.
+    /// When another one of the group is to be missed, if it was that renewed last.
     relieved: Option<Instant>,
+    /// Since when the others of the group are asked to go on.
+    asked: Option<Instant>,
     flight: Option<Flight>,
     /// A write is unaccounted for: it may have been applied.
     unaccounted: bool,
@@ -138,6 +136,7 @@ impl Election {
             until: None,
             renewed: None,
             relieved: None,
+            asked: None,
             flight: None,
             unaccounted: false,
             read_at: None,
@@ -146,9 +145,11 @@ impl Election {
         }
     }
 
-    /// One of a group whose members hold the Lease together, all under `identity`. Each takes it at its start; then whoever
-    /// was last goes on, and another only when it has seen no renewal for `patience`, which is to be longer than
-    /// [`Timing::retry`] and to differ among them. [`Election::holds_until`] is about the writes of this one.
+    /// One of a group whose members hold the Lease together, all under `identity`. Whoever renewed it last goes on, and another
+    /// only when it has seen no renewal for `patience`, which is to be longer than [`Timing::retry`] and to differ among
+    /// them. Who leaves asks the others to go on ([`annotation::LEAVING`]), and gives the Lease back only if none of them
+    /// does. [`Election::holds_until`] is about the writes of this one, and may outlast by its rest that another has given
+    /// the Lease back.
     pub fn of_group(
         template: Lease,
         identity: impl Into<String>,
@@ -184,6 +185,14 @@ impl Election {
     /// [`Election::holds_until`], by which a process that runs has finished.
     pub fn lapses_at(&self, now: Instant) -> Option<Instant> {
         self.holds_until(now).and(self.renewed).map(|sent| sent + self.timing.lapse())
+    }
+
+    /// Whether a request that [`Election::poll`] gave at `now` makes a holder of a candidate that is none: no other program has
+    /// to be asked about what this one holds already.
+    pub fn acquires(&self, action: &Action, now: Instant) -> bool {
+        matches!(action, Action::Create(_) | Action::Replace(_))
+            && !self.releasing
+            && self.holds_until(now).is_none()
     }
 
     /// Who held the Lease when it was last seen.
@@ -262,9 +271,7 @@ impl Election {
                     Some(holder) if holder != self.identity => {
                         *since + duration(lease, &self.timing)
                     }
-                    Some(_) if self.relieved.is_some() => {
-                        self.relieved.unwrap_or(now) + self.patience.unwrap_or_default()
-                    }
+                    Some(_) if self.relieved.is_some() => self.relieved.unwrap_or(now),
                     Some(_) if self.until.is_some() => {
                         self.renewed.unwrap_or(now) + self.timing.retry()
                     }
@@ -281,7 +288,13 @@ impl Election {
                 self.at(self.read_at.unwrap_or(now), now, Self::read)
             }
             Known::Present { lease, .. } if holder(lease) == Some(&self.identity) => {
-                self.at(now, now, Self::give)
+                match (self.patience, self.relieved, self.asked) {
+                    // Another one of the group goes on.
+                    (Some(_), Some(_), _) => Action::Done,
+                    (Some(_), None, None) => self.at(now, now, Self::ask),
+                    (Some(_), None, Some(asked)) => self.at(asked + GRACE, now, Self::give),
+                    (None, ..) => self.at(now, now, Self::give),
+                }
             }
             _ => Action::Done,
         }
@@ -313,6 +326,9 @@ impl Election {
         let Known::Present { lease, .. } = &self.known else { return Action::Wait(None) };
         let mut lease = lease.clone();
         lease.spec = Some(self.term(lease.spec.as_ref()));
+        if let Some(annotations) = &mut lease.metadata.annotations {
+            annotations.remove(annotation::LEAVING);
+        }
         for (ours, theirs) in [
             (&self.template.metadata.labels, &mut lease.metadata.labels),
             (&self.template.metadata.annotations, &mut lease.metadata.annotations),
@@ -321,6 +337,18 @@ impl Election {
                 theirs.get_or_insert_default().extend(ours.clone());
             }
         }
+        self.depart(now, version(&lease).map(str::to_owned), false);
+        Action::Replace(lease)
+    }
+
+    /// Asks the others of the group to go on.
+    fn ask(&mut self, now: Instant) -> Action {
+        let Known::Present { lease, .. } = &self.known else { return Action::Done };
+        let mut lease = lease.clone();
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(annotation::LEAVING.to_owned(), String::new());
+        lease.spec = Some(self.term(lease.spec.as_ref()));
+        self.asked = Some(now);
         self.depart(now, version(&lease).map(str::to_owned), false);
         Action::Replace(lease)
     }
@@ -415,7 +443,11 @@ impl Election {
         // Every write names the version it replaces: what is newer either has it or will never let it in.
         self.unaccounted = false;
         if holder(&lease) == Some(&self.identity) {
-            self.relieved = self.patience.map(|_| now);
+            let is_leaving = is_leaving(&lease);
+            self.relieved = self.patience.map(|patience| match is_leaving {
+                true => now,
+                false => now + patience,
+            });
         } else {
             (self.until, self.renewed, self.relieved) = (None, None, None);
         }
@@ -428,7 +460,7 @@ impl Election {
         let free_at = match &self.known {
             Known::Present { lease, since } => match holder(lease) {
                 Some(holder) if holder != self.identity && !released => {
-                    *since + duration(lease, &self.timing)
+                    (*since + duration(lease, &self.timing)).min(now + ORPHANED)
                 }
                 _ => now,
             },
@@ -439,6 +471,12 @@ impl Election {
         self.read_at = None;
         (self.until, self.renewed, self.relieved) = (None, None, None);
     }
+}
+
+/// Whether the one of a group that renewed it last has asked the others to go on.
+fn is_leaving(lease: &Lease) -> bool {
+    let annotations = lease.metadata.annotations.as_ref();
+    annotations.is_some_and(|all| all.contains_key(annotation::LEAVING))
 }
 
 /// Fills in the times that [`Action::Create`] and [`Action::Replace`] leave open.

@@ -180,13 +180,10 @@ impl World {
             self.candidates[index].paused_until = self.time + self.dice.roll(30_000);
         }
         if crash {
-            let life = self.candidates[index].lives + 1;
-            let election = self.enter(index, life);
-            let candidate = &mut self.candidates[index];
-            candidate.election = election;
-            candidate.lives = life;
-            candidate.inbox.clear();
-            candidate.seen = None;
+            self.begin(index);
+        } else if index >= self.group && self.dice.roll(2500) == 0 {
+            // Of a group one that is stopped does not see that another has given the Lease back.
+            self.candidates[index].election.release();
         }
         // Somebody labels the Lease.
         if self.dice.roll(4000) == 0
@@ -194,6 +191,16 @@ impl World {
         {
             self.server.store(lease);
         }
+    }
+
+    fn begin(&mut self, index: usize) {
+        let life = self.candidates[index].lives + 1;
+        let election = self.enter(index, life);
+        let candidate = &mut self.candidates[index];
+        candidate.election = election;
+        candidate.lives = life;
+        candidate.inbox.clear();
+        candidate.seen = None;
     }
 
     fn step(&mut self, index: usize) {
@@ -213,7 +220,8 @@ impl World {
             }
             Action::Read => self.send(index, Request::Read),
             Action::Wait(_) => {}
-            Action::Done => panic!("nobody asked for a release"),
+            // It has left; its next life begins.
+            Action::Done => self.begin(index),
         }
         let candidate = &mut self.candidates[index];
         candidate.lapses = candidate.election.lapses_at(now);

@@ -316,27 +316,74 @@ fn a_group_waits_for_a_stranger_and_takes_at_once_what_one_of_it_gives_back() {
     one.observe(Sight::Present(lease(3, None)), start);
     assert_eq!(version(&replaced(one.poll(start))), Some("3"));
     one.replied(Reply::Written(lease(4, Some("group"))), start);
-    one.release();
-    assert_eq!(replaced(one.poll(start)).spec.unwrap().holder_identity, None);
+    assert!(one.holds_until(start).is_some());
 }
 
 #[test]
-fn only_what_makes_a_holder_of_a_candidate_acquires() {
+fn who_leaves_a_group_asks_the_others_to_go_on_and_gives_back_only_what_none_of_them_takes() {
+    let start = Instant::now();
+    let (mut first, mut second) = (of_group(3), of_group(4));
+    first.observe(Sight::Absent, start);
+    assert!(matches!(first.poll(start), Action::Create(_)));
+    first.replied(Reply::Written(lease(1, Some("group"))), start);
+    second.observe(Sight::Present(lease(1, Some("group"))), start);
+    first.release();
+    assert_eq!(first.holds_until(start), None);
+    let mut asks = replaced(first.poll(start));
+    let spec = asks.spec.as_ref().unwrap();
+    assert_eq!(spec.holder_identity.as_deref(), Some("group"), "it is never free");
+    asks.metadata.resource_version = Some("2".to_owned());
+    first.replied(Reply::Written(asks.clone()), start);
+
+    let mut alone = first.clone();
+    let grace = start + GRACE;
+    assert_eq!(alone.poll(start), Action::Wait(Some(grace)));
+    assert_eq!(replaced(alone.poll(grace)).spec.unwrap().holder_identity, None);
+    alone.replied(Reply::Written(lease(3, None)), grace);
+    assert_eq!(alone.poll(grace), Action::Done);
+
+    second.observe(Sight::Present(asks), start);
+    let mut taken = replaced(second.poll(start));
+    assert!(!is_leaving(&taken));
+    taken.metadata.resource_version = Some("3".to_owned());
+    first.observe(Sight::Present(taken.clone()), start);
+    assert_eq!(first.poll(start), Action::Done);
+    second.replied(Reply::Written(taken), start);
+    // Who was not the last to renew has nothing to give.
+    let mut third = of_group(4);
+    third.observe(Sight::Present(lease(9, Some("group"))), start);
+    third.release();
+    assert_eq!(third.poll(start), Action::Done);
+}
+
+#[test]
+fn a_lease_that_was_deleted_is_honoured_for_a_minute_at_most() {
+    let start = Instant::now();
+    let mut held = lease(1, Some("b"));
+    held.spec.as_mut().unwrap().lease_duration_seconds = Some(i32::MAX);
+    let mut election = candidate("a");
+    election.observe(Sight::Present(held.clone()), start);
+    election.observe(Sight::Deleted(held), start);
+    assert_eq!(election.poll(start), Action::Wait(Some(start + ORPHANED)));
+}
+
+#[test]
+fn what_makes_a_holder_of_a_candidate_that_is_none_acquires() {
     let start = Instant::now();
     let mut election = candidate("a");
-    election.observe(Sight::Absent, start);
-    let created = election.poll(start);
-    assert!(created.acquires());
-    let Action::Create(mut written) = created else { panic!() };
-    written.metadata.resource_version = Some("1".to_owned());
-    let spec = written.spec.as_mut().unwrap();
-    spec.acquire_time = Some(MicroTime(Timestamp::UNIX_EPOCH));
-    election.replied(Reply::Written(written), start);
-    assert!(!election.poll(start + seconds(2)).acquires(), "it goes on");
-    let mut other = candidate("b");
-    other.observe(Sight::Present(lease(1, Some("a"))), start);
-    assert!(other.poll(start + seconds(15)).acquires());
+    election.observe(Sight::Present(lease(1, Some("a"))), start);
+    let action = election.poll(start);
+    assert!(election.acquires(&action, start), "in its own name, after a restart");
+    election.replied(Reply::Written(lease(2, Some("a"))), start);
+    let at = start + seconds(2);
+    let action = election.poll(at);
+    assert!(!election.acquires(&action, at), "it goes on");
+    election.replied(Reply::Rejected, at);
+    let late = start + seconds(10);
+    let action = election.poll(late);
+    assert!(election.acquires(&action, late), "its tenure is over");
+    election.replied(Reply::Written(lease(3, Some("a"))), late);
     election.release();
-    election.replied(Reply::Rejected, start);
-    assert!(!election.poll(start + seconds(5)).acquires(), "it gives back");
+    let action = election.poll(late);
+    assert!(!election.acquires(&action, late), "it gives back");
 }

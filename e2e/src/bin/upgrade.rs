@@ -96,12 +96,8 @@ async fn there_and_back(how: &str, environment: &Env, before: &Path) -> Result<(
         longest = longest.max(report.longest_gap);
         report.answered_within(LIMIT).with_context(|| format!("{how}: {}", client.address))?;
     }
-    let moves: usize = {
-        let record = wire.finish()?;
-        let addresses: Vec<IpAddr> = record.0.iter().map(|sighting| sighting.address).collect();
-        let unique = addresses.iter().collect::<std::collections::BTreeSet<_>>();
-        unique.into_iter().map(|address| record.moves(*address, start).len()).sum()
-    };
+    let record = wire.finish()?;
+    let moves: usize = addresses.iter().map(|address| record.moves(*address, start).len()).sum();
     println!(
         "{how}: there and back in {:.0?}, {moves} moves of {SERVICES} addresses, the longest gap of a client {longest:.0?}",
         start.elapsed()

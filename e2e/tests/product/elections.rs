@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::membership;
+use berth_e2e::pauses;
 use berth_e2e::process::Process;
 use berth_e2e::wire::Watch;
 use berth_e2e::world::{World, env, eventually, kubectl, repository};
+use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 
-use crate::scene::{ASK, PATIENCE, disputed};
+use crate::scene::{ASK, PATIENCE, TAKEOVER, disputed};
 
 /// What somebody does to a cluster.
 type Deed = Box<dyn Fn(&World) -> Result<()>>;
@@ -254,15 +256,21 @@ async fn members_hold_the_lease_by_which_others_decide() -> Result<()> {
     says(process, &["nothing is served by a Lease", "delete lease berth-membership"]).await?;
 
     // The Lease of one Service, then that of all, in the hands of a stranger who renews it.
+    let left = async |since: Instant, addresses: &[IpAddr]| {
+        for address in addresses {
+            held_by(&world, *address, 0).await?;
+        }
+        pauses::within("left to a stranger after", since.elapsed(), TAKEOVER, since)
+    };
+    let begun = Instant::now();
     hold(&world, "default", "kubevip-web", STOCK, 3600).await?;
-    held_by(&world, web, 0).await?;
+    left(begun, &[web]).await?;
     ensure!(world.holders(other)?.len() == 1, "{}", world.logs());
     hold(&world, "default", "kubevip-web", "", 1).await?;
     held_by(&world, web, 1).await?;
+    let begun = Instant::now();
     hold(&world, ALL[0], ALL[1], STOCK, 5).await?;
-    for address in [web, other] {
-        held_by(&world, address, 0).await?;
-    }
+    left(begun, &[web, other]).await?;
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_secs(2)).await;
         hold(&world, ALL[0], ALL[1], STOCK, 5).await?;
@@ -279,11 +287,34 @@ async fn members_hold_the_lease_by_which_others_decide() -> Result<()> {
     asker.finish()?;
     one_at_a_time(&world, &wire, web, start)?;
 
-    // The last one gives it back.
-    for node in 0..NODES {
+    // It is never free while a member lives; the last one gives it back.
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), ALL[0]);
+    let parameters = WatchParams::default().fields(&format!("metadata.name={}", ALL[1]));
+    let version = leases.get(ALL[1]).await?.metadata.resource_version.unwrap_or_default();
+    let mut events = leases.watch(&parameters, &version).await?.boxed();
+    let holders = tokio::spawn(async move {
+        let mut holders = Vec::new();
+        while let Some(Ok(WatchEvent::Modified(lease))) = events.next().await {
+            let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+            holders.push(holder.clone());
+            if holder.is_empty() {
+                break;
+            }
+        }
+        holders
+    });
+    for node in 0..NODES - 1 {
         world.announcer(&format!("node{node}"))?.terminate(Duration::from_secs(15))?;
     }
-    let left = holder(&world, ALL[1]).await?;
-    ensure!(left.is_none(), "{left:?} has the Lease\n{}", world.logs());
+    eventually("the one that is left renews it", 20, || async {
+        let lease = leases.get(ALL[1]).await?;
+        let noted = lease.metadata.annotations.unwrap_or_default();
+        Ok((!noted.contains_key("berth.dev/leaving")).then_some(()))
+    })
+    .await?;
+    ensure!(!holders.is_finished(), "the Lease was free\n{}", world.logs());
+    world.announcer(&format!("node{}", NODES - 1))?.terminate(Duration::from_secs(15))?;
+    let holders = tokio::time::timeout(Duration::from_secs(10), holders).await??;
+    ensure!(holders.last().is_some_and(String::is_empty), "{holders:?}\n{}", world.logs());
     world.lab.down()
 }

@@ -138,7 +138,12 @@ impl Node {
 
     /// Leaves once everything is handed over and the view does without this node, if it ever will.
     fn leave(&mut self) {
-        let (Stay::Leaving { since }, Some(standing)) = (self.stay, &self.standing) else { return };
+        let Stay::Leaving { since } = self.stay else { return };
+        let Some(standing) = &self.standing else {
+            // Before there was a view nothing can be held.
+            self.stay = Stay::Left;
+            return self.out.push(Output::Left);
+        };
         let alone = self.sight.live().iter().all(|node| *node == self.out.me());
         // A list of members stays as it is, whoever of them is away.
         let outside = standing.view().is_fixed() || !standing.votes() && standing.is_active();

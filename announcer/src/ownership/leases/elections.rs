@@ -16,6 +16,8 @@ use crate::vip::Name;
 pub enum Request {
     /// What an election asks for.
     Elect(Action),
+    /// The same where it makes a holder of this node, which is none: only where nobody goes by membership.
+    Acquire(Action),
     /// Delete the Lease if it is still as it was seen: its Service is gone.
     Delete(Box<Lease>),
 }
@@ -165,6 +167,9 @@ impl Elections {
                     wake = ends.into_iter().flatten().min();
                 }
                 Action::Done => done.push(name.clone()),
+                action if election.acquires(&action, now) => {
+                    requests.push((name.clone(), Request::Acquire(action)));
+                }
                 action => requests.push((name.clone(), Request::Elect(action))),
             }
         }
@@ -249,7 +254,7 @@ mod tests {
         let tied = Tied { name: "web".to_owned(), uid: "uid".to_owned(), claimed_by: None };
         leases.strive(&[(name(), Some(tied))].into(), |_| true, |_| false, now);
         let (mut requests, _) = leases.poll(now);
-        let Some((_, Request::Elect(Action::Create(lease)))) = requests.pop() else { panic!() };
+        let Some((_, Request::Acquire(Action::Create(lease)))) = requests.pop() else { panic!() };
         let owner = &lease.metadata.owner_references.as_ref().unwrap()[0];
         assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("Service", "uid"));
         leases.replied(&name(), Reply::Written(stored(*lease, "1")), now);

@@ -93,7 +93,7 @@ fn holder(strategy: Strategy, context: Context<'_>, now: Instant) -> Leases {
     leases.request(context);
     leases.settle(false, &BTreeSet::new(), true, now);
     for (name, request) in leases.poll(now).0 {
-        let Request::Elect(Action::Create(mut lease)) = request else { panic!("{request:?}") };
+        let Request::Acquire(Action::Create(mut lease)) = request else { panic!("{request:?}") };
         lease.metadata.resource_version = Some("1".to_owned());
         leases.replied(&name, Reply::Written(lease), now);
     }

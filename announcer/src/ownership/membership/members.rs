@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use berth_api::election::Sight;
+use berth_api::election::Held;
 use berth_membership::{NodeId, Request};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -16,7 +16,7 @@ use super::exchange::{Command, MembershipEvent};
 use super::holdings::Holdings;
 use super::report;
 use super::requests::requests;
-use super::rival::{Barred, Rivalry};
+use super::rival::Rivalry;
 use crate::backoff::Backoff;
 use crate::vip::nodes::{Peer, Peers};
 use crate::vip::{Attach, Forwards, Hold, Holds, Name, Verdict, Wanted};
@@ -129,11 +129,11 @@ impl Members {
         self.driver.tell(Command::Peers(self.peers.clone()));
     }
 
-    /// Takes in what is seen of a Lease of another election; true if somebody else holds it now.
-    pub fn lease(&mut self, name: &Name, sight: &Sight, node: &str, now: Instant) -> bool {
-        let is_other = self.rivalry.observe(name, sight, node, now);
-        self.stale |= is_other;
-        is_other
+    /// Takes in what is seen of a Lease of another election; true if it may decide on something else now.
+    pub fn lease(&mut self, name: &Name, held: &Held, node: &str, now: Instant) -> bool {
+        let is_news = self.rivalry.observe(name, held, node, now);
+        self.stale |= is_news;
+        is_news
     }
 
     /// Takes in that the Lease of the other election was shown, if there is one.
@@ -141,9 +141,15 @@ impl Members {
         self.rivalry.listed();
     }
 
-    /// Takes in that the Leases of single Services were shown, if they may be.
-    pub fn rivals_listed(&mut self) {
-        self.rivalry.services_listed();
+    /// Takes in that these are all other Leases, as far as they may be seen.
+    pub fn rivals_listed(&mut self, names: &BTreeSet<Name>) {
+        self.rivalry.services_listed(names);
+        self.stale = true;
+    }
+
+    /// Whether all Leases were shown by which others may decide.
+    pub fn are_leases_listed(&self) -> bool {
+        self.rivalry.is_listed()
     }
 
     /// Hands everything over, then leaves.
@@ -206,19 +212,18 @@ impl Members {
             && self.rivalry.is_listed()
             && std::mem::take(&mut self.stale)
         {
-            let told = self.driver.outline.cover(context);
+            self.rivalry.find(context.wanted, now);
+            let barred = self.rivalry.barred();
+            // What others decide on they may answer for on this node.
+            let told = self.driver.outline.cover(context, |address, vip| barred.bars(address, vip));
             told.into_iter().for_each(|told| self.driver.tell(Command::Fence(told)));
             let interfaces = &context.host.interfaces;
             let damped = |attach: &Attach| self.damping.damps(interfaces, attach.index());
+            let mut requests = requests(context, &self.peers, &damped);
             // What this node has already it gives up: whoever acquired a Lease beside members answers by now.
-            let requests = match self.rivalry.barred(context.wanted, now) {
-                Barred::Everything => BTreeMap::new(),
-                Barred::Only(barred) => {
-                    let mut requests = requests(context, &self.peers, &damped);
-                    requests.retain(|address, _| !barred.contains(address));
-                    requests
-                }
-            };
+            requests.retain(|address, _| {
+                !context.wanted.vip(*address).is_some_and(|vip| barred.bars(address, vip))
+            });
             self.driver.request(requests);
             // Looked at again when a Lease changes, and when one runs out.
             self.stale = self.rivalry.deadline(now).is_some();
@@ -269,7 +274,7 @@ impl Members {
     ) -> BTreeMap<Name, Verdict> {
         let mut verdicts = report::verdicts(context, &self.holdings, taken, now);
         // What others decide on they report on.
-        verdicts.retain(|service, _| !self.rivalry.services().contains(service));
+        verdicts.retain(|service, _| !self.rivalry.barred().reports(service));
         verdicts
     }
 

@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use berth_api::election::Sight;
-use berth_api::names::lease::MEMBERS;
+use berth_api::election::{Held, ORPHANED};
+use berth_api::names::lease::{self, MEMBERS};
 
-use crate::ownership::leases::Strategy;
-use crate::vip::{Name, Wanted};
+use crate::vip::{Claim, Claimant, Name, Vip, Wanted};
 
 /// A Lease that names no duration (`leaseDurationSeconds`) lasts as long as kube-vip's default.
 const DURATION: Duration = Duration::from_secs(15);
+
+/// How often is told of a Lease that somebody else holds.
+const REMIND: Duration = Duration::from_secs(60);
 
 /// The Leases by which others may hold addresses still, and what is known of them.
 #[derive(Debug)]
@@ -21,34 +23,74 @@ pub(super) struct Rivalry {
     lease: Option<Name>,
     is_listed: bool,
     are_services_listed: bool,
+    /// Whether that one was in the members' hand when it was last seen in anybody's.
+    is_ours: bool,
     /// By Lease, who holds it beside this node and the members.
     rivals: BTreeMap<Name, Rival>,
-    /// The Leases by which others decide on something that is wanted, of whose holders was told.
-    deciding: BTreeSet<Name>,
-    /// The Services on which others decide by a Lease of their own.
+    barred: Barred,
+    /// When was told of the Leases by which others decide on something that is wanted.
+    told: BTreeMap<Name, Instant>,
+}
+
+/// What a member may not ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Barred {
+    /// Whether it is the address of any Service.
+    all: bool,
+    /// The Services on which others decide by a Lease of their own (kube-vip's `svc_election`).
     services: BTreeSet<Name>,
+    /// The addresses on which they decide.
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl Barred {
+    /// Whether this node may not ask for an address. What no Service wants (an elastic IP) no Lease decides on.
+    pub(super) fn bars(&self, address: &IpAddr, vip: &Vip) -> bool {
+        let is_of_service =
+            || vip.wants.iter().any(|want| matches!(want.claimant, Claimant::Service(_)));
+        self.all && is_of_service() || self.addresses.contains(address)
+    }
+
+    /// Whether others report on a Service.
+    pub(super) fn reports(&self, service: &Name) -> bool {
+        self.all || self.services.contains(service)
+    }
 }
 
 impl Rivalry {
     /// Nothing is known of `lease`; where there is none, nobody else holds anything.
     pub(super) fn new(lease: Option<Name>) -> Self {
-        let (is_listed, are_services_listed) = (lease.is_none(), lease.is_none());
-        let (rivals, deciding, services) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        Self { lease, is_listed, are_services_listed, rivals, deciding, services }
+        let alone = lease.is_none();
+        Self {
+            lease,
+            is_listed: alone,
+            are_services_listed: alone,
+            is_ours: alone,
+            rivals: BTreeMap::new(),
+            barred: Barred::default(),
+            told: BTreeMap::new(),
+        }
     }
 
-    /// Takes in what the watch shows of a Lease; true if another has it now.
-    pub(super) fn observe(&mut self, name: &Name, sight: &Sight, node: &str, now: Instant) -> bool {
-        if self.lease.is_none() {
-            return false;
-        }
+    /// Takes in what the watch shows of a Lease; true if it may decide on something else now than before.
+    pub(super) fn observe(&mut self, name: &Name, held: &Held, node: &str, now: Instant) -> bool {
+        let Some(lease) = &self.lease else { return false };
+        let is_standing = lease == name;
         let before = self.rivals.remove(name);
-        let had = before.as_ref().map(|rival| rival.holder.clone());
-        let rival = Rival::after(before, sight, node, now);
-        let has = rival.as_ref().map(|rival| rival.holder.clone());
-        self.rivals.extend(rival.map(|rival| (name.clone(), rival)));
-        self.rivals.retain(|_, rival| !rival.deleted || rival.until > now);
-        had != has
+        let had = before.as_ref().is_some_and(|rival| rival.until > now);
+        let rival = Rival::after(before, held, node, now);
+        let has = rival.as_ref().is_some_and(|rival| rival.until > now);
+        // One that has run out, and is gone, is of no use to know.
+        if let Some(rival) = rival.filter(|rival| has || *held != Held::Gone && !rival.deleted) {
+            self.rivals.insert(name.clone(), rival);
+        }
+        let was_ours = self.is_ours;
+        if is_standing {
+            let is_of =
+                |identity: &str| matches!(held, Held::By { identity: by, .. } if by == identity);
+            self.is_ours = !has && (self.is_ours || is_of(MEMBERS));
+        }
+        had != has || was_ours != self.is_ours
     }
 
     /// Takes in that the Lease that decides on all Services was shown, if it is there.
@@ -56,9 +98,11 @@ impl Rivalry {
         self.is_listed = true;
     }
 
-    /// Takes in that those of single Services were shown, if they may be.
-    pub(super) fn services_listed(&mut self) {
+    /// Takes in that these are all other Leases, as far as they may be seen.
+    pub(super) fn services_listed(&mut self, names: &BTreeSet<Name>) {
         self.are_services_listed = true;
+        let (rivals, lease) = (&mut self.rivals, self.lease.as_ref());
+        rivals.retain(|name, _| Some(name) == lease || names.contains(name));
     }
 
     /// Whether every Lease was shown.
@@ -73,60 +117,70 @@ impl Rivalry {
 
     /// When the first Lease by which others decide runs out, unless it is renewed.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
-        let rivals = self.deciding.iter().filter_map(|lease| self.rivals.get(lease));
+        let rivals = self.told.keys().filter_map(|lease| self.rivals.get(lease));
         rivals.map(|rival| rival.until).filter(|until| *until > now).min()
     }
 
-    /// The Services that somebody else decides on by a Lease of their own (kube-vip's `svc_election`), as was found last.
-    pub(super) fn services(&self) -> &BTreeSet<Name> {
-        &self.services
+    /// What this node may not ask for, as was found last.
+    pub(super) fn barred(&self) -> &Barred {
+        &self.barred
     }
 
-    /// What this node may not ask for: everything, or the addresses of those Services. Tells of each holder once.
-    pub(super) fn barred(&mut self, wanted: &Wanted, now: Instant) -> Barred {
-        self.services.clear();
-        let all = self.lease.clone().filter(|lease| self.holder(lease, now).is_some());
-        if all.is_some() {
-            self.decide(all.into_iter().collect(), now);
-            return Barred::Everything;
+    /// Finds what this node may not ask for: everything that is a Service's, until members have the Lease, or what others
+    /// decide on by Leases of single Services. Tells of each holder once a minute.
+    pub(super) fn find(&mut self, wanted: &Wanted, now: Instant) {
+        let held = |lease: &Name| self.holder(lease, now).is_some();
+        let (mut barred, mut deciding) = (Barred::default(), BTreeSet::new());
+        barred.all = !self.is_ours;
+        if let Some(lease) = self.lease.as_ref().filter(|lease| held(lease)) {
+            deciding.insert(lease.clone());
+        } else if self.rivals.values().any(|rival| rival.until > now) {
+            for (name, claim) in wanted.services.iter().filter(|(_, claim)| claim.ours) {
+                let lease = of_service(name, claim);
+                if Some(&lease) == self.lease.as_ref() || !held(&lease) {
+                    continue;
+                }
+                // Of an address that others were given first theirs decides: nobody takes it away by a Lease of his own.
+                let theirs = claim.own().filter(|address| is_first(wanted, address, name));
+                barred.addresses.extend(theirs);
+                barred.services.insert(name.clone());
+                deciding.insert(lease);
+            }
         }
-        let is_live = |(lease, rival): (&Name, &Rival)| {
-            Some(lease) != self.lease.as_ref() && rival.until > now
-        };
-        let leases = match self.rivals.iter().any(is_live) {
-            true => Strategy::PerService.leases(wanted),
-            false => BTreeMap::new(),
-        };
-        let held = leases.into_iter().filter(|(_, lease)| self.holder(lease, now).is_some());
-        let (services, deciding): (BTreeSet<Name>, BTreeSet<Name>) = held.unzip();
-        self.decide(deciding, now);
-        let claims = services.iter().filter_map(|name| wanted.services.get(name));
-        let addresses = claims.flat_map(|claim| claim.own().copied()).collect();
-        self.services = services;
-        Barred::Only(addresses)
+        self.barred = barred;
+        self.told.retain(|lease, _| deciding.contains(lease));
+        for lease in deciding {
+            if self.told.get(&lease).is_none_or(|told| now >= *told + REMIND) {
+                let holder = self.holder(&lease, now).unwrap_or_default();
+                tracing::warn!(
+                    %lease, holder,
+                    "another announcer goes by this Lease: what it decides on is left to it; if it is gone for good: \
+                     kubectl --namespace {} patch lease {} --type=merge --patch '{{\"spec\":{{\"holderIdentity\":\"\"}}}}'",
+                    lease.namespace, lease.name
+                );
+                self.told.insert(lease, now);
+            }
+        }
     }
 
     fn holder(&self, lease: &Name, now: Instant) -> Option<&str> {
         let rival = self.rivals.get(lease).filter(|rival| rival.until > now)?;
         Some(&rival.holder)
     }
-
-    fn decide(&mut self, deciding: BTreeSet<Name>, now: Instant) {
-        for lease in deciding.difference(&self.deciding) {
-            let holder = self.holder(lease, now).unwrap_or_default();
-            tracing::warn!(%lease, holder, "another announcer goes by this Lease: what it decides on is left to it");
-        }
-        self.deciding = deciding;
-    }
 }
 
-/// What a member may not ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Barred {
-    /// Any address.
-    Everything,
-    /// These.
-    Only(BTreeSet<IpAddr>),
+/// The Lease by which kube-vip decides on a Service where each has its own.
+fn of_service(name: &Name, claim: &Claim) -> Name {
+    let lease = claim.lease.clone().unwrap_or_else(|| lease::of_service(&name.name));
+    Name::new(&name.namespace, lease)
+}
+
+/// Whether the oldest that wants an address is of the namespace of this Service.
+fn is_first(wanted: &Wanted, address: &IpAddr, service: &Name) -> bool {
+    let first = wanted.vip(*address).and_then(|vip| vip.wants.first());
+    first.is_some_and(|want| {
+        matches!(&want.claimant, Claimant::Service(name) if name.namespace == service.namespace)
+    })
 }
 
 /// Who holds a Lease.
@@ -141,106 +195,161 @@ struct Rival {
 
 impl Rival {
     /// Who holds a Lease that is seen like this, and was held so before. Neither this node nor the members are rivals.
-    fn after(before: Option<Self>, sight: &Sight, node: &str, now: Instant) -> Option<Self> {
-        let Sight::Present(lease) = sight else {
-            // Who deletes a Lease does not stop its holder.
-            return before.map(|rival| Self { deleted: true, ..rival });
+    fn after(before: Option<Self>, held: &Held, node: &str, now: Instant) -> Option<Self> {
+        let (identity, version, duration) = match held {
+            Held::By { identity, version, duration } => (identity, version, duration),
+            Held::Nobody => return None,
+            // Who deletes a Lease does not stop its holder; but that makes it again before long.
+            Held::Gone => {
+                let orphaned = |rival: Self| Self {
+                    until: rival.until.min(now + ORPHANED),
+                    deleted: true,
+                    ..rival
+                };
+                return before.map(orphaned);
+            }
         };
-        let spec = lease.spec.as_ref();
-        let holder = spec.and_then(|spec| spec.holder_identity.as_deref());
-        let holder = holder.filter(|holder| !["", node, MEMBERS].contains(holder))?;
-        let version = lease.metadata.resource_version.clone();
-        if let Some(known) = before.filter(|rival| rival.version == version) {
+        if [node, MEMBERS].contains(&identity.as_str()) {
+            return None;
+        }
+        if let Some(known) = before.filter(|rival| rival.version == *version) {
             return Some(known);
         }
-        let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
-        let duration = seconds.and_then(|seconds| u64::try_from(seconds).ok());
         // Counted from when it was seen to change, by our clock: nobody's wall clock is trusted.
-        let until = now + duration.map_or(DURATION, Duration::from_secs);
-        Some(Self { holder: holder.to_owned(), version, until, deleted: false })
+        let until = now + duration.unwrap_or(DURATION);
+        Some(Self { holder: identity.clone(), version: version.clone(), until, deleted: false })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::coordination::v1::Lease;
-    use serde_json::json;
-
     use super::*;
     use crate::source::cluster::Cluster;
-    use crate::source::cluster::testing::service;
+    use crate::source::cluster::testing::{eip, service};
     use crate::source::testing::{host, seen};
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn sight(holder: &str, version: &str) -> Sight {
-        let lease: Lease = serde_json::from_value(json!({
-            "metadata": { "resourceVersion": version },
-            "spec": { "holderIdentity": holder, "leaseDurationSeconds": 5 },
-        }))
-        .unwrap();
-        Sight::Present(Box::new(lease))
+    fn held(identity: &str, version: u32) -> Held {
+        if identity.is_empty() {
+            return Held::Nobody;
+        }
+        let (identity, version) = (identity.to_owned(), Some(version.to_string()));
+        Held::By { identity, version, duration: Some(SECOND * 5) }
     }
 
     fn all() -> Name {
         Name::new("kube-system", "plndr-svcs-lock")
     }
 
-    fn rivalry() -> Rivalry {
-        Rivalry::new(Some(all()))
+    /// Members hold the Lease.
+    fn ours(now: Instant) -> Rivalry {
+        let mut rivalry = Rivalry::new(Some(all()));
+        assert!(rivalry.observe(&all(), &held(MEMBERS, 0), "a", now));
+        rivalry
+    }
+
+    fn web(names: &[(&str, &str, &str)]) -> Wanted {
+        let mut cluster = Cluster::default();
+        for (namespace, name, address) in names {
+            cluster.apply_service(Name::new(*namespace, *name), service(&[address]));
+        }
+        seen(&cluster, &host(), Some("eth0"))
+    }
+
+    fn bars(rivalry: &mut Rivalry, wanted: &Wanted, now: Instant) -> Vec<String> {
+        rivalry.find(wanted, now);
+        let barred =
+            wanted.addressed().filter(|(address, vip)| rivalry.barred().bars(address, vip));
+        barred.map(|(address, _)| address.to_string()).collect()
     }
 
     #[test]
     fn a_holder_counts_for_the_duration_of_its_lease_from_its_last_renewal() {
-        let (mut rivalry, now) = (rivalry(), Instant::now());
-        assert!(rivalry.observe(&all(), &sight("b", "1"), "a", now));
-        let wanted = Wanted::default();
-        assert_eq!(rivalry.barred(&wanted, now), Barred::Everything);
-        assert_eq!(rivalry.deadline(now), Some(now + SECOND * 5));
-        rivalry.observe(&all(), &sight("b", "1"), "a", now + SECOND * 3);
-        assert!(!rivalry.holds_all(now + SECOND * 5), "seen again is not renewed");
-        assert!(!rivalry.observe(&all(), &sight("b", "2"), "a", now + SECOND * 6));
-        assert!(rivalry.holds_all(now + SECOND * 10));
-    }
-
-    #[test]
-    fn a_lease_that_was_given_back_or_is_this_nodes_own_or_the_members_holds_up_nobody() {
         let now = Instant::now();
-        for holder in ["a", "", MEMBERS] {
-            let mut rivalry = rivalry();
-            rivalry.observe(&all(), &sight("b", "0"), "a", now);
-            assert!(rivalry.observe(&all(), &sight(holder, "1"), "a", now));
-            assert!(!rivalry.holds_all(now), "{holder}");
-        }
+        let mut rivalry = ours(now);
+        assert!(rivalry.observe(&all(), &held("b", 1), "a", now));
+        assert!(rivalry.holds_all(now + SECOND * 4));
+        assert!(!rivalry.observe(&all(), &held("b", 1), "a", now + SECOND * 3));
+        assert!(!rivalry.holds_all(now + SECOND * 5), "seen again is not renewed");
+        assert!(!rivalry.observe(&all(), &held("b", 2), "a", now + SECOND * 4));
+        assert!(rivalry.holds_all(now + SECOND * 8));
+        assert!(rivalry.observe(&all(), &held("b", 3), "a", now + SECOND * 10), "it is back");
     }
 
     #[test]
-    fn a_lease_that_is_deleted_is_held_until_it_would_have_run_out() {
-        let (mut rivalry, now) = (rivalry(), Instant::now());
-        rivalry.observe(&all(), &sight("b", "1"), "a", now);
-        let Sight::Present(last) = sight("b", "1") else { return };
-        for gone in [Sight::Deleted(last), Sight::Absent] {
-            rivalry.observe(&all(), &gone, "a", now + SECOND);
-            assert!(rivalry.holds_all(now + SECOND * 4), "{gone:?}");
+    fn nothing_is_asked_for_before_members_have_the_lease_nor_after_a_stranger_until_they_have_it_again()
+     {
+        let (now, wanted) = (Instant::now(), web(&[("d", "web", "192.0.2.1")]));
+        let mut rivalry = Rivalry::new(Some(all()));
+        let everything = ["192.0.2.1"];
+        for free in [Held::Gone, Held::Nobody, held("a", 1)] {
+            rivalry.observe(&all(), &free, "a", now);
+            assert_eq!(bars(&mut rivalry, &wanted, now), everything, "{free:?}");
         }
-        assert!(!rivalry.holds_all(now + SECOND * 5));
+        rivalry.observe(&all(), &held(MEMBERS, 2), "a", now);
+        assert!(bars(&mut rivalry, &wanted, now).is_empty());
+        for between in [Held::Nobody, Held::Gone] {
+            assert!(
+                !rivalry.observe(&all(), &between, "a", now),
+                "one member gives way to another"
+            );
+        }
+        rivalry.observe(&all(), &held("b", 3), "a", now);
+        assert_eq!(bars(&mut rivalry, &wanted, now), everything);
+        assert_eq!(rivalry.deadline(now), Some(now + SECOND * 5));
+        let later = now + SECOND * 6;
+        assert_eq!(bars(&mut rivalry, &wanted, later), everything, "it may come back");
+        rivalry.observe(&all(), &held(MEMBERS, 4), "a", later);
+        assert!(bars(&mut rivalry, &wanted, later).is_empty());
+    }
+
+    #[test]
+    fn a_lease_that_is_deleted_is_held_until_it_would_have_run_out_and_no_longer_than_a_minute() {
+        let now = Instant::now();
+        let mut rivalry = ours(now);
+        rivalry.observe(&all(), &held("b", 1), "a", now);
+        rivalry.observe(&all(), &Held::Gone, "a", now + SECOND);
+        assert!(rivalry.holds_all(now + SECOND * 4) && !rivalry.holds_all(now + SECOND * 5));
+        let (identity, version) = ("b".to_owned(), None);
+        let duration = Some(Duration::from_secs(1 << 31));
+        rivalry.observe(&all(), &Held::By { identity, version, duration }, "a", now);
+        rivalry.observe(&all(), &Held::Gone, "a", now);
+        assert!(!rivalry.holds_all(now + ORPHANED));
     }
 
     #[test]
     fn the_lease_of_one_service_keeps_members_from_its_addresses_and_from_no_others() {
+        let (now, other) = (Instant::now(), ("d", "other", "192.0.2.2"));
+        let wanted = web(&[("d", "web", "192.0.2.1"), other]);
+        let mut rivalry = ours(now);
+        assert!(rivalry.observe(&Name::new("d", "kubevip-web"), &held("b", 1), "a", now));
+        rivalry.observe(&Name::new("d", "unrelated"), &held("b", 1), "a", now);
+        assert_eq!(bars(&mut rivalry, &wanted, now), ["192.0.2.1"]);
+        assert!(rivalry.barred().reports(&Name::new("d", "web")));
+        assert!(!rivalry.barred().reports(&Name::new("d", "other")));
+        rivalry.services_listed(&BTreeSet::new());
+        assert!(bars(&mut rivalry, &wanted, now).is_empty(), "it went unseen");
+    }
+
+    #[test]
+    fn nobody_takes_an_address_from_another_namespace_by_a_lease_of_his_own() {
+        let shared = [("a", "first", "192.0.2.1"), ("b", "joins", "192.0.2.1")];
+        let (now, wanted) = (Instant::now(), web(&shared));
+        let mut rivalry = ours(now);
+        rivalry.observe(&Name::new("b", "kubevip-joins"), &held("x", 1), "a", now);
+        assert!(bars(&mut rivalry, &wanted, now).is_empty());
+        rivalry.observe(&Name::new("a", "kubevip-first"), &held("x", 1), "a", now);
+        assert_eq!(bars(&mut rivalry, &wanted, now), ["192.0.2.1"]);
+    }
+
+    #[test]
+    fn no_lease_decides_on_an_elastic_ip() {
         let mut cluster = Cluster::default();
-        for (name, address) in [("web", "192.0.2.1"), ("other", "192.0.2.2")] {
-            cluster.apply_service(Name::new("d", name), service(&[address]));
-        }
-        let (mut rivalry, now, host) = (rivalry(), Instant::now(), host());
-        let wanted = seen(&cluster, &host, Some("eth0"));
-        assert_eq!(rivalry.barred(&wanted, now), Barred::Only(BTreeSet::new()));
-        rivalry.observe(&Name::new("d", "kubevip-web"), &sight("b", "1"), "a", now);
-        rivalry.observe(&Name::new("d", "unrelated"), &sight("b", "1"), "a", now);
-        let only = ["192.0.2.1".parse().unwrap()].into();
-        assert_eq!(rivalry.barred(&wanted, now), Barred::Only(only));
-        rivalry.observe(&all(), &sight("b", "1"), "a", now);
-        assert_eq!(rivalry.barred(&wanted, now), Barred::Everything);
-        assert_eq!(rivalry.barred(&wanted, now + SECOND * 5), Barred::Only(BTreeSet::new()));
+        cluster.apply_eip(Name::new("d", "vm"), eip("a", &[("192.0.2.9", "10.1.0.9")]));
+        let wanted = seen(&cluster, &host(), Some("eth0"));
+        let (now, mut rivalry) = (Instant::now(), Rivalry::new(Some(all())));
+        rivalry.observe(&all(), &held("b", 1), "a", now);
+        assert!(bars(&mut rivalry, &wanted, now).is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::time::Instant;
 
 use berth_api::claim::ClaimPolicy;
-use berth_api::election::Sight;
+use berth_api::election::{Held, Sight};
 use berth_api::service::ClassPolicy;
 use berth_runtime::freshness::Freshness;
 use berth_runtime::http::Health;
@@ -41,8 +41,10 @@ pub enum ClusterEvent {
     Lease(Name, Sight),
     /// These are all the Leases there are.
     Leases(BTreeSet<Name>),
-    /// The Leases of other elections were shown, if they may be.
-    Rivals,
+    /// Who holds a Lease of another election.
+    Rival(Name, Held),
+    /// These are all the Leases of other elections, as far as they may be seen.
+    Rivals(BTreeSet<Name>),
     /// A node is like this.
     Node(String, Peer),
     /// A node is gone.
@@ -100,7 +102,7 @@ pub struct Scope {
 
 /// Objects in one page of a list. Each may be as large as a user can make it, a megabyte and a half, and a page is in
 /// memory as a whole.
-const PAGE: u32 = 32;
+pub(super) const PAGE: u32 = 32;
 
 /// The name of the watch of Nodes, as a task and as a readiness check.
 pub(super) const NODES: &str = "nodes watch";

@@ -1,0 +1,48 @@
+//! Who holds a Lease, as far as somebody who is no candidate for it has to know.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+
+use super::{Sight, holder, version};
+
+/// Who holds a Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Somebody.
+    By {
+        /// `spec.holderIdentity`.
+        identity: String,
+        /// `metadata.resourceVersion`: each renewal has another.
+        version: Option<String>,
+        /// `spec.leaseDurationSeconds`: from a renewal on it is held for so long.
+        duration: Option<Duration>,
+    },
+    /// Nobody: it was given back.
+    Nobody,
+    /// There is no such Lease, which does not stop who held it.
+    Gone,
+}
+
+impl Held {
+    /// Who holds a Lease that is like this.
+    pub fn of(lease: &Lease) -> Self {
+        let Some(identity) = holder(lease) else { return Self::Nobody };
+        let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
+        let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        Self::By {
+            identity: identity.to_owned(),
+            version: version(lease).map(str::to_owned),
+            duration: seconds.map(Duration::from_secs),
+        }
+    }
+}
+
+impl From<&Sight> for Held {
+    fn from(sight: &Sight) -> Self {
+        match sight {
+            Sight::Present(lease) => Self::of(lease),
+            Sight::Absent | Sight::Deleted(_) => Self::Gone,
+        }
+    }
+}
