@@ -49,7 +49,7 @@ use crate::api::Api;
 use crate::namespace::{alone, kernel};
 
 /// Every background task of an announcer.
-const TASKS: [&str; 24] = [
+const TASKS: [&str; 25] = [
     "SIGUSR1",
     "berth-ccm lease watch",
     "elastic IPs",
@@ -64,6 +64,7 @@ const TASKS: [&str; 24] = [
     "instance locks",
     "ipaddresses watch",
     "kernel events",
+    "leases of Services watch",
     "leases watch",
     "members' lease",
     "membership",
@@ -77,7 +78,8 @@ const TASKS: [&str; 24] = [
 ];
 
 /// Those that an announcer which goes by a Lease does not have.
-const OF_MEMBERS: [&str; 4] = ["members' lease", "membership", "membership view", "nodes watch"];
+const OF_MEMBERS: [&str; 5] =
+    ["leases of Services watch", "members' lease", "membership", "membership view", "nodes watch"];
 
 /// Those that a member does not have.
 const OF_LEASES: [&str; 2] = ["fence", "membership to come"];
