@@ -8,6 +8,7 @@
 //! | `run` | start and end, and which tasks there are |
 //! | `sweep` | what earlier lives have left |
 //! | `reconcile` | the loop, one round, the plan |
+//! | `fencing` | the kernel's fence, as whoever decides on owners drives it |
 //! | `peers` | the input and output of membership |
 //! | `publish` | status, Events, writes |
 //! | `ownership` | who may answer |
@@ -25,6 +26,7 @@ pub mod advertise;
 pub mod backoff;
 pub mod config;
 pub mod dataplane;
+mod fencing;
 pub mod instance;
 pub mod kernel;
 pub mod locks;

@@ -24,14 +24,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Api, Cluster, Config, Election, Http};
 use crate::dataplane::{self, Dataplane, eip as nat};
+use crate::fencing;
 use crate::instance::Instance;
 use crate::kernel::{self, ArpAnnounce, Door, Host, Kernel, KernelChange, Netlink};
 use crate::locks::{self, Locks, WhenTaken};
 use crate::metrics::Metrics;
+use crate::ownership::Backstop;
+use crate::ownership::backstop::Order;
 use crate::ownership::membership::Command;
-use crate::peers::LOCK;
-use crate::peers::driver::THREAD;
-use crate::peers::join::{self as member, Backing, Member};
+use crate::peers::join::{self as member, Backing, Joined, Member};
+use crate::peers::{LOCK, driver};
 use crate::publish::host;
 use crate::publish::publisher::Publisher;
 use crate::publish::writer::{WriteEvent, Writer};
@@ -44,7 +46,7 @@ use crate::sweep;
 
 /// How long a program that is under way may take to end, and what it keeps to be removed: a pod is given 15 s in all.
 const UNGUARDING: Duration = Duration::from_secs(4);
-/// How long the thread of membership may take to end.
+/// How long the thread of the fence may take to end.
 const UNFENCING: Duration = Duration::from_secs(10);
 /// How long the Lease may take to be given back.
 const GIVING_BACK: Duration = Duration::from_secs(2);
@@ -76,7 +78,7 @@ pub async fn run(
     let Some(mut started) =
         start(config, instance.clone(), ground, outside, &stop, &mut supervisor).await?
     else {
-        member::unfence(&instance);
+        fencing::remove(&instance);
         return Ok(());
     };
     let superseded = started.superseded.clone();
@@ -100,7 +102,7 @@ struct Ground {
     door: Door,
     kernel: Netlink,
     changes: mpsc::Receiver<KernelChange>,
-    fence: Option<Box<dyn Fence>>,
+    fence: Box<dyn Fence>,
     /// Where the addresses are to be.
     interface: Option<String>,
     /// Held where addresses cannot be tagged.
@@ -120,7 +122,7 @@ impl Ground {
         let host = kernel.look().await.context("looking at the addresses of this node")?;
         let alone = alone(&host, instance, supervisor)?;
         // Before anything is unbound: what an earlier life has left may still be armed.
-        let fence = fence(&host, config);
+        let fence = fencing::open(config, &host);
         sweep::own(&mut kernel, &host, instance).await;
         sweep::others(&door, &host, instance).await;
         let interface = advise(&host, config);
@@ -162,13 +164,6 @@ impl Outside {
     }
 }
 
-/// What a member has to end.
-struct Membership {
-    commands: mpsc::UnboundedSender<Command>,
-    give_back: CancellationToken,
-    arp: Option<ArpAnnounce>,
-}
-
 /// A running announcer.
 struct Started {
     door: Door,
@@ -176,7 +171,8 @@ struct Started {
     announcer: Announcer<Netlink>,
     /// Taken by whoever drives it.
     sources: Option<Sources>,
-    membership: Option<Membership>,
+    keeper: Keeper,
+    arp: Option<ArpAnnounce>,
     /// Cancelled when the Lease by which this process goes may no longer decide.
     superseded: CancellationToken,
     _alone: Option<Locks>,
@@ -185,8 +181,39 @@ struct Started {
 impl Started {
     /// Leaves everything as a crash would: what is bound stays fenced, and the host as that needs it.
     fn abandon(self) {
-        if let Some(membership) = self.membership {
-            std::mem::forget(membership.arp);
+        std::mem::forget(self.arp);
+    }
+}
+
+/// The thread that has the fence.
+enum Keeper {
+    Membership {
+        commands: mpsc::UnboundedSender<Command>,
+        /// The Lease that members hold against other announcers.
+        give_back: CancellationToken,
+    },
+    Lease(mpsc::UnboundedSender<Order>),
+}
+
+impl Keeper {
+    fn is_member(&self) -> bool {
+        matches!(self, Self::Membership { .. })
+    }
+
+    /// Tells it to end, and takes the fence away if nothing is bound any more. Gives its name.
+    fn end(&self, unfence: bool) -> &'static str {
+        match self {
+            Self::Membership { commands, give_back } => {
+                if unfence {
+                    give_back.cancel();
+                }
+                let _ = commands.send(Command::End { unfence });
+                driver::THREAD
+            }
+            Self::Lease(orders) => {
+                let _ = orders.send(Order::End { unfence });
+                fencing::thread::THREAD
+            }
         }
     }
 }
@@ -210,20 +237,32 @@ async fn start(
         Cluster::Api(api) => Backing::Api(connect(api).await?),
         Cluster::Fixed(fixed) => Backing::Files(fixed.clone()),
     };
-    let interface = interface.as_deref();
+    let arp = interface.as_deref().and_then(fencing::arp_announce);
     let wants_membership = matches!(config.election, Election::Membership(_));
-    let join = member::join(&mut config, &backing, fence, &metrics, &health, interface);
+    let join = member::join(&mut config, &backing, fence, &metrics, &health);
     let joined = stop.run_until_cancelled(join);
-    let Some(member) = supervisor.during(joined).await? else { return Ok(None) };
-    let (members, told, membership) = match member? {
-        Some(Member { members, told, commands, tasks, give_back, arp }) => {
+    let Some(joined) = supervisor.during(joined).await? else { return Ok(None) };
+    let (mut members, mut backstop) = (None, None);
+    let (mut told, mut fenced) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
+    let keeper = match joined? {
+        Joined::Member(member) => {
+            let Member { members: me, told: heard, commands, tasks, give_back } = *member;
             supervisor.spawn_all(tasks);
-            (Some(members), told, Some(Membership { commands, give_back, arp }))
+            (members, told) = (Some(me), heard);
+            Keeper::Membership { commands, give_back }
         }
-        None => (None, mpsc::unbounded_channel().1, None),
+        Joined::Lease(fence) => {
+            let (orders, ordered) = mpsc::unbounded_channel();
+            let (tell, heard) = mpsc::unbounded_channel();
+            let thread = fencing::thread::start(fence, &metrics, &health, ordered, tell);
+            let thread = thread.context("starting the thread of the fence")?;
+            supervisor.spawn(fencing::thread::THREAD, thread);
+            (backstop, fenced) = (Some(Backstop::new(orders.clone())), heard);
+            Keeper::Lease(orders)
+        }
     };
     let superseded = CancellationToken::new();
-    if let (Backing::Api(client), None) = (&backing, &membership) {
+    if let (Backing::Api(client), false) = (&backing, keeper.is_member()) {
         let (client, namespace) = (client.clone(), cluster_namespace(&config));
         let (told, stop) = (superseded.clone(), stop.clone());
         let giving_way = give_way(client, namespace, wants_membership, told, stop);
@@ -242,9 +281,10 @@ async fn start(
     let now = Instant::now();
     let owners = reconcile::owners(&config, members, now);
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
-    let sources = Sources { seen, done, changes, dataplane: kept, told, inquiries };
+    let announcer = announcer.with_backstop(backstop);
+    let sources = Sources { seen, done, changes, dataplane: kept, told, fenced, inquiries };
     let sources = Some(sources);
-    Ok(Some(Started { door, instance, announcer, sources, membership, superseded, _alone: alone }))
+    Ok(Some(Started { door, instance, announcer, sources, keeper, arp, superseded, _alone: alone }))
 }
 
 /// Stops this process, which goes by a Lease, when there is a view, or the key for want of which it does: two elections
@@ -297,20 +337,15 @@ async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
     if !left {
         tracing::warn!("leaving before everything could be handed over");
     }
-    let Started { door, instance, announcer, membership, _alone, .. } = started;
-    if let Some(Membership { commands, give_back, arp: _arp }) = membership {
-        if left {
-            give_back.cancel();
-        }
-        // What is still bound stays fenced.
-        let _ = commands.send(Command::End { unfence: left });
-        for task in supervisor.finish(&[THREAD], UNFENCING).await {
-            tracing::warn!(task, "does not end");
-        }
-        if left && !supervisor.finish(&[LOCK], GIVING_BACK).await.is_empty() {
-            tracing::warn!("the Lease that members hold is not given back: it runs out");
-        }
+    let Started { door, instance, announcer, keeper, arp, _alone, .. } = started;
+    // What is still bound stays fenced.
+    for task in supervisor.finish(&[keeper.end(left)], UNFENCING).await {
+        tracing::warn!(task, "does not end");
     }
+    if left && keeper.is_member() && !supervisor.finish(&[LOCK], GIVING_BACK).await.is_empty() {
+        tracing::warn!("the Lease that members hold is not given back: it runs out");
+    }
+    drop(arp);
     // The tables go last: nothing that they are about is bound any more.
     drop(announcer);
     for task in supervisor.finish(&KEEPERS, UNGUARDING).await {
@@ -339,16 +374,6 @@ fn alone(
     let (locks, telling) = taken?;
     supervisor.spawn_all([telling]);
     Ok(Some(locks))
-}
-
-/// Opens the fence if membership is to decide, with all that is bound covered; else removes what an earlier life by
-/// membership has left, which would go on dropping what nobody refreshes.
-fn fence(host: &Host, config: &Config) -> Option<Box<dyn Fence>> {
-    let Election::Membership(fenced) = &config.election else {
-        member::unfence(&config.core.instance);
-        return None;
-    };
-    Some(member::open_fence(fenced, config, host))
 }
 
 /// Tells what of the host gets in the way. Gives the interface of the addresses.

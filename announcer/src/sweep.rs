@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::dataplane::{self, eip};
+use crate::fencing;
 use crate::instance::Instance;
 use crate::kernel::{Door, Host, Kernel, Lifetime, nft};
 use crate::locks;
-use crate::peers::join;
 
 /// How long a start waits for the list of tables: it is not to hang with `nft`.
 const LISTING: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub async fn others(door: &Door, host: &Host, me: &Instance) {
 
 /// Whoever has left something, or has it.
 async fn left(host: &Host) -> Vec<Instance> {
-    let fences = join::fences().into_iter().map(|name| ("berth-fence", name));
+    let fences = fencing::left().into_iter().map(|name| ("berth-fence", name));
     let listed = tokio::time::timeout(LISTING, nft::run(&["-j", "list", "tables"], "")).await;
     if listed.is_err() {
         tracing::warn!("nft does not end: tables of instances that do not run stay");
@@ -87,7 +87,7 @@ async fn sweep(door: &Door, other: &Instance, me: &Instance) {
     }
     if is_named {
         dataplane::remove(other).await;
-        join::unfence(other);
+        fencing::remove(other);
     }
     if other.translates()
         && let Err(error) = eip::unroute(door, other).await

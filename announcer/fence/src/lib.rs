@@ -27,6 +27,7 @@ mod time;
 mod unfenced;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 pub use contract::{Fence, Finding, Inspection};
 pub use error::{
@@ -43,13 +44,21 @@ pub struct Options {
     pub capacity: u32,
     /// The strongest kind to try.
     pub strongest: Kind,
+    /// How long [`Kind::NftTimeout`] lets held addresses pass without a refresh, which it makes three times as often. It
+    /// falls silent up to twice as long before a deadline, so it is to be short beside how long addresses are armed for.
+    pub life: Duration,
     /// Whose it is, among those of this node.
     pub instance: Instance,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { capacity: 8192, strongest: Kind::Bpf, instance: Instance::services() }
+        Options {
+            capacity: 8192,
+            strongest: Kind::Bpf,
+            life: Duration::from_millis(120),
+            instance: Instance::services(),
+        }
     }
 }
 
@@ -79,7 +88,8 @@ pub fn open(options: &Options) -> Opened {
             kind if kind > options.strongest => Err(RefusalCause::NotWanted),
             Kind::Bpf => bpf::BpfFence::open(options.capacity, &options.instance)
                 .map(|fence| Box::new(fence) as _),
-            _ => nft::NftFence::open(&options.instance).map(|fence| Box::new(fence) as _),
+            _ => nft::NftFence::open(&options.instance, options.life)
+                .map(|fence| Box::new(fence) as _),
         };
         match opened {
             Ok(fence) => return Opened { fence, refusals },

@@ -23,7 +23,7 @@ pub enum Election {
     },
     /// One Lease for each Service, in the Service's namespace.
     PerService,
-    /// Grants of a majority of nodes, and a fence in the kernel.
+    /// Grants of a majority of nodes.
     Membership(Fenced),
 }
 
@@ -34,8 +34,6 @@ pub struct Fenced {
     pub namespace: String,
     /// UDP port of the peers, the same on every node.
     pub port: u16,
-    /// The strongest fence to try.
-    pub fence: Fence,
     /// The Lease by which others decide on all Services, in that namespace.
     pub lease: String,
     /// Whether to go by it where the key may not be read: not if membership was asked for by name.
@@ -66,19 +64,8 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
     let global = || Election::Global { namespace: namespace(), name: name() };
     let membership = |falls_back| {
         let port = settings.number("berth_peer_port").and_then(|port| u16::try_from(port).ok());
-        let fence = match settings.text("berth_fence") {
-            Some("nft-timeout") => Fence::NftTimeout,
-            Some("unfenced") => Fence::Unfenced,
-            _ => Fence::Bpf,
-        };
         let port = port.unwrap_or(DEFAULT_PEER_PORT);
-        Election::Membership(Fenced {
-            namespace: namespace(),
-            port,
-            fence,
-            lease: name(),
-            falls_back,
-        })
+        Election::Membership(Fenced { namespace: namespace(), port, lease: name(), falls_back })
     };
     match settings.text("berth_election") {
         _ if fixed => membership(false),
@@ -89,6 +76,15 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
         None if settings.switch("vip_leaderelection") == Some(true) => global(),
         None if settings.text("svc_leasename").is_some() => global(),
         None => membership(true),
+    }
+}
+
+/// The strongest fence to try, whoever decides on owners.
+pub(super) fn fence(settings: &Settings) -> Fence {
+    match settings.text("berth_fence") {
+        Some("nft-timeout") => Fence::NftTimeout,
+        Some("unfenced") => Fence::Unfenced,
+        _ => Fence::Bpf,
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Who decides which node owns an address.
     pub election: Election,
+    /// The strongest fence to try.
+    pub fence: Fence,
     /// How Leases are held.
     pub leases: Leases,
     /// Addresses of Services; none where they are not served.
@@ -162,6 +164,7 @@ impl Config {
                     core: Core { node, instance, log_level: level, interface: interface.flatten() },
                     cluster,
                     election: election::election(settings, fixed),
+                    fence: election::fence(settings),
                     leases: Leases { timing, annotations },
                     services,
                     eip,

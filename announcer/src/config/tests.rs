@@ -25,9 +25,9 @@ fn nothing_set_gives_the_defaults_of_kube_vip_and_an_owner_by_membership() {
     let (claims, namespace) = (ClaimPolicy::Imported, "kube-system".to_owned());
     assert_eq!(config.cluster, Cluster::Api(Api { claims, namespace, ..Api::default() }));
     assert_eq!((config.eip.as_ref(), config.flaws.len()), (Some(&Eip::default()), 0));
+    assert_eq!(config.fence, Fence::Bpf);
     let Election::Membership(fenced) = config.election else { panic!("{:?}", config.election) };
     assert_eq!((fenced.namespace.as_str(), fenced.port), ("kube-system", 2113));
-    assert_eq!(fenced.fence, Fence::Bpf);
     assert!(fenced.falls_back && fenced.lease == "plndr-svcs-lock", "where there is no key");
     assert_eq!(config.http.metrics, Some("[::]:2112".parse().unwrap()));
     assert_eq!(config.http.health, None);
@@ -60,9 +60,11 @@ fn a_daemonset_written_for_kube_vip_is_taken_as_it_is() {
         ("prometheus_server", "127.0.0.1:2112"),
         ("health_check_port", "8089"),
         ("vip_arpRate", "3000"),
+        ("berth_fence", "nft-timeout"),
     ])
     .unwrap();
     assert_eq!(config.election, Election::PerService);
+    assert_eq!(config.fence, Fence::NftTimeout, "whoever decides");
     assert_eq!(config.core.node, "worker-1");
     assert_eq!(config.core.interface.as_deref(), Some("ens18"));
     assert_eq!(config.core.log_level, "debug");

@@ -159,7 +159,7 @@ pub const VARIABLES: &[Variable] = &[
     row(Core, "berth_peer_port", "peerPort", Number(1, 65535), Served, "UDP port of the peers, with membership [default: 2113]"),
     row(Core, "berth_members", "members", Text, Served, "file with the members of a cluster without API server, one a line: NAME ADDRESS[,ADDRESS...]"),
     row(Core, "berth_key_file", "keyFile", Text, Served, "file with the key of these members, 16 octets or more, not readable by others"),
-    row(Core, "berth_fence", "fence", Word(&["bpf", "nft-timeout", "unfenced"]), Served, "the strongest fence to try, with membership [default: bpf]"),
+    row(Core, "berth_fence", "fence", Word(&["bpf", "nft-timeout", "unfenced"]), Served, "the strongest fence to try [default: bpf]"),
     row(Eip, "berth_eip_internal_net", "eipInternalNet", Text, Served, "networks where machines are met under their own addresses [default: the cluster's pods and Services]"),
     row(Eip, "berth_eip_gateway", "eipGateway", Text, Served, "gateways of machines with elastic IPs [default: those of the interface's default routes]"),
     row(Core, "vip_preserve_on_leadership_loss", "preserveOnLeadershipLoss", Switch, NotYet, "keep addresses without a Lease"),

@@ -25,7 +25,8 @@ impl Everyone {
         }
         let serves = |vip: &Vip| vip.wants.iter().any(|w| w.candidates.contains(context.node));
         let mine = context.wanted.addressed().filter(|(_, vip)| serves(vip));
-        mine.map(|(address, _)| (address, Hold { until: now + KEPT, answers: true })).collect()
+        mine.map(|(address, _)| (address, Hold { until: now + KEPT, answers: true, lapses: None }))
+            .collect()
     }
 
     /// How far the lifetime of a bound address may fall behind before it is renewed.

@@ -6,9 +6,13 @@
 //! | `leases` | by Leases in the API |
 //! | `named` | by the one node that the object names |
 //! | `everyone` | every candidate may: routers choose among them |
+//!
+//! `fence` says what the kernel's fence is to cover, and `backstop` until when, where Leases or names decide.
 
+pub mod backstop;
 mod context;
 mod everyone;
+mod fence;
 pub mod leases;
 pub mod membership;
 mod named;
@@ -19,8 +23,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+pub use backstop::Backstop;
 pub use context::Context;
 pub use everyone::Everyone;
+pub use fence::Fencing;
 pub use leases::Leases;
 pub use membership::Members;
 pub use named::Named;

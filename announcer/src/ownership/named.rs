@@ -3,7 +3,8 @@
 //!
 //! A node holds what it is named for while it has heard of the API server within the renewal deadline of Leases. A node
 //! that is newly named waits until the one before says that it has released it, or for as long as a Lease lasts, by when it
-//! has, unless its process was stopped: nothing in the kernel holds the deadline here.
+//! has: where its process was stopped, the fence has silenced it. One that has heard nothing for that long takes nothing up
+//! again at the first word, which may be old: it may have been stopped, and what names another node comes after it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ pub struct Named {
     timing: Timing,
     /// When the API server was last heard.
     heard: Instant,
+    /// After a silence nothing is held before this.
+    waits: Instant,
     /// Since when this node is named.
     named: BTreeMap<Claimant, Instant>,
     leaving: bool,
@@ -27,11 +30,14 @@ pub struct Named {
 impl Named {
     /// Nothing was heard before `now`.
     pub fn new(timing: Timing, now: Instant) -> Self {
-        Self { timing, heard: now, named: BTreeMap::new(), leaving: false }
+        Self { timing, heard: now, waits: now, named: BTreeMap::new(), leaving: false }
     }
 
     /// Takes in that the API server was heard.
     pub fn hear(&mut self, now: Instant) {
+        if !self.named.is_empty() && self.heard + self.timing.renew_deadline() <= now {
+            self.waits = now + self.timing.retry();
+        }
         self.heard = now;
     }
 
@@ -61,7 +67,7 @@ impl Named {
     /// What this node may have bound.
     pub fn holds(&self, context: Context<'_>, now: Instant) -> Holds {
         let until = self.heard + self.timing.renew_deadline();
-        if self.leaving || until <= now {
+        if self.leaving || until <= now || now < self.waits {
             return Holds::new();
         }
         let named = context.wanted.addressed().filter(|(_, vip)| {
@@ -69,7 +75,8 @@ impl Named {
                 .iter()
                 .any(|want| is_named(want, context.node) && self.is_due(want, context, now))
         });
-        named.map(|(address, _)| (address, Hold { until, answers: true })).collect()
+        let lapses = Some(self.heard + self.timing.lapse());
+        named.map(|(address, _)| (address, Hold { until, answers: true, lapses })).collect()
     }
 
     /// Whether it is this node's turn: nobody else says that it holds the addresses, or has had long enough to release
@@ -93,7 +100,7 @@ impl Named {
         let retry = self.timing.retry();
         let ask = (self.heard + retry).max(now + retry / 2);
         let due = self.named.values().map(|since| *since + self.timing.duration());
-        due.filter(|due| *due > now).chain([ask]).min()
+        due.chain([self.waits]).filter(|due| *due > now).chain([ask]).min()
     }
 }
 
@@ -137,7 +144,9 @@ mod tests {
         let context = context(&wanted, &host);
         let mut owners = Named::new(timing(), start);
         owners.request(context, start);
-        owners.hear(start + named.saturating_sub(heard));
+        for second in 1..=named.saturating_sub(heard).as_secs() {
+            owners.hear(start + Duration::from_secs(second));
+        }
         owners.holds(context, start + named).len()
     }
 
@@ -150,5 +159,21 @@ mod tests {
         assert_eq!(holds(&cluster("a", Some("b")), second, Duration::ZERO), 0, "b has it yet");
         assert_eq!(holds(&cluster("a", Some("b")), patience, Duration::ZERO), 1);
         assert_eq!(holds(&cluster("a", Some("a")), second * 9, hold), 0, "it hears nothing");
+    }
+
+    #[test]
+    fn what_a_node_hears_first_after_a_silence_may_be_old() {
+        let (host, start) = (host(), Instant::now());
+        let wanted = seen(&cluster("a", Some("a")), &host, Some("eth0"));
+        let context = context(&wanted, &host);
+        let mut owners = Named::new(timing(), start);
+        owners.request(context, start);
+        assert_eq!(owners.holds(context, start).len(), 1);
+        let woken = start + Duration::from_secs(10);
+        owners.hear(woken);
+        assert!(owners.holds(context, woken).is_empty());
+        let due = woken + timing().retry();
+        assert_eq!(owners.deadline(woken), Some(due));
+        assert_eq!(owners.holds(context, due).len(), 1);
     }
 }

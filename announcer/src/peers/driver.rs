@@ -1,7 +1,6 @@
 //! Owns the thread on which the protocol runs, its clock, the fence, and the order in which things take effect: above
 //! all that the kernel is silent about an address before anybody hears that it was released.
 
-mod fencing;
 mod others;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,13 +17,13 @@ use berth_runtime::supervise;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use self::fencing::{Fencing, found, now};
 use self::others::Others;
 use super::priority;
 use super::udp::{Running, Wire};
 use crate::advertise::arp_nd::frame;
 use crate::advertise::arp_nd::schedule::Frame;
 use crate::advertise::arp_nd::socket::Sockets;
+use crate::fencing::upkeep::{Upkeep, found, now};
 use crate::metrics::Metrics;
 use crate::ownership::membership::{Command, MembershipEvent, Proposal};
 use crate::vip::Link;
@@ -96,7 +95,7 @@ pub fn start(
     };
     let driver = Driver {
         node,
-        fencing: Fencing::new(parts.fence, parts.metrics.clone()),
+        fencing: Upkeep::new(parts.fence, parts.metrics.clone()),
         wire,
         frames: Sockets::default(),
         addresses: Addresses::default(),
@@ -115,7 +114,7 @@ pub fn start(
 
 struct Driver {
     node: Node,
-    fencing: Fencing,
+    fencing: Upkeep,
     wire: Running,
     frames: Sockets,
     addresses: Addresses,
@@ -255,10 +254,7 @@ impl Driver {
             Command::NotStored(from_epoch) => Input::NotStored { from_epoch },
             Command::Leave => Input::Leave,
             Command::Peers(peers) => return self.wire.know(&peers),
-            Command::Cover(addresses) => return self.fencing.cover(&addresses),
-            Command::Attach(interfaces) => return self.fencing.attach_to(interfaces),
-            Command::Inspect => return self.fencing.inspect_soon(),
-            Command::Settle => return self.fencing.settle(),
+            Command::Fence(told) => return self.fencing.take(told),
             Command::End { .. } => return,
         };
         let outputs = self.node.handle(now(), input);

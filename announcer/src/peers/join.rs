@@ -1,25 +1,21 @@
-//! Makes this node a member: the fence, the key, the sockets, the thread, and the task that keeps the view.
+//! Makes this node a member: the key, the sockets, the thread, and the task that keeps the view.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::key::{self, KeySource, Unavailable};
 use super::view::{Gate, ViewStore};
 use super::{Wire, driver, lock};
-use crate::config::{self, Cluster as Stands, Config, Election, Fence as Wanted, Fenced, Fixed};
-use crate::instance::Instance;
-use crate::kernel::{ArpAnnounce, Host, port_holder};
+use crate::config::{self, Cluster as Stands, Config, Election, Fenced, Fixed};
+use crate::kernel::port_holder;
 use crate::metrics::Metrics;
 use crate::ownership::membership::{Command, Members, MembershipEvent};
-use crate::source::cluster::{Cluster, Name};
-use crate::source::placement;
-use crate::source::scene::Scene;
+use crate::source::cluster::Name;
 use crate::source::view;
 use crate::vip::nodes::Peer;
 use anyhow::Context;
 use berth_api::names::lease;
-use berth_fence::{Fence, Kind, Options};
+use berth_fence::{Fence, Kind};
 use berth_membership::Keyring;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Task;
@@ -27,9 +23,6 @@ use futures::FutureExt;
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-/// Addresses that the fence has room for: of 8,000 Services with two each.
-const CAPACITY: u32 = 1 << 14;
 
 /// How long until a port is tried again that somebody has.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -40,6 +33,14 @@ const MENDED: Duration = Duration::from_secs(2);
 /// The same for somebody who goes by a Lease meanwhile.
 const LATE_KEY: Duration = Duration::from_secs(15);
 
+/// Who decides on owners.
+pub(crate) enum Joined {
+    /// Membership.
+    Member(Box<Member>),
+    /// Leases, with what was opened of the fence.
+    Lease(Box<dyn Fence>),
+}
+
 /// A running member.
 pub(crate) struct Member {
     pub(crate) members: Members,
@@ -49,78 +50,6 @@ pub(crate) struct Member {
     pub(crate) tasks: Vec<Task>,
     /// Gives back the Lease that members hold against other announcers: once nothing of this node's answers any more.
     pub(crate) give_back: CancellationToken,
-    pub(crate) arp: Option<ArpAnnounce>,
-}
-
-/// Names and numbers of an instance's fence.
-fn names(instance: &Instance) -> berth_fence::Instance {
-    berth_fence::Instance::of(instance.name(), instance.number())
-        .expect("the fence takes the name of any instance")
-}
-
-/// The names of all fences on this node, whosever.
-pub(crate) fn fences() -> BTreeSet<String> {
-    berth_fence::left().unwrap_or_else(|error| {
-        tracing::debug!(%error, "no fence is looked for");
-        BTreeSet::new()
-    })
-}
-
-/// Removes every fence of this instance.
-pub(crate) fn unfence(instance: &Instance) {
-    let options =
-        Options { instance: names(instance), strongest: Kind::Unfenced, ..Options::default() };
-    for error in berth_fence::open(&options).fence.remove() {
-        tracing::warn!(%error, "cannot remove what an earlier fence left");
-    }
-}
-
-/// Opens the strongest fence there is, covers what is bound and attaches it where neighbours may ask: from here on all
-/// of it is silent.
-pub(crate) fn open_fence(fenced: &Fenced, config: &Config, host: &Host) -> Box<dyn Fence> {
-    let strongest = match fenced.fence {
-        Wanted::Bpf => Kind::Bpf,
-        Wanted::NftTimeout => Kind::NftTimeout,
-        Wanted::Unfenced => Kind::Unfenced,
-    };
-    let opened = berth_fence::open(&Options {
-        instance: names(&config.core.instance),
-        strongest,
-        capacity: CAPACITY,
-    });
-    for refusal in &opened.refusals {
-        tracing::warn!("no {refusal}");
-    }
-    let mut fence = opened.fence;
-    match fence.kind() {
-        Kind::Bpf => tracing::info!(fence = %fence.kind(), "the kernel holds the deadline"),
-        kind => {
-            tracing::warn!(fence = %kind, "a weaker fence holds; docs/fence.md says what is lost")
-        }
-    }
-    let found: BTreeSet<_> = host.ours.keys().map(|binding| binding.address).collect();
-    if let Err(error) = fence.cover(&found) {
-        tracing::error!(%error, "what an earlier life left bound is not covered");
-    }
-    let (cluster, interface) = (Cluster::default(), config.core.interface.as_deref());
-    let scene = Scene { cluster: &cluster, host, node: &config.core.node, interface };
-    for error in fence.attach(&placement::guarded(scene)) {
-        tracing::warn!(%error, "the fence is not everywhere");
-    }
-    fence
-}
-
-/// A node that has released an address forwards for it still. With 0 Linux would ask for the next hop in the name of
-/// that address, which the fence drops, and the traffic would stop.
-fn arp_announce(interface: &str) -> Option<ArpAnnounce> {
-    match ArpAnnounce::set(interface) {
-        Ok(set) => set,
-        Err(error) => {
-            let setting = format!("net.ipv4.conf.{interface}.arp_announce");
-            tracing::warn!(%error, "set {setting} to 2 on the host: traffic may stop while an address moves");
-            None
-        }
-    }
 }
 
 /// Binds the port of the peers, as soon as nobody else has it. Until then this node serves nothing and readiness says why:
@@ -285,31 +214,26 @@ pub(crate) async fn key_appears(client: &Client, namespace: &str) {
 pub(crate) async fn join(
     config: &mut Config,
     backing: &Backing,
-    fence: Option<Box<dyn Fence>>,
+    fence: Box<dyn Fence>,
     metrics: &Metrics,
     health: &Health,
-    interface: Option<&str>,
-) -> anyhow::Result<Option<Member>> {
+) -> anyhow::Result<Joined> {
     let Election::Membership(fenced) = config.election.clone() else {
         if let (Backing::Api(client), Stands::Api(api)) = (backing, &config.cluster) {
             stand_back(client, &api.namespace, health).await;
         }
-        return Ok(None);
+        return Ok(Joined::Lease(fence));
     };
     let ports = Ports::of(backing, &fenced)?;
     let Some(keyring) = obtain(&ports, &fenced, health).await? else {
         config.election =
             Election::Global { namespace: fenced.namespace.clone(), name: fenced.lease.clone() };
-        drop(fence);
-        unfence(&config.core.instance);
-        return Ok(None);
+        return Ok(Joined::Lease(fence));
     };
-    let fence = fence.context("membership without a fence")?;
     let fenced_kind = fence.kind() != Kind::Unfenced;
     for check in ["membership", "nodes"] {
         health.unready(check, "not yet");
     }
-    let arp = interface.and_then(arp_announce);
     let wire = wire(fenced.port, health).await?;
     let (commands, commanded) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();
@@ -351,7 +275,7 @@ pub(crate) async fn join(
     let tasks =
         vec![(driver::THREAD, thread), ("membership view", view.boxed()), (lock::TASK, held.task)];
     tracing::info!(port = fenced.port, "this node is a member");
-    Ok(Some(Member { members, told, commands, tasks, give_back, arp }))
+    Ok(Joined::Member(Box::new(Member { members, told, commands, tasks, give_back })))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dataplane;
 use crate::kernel::{Kernel, KernelChange};
+use crate::ownership::backstop::Fenced;
 use crate::ownership::membership::MembershipEvent;
 use crate::publish::writer::WriteEvent;
 use crate::reconcile::Announcer;
@@ -41,6 +42,8 @@ pub struct Sources {
     pub dataplane: mpsc::Receiver<dataplane::Event>,
     /// The driver of membership; nothing ever comes where Leases decide.
     pub told: mpsc::UnboundedReceiver<MembershipEvent>,
+    /// The thread of the fence; nothing ever comes where membership decides.
+    pub fenced: mpsc::UnboundedReceiver<Fenced>,
     /// Who asks what is known.
     pub inquiries: mpsc::Receiver<Inquiry>,
 }
@@ -99,6 +102,17 @@ pub async fn drive<K: Kernel>(
                     announcer.told(&first, now);
                     while let Ok(next) = sources.told.try_recv() {
                         announcer.told(&next, now);
+                    }
+                }
+                Some(first) = sources.fenced.recv() => {
+                    let now = Instant::now();
+                    let mut is_news = announcer.fenced(&first, now);
+                    while let Ok(next) = sources.fenced.try_recv() {
+                        is_news |= announcer.fenced(&next, now);
+                    }
+                    // A renewal needs no round.
+                    if !is_news {
+                        continue;
                     }
                 }
                 Some(inquiry) = sources.inquiries.recv() => {

@@ -34,6 +34,9 @@ impl<K: Kernel> Announcer<K> {
             let held = owner.holds(context, now).into_iter().filter(|(_, hold)| hold.answers);
             known.answers.extend(held.map(|(address, _)| address));
         }
+        if let Some(backstop) = &self.backstop {
+            known.answers.retain(|address| backstop.is_armed(address, now));
+        }
         for binding in self.sight.host.ours.keys() {
             known.bound.entry(binding.address).or_default().push(binding.index);
         }

@@ -44,9 +44,10 @@ use crate::config::{Cluster, Config, Election};
 use crate::dataplane::{self, Dataplane};
 use crate::kernel::{Guard, Kernel, KernelChange};
 use crate::metrics::{Metrics, cause};
+use crate::ownership::backstop::Fenced;
 use crate::ownership::leases::Strategy;
 use crate::ownership::membership::MembershipEvent;
-use crate::ownership::{Leases, Members, Named, Ownership};
+use crate::ownership::{Backstop, Leases, Members, Named, Ownership};
 use crate::publish::publisher::Publisher;
 use crate::publish::writer::{WriteEvent, WriteOutcome};
 use crate::source::cluster::Service;
@@ -66,6 +67,8 @@ pub struct Announcer<K> {
     config: Config,
     sight: Sight,
     owners: Vec<Ownership>,
+    /// The fence, where whoever decides does not drive it.
+    backstop: Option<Backstop>,
     hands: Hands<K>,
     lan: Lan,
     dataplane: Dataplane,
@@ -126,6 +129,7 @@ impl<K: Kernel> Announcer<K> {
         Self {
             sight: Sight::new(&config),
             owners,
+            backstop: None,
             hands: Hands::new(kernel, outlets.metrics.clone()),
             lan: Lan::new(config.arp_nd.refresh, outlets.metrics.clone()),
             dataplane,
@@ -139,6 +143,11 @@ impl<K: Kernel> Announcer<K> {
             outlets,
             config,
         }
+    }
+
+    /// The same, with a fence in the kernel behind what Leases decide.
+    pub fn with_backstop(self, backstop: Option<Backstop>) -> Self {
+        Self { backstop, ..self }
     }
 
     fn members(&mut self) -> Option<&mut Members> {
@@ -379,6 +388,11 @@ impl<K: Kernel> Announcer<K> {
         }
     }
 
+    /// Takes in what the thread of the fence told; true if a round has something to do for it.
+    pub fn fenced(&mut self, told: &Fenced, now: Instant) -> bool {
+        self.backstop.as_mut().is_some_and(|backstop| backstop.told(told, now))
+    }
+
     /// Takes in what is told of what is kept in the kernel.
     pub fn kept(&mut self, event: dataplane::Event) {
         match event {
@@ -416,6 +430,9 @@ impl<K: Kernel> Announcer<K> {
                 if let Some(members) = self.members() {
                     members.inspect();
                 }
+                if let Some(backstop) = &self.backstop {
+                    backstop.inspect();
+                }
                 false
             }
             // Its router has to learn where the addresses are.
@@ -445,7 +462,8 @@ impl<K: Kernel> Announcer<K> {
     /// Whether everything has been released.
     pub fn has_left(&self) -> bool {
         let host = &self.sight.host;
-        let bare = host.ours.is_empty() && host.made.is_empty();
+        let silent = self.backstop.iter().all(|backstop| backstop.muting().next().is_none());
+        let bare = silent && host.ours.is_empty() && host.made.is_empty();
         self.leaving && self.owners.iter().all(Ownership::has_left) && bare
     }
 }

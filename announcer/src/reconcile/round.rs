@@ -12,7 +12,7 @@ use super::slow::timed;
 use crate::kernel::{Binding, Guard, Kernel, Vlan};
 use crate::metrics::cause;
 use crate::ownership::leases::Turn;
-use crate::ownership::{Context, Ownership};
+use crate::ownership::{Backstop, Context, Ownership};
 use crate::publish::eip::Outlook;
 use crate::publish::status::Answering;
 use crate::source::{own, placement};
@@ -39,7 +39,9 @@ impl<K: Kernel> Announcer<K> {
         self.hear(now);
         if self.sight.refresh() {
             let guarded = placement::guarded(self.sight.scene());
-            if let Some(members) = self.members() {
+            if let Some(backstop) = &mut self.backstop {
+                backstop.attach(guarded);
+            } else if let Some(members) = self.members() {
                 members.attach(guarded);
             }
             self.tell_of_host();
@@ -76,6 +78,7 @@ impl<K: Kernel> Announcer<K> {
             self.elastic.deadline(now),
             self.publisher.deadline(now),
             self.unguarded_since.map(|since| since + PATIENCE).filter(|at| *at > now),
+            self.backstop.as_ref().and_then(|backstop| backstop.deadline(now)),
         ];
         let owners = self.owners.iter().map(|owner| owner.deadline(now));
         deadlines.into_iter().chain(owners).flatten().fold(self.look_at, Instant::min)
@@ -132,7 +135,7 @@ impl<K: Kernel> Announcer<K> {
     /// Tells everybody who decides on owners what is wanted. Gives what this node may have bound, and where packets go of
     /// connections that began at a previous owner.
     fn request(&mut self, refused: &BTreeSet<IpAddr>, now: Instant) -> (Holds, Forwards) {
-        let Self { sight, owners, publisher, .. } = self;
+        let Self { sight, owners, backstop, publisher, .. } = self;
         let context = sight.context(refused);
         let (mut holds, mut forwards) = (Holds::new(), Forwards::new());
         for owner in owners {
@@ -145,6 +148,9 @@ impl<K: Kernel> Announcer<K> {
             for (address, hold) in owner.holds(context, now) {
                 holds.entry(address).or_insert(hold);
             }
+        }
+        if let Some(backstop) = backstop {
+            backstop.keep(&mut holds, context, now);
         }
         (holds, forwards)
     }
@@ -259,8 +265,10 @@ impl<K: Kernel> Announcer<K> {
 
     /// What this node answers for now.
     fn answering(&self, desired: &Desired, now: Instant) -> Answering {
-        let bound: BTreeSet<IpAddr> =
-            self.sight.host.ours.keys().map(|binding| binding.address).collect();
+        let bound = self.sight.host.ours.keys().map(|binding| binding.address);
+        // What is not surely silent is not gone yet.
+        let muting = self.backstop.iter().flat_map(Backstop::muting);
+        let bound: BTreeSet<IpAddr> = bound.chain(muting).collect();
         let live = |address: &&IpAddr| {
             let place = desired.addresses.get(*address);
             place.is_some_and(|place| {
@@ -303,12 +311,13 @@ impl<K: Kernel> Announcer<K> {
         pending: &BTreeSet<Name>,
         now: Instant,
     ) -> Option<Instant> {
-        let Self { sight, owners, publisher, outlets, .. } = self;
+        let Self { sight, owners, backstop, publisher, outlets, .. } = self;
         let going = |binding: &Binding| {
             let place = desired.addresses.get(&binding.address);
             place.is_none_or(|place| place.attach.index() != binding.index)
         };
-        let moving = sight.host.ours.keys().any(going);
+        let muting = backstop.as_ref().is_some_and(|backstop| backstop.muting().next().is_some());
+        let moving = muting || sight.host.ours.keys().any(going);
         let mut wake: Option<Instant> = None;
         for owner in owners {
             let Ownership::Leases(leases) = owner else { continue };

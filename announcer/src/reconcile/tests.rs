@@ -41,7 +41,8 @@ fn decide_beside(wanted: &Wanted, probes: &Probes) -> Desired {
     let serves = |name: &Name| wanted.services[name].candidates.contains("a");
     let mine = wanted.services.iter().filter(|(name, claim)| claim.ours && serves(name));
     let addresses = mine.flat_map(|(_, claim)| claim.addresses.iter().copied());
-    let holds: Holds = addresses.map(|a| (a, Hold { until, answers: true })).collect();
+    let holds: Holds =
+        addresses.map(|a| (a, Hold { until, answers: true, lapses: None })).collect();
     let mut desired = Desired::of(wanted, "a", &holds, probes, |_, _| true);
     let verdict = |(name, claim)| (Name::clone(name), Verdict::whole(wanted, name, claim, "a"));
     let verdicts: BTreeMap<Name, Verdict> = wanted.services.iter().map(verdict).collect();

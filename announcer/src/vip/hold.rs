@@ -11,6 +11,8 @@ pub struct Hold {
     pub until: Instant,
     /// Whether it may answer for it: not before the fence lets it.
     pub answers: bool,
+    /// When the fence is to silence it whatever becomes of this process; nothing where whoever decides tells the fence.
+    pub lapses: Option<Instant>,
 }
 
 /// By address, what this node may have bound.

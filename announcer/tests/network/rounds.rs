@@ -77,8 +77,9 @@ impl Node {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let driving = tokio::spawn(async move {
-            let (told, inquiries) = (mpsc::unbounded_channel().1, mpsc::channel(1).1);
-            let sources = Sources { seen, done, changes, dataplane: kept, told, inquiries };
+            let (told, fenced) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
+            let inquiries = mpsc::channel(1).1;
+            let sources = Sources { seen, done, changes, dataplane: kept, told, fenced, inquiries };
             drive(&mut announcer, sources, stopped).await
         });
         let cluster = cluster.clone();

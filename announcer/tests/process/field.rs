@@ -14,17 +14,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 use crate::life::{get, records};
-use crate::namespace::{address, alone, attempt, run};
+use crate::namespace::{address, attempt, run};
 use crate::{ADDRESS, Election, Peer, SOON, Scene, Test, listen, real, signal_to};
 
 const SIX: &str = "2001:db8::1";
 
 pub(crate) fn tests() -> Vec<(String, Test)> {
-    macro_rules! tests {
-        ($($name:ident),* $(,)?) => {
-            vec![$((stringify!($name).to_owned(), Box::new(|| alone($name)) as Test)),*]
-        };
-    }
     // The longest first.
     tests![
         nft_that_hangs_keeps_no_address_away_and_nobody_from_ending,

@@ -5,8 +5,16 @@
 //! announcer but for one task, which dies when the process gets SIGUSR2. The one that comes after it is the real one.
 #![allow(clippy::unwrap_used)]
 
+/// Tests by their names.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        vec![$((stringify!($name).to_owned(), Box::new(|| crate::namespace::alone($name)) as Test)),*]
+    };
+}
+
 mod api;
 mod field;
+mod lease;
 mod life;
 #[path = "../network/namespace.rs"]
 #[allow(dead_code)]
@@ -40,14 +48,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::api::Api;
 use crate::namespace::{alone, kernel};
 
-/// Every background task of an announcer that is a member.
-const TASKS: [&str; 21] = [
+/// Every background task of an announcer.
+const TASKS: [&str; 25] = [
     "SIGUSR1",
     "berth-ccm lease watch",
     "elastic IPs",
     "elastic IPs watch",
     "endpointslices watch",
     "events",
+    "fence",
     "forward",
     "unserved",
     "health server",
@@ -55,8 +64,11 @@ const TASKS: [&str; 21] = [
     "instance locks",
     "ipaddresses watch",
     "kernel events",
+    "leases of Services watch",
     "leases watch",
+    "members' lease",
     "membership",
+    "membership to come",
     "membership view",
     "metrics server",
     "nodes watch",
@@ -66,7 +78,11 @@ const TASKS: [&str; 21] = [
 ];
 
 /// Those that an announcer which goes by a Lease does not have.
-const OF_MEMBERS: [&str; 3] = ["membership", "membership view", "nodes watch"];
+const OF_MEMBERS: [&str; 5] =
+    ["leases of Services watch", "members' lease", "membership", "membership view", "nodes watch"];
+
+/// Those that a member does not have.
+const OF_LEASES: [&str; 2] = ["fence", "membership to come"];
 
 /// The name of all cases.
 const DEATHS: &str = "the_end_of_any_task_ends_the_process_and_the_next_one_heals_it";
@@ -82,10 +98,21 @@ const ADDRESS: &str = "192.0.2.1";
 /// Who decides on the owner, and so what silences an address of a process that is gone.
 #[derive(Clone, Copy, Debug)]
 enum Election {
-    /// The fence.
+    /// Grants, and the fence.
     Membership,
-    /// The lifetime of the address.
+    /// A Lease, the fence behind it, and the lifetime of the address.
     Lease,
+}
+
+impl Election {
+    /// Whether an announcer that goes by it has this task.
+    fn has(self, task: &str) -> bool {
+        let lacks = match self {
+            Self::Membership => &OF_LEASES[..],
+            Self::Lease => &OF_MEMBERS,
+        };
+        !lacks.contains(&task)
+    }
 }
 
 /// How the task dies.
@@ -119,11 +146,13 @@ fn main() -> ExitCode {
     let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let mut cases = Vec::new();
     for task in TASKS {
-        for death in [Death::Ends, Death::Panics] {
-            cases.push(Case { task, election: Election::Membership, death });
-        }
-        if !OF_MEMBERS.contains(&task) {
-            cases.push(Case { task, election: Election::Lease, death: Death::Ends });
+        for election in [Election::Membership, Election::Lease] {
+            let deaths = match election {
+                Election::Membership => &[Death::Ends, Death::Panics][..],
+                Election::Lease => &[Death::Ends],
+            };
+            let deaths = deaths.iter().filter(|_| election.has(task));
+            cases.extend(deaths.map(|death| Case { task, election, death: *death }));
         }
     }
     let mut tests: Vec<(String, Test)> = vec![
@@ -133,6 +162,7 @@ fn main() -> ExitCode {
         ("a_second_is_refused".into(), Box::new(|| alone(life::a_second_is_refused))),
     ];
     tests.extend(field::tests());
+    tests.extend(lease::tests());
     for case in cases {
         let name = format!("{DEATHS}: {case}");
         tests.push((name, Box::new(move || alone(async || shows(case).await))));
@@ -281,10 +311,7 @@ async fn shows(case: Case) {
     while let Some(line) = lines.next_line().await.unwrap() {
         tasks.extend(line.strip_prefix("task ").map(str::to_owned));
     }
-    let expected = TASKS.iter().filter(|task| match case.election {
-        Election::Membership => true,
-        Election::Lease => !OF_MEMBERS.contains(task),
-    });
+    let expected = TASKS.iter().filter(|task| case.election.has(task));
     assert_eq!(tasks, expected.map(|task| (*task).to_owned()).collect(), "{case}");
     peer.until(false, &name, &scene.log).await;
     let silent = died.elapsed();

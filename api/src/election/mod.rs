@@ -180,6 +180,13 @@ impl Election {
         self.until.filter(|until| *until > now && !self.releasing)
     }
 
+    /// When whatever stands in the kernel for this candidate has to fall silent by itself, if it may act now: a Lease after
+    /// it *sent* the last renewal that was acknowledged, less [`Timing::lapse`]'s margin. It lies behind
+    /// [`Election::holds_until`], by which a process that runs has finished.
+    pub fn lapses_at(&self, now: Instant) -> Option<Instant> {
+        self.holds_until(now).and(self.renewed).map(|sent| sent + self.timing.lapse())
+    }
+
     /// Whether a request that [`Election::poll`] gave at `now` makes a holder of a candidate that is none: no other program has
     /// to be asked about what this one holds already.
     pub fn acquires(&self, action: &Action, now: Instant) -> bool {

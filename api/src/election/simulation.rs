@@ -73,6 +73,8 @@ struct Candidate {
     inbox: Vec<(u64, Reply)>,
     seen: Option<usize>,
     watch_at: u64,
+    /// Until when the kernel answers, by its clock. It does so without the process.
+    lapses: Option<Instant>,
 }
 
 struct World {
@@ -85,6 +87,7 @@ struct World {
     server: Server,
     candidates: Vec<Candidate>,
     most: usize,
+    most_kernels: usize,
     held: u64,
 }
 
@@ -99,6 +102,7 @@ impl World {
             server: Server::default(),
             candidates: Vec::new(),
             most: 0,
+            most_kernels: 0,
             held: 0,
             dice: Dice(seed.rotate_left(17) | 1),
         };
@@ -113,6 +117,7 @@ impl World {
                 inbox: Vec::new(),
                 seen: None,
                 watch_at: 0,
+                lapses: None,
             });
         }
         world
@@ -218,6 +223,8 @@ impl World {
             // It has left; its next life begins.
             Action::Done => self.begin(index),
         }
+        let candidate = &mut self.candidates[index];
+        candidate.lapses = candidate.election.lapses_at(now);
     }
 
     fn watch(&mut self, index: usize, now: Instant) {
@@ -287,6 +294,12 @@ impl World {
         let holders = self.holders().len();
         self.most = self.most.max(holders);
         self.held += u64::from(holders == 1);
+        let answers = |index: &usize| {
+            let lapses = self.candidates[*index].lapses;
+            lapses.is_some_and(|at| self.local(*index) < at + Timing::LATENESS)
+        };
+        let kernels = (0..self.candidates.len()).filter(answers).count();
+        self.most_kernels = self.most_kernels.max(kernels);
     }
 }
 
@@ -307,5 +320,16 @@ proptest! {
         prop_assert!(world.most < 2, "{} held at once", world.most);
         prop_assert_eq!(world.holders().len(), 1, "nobody holds after the storm");
         prop_assert!(world.held * TICK > (END - FAULTS_END) / 2, "held for {} ms only", world.held * TICK);
+    }
+
+    #[test]
+    fn never_two_kernels_answer(seed in any::<u64>(), candidates in 2..4usize) {
+        let seconds = Duration::from_secs;
+        let mut world = World::new(seed, candidates, 0, Timing::new(seconds(5), seconds(3), seconds(1)).unwrap());
+        for candidate in &mut world.candidates {
+            candidate.rate = 999 + world.dice.roll(3);
+        }
+        world.run();
+        prop_assert!(world.most_kernels < 2, "{} kernels answered at once", world.most_kernels);
     }
 }

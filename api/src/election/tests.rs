@@ -57,6 +57,27 @@ fn a_holder_counts_from_when_it_sent_not_from_when_it_heard() {
 }
 
 #[test]
+fn what_stands_in_the_kernel_lapses_behind_the_hold_and_before_the_lease_on_the_worst_pair_of_clocks()
+ {
+    let start = Instant::now();
+    let mut election = candidate("a");
+    assert_eq!(election.lapses_at(start), None);
+    election.observe(Sight::Absent, start);
+    assert!(matches!(election.poll(start), Action::Create(_)));
+    let late = start + seconds(4);
+    election.replied(Reply::Written(lease(1, Some("a"))), late);
+    let lapses = election.lapses_at(late).unwrap();
+    assert_eq!(lapses, start + Timing::DEFAULT.lapse(), "from when it was sent");
+    assert!(lapses > election.holds_until(late).unwrap());
+    let silent = Timing::DEFAULT.lapse().as_secs_f64() / 0.999 + Timing::LATENESS.as_secs_f64();
+    let free = Timing::DEFAULT.duration().as_secs_f64() / 1.001;
+    assert!(silent <= free && silent > free - 1e-6, "{silent} {free}");
+    assert_eq!(election.lapses_at(start + seconds(10)), None, "it is no hold any more");
+    election.release();
+    assert_eq!(election.lapses_at(late), None);
+}
+
+#[test]
 fn a_holder_renews_with_the_version_of_its_last_reply_and_reads_nothing() {
     let start = Instant::now();
     let mut election = leader("a", 7, start);

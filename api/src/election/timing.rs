@@ -77,6 +77,21 @@ impl Timing {
         self.renew_deadline
     }
 
+    /// How long what stands in the kernel for a holder may go on after it sent the last renewal that was acknowledged:
+    /// others wait for `duration` on the fastest clock, and by then the kernel has acted on the slowest, and its last
+    /// frame has left.
+    pub fn lapse(&self) -> Duration {
+        let (whole, drift) = (1_000_000, Self::DRIFT_PPM);
+        let waited = self.duration * whole / (whole + drift);
+        waited.saturating_sub(Self::LATENESS) * (whole - drift) / whole
+    }
+
+    /// How far the rate of a clock may be off, in parts per million.
+    pub const DRIFT_PPM: u32 = 1_000;
+
+    /// How late the kernel may act on a deadline, and a frame may leave after it was let through.
+    pub const LATENESS: Duration = Duration::from_millis(10);
+
     /// The pause between renewals, and after a failure.
     pub fn retry(&self) -> Duration {
         self.retry

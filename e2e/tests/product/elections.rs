@@ -185,7 +185,12 @@ async fn hold(
     seconds: u32,
 ) -> Result<()> {
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), namespace);
-    let spec = json!({ "holderIdentity": holder, "leaseDurationSeconds": seconds });
+    // A renewal changes something.
+    static WRITES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let writes = WRITES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let spec = json!({
+        "holderIdentity": holder, "leaseDurationSeconds": seconds, "leaseTransitions": writes,
+    });
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": { "name": name }, "spec": spec,

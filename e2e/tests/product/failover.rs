@@ -5,22 +5,29 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use berth_e2e::addresses::Net;
 use berth_e2e::control_plane::Part;
 use berth_e2e::pauses;
 use berth_e2e::probe::{Manner, Probe};
 use serde_json::json;
 
-use berth_e2e::world::{World, by_lease, env, eventually};
+use berth_e2e::world::{Env, World, by_lease, env, eventually};
 
-use crate::scene::{BY_LEASE, CLIENT};
+use crate::scene::{ASK, BY_LEASE, CLIENT, disputed};
 
 const EVERY: Duration = Duration::from_millis(10);
 
 /// A world with one dual-stack Service that answers; its addresses and owner.
 async fn served(nodes: usize) -> Result<(World, Vec<IpAddr>, String)> {
-    let world = World::up(nodes, by_lease()).await?;
+    served_with(nodes, env([])).await
+}
+
+/// The same with these settings besides.
+async fn served_with(nodes: usize, more: Env) -> Result<(World, Vec<IpAddr>, String)> {
+    let mut environment = by_lease();
+    environment.extend(more);
+    let world = World::up(nodes, environment).await?;
     world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
     let addresses = world.published("web", 2).await?;
     for address in &addresses {
@@ -164,6 +171,83 @@ async fn a_node_that_is_cut_off_is_replaced_and_never_answers_beside_its_success
         ensure!(moves == 1, "{address}: {:?}", record.spans(*address));
     }
     println!("{} frames looked at", record.0.len());
+    world.lab.down()
+}
+
+/// Stops the owner's announcer. Its addresses are bound for ever, so that no lifetime in the kernel helps.
+fn stop(world: &World, addresses: &[IpAddr], owner: &str) -> Result<()> {
+    world.announcer(owner)?.freeze()?;
+    let node = world.lab.node(world.index_of(owner)?);
+    for address in addresses {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let bound = format!("{address}/{length}");
+        let ip = ["ip", "address", "change", &bound, "dev", "eth0"];
+        node.exec([&ip[..], &["valid_lft", "forever", "preferred_lft", "0"]].concat())?;
+    }
+    Ok(())
+}
+
+/// A stopped owner is silent before its Lease is over, and takes nothing back when it goes on.
+async fn stopped(more: Env) -> Result<()> {
+    /// `vip_leaseduration` of this world.
+    const LEASE: Duration = Duration::from_secs(5);
+    let (world, addresses, owner) = served_with(3, more).await?;
+    let wire = world.lab.watch()?;
+    let ask = |address: &IpAddr| world.lab.ask(*address, ASK);
+    let askers = addresses.iter().map(ask).collect::<Result<Vec<_>>>()?;
+    let start = Instant::now();
+    stop(&world, &addresses, &owner)?;
+    let successor = moved(&world, &addresses, &owner, 30).await?;
+    let what = format!("{owner} stopped: {successor} answers after");
+    pauses::within(&what, start.elapsed(), BY_LEASE, start).with_context(|| world.logs())?;
+    for address in &addresses {
+        ensure!(world.holders(*address)?.contains(&owner), "{owner} has not {address} any more");
+    }
+    world.announcer(&owner)?.thaw()?;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    askers.into_iter().try_for_each(|asker| asker.finish())?;
+    let record = wire.finish()?;
+    for address in &addresses {
+        let told = || format!("{address}: {:?}\n{}", record.spans(*address), world.logs());
+        let moves = record.moves(*address, start);
+        let [moved] = &moves[..] else { bail!("{} moves of {}", moves.len(), told()) };
+        let (last, silence) = (moved.last.duration_since(start), moved.silence());
+        println!("{address}: last answer {last:.2?} after the stop, then silent for {silence:.0?}");
+        ensure!(last < LEASE, "it answered for {last:.2?}: {}", told());
+        ensure!(!disputed(&record.since(*address, start)), "two answered: {}", told());
+        ensure!(record.disputes(*address).is_empty(), "it answered again: {}", told());
+        ensure!(world.holders(*address)? == [successor.as_str()], "{}", told());
+    }
+    world.lab.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_owner_by_lease_is_silent_before_another_may_take_it() -> Result<()> {
+    stopped(env([])).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_owner_by_a_lease_for_each_service_is_silent_before_another_may_take_it()
+-> Result<()> {
+    stopped(env([("svc_election", "true")])).await
+}
+
+/// The oracle of the tests above sees two answering where there are two.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_fence_a_stopped_owner_by_lease_goes_on_answering() -> Result<()> {
+    let (world, addresses, owner) = served_with(3, env([("berth_fence", "unfenced")])).await?;
+    let wire = world.lab.watch()?;
+    let ask = |address: &IpAddr| world.lab.ask(*address, ASK);
+    let _askers = addresses.iter().map(ask).collect::<Result<Vec<_>>>()?;
+    let start = Instant::now();
+    stop(&world, &addresses, &owner)?;
+    eventually("two that answer", 30, || async {
+        let record = wire.so_far();
+        let both = |address: &IpAddr| disputed(&record.since(*address, start));
+        Ok(addresses.iter().all(both).then_some(()))
+    })
+    .await?;
+    world.announcer(&owner)?.thaw()?;
     world.lab.down()
 }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::capability::{Needs, refusal};
 use crate::contract::{Fence, Finding, Inspection};
@@ -26,7 +27,7 @@ use crate::time::BootTime;
 use elements::Batch;
 use netfilter::Netfilter;
 pub(crate) use netfilter::delete_table;
-use rhythm::{Change, LIFE, Rhythm};
+use rhythm::{Change, Rhythm};
 
 /// The fence. What it put into the kernel stays there when it is dropped.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub(crate) struct NftFence {
 
 impl NftFence {
     /// Makes the table, or takes over a predecessor's with nothing held.
-    pub(crate) fn open(instance: &Instance) -> Result<NftFence, RefusalCause> {
+    pub(crate) fn open(instance: &Instance, life: Duration) -> Result<NftFence, RefusalCause> {
         let name = instance.name();
         let refuse = |operation| {
             move |source: io::Error| {
@@ -70,7 +71,7 @@ impl NftFence {
             table: name,
             netfilter,
             rtnetlink,
-            rhythm: Rhythm::default(),
+            rhythm: Rhythm::new(life),
             covered: BTreeSet::new(),
             interfaces: BTreeSet::new(),
             settled: false,
@@ -78,12 +79,12 @@ impl NftFence {
     }
 
     fn commit(&mut self, change: &Change) -> io::Result<()> {
-        let mut batch = Batch::on(&self.table);
+        let (mut batch, life) = (Batch::on(&self.table), self.rhythm.life());
         match change {
             // Add, delete, add: an element that is there would keep its old expiry before Linux 6.12.
-            Change::Start => batch.release_all().add_live(LIFE).delete_live().add_live(LIFE),
+            Change::Start => batch.release_all().add_live(life).delete_live().add_live(life),
             Change::Refresh { hold, release } => {
-                batch.delete_live().add_live(LIFE).release(release).hold(hold)
+                batch.delete_live().add_live(life).release(release).hold(hold)
             }
             Change::Release(addresses) => batch.release(addresses),
         };

@@ -13,10 +13,8 @@ use std::time::Duration;
 
 use crate::time::BootTime;
 
-/// How long the element lives.
-pub(crate) const LIFE: Duration = Duration::from_millis(120);
-/// How old it gets before it is replaced.
-const PACE: Duration = Duration::from_millis(40);
+/// How old the element gets before it is replaced, in parts of its life.
+const PACE: u32 = 3;
 
 /// A transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,17 +39,28 @@ pub(crate) struct Rhythm {
     held: BTreeSet<IpAddr>,
     /// The clock, read after the commit that made `live`; none if it may have expired.
     since: Option<BootTime>,
+    /// How long the element lives: L.
+    life: Duration,
     /// How long after `since` a refresh that is decided now may keep an address passing: 2L.
     reach: Duration,
 }
 
-impl Default for Rhythm {
-    fn default() -> Rhythm {
-        Rhythm { grants: BTreeMap::new(), held: BTreeSet::new(), since: None, reach: 2 * LIFE }
-    }
-}
-
 impl Rhythm {
+    /// Nothing is granted, and the kernel knows nothing. An element lives for `life`.
+    pub(crate) fn new(life: Duration) -> Rhythm {
+        let (grants, held) = (BTreeMap::new(), BTreeSet::new());
+        Rhythm { grants, held, since: None, life, reach: 2 * life }
+    }
+
+    /// How long the element lives.
+    pub(crate) fn life(&self) -> Duration {
+        self.life
+    }
+
+    fn pace(&self) -> Duration {
+        self.life / PACE
+    }
+
     /// Notes that `address` is granted until `deadline`.
     pub(crate) fn grant(&mut self, address: IpAddr, deadline: BootTime) {
         self.grants.insert(address, deadline);
@@ -77,13 +86,13 @@ impl Rhythm {
 
     /// The transaction that is due at `now`.
     pub(crate) fn due(&self, now: BootTime) -> Option<Change> {
-        let Some(since) = self.since.filter(|since| now < since.after(LIFE)) else {
+        let Some(since) = self.since.filter(|since| now < since.after(self.life)) else {
             return self.grants.values().any(|&grant| now < grant).then_some(Change::Start);
         };
         let reach = since.after(self.reach);
         let able: BTreeSet<_> =
             self.grants.iter().filter(|&(_, &grant)| reach <= grant).map(|(&x, _)| x).collect();
-        if able == self.held && (able.is_empty() || now < since.after(PACE)) {
+        if able == self.held && (able.is_empty() || now < since.after(self.pace())) {
             return None;
         }
         let hold = able.difference(&self.held).copied().collect();
@@ -94,8 +103,8 @@ impl Rhythm {
     /// When `due` is to be asked again if nothing is granted or revoked before.
     pub(crate) fn next(&self, now: BootTime) -> Option<BootTime> {
         match self.since {
-            Some(since) if !self.held.is_empty() => Some(since.after(PACE)),
-            None if !self.grants.is_empty() => Some(now.after(PACE)),
+            Some(since) if !self.held.is_empty() => Some(since.after(self.pace())),
+            None if !self.grants.is_empty() => Some(now.after(self.pace())),
             _ => None,
         }
     }

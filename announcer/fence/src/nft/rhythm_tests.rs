@@ -5,6 +5,7 @@ use proptest::test_runner::{TestError, TestRunner};
 
 use super::*;
 
+const LIFE: Duration = Duration::from_millis(120);
 const GRANT: Duration = Duration::from_millis(350);
 
 fn address(number: u8) -> IpAddr {
@@ -79,7 +80,7 @@ impl Kernel {
 /// Lives through `turns` under a reach of `reach`; returns how many refreshes held something, or none if an address
 /// could answer without a grant.
 fn live_through(turns: &[Turn], reach: Duration) -> Option<u32> {
-    let mut rhythm = Rhythm { reach, ..Rhythm::default() };
+    let mut rhythm = Rhythm { reach, ..Rhythm::new(LIFE) };
     let mut kernel = Kernel::default();
     let mut granted = BTreeMap::new();
     let mut clock = 0;
@@ -151,7 +152,7 @@ fn half_the_reach_would_let_addresses_pass_late() {
 
 #[test]
 fn an_owner_whose_grants_come_every_50_ms_is_never_silent() {
-    let mut rhythm = Rhythm::default();
+    let mut rhythm = Rhythm::new(LIFE);
     let mut kernel = Kernel::default();
     for millis in 0..2000 {
         if millis % 50 == 0 {
@@ -171,7 +172,7 @@ fn an_owner_whose_grants_come_every_50_ms_is_never_silent() {
 
 #[test]
 fn an_address_that_lags_is_let_go_and_takes_nobody_with_it() {
-    let mut rhythm = Rhythm::default();
+    let mut rhythm = Rhythm::new(LIFE);
     rhythm.committed(&Change::Start, at(1000));
     rhythm.grant(address(1), at(1280));
     rhythm.grant(address(2), at(1280));
@@ -187,7 +188,7 @@ fn an_address_that_lags_is_let_go_and_takes_nobody_with_it() {
 
 #[test]
 fn nothing_is_done_for_a_node_that_owns_nothing() {
-    let mut rhythm = Rhythm::default();
+    let mut rhythm = Rhythm::new(LIFE);
     assert_eq!((rhythm.due(at(5)), rhythm.next(at(5))), (None, None));
     rhythm.grant(address(1), at(400));
     assert_eq!(rhythm.due(at(5)), Some(Change::Start));
@@ -196,7 +197,7 @@ fn nothing_is_done_for_a_node_that_owns_nothing() {
 
 #[test]
 fn a_refused_refresh_starts_anew_with_nothing_held() {
-    let mut rhythm = Rhythm::default();
+    let mut rhythm = Rhythm::new(LIFE);
     rhythm.committed(&Change::Start, at(0));
     rhythm.grant(address(1), at(900));
     rhythm.committed(&Change::Refresh { hold: vec![address(1)], release: vec![] }, at(10));

@@ -147,9 +147,10 @@ impl Elections {
             && holder.is_none_or(|holder| holder.is_empty() || holder == self.node)
     }
 
-    /// Until when this node holds a Lease, if it does now.
-    pub(super) fn holds_until(&self, name: &Name, now: Instant) -> Option<Instant> {
-        self.elections.get(name)?.holds_until(now)
+    /// Until when this node holds a Lease, and when the kernel is to fall silent, if it holds it now.
+    pub(super) fn holds_until(&self, name: &Name, now: Instant) -> Option<(Instant, Instant)> {
+        let election = self.elections.get(name)?;
+        Some((election.holds_until(now)?, election.lapses_at(now)?))
     }
 
     /// The requests to send now, and when to ask again.
@@ -257,6 +258,8 @@ mod tests {
         let owner = &lease.metadata.owner_references.as_ref().unwrap()[0];
         assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("Service", "uid"));
         leases.replied(&name(), Reply::Written(stored(*lease, "1")), now);
+        let lapses = leases.holds_until(&name(), now).unwrap().1;
+        assert_eq!(lapses, now + Timing::DEFAULT.lapse());
         assert!(leases.holds_until(&name(), now).is_some());
         leases
     }

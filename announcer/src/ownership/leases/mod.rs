@@ -134,8 +134,9 @@ impl Leases {
         strives
     }
 
-    /// Until when this node holds the Lease that decides on a Service, if it strives for it.
-    fn until(&self, service: &Name, now: Instant) -> Option<Instant> {
+    /// Until when this node holds the Lease that decides on a Service, and when the kernel is to fall silent, if it strives
+    /// for it.
+    fn until(&self, service: &Name, now: Instant) -> Option<(Instant, Instant)> {
         let lease = self.leases.get(service).filter(|lease| self.strives.contains_key(*lease))?;
         self.elections.holds_until(lease, now)
     }
@@ -144,10 +145,11 @@ impl Leases {
     pub fn holds(&self, context: Context<'_>, now: Instant) -> Holds {
         let mut holds = Holds::new();
         for (name, claim) in &context.wanted.services {
-            let Some(until) = self.until(name, now) else { continue };
+            let Some((until, lapses)) = self.until(name, now) else { continue };
             if claim.ours && claim.candidates.contains(context.node) {
                 for address in claim.own() {
-                    holds.entry(*address).or_insert(Hold { until, answers: true });
+                    let hold = Hold { until, answers: true, lapses: Some(lapses) };
+                    holds.entry(*address).or_insert(hold);
                 }
             }
         }

@@ -6,20 +6,15 @@ use std::time::Duration;
 
 use berth_membership::{Cause, Loss, NodeId, Request, View};
 
+use super::super::fence::Fencing;
 use crate::vip::Link;
 use crate::vip::nodes::Peers;
 
 /// What the driver is to do, in the order in which it is told.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Fence exactly these addresses.
-    Cover(BTreeSet<IpAddr>),
-    /// Fence exactly these interfaces.
-    Attach(BTreeSet<String>),
-    /// Look whether the fence still stands.
-    Inspect,
-    /// Every address of ours is covered: a predecessor's fence may go.
-    Settle,
+    /// What concerns all of the fence.
+    Fence(Fencing),
     /// An address is to be served.
     Request(IpAddr, Request),
     /// An address is not to be served any more.

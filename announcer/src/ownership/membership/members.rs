@@ -9,13 +9,14 @@ use berth_membership::{NodeId, Request};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::super::context::Context;
+use super::super::fence::{Fencing, Outline};
 use super::damping::FlapDamping;
 use super::draining::Draining;
 use super::exchange::{Command, MembershipEvent};
 use super::holdings::Holdings;
 use super::report;
 use super::requests::requests;
-use super::rival::{Barred, Rivalry};
+use super::rival::Rivalry;
 use crate::backoff::Backoff;
 use crate::vip::nodes::{Peer, Peers};
 use crate::vip::{Attach, Forwards, Hold, Holds, Name, Verdict, Wanted};
@@ -48,10 +49,7 @@ pub struct Members {
 #[derive(Debug)]
 struct Driver {
     commands: UnboundedSender<Command>,
-    /// Whether it was told that every address is covered.
-    settled: bool,
-    covered: BTreeSet<IpAddr>,
-    attached: BTreeSet<String>,
+    outline: Outline,
     requested: BTreeMap<IpAddr, Request>,
     /// What it knows to be bound.
     confirmed: BTreeSet<IpAddr>,
@@ -196,12 +194,13 @@ impl Members {
 
     /// Fences these interfaces.
     pub fn attach(&mut self, interfaces: BTreeSet<String>) {
-        self.driver.attach(interfaces);
+        let told = self.driver.outline.attach(interfaces);
+        told.into_iter().for_each(|told| self.driver.tell(Command::Fence(told)));
     }
 
     /// Has the fence looked at: somebody may have taken it away.
     pub fn inspect(&self) {
-        self.driver.tell(Command::Inspect);
+        self.driver.tell(Command::Fence(Fencing::Inspect));
     }
 
     /// Tells the driver what changed: first what is to be covered, then what is requested.
@@ -215,7 +214,9 @@ impl Members {
         {
             self.rivalry.find(context.wanted, now);
             let barred = self.rivalry.barred();
-            self.driver.cover(context, barred);
+            // What others decide on they may answer for on this node.
+            let told = self.driver.outline.cover(context, |address, vip| barred.bars(address, vip));
+            told.into_iter().for_each(|told| self.driver.tell(Command::Fence(told)));
             let interfaces = &context.host.interfaces;
             let damped = |attach: &Attach| self.damping.damps(interfaces, attach.index());
             let mut requests = requests(context, &self.peers, &damped);
@@ -259,6 +260,7 @@ impl Members {
         let hold = |address: IpAddr| Hold {
             until: now + KEPT,
             answers: self.holdings.held_since(&address).is_some(),
+            lapses: None,
         };
         bound.map(|address| (address, hold(address))).collect()
     }
@@ -304,9 +306,7 @@ impl Driver {
     fn new(commands: UnboundedSender<Command>) -> Self {
         Self {
             commands,
-            settled: false,
-            covered: BTreeSet::new(),
-            attached: BTreeSet::new(),
+            outline: Outline::default(),
             requested: BTreeMap::new(),
             confirmed: BTreeSet::new(),
         }
@@ -315,32 +315,6 @@ impl Driver {
     fn tell(&self, command: Command) {
         // The driver is gone only at the end of the program.
         let _ = self.commands.send(command);
-    }
-
-    fn attach(&mut self, interfaces: BTreeSet<String>) {
-        if interfaces != self.attached {
-            self.tell(Command::Attach(interfaces.clone()));
-            self.attached = interfaces;
-        }
-    }
-
-    /// What is bound anywhere may answer anywhere, so every address that is wanted is covered on every node; and what is
-    /// bound here stays covered until it is unbound. But not the node's own, whoever asks for it: the node would be gone
-    /// from the LAN, and another one would find its address free. Nor what others decide on: they may answer on this node.
-    fn cover(&mut self, context: Context<'_>, barred: &Barred) {
-        let bound = context.host.ours.keys().map(|binding| binding.address);
-        let wanted = context.wanted.addressed().filter(|(address, vip)| {
-            !context.wanted.own.contains(address) && !barred.bars(address, vip)
-        });
-        let wanted = wanted.map(|(address, _)| address);
-        let covered: BTreeSet<IpAddr> = wanted.chain(bound).collect();
-        if covered != self.covered || !self.settled {
-            self.tell(Command::Cover(covered.clone()));
-            self.covered = covered;
-        }
-        if !std::mem::replace(&mut self.settled, true) {
-            self.tell(Command::Settle);
-        }
     }
 
     fn request(&mut self, requests: BTreeMap<IpAddr, Request>) {

@@ -1,4 +1,4 @@
-//! Owns how the driver has the kernel silence what is not held: deadlines, repair, and what is done where it fails.
+//! Owns how the kernel is made to silence what is not held: deadlines, repair, and what is done where it fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,6 +10,7 @@ use berth_membership::{Moment, Parameters};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::metrics::{Metrics, cause, kind};
+use crate::ownership::Fencing;
 
 /// Between looks at whether the fence still stands, if nobody tells that something went.
 const INSPECT: Duration = Duration::from_secs(1);
@@ -17,32 +18,37 @@ const INSPECT: Duration = Duration::from_secs(1);
 /// Filters go in crowds: they are looked at together.
 const CROWD: Duration = Duration::from_millis(5);
 
+/// What can fail to mute lets nothing pass for so long without a refresh; a lease of membership is shorter.
+const UNREFRESHED: Duration = Duration::from_secs(2);
+
 /// A refresh that failed is tried again after this.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// The fence, and what it was told.
-pub(super) struct Fencing {
+pub(crate) struct Upkeep {
     fence: Box<dyn Fence>,
     deadlines: BTreeMap<IpAddr, Moment>,
     interfaces: BTreeSet<String>,
     flaws: Vec<String>,
     refresh_at: Option<BootTime>,
+    is_in_force: bool,
     inspect_at: Moment,
     /// The inspection that is under way.
-    pub(super) inspecting: Option<JoinHandle<Vec<Finding>>>,
+    pub(crate) inspecting: Option<JoinHandle<Vec<Finding>>>,
     /// Whether the fence has changed since that began: it may have found what was so in between.
     is_stale: bool,
     metrics: Metrics,
 }
 
-impl Fencing {
-    pub(super) fn new(fence: Box<dyn Fence>, metrics: Metrics) -> Self {
+impl Upkeep {
+    pub(crate) fn new(fence: Box<dyn Fence>, metrics: Metrics) -> Self {
         Self {
             fence,
             deadlines: BTreeMap::new(),
             interfaces: BTreeSet::new(),
             flaws: Vec::new(),
             refresh_at: None,
+            is_in_force: false,
             inspect_at: now(),
             inspecting: None,
             is_stale: false,
@@ -51,14 +57,14 @@ impl Fencing {
     }
 
     /// When there is something to do if nothing happens.
-    pub(super) fn due(&self) -> Moment {
+    pub(crate) fn due(&self) -> Moment {
         let refresh = self.refresh_at.map(|due| Moment::from_nanos(due.as_nanos()));
         let inspect = if self.inspecting.is_some() { Moment::NEVER } else { self.inspect_at };
         refresh.unwrap_or(Moment::NEVER).min(inspect)
     }
 
     /// Does what is due.
-    pub(super) fn turn(&mut self, time: Moment) {
+    pub(crate) fn turn(&mut self, time: Moment) {
         if self.refresh_at.is_some_and(|due| due <= BootTime::now()) {
             self.refresh();
         }
@@ -70,7 +76,7 @@ impl Fencing {
     }
 
     /// Silences everything.
-    pub(super) fn mute_all(&mut self) {
+    pub(crate) fn mute_all(&mut self) {
         if let Err(error) = self.fence.mute_all() {
             tracing::error!(%error);
             wait_out(None);
@@ -78,7 +84,7 @@ impl Fencing {
     }
 
     /// Silences an address.
-    pub(super) fn mute(&mut self, address: IpAddr) {
+    pub(crate) fn mute(&mut self, address: IpAddr) {
         if let Err(error) = self.fence.mute(address) {
             tracing::error!(%error);
             self.count("mute");
@@ -87,18 +93,22 @@ impl Fencing {
         self.deadlines.remove(&address);
     }
 
-    /// Lets an address answer until a deadline.
-    pub(super) fn arm(&mut self, address: IpAddr, deadline: Moment) {
+    /// Lets an address answer until a deadline; true if the fence takes that.
+    pub(crate) fn arm(&mut self, address: IpAddr, deadline: Moment) -> bool {
         self.deadlines.insert(address, deadline);
-        if let Err(error) = self.fence.arm(address, BootTime::from_nanos(deadline.nanos())) {
+        let armed = self.fence.arm(address, BootTime::from_nanos(deadline.nanos()));
+        if let Err(error) = &armed {
             tracing::debug!(%error);
             self.count("arm");
         }
+        armed.is_ok()
     }
 
     /// Carries deadlines into the kernel where arming does not.
-    pub(super) fn refresh(&mut self) {
-        match self.fence.poll(BootTime::now()) {
+    pub(crate) fn refresh(&mut self) {
+        let polled = self.fence.poll(BootTime::now());
+        self.is_in_force = polled.is_ok();
+        match polled {
             Ok(due) => self.refresh_at = due,
             Err(error) => {
                 tracing::warn!(%error, "held addresses fall silent");
@@ -108,8 +118,26 @@ impl Fencing {
         }
     }
 
+    /// Whether the kernel has all deadlines, as of the last refresh.
+    pub(crate) fn is_in_force(&self) -> bool {
+        self.is_in_force
+    }
+
+    /// Does what concerns all of it.
+    pub(crate) fn take(&mut self, told: Fencing) {
+        match told {
+            Fencing::Cover(addresses) => self.cover(&addresses),
+            Fencing::Attach(interfaces) => {
+                self.interfaces = interfaces;
+                self.attach();
+            }
+            Fencing::Inspect => self.inspect_soon(),
+            Fencing::Settle => self.settle(),
+        }
+    }
+
     /// Fences exactly these addresses.
-    pub(super) fn cover(&mut self, addresses: &BTreeSet<IpAddr>) {
+    fn cover(&mut self, addresses: &BTreeSet<IpAddr>) {
         if let Err(error) = self.fence.cover(addresses) {
             tracing::error!(%error, "an address that is not covered is not served");
             self.count("cover");
@@ -117,11 +145,6 @@ impl Fencing {
     }
 
     /// Fences exactly these interfaces.
-    pub(super) fn attach_to(&mut self, interfaces: BTreeSet<String>) {
-        self.interfaces = interfaces;
-        self.attach();
-    }
-
     fn attach(&mut self) {
         self.is_stale = true;
         for error in self.fence.attach(&self.interfaces) {
@@ -131,12 +154,12 @@ impl Fencing {
     }
 
     /// Looks whether the fence still stands: somebody may have taken it away.
-    pub(super) fn inspect_soon(&mut self) {
+    fn inspect_soon(&mut self) {
         self.inspect_at = self.inspect_at.min(now() + CROWD);
     }
 
     /// Lets a predecessor's fence go.
-    pub(super) fn settle(&mut self) {
+    fn settle(&mut self) {
         self.is_stale = true;
         for error in self.fence.settle() {
             tracing::error!(%error, "the fence is not everywhere");
@@ -145,7 +168,7 @@ impl Fencing {
     }
 
     /// Takes in what an inspection has found: repairs the fence, and tells what is wrong with it once.
-    pub(super) fn repair(&mut self, findings: Vec<Finding>) {
+    pub(crate) fn repair(&mut self, findings: Vec<Finding>) {
         self.inspecting = None;
         if self.is_stale {
             return self.inspect_soon();
@@ -168,7 +191,7 @@ impl Fencing {
     }
 
     /// Removes the fence.
-    pub(super) fn remove(&mut self) {
+    pub(crate) fn remove(&mut self) {
         for error in self.fence.remove() {
             tracing::warn!(%error, "the fence stays");
         }
@@ -179,20 +202,20 @@ impl Fencing {
     }
 }
 
-/// The clock of both the protocol and the fence.
-pub(super) fn now() -> Moment {
+/// The clock of the fence, and of the protocol of membership.
+pub(crate) fn now() -> Moment {
     Moment::from_nanos(BootTime::now().as_nanos())
 }
 
-/// Where an address could not be muted, its deadline silences it: nothing more is said before that.
+/// Where an address could not be muted, its deadline silences it: nothing more is said before that. No longer than
+/// anything passes without a refresh, for nothing is refreshed meanwhile.
 fn wait_out(deadline: Option<Moment>) {
-    let lease = Parameters::default().lease;
-    let deadline = deadline.unwrap_or_else(|| now() + lease);
-    thread::sleep(deadline.since(now()).min(lease));
+    let deadline = deadline.unwrap_or_else(|| now() + Parameters::default().lease);
+    thread::sleep(deadline.since(now()).min(UNREFRESHED));
 }
 
 /// What the inspection that is under way finds, if there is one.
-pub(super) async fn found(inspecting: &mut Option<JoinHandle<Vec<Finding>>>) -> Vec<Finding> {
+pub(crate) async fn found(inspecting: &mut Option<JoinHandle<Vec<Finding>>>) -> Vec<Finding> {
     match inspecting {
         // One that panicked has found nothing, and the next one may.
         Some(inspection) => inspection.await.unwrap_or_default(),
@@ -209,17 +232,17 @@ mod tests {
     #[tokio::test]
     async fn what_was_looked_at_before_the_fence_changed_is_no_flaw() {
         let options = Options { strongest: Kind::Unfenced, ..Options::default() };
-        let mut fencing = Fencing::new(berth_fence::open(&options).fence, Metrics::default());
+        let mut upkeep = Upkeep::new(berth_fence::open(&options).fence, Metrics::default());
         let gone = || vec![Finding::Missing { interface: "eth0".to_owned() }];
-        fencing.turn(now());
-        assert!(fencing.inspecting.is_some());
-        fencing.settle();
-        fencing.repair(gone());
-        assert!(fencing.flaws.is_empty(), "{:?}", fencing.flaws);
-        assert!(fencing.due() <= now() + CROWD, "it is looked at again");
-        fencing.inspect_at = now();
-        fencing.turn(now());
-        fencing.repair(gone());
-        assert_eq!(fencing.flaws.len(), 1);
+        upkeep.turn(now());
+        assert!(upkeep.inspecting.is_some());
+        upkeep.settle();
+        upkeep.repair(gone());
+        assert!(upkeep.flaws.is_empty(), "{:?}", upkeep.flaws);
+        assert!(upkeep.due() <= now() + CROWD, "it is looked at again");
+        upkeep.inspect_at = now();
+        upkeep.turn(now());
+        upkeep.repair(gone());
+        assert_eq!(upkeep.flaws.len(), 1);
     }
 }
