@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 
-use super::{Sight, holder, version};
-
 /// Who holds a Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
@@ -38,11 +36,12 @@ impl Held {
     }
 }
 
-impl From<&Sight> for Held {
-    fn from(sight: &Sight) -> Self {
-        match sight {
-            Sight::Present(lease) => Self::of(lease),
-            Sight::Absent | Sight::Deleted(_) => Self::Gone,
-        }
-    }
+/// Which state of the Lease it is.
+pub(super) fn version(lease: &Lease) -> Option<&str> {
+    lease.metadata.resource_version.as_deref()
+}
+
+/// Nobody is written as an empty name by client-go, and left out by us.
+pub(super) fn holder(lease: &Lease) -> Option<&str> {
+    lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
 }

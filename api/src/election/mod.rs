@@ -24,6 +24,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 
+use self::held::{holder, version};
 use crate::names::annotation;
 
 pub use held::Held;
@@ -59,6 +60,15 @@ pub enum Sight {
     Absent,
     /// It was deleted; its last state.
     Deleted(Box<Lease>),
+}
+
+impl From<&Sight> for Held {
+    fn from(sight: &Sight) -> Self {
+        match sight {
+            Sight::Present(lease) => Self::of(lease),
+            Sight::Absent | Sight::Deleted(_) => Self::Gone,
+        }
+    }
 }
 
 /// What became of a request.
@@ -486,15 +496,6 @@ pub fn stamp(lease: &mut Lease, now: Timestamp) {
     if spec.holder_identity.is_some() {
         spec.acquire_time.get_or_insert(MicroTime(now));
     }
-}
-
-fn version(lease: &Lease) -> Option<&str> {
-    lease.metadata.resource_version.as_deref()
-}
-
-/// Nobody is written as an empty name by client-go, and left out by us.
-fn holder(lease: &Lease) -> Option<&str> {
-    lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
 }
 
 fn duration(lease: &Lease, ours: &Timing) -> Duration {
