@@ -338,8 +338,9 @@ async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
         tracing::warn!("leaving before everything could be handed over");
     }
     let Started { door, instance, announcer, keeper, arp, _alone, .. } = started;
-    // What is still bound stays fenced.
-    for task in supervisor.finish(&[keeper.end(left)], UNFENCING).await {
+    // What is still bound stays fenced. A Lease that could not be given back is no reason.
+    let unfence = left || !keeper.is_member() && announcer.is_bare();
+    for task in supervisor.finish(&[keeper.end(unfence)], UNFENCING).await {
         tracing::warn!(task, "does not end");
     }
     if left && keeper.is_member() && !supervisor.finish(&[LOCK], GIVING_BACK).await.is_empty() {

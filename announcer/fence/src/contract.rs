@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::error::{ArmError, AttachError, CoverError, MuteError, PollError};
 use crate::kind::Kind;
@@ -48,9 +49,15 @@ pub trait Fence: Send {
     /// Guards exactly `interfaces`, which includes repairing what was taken away. Returns those that are not guarded.
     fn attach(&mut self, interfaces: &BTreeSet<String>) -> Vec<AttachError>;
 
-    /// Covers exactly `addresses`. An address that is new is mute. One that is no longer covered passes, so it has to
-    /// be gone from the node before.
+    /// From now on what passes only while it is refreshed passes for this long: see [`Options::life`](crate::Options::life).
+    fn set_life(&mut self, _life: Duration) {}
+
+    /// Covers exactly `addresses`, or as many of them as it can: what is covered already stays so. An address that is new
+    /// is mute. One that is no longer covered passes, so it has to be gone from the node before.
     fn cover(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), CoverError>;
+
+    /// Whether `address` is covered.
+    fn covers(&self, address: &IpAddr) -> bool;
 
     /// Declares that every address of ours is covered, and takes a predecessor's place. Returns the interfaces where
     /// that did not succeed; there the predecessor stays in force, and `attach` tries again.

@@ -141,7 +141,7 @@ pub enum AttachCause {
     },
 }
 
-/// Why the set of covered addresses could not be changed. What was covered before still is.
+/// Why not all addresses are covered. What was covered before and is still to be, is.
 #[derive(Debug, thiserror::Error)]
 pub enum CoverError {
     /// More addresses than the fence was made for.

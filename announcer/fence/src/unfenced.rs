@@ -40,6 +40,10 @@ impl Fence for Unfenced {
         Ok(())
     }
 
+    fn covers(&self, address: &IpAddr) -> bool {
+        self.covered.contains(address)
+    }
+
     fn settle(&mut self) -> Vec<AttachError> {
         self.settled = true;
         // A fence that an earlier process left would go on dropping what nobody refreshes.

@@ -116,6 +116,11 @@ pub enum Output {
         /// Why.
         cause: Loss,
     },
+    /// A datagram was of this node, which has just made it.
+    Heard {
+        /// The node.
+        node: NodeId,
+    },
     /// Replace the stored view by compare-and-swap. Then say [`Input::View`] or [`Input::NotStored`]; after a time-out
     /// read until it is clear.
     ProposeView {

@@ -195,21 +195,31 @@ impl Node {
             self.out.push(Output::Refused(DatagramError::OtherMembers(from)));
             return;
         }
-        self.voter.heard(self.now, from);
         match message {
             Message::Heartbeat(heartbeat) => {
-                self.voter.leaves(from, heartbeat.leaving);
+                if self.voter.is_life(from, heartbeat) {
+                    self.hear(from);
+                    self.voter.leaves(from, heartbeat.leaving);
+                }
                 self.witness(from, &heartbeat.view, heartbeat.active);
                 for ack in self.answer(from, heartbeat) {
                     self.out.send(from, &Message::Ack(ack));
                 }
             }
             Message::Ack(ack) => {
+                if self.owner.asked_for(ack) && self.owner.is_news(from, ack) {
+                    self.hear(from);
+                }
                 self.witness(from, &ack.view, ack.active);
                 self.acknowledge(from, ack);
             }
             Message::Hand(hand) => self.handed(from, hand),
         }
+    }
+
+    fn hear(&mut self, from: NodeId) {
+        self.voter.heard(self.now, from);
+        self.out.push(Output::Heard { node: from });
     }
 
     fn view_read(&mut self, view: View) {

@@ -201,6 +201,11 @@ impl Owner {
         ack.session == self.session && ack.sequence <= self.sequence
     }
 
+    /// Whether this answers a later heartbeat than every answer before. The last one, which anybody can repeat, shows no life.
+    pub(crate) fn is_news(&self, from: NodeId, ack: &Ack) -> bool {
+        self.peers.get(&from).is_none_or(|peer| ack.sequence > peer.answered)
+    }
+
     /// Takes what a voter answered to a heartbeat of this run. The caller has adopted its view before, if that was newer.
     pub(crate) fn acknowledge(
         &mut self,
@@ -212,10 +217,13 @@ impl Owner {
         let mut outcome = Outcome::default();
         let view = standing.view();
         let latest = self.list.latest();
+        let is_news = self.is_news(from, ack);
         let peer = self.peers.entry(from).or_default();
         if ack.sequence >= peer.answered {
             peer.answered = ack.sequence;
-            peer.heard = now;
+            if is_news {
+                peer.heard = now;
+            }
             // Only what is new here is answered at once: a voter that stays where it was waits for the next beat.
             let progress =
                 peer.cookie != ack.cookie || (ack.applied != peer.applied && ack.applied < latest);

@@ -62,7 +62,9 @@ impl Sight {
             *reporter = empty();
             self.changed_nodes = true;
         }
-        (reporter.sequence, reporter.heard) = (sequence, now);
+        if sequence > reporter.sequence {
+            (reporter.sequence, reporter.heard) = (sequence, now);
+        }
         let before = reporter.replica.is_complete();
         match reporter.replica.apply(&ack.reports) {
             Applied::Gap if reporter.replica.is_diverged() => *reporter = empty(),

@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use crate::wire::OVERHEAD;
 
 /// Sessions that promised nothing lately are remembered so that nothing of theirs is taken twice; at most this many.
 const MOST_SESSIONS: usize = 2_048;
+
+/// So many runs of a node are remembered, for nothing of theirs to be taken for a sign of life.
+const MOST_RUNS: usize = 8;
 
 /// A run of a node.
 type SessionKey = (NodeId, u64);
@@ -55,6 +58,8 @@ pub(crate) struct Voter {
     table: BTreeMap<IpAddr, SessionKey>,
     next_expiry: Moment,
     contacts: BTreeMap<NodeId, Contact>,
+    /// The latest heartbeat of the last runs of each node, the newest run first.
+    runs: BTreeMap<NodeId, VecDeque<(u64, u64)>>,
     next_silence: Moment,
     journal: Journal<Subject, Report>,
 }
@@ -77,6 +82,7 @@ impl Voter {
             table: BTreeMap::new(),
             next_expiry: Moment::NEVER,
             contacts: BTreeMap::new(),
+            runs: BTreeMap::new(),
             next_silence: Moment::NEVER,
             journal: Journal::new(parameters.memory),
         }
@@ -98,7 +104,29 @@ impl Voter {
         }
     }
 
-    /// A node was heard, by whatever message.
+    /// Whether a heartbeat shows that its sender lives: it was sent to this run of the voter, and after all before it. One
+    /// that somebody recorded shows nothing.
+    pub(crate) fn is_life(&mut self, from: NodeId, heartbeat: &Heartbeat) -> bool {
+        if heartbeat.cookie != self.cookie {
+            return false;
+        }
+        let runs = self.runs.entry(from).or_default();
+        let known = runs.iter_mut().find(|(session, _)| *session == heartbeat.session);
+        match known {
+            Some((_, sequence)) => {
+                let is_new = heartbeat.sequence > *sequence;
+                *sequence = heartbeat.sequence.max(*sequence);
+                is_new
+            }
+            None => {
+                runs.push_front((heartbeat.session, heartbeat.sequence));
+                runs.truncate(MOST_RUNS);
+                true
+            }
+        }
+    }
+
+    /// A node was heard, by what only it can say now.
     pub(crate) fn heard(&mut self, now: Moment, node: NodeId) {
         let new = Contact { last: now, since: now, leaving: false };
         let contact = self.contacts.entry(node).or_insert(new);

@@ -10,4 +10,4 @@ mod open;
 pub(crate) mod thread;
 pub(crate) mod upkeep;
 
-pub(crate) use open::{arp_announce, left, open, remove};
+pub(crate) use open::{arp_announce, by_lease, left, open, remove};

@@ -78,7 +78,7 @@ pub(crate) fn open(config: &Config, host: &Host) -> Box<dyn Fence> {
 
 /// How long a fence that is refreshed lets pass at a time where Leases decide: as long as it can without silencing a
 /// holder that may still act. A node that is busy for that long loses no answer.
-fn by_lease(timing: Timing) -> Duration {
+pub(crate) fn by_lease(timing: Timing) -> Duration {
     let spare = timing.lapse().saturating_sub(timing.renew_deadline());
     (spare / 2).clamp(Options::default().life, Duration::from_secs(1))
 }

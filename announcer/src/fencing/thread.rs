@@ -79,6 +79,9 @@ impl Keeper {
     /// Does what is due, and tells what is so since.
     fn turn(&mut self) {
         self.upkeep.turn(now());
+        if let Some(uncovered) = self.upkeep.news() {
+            self.tell(Fenced::Uncovered(uncovered));
+        }
         if !self.armed.is_empty() && self.upkeep.is_in_force() {
             let armed = std::mem::take(&mut self.armed);
             self.tell(Fenced::Armed(armed));
@@ -97,7 +100,7 @@ impl Keeper {
                 self.upkeep.refresh();
             }
             Order::Mute(addresses) => {
-                addresses.iter().for_each(|address| self.upkeep.mute(*address));
+                self.upkeep.mute_each(&addresses);
                 self.armed.retain(|(address, _)| !addresses.contains(address));
                 self.tell(Fenced::Muted(addresses));
             }
@@ -120,7 +123,7 @@ fn moment(at: Instant) -> Moment {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -147,8 +150,16 @@ mod tests {
             Vec::new()
         }
 
-        fn cover(&mut self, _: &BTreeSet<IpAddr>) -> Result<(), CoverError> {
-            Ok(())
+        /// It has room for one.
+        fn cover(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), CoverError> {
+            match addresses.len() {
+                0 | 1 => Ok(()),
+                wanted => Err(CoverError::TooMany { wanted, over: wanted - 1, capacity: 1 }),
+            }
+        }
+
+        fn covers(&self, address: &IpAddr) -> bool {
+            *address == ADDRESS
         }
 
         fn settle(&mut self) -> Vec<AttachError> {
@@ -205,6 +216,23 @@ mod tests {
         keeper.turn();
         assert_eq!(told.try_recv(), Ok(Fenced::Armed(vec![(ADDRESS, until)])));
         assert!(told.try_recv().is_err(), "it is told once");
+    }
+
+    #[tokio::test]
+    async fn what_the_fence_has_no_room_for_is_told_and_tried_again() {
+        let (mut keeper, mut told, _) = keeper();
+        let bare: IpAddr = [192, 0, 2, 2].into();
+        keeper.take(Order::Fence(Fencing::Cover([ADDRESS, bare].into())));
+        keeper.turn();
+        let Ok(Fenced::Uncovered(uncovered)) = told.try_recv() else { panic!("it is told") };
+        assert!(uncovered[&bare].contains("1 more than the fence holds (1)"), "{uncovered:?}");
+        assert!(!uncovered.contains_key(&ADDRESS));
+        keeper.turn();
+        assert!(told.try_recv().is_err(), "it is told once");
+        assert!(keeper.upkeep.due() < Moment::NEVER, "it is tried again");
+        keeper.take(Order::Fence(Fencing::Cover([ADDRESS].into())));
+        keeper.turn();
+        assert_eq!(told.try_recv(), Ok(Fenced::Uncovered(BTreeMap::new())));
     }
 
     #[tokio::test]

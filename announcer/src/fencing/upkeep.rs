@@ -10,7 +10,7 @@ use berth_membership::{Moment, Parameters};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::metrics::{Metrics, cause, kind};
-use crate::ownership::Fencing;
+use crate::ownership::{Fencing, Uncovered};
 
 /// Between looks at whether the fence still stands, if nobody tells that something went.
 const INSPECT: Duration = Duration::from_secs(1);
@@ -28,6 +28,11 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub(crate) struct Upkeep {
     fence: Box<dyn Fence>,
     deadlines: BTreeMap<IpAddr, Moment>,
+    wanted: BTreeSet<IpAddr>,
+    /// What of that is not covered, and whether that was told.
+    uncovered: Uncovered,
+    is_told: bool,
+    cover_at: Moment,
     interfaces: BTreeSet<String>,
     flaws: Vec<String>,
     refresh_at: Option<BootTime>,
@@ -45,6 +50,10 @@ impl Upkeep {
         Self {
             fence,
             deadlines: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            uncovered: Uncovered::default(),
+            is_told: true,
+            cover_at: Moment::NEVER,
             interfaces: BTreeSet::new(),
             flaws: Vec::new(),
             refresh_at: None,
@@ -60,13 +69,16 @@ impl Upkeep {
     pub(crate) fn due(&self) -> Moment {
         let refresh = self.refresh_at.map(|due| Moment::from_nanos(due.as_nanos()));
         let inspect = if self.inspecting.is_some() { Moment::NEVER } else { self.inspect_at };
-        refresh.unwrap_or(Moment::NEVER).min(inspect)
+        refresh.unwrap_or(Moment::NEVER).min(inspect).min(self.cover_at)
     }
 
     /// Does what is due.
     pub(crate) fn turn(&mut self, time: Moment) {
         if self.refresh_at.is_some_and(|due| due <= BootTime::now()) {
             self.refresh();
+        }
+        if self.cover_at <= time {
+            self.cover();
         }
         if self.inspect_at <= time && self.inspecting.is_none() {
             self.inspect_at = time + INSPECT;
@@ -85,12 +97,24 @@ impl Upkeep {
 
     /// Silences an address.
     pub(crate) fn mute(&mut self, address: IpAddr) {
-        if let Err(error) = self.fence.mute(address) {
-            tracing::error!(%error);
-            self.count("mute");
-            wait_out(self.deadlines.get(&address).copied());
+        self.mute_each(&[address]);
+    }
+
+    /// Silences addresses. Where that fails, all of them are waited for together.
+    pub(crate) fn mute_each(&mut self, addresses: &[IpAddr]) {
+        let mut last = None;
+        for address in addresses {
+            if let Err(error) = self.fence.mute(*address) {
+                tracing::error!(%error);
+                self.count("mute");
+                let deadline = self.deadlines.get(address).copied().unwrap_or(Moment::NEVER);
+                last = last.max(Some(deadline));
+            }
+            self.deadlines.remove(address);
         }
-        self.deadlines.remove(&address);
+        if last.is_some() {
+            wait_out(last.filter(|last| *last < Moment::NEVER));
+        }
     }
 
     /// Lets an address answer until a deadline; true if the fence takes that.
@@ -107,11 +131,13 @@ impl Upkeep {
     /// Carries deadlines into the kernel where arming does not.
     pub(crate) fn refresh(&mut self) {
         let polled = self.fence.poll(BootTime::now());
-        self.is_in_force = polled.is_ok();
+        let was_in_force = std::mem::replace(&mut self.is_in_force, polled.is_ok());
         match polled {
             Ok(due) => self.refresh_at = due,
             Err(error) => {
-                tracing::warn!(%error, "held addresses fall silent");
+                if was_in_force {
+                    tracing::warn!(%error, "held addresses fall silent");
+                }
                 self.count("refresh");
                 self.refresh_at = Some(BootTime::now().after(AGAIN));
             }
@@ -126,7 +152,10 @@ impl Upkeep {
     /// Does what concerns all of it.
     pub(crate) fn take(&mut self, told: Fencing) {
         match told {
-            Fencing::Cover(addresses) => self.cover(&addresses),
+            Fencing::Cover(addresses) => {
+                self.wanted = addresses;
+                self.cover();
+            }
             Fencing::Attach(interfaces) => {
                 self.interfaces = interfaces;
                 self.attach();
@@ -136,12 +165,27 @@ impl Upkeep {
         }
     }
 
-    /// Fences exactly these addresses.
-    fn cover(&mut self, addresses: &BTreeSet<IpAddr>) {
-        if let Err(error) = self.fence.cover(addresses) {
-            tracing::error!(%error, "an address that is not covered is not served");
+    /// Fences exactly what is wanted, and tries again where that does not succeed.
+    fn cover(&mut self) {
+        self.cover_at = Moment::NEVER;
+        let mut uncovered = Uncovered::default();
+        if let Err(error) = self.fence.cover(&self.wanted) {
             self.count("cover");
+            self.cover_at = now() + INSPECT;
+            let left = self.wanted.iter().filter(|address| !self.fence.covers(address));
+            let why = format!("the fence does not cover it: {error}");
+            uncovered = left.map(|address| (*address, why.clone())).collect();
+            if !uncovered.keys().eq(self.uncovered.keys()) {
+                tracing::error!(%error, "an address that is not covered is not served");
+            }
         }
+        self.is_told &= uncovered.keys().eq(self.uncovered.keys());
+        self.uncovered = uncovered;
+    }
+
+    /// What is not covered, if that is news.
+    pub(crate) fn news(&mut self) -> Option<Uncovered> {
+        (!std::mem::replace(&mut self.is_told, true)).then(|| self.uncovered.clone())
     }
 
     /// Fences exactly these interfaces.

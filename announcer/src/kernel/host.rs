@@ -30,6 +30,8 @@ pub struct Host {
     pub untagged: bool,
     /// VLAN interfaces that the kernel would not make, by name, and what it said. No look shows that.
     pub unmade: BTreeMap<String, String>,
+    /// Addresses that the fence does not cover, and why. No look shows that.
+    pub uncovered: BTreeMap<IpAddr, String>,
 }
 
 impl Host {

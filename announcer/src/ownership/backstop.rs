@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::context::Context;
-use super::fence::{Fencing, Outline};
+use super::fence::{Fencing, Outline, Uncovered};
 use crate::vip::Holds;
 
 /// What the thread of the fence is to do, in the order in which it is told.
@@ -37,6 +37,8 @@ pub enum Fenced {
     Armed(Vec<(IpAddr, Instant)>),
     /// Addresses are silent.
     Muted(Vec<IpAddr>),
+    /// These are all that are not covered.
+    Uncovered(Uncovered),
 }
 
 /// What the fence was told of what this node holds, and what of it is so.
@@ -78,13 +80,22 @@ impl Backstop {
     }
 
     /// Tells what changed: what is to be covered once all is known, what is held no more, and until when the rest may
-    /// answer. What is not armed is held and answers not.
-    pub fn keep(&mut self, holds: &mut Holds, context: Context<'_>, now: Instant) {
+    /// answer where they are `placed`. What is not armed is held and answers not.
+    pub fn keep(
+        &mut self,
+        holds: &mut Holds,
+        context: Context<'_>,
+        placed: impl Fn(&IpAddr) -> bool,
+        now: Instant,
+    ) {
         if context.known {
             let told = self.outline.cover(context, |_, _| false);
             told.into_iter().for_each(|told| self.tell(Order::Fence(told)));
         }
-        let gone = self.deadlines.keys().filter(|address| !holds.contains_key(address));
+        // What is not covered would answer without a deadline.
+        holds.retain(|address, hold| hold.lapses.is_none() || self.outline.covers(address));
+        let kept = |address: &IpAddr| holds.contains_key(address) && placed(address);
+        let gone = self.deadlines.keys().filter(|address| !kept(address));
         let gone: Vec<IpAddr> = gone.copied().collect();
         for address in &gone {
             self.deadlines.remove(address);
@@ -97,7 +108,7 @@ impl Backstop {
         for (address, hold) in holds.iter_mut() {
             let Some(lapses) = hold.lapses else { continue };
             let known = self.deadlines.get(address).copied();
-            if known.is_none_or(|known| known.told != lapses) && self.outline.covers(address) {
+            if known.is_none_or(|known| known.told != lapses) && placed(address) {
                 let armed = known.and_then(|known| known.armed);
                 self.deadlines.insert(*address, Deadline { told: lapses, armed });
                 arm.push((*address, lapses));
@@ -118,14 +129,16 @@ impl Backstop {
                     // It may have been muted since, and armed again.
                     let stale = self.muting.contains_key(address);
                     let known = self.deadlines.get_mut(address);
-                    let Some(known) = known.filter(|known| !stale && known.told == *until) else {
+                    let Some(known) = known.filter(|known| !stale && *until <= known.told) else {
                         continue;
                     };
                     is_news |= known.armed.is_none_or(|armed| armed <= now);
-                    known.armed = Some(*until);
+                    known.armed = known.armed.max(Some(*until));
                 }
                 is_news
             }
+            // Who places addresses is told.
+            Fenced::Uncovered(_) => true,
             Fenced::Muted(muted) => {
                 for address in muted {
                     if let Some(orders) = self.muting.get_mut(address) {
@@ -205,7 +218,7 @@ mod tests {
                 (ADDRESS, Hold { until: lapses, answers: true, lapses: Some(lapses) })
             };
             let mut holds: Holds = lapses.map(hold).into_iter().collect();
-            self.backstop.keep(&mut holds, context, self.start);
+            self.backstop.keep(&mut holds, context, |_| true, self.start);
             let mut ordered = Vec::new();
             while let Ok(order) = self.orders.try_recv() {
                 ordered

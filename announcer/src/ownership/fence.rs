@@ -1,6 +1,6 @@
 //! What the fence is told whoever decides on owners: which addresses to cover, and where. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::context::Context;
@@ -18,6 +18,9 @@ pub enum Fencing {
     /// Every address of ours is covered: a predecessor's fence may go.
     Settle,
 }
+
+/// By address, why the fence does not cover it: this node is not to have it.
+pub type Uncovered = BTreeMap<IpAddr, String>;
 
 /// What the fence was told.
 #[derive(Debug, Default)]

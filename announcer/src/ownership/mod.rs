@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 pub use backstop::Backstop;
 pub use context::Context;
 pub use everyone::Everyone;
-pub use fence::Fencing;
+pub use fence::{Fencing, Uncovered};
 pub use leases::Leases;
 pub use membership::Members;
 pub use named::Named;

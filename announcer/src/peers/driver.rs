@@ -187,6 +187,9 @@ impl Driver {
         }
         let time = now();
         self.fencing.turn(time);
+        if let Some(uncovered) = self.fencing.news() {
+            self.tell(MembershipEvent::Uncovered(uncovered));
+        }
         if self.survey.at <= time {
             self.survey.at = time + SURVEY;
             self.health.alive("membership thread", Instant::now(), STUCK);
@@ -229,9 +232,11 @@ impl Driver {
             });
             match refused {
                 Some(error) => self.note_refused(from, error),
-                None => {
-                    self.survey.others.heard(now());
-                    self.wire.heard(from.ip(), Instant::now());
+                None => self.survey.others.heard(now()),
+            }
+            for output in &given {
+                if let Output::Heard { node } = output {
+                    self.wire.heard(*node, from.ip(), Instant::now());
                 }
             }
             outputs.extend(given);
@@ -316,6 +321,8 @@ impl Driver {
                 }
                 Output::Activated { epoch } => tracing::debug!(epoch, "earlier voters are sealed"),
                 Output::Refused(_) => _ = self.metrics.datagrams_refused.inc(),
+                // Taken in where it came.
+                Output::Heard { .. } => {}
                 Output::Left => self.tell(MembershipEvent::Left),
             }
         }

@@ -214,7 +214,7 @@ pub(crate) async fn key_appears(client: &Client, namespace: &str) {
 pub(crate) async fn join(
     config: &mut Config,
     backing: &Backing,
-    fence: Box<dyn Fence>,
+    mut fence: Box<dyn Fence>,
     metrics: &Metrics,
     health: &Health,
 ) -> anyhow::Result<Joined> {
@@ -228,6 +228,7 @@ pub(crate) async fn join(
     let Some(keyring) = obtain(&ports, &fenced, health).await? else {
         config.election =
             Election::Global { namespace: fenced.namespace.clone(), name: fenced.lease.clone() };
+        fence.set_life(crate::fencing::by_lease(config.leases.timing));
         return Ok(Joined::Lease(fence));
     };
     let fenced_kind = fence.kind() != Kind::Unfenced;

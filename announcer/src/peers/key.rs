@@ -88,13 +88,13 @@ pub enum Unavailable {
     Random(#[from] io::Error),
 }
 
-/// Whether the Secret is there and holds a key, or is to get one from who starts. Asked once, in silence.
+/// Whether the Secret is there and holds a key. An empty one gets its key from an announcer that starts. Asked once, in silence.
 pub async fn may_be_had(client: &Client, namespace: &str) -> bool {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     match tokio::time::timeout(TIMEOUT, api.get(SECRET)).await {
         Ok(Ok(secret)) => {
             let keys = keys(&secret);
-            keys.is_empty() || Keyring::new(keys.iter().map(Vec::as_slice)).is_ok()
+            !keys.is_empty() && Keyring::new(keys.iter().map(Vec::as_slice)).is_ok()
         }
         _ => false,
     }

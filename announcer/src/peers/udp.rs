@@ -57,8 +57,7 @@ impl Wire {
             |socket: Option<std::net::UdpSocket>| socket.map(UdpSocket::from_std).transpose();
         let (v4, v6) = (convert(self.v4)?, convert(self.v6)?);
         let (node, buffer) = (node.to_owned(), vec![0; LARGEST]);
-        let (peers, sources) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Running { node, port: self.port, v4, v6, peers, sources, buffer })
+        Ok(Running { node, port: self.port, v4, v6, peers: BTreeMap::new(), buffer })
     }
 }
 
@@ -90,15 +89,10 @@ struct Known {
 }
 
 impl Known {
-    /// It was heard from this address.
+    /// It was heard from this address. Where that is none of its own (it is behind a router), what is used reaches it.
     fn hear(&mut self, from: IpAddr, now: Instant) {
-        let is_current = self.addresses.get(self.current) == Some(&from);
-        if !is_current && self.is_heard(now) {
-            return;
-        }
-        if let Some(at) = self.addresses.iter().position(|address| *address == from) {
-            (self.current, self.heard) = (at, Some(now));
-        }
+        let at = self.addresses.iter().position(|address| *address == from);
+        (self.current, self.heard) = (at.unwrap_or(self.current), Some(now));
     }
 
     fn is_heard(&self, now: Instant) -> bool {
@@ -124,8 +118,6 @@ pub(super) struct Running {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
     peers: BTreeMap<NodeId, Known>,
-    /// The peer that alone has an address.
-    sources: BTreeMap<IpAddr, NodeId>,
     buffer: Vec<u8>,
 }
 
@@ -133,27 +125,21 @@ impl Running {
     /// Sends to exactly these nodes from now on.
     pub(super) fn know(&mut self, peers: &Peers) {
         let mut before = std::mem::take(&mut self.peers);
-        let mut owners: BTreeMap<IpAddr, Vec<NodeId>> = BTreeMap::new();
         for (name, peer) in peers.iter() {
             let node = NodeId::of(name);
             let usable = peer.addresses.iter().filter(|address| self.socket(address).is_some());
             let addresses: Vec<IpAddr> = usable.copied().collect();
-            for address in &addresses {
-                owners.entry(*address).or_default().push(node);
-            }
             let known = match before.remove(&node) {
                 Some(known) if known.addresses == addresses => known,
                 _ => Known { name: name.to_owned(), addresses, current: 0, heard: None },
             };
             self.peers.insert(node, known);
         }
-        let alone = owners.into_iter().filter(|(_, nodes)| nodes.len() == 1);
-        self.sources = alone.map(|(address, nodes)| (address, nodes[0])).collect();
     }
 
-    /// Takes in that an authentic datagram came from there.
-    pub(super) fn heard(&mut self, from: IpAddr, now: Instant) {
-        let known = self.sources.get(&from).and_then(|node| self.peers.get_mut(node));
+    /// Takes in that a node made a datagram just now that came from there.
+    pub(super) fn heard(&mut self, node: NodeId, from: IpAddr, now: Instant) {
+        let known = self.peers.get_mut(&node);
         known.into_iter().for_each(|known| known.hear(from, now));
     }
 
@@ -220,9 +206,8 @@ mod tests {
         let tried: Vec<_> = (0..4).filter_map(|_| peer.next(now)).collect();
         assert_eq!(tried, [addresses[0], addresses[1], addresses[2], addresses[0]]);
         peer.hear(addresses[1], now);
-        peer.hear(addresses[2], now);
         peer.hear("192.0.2.9".parse().unwrap(), now);
-        assert!((0..3).all(|_| peer.next(now) == Some(addresses[1])), "where it was heard first");
+        assert!((0..3).all(|_| peer.next(now) == Some(addresses[1])), "where it was heard");
         let later = now + SILENT;
         assert_eq!((peer.next(later), peer.next(later)), (Some(addresses[1]), Some(addresses[2])));
         peer.hear(addresses[0], later);

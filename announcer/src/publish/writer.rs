@@ -30,7 +30,14 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub enum WriteEvent {
     /// A request of an election.
-    Elected(Name, Reply),
+    Elected {
+        /// The Lease.
+        name: Name,
+        /// What came back.
+        reply: Reply,
+        /// Whether it was to make a holder of this node.
+        acquires: bool,
+    },
     /// A Lease was not acquired: membership decides, or may.
     Withheld(Name, String),
     /// A Lease was deleted or not.
@@ -69,14 +76,14 @@ impl Ways {
     /// only by who holds the Lease, so one that comes later has changed it.
     async fn acquire(&self, name: Name, action: Action) -> WriteEvent {
         match self.views.check().await {
-            Ok(()) => self.elect(name, action).await,
+            Ok(()) => self.elect(name, action, true).await,
             Err(why) => WriteEvent::Withheld(name, why),
         }
     }
 
-    async fn elect(&self, name: Name, action: Action) -> WriteEvent {
+    async fn elect(&self, name: Name, action: Action, acquires: bool) -> WriteEvent {
         let reply = self.leases.send(&name.namespace, &name.name, action).await;
-        WriteEvent::Elected(name, reply)
+        WriteEvent::Elected { name, reply, acquires }
     }
 }
 
@@ -126,7 +133,7 @@ impl Writer {
         let done = self.done.clone();
         self.errands.spawn("Lease request", async move {
             let answer = match request {
-                Request::Elect(action) => ways.elect(name, action).await,
+                Request::Elect(action) => ways.elect(name, action, false).await,
                 Request::Acquire(action) => ways.acquire(name, action).await,
                 Request::Delete(lease) => {
                     WriteEvent::Deleted(name, ways.leases.delete(&lease).await)

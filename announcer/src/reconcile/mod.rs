@@ -59,6 +59,9 @@ use crate::vip::nodes::Peer;
 /// Changes in the kernel come in crowds: they are looked at together.
 const CROWD: Duration = Duration::from_millis(20);
 
+/// How long members may wait for a Lease before that is told.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Names of the readiness checks.
 pub const CHECKS: [&str; 4] = ["services", "endpointslices", "leases", "interface"];
 
@@ -82,6 +85,8 @@ pub struct Announcer<K> {
     leaving: bool,
     /// Why no Lease is acquired.
     withheld: Option<String>,
+    /// Since when members wait for the Lease by which others decide.
+    waits_since: Option<Instant>,
     outlets: Outlets,
 }
 
@@ -140,6 +145,7 @@ impl<K: Kernel> Announcer<K> {
             look_at: now,
             leaving: false,
             withheld: None,
+            waits_since: None,
             outlets,
             config,
         }
@@ -198,8 +204,7 @@ impl<K: Kernel> Announcer<K> {
     }
 
     fn see_rival(&mut self, name: &Name, held: &election::Held, now: Instant) -> bool {
-        let node = self.config.core.node.clone();
-        self.members().is_some_and(|members| members.lease(name, held, &node, now))
+        self.members().is_some_and(|members| members.lease(name, held, now))
     }
 
     /// Ready once all Leases were shown that matter.
@@ -208,9 +213,33 @@ impl<K: Kernel> Announcer<K> {
             Ownership::Membership(members) => members.are_leases_listed(),
             _ => true,
         };
-        if self.owners.iter().all(listed) {
+        if self.owners.iter().all(listed) && self.withheld.is_none() {
             self.outlets.health.ready("leases");
         }
+    }
+
+    /// Tells of a Lease that members do not get, without which they ask for nothing.
+    fn tell_of_the_members_lease(&mut self, now: Instant) {
+        let waits = self.owners.iter().find_map(|owner| match owner {
+            Ownership::Membership(members) => members.waits_for(now),
+            _ => None,
+        });
+        let why = waits.map(|lease| {
+            format!(
+                "members do not hold Lease {lease} yet, so nothing is asked for; the log says what the API server answers"
+            )
+        });
+        let since = match &why {
+            Some(_) => Some(self.waits_since.unwrap_or(now)),
+            None => None,
+        };
+        let lasts = |since: Option<Instant>| since.is_some_and(|since| now >= since + PATIENCE);
+        match why.filter(|_| lasts(since)) {
+            Some(why) => self.outlets.health.unready("leases", why),
+            None if lasts(self.waits_since) => self.outlets.health.ready("leases"),
+            None => {}
+        }
+        self.waits_since = since;
     }
 
     fn take_in(&mut self, seen: ClusterEvent, now: Instant) {
@@ -327,15 +356,15 @@ impl<K: Kernel> Announcer<K> {
             WriteEvent::Withheld(name, why) => {
                 if self.withheld.as_ref() != Some(&why) {
                     tracing::error!("{why}");
-                    self.outlets.health.unready("leases", &why);
-                    self.withheld = Some(why);
                 }
+                self.outlets.health.unready("leases", &why);
+                self.withheld = Some(why);
                 if let Some(leases) = self.leases() {
                     leases.replied(&name, Reply::Rejected, now);
                 }
             }
-            WriteEvent::Elected(name, reply) => {
-                if self.withheld.take().is_some() {
+            WriteEvent::Elected { name, reply, acquires } => {
+                if acquires && self.withheld.take().is_some() {
                     self.outlets.health.ready("leases");
                 }
                 if let Some(leases) = self.leases() {
@@ -373,6 +402,7 @@ impl<K: Kernel> Announcer<K> {
                 tracing::info!(%address, cause = why, "this node no longer answers for it");
                 metrics.owner_changes.get_or_create(&cause(why)).inc();
             }
+            MembershipEvent::Uncovered(uncovered) => self.sight.uncover(uncovered),
             MembershipEvent::Live(_)
             | MembershipEvent::Prepare { .. }
             | MembershipEvent::Granted(_)
@@ -390,6 +420,9 @@ impl<K: Kernel> Announcer<K> {
 
     /// Takes in what the thread of the fence told; true if a round has something to do for it.
     pub fn fenced(&mut self, told: &Fenced, now: Instant) -> bool {
+        if let Fenced::Uncovered(uncovered) = told {
+            self.sight.uncover(uncovered);
+        }
         self.backstop.as_mut().is_some_and(|backstop| backstop.told(told, now))
     }
 
@@ -461,10 +494,14 @@ impl<K: Kernel> Announcer<K> {
 
     /// Whether everything has been released.
     pub fn has_left(&self) -> bool {
+        self.leaving && self.owners.iter().all(Ownership::has_left) && self.is_bare()
+    }
+
+    /// Whether nothing of ours is bound, and what was is silent.
+    pub fn is_bare(&self) -> bool {
         let host = &self.sight.host;
         let silent = self.backstop.iter().all(|backstop| backstop.muting().next().is_none());
-        let bare = silent && host.ours.is_empty() && host.made.is_empty();
-        self.leaving && self.owners.iter().all(Ownership::has_left) && bare
+        silent && host.ours.is_empty() && host.made.is_empty()
     }
 }
 

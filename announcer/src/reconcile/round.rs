@@ -48,6 +48,7 @@ impl<K: Kernel> Announcer<K> {
         }
         let refused = self.hands.refused();
         let (holds, forwards) = self.request(&refused, now);
+        self.tell_of_the_members_lease(now);
         self.dataplane.forward.want(forwards);
         self.ask(&refused, now);
         let Self { elastic, config, sight, lan, dataplane, .. } = self;
@@ -107,6 +108,7 @@ impl<K: Kernel> Announcer<K> {
                 self.lan.schedule.route(&host.gateways, now);
                 host.unmade = std::mem::take(&mut self.sight.host.unmade);
                 host.unmade.retain(|name, _| !host.interfaces.contains_key(name));
+                host.uncovered = std::mem::take(&mut self.sight.host.uncovered);
                 self.sight.host = host;
             }
             Err(error) => {
@@ -135,7 +137,7 @@ impl<K: Kernel> Announcer<K> {
     /// Tells everybody who decides on owners what is wanted. Gives what this node may have bound, and where packets go of
     /// connections that began at a previous owner.
     fn request(&mut self, refused: &BTreeSet<IpAddr>, now: Instant) -> (Holds, Forwards) {
-        let Self { sight, owners, backstop, publisher, .. } = self;
+        let Self { sight, owners, backstop, publisher, lan, .. } = self;
         let context = sight.context(refused);
         let (mut holds, mut forwards) = (Holds::new(), Forwards::new());
         for owner in owners {
@@ -150,7 +152,13 @@ impl<K: Kernel> Announcer<K> {
             }
         }
         if let Some(backstop) = backstop {
-            backstop.keep(&mut holds, context, now);
+            // A copy that somebody else has bound answers as well, so only what is to be bound here is armed.
+            let placed = |address: &IpAddr| {
+                let vip = context.wanted.vip(*address);
+                lan.probes.allows(address)
+                    && vip.is_some_and(|vip| vip.attach(context.node).is_some())
+            };
+            backstop.keep(&mut holds, context, placed, now);
         }
         (holds, forwards)
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::config::{Cluster as Backing, Config};
 use crate::kernel::Host;
-use crate::ownership::Context;
+use crate::ownership::{Context, Uncovered};
 use crate::source::cluster::{Claims, Cluster};
 use crate::source::eip::Usage;
 use crate::source::fixed::Fixed;
@@ -60,6 +60,12 @@ impl Sight {
             wanted: Wanted::default(),
             stale: true,
         }
+    }
+
+    /// Takes in which addresses the fence does not cover.
+    pub(super) fn uncover(&mut self, uncovered: &Uncovered) {
+        self.host.uncovered.clone_from(uncovered);
+        self.touch();
     }
 
     /// Takes in that something was seen anew.

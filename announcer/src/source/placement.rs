@@ -120,6 +120,9 @@ fn place_on(scene: Scene<'_>, name: Option<&str>, address: IpAddr) -> Result<Att
     if let Some(owner) = scene.host.has_itself(&address, left) {
         return Err(Refusal::AddressOnHost { address, interface: owner.to_owned() });
     }
+    if let Some(why) = scene.host.uncovered.get(&address) {
+        return Err(Refusal::NotBound { address, error: why.clone() });
+    }
     Ok(Attach::L2(link))
 }
 
@@ -184,6 +187,14 @@ mod tests {
         let eth1 = host.interfaces.remove("eth1").unwrap();
         host.interfaces.insert("kube-ipvs0".to_owned(), eth1);
         assert_eq!(refused(&host, "192.0.2.5"), None, "a copy of kube-proxy's");
+    }
+
+    #[test]
+    fn what_the_fence_does_not_cover_is_not_to_be_had_here() {
+        let mut host = two_interfaces();
+        host.uncovered.insert("192.0.2.77".parse().unwrap(), "full".to_owned());
+        assert_eq!(refused(&host, "192.0.2.77"), Some("NotBound"));
+        assert_eq!(refused(&host, "192.0.2.78"), None);
     }
 
     #[test]

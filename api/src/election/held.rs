@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 
+/// The longest identity that is told apart: as long as the name of a node may be. The API takes any.
+const LONGEST: usize = 253;
+
 /// Who holds a Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
     /// Somebody.
     By {
-        /// `spec.holderIdentity`.
+        /// `spec.holderIdentity`, at most [`LONGEST`] octets of it.
         identity: String,
         /// `metadata.resourceVersion`: each renewal has another.
         version: Option<String>,
@@ -29,7 +32,7 @@ impl Held {
         let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
         let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
         Self::By {
-            identity: identity.to_owned(),
+            identity: identity.chars().take(LONGEST).collect(),
             version: version(lease).map(str::to_owned),
             duration: seconds.map(Duration::from_secs),
         }

@@ -155,8 +155,8 @@ impl Election {
         }
     }
 
-    /// One of a group whose members hold the Lease together, all under `identity`. Whoever renewed it last goes on, and another
-    /// only when it has seen no renewal for `patience`, which is to be longer than [`Timing::retry`] and to differ among
+    /// One of a group whose members hold the Lease together, all under `identity`. Each renews it once at its start; then
+    /// whoever renewed it last goes on, and another only when it has seen no renewal for `patience`, which is to be longer than [`Timing::retry`] and to differ among
     /// them. Who leaves asks the others to go on ([`annotation::LEAVING`]), and gives the Lease back only if none of them
     /// does. [`Election::holds_until`] is about the writes of this one, and may outlast by its rest that another has given
     /// the Lease back.
@@ -454,9 +454,12 @@ impl Election {
         self.unaccounted = false;
         if holder(&lease) == Some(&self.identity) {
             let is_leaving = is_leaving(&lease);
-            self.relieved = self.patience.map(|patience| match is_leaving {
-                true => now,
-                false => now + patience,
+            // Who starts renews it soon: it may be the first of its group that is back, and late.
+            let starts = matches!(self.known, Known::Nothing);
+            self.relieved = self.patience.map(|patience| match (is_leaving, starts) {
+                (true, _) => now,
+                (_, true) => now + patience / 16,
+                (_, false) => now + patience,
             });
         } else {
             (self.until, self.renewed, self.relieved) = (None, None, None);

@@ -280,6 +280,7 @@ fn of_a_group_one_renews_and_another_goes_on_when_it_sees_no_renewal() {
     first.observe(Sight::Absent, start);
     assert!(matches!(first.poll(start), Action::Create(_)));
     first.replied(Reply::Written(lease(1, Some("group"))), start);
+    second.observe(Sight::Present(lease(0, None)), start);
     second.observe(Sight::Present(lease(1, Some("group"))), start);
     assert_eq!(first.poll(start), Action::Wait(Some(start + seconds(2))));
     assert_eq!(second.poll(start), Action::Wait(Some(start + seconds(4))));
@@ -303,6 +304,16 @@ fn of_a_group_one_renews_and_another_goes_on_when_it_sees_no_renewal() {
     );
     first.observe(Sight::Present(lease(3, Some("group"))), at);
     assert_eq!(first.poll(at), Action::Wait(Some(at + seconds(3))));
+}
+
+#[test]
+fn one_of_a_group_that_starts_renews_once_and_soon() {
+    let start = Instant::now();
+    let mut back = of_group(4);
+    back.observe(Sight::Present(lease(1, Some("group"))), start);
+    let soon = start + seconds(4) / 16;
+    assert_eq!(back.poll(start), Action::Wait(Some(soon)));
+    assert_eq!(version(&replaced(back.poll(soon))), Some("1"));
 }
 
 #[test]

@@ -167,6 +167,18 @@ impl Scene {
         Ok(())
     }
 
+    /// From `since` on no machine spoke for an address between two words of another. For moves on purpose, which take less
+    /// than the moment of [`disputed`].
+    pub(crate) fn never_together(&self, since: Instant) -> Result<()> {
+        let record = self.wire.so_far();
+        for address in &self.addresses {
+            let part = Record(record.since(*address, since));
+            let told = || format!("{address}: {:?}\n{}", part.spans(*address), self.world.logs());
+            ensure!(part.overlaps(*address, QUIET).is_empty(), "two answered: {}", told());
+        }
+        Ok(())
+    }
+
     /// From `since` on no machine spoke for an address again after another had. For moves on purpose, which take less
     /// than a millisecond: none may lead back.
     pub(crate) fn none_spoke_again(&self, since: Instant) -> Result<()> {

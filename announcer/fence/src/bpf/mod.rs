@@ -112,17 +112,23 @@ impl Fence for BpfFence {
     }
 
     fn cover(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), CoverError> {
-        let capacity = self.table.capacity();
-        let steps = self.table.plan(addresses).map_err(|over| CoverError::TooMany {
-            wanted: addresses.len(),
-            over,
-            capacity,
-        })?;
+        let (steps, over) = self.table.plan(addresses);
         for step in steps {
             self.maps.perform(step)?;
             self.table.apply(step);
         }
-        Ok(())
+        match over {
+            0 => Ok(()),
+            over => Err(CoverError::TooMany {
+                wanted: addresses.len(),
+                over,
+                capacity: self.table.capacity(),
+            }),
+        }
+    }
+
+    fn covers(&self, address: &IpAddr) -> bool {
+        self.table.slot(address).is_some()
     }
 
     fn settle(&mut self) -> Vec<AttachError> {

@@ -27,18 +27,17 @@ impl Table {
         Table { slots: BTreeMap::new(), free: (0..capacity).collect(), capacity }
     }
 
-    /// Lists the steps that turn what is covered into `wanted`, removals first, or says how many do not fit.
-    pub(crate) fn plan(&self, wanted: &BTreeSet<IpAddr>) -> Result<Vec<Step>, usize> {
-        if wanted.len() > self.capacity as usize {
-            return Err(wanted.len() - self.capacity as usize);
-        }
+    /// Lists the steps that turn what is covered into `wanted`, removals first, and how many of it do not fit. What is
+    /// covered stays so: the newest do not.
+    pub(crate) fn plan(&self, wanted: &BTreeSet<IpAddr>) -> (Vec<Step>, usize) {
         let gone: Vec<_> =
             self.slots.iter().filter(|(address, _)| !wanted.contains(*address)).collect();
         let freed = gone.iter().map(|&(_, &slot)| slot);
         let new = wanted.iter().filter(|address| !self.slots.contains_key(*address));
         let cover = new.zip(self.free.iter().copied().chain(freed));
         let forget = gone.iter().map(|&(&address, &slot)| Step::Forget(address, slot));
-        Ok(forget.chain(cover.map(|(&address, slot)| Step::Cover(address, slot))).collect())
+        let steps = forget.chain(cover.map(|(&address, slot)| Step::Cover(address, slot)));
+        (steps.collect(), wanted.len().saturating_sub(self.capacity as usize))
     }
 
     /// Notes that `step` was performed.
@@ -84,7 +83,7 @@ mod tests {
     }
 
     fn change(table: &mut Table, wanted: &BTreeSet<IpAddr>) -> Vec<Step> {
-        let steps = table.plan(wanted).unwrap();
+        let (steps, _) = table.plan(wanted);
         steps.iter().for_each(|&step| table.apply(step));
         steps
     }
@@ -98,9 +97,14 @@ mod tests {
     }
 
     #[test]
-    fn more_addresses_than_slots_change_nothing() {
-        let table = Table::new(2);
-        assert_eq!(table.plan(&set(&BTreeSet::from([1, 2, 3]))), Err(1));
+    fn of_more_addresses_than_slots_those_that_are_covered_stay() {
+        let mut table = Table::new(2);
+        change(&mut table, &set(&BTreeSet::from([2, 3])));
+        let wanted = set(&BTreeSet::from([1, 2, 3]));
+        assert_eq!(table.plan(&wanted), (Vec::new(), 1));
+        change(&mut table, &set(&BTreeSet::from([1, 3])));
+        assert_eq!(table.plan(&wanted), (Vec::new(), 1));
+        assert!(table.slot(&[192, 0, 2, 1].into()).is_some(), "there was room again");
     }
 
     #[test]

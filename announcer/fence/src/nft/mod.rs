@@ -178,6 +178,14 @@ impl Fence for NftFence {
         Ok(())
     }
 
+    fn set_life(&mut self, life: Duration) {
+        self.rhythm.set_life(life);
+    }
+
+    fn covers(&self, address: &IpAddr) -> bool {
+        self.covered.contains(address)
+    }
+
     fn settle(&mut self) -> Vec<AttachError> {
         self.settled = true;
         let covered = nft(&table::cover(&self.table, &self.covered, true), false);

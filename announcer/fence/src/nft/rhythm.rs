@@ -52,6 +52,12 @@ impl Rhythm {
         Rhythm { grants, held, since: None, life, reach: 2 * life }
     }
 
+    /// An element that is made from now on lives for so long. The one that is there ends sooner or later than that by now:
+    /// it counts as expired.
+    pub(crate) fn set_life(&mut self, life: Duration) {
+        (self.life, self.reach, self.since) = (life, 2 * life, None);
+    }
+
     /// How long the element lives.
     pub(crate) fn life(&self) -> Duration {
         self.life

@@ -103,3 +103,18 @@ fn a_voter_that_starts_grants_nothing_not_even_what_is_held() {
     assert!(!scene.grants(at(350), &early));
     assert!(scene.grants(at(362), &late));
 }
+
+#[test]
+fn a_heartbeat_that_somebody_recorded_is_no_sign_of_life() {
+    let mut scene = Scene::new();
+    let (first, second) = (scene.heartbeat(1, 10), scene.heartbeat(1, 11));
+    assert!(scene.voter.is_life(PEER, &first) && scene.voter.is_life(PEER, &second));
+    assert!(!scene.voter.is_life(PEER, &second), "again");
+    assert!(!scene.voter.is_life(PEER, &first), "late");
+    let rebooted = scene.heartbeat(2, 5);
+    assert!(scene.voter.is_life(PEER, &rebooted), "its clock began anew");
+    assert!(!scene.voter.is_life(PEER, &second), "of an earlier run");
+    scene.cookie = COOKIE + 1;
+    let to_another_run = scene.heartbeat(2, 6);
+    assert!(!scene.voter.is_life(PEER, &to_another_run));
+}

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use berth_api::election::{Reply, Sight, Timing};
 
 pub use self::elections::Request;
-pub use self::strategy::Strategy;
+pub use self::strategy::{Strategy, of_one_service};
 
 use self::elections::{Elections, Tied};
 use super::context::Context;

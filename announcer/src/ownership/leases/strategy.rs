@@ -71,7 +71,7 @@ fn per_service(wanted: &Wanted) -> BTreeMap<Name, Name> {
     let mut of_address: BTreeMap<IpAddr, Name> = BTreeMap::new();
     for (name, claim) in oldest_first {
         let shared = claim.own().find_map(|address| of_address.get(address));
-        let lease = shared.cloned().unwrap_or_else(|| own_lease(name, claim));
+        let lease = shared.cloned().unwrap_or_else(|| of_one_service(name, claim));
         if claim.ours {
             for address in claim.own() {
                 of_address.entry(*address).or_insert_with(|| lease.clone());
@@ -82,7 +82,8 @@ fn per_service(wanted: &Wanted) -> BTreeMap<Name, Name> {
     leases
 }
 
-fn own_lease(name: &Name, claim: &Claim) -> Name {
+/// The Lease of a Service where each has its own.
+pub fn of_one_service(name: &Name, claim: &Claim) -> Name {
     let lease = claim.lease.clone().unwrap_or_else(|| lease::of_service(&name.name));
     Name::new(&name.namespace, lease)
 }

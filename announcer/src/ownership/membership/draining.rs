@@ -65,7 +65,10 @@ impl Draining {
             | MembershipEvent::Lost { address, .. } => {
                 self.of.remove(address);
             }
-            MembershipEvent::Granted(_) | MembershipEvent::Live(_) | MembershipEvent::Left => {}
+            MembershipEvent::Granted(_)
+            | MembershipEvent::Uncovered(_)
+            | MembershipEvent::Live(_)
+            | MembershipEvent::Left => {}
         }
     }
 

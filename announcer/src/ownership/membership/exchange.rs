@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use berth_membership::{Cause, Loss, NodeId, Request, View};
 
-use super::super::fence::Fencing;
+use super::super::fence::{Fencing, Uncovered};
 use crate::vip::Link;
 use crate::vip::nodes::Peers;
 
@@ -72,6 +72,8 @@ pub enum MembershipEvent {
         /// Why.
         cause: Loss,
     },
+    /// These are all addresses that the fence does not cover.
+    Uncovered(Uncovered),
     /// These nodes are alive as a majority sees it; none while no majority answers.
     Live(BTreeSet<NodeId>),
     /// Everything was handed over, or the time for it is over.

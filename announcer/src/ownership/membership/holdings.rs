@@ -82,7 +82,7 @@ impl Holdings {
                     (self.live, self.live_since) = (live.clone(), now);
                 }
             }
-            MembershipEvent::Left => {}
+            MembershipEvent::Uncovered(_) | MembershipEvent::Left => {}
         }
     }
 

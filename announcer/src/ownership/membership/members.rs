@@ -130,8 +130,8 @@ impl Members {
     }
 
     /// Takes in what is seen of a Lease of another election; true if it may decide on something else now.
-    pub fn lease(&mut self, name: &Name, held: &Held, node: &str, now: Instant) -> bool {
-        let is_news = self.rivalry.observe(name, held, node, now);
+    pub fn lease(&mut self, name: &Name, held: &Held, now: Instant) -> bool {
+        let is_news = self.rivalry.observe(name, held, now);
         self.stale |= is_news;
         is_news
     }
@@ -145,6 +145,11 @@ impl Members {
     pub fn rivals_listed(&mut self, names: &BTreeSet<Name>) {
         self.rivalry.services_listed(names);
         self.stale = true;
+    }
+
+    /// The Lease without which nothing of a Service is asked for, while members have not got it and nobody else has.
+    pub fn waits_for(&self, now: Instant) -> Option<&Name> {
+        self.rivalry.waits_for(now)
     }
 
     /// Whether all Leases were shown by which others may decide.
@@ -215,7 +220,8 @@ impl Members {
             self.rivalry.find(context.wanted, now);
             let barred = self.rivalry.barred();
             // What others decide on they may answer for on this node.
-            let told = self.driver.outline.cover(context, |address, vip| barred.bars(address, vip));
+            let told =
+                self.driver.outline.cover(context, |address, vip| barred.leaves(address, vip));
             told.into_iter().for_each(|told| self.driver.tell(Command::Fence(told)));
             let interfaces = &context.host.interfaces;
             let damped = |attach: &Attach| self.damping.damps(interfaces, attach.index());

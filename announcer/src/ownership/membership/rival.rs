@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use berth_api::Quoted;
 use berth_api::election::{Held, ORPHANED};
-use berth_api::names::lease::{self, MEMBERS};
+use berth_api::names::lease::MEMBERS;
 
-use crate::vip::{Claim, Claimant, Name, Vip, Wanted};
+use crate::ownership::leases::of_one_service;
+use crate::vip::{Claimant, Name, Vip, Wanted};
 
 /// A Lease that names no duration (`leaseDurationSeconds`) lasts as long as kube-vip's default.
 const DURATION: Duration = Duration::from_secs(15);
@@ -25,7 +27,7 @@ pub(super) struct Rivalry {
     are_services_listed: bool,
     /// Whether that one was in the members' hand when it was last seen in anybody's.
     is_ours: bool,
-    /// By Lease, who holds it beside this node and the members.
+    /// By Lease, who holds it beside the members.
     rivals: BTreeMap<Name, Rival>,
     barred: Barred,
     /// When was told of the Leases by which others decide on something that is wanted.
@@ -37,6 +39,8 @@ pub(super) struct Rivalry {
 pub(super) struct Barred {
     /// Whether it is the address of any Service.
     all: bool,
+    /// Whether that is for a stranger who decides on them, and not for members that have not got the Lease yet.
+    is_left: bool,
     /// The Services on which others decide by a Lease of their own (kube-vip's `svc_election`).
     services: BTreeSet<Name>,
     /// The addresses on which they decide.
@@ -49,6 +53,11 @@ impl Barred {
         let is_of_service =
             || vip.wants.iter().any(|want| matches!(want.claimant, Claimant::Service(_)));
         self.all && is_of_service() || self.addresses.contains(address)
+    }
+
+    /// Whether an address is left to somebody who may answer for it on this very node.
+    pub(super) fn leaves(&self, address: &IpAddr, vip: &Vip) -> bool {
+        self.bars(address, vip) && (self.is_left || !self.all)
     }
 
     /// Whether others report on a Service.
@@ -73,15 +82,15 @@ impl Rivalry {
     }
 
     /// Takes in what the watch shows of a Lease; true if it may decide on something else now than before.
-    pub(super) fn observe(&mut self, name: &Name, held: &Held, node: &str, now: Instant) -> bool {
+    pub(super) fn observe(&mut self, name: &Name, held: &Held, now: Instant) -> bool {
         let Some(lease) = &self.lease else { return false };
         let is_standing = lease == name;
         let before = self.rivals.remove(name);
         let had = before.as_ref().is_some_and(|rival| rival.until > now);
-        let rival = Rival::after(before, held, node, now);
+        let rival = Rival::after(before, held, now);
         let has = rival.as_ref().is_some_and(|rival| rival.until > now);
         // One that has run out, and is gone, is of no use to know.
-        if let Some(rival) = rival.filter(|rival| has || *held != Held::Gone && !rival.deleted) {
+        if let Some(rival) = rival.filter(|_| has || *held != Held::Gone) {
             self.rivals.insert(name.clone(), rival);
         }
         let was_ours = self.is_ours;
@@ -110,6 +119,11 @@ impl Rivalry {
         self.is_listed && self.are_services_listed
     }
 
+    /// The Lease that members have not got yet, and nobody else has.
+    pub(super) fn waits_for(&self, now: Instant) -> Option<&Name> {
+        self.lease.as_ref().filter(|_| self.is_listed() && !self.is_ours && !self.holds_all(now))
+    }
+
     /// Whether somebody holds the Lease that decides on all Services.
     pub(super) fn holds_all(&self, now: Instant) -> bool {
         self.lease.as_ref().is_some_and(|lease| self.holder(lease, now).is_some())
@@ -134,9 +148,10 @@ impl Rivalry {
         barred.all = !self.is_ours;
         if let Some(lease) = self.lease.as_ref().filter(|lease| held(lease)) {
             deciding.insert(lease.clone());
+            barred.is_left = true;
         } else if self.rivals.values().any(|rival| rival.until > now) {
             for (name, claim) in wanted.services.iter().filter(|(_, claim)| claim.ours) {
-                let lease = of_service(name, claim);
+                let lease = of_one_service(name, claim);
                 if Some(&lease) == self.lease.as_ref() || !held(&lease) {
                     continue;
                 }
@@ -151,9 +166,9 @@ impl Rivalry {
         self.told.retain(|lease, _| deciding.contains(lease));
         for lease in deciding {
             if self.told.get(&lease).is_none_or(|told| now >= *told + REMIND) {
-                let holder = self.holder(&lease, now).unwrap_or_default();
+                let holder = Quoted::of(self.holder(&lease, now).unwrap_or_default());
                 tracing::warn!(
-                    %lease, holder,
+                    %lease, %holder,
                     "another announcer goes by this Lease: what it decides on is left to it; if it is gone for good: \
                      kubectl --namespace {} patch lease {} --type=merge --patch '{{\"spec\":{{\"holderIdentity\":\"\"}}}}'",
                     lease.namespace, lease.name
@@ -167,12 +182,6 @@ impl Rivalry {
         let rival = self.rivals.get(lease).filter(|rival| rival.until > now)?;
         Some(&rival.holder)
     }
-}
-
-/// The Lease by which kube-vip decides on a Service where each has its own.
-fn of_service(name: &Name, claim: &Claim) -> Name {
-    let lease = claim.lease.clone().unwrap_or_else(|| lease::of_service(&name.name));
-    Name::new(&name.namespace, lease)
 }
 
 /// Whether the oldest that wants an address is of the namespace of this Service.
@@ -190,26 +199,21 @@ struct Rival {
     version: Option<String>,
     /// It may act until then at least.
     until: Instant,
-    deleted: bool,
 }
 
 impl Rival {
-    /// Who holds a Lease that is seen like this, and was held so before. Neither this node nor the members are rivals.
-    fn after(before: Option<Self>, held: &Held, node: &str, now: Instant) -> Option<Self> {
+    /// Who holds a Lease that is seen like this, and was held so before. The members are no rivals.
+    fn after(before: Option<Self>, held: &Held, now: Instant) -> Option<Self> {
         let (identity, version, duration) = match held {
             Held::By { identity, version, duration } => (identity, version, duration),
             Held::Nobody => return None,
             // Who deletes a Lease does not stop its holder; but that makes it again before long.
             Held::Gone => {
-                let orphaned = |rival: Self| Self {
-                    until: rival.until.min(now + ORPHANED),
-                    deleted: true,
-                    ..rival
-                };
-                return before.map(orphaned);
+                let until = |rival: &Self| rival.until.min(now + ORPHANED);
+                return before.map(|rival| Self { until: until(&rival), ..rival });
             }
         };
-        if [node, MEMBERS].contains(&identity.as_str()) {
+        if identity == MEMBERS {
             return None;
         }
         if let Some(known) = before.filter(|rival| rival.version == *version) {
@@ -217,7 +221,7 @@ impl Rival {
         }
         // Counted from when it was seen to change, by our clock: nobody's wall clock is trusted.
         let until = now + duration.unwrap_or(DURATION);
-        Some(Self { holder: identity.clone(), version: version.clone(), until, deleted: false })
+        Some(Self { holder: identity.clone(), version: version.clone(), until })
     }
 }
 
@@ -245,7 +249,7 @@ mod tests {
     /// Members hold the Lease.
     fn ours(now: Instant) -> Rivalry {
         let mut rivalry = Rivalry::new(Some(all()));
-        assert!(rivalry.observe(&all(), &held(MEMBERS, 0), "a", now));
+        assert!(rivalry.observe(&all(), &held(MEMBERS, 0), now));
         rivalry
     }
 
@@ -268,13 +272,13 @@ mod tests {
     fn a_holder_counts_for_the_duration_of_its_lease_from_its_last_renewal() {
         let now = Instant::now();
         let mut rivalry = ours(now);
-        assert!(rivalry.observe(&all(), &held("b", 1), "a", now));
+        assert!(rivalry.observe(&all(), &held("b", 1), now));
         assert!(rivalry.holds_all(now + SECOND * 4));
-        assert!(!rivalry.observe(&all(), &held("b", 1), "a", now + SECOND * 3));
+        assert!(!rivalry.observe(&all(), &held("b", 1), now + SECOND * 3));
         assert!(!rivalry.holds_all(now + SECOND * 5), "seen again is not renewed");
-        assert!(!rivalry.observe(&all(), &held("b", 2), "a", now + SECOND * 4));
+        assert!(!rivalry.observe(&all(), &held("b", 2), now + SECOND * 4));
         assert!(rivalry.holds_all(now + SECOND * 8));
-        assert!(rivalry.observe(&all(), &held("b", 3), "a", now + SECOND * 10), "it is back");
+        assert!(rivalry.observe(&all(), &held("b", 3), now + SECOND * 10), "it is back");
     }
 
     #[test]
@@ -283,24 +287,21 @@ mod tests {
         let (now, wanted) = (Instant::now(), web(&[("d", "web", "192.0.2.1")]));
         let mut rivalry = Rivalry::new(Some(all()));
         let everything = ["192.0.2.1"];
-        for free in [Held::Gone, Held::Nobody, held("a", 1)] {
-            rivalry.observe(&all(), &free, "a", now);
+        for free in [Held::Gone, Held::Nobody] {
+            rivalry.observe(&all(), &free, now);
             assert_eq!(bars(&mut rivalry, &wanted, now), everything, "{free:?}");
         }
-        rivalry.observe(&all(), &held(MEMBERS, 2), "a", now);
+        rivalry.observe(&all(), &held(MEMBERS, 2), now);
         assert!(bars(&mut rivalry, &wanted, now).is_empty());
         for between in [Held::Nobody, Held::Gone] {
-            assert!(
-                !rivalry.observe(&all(), &between, "a", now),
-                "one member gives way to another"
-            );
+            assert!(!rivalry.observe(&all(), &between, now), "one member gives way to another");
         }
-        rivalry.observe(&all(), &held("b", 3), "a", now);
+        rivalry.observe(&all(), &held("b", 3), now);
         assert_eq!(bars(&mut rivalry, &wanted, now), everything);
         assert_eq!(rivalry.deadline(now), Some(now + SECOND * 5));
         let later = now + SECOND * 6;
         assert_eq!(bars(&mut rivalry, &wanted, later), everything, "it may come back");
-        rivalry.observe(&all(), &held(MEMBERS, 4), "a", later);
+        rivalry.observe(&all(), &held(MEMBERS, 4), later);
         assert!(bars(&mut rivalry, &wanted, later).is_empty());
     }
 
@@ -308,13 +309,13 @@ mod tests {
     fn a_lease_that_is_deleted_is_held_until_it_would_have_run_out_and_no_longer_than_a_minute() {
         let now = Instant::now();
         let mut rivalry = ours(now);
-        rivalry.observe(&all(), &held("b", 1), "a", now);
-        rivalry.observe(&all(), &Held::Gone, "a", now + SECOND);
+        rivalry.observe(&all(), &held("b", 1), now);
+        rivalry.observe(&all(), &Held::Gone, now + SECOND);
         assert!(rivalry.holds_all(now + SECOND * 4) && !rivalry.holds_all(now + SECOND * 5));
         let (identity, version) = ("b".to_owned(), None);
         let duration = Some(Duration::from_secs(1 << 31));
-        rivalry.observe(&all(), &Held::By { identity, version, duration }, "a", now);
-        rivalry.observe(&all(), &Held::Gone, "a", now);
+        rivalry.observe(&all(), &Held::By { identity, version, duration }, now);
+        rivalry.observe(&all(), &Held::Gone, now);
         assert!(!rivalry.holds_all(now + ORPHANED));
     }
 
@@ -323,8 +324,8 @@ mod tests {
         let (now, other) = (Instant::now(), ("d", "other", "192.0.2.2"));
         let wanted = web(&[("d", "web", "192.0.2.1"), other]);
         let mut rivalry = ours(now);
-        assert!(rivalry.observe(&Name::new("d", "kubevip-web"), &held("b", 1), "a", now));
-        rivalry.observe(&Name::new("d", "unrelated"), &held("b", 1), "a", now);
+        assert!(rivalry.observe(&Name::new("d", "kubevip-web"), &held("b", 1), now));
+        rivalry.observe(&Name::new("d", "unrelated"), &held("b", 1), now);
         assert_eq!(bars(&mut rivalry, &wanted, now), ["192.0.2.1"]);
         assert!(rivalry.barred().reports(&Name::new("d", "web")));
         assert!(!rivalry.barred().reports(&Name::new("d", "other")));
@@ -337,9 +338,9 @@ mod tests {
         let shared = [("a", "first", "192.0.2.1"), ("b", "joins", "192.0.2.1")];
         let (now, wanted) = (Instant::now(), web(&shared));
         let mut rivalry = ours(now);
-        rivalry.observe(&Name::new("b", "kubevip-joins"), &held("x", 1), "a", now);
+        rivalry.observe(&Name::new("b", "kubevip-joins"), &held("x", 1), now);
         assert!(bars(&mut rivalry, &wanted, now).is_empty());
-        rivalry.observe(&Name::new("a", "kubevip-first"), &held("x", 1), "a", now);
+        rivalry.observe(&Name::new("a", "kubevip-first"), &held("x", 1), now);
         assert_eq!(bars(&mut rivalry, &wanted, now), ["192.0.2.1"]);
     }
 
@@ -349,7 +350,7 @@ mod tests {
         cluster.apply_eip(Name::new("d", "vm"), eip("a", &[("192.0.2.9", "10.1.0.9")]));
         let wanted = seen(&cluster, &host(), Some("eth0"));
         let (now, mut rivalry) = (Instant::now(), Rivalry::new(Some(all())));
-        rivalry.observe(&all(), &held("b", 1), "a", now);
+        rivalry.observe(&all(), &held("b", 1), now);
         assert!(bars(&mut rivalry, &wanted, now).is_empty());
     }
 }

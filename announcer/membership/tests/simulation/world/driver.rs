@@ -201,7 +201,7 @@ impl World {
     }
 
     fn perform(&mut self, number: usize, output: Output) {
-        if !matches!(output, Output::Send { .. } | Output::Arm { .. }) {
+        if !matches!(output, Output::Send { .. } | Output::Arm { .. } | Output::Heard { .. }) {
             self.note(|| format!("{number} {output:?}"));
         }
         let now = self.now;
@@ -249,6 +249,7 @@ impl World {
             | Output::Granted { .. }
             | Output::Announce { .. }
             | Output::Adopted { .. }
+            | Output::Heard { .. }
             | Output::Activated { .. } => {}
         }
     }
