@@ -4,5 +4,5 @@
 # seconds as the argument says.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-BERTH_SOAK=1 e2e/test.sh allocation_under_fire while_the_cluster_is_away cut_from_the_api elastic_ips_follow --nocapture
+BERTH_SOAK=1 e2e/test.sh allocation_under_fire while_the_cluster_is_away cut_from_the_api elastic_ips_follow tenant:: --nocapture
 BERTH_SIMULATION_SECONDS="${1:-3600}" exec cargo test --locked --workspace --test simulation -- --nocapture

@@ -94,7 +94,7 @@ impl Cluster {
                 count.changed().await.expect("the server goes on");
             }
         };
-        let asked = tokio::time::timeout(std::time::Duration::from_secs(10), wait).await;
+        let asked = tokio::time::timeout(std::time::Duration::from_secs(40), wait).await;
         asked.unwrap_or_else(|_| panic!("not asked for; asked was {:#?}", self.asked()))
     }
 

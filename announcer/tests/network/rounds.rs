@@ -141,7 +141,7 @@ fn cleared(asked: &Asked) -> bool {
 pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}: {:?}", addresses("eth0"));
+        assert!(start.elapsed() < Duration::from_secs(40), "{what}: {:?}", addresses("eth0"));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -153,12 +153,15 @@ fn an_address_that_is_no_longer_covered_passes_and_a_new_one_is_mute() {
 }
 
 #[test]
-fn addresses_beyond_the_capacity_change_nothing() {
+fn of_addresses_beyond_the_capacity_those_are_covered_that_were_and_as_many_more_as_fit() {
     let mut fence = fence(&COVERED);
-    let many = (0..17).map(|number| IpAddr::from([198, 51, 100, number])).collect();
+    let covered = COVERED.iter().map(|text| address(text));
+    let more = (0..17 - u8::try_from(COVERED.len()).unwrap()).map(|number| [198, 51, 100, number]);
+    let many: BTreeSet<IpAddr> = covered.clone().chain(more.map(IpAddr::from)).collect();
     let error = fence.cover(&many).unwrap_err();
     assert_eq!(error.to_string(), "17 addresses are 1 more than the fence holds (16)");
-    assert!(COVERED.iter().all(|text| fence.table.slot(&address(text)).is_some()));
+    assert!(covered.into_iter().all(|address| fence.covers(&address)));
+    assert_eq!(many.iter().filter(|address| fence.covers(address)).count(), 16);
 }
 
 #[test]
