@@ -12,7 +12,7 @@ const LONGEST: usize = 253;
 pub enum Held {
     /// Somebody.
     By {
-        /// `spec.holderIdentity`, at most [`LONGEST`] octets of it.
+        /// `spec.holderIdentity`, at most 253 characters of it.
         identity: String,
         /// `metadata.resourceVersion`: each renewal has another.
         version: Option<String>,
