@@ -1,28 +1,31 @@
 //! Wires the program together and drives its rounds until it is told to leave. Ends at once, with what it has still
 //! bound, when a background task ends before that: the kernel then silences each address by itself, and the next process
 //! begins by removing it.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `ties` | what ties it to what stands behind it |
+//! | `inquiry` | who asks what is known of each address |
+
+mod inquiry;
+mod ties;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use berth_api::host::Told;
 use berth_fence::Fence;
-use berth_runtime::events::Events;
-use berth_runtime::http::{Health, Pages};
+use berth_runtime::http::{self, Health, Pages};
 use berth_runtime::supervise::{Ended, Supervisor};
-use berth_runtime::{client, events, http};
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use kube::Client;
 use prometheus_client::registry::Registry;
-use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Api, Cluster, Config, Election, Http};
+use self::inquiry::{dump_on_signal, page};
+use self::ties::{Ties, cluster_namespace, connect};
+use crate::config::{Cluster, Config, Election, Http};
 use crate::dataplane::{self, Dataplane, eip as nat};
 use crate::fencing;
 use crate::instance::Instance;
@@ -34,14 +37,10 @@ use crate::ownership::backstop::Order;
 use crate::ownership::membership::Command;
 use crate::peers::join::{self as member, Backing, Joined, Member};
 use crate::peers::{LOCK, driver};
-use crate::publish::host;
 use crate::publish::publisher::Publisher;
-use crate::publish::writer::{WriteEvent, Writer};
 use crate::reconcile::drive::{Inquiry, Sources, drive};
 use crate::reconcile::{self, Announcer, CHECKS, Outlets};
-use crate::source::cluster::Name;
 use crate::source::view;
-use crate::source::watch::{self, ClusterEvent, Scope};
 use crate::sweep;
 
 /// How long a program that is under way may take to end, and what it keeps to be removed: a pod is given 15 s in all.
@@ -50,8 +49,6 @@ const UNGUARDING: Duration = Duration::from_secs(4);
 const UNFENCING: Duration = Duration::from_secs(10);
 /// How long the Lease may take to be given back.
 const GIVING_BACK: Duration = Duration::from_secs(2);
-/// How long an answer to whoever asks what is known may take: a round may have much to do.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Where that is asked for.
 const VIPS: &str = "/debug/vips";
 
@@ -384,111 +381,4 @@ fn advise(host: &Host, config: &Config) -> Option<String> {
         tracing::warn!("{advice}");
     }
     interface.map(str::to_owned)
-}
-
-/// What ties the announcer to what stands behind it.
-struct Ties {
-    events: Events,
-    seen: mpsc::Receiver<ClusterEvent>,
-    writer: Writer,
-    done: mpsc::UnboundedReceiver<WriteEvent>,
-}
-
-impl Ties {
-    fn to(
-        backing: Backing,
-        config: &Config,
-        health: &Health,
-        own: tokio::sync::watch::Receiver<Option<Told>>,
-        supervisor: &mut Supervisor,
-    ) -> Self {
-        match backing {
-            Backing::Api(client) => {
-                let node = &config.core.node;
-                let namespace = cluster_namespace(config);
-                let keeping = host::keep(client.clone(), namespace.clone(), node.clone(), own);
-                supervisor.spawn("host lease", keeping);
-                let (events, publisher) = events::channel(client.clone(), "berth-announcer", node);
-                supervisor.spawn("events", publisher.run());
-                let (seen, watches) = watch::start(&client, scope(config), health);
-                supervisor.spawn_all(watches);
-                let timeout = config.leases.timing.request_timeout();
-                let (writer, done) = Writer::new(client, &namespace, timeout, supervisor.errands());
-                Self { events, seen, writer, done }
-            }
-            Backing::Files(_) => {
-                let (events, logger) = events::to_log();
-                supervisor.spawn("events", logger.run());
-                let (writer, done) = Writer::nowhere(supervisor.errands());
-                Self { events, seen: mpsc::channel(1).1, writer, done }
-            }
-        }
-    }
-}
-
-async fn connect(api: &Api) -> anyhow::Result<Client> {
-    let mut cluster = client::configure(api.kubeconfig.as_deref()).await?;
-    if let Some(server) = &api.server {
-        cluster.cluster_url =
-            server.parse().with_context(|| format!("kubernetes_addr={server}"))?;
-    }
-    Ok(client::connect(cluster)?)
-}
-
-fn scope(config: &Config) -> Scope {
-    let lease = match &config.election {
-        Election::Global { namespace, name } => Some(Name::new(namespace, name)),
-        Election::Membership(fenced) => Some(Name::new(&fenced.namespace, &fenced.lease)),
-        Election::PerService => None,
-    };
-    let nodes = matches!(config.election, Election::Membership(_));
-    let services = config.services.as_ref();
-    Scope {
-        namespace: services.and_then(|services| services.namespace.clone()),
-        lease,
-        rivals: nodes,
-        classes: services.map(|services| services.classes.clone()),
-        eips: config.eip.is_some(),
-        nodes,
-        claims: config.claims(),
-        allocator_namespace: cluster_namespace(config),
-        node: config.core.node.clone(),
-        networks: config.eip.as_ref().is_some_and(|eip| eip.internal.is_none()),
-    }
-}
-
-/// Where the Leases of both programs are; nowhere without a cluster.
-fn cluster_namespace(config: &Config) -> String {
-    match &config.cluster {
-        Cluster::Api(api) => api.namespace.clone(),
-        Cluster::Fixed(_) => String::new(),
-    }
-}
-
-/// Logs all that is known of each address, at every SIGUSR1.
-fn dump_on_signal(ask: mpsc::Sender<Inquiry>) -> anyhow::Result<BoxFuture<'static, ()>> {
-    let mut asked = signal(SignalKind::user_defined1()).context("listening for SIGUSR1")?;
-    let dumping = async move {
-        while asked.recv().await.is_some() {
-            match inquire(&ask).await {
-                Some(vips) => tracing::info!(%vips, "SIGUSR1: what is known of each address"),
-                None => tracing::warn!("SIGUSR1: too busy to say what is known of each address"),
-            }
-        }
-    };
-    Ok(dumping.boxed())
-}
-
-fn page(ask: mpsc::Sender<Inquiry>) -> BoxFuture<'static, Option<String>> {
-    async move { inquire(&ask).await.map(|vips| format!("{vips:#}\n")) }.boxed()
-}
-
-/// Everything that is known of each address; nothing if nobody answers in time.
-async fn inquire(ask: &mpsc::Sender<Inquiry>) -> Option<Value> {
-    let (answer, answered) = oneshot::channel();
-    let asking = async {
-        ask.send(answer).await.ok()?;
-        answered.await.ok()
-    };
-    tokio::time::timeout(PATIENCE, asking).await.ok().flatten()
 }

@@ -1,3 +1,5 @@
+use k8s_openapi::api::coordination::v1::LeaseSpec;
+
 use super::*;
 
 const NAME: &str = "plndr-svcs-lock";
