@@ -94,7 +94,7 @@ pub async fn may_be_had(client: &Client, namespace: &str) -> bool {
     match tokio::time::timeout(TIMEOUT, api.get(SECRET)).await {
         Ok(Ok(secret)) => {
             let keys = keys(&secret);
-            !keys.is_empty() && Keyring::new(keys.iter().map(Vec::as_slice)).is_ok()
+            !keys.is_empty() && keyring(&keys).is_ok()
         }
         _ => false,
     }
@@ -116,7 +116,7 @@ async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable
                 keys => {
                     let unfit =
                         |source| Unavailable::Unfit { namespace: namespace.to_owned(), source };
-                    return Keyring::new(keys.iter().map(Vec::as_slice)).map_err(unfit);
+                    return keyring(&keys).map_err(unfit);
                 }
             },
             Err(error) => Err(error),
@@ -136,6 +136,10 @@ async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable
             }
         }
     }
+}
+
+fn keyring(keys: &[Vec<u8>]) -> Result<Keyring, KeyError> {
+    Keyring::new(keys.iter().map(Vec::as_slice))
 }
 
 /// The keys of a Secret, the one that signs first.

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use berth_api::election::Held;
 use berth_api::names::{label, lease};
 use berth_membership::{NodeId, View, ViewError, Voters};
 use berth_runtime::freshness::Freshness;
@@ -222,15 +223,15 @@ impl Store {
                 () = tokio::time::sleep(LOOK) => {}
             }
             let lease = &self.gate.lease;
-            let why = match self.holder().await {
-                Ok(Some(holder)) if holder == lease::MEMBERS => format!(
+            let why = match self.held().await {
+                Ok(Held::By { identity, .. }) if identity == lease::MEMBERS => format!(
                     "members hold Lease {lease} and there is no view: if it was taken away, stop all announcers, then start them all"
                 ),
-                Ok(Some(holder)) => {
+                Ok(Held::By { identity, .. }) => {
                     self.gate.health.ready("membership");
-                    format!("{holder} goes by Lease {lease}: membership begins when it ends")
+                    format!("{identity} goes by Lease {lease}: membership begins when it ends")
                 }
-                Ok(None) => continue,
+                Ok(Held::Nobody | Held::Gone) => continue,
                 Err(why) => format!("Lease {lease} is needed before there is a view: {why}"),
             };
             if told != why {
@@ -241,14 +242,11 @@ impl Store {
     }
 
     /// Who holds the Lease.
-    async fn holder(&self) -> Result<Option<String>, String> {
+    async fn held(&self) -> Result<Held, String> {
         let Name { namespace, name } = &self.gate.lease;
         let api: Api<Lease> = Api::namespaced(self.reader.api().clone().into_client(), namespace);
         match tokio::time::timeout(TIMEOUT, api.get_opt(name)).await {
-            Ok(Ok(found)) => {
-                let holder = found.and_then(|found| found.spec?.holder_identity);
-                Ok(holder.filter(|holder| !holder.is_empty()))
-            }
+            Ok(Ok(found)) => Ok(found.as_ref().map_or(Held::Gone, Held::of)),
             Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err("no answer".to_owned()),
         }

@@ -66,10 +66,7 @@ impl<K: Kernel> Announcer<K> {
                 "members do not hold Lease {lease} yet, so nothing is asked for; the log says what the API server answers"
             )
         });
-        let since = match &why {
-            Some(_) => Some(self.waits_since.unwrap_or(now)),
-            None => None,
-        };
+        let since = why.as_ref().map(|_| self.waits_since.unwrap_or(now));
         let lasts = |since: Option<Instant>| since.is_some_and(|since| now >= since + PATIENCE);
         match why.filter(|_| lasts(since)) {
             Some(why) => self.outlets.health.unready("leases", why),

@@ -20,7 +20,7 @@ const NODES: usize = 2;
 const RESERVED: &str = "10.0.65.1";
 /// What a node has besides the address that Kubernetes lists, in no pool, and where a program of its own listens.
 const SECOND: &str = "10.0.66.77";
-const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 const EVERY: Duration = Duration::from_millis(50);
 
 fn wish(name: &str, metadata: Value, class: Option<&str>) -> Value {
@@ -33,6 +33,15 @@ fn wish(name: &str, metadata: Value, class: Option<&str>) -> Value {
     });
     object["metadata"]["name"] = json!(name);
     object
+}
+
+/// Gives node 1 [`SECOND`], and a listener of its own.
+pub(crate) fn second_address(world: &World) -> Result<IpAddr> {
+    let owner = world.lab.node(1);
+    owner.exec(["ip", "address", "add", &format!("{SECOND}/16"), "dev", "eth0"])?;
+    let echo = berth_e2e::place::sibling_program("echo", "BERTH_ECHO")?.display().to_string();
+    owner.place()?.start("echo", [echo])?;
+    Ok(SECOND.parse()?)
 }
 
 /// That no node has the address or has spoken for it.
@@ -52,11 +61,7 @@ fn is_left_alone(world: &World, wire: &Watch, address: IpAddr) -> Result<()> {
 async fn what_no_claim_names_is_served_by_nobody_and_who_asks_is_told() -> Result<()> {
     let required = env([("berth_claims", "required")]);
     let mut world = World::without_berth(NODES + 1, required).await?;
-    let second: IpAddr = SECOND.parse()?;
-    let owner = world.lab.node(1);
-    owner.exec(["ip", "address", "add", &format!("{SECOND}/16"), "dev", "eth0"])?;
-    let echo = berth_e2e::place::sibling_program("echo", "BERTH_ECHO")?.display().to_string();
-    owner.place()?.start("echo", [echo])?;
+    let second = second_address(&world)?;
     for node in 0..NODES {
         world.start_announcer(node).await?;
     }

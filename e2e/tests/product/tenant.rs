@@ -21,6 +21,7 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 
 use crate::allocation_under_fire::random;
+use crate::claims::{PORT, second_address};
 use crate::is_soak;
 use crate::scene::{ASK, CLIENT};
 
@@ -31,9 +32,6 @@ const LONG: usize = 10_000;
 const NAMES: usize = 12;
 /// Most addresses that it may hold.
 const QUOTA: usize = 8;
-/// What a node has besides the address that Kubernetes lists, and where a program of its own listens.
-const SECOND: &str = "10.0.66.77";
-const PORT: u16 = 8080;
 const POOL: &str = "10.0.64.1-10.0.64.60,fd00:10::4001-fd00:10::4030";
 const EVERY: Duration = Duration::from_millis(20);
 
@@ -332,10 +330,7 @@ async fn theirs(world: &World) -> Result<Theirs> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Result<()> {
     let mut world = World::without_berth(NODES + 1, env([("berth_claims", "required")])).await?;
-    let node = world.lab.node(1);
-    node.exec(["ip", "address", "add", &format!("{SECOND}/16"), "dev", "eth0"])?;
-    let echo = berth_e2e::place::sibling_program("echo", "BERTH_ECHO")?.display().to_string();
-    node.place()?.start("echo", [echo])?;
+    let second = second_address(&world)?;
     for node in 0..NODES {
         world.start_announcer(node).await?;
     }
@@ -369,7 +364,7 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
         Ok(membership::is_settled(&world, NODES).await?.then_some(()))
     })
     .await?;
-    let (second, gateway): (IpAddr, IpAddr) = (SECOND.parse()?, router().v4.into());
+    let gateway = IpAddr::V4(router().v4);
     let before = theirs(&world).await?;
     ensure!(before.claims.len() == OTHERS.len(), "{before:?}");
 

@@ -95,9 +95,8 @@ impl Rivalry {
         }
         let was_ours = self.is_ours;
         if is_standing {
-            let is_of =
-                |identity: &str| matches!(held, Held::By { identity: by, .. } if by == identity);
-            self.is_ours = !has && (self.is_ours || is_of(MEMBERS));
+            let is_members = matches!(held, Held::By { identity, .. } if identity == MEMBERS);
+            self.is_ours = !has && (self.is_ours || is_members);
         }
         had != has || was_ours != self.is_ours
     }
