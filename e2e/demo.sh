@@ -5,7 +5,9 @@ cd "$(dirname "$0")/.."
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 run() { printf '\033[2m$ %s\033[0m\n' "$*"; "$@"; }
-lab=target/release/lab
+# Nothing here is measured, so all is built as it is quickest.
+export BERTH_PROFILE=dev
+lab=target/debug/lab
 
 [ "$(id -u)" = 0 ] || { echo "demo: must run as root: it makes network namespaces and containers" >&2; exit 1; }
 for tool in cargo go; do
@@ -14,11 +16,11 @@ done
 
 say "1/5 Debian packages that are missing"
 e2e/packages.sh
-say "2/5 Berth, the lab and Kubernetes from source (some six minutes the first time, on two cores; little afterwards)"
+say "2/5 Berth, the lab and Kubernetes from source (some ten minutes the first time, on two cores; little afterwards)"
 e2e/build.sh
 say "3/5 Three real nodes (a minute from here to the end)"
 $lab down --name demo >/dev/null 2>&1 || true
-$lab up --name demo --nodes 3 --images target/images
+$lab up --name demo --nodes 3 --images target/debug/images
 KUBECONFIG=$($lab status --name demo --kubeconfig)
 export KUBECONFIG
 PATH="$($lab status --name demo --bin):$PATH"

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::networking::v1::IPAddress;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,22 @@ pub fn is_imported(object: &IPAddress) -> bool {
     annotations.is_some_and(|all| all.get(annotation::IMPORTED).is_some_and(|text| text == "true"))
 }
 
+/// Whether berth-ccm says on its Lease that it has claimed whatever had an address ([`annotation::RESTING`]). That holds while
+/// nobody has the Lease, too, but not under a holder that did not say so: kube-vip-cloud-provider, which takes this Lease, leaves
+/// annotations as they are.
+pub fn is_import_complete(lease: &Lease) -> bool {
+    let annotations = lease.metadata.annotations.as_ref();
+    let annotated = |name: &str| annotations.and_then(|all| all.get(name));
+    let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+    let holder = holder.filter(|holder| !holder.is_empty());
+    annotated(annotation::RESTING).is_some()
+        && match (annotated(annotation::RESTING_BY), holder) {
+            // It was written before this was.
+            (None, _) | (_, None) => true,
+            (Some(by), Some(holder)) => by == holder,
+        }
+}
+
 /// The selector of claims, for lists and watches.
 pub fn selector() -> String {
     format!("{}={}", label::IP_ADDRESS_MANAGED_BY, label::BERTH)
@@ -101,5 +118,21 @@ mod tests {
         assert_eq!(of(json!({ uid: "one", holders: "[]" })), ["one"]);
         assert_eq!(of(json!({ uid: "one", holders: "{" })), ["one"]);
         assert!(of(json!({})).is_empty());
+    }
+
+    #[test]
+    fn the_import_is_complete_under_whoever_said_so_and_under_nobody_but_not_under_a_stranger() {
+        let complete = |annotations: &[(&str, &str)], holder: Option<&str>| {
+            let annotations: std::collections::BTreeMap<_, _> =
+                annotations.iter().copied().collect();
+            let lease = json!({ "metadata": { "annotations": annotations }, "spec": { "holderIdentity": holder } });
+            is_import_complete(&serde_json::from_value(lease).unwrap())
+        };
+        let (resting, by) = ((annotation::RESTING, "[]"), (annotation::RESTING_BY, "ccm-0"));
+        assert!(!complete(&[], None) && !complete(&[by], Some("ccm-0")));
+        assert!(complete(&[resting], Some("any")), "of before it was signed");
+        assert!(complete(&[resting, by], Some("ccm-0")));
+        assert!(complete(&[resting, by], None) && complete(&[resting, by], Some("")), "given back");
+        assert!(!complete(&[resting, by], Some("ccm-0_5e1c")), "kube-vip-cloud-provider's");
     }
 }

@@ -1,6 +1,9 @@
 //! What a node tells of itself in a Lease of its own, [`lease::of_host`]: that its announcer lives, which addresses are
 //! the node's, and which routers it has. Kubernetes lists one address of each family of a node; a node has more, and
 //! none of them is anybody's to ask for.
+//!
+//! And which addresses the network gave it for Services that asked for DHCP: a Service's own metadata is its tenant's to
+//! write, so they are offered here, and are the Service's once berth-ccm has claimed them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,16 +12,18 @@ use k8s_openapi::api::coordination::v1::Lease;
 
 use crate::names::{annotation, label, lease};
 
-/// The most addresses, and the most routers, that one node may tell.
+/// The most addresses, the most routers, and the most offers that one node may tell.
 pub const MOST: usize = 256;
 
-/// The addresses and the routers of a node.
+/// The addresses and the routers of a node, and what it offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// The node's own addresses, each with the length of its prefix, which says what the node reaches there.
     pub addresses: BTreeMap<IpAddr, u8>,
     /// The routers of its default routes.
     pub gateways: BTreeSet<IpAddr>,
+    /// By the uid of a Service, the addresses that the network gave for it, one of each family.
+    pub offers: BTreeSet<(String, IpAddr)>,
 }
 
 impl Told {
@@ -29,9 +34,15 @@ impl Told {
             addresses.map(|(address, length)| format!("{address}/{length}")).collect();
         let gateways: Vec<String> =
             self.gateways.iter().take(MOST).map(ToString::to_string).collect();
+        let offers = self.offers.iter().take(MOST);
+        let offers: Vec<String> = offers.map(|(uid, address)| format!("{uid}={address}")).collect();
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(annotation::HOST_ADDRESSES.to_owned(), addresses.join(","));
         annotations.insert(annotation::HOST_GATEWAYS.to_owned(), gateways.join(","));
+        match offers.is_empty() {
+            true => _ = annotations.remove(annotation::OFFERS),
+            false => _ = annotations.insert(annotation::OFFERS.to_owned(), offers.join(",")),
+        }
         lease.metadata.labels.get_or_insert_default().insert(label::HOST.to_owned(), String::new());
     }
 
@@ -47,7 +58,15 @@ impl Told {
             Some((address.parse().ok()?, length.parse().ok()?))
         });
         let gateways = listed(annotation::HOST_GATEWAYS).filter_map(|entry| entry.parse().ok());
-        Self { addresses: addresses.collect(), gateways: gateways.collect() }
+        let offers = listed(annotation::OFFERS).filter_map(|entry| {
+            let (uid, address) = entry.split_once('=')?;
+            Some((uid.to_owned(), address.parse().ok()?))
+        });
+        Self {
+            addresses: addresses.collect(),
+            gateways: gateways.collect(),
+            offers: offers.collect(),
+        }
     }
 }
 
@@ -71,16 +90,24 @@ mod tests {
             addresses: [("192.0.2.7".parse().unwrap(), 24), ("2001:db8::7".parse().unwrap(), 64)]
                 .into(),
             gateways: ["192.0.2.254".parse().unwrap()].into(),
+            offers: [("one".to_owned(), "192.0.2.100".parse().unwrap())].into(),
         };
         let mut lease = Lease::default();
         told.write(&mut lease);
         assert_eq!(Told::read(&lease), told);
+        let told = Told { offers: BTreeSet::new(), ..told };
+        told.write(&mut lease);
+        assert_eq!(Told::read(&lease), told, "an offer is taken back");
 
         let annotations = lease.metadata.annotations.get_or_insert_default();
         let text = "192.0.2.7, x/24, 192.0.2.8/24,,192.0.2.9/x";
         annotations.insert(annotation::HOST_ADDRESSES.to_owned(), text.to_owned());
         let read = Told::read(&lease).addresses;
         assert_eq!(read, [("192.0.2.8".parse().unwrap(), 24)].into());
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(annotation::OFFERS.to_owned(), "one,two=x,three=2001:db8::3".to_owned());
+        let read = Told::read(&lease).offers;
+        assert_eq!(read, [("three".to_owned(), "2001:db8::3".parse().unwrap())].into());
 
         let many = (0..2000u32).map(|number| (IpAddr::from(number.to_be_bytes()), 32));
         let crowd = Told { addresses: many.collect(), ..Told::default() };

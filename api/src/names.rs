@@ -27,8 +27,10 @@ pub mod annotation {
     /// What all annotations of kube-vip begin with.
     pub const KUBE_VIP: &str = "kube-vip.io/";
     /// On the Lease of the CCM: the addresses that rest, as JSON, for whoever leads next. It is there from when whatever had
-    /// an address is claimed, and stays.
+    /// an address is claimed, and stays. See [`crate::claim::is_import_complete`].
     pub const RESTING: &str = "berth.dev/resting";
+    /// On the Lease of the CCM: the holder that wrote [`RESTING`].
+    pub const RESTING_BY: &str = "berth.dev/resting-by";
     /// On a Service: the addresses that another host answers for. See [`crate::conflict`].
     pub const CONFLICT: &str = "berth.dev/conflict";
     /// On a claim: `metadata.uid` of each owner that asked for this very address, separated by commas.
@@ -50,6 +52,8 @@ pub mod annotation {
     pub const HOST_ADDRESSES: &str = "berth.dev/host-addresses";
     /// On the Lease of a node: the routers of its default routes. See [`crate::host`].
     pub const HOST_GATEWAYS: &str = "berth.dev/host-gateways";
+    /// On the Lease of a node: addresses that the network gave it for Services. See [`crate::host`].
+    pub const OFFERS: &str = "berth.dev/offers";
 }
 
 /// Labels.

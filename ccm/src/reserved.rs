@@ -141,6 +141,7 @@ mod tests {
             ]
             .into(),
             gateways: ["192.0.2.254".parse().unwrap()].into(),
+            ..Told::default()
         };
         assert_eq!(
             of_host("a", &told).map(shown),

@@ -83,7 +83,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (events, publisher) = events::channel(client.clone(), "berth-ccm", &identity);
     supervisor.spawn(EVENTS, publisher.run());
     let leave = CancellationToken::new();
-    let word = Word::new(annotation::RESTING);
+    let word = Word::new(annotation::RESTING, annotation::RESTING_BY);
     let tenure = if options.leader_elect {
         let (sender, tenure) = Tenure::granted();
         let template = lease::template(

@@ -201,13 +201,18 @@ fn node(event: Event<Node>) -> Option<Change> {
 }
 
 fn told(event: Event<Lease>) -> Option<Change> {
-    let there =
-        |lease: &Lease| Some(reserved::of_host(host::node(lease)?, &Told::read(lease)).into());
-    let gone = |lease: &Lease| {
-        let names = reserved::names_of_host(host::node(lease)?);
-        Some(names.map(|name| (name, AddressSet::new())).into())
+    let there = |node: &str, told: Told| {
+        let reservations = reserved::of_host(node, &told).into();
+        Change::Host(node.to_owned(), reservations, told.offers)
     };
-    used(Source::Hosts, event, there, gone)
+    match event {
+        Event::Init => Some(Change::Listing(Source::Hosts)),
+        Event::InitDone => Some(Change::Listed(Source::Hosts)),
+        Event::Apply(lease) | Event::InitApply(lease) => {
+            Some(there(host::node(&lease)?, Told::read(&lease)))
+        }
+        Event::Delete(lease) => Some(there(host::node(&lease)?, Told::default())),
+    }
 }
 
 fn api_server(event: Event<EndpointSlice>) -> Option<Change> {

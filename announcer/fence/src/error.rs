@@ -1,5 +1,6 @@
 //! Owns what can go wrong, by operation. Reasons are stable: users alert on them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -92,6 +93,19 @@ pub struct AttachError {
 }
 
 impl AttachError {
+    /// Whether neighbours who ask there may be answered without a fence: not where there is nobody to ask.
+    pub fn is_exposed(&self) -> bool {
+        !matches!(self.cause, AttachCause::NoInterface | AttachCause::NotEthernet)
+    }
+
+    /// Those of `interfaces` that it is about.
+    pub fn names<'a>(
+        &'a self,
+        interfaces: &'a BTreeSet<String>,
+    ) -> impl Iterator<Item = &'a String> {
+        interfaces.iter().filter(|name| self.interface == "*" || self.interface == **name)
+    }
+
     pub(crate) fn everywhere(operation: &'static str, source: io::Error) -> AttachError {
         AttachError { interface: "*".to_owned(), cause: AttachCause::Kernel { operation, source } }
     }
@@ -128,6 +142,9 @@ pub enum AttachCause {
         /// The handle.
         handle: u32,
     },
+    /// There is none, although one is wanted.
+    #[error("this node has no fence; expected eBPF or nftables")]
+    NoFence,
     /// Its name cannot be written in a rule.
     #[error("its name cannot be quoted in an nft rule; expected no quote, backslash or asterisk")]
     UnquotableName,

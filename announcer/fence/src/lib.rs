@@ -96,5 +96,6 @@ pub fn open(options: &Options) -> Opened {
             Err(cause) => refusals.push(Refusal { kind, cause }),
         }
     }
-    Opened { fence: Box::new(unfenced::Unfenced::new(&options.instance)), refusals }
+    let is_wanted = options.strongest == Kind::Unfenced;
+    Opened { fence: Box::new(unfenced::Unfenced::new(&options.instance, is_wanted)), refusals }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::contract::{Fence, Inspection};
-use crate::error::{ArmError, AttachError, CoverError, MuteError, PollError};
+use crate::error::{ArmError, AttachCause, AttachError, CoverError, MuteError, PollError};
 use crate::instance::Instance;
 use crate::kind::Kind;
 use crate::nft;
@@ -16,13 +16,16 @@ use crate::time::BootTime;
 #[derive(Debug)]
 pub(crate) struct Unfenced {
     instance: Instance,
+    /// Whether nothing else was asked for.
+    is_wanted: bool,
     covered: BTreeSet<IpAddr>,
     settled: bool,
 }
 
 impl Unfenced {
-    pub(crate) fn new(instance: &Instance) -> Unfenced {
-        Unfenced { instance: instance.clone(), covered: BTreeSet::new(), settled: false }
+    pub(crate) fn new(instance: &Instance, is_wanted: bool) -> Unfenced {
+        let (instance, covered) = (instance.clone(), BTreeSet::new());
+        Unfenced { instance, is_wanted, covered, settled: false }
     }
 }
 
@@ -31,8 +34,10 @@ impl Fence for Unfenced {
         Kind::Unfenced
     }
 
-    fn attach(&mut self, _: &BTreeSet<String>) -> Vec<AttachError> {
-        Vec::new()
+    fn attach(&mut self, interfaces: &BTreeSet<String>) -> Vec<AttachError> {
+        let interfaces = interfaces.iter().filter(|_| !self.is_wanted).cloned();
+        let bare = |interface| AttachError { interface, cause: AttachCause::NoFence };
+        interfaces.map(bare).collect()
     }
 
     fn cover(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), CoverError> {

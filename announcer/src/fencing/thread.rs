@@ -123,7 +123,7 @@ fn moment(at: Instant) -> Moment {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -135,6 +135,7 @@ mod tests {
 
     use super::*;
     use crate::ownership::Fencing;
+    use crate::ownership::Uncovered;
 
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
@@ -225,6 +226,7 @@ mod tests {
         keeper.take(Order::Fence(Fencing::Cover([ADDRESS, bare].into())));
         keeper.turn();
         let Ok(Fenced::Uncovered(uncovered)) = told.try_recv() else { panic!("it is told") };
+        let uncovered = uncovered.addresses;
         assert!(uncovered[&bare].contains("1 more than the fence holds (1)"), "{uncovered:?}");
         assert!(!uncovered.contains_key(&ADDRESS));
         keeper.turn();
@@ -232,7 +234,7 @@ mod tests {
         assert!(keeper.upkeep.due() < Moment::NEVER, "it is tried again");
         keeper.take(Order::Fence(Fencing::Cover([ADDRESS].into())));
         keeper.turn();
-        assert_eq!(told.try_recv(), Ok(Fenced::Uncovered(BTreeMap::new())));
+        assert_eq!(told.try_recv(), Ok(Fenced::Uncovered(Uncovered::default())));
     }
 
     #[tokio::test]

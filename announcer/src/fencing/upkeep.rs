@@ -168,19 +168,19 @@ impl Upkeep {
     /// Fences exactly what is wanted, and tries again where that does not succeed.
     fn cover(&mut self) {
         self.cover_at = Moment::NEVER;
-        let mut uncovered = Uncovered::default();
+        let mut uncovered = BTreeMap::new();
         if let Err(error) = self.fence.cover(&self.wanted) {
             self.count("cover");
             self.cover_at = now() + INSPECT;
             let left = self.wanted.iter().filter(|address| !self.fence.covers(address));
             let why = format!("the fence does not cover it: {error}");
             uncovered = left.map(|address| (*address, why.clone())).collect();
-            if !uncovered.keys().eq(self.uncovered.keys()) {
+            if !uncovered.keys().eq(self.uncovered.addresses.keys()) {
                 tracing::error!(%error, "an address that is not covered is not served");
             }
         }
-        self.is_told &= uncovered.keys().eq(self.uncovered.keys());
-        self.uncovered = uncovered;
+        self.is_told &= uncovered.keys().eq(self.uncovered.addresses.keys());
+        self.uncovered.addresses = uncovered;
     }
 
     /// What is not covered, if that is news.
@@ -191,10 +191,26 @@ impl Upkeep {
     /// Fences exactly these interfaces.
     fn attach(&mut self) {
         self.is_stale = true;
-        for error in self.fence.attach(&self.interfaces) {
+        let errors = self.fence.attach(&self.interfaces);
+        let mut exposed = BTreeMap::new();
+        for error in &errors {
             tracing::warn!(%error, "the fence is not everywhere");
             self.count("attach");
+            if error.is_exposed() {
+                let names = error.names(&self.interfaces).cloned();
+                exposed.extend(names.map(|name| (name, error.to_string())));
+            }
         }
+        if !exposed.keys().eq(self.uncovered.interfaces.keys()) {
+            self.is_told = false;
+            for name in exposed.keys() {
+                tracing::error!(
+                    interface = name,
+                    "without a fence there this node takes only what no other node can have"
+                );
+            }
+        }
+        self.uncovered.interfaces = exposed;
     }
 
     /// Looks whether the fence still stands: somebody may have taken it away.

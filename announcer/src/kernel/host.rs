@@ -32,9 +32,17 @@ pub struct Host {
     pub unmade: BTreeMap<String, String>,
     /// Addresses that the fence does not cover, and why. No look shows that.
     pub uncovered: BTreeMap<IpAddr, String>,
+    /// Interfaces without a fence on which neighbours ask, and why. No look shows that.
+    pub exposed: BTreeMap<String, String>,
 }
 
 impl Host {
+    /// Whether neighbours ask on the interface with this index and the fence does not stand there.
+    pub fn is_exposed(&self, index: u32) -> bool {
+        let mut exposed = self.exposed.keys().filter_map(|name| self.interfaces.get(name));
+        exposed.any(|interface| interface.index == index)
+    }
+
     /// The interface of this name, or of this alternative name.
     pub fn interface(&self, name: &str) -> Option<(&str, &Interface)> {
         let name = self.alternatives.get(name).map_or(name, String::as_str);

@@ -37,7 +37,7 @@ pub enum Fenced {
     Armed(Vec<(IpAddr, Instant)>),
     /// Addresses are silent.
     Muted(Vec<IpAddr>),
-    /// These are all that are not covered.
+    /// This is all that is not covered.
     Uncovered(Uncovered),
 }
 

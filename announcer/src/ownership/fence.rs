@@ -19,8 +19,14 @@ pub enum Fencing {
     Settle,
 }
 
-/// By address, why the fence does not cover it: this node is not to have it.
-pub type Uncovered = BTreeMap<IpAddr, String>;
+/// Where the fence does not stand, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uncovered {
+    /// By address: this node is not to have it.
+    pub addresses: BTreeMap<IpAddr, String>,
+    /// By the name of an interface on which neighbours ask: there this node lets every other one go first.
+    pub interfaces: BTreeMap<String, String>,
+}
 
 /// What the fence was told.
 #[derive(Debug, Default)]

@@ -71,7 +71,7 @@ pub fn updates(
     node: &str,
 ) -> Vec<Update> {
     let mut updates = Vec::new();
-    for (name, verdict) in verdicts {
+    for (name, verdict) in verdicts.iter().filter(|(_, verdict)| !verdict.left) {
         let Some(service) = cluster.services().get(name).filter(|service| !service.foreign) else {
             continue;
         };

@@ -255,12 +255,16 @@ impl<K: Kernel> Announcer<K> {
         if let Some(members) = self.members() {
             members.told(told, host.as_deref(), now);
         }
+        if let MembershipEvent::Uncovered(_) = told {
+            self.touch_owners();
+        }
     }
 
     /// Takes in what the thread of the fence told; true if a round has something to do for it.
     pub fn fenced(&mut self, told: &Fenced, now: Instant) -> bool {
         if let Fenced::Uncovered(uncovered) = told {
             self.sight.uncover(uncovered);
+            self.touch_owners();
         }
         self.backstop.as_mut().is_some_and(|backstop| backstop.told(told, now))
     }

@@ -109,6 +109,7 @@ impl<K: Kernel> Announcer<K> {
                 host.unmade = std::mem::take(&mut self.sight.host.unmade);
                 host.unmade.retain(|name, _| !host.interfaces.contains_key(name));
                 host.uncovered = std::mem::take(&mut self.sight.host.uncovered);
+                host.exposed = std::mem::take(&mut self.sight.host.exposed);
                 self.sight.host = host;
             }
             Err(error) => {

@@ -62,9 +62,10 @@ impl Sight {
         }
     }
 
-    /// Takes in which addresses the fence does not cover.
+    /// Takes in where the fence does not stand.
     pub(super) fn uncover(&mut self, uncovered: &Uncovered) {
-        self.host.uncovered.clone_from(uncovered);
+        self.host.uncovered.clone_from(&uncovered.addresses);
+        self.host.exposed.clone_from(&uncovered.interfaces);
         self.touch();
     }
 

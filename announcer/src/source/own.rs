@@ -18,7 +18,8 @@ pub fn told(host: &Host, claims: &Claims) -> Told {
     let addresses: BTreeMap<IpAddr, u8> =
         own.map(|(address, foreign)| (*address, foreign.prefix_len)).collect();
     let gateways: BTreeSet<IpAddr> = host.gateways.values().flatten().copied().collect();
-    Told { addresses, gateways: gateways.into_iter().filter(is_global).collect() }
+    let gateways = gateways.into_iter().filter(is_global).collect();
+    Told { addresses, gateways, ..Told::default() }
 }
 
 #[cfg(test)]

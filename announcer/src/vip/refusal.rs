@@ -119,6 +119,13 @@ pub enum Refusal {
         /// Their names.
         annotations: Few,
     },
+    /// Another announcer decides on it, by a Lease.
+    LeftToLease {
+        /// The namespace and the name of the Lease.
+        lease: String,
+        /// Who holds it.
+        holder: Quoted,
+    },
     /// The kernel does not take the address.
     NotBound {
         /// The address.
@@ -151,6 +158,7 @@ impl Refusal {
             Self::TooManyPorts { .. } => "TooManyPorts",
             Self::InvalidLease { .. } => "InvalidLease",
             Self::NotSupported { .. } => "NotSupported",
+            Self::LeftToLease { .. } => "LeftToLease",
             Self::NotBound { .. } => "NotBound",
         }
     }
@@ -228,6 +236,10 @@ impl Refusal {
             Self::NotSupported { annotations } => {
                 format!("annotations that this version does not act on: {annotations}")
             }
+            Self::LeftToLease { lease, holder } => format!(
+                "not announced by Berth: another announcer goes by Lease {lease}, which {holder} holds, and does not announce it \
+                 either; it is taken when that Lease is given back or has run out"
+            ),
             Self::NotBound { address, error } => format!("{address} is not announced: {error}"),
         }
     }
@@ -263,7 +275,8 @@ mod tests {
             Refusal::InvalidInterface { text: text.clone() },
             Refusal::InvalidVlan { text: text.clone() },
             Refusal::VlanNotMade { name: text.clone(), error: "no".to_owned() },
-            Refusal::InvalidLease { text },
+            Refusal::InvalidLease { text: text.clone() },
+            Refusal::LeftToLease { lease: "d/kubevip-web".to_owned(), holder: text },
             Refusal::InvalidAddress { texts: texts.clone() },
             Refusal::InvalidPreference { texts: texts.clone() },
             Refusal::NotSupported { annotations: texts },

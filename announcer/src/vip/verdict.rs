@@ -18,6 +18,8 @@ pub struct Verdict {
     pub refusals: Vec<Refusal>,
     /// Those of them of which it is not known yet whether another host has them.
     pub asked: BTreeSet<IpAddr>,
+    /// Whether another announcer decides on it: what its status says is left as it is.
+    pub left: bool,
 }
 
 impl Verdict {

@@ -57,18 +57,20 @@ impl Tenure {
 }
 
 /// One annotation of a Lease, by which its holder leaves word to whoever holds it next. It is written when the Lease
-/// is, which costs no request of its own; what was said in the last moments before a crash is lost.
+/// is, which costs no request of its own; what was said in the last moments before a crash is lost. A second one names the
+/// holder that wrote or keeps it, since other programs that hold the Lease leave annotations as they are.
 #[derive(Clone, Debug)]
 pub struct Word {
     annotation: &'static str,
+    by: &'static str,
     said: Arc<Mutex<Option<String>>>,
     found: Arc<Mutex<Option<String>>>,
 }
 
 impl Word {
     /// Says nothing: what is there stays.
-    pub fn new(annotation: &'static str) -> Self {
-        Self { annotation, said: Arc::default(), found: Arc::default() }
+    pub fn new(annotation: &'static str, by: &'static str) -> Self {
+        Self { annotation, by, said: Arc::default(), found: Arc::default() }
     }
 
     /// From now on the Lease is written with this text, or with what it has if `None`.
@@ -83,9 +85,12 @@ impl Word {
 
     fn write(&self, action: &mut Action) {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let (Action::Create(lease) | Action::Replace(lease), Some(text)) = (action, said) {
-            let annotations = lease.metadata.annotations.get_or_insert_default();
-            annotations.insert(self.annotation.to_owned(), text);
+        let (Action::Create(lease) | Action::Replace(lease)) = action else { return };
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.extend(said.map(|text| (self.annotation.to_owned(), text)));
+        if let (true, Some(holder)) = (annotations.contains_key(self.annotation), holder) {
+            annotations.insert(self.by.to_owned(), holder);
         }
     }
 

@@ -96,6 +96,8 @@ pub struct Election {
     timing: Timing,
     /// How long this one of a group leaves the renewals to the others.
     patience: Option<Duration>,
+    /// How much later than others this one takes what is free.
+    deference: Duration,
     template: Lease,
     known: Known,
     /// The holder may act until then.
@@ -142,6 +144,7 @@ impl Election {
             identity: identity.into(),
             timing,
             patience: None,
+            deference: Duration::ZERO,
             template,
             known: Known::Nothing,
             until: None,
@@ -179,6 +182,12 @@ impl Election {
     /// Its durations.
     pub fn timing(&self) -> Timing {
         self.timing
+    }
+
+    /// From now on leaves a Lease that is free to others for so long, in case they strive for it too. What it holds, or finds
+    /// in its own name, it goes on with.
+    pub fn defer(&mut self, deference: Duration) {
+        self.deference = deference;
     }
 
     /// Whether this is one of a group.
@@ -276,17 +285,18 @@ impl Election {
         }
         match &self.known {
             Known::Nothing => Action::Wait(None),
-            Known::Absent { free_at } => self.at(*free_at, now, Self::create),
+            Known::Absent { free_at } => self.at(*free_at + self.deference, now, Self::create),
             Known::Present { lease, since } => {
                 let due = match holder(lease) {
                     Some(holder) if holder != self.identity => {
-                        *since + duration(lease, &self.timing)
+                        *since + duration(lease, &self.timing) + self.deference
                     }
                     Some(_) if self.relieved.is_some() => self.relieved.unwrap_or(now),
                     Some(_) if self.until.is_some() => {
                         self.renewed.unwrap_or(now) + self.timing.retry()
                     }
-                    _ => now,
+                    Some(_) => now,
+                    None => *since + self.deference,
                 };
                 self.at(due, now, Self::take)
             }

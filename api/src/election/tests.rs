@@ -144,6 +144,33 @@ fn a_released_lease_is_taken_at_once() {
 }
 
 #[test]
+fn who_defers_takes_what_is_free_later_than_others_and_goes_on_with_what_is_its_own() {
+    let (start, later) = (Instant::now(), seconds(2));
+    let deferring = |sight: Sight| {
+        let mut election = candidate("a");
+        election.defer(later);
+        election.observe(sight, start);
+        election
+    };
+    let free = |holder| Sight::Present(lease(1, holder));
+    for (sight, at) in [
+        (Sight::Absent, start + later),
+        (free(None), start + later),
+        (free(Some("b")), start + seconds(15) + later),
+    ] {
+        assert_eq!(deferring(sight).poll(start), Action::Wait(Some(at)));
+    }
+    let mut election = deferring(free(Some("a")));
+    replaced(election.poll(start));
+    election.replied(Reply::Written(lease(2, Some("a"))), start);
+    assert_eq!(
+        election.poll(start),
+        Action::Wait(Some(start + Timing::DEFAULT.retry())),
+        "it renews in time"
+    );
+}
+
+#[test]
 fn a_conflict_is_a_loss() {
     let start = Instant::now();
     let mut election = leader("a", 7, start);

@@ -15,6 +15,7 @@ use berth_ipam::{
 use super::adopt::is_conflicted;
 use super::agenda::Turn;
 use super::aside::shun;
+use super::offers::shown;
 use super::release::leave;
 use super::show::project;
 use super::state::State;
@@ -80,10 +81,15 @@ pub(super) fn allocate(
         current: claimant.current(),
         shuns,
     };
+    let mut offered = match claimant {
+        Claimant::Service(service) => state.cluster.offers.to(&service.uid, &held),
+        Claimant::Eip(_) => BTreeMap::new(),
+    };
     match ipam::allocate(&state.cluster.ledger, &request) {
         Ok(allocation) => {
             state.agenda.wait_no_more(&turn);
-            carry_out(state, claimant, &owner, allocation, now);
+            let allocation = take_offers(state, request, allocation, &mut offered);
+            carry_out(state, claimant, &owner, allocation, &offered, now);
         }
         Err(refusal) => {
             let verdict = why(state, &refusal);
@@ -95,8 +101,42 @@ pub(super) fn allocate(
                 (true, _) | (false, false) => refuse(state, turn, claimant, verdict.clone()),
             }
             if !held.is_empty() {
-                project(state, claimant, &kept(claimant, &held), Some(&verdict));
+                let asks = claimant.current();
+                offered.retain(|family, _| asks.contains(&family.dhcp_marker()));
+                let kept = shown(&offered, &kept(claimant, &held));
+                project(state, claimant, &kept, Some(&verdict));
             }
+        }
+    }
+}
+
+/// Where DHCP is to find an address, and a node offers the one that it was given, that is asked for as any pin is. What is
+/// refused is told, and DHCP goes on. Leaves those of `offered` that are to be had.
+fn take_offers(
+    state: &State,
+    request: Request,
+    allocation: Allocation,
+    offered: &mut BTreeMap<Family, IpAddr>,
+) -> Allocation {
+    let by_dhcp = allocation.addresses.iter().filter(|assigned| assigned.origin == Origin::Dhcp);
+    let by_dhcp: BTreeSet<Family> = by_dhcp.map(|assigned| Family::of(assigned.address)).collect();
+    offered.retain(|family, _| by_dhcp.contains(family));
+    if offered.is_empty() {
+        return allocation;
+    }
+    let others = request.pins.iter().filter(|pin| !offered.contains_key(&Family::of(**pin)));
+    let pins = others.chain(offered.values()).copied().collect();
+    match ipam::allocate(&state.cluster.ledger, &Request { pins, ..request }) {
+        Ok(taken) => {
+            let has = |address: &IpAddr| taken.addresses.iter().any(|one| one.address == *address);
+            offered.retain(|_, address| has(address));
+            taken
+        }
+        Err(refusal) => {
+            offered.clear();
+            let mut allocation = allocation;
+            allocation.refused.push(refusal);
+            allocation
         }
     }
 }
@@ -106,6 +146,7 @@ fn carry_out(
     claimant: &Claimant,
     owner: &Owner,
     allocation: Allocation,
+    offered: &BTreeMap<Family, IpAddr>,
     now: Duration,
 ) {
     let id = claimant.id();
@@ -153,7 +194,7 @@ fn carry_out(
         state.traffic.start(write);
     }
     let addresses: Vec<IpAddr> = addresses.iter().map(|assigned| assigned.address).collect();
-    if whole && !project(state, claimant, &addresses, None) {
+    if whole && !project(state, claimant, &shown(offered, &addresses), None) {
         if refused.is_empty() {
             let verdict = content(state, claimant, owner, &addresses);
             judge(state, claimant, verdict);

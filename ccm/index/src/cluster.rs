@@ -9,6 +9,7 @@ use berth_api::{address, eip, reason};
 use berth_ipam::{Conflict, Family, Grant, Ledger, Owner, OwnerKind, Scope, Sharing};
 
 use super::machines::Machines;
+use super::offers::Offers;
 use super::source::Source;
 use crate::binding::Binding;
 use crate::claim::{Basis, Claim, Holder};
@@ -24,6 +25,7 @@ pub(super) struct Cluster {
     pub(super) claimants: BTreeMap<Id, Claimant>,
     pub(super) claims: BTreeMap<IpAddr, Claim>,
     pub(super) machines: Machines,
+    pub(super) offers: Offers,
     listed: BTreeSet<Source>,
 }
 

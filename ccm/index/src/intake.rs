@@ -48,6 +48,9 @@ pub enum Change {
     PoolsGone,
     /// Something of this source uses these addresses itself; none when it is gone.
     Reserved(Source, Vec<Reservation>),
+    /// A node tells of itself: what it uses, and by uid which addresses the network gave it for Services; nothing when it
+    /// is gone.
+    Host(String, Vec<Reservation>, BTreeSet<(String, IpAddr)>),
 }
 
 /// The kind of claimants that a source lists.
@@ -65,6 +68,8 @@ pub struct Intake {
     /// By source, the names of reservations that a list which is coming in has not shown yet.
     unused: BTreeMap<Source, BTreeSet<String>>,
     used: BTreeMap<Source, BTreeSet<String>>,
+    /// The nodes that offer addresses, and that a list which is coming in has not shown yet.
+    offering: Option<BTreeSet<String>>,
     pools: Option<bool>,
 }
 
@@ -112,15 +117,24 @@ impl Intake {
                 index.apply_pools(uid, &data);
             }
             Change::PoolsGone => index.remove_pools(),
-            Change::Reserved(source, reservations) => {
-                for (name, addresses) in reservations {
-                    if let Some(missing) = self.unused.get_mut(&source) {
-                        missing.remove(&name);
-                    }
-                    index.reserve(&name, addresses);
-                    self.used.entry(source).or_default().insert(name);
+            Change::Reserved(source, reservations) => self.reserve(source, reservations, index),
+            Change::Host(node, reservations, offers) => {
+                self.reserve(Source::Hosts, reservations, index);
+                if let Some(missing) = &mut self.offering {
+                    missing.remove(&node);
                 }
+                index.offer(&node, offers);
             }
+        }
+    }
+
+    fn reserve(&mut self, source: Source, reservations: Vec<Reservation>, index: &mut Index) {
+        for (name, addresses) in reservations {
+            if let Some(missing) = self.unused.get_mut(&source) {
+                missing.remove(&name);
+            }
+            index.reserve(&name, addresses);
+            self.used.entry(source).or_default().insert(name);
         }
     }
 
@@ -145,6 +159,9 @@ impl Intake {
             | Source::ControlPlane => {
                 let known = self.used.get(&source).cloned().unwrap_or_default();
                 self.unused.insert(source, known);
+                if source == Source::Hosts {
+                    self.offering = Some(index.known_offerers());
+                }
             }
             Source::Pools => self.pools = Some(false),
         }
@@ -172,6 +189,10 @@ impl Intake {
                 for name in self.unused.remove(&source).unwrap_or_default() {
                     index.reserve(&name, AddressSet::new());
                     self.used.entry(source).or_default().remove(&name);
+                }
+                if source == Source::Hosts {
+                    let gone = self.offering.take().unwrap_or_default();
+                    gone.iter().for_each(|node| index.offer(node, BTreeSet::new()));
                 }
             }
             Source::Pools => {

@@ -54,6 +54,7 @@ mod figures;
 mod holders;
 mod machines;
 mod observe;
+mod offers;
 mod pairs;
 mod pools;
 mod release;
@@ -160,6 +161,11 @@ impl Index {
     /// Keeps addresses from ever being given out, in place of what `name` reserved before.
     pub fn reserve(&mut self, name: &str, addresses: AddressSet) {
         configure::reserve(&mut self.0, name, addresses);
+    }
+
+    /// Takes in all addresses that a node got by DHCP, each with the uid of the Service that it is for.
+    pub fn offer(&mut self, node: &str, offers: BTreeSet<(String, IpAddr)>) {
+        observe::apply_offers(&mut self.0, node, offers);
     }
 
     /// Takes in that an address was given back before this process could see it.
@@ -311,6 +317,11 @@ impl Index {
     /// The machines, for the same.
     pub fn known_machines(&self) -> BTreeSet<NamespacedName> {
         self.0.cluster.machines.names()
+    }
+
+    /// The nodes that offer addresses.
+    pub fn known_offerers(&self) -> BTreeSet<String> {
+        self.0.cluster.offers.nodes()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Owns how the index takes in what the watches show. Late, repeated and reordered events change nothing.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -137,6 +138,18 @@ pub(super) fn remove_claim(state: &mut State, address: IpAddr, uid: &str, now: D
     } else {
         unclaim(state, address, now);
     }
+}
+
+/// Takes in all that a node offers.
+pub(super) fn apply_offers(state: &mut State, node: &str, offers: BTreeSet<(String, IpAddr)>) {
+    let news = state.cluster.offers.apply(node, offers);
+    if news.is_empty() {
+        return;
+    }
+    let claimants = state.cluster.claimants.iter();
+    let touched = claimants.filter(|(_, claimant)| news.contains(claimant.uid()));
+    let touched: Vec<Id> = touched.map(|(id, _)| id.clone()).collect();
+    touched.iter().for_each(|id| state.touch(id));
 }
 
 /// Takes in a virtual machine. What is older than what is known is passed over.

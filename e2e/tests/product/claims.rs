@@ -10,7 +10,10 @@ use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::vm::{Vm, install_kubevirt};
 use berth_e2e::wire::Watch;
 use berth_e2e::world::{ADDRESSES, HOST, POOL, World, env, eventually, ingress, kubectl};
-use kube::api::{Api, DeleteParams};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::networking::v1::IPAddress;
+use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
 
 use super::conflict::{ASK, event};
@@ -121,7 +124,51 @@ async fn what_no_claim_names_is_served_by_nobody_and_who_asks_is_told() -> Resul
     let disputes = wire.so_far().disputes(held);
     ensure!(disputes.is_empty(), "{disputes:?}");
     askers.into_iter().try_for_each(|asker| asker.finish().map(drop))?;
+    what_the_network_gave_is_claimed(&world).await?;
     world.lab.down()
+}
+
+/// The node without an announcer offers two Services what the network gave it for them: an address that nobody has, and one
+/// that is reserved.
+async fn what_the_network_gave_is_claimed(world: &World) -> Result<()> {
+    const GIVEN: &str = "10.0.67.7";
+    let mut offers = Vec::new();
+    for (name, address) in [("by-dhcp", GIVEN), ("refused", RESERVED)] {
+        let metadata = json!({ "annotations": { ADDRESSES: "0.0.0.0" } });
+        let made = world.create(wish(name, metadata, None)).await?;
+        offers.push(format!("{}={address}", made.metadata.uid.unwrap_or_default()));
+    }
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let node = nodes.get("node2").await?.metadata;
+    let lease = json!({ "metadata": {
+        "name": "berth-announcer-node2",
+        "labels": { "berth.dev/host": "" },
+        "annotations": { "berth.dev/offers": offers.join(",") },
+        "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": "node2", "uid": node.uid }],
+    } });
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-system");
+    leases.create(&PostParams::default(), &serde_json::from_value(lease)?).await?;
+    let claims: Api<IPAddress> = Api::all(world.client.clone());
+    let holder = eventually("the address is claimed", 15, || async {
+        Ok(claims
+            .get_opt(GIVEN)
+            .await?
+            .and_then(|claim| claim.spec)
+            .map(|spec| spec.parent_ref.name))
+    })
+    .await?;
+    ensure!(holder == "by-dhcp", "it is {holder}'s\n{}", world.logs());
+    event(world, "refused", "AddressReserved", &[RESERVED]).await?;
+    ensure!(claims.get_opt(RESERVED).await?.is_none(), "{}", world.logs());
+    for name in ["by-dhcp", "refused"] {
+        let shown = world.service(name).await?.metadata.annotations.unwrap_or_default();
+        ensure!(shown[ADDRESSES] == "0.0.0.0", "it asks for DHCP no more: {shown:?}");
+    }
+    leases.delete("berth-announcer-node2", &DeleteParams::default()).await?;
+    eventually("it is given back", 15, || async {
+        Ok(claims.get_opt(GIVEN).await?.is_none().then_some(()))
+    })
+    .await
 }
 
 /// Two watches have no order: whichever of claim and annotation is heard first, the address is served, again after a
@@ -159,7 +206,7 @@ async fn what_a_claim_names_is_served_for_services_and_machines() -> Result<()> 
     .await?;
 
     // Whoever may write claims takes what he gave: the Service is told, and berth-ccm gives it anew.
-    let claims: Api<k8s_openapi::api::networking::v1::IPAddress> = Api::all(world.client.clone());
+    let claims: Api<IPAddress> = Api::all(world.client.clone());
     world.ccm()?.terminate(Duration::from_secs(15))?;
     claims.delete(&all[0].to_string(), &DeleteParams::default()).await?;
     event(&world, "s0", "AddressNotClaimed", &[&all[0].to_string()]).await?;

@@ -14,6 +14,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, Patch, PatchParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 
+use super::conflict::event;
 use crate::scene::{ASK, PATIENCE, TAKEOVER, disputed};
 
 /// What somebody does to a cluster.
@@ -266,6 +267,7 @@ async fn members_hold_the_lease_by_which_others_decide() -> Result<()> {
     hold(&world, "default", "kubevip-web", STOCK, 3600).await?;
     left(begun, &[web]).await?;
     ensure!(world.holders(other)?.len() == 1, "{}", world.logs());
+    event(&world, "web", "LeftToLease", &["default/kubevip-web", STOCK]).await?;
     hold(&world, "default", "kubevip-web", "", 1).await?;
     held_by(&world, web, 1).await?;
     let begun = Instant::now();

@@ -2,7 +2,7 @@
 //! come out. Gives a Lease back only when it is told that nothing acts on it any more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use berth_api::election::{Action, Election, Reply, Sight, Timing};
 use berth_api::names::label;
@@ -31,6 +31,15 @@ pub(super) struct Tied {
     pub(super) uid: String,
     /// Another node that says it answers for an address that the Lease decides on.
     pub(super) claimed_by: Option<String>,
+}
+
+/// How this node strives for a Lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Strife {
+    /// The Service that it is tied to.
+    pub(super) tied: Option<Tied>,
+    /// Whether others are to go first: here no fence would stand behind it.
+    pub(super) defers: bool,
 }
 
 /// The Leases that are watched, and this node's part in them.
@@ -88,23 +97,27 @@ impl Elections {
         }
     }
 
-    /// Strives for exactly the Leases in `wanted`, each with the Service it is tied to. What
-    /// is held and not wanted is given back, or deleted where `obsolete`, once `idle` says that nothing acts on it.
+    /// Strives for exactly the Leases in `wanted`. What is held and not wanted is given back, or deleted where `obsolete`, once `idle` says that nothing acts on it.
     pub(super) fn strive(
         &mut self,
-        wanted: &BTreeMap<Name, Option<Tied>>,
+        wanted: &BTreeMap<Name, Strife>,
         idle: impl Fn(&Name) -> bool,
         obsolete: impl Fn(&Name) -> bool,
         now: Instant,
     ) {
         self.waiting.retain(|name, _| wanted.contains_key(name));
-        for (name, tied) in wanted {
-            if self.elections.contains_key(name) || !self.listed || self.must_wait(name, tied, now)
-            {
+        for (name, Strife { tied, defers }) in wanted {
+            let deference = if *defers { self.timing.retry() } else { Duration::ZERO };
+            if let Some(election) = self.elections.get_mut(name) {
+                election.defer(deference);
+                continue;
+            }
+            if !self.listed || self.must_wait(name, tied, now) {
                 continue;
             }
             let mut election =
                 Election::new(self.template(name, tied.as_ref()), &self.node, self.timing);
+            election.defer(deference);
             let lease = self.known.get(name);
             election
                 .observe(lease.map_or(Sight::Absent, |l| Sight::Present(Box::new(l.clone()))), now);
@@ -242,6 +255,10 @@ mod tests {
         Name::new("d", "kubevip-web")
     }
 
+    fn strive_for(tied: Option<Tied>) -> BTreeMap<Name, Strife> {
+        [(name(), Strife { tied, defers: false })].into()
+    }
+
     fn stored(mut lease: Lease, version: &str) -> Box<Lease> {
         lease.metadata.resource_version = Some(version.to_owned());
         Box::new(lease)
@@ -252,7 +269,7 @@ mod tests {
         let mut leases = Elections::new("a", Timing::DEFAULT, BTreeMap::new());
         leases.listed(&BTreeSet::new(), now);
         let tied = Tied { name: "web".to_owned(), uid: "uid".to_owned(), claimed_by: None };
-        leases.strive(&[(name(), Some(tied))].into(), |_| true, |_| false, now);
+        leases.strive(&strive_for(Some(tied)), |_| true, |_| false, now);
         let (mut requests, _) = leases.poll(now);
         let Some((_, Request::Acquire(Action::Create(lease)))) = requests.pop() else { panic!() };
         let owner = &lease.metadata.owner_references.as_ref().unwrap()[0];
@@ -268,7 +285,7 @@ mod tests {
     fn nothing_is_asked_for_before_the_first_list() {
         let now = Instant::now();
         let mut leases = Elections::new("a", Timing::DEFAULT, BTreeMap::new());
-        leases.strive(&[(name(), None)].into(), |_| true, |_| false, now);
+        leases.strive(&strive_for(None), |_| true, |_| false, now);
         assert!(leases.poll(now).0.is_empty());
     }
 
@@ -306,7 +323,7 @@ mod tests {
         leases.listed(&BTreeSet::new(), now);
         let claimed_by = Some("b".to_owned());
         let tied = Tied { name: "web".to_owned(), uid: "uid".to_owned(), claimed_by };
-        let wanted = [(name(), Some(tied))].into();
+        let wanted = strive_for(Some(tied));
         leases.strive(&wanted, |_| true, |_| false, now);
         let end = now + Duration::from_secs(15);
         assert_eq!(leases.poll(now), (Vec::new(), Some(end)));

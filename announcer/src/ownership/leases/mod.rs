@@ -17,9 +17,9 @@ use berth_api::election::{Reply, Sight, Timing};
 pub use self::elections::Request;
 pub use self::strategy::{Strategy, of_one_service};
 
-use self::elections::{Elections, Tied};
+use self::elections::{Elections, Strife, Tied};
 use super::context::Context;
-use crate::vip::{Claim, Hold, Holds, Name, Verdict};
+use crate::vip::{Attach, Claim, Hold, Holds, Name, Verdict};
 
 /// Who owns what, by Leases.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Leases {
     /// By Service, the Lease that decides on it.
     leases: BTreeMap<Name, Name>,
     /// The Leases that this node strives for.
-    strives: BTreeMap<Name, Option<Tied>>,
+    strives: BTreeMap<Name, Strife>,
     held: BTreeSet<Name>,
     leaving: bool,
 }
@@ -106,11 +106,19 @@ impl Leases {
     }
 
     /// The Leases that this node should strive for, each with the Service it is tied to.
-    fn to_strive_for(&self, context: Context<'_>) -> BTreeMap<Name, Option<Tied>> {
-        let Context { wanted, node, .. } = context;
+    fn to_strive_for(&self, context: Context<'_>) -> BTreeMap<Name, Strife> {
+        let Context { wanted, node, host, .. } = context;
+        let is_exposed = |name: &Name| {
+            let claim = &wanted.services[name];
+            let placed = claim.own().filter_map(|own| wanted.attach(name, *own)?.as_ref().ok());
+            let exposed = |attach: &Attach| host.is_exposed(attach.index());
+            placed.into_iter().any(exposed)
+        };
         if let Some(lease) = self.strategy.standing() {
+            let defers = self.leases.keys().any(is_exposed);
             // A node without the interface would own every address and answer for none.
-            return context.usable.then(|| (lease.clone(), None)).into_iter().collect();
+            let strife = context.usable.then(|| (lease.clone(), Strife { tied: None, defers }));
+            return strife.into_iter().collect();
         }
         let mut by_lease: BTreeMap<&Name, BTreeSet<&Name>> = BTreeMap::new();
         for (service, lease) in &self.leases {
@@ -128,7 +136,8 @@ impl Leases {
                     uid: claim.uid.clone(),
                     claimed_by: claimed_by.map(str::to_owned),
                 };
-                strives.insert(lease.clone(), oldest.map(tied));
+                let defers = services.iter().any(|name| is_exposed(name));
+                strives.insert(lease.clone(), Strife { tied: oldest.map(tied), defers });
             }
         }
         strives

@@ -72,7 +72,7 @@ pub enum MembershipEvent {
         /// Why.
         cause: Loss,
     },
-    /// These are all addresses that the fence does not cover.
+    /// This is all that the fence does not cover.
     Uncovered(Uncovered),
     /// These nodes are alive as a majority sees it; none while no majority answers.
     Live(BTreeSet<NodeId>),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use berth_api::Quoted;
 use berth_api::election::Held;
 use berth_membership::{NodeId, Request};
 use tokio::sync::mpsc::UnboundedSender;
@@ -19,7 +20,7 @@ use super::requests::requests;
 use super::rival::Rivalry;
 use crate::backoff::Backoff;
 use crate::vip::nodes::{Peer, Peers};
-use crate::vip::{Attach, Forwards, Hold, Holds, Name, Verdict, Wanted};
+use crate::vip::{Attach, Forwards, Hold, Holds, Name, Refusal, Verdict, Wanted};
 
 /// The kernel drops an address that nobody renews for so long: what keeps it silent meanwhile is the fence.
 const KEPT: Duration = Duration::from_secs(60);
@@ -224,8 +225,11 @@ impl Members {
                 self.driver.outline.cover(context, |address, vip| barred.leaves(address, vip));
             told.into_iter().for_each(|told| self.driver.tell(Command::Fence(told)));
             let interfaces = &context.host.interfaces;
-            let damped = |attach: &Attach| self.damping.damps(interfaces, attach.index());
-            let mut requests = requests(context, &self.peers, &damped);
+            let is_last = |attach: &Attach| {
+                let index = attach.index();
+                self.damping.damps(interfaces, index) || context.host.is_exposed(index)
+            };
+            let mut requests = requests(context, &self.peers, &is_last);
             // What this node has already it gives up: whoever acquired a Lease beside members answers by now.
             requests.retain(|address, _| {
                 !context.wanted.vip(*address).is_some_and(|vip| barred.bars(address, vip))
@@ -279,8 +283,22 @@ impl Members {
         now: Instant,
     ) -> BTreeMap<Name, Verdict> {
         let mut verdicts = report::verdicts(context, &self.holdings, taken, now);
-        // What others decide on they report on.
+        // What others decide on they report on, if they serve it.
         verdicts.retain(|service, _| !self.rivalry.barred().reports(service));
+        let services = context.wanted.services.iter();
+        // Who is said to have it is a member, and so it is none of the others.
+        let is_member = |host: &str| self.holdings.is_live(NodeId::of(host));
+        let unserved = services.filter(|(name, claim)| {
+            let is_left = claim.ours && self.rivalry.barred().reports(name);
+            is_left && claim.host.as_deref().is_none_or(is_member)
+        });
+        for (name, claim) in unserved.filter(|(name, _)| self.holdings.speaks_for(name, None, now))
+        {
+            let Some((lease, holder)) = self.rivalry.decides(name, claim, now) else { continue };
+            let holder = Quoted::of(holder);
+            let refusals = vec![Refusal::LeftToLease { lease: lease.to_string(), holder }];
+            verdicts.insert(name.clone(), Verdict { refusals, left: true, ..Verdict::default() });
+        }
         verdicts
     }
 

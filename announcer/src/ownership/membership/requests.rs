@@ -10,11 +10,11 @@ use crate::vip::nodes::Peers;
 use crate::vip::{Attach, Candidates, Claimant, Vip, Want};
 
 /// By address, who may have it. This node is no candidate for what it cannot bind: refused by the kernel, or without the
-/// interface. Where its interface is `damped`, it lets every other candidate go first.
+/// interface. Where `is_last` says so of its interface, it lets every other candidate go first.
 pub(super) fn requests(
     context: Context<'_>,
     peers: &Peers,
-    damped: &dyn Fn(&Attach) -> bool,
+    is_last: &dyn Fn(&Attach) -> bool,
 ) -> BTreeMap<IpAddr, Request> {
     let everybody = peers.takers(|_| true);
     // Not the nodes that are being emptied, unless all are; but a VM's address is wherever the VM is.
@@ -25,8 +25,9 @@ pub(super) fn requests(
     };
     let meant = |want: &Want| peers.meant(&want.preferred);
     let vips = context.wanted.addressed();
-    let request =
-        |(address, vip)| Some((address, request(context, &nodes, &meant, damped, (address, vip))?));
+    let request = |(address, vip)| {
+        Some((address, request(context, &nodes, &meant, is_last, (address, vip))?))
+    };
     vips.filter_map(request).collect()
 }
 
@@ -34,7 +35,7 @@ fn request(
     context: Context<'_>,
     nodes: &dyn Fn(&Candidates) -> Vec<NodeId>,
     meant: &dyn Fn(&Want) -> Vec<NodeId>,
-    damped: &dyn Fn(&Attach) -> bool,
+    is_last: &dyn Fn(&Attach) -> bool,
     (address, vip): (IpAddr, &Vip),
 ) -> Option<Request> {
     let me = NodeId::of(context.node);
@@ -58,7 +59,7 @@ fn request(
         key: Request::key_of(&key(&first.claimant)),
         candidates,
         // By its own ranking alone does a node know when it is its turn.
-        preferred: match vip.attach(context.node).as_ref().is_some_and(damped) {
+        preferred: match vip.attach(context.node).as_ref().is_some_and(is_last) {
             true => all.into_iter().filter(|node| *node != me).collect(),
             false => meant(first),
         },

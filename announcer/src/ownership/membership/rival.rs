@@ -10,7 +10,7 @@ use berth_api::election::{Held, ORPHANED};
 use berth_api::names::lease::MEMBERS;
 
 use crate::ownership::leases::of_one_service;
-use crate::vip::{Claimant, Name, Vip, Wanted};
+use crate::vip::{Claim, Claimant, Name, Vip, Wanted};
 
 /// A Lease that names no duration (`leaseDurationSeconds`) lasts as long as kube-vip's default.
 const DURATION: Duration = Duration::from_secs(15);
@@ -177,6 +177,15 @@ impl Rivalry {
         }
     }
 
+    /// The Lease by which another announcer decides on a Service, and who holds it.
+    pub(super) fn decides(&self, name: &Name, claim: &Claim, now: Instant) -> Option<(Name, &str)> {
+        let leases = self.lease.iter().cloned().chain([of_one_service(name, claim)]);
+        leases.into_iter().find_map(|lease| {
+            let holder = self.holder(&lease, now)?;
+            Some((lease, holder))
+        })
+    }
+
     fn holder(&self, lease: &Name, now: Instant) -> Option<&str> {
         let rival = self.rivals.get(lease).filter(|rival| rival.until > now)?;
         Some(&rival.holder)
@@ -328,6 +337,13 @@ mod tests {
         assert_eq!(bars(&mut rivalry, &wanted, now), ["192.0.2.1"]);
         assert!(rivalry.barred().reports(&Name::new("d", "web")));
         assert!(!rivalry.barred().reports(&Name::new("d", "other")));
+        let decides = |name: &str| {
+            let name = Name::new("d", name);
+            let decides = rivalry.decides(&name, &wanted.services[&name], now);
+            decides.map(|(lease, holder)| format!("{lease} {holder}"))
+        };
+        assert_eq!(decides("web").as_deref(), Some("d/kubevip-web b"));
+        assert_eq!(decides("other"), None);
         rivalry.services_listed(&BTreeSet::new());
         assert!(bars(&mut rivalry, &wanted, now).is_empty(), "it went unseen");
     }

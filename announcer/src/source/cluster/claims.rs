@@ -18,7 +18,7 @@ pub struct Claims {
     listed: bool,
     /// Whether they may not be read, or there is no such resource.
     denied: bool,
-    /// Whether berth-ccm has claimed all that there was; it stays so.
+    /// Whether berth-ccm has claimed all that there was.
     imported: bool,
     /// Whether it is known if it has.
     asked: bool,
@@ -101,9 +101,9 @@ impl Claims {
         self.denied = true;
     }
 
-    /// Takes in whether berth-ccm's Lease says that all there was is claimed.
-    pub fn imported(&mut self, is_marked: bool) {
-        self.imported |= is_marked;
+    /// Takes in whether berth-ccm says that all there was is claimed.
+    pub fn imported(&mut self, is_complete: bool) {
+        self.imported = is_complete;
     }
 
     /// Takes in that its Lease was shown, if there is one.
@@ -153,7 +153,15 @@ mod tests {
         claims.listed(&BTreeSet::new());
         assert!(claims.unknown().is_none() && !claims.grant(&address(), "any"));
         claims.imported(false);
-        assert!(claims.decide(), "the Lease may go");
+        assert!(
+            claims.unknown().is_none() && claims.grant(&address(), "any"),
+            "it was uninstalled"
+        );
+        claims.imported(true);
+        assert!(
+            claims.unknown().is_none() && claims.decide(),
+            "and is back: claims were watched meanwhile"
+        );
 
         let mut restarted = Claims::new(ClaimPolicy::Imported);
         restarted.imported(true);

@@ -4,18 +4,20 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use berth_api::claim::{self, ClaimPolicy};
-use berth_api::names::{annotation, lease};
+use berth_api::names::lease;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Task;
-use berth_runtime::watch::forbidden;
-use futures::FutureExt;
+use berth_runtime::watch::{forbidden, objects};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::networking::v1::IPAddress;
 use kube::Client;
 use kube::api::{Api, ListParams, Resource};
-use kube::runtime::watcher::Config;
+use kube::runtime::watcher::{Config, Event};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::feed::{ClusterEvent, Scope, fresh, fresh_if_granted, pass, plain};
 use crate::source::cluster::Name;
@@ -28,6 +30,8 @@ const IMPORT: &str = "berth-ccm lease watch";
 const DENIED: Duration = Duration::from_secs(60);
 /// The same while the API server does not answer.
 const AGAIN: Duration = Duration::from_secs(1);
+/// For how long berth-ccm's Lease has to be gone, or another program's: where it was deleted by mistake, it is there again by then.
+const UNINSTALLED: Duration = Duration::from_secs(60);
 
 /// The tasks that watch what the policy needs.
 pub(super) fn tasks(
@@ -75,15 +79,72 @@ async fn import(leases: Api<Lease>, send: mpsc::Sender<ClusterEvent>, mark: watc
     let only = format!("metadata.name={}", lease::CLOUD_CONTROLLER);
     let one = ListParams::default().fields(&only);
     may_list(&leases, one, send.clone(), || ClusterEvent::ImportListed).await;
-    let applied = |_, lease: Lease| {
-        let annotations = lease.metadata.annotations.unwrap_or_default();
-        let is_marked = annotations.contains_key(annotation::RESTING);
-        mark.send_if_modified(|marked| is_marked && !std::mem::replace(marked, true));
-        ClusterEvent::Import(is_marked)
-    };
-    let gone = |_, _| ClusterEvent::Import(false);
-    let listed = |_| ClusterEvent::ImportListed;
-    pass(leases, Config::default().fields(&only), send, applied, gone, listed).await;
+    let watch = objects(leases, Config::default().fields(&only));
+    follow(watch.boxed(), send, mark).await;
+}
+
+/// The same for what a watch of that Lease shows. That the import is complete ends [`UNINSTALLED`] after the Lease has said it last.
+async fn follow(
+    mut watch: BoxStream<'_, Event<Lease>>,
+    send: mpsc::Sender<ClusterEvent>,
+    mark: watch::Sender<bool>,
+) {
+    let (mut told, mut is_listed) = (false, false);
+    let mut ends_at: Option<Instant> = None;
+    loop {
+        let ends = async {
+            match ends_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let event = tokio::select! {
+            event = watch.next() => event,
+            () = ends => {
+                (told, ends_at) = (false, None);
+                tracing::warn!(
+                    lease = lease::CLOUD_CONTROLLER,
+                    "berth-ccm's Lease is gone, or another program's: what Services ask for is served without a claim"
+                );
+                if send.send(ClusterEvent::Import(false)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let Some(event) = event else { return };
+        let is_end_of_list = matches!(event, Event::InitDone);
+        let is_complete = match &event {
+            Event::Init => {
+                is_listed = false;
+                continue;
+            }
+            Event::InitApply(lease) | Event::Apply(lease) => {
+                is_listed = true;
+                claim::is_import_complete(lease)
+            }
+            Event::InitDone => is_listed && told && ends_at.is_none(),
+            Event::Delete(_) => false,
+        };
+        let mut news = Vec::new();
+        if is_complete {
+            ends_at = None;
+            mark.send_if_modified(|marked| !std::mem::replace(marked, true));
+            if !std::mem::replace(&mut told, true) {
+                news.push(ClusterEvent::Import(true));
+            }
+        } else if told {
+            ends_at.get_or_insert(Instant::now() + UNINSTALLED);
+        }
+        if is_end_of_list {
+            news.push(ClusterEvent::ImportListed);
+        }
+        for event in news {
+            if send.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// Waits until objects may be listed. kube-vip's own roles need not grant it, and an older cluster has no claims.
@@ -119,5 +180,66 @@ async fn may_list<K>(
             Err(_) => AGAIN,
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// berth-ccm's Lease with this holder.
+    fn lease_of(holder: Value) -> Lease {
+        let annotations =
+            json!({ "berth.dev/resting": "[]", "berth.dev/resting-by": "berth-ccm-0" });
+        let lease = json!({
+            "metadata": { "name": lease::CLOUD_CONTROLLER, "annotations": annotations },
+            "spec": { "holderIdentity": holder },
+        });
+        serde_json::from_value(lease).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_import_counts_until_the_lease_was_gone_or_a_strangers_for_a_minute() {
+        let (show, shown) = futures::channel::mpsc::unbounded();
+        let (send, mut told) = mpsc::channel(8);
+        let (mark, marked) = watch::channel(false);
+        let task = tokio::spawn(follow(shown.boxed(), send, mark));
+        let mine = || lease_of(json!("berth-ccm-0"));
+        let mut after = async |event: Event<Lease>, wait: Duration| {
+            show.unbounded_send(event).unwrap();
+            tokio::time::sleep(wait).await;
+            let mut heard = Vec::new();
+            while let Ok(event) = told.try_recv() {
+                heard.push(match event {
+                    ClusterEvent::Import(complete) => complete,
+                    ClusterEvent::ImportListed => continue,
+                    other => panic!("{other:?}"),
+                });
+            }
+            heard
+        };
+        const NONE: [bool; 0] = [];
+        let (soon, later) = (UNINSTALLED / 2, UNINSTALLED * 2);
+        assert_eq!(after(Event::Init, soon).await, NONE);
+        assert_eq!(after(Event::InitApply(mine()), soon).await, [true]);
+        assert!(*marked.borrow());
+        assert_eq!(after(Event::InitDone, later).await, NONE);
+        assert_eq!(
+            after(Event::Apply(lease_of(Value::Null)), later).await,
+            NONE,
+            "it was given back"
+        );
+        assert_eq!(after(Event::Delete(mine()), soon).await, NONE);
+        assert_eq!(after(Event::Apply(mine()), later).await, NONE, "deleted by mistake");
+        assert_eq!(after(Event::Apply(lease_of(json!("stock_5e1c"))), soon).await, NONE);
+        assert_eq!(after(Event::Apply(lease_of(json!("stock_5e1c"))), later).await, [false]);
+        assert_eq!(after(Event::Apply(mine()), soon).await, [true]);
+        // A list anew that has it no more.
+        assert_eq!(after(Event::Init, soon).await, NONE);
+        assert_eq!(after(Event::InitDone, later).await, [false]);
+        drop(show);
+        task.await.unwrap();
     }
 }

@@ -86,6 +86,11 @@ impl Server {
     fn holder(&self) -> Value {
         self.0.lock().unwrap().lease.clone().unwrap_or_default()["spec"]["holderIdentity"].clone()
     }
+
+    fn annotation(&self, name: &str) -> Value {
+        let lease = self.0.lock().unwrap().lease.clone().unwrap_or_default();
+        lease["metadata"]["annotations"][name].clone()
+    }
 }
 
 impl Inner {
@@ -188,17 +193,21 @@ async fn a_holder_renews_without_reading_and_gives_the_lease_back() {
 #[tokio::test]
 async fn a_holder_leaves_word_to_the_next_one() {
     let server = Server::default();
-    let (first, second) = (Word::new("berth.dev/word"), Word::new("berth.dev/word"));
+    let word = || Word::new("berth.dev/word", "berth.dev/word-by");
+    let (first, second) = (word(), word());
+    assert_eq!(server.annotation("berth.dev/word-by"), Value::Null);
     first.say(Some("seven".to_owned()));
     let mut contest = start_with(&server, "a", Some(first.clone()));
     contest.holds(true).await;
     assert_eq!(first.heard().as_deref(), Some("seven"));
+    assert_eq!(server.annotation("berth.dev/word-by"), "a");
     first.say(Some("eight".to_owned()));
     contest.leave.cancel();
     contest.task.await.unwrap();
     let mut contest = start_with(&server, "b", Some(second.clone()));
     contest.holds(true).await;
     assert_eq!(second.heard().as_deref(), Some("eight"), "the last word, and before b acts");
+    assert_eq!(server.annotation("berth.dev/word-by"), "b", "who keeps it signs it");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod adoption;
 mod allocation;
 mod cluster;
 mod conflicts;
+mod dhcp;
 mod elastic;
 mod faults;
 mod placement;
