@@ -39,7 +39,7 @@ impl Cluster {
     /// A process that never ran before, as far as anybody can tell it.
     pub(crate) fn start(&mut self, name: &str, first: Input<'_>) {
         let id = NodeId::of(name);
-        let keyring = Keyring::new([&b"thirty-two octets from a Secret!"[..]]).unwrap();
+        let keyring = Keyring::new("", [&b"thirty-two octets from a Secret!"[..]]).unwrap();
         let seed = id.bits() ^ self.now.nanos();
         let node = Node::new(id, Parameters::default(), keyring, seed, self.now).unwrap();
         self.nodes.insert(id, node);

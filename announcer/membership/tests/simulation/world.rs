@@ -82,7 +82,7 @@ impl World {
             order: 0,
             network: Network::new(plan.hosts),
             api,
-            keyring: Keyring::new([&b"a key for the simulation"[..]]).unwrap(),
+            keyring: Keyring::new("", [&b"a key for the simulation"[..]]).unwrap(),
             random,
             plan,
         };

@@ -1,6 +1,6 @@
 //! Owns the process on each machine: it does for the real state machine what the announcer does, and stalls anywhere.
 
-use berth_membership::{Input, Moment, Node, Output, Parameters, Request};
+use berth_membership::{DatagramError, Input, Moment, Node, Output, Parameters, Request};
 
 use super::World;
 use super::host::Host;
@@ -241,6 +241,8 @@ impl World {
                 let down = self.random.below(300 * MILLI);
                 self.stop(number, down);
             }
+            // By version 1, and overtaken or sent to another run.
+            Output::Refused(DatagramError::Superseded(_) | DatagramError::Unasked(_)) => {}
             Output::Refused(error) => {
                 unreachable!("every datagram of the simulation is authentic: {error}")
             }
@@ -250,6 +252,7 @@ impl World {
             | Output::Announce { .. }
             | Output::Adopted { .. }
             | Output::Heard { .. }
+            | Output::Former { .. }
             | Output::Activated { .. } => {}
         }
     }
