@@ -151,3 +151,88 @@ impl fmt::Debug for Keyring {
         write!(f, "Keyring({} keys)", self.keys.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Hand, Step};
+
+    const FROM: NodeId = NodeId::from_bits(1);
+    const TO: NodeId = NodeId::from_bits(2);
+    const BOTH: [Version; 2] = [Version::First, Version::Second];
+
+    fn ring(incarnation: &str, keys: &[&str]) -> Keyring {
+        Keyring::new(incarnation, keys.iter().map(|key| key.as_bytes())).unwrap()
+    }
+
+    fn message() -> Message {
+        Message::Hand(Hand { step: Step::Take, addresses: vec!["192.0.2.1".parse().unwrap()] })
+    }
+
+    #[test]
+    fn each_version_is_read_by_whoever_has_the_key_and_only_the_second_asks_for_the_incarnation() {
+        let mine = ring("one", &["0123456789abcdef"]);
+        for version in BOTH {
+            let datagram = mine.seal(version, FROM, TO, &message());
+            assert_eq!(mine.open(TO, &datagram), Ok((FROM, version, message())));
+            let misdirected = Err(DatagramError::Misdirected(TO));
+            assert_eq!(mine.open(FROM, &datagram), misdirected);
+            let other = ring("one", &["fedcba9876543210"]).open(TO, &datagram);
+            assert_eq!(other, Err(DatagramError::Forged));
+            // A longer name has a shorter one in front, or what fills a block behind it.
+            for elsewhere in ["", "two", "on", "one1", "one\0"] {
+                let opened = ring(elsewhere, &["0123456789abcdef"]).open(TO, &datagram);
+                assert_eq!(opened.is_ok(), version == Version::First, "{elsewhere:?}: {opened:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_octet_of_a_datagram_may_change_and_neither_version_passes_for_the_other() {
+        for (incarnation, version) in
+            [("", Version::First), ("", Version::Second), ("one", Version::Second)]
+        {
+            let mine = ring(incarnation, &["0123456789abcdef"]);
+            let datagram = mine.seal(version, FROM, TO, &message());
+            for at in 0..datagram.len() {
+                for flip in 1..=u8::MAX {
+                    let mut changed = datagram.clone();
+                    changed[at] ^= flip;
+                    assert_eq!(mine.open(TO, &changed), Err(DatagramError::Forged), "{at}, {flip}");
+                }
+            }
+            for length in 0..datagram.len() {
+                assert!(mine.open(TO, &datagram[..length]).is_err(), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_changed_while_nodes_run_in_either_version() {
+        let (old, new) = ("0123456789abcdef", "fedcba9876543210");
+        let steps = [vec![old], vec![old, new], vec![new, old], vec![new]];
+        for version in BOTH {
+            for pair in steps.windows(2) {
+                let [before, after] = [0, 1].map(|at: usize| ring("one", &pair[at]));
+                for (by, to) in [(&before, &after), (&after, &before)] {
+                    assert!(to.open(TO, &by.seal(version, FROM, TO, &message())).is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_can_be_guessed_is_refused() {
+        let error = Keyring::new("one", [&b"0123456789abcde"[..]]).unwrap_err();
+        assert_eq!(error.to_string(), "key of 15 octets: must be at least 16");
+        assert_eq!(Keyring::new("one", []).unwrap_err(), KeyError::Missing);
+    }
+
+    #[test]
+    fn an_incarnation_costs_no_datagram_anything() {
+        for incarnation in ["", "5f3c5a52-6a0c-4d5e-9f43-8d1e0f6f3a11", &"x".repeat(100)] {
+            assert_eq!(prefix(incarnation).len() % BLOCK, 0);
+            assert_eq!(prefix(incarnation)[0], 0, "nor is it a message");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! Owns nodes on one virtual clock, whose datagrams all arrive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use berth_membership::{
@@ -8,10 +8,16 @@ use berth_membership::{
 };
 
 pub(crate) const ADDRESS: &str = "192.0.2.1";
+pub(crate) const KEY: &[u8] = b"thirty-two octets from a Secret!";
 const LATENCY: Duration = Duration::from_micros(200);
 
 pub(crate) fn ids(names: &[&str]) -> Vec<NodeId> {
     names.iter().map(|name| NodeId::of(name)).collect()
+}
+
+/// The keys of a node that knows both versions of the wire.
+pub(crate) fn keys(incarnation: &str) -> Keyring {
+    Keyring::new(incarnation, [KEY]).unwrap()
 }
 
 /// Nodes on one virtual clock, and datagrams between them that all arrive.
@@ -25,6 +31,9 @@ pub(crate) struct Cluster {
     pub(crate) armed: BTreeMap<NodeId, (Moment, Moment)>,
     pub(crate) refused: Vec<(NodeId, DatagramError)>,
     pub(crate) left: Vec<NodeId>,
+    /// Who heard whom, and who was told of whom that it speaks version 1.
+    pub(crate) heard: BTreeSet<(NodeId, NodeId)>,
+    pub(crate) former: Vec<(NodeId, NodeId)>,
 }
 
 impl Cluster {
@@ -32,14 +41,18 @@ impl Cluster {
         let (nodes, travelling) = (BTreeMap::new(), Vec::new());
         let (armed, refused, left) = (BTreeMap::new(), Vec::new(), Vec::new());
         let now = Moment::from_nanos(1_000_000_000);
-        let recorded = Vec::new();
-        Self { now, nodes, travelling, recorded, armed, refused, left }
+        let (recorded, heard, former) = (Vec::new(), BTreeSet::new(), Vec::new());
+        Self { now, nodes, travelling, recorded, armed, refused, left, heard, former }
     }
 
     /// A process that never ran before, as far as anybody can tell it.
     pub(crate) fn start(&mut self, name: &str, first: Input<'_>) {
+        self.start_with(keys(""), name, first);
+    }
+
+    /// The same with these keys.
+    pub(crate) fn start_with(&mut self, keyring: Keyring, name: &str, first: Input<'_>) {
         let id = NodeId::of(name);
-        let keyring = Keyring::new("", [&b"thirty-two octets from a Secret!"[..]]).unwrap();
         let seed = id.bits() ^ self.now.nanos();
         let node = Node::new(id, Parameters::default(), keyring, seed, self.now).unwrap();
         self.nodes.insert(id, node);
@@ -69,7 +82,12 @@ impl Cluster {
                 }
                 Output::Mute { .. } | Output::MuteAll => _ = self.armed.remove(&id),
                 Output::Refused(error) => self.refused.push((id, error)),
-                Output::ProposeView { view, .. } => panic!("{id} proposes {view:?}"),
+                Output::ProposeView { view, .. } => {
+                    let fixed = self.nodes[&id].view().is_some_and(|(view, _)| view.is_fixed());
+                    assert!(!fixed, "{id} proposes {view:?}");
+                }
+                Output::Heard { node } => _ = self.heard.insert((id, node)),
+                Output::Former { node } => self.former.push((id, node)),
                 Output::Left => self.left.push(id),
                 _ => {}
             }
