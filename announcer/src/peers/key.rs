@@ -173,7 +173,47 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use berth_membership::{Input, Moment, Node, NodeId, Output, Parameters, View, Voters};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
     use super::*;
+
+    /// Whether nodes that have read these Secrets hear each other.
+    fn hear(secrets: [&Secret; 2]) -> bool {
+        let ids = ["node-a", "node-b"].map(NodeId::of);
+        let (now, parameters) = (Moment::from_nanos(1), Parameters::default());
+        let view = View::new(1, Voters::new(ids).unwrap(), Vec::new()).unwrap();
+        let mut nodes = [0, 1].map(|at| {
+            let keyring = keyring(secrets[at], &keys(secrets[at])).unwrap();
+            Node::new(ids[at], parameters, keyring, at as u64, now).unwrap()
+        });
+        let begin = |node: &mut Node| node.handle(now, Input::View(view.clone()));
+        let mut outputs: Vec<_> = nodes.iter_mut().flat_map(begin).collect();
+        for _ in 0..8 {
+            for output in std::mem::take(&mut outputs) {
+                match output {
+                    Output::Heard { .. } => return true,
+                    Output::Send { to, datagram } => {
+                        let node = &mut nodes[usize::from(to == ids[1])];
+                        outputs.extend(node.handle(now, Input::Datagram(&datagram)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn the_same_key_in_a_secret_that_was_made_anew_is_for_another_cluster() {
+        let made = filled(Secret::default()).unwrap();
+        let with = |uid: &str| {
+            let metadata = ObjectMeta { uid: Some(uid.to_owned()), ..ObjectMeta::default() };
+            Secret { metadata, ..made.clone() }
+        };
+        assert!(hear([&with("one"), &with("one")]));
+        assert!(!hear([&with("one"), &with("two")]));
+    }
 
     #[test]
     fn the_signing_key_comes_first_and_an_empty_secret_has_none() {
