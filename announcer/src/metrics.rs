@@ -52,7 +52,7 @@ pub struct Metrics {
     pub late: Histogram,
     /// With membership: datagrams that did not leave.
     pub datagrams_lost: Counter,
-    /// With membership: datagrams that were not authentic, not for this node, or not understood.
+    /// With membership: datagrams that were not authentic, not for this node or this run, or not understood.
     pub datagrams_refused: Counter,
     /// Which fence holds: 1 for its kind.
     pub fence: Family<Kind, Gauge>,

@@ -121,6 +121,11 @@ pub enum Output {
         /// The node.
         node: NodeId,
     },
+    /// A node knows version 1 of the wire only: it runs an older program. Told when that shows, not again while it is so.
+    Former {
+        /// The node.
+        node: NodeId,
+    },
     /// Replace the stored view by compare-and-swap. Then say [`Input::View`] or [`Input::NotStored`]; after a time-out
     /// read until it is clear.
     ProposeView {

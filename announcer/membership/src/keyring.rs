@@ -1,5 +1,5 @@
 //! Owns the keys that authenticate messages. A datagram that none of them signed, or that is for another node, is
-//! refused before anything in it is looked at.
+//! refused before anything in it but its version is looked at.
 
 use std::fmt;
 
@@ -8,9 +8,12 @@ use sha2::Sha256;
 
 use crate::message::Message;
 use crate::name::NodeId;
-use crate::wire::{DatagramError, decode, encode};
+use crate::wire::{DatagramError, Version, decode, encode};
 
 const TAG: usize = 32;
+
+/// What SHA-256 takes in at a time (RFC 6234).
+const BLOCK: usize = 64;
 
 /// Why a key is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,51 +28,117 @@ pub enum KeyError {
 
 /// The cluster's keys for HMAC-SHA256 (RFC 2104): the first signs, any of them verifies, so that a key is changed by
 /// adding the new one last everywhere, then moving it first, then removing the old one.
+///
+/// Version 1 of the wire signs the octets. Version 2 signs the incarnation of the cluster and the octets, so that nothing
+/// is authentic that was made in another one with the same key.
 #[derive(Clone)]
 pub struct Keyring {
-    keys: Vec<Hmac<Sha256>>,
+    keys: Vec<Keyed>,
+}
+
+#[derive(Clone)]
+struct Keyed {
+    first: Hmac<Sha256>,
+    /// With the incarnation taken in already; none where only version 1 is known.
+    second: Option<Hmac<Sha256>>,
+}
+
+impl Keyed {
+    fn new(incarnation: &str, key: &[u8]) -> Result<Self, KeyError> {
+        let first = keyed(key)?;
+        let mut second = first.clone();
+        second.update(&prefix(incarnation));
+        Ok(Self { first, second: Some(second) })
+    }
+
+    fn mac(&self, version: Version) -> Option<&Hmac<Sha256>> {
+        match version {
+            Version::First => Some(&self.first),
+            Version::Second => self.second.as_ref(),
+        }
+    }
 }
 
 impl Keyring {
-    /// The keys in order.
+    /// The keys in order, and the incarnation of the cluster that they are for: whatever is never the same in two of them;
+    /// empty if there is no such thing.
     ///
     /// # Errors
     /// If there is none or one is shorter than 16 octets.
-    pub fn new<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, KeyError> {
-        let keys: Result<Vec<_>, _> = keys.into_iter().map(keyed).collect();
+    pub fn new<'a>(
+        incarnation: &str,
+        keys: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self, KeyError> {
+        let keys: Result<Vec<_>, _> =
+            keys.into_iter().map(|key| Keyed::new(incarnation, key)).collect();
         match keys? {
             keys if keys.is_empty() => Err(KeyError::Missing),
             keys => Ok(Self { keys }),
         }
     }
 
+    /// The keys as a node has them that knows version 1 only.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    #[cfg(feature = "simulation")]
+    pub fn former<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, KeyError> {
+        let mut ring = Self::new("", keys)?;
+        ring.keys.iter_mut().for_each(|key| key.second = None);
+        Ok(ring)
+    }
+
+    /// The newest version that is known.
+    pub(crate) fn newest(&self) -> Version {
+        match self.keys[0].second {
+            Some(_) => Version::Second,
+            None => Version::First,
+        }
+    }
+
     /// The datagram that carries a message.
-    pub(crate) fn seal(&self, from: NodeId, to: NodeId, message: &Message) -> Vec<u8> {
-        let mut octets = encode(from, to, message);
-        let mut mac = self.keys[0].clone();
+    pub(crate) fn seal(
+        &self,
+        version: Version,
+        from: NodeId,
+        to: NodeId,
+        message: &Message,
+    ) -> Vec<u8> {
+        let mut octets = encode(version, from, to, message);
+        let mut mac = self.keys[0].mac(version).unwrap_or(&self.keys[0].first).clone();
         mac.update(&octets);
         octets.extend(mac.finalize().into_bytes());
         octets
     }
 
-    /// The message in a datagram for `me`, and its sender.
+    /// The message in a datagram for `me`, its sender and version.
     pub(crate) fn open(
         &self,
         me: NodeId,
         datagram: &[u8],
-    ) -> Result<(NodeId, Message), DatagramError> {
+    ) -> Result<(NodeId, Version, Message), DatagramError> {
         let (octets, tag) = datagram.split_last_chunk::<TAG>().ok_or(DatagramError::Truncated)?;
-        let signed = |key: &Hmac<Sha256>| {
-            let mut mac = key.clone();
-            mac.update(octets);
-            mac.verify_slice(tag).is_ok()
+        let version = Version::of(octets);
+        let signed = |key: &Keyed| {
+            let mac = key.mac(version).map(|mac| mac.clone().chain_update(octets));
+            mac.is_some_and(|mac| mac.verify_slice(tag).is_ok())
         };
         if !self.keys.iter().any(signed) {
             return Err(DatagramError::Forged);
         }
         let (from, to, message) = decode(octets)?;
-        if to == me { Ok((from, message)) } else { Err(DatagramError::Misdirected(to)) }
+        if to == me { Ok((from, version, message)) } else { Err(DatagramError::Misdirected(to)) }
     }
+}
+
+/// What is signed before the octets in version 2: the incarnation, its length in front. It begins with a zero where octets
+/// of version 1 begin with `"BM"`, so that neither version can be taken for the other. It fills whole blocks of SHA-256, so
+/// that no datagram costs more for it.
+fn prefix(incarnation: &str) -> Vec<u8> {
+    let mut octets = (incarnation.len() as u64).to_be_bytes().to_vec();
+    octets.extend(incarnation.as_bytes());
+    octets.resize(octets.len().next_multiple_of(BLOCK), 0);
+    octets
 }
 
 fn keyed(key: &[u8]) -> Result<Hmac<Sha256>, KeyError> {
@@ -80,5 +149,90 @@ fn keyed(key: &[u8]) -> Result<Hmac<Sha256>, KeyError> {
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Keyring({} keys)", self.keys.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Hand, Step};
+
+    const FROM: NodeId = NodeId::from_bits(1);
+    const TO: NodeId = NodeId::from_bits(2);
+    const BOTH: [Version; 2] = [Version::First, Version::Second];
+
+    fn ring(incarnation: &str, keys: &[&str]) -> Keyring {
+        Keyring::new(incarnation, keys.iter().map(|key| key.as_bytes())).unwrap()
+    }
+
+    fn message() -> Message {
+        Message::Hand(Hand { step: Step::Take, addresses: vec!["192.0.2.1".parse().unwrap()] })
+    }
+
+    #[test]
+    fn each_version_is_read_by_whoever_has_the_key_and_only_the_second_asks_for_the_incarnation() {
+        let mine = ring("one", &["0123456789abcdef"]);
+        for version in BOTH {
+            let datagram = mine.seal(version, FROM, TO, &message());
+            assert_eq!(mine.open(TO, &datagram), Ok((FROM, version, message())));
+            let misdirected = Err(DatagramError::Misdirected(TO));
+            assert_eq!(mine.open(FROM, &datagram), misdirected);
+            let other = ring("one", &["fedcba9876543210"]).open(TO, &datagram);
+            assert_eq!(other, Err(DatagramError::Forged));
+            // A longer name has a shorter one in front, or what fills a block behind it.
+            for elsewhere in ["", "two", "on", "one1", "one\0"] {
+                let opened = ring(elsewhere, &["0123456789abcdef"]).open(TO, &datagram);
+                assert_eq!(opened.is_ok(), version == Version::First, "{elsewhere:?}: {opened:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_octet_of_a_datagram_may_change_and_neither_version_passes_for_the_other() {
+        for (incarnation, version) in
+            [("", Version::First), ("", Version::Second), ("one", Version::Second)]
+        {
+            let mine = ring(incarnation, &["0123456789abcdef"]);
+            let datagram = mine.seal(version, FROM, TO, &message());
+            for at in 0..datagram.len() {
+                for flip in 1..=u8::MAX {
+                    let mut changed = datagram.clone();
+                    changed[at] ^= flip;
+                    assert_eq!(mine.open(TO, &changed), Err(DatagramError::Forged), "{at}, {flip}");
+                }
+            }
+            for length in 0..datagram.len() {
+                assert!(mine.open(TO, &datagram[..length]).is_err(), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_changed_while_nodes_run_in_either_version() {
+        let (old, new) = ("0123456789abcdef", "fedcba9876543210");
+        let steps = [vec![old], vec![old, new], vec![new, old], vec![new]];
+        for version in BOTH {
+            for pair in steps.windows(2) {
+                let [before, after] = [0, 1].map(|at: usize| ring("one", &pair[at]));
+                for (by, to) in [(&before, &after), (&after, &before)] {
+                    assert!(to.open(TO, &by.seal(version, FROM, TO, &message())).is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_can_be_guessed_is_refused() {
+        let error = Keyring::new("one", [&b"0123456789abcde"[..]]).unwrap_err();
+        assert_eq!(error.to_string(), "key of 15 octets: must be at least 16");
+        assert_eq!(Keyring::new("one", []).unwrap_err(), KeyError::Missing);
+    }
+
+    #[test]
+    fn an_incarnation_costs_no_datagram_anything() {
+        for incarnation in ["", "5f3c5a52-6a0c-4d5e-9f43-8d1e0f6f3a11", &"x".repeat(100)] {
+            assert_eq!(prefix(incarnation).len() % BLOCK, 0);
+            assert_eq!(prefix(incarnation)[0], 0, "nor is it a message");
+        }
     }
 }

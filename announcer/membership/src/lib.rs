@@ -18,12 +18,13 @@
 //! | `sight` | what voters report about nodes and addresses |
 //! | `journal` | long lists in short datagrams: versions, digests, deltas |
 //! | `message`, `wire`, `keyring` | what nodes say, as octets, authenticated |
+//! | `dialect` | in which version each node is spoken to, and taken |
 //!
 //! ```
 //! use berth_membership::{Cause, Input, Keyring, Moment, Node, NodeId, Output, Parameters, View, Request};
 //!
 //! let me = NodeId::of("node-a");
-//! let keyring = Keyring::new([&b"thirty-two octets from a Secret!"[..]])?;
+//! let keyring = Keyring::new("of this cluster", [&b"thirty-two octets from a Secret!"[..]])?;
 //! let clock = |millis: u64| Moment::from_nanos(millis * 1_000_000);
 //! let mut node = Node::new(me, Parameters::default(), keyring, 7, clock(0))?;
 //! assert_eq!(node.poll(clock(0)), [Output::MuteAll]);
@@ -50,6 +51,7 @@
 
 mod beats;
 mod claims;
+mod dialect;
 mod event;
 mod handover;
 mod journal;

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use crate::beats::Beats;
 use crate::claims::Claims;
+use crate::dialect::{Dialect, Said};
 use crate::event::{Cause, Input, Loss, Output};
 use crate::handover::Handovers;
 use crate::keyring::Keyring;
@@ -26,7 +27,7 @@ use crate::serving::Serving;
 use crate::sight::Sight;
 use crate::view::{Change, Standing, View};
 use crate::voter::Voter;
-use crate::wire::DatagramError;
+use crate::wire::{DatagramError, Version};
 
 /// One run of the announcer on one node.
 ///
@@ -86,7 +87,9 @@ impl Node {
         rules: Rules,
     ) -> Result<Self, ParameterError> {
         parameters.check()?;
-        let (session, cookie, luck) = (mix(seed), mix(mix(seed)), mix(mix(mix(seed))));
+        let (random, cookie, luck) = (mix(seed), mix(mix(seed)), mix(mix(mix(seed))));
+        let dialect = Dialect::new(keyring.newest(), parameters.suspicion);
+        let session = dialect.session(random);
         Ok(Self {
             now,
             stay: Stay::Here,
@@ -99,7 +102,7 @@ impl Node {
             serving: Serving::default(),
             beats: Beats::new(parameters.heartbeat),
             proposer: Proposer::new(parameters.suspicion, now),
-            out: Outbox::new(me, keyring, rules),
+            out: Outbox::new(me, keyring, dialect, rules),
         })
     }
 
@@ -108,7 +111,7 @@ impl Node {
         self.begin(now);
         match input {
             Input::Datagram(datagram) => match self.out.open(datagram) {
-                Ok((from, message)) => self.message(from, &message),
+                Ok((from, version, message)) => self.message(from, version, &message),
                 Err(error) => self.out.push(Output::Refused(error)),
             },
             Input::View(view) => self.view_read(view),
@@ -187,7 +190,7 @@ impl Node {
         }
     }
 
-    fn message(&mut self, from: NodeId, message: &Message) {
+    fn message(&mut self, from: NodeId, version: Version, message: &Message) {
         // Before its own read of the view a node is no part of anything.
         let there = self.stay != Stay::Left;
         let Some(standing) = self.standing.as_ref().filter(|_| there) else { return };
@@ -195,21 +198,26 @@ impl Node {
             self.out.push(Output::Refused(DatagramError::OtherMembers(from)));
             return;
         }
+        let said = self.said(from, message);
+        if let Err(error) = self.out.dialect().takes(self.now, from, version, said) {
+            return match message {
+                Message::Heartbeat(heartbeat) if said == Said::Elsewhere => {
+                    self.greet(from, heartbeat);
+                }
+                _ => self.out.push(Output::Refused(error)),
+            };
+        }
+        if said == Said::Now {
+            self.hear(from, version, message);
+        }
         match message {
             Message::Heartbeat(heartbeat) => {
-                if self.voter.is_life(from, heartbeat) {
-                    self.hear(from);
-                    self.voter.leaves(from, heartbeat.leaving);
-                }
                 self.witness(from, &heartbeat.view, heartbeat.active);
                 for ack in self.answer(from, heartbeat) {
-                    self.out.send(from, &Message::Ack(ack));
+                    self.out.send(self.now, from, &Message::Ack(ack));
                 }
             }
             Message::Ack(ack) => {
-                if self.owner.asked_for(ack) && self.owner.is_news(from, ack) {
-                    self.hear(from);
-                }
                 self.witness(from, &ack.view, ack.active);
                 self.acknowledge(from, ack);
             }
@@ -217,9 +225,38 @@ impl Node {
         }
     }
 
-    fn hear(&mut self, from: NodeId) {
+    /// Who has not got the cookie yet gets it, and is listened to when it comes with that.
+    fn greet(&mut self, from: NodeId, heartbeat: &Heartbeat) {
+        let Some(standing) = &self.standing else { return };
+        let ack = self.voter.greeting(heartbeat, standing);
+        self.out.send(self.now, from, &Message::Ack(ack));
+    }
+
+    /// To whom a message was said, and when.
+    fn said(&mut self, from: NodeId, message: &Message) -> Said {
+        let (here, now) = match message {
+            Message::Heartbeat(heartbeat) => {
+                (self.voter.is_sent_here(heartbeat), self.voter.is_life(from, heartbeat))
+            }
+            Message::Ack(ack) => (self.owner.asked_for(ack), self.owner.is_news(from, ack)),
+            Message::Hand(_) => (true, false),
+        };
+        match (here, now) {
+            (false, _) => Said::Elsewhere,
+            (true, false) => Said::Here,
+            (true, true) => Said::Now,
+        }
+    }
+
+    fn hear(&mut self, from: NodeId, version: Version, message: &Message) {
         self.voter.heard(self.now, from);
         self.out.push(Output::Heard { node: from });
+        if self.out.dialect().hear(self.now, from, version, message) {
+            self.out.push(Output::Former { node: from });
+        }
+        if let Message::Heartbeat(heartbeat) = message {
+            self.voter.leaves(from, heartbeat.leaving);
+        }
     }
 
     fn view_read(&mut self, view: View) {

@@ -2,17 +2,20 @@
 
 use std::net::IpAddr;
 
+use crate::dialect::Dialect;
 use crate::event::Output;
 use crate::keyring::Keyring;
 use crate::message::Message;
+use crate::moment::Moment;
 use crate::name::NodeId;
 use crate::rules::Rules;
-use crate::wire::DatagramError;
+use crate::wire::{DatagramError, Version};
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
     me: NodeId,
     keyring: Keyring,
+    dialect: Dialect,
     rules: Rules,
     out: Vec<Output>,
     /// Only without the rule that the kernel is muted first.
@@ -21,8 +24,8 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// What a node has to do first of all: silence what an earlier run left armed.
-    pub(crate) fn new(me: NodeId, keyring: Keyring, rules: Rules) -> Self {
-        Self { me, keyring, rules, out: vec![Output::MuteAll], late: Vec::new() }
+    pub(crate) fn new(me: NodeId, keyring: Keyring, dialect: Dialect, rules: Rules) -> Self {
+        Self { me, keyring, dialect, rules, out: vec![Output::MuteAll], late: Vec::new() }
     }
 
     pub(crate) fn me(&self) -> NodeId {
@@ -37,8 +40,16 @@ impl Outbox {
         self.out.is_empty()
     }
 
-    /// The message in a datagram for this node, and its sender.
-    pub(crate) fn open(&self, datagram: &[u8]) -> Result<(NodeId, Message), DatagramError> {
+    /// How other nodes are spoken to.
+    pub(crate) fn dialect(&mut self) -> &mut Dialect {
+        &mut self.dialect
+    }
+
+    /// The message in a datagram for this node, its sender and version.
+    pub(crate) fn open(
+        &self,
+        datagram: &[u8],
+    ) -> Result<(NodeId, Version, Message), DatagramError> {
         self.keyring.open(self.me, datagram)
     }
 
@@ -50,8 +61,9 @@ impl Outbox {
         self.out.extend(outputs);
     }
 
-    pub(crate) fn send(&mut self, to: NodeId, message: &Message) {
-        let datagram = self.keyring.seal(self.me, to, message);
+    pub(crate) fn send(&mut self, now: Moment, to: NodeId, message: &Message) {
+        let version = self.dialect.version(now, to, message);
+        let datagram = self.keyring.seal(version, self.me, to, message);
         self.out.push(Output::Send { to, datagram });
     }
 

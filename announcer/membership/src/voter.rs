@@ -104,10 +104,15 @@ impl Voter {
         }
     }
 
+    /// Whether a heartbeat was sent to this run of the voter.
+    pub(crate) fn is_sent_here(&self, heartbeat: &Heartbeat) -> bool {
+        heartbeat.cookie == self.cookie
+    }
+
     /// Whether a heartbeat shows that its sender lives: it was sent to this run of the voter, and after all before it. One
     /// that somebody recorded shows nothing.
     pub(crate) fn is_life(&mut self, from: NodeId, heartbeat: &Heartbeat) -> bool {
-        if heartbeat.cookie != self.cookie {
+        if !self.is_sent_here(heartbeat) {
             return false;
         }
         let runs = self.runs.entry(from).or_default();
@@ -173,6 +178,20 @@ impl Voter {
         }
     }
 
+    /// The answer to a heartbeat in which nothing was looked at. Its sender learns the cookie from it.
+    pub(crate) fn greeting(&self, heartbeat: &Heartbeat, standing: &Standing) -> Ack {
+        Ack {
+            session: heartbeat.session,
+            sequence: heartbeat.sequence,
+            cookie: self.cookie,
+            view: standing.view().clone(),
+            active: standing.is_active(),
+            applied: 0,
+            verdict: None,
+            reports: self.journal.deltas(u64::MAX, 0, 1).remove(0),
+        }
+    }
+
     /// Answers a heartbeat, in one piece if the answer stays on this node. The caller has adopted its view before, if
     /// that was newer.
     pub(crate) fn answer(
@@ -185,21 +204,9 @@ impl Voter {
     ) -> Vec<Ack> {
         self.sweep(now);
         let key = (from, heartbeat.session);
-        let mut ack = Ack {
-            session: heartbeat.session,
-            sequence: heartbeat.sequence,
-            cookie: self.cookie,
-            view: standing.view().clone(),
-            active: standing.is_active(),
-            applied: 0,
-            verdict: None,
-            reports: self.journal.deltas(u64::MAX, 0, 1).remove(0),
-        };
-        if !standing.votes() {
-            return vec![ack];
-        }
+        let mut ack = self.greeting(heartbeat, standing);
         // What was not sent to this run of the voter, a replay of what an earlier run had for example, gets nothing.
-        if heartbeat.cookie != self.cookie {
+        if !standing.votes() || !self.is_sent_here(heartbeat) {
             return vec![ack];
         }
         self.admit(key);

@@ -1,7 +1,7 @@
 //! Owns how messages become octets and back. Decoding takes what any peer may send: it refuses, it never panics.
 //!
-//! All numbers are big-endian. A datagram is `"BM" version kind from to body tag`, the tag being HMAC-SHA256 over all
-//! before it (`keyring`).
+//! All numbers are big-endian. A datagram is `"BM" version kind from to body tag`. The versions differ in the tag alone:
+//! HMAC-SHA256 over all before it, in version 2 with the cluster's incarnation in front (`keyring`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -14,7 +14,30 @@ use crate::name::NodeId;
 use crate::view::{ListDigest, MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters};
 
 const MAGIC: [u8; 2] = *b"BM";
-const VERSION: u8 = 1;
+
+/// Of the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    First,
+    Second,
+}
+
+impl Version {
+    fn octet(self) -> u8 {
+        match self {
+            Self::First => 1,
+            Self::Second => 2,
+        }
+    }
+
+    /// The version that a datagram claims; the first if it claims none, for whoever reads it to say so.
+    pub(crate) fn of(datagram: &[u8]) -> Self {
+        match datagram.get(MAGIC.len()) {
+            Some(2) => Self::Second,
+            _ => Self::First,
+        }
+    }
+}
 
 /// Where the number of earlier sets stands: a list fixes the view. Whoever knows no lists finds no view here.
 const FIXED: u8 = 0xff;
@@ -36,7 +59,7 @@ pub enum DatagramError {
     #[error("datagram: not of Berth's membership")]
     Foreign,
     /// It was made by another version.
-    #[error("datagram: version {0}, must be {VERSION}")]
+    #[error("datagram: version {0}, must be 1 or 2")]
     Version(u8),
     /// A field has no such value.
     #[error("datagram: {field} {value}, which is unknown")]
@@ -58,6 +81,12 @@ pub enum DatagramError {
     /// It is of a node with another list of members, or with a list where this node has none, or the other way round.
     #[error("datagram: node {0} has another list of members: must be the same on all")]
     OtherMembers(NodeId),
+    /// It is of version 1, and the node speaks version 2.
+    #[error("datagram: version 1 of node {0}, which speaks version 2")]
+    Superseded(NodeId),
+    /// It is of version 1, which does not say for which incarnation of the cluster, and answers nothing that this run asked.
+    #[error("datagram: version 1 of node {0}, made for another run of this node")]
+    Unasked(NodeId),
 }
 
 impl From<ViewError> for DatagramError {
@@ -67,10 +96,10 @@ impl From<ViewError> for DatagramError {
 }
 
 /// The octets of a message, without its tag.
-pub(crate) fn encode(from: NodeId, to: NodeId, message: &Message) -> Vec<u8> {
+pub(crate) fn encode(version: Version, from: NodeId, to: NodeId, message: &Message) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.extend(MAGIC);
-    out.push(VERSION);
+    out.push(version.octet());
     out.push(match message {
         Message::Heartbeat(_) => 1,
         Message::Ack(_) => 2,
@@ -100,7 +129,7 @@ pub(crate) fn decode(octets: &[u8]) -> Result<(NodeId, NodeId, Message), Datagra
         return Err(DatagramError::Foreign);
     }
     match input.u8()? {
-        VERSION => {}
+        1 | 2 => {}
         other => return Err(DatagramError::Version(other)),
     }
     let kind = input.u8()?;

@@ -323,6 +323,10 @@ impl Driver {
                 Output::Refused(_) => _ = self.metrics.datagrams_refused.inc(),
                 // Taken in where it came.
                 Output::Heard { .. } => {}
+                Output::Former { node } => tracing::info!(
+                    node = self.wire.name(node),
+                    "its announcer is older and speaks version 1 of heartbeats, which a later release takes no more"
+                ),
                 Output::Left => self.tell(MembershipEvent::Left),
             }
         }

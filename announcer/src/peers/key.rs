@@ -1,5 +1,6 @@
 //! Owns the key of the members' heartbeats: in the Secret of the cluster, or in a file. The Secret comes empty with the
-//! manifests; the first announcer that finds it so puts a random key into it (docs/decisions/0007).
+//! manifests; the first announcer that finds it so puts a random key into it (docs/decisions/0007). Its uid is the
+//! incarnation of the cluster that the key is for (docs/decisions/0022).
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -49,7 +50,8 @@ impl KeySource {
     /// # Errors
     /// When the key is too short.
     pub fn file(fixed: &Fixed) -> Result<Self, KeyError> {
-        Ok(Self::File(Keyring::new([fixed.key.octets()])?))
+        // Lists of members tell themselves apart by what is in them.
+        Ok(Self::File(Keyring::new("", [fixed.key.octets()])?))
     }
 
     /// Reads the key, and makes it if there is none. Waits as long as the cluster does not answer.
@@ -94,7 +96,7 @@ pub async fn may_be_had(client: &Client, namespace: &str) -> bool {
     match tokio::time::timeout(TIMEOUT, api.get(SECRET)).await {
         Ok(Ok(secret)) => {
             let keys = keys(&secret);
-            !keys.is_empty() && keyring(&keys).is_ok()
+            !keys.is_empty() && keyring(&secret, &keys).is_ok()
         }
         _ => false,
     }
@@ -116,7 +118,7 @@ async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable
                 keys => {
                     let unfit =
                         |source| Unavailable::Unfit { namespace: namespace.to_owned(), source };
-                    return keyring(&keys).map_err(unfit);
+                    return keyring(&secret, &keys).map_err(unfit);
                 }
             },
             Err(error) => Err(error),
@@ -138,8 +140,10 @@ async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable
     }
 }
 
-fn keyring(keys: &[Vec<u8>]) -> Result<Keyring, KeyError> {
-    Keyring::new(keys.iter().map(Vec::as_slice))
+/// These keys of a Secret, bound to it: the same ones in another Secret are for another cluster.
+fn keyring(secret: &Secret, keys: &[Vec<u8>]) -> Result<Keyring, KeyError> {
+    let uid = secret.metadata.uid.as_deref();
+    Keyring::new(uid.unwrap_or_default(), keys.iter().map(Vec::as_slice))
 }
 
 /// The keys of a Secret, the one that signs first.
@@ -169,7 +173,47 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use berth_membership::{Input, Moment, Node, NodeId, Output, Parameters, View, Voters};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
     use super::*;
+
+    /// Whether nodes that have read these Secrets hear each other.
+    fn hear(secrets: [&Secret; 2]) -> bool {
+        let ids = ["node-a", "node-b"].map(NodeId::of);
+        let (now, parameters) = (Moment::from_nanos(1), Parameters::default());
+        let view = View::new(1, Voters::new(ids).unwrap(), Vec::new()).unwrap();
+        let mut nodes = [0, 1].map(|at| {
+            let keyring = keyring(secrets[at], &keys(secrets[at])).unwrap();
+            Node::new(ids[at], parameters, keyring, at as u64, now).unwrap()
+        });
+        let begin = |node: &mut Node| node.handle(now, Input::View(view.clone()));
+        let mut outputs: Vec<_> = nodes.iter_mut().flat_map(begin).collect();
+        for _ in 0..8 {
+            for output in std::mem::take(&mut outputs) {
+                match output {
+                    Output::Heard { .. } => return true,
+                    Output::Send { to, datagram } => {
+                        let node = &mut nodes[usize::from(to == ids[1])];
+                        outputs.extend(node.handle(now, Input::Datagram(&datagram)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn the_same_key_in_a_secret_that_was_made_anew_is_for_another_cluster() {
+        let made = filled(Secret::default()).unwrap();
+        let with = |uid: &str| {
+            let metadata = ObjectMeta { uid: Some(uid.to_owned()), ..ObjectMeta::default() };
+            Secret { metadata, ..made.clone() }
+        };
+        assert!(hear([&with("one"), &with("one")]));
+        assert!(!hear([&with("one"), &with("two")]));
+    }
 
     #[test]
     fn the_signing_key_comes_first_and_an_empty_secret_has_none() {

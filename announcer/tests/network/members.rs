@@ -442,7 +442,7 @@ fn a_member_with_another_key_is_told_of_on_both_sides_and_readiness_says_so() {
     lan.start_with(2, "members", "other");
     let told = |lan: &Lan, number: usize, from: &str| {
         let log = fs::read_to_string(&lan.members[number].log).unwrap();
-        let why = format!("what {from} sends is not authentic: another key?");
+        let why = format!("what {from} sends is not authentic: another key");
         (log.matches(&why).count() == 1 && log.contains("WARN")).then_some(())
     };
     lan.until("the first says why", |_| told(&lan, 0, "192.0.2.13"));

@@ -61,6 +61,17 @@ async fn settled(world: &World, address: IpAddr) -> Result<String> {
     owner.await.with_context(|| world.logs())
 }
 
+/// Starts all announcers anew, one after the other, so that all have read the same Secret.
+async fn start_anew(world: &mut World) -> Result<()> {
+    for node in 0..NODES {
+        let name = format!("node{node}");
+        world.announcer(&name)?.terminate(Duration::from_secs(15))?;
+        world.start_announcer(node).await?;
+        says(world.announcer(&name)?, &["this node is a member"]).await?;
+    }
+    Ok(())
+}
+
 fn one_at_a_time(world: &World, wire: &Watch, address: IpAddr, start: Instant) -> Result<()> {
     let record = wire.so_far();
     let spans = record.spans(address);
@@ -136,8 +147,10 @@ async fn a_lease_decides_only_while_no_node_goes_by_membership() -> Result<()> {
         says(process, &["this node is a member"]).await?;
         ensure!(world.curl(address).is_ok(), "{slip}\n{}", world.logs());
     }
-    // Re-applied, the Secret is empty and gets another key; exchanged, it has a key that the others do not know.
-    // So not all nodes take part meanwhile.
+    // The Secret is another one since, whose key is for another cluster: who has read it is not heard by the others.
+    start_anew(&mut world).await?;
+    // Exchanged, it has a key that the others do not know; re-applied, it is empty and gets another key, and restored it is
+    // another one again. So not all nodes take part meanwhile.
     settled(&world, address).await?;
     let settle = async |world: &mut World, deed: &Deed| {
         let holders = world.holders(address)?;
@@ -161,16 +174,21 @@ async fn a_lease_decides_only_while_no_node_goes_by_membership() -> Result<()> {
     let data =
         |data: Value| -> Deed { Box::new(move |world| patch(world, &json!({ "data": data }))) };
     let last = key["data"]["key"].clone();
-    let deeds: [Deed; 5] = [
-        Box::new(|world| delete(world, "secret").and_then(|()| grant(world))),
-        restore,
+    let changed: [Deed; 3] = [
         data(json!({ "next": next })),
         data(json!({ "key": next, "next": last })),
         data(json!({ "key": last, "next": null })),
     ];
-    for deed in deeds {
+    let replaced: [Deed; 2] =
+        [Box::new(|world| delete(world, "secret").and_then(|()| grant(world))), restore];
+    for deed in changed {
         settle(&mut world, &deed).await?;
     }
+    settled(&world, address).await?;
+    for deed in replaced {
+        settle(&mut world, &deed).await?;
+    }
+    start_anew(&mut world).await?;
     settled(&world, address).await?;
     asker.finish()?;
     one_at_a_time(&world, &wire, address, start)?;

@@ -25,7 +25,7 @@ impl Node {
             self.handovers.expected_by(&address).filter(|_| self.serving.is_prepared(&address))
         {
             for hand in hands(Step::Ready, &[address]) {
-                self.out.send(holder, &Message::Hand(hand));
+                self.out.send(self.now, holder, &Message::Hand(hand));
             }
         }
     }

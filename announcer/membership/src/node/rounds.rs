@@ -90,7 +90,7 @@ impl Node {
         let votes = targets.remove(&self.out.me());
         targets.into_iter().for_each(|to| self.beat_to(to));
         for (to, hand) in self.handovers.messages() {
-            self.out.send(to, &Message::Hand(hand));
+            self.out.send(self.now, to, &Message::Hand(hand));
         }
         if votes {
             self.beat_here();
@@ -103,7 +103,7 @@ impl Node {
         let Some(standing) = &self.standing else { return };
         let (reports, leaving) = (self.sight.version(to), self.stay != Stay::Here);
         for heartbeat in self.owner.heartbeat(self.now, to, standing, reports, leaving) {
-            self.out.send(to, &Message::Heartbeat(heartbeat));
+            self.out.send(self.now, to, &Message::Heartbeat(heartbeat));
         }
     }
 

@@ -65,7 +65,7 @@ pub(crate) struct Crowd {
 impl Crowd {
     pub(crate) fn new(cost: Cost) -> Self {
         let keyring =
-            Keyring::new([&b"thirty-two octets from a Secret!"[..]]).expect("long enough");
+            Keyring::new("", [&b"thirty-two octets from a Secret!"[..]]).expect("long enough");
         let names: Vec<_> = (0..NODES).map(|n| NodeId::of(&format!("node-{n}"))).collect();
         let node = |(at, name): (usize, &NodeId)| {
             let seed = at as u64 + 1;

@@ -61,6 +61,11 @@ pub(crate) enum Fault {
     Leave {
         host: usize,
     },
+    /// From its next start on the host runs the program that knows version 1 of the wire only, or the one that knows both.
+    Program {
+        host: usize,
+        former: bool,
+    },
     /// The host, if it is a voter, proposes these hosts, sensible or not.
     Propose {
         host: usize,
@@ -82,6 +87,8 @@ pub(crate) struct Plan {
     pub(crate) v6: bool,
     /// Hosts that are voters from the start; none: the cluster has to begin.
     pub(crate) voters: usize,
+    /// Hosts that begin with the program that knows version 1 of the wire only.
+    pub(crate) former: Vec<bool>,
     /// Those are the voters for ever, by a list that every host has, and there is no API.
     pub(crate) listed: bool,
     pub(crate) faults: Vec<(Time, Fault)>,
@@ -119,6 +126,7 @@ impl Plan {
             addresses: 1,
             v6: false,
             voters: voters_of(hosts),
+            former: vec![false; hosts],
             listed: false,
             faults: Vec::new(),
             healed: 0,
@@ -197,6 +205,33 @@ impl Plan {
     /// The same where policy does its worst.
     pub(crate) fn listed_pressed(random: &mut Random) -> Self {
         Self::pressed(random).by_list()
+    }
+
+    /// The schedule of a seed for a cluster that is updated meanwhile, and back, in any order.
+    pub(crate) fn mixed(random: &mut Random) -> Self {
+        let mut plan = Self::random(random);
+        plan.mix(random);
+        if random.chance(0.2) { plan.by_list() } else { plan }
+    }
+
+    /// The same where policy does its worst.
+    pub(crate) fn mixed_pressed(random: &mut Random) -> Self {
+        let mut plan = Self::pressed(random);
+        plan.mix(random);
+        plan
+    }
+
+    fn mix(&mut self, random: &mut Random) {
+        self.former.fill_with(|| random.chance(0.5));
+        for _ in 0..random.between(1, 3 * self.hosts as u64) {
+            let at = 300 * MILLI + random.below(self.healed - 300 * MILLI);
+            let (host, former) = (random.below(self.hosts as u64) as usize, random.chance(0.5));
+            let down = random.magnitude(MILLI, 2 * SECOND);
+            let restarts =
+                if random.chance(0.5) { Fault::Leave { host } } else { Fault::Kill { host, down } };
+            self.faults.extend([(at, Fault::Program { host, former }), (at, restarts)]);
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
     }
 
     /// The same with a list in place of the API.

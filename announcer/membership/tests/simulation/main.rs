@@ -19,6 +19,7 @@ mod queue;
 mod random;
 mod scripts;
 mod takeover;
+mod updates;
 mod world;
 
 use std::time::Duration;
@@ -65,6 +66,16 @@ fn explored(family: &str, plan: impl Fn(&mut Random) -> Plan + Sync) {
 #[test]
 fn no_two_kernels_answer_and_every_address_is_served_again() {
     explored("random", Plan::random);
+}
+
+#[test]
+fn no_two_kernels_answer_while_nodes_are_updated_and_every_address_is_served_again() {
+    explored("mixed", Plan::mixed);
+}
+
+#[test]
+fn no_two_kernels_answer_while_nodes_are_updated_whatever_they_ask_for() {
+    explored("mixed, pressed", Plan::mixed_pressed);
 }
 
 #[test]

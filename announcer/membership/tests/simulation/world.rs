@@ -43,6 +43,8 @@ impl Default for Settings {
     }
 }
 
+const KEY: &[u8] = b"a key for the simulation";
+
 pub(crate) struct World {
     pub(crate) now: Time,
     pub(crate) hosts: Vec<Host>,
@@ -56,7 +58,10 @@ pub(crate) struct World {
     random: Random,
     network: Network,
     api: Api,
-    keyring: Keyring,
+    /// Of the program that knows both versions of the wire, and of the one before.
+    keyrings: [Keyring; 2],
+    /// How often a host was sent what it cannot tell from a forgery.
+    pub(crate) alarms: u64,
 }
 
 impl World {
@@ -82,7 +87,8 @@ impl World {
             order: 0,
             network: Network::new(plan.hosts),
             api,
-            keyring: Keyring::new([&b"a key for the simulation"[..]]).unwrap(),
+            keyrings: [Keyring::new("one", [KEY]).unwrap(), Keyring::former([KEY]).unwrap()],
+            alarms: 0,
             random,
             plan,
         };
@@ -211,6 +217,7 @@ impl World {
                 self.tell(host, News::Request(address));
             }
             Fault::Leave { host } => self.tell(host, News::Leave),
+            Fault::Program { host, former } => self.hosts[host].former = former,
             Fault::Propose { host, voters } => {
                 if let Ok(voters) = Voters::new(voters.iter().map(|host| self.hosts[*host].id)) {
                     self.tell(host, News::Press(Pressure::Propose(voters)));

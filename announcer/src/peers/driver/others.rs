@@ -82,7 +82,7 @@ impl Others {
 
 /// What is said of a sender whose datagrams are not authentic.
 pub(super) fn key(from: &IpAddr) -> String {
-    format!("what {from} sends is not authentic: another key?")
+    format!("what {from} sends is not authentic: another key, or a Secret made anew?")
 }
 
 /// What is said of a node with another list of members.
@@ -123,7 +123,11 @@ mod tests {
         };
         is(&others, after(0), ": heard of no other member");
         others.forged([192, 0, 2, 13].into(), after(0));
-        is(&others, after(1), ": what 192.0.2.13 sends is not authentic: another key?");
+        is(
+            &others,
+            after(1),
+            ": what 192.0.2.13 sends is not authentic: another key, or a Secret made anew?",
+        );
         assert!(others.other_list(NodeId::of("node-b"), "node-b", after(1)));
         assert!(!others.other_list(NodeId::of("node-b"), "node-b", after(2)));
         assert!(others.why(after(2)).contains(": node-b has another list of members"));

@@ -1,6 +1,6 @@
 //! Owns the process on each machine: it does for the real state machine what the announcer does, and stalls anywhere.
 
-use berth_membership::{Input, Moment, Node, Output, Parameters, Request};
+use berth_membership::{DatagramError, Input, Moment, Node, Output, Parameters, Request};
 
 use super::World;
 use super::host::Host;
@@ -14,7 +14,8 @@ impl World {
             return;
         }
         self.note(|| format!("{number} starts"));
-        let (seed, keyring) = (self.random.number(), self.keyring.clone());
+        let seed = self.random.number();
+        let keyring = self.keyrings[usize::from(self.hosts[number].former)].clone();
         let (datagram, burst) = (self.plan.datagram, self.plan.burst);
         let parameters = Parameters { datagram, burst, memory: 3, ..Parameters::default() };
         let host = &mut self.hosts[number];
@@ -241,6 +242,10 @@ impl World {
                 let down = self.random.below(300 * MILLI);
                 self.stop(number, down);
             }
+            // By version 1, and overtaken or sent to another run.
+            Output::Refused(DatagramError::Superseded(_) | DatagramError::Unasked(_)) => {}
+            // Who knows version 1 only was sent the other one before it was known to have gone back to it.
+            Output::Refused(DatagramError::Forged) if host.former => self.alarms += 1,
             Output::Refused(error) => {
                 unreachable!("every datagram of the simulation is authentic: {error}")
             }
@@ -250,6 +255,7 @@ impl World {
             | Output::Announce { .. }
             | Output::Adopted { .. }
             | Output::Heard { .. }
+            | Output::Former { .. }
             | Output::Activated { .. } => {}
         }
     }

@@ -16,6 +16,8 @@ pub(crate) struct Host {
     pub(crate) clock: Clock,
     pub(crate) kernel: Kernel,
     pub(crate) process: Option<Node>,
+    /// Whether it is started with the program that knows version 1 of the wire only.
+    pub(super) former: bool,
     /// The number of the process; what is for an earlier one is thrown away.
     pub(super) run: u64,
     pub(super) paused_until: Time,
@@ -37,6 +39,7 @@ impl Host {
             clock: Clock { ahead: random.below(1 << 40), ppm },
             kernel: Kernel::new(random.below(10 * MILLI)),
             process: None,
+            former: plan.former[number],
             run: 0,
             paused_until: 0,
             inbox: VecDeque::new(),

@@ -1,0 +1,223 @@
+//! Two versions of the wire, and two incarnations of a cluster with one key.
+
+use std::time::Duration;
+
+use berth_membership::{DatagramError, Input, Keyring, NodeId, Output, View, Voters};
+
+use crate::cluster::{ADDRESS, Cluster, KEY, ids, keys};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// The keys of a node that knows version 1 only.
+fn former() -> Keyring {
+    Keyring::former([KEY]).unwrap()
+}
+
+fn view(epoch: u64, voters: &[&str]) -> Input<'static> {
+    Input::View(View::new(epoch, Voters::new(ids(voters)).unwrap(), Vec::new()).unwrap())
+}
+
+fn all(epoch: u64) -> Input<'static> {
+    view(epoch, &NAMES)
+}
+
+fn version(datagram: &[u8]) -> u8 {
+    datagram[2]
+}
+
+fn is_hand(datagram: &[u8]) -> bool {
+    datagram[3] == 3
+}
+
+fn sender(datagram: &[u8]) -> NodeId {
+    NodeId::from_bits(u64::from_be_bytes(datagram[4..12].try_into().unwrap()))
+}
+
+impl Cluster {
+    fn of(keyring: &Keyring, epoch: u64) -> Self {
+        let mut cluster = Self::new();
+        for name in NAMES {
+            cluster.start_with(keyring.clone(), name, all(epoch));
+        }
+        cluster
+    }
+
+    fn stop(&mut self, name: &str) {
+        self.nodes.remove(&NodeId::of(name));
+        self.armed.remove(&NodeId::of(name));
+    }
+
+    /// Two seconds in which the address goes round.
+    fn live(&mut self) {
+        for _ in 0..20 {
+            self.run(Duration::from_millis(100));
+            for owner in self.owners() {
+                self.tell(owner, Input::HandOver { address: ADDRESS.parse().unwrap() });
+            }
+        }
+    }
+
+    /// What a node makes of a datagram that somebody sends to it. It is done by nobody.
+    fn show(&mut self, to: NodeId, datagram: &[u8]) -> Vec<Output> {
+        let now = self.now;
+        self.nodes.get_mut(&to).unwrap().handle(now, Input::Datagram(datagram))
+    }
+
+    fn epochs(&self) -> Vec<u64> {
+        self.nodes.values().filter_map(|node| Some(node.view()?.0.epoch())).collect()
+    }
+}
+
+/// What a node sent that spoke both versions, or version 1 only.
+fn recordings() -> [(&'static str, Vec<(NodeId, Vec<u8>)>); 2] {
+    [("both", keys("one")), ("version 1", former())].map(|(what, keyring)| {
+        let mut cluster = Cluster::of(&keyring, 7);
+        cluster.live();
+        assert!(cluster.recorded.iter().any(|(_, datagram)| is_hand(datagram)));
+        (what, cluster.recorded)
+    })
+}
+
+#[test]
+fn one_key_in_two_incarnations_is_two_clusters_that_do_not_hear_each_other() {
+    let mut cluster = Cluster::new();
+    cluster.start_with(keys("one"), "a", all(3));
+    cluster.start_with(keys("one"), "b", all(3));
+    cluster.start_with(keys("two"), "c", all(9));
+    cluster.run(Duration::from_secs(4));
+    let [a, b, c] = NAMES.map(NodeId::of);
+    assert_eq!(cluster.heard, [(a, b), (b, a)].into());
+    assert!(cluster.owners().len() == 1 && cluster.owners() != [c], "{:?}", cluster.owners());
+    assert!(cluster.nodes.iter().all(|(id, node)| {
+        node.view().map(|(view, _)| view.epoch()) == Some(if *id == c { 9 } else { 3 })
+    }));
+    for node in [a, b, c] {
+        assert!(cluster.refused.contains(&(node, DatagramError::Forged)), "{node}");
+    }
+}
+
+#[test]
+fn nothing_that_was_recorded_in_another_incarnation_is_looked_at() {
+    for (what, recorded) in recordings() {
+        let mut cluster = Cluster::new();
+        // Sessions and cookies come of the time here.
+        cluster.now = cluster.now + Duration::from_millis(7);
+        for name in NAMES {
+            cluster.start_with(keys("two"), name, all(1));
+        }
+        // They have not met yet: a hand of version 1 may be of anybody. It is advice.
+        let at_start = recorded.iter().filter(|(_, datagram)| !is_hand(datagram));
+        let strange = |output: &Output| {
+            !matches!(output, Output::Refused(_) | Output::Send { .. } | Output::MuteAll)
+        };
+        for (to, datagram) in at_start {
+            let outputs = cluster.show(*to, datagram);
+            assert!(!outputs.iter().any(strange), "{what}, at start: {outputs:?}");
+        }
+        cluster.run(Duration::from_secs(2));
+        for (to, datagram) in &recorded {
+            // A node says what it has to say by itself; what follows is only of the datagram.
+            cluster.run(Duration::from_millis(1));
+            let now = cluster.now;
+            let node = cluster.nodes.get_mut(to).unwrap();
+            node.poll(now);
+            let outputs = cluster.show(*to, datagram);
+            let refused = |output: &Output| matches!(output, Output::Refused(_));
+            let greeted = version(datagram) == 1 && outputs.len() == 1;
+            assert!(outputs.iter().any(refused) || greeted, "{what}: {outputs:?}");
+            assert!(!outputs.iter().any(strange), "{what}: {outputs:?}");
+        }
+        assert_eq!(cluster.epochs(), [1; 3], "{what}");
+    }
+}
+
+#[test]
+fn a_node_that_speaks_version_2_is_not_spoken_for_by_what_it_said_in_version_1() {
+    let [a, b, _] = NAMES.map(NodeId::of);
+    let mut cluster = Cluster::of(&former(), 1);
+    cluster.stop("b");
+    cluster.start_with(keys("one"), "b", all(1));
+    cluster.run(Duration::from_millis(100));
+    cluster.recorded.clear();
+    cluster.live();
+    let recorded = std::mem::take(&mut cluster.recorded);
+    let of_a: Vec<_> = recorded
+        .into_iter()
+        .filter(|(to, datagram)| *to == b && sender(datagram) == a)
+        .map(|(_, datagram)| datagram)
+        .collect();
+    cluster.stop("a");
+    cluster.start_with(keys("one"), "a", all(1));
+    cluster.run(Duration::from_secs(1));
+    for datagram in &of_a {
+        let outputs = cluster.show(b, datagram);
+        assert!(outputs.contains(&Output::Refused(DatagramError::Superseded(a))), "{outputs:?}");
+    }
+    // It went back to version 1, or is gone: nobody knows, and its hands are taken again.
+    cluster.stop("a");
+    let hand = of_a.iter().find(|datagram| is_hand(datagram)).unwrap();
+    for (after, taken) in [(1_900, false), (200, true)] {
+        cluster.run(Duration::from_millis(after));
+        let outputs = cluster.show(b, hand);
+        let refused = outputs.contains(&Output::Refused(DatagramError::Superseded(a)));
+        assert_eq!(refused, !taken, "{outputs:?}");
+    }
+}
+
+#[test]
+fn nodes_that_know_version_2_speak_it_once_they_have_met_and_nobody_else_is_sent_it() {
+    let [a, b, c] = NAMES.map(NodeId::of);
+    let mut cluster = Cluster::of(&keys("one"), 1);
+    cluster.run(Duration::from_millis(100));
+    cluster.recorded.clear();
+    cluster.live();
+    assert!(cluster.recorded.iter().all(|(_, datagram)| version(datagram) == 2));
+    assert_eq!((&cluster.refused, &cluster.former), (&vec![], &vec![]));
+
+    for name in ["b", "c"] {
+        cluster.stop(name);
+        cluster.run(Duration::from_millis(126));
+        cluster.recorded.clear();
+        cluster.start_with(former(), name, all(1));
+        cluster.live();
+        let to_it = |(to, _): &&(NodeId, Vec<u8>)| *to == NodeId::of(name);
+        assert!(cluster.recorded.iter().filter(to_it).all(|(_, datagram)| version(datagram) == 1));
+    }
+    let false_alarm =
+        |(by, error): &(NodeId, DatagramError)| *by != a && *error == DatagramError::Forged;
+    assert!(!cluster.refused.iter().any(false_alarm), "{:?}", cluster.refused);
+    assert_eq!(cluster.former, [(c, b), (a, b), (a, c)], "each is told of once");
+    assert_eq!(cluster.owners().len(), 1);
+}
+
+#[test]
+fn a_node_that_goes_back_to_version_1_is_heard_as_soon_as_one_that_restarts() {
+    // With a vote itself, or among those who listen only, a node hears of it in another way.
+    for voters in [&NAMES[..], &["c"]] {
+        let [a, _, c] = NAMES.map(NodeId::of);
+        let back = |keyring: Keyring, down: u64| {
+            let mut cluster = Cluster::new();
+            for name in NAMES {
+                cluster.start_with(keys("one"), name, view(1, voters));
+            }
+            cluster.run(Duration::from_secs(3));
+            cluster.stop("c");
+            cluster.run(Duration::from_millis(down));
+            cluster.heard.clear();
+            cluster.start_with(keyring, "c", view(1, voters));
+            let mut waited = 0;
+            while ![(a, c), (c, a)].iter().all(|pair| cluster.heard.contains(pair)) {
+                cluster.run(Duration::from_millis(1));
+                waited += 1;
+                assert!(waited < 1_000, "after {down} ms: {:?}", cluster.heard);
+            }
+            waited
+        };
+        for down in [0, 1, 20, 60, 100, 125, 200, 1_000, 1_999, 3_000] {
+            let (restarted, went_back) = (back(keys("one"), down), back(former(), down));
+            println!("of {}, after {down} ms: {restarted}, {went_back} ms", voters.len());
+            // A voter that starts grants nothing for 361 ms.
+            assert!(went_back < 200 && (down < 125 || went_back <= restarted + 1));
+        }
+    }
+}
