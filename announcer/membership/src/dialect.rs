@@ -13,7 +13,7 @@ use crate::name::NodeId;
 use crate::wire::{DatagramError, Version};
 
 /// The session of a run that speaks version 2 ends so. For one that does not know of it, a session is a number.
-const MARK: u64 = 0x42_4d_32;
+const MARK: u64 = 0x0042_4d32;
 const MARKED: u64 = 0xff_ffff;
 
 /// Who was heard in version 2 is heard in version 1 by what only it can say now, until it was silent for so long. A voter

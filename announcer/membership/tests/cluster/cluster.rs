@@ -20,13 +20,16 @@ pub(crate) fn keys(incarnation: &str) -> Keyring {
     Keyring::new(incarnation, [KEY]).unwrap()
 }
 
+/// A datagram, and to whom it was sent.
+pub(crate) type Recorded = (NodeId, Vec<u8>);
+
 /// Nodes on one virtual clock, and datagrams between them that all arrive.
 pub(crate) struct Cluster {
     pub(crate) now: Moment,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     travelling: Vec<(Moment, NodeId, Vec<u8>)>,
-    /// All that was ever sent, and to whom.
-    pub(crate) recorded: Vec<(NodeId, Vec<u8>)>,
+    /// All that was ever sent.
+    pub(crate) recorded: Vec<Recorded>,
     /// Since when each was first armed, and until when it is.
     pub(crate) armed: BTreeMap<NodeId, (Moment, Moment)>,
     pub(crate) refused: Vec<(NodeId, DatagramError)>,

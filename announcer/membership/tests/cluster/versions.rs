@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use berth_membership::{DatagramError, Input, Keyring, NodeId, Output, View, Voters};
 
-use crate::cluster::{ADDRESS, Cluster, KEY, ids, keys};
+use crate::cluster::{ADDRESS, Cluster, KEY, Recorded, ids, keys};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -69,7 +69,7 @@ impl Cluster {
 }
 
 /// What a node sent that spoke both versions, or version 1 only.
-fn recordings() -> [(&'static str, Vec<(NodeId, Vec<u8>)>); 2] {
+fn recordings() -> [(&'static str, Vec<Recorded>); 2] {
     [("both", keys("one")), ("version 1", former())].map(|(what, keyring)| {
         let mut cluster = Cluster::of(&keyring, 7);
         cluster.live();
@@ -180,7 +180,7 @@ fn nodes_that_know_version_2_speak_it_once_they_have_met_and_nobody_else_is_sent
         cluster.recorded.clear();
         cluster.start_with(former(), name, all(1));
         cluster.live();
-        let to_it = |(to, _): &&(NodeId, Vec<u8>)| *to == NodeId::of(name);
+        let to_it = |(to, _): &&Recorded| *to == NodeId::of(name);
         assert!(cluster.recorded.iter().filter(to_it).all(|(_, datagram)| version(datagram) == 1));
     }
     let false_alarm =

@@ -56,10 +56,10 @@ const MUTATIONS: &[Mutation] = &[
     rule!(wait_after_activation, Plan::pressed, 4),
     rule!(two_voter_conditions, scripts::skipped_view, 0),
     rule!(restart_wait, scripts::forgotten_twice, 0),
-    rule!(restart_wait, scripts::forgotten_twice_by_a_list, 0),
+    rule!(restart_wait, scripts::forgotten_twice_by_a_list, 3),
     rule!(entry_is_no_pass, Plan::pressed, 51),
-    rule!(mute_first, scripts::stalls, 90),
-    duty!(absolute_deadline, scripts::stalls, 24),
+    rule!(mute_first, scripts::stalls, 81),
+    duty!(absolute_deadline, scripts::stalls, 17),
     duty!(fresh_read, scripts::sealed_and_restarted, 0),
     duty!(compare_and_swap, Plan::pressed, 57),
 ];

@@ -84,10 +84,10 @@ fn cost(there: &[usize], back: &[usize], end: End, versions: bool, seed: u64) ->
     let mut answered = vec![world.now; world.addresses.len()];
     while world.now < last {
         world.run_to(world.now + ASK);
-        for at in 0..answered.len() {
-            cost.silence = cost.silence.max(world.now - answered[at]);
-            if !world.answering(world.addresses[at]).is_empty() {
-                answered[at] = world.now;
+        for (address, answered) in world.addresses.iter().zip(&mut answered) {
+            cost.silence = cost.silence.max(world.now - *answered);
+            if !world.answering(*address).is_empty() {
+                *answered = world.now;
             }
         }
         if world.now % EACH == BEGIN % EACH - 1 || world.now >= last {

@@ -217,7 +217,7 @@ impl World {
                 self.tell(host, News::Request(address));
             }
             Fault::Leave { host } => self.tell(host, News::Leave),
-            Fault::Program { host, former } => self.hosts[host].former = former,
+            Fault::Program { host, former } => self.hosts[host].next_is_former = former,
             Fault::Propose { host, voters } => {
                 if let Ok(voters) = Voters::new(voters.iter().map(|host| self.hosts[*host].id)) {
                     self.tell(host, News::Press(Pressure::Propose(voters)));

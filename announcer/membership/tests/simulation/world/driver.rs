@@ -15,12 +15,14 @@ impl World {
         }
         self.note(|| format!("{number} starts"));
         let seed = self.random.number();
-        let keyring = self.keyrings[usize::from(self.hosts[number].former)].clone();
+        let former = self.hosts[number].next_is_former;
+        let keyring = self.keyrings[usize::from(former)].clone();
         let (datagram, burst) = (self.plan.datagram, self.plan.burst);
         let parameters = Parameters { datagram, burst, memory: 3, ..Parameters::default() };
         let host = &mut self.hosts[number];
         let now = host.clock.read(self.now);
         host.run += 1;
+        host.is_former = former;
         host.process =
             Node::with_rules(host.id, parameters, keyring, seed, now, self.settings.rules).ok();
         assert!(host.process.is_some(), "the parameters fit each other");
@@ -245,7 +247,7 @@ impl World {
             // By version 1, and overtaken or sent to another run.
             Output::Refused(DatagramError::Superseded(_) | DatagramError::Unasked(_)) => {}
             // Who knows version 1 only was sent the other one before it was known to have gone back to it.
-            Output::Refused(DatagramError::Forged) if host.former => self.alarms += 1,
+            Output::Refused(DatagramError::Forged) if host.is_former => self.alarms += 1,
             Output::Refused(error) => {
                 unreachable!("every datagram of the simulation is authentic: {error}")
             }

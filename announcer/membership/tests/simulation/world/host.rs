@@ -16,8 +16,9 @@ pub(crate) struct Host {
     pub(crate) clock: Clock,
     pub(crate) kernel: Kernel,
     pub(crate) process: Option<Node>,
-    /// Whether it is started with the program that knows version 1 of the wire only.
-    pub(super) former: bool,
+    /// Whether it is of the program that knows version 1 of the wire only, and whether the next one will be.
+    pub(super) is_former: bool,
+    pub(super) next_is_former: bool,
     /// The number of the process; what is for an earlier one is thrown away.
     pub(super) run: u64,
     pub(super) paused_until: Time,
@@ -39,7 +40,8 @@ impl Host {
             clock: Clock { ahead: random.below(1 << 40), ppm },
             kernel: Kernel::new(random.below(10 * MILLI)),
             process: None,
-            former: plan.former[number],
+            is_former: false,
+            next_is_former: plan.former[number],
             run: 0,
             paused_until: 0,
             inbox: VecDeque::new(),
