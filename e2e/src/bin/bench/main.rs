@@ -1,10 +1,11 @@
 //! `make bench`: what Berth costs and how fast it is, beside a bare client that sends the same writes.
 //!
-//! Prints a Markdown report, of the sections that are named (`starts`, `allocation`, `stream`, `rest`, `scale`), or of
-//! all but `scale`.
+//! Prints a Markdown report, of the sections that are named (`starts`, `allocation`, `stream`, `expose`, `rest`,
+//! `scale`), or of all but `scale`.
 //! Figures of one run are comparable with each other, not with another machine's.
 
 mod costs;
+mod expose;
 mod scale;
 
 use std::collections::BTreeSet;
@@ -48,7 +49,7 @@ async fn main() -> Result<()> {
         cores()
     );
     let named: Vec<String> = std::env::args().skip(1).collect();
-    let sections = ["starts", "allocation", "stream", "rest", "scale"];
+    let sections = ["starts", "allocation", "stream", "expose", "rest", "scale"];
     let unknown = named.iter().find(|name| !sections.contains(&name.as_str()));
     ensure!(unknown.is_none(), "no section {unknown:?}: {} are accepted", sections.join(", "));
     for section in sections {
@@ -59,6 +60,7 @@ async fn main() -> Result<()> {
             "starts" => starts().await?,
             "allocation" => allocation().await?,
             "stream" => stream_of_services().await?,
+            "expose" => expose::report().await?,
             "rest" => rest().await?,
             _ => scale::report().await?,
         }
