@@ -1,8 +1,6 @@
 //! What a claim, an `IPAddress` (networking.k8s.io/v1) with the label [`label::IP_ADDRESS_MANAGED_BY`] of
 //! [`label::BERTH`], says of who holds its address. berth-ccm writes it; nobody with rights in namespaces alone can.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::networking::v1::IPAddress;
 use serde::{Deserialize, Serialize};
@@ -87,12 +85,15 @@ pub fn read_holders(text: &str) -> Option<Vec<WrittenHolder>> {
     serde_json::from_str::<Vec<WrittenHolder>>(text).ok().filter(|holders| !holders.is_empty())
 }
 
-/// The uids of the objects that hold the address: Services and `EipBinding`s.
-pub fn holders(object: &IPAddress) -> BTreeSet<String> {
+/// The uids of the objects that hold the address, Services and `EipBinding`s, in the order in which they came to hold it.
+pub fn holders(object: &IPAddress) -> Vec<String> {
     let annotations = object.metadata.annotations.as_ref();
     let annotated = |name: &str| annotations.and_then(|all| all.get(name));
     match annotated(annotation::HOLDERS).and_then(|text| read_holders(text)) {
-        Some(shared) => shared.into_iter().map(|holder| holder.uid).collect(),
+        Some(mut shared) => {
+            shared.sort_by_key(|holder| holder.since);
+            shared.into_iter().map(|holder| holder.uid).collect()
+        }
         None => annotated(annotation::OWNER_UID).cloned().into_iter().collect(),
     }
 }
@@ -105,7 +106,7 @@ mod tests {
 
     fn of(annotations: serde_json::Value) -> Vec<String> {
         let object = json!({ "metadata": { "name": "10.0.0.1", "annotations": annotations } });
-        holders(&serde_json::from_value(object).unwrap()).into_iter().collect()
+        holders(&serde_json::from_value(object).unwrap())
     }
 
     #[test]
@@ -115,6 +116,8 @@ mod tests {
         let (uid, holders) = (annotation::OWNER_UID, annotation::HOLDERS);
         assert_eq!(of(json!({ uid: "one" })), ["one"]);
         assert_eq!(of(json!({ uid: "one", holders: shared })), ["one", "two"]);
+        let later = shared.replace(r#""uid":"one","since":0"#, r#""uid":"one","since":7"#);
+        assert_eq!(of(json!({ uid: "one", holders: later })), ["two", "one"], "who was first");
         assert_eq!(of(json!({ uid: "one", holders: "[]" })), ["one"]);
         assert_eq!(of(json!({ uid: "one", holders: "{" })), ["one"]);
         assert!(of(json!({})).is_empty());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::cluster::Service;
+use super::cluster::{Claims, Service};
 use super::eip::{self, Usage};
 use super::fixed::{self, Fixed};
 use super::scene::Scene;
@@ -43,7 +43,7 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
             add(&mut wanted.vips, address, want);
         }
     }
-    settle(&mut wanted);
+    settle(&mut wanted, &scene.cluster.claims);
     let asked = wanted.addressed().map(|(address, _)| address);
     wanted.own = asked.filter(|address| scene.host.is_reached_by(address)).collect();
     wanted
@@ -55,12 +55,13 @@ fn add(vips: &mut BTreeMap<VipId, Vip>, address: IpAddr, want: Want) {
 }
 
 /// First come, first served, where claimants name one address that cannot share it, which berth-ccm does not give: the
-/// others are refused it.
-fn settle(wanted: &mut Wanted) {
+/// others are refused it. Of those that share it the first decides where it is: one that joins later moves nothing.
+fn settle(wanted: &mut Wanted, claims: &Claims) {
     let Wanted { vips, services, lost, .. } = wanted;
     for vip in vips.values_mut() {
         let Some(address) = vip.address else { continue };
-        vip.wants.sort_by(|one, other| turn(one).cmp(&turn(other)));
+        vip.wants
+            .sort_by(|one, other| turn(claims, &address, one).cmp(&turn(claims, &address, other)));
         let Some(by) = vip.wants.first().map(|want| want.claimant.clone()) else { continue };
         let refused = vip.wants.extract_if(.., |want| !want.claimant.shares(&by));
         for want in refused {
@@ -77,9 +78,15 @@ fn settle(wanted: &mut Wanted) {
     }
 }
 
-/// Whose turn comes first. The status says that a Service has its address, and always does of a binding; what only an
-/// annotation names is a wish.
-fn turn(want: &Want) -> (u8, &str, &Claimant) {
+/// Whose turn comes first: the operator's, then who came to hold the address first, by its claim. An object that is older
+/// may ask for an address later. What no claim tells apart the status does: it says that a Service has its address, and always
+/// does of a binding; what only an annotation names is a wish.
+fn turn<'a>(
+    claims: &Claims,
+    address: &IpAddr,
+    want: &'a Want,
+) -> (u8, usize, u8, &'a str, &'a Claimant) {
+    let by_claim = claims.turn(address, &want.uid).unwrap_or(usize::MAX);
     let rank = match want.claimant {
         Claimant::Operator => 0,
         Claimant::Eip(_) => 1,
@@ -91,7 +98,7 @@ fn turn(want: &Want) -> (u8, &str, &Claimant) {
             }
         }
     };
-    (rank, &want.created, &want.claimant)
+    (rank.min(1), by_claim, rank, &want.created, &want.claimant)
 }
 
 #[cfg(test)]
@@ -138,6 +145,22 @@ mod tests {
         assert_eq!(first(&[("vm", "2026")], Some(("2027", true))), binding("vm", 2));
         assert_eq!(first(&[("vm", "2026"), ("vmvm", "2025")], None), binding("vmvm", 4));
         assert_eq!(first(&[("vm", "2026"), ("vmvm", "2025")], Some(("2024", true))), web);
+    }
+
+    #[test]
+    fn of_those_that_share_an_address_the_first_is_who_held_it_first_however_old_another_is() {
+        let of = |uid: &str, created: &str| {
+            let (uid, created) = (uid.to_owned(), created.to_owned());
+            Service { uid, created, ..service(&[ADDRESS]) }
+        };
+        let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
+        cluster.apply_service(Name::new("mallory", "old"), of("old", "2024"));
+        cluster.apply_service(Name::new("alice", "web"), of("web", "2026"));
+        cluster.claims.apply(ADDRESS, ["web", "old"].map(str::to_owned).into(), false);
+        let wanted = seen(&cluster, &host(), Some("eth0"));
+        let wants = &wanted.vip(ADDRESS.parse().unwrap()).unwrap().wants;
+        let order: Vec<String> = wants.iter().map(|want| want.claimant.to_string()).collect();
+        assert_eq!(order, ["service/alice/web", "service/mallory/old"]);
     }
 
     #[test]

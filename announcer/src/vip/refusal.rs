@@ -119,7 +119,7 @@ pub enum Refusal {
         /// Their names.
         annotations: Few,
     },
-    /// Another announcer decides on it, by a Lease.
+    /// Another announcer, or another node, decides on it by a Lease.
     LeftToLease {
         /// The namespace and the name of the Lease.
         lease: String,
@@ -237,8 +237,8 @@ impl Refusal {
                 format!("annotations that this version does not act on: {annotations}")
             }
             Self::LeftToLease { lease, holder } => format!(
-                "not announced by Berth: another announcer goes by Lease {lease}, which {holder} holds, and does not announce it \
-                 either; it is taken when that Lease is given back or has run out"
+                "not announced here: what it asks for goes by Lease {lease}, which {holder} holds; it is taken when that Lease is \
+                 given back or has run out"
             ),
             Self::NotBound { address, error } => format!("{address} is not announced: {error}"),
         }

@@ -166,6 +166,11 @@ impl Elections {
         Some((election.holds_until(now)?, election.lapses_at(now)?))
     }
 
+    /// Who holds a Lease, as far as that was seen.
+    pub(super) fn holder(&self, name: &Name) -> Option<&str> {
+        self.known.get(name)?.spec.as_ref()?.holder_identity.as_deref()
+    }
+
     /// The requests to send now, and when to ask again.
     pub(super) fn poll(&mut self, now: Instant) -> (Vec<(Name, Request)>, Option<Instant>) {
         let mut requests = Vec::new();

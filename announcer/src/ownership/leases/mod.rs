@@ -10,16 +10,18 @@ mod elections;
 mod strategy;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use berth_api::Quoted;
 use berth_api::election::{Reply, Sight, Timing};
 
 pub use self::elections::Request;
-pub use self::strategy::{Strategy, of_one_service};
+pub use self::strategy::{Deciding, Strategy, of_one_service};
 
 use self::elections::{Elections, Strife, Tied};
 use super::context::Context;
-use crate::vip::{Attach, Claim, Hold, Holds, Name, Verdict};
+use crate::vip::{Attach, Claim, Hold, Holds, Name, Refusal, Verdict};
 
 /// Who owns what, by Leases.
 #[derive(Debug)]
@@ -27,8 +29,7 @@ pub struct Leases {
     strategy: Strategy,
     timing: Timing,
     elections: Elections,
-    /// By Service, the Lease that decides on it.
-    leases: BTreeMap<Name, Name>,
+    deciding: Deciding,
     /// The Leases that this node strives for.
     strives: BTreeMap<Name, Strife>,
     held: BTreeSet<Name>,
@@ -58,7 +59,7 @@ impl Leases {
             strategy,
             timing,
             elections: Elections::new(node, timing, annotations),
-            leases: BTreeMap::new(),
+            deciding: Deciding::default(),
             strives: BTreeMap::new(),
             held: BTreeSet::new(),
             leaving: false,
@@ -98,7 +99,7 @@ impl Leases {
 
     /// Takes in what is wanted.
     pub fn request(&mut self, context: Context<'_>) {
-        self.leases = self.strategy.leases(context.wanted);
+        self.deciding = self.strategy.decide(context.wanted);
         self.strives = match context.known && !self.leaving {
             true => self.to_strive_for(context),
             false => BTreeMap::new(),
@@ -115,17 +116,13 @@ impl Leases {
             placed.into_iter().any(exposed)
         };
         if let Some(lease) = self.strategy.standing() {
-            let defers = self.leases.keys().any(is_exposed);
+            let defers = self.deciding.services.keys().any(is_exposed);
             // A node without the interface would own every address and answer for none.
             let strife = context.usable.then(|| (lease.clone(), Strife { tied: None, defers }));
             return strife.into_iter().collect();
         }
-        let mut by_lease: BTreeMap<&Name, BTreeSet<&Name>> = BTreeMap::new();
-        for (service, lease) in &self.leases {
-            by_lease.entry(lease).or_default().insert(service);
-        }
         let mut strives = BTreeMap::new();
-        for (lease, services) in by_lease {
+        for (lease, services) in self.deciding.by_lease(wanted) {
             if self.strategy.strives(node, &services, wanted) {
                 let of_lease = || services.iter().map(|name| (*name, &wanted.services[*name]));
                 let oldest = of_lease().min_by_key(|(name, claim)| (&claim.created, *name));
@@ -143,23 +140,26 @@ impl Leases {
         strives
     }
 
-    /// Until when this node holds the Lease that decides on a Service, and when the kernel is to fall silent, if it strives
-    /// for it.
-    fn until(&self, service: &Name, now: Instant) -> Option<(Instant, Instant)> {
-        let lease = self.leases.get(service).filter(|lease| self.strives.contains_key(*lease))?;
+    /// Until when this node holds a Lease, and when the kernel is to fall silent, if it strives for it.
+    fn until(&self, lease: Option<&Name>, now: Instant) -> Option<(Instant, Instant)> {
+        let lease = lease.filter(|lease| self.strives.contains_key(*lease))?;
         self.elections.holds_until(lease, now)
+    }
+
+    /// The same for the Lease that decides on an address.
+    fn owns(&self, address: &IpAddr, now: Instant) -> Option<(Instant, Instant)> {
+        self.until(self.deciding.addresses.get(address), now)
     }
 
     /// What this node may have bound.
     pub fn holds(&self, context: Context<'_>, now: Instant) -> Holds {
         let mut holds = Holds::new();
-        for (name, claim) in &context.wanted.services {
-            let Some((until, lapses)) = self.until(name, now) else { continue };
-            if claim.ours && claim.candidates.contains(context.node) {
-                for address in claim.own() {
-                    let hold = Hold { until, answers: true, lapses: Some(lapses) };
-                    holds.entry(*address).or_insert(hold);
-                }
+        let services = context.wanted.services.values();
+        let served = services.filter(|claim| claim.ours && claim.candidates.contains(context.node));
+        for address in served.flat_map(|claim| claim.own()) {
+            if let Some((until, lapses)) = self.owns(address, now) {
+                let hold = Hold { until, answers: true, lapses: Some(lapses) };
+                holds.entry(*address).or_insert(hold);
             }
         }
         holds
@@ -168,9 +168,26 @@ impl Leases {
     /// What becomes of the Services that this node decides on.
     pub fn verdicts(&self, context: Context<'_>, now: Instant) -> BTreeMap<Name, Verdict> {
         let services = context.wanted.services.iter();
-        let mine = services.filter(|(name, _)| self.until(name, now).is_some());
-        let whole = |name, claim| Verdict::whole(context.wanted, name, claim, context.node);
-        mine.map(|(name, claim)| (name.clone(), whole(name, claim))).collect()
+        let reports = |name: &Name| self.until(self.deciding.services.get(name), now).is_some();
+        let mine = services.filter(|(name, _)| reports(name));
+        mine.map(|(name, claim)| (name.clone(), self.judge(context, name, claim, now))).collect()
+    }
+
+    /// What becomes of a Service on which this node reports. An address that it shares may be another node's, by the Lease
+    /// of the Service that had it first.
+    fn judge(&self, context: Context<'_>, name: &Name, claim: &Claim, now: Instant) -> Verdict {
+        let mut verdict = Verdict::whole(context.wanted, name, claim, context.node);
+        let others = |address: &IpAddr| {
+            let lease = self.deciding.addresses.get(address)?;
+            self.until(Some(lease), now).is_none().then_some(lease)
+        };
+        let leases: BTreeSet<&Name> = verdict.announce.iter().filter_map(others).collect();
+        verdict.announce.retain(|address| others(address).is_none());
+        verdict.refusals.extend(leases.into_iter().map(|lease| Refusal::LeftToLease {
+            lease: lease.to_string(),
+            holder: Quoted::of(self.elections.holder(lease).unwrap_or_default()),
+        }));
+        verdict
     }
 
     /// Says which Leases to strive for, and gives back those that are not wanted once nothing acts on them: no address is
@@ -183,9 +200,10 @@ impl Leases {
         now: Instant,
     ) -> Vec<Turn> {
         let unwritten: BTreeSet<&Name> =
-            pending.iter().filter_map(|name| self.leases.get(name)).collect();
+            pending.iter().filter_map(|name| self.deciding.services.get(name)).collect();
         let idle = |lease: &Name| !moving && !unwritten.contains(lease);
-        let used: BTreeSet<&Name> = self.leases.values().chain(self.strategy.standing()).collect();
+        let used: BTreeSet<&Name> =
+            self.deciding.leases().chain(self.strategy.standing()).collect();
         let known = known && !self.leaving;
         let obsolete = |lease: &Name| known && !used.contains(lease);
         self.elections.strive(&self.strives, idle, obsolete, now);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use berth_api::names::lease;
 
-use crate::vip::{Claim, Name, Wanted};
+use crate::vip::{Claim, Claimant, Name, Wanted};
 
 /// Which Lease decides on which Services.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,20 +16,72 @@ pub enum Strategy {
     /// One Lease for each Service, kube-vip's `svc_election`: `kubevip-<service>` in the Service's namespace. Its cost
     /// grows with their number.
     ///
-    /// Services that share an address share the Lease of the oldest of them, so that the address has one owner, and so
-    /// that a Service that joins later moves nothing.
+    /// On an address that Services share the Lease of that one decides which had it first, so that it has one owner, and so
+    /// that a Service that joins later moves nothing. On another address of theirs another Lease may decide.
     PerService,
 }
 
-impl Strategy {
-    /// For each Service that is ours or has been, the Lease that decides on its addresses.
-    pub fn leases(&self, wanted: &Wanted) -> BTreeMap<Name, Name> {
-        match self {
-            Self::Global(lease) => {
-                wanted.services.keys().map(|name| (name.clone(), lease.clone())).collect()
+/// Which Lease decides on what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deciding {
+    /// For each Service that is ours or has been, the Lease whose holder reports on it: that of its first address.
+    pub services: BTreeMap<Name, Name>,
+    /// For each address of a Service, the Lease whose holder owns it.
+    pub addresses: BTreeMap<IpAddr, Name>,
+}
+
+impl Deciding {
+    /// All of these Leases.
+    pub fn leases(&self) -> impl Iterator<Item = &Name> {
+        self.services.values().chain(self.addresses.values())
+    }
+
+    /// By Lease, the Services of which it decides on anything.
+    pub fn by_lease<'a>(&'a self, wanted: &'a Wanted) -> BTreeMap<&'a Name, BTreeSet<&'a Name>> {
+        let mut by_lease: BTreeMap<&Name, BTreeSet<&Name>> = BTreeMap::new();
+        for (service, lease) in &self.services {
+            by_lease.entry(lease).or_default().insert(service);
+            let claim = wanted.services.get(service).filter(|claim| claim.ours);
+            let own = claim.into_iter().flat_map(|claim| claim.own());
+            for lease in own.filter_map(|address| self.addresses.get(address)) {
+                by_lease.entry(lease).or_default().insert(service);
             }
-            Self::PerService => per_service(wanted),
         }
+        by_lease
+    }
+}
+
+impl Strategy {
+    /// Which Lease decides on what is wanted.
+    pub fn decide(&self, wanted: &Wanted) -> Deciding {
+        let of_service = |name: &Name, claim: &Claim| match self {
+            Self::Global(lease) => lease.clone(),
+            Self::PerService => of_one_service(name, claim),
+        };
+        let mut deciding = Deciding::default();
+        for (address, vip) in wanted.addressed() {
+            let mut services = vip.wants.iter().filter_map(|want| match &want.claimant {
+                Claimant::Service(name) => Some((name, wanted.services.get(name)?)),
+                _ => None,
+            });
+            if let Some((name, claim)) = services.next() {
+                deciding.addresses.insert(address, of_service(name, claim));
+            }
+        }
+        let clears = |claim: &Claim| claim.host.is_some() && claim.correctable;
+        for (name, claim) in &wanted.services {
+            let first =
+                claim.own().find_map(|own| deciding.addresses.get(own)).filter(|_| claim.ours);
+            let reports = match self {
+                Self::Global(_) => Some(of_service(name, claim)),
+                Self::PerService if claim.ours || clears(claim) => {
+                    Some(first.cloned().unwrap_or_else(|| of_service(name, claim)))
+                }
+                Self::PerService => None,
+            };
+            deciding.services.extend(reports.map(|lease| (name.clone(), lease)));
+        }
+        deciding
     }
 
     /// The Lease that is there whether there is a Service or not.
@@ -60,26 +112,6 @@ impl Strategy {
             }),
         }
     }
-}
-
-fn per_service(wanted: &Wanted) -> BTreeMap<Name, Name> {
-    let clears = |claim: &Claim| claim.host.is_some() && claim.correctable;
-    let mut oldest_first: Vec<(&Name, &Claim)> =
-        wanted.services.iter().filter(|(_, claim)| claim.ours || clears(claim)).collect();
-    oldest_first.sort_by_key(|(name, claim)| (&claim.created, *name));
-    let mut leases: BTreeMap<Name, Name> = BTreeMap::new();
-    let mut of_address: BTreeMap<IpAddr, Name> = BTreeMap::new();
-    for (name, claim) in oldest_first {
-        let shared = claim.own().find_map(|address| of_address.get(address));
-        let lease = shared.cloned().unwrap_or_else(|| of_one_service(name, claim));
-        if claim.ours {
-            for address in claim.own() {
-                of_address.entry(*address).or_insert_with(|| lease.clone());
-            }
-        }
-        leases.insert(name.clone(), lease);
-    }
-    leases
 }
 
 /// The Lease of a Service where each has its own.

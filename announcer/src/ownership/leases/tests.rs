@@ -1,4 +1,5 @@
 use berth_api::election::Action;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 
 use super::*;
 use crate::ownership::testing::context;
@@ -49,7 +50,7 @@ fn only_nodes_with_an_endpoint_are_candidates_for_local_traffic() {
 }
 
 #[test]
-fn services_with_an_address_in_common_are_decided_by_the_lease_of_the_oldest() {
+fn on_an_address_that_services_share_the_lease_of_the_first_decides_and_on_no_other() {
     let mut first = service(&["192.0.2.1"]);
     first.created = "2026-01-01".to_owned();
     let mut second = service(&["192.0.2.1", "2001:db8::1"]);
@@ -57,10 +58,57 @@ fn services_with_an_address_in_common_are_decided_by_the_lease_of_the_oldest() {
     let mut other = service(&["192.0.2.9"]);
     other.lease = Some("shared".to_owned());
     let cluster = cluster(&[("zeta", first), ("alpha", second), ("other", other)]);
-    let leases = Strategy::PerService.leases(&seen(&cluster, &host(), Some("eth0")));
-    assert_eq!(leases[&Name::new("d", "zeta")], Name::new("d", "kubevip-zeta"));
-    assert_eq!(leases[&Name::new("d", "alpha")], Name::new("d", "kubevip-zeta"));
-    assert_eq!(leases[&Name::new("d", "other")], Name::new("d", "shared"), "it names its Lease");
+    let deciding = Strategy::PerService.decide(&seen(&cluster, &host(), Some("eth0")));
+    let reports = |name: &str| deciding.services[&Name::new("d", name)].to_string();
+    assert_eq!(reports("zeta"), "d/kubevip-zeta");
+    assert_eq!(reports("alpha"), "d/kubevip-zeta");
+    assert_eq!(reports("other"), "d/shared", "it names its Lease");
+    let decides = |text: &str| deciding.addresses[&text.parse::<IpAddr>().unwrap()].to_string();
+    assert_eq!(decides("192.0.2.1"), "d/kubevip-zeta");
+    assert_eq!(decides("2001:db8::1"), "d/kubevip-alpha");
+}
+
+#[test]
+fn who_shares_addresses_of_two_others_gives_neither_a_second_owner() {
+    let (v4, v6) = ("192.0.2.1", "2001:db8::1");
+    let dated = |addresses: &[&str], created: &str| {
+        let created = created.to_owned();
+        crate::source::cluster::Service { created, ..service(addresses) }
+    };
+    let (one, two, both) =
+        (dated(&[v4], "2026-01-01"), dated(&[v6], "2026-01-02"), dated(&[v4, v6], "2026-01-03"));
+    let mut cluster = cluster(&[("one", one), ("two", two), ("both", both)]);
+    for name in ["one", "two", "both"] {
+        slice(&mut cluster, name, name, &["a"]);
+    }
+    let (host, now) = (host(), Instant::now());
+    let wanted = seen(&cluster, &host, Some("eth0"));
+    let context = context(&wanted, &host);
+    let mut leases = Leases::new("a", Strategy::PerService, Timing::DEFAULT, BTreeMap::new());
+    leases.listed(&BTreeSet::new(), now);
+    let mut others = Lease::default();
+    others.metadata.resource_version = Some("1".to_owned());
+    others.spec = Some(LeaseSpec {
+        holder_identity: Some("b".to_owned()),
+        lease_duration_seconds: Some(15),
+        ..LeaseSpec::default()
+    });
+    leases.observe(Name::new("d", "kubevip-two"), Sight::Present(Box::new(others)), now);
+    leases.request(context);
+    leases.settle(false, &BTreeSet::new(), true, now);
+    for (name, request) in leases.poll(now).0 {
+        let Request::Acquire(Action::Create(mut lease)) = request else { panic!("{request:?}") };
+        lease.metadata.resource_version = Some("2".to_owned());
+        leases.replied(&name, Reply::Written(lease), now);
+    }
+    let held: Vec<String> = leases.holds(context, now).keys().map(ToString::to_string).collect();
+    assert_eq!(held, [v4], "node b has the other one");
+    let verdicts = leases.verdicts(context, now);
+    let both = &verdicts[&Name::new("d", "both")];
+    assert_eq!(both.announce, [v4.parse::<IpAddr>().unwrap()]);
+    let note = both.refusals[0].note();
+    assert!(note.contains("Lease d/kubevip-two, which \"b\" holds"), "{note}");
+    assert!(!verdicts.contains_key(&Name::new("d", "two")));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::requests::requests;
 use super::rival::Rivalry;
 use crate::backoff::Backoff;
 use crate::vip::nodes::{Peer, Peers};
-use crate::vip::{Attach, Forwards, Hold, Holds, Name, Refusal, Verdict, Wanted};
+use crate::vip::{Attach, Claimant, Forwards, Hold, Holds, Name, Refusal, Verdict, Wanted};
 
 /// The kernel drops an address that nobody renews for so long: what keeps it silent meanwhile is the fence.
 const KEPT: Duration = Duration::from_secs(60);
@@ -41,6 +41,8 @@ pub struct Members {
     driver: Driver,
     /// Whether what requests come of has changed.
     stale: bool,
+    /// When the first Lease by which others decide runs out.
+    review_at: Option<Instant>,
     leaving: bool,
     left: bool,
     handed: Backoff<IpAddr>,
@@ -78,6 +80,7 @@ impl Members {
             draining: Draining::default(),
             driver: Driver::new(commands),
             stale: true,
+            review_at: None,
             leaving: false,
             left: false,
             handed: Backoff::new(second * 5, second * 60),
@@ -213,6 +216,7 @@ impl Members {
     pub fn request(&mut self, context: Context<'_>, now: Instant) {
         self.holdings.rivalled(self.rivalry.holds_all(now));
         self.stale |= self.damping.observe(&context.host.interfaces, now);
+        self.stale |= self.review_at.is_some_and(|at| at <= now);
         if context.known
             && self.peers_listed
             && self.rivalry.is_listed()
@@ -235,8 +239,7 @@ impl Members {
                 !context.wanted.vip(*address).is_some_and(|vip| barred.bars(address, vip))
             });
             self.driver.request(requests);
-            // Looked at again when a Lease changes, and when one runs out.
-            self.stale = self.rivalry.deadline(now).is_some();
+            self.review_at = self.rivalry.deadline(now);
         }
         self.gather(context.wanted, now);
     }
@@ -246,8 +249,8 @@ impl Members {
     fn gather(&mut self, wanted: &Wanted, now: Instant) {
         // Also one that this node only has so that nobody else takes it, since another host answers for it.
         let held: BTreeSet<IpAddr> = self.holdings.all().collect();
-        self.handed.retain(|address| held.contains(address));
-        for claim in wanted.services.values().filter(|claim| claim.ours) {
+        self.handed.retain(|address| wanted.vip(*address).is_some());
+        for (name, claim) in wanted.services.iter().filter(|(_, claim)| claim.ours) {
             let mut others = claim.own();
             let Some(first) = others.next() else { continue };
             let host = claim.host.as_deref().map(NodeId::of).filter(|host| *host != self.me);
@@ -255,7 +258,12 @@ impl Members {
             if !elsewhere || self.holdings.tenure(first).is_some() {
                 continue;
             }
-            for address in others.filter(|address| held.contains(address)) {
+            // Of an address that it shares the Service decides that had it first.
+            let is_first = |address: &IpAddr| {
+                let first = wanted.vip(*address).and_then(|vip| vip.wants.first());
+                first.is_some_and(|want| want.claimant == Claimant::Service(name.clone()))
+            };
+            for address in others.filter(|own| held.contains(*own) && is_first(own)) {
                 if self.handed.is_due(address, now) {
                     self.handed.again(*address, now);
                     self.driver.tell(Command::HandOver(*address));

@@ -162,7 +162,8 @@ impl Rivalry {
             }
         }
         self.barred = barred;
-        self.told.retain(|lease, _| deciding.contains(lease));
+        // Who takes it and gives it back again and again is told of no more often.
+        self.told.retain(|lease, told| deciding.contains(lease) || now < *told + REMIND);
         for lease in deciding {
             if self.told.get(&lease).is_none_or(|told| now >= *told + REMIND) {
                 let holder = Quoted::of(self.holder(&lease, now).unwrap_or_default());

@@ -10,8 +10,8 @@ use berth_api::claim::ClaimPolicy;
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
     policy: ClaimPolicy,
-    /// By address, the uids of those who hold it.
-    holders: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// By address, the uids of those who hold it, in the order in which they came to.
+    holders: BTreeMap<IpAddr, Vec<String>>,
     /// Those that were somebody's before there were claims.
     imports: BTreeSet<IpAddr>,
     /// Whether all claims were shown.
@@ -34,7 +34,12 @@ impl Claims {
 
     /// Whether the object of this uid may have the address.
     pub fn grant(&self, address: &IpAddr, uid: &str) -> bool {
-        !self.decide() || self.holders.get(address).is_some_and(|holders| holders.contains(uid))
+        !self.decide() || self.turn(address, uid).is_some()
+    }
+
+    /// How many came to hold the address before the object of this uid, if it holds it.
+    pub fn turn(&self, address: &IpAddr, uid: &str) -> Option<usize> {
+        self.holders.get(address)?.iter().position(|holder| holder == uid)
     }
 
     /// Whether only what a claim names is served.
@@ -71,7 +76,7 @@ impl Claims {
     }
 
     /// Takes in who holds the address of this name, and whether since before there were claims.
-    pub fn apply(&mut self, name: &str, uids: BTreeSet<String>, is_imported: bool) {
+    pub fn apply(&mut self, name: &str, uids: Vec<String>, is_imported: bool) {
         if let Ok(address) = name.parse() {
             self.holders.insert(address, uids);
             match is_imported {
@@ -122,8 +127,8 @@ mod tests {
         "192.0.2.1".parse().unwrap()
     }
 
-    fn uids() -> BTreeSet<String> {
-        BTreeSet::from(["one".to_owned()])
+    fn uids() -> Vec<String> {
+        vec!["one".to_owned()]
     }
 
     #[test]

@@ -57,8 +57,9 @@ pub enum ClusterEvent {
     EipGone(Name),
     /// These are all the `EipBinding`s there are; none where there is no such kind of object.
     Eips(BTreeSet<Name>),
-    /// The objects of these uids hold the address that is this name, some of them since before there were claims or not.
-    Claim(String, BTreeSet<String>, bool),
+    /// The objects of these uids hold the address that is this name, the first of them first; some since before there were
+    /// claims or not.
+    Claim(String, Vec<String>, bool),
     /// Nobody holds the address any more.
     ClaimGone(String),
     /// These are all the addresses that somebody holds.
