@@ -113,6 +113,26 @@ async fn without_an_api_server_an_owner_that_crashes_is_replaced() -> Result<()>
     scene.down()
 }
 
+/// Two hosts of one name, as where `vip_nodename` is not set and both have the hostname that their image brought
+/// (kube-vip#663).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_goes_by_the_name_of_another_node_serves_nothing_and_says_why() -> Result<()> {
+    let mut scene = Scene::up(3, env([])).await?;
+    let (owner, held) = (scene.owner()?, scene.held()?);
+    let twin = (owner + 1) % 3;
+    let of = |scene: &Scene, node: usize| scene.world.lab.node(node).name().to_owned();
+    let (taken, host) = (of(&scene, owner), of(&scene, twin));
+    scene.world.announcer(&host)?.terminate(Duration::from_secs(15))?;
+    let start = Instant::now();
+    scene.world.start_announcer_with(twin, env([("vip_nodename", taken.as_str())])).await?;
+    tokio::time::sleep(PATIENCE * 3).await;
+    scene.never_together(start)?;
+    scene.kept_by(&held)?;
+    let ready = scene.world.lab.node(twin).exec(["curl", "-s", "http://127.0.0.1:2112/readyz"])?;
+    ensure!(ready.contains(&taken), "who is to mend it reads {ready:?}");
+    scene.down()
+}
+
 /// An owner is stopped for twelve seconds and goes on.
 async fn frozen(
     freeze: impl AsyncFnOnce(&Scene, usize) -> Result<()>,
