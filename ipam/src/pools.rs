@@ -13,13 +13,17 @@ use crate::shown::shown;
 const DEFAULT_REUSE_DELAY: Duration = Duration::from_secs(60);
 
 /// Addresses that no pool can hand out and nobody can ask for, whatever the keys say.
-const UNUSABLE: [(&str, &str); 7] = [
+const UNUSABLE: [(&str, &str); 9] = [
     ("0.0.0.0/8", "\"this network\" (RFC 1122)"),
     ("127.0.0.0/8", "the loopback network (RFC 1122)"),
+    // Every node, router and metadata server has one, and none of them tells. Kubernetes takes none as an external IP or
+    // an endpoint either (kubernetes#8989, CVE-2021-25737).
+    ("169.254.0.0/16", "link-local addresses (RFC 3927)"),
     ("224.0.0.0/4", "multicast (RFC 1112)"),
     ("255.255.255.255/32", "the broadcast address (RFC 919)"),
     ("::/127", "unspecified or loopback (RFC 4291)"),
     ("::ffff:0:0/96", "an IPv4-mapped address (RFC 4291)"),
+    ("fe80::/10", "link-local addresses (RFC 4291)"),
     ("ff00::/8", "multicast (RFC 4291)"),
 ];
 

@@ -126,6 +126,11 @@ pub enum Output {
         /// The node.
         node: NodeId,
     },
+    /// A voter is heard and does not answer. For a while, longer each time, it is none.
+    Deaf {
+        /// The node.
+        node: NodeId,
+    },
     /// Replace the stored view by compare-and-swap. Then say [`Input::View`] or [`Input::NotStored`]; after a time-out
     /// read until it is clear.
     ProposeView {

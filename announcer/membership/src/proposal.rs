@@ -16,6 +16,11 @@ const DROPPED_AFTER: Duration = Duration::from_millis(1_500);
 const STABLE_FOR: Duration = Duration::from_secs(2);
 /// How long the others wait for the first voter to propose.
 const OTHERS_AFTER: Duration = Duration::from_millis(400);
+/// How long a voter that was heard and did not answer is none again, at first; each time it does so twice as long, up to
+/// the second. A view that it is in has one vote less than it counts.
+const SHUNNED: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(300)];
+/// A voter that has answered for so long in one view is as good as any.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
 /// What this node proposed, and what it would propose.
 #[derive(Debug)]
@@ -26,12 +31,23 @@ pub(crate) struct Proposer {
     /// The epoch that a proposal on its way is to follow.
     proposing: Option<u64>,
     wanted_since: Option<Moment>,
+    /// Nodes that were heard and did not answer as voters.
+    deaf: BTreeMap<NodeId, Deaf>,
+}
+
+/// A node that hears nobody, as far as this one can tell.
+#[derive(Clone, Copy, Debug)]
+struct Deaf {
+    /// Until when it is no voter.
+    until: Moment,
+    times: u32,
 }
 
 impl Proposer {
     /// That of a node that starts.
     pub(crate) fn new(suspicion: Duration, now: Moment) -> Self {
-        Self { suspicion, since: now, proposing: None, wanted_since: None }
+        let deaf = BTreeMap::new();
+        Self { suspicion, since: now, proposing: None, wanted_since: None, deaf }
     }
 
     /// The node went over to a view.
@@ -44,9 +60,12 @@ impl Proposer {
         self.proposing = self.proposing.filter(|epoch| *epoch != from_epoch);
     }
 
-    /// The view to propose now, if any.
+    /// The view to propose now, or a voter that turns out to hear nobody, if any.
     pub(crate) fn turn(&mut self, seen: &Seen<'_>) -> Option<Output> {
-        let situation = Situation { seen, suspicion: self.suspicion, since: self.since };
+        if let Some(node) = self.listen(seen) {
+            return Some(Output::Deaf { node });
+        }
+        let situation = self.situation(seen);
         let Some(proposal) = propose(&situation) else {
             self.wanted_since = None;
             return None;
@@ -56,6 +75,33 @@ impl Proposer {
             return None;
         }
         self.put(seen.standing.epoch(), proposal.view)
+    }
+
+    /// Notes which voters are heard and do not answer, and which of them do again. Gives one that was not noted before.
+    fn listen(&mut self, seen: &Seen<'_>) -> Option<NodeId> {
+        let situation = self.situation(seen);
+        if !seen.standing.votes() || !situation.is_among_blocking_set() {
+            return None;
+        }
+        let patience = situation.patience();
+        let voters = seen.standing.view().voters().nodes();
+        let is_deaf =
+            |voter: &NodeId| situation.is_heard(*voter) && situation.is_gone(*voter, patience);
+        let (deaf, others): (Vec<NodeId>, Vec<NodeId>) = voters.iter().copied().partition(is_deaf);
+        if seen.now.since(self.since) >= FORGIVEN_AFTER {
+            self.deaf.retain(|node, _| !others.contains(node));
+        }
+        let is_news =
+            |node: &&NodeId| self.deaf.get(node).is_none_or(|deaf| deaf.until <= seen.now);
+        let node = deaf.iter().find(is_news).copied()?;
+        let times = self.deaf.get(&node).map_or(0, |deaf| deaf.times);
+        let pause = SHUNNED[0].saturating_mul(1 << times.min(16)).min(SHUNNED[1]);
+        self.deaf.insert(node, Deaf { until: seen.now + pause, times: times + 1 });
+        Some(node)
+    }
+
+    fn situation<'a>(&'a self, seen: &'a Seen<'a>) -> Situation<'a> {
+        Situation { seen, suspicion: self.suspicion, since: self.since, deaf: &self.deaf }
     }
 
     /// Proposes a view, unless another is on its way.
@@ -84,6 +130,7 @@ struct Situation<'a> {
     seen: &'a Seen<'a>,
     suspicion: Duration,
     since: Moment,
+    deaf: &'a BTreeMap<NodeId, Deaf>,
 }
 
 /// A view this node would propose, and whether it is the first in line to do so.
@@ -100,7 +147,7 @@ fn propose(situation: &Situation<'_>) -> Option<Proposal> {
     if !standing.votes() || !situation.is_among_blocking_set() {
         return None;
     }
-    let patience = if voters.nodes().len() == 2 { situation.suspicion } else { DROPPED_AFTER };
+    let patience = situation.patience();
     let mut keep: Vec<_> = voters
         .nodes()
         .iter()
@@ -115,7 +162,8 @@ fn propose(situation: &Situation<'_>) -> Option<Proposal> {
         let dropped = standing.view().previous().iter().any(|set| set.contains(**node));
         let since = if dropped { contact.since.max(situation.since) } else { contact.since };
         let lasting = now.since(since) >= STABLE_FOR && !contact.leaving;
-        heard && lasting && !voters.contains(**node)
+        let shunned = situation.deaf.get(node).is_some_and(|deaf| now < deaf.until);
+        heard && lasting && !shunned && !voters.contains(**node)
     });
     let stable: Vec<_> = stable.map(|(node, _)| *node).collect();
     let target = voters_among(keep.len() + stable.len());
@@ -127,14 +175,28 @@ fn propose(situation: &Situation<'_>) -> Option<Proposal> {
 }
 
 impl Situation<'_> {
+    /// How long a voter may be silent before it is dropped.
+    fn patience(&self) -> Duration {
+        match self.seen.standing.view().voters().nodes().len() {
+            2 => self.suspicion,
+            _ => DROPPED_AFTER,
+        }
+    }
+
+    /// Whether a node was heard lately.
+    fn is_heard(&self, node: NodeId) -> bool {
+        let contact = self.seen.contacts.get(&node);
+        contact.is_some_and(|contact| self.seen.now.since(contact.last) <= self.suspicion)
+    }
+
     /// Whether this node and voters that lately were heard, answered and stand where it stands meet every majority. Who
     /// hears the others and is not heard would else drop them all.
     fn is_among_blocking_set(&self) -> bool {
-        let Seen { now, me, standing, contacts, .. } = self.seen;
+        let Seen { now, me, standing, .. } = self.seen;
         let voters = standing.view().voters();
         let lately = |last: Moment| now.since(last) <= self.suspicion;
         let here = |voter: &&NodeId| {
-            let heard = contacts.get(voter).is_some_and(|contact| lately(contact.last));
+            let heard = self.is_heard(**voter);
             let answered = self.seen.answered.get(voter).is_some_and(|last| lately(*last));
             *voter == me || (heard && answered && standing.reached(**voter))
         };
@@ -217,7 +279,9 @@ mod tests {
             leaving,
         };
         let suspicion = Parameters::default().suspicion;
-        let proposal = propose(&Situation { seen: &seen, suspicion, since: ago(adopted) })?;
+        let deaf = BTreeMap::new();
+        let situation = Situation { seen: &seen, suspicion, since: ago(adopted), deaf: &deaf };
+        let proposal = propose(&situation)?;
         assert_eq!(proposal.view.epoch(), 8);
         Some((
             proposal.view.voters().nodes().iter().map(|node| node.bits()).collect(),
@@ -255,6 +319,52 @@ mod tests {
         };
         assert_eq!(after(5), None);
         assert_eq!(after(2_100), Some((vec![1, 2], true)), "it has been heard for long again");
+    }
+
+    /// What node 1 of nodes 1, 2 and 3 proposes at `now`, where node 3 is heard throughout and answers or not.
+    fn turn(proposer: &mut Proposer, voters: &[u64], answers: bool, now: Moment) -> Vec<u64> {
+        let view = View::new(7, of(voters), vec![]).unwrap();
+        let mut standing = Standing::new(id(1), view.clone(), Rules::default());
+        let contact = Contact { last: now, since: ago(60_000), leaving: false };
+        let contacts: BTreeMap<_, _> = [1, 2, 3].map(|node| (id(node), contact)).into();
+        contacts.keys().for_each(|node| _ = standing.witness(*node, &view, true));
+        let mut answered: BTreeMap<_, _> = [1, 2, 3].map(|node| (id(node), now)).into();
+        if !answers {
+            answered.remove(&id(3));
+        }
+        let (standing, contacts) = (&standing, &contacts);
+        let seen = Seen { now, me: id(1), standing, contacts, answered, leaving: false };
+        match proposer.turn(&seen) {
+            Some(Output::ProposeView { view, .. }) => {
+                view.voters().nodes().iter().map(|node| node.bits()).collect()
+            }
+            Some(Output::Deaf { node }) => vec![node.bits()],
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_voter_that_is_heard_and_does_not_answer_is_one_again_ever_more_seldom_and_is_forgiven() {
+        let second = Duration::from_secs(1);
+        let mut proposer = Proposer::new(Parameters::default().suspicion, ago(30_000));
+        let mut now = NOW;
+        for pause in [4, 8, 16, 32, 64, 128, 256, 300, 300] {
+            assert_eq!(turn(&mut proposer, &[1, 2, 3], false, now), [3], "it is told");
+            assert_eq!(turn(&mut proposer, &[1, 2, 3], false, now), [1, 2]);
+            proposer.adopted(now);
+            assert!(turn(&mut proposer, &[1, 2], true, now + second * (pause - 1)).is_empty());
+            now = now + second * pause;
+            assert_eq!(turn(&mut proposer, &[1, 2], true, now), [1, 2, 3]);
+            proposer.adopted(now);
+            now = now + second * 2;
+        }
+        now = now + FORGIVEN_AFTER;
+        assert!(turn(&mut proposer, &[1, 2, 3], true, now).is_empty());
+        now = now + second * 20;
+        assert_eq!(turn(&mut proposer, &[1, 2, 3], false, now), [3]);
+        assert_eq!(turn(&mut proposer, &[1, 2, 3], false, now), [1, 2]);
+        proposer.adopted(now);
+        assert_eq!(turn(&mut proposer, &[1, 2], true, now + second * 4), [1, 2, 3]);
     }
 
     #[test]

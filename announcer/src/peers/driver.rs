@@ -323,6 +323,11 @@ impl Driver {
                 Output::Refused(_) => _ = self.metrics.datagrams_refused.inc(),
                 // Taken in where it came.
                 Output::Heard { .. } => {}
+                Output::Deaf { node } => tracing::warn!(
+                    node = self.wire.name(node),
+                    "it is heard and does not answer: is UDP to its port (berth_peer_port) dropped on the way? It votes the \
+                     more seldom the more often that is so"
+                ),
                 Output::Former { node } => tracing::info!(
                     node = self.wire.name(node),
                     "its announcer is older and speaks version 1 of heartbeats, which a later release takes no more"

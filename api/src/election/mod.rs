@@ -133,6 +133,8 @@ enum Known {
 struct Flight {
     sent: Instant,
     version: Option<String>,
+    /// The version that was known when it was sent.
+    known: Option<String>,
     releases: bool,
 }
 
@@ -258,7 +260,12 @@ impl Election {
             Reply::Found(lease) => {
                 self.read_at = None;
                 match lease {
-                    Some(lease) => self.see(lease, now),
+                    Some(lease) => {
+                        if is_older(version(&lease), flight.known.as_deref()) {
+                            self.forget();
+                        }
+                        self.see(lease, now);
+                    }
                     None => self.miss(None, now),
                 }
                 self.unaccounted = false;
@@ -401,6 +408,14 @@ impl Election {
         self.known = Known::Present { lease, since: now };
     }
 
+    /// What was read is older than what was known when the read began: the API server was restored from a backup
+    /// (kubernetes#107457). What was known will not come back, and each write that is based on it conflicts for ever. So this
+    /// candidate starts from what there is, as one whose process has just started.
+    fn forget(&mut self) {
+        self.known = Known::Nothing;
+        (self.until, self.renewed, self.relieved) = (None, None, None);
+    }
+
     /// The Lease is gone. A holder that did not release it first may still act, until its Lease would have expired.
     fn miss(&mut self, last: Option<&Lease>, now: Instant) {
         let released = last.is_some_and(|last| holder(last).is_none());
@@ -448,6 +463,12 @@ fn is_newer(version: Option<&str>, than: Option<&str>) -> bool {
         (Some(version), Some(than)) => version > than,
         _ => version != than,
     }
+}
+
+/// Whether both are numbers and the first is the smaller one.
+fn is_older(version: Option<&str>, than: Option<&str>) -> bool {
+    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
+    matches!((number(version), number(than)), (Some(version), Some(than)) if version < than)
 }
 
 #[cfg(test)]

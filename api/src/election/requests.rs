@@ -83,6 +83,10 @@ impl Election {
     }
 
     pub(super) fn depart(&mut self, now: Instant, version: Option<String>, releases: bool) {
-        self.flight = Some(Flight { sent: now, version, releases });
+        let known = match &self.known {
+            Known::Present { lease, .. } => self::version(lease).map(str::to_owned),
+            _ => None,
+        };
+        self.flight = Some(Flight { sent: now, version, known, releases });
     }
 }

@@ -184,6 +184,46 @@ fn a_conflict_is_a_loss() {
 }
 
 #[test]
+fn a_holder_whose_api_server_was_restored_from_a_backup_goes_on_from_what_is_there() {
+    let start = Instant::now();
+    let mut election = leader("a", 70, start);
+    let now = start + seconds(2);
+    replaced(election.poll(now));
+    election.replied(Reply::Conflict, now);
+    assert_eq!(election.poll(now), Action::Read);
+    election.replied(Reply::Found(Some(lease(7, Some("a")))), now);
+    assert_eq!(
+        version(&replaced(election.poll(now))),
+        Some("7"),
+        "what it knew conflicts for ever"
+    );
+    election.replied(Reply::Written(lease(8, Some("a"))), now);
+    assert_eq!(election.holds_until(now), Some(now + seconds(10)));
+}
+
+#[test]
+fn what_a_backup_says_of_another_holder_is_waited_for_as_by_who_starts() {
+    let start = Instant::now();
+    let mut election = leader("a", 70, start);
+    let now = start + seconds(2);
+    replaced(election.poll(now));
+    election.replied(Reply::Conflict, now);
+    assert_eq!(election.poll(now), Action::Read);
+    election.replied(Reply::Found(Some(lease(7, Some("b")))), now);
+    assert_eq!(election.holds_until(now), None);
+    assert_eq!(election.poll(now), Action::Wait(Some(now + seconds(15))));
+    // A read that is slower than the watch goes back nowhere.
+    let mut follower = candidate("c");
+    follower.observe(Sight::Absent, start);
+    assert!(matches!(follower.poll(start), Action::Create(_)));
+    follower.replied(Reply::Conflict, start);
+    assert_eq!(follower.poll(now), Action::Read);
+    follower.observe(Sight::Present(lease(9, Some("b"))), now);
+    follower.replied(Reply::Found(Some(lease(8, None))), now);
+    assert_eq!(follower.holder(), Some("b"));
+}
+
+#[test]
 fn a_holder_whose_renewal_was_applied_though_it_timed_out_goes_on() {
     let start = Instant::now();
     let mut election = leader("a", 7, start);

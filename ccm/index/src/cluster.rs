@@ -148,14 +148,19 @@ impl Cluster {
             let sharing = grant.and_then(|grant| grant.sharing.clone());
             Holder { sharing: sharing.or(holder.sharing), ..holder }
         });
+        let others: Vec<Holder> = others.collect();
         let pinned = (basis == Basis::Pinned).then(|| owner.uid.clone());
+        // Whoever has left asks for nothing: else an address that Services come to and leave has a text that grows for ever.
+        let still = claim.pinned.iter().filter(|uid| {
+            **uid == owner.uid || others.iter().any(|holder| holder.owner.uid == **uid)
+        });
         Write::JoinClaim {
             address,
             uid: claim.uid.clone(),
             version: claim.version.clone(),
             sharing: sharing.cloned().unwrap_or_default(),
-            others: others.collect(),
-            pinned: claim.pinned.iter().cloned().chain(pinned).collect(),
+            pinned: still.cloned().chain(pinned).collect(),
+            others,
             owner,
         }
     }

@@ -67,6 +67,45 @@ async fn of_five_nodes_only_the_side_with_a_majority_has_the_address() -> Result
     scene.down()
 }
 
+/// The changes of the voters that a node has seen.
+fn epoch(scene: &Scene, node: usize) -> Result<u64> {
+    let metrics = scene.metrics(node)?;
+    let line =
+        metrics.lines().find_map(|line| line.strip_prefix("berth_announcer_membership_epoch "));
+    Ok(line.context("no epoch in the metrics")?.parse()?)
+}
+
+/// What a node's own firewall does (metallb#782): it speaks to all others and hears none of them. While it is a voter it
+/// answers nobody, so that of three voters no other one may be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hears_nobody_is_not_made_a_voter_again_and_again() -> Result<()> {
+    let scene = Scene::up(3, env([])).await?;
+    let owner = scene.owner()?;
+    let lab = &scene.world.lab;
+    let rules = "add table inet deaf; \
+                 add chain inet deaf in { type filter hook input priority -300; policy accept; }; \
+                 add rule inet deaf in udp dport 2113 drop";
+    lab.node((owner + 1) % 3).exec(["nft", rules])?;
+    tokio::time::sleep(PATIENCE).await;
+    let before = epoch(&scene, owner)?;
+    tokio::time::sleep(PATIENCE * 10).await;
+    let changes = epoch(&scene, owner)? - before;
+    ensure!(changes <= 8, "the voters changed {changes} times in half a minute");
+    // It is one of them for a second and a half at a time, and then there is no majority without the owner.
+    let (mut last, mut since) = (epoch(&scene, owner)?, Instant::now());
+    while since.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = epoch(&scene, owner)?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    let start = Instant::now();
+    lab.crash(owner)?;
+    scene.replaced("beside a node that hears nobody the owner crashes", owner, start).await?;
+    scene.down()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_nodes_that_lose_each_other_one_goes_on() -> Result<()> {
     let scene = Scene::up(2, env([])).await?;

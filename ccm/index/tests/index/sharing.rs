@@ -109,6 +109,21 @@ fn the_address_stays_until_the_last_of_them_leaves_and_then_rests() {
 }
 
 #[test]
+fn who_asked_for_the_address_and_left_is_no_longer_written_into_its_claim() {
+    let mut lab = lab();
+    lab.create(pinned(listening("web", 80), "192.0.2.1"));
+    for name in ["first", "second", "third"] {
+        lab.create(pinned(listening(name, 443), "192.0.2.1"));
+        assert_eq!(lab.cluster.holder("192.0.2.1").unwrap(), format!("web {name}"));
+        lab.cluster.delete(name);
+        lab.settle();
+    }
+    lab.create(pinned(listening("last", 443), "192.0.2.1"));
+    let claim = &lab.cluster.claims[&ip("192.0.2.1")];
+    assert_eq!(claim.pinned.len(), 2, "web and last: {:?}", claim.pinned);
+}
+
+#[test]
 fn two_that_join_at_once_with_one_port_do_not_both_get_in() {
     let mut lab = lab();
     lab.create(listening("web", 80));
