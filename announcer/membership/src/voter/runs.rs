@@ -102,8 +102,8 @@ impl Runs {
         self.strangers = self.newest;
     }
 
-    /// No two generations of a node have the same one: mixing is a bijection. Nobody has to be kept from guessing it, who
-    /// could not sign it.
+    /// No two generations of a node have the same one: mixing is a bijection. It need not withstand guessing: whoever guesses
+    /// one cannot sign with it.
     fn ticket(&self, node: NodeId, generation: u64) -> u64 {
         mix(self.secret ^ mix(node.bits() ^ mix(generation)))
     }
