@@ -62,7 +62,7 @@ enum Stay {
 }
 
 impl Node {
-    /// A run that starts now. `seed` is random and was never used before: the session and the cookie come of it.
+    /// A run that starts now. `seed` is random and was never used before: the session and the cookies come of it.
     ///
     /// The first call of [`poll`](Self::poll) silences what an earlier run left armed; nothing is sent before.
     ///
@@ -87,14 +87,16 @@ impl Node {
         rules: Rules,
     ) -> Result<Self, ParameterError> {
         parameters.check()?;
-        let (random, cookie, luck) = (mix(seed), mix(mix(seed)), mix(mix(mix(seed))));
+        let (random, secret, luck) = (mix(seed), mix(mix(seed)), mix(mix(mix(seed))));
         let dialect = Dialect::new(keyring.newest(), parameters.suspicion);
         let session = dialect.session(random);
+        let voter = Voter::new(parameters, rules, secret, now);
+        let cookie = voter.cookie(me, session);
         Ok(Self {
             now,
             stay: Stay::Here,
             standing: None,
-            voter: Voter::new(parameters, rules, cookie, now),
+            voter,
             owner: Owner::new(me, parameters, rules, session, cookie),
             sight: Sight::new(me, parameters.suspicion),
             claims: Claims::new(me, parameters, luck),
@@ -213,7 +215,7 @@ impl Node {
         match message {
             Message::Heartbeat(heartbeat) => {
                 self.witness(from, &heartbeat.view, heartbeat.active);
-                for ack in self.answer(from, heartbeat) {
+                for ack in self.answer(from, heartbeat, said) {
                     self.out.send(self.now, from, &Message::Ack(ack));
                 }
             }
@@ -228,23 +230,17 @@ impl Node {
     /// Who has not got the cookie yet gets it, and is listened to when it comes with that.
     fn greet(&mut self, from: NodeId, heartbeat: &Heartbeat) {
         let Some(standing) = &self.standing else { return };
-        let ack = self.voter.greeting(heartbeat, standing);
+        let ack = self.voter.greeting(from, heartbeat, standing);
         self.out.send(self.now, from, &Message::Ack(ack));
     }
 
     /// To whom a message was said, and when.
     fn said(&mut self, from: NodeId, message: &Message) -> Said {
-        let (here, now) = match message {
-            Message::Heartbeat(heartbeat) => {
-                (self.voter.is_sent_here(heartbeat), self.voter.is_life(from, heartbeat))
-            }
-            Message::Ack(ack) => (self.owner.asked_for(ack), self.owner.is_news(from, ack)),
-            Message::Hand(_) => (true, false),
-        };
-        match (here, now) {
-            (false, _) => Said::Elsewhere,
-            (true, false) => Said::Here,
-            (true, true) => Said::Now,
+        match message {
+            Message::Heartbeat(heartbeat) => self.voter.said(from, heartbeat),
+            Message::Ack(ack) if !self.owner.asked_for(ack) => Said::Elsewhere,
+            Message::Ack(ack) if self.owner.is_news(from, ack) => Said::Now,
+            Message::Ack(_) | Message::Hand(_) => Said::Here,
         }
     }
 
@@ -298,10 +294,10 @@ impl Node {
         }
     }
 
-    fn answer(&mut self, from: NodeId, heartbeat: &Heartbeat) -> Vec<Ack> {
+    fn answer(&mut self, from: NodeId, heartbeat: &Heartbeat, said: Said) -> Vec<Ack> {
         let Some(standing) = &self.standing else { return Vec::new() };
         let local = from == self.out.me();
-        self.voter.answer(self.now, from, heartbeat, standing, local)
+        self.voter.answer(self.now, from, heartbeat, said, standing, local)
     }
 
     fn acknowledge(&mut self, from: NodeId, ack: &Ack) {

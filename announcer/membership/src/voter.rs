@@ -1,13 +1,15 @@
 //! Owns what this node promised to others. A promise is never broken and never shortened: until it runs out, no other
 //! session gets the address from this voter.
 
+mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::dialect::Said;
 use crate::journal::{Applied, Journal, Replica};
 use crate::message::{Ack, Heartbeat, Refused, Report, Stage, Subject, Verdict};
 use crate::moment::Moment;
@@ -16,19 +18,16 @@ use crate::parameters::Parameters;
 use crate::rules::Rules;
 use crate::view::Standing;
 use crate::wire::OVERHEAD;
+use runs::Runs;
 
-/// Sessions that promised nothing lately are remembered so that nothing of theirs is taken twice; at most this many.
+/// The lists of sessions that are owed nothing are kept, at most this many in all.
 const MOST_SESSIONS: usize = 2_048;
-
-/// So many runs of a node are remembered, for nothing of theirs to be taken for a sign of life.
-const MOST_RUNS: usize = 8;
 
 /// A run of a node.
 type SessionKey = (NodeId, u64);
 
 #[derive(Debug)]
 struct Session {
-    sequence: u64,
     promise: Moment,
     /// The list is thrown away after this: whoever was not heard for so long has nothing here.
     fresh_until: Moment,
@@ -51,22 +50,20 @@ pub(crate) struct Voter {
     parameters: Parameters,
     rules: Rules,
     promise: Duration,
-    cookie: u64,
     nothing_before: Moment,
     no_claims_before: Moment,
     sessions: BTreeMap<SessionKey, Session>,
     table: BTreeMap<IpAddr, SessionKey>,
     next_expiry: Moment,
     contacts: BTreeMap<NodeId, Contact>,
-    /// The latest heartbeat of the last runs of each node, the newest run first.
-    runs: BTreeMap<NodeId, VecDeque<(u64, u64)>>,
+    runs: Runs,
     next_silence: Moment,
     journal: Journal<Subject, Report>,
 }
 
 impl Voter {
-    /// A voter that starts now, with a cookie nobody has seen.
-    pub(crate) fn new(parameters: Parameters, rules: Rules, cookie: u64, now: Moment) -> Self {
+    /// A voter that starts now, with a secret nobody has seen: the cookies come of it.
+    pub(crate) fn new(parameters: Parameters, rules: Rules, secret: u64, now: Moment) -> Self {
         let full = parameters.promise();
         let promise = if rules.promise_outlasts_lease() { full } else { parameters.lease * 9 / 10 };
         // What an earlier run of this voter promised has run out by then.
@@ -75,14 +72,13 @@ impl Voter {
             parameters,
             rules,
             promise,
-            cookie,
             nothing_before,
             no_claims_before: now,
             sessions: BTreeMap::new(),
             table: BTreeMap::new(),
             next_expiry: Moment::NEVER,
             contacts: BTreeMap::new(),
-            runs: BTreeMap::new(),
+            runs: Runs::new(secret),
             next_silence: Moment::NEVER,
             journal: Journal::new(parameters.memory),
         }
@@ -104,31 +100,15 @@ impl Voter {
         }
     }
 
-    /// Whether a heartbeat was sent to this run of the voter.
-    pub(crate) fn is_sent_here(&self, heartbeat: &Heartbeat) -> bool {
-        heartbeat.cookie == self.cookie
+    /// The cookie with which a run of a node is heard.
+    pub(crate) fn cookie(&self, node: NodeId, session: u64) -> u64 {
+        self.runs.cookie(node, session)
     }
 
-    /// Whether a heartbeat shows that its sender lives: it was sent to this run of the voter, and after all before it. One
-    /// that somebody recorded shows nothing.
-    pub(crate) fn is_life(&mut self, from: NodeId, heartbeat: &Heartbeat) -> bool {
-        if !self.is_sent_here(heartbeat) {
-            return false;
-        }
-        let runs = self.runs.entry(from).or_default();
-        let known = runs.iter_mut().find(|(session, _)| *session == heartbeat.session);
-        match known {
-            Some((_, sequence)) => {
-                let is_new = heartbeat.sequence > *sequence;
-                *sequence = heartbeat.sequence.max(*sequence);
-                is_new
-            }
-            None => {
-                runs.push_front((heartbeat.session, heartbeat.sequence));
-                runs.truncate(MOST_RUNS);
-                true
-            }
-        }
+    /// Whether a heartbeat was sent to this run of the voter, and whether after all before it: then it shows that its sender
+    /// lives. One that somebody recorded shows nothing. To be asked once of each.
+    pub(crate) fn said(&mut self, from: NodeId, heartbeat: &Heartbeat) -> Said {
+        self.runs.hear(from, heartbeat)
     }
 
     /// A node was heard, by what only it can say now.
@@ -179,11 +159,11 @@ impl Voter {
     }
 
     /// The answer to a heartbeat in which nothing was looked at. Its sender learns the cookie from it.
-    pub(crate) fn greeting(&self, heartbeat: &Heartbeat, standing: &Standing) -> Ack {
+    pub(crate) fn greeting(&self, from: NodeId, heartbeat: &Heartbeat, standing: &Standing) -> Ack {
         Ack {
             session: heartbeat.session,
             sequence: heartbeat.sequence,
-            cookie: self.cookie,
+            cookie: self.cookie(from, heartbeat.session),
             view: standing.view().clone(),
             active: standing.is_active(),
             applied: 0,
@@ -192,29 +172,29 @@ impl Voter {
         }
     }
 
-    /// Answers a heartbeat, in one piece if the answer stays on this node. The caller has adopted its view before, if
-    /// that was newer.
+    /// Answers a heartbeat of which [`said`](Self::said) was asked, in one piece if the answer stays on this node. The caller
+    /// has adopted its view before, if that was newer.
     pub(crate) fn answer(
         &mut self,
         now: Moment,
         from: NodeId,
         heartbeat: &Heartbeat,
+        said: Said,
         standing: &Standing,
         local: bool,
     ) -> Vec<Ack> {
         self.sweep(now);
         let key = (from, heartbeat.session);
-        let mut ack = self.greeting(heartbeat, standing);
+        let mut ack = self.greeting(from, heartbeat, standing);
         // What was not sent to this run of the voter, a replay of what an earlier run had for example, gets nothing.
-        if !standing.votes() || !self.is_sent_here(heartbeat) {
+        if !standing.votes() || said == Said::Elsewhere {
             return vec![ack];
+        }
+        if said == Said::Here {
+            return Vec::new();
         }
         self.admit(key);
         let Some(session) = self.sessions.get_mut(&key) else { return Vec::new() };
-        if heartbeat.sequence <= session.sequence {
-            return Vec::new();
-        }
-        session.sequence = heartbeat.sequence;
         if session.fresh_until <= now {
             session.list = Replica::new();
         }
@@ -245,7 +225,6 @@ impl Voter {
             }
         }
         let session = Session {
-            sequence: 0,
             promise: Moment::default(),
             fresh_until: Moment::default(),
             list: Replica::new(),

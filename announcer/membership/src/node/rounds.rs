@@ -112,11 +112,11 @@ impl Node {
         let me = self.out.me();
         self.voter.heard(self.now, me);
         let (reports, leaving) = (self.sight.version(me), self.stay != Stay::Here);
-        let heartbeats = self.owner.heartbeat(self.now, me, standing, reports, leaving);
-        for ack in
-            heartbeats.iter().flat_map(|heartbeat| self.answer(me, heartbeat)).collect::<Vec<_>>()
-        {
-            self.acknowledge(me, &ack);
+        for heartbeat in self.owner.heartbeat(self.now, me, standing, reports, leaving) {
+            let said = self.voter.said(me, &heartbeat);
+            for ack in self.answer(me, &heartbeat, said) {
+                self.acknowledge(me, &ack);
+            }
         }
     }
 

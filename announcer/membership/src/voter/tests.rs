@@ -5,7 +5,7 @@ use crate::view::{View, Voters};
 
 const ME: NodeId = NodeId::from_bits(1);
 const PEER: NodeId = NodeId::from_bits(2);
-const COOKIE: u64 = 7;
+const SECRET: u64 = 7;
 
 fn at(millis: u64) -> Moment {
     Moment::from_nanos((10_000 + millis) * 1_000_000)
@@ -19,7 +19,6 @@ struct Scene {
     voter: Voter,
     standing: Standing,
     list: Journal<IpAddr, Stage>,
-    cookie: u64,
 }
 
 impl Scene {
@@ -31,15 +30,16 @@ impl Scene {
         let view = View::new(1, Voters::new([ME, PEER]).unwrap(), vec![]).unwrap();
         let standing = Standing::new(ME, view, Rules::default());
         let started = Moment::from_nanos(9_000_000_000);
-        let voter = Voter::new(parameters, Rules::default(), COOKIE, started);
-        Self { voter, standing, list, cookie: COOKIE }
+        let voter = Voter::new(parameters, Rules::default(), SECRET, started);
+        Self { voter, standing, list }
     }
 
+    /// What a run sends that knows the cookie.
     fn heartbeat(&self, session: u64, sequence: u64) -> Heartbeat {
         Heartbeat {
             session,
             sequence,
-            cookie: self.cookie,
+            cookie: self.voter.cookie(PEER, session),
             view: self.standing.view().clone(),
             active: true,
             more: false,
@@ -50,7 +50,8 @@ impl Scene {
     }
 
     fn answer(&mut self, now: Moment, heartbeat: &Heartbeat) -> Vec<Ack> {
-        self.voter.answer(now, PEER, heartbeat, &self.standing, true)
+        let said = self.voter.said(PEER, heartbeat);
+        self.voter.answer(now, PEER, heartbeat, said, &self.standing, true)
     }
 
     fn grants(&mut self, now: Moment, heartbeat: &Heartbeat) -> bool {
@@ -87,17 +88,20 @@ fn a_repeated_heartbeat_prolongs_no_promise() {
 #[test]
 fn what_was_sent_to_an_earlier_run_is_granted_nothing_and_learns_the_cookie() {
     let mut scene = Scene::new();
-    scene.cookie = COOKIE + 1;
     let old = scene.heartbeat(1, 100);
-    let acks = scene.answer(at(0), &old);
-    assert_eq!((acks[0].cookie, &acks[0].verdict), (COOKIE, &None));
+    scene.voter = Voter::new(Parameters::default(), Rules::default(), SECRET + 1, at(0));
+    let acks = scene.answer(at(400), &old);
+    let cookie = scene.voter.cookie(PEER, 1);
+    assert_eq!((acks[0].cookie, &acks[0].verdict), (cookie, &None));
     assert!(scene.voter.table.is_empty());
+    let new = scene.heartbeat(1, 101);
+    assert!(scene.grants(at(401), &new));
 }
 
 #[test]
 fn a_voter_that_starts_grants_nothing_not_even_what_is_held() {
     let mut scene = Scene::new();
-    scene.voter = Voter::new(Parameters::default(), Rules::default(), COOKIE, at(0));
+    scene.voter = Voter::new(Parameters::default(), Rules::default(), SECRET, at(0));
     scene.list.set(address(), Some(Stage::Held));
     let (early, late) = (scene.heartbeat(1, 100), scene.heartbeat(1, 200));
     assert!(!scene.grants(at(350), &early));
@@ -107,14 +111,45 @@ fn a_voter_that_starts_grants_nothing_not_even_what_is_held() {
 #[test]
 fn a_heartbeat_that_somebody_recorded_is_no_sign_of_life() {
     let mut scene = Scene::new();
-    let (first, second) = (scene.heartbeat(1, 10), scene.heartbeat(1, 11));
-    assert!(scene.voter.is_life(PEER, &first) && scene.voter.is_life(PEER, &second));
-    assert!(!scene.voter.is_life(PEER, &second), "again");
-    assert!(!scene.voter.is_life(PEER, &first), "late");
+    let first = scene.heartbeat(1, 10);
+    assert_eq!(scene.voter.said(PEER, &first), Said::Now);
+    let second = scene.heartbeat(1, 11);
+    assert_eq!(scene.voter.said(PEER, &second), Said::Now);
+    assert_eq!(scene.voter.said(PEER, &second), Said::Here, "again");
+    assert_eq!(scene.voter.said(PEER, &first), Said::Here, "late");
     let rebooted = scene.heartbeat(2, 5);
-    assert!(scene.voter.is_life(PEER, &rebooted), "its clock began anew");
-    assert!(!scene.voter.is_life(PEER, &second), "of an earlier run");
-    scene.cookie = COOKIE + 1;
-    let to_another_run = scene.heartbeat(2, 6);
-    assert!(!scene.voter.is_life(PEER, &to_another_run));
+    assert_eq!(scene.voter.said(PEER, &rebooted), Said::Now, "its clock began anew");
+    assert_eq!(scene.voter.said(PEER, &second), Said::Here, "of an earlier run");
+    let mut to_another_run = scene.heartbeat(2, 6);
+    to_another_run.cookie += 1;
+    assert_eq!(scene.voter.said(PEER, &to_another_run), Said::Elsewhere);
+}
+
+#[test]
+fn a_session_whose_list_is_thrown_away_is_granted_nothing_by_what_was_recorded() {
+    let mut scene = Scene::new();
+    let recorded = scene.heartbeat(0, 100);
+    assert!(scene.grants(at(0), &recorded));
+    let over = at(0) + Parameters::default().promise();
+    scene.voter.sweep(over);
+    scene.list = Journal::new(8);
+    for session in 1..=MOST_SESSIONS as u64 {
+        let other = scene.heartbeat(session, session);
+        scene.answer(over, &other);
+    }
+    assert!(!scene.voter.sessions.contains_key(&(PEER, 0)));
+    assert!(!scene.grants(over, &recorded));
+    assert!(scene.voter.table.is_empty());
+}
+
+#[test]
+fn a_new_run_of_a_node_takes_nothing_from_one_that_goes_on() {
+    let mut scene = Scene::new();
+    for sequence in 0..20 {
+        let old = scene.heartbeat(1, 100 + sequence);
+        assert!(scene.grants(at(20 * sequence), &old));
+        let new = scene.heartbeat(2 + sequence, 1);
+        let acks = scene.answer(at(20 * sequence + 10), &new);
+        assert_eq!(acks[0].verdict.as_ref().unwrap().refused.len(), 1);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use berth_membership::{
-    DatagramError, Input, Keyring, Moment, Node, NodeId, Output, Parameters, Request,
+    DatagramError, Input, Keyring, Moment, Node, NodeId, Output, Parameters, Request, View,
 };
 
 pub(crate) const ADDRESS: &str = "192.0.2.1";
@@ -23,6 +23,10 @@ pub(crate) fn keys(incarnation: &str) -> Keyring {
 /// A datagram, and to whom it was sent.
 pub(crate) type Recorded = (NodeId, Vec<u8>);
 
+pub(crate) fn sender(datagram: &[u8]) -> NodeId {
+    NodeId::from_bits(u64::from_be_bytes(datagram[4..12].try_into().unwrap()))
+}
+
 /// Nodes on one virtual clock, and datagrams between them that all arrive.
 pub(crate) struct Cluster {
     pub(crate) now: Moment,
@@ -37,6 +41,8 @@ pub(crate) struct Cluster {
     /// Who heard whom, and who was told of whom that it speaks version 1.
     pub(crate) heard: BTreeSet<(NodeId, NodeId)>,
     pub(crate) former: Vec<(NodeId, NodeId)>,
+    /// Who proposed which view to follow which epoch.
+    pub(crate) proposed: Vec<(NodeId, u64, View)>,
 }
 
 impl Cluster {
@@ -45,7 +51,8 @@ impl Cluster {
         let (armed, refused, left) = (BTreeMap::new(), Vec::new(), Vec::new());
         let now = Moment::from_nanos(1_000_000_000);
         let (recorded, heard, former) = (Vec::new(), BTreeSet::new(), Vec::new());
-        Self { now, nodes, travelling, recorded, armed, refused, left, heard, former }
+        let proposed = Vec::new();
+        Self { now, nodes, travelling, recorded, armed, refused, left, heard, former, proposed }
     }
 
     /// A process that never ran before, as far as anybody can tell it.
@@ -63,6 +70,11 @@ impl Cluster {
         let request = Request { candidates, ..Request::default() };
         self.tell(id, first);
         self.tell(id, Input::Request { address: ADDRESS.parse().unwrap(), request });
+    }
+
+    pub(crate) fn stop(&mut self, name: &str) {
+        self.nodes.remove(&NodeId::of(name));
+        self.armed.remove(&NodeId::of(name));
     }
 
     pub(crate) fn tell(&mut self, to: NodeId, input: Input<'_>) {
@@ -85,9 +97,10 @@ impl Cluster {
                 }
                 Output::Mute { .. } | Output::MuteAll => _ = self.armed.remove(&id),
                 Output::Refused(error) => self.refused.push((id, error)),
-                Output::ProposeView { view, .. } => {
+                Output::ProposeView { from_epoch, view } => {
                     let fixed = self.nodes[&id].view().is_some_and(|(view, _)| view.is_fixed());
                     assert!(!fixed, "{id} proposes {view:?}");
+                    self.proposed.push((id, from_epoch, view));
                 }
                 Output::Heard { node } => _ = self.heard.insert((id, node)),
                 Output::Former { node } => self.former.push((id, node)),

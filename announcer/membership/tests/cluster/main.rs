@@ -3,4 +3,5 @@
 
 mod cluster;
 mod list;
+mod replay;
 mod versions;

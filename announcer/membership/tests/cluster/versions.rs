@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use berth_membership::{DatagramError, Input, Keyring, NodeId, Output, View, Voters};
 
-use crate::cluster::{ADDRESS, Cluster, KEY, Recorded, ids, keys};
+use crate::cluster::{ADDRESS, Cluster, KEY, Recorded, ids, keys, sender};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -29,10 +29,6 @@ fn is_hand(datagram: &[u8]) -> bool {
     datagram[3] == 3
 }
 
-fn sender(datagram: &[u8]) -> NodeId {
-    NodeId::from_bits(u64::from_be_bytes(datagram[4..12].try_into().unwrap()))
-}
-
 impl Cluster {
     fn of(keyring: &Keyring, epoch: u64) -> Self {
         let mut cluster = Self::new();
@@ -40,11 +36,6 @@ impl Cluster {
             cluster.start_with(keyring.clone(), name, all(epoch));
         }
         cluster
-    }
-
-    fn stop(&mut self, name: &str) {
-        self.nodes.remove(&NodeId::of(name));
-        self.armed.remove(&NodeId::of(name));
     }
 
     /// Two seconds in which the address goes round.
