@@ -10,6 +10,7 @@ pub mod eip;
 pub mod election;
 mod family;
 pub mod host;
+pub mod lean;
 pub mod limits;
 pub mod names;
 mod namespaced_name;

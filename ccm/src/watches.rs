@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use berth_api::eip::EipBinding;
 use berth_api::host::{self, Told};
+use berth_api::lean::Lean;
 use berth_api::names::label;
 use berth_api::service::ClassPolicy;
 use berth_api::{NamespacedName, claim};
 use berth_index::Source;
 use berth_index::binding::Binding;
 use berth_index::claim::Claim;
+use berth_index::finalizers::Finalizers;
 use berth_index::intake::{Change, Reservation};
 use berth_index::kubevirt::{VirtualMachineInstance, Vmi};
 use berth_index::service::Service;
@@ -37,9 +39,13 @@ use kube::runtime::watcher::{Config, Event};
 
 use crate::reserved;
 
-/// Objects in one page of a list: small, for memory that a large page takes once is not given back, and each may be as
-/// large as a user can make it, a megabyte and a half.
+type LeanService = Lean<ServiceObject, Finalizers>;
+type LeanBinding = Lean<EipBinding, Finalizers>;
+
+/// Objects in one page of a list: small, for memory that a large page takes once is not given back.
 const PAGE: u32 = 32;
+/// The same of what a user can make a megabyte and a half large.
+const LARGE: u32 = 4;
 
 /// How long to wait before a read is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -56,7 +62,7 @@ pub fn all(
     let maps = objects(maps, named).map(config_map);
 
     let services =
-        objects(Api::<ServiceObject>::all(client.clone()), Config::default().page_size(PAGE));
+        objects(Api::<LeanService>::all(client.clone()), Config::default().page_size(LARGE));
     let services = services.map(move |event| service(event, &classes));
 
     let ours = Config::default().labels(&claim::selector()).page_size(PAGE);
@@ -79,11 +85,12 @@ pub fn all(
         api_servers.map(|served| where_granted(served, unknown, Source::ApiServers, api_server));
     let control_plane = control_plane(client.clone());
     // What each of these is for can be had without it: the watch begins when the resource is there.
-    let paged = || Config::default().page_size(PAGE);
-    let bindings = objects_where_served(Api::<EipBinding>::all(client.clone()), paged());
+    let large = || Config::default().page_size(LARGE);
+    let bindings = Api::<LeanBinding>::all(client.clone());
+    let bindings = objects_where_served(bindings, large());
     let bindings = bindings.map(|served| where_served(served, Source::Eips, eip));
-    let machines =
-        objects_where_served(Api::<VirtualMachineInstance>::all(client.clone()), paged());
+    let machines = Api::<Lean<VirtualMachineInstance>>::all(client.clone());
+    let machines = objects_where_served(machines, large());
     let machines = machines.map(|served| where_served(served, Source::Machines, machine));
     let streams = [
         maps.boxed(),
@@ -112,7 +119,7 @@ fn config_map(event: Event<ConfigMap>) -> Option<Change> {
     }
 }
 
-fn service(event: Event<ServiceObject>, classes: &ClassPolicy) -> Option<Change> {
+fn service(event: Event<LeanService>, classes: &ClassPolicy) -> Option<Change> {
     match event {
         Event::Init => Some(Change::Listing(Source::Services)),
         Event::InitDone => Some(Change::Listed(Source::Services)),
@@ -150,7 +157,7 @@ fn where_granted<K>(
     where_served(served, source, read)
 }
 
-fn eip(event: Event<EipBinding>) -> Option<Change> {
+fn eip(event: Event<LeanBinding>) -> Option<Change> {
     match event {
         Event::Init => Some(Change::Listing(Source::Eips)),
         Event::InitDone => Some(Change::Listed(Source::Eips)),
@@ -164,15 +171,15 @@ fn eip(event: Event<EipBinding>) -> Option<Change> {
     }
 }
 
-fn machine(event: Event<VirtualMachineInstance>) -> Option<Change> {
+fn machine(event: Event<Lean<VirtualMachineInstance>>) -> Option<Change> {
     match event {
         Event::Init => Some(Change::Listing(Source::Machines)),
         Event::InitDone => Some(Change::Listed(Source::Machines)),
         Event::Apply(object) | Event::InitApply(object) => {
-            Some(Change::Machine(Box::new(Vmi::read(&object)?)))
+            Some(Change::Machine(Box::new(Vmi::read(&object.object)?)))
         }
         Event::Delete(object) => {
-            let gone = Vmi::read(&object)?;
+            let gone = Vmi::read(&object.object)?;
             Some(Change::MachineGone(gone.key, gone.uid))
         }
     }

@@ -7,24 +7,27 @@
 //! | [`Write::CreateClaim`] | `create`, and `get` when it exists already | `ipaddresses.networking.k8s.io` |
 //! | [`Write::JoinClaim`] | `patch`, and `get` when it has changed | `ipaddresses.networking.k8s.io` |
 //! | [`Write::LeaveClaim`] | `delete`, or `patch` when others stay, and `get` when it has changed; `get` of `services` or `eipbindings.berth.dev` when the owner was not seen | `ipaddresses.networking.k8s.io` |
-//! | [`Write::PatchService`] | `patch` | `services` |
+//! | [`Write::PatchService`] | `patch`, and `get` when it has changed and has many finalizers | `services` |
 //! | [`Write::PatchStatus`] | `patch` | `services/status` |
-//! | [`Write::PatchEip`] | `patch` | `eipbindings.berth.dev` |
+//! | [`Write::PatchEip`] | `patch`, and `get` when it has changed | `eipbindings.berth.dev` |
 //! | [`Write::ApplyEip`] | `patch` | `eipbindings.berth.dev/status` |
 //! | [`Write::Read`] | `get` | `services`, `eipbindings.berth.dev` |
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use berth_api::NamespacedName;
 use berth_api::address;
-use berth_api::eip::EipBinding;
-use berth_api::names::{annotation, condition, label};
+use berth_api::eip::{self, EipBinding};
+use berth_api::lean::Lean;
+use berth_api::names::{annotation, condition, finalizer, label};
 use berth_api::service::ClassPolicy;
 use berth_index::binding::{Binding, Decided, Stated};
 use berth_index::claim::{self, Claim, Holder};
 use berth_index::claimant::{Claimant, Id};
+use berth_index::finalizers::Finalizers;
 use berth_index::service::Service;
 use berth_index::write::{Change, Outcome, Verdict, Write};
 use berth_ipam::OwnerKind;
@@ -34,6 +37,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use k8s_openapi::api::networking::v1::IPAddress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::serde::de::DeserializeOwned;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
 use kube::{Client, Error, Resource};
@@ -90,27 +94,24 @@ impl Writer {
                 }
             }
             Write::PatchService { key, uid, version, change } => {
-                let body = Patch::Merge(service_patch(uid, version, change));
-                let patched = self.services(key).patch(&key.name, &parameters(), &body).await?;
-                Ok(self.read(&patched))
+                self.patch_service(key, uid, version, change).await
             }
-            Write::PatchStatus { key, uid, version, verdict, others } => {
-                let mut conditions = others.clone();
-                conditions.push(condition_of(verdict, Timestamp::now()));
-                let body = Patch::Merge(json!({
+            Write::PatchStatus { key, uid, version, verdict } => {
+                // Conditions are merged by type: those of others stay.
+                let body = Patch::Strategic(json!({
                     "metadata": { "uid": uid, "resourceVersion": version },
-                    "status": { "conditions": conditions },
+                    "status": { "conditions": [condition_of(verdict, Timestamp::now())] },
                 }));
                 let patched =
                     self.services(key).patch_status(&key.name, &parameters(), &body).await?;
                 Ok(self.read(&patched))
             }
-            Write::PatchEip { key, uid, version, finalizers } => {
-                let metadata =
-                    json!({ "uid": uid, "resourceVersion": version, "finalizers": finalizers });
-                let body = Patch::Merge(json!({ "metadata": metadata }));
-                let patched = self.bindings(key).patch(&key.name, &parameters(), &body).await?;
-                Ok(read_binding(&patched))
+            Write::PatchEip { key, uid, version, finalizers, with_ours } => {
+                let ours = eip::finalizer::RELEASE;
+                let patch = finalizer_patch(uid, version, *finalizers, ours, *with_ours);
+                let bindings = self.bindings(key);
+                let seen = patch_as_seen(&bindings, &key.name, version, patch).await?;
+                Ok(read_binding(seen.object()))
             }
             Write::ApplyEip { key, uid, version, decided, .. } => {
                 let body = status(key, uid, version, decided, Timestamp::now());
@@ -124,6 +125,37 @@ impl Writer {
                 None => Outcome::Missing,
             }),
         }
+    }
+
+    async fn patch_service(
+        &self,
+        key: &NamespacedName,
+        uid: &str,
+        version: &str,
+        change: &Change,
+    ) -> Result<Outcome, Error> {
+        let services = self.services(key);
+        let Change { finalizers, addresses, .. } = change;
+        let mut body = service_patch(uid, version, change);
+        if !addresses.is_empty() && finalizers.ours.is_none() && finalizers.is_crowd() {
+            // First, so that no Service has addresses without it.
+            let ours = finalizer::LOAD_BALANCER_CLEANUP;
+            let patch = finalizer_patch(uid, version, *finalizers, ours, true);
+            match patch_as_seen(&services, &key.name, version, patch).await? {
+                Answer::Changed(other) => return Ok(self.read(&other)),
+                Answer::Patched(now) => {
+                    body["metadata"]["resourceVersion"] = json!(now.meta().resource_version);
+                }
+            }
+        } else if !addresses.is_empty() && finalizers.ours.is_none() {
+            body["metadata"]["finalizers"] = json!([finalizer::LOAD_BALANCER_CLEANUP]);
+        } else if addresses.is_empty() && finalizers.ours.is_some() {
+            body["metadata"]["$deleteFromPrimitiveList/finalizers"] =
+                json!([finalizer::LOAD_BALANCER_CLEANUP]);
+        }
+        let body = Patch::Strategic(body);
+        let patched = services.patch(&key.name, &parameters(), &body).await?;
+        Ok(self.read(&patched))
     }
 
     async fn create_claim(&self, object: IPAddress) -> Result<Outcome, Error> {
@@ -203,20 +235,20 @@ impl Writer {
         Api::all(self.client.clone())
     }
 
-    fn services(&self, key: &NamespacedName) -> Api<ServiceObject> {
+    fn services(&self, key: &NamespacedName) -> Api<Lean<ServiceObject, Finalizers>> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
-    fn bindings(&self, key: &NamespacedName) -> Api<EipBinding> {
+    fn bindings(&self, key: &NamespacedName) -> Api<Lean<EipBinding, Finalizers>> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
-    fn read(&self, object: &ServiceObject) -> Outcome {
+    fn read(&self, object: &Lean<ServiceObject, Finalizers>) -> Outcome {
         seen(Service::read(object, &self.classes).map(Claimant::Service))
     }
 }
 
-fn read_binding(object: &EipBinding) -> Outcome {
+fn read_binding(object: &Lean<EipBinding, Finalizers>) -> Outcome {
     seen(Binding::read(object).map(Claimant::Eip))
 }
 
@@ -287,8 +319,77 @@ fn eip_condition_of(stated: &Stated, now: Timestamp, generation: i64) -> Conditi
     }
 }
 
-/// The merge patch (RFC 7396): `null` removes. With uid and version in it the API server refuses it if the Service
-/// has changed since.
+/// Puts the finalizer on or takes it off, and leaves those of others as they are (RFC 6902). With uid and version in it
+/// the API server refuses it if the object has changed since.
+fn finalizer_patch(
+    uid: &str,
+    version: &str,
+    seen: Finalizers,
+    ours: &str,
+    with_ours: bool,
+) -> Value {
+    let mut steps = vec![
+        json!({ "op": "replace", "path": "/metadata/uid", "value": uid }),
+        json!({ "op": "replace", "path": "/metadata/resourceVersion", "value": version }),
+    ];
+    match (with_ours, seen.ours) {
+        (true, None) if seen.is_empty() => {
+            steps.push(json!({ "op": "add", "path": "/metadata/finalizers", "value": [ours] }));
+        }
+        (true, None) => {
+            steps.push(json!({ "op": "add", "path": "/metadata/finalizers/-", "value": ours }));
+        }
+        (false, Some(index)) => {
+            let path = format!("/metadata/finalizers/{index}");
+            steps.push(json!({ "op": "test", "path": path, "value": ours }));
+            steps.push(json!({ "op": "remove", "path": path }));
+        }
+        (true, Some(_)) | (false, None) => {}
+    }
+    Value::Array(steps)
+}
+
+/// What became of a JSON patch.
+enum Answer<K> {
+    /// The object is now like this.
+    Patched(K),
+    /// It was changed before, and is like this.
+    Changed(K),
+}
+
+impl<K> Answer<K> {
+    fn object(&self) -> &K {
+        match self {
+            Self::Patched(object) | Self::Changed(object) => object,
+        }
+    }
+}
+
+/// Sends a JSON patch. Where a step does not fit the API server answers 422 and not 409, though it be for a change.
+async fn patch_as_seen<K>(
+    api: &Api<K>,
+    name: &str,
+    version: &str,
+    steps: Value,
+) -> Result<Answer<K>, Error>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let patch = Patch::<()>::Json(serde_json::from_value(steps).map_err(Error::SerdeError)?);
+    match api.patch(name, &parameters(), &patch).await {
+        Err(Error::Api(status)) if status.code == 422 => {
+            let found = api.get(name).await?;
+            match found.meta().resource_version.as_deref() {
+                Some(now) if now != version => Ok(Answer::Changed(found)),
+                _ => Err(Error::Api(status)),
+            }
+        }
+        answer => answer.map(Answer::Patched),
+    }
+}
+
+/// The strategic merge patch but for finalizers: `null` removes. With uid and version in it the API server refuses it if
+/// the Service has changed since.
 fn service_patch(uid: &str, version: &str, change: &Change) -> Value {
     let served = !change.addresses.is_empty();
     let text = served.then(|| address::format(change.addresses.iter().copied()));
@@ -302,7 +403,6 @@ fn service_patch(uid: &str, version: &str, change: &Change) -> Value {
             "resourceVersion": version,
             "annotations": annotations,
             "labels": { label::IMPLEMENTATION: served.then_some(label::IMPLEMENTATION_VALUE) },
-            "finalizers": change.finalizers,
         },
         "spec": { "loadBalancerIP": change.addresses.first() },
     })

@@ -10,6 +10,7 @@ use berth_api::service::ClassPolicy;
 use berth_ccm::writer::Writer;
 use berth_index::binding::{Decided, Stated};
 use berth_index::claim::{Basis, Holder};
+use berth_index::finalizers::Finalizers;
 use berth_index::write::{Change, Outcome, Verdict, Write};
 use berth_ipam::{Owner, OwnerKind, Protocol, Scope, Sharing, TrafficPolicy};
 use berth_runtime::lease::Tenure;
@@ -17,6 +18,9 @@ use http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const JSON: &str = "application/json-patch+json";
 
 type Log = Arc<Mutex<Vec<(String, Value)>>>;
 
@@ -32,7 +36,12 @@ fn scripted(script: impl IntoIterator<Item = (u16, Value)>) -> (Client, Log) {
             let (parts, body) = request.into_parts();
             let body = body.collect_bytes().await?;
             let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-            seen.lock().unwrap().push((format!("{} {}", parts.method, parts.uri.path()), body));
+            let kind = parts.headers.get("content-type").and_then(|kind| kind.to_str().ok());
+            let mut line = format!("{} {}", parts.method, parts.uri.path());
+            if let Some(kind) = kind.filter(|kind| [STRATEGIC, JSON].contains(kind)) {
+                line = format!("{line} {kind}");
+            }
+            seen.lock().unwrap().push((line, body));
             let answer = script.lock().unwrap().pop_front();
             let Some((code, body)) = answer else { return std::future::pending().await };
             let body = Body::from(serde_json::to_vec(&body)?);
@@ -127,10 +136,14 @@ fn join() -> Write {
 }
 
 fn patch(addresses: &[&str]) -> Write {
+    patch_beside(Finalizers { ours: None, others: 1 }, addresses)
+}
+
+fn patch_beside(finalizers: Finalizers, addresses: &[&str]) -> Write {
     let change = Change {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         interface: None,
-        finalizers: vec!["example.org/x".to_owned()],
+        finalizers,
         is_news: true,
     };
     Write::PatchService { key: key(), uid: "uid-1".to_owned(), version: "7".to_owned(), change }
@@ -186,16 +199,62 @@ async fn a_service_is_patched_once_and_only_as_it_was_seen() {
             "resourceVersion": "7",
             "annotations": { "kube-vip.io/loadbalancerIPs": "192.0.2.1,2001:db8::1" },
             "labels": { "implementation": "kube-vip" },
-            "finalizers": ["example.org/x"],
+            "finalizers": ["service.kubernetes.io/load-balancer-cleanup"],
         },
         "spec": { "loadBalancerIP": "192.0.2.1" },
     });
-    assert_eq!(log, [(format!("PATCH {SERVICE}"), expected)]);
+    assert_eq!(log, [(format!("PATCH {SERVICE} {STRATEGIC}"), expected)]);
+}
+
+#[tokio::test]
+async fn the_finalizer_of_a_service_leaves_those_of_others() {
+    let put = |finalizers, addresses: &[&str]| {
+        let write = patch_beside(finalizers, addresses);
+        async move { perform([(200, service())], &write).await.1.remove(0) }
+    };
+    let ours = json!(["service.kubernetes.io/load-balancer-cleanup"]);
+    let marked = Finalizers { ours: Some(3), others: 121_000 };
+    let (line, body) = put(marked, &["192.0.2.1"]).await;
+    assert!(line.ends_with(STRATEGIC), "{line}");
+    assert!(!body.to_string().contains("finalizers"), "it is there: {body}");
+    let (line, body) = put(marked, &[]).await;
+    assert!(line.ends_with(STRATEGIC), "{line}");
+    assert_eq!(body["metadata"]["$deleteFromPrimitiveList/finalizers"], ours);
+    assert_eq!(body["metadata"]["finalizers"], Value::Null);
+    let (_, body) = put(Finalizers { ours: None, others: 9 }, &[]).await;
+    assert!(!body.to_string().contains("finalizers"), "it is not there: {body}");
+}
+
+#[tokio::test]
+async fn the_finalizer_is_put_on_a_crowd_of_them_by_itself_and_first() {
+    let write = patch_beside(Finalizers { ours: None, others: 121_000 }, &["192.0.2.1"]);
+    let (outcome, log) = perform([(200, service()), (200, service())], &write).await;
+    assert!(matches!(outcome, Outcome::Claimant(_)));
+    let ours = "service.kubernetes.io/load-balancer-cleanup";
+    let steps = json!([
+        { "op": "replace", "path": "/metadata/uid", "value": "uid-1" },
+        { "op": "replace", "path": "/metadata/resourceVersion", "value": "7" },
+        { "op": "add", "path": "/metadata/finalizers/-", "value": ours },
+    ]);
+    assert_eq!(log[0], (format!("PATCH {SERVICE} {JSON}"), steps));
+    assert_eq!(log[1].0, format!("PATCH {SERVICE} {STRATEGIC}"));
+    let metadata = &log[1].1["metadata"];
+    assert_eq!(
+        (&metadata["resourceVersion"], &metadata["finalizers"]),
+        (&json!("8"), &Value::Null)
+    );
+    // Somebody has changed it meanwhile: then nothing else is written.
+    let (outcome, log) = perform([status(422, "Invalid"), (200, service())], &write).await;
+    assert!(matches!(outcome, Outcome::Claimant(service) if service.version() == "8"));
+    assert_eq!((log.len(), &log[1].0), (2, &format!("GET {SERVICE}")));
+    let (outcome, log) = perform([status(409, "Conflict")], &write).await;
+    assert_eq!((outcome, log.len()), (Outcome::Conflict, 1));
 }
 
 #[tokio::test]
 async fn a_release_removes_what_was_written() {
-    let (_, log) = perform([(200, service())], &patch(&[])).await;
+    let marked = Finalizers { ours: Some(0), others: 1 };
+    let (_, log) = perform([(200, service())], &patch_beside(marked, &[])).await;
     let body = &log[0].1;
     assert_eq!(body["metadata"]["annotations"], json!({ "kube-vip.io/loadbalancerIPs": null }));
     assert_eq!(body["metadata"]["labels"], json!({ "implementation": null }));
@@ -204,7 +263,6 @@ async fn a_release_removes_what_was_written() {
 
 #[tokio::test]
 async fn a_verdict_keeps_the_conditions_of_others() {
-    let other = json!({ "type": "example.org/x", "status": "True", "reason": "Y", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" });
     let write = Write::PatchStatus {
         key: key(),
         uid: "uid-1".to_owned(),
@@ -214,14 +272,13 @@ async fn a_verdict_keeps_the_conditions_of_others() {
             reason: "NoPool",
             message: "there is no pool".to_owned(),
         },
-        others: vec![serde_json::from_value(other.clone()).unwrap()],
     };
     let (_, log) = perform([(200, service())], &write).await;
-    assert_eq!(log[0].0, format!("PATCH {SERVICE}/status"));
-    let conditions = &log[0].1["status"]["conditions"];
-    assert_eq!(conditions[0], other);
+    assert_eq!(log[0].0, format!("PATCH {SERVICE}/status {STRATEGIC}"));
+    let conditions = log[0].1["status"]["conditions"].as_array().unwrap();
+    assert_eq!(conditions.len(), 1, "merged by type");
     assert_eq!(
-        (&conditions[1]["status"], &conditions[1]["reason"]),
+        (&conditions[0]["status"], &conditions[0]["reason"]),
         (&json!("False"), &json!("NoPool"))
     );
 }
@@ -336,16 +393,49 @@ async fn a_status_is_applied_with_all_that_is_ours_and_nothing_else() {
 
 #[tokio::test]
 async fn the_finalizer_of_a_binding_is_put_on_as_it_was_seen() {
-    let write = Write::PatchEip {
+    let write = |finalizers, with_ours| Write::PatchEip {
         key: key(),
         uid: "uid-1".to_owned(),
         version: "7".to_owned(),
-        finalizers: vec!["berth.dev/eip".to_owned()],
+        finalizers,
+        with_ours,
     };
-    let (_, log) = perform([(200, binding())], &write).await;
-    let metadata =
-        json!({ "uid": "uid-1", "resourceVersion": "7", "finalizers": ["berth.dev/eip"] });
-    assert_eq!(log, [(format!("PATCH {BINDING}"), json!({ "metadata": metadata }))]);
+    let as_seen = [
+        json!({ "op": "replace", "path": "/metadata/uid", "value": "uid-1" }),
+        json!({ "op": "replace", "path": "/metadata/resourceVersion", "value": "7" }),
+    ];
+    let at = |index: &str| format!("/metadata/finalizers{index}");
+    for (finalizers, with_ours, steps) in [
+        (
+            Finalizers::default(),
+            true,
+            vec![json!({ "op": "add", "path": at(""), "value": ["berth.dev/eip"] })],
+        ),
+        (
+            Finalizers { ours: None, others: 2 },
+            true,
+            vec![json!({ "op": "add", "path": at("/-"), "value": "berth.dev/eip" })],
+        ),
+        (
+            Finalizers { ours: Some(1), others: 2 },
+            false,
+            vec![
+                json!({ "op": "test", "path": at("/1"), "value": "berth.dev/eip" }),
+                json!({ "op": "remove", "path": at("/1") }),
+            ],
+        ),
+    ] {
+        let (_, log) = perform([(200, binding())], &write(finalizers, with_ours)).await;
+        let steps: Vec<_> = as_seen.iter().cloned().chain(steps).collect();
+        assert_eq!(log, [(format!("PATCH {BINDING} {JSON}"), json!(steps))]);
+    }
+    let off = write(Finalizers { ours: Some(1), others: 2 }, false);
+    let (outcome, _) = perform([status(422, "Invalid"), (200, binding())], &off).await;
+    assert!(matches!(outcome, Outcome::Claimant(binding) if binding.version() == "8"));
+    let mut same = binding();
+    same["metadata"]["resourceVersion"] = json!("7");
+    let (outcome, _) = perform([status(422, "Invalid"), (200, same)], &off).await;
+    assert_eq!(outcome, Outcome::Refused("Invalid (422)".to_owned()), "not for a change");
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ mod feed;
 
 use std::collections::BTreeSet;
 
-use berth_api::election::{Held, Sight};
+use berth_api::election::{Cut, Held, Sight};
+use berth_api::lean::Lean;
 use berth_api::service::ClassPolicy;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Task;
@@ -18,12 +19,12 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use kube::api::Api;
+use kube::api::{Api, Resource};
 use kube::runtime::watcher::{Config, Event};
 use tokio::sync::mpsc;
 
 pub use self::feed::{ClusterEvent, Scope};
-use self::feed::{NODES, PAGE, api, fresh, fresh_if_granted, pass, plain};
+use self::feed::{LARGE, NODES, api, fresh, fresh_if_granted, pass, plain};
 use crate::source::cluster::{Name, Ready, Service};
 use crate::vip::nodes::Peer;
 
@@ -89,18 +90,20 @@ fn watch_leases(
     scope: &Scope,
     send: mpsc::Sender<ClusterEvent>,
 ) -> BoxFuture<'static, ()> {
-    let lease = |name, lease| ClusterEvent::Lease(name, Sight::Present(Box::new(lease)));
-    let gone = |name, lease| ClusterEvent::Lease(name, Sight::Deleted(Box::new(lease)));
+    let lease = |name, lease: Lean<Lease, Cut>| {
+        ClusterEvent::Lease(name, Sight::Present(Box::new(lease.object)))
+    };
+    let gone = |name, lease: Lean<Lease, Cut>| {
+        ClusterEvent::Lease(name, Sight::Deleted(Box::new(lease.object)))
+    };
     let (leases, config) = match &scope.lease {
         Some(Name { namespace, name }) => {
             let only = Config::default().fields(&format!("metadata.name={name}"));
             (Api::namespaced(client, namespace), only)
         }
-        None => {
-            (api::<Lease>(&client, scope.namespace.as_deref()), Config::default().fields(LEASES))
-        }
+        None => (api(&client, scope.namespace.as_deref()), Config::default().fields(LEASES)),
     };
-    pass(leases, config, send, lease, gone, ClusterEvent::Leases).boxed()
+    pass(leases, config.page_size(LARGE), send, lease, gone, ClusterEvent::Leases).boxed()
 }
 
 /// Who holds the Leases of single Services, if they may be listed. Not those in the allocator's namespace, where all nodes
@@ -110,24 +113,24 @@ fn watch_rivals(
     scope: &Scope,
     send: mpsc::Sender<ClusterEvent>,
 ) -> BoxFuture<'static, ()> {
-    let api = api::<Lease>(&client, scope.namespace.as_deref());
+    let api = api::<Lean<Lease>>(&client, scope.namespace.as_deref());
     let fields = format!("{LEASES},metadata.namespace!={}", scope.allocator_namespace);
     let mut watch =
-        Box::pin(objects_where_granted(api, Config::default().fields(&fields).page_size(PAGE)));
+        Box::pin(objects_where_granted(api, Config::default().fields(&fields).page_size(LARGE)));
     async move {
         let mut coming = BTreeSet::new();
         while let Some(served) = watch.next().await {
             let seen = match served {
                 Served::Event(Event::InitApply(lease)) => {
-                    let name = Name::of(&lease.metadata);
+                    let name = Name::of(lease.meta());
                     coming.insert(name.clone());
-                    ClusterEvent::Rival(name, Held::of(&lease))
+                    ClusterEvent::Rival(name, Held::of(&lease.object))
                 }
                 Served::Event(Event::Apply(lease)) => {
-                    ClusterEvent::Rival(Name::of(&lease.metadata), Held::of(&lease))
+                    ClusterEvent::Rival(Name::of(lease.meta()), Held::of(&lease.object))
                 }
                 Served::Event(Event::Delete(lease)) => {
-                    ClusterEvent::Rival(Name::of(&lease.metadata), Held::Gone)
+                    ClusterEvent::Rival(Name::of(lease.meta()), Held::Gone)
                 }
                 Served::Event(Event::InitDone) | Served::Absent => {
                     ClusterEvent::Rivals(std::mem::take(&mut coming))
@@ -152,13 +155,19 @@ fn watch_services(
     health: &Health,
     send: &mpsc::Sender<ClusterEvent>,
 ) -> [Task; 2] {
-    let services = api::<core::Service>(&fresh(client, health, SERVICES), namespace);
-    let service = move |name, service: core::Service| {
-        ClusterEvent::Service(name, Box::new(Service::read(&service, &classes)))
+    let services = api::<Lean<core::Service>>(&fresh(client, health, SERVICES), namespace);
+    let service = move |name, service: Lean<core::Service>| {
+        ClusterEvent::Service(name, Box::new(Service::read(&service.object, &classes)))
     };
     let gone = |name, _| ClusterEvent::ServiceGone(name);
-    let services =
-        pass(services, Config::default(), send.clone(), service, gone, ClusterEvent::Services);
+    let services = pass(
+        services,
+        Config::default().page_size(LARGE),
+        send.clone(),
+        service,
+        gone,
+        ClusterEvent::Services,
+    );
 
     let slices = api::<EndpointSlice>(&fresh(client, health, ENDPOINT_SLICES), namespace);
     let slice = |name, slice: EndpointSlice| ClusterEvent::Slice(name, Ready::read(&slice));

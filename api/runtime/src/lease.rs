@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use berth_api::election::{Action, Election, Reply, Sight, stamp};
+use berth_api::election::{Action, Election, Reply, Sight, is_cut, stamp, whole};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
@@ -258,6 +258,11 @@ impl Leases {
                     api.create(&post, &lease).await.map(|lease| Reply::Written(Box::new(lease)))
                 }
                 Action::Replace(mut lease) => {
+                    if is_cut(&lease) {
+                        let found = api.get(name).await?;
+                        let Some(now) = whole(*lease, found) else { return Ok(Reply::Conflict) };
+                        lease = Box::new(now);
+                    }
                     stamp(&mut lease, Timestamp::now());
                     let written = api.replace(name, &post, &lease).await;
                     written.map(|lease| Reply::Written(Box::new(lease)))

@@ -15,6 +15,7 @@
 //! An identity must therefore belong to one process at a time, or to a group that acts as one ([`Election::of_group`]):
 //! then the promise is about identities.
 
+mod cut;
 mod held;
 mod requests;
 mod timing;
@@ -28,6 +29,7 @@ use k8s_openapi::jiff::Timestamp;
 use self::held::{holder, version};
 use crate::names::annotation;
 
+pub use cut::{Cut, cut, is_cut, whole};
 pub use held::Held;
 pub use timing::{Timing, TimingError};
 

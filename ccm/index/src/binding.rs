@@ -5,12 +5,14 @@ use std::net::IpAddr;
 
 use berth_api::NamespacedName;
 use berth_api::conflict::Conflicts;
-use berth_api::eip::{EipBinding, EipBindingStatus, EipHolder, finalizer};
+use berth_api::eip::{EipBinding, EipBindingStatus, EipHolder};
+use berth_api::lean::Lean;
 use berth_api::limits::{MOST_SHOWN, name_of};
 use berth_ipam::{Families, Family, FamilyPolicy, Owner, OwnerKind};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use crate::finalizers::Finalizers;
 use crate::service::family;
 
 /// An EipBinding.
@@ -28,8 +30,8 @@ pub struct Binding {
     pub created: i64,
     /// Whether it is being deleted.
     pub deleting: bool,
-    /// `metadata.finalizers`, all of them.
-    pub finalizers: Vec<String>,
+    /// `metadata.finalizers`.
+    pub finalizers: Finalizers,
     /// The machine.
     pub vmi: NamespacedName,
     /// The interface that is asked for.
@@ -56,7 +58,7 @@ pub struct Binding {
     pub holder: Option<EipHolder>,
     /// `status.conflicts`: its addresses that another host on the LAN answers for, as an announcer has written.
     pub conflicts: Conflicts,
-    /// `status.conditions`, all of them.
+    /// Ours of `status.conditions`.
     pub conditions: Vec<Condition>,
 }
 
@@ -105,7 +107,8 @@ impl Stated {
 
 impl Binding {
     /// Reads an object; `None` if it has no name, as none from an API server.
-    pub fn read(object: &EipBinding) -> Option<Self> {
+    pub fn read(lean: &Lean<EipBinding, Finalizers>) -> Option<Self> {
+        let object = &lean.object;
         let metadata = &object.metadata;
         let empty = EipBindingStatus::default();
         let (spec, status) = (&object.spec, object.status.as_ref().unwrap_or(&empty));
@@ -122,7 +125,7 @@ impl Binding {
             generation: metadata.generation.unwrap_or_default(),
             created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             deleting: metadata.deletion_timestamp.is_some(),
-            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            finalizers: lean.taken,
             vmi: NamespacedName { namespace, name: name_of(&spec.vmi).to_owned() },
             // The schema refuses longer ones, where it is installed.
             interface: spec.interface.as_deref().map(|name| name_of(name).to_owned()),
@@ -148,13 +151,7 @@ impl Binding {
 
     /// Whether it carries our finalizer.
     pub fn has_finalizer(&self) -> bool {
-        self.finalizers.iter().any(|name| name == finalizer::RELEASE)
-    }
-
-    /// Its finalizers with ours, or without.
-    pub fn finalizers(&self, with_ours: bool) -> Vec<String> {
-        let others = self.finalizers.iter().filter(|name| *name != finalizer::RELEASE);
-        others.cloned().chain(with_ours.then(|| finalizer::RELEASE.to_owned())).collect()
+        self.finalizers.ours.is_some()
     }
 
     /// Which addresses it asks for, given what it holds: the one in its spec, else those that it had before, should

@@ -84,7 +84,6 @@ fn release(state: &mut State, binding: &Binding, now: Duration) {
 }
 
 fn patch_finalizer(state: &mut State, binding: &Binding, with_ours: bool) {
-    let finalizers = binding.finalizers(with_ours);
-    let Binding { key, uid, version, .. } = binding.clone();
-    state.traffic.start(Write::PatchEip { key, uid, version, finalizers });
+    let Binding { key, uid, version, finalizers, .. } = binding.clone();
+    state.traffic.start(Write::PatchEip { key, uid, version, finalizers, with_ours });
 }

@@ -31,6 +31,7 @@
 pub mod binding;
 pub mod claim;
 pub mod claimant;
+pub mod finalizers;
 pub mod intake;
 pub mod kubevirt;
 pub mod placement;

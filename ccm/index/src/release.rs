@@ -33,7 +33,7 @@ pub(super) fn release(state: &mut State, service: &Service, now: Duration) {
         return;
     }
     if leave_all(state, &owner, now) {
-        let finalizers = service.finalizers(false);
+        let finalizers = service.finalizers;
         let is_news = !service.deleting;
         let change = Change { addresses: Vec::new(), interface: None, finalizers, is_news };
         let Service { key, uid, version, .. } = service.clone();

@@ -6,14 +6,17 @@ use std::net::IpAddr;
 use berth_api::NamespacedName;
 use berth_api::address::{self, List};
 use berth_api::conflict::Conflicts;
+use berth_api::lean::Lean;
 use berth_api::limits::{MOST_PORTS, MOST_SHOWN};
-use berth_api::names::{annotation, finalizer, label};
+use berth_api::names::{annotation, label};
 use berth_api::service::{self as contract, ClassPolicy, NotOurs};
 use berth_ipam::{
     Families, Family, FamilyPolicy, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy,
 };
 use k8s_openapi::api::core::v1::Service as Object;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::finalizers::Finalizers;
 
 /// Whose business a Service is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,21 +58,22 @@ pub struct Service {
     pub has_interface: bool,
     /// Whether it carries `implementation=kube-vip`.
     pub labelled: bool,
-    /// `metadata.finalizers`, all of them.
-    pub finalizers: Vec<String>,
+    /// `metadata.finalizers`.
+    pub finalizers: Finalizers,
     /// Whether an announcer says that it holds its addresses.
     pub hosted: bool,
     /// The addresses in `status.loadBalancer.ingress`.
     pub published: Vec<IpAddr>,
     /// Its addresses that another host on the LAN answers for, as an announcer has written.
     pub conflicts: Conflicts,
-    /// `status.conditions`, all of them.
+    /// Ours of `status.conditions`.
     pub conditions: Vec<Condition>,
 }
 
 impl Service {
     /// Reads an object; `None` if it has no name, as none from an API server.
-    pub fn read(object: &Object, classes: &ClassPolicy) -> Option<Self> {
+    pub fn read(lean: &Lean<Object, Finalizers>, classes: &ClassPolicy) -> Option<Self> {
+        let object = &lean.object;
         let metadata = &object.metadata;
         let labels = metadata.labels.as_ref();
         let owned = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
@@ -101,7 +105,7 @@ impl Service {
                 .and_then(|labels| labels.get(label::IMPLEMENTATION))
                 .map(String::as_str)
                 == Some(label::IMPLEMENTATION_VALUE),
-            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            finalizers: lean.taken,
             hosted: contract::annotated(object, annotation::VIP_HOST)
                 .is_some_and(|host| !host.is_empty()),
             published: contract::published(object).take(MOST_SHOWN).collect(),
@@ -133,15 +137,7 @@ impl Service {
 
     /// Whether it carries our finalizer.
     pub fn has_finalizer(&self) -> bool {
-        self.finalizers.iter().any(|name| name == finalizer::LOAD_BALANCER_CLEANUP)
-    }
-
-    /// Its finalizers with ours, or without.
-    pub fn finalizers(&self, with_ours: bool) -> Vec<String> {
-        let others =
-            self.finalizers.iter().filter(|name| *name != finalizer::LOAD_BALANCER_CLEANUP);
-        let ours = with_ours.then(|| finalizer::LOAD_BALANCER_CLEANUP.to_owned());
-        others.cloned().chain(ours).collect()
+        self.finalizers.ours.is_some()
     }
 
     /// Its ports and policy, by which it can share an address; `None` where the ports are too many to be written into a
@@ -262,6 +258,35 @@ mod tests {
             let kept = format!("{service:?}").len();
             assert!(kept < 4_000 && service.left_out > 0, "{unit}: {kept}, {}", service.left_out);
         }
+    }
+
+    #[test]
+    fn a_hundred_thousand_finalizers_and_conditions_cost_no_memory() {
+        let ours = "service.kubernetes.io/load-balancer-cleanup";
+        let mut finalizers: Vec<_> = (0..121_000).map(|n| format!("a/{n:06}")).collect();
+        finalizers[7] = ours.to_owned();
+        let condition = |kind: &str| {
+            json!({
+                "type": kind,
+                "status": "True",
+                "reason": "X",
+                "message": "x",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            })
+        };
+        let mut conditions: Vec<_> = (0..8000).map(|n| condition(&format!("a/{n:06}"))).collect();
+        conditions.push(condition("berth.dev/AddressAllocated"));
+        let object = json!({
+            "metadata": { "namespace": "shop", "name": "web", "finalizers": finalizers },
+            "spec": { "type": "LoadBalancer" },
+            "status": { "conditions": conditions },
+        });
+        let lean = serde_json::from_value(object).unwrap();
+        let service = Service::read(&lean, &ClassPolicy::default()).unwrap();
+        assert_eq!(service.finalizers, Finalizers { ours: Some(7), others: 120_999 });
+        let kept = format!("{lean:?}{service:?}").len();
+        assert!(kept < 6_000, "{kept}");
+        assert_eq!(service.conditions[0].type_, "berth.dev/AddressAllocated");
     }
 
     #[test]

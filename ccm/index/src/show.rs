@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_api::names::condition;
 use berth_api::{address, eip, reason};
 use berth_ipam::Family;
 
@@ -44,7 +43,7 @@ fn project_service(state: &mut State, service: &Service, addresses: &[IpAddr]) -
     let change = Change {
         addresses: addresses.to_vec(),
         interface: interface.map(str::to_owned),
-        finalizers: service.finalizers(true),
+        finalizers: service.finalizers,
         is_news: !service.labelled || state.said.is_fresh(&Id::service(&service.key)),
     };
     let Service { key, uid, version, .. } = service.clone();
@@ -147,13 +146,10 @@ pub(super) fn poll_verdicts(state: &mut State, now: Duration, slots: usize) {
 }
 
 fn patch_status(service: &Service, verdict: Verdict) -> Write {
-    let others =
-        service.conditions.iter().filter(|other| other.type_ != condition::ADDRESS_ALLOCATED);
     Write::PatchStatus {
         uid: service.uid.clone(),
         version: service.version.clone(),
         key: service.key.clone(),
-        others: others.cloned().collect(),
         verdict,
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use berth_api::NamespacedName;
 use berth_ipam::{Owner, OwnerKind, Scope, Sharing};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::binding::Decided;
 use crate::claim::{Basis, Claim, Holder};
 use crate::claimant::{Claimant, Id};
+use crate::finalizers::Finalizers;
 
 /// A write that the cluster needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,8 +80,6 @@ pub enum Write {
         version: String,
         /// How it stands.
         verdict: Verdict,
-        /// Its conditions of other types, which stay.
-        others: Vec<Condition>,
     },
     /// Put our finalizer on an EipBinding, or take it off.
     PatchEip {
@@ -91,8 +89,10 @@ pub enum Write {
         uid: String,
         /// Its version: a change that was not seen is not overwritten.
         version: String,
-        /// Its finalizers afterwards.
-        finalizers: Vec<String>,
+        /// Its finalizers as they were seen.
+        finalizers: Finalizers,
+        /// Whether ours is to be among them.
+        with_ours: bool,
     },
     /// Say in the status of an EipBinding what was decided.
     ApplyEip {
@@ -143,8 +143,8 @@ pub struct Change {
     pub addresses: Vec<IpAddr>,
     /// The interface to write, if any.
     pub interface: Option<String>,
-    /// Its finalizers afterwards.
-    pub finalizers: Vec<String>,
+    /// Its finalizers as they were seen. Ours is to be among them while it has addresses.
+    pub finalizers: Finalizers,
     /// Whether it has other addresses than before, or none any more: that is worth telling.
     pub is_news: bool,
 }

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use berth_api::NamespacedName;
 use berth_api::host::{self, Told};
+use berth_api::lean::Lean;
 use berth_api::names::label;
 use berth_api::service::ClassPolicy;
 use berth_index::claim::Claim;
+use berth_index::finalizers::Finalizers;
 use berth_index::intake::Reservation;
 use berth_index::service::{Service, Standing};
 use berth_ipam::{Family, Owner, Sharing};
@@ -53,7 +55,7 @@ pub async fn read(
         .await
         .map_err(ClusterError::on("get", format!("ConfigMap {pools}")))?;
     let all = ListParams::default();
-    let services = Api::<ServiceObject>::all(client.clone()).list(&all).await;
+    let services = Api::<Lean<ServiceObject, Finalizers>>::all(client.clone()).list(&all).await;
     let services = services.map_err(ClusterError::on("list", "services"))?;
     let ours = all.clone().labels(&format!("{}={}", label::IP_ADDRESS_MANAGED_BY, label::BERTH));
     let claims = Api::<IPAddress>::all(client.clone()).list(&ours).await;

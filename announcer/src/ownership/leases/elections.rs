@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use berth_api::election::{Action, Election, Reply, Sight, Timing};
+use berth_api::election::{Action, Election, Reply, Sight, Timing, cut};
 use berth_api::names::label;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -73,13 +73,16 @@ impl Elections {
     }
 
     /// Takes in what the watch shows of a Lease.
-    pub(super) fn observe(&mut self, name: Name, sight: Sight, now: Instant) {
+    pub(super) fn observe(&mut self, name: Name, mut sight: Sight, now: Instant) {
+        if let Sight::Present(lease) | Sight::Deleted(lease) = &mut sight {
+            cut(lease);
+        }
         if let Some(election) = self.elections.get_mut(&name) {
             election.observe(sight.clone(), now);
         }
         match sight {
             Sight::Present(lease) => {
-                self.known.insert(name, trimmed(*lease));
+                self.known.insert(name, *lease);
             }
             Sight::Absent | Sight::Deleted(_) => {
                 self.known.remove(&name);
@@ -203,9 +206,10 @@ impl Elections {
     }
 
     /// Takes in what became of a request of an election.
-    pub(super) fn replied(&mut self, name: &Name, reply: Reply, now: Instant) {
-        if let Reply::Written(lease) | Reply::Found(Some(lease)) = &reply {
-            self.known.insert(name.clone(), trimmed((**lease).clone()));
+    pub(super) fn replied(&mut self, name: &Name, mut reply: Reply, now: Instant) {
+        if let Reply::Written(lease) | Reply::Found(Some(lease)) = &mut reply {
+            cut(lease);
+            self.known.insert(name.clone(), (**lease).clone());
         }
         if let Some(election) = self.elections.get_mut(name) {
             election.replied(reply, now);
@@ -243,11 +247,6 @@ impl Elections {
         };
         Lease { metadata, spec: None }
     }
-}
-
-fn trimmed(mut lease: Lease) -> Lease {
-    lease.metadata.managed_fields = None;
-    lease
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use berth_api::eip::EipBinding;
+use berth_api::lean::Lean;
 use berth_runtime::http::Health;
 use berth_runtime::watch::objects;
 use futures::future::BoxFuture;
@@ -18,7 +19,7 @@ use kube::api::Api;
 use kube::runtime::watcher::{Config, Event};
 use tokio::sync::mpsc;
 
-use super::feed::{self, ClusterEvent, NODES, Scope, api, fresh, fresh_if_granted, pass};
+use super::feed::{self, ClusterEvent, LARGE, NODES, Scope, api, fresh, fresh_if_granted, pass};
 use crate::source::cluster::{Eip, Name, manager};
 use crate::vip::nodes::Peer;
 
@@ -104,12 +105,17 @@ fn start(
 ) -> Watches {
     let watches = Watches::new();
     let default = Config::default;
-    let bindings = api::<EipBinding>(&fresh(client, health, BINDINGS), scope.namespace.as_deref());
+    let bindings =
+        api::<Lean<EipBinding>>(&fresh(client, health, BINDINGS), scope.namespace.as_deref());
     let manager = manager(&scope.node);
-    let eip =
-        move |name, eip: EipBinding| ClusterEvent::Eip(name, Box::new(Eip::read(&eip, &manager)));
+    let eip = move |name, eip: Lean<EipBinding>| {
+        ClusterEvent::Eip(name, Box::new(Eip::read(&eip.object, &manager)))
+    };
     let gone = |name, _| ClusterEvent::EipGone(name);
-    watches.push(pass(bindings, default(), send.clone(), eip, gone, ClusterEvent::Eips).boxed());
+    watches.push(
+        pass(bindings, default().page_size(LARGE), send.clone(), eip, gone, ClusterEvent::Eips)
+            .boxed(),
+    );
     if scope.networks {
         let cidr =
             |name: Name, cidr: ServiceCIDR| ClusterEvent::ServiceNet(name.name, networks(&cidr));

@@ -101,9 +101,10 @@ pub struct Scope {
     pub networks: bool,
 }
 
-/// Objects in one page of a list. Each may be as large as a user can make it, a megabyte and a half, and a page is in
-/// memory as a whole.
+/// Objects in one page of a list, which is in memory as a whole.
 pub(super) const PAGE: u32 = 32;
+/// The same for what a user can make a megabyte and a half large.
+pub(super) const LARGE: u32 = 4;
 
 /// The name of the watch of Nodes, as a task and as a readiness check.
 pub(super) const NODES: &str = "nodes watch";
@@ -150,7 +151,8 @@ pub(super) async fn pass<K>(
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut coming = BTreeSet::new();
-    let mut watch = Box::pin(objects(api, config.page_size(PAGE)));
+    let page = config.page_size.unwrap_or(PAGE).min(PAGE);
+    let mut watch = Box::pin(objects(api, config.page_size(page)));
     while let Some(event) = watch.next().await {
         let seen = match event {
             Event::Init => {
@@ -178,8 +180,8 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_list_comes_in_pages_that_fit_into_memory_however_large_their_objects_are() {
+    /// What is asked first.
+    async fn asked(config: Config) -> Option<String> {
         let (asked, mut queries) = mpsc::unbounded_channel();
         let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             let _ = asked.send(request.uri().query().unwrap_or_default().to_owned());
@@ -188,11 +190,18 @@ mod tests {
         let api: Api<Object> = Api::all(Client::new(service, "default"));
         let applied = |name, _| ClusterEvent::ServiceGone(name);
         let (send, _seen) = mpsc::channel(1);
-        let watch = pass(api, Config::default(), send, applied, applied, ClusterEvent::Services);
-        let query = tokio::select! {
+        let watch = pass(api, config, send, applied, applied, ClusterEvent::Services);
+        tokio::select! {
             () = watch => None,
             query = queries.recv() => query,
-        };
-        assert!(query.as_deref().is_some_and(|query| query.contains("limit=32")), "{query:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_comes_in_pages_that_fit_into_memory_however_large_their_objects_are() {
+        let query = asked(Config::default()).await;
+        assert!(query.as_deref().is_some_and(|query| query.ends_with("limit=32")), "{query:?}");
+        let query = asked(Config::default().page_size(LARGE)).await;
+        assert!(query.as_deref().is_some_and(|query| query.ends_with("limit=4")), "{query:?}");
     }
 }

@@ -267,3 +267,55 @@ async fn a_lease_that_has_changed_is_not_deleted() {
     seen.metadata.resource_version = Some("7".to_owned());
     assert_eq!(leases.delete(&seen).await, Deletion::Changed);
 }
+
+#[tokio::test]
+async fn a_lease_that_was_cut_is_written_back_whole_if_it_is_as_it_was_seen() {
+    let finalizers: Vec<_> = (0..1000).map(|n| format!("a/{n:04}")).collect();
+    let lease = json!({
+        "metadata": {
+            "namespace": "kube-system",
+            "name": "web",
+            "uid": "u",
+            "resourceVersion": "7",
+            "finalizers": finalizers,
+            "labels": { "team": "shop" },
+        },
+        "spec": { "holderIdentity": "a" },
+    });
+    let mut seen: Lease = serde_json::from_value(lease.clone()).unwrap();
+    berth_api::election::cut(&mut seen);
+    assert!(seen.metadata.finalizers.is_none());
+    seen.spec.as_mut().unwrap().holder_identity = Some("b".to_owned());
+    for (version, expected) in [("7", 2), ("8", 1)] {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (asked, mut stored) = (log.clone(), lease.clone());
+        stored["metadata"]["resourceVersion"] = json!(version);
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let (asked, stored) = (asked.clone(), stored.clone());
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                let put: Value = serde_json::from_slice(&body).unwrap_or_default();
+                asked.lock().unwrap().push((parts.method.clone(), put.clone()));
+                let body = if parts.method == Method::PUT { put } else { stored };
+                Ok::<_, tower::BoxError>(answer(200, body))
+            }
+        });
+        let leases = Leases::new(Client::new(service, "kube-system"), Duration::from_secs(5));
+        let replace = Action::Replace(Box::new(seen.clone()));
+        let reply = leases.send("kube-system", "web", replace).await;
+        let log = log.lock().unwrap();
+        assert_eq!(log.len(), expected, "{log:?}");
+        let Some((method, put)) = log.get(1) else {
+            assert_eq!(reply, Reply::Conflict);
+            continue;
+        };
+        assert_eq!(method, Method::PUT);
+        let (metadata, holder) = (&put["metadata"], &put["spec"]["holderIdentity"]);
+        assert_eq!(metadata["finalizers"], lease["metadata"]["finalizers"]);
+        assert_eq!(
+            (&metadata["labels"], &metadata["resourceVersion"], holder),
+            (&json!({ "team": "shop" }), &json!("7"), &json!("b"))
+        );
+    }
+}

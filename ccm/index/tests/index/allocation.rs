@@ -256,7 +256,7 @@ fn a_removed_annotation_or_label_or_finalizer_is_put_back() {
     for strip in [
         (|web: &mut Service| web.annotated = None) as fn(&mut Service),
         |web| web.labelled = false,
-        |web| web.finalizers.clear(),
+        |web| web.finalizers = Default::default(),
         |web| web.deprecated = None,
     ] {
         lab.cost();

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use berth_api::NamespacedName;
 use berth_api::conflict::Conflicts;
-use berth_api::names::{condition, finalizer};
+use berth_api::names::condition;
 use berth_index::binding::Binding;
 use berth_index::claim::{Basis, Claim, Holder};
 use berth_index::claimant::{Claimant, Id};
+use berth_index::finalizers::Finalizers;
 use berth_index::intake::Change;
 use berth_index::kubevirt::Vmi;
 use berth_index::service::{Service, Standing};
@@ -49,7 +50,7 @@ pub(crate) fn service(name: &str) -> Service {
         left_out: 0,
         has_interface: false,
         labelled: false,
-        finalizers: Vec::new(),
+        finalizers: Finalizers::default(),
         hosted: false,
         published: Vec::new(),
         conflicts: Conflicts::default(),
@@ -200,25 +201,19 @@ impl Cluster {
                     service.deprecated = change.addresses.first().map(ToString::to_string);
                     service.labelled = served;
                     service.has_interface |= change.interface.is_some();
-                    let alien = |name: &&String| *name != finalizer::LOAD_BALANCER_CLEANUP;
-                    assert!(
-                        service
-                            .finalizers
-                            .iter()
-                            .filter(alien)
-                            .eq(change.finalizers.iter().filter(alien))
-                    );
-                    service.finalizers = change.finalizers.clone();
+                    assert_eq!(service.finalizers, change.finalizers);
+                    service.finalizers = change.finalizers.with(served);
                 })
             }
-            Write::PatchStatus { key, uid, version, verdict, others } => {
+            Write::PatchStatus { key, uid, version, verdict } => {
                 self.patch(key, uid, version, |service| {
-                    service.conditions = others.iter().cloned().chain([shown(verdict)]).collect();
+                    service.conditions = vec![shown(verdict)];
                 })
             }
-            Write::PatchEip { key, uid, version, finalizers } => {
+            Write::PatchEip { key, uid, version, finalizers, with_ours } => {
                 self.patch_binding(key, uid, version, |binding| {
-                    binding.finalizers = finalizers.clone();
+                    assert_eq!(binding.finalizers, *finalizers);
+                    binding.finalizers = finalizers.with(*with_ours);
                 })
             }
             Write::ApplyEip { key, uid, version, decided, .. } => {

@@ -6,6 +6,7 @@ use berth_api::eip::EipHolder;
 use berth_index::Source;
 use berth_index::binding::{Binding, Decided};
 use berth_index::claimant::Claimant;
+use berth_index::finalizers::Finalizers;
 use berth_index::intake::Change;
 use berth_index::kubevirt::{Interface, Vmi};
 use berth_index::write::Outcome;
@@ -24,7 +25,7 @@ pub(crate) fn binding(name: &str, vmi: &str) -> Binding {
         generation: 1,
         created: 0,
         deleting: false,
-        finalizers: Vec::new(),
+        finalizers: Finalizers::default(),
         vmi: key(vmi),
         interface: None,
         retain: true,

@@ -360,7 +360,7 @@ fn it_does_so_over_a_restart_too() {
 fn a_claim_whose_binding_was_stripped_is_given_back() {
     let mut lab = served();
     lab.cluster.edit_binding("web", |web| {
-        web.finalizers.clear();
+        web.finalizers = Default::default();
         web.deleting = true;
     });
     lab.settle();

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use berth_index::finalizers::Finalizers;
 use berth_index::intake::Change;
 use berth_index::service::Service;
 use berth_index::write::{Outcome, Write};
@@ -89,14 +90,17 @@ fn a_conflict_is_decided_anew_on_what_the_watch_brings() {
     let outcome = lab.cluster.perform(&claim);
     lab.index.settle(&claim, outcome, lab.now);
     let patch = only(lab.poll());
-    lab.cluster.edit("web", |web| web.finalizers.push("example.org/other".to_owned()));
+    lab.cluster.edit("web", |web| web.finalizers.others += 1);
     let outcome = lab.cluster.perform(&patch);
     assert_eq!(outcome, Outcome::Conflict);
     lab.index.settle(&patch, outcome, lab.now);
     assert_eq!(lab.poll(), []);
     lab.settle();
     assert_eq!(lab.cost(), 1);
-    assert_eq!(lab.cluster.services[&key("web")].finalizers.len(), 2);
+    assert_eq!(
+        lab.cluster.services[&key("web")].finalizers,
+        Finalizers { ours: Some(1), others: 1 }
+    );
 }
 
 #[test]
@@ -183,7 +187,7 @@ fn what_was_deleted_while_the_watch_was_away_is_noticed() {
     let mut lab = lab();
     lab.create(service("web"));
     lab.cluster.edit("web", |web| {
-        web.finalizers.clear();
+        web.finalizers = Default::default();
         web.deleting = true;
     });
     lab.miss();

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use berth_api::reason;
+use berth_index::finalizers::Finalizers;
 use berth_index::service::{Service, Standing};
 use berth_index::write::Write;
 use berth_ipam::{Owner, OwnerKind};
@@ -50,12 +51,12 @@ fn a_service_that_changes_its_type_gives_its_address_back() {
     let mut lab = lab();
     lab.edit("web", |web| {
         web.standing = Standing::Foreign;
-        web.finalizers.push("example.org/other".to_owned());
+        web.finalizers.others += 1;
     });
     assert!(lab.cluster.claims.is_empty());
     let web = &lab.cluster.services[&crate::cluster::key("web")];
     assert_eq!((web.labelled, &web.annotated, &web.deprecated), (false, &None, &None));
-    assert_eq!(web.finalizers, ["example.org/other"]);
+    assert_eq!(web.finalizers, Finalizers { ours: None, others: 1 });
     assert_eq!(lab.told("web", reason::ADDRESS_RELEASED), 1);
     lab.edit("web", |web| web.standing = Standing::Ours);
     assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
@@ -66,7 +67,7 @@ fn services_of_others_are_never_touched() {
     let mut lab = lab();
     lab.create(Service {
         standing: Standing::Foreign,
-        finalizers: vec!["service.kubernetes.io/load-balancer-cleanup".to_owned()],
+        finalizers: Finalizers::default().with(true),
         published: vec!["198.51.100.1".parse().unwrap()],
         ..service("theirs")
     });
@@ -79,7 +80,7 @@ fn services_of_others_are_never_touched() {
 #[test]
 fn the_finalizer_of_the_stock_provider_is_taken_off() {
     let mut lab = lab();
-    let finalizers = vec!["service.kubernetes.io/load-balancer-cleanup".to_owned()];
+    let finalizers = Finalizers::default().with(true);
     lab.cluster.create(Service { finalizers, ..service("old") });
     lab.cluster.delete("old");
     lab.settle();
@@ -91,7 +92,7 @@ fn a_claim_whose_owner_is_gone_is_given_back() {
     let mut lab = lab();
     // Somebody took the finalizer off by force.
     lab.cluster.edit("web", |web| {
-        web.finalizers.clear();
+        web.finalizers = Default::default();
         web.deleting = true;
     });
     lab.settle();
@@ -104,7 +105,7 @@ fn a_claim_whose_owner_is_gone_is_given_back() {
 fn a_claim_of_a_service_that_was_made_anew_is_not_the_new_ones() {
     let mut lab = lab();
     lab.cluster.edit("web", |web| {
-        web.finalizers.clear();
+        web.finalizers = Default::default();
         web.deleting = true;
     });
     lab.cluster.create(service("web"));

@@ -203,7 +203,7 @@ fn the_claim_of_a_sharer_whose_end_was_missed_is_given_back() {
     lab.create(listening("admin", 443));
     lab.cluster.edit("web", |web| {
         web.deleting = true;
-        web.finalizers.clear();
+        web.finalizers = Default::default();
     });
     lab.settle();
     lab.pass(3 * SECOND);

@@ -58,7 +58,7 @@ impl World {
             }
             User::Delete(name) => self.cluster.delete(name),
             User::Strip(name) => self.cluster.edit(name, |service| {
-                service.finalizers.clear();
+                service.finalizers = Default::default();
                 service.deleting = true;
             }),
             User::Move(name, address) => {
@@ -79,7 +79,7 @@ impl World {
             }),
             User::Unbind(name) => self.cluster.unbind(name),
             User::StripBinding(name) => self.cluster.edit_binding(name, |binding| {
-                binding.finalizers.clear();
+                binding.finalizers = Default::default();
                 binding.deleting = true;
             }),
         }

@@ -149,7 +149,7 @@ impl World {
         self.cluster.edit(name, |service| {
             service.deprecated = Some(address.to_owned());
             service.labelled = true;
-            service.finalizers = service.finalizers(true);
+            service.finalizers = service.finalizers.with(true);
         });
         self
     }
@@ -163,7 +163,8 @@ impl World {
 
     /// This binding had our finalizer before any controller started.
     pub(crate) fn with_finalizer(mut self, name: &'static str) -> Self {
-        self.cluster.edit_binding(name, |binding| binding.finalizers = binding.finalizers(true));
+        self.cluster
+            .edit_binding(name, |binding| binding.finalizers = binding.finalizers.with(true));
         self.after([])
     }
 

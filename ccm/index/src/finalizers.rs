@@ -1,0 +1,79 @@
+//! Owns what is kept of `metadata.finalizers`: ours, and that there are others. A user may write a hundred thousand.
+
+use berth_api::eip::{self, EipBinding};
+use berth_api::lean::{Take, strip};
+use berth_api::limits::MOST_PORTS;
+use berth_api::names::{condition, finalizer};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// How many an API server merges well: its strategic merge compares each with each
+/// (k8s.io/apimachinery/pkg/util/strategicpatch, `deduplicateScalars`).
+const CROWD: u32 = 64;
+
+/// The finalizers of an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Finalizers {
+    /// Where ours is in the list, counted from zero.
+    pub ours: Option<u32>,
+    /// How many there are besides.
+    pub others: u32,
+}
+
+impl Finalizers {
+    fn read(metadata: &ObjectMeta, ours: &str) -> Self {
+        let all = metadata.finalizers.as_deref().unwrap_or_default();
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let ours = all.iter().position(|name| name == ours).map(count);
+        Self { ours, others: count(all.len()) - u32::from(ours.is_some()) }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.ours.is_none() && self.others == 0
+    }
+
+    /// Whether there are more than an API server merges well.
+    pub fn is_crowd(self) -> bool {
+        self.others > CROWD
+    }
+
+    /// The same with ours, or without.
+    pub fn with(self, ours: bool) -> Self {
+        Self { ours: ours.then_some(self.ours.unwrap_or(self.others)), ..self }
+    }
+}
+
+impl Take<Service> for Finalizers {
+    fn take(object: &mut Service) -> Self {
+        // One more than it may have to share its addresses.
+        if let Some(ports) = object.spec.as_mut().and_then(|spec| spec.ports.as_mut()) {
+            cut(ports, MOST_PORTS + 1);
+        }
+        if let Some(shown) = object.status.as_mut().and_then(|status| status.conditions.as_mut()) {
+            shown.retain(|shown| shown.type_ == condition::ADDRESS_ALLOCATED);
+            cut(shown, 1);
+        }
+        let seen = Self::read(&object.metadata, finalizer::LOAD_BALANCER_CLEANUP);
+        strip(&mut object.metadata);
+        seen
+    }
+}
+
+impl Take<EipBinding> for Finalizers {
+    fn take(object: &mut EipBinding) -> Self {
+        if let Some(status) = &mut object.status {
+            let ours = [eip::condition::ALLOCATED, eip::condition::READY];
+            status.conditions.retain(|shown| ours.contains(&shown.type_.as_str()));
+            cut(&mut status.conditions, ours.len());
+        }
+        let seen = Self::read(&object.metadata, eip::finalizer::RELEASE);
+        strip(&mut object.metadata);
+        seen
+    }
+}
+
+fn cut<T>(list: &mut Vec<T>, most: usize) {
+    list.truncate(most);
+    list.shrink_to_fit();
+}
