@@ -131,7 +131,8 @@ fn assigned(services: &[Service], claims: &[Claim]) -> Vec<Holding> {
     holdings
 }
 
-/// Whether the addresses that it names are its own, not only asked for.
+/// Whether it is given the addresses that it names before anybody else is given any: they are published, or it is
+/// labelled as one whom the stock provider has given them.
 fn is_given(service: &Service) -> bool {
     match service.standing {
         Standing::Ours => service.is_served(),
