@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use berth_api::host::Told;
 use berth_api::names::label;
+use berth_index::MAY_BE_VIPS;
 use berth_index::intake::Reservation;
 use berth_ipam::{AddressSet, Range};
 use http::Uri;
@@ -40,21 +41,33 @@ pub fn names_of_node(name: &str) -> [String; 2] {
 
 /// What a node tells of itself: its addresses, of which Kubernetes lists but some, its routers, and the ends of its IPv4
 /// subnets, which no host answers for (RFC 919; Linux takes the first address for a broadcast too).
-pub fn of_host(node: &str, told: &Told) -> [Reservation; 3] {
-    let [own, routers, ends] = names_of_host(node);
+pub fn of_host(node: &str, told: &Told) -> [Reservation; 4] {
+    let [own, alone, routers, ends] = names_of_host(node);
     let subnets =
         told.addresses.iter().filter(|(address, length)| address.is_ipv4() && **length < 31);
     let subnets =
         subnets.filter_map(|(own, length)| format!("{own}/{length}").parse::<Range>().ok());
     let ends_of = subnets.flat_map(|subnet| [subnet.first(), subnet.last()]);
-    let (addresses, gateways) = (told.addresses.keys().copied(), told.gateways.iter().copied());
-    [(own, addresses.collect()), (routers, gateways.collect()), (ends, ends_of.collect())]
+    let with_subnet =
+        |(address, length): (&IpAddr, &u8)| *length < if address.is_ipv4() { 32 } else { 128 };
+    let addresses = |subnet: bool| {
+        let told = told.addresses.iter().filter(|&told| with_subnet(told) == subnet);
+        told.map(|(address, _)| *address).collect()
+    };
+    let gateways = told.gateways.iter().copied().collect();
+    [
+        (own, addresses(true)),
+        (alone, addresses(false)),
+        (routers, gateways),
+        (ends, ends_of.collect()),
+    ]
 }
 
 /// What [`of_host`] calls the reservations of a node. They sort behind that of its Node object, which is told first.
-pub fn names_of_host(node: &str) -> [String; 3] {
+pub fn names_of_host(node: &str) -> [String; 4] {
     [
         format!("node {node} (its interfaces)"),
+        format!("node {node} {MAY_BE_VIPS}"),
         format!("the router of node {node}"),
         format!("the subnet of node {node} (its first or last address)"),
     ]
@@ -146,7 +159,8 @@ mod tests {
         assert_eq!(
             of_host("a", &told).map(shown),
             [
-                "node a (its interfaces): 192.0.2.7 198.51.100.1 2001:db8::7",
+                "node a (its interfaces): 192.0.2.7 2001:db8::7",
+                "node a (its interfaces, without a subnet): 198.51.100.1",
                 "the router of node a: 192.0.2.254",
                 "the subnet of node a (its first or last address): 192.0.2.0 192.0.2.255",
             ]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::grant::Owner;
 use crate::keys::Scope;
 use crate::ledger::Ledger;
-use crate::pools::{Pool, unusable_because};
+use crate::pools::Pool;
 use crate::range::Family;
 use crate::request::{Allocation, Assigned, FamilyPolicy, Origin, Refusal, Request};
 
@@ -127,13 +127,9 @@ impl Decision<'_> {
             return Ok(Assigned { address, origin: Origin::Dhcp, pool: None, shared: false });
         }
         let reserved = |by: String| Err(Refusal::AddressReserved { address, by });
-        if let Some(why) = unusable_because(address) {
-            return reserved(why.to_owned());
-        }
         // Who asks to share a VIP is let in: kubelets list those that a node has bound as addresses of the node.
-        let free = ledger.claim(address).is_none();
-        if let Some(name) = ledger.reserved_by(address).filter(|_| free) {
-            return reserved(name.to_owned());
+        if let Some(refusal) = ledger.kept_from_all(address, |_| true) {
+            return Err(refusal);
         }
         if let Some(error) = pools.invalid_for(namespace) {
             return Err(Refusal::InvalidPool { scope: Scope::of(namespace), error: error.clone() });

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use crate::grant::Owner;
 use crate::keys::Scope;
 use crate::ledger::Ledger;
-use crate::pools::unusable;
+use crate::pools::{unusable, unusable_because};
 use crate::range::{Family, Range};
+use crate::request::Refusal;
 use crate::set::AddressSet;
 
 /// How full a pool is, in addresses of one family. A number above what `u128` holds counts as its maximum.
@@ -98,6 +99,20 @@ impl Ledger {
     /// Addresses in pools that no host can have, such as those of the loopback network. Markers for DHCP are none.
     pub fn unusable_overlaps(&self) -> Vec<ReservedOverlap> {
         unusable().filter_map(|(range, why)| self.overlap(why, [range])).collect()
+    }
+
+    /// Why nobody can have the address, whatever the pools say: no host can, or a reservation has it of those whose
+    /// names `counts` takes. One that somebody holds is not asked about reservations again.
+    pub fn kept_from_all(&self, address: IpAddr, counts: impl Fn(&str) -> bool) -> Option<Refusal> {
+        let reserved = |by: &str| Refusal::AddressReserved { address, by: by.to_owned() };
+        if let Some(why) = unusable_because(address) {
+            return Some(reserved(why));
+        }
+        if self.claim(address).is_some() || self.reserved_by(address).is_none() {
+            return None;
+        }
+        let mut found = self.reservations().filter(|(_, addresses)| addresses.contains(address));
+        found.find(|(name, _)| counts(name)).map(|(name, _)| reserved(name))
     }
 
     fn overlap(

@@ -13,17 +13,20 @@ use crate::shown::shown;
 const DEFAULT_REUSE_DELAY: Duration = Duration::from_secs(60);
 
 /// Addresses that no pool can hand out and nobody can ask for, whatever the keys say.
-const UNUSABLE: [(&str, &str); 9] = [
+const UNUSABLE: [(&str, &str); 14] = [
     ("0.0.0.0/8", "\"this network\" (RFC 1122)"),
     ("127.0.0.0/8", "the loopback network (RFC 1122)"),
-    // Every node, router and metadata server has one, and none of them tells. Kubernetes takes none as an external IP or
-    // an endpoint either (kubernetes#8989, CVE-2021-25737).
-    ("169.254.0.0/16", "link-local addresses (RFC 3927)"),
+    ("169.254.0.0/16", "the link-local network (RFC 3927)"),
     ("224.0.0.0/4", "multicast (RFC 1112)"),
+    ("240.0.0.0-255.255.255.254", "what is reserved for future use (RFC 1112)"),
     ("255.255.255.255/32", "the broadcast address (RFC 919)"),
     ("::/127", "unspecified or loopback (RFC 4291)"),
+    ("::2-::ffff:ffff", "the IPv4-compatible addresses (RFC 4291)"),
     ("::ffff:0:0/96", "an IPv4-mapped address (RFC 4291)"),
-    ("fe80::/10", "link-local addresses (RFC 4291)"),
+    ("64:ff9b::/96", "the prefix of IPv4/IPv6 translators (RFC 6052)"),
+    ("64:ff9b:1::/48", "the local prefix of IPv4/IPv6 translators (RFC 8215)"),
+    ("fe80::/10", "the link-local networks (RFC 4291)"),
+    ("fec0::/10", "the deprecated site-local networks (RFC 3879)"),
     ("ff00::/8", "multicast (RFC 4291)"),
 ];
 

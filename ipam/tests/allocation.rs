@@ -380,14 +380,24 @@ fn nobody_can_pin_what_no_host_can_have_or_what_belongs_to_another_namespace() {
         ("cidr-global", "198.51.100.8/30"),
         ("exclude-global", "203.0.113.1"),
     ]);
-    for pin in
-        ["127.0.0.1", "169.254.169.254", "224.0.0.5", "255.255.255.255", "192.0.2.9", "203.0.113.1"]
-    {
+    for pin in [
+        "127.0.0.1",
+        "169.254.169.254",
+        "224.0.0.5",
+        "240.0.0.1",
+        "255.255.255.255",
+        "192.0.2.9",
+        "203.0.113.1",
+    ] {
         assert_eq!(
             reason(give(&mut ledger, &pinned(single("shop/a"), &[pin]))),
             "AddressReserved",
             "{pin}"
         );
+    }
+    for pin in ["::a9fe:a9fe", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "fe80::1", "fec0::1"] {
+        let refused = give(&mut ledger, &pinned(single_v6("shop/a"), &[pin]));
+        assert_eq!(reason(refused), "AddressReserved", "{pin}");
     }
     assert_eq!(
         give(&mut ledger, &pinned(single("other/a"), &["198.51.100.9"])).unwrap(),

@@ -143,17 +143,27 @@ fn addresses_that_no_host_can_have_are_not_offered() {
     for address in [
         "0.0.0.0",
         "127.0.0.1",
+        "169.254.169.254",
         "224.0.0.1",
+        "240.0.0.0",
+        "255.255.255.254",
         "255.255.255.255",
         "::",
         "::1",
+        "::2",
+        "::a9fe:a9fe",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::1",
+        "fe80::1",
+        "febf::1",
+        "fec0::1",
         "ff02::1",
         "::ffff:10.0.0.1",
     ] {
         assert!(!offered.contains(support::ip(address)), "{address}");
     }
     assert_eq!(offered.first(Family::V4), Some(support::ip("1.0.0.0")));
-    assert_eq!(offered.first(Family::V6), Some(support::ip("::2")));
+    assert_eq!(offered.first(Family::V6), Some(support::ip("::1:0:0")));
 }
 
 #[test]

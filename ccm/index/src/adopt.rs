@@ -1,4 +1,5 @@
-//! Owns the import: addresses that Services and EipBindings already have are claimed for them before any is given out.
+//! Owns the import: addresses that Services and EipBindings already have are claimed for them before any is given out,
+//! and whoever was given one that nobody has announced yet asks for it before all others.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,15 +7,21 @@ use std::time::Duration;
 use berth_api::reason;
 use berth_ipam::{Family, Owner, names};
 
+use super::agenda::Turn;
 use super::state::State;
-use super::verdict::refuse;
+use super::verdict::{refuse, refused};
 use crate::claim::Basis;
 use crate::claimant::{Claimant, Id};
 use crate::service::Standing;
 use crate::write::{Object, Verdict};
 
-/// Finds the addresses that Services were given without a claim, by the stock provider or in a restored cluster.
-/// No rule of any pool is asked: they are in use.
+/// What ends the name of a reservation that may be of VIPs: addresses without a subnet that a node has, as announcers
+/// bind them. Where a status shows such an address, an announcer of before has bound it.
+pub const MAY_BE_VIPS: &str = "(its interfaces, without a subnet)";
+
+/// Finds the addresses that Services and EipBindings answer at without a claim, by the stock provider or in a restored
+/// cluster. No rule of any pool is asked: they are in use, as a status shows, which tenants cannot write. What label
+/// and annotation say alone is a wish: it is asked for like any other, before anybody is given what comes next.
 pub(super) fn adopt(state: &mut State) {
     state.adoption.clear();
     let claimants = state.cluster.claimants.values();
@@ -23,17 +30,27 @@ pub(super) fn adopt(state: &mut State) {
     served.sort_by_key(|claimant| (claimant.created(), claimant.id()));
     for claimant in served {
         let owner = claimant.owner();
-        let mut addresses = claimant.current();
-        if addresses.is_empty() {
-            addresses = claimant.listed();
-        }
-        for address in addresses.into_iter().filter(|address| !address.is_unspecified()) {
+        for address in claimant.answered() {
             let has = |held: IpAddr| Family::of(held) == Family::of(address);
-            if !state.cluster.ledger.held(&owner).any(has) {
-                adopt_one(state, &claimant, &owner, address);
+            if state.cluster.ledger.held(&owner).any(has) {
+                continue;
+            }
+            let counts = |name: &str| !name.ends_with(MAY_BE_VIPS);
+            match state.cluster.ledger.kept_from_all(address, counts) {
+                None => adopt_one(state, &claimant, &owner, address),
+                // Of the others it is told when they ask for it.
+                Some(refusal) if is_ignored(&claimant) => {
+                    let verdict = refused(state, &refusal);
+                    state.said.tell(&claimant, &verdict);
+                }
+                Some(_) => {}
             }
         }
     }
+    let claimants = state.cluster.claimants.values();
+    let wishes = claimants.filter(|claimant| wishes_for_more(state, claimant));
+    let wishes: Vec<Turn> = wishes.map(|claimant| (claimant.created(), claimant.id())).collect();
+    wishes.into_iter().for_each(|turn| state.agenda.put_first(turn));
 }
 
 /// Holds an address for a claimant that has it already.
@@ -119,10 +136,23 @@ fn is_adoptable(claimant: &Claimant) -> bool {
             return !is_over && !binding.eips.is_empty();
         }
     };
-    let ours = match service.standing {
+    match service.standing {
         Standing::Ours => true,
         Standing::Ignored => service.labelled,
         Standing::Foreign => false,
-    };
-    ours && service.is_served() && !(service.deleting && service.is_silent())
+    }
+}
+
+fn is_ignored(claimant: &Claimant) -> bool {
+    matches!(claimant, Claimant::Service(service) if service.standing == Standing::Ignored)
+}
+
+/// Whether it says that it was given an address which it does not hold: the stock provider gave it and nobody has
+/// announced it yet, or its user only says so.
+fn wishes_for_more(state: &State, claimant: &Claimant) -> bool {
+    let Claimant::Service(service) = claimant else { return false };
+    let held = state.cluster.held(&service.owner());
+    let is_news = |address: &IpAddr| !address.is_unspecified() && !held.contains(address);
+    let lists = || claimant.listed().iter().any(is_news);
+    service.standing == Standing::Ours && service.labelled && !service.deleting && lists()
 }

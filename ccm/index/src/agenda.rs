@@ -17,6 +17,8 @@ pub(super) type Turn = (i64, Id);
 /// What is to be looked at.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Agenda {
+    /// Those that are looked at before all others, once, at the import.
+    first: BTreeSet<Turn>,
     /// Claimants to look at, oldest first.
     dirty: BTreeSet<Turn>,
     /// Those of them that are to give back what they hold. They are older than who comes, and would go before.
@@ -31,8 +33,17 @@ pub(super) struct Agenda {
 }
 
 impl Agenda {
+    /// The claimant is looked at before all others.
+    pub(super) fn put_first(&mut self, turn: Turn) {
+        self.remove(&turn);
+        self.first.insert(turn);
+    }
+
     /// The claimant is to be looked at.
     pub(super) fn add(&mut self, turn: Turn, is_ending: bool) {
+        if self.first.contains(&turn) {
+            return;
+        }
         let (now, before) = match is_ending {
             true => (&mut self.ending, &mut self.dirty),
             false => (&mut self.dirty, &mut self.ending),
@@ -43,6 +54,7 @@ impl Agenda {
 
     /// The claimant is gone.
     pub(super) fn remove(&mut self, turn: &Turn) {
+        self.first.remove(turn);
         self.dirty.remove(turn);
         self.ending.remove(turn);
         self.waiting.remove(turn);
@@ -82,6 +94,9 @@ impl Agenda {
     /// Who is looked at next. When the API server is slow, those who come do not wait until all have gone; and of
     /// every few one that goes, or they would never be gone.
     pub(super) fn next(&mut self) -> Option<Turn> {
+        if let Some(turn) = self.first.pop_first() {
+            return Some(turn);
+        }
         if self.dirty.is_empty() || self.ending.is_empty() {
             self.came = 0;
             return self.dirty.pop_first().or_else(|| self.ending.pop_first());
@@ -96,7 +111,7 @@ impl Agenda {
 
     /// Whether nobody is to be looked at now.
     pub(super) fn is_empty(&self) -> bool {
-        self.dirty.is_empty() && self.ending.is_empty()
+        self.first.is_empty() && self.dirty.is_empty() && self.ending.is_empty()
     }
 
     /// The object is to be looked at then.

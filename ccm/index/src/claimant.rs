@@ -150,6 +150,28 @@ impl Claimant {
         }
     }
 
+    /// The addresses that its status shows, which its user cannot write; first those that are also written to it. None
+    /// of a Service that names no address and was given none by us or the stock provider: its status is another's.
+    pub fn answered(&self) -> Vec<IpAddr> {
+        match self {
+            Self::Service(service) => {
+                let listed = self.listed();
+                if listed.is_empty() && !service.labelled {
+                    return Vec::new();
+                }
+                let published =
+                    service.published.iter().filter(|address| !address.is_unspecified());
+                let (first, rest): (Vec<IpAddr>, Vec<IpAddr>) =
+                    published.partition(|address| listed.contains(address));
+                [first, rest].concat()
+            }
+            Self::Eip(binding) => {
+                let eips = binding.eips.iter().copied();
+                eips.filter(|address| !address.is_unspecified()).collect()
+            }
+        }
+    }
+
     /// Its addresses that another host on the LAN answers for, as an announcer has written.
     pub fn conflicts(&self) -> &Conflicts {
         match self {

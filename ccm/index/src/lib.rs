@@ -75,6 +75,7 @@ use std::time::Duration;
 use berth_api::NamespacedName;
 use berth_ipam::{AddressSet, Ledger, Owner, OwnerKind};
 
+pub use self::adopt::MAY_BE_VIPS;
 use self::agenda::Turn;
 use self::allocate::Hopeless;
 pub use self::aside::ASIDE;

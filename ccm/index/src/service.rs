@@ -151,7 +151,7 @@ impl Service {
         !self.hosted && self.published.is_empty()
     }
 
-    /// Whether it shows that it has been given its addresses, by us or by the stock provider.
+    /// Whether it says that it has been given its addresses, by us or by the stock provider. Its user can say so, too.
     pub fn is_served(&self) -> bool {
         self.labelled || !self.published.is_empty()
     }

@@ -133,7 +133,8 @@ fn assigned(services: &[Service], claims: &[Claim]) -> Vec<Holding> {
     holdings
 }
 
-/// Whether the addresses that it names are its own, not only asked for.
+/// Whether it is given the addresses that it names before anybody else is given any: they are published, or it is
+/// labelled as one whom the stock provider has given them.
 fn is_given(service: &Service) -> bool {
     match service.standing {
         Standing::Ours => service.is_served(),
@@ -183,7 +184,7 @@ mod tests {
         let node = serde_json::from_value(json!({ "metadata": { "name": "a" } })).unwrap();
         let reserved = of_hosts(&[lease("a"), lease("gone")], &[node]);
         let (name, addresses) = &reserved[0];
-        assert_eq!((reserved.len(), name.as_str()), (3, "node a (its interfaces)"));
+        assert_eq!((reserved.len(), name.as_str()), (4, "node a (its interfaces)"));
         assert!(addresses.contains("192.0.2.7".parse().unwrap()));
     }
 

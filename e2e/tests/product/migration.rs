@@ -24,12 +24,14 @@ async fn berth_waits_for_the_stock_provider_and_adopts_what_it_left() -> Result<
     for (name, address) in [("old", "10.0.64.3"), ("twin", "10.0.64.3"), ("outside", "10.0.65.7")] {
         world.create(given(name, address)).await?;
     }
+    // Nobody has announced what `outside` was given.
+    for (name, address) in [("old", "10.0.64.3"), ("twin", "10.0.64.3")] {
+        publish(&world, name, address).await?;
+    }
     // A pinned address: the stock provider writes nothing, the announcer publishes it.
     let pinned = json!({ "spec": { "loadBalancerIP": "10.0.64.1" } });
     world.create(balancer("default", "pinned", pinned)).await?;
-    let status = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "10.0.64.1" }] } } });
-    let merge = Patch::Merge(status);
-    world.services("default").patch_status("pinned", &PatchParams::default(), &merge).await?;
+    publish(&world, "pinned", "10.0.64.1").await?;
     world.create(balancer("default", "waits", json!({}))).await?;
 
     let program = sibling_program("berth-ccm", "BERTH_CCM")?;
@@ -94,6 +96,14 @@ async fn berth_waits_for_the_stock_provider_and_adopts_what_it_left() -> Result<
     let holder = leases.get(LEASE).await?.spec.and_then(|spec| spec.holder_identity);
     ensure!(holder.as_deref().unwrap_or_default().is_empty(), "{holder:?} has the Lease");
     world.lab.down()
+}
+
+/// An announcer of before answers for the address.
+async fn publish(world: &World, name: &str, address: &str) -> Result<()> {
+    let status = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": address }] } } });
+    let merge = Patch::Merge(status);
+    world.services("default").patch_status(name, &PatchParams::default(), &merge).await?;
+    Ok(())
 }
 
 /// A Service with an address from the stock provider.

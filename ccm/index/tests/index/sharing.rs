@@ -33,7 +33,9 @@ fn pinned(service: Service, address: &str) -> Service {
 
 /// As the stock provider leaves one.
 fn served(service: Service, address: &str) -> Service {
-    Service { labelled: true, deprecated: Some(address.to_owned()), ..pinned(service, address) }
+    let deprecated = Some(address.to_owned());
+    let published = vec![ip(address)];
+    Service { labelled: true, deprecated, published, ..pinned(service, address) }
 }
 
 #[test]
