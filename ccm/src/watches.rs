@@ -45,7 +45,7 @@ type LeanBinding = Lean<EipBinding, Finalizers>;
 /// Objects in one page of a list: small, for memory that a large page takes once is not given back.
 const PAGE: u32 = 32;
 /// The same of what a user can make a megabyte and a half large.
-const LARGE: u32 = 4;
+const LARGE: u32 = 8;
 
 /// How long to wait before a read is tried again.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -261,7 +261,7 @@ impl Leases {
                     if is_cut(&lease) {
                         let found = api.get(name).await?;
                         let Some(now) = whole(*lease, found) else { return Ok(Reply::Conflict) };
-                        lease = Box::new(now);
+                        *lease = now;
                     }
                     stamp(&mut lease, Timestamp::now());
                     let written = api.replace(name, &post, &lease).await;

@@ -104,7 +104,7 @@ pub struct Scope {
 /// Objects in one page of a list, which is in memory as a whole.
 pub(super) const PAGE: u32 = 32;
 /// The same for what a user can make a megabyte and a half large.
-pub(super) const LARGE: u32 = 4;
+pub(super) const LARGE: u32 = 8;
 
 /// The name of the watch of Nodes, as a task and as a readiness check.
 pub(super) const NODES: &str = "nodes watch";
@@ -202,6 +202,6 @@ mod tests {
         let query = asked(Config::default()).await;
         assert!(query.as_deref().is_some_and(|query| query.ends_with("limit=32")), "{query:?}");
         let query = asked(Config::default().page_size(LARGE)).await;
-        assert!(query.as_deref().is_some_and(|query| query.ends_with("limit=4")), "{query:?}");
+        assert!(query.as_deref().is_some_and(|query| query.ends_with("limit=8")), "{query:?}");
     }
 }

@@ -258,6 +258,7 @@ impl World {
             | Output::Adopted { .. }
             | Output::Heard { .. }
             | Output::Former { .. }
+            | Output::Deaf { .. }
             | Output::Activated { .. } => {}
         }
     }
