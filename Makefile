@@ -3,7 +3,7 @@
 help:      ; @sed -n 's/^\([a-z0-9-]*\): .*/\1/p' $(MAKEFILE_LIST) | paste -sd ' ' -; echo 'README.md says what for.'
 .PHONY: help demo demo-down test unit e2e compat upgrade soak check fmt clippy deny deps doc images bench bench-takeover bench-eip kind kind-here
 demo:      ; e2e/demo.sh
-demo-down: ; target/debug/lab down --name demo
+demo-down: ; [ ! -x target/debug/lab ] || target/debug/lab down --name demo
 test:      ; e2e/test.sh
 unit:      packages ; cargo test --locked
 e2e:       ; e2e/test.sh --suite lab --suite product --suite real_nodes --suite black_box --suite other_kernel

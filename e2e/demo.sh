@@ -10,14 +10,13 @@ export BERTH_PROFILE=dev
 lab=target/debug/lab
 
 [ "$(id -u)" = 0 ] || { echo "demo: must run as root: it makes network namespaces and containers" >&2; exit 1; }
-for tool in cargo go; do
-	command -v $tool >/dev/null || { echo "demo: $tool is not installed; Rust and Go are needed" >&2; exit 1; }
-done
+e2e/needs.sh demo cargo go
 
 say "1/5 Debian packages that are missing"
 e2e/packages.sh
 say "2/5 Berth, the lab and Kubernetes from source (some ten minutes the first time, on two cores; little afterwards)"
 e2e/build.sh
+# One that is up is begun anew.
 say "3/5 Three real nodes (a minute from here to the end)"
 $lab down --name demo >/dev/null 2>&1 || true
 $lab up --name demo --nodes 3 --images target/debug/images

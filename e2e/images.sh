@@ -5,6 +5,7 @@
 # BERTH_PROFILE=dev makes all of it in target/debug in place of that: quick to build, and not what is shipped.
 set -eu
 cd "$(dirname "$0")/.."
+e2e/needs.sh images cargo
 programs=target/release images=target/images
 [ "${BERTH_PROFILE:-release}" = release ] || programs=target/debug images=target/debug/images
 cargo build --locked --profile "${BERTH_PROFILE:-release}" \

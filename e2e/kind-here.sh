@@ -8,9 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "kind-here: must run as root: it starts Docker's daemon" >&2; exit 1; }
-for tool in cargo go; do
-	command -v $tool >/dev/null || { echo "kind-here: $tool is not installed; Rust and Go are needed" >&2; exit 1; }
-done
+e2e/needs.sh kind-here cargo go
 
 e2e/packages.sh debootstrap jq
 e2e/build.sh

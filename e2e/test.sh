@@ -5,6 +5,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "e2e: must run as root: the lab makes network namespaces and containers" >&2; exit 1; }
+e2e/needs.sh e2e cargo go
+for argument; do
+	case $argument in
+	--no-build | --suite | --not | --list | --nocapture | --jobs | --times | --busy-host) ;;
+	-*) echo "e2e: $argument is unknown; accepted are parts of names, --no-build (first), --suite NAME, --not NAME, --list," \
+		"--nocapture, --jobs N, --times N, --busy-host" >&2; exit 2 ;;
+	esac
+done
 
 begun=$SECONDS
 # What a step took, for the table of the run.

@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "upgrade: must run as root: the lab makes network namespaces" >&2; exit 1; }
+e2e/needs.sh upgrade cargo go
 commit=$(git rev-parse --verify --quiet "${1:-HEAD^}^{commit}") ||
 	{ echo "upgrade: ${1:-HEAD^} is no commit here: a clone of depth 1 has none but its own" >&2; exit 1; }
 e2e/images.sh --features berth-e2e/measure --bin upgrade >&2
