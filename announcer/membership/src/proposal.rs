@@ -85,8 +85,14 @@ impl Proposer {
         }
         let patience = situation.patience();
         let voters = seen.standing.view().voters().nodes();
-        let is_deaf =
-            |voter: &NodeId| situation.is_heard(*voter) && situation.is_gone(*voter, patience);
+        // Of two voters one is dropped soon: where it has answered in this view, it may be slow for once.
+        let answered = |voter: &NodeId| {
+            voters.len() == 2 && seen.answered.get(voter).is_some_and(|at| *at > self.since)
+        };
+        let is_deaf = |voter: &NodeId| {
+            let is_gone = situation.is_gone(*voter, patience);
+            situation.is_heard(*voter) && is_gone && !answered(voter)
+        };
         let (deaf, others): (Vec<NodeId>, Vec<NodeId>) = voters.iter().copied().partition(is_deaf);
         if seen.now.since(self.since) >= FORGIVEN_AFTER {
             self.deaf.retain(|node, _| !others.contains(node));

@@ -62,7 +62,8 @@ pub(super) fn tasks(
             // nothing is asked, and so nothing is stale.
             let watch = async move {
                 if marked.wait_for(|marked| *marked).await.is_err() {
-                    return;
+                    // The other task has ended, and is told of.
+                    return std::future::pending().await;
                 }
                 let claims = Api::all(fresh_if_granted(&client, &health, CLAIMS));
                 let one = ListParams::default().labels(&claim::selector());
