@@ -35,6 +35,11 @@ impl Departures {
         *self.leaving.entry(id).or_insert(now) + PATIENCE
     }
 
+    /// Whether the claimant gives back what it held.
+    pub(super) fn is_leaving(&self, id: &Id) -> bool {
+        self.leaving.contains_key(id)
+    }
+
     /// The claimant does not leave, or has nothing left to give back.
     pub(super) fn stay(&mut self, id: &Id) {
         self.leaving.remove(id);

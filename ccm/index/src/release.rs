@@ -18,8 +18,11 @@ pub(super) fn release(state: &mut State, service: &Service, now: Duration) {
     state.agenda.wait_no_more(&(service.created, id.clone()));
     state.said.shown(&id);
     let holds = state.cluster.holds_any(&owner);
+    // Of another class the finalizer is another controller's, but where the label says that it is ours, or it held what we
+    // gave: its user may have taken the label away.
     let is_marked = if service.standing == Standing::Foreign {
-        service.labelled && (service.annotated.is_some() || service.has_finalizer())
+        let was_ours = service.labelled || state.departures.is_leaving(&id);
+        service.labelled && service.annotated.is_some() || was_ours && service.has_finalizer()
     } else {
         service.has_finalizer()
     };

@@ -197,3 +197,19 @@ fn who_comes_does_not_wait_until_all_who_go_are_gone() {
     let going = claims.iter().filter(|write| matches!(write, Write::LeaveClaim { .. })).count();
     assert_eq!((coming, going), (15, 5));
 }
+
+#[test]
+fn a_service_that_loses_class_and_label_at_once_is_let_go() {
+    let mut lab = Lab::with_pools([("cidr-global", "192.0.2.0/29")]);
+    lab.create(service("web"));
+    lab.create(Service { standing: Standing::Foreign, ..service("other") });
+    lab.edit("other", |other| other.finalizers = Finalizers { ours: Some(0), others: 0 });
+    lab.edit("web", |web| (web.standing, web.labelled) = (Standing::Foreign, false));
+    lab.pass(Duration::from_secs(10));
+    assert!(lab.cluster.claims.is_empty());
+    lab.cluster.delete("web");
+    lab.cluster.delete("other");
+    lab.pass(Duration::from_secs(10));
+    let left: Vec<_> = lab.cluster.services.keys().map(|key| key.name.as_str()).collect();
+    assert_eq!(left, ["other"], "another controller's finalizer stays");
+}
