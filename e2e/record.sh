@@ -26,8 +26,9 @@ commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 	printf '| took | %s min |\n' "$(((SECONDS - begun + 59) / 60))"
 	printf '| ended | %s |\n' "$([ "$code" = 0 ] && echo passed || echo "failed, status $code")"
 	printf '\n```text\n'
-	# What is drawn for terminals is of no use in a file.
-	sed -e 's/.*\r//' -e 's/\x1b\[[0-9;]*[A-Za-z]//g' "$output" | grep -v '^ *\(Compiling\|Downloaded\|Downloading\|Fresh\) ' || true
+	# What is drawn for terminals is of no use in a file, nor is where this machine keeps things.
+	sed -e 's/.*\r//' -e 's/\x1b\[[0-9;]*[A-Za-z]//g' -e "s|${XDG_CACHE_HOME:-$HOME/.cache}|~/.cache|g" \
+		-e "s|$PWD/||g" -e 's|/tmp/tmp\.[A-Za-z0-9]*|/tmp/...|g' "$output" | grep -v '^ *\(Compiling\|Downloaded\|Downloading\|Fresh\) ' || true
 	printf '```\n'
 } >"target/$name.md"
 # The last good record stays where this run was none.

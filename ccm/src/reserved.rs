@@ -64,7 +64,7 @@ pub fn of_host(node: &str, told: &Told) -> [Reservation; 4] {
 }
 
 /// What [`of_host`] calls the reservations of a node. They sort behind that of its Node object, which is told first.
-pub fn names_of_host(node: &str) -> [String; 4] {
+fn names_of_host(node: &str) -> [String; 4] {
     [
         format!("node {node} (its interfaces)"),
         format!("node {node} {MAY_BE_VIPS}"),

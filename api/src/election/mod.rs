@@ -460,7 +460,6 @@ fn duration(lease: &Lease, ours: &Timing) -> Duration {
 
 /// Resource versions are numbers that grow (KEP-5504); should one not be, a different one counts as newer.
 fn is_newer(version: Option<&str>, than: Option<&str>) -> bool {
-    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
     match (number(version), number(than)) {
         (Some(version), Some(than)) => version > than,
         _ => version != than,
@@ -469,8 +468,11 @@ fn is_newer(version: Option<&str>, than: Option<&str>) -> bool {
 
 /// Whether both are numbers and the first is the smaller one.
 fn is_older(version: Option<&str>, than: Option<&str>) -> bool {
-    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
     matches!((number(version), number(than)), (Some(version), Some(than)) if version < than)
+}
+
+fn number(version: Option<&str>) -> Option<u64> {
+    version?.parse().ok()
 }
 
 #[cfg(test)]

@@ -183,15 +183,20 @@ fn a_conflict_is_a_loss() {
     assert_eq!(election.poll(now), Action::Wait(Some(now + seconds(15))));
 }
 
-#[test]
-fn a_holder_whose_api_server_was_restored_from_a_backup_goes_on_from_what_is_there() {
-    let start = Instant::now();
+/// A leader from `start` on that two seconds later, after a conflict, finds the Lease of this older version and holder.
+fn set_back(start: Instant, holder: &str) -> (Election, Instant) {
     let mut election = leader("a", 70, start);
     let now = start + seconds(2);
     replaced(election.poll(now));
     election.replied(Reply::Conflict, now);
     assert_eq!(election.poll(now), Action::Read);
-    election.replied(Reply::Found(Some(lease(7, Some("a")))), now);
+    election.replied(Reply::Found(Some(lease(7, Some(holder)))), now);
+    (election, now)
+}
+
+#[test]
+fn a_holder_whose_api_server_was_restored_from_a_backup_goes_on_from_what_is_there() {
+    let (mut election, now) = set_back(Instant::now(), "a");
     assert_eq!(
         version(&replaced(election.poll(now))),
         Some("7"),
@@ -204,12 +209,7 @@ fn a_holder_whose_api_server_was_restored_from_a_backup_goes_on_from_what_is_the
 #[test]
 fn what_a_backup_says_of_another_holder_is_waited_for_as_by_who_starts() {
     let start = Instant::now();
-    let mut election = leader("a", 70, start);
-    let now = start + seconds(2);
-    replaced(election.poll(now));
-    election.replied(Reply::Conflict, now);
-    assert_eq!(election.poll(now), Action::Read);
-    election.replied(Reply::Found(Some(lease(7, Some("b")))), now);
+    let (mut election, now) = set_back(start, "b");
     assert_eq!(election.holds_until(now), None);
     assert_eq!(election.poll(now), Action::Wait(Some(now + seconds(15))));
     // A read that is slower than the watch goes back nowhere.

@@ -2,7 +2,7 @@
 //! quotas and what nodes use themselves are asked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use berth_ipam::Family;
 
@@ -32,9 +32,14 @@ impl Offers {
 
     /// What the Service of this uid is offered, of each family one address: what it holds, if that is offered still.
     pub(super) fn to(&self, uid: &str, held: &BTreeSet<IpAddr>) -> BTreeMap<Family, IpAddr> {
-        let all = self.0.values().flatten().filter(|(whose, _)| whose == uid);
+        // Each node's offers sort by Service, and no address sorts before this one.
+        let first = (uid.to_owned(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let mut offered = BTreeMap::new();
-        for (_, address) in all {
+        let of_node = |offers| {
+            let from_first = BTreeSet::range(offers, &first..);
+            from_first.take_while(|(whose, _)| whose == uid)
+        };
+        for (_, address) in self.0.values().flat_map(of_node) {
             let known = offered.entry(Family::of(*address)).or_insert(*address);
             if held.contains(address) {
                 *known = *address;

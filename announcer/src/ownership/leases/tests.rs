@@ -94,13 +94,7 @@ fn who_shares_addresses_of_two_others_gives_neither_a_second_owner() {
         ..LeaseSpec::default()
     });
     leases.observe(Name::new("d", "kubevip-two"), Sight::Present(Box::new(others)), now);
-    leases.request(context);
-    leases.settle(false, &BTreeSet::new(), true, now);
-    for (name, request) in leases.poll(now).0 {
-        let Request::Acquire(Action::Create(mut lease)) = request else { panic!("{request:?}") };
-        lease.metadata.resource_version = Some("2".to_owned());
-        leases.replied(&name, Reply::Written(lease), now);
-    }
+    acquire(&mut leases, context, now);
     let held: Vec<String> = leases.holds(context, now).keys().map(ToString::to_string).collect();
     assert_eq!(held, [v4], "node b has the other one");
     let verdicts = leases.verdicts(context, now);
@@ -138,6 +132,12 @@ fn a_node_strives_for_what_it_can_serve_and_for_what_nobody_can_and_must_be_clea
 fn holder(strategy: Strategy, context: Context<'_>, now: Instant) -> Leases {
     let mut leases = Leases::new("a", strategy, Timing::DEFAULT, BTreeMap::new());
     leases.listed(&BTreeSet::new(), now);
+    acquire(&mut leases, context, now);
+    leases
+}
+
+/// Takes every Lease that is striven for and that nobody has.
+fn acquire(leases: &mut Leases, context: Context<'_>, now: Instant) {
     leases.request(context);
     leases.settle(false, &BTreeSet::new(), true, now);
     for (name, request) in leases.poll(now).0 {
@@ -145,7 +145,6 @@ fn holder(strategy: Strategy, context: Context<'_>, now: Instant) -> Leases {
         lease.metadata.resource_version = Some("1".to_owned());
         leases.replied(&name, Reply::Written(lease), now);
     }
-    leases
 }
 
 #[test]
