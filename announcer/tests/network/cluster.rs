@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Method, Request, Response};
 use kube::Client;
@@ -11,6 +12,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::namespace::addresses;
+
+/// How long anything is waited for: an emulated guest on a busy machine stands still for many seconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -94,7 +98,7 @@ impl Cluster {
                 count.changed().await.expect("the server goes on");
             }
         };
-        let asked = tokio::time::timeout(std::time::Duration::from_secs(40), wait).await;
+        let asked = tokio::time::timeout(PATIENCE, wait).await;
         asked.unwrap_or_else(|_| panic!("not asked for; asked was {:#?}", self.asked()))
     }
 
