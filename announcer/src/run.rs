@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use berth_api::host::HostId;
 use berth_fence::Fence;
 use berth_runtime::http::{self, Health, Pages};
 use berth_runtime::supervise::{Ended, Supervisor};
@@ -37,6 +38,7 @@ use crate::ownership::backstop::Order;
 use crate::ownership::membership::Command;
 use crate::peers::join::{self as member, Backing, Joined, Member};
 use crate::peers::{LOCK, driver};
+use crate::publish::host;
 use crate::publish::publisher::Publisher;
 use crate::reconcile::drive::{Inquiry, Sources, drive};
 use crate::reconcile::{self, Announcer, CHECKS, Outlets};
@@ -102,6 +104,7 @@ struct Ground {
     fence: Box<dyn Fence>,
     /// Where the addresses are to be.
     interface: Option<String>,
+    id: HostId,
     /// Held where addresses cannot be tagged.
     alone: Option<Locks>,
 }
@@ -123,8 +126,10 @@ impl Ground {
         sweep::own(&mut kernel, &host, instance).await;
         sweep::others(&door, &host, instance).await;
         let interface = advise(&host, config);
-        let changes = door.changes();
-        Ok(Self { door, kernel, changes, fence, interface, alone })
+        let mac = interface.as_ref().and_then(|name| host.interfaces.get(name)?.mac);
+        let network = kernel::network_id().context("which network of which boot this is")?;
+        let (id, changes) = (HostId { network, mac }, door.changes());
+        Ok(Self { door, kernel, changes, fence, interface, id, alone })
     }
 }
 
@@ -224,7 +229,7 @@ async fn start(
     stop: &CancellationToken,
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<Option<Started>> {
-    let Ground { door, kernel, changes, fence, interface, alone } = ground;
+    let Ground { door, kernel, changes, fence, interface, id, alone } = ground;
     let Outside { health, metrics, inquiries, closed: _ } = outside;
     for (check, flaw) in config.flaws_by_check() {
         tracing::error!(check, "does not run: {flaw}");
@@ -236,7 +241,19 @@ async fn start(
     };
     let arp = interface.as_deref().and_then(fencing::arp_announce);
     let wants_membership = matches!(config.election, Election::Membership(_));
-    let join = member::join(&mut config, &backing, fence, &metrics, &health);
+    let mut own = match &backing {
+        Backing::Api(client) => {
+            let namespace = cluster_namespace(&config);
+            Some(host::Keeper::new(client.clone(), &namespace, &config.core.node, id))
+        }
+        Backing::Files(_) => None,
+    };
+    let join = async {
+        if let Some(own) = &mut own {
+            own.claim_name(&health).await;
+        }
+        member::join(&mut config, &backing, fence, &metrics, &health).await
+    };
     let joined = stop.run_until_cancelled(join);
     let Some(joined) = supervisor.during(joined).await? else { return Ok(None) };
     let (mut members, mut backstop) = (None, None);
@@ -266,8 +283,9 @@ async fn start(
         supervisor.spawn("membership to come", giving_way);
     }
 
-    let (host, own) = tokio::sync::watch::channel(None);
-    let Ties { events, seen, writer, done } = Ties::to(backing, &config, &health, own, supervisor);
+    let (host, told_of_host) = tokio::sync::watch::channel(None);
+    let ties = Ties::to(backing, &config, &health, own, told_of_host, supervisor);
+    let Ties { events, seen, writer, done } = ties;
     let publishes = config.services.as_ref().is_some_and(|services| services.publish);
 
     let (dataplane, kept, tasks) = Dataplane::new(&door, &instance, &metrics);

@@ -5,12 +5,16 @@
 //! And which addresses the network gave it for Services that asked for DHCP: a Service's own metadata is its tenant's to
 //! write, so they are offered here, and are the Service's once berth-ccm has claimed them.
 
+mod id;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::coordination::v1::Lease;
 
 use crate::names::{annotation, label, lease};
+
+pub use id::HostId;
 
 /// The most addresses, the most routers, and the most offers that one node may tell.
 pub const MOST: usize = 256;

@@ -50,6 +50,8 @@ pub mod annotation {
     pub const LEAVING: &str = "berth.dev/leaving";
     /// On the Lease of a node: the addresses of the node. See [`crate::host`].
     pub const HOST_ADDRESSES: &str = "berth.dev/host-addresses";
+    /// On the Lease of a node: which host goes by its name. See [`crate::host::HostId`].
+    pub const HOST_ID: &str = "berth.dev/host-id";
     /// On the Lease of a node: the routers of its default routes. See [`crate::host`].
     pub const HOST_GATEWAYS: &str = "berth.dev/host-gateways";
     /// On the Lease of a node: addresses that the network gave it for Services. See [`crate::host`].

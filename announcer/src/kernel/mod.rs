@@ -15,6 +15,7 @@
 //! | `sysctl` | settings below `/proc/sys` |
 //! | `reconciler` | the pattern of whatever a task of its own keeps in the kernel |
 //! | `holder` | who has a port |
+//! | `network` | which network of which boot this is |
 //! | `host` | the network as values |
 
 mod advice;
@@ -26,6 +27,7 @@ mod holder;
 mod host;
 pub(crate) mod netfilter;
 mod netlink;
+mod network;
 pub(crate) mod nft;
 pub(crate) mod owned;
 pub(crate) mod reconciler;
@@ -43,5 +45,6 @@ pub use host::{
     LinkError, Port, Step, Vlan, is_global,
 };
 pub use netlink::Netlink;
+pub use network::network_id;
 pub use reconciler::Reconciler;
 pub use task::Task;

@@ -1,16 +1,22 @@
 //! Keeps the Lease by which this node tells of itself ([`berth_api::host`]). It is renewed while this process lives and
 //! stays when it ends: the node has its addresses all the same. It belongs to the Node object, and goes with that.
 //!
+//! It is one host's at a time ([`HostId`]): two that go by one name would be one voter and one holder of Leases to everybody,
+//! and both would answer. Before anything else a process makes it its own (`name`), which it cannot while another host renews
+//! it; and it ends when another one has done so.
+//!
 //! # Permissions
 //!
 //! `get`, `create` and `update` on `leases.coordination.k8s.io` in the namespace of the control plane's Lease, and `list`
 //! on `nodes`.
 
+mod name;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_api::host::Told;
+use berth_api::host::{HostId, Told};
 use berth_api::names::lease;
 use berth_runtime::watch::{chain, forbidden};
 use jiff::Timestamp;
@@ -41,86 +47,14 @@ const GOING: Duration = Duration::from_secs(600);
 const RIGHTS: (&str, &str) =
     ("get, create and update leases.coordination.k8s.io, and to list", "nodes");
 
-/// Keeps the Lease of `node` for ever, with what `told` says.
-pub async fn keep(
-    client: Client,
-    namespace: String,
-    node: String,
-    mut told: watch::Receiver<Option<Told>>,
-) {
-    let mut keeper = Keeper {
-        leases: Api::namespaced(client.clone(), &namespace),
-        nodes: Api::all(client),
-        name: lease::of_host(&node),
-        node,
-        namespace,
-        known: None,
-        going: BTreeMap::new(),
-        complained: None,
-    };
-    let mut changed_at: Option<Instant> = None;
-    let mut written: Option<Told> = None;
-    loop {
-        let wanted = match told.wait_for(Option::is_some).await {
-            Ok(told) => told.clone().unwrap_or_default(),
-            Err(_) => return,
-        };
-        let rests = changed_at.is_some_and(|at| at + CHANGE > Instant::now());
-        let telling = match &written {
-            Some(written) if rests => written.clone(),
-            _ => wanted,
-        };
-        let failed = match tokio::time::timeout(TIMEOUT, keeper.write(&telling)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(keeper.failed(error)),
-            Err(_) => {
-                keeper.complain(Some(format!("no answer within {TIMEOUT:?}")));
-                Some(AGAIN)
-            }
-        };
-        if let Some(pause) = failed {
-            tokio::time::sleep(pause).await;
-            continue;
-        }
-        keeper.complain(None);
-        let now = Instant::now();
-        if written.as_ref() != Some(&telling) {
-            changed_at = Some(now);
-        }
-        written = Some(telling);
-        let renewal = now + RENEW;
-        let may_change = changed_at.map_or(now, |at| at + CHANGE).min(renewal);
-        tokio::time::sleep_until(may_change).await;
-        while Instant::now() < renewal && *told.borrow() == written {
-            match tokio::time::timeout_at(renewal, told.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return,
-                Err(_) => break,
-            }
-        }
-    }
-}
-
-/// Why the Lease could not be written.
-enum Failure {
-    /// The API server refused it, or did not answer.
-    Api(Error),
-    /// The cluster has no such Node, so that nobody would remove the Lease.
-    NoNode,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Api(error)
-    }
-}
-
-struct Keeper {
+/// Keeps the Lease of a node.
+pub struct Keeper {
     leases: Api<Lease>,
     nodes: Api<Node>,
     name: String,
     node: String,
     namespace: String,
+    id: HostId,
     /// As it was written last.
     known: Option<Lease>,
     /// What the Lease told, and is not seen any more, with when it is told no longer.
@@ -129,22 +63,116 @@ struct Keeper {
     complained: Option<String>,
 }
 
+/// Why the Lease could not be written.
+enum Failure {
+    /// The API server refused it, or did not answer.
+    Api(Error),
+    /// The cluster has no such Node, so that nobody would remove the Lease.
+    NoNode,
+    /// Another host goes by this name.
+    Namesake(HostId),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Api(error)
+    }
+}
+
 impl Keeper {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "whoever reads a Lease counts from when it changes"
-    )]
+    /// Of `node`, which is this host; its Lease is in `namespace`.
+    pub fn new(client: Client, namespace: &str, node: &str, id: HostId) -> Self {
+        Self {
+            leases: Api::namespaced(client.clone(), namespace),
+            nodes: Api::all(client),
+            name: lease::of_host(node),
+            node: node.to_owned(),
+            namespace: namespace.to_owned(),
+            id,
+            known: None,
+            going: BTreeMap::new(),
+            complained: None,
+        }
+    }
+
+    /// Keeps the Lease, with what `told` says. Returns when another host goes by this name: this process is to end, then.
+    pub async fn keep(mut self, mut told: watch::Receiver<Option<Told>>) {
+        let mut changed_at: Option<Instant> = None;
+        let mut written: Option<Told> = None;
+        loop {
+            let wanted = match told.wait_for(Option::is_some).await {
+                Ok(told) => told.clone().unwrap_or_default(),
+                Err(_) => return,
+            };
+            let rests = changed_at.is_some_and(|at| at + CHANGE > Instant::now());
+            let telling = match &written {
+                Some(written) if rests => written.clone(),
+                _ => wanted,
+            };
+            let failed = match tokio::time::timeout(TIMEOUT, self.write(&telling)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(Failure::Namesake(other))) => {
+                    tracing::error!(node = self.node, lease = self.name, %other, "another host goes by this name");
+                    return;
+                }
+                Ok(Err(error)) => Some(self.failed(error)),
+                Err(_) => {
+                    self.complain(Some(format!("no answer within {TIMEOUT:?}")));
+                    Some(AGAIN)
+                }
+            };
+            if let Some(pause) = failed {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            self.complain(None);
+            let now = Instant::now();
+            if written.as_ref() != Some(&telling) {
+                changed_at = Some(now);
+            }
+            written = Some(telling);
+            let renewal = now + RENEW;
+            let may_change = changed_at.map_or(now, |at| at + CHANGE).min(renewal);
+            tokio::time::sleep_until(may_change).await;
+            while Instant::now() < renewal && *told.borrow() == written {
+                match tokio::time::timeout_at(renewal, told.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return,
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Renews the Lease, with what is told. What was read and not written by this process has to be this host's.
     async fn write(&mut self, told: &Told) -> Result<(), Failure> {
         let known = match self.known.take() {
             Some(known) => Some(known),
             None => self.leases.get_opt(&self.name).await?,
         };
+        if let Some(other) = known.as_ref().and_then(|lease| self.namesake(lease)) {
+            return Err(Failure::Namesake(other));
+        }
+        self.renew(known, told).await
+    }
+
+    /// The other host that wrote the Lease last, if it was one.
+    fn namesake(&self, lease: &Lease) -> Option<HostId> {
+        HostId::read(lease).filter(|written| !written.is_same_host(&self.id))
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "whoever reads a Lease counts from when it changes"
+    )]
+    async fn renew(&mut self, known: Option<Lease>, told: &Told) -> Result<(), Failure> {
         let is_new = known.is_none();
         let mut lease = known.unwrap_or_default();
         if is_new || self.is_orphan(&lease) {
             lease.metadata.owner_references = Some(vec![self.owner().await?]);
         }
         self.with_what_goes(&Told::read(&lease), told).write(&mut lease);
+        self.id.write(&mut lease);
         let now = MicroTime(Timestamp::now());
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         spec.holder_identity = Some(self.node.clone());
@@ -199,6 +227,7 @@ impl Keeper {
                 self.complain(Some(format!("there is no Node {} (vip_nodename)", self.node)));
                 return AGAIN;
             }
+            Failure::Namesake(_) => return SOON,
         };
         match &error {
             // Another process of this node, or a person, wrote it meanwhile, or it went with a former Node.
@@ -273,6 +302,11 @@ mod tests {
         (Client::new(service, "default"), seen)
     }
 
+    fn keeper(client: Client) -> Keeper {
+        let id = HostId { network: "boot/1".to_owned(), mac: None };
+        Keeper::new(client, "kube-system", "a", id)
+    }
+
     fn of(last: u8) -> Told {
         let address = IpAddr::from([192, 0, 2, last]);
         Told { addresses: [(address, 24)].into(), ..Told::default() }
@@ -282,7 +316,7 @@ mod tests {
     async fn an_hour_of_changes(code: u16) -> Vec<Request> {
         let (client, seen) = api(code);
         let (tell, told) = watch::channel(None);
-        let keeping = keep(client, "kube-system".to_owned(), "a".to_owned(), told);
+        let keeping = keeper(client).keep(told);
         let changing = async {
             for second in 0..3600u32 {
                 tell.send_replace(Some(of((second % 200) as u8)));
@@ -319,7 +353,7 @@ mod tests {
     async fn an_address_that_goes_is_told_for_ten_minutes() {
         let (client, seen) = api(200);
         let (tell, told) = watch::channel(Some(of(1)));
-        let keeping = keep(client, "kube-system".to_owned(), "a".to_owned(), told);
+        let keeping = keeper(client).keep(told);
         let going = async {
             tokio::time::sleep(Duration::from_secs(70)).await;
             tell.send_replace(Some(of(2)));

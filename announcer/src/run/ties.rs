@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{Api, Cluster, Config, Election};
 use crate::peers::join::Backing;
-use crate::publish::host;
+use crate::publish::host::Keeper;
 use crate::publish::writer::{WriteEvent, Writer};
 use crate::source::cluster::Name;
 use crate::source::watch::{self, ClusterEvent, Scope};
@@ -29,6 +29,7 @@ impl Ties {
         backing: Backing,
         config: &Config,
         health: &Health,
+        host: Option<Keeper>,
         own: tokio::sync::watch::Receiver<Option<Told>>,
         supervisor: &mut Supervisor,
     ) -> Self {
@@ -36,8 +37,9 @@ impl Ties {
             Backing::Api(client) => {
                 let node = &config.core.node;
                 let namespace = cluster_namespace(config);
-                let keeping = host::keep(client.clone(), namespace.clone(), node.clone(), own);
-                supervisor.spawn("host lease", keeping);
+                if let Some(keeper) = host {
+                    supervisor.spawn("host lease", keeper.keep(own));
+                }
                 let (events, publisher) = events::channel(client.clone(), "berth-announcer", node);
                 supervisor.spawn("events", publisher.run());
                 let (seen, watches) = watch::start(&client, scope(config), health);

@@ -338,3 +338,47 @@ async fn members_hold_the_lease_by_which_others_decide() -> Result<()> {
     ensure!(holders.last().is_some_and(String::is_empty), "{holders:?}\n{}", world.logs());
     world.lab.down()
 }
+
+/// Two hosts of one name are one voter, and one holder of any Lease, to everybody: the second one waits, until the first has
+/// been gone for a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_host_of_one_name_serves_nothing_and_says_whose_name_it_is() -> Result<()> {
+    const FIRST: &str = "node0";
+    let mut world = World::without_berth(3, env([])).await?;
+    world.pools(json!({ "range-global": berth_e2e::world::POOL })).await?;
+    world.start_ccm().await?;
+    world.start_announcer(0).await?;
+    world.deploy("default", "hello", 1)?;
+    world.expose("web", json!({})).await?;
+    let address = world.published("web", 1).await?[0];
+    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
+    let (wire, asker, start) = (world.lab.watch()?, world.lab.ask(address, ASK)?, Instant::now());
+
+    world.start_announcer_with(1, env([("vip_nodename", FIRST)])).await?;
+    let own = world.lab.node(0).addresses().lan.v4.to_string();
+    let words = [own.as_str(), "goes by the name of this node, node0", "vip_nodename"];
+    says(world.announcer("node1")?, &words).await?;
+    let ready = ["curl", "--silent", "http://127.0.0.1:2112/readyz"];
+    let ready = world.lab.node(1).place()?.exec(ready)?;
+    ensure!(words.iter().all(|word| ready.contains(word)), "{ready}");
+    tokio::time::sleep(PATIENCE).await;
+    ensure!(world.holders(address)? == [FIRST], "{}", world.logs());
+
+    // Started anew it finds its own name.
+    world.announcer(FIRST)?.kill()?;
+    world.start_announcer(0).await?;
+    held_by(&world, address, 1).await?;
+    ensure!(world.holders(address)? == [FIRST], "{}", world.logs());
+    one_at_a_time(&world, &wire, address, start)?;
+
+    world.announcer(FIRST)?.terminate(Duration::from_secs(15))?;
+    eventually("the second has the name", 90, || async {
+        Ok((world.holders(address)? == ["node1"]).then_some(()))
+    })
+    .await
+    .with_context(|| world.logs())?;
+    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
+    one_at_a_time(&world, &wire, address, start)?;
+    asker.finish()?;
+    world.lab.down()
+}
