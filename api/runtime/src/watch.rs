@@ -16,6 +16,9 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(2),
 ];
 
+/// After so many attempts in a row that nobody answered a watch lists anew.
+const AWAY: usize = 2;
+
 /// How often a resource is looked for that the cluster does not have.
 pub const LOOK: Duration = Duration::from_secs(5);
 /// How often a resource is looked for that may not be listed, once it was refused so often.
@@ -176,7 +179,10 @@ where
                 }
                 Err(error) => {
                     self.tell(&error);
-                    if is_gone(&error) {
+                    // Away for a while, it may have been restored from a backup since: a watch from what it has not reached yet
+                    // hears nothing, without an error (kubernetes#107457).
+                    let was_away = is_unreachable(&error) && self.failures == AWAY;
+                    if is_gone(&error) || was_away {
                         self.stream = (self.start)();
                     }
                     tokio::time::sleep(PAUSES[self.failures.min(PAUSES.len() - 1)]).await;
@@ -223,6 +229,11 @@ fn answered(error: &watcher::Error, code: u16) -> bool {
 /// when the watch is refused with it.
 fn is_gone(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
+/// Whether the API server did not answer at all.
+fn is_unreachable(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(error) if !matches!(error, kube::Error::Api(_)))
 }
 
 fn explain(resource: &str, error: &watcher::Error) -> String {
@@ -428,5 +439,42 @@ mod tests {
         let seen: Vec<_> = events.take(4).collect().await;
         let starts = seen.iter().filter(|event| matches!(event, Event::Init)).count();
         assert_eq!(starts, 2, "{seen:?}");
+    }
+
+    /// How often is listed where the API server is not there for so many attempts at the watch.
+    async fn lists_after(unanswered: usize) -> usize {
+        let asked = std::sync::Arc::new(std::sync::Mutex::new((0, 0)));
+        let counted = asked.clone();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let mut asked = asked.lock().unwrap();
+            *(if is_watch { &mut asked.1 } else { &mut asked.0 }) += 1;
+            let is_away = asked.1 <= unanswered;
+            async move {
+                match (is_watch, is_away) {
+                    (false, _) => {}
+                    (true, true) => return Err(tower::BoxError::from("connection refused")),
+                    (true, false) => return std::future::pending().await,
+                }
+                let body = json!({ "metadata": { "resourceVersion": "7" }, "items": [] });
+                let body = kube::client::Body::from(serde_json::to_vec(&body).unwrap());
+                Ok::<_, tower::BoxError>(http::Response::new(body))
+            }
+        });
+        let client = kube::Client::new(service, "default");
+        let events = objects(Api::<Service>::all(client), Config::default());
+        let all = events.for_each(|_| std::future::ready(()));
+        let _ = tokio::time::timeout(Duration::from_secs(60), all).await;
+        let (lists, watches) = *counted.lock().unwrap();
+        assert_eq!(watches, unanswered + 1);
+        lists
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_after_the_api_server_was_away_is_listed_anew() {
+        assert_eq!(lists_after(0).await, 1);
+        assert_eq!(lists_after(AWAY).await, 1, "a connection that was lost is no absence");
+        assert_eq!(lists_after(AWAY + 1).await, 2);
+        assert_eq!(lists_after(AWAY + 3).await, 2, "once for each absence");
     }
 }
