@@ -1,5 +1,7 @@
 //! Owns `/metrics`, `/healthz` and `/readyz`, and pages that only this host may read. Answers probes from memory, so that
-//! they never wait for the cluster.
+//! they never wait for the cluster, and whoever asks, however many others do (`connections`).
+
+mod connections;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -155,15 +157,7 @@ pub async fn serve(
     let failed = |source| ListenError { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    let service = pages.0.into_make_service_with_connect_info::<SocketAddr>();
-    let task = async move {
-        let served =
-            axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::error!("no longer serving {bound}: {error}");
-        }
-    };
-    Ok((bound, task.boxed()))
+    Ok((bound, connections::serve(listener, pages.0, stop).boxed()))
 }
 
 /// How long until an address is tried again that cannot be listened on.
@@ -332,6 +326,35 @@ mod tests {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(ask(free, "/readyz").await.contains("192.0.2.1:2112"));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_is_answered_beside_any_number_that_do_not_end_their_question() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let any = "127.0.0.1:0".parse().unwrap();
+        let pages = Pages::new(Health::default(), Arc::default());
+        let (bound, task) = serve(any, pages, CancellationToken::new()).await.unwrap();
+        tokio::spawn(task);
+        let begun = Instant::now();
+        let mut crowd = Vec::new();
+        for _ in 0..4 * connections::MOST {
+            let mut stream = tokio::net::TcpStream::connect(bound).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nA: ").await.unwrap();
+            crowd.push(stream);
+        }
+        assert!(ask(bound, "/readyz").await.starts_with("HTTP/1.1 200"));
+        let mut rest = Vec::new();
+        for mut stream in crowd {
+            let _ = stream.read_to_end(&mut rest).await;
+        }
+        assert!(begun.elapsed() < connections::HEAD * 3, "none of them lasts");
+
+        let mut stream = tokio::net::TcpStream::connect(bound).await.unwrap();
+        let head = format!("GET /readyz HTTP/1.1\r\nA: {}", "x".repeat(2 * connections::HEAD_SIZE));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     }
 
     #[tokio::test]
