@@ -367,7 +367,7 @@ async fn a_second_host_of_one_name_serves_nothing_and_says_whose_name_it_is() ->
     // Started anew it finds its own name.
     world.announcer(FIRST)?.kill()?;
     world.start_announcer(0).await?;
-    held_by(&world, address, 1).await?;
+    says(world.announcer(FIRST)?, &["holding address="]).await?;
     ensure!(world.holders(address)? == [FIRST], "{}", world.logs());
     one_at_a_time(&world, &wire, address, start)?;
 
