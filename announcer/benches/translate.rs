@@ -122,7 +122,7 @@ fn translator() -> (Dataplane, mpsc::Receiver<Event>, JoinHandle<()>) {
         tokio::spawn(task);
     }
     let instance = Instance::services();
-    let (dataplane, events, tasks) = Dataplane::new(&door, &instance, &Metrics::default());
+    let (dataplane, events, tasks) = Dataplane::new(&door, &instance, &Metrics::default(), false);
     let (_, task) = tasks.into_iter().find(|(name, _)| *name == "elastic IPs").unwrap();
     (dataplane, events, tokio::spawn(task))
 }

@@ -288,7 +288,8 @@ async fn start(
     let Ties { events, seen, writer, done } = ties;
     let publishes = config.services.as_ref().is_some_and(|services| services.publish);
 
-    let (dataplane, kept, tasks) = Dataplane::new(&door, &instance, &metrics);
+    let closes = config.services.as_ref().is_some_and(|services| services.closes_host_ports);
+    let (dataplane, kept, tasks) = Dataplane::new(&door, &instance, &metrics, closes);
     supervisor.spawn_all(tasks);
 
     let publisher = Publisher::new(writer, events, metrics.clone(), &config.core.node, publishes);

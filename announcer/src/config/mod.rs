@@ -5,6 +5,7 @@ mod election;
 mod fixed;
 mod flaws;
 mod http;
+mod permits;
 mod settings;
 mod variables;
 
@@ -25,6 +26,7 @@ pub use fixed::{Fixed, Key, Member};
 pub use flaws::Flaw;
 use flaws::Flaws;
 pub use http::Http;
+pub use permits::Permits;
 pub use settings::{Problem, Settings};
 pub use variables::{Capability, Kind, LOG_FORMAT, Support, VARIABLES, Variable};
 
@@ -106,6 +108,10 @@ pub struct Services {
     pub namespace: Option<String>,
     /// Whether their status is written.
     pub publish: bool,
+    /// Whether no port of the host answers behind their addresses.
+    pub closes_host_ports: bool,
+    /// Which interfaces and VLANs they may name.
+    pub permits: Permits,
 }
 
 /// How addresses are announced by ARP and neighbour discovery.
@@ -144,7 +150,10 @@ impl Config {
             health: http::health(settings),
         };
         let eip = flaws.of(Capability::Eip, eip::eip(settings));
-        let services = Some(services(settings)).filter(|_| !flaws.has(Capability::Services));
+        let permits = flaws.of(Capability::Services, permits::permits(settings));
+        let services = permits
+            .map(|permits| services(settings, permits))
+            .filter(|_| !flaws.has(Capability::Services));
         let (eip, services) = match fixed {
             true => (None, None),
             false => (eip.filter(|_| !flaws.has(Capability::Eip)), services),
@@ -269,7 +278,7 @@ fn instance(settings: &Settings, cluster: Option<&Cluster>) -> Result<Instance, 
     }
 }
 
-fn services(settings: &Settings) -> Services {
+fn services(settings: &Settings, permits: Permits) -> Services {
     let class = settings.text("lb_class_name").unwrap_or(class::DEFAULT).to_owned();
     Services {
         classes: match settings.switch("lb_class_only") {
@@ -278,6 +287,8 @@ fn services(settings: &Settings) -> Services {
         },
         namespace: settings.text("svc_namespace").map(str::to_owned),
         publish: !settings.switch("disable_service_updates").unwrap_or(false),
+        closes_host_ports: settings.switch("enable_service_security").unwrap_or(false),
+        permits,
     }
 }
 

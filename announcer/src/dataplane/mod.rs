@@ -68,16 +68,18 @@ impl From<Translation> for Event {
 const BACKLOG: usize = 64;
 
 impl Dataplane {
-    /// What is kept for `instance`, what it tells, and the tasks that keep it. Each task ends when its reconciler is
-    /// dropped, and leaves what is in the kernel ([`remove`]).
+    /// What is kept for `instance`, what it tells, and the tasks that keep it; with `closes` no port of the host answers
+    /// behind an address of a Service. Each task ends when its reconciler is dropped, and leaves what is in the kernel
+    /// ([`remove`]).
     pub fn new(
         door: &Door,
         instance: &Instance,
         metrics: &Metrics,
+        closes: bool,
     ) -> (Self, mpsc::Receiver<Event>, Vec<Task>) {
         let (tell, events) = mpsc::channel(BACKLOG);
-        let (unserved, guarding) =
-            reconciler(unserved::Table::new(door, instance.table()), tell.clone());
+        let layout = unserved::Layout { table: instance.table(), closes };
+        let (unserved, guarding) = reconciler(unserved::Table::new(door, layout), tell.clone());
         let (forward, forwarding) =
             reconciler(forward::Tables::new(instance.table()), tell.clone());
         let (eip, translating) =

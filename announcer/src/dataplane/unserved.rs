@@ -9,11 +9,15 @@
 //! been rewritten before; and a packet dropped here leaves no connection tracking entry behind that would keep the next
 //! one from being rewritten.
 //!
+//! Where host ports are closed behind addresses (`enable_service_security`) the same chain drops all that still has such an
+//! address there and is no ICMP: it is for a port of the node, which no Service has opened to whoever reaches the address.
+//!
 //! Owns the table `inet berth` (each instance has one of its own name). Replaces it whole or changes elements of its
 //! sets, each in one transaction.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -33,31 +37,120 @@ const PIECEMEAL: usize = 256;
 /// Pause between looks at the table when nothing happens: somebody may have changed an element.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Writes the table of this name whole: afterwards it guards exactly `ports`.
-pub fn whole(table: &str, ports: &BTreeSet<Port>) -> String {
-    let sets = [("services4", "ipv4_addr", true), ("services6", "ipv6_addr", false)];
-    let mut script = absent(table);
-    let _ = writeln!(script, "table inet {table} {{");
-    for (name, kind, v4) in sets {
-        let elements = elements(ports.iter().filter(|port| port.address.is_ipv4() == v4));
-        let elements =
-            if elements.is_empty() { elements } else { format!("elements = {{ {elements} }}") };
-        let _ = writeln!(
+/// The table as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Its name.
+    pub table: String,
+    /// Whether the ports of the host are closed behind the addresses that it guards.
+    pub closes: bool,
+}
+
+/// The sets of ports and those of addresses, by family.
+const SETS: [(&str, &str, &str, bool); 2] =
+    [("services4", "closed4", "ipv4_addr", true), ("services6", "closed6", "ipv6_addr", false)];
+
+impl Layout {
+    /// Writes the table whole: afterwards it guards exactly `ports`.
+    pub fn whole(&self, ports: &BTreeSet<Port>) -> String {
+        let table = &self.table;
+        let mut script = absent(table);
+        let _ = writeln!(script, "table inet {table} {{");
+        for (services, closed, kind, v4) in SETS {
+            let listed = listed(&elements(of_family(ports, v4)));
+            let _ = writeln!(
+                script,
+                "set {services} {{ type {kind} . inet_proto . inet_service; {listed} }}"
+            );
+            if self.closes {
+                let listed = self::listed(&texts(&addresses(ports, v4)));
+                let _ = writeln!(script, "set {closed} {{ type {kind}; {listed} }}");
+            }
+        }
+        let _ = write!(
             script,
-            "set {name} {{ type {kind} . inet_proto . inet_service; {elements} }}"
-        );
-    }
-    let _ = write!(
-        script,
-        "chain unserved {{
+            "chain unserved {{
 type filter hook input priority {PRIORITY}; policy accept;
 ip daddr . meta l4proto . th dport @services4 counter drop
 ip6 daddr . meta l4proto . th dport @services6 counter drop
-}}
-}}
 "
-    );
-    script
+        );
+        if self.closes {
+            script += "ip daddr @closed4 meta l4proto != 1 counter drop
+ip6 daddr @closed6 meta l4proto != 58 counter drop
+";
+        }
+        script + "}\n}\n"
+    }
+
+    /// Changes the table from guarding `now` to guarding `wanted`; nothing if writing it whole is cheaper.
+    pub fn change(&self, now: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Option<String> {
+        let gone: BTreeSet<Port> = now.difference(wanted).copied().collect();
+        let new: BTreeSet<Port> = wanted.difference(now).copied().collect();
+        if gone.len() + new.len() > PIECEMEAL {
+            return None;
+        }
+        let mut script = String::new();
+        let mut write = |verb: &str, set: &str, elements: String| {
+            if !elements.is_empty() {
+                let _ =
+                    writeln!(script, "{verb} element inet {} {set} {{ {elements} }}", self.table);
+            }
+        };
+        for (verb, ports, others) in [("delete", &gone, wanted), ("add", &new, now)] {
+            for (services, closed, _, v4) in SETS {
+                write(verb, services, elements(of_family(ports, v4)));
+                if self.closes {
+                    let others = addresses(others, v4);
+                    let changed = addresses(ports, v4).difference(&others).copied().collect();
+                    write(verb, closed, texts(&changed));
+                }
+            }
+        }
+        Some(script)
+    }
+
+    /// The ports that `nft -j list table` shows; nothing if it is not the table that [`Layout::whole`] writes.
+    pub fn read(&self, listing: &str) -> Option<BTreeSet<Port>> {
+        let listing: Value = serde_json::from_str(listing).ok()?;
+        let items = listing.get("nftables")?.as_array()?;
+        let rules = items.iter().filter(|item| item.get("rule").is_some()).count();
+        let hooked = items.iter().filter_map(|item| item.get("chain")).any(|chain| {
+            chain["hook"] == "input" && chain["prio"] == PRIORITY && chain["policy"] == "accept"
+        });
+        if rules != if self.closes { 4 } else { 2 } || !hooked {
+            return None;
+        }
+        let (mut ports, mut closed) = (BTreeSet::new(), BTreeSet::new());
+        for set in items.iter().filter_map(|item| item.get("set")) {
+            let elements = set.get("elem").and_then(Value::as_array);
+            for element in elements.into_iter().flatten() {
+                match element.as_str() {
+                    Some(address) => _ = closed.insert(address.parse::<IpAddr>().ok()?),
+                    None => _ = ports.insert(port(element.get("concat")?.as_array()?)?),
+                }
+            }
+        }
+        let guarded: BTreeSet<IpAddr> = ports.iter().map(|port| port.address).collect();
+        (closed == guarded || !self.closes && closed.is_empty()).then_some(ports)
+    }
+}
+
+fn of_family(ports: &BTreeSet<Port>, v4: bool) -> impl Iterator<Item = &Port> {
+    ports.iter().filter(move |port| port.address.is_ipv4() == v4)
+}
+
+fn addresses(ports: &BTreeSet<Port>, v4: bool) -> BTreeSet<IpAddr> {
+    of_family(ports, v4).map(|port| port.address).collect()
+}
+
+fn texts(addresses: &BTreeSet<IpAddr>) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The elements of a set that is made; it has none where there are none.
+fn listed(elements: &str) -> String {
+    if elements.is_empty() { String::new() } else { format!("elements = {{ {elements} }}") }
 }
 
 /// Removes the table, if it is there: adding before deleting makes the deletion valid when it is not.
@@ -65,51 +158,10 @@ fn absent(table: &str) -> String {
     format!("add table inet {table}\ndelete table inet {table}\n")
 }
 
-/// Changes the table from guarding `now` to guarding `wanted`; nothing if writing it whole is cheaper.
-pub fn change(table: &str, now: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Option<String> {
-    let gone: Vec<&Port> = now.difference(wanted).collect();
-    let new: Vec<&Port> = wanted.difference(now).collect();
-    if gone.len() + new.len() > PIECEMEAL {
-        return None;
-    }
-    let mut script = String::new();
-    for (verb, ports) in [("delete", gone), ("add", new)] {
-        for (set, v4) in [("services4", true), ("services6", false)] {
-            let of_family = ports.iter().copied().filter(|port| port.address.is_ipv4() == v4);
-            let elements = elements(of_family);
-            if !elements.is_empty() {
-                let _ = writeln!(script, "{verb} element inet {table} {set} {{ {elements} }}");
-            }
-        }
-    }
-    Some(script)
-}
-
 fn elements<'a>(ports: impl Iterator<Item = &'a Port>) -> String {
     // Numbers only: `nft` would look names up in files that an image need not carry, or in the DNS.
     let element = |port: &Port| format!("{} . {} . {}", port.address, port.protocol, port.port);
     ports.map(element).collect::<Vec<_>>().join(", ")
-}
-
-/// The ports that `nft -j list table` shows; nothing if it is not the table that [`whole`] writes.
-pub fn read(listing: &str) -> Option<BTreeSet<Port>> {
-    let listing: Value = serde_json::from_str(listing).ok()?;
-    let items = listing.get("nftables")?.as_array()?;
-    let rules = items.iter().filter(|item| item.get("rule").is_some()).count();
-    let hooked = items.iter().filter_map(|item| item.get("chain")).any(|chain| {
-        chain["hook"] == "input" && chain["prio"] == PRIORITY && chain["policy"] == "accept"
-    });
-    if rules != 2 || !hooked {
-        return None;
-    }
-    let mut ports = BTreeSet::new();
-    for set in items.iter().filter_map(|item| item.get("set")) {
-        let elements = set.get("elem").and_then(Value::as_array);
-        for element in elements.into_iter().flatten() {
-            ports.insert(port(element.get("concat")?.as_array()?)?);
-        }
-    }
-    Some(ports)
 }
 
 fn port(fields: &[Value]) -> Option<Port> {
@@ -142,7 +194,7 @@ pub async fn remove(table: &str) -> Result<(), Error> {
 
 /// Keeps the table, and tells each change of what holds.
 pub(super) struct Table {
-    name: String,
+    layout: Layout,
     /// What it guards; nothing if that is not known.
     holds: Option<BTreeSet<Port>>,
     warned: bool,
@@ -150,14 +202,14 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(door: &Door, name: String) -> Self {
-        let ours = name.clone();
+    pub(super) fn new(door: &Door, layout: Layout) -> Self {
+        let ours = layout.table.clone();
         let losses = door.events.signal(move |event| match event {
             Event::Lost { table, .. } => *table == ours,
             Event::AnyRules => true,
             _ => false,
         });
-        Self { name, holds: None, warned: false, losses }
+        Self { layout, holds: None, warned: false, losses }
     }
 
     async fn write(
@@ -165,12 +217,12 @@ impl Table {
         holds: Option<&BTreeSet<Port>>,
         ports: &BTreeSet<Port>,
     ) -> Result<(), Error> {
-        if let Some(script) = holds.and_then(|holds| change(&self.name, holds, ports))
+        if let Some(script) = holds.and_then(|holds| self.layout.change(holds, ports))
             && nft::load(&script).await.is_ok()
         {
             return Ok(());
         }
-        nft::load(&whole(&self.name, ports)).await
+        nft::load(&self.layout.whole(ports)).await
     }
 }
 
@@ -185,8 +237,9 @@ impl Keep for Table {
 
     async fn make(&mut self, ports: &BTreeSet<Port>, why: Why) -> Result<Option<Guard>, Guard> {
         if why == Why::Doubt {
-            let listing = nft::run(&["-j", "list", "table", "inet", &self.name], "").await.ok();
-            self.holds = listing.as_deref().and_then(read);
+            let listing =
+                nft::run(&["-j", "list", "table", "inet", &self.layout.table], "").await.ok();
+            self.holds = listing.as_deref().and_then(|listing| self.layout.read(listing));
         }
         let holds = self.holds.take();
         if holds.as_ref() != Some(ports)
@@ -195,8 +248,9 @@ impl Keep for Table {
             if !std::mem::replace(&mut self.warned, true) {
                 tracing::warn!(
                     %error,
+                    closes = self.layout.closes,
                     "no guard in nftables: until kube-proxy has programmed a new address, connections to it are \
-                     refused instead of delayed"
+                     refused instead of delayed, and ports of the host answer there whatever enable_service_security says"
                 );
             }
             return Err(Guard::Unavailable);
@@ -227,35 +281,58 @@ mod tests {
         Port { address: address.parse().unwrap(), protocol, port }
     }
 
+    fn layout(closes: bool) -> Layout {
+        Layout { table: "berth".to_owned(), closes }
+    }
+
     #[test]
     fn the_whole_table_names_every_port_by_number() {
         let ports = [port("192.0.2.1", 6, 80), port("2001:db8::1", 17, 53)].into();
-        let script = whole("berth", &ports);
+        let script = layout(false).whole(&ports);
         assert!(script.contains("192.0.2.1 . 6 . 80"), "{script}");
         assert!(script.contains("2001:db8::1 . 17 . 53"), "{script}");
         assert!(script.starts_with("add table inet berth\ndelete table inet berth\n"), "{script}");
+        assert!(!script.contains("closed"), "{script}");
+        let script = layout(true).whole(&ports);
+        assert!(
+            script.contains("set closed4 { type ipv4_addr; elements = { 192.0.2.1 } }"),
+            "{script}"
+        );
     }
 
     #[test]
     fn a_small_change_touches_only_what_differs() {
         let now = [port("192.0.2.1", 6, 80), port("192.0.2.2", 6, 80)].into();
-        let wanted = [port("192.0.2.2", 6, 80), port("2001:db8::1", 6, 443)].into();
+        let wanted = [port("192.0.2.2", 6, 81), port("2001:db8::1", 6, 443)].into();
+        let change = |closes| layout(closes).change(&now, &wanted).unwrap();
         assert_eq!(
-            change("berth", &now, &wanted).unwrap(),
-            "delete element inet berth services4 { 192.0.2.1 . 6 . 80 }\n\
+            change(false),
+            "delete element inet berth services4 { 192.0.2.1 . 6 . 80, 192.0.2.2 . 6 . 80 }\n\
+             add element inet berth services4 { 192.0.2.2 . 6 . 81 }\n\
              add element inet berth services6 { 2001:db8::1 . 6 . 443 }\n"
+        );
+        let closed = change(true);
+        let of_closed: Vec<&str> = closed.lines().filter(|line| line.contains("closed")).collect();
+        assert_eq!(
+            of_closed,
+            [
+                "delete element inet berth closed4 { 192.0.2.1 }",
+                "add element inet berth closed6 { 2001:db8::1 }"
+            ],
+            "an address that keeps a port stays closed"
         );
     }
 
     #[test]
     fn a_large_change_is_written_whole() {
         let wanted: BTreeSet<Port> = (0..1000).map(|n| port("192.0.2.1", 6, n)).collect();
-        assert_eq!(change("berth", &BTreeSet::new(), &wanted), None);
+        assert_eq!(layout(true).change(&BTreeSet::new(), &wanted), None);
     }
 
     #[test]
     fn a_table_without_its_chain_is_not_ours() {
-        assert_eq!(read(r#"{"nftables": [{"table": {"family": "inet", "name": "berth"}}]}"#), None);
-        assert_eq!(read("garbage"), None);
+        let bare = r#"{"nftables": [{"table": {"family": "inet", "name": "berth"}}]}"#;
+        assert_eq!(layout(false).read(bare), None);
+        assert_eq!(layout(true).read("garbage"), None);
     }
 }

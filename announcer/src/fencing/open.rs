@@ -6,7 +6,7 @@ use std::time::Duration;
 use berth_api::election::Timing;
 use berth_fence::{Fence, Kind, Options};
 
-use crate::config::{Config, Election, Fence as Wanted};
+use crate::config::{Config, Election, Fence as Wanted, Permits};
 use crate::instance::Instance;
 use crate::kernel::{ArpAnnounce, Host};
 use crate::source::cluster::Cluster;
@@ -69,7 +69,13 @@ pub(crate) fn open(config: &Config, host: &Host) -> Box<dyn Fence> {
         tracing::error!(%error, "what an earlier life left bound is not covered");
     }
     let (cluster, interface) = (Cluster::default(), config.core.interface.as_deref());
-    let scene = Scene { cluster: &cluster, host, node: &config.core.node, interface };
+    let scene = Scene {
+        cluster: &cluster,
+        host,
+        node: &config.core.node,
+        interface,
+        permits: Permits::ALL,
+    };
     for error in fence.attach(&placement::guarded(scene)) {
         tracing::warn!(%error, "the fence is not everywhere");
     }

@@ -20,7 +20,11 @@ use berth_membership::Keyring;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Task;
 use futures::FutureExt;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
 use kube::Client;
+use kube::api::{Api, PostParams};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -199,6 +203,51 @@ async fn stand_back(client: &Client, namespace: &str, health: &Health) {
     }
 }
 
+/// Waits until this process may write a Lease for each Service, of all namespaces or of one. Where the API server does not say
+/// nothing is waited for: what it refuses is told later.
+async fn leases_granted(client: &Client, only: Option<&str>, health: &Health) {
+    let mut told = false;
+    while let Some(verb) = lacks(client, only).await {
+        let why = format!(
+            "svc_election=true needs to {verb} leases.coordination.k8s.io in {}, and may not; nothing is served until it may:              kubectl apply -k overlays/svc-election, or apply its rbac.yaml",
+            only.map_or("all namespaces".to_owned(), |name| format!("namespace {name}"))
+        );
+        if !std::mem::replace(&mut told, true) {
+            tracing::error!("{why}");
+        }
+        health.unready("leases", why);
+        tokio::time::sleep(MENDED).await;
+    }
+    if told {
+        health.unready("leases", "not yet");
+    }
+}
+
+/// What this process may not do with Leases, of what it needs for one per Service; deleting them is not needed.
+async fn lacks(client: &Client, only: Option<&str>) -> Option<&'static str> {
+    for verb in ["create", "update"] {
+        let attributes = ResourceAttributes {
+            group: Some("coordination.k8s.io".to_owned()),
+            resource: Some("leases".to_owned()),
+            verb: Some(verb.to_owned()),
+            namespace: only.map(str::to_owned),
+            ..ResourceAttributes::default()
+        };
+        let spec = SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            ..SelfSubjectAccessReviewSpec::default()
+        };
+        let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+        let (reviews, parameters) = (Api::all(client.clone()), PostParams::default());
+        let answer = reviews.create(&parameters, &review);
+        let answer = tokio::time::timeout(MENDED, answer).await.ok()?.ok()?;
+        if !answer.status?.allowed {
+            return Some(verb);
+        }
+    }
+    None
+}
+
 /// Waits until there is a key: whoever goes by a Lease for want of one then may do so no longer.
 pub(crate) async fn key_appears(client: &Client, namespace: &str) {
     loop {
@@ -220,6 +269,11 @@ pub(crate) async fn join(
 ) -> anyhow::Result<Joined> {
     let Election::Membership(fenced) = config.election.clone() else {
         if let (Backing::Api(client), Stands::Api(api)) = (backing, &config.cluster) {
+            if config.election == Election::PerService {
+                let services = config.services.as_ref();
+                let only = services.and_then(|services| services.namespace.as_deref());
+                leases_granted(client, only, health).await;
+            }
             stand_back(client, &api.namespace, health).await;
         }
         return Ok(Joined::Lease(fence));

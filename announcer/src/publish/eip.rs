@@ -205,6 +205,7 @@ impl Apply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Permits;
     use crate::dataplane::eip::{Pair, Stage};
     use crate::kernel::{Binding, Host, Interface, Lifetime};
     use crate::source::cluster::Cluster;
@@ -236,7 +237,13 @@ mod tests {
         let answering = Answering { live, ..Answering::default() };
         let pair = Pair { vmi: VMI.parse().unwrap(), stage: Stage::Held };
         let translated = Nat { pairs: [(address, pair)].into(), ..Nat::default() };
-        let scene = Scene { cluster: &cluster, host: &host, node: "a", interface: Some("eth0") };
+        let scene = Scene {
+            cluster: &cluster,
+            host: &host,
+            node: "a",
+            interface: Some("eth0"),
+            permits: Permits::ALL,
+        };
         let (answering, translated) = (&answering, &translated);
         let (refused, lost, node) = (&BTreeMap::new(), &case.lost, || "a".to_owned());
         let conflict = |text: &str| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::config::{Cluster as Backing, Config};
+use crate::config::{Cluster as Backing, Config, Permits};
 use crate::kernel::Host;
 use crate::ownership::{Context, Uncovered};
 use crate::source::cluster::{Claims, Cluster};
@@ -18,6 +18,7 @@ use crate::vip::{Refusal, Wanted};
 pub(super) struct Sight {
     node: String,
     interface: Option<String>,
+    permits: Permits,
     fixed: Fixed,
     pub(super) cluster: Cluster,
     pub(super) listed: Listed,
@@ -51,6 +52,7 @@ impl Sight {
         Self {
             node: config.core.node.clone(),
             interface: config.core.interface.clone(),
+            permits: config.services.as_ref().map(|s| s.permits.clone()).unwrap_or_default(),
             fixed,
             cluster: Cluster::new(Claims::new(config.claims())),
             listed: Listed { services: alone, slices: alone, bindings: alone },
@@ -78,8 +80,8 @@ impl Sight {
     pub(super) fn refresh(&mut self) -> bool {
         let stale = std::mem::take(&mut self.stale);
         if stale {
-            let Self { node, interface, fixed, cluster, host, usage, .. } = self;
-            let scene = Scene { cluster, host, node, interface: interface.as_deref() };
+            let Self { node, interface, permits, fixed, cluster, host, usage, .. } = self;
+            let scene = Scene { cluster, host, node, interface: interface.as_deref(), permits };
             usage.see(scene);
             self.wanted = wanted(scene, usage, fixed);
         }
@@ -87,8 +89,8 @@ impl Sight {
     }
 
     pub(super) fn scene(&self) -> Scene<'_> {
-        let Self { node, interface, cluster, host, .. } = self;
-        Scene { cluster, host, node, interface: interface.as_deref() }
+        let Self { node, interface, permits, cluster, host, .. } = self;
+        Scene { cluster, host, node, interface: interface.as_deref(), permits }
     }
 
     pub(super) fn context<'a>(&'a self, refused: &'a BTreeSet<IpAddr>) -> Context<'a> {

@@ -8,6 +8,7 @@ use super::desired::Desired;
 use super::detection;
 use crate::advertise::arp_nd::hearing::{Heard, Said};
 use crate::advertise::arp_nd::probe::{Probes, Question};
+use crate::config::Permits;
 use crate::dataplane::eip::{Nat, Pair, Stage};
 use crate::kernel::{Binding, Host, Lifetime};
 use crate::reconcile::sight::Sight;
@@ -207,7 +208,8 @@ fn a_shared_address_has_the_ports_of_all_its_services() {
 fn an_interface_that_a_service_names_is_awaited_and_no_other() {
     let (mut cluster, host) = (Cluster::default(), two_interfaces());
     let waits = |cluster: &Cluster| {
-        let scene = Scene { cluster, host: &host, node: "a", interface: None };
+        let scene =
+            Scene { cluster, host: &host, node: "a", interface: None, permits: Permits::ALL };
         assert!(vlans(scene).is_empty());
         [2, 3, 9].map(|index| is_awaited(scene, index))
     };

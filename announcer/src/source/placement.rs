@@ -96,8 +96,14 @@ pub(crate) fn place(
         return Err(Refusal::InvalidInterface { text: text.clone() });
     }
     let (parent, _, _) = ready(named(host, base(scene, service, address))?)?;
+    if !is_permitted(scene, parent) {
+        return Err(Refusal::InterfaceNotPermitted { name: Quoted::of(parent) });
+    }
     let vlan = match &service.vlan {
         None => None,
+        Some(Ok(id)) if !scene.permits.vlan(*id) => {
+            return Err(Refusal::VlanNotPermitted { id: *id });
+        }
         Some(Ok(id)) => Some(Vlan::name(parent, *id)),
         Some(Err(text)) => return Err(Refusal::InvalidVlan { text: text.clone() }),
     };
@@ -132,12 +138,17 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
     let mut vlans = BTreeMap::new();
     for service in scene.cluster.services().values().filter(|service| service.ours) {
         let Some(Ok(id)) = service.vlan else { continue };
+        if !scene.permits.vlan(id) {
+            continue;
+        }
         if let Some(Err(_)) = service.interface {
             continue;
         }
         for address in held(scene, service) {
             let parent = named(scene.host, base(scene, service, *address)).and_then(ready);
-            if let Ok((name, interface, _)) = parent {
+            if let Ok((name, interface, _)) = parent
+                && is_permitted(scene, name)
+            {
                 vlans.insert(Vlan::name(name, id), Vlan { parent: interface.index, id });
             }
         }
@@ -156,6 +167,15 @@ fn wish(service: &Service) -> Option<&str> {
     service.interface.as_ref()?.as_deref().ok()
 }
 
+/// Whether Services may have addresses on this interface: it is the announcer's own, or listed.
+fn is_permitted(scene: Scene<'_>, name: &str) -> bool {
+    let Some(listed) = scene.permits.interfaces() else { return true };
+    let resolved =
+        |named: &str| scene.host.interface(named).is_some_and(|(known, _)| known == name);
+    let own = named(scene.host, scene.interface).is_ok_and(|(own, _)| own == name);
+    own || listed.iter().any(|named| resolved(named))
+}
+
 /// The name of the interface that a Service asks for, before its VLAN.
 fn base<'a>(scene: Scene<'a>, service: &'a Service, address: IpAddr) -> Option<&'a str> {
     match wish(service) {
@@ -170,13 +190,21 @@ mod tests {
     use berth_api::claim::ClaimPolicy;
 
     use super::*;
+    use crate::config::{Config, Permits, Settings};
     use crate::kernel::Foreign;
+    use crate::source::cluster::testing::service;
     use crate::source::cluster::{Claims, Cluster};
     use crate::source::testing::two_interfaces;
 
     fn refused(host: &Host, address: &str) -> Option<&'static str> {
         let cluster = Cluster::default();
-        let scene = Scene { cluster: &cluster, host, node: "a", interface: Some("eth0") };
+        let scene = Scene {
+            cluster: &cluster,
+            host,
+            node: "a",
+            interface: Some("eth0"),
+            permits: Permits::ALL,
+        };
         place_anywhere(scene, address.parse().unwrap()).err().map(|refusal| refusal.reason())
     }
 
@@ -204,7 +232,8 @@ mod tests {
         eth0.foreign.insert(address, Foreign { prefix_len: 32, adoptable: true });
         let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
         let refused = |cluster: &Cluster, host: &Host| {
-            let scene = Scene { cluster, host, node: "a", interface: Some("eth0") };
+            let scene =
+                Scene { cluster, host, node: "a", interface: Some("eth0"), permits: Permits::ALL };
             place_anywhere(scene, address).err().map(|refusal| refusal.reason())
         };
         assert_eq!(refused(&cluster, &host), Some("AddressOnHost"), "nobody claims it");
@@ -217,6 +246,44 @@ mod tests {
             interface.foreign.retain(|_, foreign| foreign.adoptable);
         }
         assert_eq!(refused(&cluster, &host), Some("AddressOnHost"), "its only address");
+    }
+
+    #[test]
+    fn a_service_has_addresses_only_where_the_operator_permits() {
+        let (host, address) = (two_interfaces(), "192.0.2.77".parse().unwrap());
+        let cluster = Cluster::default();
+        let refused = |interface: Option<&str>, vlan: Option<u16>, lists: [&str; 2]| {
+            let given = ["berth_service_interfaces", "berth_service_vlans"];
+            let given = given.into_iter().zip(lists).map(|(name, list)| (name.into(), list.into()));
+            let config = Config::parse(&Settings::gather(given, []), "a").unwrap();
+            let permits = &config.services.unwrap().permits;
+            let scene = Scene {
+                cluster: &cluster,
+                host: &host,
+                node: "a",
+                interface: Some("eth0"),
+                permits,
+            };
+            let service = Service {
+                interface: interface.map(|name| Ok(name.to_owned())),
+                vlan: vlan.map(Ok),
+                ..service(&["192.0.2.77"])
+            };
+            place(scene, &service, address).err().map(|refusal| refusal.reason())
+        };
+        assert_eq!(refused(Some("eth1"), None, ["", ""]), Some("InterfaceNotPermitted"));
+        assert_eq!(
+            refused(Some("auto"), None, ["", ""]),
+            Some("InterfaceNotPermitted"),
+            "it is eth1"
+        );
+        for named in [None, Some("eth0")] {
+            assert_eq!(refused(named, None, ["", ""]), None);
+        }
+        assert_eq!(refused(Some("eth1"), None, ["eth1", ""]), None);
+        assert_eq!(refused(None, Some(5), ["", ""]), Some("VlanNotPermitted"));
+        assert_eq!(refused(None, Some(5), ["", "6-9"]), Some("VlanNotPermitted"));
+        assert_ne!(refused(None, Some(5), ["", "5"]), Some("VlanNotPermitted"));
     }
 
     #[test]

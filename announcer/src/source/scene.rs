@@ -1,6 +1,7 @@
 //! What is seen from this node.
 
 use super::cluster::Cluster;
+use crate::config::Permits;
 use crate::kernel::Host;
 
 /// What is seen from this node.
@@ -14,4 +15,6 @@ pub struct Scene<'a> {
     pub node: &'a str,
     /// Interface for addresses that name none; none for that of the default route.
     pub interface: Option<&'a str>,
+    /// Which others Services may name.
+    pub permits: &'a Permits,
 }

@@ -5,6 +5,7 @@ use super::eip::Usage;
 use super::fixed::Fixed;
 use super::scene::Scene;
 use super::wanted::wanted;
+use crate::config::Permits;
 use crate::kernel::{Foreign, Host, Interface};
 use crate::vip::Wanted;
 
@@ -34,5 +35,9 @@ pub(crate) fn two_interfaces() -> Host {
 
 /// What is wanted as node `a` sees it.
 pub(crate) fn seen(cluster: &Cluster, host: &Host, interface: Option<&str>) -> Wanted {
-    wanted(Scene { cluster, host, node: "a", interface }, &Usage::default(), &Fixed::default())
+    wanted(
+        Scene { cluster, host, node: "a", interface, permits: Permits::ALL },
+        &Usage::default(),
+        &Fixed::default(),
+    )
 }

@@ -61,6 +61,16 @@ pub enum Refusal {
         /// The interface that has it.
         interface: String,
     },
+    /// The Service names an interface that it may not name here.
+    InterfaceNotPermitted {
+        /// Its name.
+        name: Quoted,
+    },
+    /// The Service names a VLAN that it may not name here.
+    VlanNotPermitted {
+        /// Its number.
+        id: u16,
+    },
     /// Another host on the LAN has the address.
     AddressConflict {
         /// The address.
@@ -147,6 +157,8 @@ impl Refusal {
             Self::InvalidInterface { .. } => "InvalidInterface",
             Self::InvalidVlan { .. } => "InvalidVlan",
             Self::VlanNotMade { .. } => "VlanNotMade",
+            Self::InterfaceNotPermitted { .. } => "InterfaceNotPermitted",
+            Self::VlanNotPermitted { .. } => "VlanNotPermitted",
             Self::AddressOnHost { .. } => "AddressOnHost",
             Self::AddressConflict { .. } => reason::ADDRESS_CONFLICT,
             Self::AddressInUse { .. } => "AddressInUse",
@@ -194,6 +206,12 @@ impl Refusal {
             Self::VlanNotMade { name, error } => {
                 format!("not announced: the node cannot make VLAN interface {name}: {error}")
             }
+            Self::InterfaceNotPermitted { name } => format!(
+                "not announced: kube-vip.io/serviceInterface names {name}; accepted are the interface of the announcer and what its                  setting berth_service_interfaces lists"
+            ),
+            Self::VlanNotPermitted { id } => format!(
+                "not announced: kube-vip.io/serviceVLAN is {id}; accepted is what the announcer's setting berth_service_vlans                  lists"
+            ),
             Self::AddressOnHost { address, interface } => format!(
                 "{address} is not announced: it is an address of the node itself, on interface {interface}; what another \
                  announcer left there goes by ip address del"

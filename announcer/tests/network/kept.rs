@@ -25,7 +25,13 @@ impl Kept {
 
     /// Keeps it for this instance.
     pub(crate) fn of(instance: &Instance, part: &str) -> Self {
-        let (dataplane, events, tasks) = Dataplane::new(&door(), instance, &Metrics::default());
+        Self::with(instance, part, false)
+    }
+
+    /// The same; with `closes` no port of the host answers behind what is guarded.
+    pub(crate) fn with(instance: &Instance, part: &str, closes: bool) -> Self {
+        let metrics = Metrics::default();
+        let (dataplane, events, tasks) = Dataplane::new(&door(), instance, &metrics, closes);
         let found = tasks.into_iter().find(|(name, _)| *name == part);
         let (_, task) = found.unwrap_or_else(|| panic!("no part {part}"));
         Self { dataplane, events, task: tokio::spawn(task) }

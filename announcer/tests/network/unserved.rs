@@ -3,7 +3,8 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use berth_announcer::dataplane::unserved;
+use berth_announcer::dataplane::unserved::{self, Layout};
+use berth_announcer::instance::Instance;
 use berth_announcer::kernel::{Guard, Port};
 
 use crate::kept::Kept;
@@ -30,8 +31,11 @@ async fn guard(kept: &mut Kept, ports: &BTreeSet<Port>) {
     kept.tells(&Guard::Holds(ports.clone()).into()).await;
 }
 
-fn listing() -> Option<BTreeSet<Port>> {
-    unserved::read(&run("nft -j list table inet berth"))
+/// What the kernel has of the table.
+fn listing(closes: bool) -> Option<BTreeSet<Port>> {
+    let listed = attempt("nft -j list table inet berth").stdout;
+    let layout = Layout { table: "berth".to_owned(), closes };
+    layout.read(&String::from_utf8_lossy(&listed))
 }
 
 #[test]
@@ -105,24 +109,51 @@ fn a_retransmitted_syn_finds_the_rule_that_came_meanwhile() {
 
 #[test]
 fn each_change_and_each_loss_ends_in_the_table_that_is_wanted() {
+    for closes in [false, true] {
+        alone(async || each_change_and_each_loss(closes).await);
+    }
+}
+
+async fn each_change_and_each_loss(closes: bool) {
+    let mut kept = Kept::with(&Instance::services(), "unserved", closes);
+    kept.tells(&Guard::Holds(BTreeSet::new()).into()).await;
+    let mut ports: BTreeSet<Port> = (1..=600).map(|n| port("192.0.2.1", n)).collect();
+    guard(&mut kept, &ports).await;
+    assert_eq!(listing(closes), Some(ports.clone()));
+    ports.remove(&port("192.0.2.1", 7));
+    ports.insert(port("2001:db8::1", 443));
+    ports.insert(Port { protocol: 17, ..port("192.0.2.1", 53) });
+    ports.insert(Port { protocol: 132, ..port("192.0.2.1", 9) });
+    guard(&mut kept, &ports).await;
+    assert_eq!(listing(closes), Some(ports.clone()));
+    run("nft flush ruleset");
+    until("guarded again", || listing(closes) == Some(ports.clone())).await;
+}
+
+#[test]
+fn ports_of_the_host_are_closed_behind_what_is_guarded_and_nowhere_else() {
     alone(async || {
-        let mut kept = start();
-        kept.tells(&Guard::Holds(BTreeSet::new()).into()).await;
-        let mut ports: BTreeSet<Port> = (1..=600).map(|n| port("192.0.2.1", n)).collect();
-        guard(&mut kept, &ports).await;
-        assert_eq!(listing(), Some(ports.clone()));
-        ports.remove(&port("192.0.2.1", 7));
-        ports.insert(port("2001:db8::1", 443));
-        ports.insert(Port { protocol: 17, ..port("192.0.2.1", 53) });
-        ports.insert(Port { protocol: 132, ..port("192.0.2.1", 9) });
-        guard(&mut kept, &ports).await;
-        assert_eq!(listing(), Some(ports.clone()));
-        run("nft flush ruleset");
-        until("guarded again", || {
-            let listed = attempt("nft -j list table inet berth").stdout;
-            unserved::read(&String::from_utf8_lossy(&listed)) == Some(ports.clone())
-        })
-        .await;
+        run("ip addr add 192.0.2.1/32 dev eth0");
+        run("ip addr add 2001:db8::1/128 dev eth0 nodad");
+        let _listener = TcpListener::bind("[::]:22").unwrap();
+        let (v4, v6, own) = ("192.0.2.1:22", "[2001:db8::1]:22", "192.0.2.250:22");
+        for closes in [false, true] {
+            let mut kept = Kept::with(&Instance::services(), "unserved", closes);
+            let ports: BTreeSet<Port> = [port("192.0.2.1", 80), port("2001:db8::1", 80)].into();
+            guard(&mut kept, &ports).await;
+            let answer = if closes { Err(ErrorKind::TimedOut) } else { Ok(()) };
+            assert_eq!((connect(v4), connect(v6)), (answer, answer), "{closes}");
+            assert_eq!(connect(own), Ok(()));
+            for address in ["192.0.2.1", "2001:db8::1"] {
+                assert!(
+                    attempt(&format!("ping -c 1 -W 5 {address}")).status.success(),
+                    "{address}"
+                );
+            }
+            guard(&mut kept, &[port("2001:db8::1", 80)].into()).await;
+            assert_eq!((connect(v4), connect(v6)), (Ok(()), answer), "{closes}");
+            kept.stop().await;
+        }
     });
 }
 

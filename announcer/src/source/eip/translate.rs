@@ -156,6 +156,7 @@ fn wanted(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Permits;
     use crate::kernel::{Binding, Host, Lifetime};
     use crate::source::cluster::testing::{eip, service};
     use crate::source::cluster::{Ingress, Name, Service};
@@ -199,7 +200,8 @@ mod tests {
         /// What node `a` translates to, and how far it is with it.
         fn see(&mut self, now: Instant) -> Option<(String, Stage)> {
             let (cluster, host) = (&self.cluster, &self.host);
-            let scene = Scene { cluster, host, node: "a", interface: Some("eth0") };
+            let scene =
+                Scene { cluster, host, node: "a", interface: Some("eth0"), permits: Permits::ALL };
             let wanted = seen(cluster, host, Some("eth0"));
             self.translations.see(scene, &wanted, |_| !self.taken, now);
             let pairs = self.translations.pairs(now);

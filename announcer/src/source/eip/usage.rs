@@ -60,6 +60,7 @@ mod tests {
     use berth_api::eip::EipHolder;
 
     use super::*;
+    use crate::config::Permits;
     use crate::kernel::{Binding, Host, Interface, Lifetime};
     use crate::source::cluster::Cluster;
     use crate::source::cluster::testing::eip;
@@ -88,7 +89,7 @@ mod tests {
 
         fn scene(&self) -> Scene<'_> {
             let (cluster, host) = (&self.cluster, &self.host);
-            Scene { cluster, host, node: "a", interface: Some("eth0") }
+            Scene { cluster, host, node: "a", interface: Some("eth0"), permits: Permits::ALL }
         }
 
         /// The binding is like this; gives whether its address is in use.
