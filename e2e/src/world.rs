@@ -91,8 +91,12 @@ impl World {
         let client = lab.client();
         // In one call: a kubectl asks for all that the API server has before it does anything.
         let mut arguments = vec!["apply".to_owned(), "--namespace=kube-system".to_owned()];
+        let is_per_service = announcer_env.get("svc_election").is_some_and(|set| set == "true");
+        let files = files.iter().map(|file| format!("manifests/{file}"));
+        let files =
+            files.chain(is_per_service.then(|| "overlays/svc-election/rbac.yaml".to_owned()));
         for file in files {
-            let file = repository().join("manifests").join(file);
+            let file = repository().join(file);
             arguments.push(format!("--filename={}", file.display()));
         }
         kubectl(&lab, &arguments.iter().map(String::as_str).collect::<Vec<_>>())?;

@@ -1,0 +1,139 @@
+//! What the two accounts may do, asked of a real API server with their names, and what a stolen token does under the
+//! policies of `overlays/policies`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use berth_e2e::lab::{Lab, Spec};
+use berth_e2e::world::{World, env, eventually, kubectl, repository};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::json;
+
+const POLICIES: &str = "overlays/policies/policies.yaml";
+
+/// The rows of the table in docs/security.md.
+fn rows() -> Result<Vec<[String; 5]>> {
+    let text = std::fs::read_to_string(repository().join("docs/security.md"))?;
+    let (_, table) = text.split_once("## Rights").context("no section on rights")?;
+    let cells =
+        |line: &str| line.trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
+    let lines = table.lines().filter(|line| line.starts_with("| berth-"));
+    let rows = lines.map(|line| {
+        let cells: Vec<String> = cells(line);
+        cells.try_into().map_err(|cells| anyhow::anyhow!("no row of five: {cells:?}"))
+    });
+    rows.collect()
+}
+
+fn apply(lab: &Lab, file: &Path) -> Result<()> {
+    let file = file.display().to_string();
+    kubectl(lab, &["apply", "-n", "kube-system", "-f", &file]).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_accounts_may_do_what_the_docs_say_and_nothing_else_of_it() -> Result<()> {
+    let lab = Lab::up(Spec::bare(1)).await?;
+    for file in ["eipbinding-crd", "announcer-rbac", "ccm-rbac"] {
+        apply(&lab, &repository().join(format!("manifests/{file}.yaml")))?;
+    }
+    let rows = rows()?;
+    ensure!(rows.len() > 20, "{rows:?}");
+    for [account, verb, resource, namespace, may] in &rows {
+        let account = format!("--as=system:serviceaccount:kube-system:{account}");
+        let (resource, sub) = match resource.split_once('/') {
+            Some(("services", sub)) => ("services", Some(format!("--subresource={sub}"))),
+            _ => (resource.as_str(), None),
+        };
+        let place = match namespace.as_str() {
+            "*" => vec!["--all-namespaces"],
+            name => vec!["-n", name],
+        };
+        let mut arguments = vec!["auth", "can-i", verb.as_str(), resource, &account];
+        arguments.extend(place);
+        arguments.extend(sub.as_deref());
+        // It ends with 1 where it says no.
+        let said = match kubectl(&lab, &arguments) {
+            Ok(said) => said.trim().to_owned(),
+            Err(_) => "no".to_owned(),
+        };
+        ensure!(said == *may, "{account} {verb} {resource} in {namespace}: {said}, not {may}");
+    }
+    lab.down()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_the_policies_a_stolen_token_speaks_for_one_node_and_both_programs_go_on()
+-> Result<()> {
+    let world = World::up(1, env([])).await?;
+    apply(&world.lab, &repository().join(POLICIES))?;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "stolen", "namespace": "kube-system" },
+        "spec": {
+            "nodeName": "node0", "serviceAccountName": "berth-announcer",
+            "containers": [{ "name": "x", "image": "x" }],
+        },
+    });
+    let file = world.lab.dir().join("stolen.json");
+    std::fs::write(&file, pod.to_string())?;
+    apply(&world.lab, &file)?;
+    let bound = ["--bound-object-kind=Pod", "--bound-object-name=stolen"];
+    let token = ["create", "token", "berth-announcer", "-n", "kube-system", bound[0], bound[1]];
+    let token = kubectl(&world.lab, &token)?.trim().to_owned();
+    let mut kubeconfig = Kubeconfig::read_from(world.lab.kubeconfig())?;
+    for user in &mut kubeconfig.auth_infos {
+        user.auth_info =
+            Some(AuthInfo { token: Some(token.clone().into()), ..AuthInfo::default() });
+    }
+    let options = KubeConfigOptions::default();
+    let thief = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await?)?;
+
+    world.expose("web", json!({})).await?;
+    world.published("web", 1).await?;
+    let leases: Api<Lease> = Api::namespaced(thief.clone(), "kube-system");
+    let create = async |name: &str| -> Option<String> {
+        let mut lease = Lease::default();
+        lease.metadata.name = Some(name.to_owned());
+        leases.create(&PostParams::default(), &lease).await.err().map(|error| error.to_string())
+    };
+    let services: Api<Service> = Api::namespaced(thief.clone(), "default");
+    let publish = async |node: &str| -> Option<String> {
+        let patch = json!({ "metadata": { "annotations": { "kube-vip.io/vipHost": node } } });
+        let patch = Patch::Merge(patch);
+        let done = services.patch_status("web", &PatchParams::default(), &patch).await;
+        done.err().map(|error| error.to_string())
+    };
+    // Policies hold a moment after they were written.
+    eventually("another program's Lease is refused", 20, || async {
+        let refused = create("kube-controller-manager").await;
+        if refused.is_none() {
+            kubectl(
+                &world.lab,
+                &["delete", "lease", "-n", "kube-system", "kube-controller-manager"],
+            )?;
+        }
+        Ok(refused.filter(|why| why.contains("an announcer writes the Leases")))
+    })
+    .await?;
+    let others = create("berth-announcer-node1").await.unwrap_or_default();
+    ensure!(others.contains("berth-announcer-node0, not berth-announcer-node1"), "{others}");
+    let other = publish("node1").await.unwrap_or_default();
+    ensure!(other.contains("node0 says that node1"), "{other}");
+    let own = publish("node0").await;
+    ensure!(own.is_none(), "{own:?}");
+
+    // Both programs work on under them.
+    world.expose("late", json!({})).await?;
+    let address = world.published("late", 1).await.with_context(|| world.logs())?[0];
+    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
+    let selector = json!({ "spec": { "selector": { "app": "elsewhere" } } }).to_string();
+    let ccm = "--as=system:serviceaccount:kube-system:berth-ccm";
+    let stolen = kubectl(&world.lab, &["patch", "service", "web", "-p", &selector, ccm]);
+    let stolen = stolen.err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(stolen.contains("no selector"), "{stolen}");
+    world.lab.down()
+}
