@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use berth_api::conflict::Conflicts;
+use berth_api::conflict::{Conflicts, MacText};
 use berth_api::names::{annotation, condition};
 use berth_api::reason;
 use jiff::Timestamp;
@@ -117,21 +117,34 @@ fn publication(
 fn notice(service: &Service, verdict: &Verdict) -> Option<Notice> {
     let found = verdict.conflicts();
     // What was found before stands while it is asked for anew, as by a node that has just taken over.
-    let kept = verdict.asked.iter().filter_map(|address| {
-        Some((*address, service.conflict.of(address)?))
-            .filter(|_| service.addresses.contains(address))
-    });
-    let of = |address| found.of(&address).map(|mac| (address, mac));
-    let conflicts: Conflicts = kept.chain(found.addresses().filter_map(of)).collect();
-    if conflicts == service.conflict {
+    let kept: Conflicts = verdict
+        .asked
+        .iter()
+        .filter_map(|address| {
+            Some((*address, service.conflict.of(address)?))
+                .filter(|_| service.addresses.contains(address))
+        })
+        .collect();
+    let conflicts: Conflicts = kept.iter().chain(found.iter()).collect();
+    let is_ours = |shown: &&Condition| shown.type_ == condition::ADDRESS_CONFLICT;
+    let shown = service.conflict_shown();
+    // Without the annotation, which anybody who edits the Service may take away, nothing is known to be over.
+    let is_over = conflicts.is_empty() && shown.is_some();
+    if conflicts == service.conflict && !is_over {
         return None;
     }
-    let is_ours = |shown: &&Condition| shown.type_ == condition::ADDRESS_CONFLICT;
-    let shown = service.conditions.iter().find(is_ours).filter(|shown| shown.status == "True");
     let notes = verdict.refusals.iter().filter_map(|refusal| match refusal {
         Refusal::AddressConflict { .. } => Some(refusal.note()),
         _ => None,
     });
+    // Each that counts is to be found in the message, with its host.
+    let asked = kept.iter().filter(|(address, _)| found.of(address).is_none());
+    let notes = notes.chain(asked.map(|(address, mac)| {
+        format!(
+            "{address} is not announced yet: another host, {}, answered for it, and is asked again",
+            MacText(mac)
+        )
+    }));
     Some(Notice {
         conflicts,
         message: notes.collect::<Vec<_>>().join("; "),

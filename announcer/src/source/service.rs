@@ -28,7 +28,7 @@ pub fn candidates(cluster: &Cluster, name: &Name, service: &Service) -> Candidat
 /// What a Service wants and says; nothing if it is none of ours and says nothing.
 pub fn claim(scene: Scene<'_>, name: &Name, service: &Service) -> Option<Claim> {
     let cluster = scene.cluster;
-    let says = service.vip_host.is_some() || !service.conflict.is_empty();
+    let says = service.vip_host.is_some() || service.conflict_shown().is_some();
     let ours = service.addresses.iter().filter(|_| service.ours);
     let placed = |address: &IpAddr| match cluster.claims.grant(address, &service.uid) {
         true => place(scene, service, *address),

@@ -51,8 +51,10 @@ impl Take<Service> for Finalizers {
             cut(ports, MOST_PORTS + 1);
         }
         if let Some(shown) = object.status.as_mut().and_then(|status| status.conditions.as_mut()) {
-            shown.retain(|shown| shown.type_ == condition::ADDRESS_ALLOCATED);
-            cut(shown, 1);
+            let read = [condition::ADDRESS_ALLOCATED, condition::ADDRESS_CONFLICT];
+            shown.retain(|shown| read.contains(&shown.type_.as_str()));
+            // Each type once, as the API server sees to.
+            cut(shown, read.len());
         }
         let seen = Self::read(&object.metadata, finalizer::LOAD_BALANCER_CLEANUP);
         strip(&mut object.metadata);

@@ -8,7 +8,7 @@ use berth_api::address::{self, List};
 use berth_api::conflict::Conflicts;
 use berth_api::lean::Lean;
 use berth_api::limits::{MOST_PORTS, MOST_SHOWN};
-use berth_api::names::{annotation, label};
+use berth_api::names::{annotation, condition, label};
 use berth_api::service::{self as contract, ClassPolicy, NotOurs};
 use berth_ipam::{
     Families, Family, FamilyPolicy, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy,
@@ -109,14 +109,8 @@ impl Service {
             hosted: contract::annotated(object, annotation::VIP_HOST)
                 .is_some_and(|host| !host.is_empty()),
             published: contract::published(object).take(MOST_SHOWN).collect(),
-            conflicts: Conflicts::parse(
-                contract::annotated(object, annotation::CONFLICT).unwrap_or_default(),
-            ),
-            conditions: object
-                .status
-                .as_ref()
-                .and_then(|status| status.conditions.clone())
-                .unwrap_or_default(),
+            conflicts: Conflicts::of_service(object),
+            conditions: ours(object),
         })
     }
 
@@ -199,6 +193,13 @@ impl Service {
     }
 }
 
+fn ours(object: &Object) -> Vec<Condition> {
+    let conditions = object.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let mut shown = conditions.unwrap_or_default().iter();
+    let ours = shown.find(|shown| shown.type_ == condition::ADDRESS_ALLOCATED);
+    ours.into_iter().cloned().collect()
+}
+
 fn same_family(one: &IpAddr, other: &IpAddr) -> bool {
     Family::of(*one) == Family::of(*other)
 }
@@ -276,6 +277,7 @@ mod tests {
         };
         let mut conditions: Vec<_> = (0..8000).map(|n| condition(&format!("a/{n:06}"))).collect();
         conditions.push(condition("berth.dev/AddressAllocated"));
+        conditions.push(condition("berth.dev/AddressConflict"));
         let object = json!({
             "metadata": { "namespace": "shop", "name": "web", "finalizers": finalizers },
             "spec": { "type": "LoadBalancer" },
@@ -286,7 +288,12 @@ mod tests {
         assert_eq!(service.finalizers, Finalizers { ours: Some(7), others: 120_999 });
         let kept = format!("{lean:?}{service:?}").len();
         assert!(kept < 6_000, "{kept}");
-        assert_eq!(service.conditions[0].type_, "berth.dev/AddressAllocated");
+        let kinds = |shown: &[Condition]| -> Vec<_> {
+            shown.iter().map(|shown| shown.type_.clone()).collect()
+        };
+        let read = lean.object.status.unwrap().conditions.unwrap();
+        assert_eq!(kinds(&read), ["berth.dev/AddressAllocated", "berth.dev/AddressConflict"]);
+        assert_eq!(kinds(&service.conditions), ["berth.dev/AddressAllocated"]);
     }
 
     #[test]

@@ -179,10 +179,32 @@ fn what_was_found_is_cleared_with_the_conflict_and_not_while_it_is_asked_for_ane
     verdict.asked.insert(address("192.0.2.1"));
     assert_eq!(updates(&cluster(web.clone()), &asking, &Answering::default(), "a"), []);
     let all = answering(&["192.0.2.1"], &["192.0.2.1"]);
-    let updates = updates(&cluster(web), &announcing(&["192.0.2.1"]), &all, "a");
+    let over = |web: Service| updates(&cluster(web), &announcing(&["192.0.2.1"]), &all, "a");
+    // Somebody may have taken the annotation away meanwhile.
+    for conflict in [web.conflict.clone(), Conflicts::default()] {
+        web.conflict = conflict;
+        let updates = over(web.clone());
+        let (annotations, status) = told(&updates[0]);
+        assert_eq!(annotations, json!({ "berth.dev/conflict": null, "kube-vip.io/vipHost": "a" }));
+        assert_eq!(status["conditions"], json!([]));
+    }
+}
+
+#[test]
+fn what_is_written_for_programs_is_found_again_by_the_condition() {
+    let both = ["192.0.2.1", "2001:db8::1"];
+    let mut web = service(&both);
+    web.conflict = Conflicts::parse("2001:db8::1=0a:0a:0a:0a:0a:0a");
+    let mut desired = conflicting(&both);
+    // The second is asked for anew, as by a node that has just taken over.
+    desired.get_mut(&name()).unwrap().asked.insert(address(both[1]));
+    let updates = updates(&cluster(web), &desired, &Answering::default(), "a");
     let (annotations, status) = told(&updates[0]);
-    assert_eq!(annotations, json!({ "berth.dev/conflict": null, "kube-vip.io/vipHost": "a" }));
-    assert_eq!(status["conditions"], json!([]));
+    let written = "192.0.2.1=09:09:09:09:09:09,2001:db8::1=0a:0a:0a:0a:0a:0a";
+    assert_eq!(annotations, json!({ "berth.dev/conflict": written }));
+    let object = json!({ "metadata": { "annotations": annotations }, "status": status });
+    let object = serde_json::from_value(object).unwrap();
+    assert_eq!(Conflicts::of_service(&object).to_string(), written);
 }
 
 #[test]

@@ -119,13 +119,21 @@ impl Service {
             preferred: preferences.read.into(),
             published: ingress.iter().take(MOST_SHOWN).map(Ingress::read).collect(),
             vip_host: note(annotation::VIP_HOST).map(|host| name_of(host).to_owned()),
-            conflict: Conflicts::parse(note(annotation::CONFLICT).unwrap_or_default()),
+            conflict: Conflicts::of_service(object),
             conditions: object
                 .status
                 .as_ref()
                 .and_then(|s| s.conditions.clone())
                 .unwrap_or_default(),
         }
+    }
+
+    /// Its condition that another host has an address of it, while it is so.
+    pub fn conflict_shown(&self) -> Option<&Condition> {
+        let is_it = |shown: &&Condition| {
+            shown.type_ == condition::ADDRESS_CONFLICT && shown.status == "True"
+        };
+        self.conditions.iter().find(is_it)
     }
 
     /// Whether it says that some node announces it, and is ours to correct.
