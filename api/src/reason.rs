@@ -9,8 +9,8 @@
 //! | `InvalidAddress` | Service | its annotation or `spec.loadBalancerIP` has an entry that is no address |
 //! | `PoolExhausted`, `PoolDraining`, `NoPool`, `InvalidPool` | Service, EipBinding | the pool has nothing to give |
 //! | `FamilyUnavailable` | Service, EipBinding | the pool, the Service or the machine has no such family |
-//! | `AddressInUse`, `AddressReserved`, `AddressResting` | Service, EipBinding | the address it asks for is not to be had |
-//! | `QuotaExceeded` | Service, EipBinding | its namespace holds all it may |
+//! | `AddressInUse`, `AddressReserved`, `AddressResting`, `AddressNotAllowed` | Service, EipBinding | the address it asks for is not to be had |
+//! | `QuotaExceeded` | Service, EipBinding | its namespace holds all it may, with what rests or is set aside because of it |
 //! | `OutsidePool` | Service, EipBinding | its address has left the pool; it keeps it (the condition is `True`) |
 //! | `StatusContested` | Service | another program undoes what the announcer writes into its status |
 //! | `WriteRefused` | Service, EipBinding | the API server refuses what Berth writes into it |
@@ -22,6 +22,7 @@
 //! | `InvalidKey` | ConfigMap | a key is not readable; its last good value stays |
 //! | `UnknownKey` | ConfigMap | a key means nothing here |
 //! | `ReservedOverlap` | ConfigMap | a pool has addresses that are never given out, such as those of nodes |
+//! | `SharedAcross` | ConfigMap | namespaces share an address that do not name each other; they keep it |
 
 /// The Service has the addresses it asks for.
 pub const ADDRESS_ALLOCATED: &str = "AddressAllocated";
@@ -45,6 +46,8 @@ pub const INVALID_KEY: &str = "InvalidKey";
 pub const UNKNOWN_KEY: &str = "UnknownKey";
 /// A pool has addresses that are never given out.
 pub const RESERVED_OVERLAP: &str = "ReservedOverlap";
+/// Namespaces share an address that do not name each other.
+pub const SHARED_ACROSS: &str = "SharedAcross";
 /// The node answers for the addresses of the EipBinding, as of its newest epoch.
 pub const HELD: &str = "Held";
 /// The node does not answer for the addresses of the EipBinding yet.

@@ -222,8 +222,8 @@ impl Loop {
                 for (address, owner, since) in rests {
                     self.index.rest(address, owner, since);
                 }
-                for (address, until) in asides {
-                    self.index.set_aside(address, until, now);
+                for (address, namespace, until) in asides {
+                    self.index.set_aside(address, &namespace, until, now);
                 }
             }
             Err(error) => tracing::warn!(

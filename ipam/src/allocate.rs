@@ -4,11 +4,12 @@
 use std::net::IpAddr;
 
 use crate::grant::Owner;
-use crate::keys::Scope;
+use crate::keys::{Pins, Scope};
 use crate::ledger::Ledger;
 use crate::pools::Pool;
 use crate::range::Family;
 use crate::request::{Allocation, Assigned, FamilyPolicy, Origin, Refusal, Request};
+use crate::shown::shown;
 
 /// Decides which addresses the owner is to have.
 ///
@@ -18,13 +19,8 @@ use crate::request::{Allocation, Assigned, FamilyPolicy, Origin, Refusal, Reques
 pub fn allocate(ledger: &Ledger, request: &Request) -> Result<Allocation, Refusal> {
     let wanted = request.families.wanted();
     let (shunned, held) = ledger.held(&request.owner).partition(|a| request.shuns.contains(a));
-    let mut decision = Decision {
-        ledger,
-        request,
-        held,
-        shunned,
-        budget: budget(ledger, &request.owner.namespace),
-    };
+    let mut decision =
+        Decision { ledger, request, held, shunned, budget: budget(ledger, &request.owner) };
     let mut addresses = Vec::new();
     let mut refused = Vec::new();
     for family in &wanted {
@@ -55,10 +51,15 @@ pub fn allocate(ledger: &Ledger, request: &Request) -> Result<Allocation, Refusa
     Ok(Allocation { addresses, released, refused })
 }
 
-/// How many more addresses a namespace may hold; `None` without a quota.
-fn budget(ledger: &Ledger, namespace: &str) -> Option<i128> {
-    let quota = ledger.pools().quota(namespace)?;
-    Some(i128::from(quota) - i128::from(ledger.held_in(namespace)))
+/// How many more addresses the owner's namespace may hold; `None` without a quota. Of each family one address does not
+/// count that rests since the owner, or its former self of that name, gave it back: else who moves, or is made anew,
+/// would be locked out by it.
+fn budget(ledger: &Ledger, owner: &Owner) -> Option<i128> {
+    let quota = ledger.pools().quota(&owner.namespace)?;
+    let rests = |family: &Family| ledger.own_rests(owner, *family).next().is_some();
+    let excused = Family::ALL.iter().filter(|family| rests(family)).count();
+    let counted = ledger.counted_in(&owner.namespace).total();
+    Some(i128::from(quota) - i128::from(counted) + excused as i128)
 }
 
 struct Decision<'a> {
@@ -84,7 +85,8 @@ impl Decision<'_> {
         };
         let shunned = || self.shunned.iter().copied().find(|a| Family::of(*a) == family);
         let replaces = current.or_else(shunned);
-        match (found.and_then(|assigned| self.charge(assigned, replaces)), current) {
+        let charged = found.and_then(|assigned| self.charge(family, assigned, replaces));
+        match (charged, current) {
             (Ok(assigned), _) => (Some(assigned), Vec::new()),
             (Err(refusal), Some(current)) => self.keep(current, Some(refusal)),
             (Err(refusal), None) => (None, vec![refusal]),
@@ -141,6 +143,7 @@ impl Decision<'_> {
             return reserved(other.to_string());
         }
         let pool = pools.locate(namespace, address);
+        self.allowed(address, pool)?;
         let draining = pool.filter(|scope| {
             pools.pool(scope).is_some_and(|pool| pool.draining().contains(address))
         });
@@ -159,17 +162,40 @@ impl Decision<'_> {
         Ok(Assigned { address, origin: Origin::Pinned, pool: pool.cloned(), shared })
     }
 
+    /// Whether the namespace may ask for the address, which is in this pool of those that serve it.
+    fn allowed(&self, address: IpAddr, pool: Option<&Scope>) -> Result<(), Refusal> {
+        let namespace = &self.request.owner.namespace;
+        let Some((scope, pins)) = self.ledger.pools().pins(namespace) else { return Ok(()) };
+        let listed = match pins {
+            Err(error) => {
+                let (scope, error) = (Scope::of(namespace), error.clone());
+                return Err(Refusal::InvalidPool { scope, error });
+            }
+            Ok(Pins::Any) => return Ok(()),
+            Ok(Pins::Pool(listed)) => listed,
+        };
+        if pool.is_some() || listed.contains(address) {
+            return Ok(());
+        }
+        let key = format!("pins-{}", scope.name());
+        let mut accepted = "addresses of a pool that serves the namespace".to_owned();
+        if !listed.is_empty() {
+            let listed: Vec<String> = listed.iter().map(|range| range.to_string()).collect();
+            accepted.extend([" and `", &shown(&listed.join(",")), "`"]);
+        }
+        Err(Refusal::AddressNotAllowed { address, key, accepted })
+    }
+
     /// Whether others hold the address already, if it may be had at all.
     fn join(&self, address: IpAddr) -> Result<bool, Refusal> {
         let Some(claim) = self.ledger.claim(address) else { return Ok(false) };
-        let pools = self.ledger.pools();
-        let owner = &self.request.owner;
-        let mut namespaces = claim.owners().chain([owner]).map(|owner| &owner.namespace);
-        let holders = if namespaces.all(|namespace| pools.allows_sharing(namespace)) {
-            claim.in_the_way(owner, self.request.sharing.as_ref())
-        } else {
-            claim.owners().cloned().collect()
-        };
+        let (pools, request) = (self.ledger.pools(), self.request);
+        let (owner, sharing) = (&request.owner, request.sharing.as_ref());
+        let others = claim.grants().iter().filter(|grant| grant.owner != *owner);
+        let in_the_way = others.filter(|grant| {
+            !grant.fits(sharing) || !pools.may_share(&owner.namespace, &grant.owner.namespace)
+        });
+        let holders: Vec<Owner> = in_the_way.map(|grant| grant.owner.clone()).collect();
         if holders.is_empty() { Ok(true) } else { Err(Refusal::AddressInUse { address, holders }) }
     }
 
@@ -212,14 +238,13 @@ impl Decision<'_> {
         if pool.is_dhcp(family) {
             return found(family.dhcp_marker(), Origin::Dhcp, false);
         }
-        if let Some(sharing) = &request.sharing
-            && ledger.pools().allows_sharing(&request.owner.namespace)
-            && let Some(address) =
-                ledger.sharers.find(ledger.free.offers(scope, family), sharing, order, |address| {
-                    ledger.is_offerable(address)
-                })
-        {
-            return found(address, Origin::Pool, true);
+        if let Some(sharing) = &request.sharing {
+            let among = ledger.pools().sharing_with(&request.owner.namespace);
+            let regions = ledger.free.offers(scope, family);
+            let usable = |address| ledger.is_offerable(address);
+            if let Some(address) = ledger.sharers.find(regions, &among, sharing, order, usable) {
+                return found(address, Origin::Pool, true);
+            }
         }
         if let Some(address) = ledger.free.next(scope, family, order) {
             return found(address, Origin::Pool, false);
@@ -238,28 +263,39 @@ impl Decision<'_> {
         Err(Refusal::PoolExhausted { scope, family, resting })
     }
 
-    /// Counts the address against the quota, and what it replaces in favour.
+    /// Counts the address against the quota, unless it counts already. What it replaces goes on counting while it rests,
+    /// but for the one of the owner's that is excused ([`budget`]).
     fn charge(
         &mut self,
+        family: Family,
         assigned: Assigned,
         replaces: Option<IpAddr>,
     ) -> Result<Assigned, Refusal> {
-        let namespace = &self.request.owner.namespace;
-        let (Some(budget), Some(quota)) = (self.budget, self.ledger.pools().quota(namespace))
-        else {
+        let Decision { ledger, request: Request { owner, .. }, .. } = self;
+        let (pools, namespace) = (ledger.pools(), &owner.namespace);
+        let (Some(budget), Some(quota)) = (self.budget, pools.quota(namespace)) else {
             return Ok(assigned);
         };
-        let claim = |address| self.ledger.claim(address);
-        let known = claim(assigned.address).is_some_and(|claim| claim.holds_for(namespace));
-        let cost = i128::from(!(known || assigned.origin == Origin::Dhcp));
+        let known = ledger.counts(assigned.address, namespace);
+        let cost = !(known || assigned.origin == Origin::Dhcp);
+        let left = replaces.filter(|address| !ledger.is_aside_for(*address, namespace));
+        let left = left.and_then(|address| ledger.claim(address));
         let mine = |owner: &&Owner| owner.namespace == *namespace;
-        let alone =
-            |address| claim(address).is_some_and(|claim| claim.owners().filter(mine).count() == 1);
-        let gain = i128::from(replaces.is_some_and(alone));
-        let after = budget - cost + gain;
+        let rests = left.is_some_and(|claim| claim.grants().len() == 1);
+        let drops = left.is_some_and(|claim| claim.owners().filter(mine).count() == 1) && !rests;
+        let own = || ledger.own_rests(owner, family);
+        let was_excused = own().next().is_some();
+        let is_excused = rests || own().any(|address| address != assigned.address);
+        let [cost, drops, was_excused, is_excused] =
+            [cost, drops, was_excused, is_excused].map(i128::from);
+        let after = budget - cost + drops + is_excused - was_excused;
         if after < budget && after < 0 {
-            let held = self.ledger.held_in(namespace);
-            return Err(Refusal::QuotaExceeded { namespace: namespace.clone(), held, quota });
+            return Err(Refusal::QuotaExceeded {
+                namespace: namespace.clone(),
+                counted: ledger.counted_in(namespace),
+                quota,
+                key: pools.quota_key(namespace),
+            });
         }
         self.budget = Some(after);
         Ok(assigned)

@@ -44,6 +44,15 @@ pub struct ReservedOverlap {
     pub addresses: AddressSet,
 }
 
+/// An address that namespaces share which do not name each other, or do not all allow it any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// The address.
+    pub address: IpAddr,
+    /// The namespaces, in order; two or more.
+    pub namespaces: Vec<String>,
+}
+
 /// An address that was given from a pool which does not have it any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stray {
@@ -138,6 +147,23 @@ impl Ledger {
         overlap.pools.sort_unstable();
         overlap.pools.dedup();
         (!overlap.pools.is_empty()).then_some(overlap)
+    }
+
+    /// Addresses that several namespaces share although the keys do not allow these to share. They go on sharing them.
+    pub fn crossings(&self) -> Vec<Crossing> {
+        let shared = self.claims().filter(|(_, claim)| claim.grants().len() > 1);
+        let shared = shared.map(|(address, claim)| (address, claim.namespaces()));
+        let crosses = shared.filter(|(_, namespaces)| {
+            let pairs = namespaces.iter().enumerate().flat_map(|(at, one)| {
+                namespaces.iter().skip(at + 1).map(move |other| (one, other))
+            });
+            !pairs.into_iter().all(|(one, other)| self.pools.may_share(one, other))
+        });
+        let crossing = |(address, namespaces): (_, std::collections::BTreeSet<&str>)| Crossing {
+            address,
+            namespaces: namespaces.into_iter().map(str::to_owned).collect(),
+        };
+        crosses.map(crossing).collect()
     }
 
     /// Held addresses that are no longer in the pool they came from. They stay where they are.

@@ -47,6 +47,11 @@ impl Owner {
         Self { kind, namespace: namespace.into(), name: name.into(), uid: uid.into() }
     }
 
+    /// All objects of this kind, namespace and name.
+    pub(crate) fn nameless(&self) -> Self {
+        Self { uid: String::new(), ..self.clone() }
+    }
+
     /// Whether both have kind, namespace and name in common, whatever their uids.
     pub fn same_name(&self, other: &Self) -> bool {
         (self.kind, &self.namespace, &self.name) == (other.kind, &other.namespace, &other.name)
@@ -198,6 +203,11 @@ impl Claim {
 
     pub(crate) fn take(&mut self, owner: &Owner) -> Option<Grant> {
         self.position(owner).ok().map(|at| self.grants.remove(at))
+    }
+
+    /// The namespaces of its holders.
+    pub(crate) fn namespaces(&self) -> BTreeSet<&str> {
+        self.grants.iter().map(|grant| grant.owner.namespace.as_str()).collect()
     }
 
     pub(crate) fn holds_for(&self, namespace: &str) -> bool {

@@ -1,9 +1,12 @@
 //! Owns the keys of the pool ConfigMap: what each accepts and how it is read. Nothing half-read leaves this file.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use crate::range::Range;
+use crate::set::AddressSet;
+use crate::shown::shown;
 
 /// Whose pool: that of one namespace, or the one for every namespace without a key of its own.
 ///
@@ -62,6 +65,7 @@ pub(crate) enum Key {
     SkipEnds,
     AvoidBuggy,
     ReuseDelay,
+    NamespaceQuota,
 }
 
 /// The keys that exist once per scope.
@@ -75,9 +79,11 @@ pub(crate) enum Kind {
     Drain,
     Quota,
     Overflow,
+    Pins,
+    ShareWith,
 }
 
-const KINDS: [(&str, Kind); 8] = [
+const KINDS: [(&str, Kind); 10] = [
     ("cidr-", Kind::Cidr),
     ("range-", Kind::Range),
     ("allow-share-", Kind::AllowShare),
@@ -86,6 +92,8 @@ const KINDS: [(&str, Kind); 8] = [
     ("drain-", Kind::Drain),
     ("quota-", Kind::Quota),
     ("overflow-", Kind::Overflow),
+    ("pins-", Kind::Pins),
+    ("share-with-", Kind::ShareWith),
 ];
 
 impl Key {
@@ -96,6 +104,7 @@ impl Key {
             "skip-end-ips-in-cidr" => Some(Self::SkipEnds),
             "avoid-buggy-ips" => Some(Self::AvoidBuggy),
             "reuse-delay" => Some(Self::ReuseDelay),
+            "namespace-quota" => Some(Self::NamespaceQuota),
             _ => KINDS.iter().find_map(|(prefix, kind)| {
                 let name = key.strip_prefix(prefix).filter(|name| !name.is_empty())?;
                 Some(Self::Of(*kind, Scope::of(name)))
@@ -115,7 +124,16 @@ impl Key {
                 Err(_) => entries(text).map(Value::Entries),
             },
             Self::Of(Kind::Interface, _) => interface(text).map(Value::Text),
-            Self::Of(Kind::Quota, _) => match text.parse() {
+            Self::Of(Kind::Pins, _) => match text {
+                "any" => Ok(Value::Pins(Pins::Any)),
+                "pool" => Ok(Value::Pins(Pins::Pool(AddressSet::new()))),
+                _ => {
+                    let listed = entries(text)?.iter().map(|entry| entry.range).collect();
+                    Ok(Value::Pins(Pins::Pool(listed)))
+                }
+            },
+            Self::Of(Kind::ShareWith, _) => namespaces(text).map(Value::Names),
+            Self::Of(Kind::Quota, _) | Self::NamespaceQuota => match text.parse() {
                 Ok(count) => Ok(Value::Count(count)),
                 Err(_) => Err("it is no whole number".to_owned()),
             },
@@ -144,7 +162,11 @@ impl Key {
             Self::Of(Kind::Interface, _) => {
                 "the name of a network interface, at most 15 characters, or auto"
             }
-            Self::Of(Kind::Quota, _) => "a number of addresses, 0 or more",
+            Self::Of(Kind::Quota, _) | Self::NamespaceQuota => "a number of addresses, 0 or more",
+            Self::Of(Kind::Pins, _) => {
+                "any, pool, or a comma list of prefixes, ranges and addresses that are accepted besides those of the pool"
+            }
+            Self::Of(Kind::ShareWith, _) => "a comma list of namespaces",
             Self::Of(Kind::Overflow, _) => "global or none",
             Self::Of(Kind::AllowShare, _) | Self::SkipEnds | Self::AvoidBuggy => "true or false",
             Self::SearchOrder => "asc or desc",
@@ -161,6 +183,16 @@ pub(crate) enum Value {
     Count(u64),
     Text(String),
     Delay(Duration),
+    Pins(Pins),
+    Names(BTreeSet<String>),
+}
+
+/// Which addresses may be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Pins {
+    Any,
+    /// Those of a pool that serves the namespace, and these.
+    Pool(AddressSet),
 }
 
 /// One element of an address list.
@@ -178,6 +210,21 @@ fn entries(text: &str) -> Result<Vec<Entry>, String> {
         entries.push(Entry { range, is_prefix: part.contains('/') });
     }
     if entries.is_empty() { Err("it is empty".to_owned()) } else { Ok(entries) }
+}
+
+/// Names of namespaces (RFC 1123 labels, as Kubernetes has them).
+fn namespaces(text: &str) -> Result<BTreeSet<String>, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_name = |name: &str| {
+        let ends_in_hyphen = name.starts_with('-') || name.ends_with('-');
+        name.len() <= 63 && name.chars().all(is_inner) && !ends_in_hyphen
+    };
+    if let Some(bad) = names.clone().find(|name| !is_name(name)) {
+        return Err(format!("`{}` is no name of a namespace", shown(bad)));
+    }
+    let names: BTreeSet<String> = names.map(str::to_owned).collect();
+    if names.is_empty() { Err("it is empty".to_owned()) } else { Ok(names) }
 }
 
 /// The spellings of Go's `strconv.ParseBool`, which the stock provider reads with.
@@ -265,6 +312,10 @@ mod tests {
         assert_eq!(
             Key::parse("allow-share-a-b"),
             Some(Key::Of(Kind::AllowShare, Scope::of("a-b")))
+        );
+        assert_eq!(
+            Key::parse("share-with-share-with-a"),
+            Some(Key::Of(Kind::ShareWith, Scope::of("share-with-a")))
         );
         assert_eq!(Key::parse("cidr-"), None);
         assert_eq!(Key::parse("cdir-global"), None);

@@ -8,12 +8,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::free::Free;
-use crate::grant::{Claim, Grant, Owner, Sharing, Tally};
+use crate::grant::{Claim, Grant, Owner, Tally};
 use crate::keys::KeyError;
 use crate::pools::Pools;
-use crate::range::Range;
+use crate::range::{Family, Range};
 use crate::set::AddressSet;
-use crate::sharers::Sharers;
+use crate::sharers::{Sharers, Together};
 
 /// Hashes the same on every run. Iteration over such a map never reaches an answer.
 type Fixed = BuildHasherDefault<DefaultHasher>;
@@ -31,11 +31,41 @@ pub struct Ledger {
     held: HashMap<Owner, BTreeSet<IpAddr>, Fixed>,
     by_namespace: Tally,
     resting: BTreeMap<IpAddr, Rest>,
+    resting_in: Tally,
+    /// What rests, by who held it last, without uid.
+    rested_by: BTreeMap<Owner, BTreeSet<IpAddr>>,
     by_release: BTreeSet<(Duration, IpAddr)>,
     reservations: BTreeMap<String, AddressSet>,
     reserved: AddressSet,
-    /// Addresses that are not handed out until then, unless somebody asks for them by name.
-    aside: BTreeMap<IpAddr, Duration>,
+    /// Addresses that are not handed out for a while, unless somebody asks for them by name.
+    aside: BTreeMap<IpAddr, Aside>,
+    /// The same, by the namespace that caused it.
+    aside_in: BTreeMap<String, BTreeSet<IpAddr>>,
+}
+
+/// An address that something outside of the cluster has.
+#[derive(Clone, Debug)]
+struct Aside {
+    until: Duration,
+    namespace: String,
+}
+
+/// What counts against the quota of a namespace, each address once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Held by its owners.
+    pub held: u64,
+    /// Given back by one of its owners, and resting.
+    pub resting: u64,
+    /// Set aside because of it, and neither held by it nor resting.
+    pub aside: u64,
+}
+
+impl Counted {
+    /// How many addresses that are.
+    pub fn total(&self) -> u64 {
+        self.held + self.resting + self.aside
+    }
 }
 
 /// An address that was released.
@@ -162,28 +192,37 @@ impl Ledger {
     }
 
     /// Hands the address to nobody before `until`, whoever holds it or has held it: something outside of the cluster has
-    /// it. Who asks for this very address gets it all the same.
-    pub fn set_aside(&mut self, address: IpAddr, until: Duration) {
-        self.aside.insert(address, until);
+    /// it. Who asks for this very address gets it all the same. Until then it counts against the quota of `namespace`,
+    /// whose owner had to get another.
+    pub fn set_aside(&mut self, address: IpAddr, namespace: &str, until: Duration) {
+        self.take_up(address);
+        self.aside.insert(address, Aside { until, namespace: namespace.to_owned() });
+        self.aside_in.entry(namespace.to_owned()).or_default().insert(address);
         self.free.take(address.into());
     }
 
-    /// What is set aside, and until when.
-    pub fn asides(&self) -> impl Iterator<Item = (IpAddr, Duration)> {
-        self.aside.iter().map(|(address, until)| (*address, *until))
+    /// What is set aside, because of which namespace, and until when.
+    pub fn asides(&self) -> impl Iterator<Item = (IpAddr, &str, Duration)> {
+        self.aside.iter().map(|(address, aside)| (*address, aside.namespace.as_str(), aside.until))
     }
 
     /// Until when the address is set aside.
     pub fn aside(&self, address: IpAddr) -> Option<Duration> {
-        self.aside.get(&address).copied()
+        self.aside.get(&address).map(|aside| aside.until)
+    }
+
+    /// The address is set aside no longer.
+    fn take_up(&mut self, address: IpAddr) {
+        let Some(Aside { namespace, .. }) = self.aside.remove(&address) else { return };
+        forget(&mut self.aside_in, &namespace, address);
     }
 
     /// Frees what has rested, or was set aside, long enough. Returns how many addresses that are.
     pub fn advance(&mut self, now: Duration) -> usize {
-        let over = self.aside.iter().filter(|(_, until)| **until <= now);
+        let over = self.aside.iter().filter(|(_, aside)| aside.until <= now);
         let over: Vec<IpAddr> = over.map(|(address, _)| *address).collect();
         for address in &over {
-            self.aside.remove(address);
+            self.take_up(*address);
             self.restore((*address).into());
         }
         let mut woken = over.len();
@@ -201,7 +240,7 @@ impl Ledger {
     pub fn next_rested(&self) -> Option<Duration> {
         let rested = self.by_release.first();
         let rested = rested.map(|(since, _)| since.saturating_add(self.pools.reuse_delay()));
-        rested.into_iter().chain(self.aside.values().copied()).min()
+        rested.into_iter().chain(self.aside.values().map(|aside| aside.until)).min()
     }
 
     /// Until when the address rests, and who held it last.
@@ -271,6 +310,57 @@ impl Ledger {
         self.by_namespace.of(namespace)
     }
 
+    /// What counts against the quota of a namespace: what its owners hold, and what nobody else gets because of them.
+    pub fn counted_in(&self, namespace: &str) -> Counted {
+        let aside = self.aside_in.get(namespace).into_iter().flatten();
+        let aside = aside.filter(|address| {
+            let rests = self.resting.get(*address);
+            !self.holds_for(**address, namespace)
+                && rests.is_none_or(|rest| rest.owner.namespace != namespace)
+        });
+        Counted {
+            held: self.held_in(namespace),
+            resting: self.resting_in.of(namespace),
+            aside: aside.count() as u64,
+        }
+    }
+
+    /// Whether the address counts against the quota of the namespace.
+    pub(crate) fn counts(&self, address: IpAddr, namespace: &str) -> bool {
+        let rests = self.resting.get(&address);
+        self.holds_for(address, namespace)
+            || rests.is_some_and(|rest| rest.owner.namespace == namespace)
+            || self.is_aside_for(address, namespace)
+    }
+
+    /// Whether the address is set aside because of the namespace.
+    pub(crate) fn is_aside_for(&self, address: IpAddr, namespace: &str) -> bool {
+        self.aside.get(&address).is_some_and(|aside| aside.namespace == namespace)
+    }
+
+    fn holds_for(&self, address: IpAddr, namespace: &str) -> bool {
+        self.claims.get(&address).is_some_and(|claim| claim.holds_for(namespace))
+    }
+
+    /// Whether anything rests that an object of this kind, namespace and name held last.
+    pub fn has_rested(&self, owner: &Owner) -> bool {
+        self.rested_by.contains_key(&owner.nameless())
+    }
+
+    /// The addresses of the family that rest, were last held by an object of this kind, namespace and name, and are not
+    /// set aside because of its namespace.
+    pub(crate) fn own_rests(
+        &self,
+        owner: &Owner,
+        family: Family,
+    ) -> impl Iterator<Item = IpAddr> + '_ {
+        let rests = self.rested_by.get(&owner.nameless()).into_iter().flatten().copied();
+        let namespace = owner.namespace.clone();
+        rests.filter(move |address| {
+            Family::of(*address) == family && !self.is_aside_for(*address, &namespace)
+        })
+    }
+
     /// Whether the address may be handed out to one more sharer: not reserved, set aside, or one to avoid.
     pub(crate) fn is_offerable(&self, address: IpAddr) -> bool {
         let kept_back = self.reserved.contains(address) || self.aside.contains_key(&address);
@@ -302,6 +392,8 @@ impl Ledger {
     }
 
     fn put_to_rest(&mut self, address: IpAddr, owner: Owner, since: Duration) {
+        self.resting_in.add(&owner.namespace);
+        self.rested_by.entry(owner.nameless()).or_default().insert(address);
         self.resting.insert(address, Rest { since, owner });
         self.by_release.insert((since, address));
         if let Some(region) = self.free.locate(address) {
@@ -312,6 +404,8 @@ impl Ledger {
     fn unrest(&mut self, address: IpAddr) {
         let Some(rest) = self.resting.remove(&address) else { return };
         self.by_release.remove(&(rest.since, address));
+        self.resting_in.sub(&rest.owner.namespace);
+        forget(&mut self.rested_by, &rest.owner.nameless(), address);
         if let Some(region) = self.free.locate(address) {
             self.free.region_mut(region).resting -= 1;
         }
@@ -351,25 +445,39 @@ impl Ledger {
     }
 
     /// What the sharers of an address use together, if everyone there is in a namespace that allows sharing.
-    fn joinable(&self, address: IpAddr) -> Option<Sharing> {
+    fn joinable(&self, address: IpAddr) -> Option<Together> {
         let claim = self.claims.get(&address)?;
         let sharing = claim.combined()?;
-        claim.owners().all(|owner| self.pools.allows_sharing(&owner.namespace)).then_some(sharing)
+        let namespaces = claim.namespaces();
+        namespaces.iter().all(|namespace| self.pools.allows_sharing(namespace)).then(|| {
+            let namespaces = namespaces.into_iter().map(str::to_owned).collect();
+            Together { namespaces, sharing }
+        })
     }
 
     fn index(&mut self, address: IpAddr) {
-        if let Some(sharing) = self.joinable(address)
+        if let Some(together) = self.joinable(address)
             && let Some(region) = self.free.locate(address)
         {
-            self.sharers.insert(region, sharing, address);
+            self.sharers.insert(region, together, address);
         }
     }
 
     fn unindex(&mut self, address: IpAddr) {
-        if let Some(sharing) = self.joinable(address)
+        if let Some(together) = self.joinable(address)
             && let Some(region) = self.free.locate(address)
         {
-            self.sharers.remove(region, &sharing, address);
+            self.sharers.remove(region, &together, address);
+        }
+    }
+}
+
+/// Takes the address out of a set, and forgets a set that is empty.
+fn forget<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<IpAddr>>, key: &K, address: IpAddr) {
+    if let Some(addresses) = sets.get_mut(key) {
+        addresses.remove(&address);
+        if addresses.is_empty() {
+            sets.remove(key);
         }
     }
 }

@@ -41,12 +41,12 @@ mod sharers;
 mod shown;
 
 pub use allocate::allocate;
-pub use facts::{Overlap, ReservedOverlap, Stray, Usage};
+pub use facts::{Crossing, Overlap, ReservedOverlap, Stray, Usage};
 pub use grant::{
     Claim, Grant, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy, UnknownProtocol,
 };
 pub use keys::{KeyError, Scope};
-pub use ledger::{Conflict, Ledger, names};
+pub use ledger::{Conflict, Counted, Ledger, names};
 pub use pools::{Order, Pool, Pools};
 pub use range::{Family, Range, RangeError};
 pub use request::{Allocation, Assigned, Families, FamilyPolicy, Origin, Refusal, Request};

@@ -1,10 +1,10 @@
 //! Owns the last good value of every key. A bad edit never changes what is handed out or who holds what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::keys::{Entry, Key, KeyError, Kind, Scope, Value};
+use crate::keys::{Entry, Key, KeyError, Kind, Pins, Scope, Value};
 use crate::range::{Family, Range};
 use crate::set::AddressSet;
 use crate::shown::shown;
@@ -52,6 +52,9 @@ pub struct Pool {
     overflows: bool,
     allow_share: Option<bool>,
     interface: Option<String>,
+    share_with: BTreeSet<String>,
+    /// The error where it was never good.
+    pins: Option<Result<Pins, KeyError>>,
     invalid: Option<KeyError>,
 }
 
@@ -99,11 +102,15 @@ pub struct Pools {
     order: Order,
     avoid_buggy: bool,
     reuse_delay: Duration,
+    /// The error where it was never good.
+    namespace_quota: Option<Result<u64, KeyError>>,
+    /// Of each namespace that may share addresses over its border, with which others: both name each other.
+    partners: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Default for Pools {
     fn default() -> Self {
-        let (values, errors, scopes) = Default::default();
+        let (values, errors, scopes, partners) = Default::default();
         Self {
             values,
             errors,
@@ -111,6 +118,8 @@ impl Default for Pools {
             order: Order::Ascending,
             avoid_buggy: true,
             reuse_delay: DEFAULT_REUSE_DELAY,
+            namespace_quota: None,
+            partners,
         }
     }
 }
@@ -183,14 +192,64 @@ impl Pools {
             .map(|(scope, _)| scope)
     }
 
-    /// How many addresses a namespace may hold. `quota-global` limits the namespace called `global`.
+    /// How many addresses a namespace may hold: `quota-<ns>`, else `namespace-quota`. `quota-global` limits the namespace
+    /// called `global`.
     pub fn quota(&self, namespace: &str) -> Option<u64> {
+        let everybodys = || self.namespace_quota.as_ref()?.as_ref().ok().copied();
+        self.own_quota(namespace).or_else(everybodys)
+    }
+
+    /// The key that says so.
+    pub fn quota_key(&self, namespace: &str) -> String {
+        match self.own_quota(namespace) {
+            Some(_) => format!("quota-{namespace}"),
+            None => "namespace-quota".to_owned(),
+        }
+    }
+
+    fn own_quota(&self, namespace: &str) -> Option<u64> {
         self.scopes.get(&Scope::of(namespace))?.quota
+    }
+
+    /// Whether any namespace has a limit.
+    pub fn has_quotas(&self) -> bool {
+        self.namespace_quota.is_some() || self.scopes.values().any(|pool| pool.quota.is_some())
+    }
+
+    /// Whether the namespace may ask for any address that is nobody else's: `pins-<ns>`, else `pins-global`.
+    pub fn allows_any_pin(&self, namespace: &str) -> bool {
+        self.pins(namespace).is_none_or(|(_, pins)| *pins == Ok(Pins::Any))
+    }
+
+    /// Which addresses the namespace may ask for, and whose key says so. The error is that of a key that was never good.
+    pub(crate) fn pins(&self, namespace: &str) -> Option<(&Scope, &Result<Pins, KeyError>)> {
+        [Scope::of(namespace), Scope::Global].iter().find_map(|scope| {
+            let (scope, pool) = self.entry(scope)?;
+            Some((scope, pool.pins.as_ref()?))
+        })
     }
 
     /// Whether Services of the namespace may share addresses: `allow-share-<ns>`, else `allow-share-global`.
     pub fn allows_sharing(&self, namespace: &str) -> bool {
         self.own_or_global(namespace, |pool| pool.allow_share.as_ref()).copied().unwrap_or(false)
+    }
+
+    /// Whether a Service of one namespace may share an address with one of the other: where both allow it and each names
+    /// the other in its `share-with-`.
+    pub fn may_share(&self, namespace: &str, other: &str) -> bool {
+        if namespace == other {
+            return self.allows_sharing(namespace);
+        }
+        self.partners.get(namespace).is_some_and(|partners| partners.contains(other))
+    }
+
+    /// The namespaces with which this one may share addresses, and itself; none where it may not share at all.
+    pub(crate) fn sharing_with<'a>(&'a self, namespace: &'a str) -> BTreeSet<&'a str> {
+        if !self.allows_sharing(namespace) {
+            return BTreeSet::new();
+        }
+        let partners = self.partners.get(namespace).into_iter().flatten();
+        partners.map(String::as_str).chain([namespace]).collect()
     }
 
     /// The interface for the namespace's Services: `interface-<ns>`, else `interface-global`.
@@ -208,11 +267,14 @@ impl Pools {
             .map(|(scope, _)| scope)
     }
 
-    /// The key of the namespace itself that was never good, so that it gets nothing from any pool.
+    /// The key that was never good for which the namespace gets nothing from any pool: one of its own, or one that limits
+    /// everybody.
     pub(crate) fn invalid_for(&self, namespace: &str) -> Option<&KeyError> {
         let own = self.scopes.get(&Scope::of(namespace)).and_then(|pool| pool.invalid.as_ref());
         let global = || self.scopes.get(&Scope::Global).and_then(|pool| pool.invalid.as_ref());
+        let quota = || self.namespace_quota.as_ref()?.as_ref().err();
         own.or_else(|| global().filter(|error| error.key == "exclude-global"))
+            .or_else(|| quota().filter(|_| self.own_quota(namespace).is_none()))
     }
 
     /// The order in which free addresses are handed out.
@@ -273,10 +335,16 @@ impl Pools {
                 (Kind::Overflow, Value::Bool(overflows)) => pool.overflows = *overflows,
                 (Kind::AllowShare, Value::Bool(allowed)) => pool.allow_share = Some(*allowed),
                 (Kind::Interface, Value::Text(name)) => pool.interface = Some(name.clone()),
+                (Kind::Pins, Value::Pins(pins)) => pool.pins = Some(Ok(pins.clone())),
+                (Kind::ShareWith, Value::Names(names)) => pool.share_with = names.clone(),
                 _ => {}
             }
         }
         self.mark_invalid(&mut scopes);
+        self.namespace_quota = match self.values.get("namespace-quota") {
+            Some((_, Value::Count(count))) => Some(Ok(*count)),
+            _ => self.errors.get("namespace-quota").cloned().map(Err),
+        };
 
         let everywhere =
             scopes.get(&Scope::Global).map(|pool| pool.excluded.clone()).unwrap_or_default();
@@ -290,6 +358,22 @@ impl Pools {
             pool.offered.subtract(&pool.draining);
         }
         self.scopes = scopes;
+        self.partners = self.pair();
+    }
+
+    /// Which namespaces name each other, where both allow sharing.
+    fn pair(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let names = |one: &str, other: &str| {
+            let pool = self.scopes.get(&Scope::of(one));
+            pool.is_some_and(|pool| pool.share_with.contains(other)) && self.allows_sharing(one)
+        };
+        let partners = |name: &str, pool: &Pool| -> BTreeSet<String> {
+            let named = pool.share_with.iter().filter(|other| *other != name);
+            named.filter(|other| names(name, other) && names(other, name)).cloned().collect()
+        };
+        let all = self.scopes.iter().map(|(scope, pool)| (scope.name(), pool));
+        let all = all.map(|(name, pool)| (name.to_owned(), partners(name, pool)));
+        all.filter(|(_, partners)| !partners.is_empty()).collect()
     }
 
     /// Stops the pools whose addresses or limits were never readable.
@@ -299,6 +383,8 @@ impl Pools {
             let fills = matches!(kind, Kind::Cidr | Kind::Range);
             if kind == Kind::Exclude && scope == Scope::Global {
                 scopes.values_mut().for_each(|pool| pool.invalid = Some(error.clone()));
+            } else if kind == Kind::Pins {
+                scopes.entry(scope).or_default().pins = Some(Err(error.clone()));
             } else if fills || matches!(kind, Kind::Exclude | Kind::Drain | Kind::Quota) {
                 let pool = scopes.entry(scope).or_default();
                 pool.defined |= fills;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::grant::{Owner, Sharing};
 use crate::keys::{KeyError, Scope};
-use crate::ledger::names;
+use crate::ledger::{Counted, names};
 use crate::range::Family;
 
 /// `spec.ipFamilyPolicy` of a Service.
@@ -189,18 +189,41 @@ pub enum Refusal {
         /// When it is free, on the clock of the ledger.
         until: Duration,
     },
+    /// The address that was asked for is none of those that the namespace may ask for.
+    #[error("{address} may not be asked for: key `{key}` accepts {accepted}")]
+    AddressNotAllowed {
+        /// The address.
+        address: IpAddr,
+        /// The key.
+        key: String,
+        /// What it accepts, for people.
+        accepted: String,
+    },
     /// The namespace holds as many addresses as it may.
     #[error(
-        "namespace {namespace} holds {held} of the {quota} addresses that `quota-{namespace}` allows"
+        "namespace {namespace} holds {} of the {quota} addresses that `{key}` allows{}",
+        .counted.total(), counted_note(.counted)
     )]
     QuotaExceeded {
         /// The namespace.
         namespace: String,
-        /// How many it holds.
-        held: u64,
+        /// What counts against its quota.
+        counted: Counted,
         /// How many it may hold.
         quota: u64,
+        /// The key that says so.
+        key: String,
     },
+}
+
+fn counted_note(Counted { resting, aside, .. }: &Counted) -> String {
+    let notes = [
+        (resting, "rest after their release"),
+        (aside, "are set aside, as another host answers for them"),
+    ];
+    let notes = notes.into_iter().filter(|(count, _)| **count > 0);
+    let notes: Vec<String> = notes.map(|(count, why)| format!("{count} of them {why}")).collect();
+    if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) }
 }
 
 fn resting_note(resting: &u64) -> String {
@@ -219,6 +242,7 @@ impl Refusal {
             Self::AddressInUse { .. } => "AddressInUse",
             Self::AddressReserved { .. } => "AddressReserved",
             Self::AddressResting { .. } => "AddressResting",
+            Self::AddressNotAllowed { .. } => "AddressNotAllowed",
             Self::QuotaExceeded { .. } => "QuotaExceeded",
         }
     }

@@ -136,7 +136,7 @@ fn a_rest_that_began_before_a_restart_goes_on() {
 #[test]
 fn an_address_that_is_set_aside_is_given_to_nobody_but_who_asks_for_it() {
     let mut ledger = ledger(&[("range-global", "192.0.2.8-192.0.2.9"), ("reuse-delay", "0s")]);
-    ledger.set_aside(ip("192.0.2.8"), seconds(600));
+    ledger.set_aside(ip("192.0.2.8"), "shop", seconds(600));
     assert_eq!(give(&mut ledger, &single("shop/a")).unwrap(), ["192.0.2.9"]);
     assert_eq!(reason(give(&mut ledger, &single("shop/b"))), "PoolExhausted");
     // Neither an edit of the pools nor a release brings it back.
@@ -153,10 +153,10 @@ fn an_address_that_is_set_aside_is_given_to_nobody_but_who_asks_for_it() {
 
 #[test]
 fn who_cannot_use_its_address_gets_another_within_its_quota() {
-    let mut ledger = ledger(&[("range-global", "192.0.2.8-192.0.2.9"), ("quota-shop", "1")]);
+    let mut ledger = ledger(&[("range-global", "192.0.2.8-192.0.2.9"), ("quota-shop", "2")]);
     let web = single("shop/web");
     assert_eq!(give(&mut ledger, &web).unwrap(), ["192.0.2.8"]);
-    ledger.set_aside(ip("192.0.2.8"), seconds(600));
+    ledger.set_aside(ip("192.0.2.8"), "shop", seconds(600));
     let current = vec![ip("192.0.2.8")];
     let elsewhere = Request { shuns: current.clone(), current, ..web };
     let allocation = allocate(&ledger, &elsewhere).unwrap();

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_ipam::{Family, Order, Pools, Scope};
+use proptest::array::uniform9;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use support::data;
@@ -176,6 +177,11 @@ fn a_bad_value_is_named_with_its_key_and_what_is_accepted() {
         ("exclude-shop", "eth0", "neither", "comma list"),
         ("drain-shop", "maybe", "neither", "true, false"),
         ("quota-shop", "-1", "no whole number", "0 or more"),
+        ("namespace-quota", "-1", "no whole number", "0 or more"),
+        ("pins-shop", "pools", "`pools` is neither", "any, pool, or a comma list"),
+        ("pins-global", "", "empty", "any, pool, or a comma list"),
+        ("share-with-shop", "a,B_c", "`B_c` is no name of a namespace", "comma list of namespaces"),
+        ("share-with-shop", " , ", "empty", "comma list of namespaces"),
         ("overflow-shop", "other", "no pool", "global or none"),
         ("allow-share-shop", "yes", "neither true nor false", "true or false"),
         ("interface-shop", "eth0/1", "character", "network interface"),
@@ -223,13 +229,16 @@ fn keys_that_mean_nothing_are_listed_for_a_check() {
 }
 
 /// Values of one key: two good ones, a bad one, and none.
-const EDITS: [(&str, [&str; 3]); 6] = [
+const EDITS: [(&str, [&str; 3]); 9] = [
     ("cidr-global", ["192.0.2.0/29", "192.0.2.0/30,2001:db8::/64", "192.0.2.0/29,"]),
     ("cidr-shop", ["198.51.100.0/24", "198.51.100.0/25", "198.51.100.0/240"]),
     ("exclude-shop", ["198.51.100.1", "198.51.100.2-198.51.100.9", "198.51.100.2-198.51.100.1"]),
     ("quota-shop", ["1", "2", "many"]),
     ("avoid-buggy-ips", ["true", "false", "?"]),
     ("reuse-delay", ["1s", "2s", "two seconds"]),
+    ("pins-shop", ["any", "203.0.113.7", "pools"]),
+    ("share-with-shop", ["blog", "blog,default", "-"]),
+    ("namespace-quota", ["1", "2", "many"]),
 ];
 
 proptest! {
@@ -238,7 +247,7 @@ proptest! {
     /// Invariant 11: fail static on bad configuration.
     #[test]
     fn a_history_of_edits_means_what_its_last_good_values_mean(
-        history in vec([0..4usize, 0..4usize, 0..4usize, 0..4usize, 0..4usize, 0..4usize], 1..8),
+        history in vec(uniform9(0..4usize), 1..8),
     ) {
         let mut pools = Pools::default();
         let mut good: BTreeMap<String, String> = BTreeMap::new();
@@ -265,6 +274,8 @@ proptest! {
             fresh.update(&good);
             prop_assert!(pools.iter().eq(fresh.iter()));
             prop_assert_eq!(pools.quota("shop"), fresh.quota("shop"));
+            prop_assert_eq!(pools.quota("other"), fresh.quota("other"));
+            prop_assert_eq!(pools.allows_any_pin("shop"), fresh.allows_any_pin("shop"));
             prop_assert_eq!(pools.reuse_delay(), fresh.reuse_delay());
             prop_assert_eq!(pools.avoids_buggy(), fresh.avoids_buggy());
         }

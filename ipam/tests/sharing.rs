@@ -95,6 +95,74 @@ fn a_namespace_that_does_not_allow_sharing_is_left_alone() {
     );
 }
 
+/// `web` of namespace a has port 80 of the first address; where does `b/tls` get its port 443?
+fn beside_a(keys: &[(&str, &str)]) -> String {
+    let mut ledger = ledger(&[&[POOL], keys].concat());
+    give(&mut ledger, &listening(single("a/web"), &[(Tcp, 80)])).unwrap();
+    let tls = listening(single("b/tls"), &[(Tcp, 443)]);
+    let pin = allocate(&ledger, &pinned(tls.clone(), &["192.0.2.8"]));
+    let given = give(&mut ledger, &tls).unwrap().swap_remove(0);
+    assert_eq!(pin.is_ok(), given == "192.0.2.8", "a pin and a pool say the same");
+    if let Err(refusal) = pin {
+        assert_eq!(refusal.to_string(), "192.0.2.8 is held by Service a/web");
+    }
+    given
+}
+
+#[test]
+fn two_namespaces_share_only_where_each_names_the_other_and_both_may_share() {
+    let (a, b) = (("share-with-a", "c,b"), ("share-with-b", "a"));
+    for keys in [
+        &[SHARE][..],
+        &[SHARE, a],
+        &[SHARE, b],
+        &[a, b],
+        &[SHARE, a, b, ("allow-share-a", "false")],
+    ] {
+        assert_eq!(beside_a(keys), "192.0.2.9", "{keys:?}");
+    }
+    assert_eq!(beside_a(&[SHARE, a, b]), "192.0.2.8");
+    assert_eq!(beside_a(&[SHARE, a, b, ("search-order", "asc")]), "192.0.2.8");
+}
+
+#[test]
+fn who_joins_may_share_with_everybody_who_is_there() {
+    let pairs = [("share-with-a", "b,c"), ("share-with-b", "a"), ("share-with-c", "a")];
+    let keys = [&[POOL, SHARE][..], &pairs].concat();
+    let mut ledger = ledger(&keys);
+    for (name, port) in [("a/web", 80), ("b/tls", 443)] {
+        let shared = give(&mut ledger, &listening(single(name), &[(Tcp, port)])).unwrap();
+        assert_eq!(shared, ["192.0.2.8"]);
+    }
+    let third = listening(single("c/ssh"), &[(Tcp, 22)]);
+    assert_eq!(give(&mut ledger, &third).unwrap(), ["192.0.2.9"], "b does not know c");
+    release_all(&mut ledger, &service("b/tls"), Duration::ZERO);
+    let fourth = listening(single("c/dns"), &[(Tcp, 53)]);
+    assert_eq!(give(&mut ledger, &fourth).unwrap(), ["192.0.2.8"]);
+}
+
+#[test]
+fn what_two_namespaces_share_stays_shared_and_is_named_and_a_third_is_not_let_in() {
+    let pairs = [("share-with-a", "b"), ("share-with-b", "a")];
+    let mut ledger = ledger(&[&[POOL, SHARE][..], &pairs].concat());
+    for (name, port) in [("a/web", 80), ("b/tls", 443)] {
+        give(&mut ledger, &listening(single(name), &[(Tcp, port)])).unwrap();
+    }
+    assert_eq!(ledger.crossings(), []);
+    edit(&mut ledger, &[POOL, SHARE]);
+    let [crossing] = &ledger.crossings()[..] else { panic!("one") };
+    let namespaces = ["a".to_owned(), "b".to_owned()];
+    assert_eq!((crossing.address, &crossing.namespaces[..]), (ip("192.0.2.8"), &namespaces[..]));
+    for (name, port) in [("a/web", 80), ("b/tls", 443)] {
+        let kept = give(&mut ledger, &listening(single(name), &[(Tcp, port)])).unwrap();
+        assert_eq!(kept, ["192.0.2.8"], "nobody is moved");
+    }
+    for name in ["a/more", "b/more"] {
+        let more = give(&mut ledger, &listening(single(name), &[(Tcp, 22)])).unwrap();
+        assert_ne!(more, ["192.0.2.8"], "{name}");
+    }
+}
+
 #[test]
 fn a_live_edit_of_allow_share_counts_for_those_that_come_after() {
     let mut ledger = ledger(&[POOL]);

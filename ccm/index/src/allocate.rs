@@ -69,7 +69,9 @@ pub(super) fn allocate(
     let may_share = state.cluster.ledger.pools().allows_sharing(&owner.namespace);
     let sharing = claimant.sharing().filter(|_| may_share);
     let shape = Hopeless::key(&owner.namespace, claimant.families(), sharing);
-    if fresh && let Some(verdict) = hopeless.0.get(&shape).cloned() {
+    // What the owner's former self gave back may be excused of the quota, for it alone.
+    let alike = fresh && !state.cluster.ledger.has_rested(&owner);
+    if alike && let Some(verdict) = hopeless.0.get(&shape).cloned() {
         return refuse(state, turn, claimant, verdict);
     }
     let asks = pins.iter().any(|pin| !pin.is_unspecified() && !held.contains(pin));
@@ -93,7 +95,7 @@ pub(super) fn allocate(
         }
         Err(refusal) => {
             let verdict = why(state, &refusal);
-            if fresh {
+            if alike {
                 hopeless.0.insert(shape, verdict.clone());
             }
             match (held.is_empty(), asks) {

@@ -1,5 +1,6 @@
 //! Owns what follows when another host on the LAN answers for an address, as an announcer has found: it is set aside, and
-//! who was given it gets another. Who asked for this very address keeps it, and waits for that host to go.
+//! who was given it gets another, at most once a minute. Who asked for this very address keeps it, and waits for that host
+//! to go. What is set aside counts against the quota of the namespace of who had it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,15 +8,17 @@ use std::time::Duration;
 
 use berth_api::conflict::MacText;
 use berth_api::reason;
-use berth_ipam::{Ledger, Owner};
+use berth_ipam::{Family, Ledger, Owner};
 
 use super::state::State;
 use crate::claimant::Claimant;
+use crate::write::Object;
 
 /// How long an address is given to nobody after another host was found to answer for it.
 pub const ASIDE: Duration = Duration::from_secs(600);
 
-/// Of the addresses that a claimant holds, those that it is to have others in place of. They are set aside.
+/// Of the addresses that a claimant holds, those that it is to have others in place of. They are set aside: one of each
+/// family a minute, or who finds a host at each address in turn would walk through the pool.
 pub(super) fn shun(
     state: &mut State,
     claimant: &Claimant,
@@ -27,11 +30,15 @@ pub(super) fn shun(
         held.contains(address) && !state.cluster.is_pinned(*address, claimant, owner)
     };
     let conflicts = claimant.conflicts();
-    let shuns: Vec<IpAddr> = conflicts.addresses().filter(given).collect();
-    for address in &shuns {
+    let mut shuns: Vec<IpAddr> = conflicts.addresses().filter(given).collect();
+    shuns.retain(|address| {
         // Once: each look at the claimant would put the end off.
         if state.cluster.ledger.aside(*address).is_none() {
-            state.cluster.ledger.set_aside(*address, now + ASIDE);
+            if let Err(again) = state.exchanges.begin(&claimant.id(), Family::of(*address), now) {
+                state.agenda.at(again, Object::Claimant(claimant.id()));
+                return false;
+            }
+            state.cluster.ledger.set_aside(*address, &owner.namespace, now + ASIDE);
             let mac = conflicts.of(address).unwrap_or_default();
             let note = format!(
                 "another host, {}, answers for {address}: it is given to nobody for {} minutes, and this {} gets \
@@ -42,14 +49,21 @@ pub(super) fn shun(
             );
             state.said.report(claimant, true, reason::ADDRESS_SET_ASIDE, note);
         }
-    }
+        true
+    });
     shuns
 }
 
 /// Takes in that an address was set aside before this process could see it.
-pub(super) fn recall(ledger: &mut Ledger, address: IpAddr, until: Duration, now: Duration) {
+pub(super) fn recall(
+    ledger: &mut Ledger,
+    address: IpAddr,
+    namespace: &str,
+    until: Duration,
+    now: Duration,
+) {
     if ledger.aside(address).is_none() && until > now {
         // A clock that was set back puts nothing off for longer.
-        ledger.set_aside(address, until.min(now + ASIDE));
+        ledger.set_aside(address, namespace, until.min(now + ASIDE));
     }
 }

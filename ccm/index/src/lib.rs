@@ -5,7 +5,7 @@
 //! Deterministic: time is the argument `now`, counted since an origin of the caller's choice.
 //!
 //! What is known stands in parts, each with what can be asked of it: `cluster` (objects and ledger), `pools`,
-//! `agenda` (who is looked at next), `claiming`, `adoption`, `departures`, `traffic` (writes), `said` and
+//! `agenda` (who is looked at next), `claiming`, `adoption`, `departures`, `exchanges`, `traffic` (writes), `said` and
 //! `figures`. `state` has them all. Above it stands what is decided, from what comes in to what goes out:
 //!
 //! | module | owns |
@@ -51,6 +51,7 @@ mod configure;
 mod decided;
 mod departures;
 mod eip;
+mod exchanges;
 mod figures;
 mod holders;
 mod machines;
@@ -178,9 +179,9 @@ impl Index {
         }
     }
 
-    /// Takes in that an address was set aside before this process could see it.
-    pub fn set_aside(&mut self, address: IpAddr, until: Duration, now: Duration) {
-        aside::recall(&mut self.0.cluster.ledger, address, until, now);
+    /// Takes in that an address was set aside because of this namespace before this process could see it.
+    pub fn set_aside(&mut self, address: IpAddr, namespace: &str, until: Duration, now: Duration) {
+        aside::recall(&mut self.0.cluster.ledger, address, namespace, until, now);
     }
 
     /// Takes in what became of a write that [`Index::poll`] gave.

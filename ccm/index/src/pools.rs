@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use berth_api::reason;
 use berth_api::{NamespacedName, Quoted};
-use berth_ipam::{KeyError, Ledger, Owner, Pools};
+use berth_ipam::{Crossing, KeyError, Ledger, Owner, Pools};
 
 use crate::report::{About, Report};
 
@@ -20,6 +20,27 @@ pub(super) struct PoolMap {
     told: BTreeSet<String>,
     /// Addresses outside of their pool, and what is told of them.
     strays: BTreeMap<(IpAddr, Owner), String>,
+}
+
+/// What is told of addresses that namespaces share which may not share them any more.
+fn crossings(ledger: &Ledger) -> Option<String> {
+    let all = ledger.crossings();
+    let first = all.iter().take(3).map(|Crossing { address, namespaces }| {
+        let (few, rest) = namespaces.split_at(namespaces.len().min(3));
+        let more =
+            if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+        format!("{address} of {}{more}", few.join(", "))
+    });
+    let first: Vec<String> = first.collect();
+    let rest = all.len() - first.len();
+    let more = if rest == 0 { String::new() } else { format!(" and {rest} more") };
+    (!all.is_empty()).then(|| {
+        format!(
+            "namespaces share addresses that do not name each other: {}{more}; they keep them, and nobody joins from another \
+             namespace; accepted is `share-with-<namespace>` of each with the others in it",
+            first.join("; ")
+        )
+    })
 }
 
 /// An address that has left its pool since this was last asked, or has come back to it.
@@ -102,7 +123,8 @@ impl PoolMap {
             );
             (reason::RESERVED_OVERLAP, note)
         });
-        errors.chain(unknown).chain(overlaps).collect()
+        let crossings = crossings(ledger).into_iter().map(|note| (reason::SHARED_ACROSS, note));
+        errors.chain(unknown).chain(overlaps).chain(crossings).collect()
     }
 
     /// Which addresses have left their pool since this was last asked, or have come back to it.

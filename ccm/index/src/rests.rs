@@ -23,7 +23,8 @@ struct Rest {
     /// Seconds that it rests on top of the reuse delay, counted from `since`.
     #[serde(default, skip_serializing_if = "is_nothing")]
     more: u64,
-    /// The same: until when it is set aside. Then nobody held it.
+    /// The same: until when it is set aside. Then the namespace is the one that caused it, and nobody has the name. Earlier
+    /// versions wrote no namespace: it counts against nobody's quota.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<u64>,
 }
@@ -33,8 +34,8 @@ struct Rest {
 pub struct Recalled {
     /// What rests: who held it, and since when.
     pub rests: Vec<(IpAddr, Owner, Duration)>,
-    /// What is set aside, and until when.
-    pub asides: Vec<(IpAddr, Duration)>,
+    /// What is set aside, because of which namespace, and until when.
+    pub asides: Vec<(IpAddr, String, Duration)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -69,10 +70,10 @@ pub fn write(ledger: &Ledger, now: Duration, unix: Duration) -> String {
         more: seconds(since.saturating_sub(now)),
         until: None,
     });
-    let asides = ledger.asides().take(MOST / 4).map(|(address, until)| Rest {
+    let asides = ledger.asides().take(MOST / 4).map(|(address, namespace, until)| Rest {
         address,
         kind: Kind::Service,
-        namespace: String::new(),
+        namespace: namespace.to_owned(),
         name: String::new(),
         since: unix.as_secs(),
         more: 0,
@@ -96,7 +97,7 @@ pub fn read(text: &str, now: Duration, unix: Duration) -> Result<Recalled, serde
     for rest in told {
         if let Some(until) = rest.until {
             let left = Duration::from_secs(until).saturating_sub(unix);
-            recalled.asides.push((rest.address, now.saturating_add(left)));
+            recalled.asides.push((rest.address, rest.namespace, now.saturating_add(left)));
             continue;
         }
         let kind = match rest.kind {
@@ -175,13 +176,22 @@ mod tests {
     fn what_is_set_aside_stays_so_until_the_same_moment_on_another_clock() {
         let mut ledger = Ledger::new();
         let address: IpAddr = "192.0.2.1".parse().unwrap();
-        ledger.set_aside(address, second(700));
+        ledger.set_aside(address, "shop", second(700));
         let text = write(&ledger, second(110), UNIX);
         let recalled = read(&text, second(1000), UNIX + second(5)).unwrap();
-        assert_eq!(recalled.asides, [(address, second(1000 + 590 - 5))]);
+        let shop = || "shop".to_owned();
+        assert_eq!(recalled.asides, [(address, shop(), second(1000 + 590 - 5))]);
         assert!(recalled.rests.is_empty());
         let late = read(&text, second(1000), UNIX + second(3600)).unwrap();
-        assert_eq!(late.asides, [(address, second(1000))], "it is over");
+        assert_eq!(late.asides, [(address, shop(), second(1000))], "it is over");
+    }
+
+    #[test]
+    fn what_an_earlier_version_set_aside_stays_so_and_counts_against_nobody() {
+        let text = r#"[{"address":"192.0.2.1","namespace":"","name":"","since":1790000000,"until":1790000590}]"#;
+        let recalled = read(text, second(1000), UNIX).unwrap();
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(recalled.asides, [(address, String::new(), second(1590))]);
     }
 
     #[test]

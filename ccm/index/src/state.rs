@@ -12,6 +12,7 @@ use super::agenda::Agenda;
 use super::claiming::Claiming;
 use super::cluster::Cluster;
 use super::departures::Departures;
+use super::exchanges::Exchanges;
 use super::figures::Figures;
 use super::pools::PoolMap;
 use super::said::Said;
@@ -28,6 +29,7 @@ pub(super) struct State {
     pub(super) claiming: Claiming,
     pub(super) adoption: Adoption,
     pub(super) departures: Departures,
+    pub(super) exchanges: Exchanges,
     pub(super) traffic: Traffic,
     pub(super) said: Said,
     pub(super) figures: Figures,

@@ -46,15 +46,22 @@ impl Run {
                     "an edit moved somebody"
                 );
             }
-            Event::Ask { owner: number, policy, first, pin, ports } => {
+            Event::Ask { owner: number, policy, first, pin, ports, exchange } => {
                 let order = match policy {
                     FamilyPolicy::SingleStack => vec![*first],
                     _ => vec![*first, first.other()],
                 };
+                let owner = owner(*number);
+                let useless = self
+                    .ledger
+                    .held(&owner)
+                    .filter(|address| *exchange && self.naive.aside.contains_key(address));
+                let shuns: Vec<IpAddr> = useless.collect();
                 let request = Request {
-                    pins: pin.iter().copied().collect(),
+                    pins: pin.iter().copied().filter(|pin| !shuns.contains(pin)).collect(),
                     sharing: sharing(*ports),
-                    ..Request::new(owner(*number), Families::new(*policy, order))
+                    shuns,
+                    ..Request::new(owner, Families::new(*policy, order))
                 };
                 self.ask(&request);
             }
@@ -69,6 +76,11 @@ impl Run {
             Event::Reserve { name, addresses } => {
                 self.ledger.reserve(*name, addresses.iter().copied().collect());
                 self.naive.reserved.insert(name, addresses.clone());
+            }
+            Event::SetAside { address, namespace, seconds } => {
+                let until = self.now + Duration::from_secs(*seconds);
+                self.ledger.set_aside(*address, namespace, until);
+                self.naive.aside.insert(*address, (until, namespace));
             }
             Event::Wait(seconds) => {
                 self.now += Duration::from_secs(*seconds);
@@ -115,7 +127,9 @@ impl Run {
             let address = assigned.address;
             assert!(wanted.contains(&Family::of(address)));
             match assigned.origin {
-                Origin::Kept => assert!(held.contains(&address)),
+                Origin::Kept => {
+                    assert!(held.contains(&address) && !request.shuns.contains(&address));
+                }
                 Origin::Dhcp => panic!("no pool here is DHCP's"),
                 Origin::Pinned => {
                     assert_eq!(request.pins, [address]);
@@ -134,7 +148,9 @@ impl Run {
         }
         for family in &wanted {
             let pinned = request.pins.iter().find(|pin| Family::of(**pin) == *family);
-            let current = held.iter().find(|address| Family::of(**address) == *family);
+            let usable = |address: &&IpAddr| !request.shuns.contains(address);
+            let mut usable = held.iter().filter(usable);
+            let current = usable.find(|address| Family::of(**address) == *family);
             let now = given.iter().find(|a| Family::of(a.address) == *family);
             if let (Some(current), Some(now)) = (current, now)
                 && now.address != *current
@@ -159,15 +175,16 @@ impl Run {
                 let released: BTreeSet<IpAddr> = allocation.released.iter().copied().collect();
                 assert_eq!(released, held.difference(&kept).copied().collect());
                 if let Some(quota) = self.naive.quota(namespace) {
-                    let joined = self.naive.held_in(namespace);
-                    let mut after = joined.clone();
-                    released.iter().for_each(|address| {
-                        if !self.naive.others_hold(request, *address) {
-                            after.remove(address);
-                        }
-                    });
-                    after.extend(&kept);
-                    assert!(after.len() as u64 <= quota.max(joined.len() as u64));
+                    let before = self.naive.charged(&request.owner);
+                    let mut after = self.naive.clone();
+                    for address in kept.difference(&held) {
+                        after.insert(*address, Grant::new(request.owner.clone()));
+                    }
+                    released
+                        .iter()
+                        .for_each(|address| after.release(&request.owner, *address, self.now));
+                    let after = after.charged(&request.owner);
+                    assert!(after <= quota.max(before), "{before} {after} {quota} {request:?}");
                 }
             }
             Err(refusal) => {
@@ -175,6 +192,10 @@ impl Run {
                 let foreign_pin =
                     request.pins.iter().any(|pin| !wanted.contains(&Family::of(*pin)));
                 assert!(any || foreign_pin, "{refusal} for {request:?}");
+                if let Refusal::QuotaExceeded { counted, quota, .. } = refusal {
+                    assert_eq!(*counted, self.naive.counted_in(namespace));
+                    assert_eq!(Some(*quota), self.naive.quota(namespace));
+                }
             }
         }
     }
@@ -182,12 +203,12 @@ impl Run {
     /// Whether the model sees a reason not to give an address of the family.
     fn may_be_refused(&self, request: &Request, family: Family) -> bool {
         let pinned = request.pins.iter().find(|pin| Family::of(**pin) == family);
-        let held = self.ledger.held(&request.owner).find(|address| Family::of(*address) == family);
+        let usable =
+            |address: &IpAddr| Family::of(*address) == family && !request.shuns.contains(address);
+        let held = self.ledger.held(&request.owner).find(usable);
         let quota = self.naive.quota(&request.owner.namespace);
         // Two families are charged one after the other: the second may find the quota spent by the first.
-        let tight = quota.is_some_and(|quota| {
-            self.naive.held_in(&request.owner.namespace).len() as u64 + 2 > quota
-        });
+        let tight = quota.is_some_and(|quota| self.naive.charged(&request.owner) + 2 > quota);
         match (pinned, held) {
             (Some(pin), Some(held)) if *pin != held => {
                 tight || self.naive.pin_problem(request, *pin).is_some()
@@ -223,7 +244,11 @@ impl Run {
         }
         for namespace in NAMESPACES {
             assert_eq!(self.ledger.held_in(namespace), self.naive.held_in(namespace).len() as u64);
+            assert_eq!(self.ledger.counted_in(namespace), self.naive.counted_in(namespace));
         }
+        let crossings: Vec<IpAddr> =
+            self.ledger.crossings().into_iter().map(|crossing| crossing.address).collect();
+        assert_eq!(crossings, self.naive.crossings());
         let overlapping: BTreeSet<IpAddr> = self.naive.overlapping();
         let said = self.ledger.overlaps();
         for address in world::universe() {

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_ipam::{Family, Grant, Owner, Request, Scope, Stray, Usage};
+use berth_ipam::{Counted, Family, Grant, Owner, Request, Scope, Stray, Usage};
 
 use crate::world::{Config, Keys, listed, prefix_listed};
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Naive {
     pub(crate) config: Config,
     pub(crate) claims: BTreeMap<IpAddr, BTreeMap<Owner, Grant>>,
     pub(crate) reserved: BTreeMap<&'static str, BTreeSet<IpAddr>>,
     resting: BTreeMap<IpAddr, (Duration, Owner)>,
+    pub(crate) aside: BTreeMap<IpAddr, (Duration, &'static str)>,
 }
 
 impl Naive {
@@ -35,10 +36,12 @@ impl Naive {
     pub(crate) fn advance(&mut self, now: Duration) {
         let delay = self.delay();
         self.resting.retain(|_, (since, _)| *since + delay > now);
+        self.aside.retain(|_, (until, _)| *until > now);
     }
 
     pub(crate) fn next_rested(&self) -> Option<Duration> {
-        self.resting.values().map(|(since, _)| *since + self.delay()).min()
+        let rested = self.resting.values().map(|(since, _)| *since + self.delay());
+        rested.chain(self.aside.values().map(|(until, _)| *until)).min()
     }
 
     pub(crate) fn holders(&self, address: IpAddr) -> impl Iterator<Item = &Owner> {
@@ -54,12 +57,39 @@ impl Naive {
         self.claims.iter().filter(|(_, claim)| held(claim)).map(|(address, _)| *address).collect()
     }
 
-    pub(crate) fn others_hold(&self, request: &Request, address: IpAddr) -> bool {
-        self.holders(address).any(|o| *o != request.owner && o.namespace == request.owner.namespace)
+    fn rests_in(&self, namespace: &str) -> BTreeSet<IpAddr> {
+        let rests = self.resting.iter().filter(|(_, (_, owner))| owner.namespace == namespace);
+        rests.map(|(address, _)| *address).collect()
+    }
+
+    fn aside_in(&self, namespace: &str) -> BTreeSet<IpAddr> {
+        let aside = self.aside.iter().filter(|(_, (_, whose))| *whose == namespace);
+        aside.map(|(address, _)| *address).collect()
+    }
+
+    /// What counts against the quota.
+    pub(crate) fn counted_in(&self, namespace: &str) -> Counted {
+        let (held, resting) = (self.held_in(namespace), self.rests_in(namespace));
+        let known = &held | &resting;
+        Counted {
+            held: held.len() as u64,
+            resting: resting.len() as u64,
+            aside: (&self.aside_in(namespace) - &known).len() as u64,
+        }
+    }
+
+    /// The same but for one address of each family that rests since the owner gave it back.
+    pub(crate) fn charged(&self, owner: &Owner) -> u64 {
+        let aside = self.aside_in(&owner.namespace);
+        let own = self.resting.iter().filter(|(_, (_, last))| last.same_name(owner));
+        let own = own.map(|(address, _)| *address).filter(|address| !aside.contains(address));
+        let excused: BTreeSet<Family> = own.map(Family::of).collect();
+        self.counted_in(&owner.namespace).total() - excused.len() as u64
     }
 
     pub(crate) fn quota(&self, namespace: &str) -> Option<u64> {
-        self.config.scopes.get(namespace)?.quota
+        let own = self.config.scopes.get(namespace).and_then(|keys| keys.quota);
+        own.or(self.config.namespace_quota)
     }
 
     pub(crate) fn members(&self, scope: &Scope) -> BTreeSet<IpAddr> {
@@ -86,6 +116,7 @@ impl Naive {
     pub(crate) fn next(&self, request: &Request, family: Family) -> Option<(IpAddr, bool)> {
         self.serving(&request.owner.namespace).into_iter().find_map(|scope| {
             let offered = self.offered(&scope).into_iter().filter(|a| Family::of(*a) == family);
+            let offered = offered.filter(|a| !self.aside.contains_key(a));
             let offered: Vec<IpAddr> = offered.filter(|a| !self.is_reserved(*a)).collect();
             let pick = |list: Vec<IpAddr>| match self.config.descending {
                 true => list.last().copied(),
@@ -120,6 +151,8 @@ impl Naive {
             Some("excluded")
         } else if in_a_pool && !in_an_open_pool {
             Some("of another namespace")
+        } else if home.is_none() && !self.allows_pin(namespace, address) {
+            Some("not allowed")
         } else if home.is_some_and(|scope| self.drains(scope, address)) {
             Some("draining")
         } else if self.is_held(address) && !self.joinable(request, address) {
@@ -150,6 +183,7 @@ impl Naive {
             !self.is_held(*address)
                 && !self.resting.contains_key(address)
                 && !self.is_reserved(*address)
+                && !self.aside.contains_key(address)
         };
         let free = self.offered(scope).iter().filter(of_family).filter(|a| idle(a)).count();
         Usage {
@@ -220,10 +254,40 @@ impl Naive {
     }
 
     fn joinable(&self, request: &Request, address: IpAddr) -> bool {
-        let namespaces =
-            self.holders(address).chain([&request.owner]).map(|owner| &owner.namespace);
-        namespaces.into_iter().all(|namespace| self.allows_sharing(namespace))
+        let mut others = self.holders(address).filter(|owner| **owner != request.owner);
+        others.all(|other| self.may_share(&request.owner.namespace, &other.namespace))
             && self.fits(request, address)
+    }
+
+    fn may_share(&self, one: &str, other: &str) -> bool {
+        let names = |one: &str, other: &str| {
+            let keys = self.config.scopes.get(one);
+            one == other || keys.is_some_and(|keys| keys.share_with.contains(&other))
+        };
+        [(one, other), (other, one)].iter().all(|(a, b)| names(a, b) && self.allows_sharing(a))
+    }
+
+    /// The addresses that namespaces share which may not share them any more.
+    pub(crate) fn crossings(&self) -> Vec<IpAddr> {
+        let crosses = |claim: &BTreeMap<Owner, Grant>| {
+            let mut pairs =
+                claim.keys().flat_map(|one| claim.keys().map(move |other| (one, other)));
+            pairs.any(|(one, other)| {
+                let (one, other) = (&one.namespace, &other.namespace);
+                one != other && !self.may_share(one, other)
+            })
+        };
+        let claims = self.claims.iter().filter(|(_, claim)| crosses(claim));
+        claims.map(|(address, _)| *address).collect()
+    }
+
+    /// Whether an address outside of all pools of the namespace may be asked for.
+    fn allows_pin(&self, namespace: &str, address: IpAddr) -> bool {
+        let pins = |name: &str| self.config.scopes.get(name).and_then(|keys| keys.pins.as_ref());
+        match pins(namespace).or_else(|| pins("global")) {
+            None | Some(None) => true,
+            Some(Some(listed)) => contains(listed, address),
+        }
     }
 
     fn fits(&self, request: &Request, address: IpAddr) -> bool {

@@ -7,6 +7,7 @@ use berth_ipam::{Family, FamilyPolicy, Owner, OwnerKind, Protocol, Sharing, Traf
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
 
 /// The namespaces that owners live in. `b` and `c` have a pool of their own only sometimes, and `c` never.
 pub(crate) const NAMESPACES: [&str; 4] = ["a", "b", "c", "global"];
@@ -60,6 +61,9 @@ pub(crate) struct Keys {
     pub(crate) quota: Option<u64>,
     pub(crate) overflow: bool,
     pub(crate) allow_share: Option<bool>,
+    /// `any` where there is no list, else `pool` where it is empty, else that list.
+    pub(crate) pins: Option<Option<Vec<(u32, u32)>>>,
+    pub(crate) share_with: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -70,6 +74,7 @@ pub(crate) struct Config {
     pub(crate) skip_ends: bool,
     pub(crate) avoid_buggy: Option<bool>,
     pub(crate) reuse_delay: Option<u64>,
+    pub(crate) namespace_quota: Option<u64>,
 }
 
 impl Config {
@@ -102,6 +107,17 @@ impl Config {
             if let Some(allowed) = keys.allow_share {
                 put(format!("allow-share-{name}"), allowed.to_string());
             }
+            if let Some(pins) = &keys.pins {
+                let text = match pins.as_deref() {
+                    None => "any".to_owned(),
+                    Some([]) => "pool".to_owned(),
+                    Some(list) => ranges(list),
+                };
+                put(format!("pins-{name}"), text);
+            }
+            if !keys.share_with.is_empty() {
+                put(format!("share-with-{name}"), keys.share_with.join(","));
+            }
         }
         put("search-order".to_owned(), if self.descending { "desc" } else { "asc" }.to_owned());
         put("skip-end-ips-in-cidr".to_owned(), self.skip_ends.to_string());
@@ -110,6 +126,9 @@ impl Config {
         }
         if let Some(delay) = self.reuse_delay {
             put("reuse-delay".to_owned(), format!("{delay}s"));
+        }
+        if let Some(quota) = self.namespace_quota {
+            put("namespace-quota".to_owned(), quota.to_string());
         }
         data
     }
@@ -157,6 +176,8 @@ pub(crate) enum Event {
         first: Family,
         pin: Option<IpAddr>,
         ports: Option<u8>,
+        /// It cannot use what it holds and what is set aside.
+        exchange: bool,
     },
     Release {
         owner: usize,
@@ -164,6 +185,11 @@ pub(crate) enum Event {
     Reserve {
         name: &'static str,
         addresses: BTreeSet<IpAddr>,
+    },
+    SetAside {
+        address: IpAddr,
+        namespace: &'static str,
+        seconds: u64,
     },
     Wait(u64),
 }
@@ -183,17 +209,25 @@ fn keys() -> impl Strategy<Value = Keys> {
         option::weighted(0.2, option::weighted(0.8, positions())),
         option::weighted(0.3, 0..6u64),
         any::<bool>(),
-        option::of(any::<bool>()),
+        option::weighted(0.7, any::<bool>()),
+        option::weighted(0.3, option::weighted(0.8, vec(positions(), 0..3))),
+        subsequence(NAMESPACES.to_vec(), 0..=NAMESPACES.len()),
     )
-        .prop_map(|(ranges, prefixes, exclude, drain, quota, overflow, allow_share)| Keys {
-            ranges,
-            prefixes,
-            exclude,
-            drain,
-            quota,
-            overflow,
-            allow_share,
-        })
+        .prop_map(
+            |(ranges, prefixes, exclude, drain, quota, overflow, allow_share, pins, share_with)| {
+                Keys {
+                    ranges,
+                    prefixes,
+                    exclude,
+                    drain,
+                    quota,
+                    overflow,
+                    allow_share,
+                    pins,
+                    share_with,
+                }
+            },
+        )
 }
 
 fn config() -> impl Strategy<Value = Config> {
@@ -204,14 +238,21 @@ fn config() -> impl Strategy<Value = Config> {
         any::<(bool, bool)>(),
         option::of(any::<bool>()),
         option::of(0..LONGEST_DELAY),
+        option::weighted(0.3, 0..6u64),
     )
-        .prop_map(|(global, a, b, (descending, skip_ends), avoid_buggy, reuse_delay)| Config {
-            scopes: [("global", global), ("a", a)].into_iter().chain(b.map(|b| ("b", b))).collect(),
-            descending,
-            skip_ends,
-            avoid_buggy,
-            reuse_delay: reuse_delay.or(Some(LONGEST_DELAY)),
-        })
+        .prop_map(
+            |(global, a, b, (descending, skip_ends), avoid_buggy, reuse_delay, quota)| {
+                let b = b.map(|b| ("b", b));
+                Config {
+                    scopes: [("global", global), ("a", a)].into_iter().chain(b).collect(),
+                    descending,
+                    skip_ends,
+                    avoid_buggy,
+                    reuse_delay: reuse_delay.or(Some(LONGEST_DELAY)),
+                    namespace_quota: quota,
+                }
+            },
+        )
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -224,8 +265,13 @@ fn event() -> impl Strategy<Value = Event> {
     let pin = option::weighted(0.25, (0..2 * SPAN).prop_map(address));
     prop_oneof![
         1 => config().prop_map(Event::Configure),
-        12 => (0..OWNERS, policy, family, pin, option::of(0..16u8)).prop_map(
-            |(owner, policy, first, pin, ports)| Event::Ask { owner, policy, first, pin, ports }
+        12 => (0..OWNERS, policy, family, pin, option::of(0..16u8), any::<bool>()).prop_map(
+            |(owner, policy, first, pin, ports, exchange)| {
+                Event::Ask { owner, policy, first, pin, ports, exchange }
+            }
+        ),
+        2 => ((0..2 * SPAN).prop_map(address), select(&NAMESPACES[..]), 1..LONGEST_DELAY).prop_map(
+            |(address, namespace, seconds)| Event::SetAside { address, namespace, seconds }
         ),
         4 => (0..OWNERS).prop_map(|owner| Event::Release { owner }),
         1 => (prop_oneof![Just("node x"), Just("the vip")], vec(positions(), 0..2)).prop_map(

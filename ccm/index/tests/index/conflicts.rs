@@ -4,22 +4,47 @@ use std::time::Duration;
 
 use berth_api::conflict::Conflicts;
 use berth_api::reason;
+use berth_api::service::ClassPolicy;
 use berth_index::ASIDE;
 use berth_index::binding::Binding;
+use berth_index::rests;
 use berth_index::service::Service;
 use berth_index::write::Write;
+use berth_ipam::{Family, FamilyPolicy};
+use serde_json::json;
 
 use crate::cluster::eips::{binding, machine};
-use crate::cluster::{Lab, ip, service};
+use crate::cluster::{Lab, dual, ip, service};
 
 fn lab(range: &str) -> Lab {
     Lab::with_pools([("range-global", range), ("reuse-delay", "0s")])
 }
 
+/// What is read of a Service with this annotation, and this message of the condition.
+fn written(annotation: &str, message: Option<&str>) -> Conflicts {
+    let condition = message.map(|message| {
+        json!({
+            "type": "berth.dev/AddressConflict", "status": "True", "reason": "AddressConflict",
+            "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    });
+    let object = json!({
+        "metadata": {
+            "namespace": "shop", "name": "web", "annotations": { "berth.dev/conflict": annotation },
+        },
+        "spec": { "type": "LoadBalancer" },
+        "status": { "conditions": Vec::from_iter(condition) },
+    });
+    let object = serde_json::from_value(object).unwrap();
+    Service::read(&object, &ClassPolicy::default()).unwrap().conflicts
+}
+
 /// An announcer finds another host with the address.
 fn find(lab: &mut Lab, name: &str, address: &str) {
     let text = format!("{address}=02:00:00:00:00:09");
-    lab.edit(name, |service| service.conflicts = Conflicts::parse(&text));
+    let message =
+        format!("{address} is not announced: another host, 02:00:00:00:00:09, answers for it");
+    lab.edit(name, |service| service.conflicts = written(&text, Some(&message)));
 }
 
 /// The announcer serves what the Service has now, and no other host has that.
@@ -96,8 +121,8 @@ fn a_service_that_waits_gets_another_address_when_there_is_one() {
 fn a_restart_in_the_middle_of_the_move_ends_in_the_same_place() {
     let mut lab = lab("192.0.2.1-192.0.2.4");
     lab.create(service("web"));
-    let text = "192.0.2.1=02:00:00:00:00:09";
-    lab.cluster.edit("web", |service| service.conflicts = Conflicts::parse(text));
+    let (text, message) = ("192.0.2.1=02:00:00:00:00:09", "192.0.2.1, 02:00:00:00:00:09");
+    lab.cluster.edit("web", |service| service.conflicts = written(text, Some(message)));
     let owner = lab.cluster.services[&crate::cluster::key("web")].owner();
     lab.cluster.claim("192.0.2.2", owner);
     let mut lab = lab.restart();
@@ -109,10 +134,124 @@ fn a_restart_in_the_middle_of_the_move_ends_in_the_same_place() {
 }
 
 #[test]
+fn a_tenant_that_names_every_address_of_the_pool_moves_nobody_and_takes_nothing_away() {
+    let mut lab = lab("192.0.2.1-192.0.2.9");
+    lab.create(service("web"));
+    let all: Vec<String> = (1..10).map(|n| format!("192.0.2.{n}=02:00:00:00:00:09")).collect();
+    lab.edit("web", |web| web.conflicts = written(&all.join(","), None));
+    // One of them another host does have: that entry alone counts.
+    lab.create(service("found"));
+    let message = "192.0.2.2 is not announced: another host, 02:00:00:00:00:09, answers for it";
+    lab.edit("found", |found| found.conflicts = written(&all.join(","), Some(message)));
+    for _ in 0..3 {
+        lab.pass(Duration::from_secs(60));
+    }
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
+    assert_eq!(lab.told("web", reason::ADDRESS_SET_ASIDE), 0);
+    assert_eq!(lab.cluster.addresses("found"), "192.0.2.3");
+    assert_eq!(lab.index.ledger().asides().count(), 1);
+    for number in 4..10 {
+        let name = format!("web-{number}");
+        lab.create(service(&name));
+        assert_eq!(lab.cluster.addresses(&name), format!("192.0.2.{number}"));
+    }
+}
+
+#[test]
+fn a_claimant_gets_another_address_at_most_once_a_minute_and_then_without_an_event() {
+    let mut lab = lab("192.0.2.1-192.0.2.9");
+    lab.create(service("web"));
+    find(&mut lab, "web", "192.0.2.1");
+    announce(&mut lab, "web");
+    let began = lab.now;
+    lab.pass(Duration::from_secs(5));
+    find(&mut lab, "web", "192.0.2.2");
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2", "it waits");
+    assert_eq!(lab.index.deadline(), Some(began + Duration::from_secs(60)));
+    assert_eq!(lab.index.ledger().aside(ip("192.0.2.2")), None, "and its address is not set aside");
+    // Another one may at once.
+    lab.create(service("other"));
+    find(&mut lab, "other", "192.0.2.3");
+    assert_eq!(lab.cluster.addresses("other"), "192.0.2.4");
+    lab.pass(Duration::from_secs(54));
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2");
+    lab.pass(Duration::from_secs(1));
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.5");
+    assert_eq!(lab.told("web", reason::ADDRESS_SET_ASIDE), 2);
+}
+
+#[test]
+fn of_two_families_each_is_exchanged_at_once() {
+    let mut lab = lab("192.0.2.1-192.0.2.9,2001:db8::1-2001:db8::9");
+    lab.create(dual("web", FamilyPolicy::RequireDualStack, Family::ALL));
+    find(&mut lab, "web", "192.0.2.1");
+    find(&mut lab, "web", "2001:db8::1");
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2,2001:db8::2");
+    announce(&mut lab, "web");
+    find(&mut lab, "web", "2001:db8::2");
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2,2001:db8::2");
+}
+
+#[test]
+fn what_is_set_aside_goes_on_being_shunned_within_the_minute() {
+    let mut lab = lab("192.0.2.1");
+    lab.create(service("web"));
+    find(&mut lab, "web", "192.0.2.1");
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1", "there is no other");
+    lab.pass(Duration::from_secs(10));
+    lab.pools([("range-global", "192.0.2.1-192.0.2.2"), ("reuse-delay", "0s")]);
+    lab.settle();
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2");
+}
+
+#[test]
+fn at_full_quota_a_claimant_keeps_the_address_of_another_host_and_is_told_why() {
+    let pools = |quota| [("range-global", "192.0.2.1-192.0.2.9"), ("quota-shop", quota)];
+    let mut lab = Lab::with_pools(pools("2"));
+    lab.create(service("web"));
+    find(&mut lab, "web", "192.0.2.1");
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2", "within its quota it is exchanged");
+    announce(&mut lab, "web");
+    lab.pass(Duration::from_secs(60));
+    find(&mut lab, "web", "192.0.2.2");
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2");
+    assert_eq!(lab.cluster.reason("web"), Some((false, "QuotaExceeded".to_owned())));
+    let told = lab.told.iter().find(|(_, reason, _)| *reason == "QuotaExceeded").unwrap();
+    assert!(told.2.contains("1 of them are set aside"), "{told:?}");
+    lab.create(service("more"));
+    assert_eq!(lab.cluster.reason("more"), Some((false, "QuotaExceeded".to_owned())));
+    lab.create(service("other/web"));
+    assert_eq!(lab.cluster.addresses("other/web"), "192.0.2.3");
+    // With room for both, the other gets the next one, and this one is exchanged all the same.
+    lab.pools(pools("4"));
+    lab.settle();
+    assert_eq!(lab.cluster.addresses("more"), "192.0.2.4");
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.5");
+}
+
+#[test]
+fn what_was_set_aside_counts_against_the_quota_over_a_restart() {
+    let mut lab = Lab::with_pools([("range-global", "192.0.2.1-192.0.2.9"), ("quota-shop", "2")]);
+    lab.create(service("web"));
+    find(&mut lab, "web", "192.0.2.1");
+    announce(&mut lab, "web");
+    let unix = Duration::from_secs(1000);
+    let word = rests::write(lab.index.ledger(), lab.now, unix);
+    let mut lab = lab.restart();
+    for (address, namespace, until) in rests::read(&word, lab.now, unix).unwrap().asides {
+        lab.index.set_aside(address, &namespace, until, lab.now);
+    }
+    lab.pools([("range-global", "192.0.2.1-192.0.2.9"), ("quota-shop", "2")]);
+    lab.start();
+    lab.create(service("more"));
+    assert_eq!(lab.cluster.reason("more"), Some((false, "QuotaExceeded".to_owned())));
+}
+
+#[test]
 fn what_was_set_aside_before_a_restart_stays_so() {
     let mut lab = lab("192.0.2.1-192.0.2.4");
     let end = lab.now + Duration::from_secs(60);
-    lab.index.set_aside("192.0.2.1".parse().unwrap(), end, lab.now);
+    lab.index.set_aside("192.0.2.1".parse().unwrap(), "shop", end, lab.now);
     lab.create(service("web"));
     assert_eq!(lab.cluster.addresses("web"), "192.0.2.2");
     lab.pass(Duration::from_secs(60));

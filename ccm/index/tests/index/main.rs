@@ -8,6 +8,7 @@ mod conflicts;
 mod dhcp;
 mod elastic;
 mod faults;
+mod limits;
 mod placement;
 mod pools;
 mod release;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use berth_api::reason;
 use berth_index::claim::Holder;
 use berth_index::service::Service;
 use berth_index::write::{Outcome, Write};
@@ -228,6 +229,36 @@ fn addresses_that_the_stock_provider_let_services_share_stay_shared() {
     names.sort_unstable();
     assert_eq!(names, ["admin", "dns", "new", "web"], "imported first, then joined");
     assert_eq!(lab.cluster.reason("clash"), Some((false, "AddressConflict".to_owned())));
+}
+
+#[test]
+fn what_two_namespaces_share_stays_shared_and_is_told_once_on_the_configmap() {
+    let mut cluster = Cluster::default();
+    for (name, port) in [("a/web", 80), ("b/tls", 443)] {
+        cluster.create(served(listening(name, port), "192.0.2.1"));
+    }
+    let mut lab = Lab::around(cluster);
+    lab.pools([POOL, AT_ONCE, SHARE]);
+    lab.start();
+    let shared = |lab: &Lab| lab.cluster.claims[&ip("192.0.2.1")].holders.len();
+    assert_eq!(shared(&lab), 2);
+    assert_eq!(lab.told("kubevip", reason::SHARED_ACROSS), 1);
+    let (.., note) = lab.told.iter().find(|(_, why, _)| *why == reason::SHARED_ACROSS).unwrap();
+    assert!(note.contains("192.0.2.1 of a, b;"), "{note}");
+    // Nobody else of another namespace gets in, over a restart too.
+    let mut lab = lab.restart();
+    lab.pools([POOL, AT_ONCE, SHARE]);
+    lab.start();
+    assert_eq!(shared(&lab), 2);
+    lab.create(listening("c/ssh", 22));
+    lab.create(listening("a/dns", 53));
+    assert_eq!(lab.cluster.addresses("c/ssh"), "192.0.2.2");
+    assert_eq!(lab.cluster.addresses("a/dns"), "192.0.2.3", "b did not ask for that");
+    lab.pools([POOL, AT_ONCE, SHARE, ("share-with-a", "b"), ("share-with-b", "a")]);
+    lab.settle();
+    lab.create(listening("b/mail", 25));
+    assert_eq!(lab.cluster.addresses("b/mail"), "192.0.2.1");
+    assert_eq!(lab.told("kubevip", reason::SHARED_ACROSS), 1);
 }
 
 #[test]
