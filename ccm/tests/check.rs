@@ -25,8 +25,13 @@ const HEAD: &str = "kind: ConfigMap\nmetadata: { name: kubevip, namespace: kube-
 
 #[test]
 fn good_pools_end_with_0() -> Result<()> {
-    let (code, said, complained) = check(&format!("{HEAD}  cidr-global: 192.0.2.0/24\n"), &[])?;
+    let pools = format!("{HEAD}  cidr-global: 192.0.2.0/24\n");
     let table = "POOL    FAMILY  SIZE  FREE\nglobal  IPv4     256   254\n\nno problem found\n";
+    let (code, said, complained) = check(&pools, &[])?;
+    assert_eq!((code, complained.as_str()), (Some(0), ""));
+    assert!(said.starts_with(&format!("{table}2 notes:\n")), "{said}");
+    let closed = format!("{pools}  pins-global: pool\n  namespace-quota: \"20\"\n");
+    let (code, said, complained) = check(&closed, &[])?;
     assert_eq!((code, said.as_str(), complained.as_str()), (Some(0), table, ""));
     Ok(())
 }

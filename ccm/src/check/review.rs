@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use berth_api::NamespacedName;
 use berth_ipam::{
-    AddressSet, Families, Family, Grant, KeyError, Ledger, Owner, OwnerKind, Pools, Refusal,
-    Request, Scope, Sharing, Usage, allocate,
+    AddressSet, Crossing, Families, Family, Grant, KeyError, Ledger, Owner, OwnerKind, Pools,
+    Refusal, Request, Scope, Sharing, Usage, allocate,
 };
 
 /// The data of a ConfigMap.
@@ -68,6 +68,10 @@ pub enum Effect {
     Stops(Scope),
     /// No pool hands out anything.
     StopsAll,
+    /// What the pool does not give, nobody of the scope may ask for either.
+    StopsPins(Scope),
+    /// Namespaces without a quota of their own get nothing.
+    StopsUnlimited,
     /// It counts as absent.
     Ignored,
 }
@@ -100,7 +104,13 @@ pub enum Finding {
     /// The same, because of an `exclude-` key.
     Excluded(IpAddr, Owner, Scope),
     /// A namespace has more than it may have, or all: it gets nothing more.
-    QuotaReached(String, u64, u64),
+    QuotaReached(String, u64, u64, String),
+    /// Namespaces share an address and do not name each other.
+    Crossing(Crossing),
+    /// Whoever may edit a Service may ask for any address that nobody has.
+    OpenPins,
+    /// No namespace has a limit.
+    NoQuota,
 }
 
 impl Finding {
@@ -108,7 +118,13 @@ impl Finding {
     pub fn is_problem(&self) -> bool {
         !matches!(
             self,
-            Self::OtherName(..) | Self::Draining(..) | Self::Excluded(..) | Self::QuotaReached(..)
+            Self::OtherName(..)
+                | Self::Draining(..)
+                | Self::Excluded(..)
+                | Self::QuotaReached(..)
+                | Self::Crossing(..)
+                | Self::OpenPins
+                | Self::NoQuota
         )
     }
 }
@@ -161,6 +177,7 @@ pub fn review(data: &Data, cluster: Option<&Cluster>) -> Review {
     findings
         .extend(conflicts.into_iter().map(|(address, owners)| Finding::Conflict(address, owners)));
     findings.extend(fates(&ledger));
+    findings.extend(open(ledger.pools()));
     let assigned = cluster.map(|_| ledger.claims().count());
     Review { pools: lines(&ledger), assigned, findings }
 }
@@ -182,6 +199,15 @@ fn assign(ledger: &mut Ledger, assigned: &[Holding]) -> BTreeMap<IpAddr, BTreeSe
     conflicts
 }
 
+/// What the pools leave open to everybody who may edit a Service.
+fn open(pools: &Pools) -> impl Iterator<Item = Finding> {
+    let any = pools.iter().next().is_some();
+    // Of a namespace that has no key of its own, whatever its name.
+    let pins = (any && pools.allows_any_pin(Scope::Global.name())).then_some(Finding::OpenPins);
+    let quotas = (any && !pools.has_quotas()).then_some(Finding::NoQuota);
+    pins.into_iter().chain(quotas)
+}
+
 fn lines(ledger: &Ledger) -> Vec<PoolLine> {
     let mut lines = Vec::new();
     for (scope, pool) in ledger.pools().iter() {
@@ -201,8 +227,14 @@ fn asker(scope: &Scope) -> Request {
 
 /// What a key that was never good does to its scope. Only addresses and limits on them stop a pool.
 fn effect(ledger: &Ledger, error: &KeyError) -> Effect {
+    if error.key == "namespace-quota" {
+        return Effect::StopsUnlimited;
+    }
     let Some((kind, name)) = error.key.split_once('-') else { return Effect::Ignored };
     let scope = Scope::of(name);
+    if kind == "pins" {
+        return Effect::StopsPins(scope);
+    }
     match (kind, allocate(ledger, &asker(&scope))) {
         ("exclude", _) if scope == Scope::Global => Effect::StopsAll,
         (
@@ -294,8 +326,10 @@ fn fates(ledger: &Ledger) -> Vec<Finding> {
     for namespace in owners.map(|owner| owner.namespace.as_str()).collect::<BTreeSet<_>>() {
         let held = ledger.held_in(namespace);
         if let Some(quota) = pools.quota(namespace).filter(|quota| held >= *quota) {
-            findings.push(Finding::QuotaReached(namespace.to_owned(), held, quota));
+            let key = pools.quota_key(namespace);
+            findings.push(Finding::QuotaReached(namespace.to_owned(), held, quota, key));
         }
     }
+    findings.extend(ledger.crossings().into_iter().map(Finding::Crossing));
     findings
 }

@@ -11,6 +11,14 @@ fn data<const N: usize>(pairs: [(&str, &str); N]) -> Data {
 }
 
 /// A Service `namespace/name` that has the address, in no pool that a claim names.
+/// The same with nothing left open.
+fn closed(mut data: Data) -> Data {
+    for (key, value) in [("pins-global", "pool"), ("namespace-quota", "100")] {
+        data.insert(key.to_owned(), value.to_owned());
+    }
+    data
+}
+
 fn holding(owner: &str, address: &str) -> Holding {
     let (namespace, name) = owner.split_once('/').unwrap();
     let owner = Owner::new(OwnerKind::Service, namespace, name, owner);
@@ -41,6 +49,7 @@ fn good_pools_are_listed_with_their_sizes() {
         ("cidr-lab", "0.0.0.0/32"),
         ("quota-shop", "20"),
     ]);
+    let pools = closed(pools);
     let expected = "\
 POOL    FAMILY                  SIZE                  FREE
 global  IPv4                     256                   254
@@ -61,16 +70,22 @@ fn every_bad_key_is_named_with_what_follows_from_it() {
         ("interface-shop", "a name of the LAN"),
         ("quota-blog", "many"),
         ("search-ordre", "desc"),
+        ("pins-shop", "pools"),
+        ("pins-global", "none"),
+        ("namespace-quota", "few"),
     ]);
     let expected = "\
 POOL    FAMILY  SIZE  FREE
 global  IPv4      16    15
 
-4 problems:
+7 problems:
   key `cidr-shop`: value `198.51.100.0/33` is not accepted: `198.51.100.0/33` is neither a prefix, a first-last range nor an address; accepted is a comma list of prefixes (192.0.2.0/24), ranges (192.0.2.10-192.0.2.20) and addresses, IPv4 or IPv6; so the pool of namespace shop hands out nothing
   key `interface-shop`: value `a name of the LAN` is not accepted: it has 17 characters; accepted is the name of a network interface, at most 15 characters, or auto; so the key counts as absent
+  key `namespace-quota`: value `few` is not accepted: it is no whole number; accepted is a number of addresses, 0 or more; so a namespace without a `quota-` of its own gets nothing
+  key `pins-global`: value `none` is not accepted: `none` is neither a prefix, a first-last range nor an address; accepted is any, pool, or a comma list of prefixes, ranges and addresses that are accepted besides those of the pool; so a namespace without a `pins-` of its own may ask for no address
+  key `pins-shop`: value `pools` is not accepted: `pools` is neither a prefix, a first-last range nor an address; accepted is any, pool, or a comma list of prefixes, ranges and addresses that are accepted besides those of the pool; so namespace shop may ask for no address
   key `quota-blog`: value `many` is not accepted: it is no whole number; accepted is a number of addresses, 0 or more; so the pool of namespace blog hands out nothing
-  key \"search-ordre\" means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, quota-, overflow-, allow-share- and interface- followed by global or a namespace, search-order, skip-end-ips-in-cidr, avoid-buggy-ips and reuse-delay
+  key \"search-ordre\" means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, quota-, overflow-, pins-, allow-share-, share-with- and interface- followed by global or a namespace, namespace-quota, search-order, skip-end-ips-in-cidr, avoid-buggy-ips and reuse-delay
 ";
     assert_eq!(text(pools, None), expected);
 }
@@ -94,9 +109,9 @@ shop    IPv4      11    11
 1 problem:
   192.0.2.10-192.0.2.20 would be handed out by the global pool and the pool of namespace shop: leave it to one of them
 ";
-    assert_eq!(text(data(pools), None), expected);
+    assert_eq!(text(closed(data(pools)), None), expected);
     let [global, shop] = pools;
-    let left_out = data([global, shop, ("drain-global", "192.0.2.8/29,192.0.2.16/29")]);
+    let left_out = closed(data([global, shop, ("drain-global", "192.0.2.8/29,192.0.2.16/29")]));
     assert_eq!(review(&left_out, None).findings, []);
 }
 
@@ -107,6 +122,7 @@ fn addresses_that_no_host_can_have_are_named() {
         ("range-shop", "223.255.255.254-224.0.0.9"),
         ("skip-end-ips-in-cidr", "true"),
     ]);
+    let pools = closed(pools);
     let expected = "\
 POOL    FAMILY  SIZE  FREE
 global  IPv4       8     2
@@ -150,6 +166,7 @@ fn against_a_cluster_the_fate_of_each_address_is_told() {
         ("cidr-shop", "198.51.100.0/28 "),
         ("quota-shop", "1"),
     ]);
+    let pools = closed(pools);
     let expected = "\
 POOL    FAMILY  SIZE  USED  FREE
 global  IPv4      15     3     6
@@ -172,7 +189,7 @@ fn a_claim_knows_its_pool_better_than_its_namespace_does() {
     let claimed = Holding { pool: Some(Scope::Global), ..holding("shop/web", "192.0.2.1") };
     let cluster = Cluster { assigned: vec![claimed], ..Cluster::default() };
     let pools = data([("cidr-global", "192.0.2.128/25"), ("cidr-shop", "192.0.2.0/25")]);
-    let said: Vec<_> = review(&pools, Some(&cluster)).findings;
+    let said: Vec<_> = review(&closed(pools), Some(&cluster)).findings;
     assert!(matches!(&said[..], [Finding::Outside(_, _, Scope::Global)]), "{said:?}");
 }
 
@@ -217,7 +234,7 @@ fn an_address_that_two_have_and_one_that_a_node_has_are_problems() {
         ],
         reserved: node("worker-1", "192.0.2.9"),
     };
-    let pools = data([("range-global", "192.0.2.1-192.0.2.7")]);
+    let pools = closed(data([("range-global", "192.0.2.1-192.0.2.7")]));
     let expected = "\
 POOL    FAMILY  SIZE  USED  FREE
 global  IPv4       7     2     5
@@ -228,4 +245,45 @@ global  IPv4       7     2     5
   192.0.2.9 of Service shop/d belongs to node worker-1
 ";
     assert_eq!(text(pools, Some(&cluster)), expected);
+}
+
+#[test]
+fn what_is_open_is_noted_and_no_problem() {
+    let expected = "\
+POOL    FAMILY  SIZE  FREE
+global  IPv4       2     2
+
+no problem found
+2 notes:
+  `pins-global` is not set, or any: whoever may edit a Service may ask for any address that nobody has, also outside all pools; `pool` closes that
+  neither `quota-` nor `namespace-quota` is set: one namespace may use up a pool that others share
+";
+    let pool = ("cidr-global", "192.0.2.8/31");
+    assert_eq!(text(data([pool]), None), expected);
+    let notes = |more: [(&str, &str); 2]| review(&data([pool, more[0], more[1]]), None).findings;
+    let shop = [("pins-shop", "pool"), ("quota-shop", "2")];
+    assert_eq!(notes(shop), [Finding::OpenPins]);
+    assert_eq!(notes([("pins-global", "any"), ("namespace-quota", "2")]), [Finding::OpenPins]);
+    assert_eq!(notes([("pins-global", "192.0.2.0/24"), ("namespace-quota", "2")]), []);
+}
+
+#[test]
+fn namespaces_that_share_an_address_and_do_not_name_each_other_are_noted() {
+    let shared = |owner, port| {
+        let ports = [(Protocol::Tcp, port)].into();
+        let sharing = Some(Sharing { ports, policy: TrafficPolicy::Cluster });
+        Holding { sharing, ..holding(owner, "192.0.2.5") }
+    };
+    let assigned = vec![shared("blog/a", 80), shared("shop/b", 443)];
+    let cluster = Cluster { assigned, ..Cluster::default() };
+    let pools = data([("cidr-global", "192.0.2.0/29"), ("allow-share-global", "true")]);
+    let review = |pools: Data| {
+        let review = review(&closed(pools), Some(&cluster));
+        assert_eq!(review.problems().count(), 0);
+        review.findings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let note = "192.0.2.5 is shared by the namespaces blog, shop, which do not name each other in `share-with-`: they keep it";
+    assert_eq!(review(pools.clone()), [note]);
+    let each = data([("share-with-blog", "shop"), ("share-with-shop", "blog")]);
+    assert_eq!(review(pools.into_iter().chain(each).collect()), [""; 0]);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use berth_api::Quoted;
-use berth_ipam::{AddressSet, Owner, Scope};
+use berth_ipam::{AddressSet, Crossing, Owner, Scope};
 
 use super::review::{Effect, Finding, PoolLine, Review};
 
@@ -74,8 +74,8 @@ impl fmt::Display for Finding {
             Self::UnknownKey(key) => write!(
                 f,
                 "key {} means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, quota-, overflow-, \
-                 allow-share- and interface- followed by global or a namespace, search-order, skip-end-ips-in-cidr, \
-                 avoid-buggy-ips and reuse-delay",
+                 pins-, allow-share-, share-with- and interface- followed by global or a namespace, namespace-quota, \
+                 search-order, skip-end-ips-in-cidr, avoid-buggy-ips and reuse-delay",
                 Quoted::of(key)
             ),
             Self::NoPool => {
@@ -121,9 +121,23 @@ impl fmt::Display for Finding {
                     scope.name()
                 )
             }
-            Self::QuotaReached(namespace, held, quota) => write!(
+            Self::QuotaReached(namespace, held, quota, key) => write!(
                 f,
-                "namespace {namespace} holds {held} of the {quota} addresses that `quota-{namespace}` allows: it gets no more"
+                "namespace {namespace} holds {held} of the {quota} addresses that `{key}` allows: it gets no more"
+            ),
+            Self::Crossing(Crossing { address, namespaces }) => write!(
+                f,
+                "{address} is shared by the namespaces {}, which do not name each other in `share-with-`: they keep it",
+                namespaces.join(", ")
+            ),
+            Self::OpenPins => write!(
+                f,
+                "`pins-global` is not set, or any: whoever may edit a Service may ask for any address that nobody has, also \
+                 outside all pools; `pool` closes that"
+            ),
+            Self::NoQuota => write!(
+                f,
+                "neither `quota-` nor `namespace-quota` is set: one namespace may use up a pool that others share"
             ),
         }
     }
@@ -135,6 +149,15 @@ impl fmt::Display for Effect {
             Self::StaysAsItIs => write!(f, "the value that the cluster has stays in force"),
             Self::Stops(scope) => write!(f, "so {scope} hands out nothing"),
             Self::StopsAll => write!(f, "so no pool hands out anything"),
+            Self::StopsPins(Scope::Global) => {
+                write!(f, "so a namespace without a `pins-` of its own may ask for no address")
+            }
+            Self::StopsPins(Scope::Namespace(name)) => {
+                write!(f, "so namespace {name} may ask for no address")
+            }
+            Self::StopsUnlimited => {
+                write!(f, "so a namespace without a `quota-` of its own gets nothing")
+            }
             Self::Ignored => write!(f, "so the key counts as absent"),
         }
     }
