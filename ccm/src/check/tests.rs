@@ -10,7 +10,6 @@ fn data<const N: usize>(pairs: [(&str, &str); N]) -> Data {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
-/// A Service `namespace/name` that has the address, in no pool that a claim names.
 /// The same with nothing left open.
 fn closed(mut data: Data) -> Data {
     for (key, value) in [("pins-global", "pool"), ("namespace-quota", "100")] {
@@ -19,6 +18,7 @@ fn closed(mut data: Data) -> Data {
     data
 }
 
+/// A Service `namespace/name` that has the address, in no pool that a claim names.
 fn holding(owner: &str, address: &str) -> Holding {
     let (namespace, name) = owner.split_once('/').unwrap();
     let owner = Owner::new(OwnerKind::Service, namespace, name, owner);
