@@ -59,6 +59,8 @@ pub struct Keeper {
     known: Option<Lease>,
     /// What the Lease told, and is not seen any more, with when it is told no longer.
     going: BTreeMap<IpAddr, (u8, Instant)>,
+    /// Whether it was not found when it was last written: it may be its namespace that is not there.
+    missed: bool,
     /// What was complained of last.
     complained: Option<String>,
 }
@@ -91,6 +93,7 @@ impl Keeper {
             id,
             known: None,
             going: BTreeMap::new(),
+            missed: false,
             complained: None,
         }
     }
@@ -126,6 +129,7 @@ impl Keeper {
                 continue;
             }
             self.complain(None);
+            self.missed = false;
             let now = Instant::now();
             if written.as_ref() != Some(&telling) {
                 changed_at = Some(now);
@@ -231,7 +235,12 @@ impl Keeper {
         };
         match &error {
             // Another process of this node, or a person, wrote it meanwhile, or it went with a former Node.
-            Error::Api(status) if matches!(status.code, 404 | 409) => SOON,
+            Error::Api(status) if status.code == 409 => SOON,
+            Error::Api(status)
+                if status.code == 404 && !std::mem::replace(&mut self.missed, true) =>
+            {
+                SOON
+            }
             Error::Api(status) if status.code == 403 => {
                 self.complain(Some(forbidden(RIGHTS.0, RIGHTS.1, &status.message)));
                 DENIED

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::namespace::alone;
@@ -18,12 +19,19 @@ struct Announcer {
 impl Announcer {
     /// Starts with a kubeconfig whose API server never answers.
     fn start(name: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_with(9, name, settings)
+    }
+
+    /// The same, with the API server at this port.
+    fn start_with(api: u16, name: &str, settings: &[(&str, &str)]) -> Self {
         let folder = std::env::temp_dir().join(format!("berth-{name}-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
-        let kubeconfig = "{apiVersion: v1, kind: Config, current-context: x, \
-                          contexts: [{name: x, context: {cluster: x, user: x}}], \
-                          clusters: [{name: x, cluster: {server: 'http://127.0.0.1:9'}}], \
-                          users: [{name: x, user: {}}]}";
+        let kubeconfig = format!(
+            "{{apiVersion: v1, kind: Config, current-context: x, \
+             contexts: [{{name: x, context: {{cluster: x, user: x}}}}], \
+             clusters: [{{name: x, cluster: {{server: 'http://127.0.0.1:{api}'}}}}], \
+             users: [{{name: x, user: {{}}}}]}}"
+        );
         fs::write(folder.join("kubeconfig"), kubeconfig).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_berth-announcer"))
             .arg("manager")
@@ -55,7 +63,7 @@ impl Announcer {
             let ended = self.process.try_wait().unwrap();
             let waited = start.elapsed().as_secs();
             assert!(ended.is_none() && waited < 10, "{ended:?} {said}\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
     }
 }
@@ -66,6 +74,25 @@ impl Drop for Announcer {
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Starts an API server that has nothing, and gives its port.
+fn empty_api() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                let body =
+                    r#"{"kind":"Status","code":404,"reason":"NotFound","message":"nothing"}"#;
+                let head =
+                    "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Type: application/json";
+                let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            });
+        }
+    });
+    port
 }
 
 fn ask(port: u16) -> std::io::Result<String> {
@@ -80,7 +107,7 @@ fn ask(port: u16) -> std::io::Result<String> {
 fn a_wrong_setting_of_one_capability_leaves_the_others_running_and_readiness_names_it() {
     alone(async || {
         let wrong = [("berth_eip_gateway", "gateway"), ("bgp_as", "many")];
-        let mut announcer = Announcer::start("eip", &wrong);
+        let mut announcer = Announcer::start_with(empty_api(), "eip", &wrong);
         // Once the interface was looked at, rounds go on.
         let goes_on = |said: &str| said.contains("config/eip: ") && !said.contains("interface");
         let said = announcer.readiness(2112, goes_on);

@@ -46,11 +46,16 @@ impl Keeper {
     pub async fn claim_name(&mut self, health: &Health) {
         let mut other = None;
         let mut said = String::new();
+        let mut missed = false;
         loop {
             let waits = match tokio::time::timeout(TIMEOUT, self.try_claim(&mut other)).await {
                 Ok(Ok(None)) => break,
                 Ok(Ok(Some(why))) => (why, LOOK),
-                Ok(Err(Failure::Api(Error::Api(status)))) if matches!(status.code, 404 | 409) => {
+                // It was there a moment ago, or came meanwhile.
+                Ok(Err(Failure::Api(Error::Api(status))))
+                    if status.code == 409
+                        || status.code == 404 && !std::mem::replace(&mut missed, true) =>
+                {
                     tokio::time::sleep(SOON).await;
                     continue;
                 }
@@ -193,6 +198,18 @@ mod tests {
         assert_eq!(takes(Some(untold)).await, Duration::ZERO, "of an earlier version");
         let waited = takes(Some(held_by("boot/2", 0))).await;
         assert!(waited >= DURATION && waited <= DURATION + LOOK, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_there_is_no_such_namespace_nothing_is_waited_for() {
+        let service = tower::service_fn(|_: http::Request<Body>| async {
+            let body = json!({ "code": 404, "reason": "NotFound", "message": "no namespace" });
+            let body = Body::from(serde_json::to_vec(&body)?);
+            Ok::<_, tower::BoxError>(http::Response::builder().status(404).body(body)?)
+        });
+        let begin = Instant::now();
+        keeper(Client::new(service, "default"), "boot/1").claim_name(&Health::default()).await;
+        assert!(begin.elapsed() <= 2 * SOON, "{:?}", begin.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
