@@ -18,7 +18,7 @@ use berth_ipam::{
 use proptest::prelude::*;
 
 use naive::Naive;
-use world::{Event, NAMESPACES, events, owner, sharing};
+use world::{Event, NAMESPACES, Which, events, owner, sharing};
 
 /// The program under test and the model, side by side.
 struct Run {
@@ -52,13 +52,14 @@ impl Run {
                     _ => vec![*first, first.other()],
                 };
                 let owner = owner(*number);
+                let pin = pin.and_then(|pin| self.find(pin));
                 let useless = self
                     .ledger
                     .held(&owner)
                     .filter(|address| *exchange && self.naive.aside.contains_key(address));
                 let shuns: Vec<IpAddr> = useless.collect();
                 let request = Request {
-                    pins: pin.iter().copied().filter(|pin| !shuns.contains(pin)).collect(),
+                    pins: pin.filter(|pin| !shuns.contains(pin)).into_iter().collect(),
                     sharing: sharing(*ports),
                     shuns,
                     ..Request::new(owner, Families::new(*policy, order))
@@ -77,10 +78,12 @@ impl Run {
                 self.ledger.reserve(*name, addresses.iter().copied().collect());
                 self.naive.reserved.insert(name, addresses.clone());
             }
-            Event::SetAside { address, namespace, seconds } => {
+            Event::SetAside { which, namespace, seconds } => {
                 let until = self.now + Duration::from_secs(*seconds);
-                self.ledger.set_aside(*address, namespace, until);
-                self.naive.aside.insert(*address, (until, namespace));
+                if let Some(address) = self.find(*which) {
+                    self.ledger.set_aside(address, namespace, until);
+                    self.naive.aside.insert(address, (until, namespace));
+                }
             }
             Event::Wait(seconds) => {
                 self.now += Duration::from_secs(*seconds);
@@ -89,6 +92,13 @@ impl Run {
         self.ledger.advance(self.now);
         self.naive.advance(self.now);
         self.agree();
+    }
+
+    fn find(&self, which: Which) -> Option<IpAddr> {
+        match which {
+            Which::At(address) => Some(address),
+            Which::Of(number) => self.ledger.held(&owner(number)).next(),
+        }
     }
 
     fn ask(&mut self, request: &Request) {
