@@ -47,7 +47,8 @@ pub(super) fn permits(settings: &Settings) -> Result<Permits, Vec<Problem>> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let range = first.trim().parse().ok().zip(last.trim().parse().ok());
         let valid = |(first, last): &(u16, u16)| 1 <= *first && first <= last && *last <= 4094;
-        let accepted = "accepted is a comma list of numbers from 1 to 4094 and ranges of them, such as 5,100-199; empty for none";
+        let accepted = "accepted is a comma list of numbers from 1 to 4094 and ranges of them, such as 5,100-199; empty \
+                        for none";
         let (first, last) = range.filter(valid).ok_or_else(|| settings.problem(VLANS, accepted))?;
         Ok(first..=last)
     };

@@ -209,7 +209,8 @@ async fn leases_granted(client: &Client, only: Option<&str>, health: &Health) {
     let mut told = false;
     while let Some(verb) = lacks(client, only).await {
         let why = format!(
-            "svc_election=true needs to {verb} leases.coordination.k8s.io in {}, and may not; nothing is served until it may:              kubectl apply -k overlays/svc-election, or apply its rbac.yaml",
+            "svc_election=true needs to {verb} leases.coordination.k8s.io in {}, and may not; nothing is served until it may: \
+                 kubectl apply -k overlays/svc-election, or apply its rbac.yaml",
             only.map_or("all namespaces".to_owned(), |name| format!("namespace {name}"))
         );
         if !std::mem::replace(&mut told, true) {

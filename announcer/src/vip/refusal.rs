@@ -207,10 +207,12 @@ impl Refusal {
                 format!("not announced: the node cannot make VLAN interface {name}: {error}")
             }
             Self::InterfaceNotPermitted { name } => format!(
-                "not announced: kube-vip.io/serviceInterface names {name}; accepted are the interface of the announcer and what its                  setting berth_service_interfaces lists"
+                "not announced: kube-vip.io/serviceInterface names {name}; accepted are the interface of the announcer and what its \
+                 setting berth_service_interfaces lists"
             ),
             Self::VlanNotPermitted { id } => format!(
-                "not announced: kube-vip.io/serviceVLAN is {id}; accepted is what the announcer's setting berth_service_vlans                  lists"
+                "not announced: kube-vip.io/serviceVLAN is {id}; accepted is what the announcer's setting berth_service_vlans \
+                 lists"
             ),
             Self::AddressOnHost { address, interface } => format!(
                 "{address} is not announced: it is an address of the node itself, on interface {interface}; what another \

@@ -42,7 +42,7 @@ fn patch(world: &World, patch: &Value) -> Result<()> {
         .map(drop)
 }
 
-async fn says(process: &Process, words: &[&str]) -> Result<()> {
+pub(crate) async fn says(process: &Process, words: &[&str]) -> Result<()> {
     eventually(&format!("{words:?} in the log"), 15, || async {
         let log = process.log_text();
         Ok(words.iter().all(|word| log.contains(word)).then_some(()))

@@ -2,6 +2,7 @@
 //! policies of `overlays/policies`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::lab::{Lab, Spec};
@@ -12,6 +13,8 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::json;
+
+use crate::elections::says;
 
 const POLICIES: &str = "overlays/policies/policies.yaml";
 
@@ -68,7 +71,7 @@ async fn the_accounts_may_do_what_the_docs_say_and_nothing_else_of_it() -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn under_the_policies_a_stolen_token_speaks_for_one_node_and_both_programs_go_on()
 -> Result<()> {
-    let world = World::up(1, env([])).await?;
+    let mut world = World::up(1, env([])).await?;
     apply(&world.lab, &repository().join(POLICIES))?;
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -135,5 +138,12 @@ async fn under_the_policies_a_stolen_token_speaks_for_one_node_and_both_programs
     let stolen = kubectl(&world.lab, &["patch", "service", "web", "-p", &selector, ccm]);
     let stolen = stolen.err().map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(stolen.contains("no selector"), "{stolen}");
+
+    // A Lease for each Service takes more, and who lacks it waits and says so.
+    world.announcer("node0")?.terminate(Duration::from_secs(15))?;
+    let process = world.start_announcer_with(0, env([("svc_election", "true")])).await?;
+    says(process, &["svc_election=true needs to create leases", "overlays/svc-election"]).await?;
+    apply(&world.lab, &repository().join("overlays/svc-election/rbac.yaml"))?;
+    says(world.announcer("node0")?, &["nothing is served by a Lease"]).await?;
     world.lab.down()
 }

@@ -40,9 +40,9 @@ fn renewed(lease: &Lease) -> Option<MicroTime> {
 
 impl Keeper {
     /// Writes the Lease for the first time, as this host's. While another host renews it this waits, and readiness says for
-    /// whom. What is on the Lease of a host that may be gone counts as long as its renewals do, from when this process saw the last one:
-    /// the clocks of two hosts are not compared. Where the cluster has no such Node, or does not let this process at
-    /// the Lease, nothing is waited for.
+    /// whom. That one counts as there for as long as its Lease lasts from when this process saw the last renewal: the clocks
+    /// of two hosts are not compared. Where the cluster has no such Node, or does not let this process at the Lease, nothing
+    /// is waited for.
     pub async fn claim_name(&mut self, health: &Health) {
         let mut other = None;
         let mut said = String::new();
