@@ -57,14 +57,14 @@ impl Layout {
         let mut script = absent(table);
         let _ = writeln!(script, "table inet {table} {{");
         for (services, closed, kind, v4) in SETS {
-            let listed = listed(&elements(of_family(ports, v4)));
+            let filled = with(&elements(of_family(ports, v4)));
             let _ = writeln!(
                 script,
-                "set {services} {{ type {kind} . inet_proto . inet_service; {listed} }}"
+                "set {services} {{ type {kind} . inet_proto . inet_service; {filled} }}"
             );
             if self.closes {
-                let listed = self::listed(&texts(&addresses(ports, v4)));
-                let _ = writeln!(script, "set {closed} {{ type {kind}; {listed} }}");
+                let filled = with(&texts(&addresses(ports, v4)));
+                let _ = writeln!(script, "set {closed} {{ type {kind}; {filled} }}");
             }
         }
         let _ = write!(
@@ -131,8 +131,8 @@ ip6 daddr @closed6 meta l4proto != 58 counter drop
                 }
             }
         }
-        let guarded: BTreeSet<IpAddr> = ports.iter().map(|port| port.address).collect();
-        (closed == guarded || !self.closes && closed.is_empty()).then_some(ports)
+        let guarded = ports.iter().filter(|_| self.closes).map(|port| port.address);
+        (closed == guarded.collect()).then_some(ports)
     }
 }
 
@@ -149,7 +149,7 @@ fn texts(addresses: &BTreeSet<IpAddr>) -> String {
 }
 
 /// The elements of a set that is made; it has none where there are none.
-fn listed(elements: &str) -> String {
+fn with(elements: &str) -> String {
     if elements.is_empty() { String::new() } else { format!("elements = {{ {elements} }}") }
 }
 

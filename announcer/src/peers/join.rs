@@ -59,7 +59,7 @@ pub(crate) struct Member {
 /// Binds the port of the peers, as soon as nobody else has it. Until then this node serves nothing and readiness says why:
 /// whoever decides without hearing the others may decide against them.
 async fn wire(port: u16, health: &Health) -> anyhow::Result<Wire> {
-    let mut told = String::new();
+    let mut waited = false;
     loop {
         match Wire::bind(port) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
@@ -69,15 +69,12 @@ async fn wire(port: u16, health: &Health) -> anyhow::Result<Wire> {
                     "berth_peer_port={port}: the UDP port is in use{}; nothing is served until it is free",
                     by.unwrap_or_default()
                 );
-                if told != why {
-                    tracing::error!("{why}");
-                }
-                health.unready("membership", &why);
-                told = why;
+                health.waits("membership", why);
+                waited = true;
                 tokio::time::sleep(AGAIN).await;
             }
             bound => {
-                if !told.is_empty() {
+                if waited {
                     health.unready("membership", "not yet");
                 }
                 return bound.with_context(|| format!("berth_peer_port={port}: listening for UDP"));
@@ -155,7 +152,6 @@ async fn obtain(
     fenced: &Fenced,
     health: &Health,
 ) -> anyhow::Result<Option<Keyring>> {
-    let mut told = String::new();
     health.unready("membership", "not yet");
     loop {
         let error = match ports.keys.obtain().await {
@@ -175,11 +171,7 @@ async fn obtain(
             (false, _) => "the Secret is there, so it is to hold a key",
         };
         let why = format!("{error}; nothing is served until that is mended, for {why}");
-        if told != why {
-            tracing::error!("{why}");
-        }
-        health.unready("membership", &why);
-        told = why;
+        health.waits("membership", why);
         tokio::time::sleep(MENDED).await;
     }
 }
@@ -187,7 +179,6 @@ async fn obtain(
 /// Waits while there is a view: beside it nobody of ours goes by a Lease, whatever the settings say. Where the cluster does
 /// not answer nothing is waited for here, since nothing is acquired either.
 async fn stand_back(client: &Client, namespace: &str, health: &Health) {
-    let mut told = false;
     while view::is_known(client, namespace).await {
         let view = lease::VIEW;
         let why = format!(
@@ -195,10 +186,7 @@ async fn stand_back(client: &Client, namespace: &str, health: &Health) {
              any more: kubectl --namespace {namespace} patch lease {view} --type=merge --patch \
              '{{\"metadata\":{{\"finalizers\":null}}}}' && kubectl --namespace {namespace} delete lease {view}",
         );
-        if !std::mem::replace(&mut told, true) {
-            tracing::error!("{why}");
-        }
-        health.unready("leases", why);
+        health.waits("leases", why);
         tokio::time::sleep(MENDED).await;
     }
 }
@@ -206,20 +194,18 @@ async fn stand_back(client: &Client, namespace: &str, health: &Health) {
 /// Waits until this process may write a Lease for each Service, of all namespaces or of one. Where the API server does not say
 /// nothing is waited for: what it refuses is told later.
 async fn leases_granted(client: &Client, only: Option<&str>, health: &Health) {
-    let mut told = false;
+    let mut waited = false;
     while let Some(verb) = lacks(client, only).await {
         let why = format!(
             "svc_election=true needs to {verb} leases.coordination.k8s.io in {}, and may not; nothing is served until it may: \
                  kubectl apply -k overlays/svc-election, or apply its rbac.yaml",
             only.map_or("all namespaces".to_owned(), |name| format!("namespace {name}"))
         );
-        if !std::mem::replace(&mut told, true) {
-            tracing::error!("{why}");
-        }
-        health.unready("leases", why);
+        health.waits("leases", why);
+        waited = true;
         tokio::time::sleep(MENDED).await;
     }
-    if told {
+    if waited {
         health.unready("leases", "not yet");
     }
 }

@@ -58,6 +58,16 @@ impl Health {
         self.put(name, Check::Ready(Err(why.into())));
     }
 
+    /// The check fails, and why: logged too, when that is not what it fails for already. For whoever tries again and again.
+    pub fn waits(&self, name: &'static str, why: String) {
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = checks.get(name);
+        if !matches!(known, Some(Check::Ready(Err(known))) if *known == why) {
+            tracing::error!("{why}");
+        }
+        checks.insert(name, Check::Ready(Err(why)));
+    }
+
     /// Something that must go on is going on: `/healthz` fails when this is not said again `within` the time.
     pub fn alive(&self, name: &'static str, now: Instant, within: Duration) {
         self.put(name, Check::Alive { last: now, within });
@@ -289,6 +299,15 @@ mod tests {
         assert!(ask(address, "/metrics").await.contains("# EOF"));
         let error = serve(address, pages, stop).await.err().unwrap();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+
+    #[test]
+    fn who_waits_is_unready_for_what_it_said_last() {
+        let health = Health::default();
+        for why in ["no key", "no key", "no view"] {
+            health.waits("membership", why.to_owned());
+            assert_eq!(health.unready_checks(Instant::now()), [("membership", why.to_owned())]);
+        }
     }
 
     #[tokio::test]

@@ -45,10 +45,10 @@ impl Keeper {
     /// is waited for.
     pub async fn claim_name(&mut self, health: &Health) {
         let mut other = None;
-        let mut said = String::new();
         let mut missed = false;
         loop {
-            let waits = match tokio::time::timeout(TIMEOUT, self.try_claim(&mut other)).await {
+            let (why, pause) = match tokio::time::timeout(TIMEOUT, self.try_claim(&mut other)).await
+            {
                 Ok(Ok(None)) => break,
                 Ok(Ok(Some(why))) => (why, LOOK),
                 // It was there a moment ago, or came meanwhile.
@@ -68,12 +68,7 @@ impl Keeper {
                 }
                 Err(_) => (self.unanswered(&format!("no answer within {TIMEOUT:?}")), SOON),
             };
-            let (why, pause) = waits;
-            if said != why {
-                tracing::error!("{why}");
-            }
-            health.unready(CHECK, &why);
-            said = why;
+            health.waits(CHECK, why);
             tokio::time::sleep(pause).await;
         }
         health.ready(CHECK);
