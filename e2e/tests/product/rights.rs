@@ -10,11 +10,11 @@ use berth_e2e::world::{World, env, eventually, kubectl, repository};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::config::AuthInfo;
 use serde_json::json;
 
 use crate::elections::says;
+use crate::tenant::client_as;
 
 const POLICIES: &str = "overlays/policies/policies.yaml";
 
@@ -87,13 +87,10 @@ async fn under_the_policies_a_stolen_token_speaks_for_one_node_and_both_programs
     let bound = ["--bound-object-kind=Pod", "--bound-object-name=stolen"];
     let token = ["create", "token", "berth-announcer", "-n", "kube-system", bound[0], bound[1]];
     let token = kubectl(&world.lab, &token)?.trim().to_owned();
-    let mut kubeconfig = Kubeconfig::read_from(world.lab.kubeconfig())?;
-    for user in &mut kubeconfig.auth_infos {
-        user.auth_info =
-            Some(AuthInfo { token: Some(token.clone().into()), ..AuthInfo::default() });
-    }
-    let options = KubeConfigOptions::default();
-    let thief = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await?)?;
+    let thief = client_as(&world, |info| {
+        *info = AuthInfo { token: Some(token.clone().into()), ..AuthInfo::default() };
+    })
+    .await?;
 
     world.expose("web", json!({})).await?;
     world.published("web", 1).await?;

@@ -15,7 +15,7 @@ use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::wire::{Record, disputed};
 use berth_e2e::world::{World, env, eventually, ingress, kubectl};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config};
 use serde_json::{Value, json};
@@ -37,6 +37,16 @@ const EVERY: Duration = Duration::from_millis(20);
 
 /// Who may not be harmed: a Service each, one of the global pool, one of its own.
 const OTHERS: [&str; 2] = ["alice", "bob"];
+
+/// A client of the lab's API server for another user than the administrator.
+pub(crate) async fn client_as(world: &World, change: impl Fn(&mut AuthInfo)) -> Result<Client> {
+    let mut kubeconfig = Kubeconfig::read_from(world.lab.kubeconfig())?;
+    for user in &mut kubeconfig.auth_infos {
+        change(user.auth_info.as_mut().context("a user without credentials")?);
+    }
+    let options = KubeConfigOptions::default();
+    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await?)?)
+}
 
 struct Tenant {
     dice: fastrand::Rng,
@@ -64,13 +74,8 @@ impl Tenant {
         let binding = "-n mallory --serviceaccount mallory:mallory";
         run(&format!("create rolebinding edits --clusterrole edit {binding}"))?;
         run(&format!("create rolebinding more --role more {binding}"))?;
-        let mut kubeconfig = Kubeconfig::read_from(world.lab.kubeconfig())?;
-        for user in &mut kubeconfig.auth_infos {
-            let info = user.auth_info.as_mut().context("a user without credentials")?;
-            info.impersonate = Some("system:serviceaccount:mallory:mallory".to_owned());
-        }
-        let options = KubeConfigOptions::default();
-        let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await?)?;
+        let user = "system:serviceaccount:mallory:mallory";
+        let client = client_as(world, |info| info.impersonate = Some(user.to_owned())).await?;
         Ok(Self { dice: random(), client, targets, answers: BTreeMap::new() })
     }
 
