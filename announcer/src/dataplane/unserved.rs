@@ -25,6 +25,7 @@ use serde_json::Value;
 use crate::kernel::events::{Event, Signal};
 use crate::kernel::nft;
 pub use crate::kernel::nft::Error;
+use crate::kernel::nftables::{self, Change};
 use crate::kernel::reconciler::{Keep, Why};
 use crate::kernel::{Door, Guard, Port};
 
@@ -83,31 +84,29 @@ ip6 daddr @closed6 meta l4proto != 58 counter drop
         script + "}\n}\n"
     }
 
-    /// Changes the table from guarding `now` to guarding `wanted`; nothing if writing it whole is cheaper.
-    pub fn change(&self, now: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Option<String> {
+    /// What changes in the table from guarding `now` to guarding `wanted`; nothing if writing it whole is cheaper.
+    fn change(&self, now: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Option<Vec<Change>> {
         let gone: BTreeSet<Port> = now.difference(wanted).copied().collect();
         let new: BTreeSet<Port> = wanted.difference(now).copied().collect();
         if gone.len() + new.len() > PIECEMEAL {
             return None;
         }
-        let mut script = String::new();
-        let mut write = |verb: &str, set: &str, elements: String| {
-            if !elements.is_empty() {
-                let _ =
-                    writeln!(script, "{verb} element inet {} {set} {{ {elements} }}", self.table);
+        let mut changes = Vec::new();
+        let mut change = |adds: bool, set: &'static str, keys: Vec<Vec<u8>>| {
+            if !keys.is_empty() {
+                changes.push(Change { adds, set, keys });
             }
         };
-        for (verb, ports, others) in [("delete", &gone, wanted), ("add", &new, now)] {
+        for (adds, ports, others) in [(false, &gone, wanted), (true, &new, now)] {
             for (services, closed, _, v4) in SETS {
-                write(verb, services, elements(of_family(ports, v4)));
+                change(adds, services, of_family(ports, v4).map(key).collect());
                 if self.closes {
-                    let others = addresses(others, v4);
-                    let changed = addresses(ports, v4).difference(&others).copied().collect();
-                    write(verb, closed, texts(&changed));
+                    let (ports, others) = (addresses(ports, v4), addresses(others, v4));
+                    change(adds, closed, ports.difference(&others).map(octets).collect());
                 }
             }
         }
-        Some(script)
+        Some(changes)
     }
 
     /// The ports that `nft -j list table` shows; nothing if it is not the table that [`Layout::whole`] writes.
@@ -142,6 +141,19 @@ fn of_family(ports: &BTreeSet<Port>, v4: bool) -> impl Iterator<Item = &Port> {
 
 fn addresses(ports: &BTreeSet<Port>, v4: bool) -> BTreeSet<IpAddr> {
     of_family(ports, v4).map(|port| port.address).collect()
+}
+
+fn octets(address: &IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().into(),
+        IpAddr::V6(v6) => v6.octets().into(),
+    }
+}
+
+/// An element of a set of ports as the kernel has it: the address, the protocol, the port, each filled up to four octets.
+fn key(port: &Port) -> Vec<u8> {
+    let [high, low] = port.port.to_be_bytes();
+    [octets(&port.address), vec![port.protocol, 0, 0, 0, high, low, 0, 0]].concat()
 }
 
 fn texts(addresses: &BTreeSet<IpAddr>) -> String {
@@ -217,8 +229,8 @@ impl Table {
         holds: Option<&BTreeSet<Port>>,
         ports: &BTreeSet<Port>,
     ) -> Result<(), Error> {
-        if let Some(script) = holds.and_then(|holds| self.layout.change(holds, ports))
-            && nft::load(&script).await.is_ok()
+        if let Some(changes) = holds.and_then(|holds| self.layout.change(holds, ports))
+            && nftables::change(&self.layout.table, &changes).await.is_ok()
         {
             return Ok(());
         }
@@ -304,23 +316,25 @@ mod tests {
     fn a_small_change_touches_only_what_differs() {
         let now = [port("192.0.2.1", 6, 80), port("192.0.2.2", 6, 80)].into();
         let wanted = [port("192.0.2.2", 6, 81), port("2001:db8::1", 6, 443)].into();
-        let change = |closes| layout(closes).change(&now, &wanted).unwrap();
-        assert_eq!(
-            change(false),
-            "delete element inet berth services4 { 192.0.2.1 . 6 . 80, 192.0.2.2 . 6 . 80 }\n\
-             add element inet berth services4 { 192.0.2.2 . 6 . 81 }\n\
-             add element inet berth services6 { 2001:db8::1 . 6 . 443 }\n"
+        let changes = |closes| layout(closes).change(&now, &wanted).unwrap();
+        let change = |adds, set, keys: &[&[u8]]| {
+            let keys = keys.iter().map(|key| key.to_vec()).collect();
+            Change { adds, set, keys }
+        };
+        let v6 = [32, 1, 13, 184, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let v6_port = [&v6[..], &[6, 0, 0, 0, 1, 187, 0, 0]].concat();
+        let gone = change(
+            false,
+            "services4",
+            &[&[192, 0, 2, 1, 6, 0, 0, 0, 0, 80, 0, 0], &[192, 0, 2, 2, 6, 0, 0, 0, 0, 80, 0, 0]],
         );
-        let closed = change(true);
-        let of_closed: Vec<&str> = closed.lines().filter(|line| line.contains("closed")).collect();
-        assert_eq!(
-            of_closed,
-            [
-                "delete element inet berth closed4 { 192.0.2.1 }",
-                "add element inet berth closed6 { 2001:db8::1 }"
-            ],
-            "an address that keeps a port stays closed"
-        );
+        let new = change(true, "services4", &[&[192, 0, 2, 2, 6, 0, 0, 0, 0, 81, 0, 0]]);
+        let new6 = change(true, "services6", &[&v6_port]);
+        assert_eq!(changes(false), [gone.clone(), new.clone(), new6.clone()]);
+        // An address that keeps a port stays closed.
+        let opened = change(false, "closed4", &[&[192, 0, 2, 1]]);
+        let closed = change(true, "closed6", &[&v6]);
+        assert_eq!(changes(true), [gone, opened, new, new6, closed]);
     }
 
     #[test]

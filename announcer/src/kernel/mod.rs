@@ -9,6 +9,7 @@
 //! | `rtnetlink` | the connection for links, addresses, routes and policy rules |
 //! | `netlink` | addresses and links of ours |
 //! | `netfilter` | the socket for requests to netfilter |
+//! | `nftables` | small transactions of nftables |
 //! | `owned` | tables that go with the process: locks |
 //! | `events` | hearing what changes |
 //! | `exec`, `nft` | programs, each with a limit on its time |
@@ -29,6 +30,7 @@ pub(crate) mod netfilter;
 mod netlink;
 mod network;
 pub(crate) mod nft;
+pub(crate) mod nftables;
 pub(crate) mod owned;
 pub(crate) mod reconciler;
 pub(crate) mod rtnetlink;

@@ -23,9 +23,11 @@ const LEAVING_MEMBERS: Duration = Duration::from_secs(12);
 const AT_ONCE: usize = 512;
 
 /// After a round the program rests for this many times as long, at most [`REST`], to take in together what happens in a
-/// crowd. With a few Services a round takes less than a millisecond, and there is no rest.
+/// crowd. With a hundred Services a round takes a millisecond: up to [`BRIEF`] there is no rest, for on its way to its
+/// address a Service waits for half a dozen of them.
 const LEISURE: u32 = 2;
 const REST: Duration = Duration::from_millis(50);
+const BRIEF: Duration = Duration::from_millis(2);
 
 /// Somebody asks for everything that is known of each address.
 pub type Inquiry = oneshot::Sender<Value>;
@@ -65,9 +67,9 @@ pub async fn drive<K: Kernel>(
             return false;
         }
         let wake = end.map_or(wake, |end| end.min(wake));
-        let rest = (began.elapsed() * LEISURE).min(REST);
-        if rest > Duration::from_millis(1) {
-            tokio::time::sleep(rest).await;
+        let took = began.elapsed();
+        if took > BRIEF {
+            tokio::time::sleep((took * LEISURE).min(REST)).await;
         }
         loop {
             tokio::select! {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use berth_announcer::dataplane::unserved::{self, Layout};
 use berth_announcer::instance::Instance;
 use berth_announcer::kernel::{Guard, Port};
+use serde_json::Value;
 
 use crate::kept::Kept;
 use crate::namespace::{alone, attempt, run};
@@ -36,6 +37,13 @@ fn listing(closes: bool) -> Option<BTreeSet<Port>> {
     let listed = attempt("nft -j list table inet berth").stdout;
     let layout = Layout { table: "berth".to_owned(), closes };
     layout.read(&String::from_utf8_lossy(&listed))
+}
+
+/// The kernel's number of the table, which is another one if it is written anew.
+fn handle() -> Option<u64> {
+    let listed: Value = serde_json::from_slice(&attempt("nft -j list tables").stdout).unwrap();
+    let tables = listed["nftables"].as_array().into_iter().flatten();
+    tables.map(|item| &item["table"]).find(|table| table["name"] == "berth")?["handle"].as_u64()
 }
 
 #[test]
@@ -120,12 +128,14 @@ async fn each_change_and_each_loss(closes: bool) {
     let mut ports: BTreeSet<Port> = (1..=600).map(|n| port("192.0.2.1", n)).collect();
     guard(&mut kept, &ports).await;
     assert_eq!(listing(closes), Some(ports.clone()));
+    let written = handle();
     ports.remove(&port("192.0.2.1", 7));
     ports.insert(port("2001:db8::1", 443));
     ports.insert(Port { protocol: 17, ..port("192.0.2.1", 53) });
     ports.insert(Port { protocol: 132, ..port("192.0.2.1", 9) });
     guard(&mut kept, &ports).await;
     assert_eq!(listing(closes), Some(ports.clone()));
+    assert_eq!(handle(), written, "a small change writes the table anew");
     run("nft flush ruleset");
     until("guarded again", || listing(closes) == Some(ports.clone())).await;
 }
