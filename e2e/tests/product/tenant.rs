@@ -1,7 +1,10 @@
 //! Somebody with edit rights in one namespace writes at random what the API takes, and much that it does not. Nothing of
 //! anybody else changes its owner, loses a packet or a claim; nor does a node, or the LAN's router.
 //!
-//! `BERTH_SEED` repeats a run; `BERTH_SOAK=1` makes 10,000 edits.
+//! `BERTH_SEED` repeats a run; `BERTH_SOAK=1` makes 10,000 edits, and goes on more slowly for an hour, or for
+//! `BERTH_TENANT_SECONDS`.
+
+mod edits;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,13 +17,12 @@ use berth_e2e::pauses;
 use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::wire::{Record, disputed};
 use berth_e2e::world::{World, env, eventually, ingress, kubectl};
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::ListParams;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
-use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::allocation_under_fire::random;
+use self::edits::Tenant;
 use crate::claims::{PORT, second_address};
 use crate::is_soak;
 use crate::scene::{ASK, CLIENT};
@@ -28,8 +30,9 @@ use crate::scene::{ASK, CLIENT};
 const NODES: usize = 2;
 const EDITS: usize = 250;
 const LONG: usize = 10_000;
-/// Objects of each kind that the tenant has at most.
-const NAMES: usize = 12;
+/// How long it goes on in the long form, and its pause between edits after so many.
+const HOUR: Duration = Duration::from_secs(3600);
+const LEISURE: Duration = Duration::from_millis(50);
 /// Most addresses that it may hold.
 const QUOTA: usize = 8;
 const POOL: &str = "10.0.64.1-10.0.64.60,fd00:10::4001-fd00:10::4030";
@@ -46,262 +49,6 @@ pub(crate) async fn client_as(world: &World, change: impl Fn(&mut AuthInfo)) -> 
     }
     let options = KubeConfigOptions::default();
     Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await?)?)
-}
-
-struct Tenant {
-    dice: fastrand::Rng,
-    client: Client,
-    /// Addresses that are somebody's, or nobody's to have.
-    targets: Vec<String>,
-    /// How many edits the API took, by what it said.
-    answers: BTreeMap<String, usize>,
-}
-
-impl Tenant {
-    /// With the rights of a ServiceAccount of `mallory` that is bound to `edit`, and may write EipBindings and Leases there.
-    async fn of(world: &World, targets: Vec<String>) -> Result<Self> {
-        let rights = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: more, namespace: mallory}\n\
-            rules:\n- {apiGroups: [berth.dev], resources: [eipbindings], verbs: ['*']}\n\
-            - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: ['*']}\n\
-            - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: ['*']}\n";
-        let file = world.lab.dir().join("rights.yaml");
-        std::fs::write(&file, rights)?;
-        let run = |arguments: &str| {
-            kubectl(&world.lab, &arguments.split_whitespace().collect::<Vec<_>>()).map(drop)
-        };
-        run("create serviceaccount mallory -n mallory")?;
-        run(&format!("apply -f {}", file.display()))?;
-        let binding = "-n mallory --serviceaccount mallory:mallory";
-        run(&format!("create rolebinding edits --clusterrole edit {binding}"))?;
-        run(&format!("create rolebinding more --role more {binding}"))?;
-        let user = "system:serviceaccount:mallory:mallory";
-        let client = client_as(world, |info| info.impersonate = Some(user.to_owned())).await?;
-        Ok(Self { dice: random(), client, targets, answers: BTreeMap::new() })
-    }
-
-    fn one_of<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.dice.usize(..of.len())].clone()
-    }
-
-    /// An address, or what looks like one, or nothing like it; or many of that.
-    fn text(&mut self) -> String {
-        if self.dice.u8(..10) > 0 {
-            return self.entry();
-        }
-        let count = self.dice.usize(2..40);
-        let list = (0..count).map(|_| self.entry()).collect::<Vec<_>>().join(",");
-        list.chars().take(60_000).collect()
-    }
-
-    fn entry(&mut self) -> String {
-        match self.dice.u8(..9) {
-            0..5 => {
-                let targets = self.targets.clone();
-                self.one_of(&targets)
-            }
-            5 => format!("10.0.64.{}", self.dice.u8(..80)),
-            6 => "x".repeat(self.dice.usize(1..60_000)),
-            7 => {
-                let odd = [
-                    "0.0.0.0",
-                    "255.255.255.255",
-                    "224.0.0.1",
-                    "127.0.0.1",
-                    "169.254.1.1",
-                    "::",
-                    "::1",
-                    "ff02::1",
-                    "fe80::1",
-                    "::ffff:10.0.64.1",
-                    "010.0.64.1",
-                    "10.0.64.1/32",
-                    "dhcp",
-                    "true",
-                    "false",
-                    "\u{202e}1.46.0.01",
-                    "{\"a\":1}",
-                    "-1",
-                    "4294967296",
-                ];
-                self.one_of(&odd).to_owned()
-            }
-            _ => (0..self.dice.usize(..30)).map(|_| self.dice.char(' '..'~')).collect(),
-        }
-    }
-
-    fn annotations(&mut self) -> Value {
-        let names = [
-            "kube-vip.io/loadbalancerIPs",
-            "kube-vip.io/vipHost",
-            "kube-vip.io/serviceInterface",
-            "kube-vip.io/serviceVLAN",
-            "kube-vip.io/leaseName",
-            "kube-vip.io/loadbalancerHostname",
-            "kube-vip.io/ignore",
-            "kube-vip.io/egress",
-            "kube-vip.io/requestedIP",
-            "berth.dev/conflict",
-            "berth.dev/preferred-nodes",
-            "berth.dev/drain",
-            "berth.dev/allow-reconcile-without-endpoints",
-            "berth.dev/imported",
-            "berth.dev/holders",
-            "metallb.io/loadBalancerIPs",
-        ];
-        let mut all = serde_json::Map::new();
-        for _ in 0..self.dice.usize(..4) {
-            let name = self.one_of(&names);
-            let value = match self.dice.u8(..8) {
-                0 => Value::Null,
-                1 => json!(self.one_of(&["node0", "node1", "node2", "eth0", "lo", "1", "4094"])),
-                _ => json!(self.text()),
-            };
-            all.insert(name.to_owned(), value);
-        }
-        Value::Object(all)
-    }
-
-    fn labels(&mut self) -> Value {
-        let names = [
-            "implementation",
-            "ipam-address",
-            "app.kubernetes.io/managed-by",
-            "berth.dev/host",
-            "ipaddress.kubernetes.io/managed-by",
-            "service.kubernetes.io/service-proxy-name",
-        ];
-        let values = ["kube-vip", "berth", "y", "", "10.0.64.1"];
-        let mut all = serde_json::Map::new();
-        for _ in 0..self.dice.usize(..3) {
-            let value = self.one_of(&values);
-            all.insert(self.one_of(&names).to_owned(), json!(value));
-        }
-        Value::Object(all)
-    }
-
-    fn spec(&mut self) -> Value {
-        let mut spec = json!({ "type": "LoadBalancer" });
-        let ports = [80, 8080, 22, 443, 2112, 6443, 10250, 65535];
-        let count = self.dice.usize(1..4);
-        let port =
-            |port: i32| json!({ "name": format!("p{port}"), "port": port, "targetPort": 8080 });
-        spec["ports"] = (0..count).map(|_| port(self.one_of(&ports))).collect();
-        if self.dice.bool() {
-            spec["loadBalancerIP"] = json!(self.text());
-        }
-        if self.dice.bool() {
-            spec["selector"] = json!({ "app": self.one_of(&["hello", "nothing"]) });
-        }
-        let optional = [
-            ("externalTrafficPolicy", &["Local", "Cluster"][..]),
-            ("ipFamilyPolicy", &["SingleStack", "PreferDualStack", "RequireDualStack"][..]),
-            ("type", &["ClusterIP", "NodePort", "LoadBalancer"][..]),
-        ];
-        for (field, values) in optional {
-            if self.dice.u8(..4) == 0 {
-                spec[field] = json!(self.one_of(values));
-            }
-        }
-        let classes = ["kube-vip.io/kube-vip-class", "example.org/other", "berth.dev/berth"];
-        if self.dice.u8(..4) == 0 {
-            spec["loadBalancerClass"] = json!(self.one_of(&classes));
-        }
-        // Not `externalIPs`: what those draw kube-proxy takes, whoever has the address (CVE-2020-8554).
-        spec
-    }
-
-    fn object(&mut self) -> (ApiResource, Value) {
-        let of = |group: &str, version: &str, kind: &str| {
-            ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
-        };
-        let number = self.dice.usize(..NAMES);
-        let metadata = json!({
-            "name": format!("x{number}"), "namespace": "mallory",
-            "annotations": self.annotations(), "labels": self.labels(),
-        });
-        match self.dice.u8(..10) {
-            0..6 => (of("", "v1", "Service"), json!({ "metadata": metadata, "spec": self.spec() })),
-            6..8 => {
-                let mut spec = json!({ "vmi": self.one_of(&["vm", "other", "x0"]) });
-                if self.dice.bool() {
-                    spec["eip"] = json!(self.text());
-                }
-                if self.dice.bool() {
-                    spec["families"] = json!([self.one_of(&["IPv4", "IPv6"])]);
-                }
-                (
-                    of("berth.dev", "v1alpha1", "EipBinding"),
-                    json!({ "metadata": metadata, "spec": spec }),
-                )
-            }
-            8 => {
-                let names = [
-                    "kubevip-x0",
-                    "kubevip-x1",
-                    "plndr-svcs-lock",
-                    "berth-membership",
-                    "berth-announcer-node0",
-                ];
-                let spec = json!({
-                    "holderIdentity": self.one_of(&["node0", "stock", "berth.dev/membership", ""]),
-                    "leaseDurationSeconds": self.one_of(&[1, 15, i32::MAX]),
-                });
-                let mut metadata = metadata;
-                metadata["name"] = json!(self.one_of(&names));
-                (
-                    of("coordination.k8s.io", "v1", "Lease"),
-                    json!({ "metadata": metadata, "spec": spec }),
-                )
-            }
-            _ => {
-                let mut metadata = metadata;
-                let labels = json!({ "kubernetes.io/service-name": format!("x{number}") });
-                metadata["labels"] = labels;
-                let ready = json!({ "ready": true });
-                let endpoint = json!({ "addresses": ["10.244.0.9"], "conditions": ready, "nodeName": "node0" });
-                let slice =
-                    json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": [endpoint] });
-                (of("discovery.k8s.io", "v1", "EndpointSlice"), slice)
-            }
-        }
-    }
-
-    /// Writes something, whatever becomes of it.
-    async fn edit(&mut self) -> Result<()> {
-        let (kind, object) = self.object();
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), "mallory", &kind);
-        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let done = match self.dice.u8(..10) {
-            0..4 => {
-                let mut object = object;
-                // An annotation that is taken away can only be patched.
-                if let Some(all) = object["metadata"]["annotations"].as_object_mut() {
-                    all.retain(|_, value| !value.is_null());
-                }
-                object["apiVersion"] = json!(kind.api_version);
-                object["kind"] = json!(kind.kind);
-                let object: DynamicObject = serde_json::from_value(object)?;
-                api.create(&PostParams::default(), &object).await.map(drop)
-            }
-            4..8 => {
-                api.patch(&name, &PatchParams::default(), &Patch::Merge(object)).await.map(drop)
-            }
-            8 => {
-                let status =
-                    json!({ "status": { "loadBalancer": { "ingress": [{ "ip": self.text() }] } } });
-                let patch = Patch::Merge(status);
-                api.patch_status(&name, &PatchParams::default(), &patch).await.map(drop)
-            }
-            _ => api.delete(&name, &DeleteParams::default()).await.map(drop),
-        };
-        let answer = match done {
-            Ok(()) => "taken".to_owned(),
-            Err(kube::Error::Api(status)) => status.code.to_string(),
-            Err(error) => return Err(error.into()),
-        };
-        *self.answers.entry(answer).or_default() += 1;
-        Ok(())
-    }
 }
 
 /// What is somebody else's, and has to stay as it is.
@@ -390,9 +137,18 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
     let targets = [second, gateway].into_iter().chain(addresses.iter().copied());
     let targets: Vec<String> = targets.map(|address| address.to_string()).chain(nodes).collect();
     let mut tenant = Tenant::of(&world, targets).await?;
-    for number in 0..if is_soak() { LONG } else { EDITS } {
+    let (edits, lasts) = if is_soak() { (LONG, long()?) } else { (EDITS, Duration::ZERO) };
+    let resident = resident(&world)?;
+    for number in 0.. {
+        if number >= edits {
+            if start.elapsed() >= lasts {
+                break;
+            }
+            tokio::time::sleep(LEISURE).await;
+        }
         tenant.edit().await?;
         if number % 250 == 249 {
+            grown_little(&world, &resident, number)?;
             let now = theirs(&world).await?;
             ensure!(
                 now == before,
@@ -433,6 +189,28 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
     .await
     .with_context(|| world.logs())?;
     world.lab.down()
+}
+
+fn long() -> Result<Duration> {
+    match std::env::var("BERTH_TENANT_SECONDS") {
+        Ok(seconds) => Ok(Duration::from_secs(seconds.parse().context("BERTH_TENANT_SECONDS")?)),
+        Err(_) => Ok(HOUR),
+    }
+}
+
+/// By program, how much memory it has resident, in bytes.
+fn resident(world: &World) -> Result<BTreeMap<String, u64>> {
+    let announcers = world.announcers().map(|(node, process)| (node.to_owned(), process));
+    let all = announcers.chain([("berth-ccm".to_owned(), world.ccm()?)]);
+    all.map(|(name, process)| Ok((name, process.resident_bytes()?))).collect()
+}
+
+/// No program has more than half as much again as at first.
+fn grown_little(world: &World, first: &BTreeMap<String, u64>, edits: usize) -> Result<()> {
+    let now = resident(world)?;
+    let grown = now.iter().find(|(name, bytes)| **bytes * 2 > first[*name] * 3);
+    ensure!(grown.is_none(), "after {edits} edits {now:?}, not {first:?} bytes\n{}", world.logs());
+    Ok(())
 }
 
 /// Nobody took an address, and no two answered for one.
