@@ -39,3 +39,8 @@ pub mod run;
 pub mod source;
 pub mod sweep;
 pub mod vip;
+
+/// What others send may take memory in proportion only.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: berth_hostile::Counting = berth_hostile::Counting;

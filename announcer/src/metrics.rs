@@ -54,6 +54,8 @@ pub struct Metrics {
     pub datagrams_lost: Counter,
     /// With membership: datagrams that were not authentic, not for this node or this run, or not understood.
     pub datagrams_refused: Counter,
+    /// Of membership: datagrams that were dropped unread, since they came from where no peer is known to be.
+    pub datagrams_of_strangers: Counter,
     /// Which fence holds: 1 for its kind.
     pub fence: Family<Kind, Gauge>,
     /// Flaws of the fence that are seen now.
@@ -112,6 +114,7 @@ impl Default for Metrics {
             late: Histogram::new(LATE),
             datagrams_lost: Counter::default(),
             datagrams_refused: Counter::default(),
+            datagrams_of_strangers: Counter::default(),
             fence: Family::default(),
             fence_flaws: Gauge::default(),
             fence_errors: Family::default(),
@@ -153,6 +156,8 @@ impl Metrics {
         registry.register("datagrams_lost", help, self.datagrams_lost.clone());
         let help = "Datagrams that were refused";
         registry.register("datagrams_refused", help, self.datagrams_refused.clone());
+        let help = "Datagrams that were dropped unread, from where no peer is known to be";
+        registry.register("datagrams_of_strangers", help, self.datagrams_of_strangers.clone());
         registry.register("fence", "Which fence holds", self.fence.clone());
         registry.register("fence_flaws", "Flaws of the fence", self.fence_flaws.clone());
         let help = "What the fence could not do, by step";

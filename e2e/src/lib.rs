@@ -70,6 +70,7 @@ pub mod diagnosis;
 pub mod disk;
 pub mod fabric;
 pub mod fault;
+pub mod flood;
 pub mod guest;
 mod host_link;
 pub mod image;
@@ -93,6 +94,7 @@ pub mod supervisor;
 pub mod vm;
 pub mod wire;
 mod wire_frame;
+mod worker;
 pub mod world;
 
 pub use lab_programs::kubernetes as programs;

@@ -17,7 +17,6 @@ use std::{
 use anyhow::{Context, Result};
 use nix::{
     ifaddrs::getifaddrs,
-    sched::{CloneFlags, setns},
     sys::{
         socket::{
             AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, bind,
@@ -26,12 +25,14 @@ use nix::{
         time::{TimeVal, TimeValLike},
     },
 };
+use socket2::{SockFilter, SockRef};
 
 use crate::{
     addresses::{CLIENT_HOST, Mac, Net, client, mac},
     pauses::Pauses,
     place::Place,
     wire_frame::{question, read},
+    worker::Worker,
 };
 
 pub use crate::wire_frame::Said;
@@ -198,7 +199,8 @@ impl Watch {
             let socket = packet_socket(&interface).and_then(|socket| {
                 setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
                 setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(20))?;
-                // A burst must not overrun it.
+                // Nor a flood of what it does not read, nor a burst of what it does.
+                SockRef::from(&socket).attach_filter(&claims())?;
                 setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20))?;
                 Ok(socket)
             });
@@ -250,68 +252,8 @@ impl Asker {
     }
 }
 
-/// A thread inside a network namespace, which ends when told to.
-#[derive(Debug)]
-struct Worker {
-    stop: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-/// Where a worker says whether its preparations went well.
-struct Ready(std::sync::mpsc::Sender<Result<()>>);
-
-impl Ready {
-    fn settle<T>(self, result: Result<T>) -> Option<T> {
-        match result {
-            Ok(value) => {
-                drop(self.0.send(Ok(())));
-                Some(value)
-            }
-            Err(e) => {
-                drop(self.0.send(Err(e)));
-                None
-            }
-        }
-    }
-}
-
-impl Worker {
-    fn start(
-        place: &Place,
-        work: impl FnOnce(&AtomicBool, Ready) + Send + 'static,
-    ) -> Result<Self> {
-        let net = place.open_net()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let its_stop = stop.clone();
-        let (tell, told) = std::sync::mpsc::channel();
-        let thread = thread::spawn(move || {
-            let ready = Ready(tell);
-            match setns(net, CloneFlags::CLONE_NEWNET) {
-                Err(e) => drop(ready.settle::<()>(Err(e).context("enter the network namespace"))),
-                Ok(()) => work(&its_stop, ready),
-            }
-        });
-        told.recv().context("the thread is gone")??;
-        Ok(Self { stop, thread: Some(thread) })
-    }
-
-    fn finish(mut self) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        match self.thread.take().map(thread::JoinHandle::join) {
-            Some(Err(_)) => anyhow::bail!("the thread panicked"),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
 /// A raw socket that takes whole frames of one interface of the calling thread's namespace.
-fn packet_socket(interface: &str) -> Result<OwnedFd> {
+pub(crate) fn packet_socket(interface: &str) -> Result<OwnedFd> {
     let all =
         socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
             .context("open a packet socket")?;
@@ -322,6 +264,21 @@ fn packet_socket(interface: &str) -> Result<OwnedFd> {
         .with_context(|| format!("no interface {interface}"))?;
     bind(all.as_raw_fd(), &link).with_context(|| format!("bind to {interface}"))?;
     Ok(all)
+}
+
+/// What [`read`] reads: ARP, and IPv6 that carries ICMPv6 (Linux `networking/filter.rst`).
+fn claims() -> [SockFilter; 7] {
+    const ETHERTYPE: u32 = 12;
+    const NEXT_HEADER: u32 = 20;
+    [
+        SockFilter::new(0x28, 0, 0, ETHERTYPE),
+        SockFilter::new(0x15, 3, 0, 0x0806),
+        SockFilter::new(0x15, 0, 3, 0x86dd),
+        SockFilter::new(0x30, 0, 0, NEXT_HEADER),
+        SockFilter::new(0x15, 0, 1, 58),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+        SockFilter::new(0x06, 0, 0, 0),
+    ]
 }
 
 fn listen(socket: &OwnedFd, seen: &Mutex<Vec<Sighting>>, stop: &AtomicBool) {

@@ -99,3 +99,8 @@ pub fn open(options: &Options) -> Opened {
     let is_wanted = options.strongest == Kind::Unfenced;
     Opened { fence: Box::new(unfenced::Unfenced::new(&options.instance, is_wanted)), refusals }
 }
+
+/// What others send may take memory in proportion only.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: berth_hostile::Counting = berth_hostile::Counting;

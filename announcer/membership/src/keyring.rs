@@ -6,11 +6,10 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::envelope::TAG;
 use crate::message::Message;
 use crate::name::NodeId;
 use crate::wire::{DatagramError, Version, decode, encode};
-
-const TAG: usize = 32;
 
 /// What SHA-256 takes in at a time (RFC 6234).
 const BLOCK: usize = 64;

@@ -18,6 +18,7 @@
 //! | `sight` | what voters report about nodes and addresses |
 //! | `journal` | long lists in short datagrams: versions, digests, deltas |
 //! | `message`, `wire`, `keyring` | what nodes say, as octets, authenticated |
+//! | `envelope` | what a datagram looks like from outside |
 //! | `dialect` | in which version each node is spoken to, and taken |
 //!
 //! ```
@@ -52,6 +53,7 @@
 mod beats;
 mod claims;
 mod dialect;
+pub mod envelope;
 mod event;
 mod handover;
 mod journal;

@@ -6,14 +6,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use crate::envelope::{MAGIC, TAG, VERSION_AT, VERSIONS};
 use crate::journal::{Delta, Item, put_change};
 use crate::message::{
     Ack, Hand, Heartbeat, Message, Refused, Report, Stage, Step, Subject, Verdict,
 };
 use crate::name::NodeId;
 use crate::view::{ListDigest, MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters};
-
-const MAGIC: [u8; 2] = *b"BM";
 
 /// Of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +24,15 @@ pub(crate) enum Version {
 impl Version {
     fn octet(self) -> u8 {
         match self {
-            Self::First => 1,
-            Self::Second => 2,
+            Self::First => VERSIONS.0,
+            Self::Second => VERSIONS.1,
         }
     }
 
     /// The version that a datagram claims; the first if it claims none, for whoever reads it to say so.
     pub(crate) fn of(datagram: &[u8]) -> Self {
-        match datagram.get(MAGIC.len()) {
-            Some(2) => Self::Second,
+        match datagram.get(VERSION_AT) {
+            Some(version) if *version == VERSIONS.1 => Self::Second,
             _ => Self::First,
         }
     }
@@ -44,7 +43,7 @@ const FIXED: u8 = 0xff;
 
 /// Octets of a message that are not items: a bound over every kind, with the largest view and the tag.
 pub(crate) const OVERHEAD: usize =
-    20 + 40 + 11 + (MOST_PREVIOUS + 1) * (1 + 8 * MOST_VOTERS) + 40 + 40 + 32;
+    20 + 40 + 11 + (MOST_PREVIOUS + 1) * (1 + 8 * MOST_VOTERS) + 40 + 40 + TAG;
 
 /// Why a datagram was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

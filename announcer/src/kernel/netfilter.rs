@@ -126,7 +126,7 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
 pub(super) fn acknowledged(payload: &[u8]) -> io::Result<()> {
     match word(payload, 0).map(u32::cast_signed) {
         Some(0) => Ok(()),
-        Some(code) => Err(io::Error::from_raw_os_error(-code)),
+        Some(code) => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
         None => Err(io::Error::other("a netlink acknowledgement without a code")),
     }
 }

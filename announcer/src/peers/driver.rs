@@ -223,7 +223,8 @@ impl Driver {
 
     fn receive(&mut self) {
         let (mut arrived, mut outputs) = (Vec::new(), Vec::new());
-        self.wire.receive(|from, datagram| arrived.push((from, datagram.to_vec())));
+        let dropped = self.wire.receive(|from, datagram| arrived.push((from, datagram.to_vec())));
+        self.metrics.datagrams_of_strangers.inc_by(dropped);
         for (from, datagram) in arrived {
             let given = self.node.handle(now(), Input::Datagram(&datagram));
             let refused = given.iter().find_map(|output| match output {
@@ -236,7 +237,7 @@ impl Driver {
             }
             for output in &given {
                 if let Output::Heard { node } = output {
-                    self.wire.heard(*node, from.ip(), Instant::now());
+                    self.wire.heard(*node, from, Instant::now());
                 }
             }
             outputs.extend(given);

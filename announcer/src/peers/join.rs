@@ -58,10 +58,10 @@ pub(crate) struct Member {
 
 /// Binds the port of the peers, as soon as nobody else has it. Until then this node serves nothing and readiness says why:
 /// whoever decides without hearing the others may decide against them.
-async fn wire(port: u16, health: &Health) -> anyhow::Result<Wire> {
+async fn wire(port: u16, node: &str, health: &Health) -> anyhow::Result<Wire> {
     let mut waited = false;
     loop {
-        match Wire::bind(port) {
+        match Wire::bind(port, node) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 let holder = tokio::task::spawn_blocking(move || port_holder(port)).await;
                 let by = holder.ok().flatten().map(|holder| format!(" by {holder}"));
@@ -276,7 +276,7 @@ pub(crate) async fn join(
     for check in ["membership", "nodes"] {
         health.unready(check, "not yet");
     }
-    let wire = wire(fenced.port, health).await?;
+    let wire = wire(fenced.port, &config.core.node, health).await?;
     let (commands, commanded) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();
     let (propose, proposals) = mpsc::unbounded_channel();
@@ -330,7 +330,7 @@ mod tests {
         let port = squatter.local_addr().unwrap().port();
         let health = Health::default();
         let heard = health.clone();
-        let waiting = tokio::spawn(async move { wire(port, &heard).await.map(drop) });
+        let waiting = tokio::spawn(async move { wire(port, "node-a", &heard).await.map(drop) });
         let why = || health.unready_checks(Instant::now()).pop().map(|(_, why)| why);
         while why().is_none() {
             tokio::time::sleep(Duration::from_millis(10)).await;

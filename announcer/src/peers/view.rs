@@ -335,6 +335,8 @@ fn read(text: &str) -> Result<View, String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::config::{Key, Member};
 
@@ -365,6 +367,19 @@ mod tests {
             let expected = Voters::new((0..votes).map(|number| NodeId::of(&name(number)))).unwrap();
             assert_eq!((view.epoch(), view.voters()), (1, &expected));
         }
+    }
+
+    #[test]
+    fn whatever_arrives_as_the_view_is_read_or_passed_over() {
+        let written =
+            r#"{"epoch":7,"voters":["1","ffffffffffffffff"],"previous":[["1"],["2","3"]]}"#;
+        let sample = json!({ "metadata": { "annotations": { ANNOTATION: written } } });
+        let read = |text: &[u8]| serde_json::from_slice::<Lease>(text).ok().and_then(|l| view(&l));
+        assert_eq!(read(sample.to_string().as_bytes()).map(|view| view.epoch()), Some(7));
+        berth_hostile::objects(&[sample], |text| _ = read(text));
+        berth_hostile::octets(&[written.into()], |text| {
+            let _ = super::read(&String::from_utf8_lossy(text));
+        });
     }
 
     #[test]

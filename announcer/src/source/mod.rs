@@ -15,6 +15,8 @@
 pub mod cluster;
 pub mod eip;
 pub mod fixed;
+#[cfg(test)]
+mod hostile;
 pub mod own;
 pub mod placement;
 pub mod scene;

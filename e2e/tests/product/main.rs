@@ -16,6 +16,7 @@ mod expose;
 mod failover;
 mod fenced;
 mod flaws;
+mod flood;
 mod migration;
 mod moves;
 mod placement;

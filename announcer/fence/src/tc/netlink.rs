@@ -162,27 +162,35 @@ impl Rtnetlink {
         let mut payloads = Vec::new();
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
-            while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-                let length = (message.length() as usize).next_multiple_of(4).min(rest.len());
-                if message.sequence_number() == self.sequence {
-                    match i32::from(message.message_type()) {
-                        libc::NLMSG_DONE => return Ok(payloads),
-                        libc::NLMSG_ERROR => return errno(message.payload()).map(|()| payloads),
-                        _ => payloads.push(message.payload().to_vec()),
-                    }
-                }
-                rest = &rest[length..];
+            if let Some(result) = read(&datagram, self.sequence, &mut payloads) {
+                return result.map(|()| payloads);
             }
         }
     }
+}
+
+/// Takes the payloads of the answer to a request out of a datagram; its result, if it ends there.
+fn read(datagram: &[u8], sequence: u32, payloads: &mut Vec<Vec<u8>>) -> Option<io::Result<()>> {
+    let mut rest = datagram;
+    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
+        let length = (message.length() as usize).next_multiple_of(4).min(rest.len());
+        if message.sequence_number() == sequence {
+            match i32::from(message.message_type()) {
+                libc::NLMSG_DONE => return Some(Ok(())),
+                libc::NLMSG_ERROR => return Some(errno(message.payload())),
+                _ => payloads.push(message.payload().to_vec()),
+            }
+        }
+        rest = &rest[length..];
+    }
+    None
 }
 
 /// The result in an error message; zero is the acknowledgement.
 fn errno(payload: &[u8]) -> io::Result<()> {
     match payload.first_chunk().map(|&code| i32::from_ne_bytes(code)) {
         Some(0) => Ok(()),
-        Some(code) => Err(io::Error::from_raw_os_error(-code)),
+        Some(code) => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
         None => Err(io::Error::from(io::ErrorKind::InvalidData)),
     }
 }
@@ -248,4 +256,61 @@ fn link(payload: &[u8]) -> Option<Link> {
 
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All datagrams of the answer to a dump.
+    fn dumped(request: Request) -> Vec<Vec<u8>> {
+        let mut rtnetlink = Rtnetlink::open().unwrap();
+        rtnetlink.send(request, NLM_F_DUMP).unwrap();
+        let (mut datagrams, mut payloads) = (Vec::new(), Vec::new());
+        loop {
+            let (datagram, _) = rtnetlink.socket.recv_from_full().unwrap();
+            let end = read(&datagram, rtnetlink.sequence, &mut payloads);
+            datagrams.push(datagram);
+            if end.is_some() {
+                return datagrams;
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_arrives_of_interfaces_and_filters_is_read_or_passed_over() {
+        let links = dumped(Request::GetLink(LinkMessage::default()));
+        let qdiscs = dumped(Request::GetQueueDiscipline(TcMessage::default()));
+        let put = |program| {
+            let mut message = filter(2, 1);
+            let name = TcFilterBpfOption::ProgName("berth".to_owned());
+            message.attributes.push(TcAttribute::Options(vec![
+                TcOption::Bpf(TcFilterBpfOption::ProgId(program)),
+                TcOption::Bpf(name),
+            ]));
+            let mut message = NetlinkMessage::from(Request::NewTrafficFilter(message));
+            message.header.sequence_number = 1;
+            message.finalize();
+            let mut octets = vec![0; message.buffer_len()];
+            message.serialize(&mut octets);
+            octets
+        };
+        let samples: Vec<Vec<u8>> = links.into_iter().chain(qdiscs).chain([put(7)]).collect();
+        let mut payloads = Vec::new();
+        assert!(read(&put(7), 1, &mut payloads).is_none());
+        let (_, attributes) = tc(&payloads[0]).unwrap();
+        assert_eq!((attributes.name.as_str(), attributes.program), ("berth", Some(7)));
+        berth_hostile::octets(&samples, |datagram| {
+            let mut payloads = Vec::new();
+            let _ = read(datagram, 1, &mut payloads);
+            payloads.iter().for_each(|payload| _ = (tc(payload).is_some(), link(payload)));
+        });
+    }
+
+    #[test]
+    fn whatever_arrives_in_place_of_a_result_is_an_error() {
+        let least = i32::MIN.to_ne_bytes().to_vec();
+        assert!(errno(&least).is_err());
+        berth_hostile::octets(&[least, vec![0; 4]], |payload| _ = errno(payload));
+    }
 }

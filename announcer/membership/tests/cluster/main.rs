@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod hostile;
 mod list;
 mod replay;
 mod versions;
+
+#[global_allocator]
+static ALLOCATOR: berth_hostile::Counting = berth_hostile::Counting;

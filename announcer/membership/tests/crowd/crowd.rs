@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use berth_membership::envelope::SHORTEST;
 use berth_membership::{
     Input, Keyring, Loss, Moment, Node, NodeId, Output, Parameters, Request, View,
 };
@@ -121,6 +122,8 @@ impl Crowd {
         for output in outputs {
             match output {
                 Output::Send { to, datagram } => {
+                    let sizes = SHORTEST..=Parameters::default().datagram;
+                    assert!(sizes.contains(&datagram.len()), "{} octets", datagram.len());
                     self.datagrams += 1;
                     self.octets += datagram.len() as u64;
                     let to = self.names.iter().position(|name| *name == to).expect("known");

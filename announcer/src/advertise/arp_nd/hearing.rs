@@ -136,11 +136,17 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_arrives_says_nothing_and_harms_nobody() {
-        let frame = announce(BOTH[1].parse().unwrap(), MAC).remove(0);
-        for length in 0..frame.len() {
-            let _ = read(&frame[..length]);
-        }
-        assert_eq!(option(&[2, 0, 0, 0, 0, 0, 0, 0], 2), None, "an option of no length");
+    fn whatever_arrives_on_the_lan_is_read_or_passed_over() {
+        let [v4, v6]: [IpAddr; 2] = BOTH.map(|address| address.parse().unwrap());
+        let questions = [introduce(v4, MAC, v4), introduce(v6, MAC, v6)].into_iter().flatten();
+        let probes = [v4, v6].map(|address| probe(address, MAC, MARK));
+        let claims = [v4, v6].into_iter().flat_map(|address| announce(address, MAC));
+        let frames: Vec<Vec<u8>> = claims.chain(questions).chain(probes).collect();
+        berth_hostile::octets(&frames, |frame| _ = read(frame));
+    }
+
+    #[test]
+    fn an_option_of_no_length_ends_the_options() {
+        assert_eq!(option(&[2, 0, 0, 0, 0, 0, 0, 0], 2), None);
     }
 }

@@ -199,3 +199,41 @@ fn read_flow(message: &[u8], family: Family) -> Option<Tracked> {
     }
     Some(Tracked { flow, strict, family, key })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attribute of attributes.
+    fn nest(kind: u16, within: &[Vec<u8>]) -> Vec<u8> {
+        attribute(kind | NESTED, &within.concat())
+    }
+
+    fn connection() -> Vec<u8> {
+        let ip = |last| nest(1, &[attribute(1, &[192, 0, 2, last]), attribute(2, &[192, 0, 2, 9])]);
+        let tuple = |kind, last| nest(kind, &[ip(last), nest(2, &[attribute(1, &[6])])]);
+        let flags = nest(1, &[attribute(4, &[8, 8]), attribute(5, &[0, 8])]);
+        let rest = [nest(4, &[flags]), attribute(12, &[0, 0, 0, 1]), attribute(18, &[0, 1])];
+        [tuple(1, 1), tuple(2, 2), rest.concat()].concat()
+    }
+
+    fn set() -> Vec<u8> {
+        let ip = nest(1, &[attribute(1, &[192, 0, 2, 1])]);
+        let element = nest(7, &[ip, attribute(3, &[24])]);
+        let size = nest(7, &[attribute(24, &[0, 0, 0, 1])]);
+        [size, nest(8, &[element])].concat()
+    }
+
+    #[test]
+    fn whatever_arrives_of_connections_and_sets_is_read_or_passed_over() {
+        let (connection, set) = (connection(), set());
+        assert!(read_flow(&connection, Family::V4).is_some_and(|tracked| tracked.strict));
+        let mut elements = Vec::new();
+        read_elements(&set, &mut elements);
+        assert_eq!((elements.len(), read_size(&set)), (1, Some(1)));
+        berth_hostile::octets(&[connection, set], |message| {
+            let _ = (Family::ALL.map(|family| read_flow(message, family)), read_size(message));
+            read_elements(message, &mut Vec::new());
+        });
+    }
+}

@@ -8,8 +8,12 @@ mod conflicts;
 mod dhcp;
 mod elastic;
 mod faults;
+mod hostile;
 mod limits;
 mod placement;
 mod pools;
 mod release;
 mod sharing;
+
+#[global_allocator]
+static ALLOCATOR: berth_hostile::Counting = berth_hostile::Counting;
