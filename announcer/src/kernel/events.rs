@@ -359,13 +359,15 @@ fn read_rules(datagram: &[u8], mut tell: impl FnMut(Event<'_>)) {
 }
 
 #[cfg(test)]
-mod tests {
-    use rtnetlink::sys::Socket;
+mod hostile;
 
-    use super::super::netfilter::{acknowledged, attribute, find};
+#[cfg(test)]
+mod tests {
+    use super::super::netfilter::attribute;
     use super::*;
 
-    fn message(command: u8, attributes: &[(u16, &str)]) -> Vec<u8> {
+    /// A message of nftables with attributes that are texts.
+    pub(super) fn message(command: u8, attributes: &[(u16, &str)]) -> Vec<u8> {
         let attributes: Vec<u8> = attributes
             .iter()
             .flat_map(|(kind, text)| attribute(*kind, &[text.as_bytes(), &[0]].concat()))
@@ -403,58 +405,6 @@ mod tests {
         );
         assert_eq!(told(&[1, 2, 3]), [""; 0]);
         assert_eq!(told(&[0; 64]), [""; 0]);
-    }
-
-    /// What the kernel says of everything there is of a kind: `RTM_GETLINK` and so on.
-    fn dumped(kind: u16) -> Vec<Vec<u8>> {
-        let socket = Socket::new(protocols::NETLINK_ROUTE).unwrap();
-        socket.connect(&SocketAddr::new(0, 0)).unwrap();
-        let (length, flags) = (36_u32.to_ne_bytes(), 0x301_u16.to_ne_bytes());
-        let request = [&length[..], &kind.to_ne_bytes(), &flags, &[0; 28]].concat();
-        socket.send(&request, 0).unwrap();
-        let mut said = Vec::new();
-        loop {
-            let (datagram, _) = socket.recv_from_full().unwrap();
-            // `NLMSG_DONE`.
-            if datagram[4..6] == 3_u16.to_ne_bytes() {
-                return said;
-            }
-            said.push(datagram);
-        }
-    }
-
-    #[test]
-    fn whatever_arrives_of_the_network_is_read_or_may_be_about_anything() {
-        const GET_LINK: u16 = 18;
-        const GET_ADDRESS: u16 = 22;
-        const GET_ROUTE: u16 = 26;
-        const GET_RULE: u16 = 34;
-        const GET_DISCIPLINE: u16 = 38;
-        let kinds = [GET_LINK, GET_ADDRESS, GET_ROUTE, GET_RULE, GET_DISCIPLINE];
-        let samples: Vec<Vec<u8>> = kinds.into_iter().flat_map(dumped).collect();
-        assert!(samples.len() >= 4, "there are links, addresses, routes and rules: {samples:?}");
-        let mut told = 0;
-        read_network(&samples.concat(), |event| {
-            assert_ne!(event, Event::AnyNetwork);
-            told += 1;
-        });
-        assert!(told >= 4, "{told}");
-        berth_hostile::octets(&samples, |datagram| read_network(datagram, |_| {}));
-    }
-
-    #[test]
-    fn whatever_arrives_of_netfilter_is_read_or_passed_over() {
-        let samples = [
-            message(2, &[(1, "berth")]),
-            message(5, &[(1, "nat"), (3, "KUBE-EIP-PREROUTING")]),
-            [message(8, &[(1, "nat"), (2, "a")]), message(6, &[(1, "nat"), (2, "a")])].concat(),
-        ];
-        berth_hostile::octets(&samples, |datagram| {
-            read_rules(datagram, |_| {});
-            for message in messages(datagram) {
-                let _ = (acknowledged(message.attributes()), find(message.attributes(), 6));
-            }
-        });
     }
 
     #[test]

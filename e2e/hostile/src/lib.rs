@@ -34,7 +34,7 @@ const LONG: Duration = Duration::from_secs(60);
 const FEWEST: u64 = 100;
 
 /// What one case may take of a processor, in a build for tests.
-const WORK: Duration = Duration::from_secs(2);
+const WORK: Duration = Duration::from_secs(1);
 
 /// A case that is not over after this is told of: it hangs.
 const STUCK: Duration = Duration::from_secs(60);
