@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::grant::Owner;
+use crate::grant::{Grant, Owner};
 use crate::keys::{Pins, Scope};
 use crate::ledger::Ledger;
 use crate::pools::Pool;
@@ -114,7 +114,11 @@ impl Decision<'_> {
             );
         };
         let holders = claim.in_the_way(owner, self.request.sharing.as_ref());
-        let crowded = (!holders.is_empty()).then_some(Refusal::AddressInUse { address, holders });
+        let crowded = (!holders.is_empty()).then_some(Refusal::AddressInUse {
+            address,
+            holders,
+            partners: None,
+        });
         let pool = claim.grant(owner).and_then(|grant| grant.pool.clone());
         let shared = claim.grants().len() > 1;
         let kept = Assigned { address, origin: Origin::Kept, pool, shared };
@@ -195,8 +199,16 @@ impl Decision<'_> {
         let in_the_way = others.filter(|grant| {
             !grant.fits(sharing) || !pools.may_share(&owner.namespace, &grant.owner.namespace)
         });
-        let holders: Vec<Owner> = in_the_way.map(|grant| grant.owner.clone()).collect();
-        if holders.is_empty() { Ok(true) } else { Err(Refusal::AddressInUse { address, holders }) }
+        let in_the_way: Vec<&Grant> = in_the_way.collect();
+        if in_the_way.is_empty() {
+            return Ok(true);
+        }
+        let mut others = in_the_way.iter().map(|grant| &grant.owner.namespace);
+        let other = others.find(|other| **other != owner.namespace);
+        let other = other.filter(|_| in_the_way.iter().all(|grant| grant.fits(sharing)));
+        let partners = other.map(|other| (owner.namespace.clone(), other.clone()));
+        let holders = in_the_way.iter().map(|grant| grant.owner.clone()).collect();
+        Err(Refusal::AddressInUse { address, holders, partners })
     }
 
     /// The pool of another namespace that has the address, if neither a pool that serves this one nor the global

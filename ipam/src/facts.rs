@@ -113,15 +113,22 @@ impl Ledger {
     /// Why nobody can have the address, whatever the pools say: no host can, or a reservation has it of those whose
     /// names `counts` takes. One that somebody holds is not asked about reservations again.
     pub fn kept_from_all(&self, address: IpAddr, counts: impl Fn(&str) -> bool) -> Option<Refusal> {
-        let reserved = |by: &str| Refusal::AddressReserved { address, by: by.to_owned() };
+        let by = match self.claim(address) {
+            Some(_) => unusable_because(address),
+            None => self.kept_by(address, counts),
+        };
+        by.map(|by| Refusal::AddressReserved { address, by: by.to_owned() })
+    }
+
+    /// What has the address that is no claimant's, in words for users: no host can have it, or a reservation has it of those
+    /// whose names `counts` takes.
+    pub fn kept_by(&self, address: IpAddr, counts: impl Fn(&str) -> bool) -> Option<&str> {
         if let Some(why) = unusable_because(address) {
-            return Some(reserved(why));
+            return Some(why);
         }
-        if self.claim(address).is_some() || self.reserved_by(address).is_none() {
-            return None;
-        }
+        self.reserved_by(address)?;
         let mut found = self.reservations().filter(|(_, addresses)| addresses.contains(address));
-        found.find(|(name, _)| counts(name)).map(|(name, _)| reserved(name))
+        found.find(|(name, _)| counts(name)).map(|(name, _)| name)
     }
 
     fn overlap(

@@ -164,12 +164,14 @@ pub enum Refusal {
         why: String,
     },
     /// Somebody else holds the address that was asked for.
-    #[error("{address} is held by {}", names(.holders))]
+    #[error("{address} is held by {}{}", names(.holders), sharing_note(.partners))]
     AddressInUse {
         /// The address.
         address: IpAddr,
         /// Who holds it.
         holders: Vec<Owner>,
+        /// Where only the keys are in the way of sharing it: the namespace of the owner, and another one of the holders.
+        partners: Option<(String, String)>,
     },
     /// The address that was asked for is never given.
     #[error("{address} is not to be had: it belongs to {by}")]
@@ -224,6 +226,14 @@ fn counted_note(Counted { resting, aside, .. }: &Counted) -> String {
     let notes = notes.into_iter().filter(|(count, _)| **count > 0);
     let notes: Vec<String> = notes.map(|(count, why)| format!("{count} of them {why}")).collect();
     if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) }
+}
+
+fn sharing_note(partners: &Option<(String, String)>) -> String {
+    let Some((own, other)) = partners else { return String::new() };
+    format!(
+        "; their ports differ, and they share it where `share-with-{own}` names {other}, `share-with-{other}` names \
+         {own}, and `allow-share-` is true for both"
+    )
 }
 
 fn resting_note(resting: &u64) -> String {

@@ -104,9 +104,23 @@ fn beside_a(keys: &[(&str, &str)]) -> String {
     let given = give(&mut ledger, &tls).unwrap().swap_remove(0);
     assert_eq!(pin.is_ok(), given == "192.0.2.8", "a pin and a pool say the same");
     if let Err(refusal) = pin {
-        assert_eq!(refusal.to_string(), "192.0.2.8 is held by Service a/web");
+        let told = "192.0.2.8 is held by Service a/web; their ports differ, and they share it where `share-with-b` \
+                    names a, `share-with-a` names b, and `allow-share-` is true for both";
+        assert_eq!(refusal.to_string(), told);
     }
     given
+}
+
+#[test]
+fn who_could_not_share_an_address_whatever_the_keys_say_is_not_told_of_them() {
+    let mut ledger = ledger(&[POOL, SHARE]);
+    give(&mut ledger, &listening(single("a/web"), &[(Tcp, 80)])).unwrap();
+    for (name, ports) in [("b/same", &[(Tcp, 80)][..]), ("b/whole", &[]), ("a/same", &[(Tcp, 80)])]
+    {
+        let pin = pinned(listening(single(name), ports), &["192.0.2.8"]);
+        let refusal = allocate(&ledger, &pin).unwrap_err();
+        assert_eq!(refusal.to_string(), "192.0.2.8 is held by Service a/web", "{name}");
+    }
 }
 
 #[test]

@@ -112,6 +112,47 @@ async fn a_pinned_load_balancer_ip_is_not_given_to_another_service_later() -> Re
     world.lab.down()
 }
 
+/// Pins and shared addresses reach over the border of a namespace only where the keys of both let them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_has_what_its_keys_say_and_is_told_which_key_keeps_the_rest_from_it()
+-> Result<()> {
+    let keys = |more: &[(&str, &str)]| {
+        let all = [("range-global", "10.0.64.1-10.0.64.9"), ("allow-share-global", "true")];
+        json!(all.iter().chain(more).copied().collect::<BTreeMap<_, _>>())
+    };
+    let pinned = |namespace: &str, name: &str, port: u16, address: &str| {
+        let spec = json!({ "loadBalancerIP": address, "ports": [{ "port": port }] });
+        balancer(namespace, name, json!({ "spec": spec }))
+    };
+    let world = up(keys(&[("pins-default", "pool"), ("share-with-blog", "default")])).await?;
+    let namespaces: Api<Namespace> = Api::all(world.client.clone());
+    let blog = serde_json::from_value(json!({ "metadata": { "name": "blog" } }))?;
+    namespaces.create(&PostParams::default(), &blog).await?;
+
+    world.create(pinned("default", "outside", 80, "192.0.2.77")).await?;
+    waits(&world, "default", "outside", ("AddressNotAllowed", "key `pins-default` accepts"))
+        .await?;
+    world.create(pinned("default", "web", 80, "10.0.64.1")).await?;
+    holds(&world, "default", "web", &["10.0.64.1"]).await?;
+    world.create(pinned("blog", "tls", 443, "10.0.64.1")).await?;
+    waits(&world, "blog", "tls", ("AddressInUse", "`share-with-default` names blog")).await?;
+
+    world.pools(keys(&[("share-with-blog", "default"), ("share-with-default", "blog")])).await?;
+    eventually("both at one address, and the pin allowed", 15, || async {
+        let held = all_held(&world).await?;
+        let has = |name: &str, address: &str| {
+            held.get(name).is_some_and(|held| *held == [address.to_owned()])
+        };
+        let all = has("blog/tls", "10.0.64.1") && has("default/web", "10.0.64.1");
+        Ok((all && has("default/outside", "192.0.2.77")).then_some(()))
+    })
+    .await?;
+    world.pools(keys(&[("share-with-blog", "default")])).await?;
+    told(&world, "kube-system", "kubevip", "SharedAcross").await?;
+    ensure!(all_held(&world).await?["blog/tls"] == ["10.0.64.1"], "it keeps what it has");
+    world.lab.down()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_address_is_not_ignored() -> Result<()> {
     let world = up(json!({ "range-global": "10.0.64.1-10.0.64.9", "reuse-delay": "0s" })).await?;
@@ -254,10 +295,31 @@ async fn only(world: &World, name: &str, address: &str) -> Result<()> {
 
 /// The reason of the condition that says why the Service waits.
 fn refused(service: &Service) -> Option<String> {
+    refusal(service).map(|(reason, _)| reason)
+}
+
+/// The same with what it says to people.
+fn refusal(service: &Service) -> Option<(String, String)> {
     let conditions = service.status.as_ref()?.conditions.as_ref()?;
     let ours =
         conditions.iter().find(|condition| condition.type_ == "berth.dev/AddressAllocated")?;
-    (ours.status == "False").then(|| ours.reason.clone())
+    (ours.status == "False").then(|| (ours.reason.clone(), ours.message.clone()))
+}
+
+/// Waits until the condition of a Service has this reason, and a message with these words.
+async fn waits(
+    world: &World,
+    namespace: &str,
+    name: &str,
+    (reason, words): (&str, &str),
+) -> Result<()> {
+    eventually(&format!("{reason} of {namespace}/{name}, with {words}"), 15, || async {
+        let service = world.services(namespace).get(name).await?;
+        let shown = refusal(&service);
+        Ok(shown.filter(|(shown, message)| shown == reason && message.contains(words)))
+    })
+    .await
+    .map(drop)
 }
 
 /// Waits for an Event of this reason on the Service.
