@@ -232,6 +232,8 @@ fn ask(name: &SocketAddr) -> Holder {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+
     use super::*;
 
     fn instance(name: &str) -> Instance {
@@ -288,6 +290,19 @@ mod tests {
             let refused = take(&instance, WhenTaken::End).await.map(drop).unwrap_err();
             let name = introduction(&instance);
             assert!(refused.to_string().contains(&name), "{refused}");
+        });
+    }
+
+    #[test]
+    fn who_may_not_change_the_network_takes_no_lock() {
+        alone(async || {
+            let instance = instance("unprivileged");
+            let table = format!("{}/lock", instance.locks()[0]);
+            let mut nft = std::process::Command::new("nft");
+            nft.args(["add", "table", "inet", &table]).uid(65534).gid(65534);
+            let answer = String::from_utf8(nft.output().unwrap().stderr).unwrap();
+            assert!(answer.contains("Operation not permitted"), "{answer}");
+            let _first = take(&instance, WhenTaken::End).await.unwrap();
         });
     }
 
