@@ -13,10 +13,12 @@
 //! | `QuotaExceeded` | Service, EipBinding | its namespace holds all it may, with what rests or is set aside because of it |
 //! | `OutsidePool` | Service, EipBinding | its address has left the pool; it keeps it (the condition is `True`) |
 //! | `StatusContested` | Service | another program undoes what the announcer writes into its status |
+//! | `HostPortsClosed` | Service | ports of the node that listen are closed behind its addresses (`enable_service_security`) |
 //! | `WriteRefused` | Service, EipBinding | the API server refuses what Berth writes into it |
 //! | `VmiTaken` | EipBinding | an older one serves the machine |
 //! | `KubeVirtMissing`, `VmiNotFound`, `VmiNotRunning` | EipBinding | there is no machine at work |
 //! | `InterfaceNotFound`, `NoVmiAddress` | EipBinding | the machine has no such interface, or shows no address yet |
+//! | `VmiAddressReserved`, `VmiAddressInUse` | EipBinding | the machine shows an address that the cluster uses itself, or that another machine, a Service or an EipBinding has |
 //! | `NotAllocated`, `AwaitingNode`, `Held`, `Releasing` | EipBinding | how its condition `Ready` stands |
 //! | `Moved` | EipBinding | its addresses belong to another node now |
 //! | `InvalidKey` | ConfigMap | a key is not readable; its last good value stays |
@@ -38,6 +40,8 @@ pub const INVALID_ADDRESS: &str = "InvalidAddress";
 pub const OUTSIDE_POOL: &str = "OutsidePool";
 /// Another program undoes what the announcer writes into the status.
 pub const STATUS_CONTESTED: &str = "StatusContested";
+/// Ports of the node that listen are closed behind the addresses of the Service.
+pub const HOST_PORTS_CLOSED: &str = "HostPortsClosed";
 /// The API server refuses what is written into the object.
 pub const WRITE_REFUSED: &str = "WriteRefused";
 /// A key of the ConfigMap is not readable.
@@ -70,5 +74,9 @@ pub const VMI_TAKEN: &str = "VmiTaken";
 pub const INTERFACE_NOT_FOUND: &str = "InterfaceNotFound";
 /// The machine shows no address yet.
 pub const NO_VMI_ADDRESS: &str = "NoVmiAddress";
+/// The machine shows an address that belongs to the cluster, or that no host can have.
+pub const VMI_ADDRESS_RESERVED: &str = "VmiAddressReserved";
+/// The machine shows an address that another machine shows, or that a Service or EipBinding was given.
+pub const VMI_ADDRESS_IN_USE: &str = "VmiAddressInUse";
 /// There is no address of the family.
 pub const FAMILY_UNAVAILABLE: &str = "FamilyUnavailable";

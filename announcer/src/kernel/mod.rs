@@ -15,7 +15,7 @@
 //! | `exec`, `nft` | programs, each with a limit on its time |
 //! | `sysctl` | settings below `/proc/sys` |
 //! | `reconciler` | the pattern of whatever a task of its own keeps in the kernel |
-//! | `holder` | who has a port |
+//! | `holder`, `listening` | who has a port, and on which somebody listens |
 //! | `network` | which network of which boot this is |
 //! | `host` | the network as values |
 
@@ -26,6 +26,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 mod holder;
 mod host;
+mod listening;
 pub(crate) mod netfilter;
 mod netlink;
 mod network;
@@ -46,6 +47,7 @@ pub use host::{
     Binding, Error, Foreign, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
     LinkError, Port, Step, Vlan, is_global,
 };
+pub use listening::Listening;
 pub use netlink::Netlink;
 pub use network::network_id;
 pub use reconciler::Reconciler;

@@ -9,6 +9,7 @@ use berth_api::reason;
 use berth_runtime::events::{Events, Report, Severity};
 use jiff::Timestamp;
 
+use super::closed::Closed;
 use super::contention::Contests;
 use super::denials::{Denials, denied};
 use super::eip::{self, Apply, Outlook};
@@ -16,6 +17,7 @@ use super::events::{self, Refusals, eip_reference, service_reference};
 use super::status::{self, Answering, Update};
 use super::writer::{WriteOutcome, Writer};
 use crate::backoff::{Backoff, Seldom};
+use crate::kernel::Listening;
 use crate::metrics::{Metrics, cause};
 use crate::source::cluster::{Cluster, Eip, manager};
 use crate::source::scene::Scene;
@@ -36,6 +38,7 @@ pub struct Publisher {
     bindings: Backoff<Name>,
     contests: Contests,
     refusals: Refusals,
+    closed: Closed,
     /// Services whose status the API server does not take.
     denied_services: Denials,
     /// The same of bindings.
@@ -65,6 +68,7 @@ impl Publisher {
             bindings: Backoff::new(second / 10, second * 2),
             contests: Contests::default(),
             refusals: Refusals::default(),
+            closed: Closed::default(),
             denied_services: Denials::default(),
             denied_bindings: Denials::default(),
             defended: Seldom::default(),
@@ -78,6 +82,7 @@ impl Publisher {
             self.bindings.deadline(now),
             self.contests.deadline(now),
             self.refusals.deadline(),
+            self.closed.deadline(),
             self.denied_services.deadline(now),
             self.denied_bindings.deadline(now),
         ];
@@ -129,6 +134,20 @@ impl Publisher {
         self.services.retain(|name| services.contains_key(name));
         self.denied_services.retain(|name| services.contains_key(name));
         pending
+    }
+
+    /// Tells Services once of ports on which somebody listens, as `look` finds, and that are closed behind these addresses.
+    pub fn close(
+        &mut self,
+        wanted: &Wanted,
+        addresses: BTreeSet<IpAddr>,
+        look: impl FnOnce() -> Listening,
+        now: Instant,
+    ) {
+        if self.closed.see(addresses, now) {
+            let news = self.closed.poll(wanted, &self.node, &look(), now);
+            news.into_iter().for_each(|report| self.events.publish(report));
+        }
     }
 
     /// Takes in how a write to a Service has ended.

@@ -9,7 +9,7 @@ use super::desired::Desired;
 use super::detection;
 use super::plan::plan;
 use super::slow::timed;
-use crate::kernel::{Binding, Guard, Kernel, Vlan};
+use crate::kernel::{Binding, Guard, Kernel, Listening, Vlan};
 use crate::metrics::cause;
 use crate::ownership::leases::Turn;
 use crate::ownership::{Backstop, Context, Ownership};
@@ -65,6 +65,7 @@ impl<K: Kernel> Announcer<K> {
         let answering = self.answering(&desired, now);
         let pending =
             self.publisher.publish(&self.sight.cluster, &desired.verdicts, &answering, now);
+        self.tell_of_closed(&answering, now);
         self.sign(&answering, now);
         let wake = self.elect(&desired, &pending, now);
         if more {
@@ -294,6 +295,15 @@ impl<K: Kernel> Announcer<K> {
             failed: self.hands.refused(),
             bound,
         }
+    }
+
+    /// Tells of ports of this node that are closed behind addresses for which it answers.
+    fn tell_of_closed(&mut self, answering: &Answering, now: Instant) {
+        let closes = self.config.services.as_ref().is_some_and(|all| all.closes_host_ports);
+        let Guard::Holds(ports) = &self.guard else { return };
+        let guarded = ports.iter().map(|port| port.address).filter(|_| closes);
+        let closed = guarded.filter(|address| answering.live.contains(address)).collect();
+        self.publisher.close(&self.sight.wanted, closed, Listening::look, now);
     }
 
     /// Writes what has become true of elastic IPs on this node.

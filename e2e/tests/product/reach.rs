@@ -2,7 +2,7 @@
 //! than before, and no port of the node behind an address of a Service.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +11,7 @@ use berth_e2e::process::Process;
 use berth_e2e::world::{World, annotated, env, eventually};
 use serde_json::json;
 
+use crate::conflict::event;
 use crate::scene::PATIENCE;
 
 /// How much larger a program may be afterwards, in octets.
@@ -18,6 +19,8 @@ const MORE: u64 = 10 << 20;
 const CROWD: usize = 900;
 /// None of those connections is kept for so long.
 const KEPT: Duration = Duration::from_secs(30);
+/// A port of the node on which somebody listens at all addresses.
+const ON_HOST: u16 = 1234;
 /// Of a head that does not end, in octets.
 const UNENDING: usize = 300_000;
 
@@ -57,6 +60,8 @@ async fn is_no_larger(what: &str, process: &Process, before: u64) -> Result<()> 
 async fn nobody_reaches_the_pool_or_the_memory_of_others_by_one_object_or_many_connections()
 -> Result<()> {
     let world = World::up(1, env([("enable_service_security", "true")])).await?;
+    let on_host = || TcpListener::bind((Ipv4Addr::UNSPECIFIED, ON_HOST));
+    let _on_host = world.lab.node(0).place()?.in_network(on_host)??;
     world.expose("web", json!({})).await?;
     let address = world.published("web", 1).await?[0];
     // No announcer decides on it: it has no endpoint.
@@ -111,6 +116,12 @@ async fn nobody_reaches_the_pool_or_the_memory_of_others_by_one_object_or_many_c
     // What listens on the node does not answer behind the Service's address; what the Service serves does, and ICMP.
     let closed = probe(&outside, SocketAddr::new(address, 2112));
     ensure!(closed.is_err(), "a port of the node answers: {closed:?}");
+    let reach = |host: IpAddr| {
+        let to = SocketAddr::new(host, ON_HOST);
+        outside.in_network(|| TcpStream::connect_timeout(&to, Duration::from_secs(2)))
+    };
+    ensure!(reach(node)?.is_ok() && reach(address)?.is_err());
+    event(&world, "web", "HostPortsClosed", &["node node0 ", &format!(" {ON_HOST}")]).await?;
     outside.exec(["ping", "-c", "1", "-W", "5", &address.to_string()])?;
     ensure!(world.curl(address).is_ok(), "{}", logs());
     world.lab.down()
