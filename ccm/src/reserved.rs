@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use berth_api::host::Told;
 use berth_api::names::label;
-use berth_index::MAY_BE_VIPS;
 use berth_index::intake::Reservation;
+use berth_index::{MAY_BE_VIPS, PODS};
 use berth_ipam::{AddressSet, Range};
 use http::Uri;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
@@ -36,7 +36,7 @@ pub fn of_node(node: &Node) -> [Reservation; 2] {
 
 /// What [`of_node`] calls the reservations of a node.
 pub fn names_of_node(name: &str) -> [String; 2] {
-    [format!("node {name}"), format!("the pod network of node {name}")]
+    [format!("node {name}"), format!("{PODS}node {name}")]
 }
 
 /// What a node tells of itself: its addresses, of which Kubernetes lists but some, its routers, and the ends of its IPv4

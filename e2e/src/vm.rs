@@ -73,6 +73,13 @@ impl Vm {
         self.status(json!({ "interfaces": interfaces(addresses) })).await
     }
 
+    /// Its only interface is on another network than that of pods, and its guest agent tells these addresses.
+    pub async fn tell(&self, addresses: &[IpAddr]) -> Result<()> {
+        let mut interfaces = interfaces(addresses);
+        interfaces[0]["name"] = json!("lan");
+        self.status(json!({ "interfaces": interfaces })).await
+    }
+
     /// Its migration begins: the source copies.
     pub async fn begin_migration(&self, from: &str, to: &str) -> Result<()> {
         let state = json!({

@@ -295,12 +295,17 @@ impl<K: Kernel> Announcer<K> {
         let served = |address: &std::net::IpAddr| {
             self.sight.wanted.vip(*address).is_some_and(|vip| vip.leads_to().is_none())
         };
+        // Where an elastic IP leads must not become this node's own.
+        let led_to = |address: &std::net::IpAddr| {
+            self.sight.wanted.vips.values().any(|vip| vip.leads_to() == Some(*address))
+        };
         let scene = self.sight.scene();
         let matters = match change {
             KernelChange::Link(index) => used(index) || placement::is_awaited(scene, index),
             // A copy of an address of ours may stand anywhere.
             KernelChange::Address(index, address) => {
-                used(index) || placement::is_auto(scene) || address.as_ref().is_some_and(served)
+                let is_known = address.as_ref().is_some_and(|own| served(own) || led_to(own));
+                used(index) || placement::is_auto(scene) || is_known
             }
             KernelChange::Filter => {
                 if let Some(members) = self.members() {

@@ -1,10 +1,11 @@
 //! All that is wanted, by address. Pure. What no claim names is told to who asks for it, and is else as if nobody did.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::cluster::{Claims, Service};
-use super::eip::{self, Usage};
+use super::eip::{self, Own, Usage};
 use super::fixed::{self, Fixed};
 use super::scene::Scene;
 use super::service;
@@ -34,14 +35,15 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
             add(&mut wanted.vips, address, want);
         }
     }
+    let own = LazyCell::new(|| Own::of(scene));
     for (name, binding) in scene.cluster.eips() {
-        let claims = &scene.cluster.claims;
-        for address in binding.addresses().filter(|own| !claims.grant(own, &binding.uid)) {
-            wanted.lost.insert((name.clone(), address), Refusal::NotClaimed { address });
-        }
-        for (address, want) in eip::wants(scene, name, binding, usage) {
+        let refused: BTreeMap<IpAddr, Refusal> = eip::refused(scene, &own, binding).collect();
+        let wants = eip::wants(scene, name, binding, usage);
+        for (address, want) in wants.filter(|(address, _)| !refused.contains_key(address)) {
             add(&mut wanted.vips, address, want);
         }
+        let refused = refused.into_iter();
+        wanted.lost.extend(refused.map(|(address, refusal)| ((name.clone(), address), refusal)));
     }
     settle(&mut wanted, &scene.cluster.claims);
     let asked = wanted.addressed().map(|(address, _)| address);

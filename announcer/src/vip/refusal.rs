@@ -94,6 +94,18 @@ pub enum Refusal {
         /// The address.
         address: IpAddr,
     },
+    /// What an elastic IP was to lead to belongs to this node, or can be no host's.
+    VmiAddressReserved {
+        /// The address.
+        address: IpAddr,
+        /// What has it.
+        by: String,
+    },
+    /// What an elastic IP was to lead to was given to a Service or an EipBinding.
+    VmiAddressInUse {
+        /// The address.
+        address: IpAddr,
+    },
     /// Entries of the annotation are no addresses.
     InvalidAddress {
         /// As they are written.
@@ -163,6 +175,8 @@ impl Refusal {
             Self::AddressConflict { .. } => reason::ADDRESS_CONFLICT,
             Self::AddressInUse { .. } => "AddressInUse",
             Self::NotClaimed { .. } => "AddressNotClaimed",
+            Self::VmiAddressReserved { .. } => reason::VMI_ADDRESS_RESERVED,
+            Self::VmiAddressInUse { .. } => reason::VMI_ADDRESS_IN_USE,
             Self::InvalidAddress { .. } => reason::INVALID_ADDRESS,
             Self::TooManyAddresses { .. } => "TooManyAddresses",
             Self::InvalidPreference { .. } => "InvalidPreference",
@@ -230,6 +244,12 @@ impl Refusal {
                 "{address} is not announced for it: no IPAddress of berth-ccm names it as who holds {address}; its condition \
                  {} says why it was not given, if berth-ccm runs and serves its class",
                 condition::ADDRESS_ALLOCATED
+            ),
+            Self::VmiAddressReserved { address, by } => format!(
+                "no elastic IP leads to {address}, which is to be the VM's: it belongs to {by}"
+            ),
+            Self::VmiAddressInUse { address } => format!(
+                "no elastic IP leads to {address}, which is to be the VM's: it was given to a Service or an EipBinding"
             ),
             Self::InvalidAddress { texts } => format!(
                 "kube-vip.io/loadbalancerIPs or spec.loadBalancerIP has {texts}; accepted are IPv4 and IPv6 addresses"

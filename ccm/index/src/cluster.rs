@@ -193,7 +193,8 @@ impl Cluster {
                 Unplaced::NotFound(vmi())
             }));
         };
-        let placed = place(families, binding.interface.as_deref(), machine);
+        let objection = |address| self.objection(&binding.vmi, address);
+        let placed = place(families, binding.interface.as_deref(), machine, objection);
         let known = self.machines.was_placed(binding, machine);
         match (placed, &machine.node) {
             // KubeVirt empties the list of interfaces for a moment when a migration hands over, and a guest agent
@@ -202,7 +203,9 @@ impl Cluster {
                 if known && binding.vmi_ips.len() == families.len() =>
             {
                 let (node, target) = (node.clone(), machine.target.clone());
-                Some(Ok(Place { node, target, addresses: binding.vmi_ips.clone() }))
+                let objection = binding.vmi_ips.iter().find_map(|address| objection(*address));
+                let placed = Place { node, target, addresses: binding.vmi_ips.clone() };
+                Some(objection.map_or(Ok(placed), Err))
             }
             (placed, _) => Some(placed),
         }

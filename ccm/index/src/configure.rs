@@ -29,9 +29,23 @@ pub(super) fn reserve(state: &mut State, name: &str, addresses: AddressSet) {
     if ledger.reservation(name).map_or(addresses.is_empty(), |known| *known == addresses) {
         return;
     }
-    ledger.reserve(name, addresses);
+    // Before everything is known nothing is decided.
+    if state.cluster.is_whole() {
+        touch_machines(state, name, &addresses);
+    }
+    state.cluster.ledger.reserve(name, addresses);
     state.agenda.retry();
     report_pools(state);
+}
+
+/// The machines that show what `name` reserves now, or will.
+fn touch_machines(state: &mut State, name: &str, addresses: &AddressSet) {
+    let before = state.cluster.ledger.reservation(name);
+    let is_news = |address| {
+        addresses.contains(address) || before.is_some_and(|before| before.contains(address))
+    };
+    let concerned = state.cluster.machines.showing_any(is_news);
+    state.touch_machines(&concerned);
 }
 
 /// Tells what is wrong with the pools, each thing once, and which addresses have left their pool, or come back to it.

@@ -13,6 +13,7 @@ use crate::claimant::Id;
 /// The claim is gone: the address rests. Who was about to join it asks again.
 pub(super) fn unclaim(state: &mut State, address: IpAddr, now: Duration) {
     let Some(claim) = state.cluster.claims.remove(&address) else { return };
+    state.touch_showing(address);
     for owner in state.claiming.pending.take(address) {
         if state.adoption.open.contains(address, &owner) {
             state.claiming.pending.insert(address, &owner);

@@ -1,6 +1,6 @@
 //! Owns what is read of a `VirtualMachineInstance` (kubevirt.io/v1): the few fields of its status that say where the
-//! machine runs and by which addresses it is reached. The names are those of `VirtualMachineInstanceStatus` in
-//! kubevirt.io/api/core/v1/types.go.
+//! machine runs and by which addresses it is reached, and which of its networks is that of pods. The names are those of
+//! `VirtualMachineInstanceStatus` in kubevirt.io/api/core/v1/types.go.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -21,9 +21,30 @@ const MOST_ADDRESSES: usize = 64;
 pub struct VirtualMachineInstance {
     /// `metadata`.
     pub metadata: ObjectMeta,
+    /// `spec`.
+    pub spec: Option<Spec>,
     /// `status`.
     pub status: Option<Status>,
 }
+
+/// `spec`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spec {
+    networks: Option<Vec<Network>>,
+}
+
+/// `spec.networks[]`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Network {
+    name: Option<String>,
+    pod: Option<PodNetwork>,
+}
+
+/// `spec.networks[].pod`: that it is the network of pods.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct PodNetwork {}
 
 /// `status`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -44,6 +65,8 @@ struct InterfaceStatus {
     ip_address: Option<String>,
     /// All of them, link-local ones too where a guest agent tells.
     ip_addresses: Option<Vec<String>>,
+    /// Who tells of it, as a comma list: `domain`, `guest-agent`, `multus-status`.
+    info_source: Option<String>,
 }
 
 /// `status.migrationState`, a `VirtualMachineInstanceMigrationState`. It stays there when the migration is over, until
@@ -113,8 +136,27 @@ pub struct Vmi {
 pub struct Interface {
     /// The name of the network in the machine's spec; empty for one that only the guest knows.
     pub name: String,
+    /// Where its addresses come from.
+    pub origin: Origin,
     /// Its addresses by which others can reach it: no link-local ones.
     pub addresses: Vec<IpAddr>,
+}
+
+/// Where the addresses of an interface come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Whether it is on the network of pods. Of a family of which the pod has an address KubeVirt shows that, whatever a
+    /// guest agent tells (kubevirt/kubevirt pull 10799).
+    pub on_pods: bool,
+    /// Whether a guest agent may have told them: one is named among the sources, or none at all.
+    pub by_guest: bool,
+}
+
+impl Origin {
+    /// Whether KubeVirt may vouch for the addresses.
+    pub fn may_vouch(self) -> bool {
+        self.on_pods || !self.by_guest
+    }
 }
 
 impl Vmi {
@@ -123,11 +165,18 @@ impl Vmi {
         let metadata = &object.metadata;
         let empty = Status::default();
         let status = object.status.as_ref().unwrap_or(&empty);
-        let interfaces =
-            status.interfaces.iter().flatten().take(MOST_INTERFACES).map(|shown| Interface {
-                name: name_of(shown.name.as_deref().unwrap_or_default()).to_owned(),
+        let networks = object.spec.as_ref().and_then(|spec| spec.networks.as_deref());
+        let interfaces = status.interfaces.iter().flatten().take(MOST_INTERFACES).map(|shown| {
+            let name = shown.name.as_deref().unwrap_or_default();
+            Interface {
+                name: name_of(name).to_owned(),
+                origin: Origin {
+                    on_pods: is_of_pods(name, networks),
+                    by_guest: is_by_guest(shown),
+                },
                 addresses: addresses(shown),
-            });
+            }
+        });
         Some(Self {
             key: NamespacedName::read(metadata)?,
             uid: metadata.uid.clone().unwrap_or_default(),
@@ -184,6 +233,18 @@ fn migrating_to(status: &Status) -> Option<&str> {
 
 fn some(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
+}
+
+/// Whether the network of this name is that of pods. Where the spec names none, it is the one that KubeVirt makes.
+fn is_of_pods(name: &str, networks: Option<&[Network]>) -> bool {
+    let Some(networks) = networks else { return name == "default" };
+    let mut networks = networks.iter().take(MOST_INTERFACES);
+    networks.any(|network| network.pod.is_some() && network.name.as_deref() == Some(name))
+}
+
+fn is_by_guest(shown: &InterfaceStatus) -> bool {
+    let mut sources = shown.info_source.iter().flat_map(|sources| sources.split(','));
+    shown.info_source.is_none() || sources.any(|source| source.trim() == "guest-agent")
 }
 
 fn addresses(shown: &InterfaceStatus) -> Vec<IpAddr> {
@@ -296,6 +357,31 @@ mod tests {
         assert_eq!(vmi(json!({ "phase": "Unknown", "nodeName": "a" })).node.as_deref(), Some("a"));
         assert_eq!(vmi(json!({ "phase": "Running" })).node, None);
         assert_eq!(vmi(Value::Null).node, None);
+    }
+
+    #[test]
+    fn where_addresses_come_from_is_read() {
+        let object = json!({
+            "metadata": { "namespace": "shop", "name": "vm" },
+            "spec": { "networks": [
+                { "name": "main", "pod": { "vmNetworkCIDR": "10.0.2.0/24" } },
+                { "name": "lan", "multus": { "networkName": "lan" } },
+            ] },
+            "status": { "interfaces": [
+                { "name": "main", "infoSource": "domain, guest-agent" },
+                { "name": "lan", "infoSource": "domain, multus-status" },
+                { "name": "default" },
+                { "infoSource": "guest-agent" },
+            ] },
+        });
+        let read = Vmi::read(&from_value(object).unwrap()).unwrap();
+        let origins: Vec<_> = read.interfaces.iter().map(|interface| interface.origin).collect();
+        let origin = |on_pods, by_guest| Origin { on_pods, by_guest };
+        let [pods, vouched, guest] =
+            [origin(true, true), origin(false, false), origin(false, true)];
+        assert_eq!(origins, [pods, vouched, guest, guest]);
+        let plain = vmi(json!({ "interfaces": [{ "name": "default", "infoSource": "domain" }] }));
+        assert_eq!(plain.interfaces[0].origin, origin(true, false), "KubeVirt's own network");
     }
 
     #[test]

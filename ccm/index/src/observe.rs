@@ -108,6 +108,7 @@ pub(super) fn apply_claim(state: &mut State, claim: Claim, now: Duration) {
     came.iter().for_each(|owner| state.said.claimed(Id::from(owner)));
     missed.iter().for_each(|owner| _ = state.cluster.ledger.forget(owner, address));
     state.cluster.claims.insert(address, claim);
+    state.touch_showing(address);
     regrant(state, address);
     for owner in &owners {
         state.adoption.open.remove(address, owner);
@@ -154,17 +155,14 @@ pub(super) fn apply_offers(state: &mut State, node: &str, offers: BTreeSet<(Stri
 
 /// Takes in a virtual machine. What is older than what is known is passed over.
 pub(super) fn apply_machine(state: &mut State, vmi: Vmi) {
-    let key = vmi.key.clone();
-    if state.cluster.machines.apply(vmi) {
-        state.touch_bound(&key);
-    }
+    let concerned = state.cluster.machines.apply(vmi);
+    state.touch_machines(&concerned);
 }
 
 /// Takes in that a virtual machine is gone; with a uid, only if it is that one.
 pub(super) fn remove_machine(state: &mut State, key: &NamespacedName, uid: Option<&str>) {
-    if state.cluster.machines.remove(key, uid) {
-        state.touch_bound(key);
-    }
+    let concerned = state.cluster.machines.remove(key, uid);
+    state.touch_machines(&concerned);
 }
 
 /// Takes in whether the cluster has virtual machines at all.

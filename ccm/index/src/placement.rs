@@ -58,6 +58,30 @@ pub enum Unplaced {
     /// Its interface shows no address, or none yet.
     #[error("VirtualMachineInstance {0} shows no address yet")]
     NoAddress(NamespacedName),
+    /// What its interface shows belongs to the cluster, or can be no host's.
+    #[error(
+        "VirtualMachineInstance {key} shows {address}, which is not its own: it belongs to {by}"
+    )]
+    AddressReserved {
+        /// The machine.
+        key: NamespacedName,
+        /// The address.
+        address: IpAddr,
+        /// What has it.
+        by: String,
+    },
+    /// What its interface shows somebody else has, or shows as well.
+    #[error(
+        "VirtualMachineInstance {key} shows {address}, and {by}: nobody is led there by an elastic IP"
+    )]
+    AddressInUse {
+        /// The machine.
+        key: NamespacedName,
+        /// The address.
+        address: IpAddr,
+        /// Who else, and whether it shows it or was given it.
+        by: String,
+    },
     /// Its interface has addresses, but none of this family.
     #[error("VirtualMachineInstance {key} has no {family} address")]
     NoFamily {
@@ -78,6 +102,8 @@ impl Unplaced {
             Self::Taken { .. } => reason::VMI_TAKEN,
             Self::NoInterface { .. } => reason::INTERFACE_NOT_FOUND,
             Self::NoAddress(_) => reason::NO_VMI_ADDRESS,
+            Self::AddressReserved { .. } => reason::VMI_ADDRESS_RESERVED,
+            Self::AddressInUse { .. } => reason::VMI_ADDRESS_IN_USE,
             Self::NoFamily { .. } => reason::FAMILY_UNAVAILABLE,
         }
     }
@@ -88,11 +114,17 @@ impl Unplaced {
     }
 }
 
-/// Where elastic IPs of these families belong, given their machine.
+/// Where elastic IPs of these families belong, given their machine and what there is against an address that it shows: the
+/// first of each family counts against which there is nothing.
 ///
 /// # Errors
 /// When they belong nowhere.
-pub fn place(families: &[Family], interface: Option<&str>, vmi: &Vmi) -> Result<Place, Unplaced> {
+pub fn place(
+    families: &[Family],
+    interface: Option<&str>,
+    vmi: &Vmi,
+    objection: impl Fn(IpAddr) -> Option<Unplaced>,
+) -> Result<Place, Unplaced> {
     let key = || vmi.key.clone();
     let Some(node) = vmi.node.clone() else {
         return Err(Unplaced::NotRunning { key: key(), phase: Quoted::of(&vmi.phase) });
@@ -102,17 +134,25 @@ pub fn place(families: &[Family], interface: Option<&str>, vmi: &Vmi) -> Result<
         return Err(Unplaced::NoAddress(key()));
     }
     let address = |family: &Family| {
-        let found = interface.addresses.iter().find(|address| Family::of(**address) == *family);
-        found.copied().ok_or_else(|| Unplaced::NoFamily { key: key(), family: *family })
+        let mut refused = None;
+        for address in interface.addresses.iter().filter(|own| Family::of(**own) == *family) {
+            match objection(*address) {
+                None => return Ok(*address),
+                Some(objection) => _ = refused.get_or_insert(objection),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Unplaced::NoFamily { key: key(), family: *family }))
     };
     let addresses = families.iter().map(address).collect::<Result<_, _>>()?;
     Ok(Place { node, target: vmi.target.clone(), addresses })
 }
 
-/// The interface that is meant; `None` while the machine shows none at all, as in the moment of a migration at which
-/// KubeVirt empties the list.
+/// The interface that is meant: by default the first that its spec names, and none that only the guest knows. `None` while
+/// the machine shows none, as in the moment of a migration at which KubeVirt empties the list.
 fn find<'a>(name: Option<&str>, vmi: &'a Vmi) -> Result<Option<&'a Interface>, Unplaced> {
-    let Some(name) = name else { return Ok(vmi.interfaces.first()) };
+    let Some(name) = name else {
+        return Ok(vmi.interfaces.iter().find(|interface| !interface.name.is_empty()));
+    };
     let found = vmi.interfaces.iter().find(|interface| interface.name == name);
     if found.is_some() || vmi.interfaces.is_empty() {
         return Ok(found);
@@ -129,6 +169,7 @@ fn find<'a>(name: Option<&str>, vmi: &'a Vmi) -> Result<Option<&'a Interface>, U
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubevirt::Origin;
 
     fn vmi(interfaces: &[(&str, &[&str])]) -> Vmi {
         Vmi {
@@ -142,6 +183,7 @@ mod tests {
                 .iter()
                 .map(|(name, addresses)| Interface {
                     name: (*name).to_owned(),
+                    origin: Origin { on_pods: true, by_guest: false },
                     addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
                 })
                 .collect(),
@@ -149,7 +191,7 @@ mod tests {
     }
 
     fn shown(families: &[Family], interface: Option<&str>, vmi: &Vmi) -> String {
-        match place(families, interface, vmi) {
+        match place(families, interface, vmi, |_| None) {
             Ok(place) => format!("{} {:?}", place.node, place.addresses),
             Err(unplaced) => unplaced.reason().to_owned(),
         }
@@ -180,9 +222,28 @@ mod tests {
     }
 
     #[test]
+    fn the_first_address_counts_against_which_there_is_nothing_and_else_the_first_objection() {
+        let vmi = vmi(&[("", &["172.17.0.1"]), ("default", &["10.0.0.1", "10.0.0.5", "fd00::5"])]);
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let against = |refused: &[&str]| {
+            let refused: Vec<IpAddr> = refused.iter().map(|text| ip(text)).collect();
+            place(&[Family::V4], None, &vmi, |address| {
+                let (key, by) = (vmi.key.clone(), String::new());
+                refused.contains(&address).then_some(Unplaced::AddressInUse { key, address, by })
+            })
+        };
+        assert_eq!(against(&[]).unwrap().addresses, [ip("10.0.0.1")], "none of the guest's alone");
+        assert_eq!(against(&["10.0.0.1"]).unwrap().addresses, [ip("10.0.0.5")]);
+        let none = against(&["10.0.0.1", "10.0.0.5"]).unwrap_err();
+        assert!(
+            matches!(none, Unplaced::AddressInUse { address, .. } if address == ip("10.0.0.1"))
+        );
+    }
+
+    #[test]
     fn who_asks_for_an_interface_in_vain_is_told_which_there_are() {
         let vmi = vmi(&[("default", &["10.0.0.5"]), ("", &["172.17.0.1"])]);
-        let refused = place(&[Family::V4], Some("wan"), &vmi).unwrap_err();
+        let refused = place(&[Family::V4], Some("wan"), &vmi, |_| None).unwrap_err();
         assert_eq!(
             refused.to_string(),
             "VirtualMachineInstance shop/vm has no interface \"wan\", but \"default\""

@@ -1,6 +1,7 @@
 //! Owns all that the index knows, part by part, and who is to be looked at when a part changes. What is decided from it
 //! stands in the modules above.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -61,6 +62,17 @@ impl State {
     pub(super) fn touch_bound(&mut self, vmi: &NamespacedName) {
         let bound: Vec<NamespacedName> = self.cluster.machines.bound_to(vmi).cloned().collect();
         bound.iter().for_each(|key| self.touch(&Id::eip(key)));
+    }
+
+    /// The EipBindings of all these machines.
+    pub(super) fn touch_machines(&mut self, machines: &BTreeSet<NamespacedName>) {
+        machines.iter().for_each(|vmi| self.touch_bound(vmi));
+    }
+
+    /// Those of the machines that show the address.
+    pub(super) fn touch_showing(&mut self, address: IpAddr) {
+        let showing = self.cluster.machines.showing(address).map(|(key, _)| key.clone()).collect();
+        self.touch_machines(&showing);
     }
 
     /// Takes back what never came to be in a claim.

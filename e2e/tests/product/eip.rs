@@ -45,6 +45,7 @@ async fn elastic_ips_follow_their_machines() -> Result<()> {
     parts! { scene:
         a_machine_is_reached_at_its_elastic_ip_and_appears_as_it_everywhere_outside,
         no_port_is_opened_and_no_spec_is_written_for_it,
+        what_a_guest_tells_that_is_not_its_own_is_translated_nowhere,
         a_failed_or_aborted_migration_moves_nothing_on_the_wire,
         streams_survive_migrations_in_both_directions,
         whatever_is_flushed_under_traffic_comes_back_within_two_seconds,
@@ -117,6 +118,59 @@ async fn no_port_is_opened_and_no_spec_is_written_for_it(scene: &mut Scene) -> R
     let asked = json!({ "vmi": "one", "families": ["IPv4", "IPv6"], "retain": true });
     ensure!(shown["spec"] == asked && shown["metadata"]["generation"] == 1, "{shown:#}");
     Ok(())
+}
+
+/// Root in a guest has its agent tell addresses that are not the machine's: of its node, of a router, of a Service, of a
+/// pod, of another machine, an elastic IP. Nothing on the nodes changes, and a node goes on to appear as itself.
+async fn what_a_guest_tells_that_is_not_its_own_is_translated_nowhere(
+    scene: &mut Scene,
+) -> Result<()> {
+    let (lab, eips) = (&scene.world.lab, &scene.eips);
+    let before = scene.traces(0)?;
+    let vm = Vm::create(&scene.world.client, "default", "liar").await?;
+    vm.start(lab.node(0).name(), &[]).await?;
+    eips.create("liar", json!({ "vmi": "liar" })).await?;
+    let own: IpAddr = "192.168.77.5".parse()?;
+    vm.tell(&[own]).await?;
+    eips.shows("liar", "an address of its own", |status| holds(status, "Ready")).await?;
+    ensure!(scene.traces(0)?.iter().any(|trace| trace.contains("--to-destination 192.168.77.5")));
+    let cluster_ip = scene.world.service("kubernetes").await?.spec.and_then(|s| s.cluster_ip);
+    let node: IpAddr = lab.node(0).addresses().lan.v4.into();
+    let pod = scene.machines["two"].guest.addresses()[0];
+    for (what, address, why) in [
+        ("its node", node, "VmiAddressReserved"),
+        ("another node", lab.node(1).addresses().lan.v4.into(), "VmiAddressReserved"),
+        ("a Service", cluster_ip.context("no cluster IP")?.parse()?, "VmiAddressReserved"),
+        ("a pod", pod, "VmiAddressReserved"),
+        ("an elastic IP", scene.machines["one"].eips[0], "VmiAddressInUse"),
+    ] {
+        vm.tell(&[address]).await?;
+        let is_refused =
+            |status: &Value| reason(status, "Ready") == why && status["node"].is_null();
+        eips.shows("liar", &format!("refused {what}"), is_refused).await?;
+        eventually(&format!("no trace of {what}"), 10, || async {
+            Ok((scene.traces(0)? == before).then_some(()))
+        })
+        .await
+        .with_context(|| scene.world.logs())?;
+        let listener = Listener::open(&lab.outside(), 8005)?;
+        let _stream = connect(&lab.node(0).place()?, SocketAddr::new(client(0), 8005))?;
+        let peer = listener.accept()?.1.ip();
+        ensure!(peer == node, "the node is seen as {peer}, with {what}");
+        vm.tell(&[own]).await?;
+        eips.shows("liar", "its own again", |status| status["vmiIPs"] == json!([own])).await?;
+    }
+    // What its node takes for itself while the machine has it is translated no more.
+    let lo = ["ip", "address", "add", &format!("{own}/32"), "dev", "lo"];
+    lab.node(0).exec(lo)?;
+    eventually("no trace of what is the node's", 5, || async {
+        Ok((scene.traces(0)? == before).then_some(()))
+    })
+    .await
+    .with_context(|| scene.world.logs())?;
+    lab.node(0).exec(lo.map(|word| if word == "add" { "del" } else { word }))?;
+    eips.delete("liar").await?;
+    vm.delete().await
 }
 
 fn client(family: usize) -> IpAddr {

@@ -231,6 +231,17 @@ async fn services_and_machines_share_pool_quota_and_refusals() -> Result<()> {
     vm.start("node-1", &ips(["10.244.1.10"])).await?;
     eips.create("wan", json!({ "vmi": "plain", "interface": "wan" })).await?;
     eips.shows("wan", "no such interface", is_idle("InterfaceNotFound")).await?;
+
+    // A machine that shows the address of another one: neither is reached by it.
+    for name in ["twin", "copy"] {
+        let vm = Vm::create(&world.client, "default", name).await?;
+        vm.start("node-1", &[]).await?;
+        vm.tell(&ips(["192.168.77.5"])).await?;
+        eips.create(name, json!({ "vmi": name })).await?;
+    }
+    for name in ["twin", "copy"] {
+        eips.shows(name, "the same address", is_idle("VmiAddressInUse")).await?;
+    }
     world.lab.down()
 }
 

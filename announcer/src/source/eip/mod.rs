@@ -5,22 +5,38 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `guest` | where none leads |
 //! | `usage` | which elastic IPs are in use |
 //! | `translate` | what this node translates, and until when |
 
+mod guest;
 mod translate;
 mod usage;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use guest::Own;
 pub use translate::Translations;
 pub use usage::Usage;
 
 use super::cluster::Eip;
 use super::placement::place_anywhere;
 use super::scene::Scene;
-use crate::vip::{Candidates, Claimant, Name, Want};
+use crate::vip::{Candidates, Claimant, Name, Refusal, Want};
+
+/// The addresses of a binding that it does not get on any node or on this one, whoever else wants them.
+pub fn refused<'a>(
+    scene: Scene<'a>,
+    own: &'a Own<'a>,
+    eip: &'a Eip,
+) -> impl Iterator<Item = (IpAddr, Refusal)> + 'a {
+    let refusal = move |address: IpAddr, vmi: IpAddr| {
+        let is_held = scene.cluster.claims.grant(&address, &eip.uid);
+        if is_held { own.objection(vmi) } else { Some(Refusal::NotClaimed { address }) }
+    };
+    eip.pairs.iter().filter_map(move |(address, vmi)| Some((*address, refusal(*address, *vmi)?)))
+}
 
 /// What a binding wants of each of its addresses.
 pub fn wants<'a>(
@@ -29,8 +45,7 @@ pub fn wants<'a>(
     eip: &'a Eip,
     usage: &'a Usage,
 ) -> impl Iterator<Item = (IpAddr, Want)> + 'a {
-    let held = |address: &IpAddr| scene.cluster.claims.grant(address, &eip.uid);
-    eip.pairs.iter().filter(move |(address, _)| held(address)).map(move |(address, vmi)| {
+    eip.pairs.iter().map(move |(address, vmi)| {
         let want = Want {
             claimant: Claimant::Eip(name.clone()),
             uid: eip.uid.clone(),

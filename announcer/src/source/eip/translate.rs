@@ -3,10 +3,12 @@
 //! has released it goes on for a while, because connections and neighbours' caches do. An address that was never in use is
 //! translated once it is known that no other host has it.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::guest::Own;
 use crate::dataplane::eip::{Pair, Stage};
 use crate::source::cluster::{Cluster, Eip};
 use crate::source::scene::Scene;
@@ -80,11 +82,16 @@ impl Translations {
         }
         let elsewhere = wanted(&|eip| eip.owner() != Some(scene.node));
         let parting = wanted(&|eip| eip.target().is_some());
+        let own = LazyCell::new(|| Own::of(scene));
         self.pairs.retain(|eip, of| {
             (of.named, of.expected) = (mine.contains_key(eip), expected.contains_key(eip));
             of.parting = of.named && parting.contains_key(eip);
             // A Service has it: to translate would be to take its traffic.
             if all.vip(*eip).is_some_and(|vip| vip.leads_to().is_none()) {
+                return false;
+            }
+            // What the node itself says would appear as the elastic IP.
+            if own.objection(of.vmi).is_some() {
                 return false;
             }
             if of.named || scene.host.has(eip) {
@@ -157,7 +164,7 @@ fn wanted(
 mod tests {
     use super::*;
     use crate::config::Permits;
-    use crate::kernel::{Binding, Host, Lifetime};
+    use crate::kernel::{Binding, Foreign, Host, Interface, Lifetime};
     use crate::source::cluster::testing::{eip, service};
     use crate::source::cluster::{Ingress, Name, Service};
     use crate::source::testing::seen;
@@ -249,6 +256,24 @@ mod tests {
         node.cluster.apply_service(Name::new("d", "web"), older);
         node.bind();
         assert_eq!(node.see(now), None, "it is bound for the Service");
+    }
+
+    #[test]
+    fn what_becomes_an_address_of_the_node_is_translated_no_more_and_the_elastic_ip_is_lost() {
+        let (mut node, now) = (Node::new(), Instant::now());
+        node.bind();
+        assert_eq!(node.see(now), is(Stage::Coming));
+        let own = Foreign { prefix_len: 24, adoptable: false };
+        let foreign = [(VMI.parse().unwrap(), own)].into();
+        let eth1 = Interface { index: 3, mac: None, up: true, foreign };
+        node.host.interfaces.insert("eth1".to_owned(), eth1);
+        assert_eq!(node.see(now), None, "though it is bound still");
+        let wanted = seen(&node.cluster, &node.host, Some("eth0"));
+        let lost = &wanted.lost[&(Name::new("d", "vm"), EIP.parse().unwrap())];
+        assert_eq!(lost.reason(), "VmiAddressReserved");
+        assert!(wanted.vip(EIP.parse().unwrap()).is_none());
+        node.host.interfaces.clear();
+        assert_eq!(node.see(now), is(Stage::Coming), "it is the VM's alone again");
     }
 
     #[test]

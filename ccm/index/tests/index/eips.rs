@@ -8,7 +8,7 @@ use berth_index::binding::{Binding, Decided};
 use berth_index::claimant::Claimant;
 use berth_index::finalizers::Finalizers;
 use berth_index::intake::Change;
-use berth_index::kubevirt::{Interface, Vmi};
+use berth_index::kubevirt::{Interface, Origin, Vmi};
 use berth_index::write::Outcome;
 use berth_ipam::{Families, Family};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -46,6 +46,7 @@ pub(crate) fn binding(name: &str, vmi: &str) -> Binding {
 /// A machine that runs on a node.
 pub(crate) fn machine(name: &str, node: &str, addresses: &[&str]) -> Vmi {
     let addresses = addresses.iter().map(|text| ip(text)).collect();
+    let origin = Origin { on_pods: true, by_guest: true };
     Vmi {
         key: key(name),
         uid: String::new(),
@@ -53,7 +54,7 @@ pub(crate) fn machine(name: &str, node: &str, addresses: &[&str]) -> Vmi {
         phase: "Running".to_owned(),
         node: Some(node.to_owned()),
         target: None,
-        interfaces: vec![Interface { name: "default".to_owned(), addresses }],
+        interfaces: vec![Interface { name: "default".to_owned(), origin, addresses }],
     }
 }
 

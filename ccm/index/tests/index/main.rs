@@ -8,6 +8,7 @@ mod conflicts;
 mod dhcp;
 mod elastic;
 mod faults;
+mod guests;
 mod hostile;
 mod limits;
 mod placement;
