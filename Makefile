@@ -1,7 +1,7 @@
 # Each target is one line; what it does is in the script or program it calls.
 
 help:      ; @sed -n 's/^\([a-z0-9-]*\): .*/\1/p' $(MAKEFILE_LIST) | paste -sd ' ' -; echo 'README.md says what for.'
-.PHONY: help demo demo-down test unit e2e compat upgrade soak check fmt clippy deny deps doc images bench bench-takeover bench-eip kind kind-here
+.PHONY: help demo demo-down test unit e2e compat upgrade soak check fmt clippy deny deps doc advisories sbom images bench bench-takeover bench-eip kind kind-here
 demo:      ; e2e/demo.sh
 demo-down: ; [ ! -x target/debug/lab ] || target/debug/lab down --name demo
 test:      ; e2e/test.sh
@@ -14,6 +14,8 @@ fmt:       ; cargo fmt --all --check
 clippy:    ; cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 deps:      ; .ci/dependencies.sh
 deny:      ; .ci/deny.sh
+advisories: ; .ci/deny.sh advisories
+sbom:      ; .ci/sbom.sh
 doc:       ; RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 images:    ; e2e/images.sh
 upgrade:   ; e2e/upgrade.sh $(BEFORE)
