@@ -91,6 +91,7 @@ pub mod rivals;
 mod start;
 mod status;
 pub mod supervisor;
+pub mod tokens;
 pub mod vm;
 pub mod wire;
 mod wire_frame;

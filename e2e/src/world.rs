@@ -8,8 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::networking::v1::IPAddress;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
@@ -21,6 +20,7 @@ use crate::lab::{Lab, Spec};
 use crate::node::Node;
 use crate::place::{Place, sibling_program};
 use crate::process::Process;
+use crate::tokens;
 
 /// The annotation with a Service's addresses.
 pub const ADDRESSES: &str = "kube-vip.io/loadbalancerIPs";
@@ -29,6 +29,9 @@ pub const HOST: &str = "kube-vip.io/vipHost";
 
 /// Addresses of the lab's LAN that nothing else uses.
 pub const POOL: &str = "10.0.64.1-10.0.64.250,fd00:10::4001-fd00:10::40fa";
+
+/// What `manifests/` have of the rights of both programs.
+const RIGHTS: [&str; 2] = ["ccm-rbac.yaml", "announcer-rbac.yaml"];
 
 /// The environment of the announcers.
 pub type Env = BTreeMap<String, String>;
@@ -77,13 +80,14 @@ impl World {
 
     /// The same lab with the RBAC of `manifests/` and nothing else.
     pub async fn without_berth(nodes: usize, announcer_env: Env) -> Result<Self> {
-        let files = ["eipbinding-crd.yaml", "ccm-rbac.yaml", "announcer-rbac.yaml"];
+        let bindings = ["eipbinding-crd.yaml", "eipbinding-rbac.yaml"];
+        let files = [&bindings[..], &RIGHTS].concat();
         Self::of_manifests(nodes, announcer_env, &files).await
     }
 
     /// The same lab with the RBAC alone. An API server takes half a minute to forget a resource that is new.
     pub async fn without_eip_bindings(nodes: usize, announcer_env: Env) -> Result<Self> {
-        Self::of_manifests(nodes, announcer_env, &["ccm-rbac.yaml", "announcer-rbac.yaml"]).await
+        Self::of_manifests(nodes, announcer_env, &RIGHTS).await
     }
 
     async fn of_manifests(nodes: usize, announcer_env: Env, files: &[&str]) -> Result<Self> {
@@ -316,29 +320,20 @@ impl World {
         format!("{program}-{}", self.starts)
     }
 
+    /// Starts the account's programs from now on with the token of a pod on this node, as a kubelet would; the token.
+    pub async fn bind(&self, account: &str, node: &str) -> Result<String> {
+        let token = tokens::of_pod(&self.client, account, node).await?;
+        tokens::write_kubeconfig(self.lab.dir(), account, &token)?;
+        Ok(token)
+    }
+
     /// A kubeconfig with a token of a ServiceAccount of `kube-system`.
     pub(crate) async fn kubeconfig(&self, account: &str) -> Result<PathBuf> {
-        let path = self.lab.dir().join(format!("{account}.kubeconfig"));
-        if path.exists() {
-            return Ok(path);
+        let path = tokens::kubeconfig(self.lab.dir(), account);
+        if !path.exists() {
+            let token = tokens::of_account(&self.client, "kube-system", account).await?;
+            tokens::write_kubeconfig(self.lab.dir(), account, &token)?;
         }
-        let spec =
-            TokenRequestSpec { expiration_seconds: Some(86_400), ..TokenRequestSpec::default() };
-        let request = TokenRequest { spec, ..TokenRequest::default() };
-        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), "kube-system");
-        let answer = api.create_token_request(account, &PostParams::default(), &request).await?;
-        let token = answer.status.context("a token request without status")?.token;
-        let config = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{ "name": "lab", "cluster": {
-                "server": url_for_nodes(), "certificate-authority": self.lab.dir().join("pki/ca.crt"),
-            } }],
-            "users": [{ "name": account, "user": { "token": token } }],
-            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": account } }],
-            "current-context": "lab",
-        });
-        replace(&path, config.to_string())?;
         Ok(path)
     }
 }

@@ -26,6 +26,7 @@ mod rights;
 mod scene;
 mod splits;
 mod status;
+mod stolen;
 mod tenant;
 
 /// Whether the long forms of tests were asked for.

@@ -1,146 +1,219 @@
-//! What the two accounts may do, asked of a real API server with their names, and what a stolen token does under the
-//! policies of `overlays/policies`.
-
-use std::path::Path;
-use std::time::Duration;
+//! What accounts may do, pods need, and overlays bring, asked of a real API server as docs/security.md tells it.
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::lab::{Lab, Spec};
-use berth_e2e::world::{World, env, eventually, kubectl, repository};
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Service;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use berth_e2e::tokens;
+use berth_e2e::world::{eventually, kubectl, repository};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::AuthInfo;
-use serde_json::json;
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Client, Error};
+use serde_json::{Value, json};
 
-use crate::elections::says;
 use crate::tenant::client_as;
 
-const POLICIES: &str = "overlays/policies/policies.yaml";
+/// The namespace of those who are bound to roles of Kubernetes.
+const TENANTS: &str = "shop";
+/// These roles, which are the names of ServiceAccounts here.
+const ROLES: [&str; 3] = ["view", "edit", "admin"];
 
-/// The rows of the table in docs/security.md.
-fn rows() -> Result<Vec<[String; 5]>> {
-    let text = std::fs::read_to_string(repository().join("docs/security.md"))?;
-    let (_, table) = text.split_once("## Rights").context("no section on rights")?;
-    let cells =
-        |line: &str| line.trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
-    let lines = table.lines().filter(|line| line.starts_with("| berth-"));
-    let rows = lines.map(|line| {
-        let cells: Vec<String> = cells(line);
-        cells.try_into().map_err(|cells| anyhow::anyhow!("no row of five: {cells:?}"))
-    });
-    rows.collect()
+/// The account of the pods that are asked for.
+const PODS: &str = "pods";
+/// Those of Pod Security, and here namespaces that enforce them.
+const LEVELS: [&str; 3] = ["privileged", "baseline", "restricted"];
+
+/// The namespace of tenants with an account bound to each role, and one of each level with an account for pods.
+fn namespaces() -> Value {
+    let account = |name: &str, namespace: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": { "name": name, "namespace": namespace },
+        })
+    };
+    let namespace = |name: &str, labels: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels },
+        })
+    };
+    let binding = |role: &str| {
+        let group = "rbac.authorization.k8s.io";
+        json!({
+            "apiVersion": format!("{group}/v1"), "kind": "RoleBinding",
+            "metadata": { "name": role, "namespace": TENANTS },
+            "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": role },
+            "subjects": [{ "kind": "ServiceAccount", "namespace": TENANTS, "name": role }],
+        })
+    };
+    let mut items = vec![namespace(TENANTS, json!({}))];
+    items.extend(ROLES.into_iter().flat_map(|role| [account(role, TENANTS), binding(role)]));
+    items.extend(LEVELS.into_iter().flat_map(|level| {
+        let labels = json!({ "pod-security.kubernetes.io/enforce": level });
+        [namespace(level, labels), account(PODS, level)]
+    }));
+    json!({ "apiVersion": "v1", "kind": "List", "items": items })
 }
 
-fn apply(lab: &Lab, file: &Path) -> Result<()> {
-    let file = file.display().to_string();
-    kubectl(lab, &["apply", "-n", "kube-system", "-f", &file]).map(drop)
+/// The rows of the table of so many columns under a heading of docs/security.md.
+pub(crate) fn table<const N: usize>(heading: &str) -> Result<Vec<[String; N]>> {
+    let text = std::fs::read_to_string(repository().join("docs/security.md"))?;
+    let (_, section) = text.split_once(&format!("{heading}\n")).context("no such section")?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let lines = section.lines().filter(|line| line.starts_with('|') && !line.starts_with("|--"));
+    let rows = lines.skip(1).map(|line| {
+        let cells: Vec<String> =
+            line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+        cells.try_into().map_err(|cells| anyhow::anyhow!("no row of {N} cells: {cells:?}"))
+    });
+    let rows: Vec<[String; N]> = rows.collect::<Result<_>>()?;
+    ensure!(rows.len() > 20, "{heading}: {rows:?}");
+    Ok(rows)
+}
+
+/// Whether the account may, as the API server's authorizers say. `resource` is `resource.group`, with the subresource `status`
+/// or the name of an object behind a slash; `*` as the namespace is all of them.
+async fn may(client: &Client, [account, verb, resource, namespace]: [&str; 4]) -> Result<bool> {
+    let home = if ROLES.contains(&account) { TENANTS } else { "kube-system" };
+    let (resource, rest) = resource.split_once('/').unwrap_or((resource, ""));
+    let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let attributes = ResourceAttributes {
+        verb: given(verb),
+        group: given(group),
+        resource: given(resource),
+        subresource: given(rest).filter(|rest| rest == "status"),
+        name: given(rest).filter(|rest| rest != "status"),
+        namespace: given(namespace).filter(|namespace| namespace != "*"),
+        ..ResourceAttributes::default()
+    };
+    let groups = ["system:authenticated", "system:serviceaccounts"].map(ToOwned::to_owned);
+    let groups = groups.into_iter().chain([format!("system:serviceaccounts:{home}")]);
+    let spec = SubjectAccessReviewSpec {
+        user: Some(format!("system:serviceaccount:{home}:{account}")),
+        groups: Some(groups.collect()),
+        resource_attributes: Some(attributes),
+        ..SubjectAccessReviewSpec::default()
+    };
+    let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+    let api: Api<SubjectAccessReview> = Api::all(client.clone());
+    let status = api.create(&PostParams::default(), &review).await?.status;
+    let status = status.context("a review without an answer")?;
+    ensure!(status.evaluation_error.is_none(), "{account} {verb} {resource}: {status:?}");
+    Ok(status.allowed)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_accounts_may_do_what_the_docs_say_and_nothing_else_of_it() -> Result<()> {
+async fn rights_pods_and_overlays_are_as_the_docs_say() -> Result<()> {
     let lab = Lab::up(Spec::bare(1)).await?;
-    for file in ["eipbinding-crd", "announcer-rbac", "ccm-rbac"] {
-        apply(&lab, &repository().join(format!("manifests/{file}.yaml")))?;
-    }
-    let rows = rows()?;
-    ensure!(rows.len() > 20, "{rows:?}");
-    for [account, verb, resource, namespace, may] in &rows {
-        let account = format!("--as=system:serviceaccount:kube-system:{account}");
-        let (resource, sub) = match resource.split_once('/') {
-            Some(("services", sub)) => ("services", Some(format!("--subresource={sub}"))),
-            _ => (resource.as_str(), None),
-        };
-        let place = match namespace.as_str() {
-            "*" => vec!["--all-namespaces"],
-            name => vec!["-n", name],
-        };
-        let mut arguments = vec!["auth", "can-i", verb.as_str(), resource, &account];
-        arguments.extend(place);
-        arguments.extend(sub.as_deref());
-        // It ends with 1 where it says no.
-        let said = match kubectl(&lab, &arguments) {
-            Ok(said) => said.trim().to_owned(),
-            Err(_) => "no".to_owned(),
-        };
-        ensure!(said == *may, "{account} {verb} {resource} in {namespace}: {said}, not {may}");
-    }
+    let file = lab.dir().join("namespaces.json");
+    std::fs::write(&file, namespaces().to_string())?;
+    let files = ["eipbinding-crd", "eipbinding-rbac", "announcer-rbac", "ccm-rbac"]
+        .map(|file| repository().join(format!("manifests/{file}.yaml")));
+    let files: Vec<String> =
+        files.iter().map(|file| format!("--filename={}", file.display())).collect();
+    let arguments = ["apply", "--namespace=kube-system"].into_iter();
+    kubectl(&lab, &arguments.chain(files.iter().map(String::as_str)).collect::<Vec<_>>())?;
+    kubectl(&lab, &["apply", "-f", &file.display().to_string()])?;
+    the_accounts_may_do_what_the_docs_say_and_nothing_else_of_it(&lab).await?;
+    who_may_edit_a_namespace_edits_elastic_ips_there_and_no_status(&lab).await?;
+    the_pods_fit_the_levels_that_the_docs_name(&lab).await?;
+    every_overlay_is_accepted(&lab)?;
     lab.down()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn under_the_policies_a_stolen_token_speaks_for_one_node_and_both_programs_go_on()
--> Result<()> {
-    let mut world = World::up(1, env([])).await?;
-    apply(&world.lab, &repository().join(POLICIES))?;
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": "stolen", "namespace": "kube-system" },
-        "spec": {
-            "nodeName": "node0", "serviceAccountName": "berth-announcer",
-            "containers": [{ "name": "x", "image": "x" }],
-        },
-    });
-    let file = world.lab.dir().join("stolen.json");
-    std::fs::write(&file, pod.to_string())?;
-    apply(&world.lab, &file)?;
-    let bound = ["--bound-object-kind=Pod", "--bound-object-name=stolen"];
-    let token = ["create", "token", "berth-announcer", "-n", "kube-system", bound[0], bound[1]];
-    let token = kubectl(&world.lab, &token)?.trim().to_owned();
-    let thief = client_as(&world, |info| {
-        *info = AuthInfo { token: Some(token.clone().into()), ..AuthInfo::default() };
+async fn the_accounts_may_do_what_the_docs_say_and_nothing_else_of_it(lab: &Lab) -> Result<()> {
+    let client = lab.client();
+    // kube-controller-manager has put the rights of EipBindings into the roles of Kubernetes.
+    let last = ["admin", "create", "eipbindings.berth.dev", TENANTS];
+    eventually("roles are aggregated", 20, || async {
+        Ok(may(&client, last).await?.then_some(()))
     })
     .await?;
+    let known = kubectl(lab, &["api-resources", "--output=name"])?;
+    for row in table::<5>("## Rights")? {
+        let [account, verb, resource, namespace, said] = row.each_ref().map(String::as_str);
+        let kind = resource.split('/').next().unwrap_or_default();
+        ensure!(known.lines().any(|known| known == kind), "there is no resource {kind}");
+        let answer = may(&client, [account, verb, resource, namespace]).await?;
+        let answer = if answer { "yes" } else { "no" };
+        ensure!(answer == said, "{account} {verb} {resource} in {namespace}: {answer}, not {said}");
+    }
+    Ok(())
+}
 
-    world.expose("web", json!({})).await?;
-    world.published("web", 1).await?;
-    let leases: Api<Lease> = Api::namespaced(thief.clone(), "kube-system");
-    let create = async |name: &str| -> Option<String> {
-        let mut lease = Lease::default();
-        lease.metadata.name = Some(name.to_owned());
-        leases.create(&PostParams::default(), &lease).await.err().map(|error| error.to_string())
+/// By real tokens, and by what becomes of the objects.
+async fn who_may_edit_a_namespace_edits_elastic_ips_there_and_no_status(lab: &Lab) -> Result<()> {
+    let kind = GroupVersionKind::gvk("berth.dev", "v1alpha1", "EipBinding");
+    let kind = ApiResource::from_gvk_with_plural(&kind, "eipbindings");
+    let bindings = async |role: &str, namespace: &str| {
+        let token = tokens::of_account(&lab.client(), TENANTS, role).await?;
+        let client = client_as(lab, |info| {
+            *info = AuthInfo { token: Some(token.clone().into()), ..AuthInfo::default() };
+        });
+        anyhow::Ok(Api::<DynamicObject>::namespaced_with(client.await?, namespace, &kind))
     };
-    let services: Api<Service> = Api::namespaced(thief.clone(), "default");
-    let publish = async |node: &str| -> Option<String> {
-        let patch = json!({ "metadata": { "annotations": { "kube-vip.io/vipHost": node } } });
-        let patch = Patch::Merge(patch);
-        let done = services.patch_status("web", &PatchParams::default(), &patch).await;
-        done.err().map(|error| error.to_string())
+    let forbidden = |answer: kube::Result<DynamicObject>| match answer {
+        Err(Error::Api(status)) if status.code == 403 => Ok(()),
+        other => Err(anyhow::anyhow!("not forbidden: {other:?}")),
     };
-    // Policies hold a moment after they were written.
-    eventually("another program's Lease is refused", 20, || async {
-        let refused = create("kube-controller-manager").await;
-        if refused.is_none() {
-            kubectl(
-                &world.lab,
-                &["delete", "lease", "-n", "kube-system", "kube-controller-manager"],
-            )?;
+    let binding: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "berth.dev/v1alpha1", "kind": "EipBinding",
+        "metadata": { "name": "vm" }, "spec": { "vmi": "vm" },
+    }))?;
+    let (make, patch) = (PostParams::default(), PatchParams::default());
+    let (edit, view) = (bindings("edit", TENANTS).await?, bindings("view", TENANTS).await?);
+    edit.create(&make, &binding).await?;
+    let spec = Patch::Merge(json!({ "spec": { "retain": false } }));
+    edit.patch("vm", &patch, &spec).await?;
+    let status = json!({ "status": { "eips": ["192.0.2.1"], "node": "node0" } });
+    let status = Patch::Merge(status);
+    forbidden(edit.patch_status("vm", &patch, &status).await)?;
+    forbidden(bindings("admin", TENANTS).await?.patch_status("vm", &patch, &status).await)?;
+    forbidden(bindings("edit", "default").await?.create(&make, &binding).await)?;
+    forbidden(view.patch("vm", &patch, &spec).await)?;
+    let seen = view.get("vm").await?;
+    ensure!(seen.data["spec"]["retain"] == json!(false), "{:?}", seen.data);
+    ensure!(seen.data.get("status").is_none(), "{:?}", seen.data);
+    Ok(())
+}
+
+/// Asks the admission of Pod Security for the pods of `manifests/`, with every level that a namespace can enforce.
+async fn the_pods_fit_the_levels_that_the_docs_name(lab: &Lab) -> Result<()> {
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    for (file, fits) in [("ccm", ["yes", "yes", "yes"]), ("announcer", ["yes", "no", "no"])] {
+        let path = repository().join(format!("manifests/{file}.yaml")).display().to_string();
+        let workload = kubectl(lab, &["create", "--dry-run=client", "-o", "json", "-f", &path])?;
+        let workload: Value = serde_json::from_str(&workload)?;
+        let mut spec = workload["spec"]["template"]["spec"].clone();
+        spec["serviceAccountName"] = json!(PODS);
+        let pod: Pod =
+            serde_json::from_value(json!({ "metadata": { "name": "asked" }, "spec": spec }))?;
+        for (level, fits) in LEVELS.into_iter().zip(fits) {
+            let pods: Api<Pod> = Api::namespaced(lab.client(), level);
+            let answer = match pods.create(&dry, &pod).await {
+                Ok(_) => "yes",
+                Err(Error::Api(status)) if status.message.contains("violates PodSecurity") => "no",
+                Err(error) => return Err(error.into()),
+            };
+            ensure!(answer == fits, "the pod of manifests/{file}.yaml, {level}: {answer}");
         }
-        Ok(refused.filter(|why| why.contains("an announcer writes the Leases")))
-    })
-    .await?;
-    let others = create("berth-announcer-node1").await.unwrap_or_default();
-    ensure!(others.contains("berth-announcer-node0, not berth-announcer-node1"), "{others}");
-    let other = publish("node1").await.unwrap_or_default();
-    ensure!(other.contains("node0 says that node1"), "{other}");
-    let own = publish("node0").await;
-    ensure!(own.is_none(), "{own:?}");
+    }
+    Ok(())
+}
 
-    // Both programs work on under them.
-    world.expose("late", json!({})).await?;
-    let address = world.published("late", 1).await.with_context(|| world.logs())?[0];
-    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
-    let selector = json!({ "spec": { "selector": { "app": "elsewhere" } } }).to_string();
-    let ccm = "--as=system:serviceaccount:kube-system:berth-ccm";
-    let stolen = kubectl(&world.lab, &["patch", "service", "web", "-p", &selector, ccm]);
-    let stolen = stolen.err().map(|error| format!("{error:#}")).unwrap_or_default();
-    ensure!(stolen.contains("no selector"), "{stolen}");
-
-    // A Lease for each Service takes more, and who lacks it waits and says so.
-    world.announcer("node0")?.terminate(Duration::from_secs(15))?;
-    let process = world.start_announcer_with(0, env([("svc_election", "true")])).await?;
-    says(process, &["svc_election=true needs to create leases", "overlays/svc-election"]).await?;
-    apply(&world.lab, &repository().join("overlays/svc-election/rbac.yaml"))?;
-    says(world.announcer("node0")?, &["nothing is served by a Lease"]).await?;
-    world.lab.down()
+/// Each with the manifests that it builds on.
+fn every_overlay_is_accepted(lab: &Lab) -> Result<()> {
+    let overlays = std::fs::read_dir(repository().join("overlays"))?;
+    let mut count = 0;
+    for overlay in overlays {
+        let folder = overlay?.path().display().to_string();
+        let said = kubectl(lab, &["apply", "--dry-run=server", "-k", &folder])?;
+        ensure!(said.contains("daemonset.apps/berth-announcer"), "{folder}: {said}");
+        count += 1;
+    }
+    ensure!(count == 4, "{count} overlays");
+    Ok(())
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, mac, node_host, router};
+use berth_e2e::lab::Lab;
 use berth_e2e::membership;
 use berth_e2e::pauses;
 use berth_e2e::probe::{Manner, Probe};
@@ -42,8 +43,8 @@ const EVERY: Duration = Duration::from_millis(20);
 const OTHERS: [&str; 2] = ["alice", "bob"];
 
 /// A client of the lab's API server for another user than the administrator.
-pub(crate) async fn client_as(world: &World, change: impl Fn(&mut AuthInfo)) -> Result<Client> {
-    let mut kubeconfig = Kubeconfig::read_from(world.lab.kubeconfig())?;
+pub(crate) async fn client_as(lab: &Lab, change: impl Fn(&mut AuthInfo)) -> Result<Client> {
+    let mut kubeconfig = Kubeconfig::read_from(lab.kubeconfig())?;
     for user in &mut kubeconfig.auth_infos {
         change(user.auth_info.as_mut().context("a user without credentials")?);
     }

@@ -26,11 +26,10 @@ pub(super) struct Tenant {
 }
 
 impl Tenant {
-    /// With the rights of a ServiceAccount of `mallory` that is bound to `edit`, and may write EipBindings and Leases there.
+    /// With the rights of a ServiceAccount of `mallory` that is bound to `edit`, and may write Leases and EndpointSlices there.
     pub(super) async fn of(world: &World, targets: Vec<String>) -> Result<Self> {
         let rights = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: more, namespace: mallory}\n\
-            rules:\n- {apiGroups: [berth.dev], resources: [eipbindings], verbs: ['*']}\n\
-            - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: ['*']}\n\
+            rules:\n- {apiGroups: [coordination.k8s.io], resources: [leases], verbs: ['*']}\n\
             - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: ['*']}\n";
         let file = world.lab.dir().join("rights.yaml");
         std::fs::write(&file, rights)?;
@@ -43,7 +42,7 @@ impl Tenant {
         run(&format!("create rolebinding edits --clusterrole edit {binding}"))?;
         run(&format!("create rolebinding more --role more {binding}"))?;
         let user = "system:serviceaccount:mallory:mallory";
-        let client = client_as(world, |info| info.impersonate = Some(user.to_owned())).await?;
+        let client = client_as(&world.lab, |info| info.impersonate = Some(user.to_owned())).await?;
         Ok(Self { dice: random(), client, targets, answers: BTreeMap::new() })
     }
 
