@@ -55,7 +55,8 @@ impl Machines {
         uid: Option<&str>,
     ) -> BTreeSet<NamespacedName> {
         let known = self.known.get(key);
-        if !known.is_some_and(|known| uid.is_none_or(|uid| known.uid == uid)) {
+        let is_that = known.is_some_and(|known| uid.is_none_or(|uid| known.uid == uid));
+        if !is_that {
             return BTreeSet::new();
         }
         self.known.remove(key);
