@@ -211,14 +211,20 @@ impl Pools {
         self.scopes.get(&Scope::of(namespace))?.quota
     }
 
-    /// Whether any namespace has a limit.
-    pub fn has_quotas(&self) -> bool {
-        self.namespace_quota.is_some() || self.scopes.values().any(|pool| pool.quota.is_some())
+    /// Whether every namespace has a limit, whatever it is called: `namespace-quota` is set.
+    pub fn limits_all(&self) -> bool {
+        self.namespace_quota.is_some()
     }
 
-    /// Whether the namespace may ask for any address that is nobody else's: `pins-<ns>`, else `pins-global`.
-    pub fn allows_any_pin(&self, namespace: &str) -> bool {
-        self.pins(namespace).is_none_or(|(_, pins)| *pins == Ok(Pins::Any))
+    /// Where any address may be asked for that is nobody else's: `pins-<ns>` says so, or `pins-global` does or is not set.
+    pub fn with_any_pin(&self) -> Vec<&Scope> {
+        let own = self.scopes.iter().filter(|(_, pool)| pool.pins == Some(Ok(Pins::Any)));
+        let mut open: Vec<&Scope> = own.map(|(scope, _)| scope).collect();
+        let globals = self.entry(&Scope::Global).and_then(|(_, pool)| pool.pins.as_ref());
+        if globals.is_none() {
+            open.insert(0, &Scope::Global);
+        }
+        open
     }
 
     /// Which addresses the namespace may ask for, and whose key says so. The error is that of a key that was never good.

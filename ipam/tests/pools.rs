@@ -275,7 +275,7 @@ proptest! {
             prop_assert!(pools.iter().eq(fresh.iter()));
             prop_assert_eq!(pools.quota("shop"), fresh.quota("shop"));
             prop_assert_eq!(pools.quota("other"), fresh.quota("other"));
-            prop_assert_eq!(pools.allows_any_pin("shop"), fresh.allows_any_pin("shop"));
+            prop_assert_eq!(pools.with_any_pin(), fresh.with_any_pin());
             prop_assert_eq!(pools.reuse_delay(), fresh.reuse_delay());
             prop_assert_eq!(pools.avoids_buggy(), fresh.avoids_buggy());
         }

@@ -167,7 +167,7 @@ pub const VARIABLES: &[Variable] = &[
     row(Core, "vip_startleader", "startAsLeader", Switch, Harmless, "the first to come takes the Lease at once"),
     // Control plane
     row(ControlPlane, "cp_enable", "controlplane", Switch, NotYet, "an address for the control plane"),
-    row(Core, "cp_namespace", "namespace", Text, Served, "namespace of the Lease for all Services [default: kube-system]"),
+    row(Core, "cp_namespace", "namespace", Text, Served, "namespace of the Leases and of the Secret berth-membership [default: kube-system]"),
     row(ControlPlane, "cp_detect", "autodetectcp", Switch, Harmless, "used with cp_enable"),
     row(ControlPlane, "control_plane_health_check_address", "controlPlaneHealthCheckAddress", Text, Harmless, "used with cp_enable"),
     row(ControlPlane, "control_plane_health_check_period_seconds", "controlPlaneHealthCheckPeriodSeconds", SECONDS, Harmless, "used with cp_enable"),

@@ -107,11 +107,18 @@ pub enum Finding {
     QuotaReached(String, u64, u64, String),
     /// Namespaces share an address and do not name each other.
     Crossing(Crossing),
-    /// Whoever may edit a Service may ask for any address that nobody has.
-    OpenPins,
-    /// No namespace has a limit.
+    /// A key that every namespace has for itself is written as if there were one for all.
+    NotOfAll(String),
+    /// Assigned addresses that no pool has.
+    InNoPool(AddressSet),
+    /// Whoever may edit a Service of the scope may ask for any address that nobody has.
+    OpenPins(Scope),
+    /// Not every namespace has a limit.
     NoQuota,
 }
+
+/// Kinds of keys of which there is none for all namespaces.
+const OF_NAMESPACES: [&str; 3] = ["quota-", "overflow-", "share-with-"];
 
 impl Finding {
     /// Whether somebody should act before the pools are applied.
@@ -123,7 +130,8 @@ impl Finding {
                 | Self::Excluded(..)
                 | Self::QuotaReached(..)
                 | Self::Crossing(..)
-                | Self::OpenPins
+                | Self::InNoPool(..)
+                | Self::OpenPins(..)
                 | Self::NoQuota
         )
     }
@@ -164,6 +172,8 @@ pub fn review(data: &Data, cluster: Option<&Cluster>) -> Review {
     findings.extend(
         Pools::unknown_keys(data).into_iter().map(|key| Finding::UnknownKey(key.to_owned())),
     );
+    let of_namespaces = OF_NAMESPACES.iter().map(|kind| format!("{kind}global"));
+    findings.extend(of_namespaces.filter(|key| data.contains_key(key)).map(Finding::NotOfAll));
     if ledger.pools().iter().next().is_none() {
         findings.push(Finding::NoPool);
     }
@@ -200,12 +210,11 @@ fn assign(ledger: &mut Ledger, assigned: &[Holding]) -> BTreeMap<IpAddr, BTreeSe
 }
 
 /// What the pools leave open to everybody who may edit a Service.
-fn open(pools: &Pools) -> impl Iterator<Item = Finding> {
+fn open(pools: &Pools) -> impl Iterator<Item = Finding> + '_ {
     let any = pools.iter().next().is_some();
-    // Of a namespace that has no key of its own, whatever its name.
-    let pins = (any && pools.allows_any_pin(Scope::Global.name())).then_some(Finding::OpenPins);
-    let quotas = (any && !pools.has_quotas()).then_some(Finding::NoQuota);
-    pins.into_iter().chain(quotas)
+    let pins = pools.with_any_pin().into_iter().filter(move |_| any);
+    let quotas = (any && !pools.limits_all()).then_some(Finding::NoQuota);
+    pins.map(|scope| Finding::OpenPins(scope.clone())).chain(quotas)
 }
 
 fn lines(ledger: &Ledger) -> Vec<PoolLine> {
@@ -299,7 +308,7 @@ fn fates(ledger: &Ledger) -> Vec<Finding> {
         };
         [scope, &Scope::Global].into_iter().find(has).cloned()
     };
-    let mut findings = Vec::new();
+    let (mut findings, mut alone) = (Vec::new(), BTreeSet::new());
     for stray in ledger.strays() {
         findings.push(Finding::Outside(stray.address, stray.owner, stray.pool));
     }
@@ -310,7 +319,10 @@ fn fates(ledger: &Ledger) -> Vec<Finding> {
                 findings.push(Finding::Occupied(address, owner, by.to_owned()));
                 continue;
             }
-            let Some(scope) = &grant.pool else { continue };
+            let Some(scope) = &grant.pool else {
+                alone.insert(address);
+                continue;
+            };
             let Some(pool) = pools.pool(scope).filter(|pool| pool.addresses().contains(address))
             else {
                 continue;
@@ -321,6 +333,9 @@ fn fates(ledger: &Ledger) -> Vec<Finding> {
                 findings.push(Finding::Draining(address, owner, scope.clone()));
             }
         }
+    }
+    if !alone.is_empty() {
+        findings.push(Finding::InNoPool(alone.into_iter().collect()));
     }
     let owners = ledger.claims().flat_map(|(_, claim)| claim.owners());
     for namespace in owners.map(|owner| owner.namespace.as_str()).collect::<BTreeSet<_>>() {

@@ -256,15 +256,41 @@ global  IPv4       2     2
 no problem found
 2 notes:
   `pins-global` is not set, or any: whoever may edit a Service may ask for any address that nobody has, also outside all pools; `pool` closes that
-  neither `quota-` nor `namespace-quota` is set: one namespace may use up a pool that others share
+  `namespace-quota` is not set: a namespace without a `quota-` of its own may use up a pool that others share
 ";
     let pool = ("cidr-global", "192.0.2.8/31");
     assert_eq!(text(data([pool]), None), expected);
     let notes = |more: [(&str, &str); 2]| review(&data([pool, more[0], more[1]]), None).findings;
     let shop = [("pins-shop", "pool"), ("quota-shop", "2")];
-    assert_eq!(notes(shop), [Finding::OpenPins]);
-    assert_eq!(notes([("pins-global", "any"), ("namespace-quota", "2")]), [Finding::OpenPins]);
+    let all = Finding::OpenPins(Scope::Global);
+    assert_eq!(notes(shop), [all.clone(), Finding::NoQuota]);
+    assert_eq!(notes([("pins-global", "any"), ("namespace-quota", "2")]), [all]);
+    let of_shop = Finding::OpenPins(Scope::of("shop"));
+    assert_eq!(notes([("pins-global", "pool"), ("pins-shop", "any")]), [of_shop, Finding::NoQuota]);
     assert_eq!(notes([("pins-global", "192.0.2.0/24"), ("namespace-quota", "2")]), []);
+}
+
+#[test]
+fn what_is_written_for_all_and_is_only_a_namespaces_is_a_problem() {
+    for (key, value) in
+        [("quota-global", "10"), ("overflow-global", "none"), ("share-with-global", "shop")]
+    {
+        let review = review(&closed(data([("cidr-global", "192.0.2.8/31"), (key, value)])), None);
+        let problems: Vec<String> = review.problems().map(ToString::to_string).collect();
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert!(problem.starts_with(&format!("`{key}` concerns only a namespace")), "{problem}");
+    }
+}
+
+#[test]
+fn what_is_assigned_and_in_no_pool_is_noted() {
+    let assigned = vec![holding("shop/a", "192.0.2.9"), holding("shop/b", "198.51.100.8")];
+    let cluster = Cluster { assigned, ..Cluster::default() };
+    let review = review(&closed(data([("cidr-global", "192.0.2.8/31")])), Some(&cluster));
+    let findings: Vec<String> = review.findings.iter().map(ToString::to_string).collect();
+    assert_eq!(review.problems().count(), 0);
+    let [note] = &findings[..] else { panic!("{findings:?}") };
+    assert!(note.starts_with("198.51.100.8 in no pool"), "{note}");
 }
 
 #[test]

@@ -73,9 +73,9 @@ impl fmt::Display for Finding {
             Self::BadKey(error, effect) => write!(f, "{error}; {effect}"),
             Self::UnknownKey(key) => write!(
                 f,
-                "key {} means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, quota-, overflow-, \
-                 pins-, allow-share-, share-with- and interface- followed by global or a namespace, namespace-quota, \
-                 search-order, skip-end-ips-in-cidr, avoid-buggy-ips and reuse-delay",
+                "key {} means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, pins-, allow-share- and \
+                 interface- followed by global or a namespace, quota-, overflow- and share-with- followed by a namespace, \
+                 namespace-quota, search-order, skip-end-ips-in-cidr, avoid-buggy-ips and reuse-delay",
                 Quoted::of(key)
             ),
             Self::NoPool => {
@@ -130,14 +130,32 @@ impl fmt::Display for Finding {
                 "{address} is shared by the namespaces {}, which do not name each other in `share-with-`: they keep it",
                 namespaces.join(", ")
             ),
-            Self::OpenPins => write!(
+            Self::NotOfAll(key) => write!(
+                f,
+                "`{key}` concerns only a namespace called global; {}",
+                match key.as_str() {
+                    "quota-global" => "the quota of every namespace is `namespace-quota`",
+                    _ => "each namespace has a key of its own",
+                }
+            ),
+            Self::InNoPool(addresses) => write!(
+                f,
+                "{} in no pool: somebody asked for what `pins-` then accepted, or had it before; it stays until it is released",
+                shown(addresses)
+            ),
+            Self::OpenPins(Scope::Global) => write!(
                 f,
                 "`pins-global` is not set, or any: whoever may edit a Service may ask for any address that nobody has, also \
                  outside all pools; `pool` closes that"
             ),
+            Self::OpenPins(Scope::Namespace(name)) => write!(
+                f,
+                "`pins-{name}` is any: whoever may edit a Service there may ask for any address that nobody has, also outside \
+                 all pools; `pool` closes that"
+            ),
             Self::NoQuota => write!(
                 f,
-                "neither `quota-` nor `namespace-quota` is set: one namespace may use up a pool that others share"
+                "`namespace-quota` is not set: a namespace without a `quota-` of its own may use up a pool that others share"
             ),
         }
     }
