@@ -2,6 +2,7 @@
 //! cluster does not take is lost and counted.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use crate::watch::{chain, forbidden};
 const QUEUE: usize = 8192;
 /// A repeat within this time of the last becomes a count on the same Event, as in client-go.
 const SERIES: Duration = Duration::from_secs(360);
+/// So many are known to repeat: what says something else each time pushes out what was last said longest ago.
+const MOST: usize = 2048;
 /// How often a growing count is written.
 const PERIOD: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 3;
@@ -68,16 +71,10 @@ pub struct Publisher {
     instance: String,
     queue: mpsc::Receiver<Report>,
     lost: Arc<AtomicU64>,
-    series: HashMap<Sameness, Series>,
+    /// By the sum of what makes two reports the same: who writes objects decides how many notes there are, and how long.
+    series: HashMap<u64, Series>,
+    sums: RandomState,
     told: String,
-}
-
-/// What makes two reports the same.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Sameness {
-    object: (Option<String>, Option<String>, Option<String>),
-    reason: &'static str,
-    note: String,
 }
 
 #[derive(Debug)]
@@ -98,8 +95,9 @@ pub fn channel(
     let (sender, queue) = mpsc::channel(QUEUE);
     let lost = Arc::new(AtomicU64::new(0));
     let events = Events { queue: sender, lost: lost.clone() };
-    let (series, told) = Default::default();
-    (events, Publisher { client, controller, instance: instance.into(), queue, lost, series, told })
+    let (series, sums, told) = Default::default();
+    let instance = instance.into();
+    (events, Publisher { client, controller, instance, queue, lost, series, sums, told })
 }
 
 /// Sends what [`Events`] takes to the log.
@@ -149,15 +147,8 @@ impl Publisher {
     }
 
     async fn take(&mut self, report: Report, now: Instant) {
-        let object = &report.regarding;
-        let key = Sameness {
-            object: (object.uid.clone(), object.namespace.clone(), object.name.clone()),
-            reason: report.reason,
-            note: report.note.clone(),
-        };
-        if self.series.len() > QUEUE / 2 {
-            self.series.retain(|_, series| now - series.last < SERIES);
-        }
+        let Report { regarding: object, reason, note, .. } = &report;
+        let key = self.sums.hash_one((&object.uid, &object.namespace, &object.name, reason, note));
         match self.series.get_mut(&key).filter(|series| now - series.last < SERIES) {
             Some(series) => {
                 series.count += 1;
@@ -175,9 +166,24 @@ impl Publisher {
                 let name = event.metadata.name.clone().unwrap_or_default();
                 let namespace = event.metadata.namespace.clone().unwrap_or_default();
                 self.create(&namespace, event).await;
+                self.make_room(now);
                 self.series
                     .insert(key, Series { name, namespace, count: 1, last: now, written: now });
             }
+        }
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        if self.series.len() < MOST {
+            return;
+        }
+        self.series.retain(|_, series| now - series.last < SERIES);
+        let mut lasts: Vec<Instant> = self.series.values().map(|series| series.last).collect();
+        if lasts.len() >= MOST {
+            // Not the oldest alone, which would be looked for each time.
+            let (_, middle, _) = lasts.select_nth_unstable(MOST / 2);
+            let middle = *middle;
+            self.series.retain(|_, series| series.last > middle);
         }
     }
 
@@ -332,6 +338,21 @@ mod tests {
         let patched =
             log.iter().filter(|line| line.starts_with(&format!("PATCH {path}/web."))).count();
         assert_eq!((created, patched), (2, 1), "{log:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_says_something_else_each_time_takes_little_room_and_what_repeats_is_still_known()
+    {
+        let (client, log) = scripted(201);
+        let (_events, mut publisher) = channel(client, "berth-ccm", "ccm-0");
+        let start = Instant::now();
+        for number in 0..MOST * 2 {
+            let now = start + Duration::from_millis(number.try_into().unwrap());
+            publisher.take(report(&number.to_string()), now).await;
+            publisher.take(report("the same"), now).await;
+            assert!(publisher.series.len() <= MOST, "{number}");
+        }
+        assert_eq!(log.lock().unwrap().len(), MOST * 2 + 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -195,12 +195,13 @@ impl Binding {
     }
 
     /// The epoch that goes with it: one more than any so far if something is to change. A holder's counts too, in
-    /// case that somebody wiped ours out.
+    /// case that somebody wiped ours out; but not one that leaves none to come.
     pub fn next_epoch(&self, decided: &Decided) -> Option<i64> {
         if self.is_placed(decided) {
             return self.epoch;
         }
-        let newest = self.epoch.max(self.holder.as_ref().map(|holder| holder.epoch));
+        let told = self.holder.as_ref().map(|holder| holder.epoch);
+        let newest = self.epoch.max(told.filter(|epoch| *epoch < i64::MAX / 2));
         Some(newest.unwrap_or_default() + 1)
     }
 }
@@ -269,6 +270,9 @@ mod tests {
             conditions: [stated("Allocated"), stated("Ready")],
         };
         assert_eq!(binding.next_epoch(&decided), Some(8));
+        let holder = json!({ "epoch": 2, "holder": { "node": "a", "epoch": i64::MAX } });
+        let told_the_last = read(json!({ "vmi": "vm" }), holder);
+        assert_eq!(told_the_last.next_epoch(&decided), Some(3), "who says so stops nobody");
         let nothing = Decided { eips: Vec::new(), ..decided };
         assert_eq!(binding.next_epoch(&nothing), None);
     }

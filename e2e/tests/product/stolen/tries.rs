@@ -223,7 +223,12 @@ pub(super) fn by_announcer(address: &str) -> Vec<Try> {
     publish("to publish its own node", "web", Some("node0"), address);
     publish("to publish another node", "web", Some("node1"), address);
     publish("the addresses that another node publishes", FAR, Some("node1"), "192.0.2.2");
-    publish("an address that the Service does not have", "web", Some("node0"), "192.0.2.1");
+    publish(
+        "an address that the Service neither has nor asks for",
+        "web",
+        Some("node0"),
+        "192.0.2.1",
+    );
     let none = json!({ "status": { "loadBalancer": { "ingress": null } } });
     tries.add("that nobody publishes a Service", How::Patch, web_status.clone(), none);
     for (what, kind) in [
