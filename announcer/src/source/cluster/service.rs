@@ -191,7 +191,7 @@ fn unsupported(object: &core::Service) -> Few {
         annotation::IGNORE,
         annotation::LEASE_NAME,
         annotation::ALLOW_WITHOUT_ENDPOINTS,
-        // Source ranges are kube-proxy's business here, with and without it.
+        // Not followed: it would open ports of the node to whoever edits a Service.
         annotation::IGNORE_SERVICE_SECURITY,
         annotation::ACTIVE_ENDPOINT,
         annotation::ACTIVE_ENDPOINT_IPV6,
