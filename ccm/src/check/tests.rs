@@ -85,7 +85,7 @@ global  IPv4      16    15
   key `pins-global`: value `none` is not accepted: `none` is neither a prefix, a first-last range nor an address; accepted is any, pool, or a comma list of prefixes, ranges and addresses that are accepted besides those of the pool; so a namespace without a `pins-` of its own may ask for no address
   key `pins-shop`: value `pools` is not accepted: `pools` is neither a prefix, a first-last range nor an address; accepted is any, pool, or a comma list of prefixes, ranges and addresses that are accepted besides those of the pool; so namespace shop may ask for no address
   key `quota-blog`: value `many` is not accepted: it is no whole number; accepted is a number of addresses, 0 or more; so the pool of namespace blog hands out nothing
-  key \"search-ordre\" means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, quota-, overflow-, pins-, allow-share-, share-with- and interface- followed by global or a namespace, namespace-quota, search-order, skip-end-ips-in-cidr, avoid-buggy-ips and reuse-delay
+  key \"search-ordre\" means nothing to Berth; accepted are cidr-, range-, exclude-, drain-, pins-, allow-share- and interface- followed by global or a namespace, quota-, overflow- and share-with- followed by a namespace, namespace-quota, search-order, skip-end-ips-in-cidr, avoid-buggy-ips and reuse-delay
 ";
     assert_eq!(text(pools, None), expected);
 }
@@ -176,9 +176,10 @@ shop    IPv4      16     1    14
 2 problems:
   192.0.2.2 in the global pool is never given out: it belongs to node worker-1
   192.0.2.20 of Service blog/d would be outside the global pool: it stays until it is released
-3 notes:
+4 notes:
   192.0.2.9 of Service blog/b is in `exclude-global`: it stays until it is released
   192.0.2.10 of Service blog/c drains from the global pool: it stays until it is released
+  no pool has 203.0.113.7: what was asked for, or held before, stays until it is released
   namespace shop holds 1 of the 1 addresses that `quota-shop` allows: it gets no more
 ";
     assert_eq!(text(pools, Some(&cluster)), expected);
@@ -290,7 +291,7 @@ fn what_is_assigned_and_in_no_pool_is_noted() {
     let findings: Vec<String> = review.findings.iter().map(ToString::to_string).collect();
     assert_eq!(review.problems().count(), 0);
     let [note] = &findings[..] else { panic!("{findings:?}") };
-    assert!(note.starts_with("198.51.100.8 in no pool"), "{note}");
+    assert!(note.starts_with("no pool has 198.51.100.8:"), "{note}");
 }
 
 #[test]

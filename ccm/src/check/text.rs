@@ -140,7 +140,7 @@ impl fmt::Display for Finding {
             ),
             Self::InNoPool(addresses) => write!(
                 f,
-                "{} in no pool: somebody asked for what `pins-` then accepted, or had it before; it stays until it is released",
+                "no pool has {}: what was asked for, or held before, stays until it is released",
                 shown(addresses)
             ),
             Self::OpenPins(Scope::Global) => write!(
