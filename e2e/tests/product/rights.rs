@@ -21,6 +21,9 @@ const TENANTS: &str = "shop";
 /// These roles, which are the names of ServiceAccounts here.
 const ROLES: [&str; 3] = ["view", "edit", "admin"];
 
+/// What stands behind a slash and is no name of an object.
+const SUBRESOURCES: [&str; 2] = ["status", "token"];
+
 /// The account of the pods that are asked for.
 const PODS: &str = "pods";
 /// Those of Pod Security, and here namespaces that enforce them.
@@ -73,19 +76,20 @@ pub(crate) fn table<const N: usize>(heading: &str) -> Result<Vec<[String; N]>> {
     Ok(rows)
 }
 
-/// Whether the account may, as the API server's authorizers say. `resource` is `resource.group`, with the subresource `status`
-/// or the name of an object behind a slash; `*` as the namespace is all of them.
+/// Whether the account may, as the API server's authorizers say. `resource` is `resource.group`, with one of
+/// [`SUBRESOURCES`] or the name of an object behind a slash; `*` as the namespace is all of them.
 async fn may(client: &Client, [account, verb, resource, namespace]: [&str; 4]) -> Result<bool> {
     let home = if ROLES.contains(&account) { TENANTS } else { "kube-system" };
     let (resource, rest) = resource.split_once('/').unwrap_or((resource, ""));
     let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+    let is_subresource = SUBRESOURCES.contains(&rest);
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let attributes = ResourceAttributes {
         verb: given(verb),
         group: given(group),
         resource: given(resource),
-        subresource: given(rest).filter(|rest| rest == "status"),
-        name: given(rest).filter(|rest| rest != "status"),
+        subresource: given(rest).filter(|_| is_subresource),
+        name: given(rest).filter(|_| !is_subresource),
         namespace: given(namespace).filter(|namespace| namespace != "*"),
         ..ResourceAttributes::default()
     };
