@@ -15,186 +15,22 @@
 //! Owns the table `inet berth` (each instance has one of its own name). Replaces it whole or changes elements of its
 //! sets, each in one transaction.
 
+mod layout;
+
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::time::Duration;
 
-use serde_json::Value;
-
+pub use self::layout::Layout;
+use self::layout::absent;
 use crate::kernel::events::{Event, Signal};
 use crate::kernel::nft;
 pub use crate::kernel::nft::Error;
-use crate::kernel::nftables::{self, Change};
+use crate::kernel::nftables;
 use crate::kernel::reconciler::{Keep, Why};
 use crate::kernel::{Door, Guard, Port};
 
-/// Priority in the `input` hook; see above.
-const PRIORITY: i32 = 150;
-
-/// How many elements one transaction may change before it is cheaper to write the table anew.
-const PIECEMEAL: usize = 256;
-
 /// Pause between looks at the table when nothing happens: somebody may have changed an element.
 const LOOK: Duration = Duration::from_secs(30);
-
-/// The table as it is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// Its name.
-    pub table: String,
-    /// Whether the ports of the host are closed behind the addresses that it guards.
-    pub closes: bool,
-}
-
-/// The sets of ports and those of addresses, by family.
-const SETS: [(&str, &str, &str, bool); 2] =
-    [("services4", "closed4", "ipv4_addr", true), ("services6", "closed6", "ipv6_addr", false)];
-
-impl Layout {
-    /// Writes the table whole: afterwards it guards exactly `ports`.
-    pub fn whole(&self, ports: &BTreeSet<Port>) -> String {
-        let table = &self.table;
-        let mut script = absent(table);
-        let _ = writeln!(script, "table inet {table} {{");
-        for (services, closed, kind, v4) in SETS {
-            let filled = with(&elements(of_family(ports, v4)));
-            let _ = writeln!(
-                script,
-                "set {services} {{ type {kind} . inet_proto . inet_service; {filled} }}"
-            );
-            if self.closes {
-                let filled = with(&texts(&addresses(ports, v4)));
-                let _ = writeln!(script, "set {closed} {{ type {kind}; {filled} }}");
-            }
-        }
-        let _ = write!(
-            script,
-            "chain unserved {{
-type filter hook input priority {PRIORITY}; policy accept;
-ip daddr . meta l4proto . th dport @services4 counter drop
-ip6 daddr . meta l4proto . th dport @services6 counter drop
-"
-        );
-        if self.closes {
-            script += "ip daddr @closed4 meta l4proto != 1 counter drop
-ip6 daddr @closed6 meta l4proto != 58 counter drop
-";
-        }
-        script + "}\n}\n"
-    }
-
-    /// What changes in the table from guarding `now` to guarding `wanted`; nothing if writing it whole is cheaper.
-    fn change(&self, now: &BTreeSet<Port>, wanted: &BTreeSet<Port>) -> Option<Vec<Change>> {
-        let gone: BTreeSet<Port> = now.difference(wanted).copied().collect();
-        let new: BTreeSet<Port> = wanted.difference(now).copied().collect();
-        if gone.len() + new.len() > PIECEMEAL {
-            return None;
-        }
-        let mut changes = Vec::new();
-        let mut change = |adds: bool, set: &'static str, keys: Vec<Vec<u8>>| {
-            if !keys.is_empty() {
-                changes.push(Change { adds, set, keys });
-            }
-        };
-        for (adds, ports, others) in [(false, &gone, wanted), (true, &new, now)] {
-            for (services, closed, _, v4) in SETS {
-                change(adds, services, of_family(ports, v4).map(key).collect());
-                if self.closes {
-                    let (ports, others) = (addresses(ports, v4), addresses(others, v4));
-                    change(adds, closed, ports.difference(&others).map(octets).collect());
-                }
-            }
-        }
-        Some(changes)
-    }
-
-    /// The ports that `nft -j list table` shows; nothing if it is not the table that [`Layout::whole`] writes.
-    pub fn read(&self, listing: &str) -> Option<BTreeSet<Port>> {
-        let listing: Value = serde_json::from_str(listing).ok()?;
-        let items = listing.get("nftables")?.as_array()?;
-        let rules = items.iter().filter(|item| item.get("rule").is_some()).count();
-        let hooked = items.iter().filter_map(|item| item.get("chain")).any(|chain| {
-            chain["hook"] == "input" && chain["prio"] == PRIORITY && chain["policy"] == "accept"
-        });
-        if rules != if self.closes { 4 } else { 2 } || !hooked {
-            return None;
-        }
-        let (mut ports, mut closed) = (BTreeSet::new(), BTreeSet::new());
-        for set in items.iter().filter_map(|item| item.get("set")) {
-            let elements = set.get("elem").and_then(Value::as_array);
-            for element in elements.into_iter().flatten() {
-                match element.as_str() {
-                    Some(address) => _ = closed.insert(address.parse::<IpAddr>().ok()?),
-                    None => _ = ports.insert(port(element.get("concat")?.as_array()?)?),
-                }
-            }
-        }
-        let guarded = ports.iter().filter(|_| self.closes).map(|port| port.address);
-        (closed == guarded.collect()).then_some(ports)
-    }
-}
-
-fn of_family(ports: &BTreeSet<Port>, v4: bool) -> impl Iterator<Item = &Port> {
-    ports.iter().filter(move |port| port.address.is_ipv4() == v4)
-}
-
-fn addresses(ports: &BTreeSet<Port>, v4: bool) -> BTreeSet<IpAddr> {
-    of_family(ports, v4).map(|port| port.address).collect()
-}
-
-fn octets(address: &IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().into(),
-        IpAddr::V6(v6) => v6.octets().into(),
-    }
-}
-
-/// An element of a set of ports as the kernel has it: the address, the protocol, the port, each filled up to four octets.
-fn key(port: &Port) -> Vec<u8> {
-    let [high, low] = port.port.to_be_bytes();
-    [octets(&port.address), vec![port.protocol, 0, 0, 0, high, low, 0, 0]].concat()
-}
-
-fn texts(addresses: &BTreeSet<IpAddr>) -> String {
-    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// The elements of a set that is made; it has none where there are none.
-fn with(elements: &str) -> String {
-    if elements.is_empty() { String::new() } else { format!("elements = {{ {elements} }}") }
-}
-
-/// Removes the table, if it is there: adding before deleting makes the deletion valid when it is not.
-fn absent(table: &str) -> String {
-    format!("add table inet {table}\ndelete table inet {table}\n")
-}
-
-fn elements<'a>(ports: impl Iterator<Item = &'a Port>) -> String {
-    // Numbers only: `nft` would look names up in files that an image need not carry, or in the DNS.
-    let element = |port: &Port| format!("{} . {} . {}", port.address, port.protocol, port.port);
-    ports.map(element).collect::<Vec<_>>().join(", ")
-}
-
-fn port(fields: &[Value]) -> Option<Port> {
-    let [address, protocol, port] = fields else { return None };
-    Some(Port {
-        address: address.as_str()?.parse().ok()?,
-        protocol: protocol_number(protocol)?,
-        port: u16::try_from(port.as_u64()?).ok()?,
-    })
-}
-
-/// `nft` shows names where `/etc/protocols` knows them, whatever it was given.
-fn protocol_number(shown: &Value) -> Option<u8> {
-    match shown.as_str() {
-        Some("tcp") => Some(6),
-        Some("udp") => Some(17),
-        Some("sctp") => Some(132),
-        Some(other) => other.parse().ok(),
-        None => u8::try_from(shown.as_u64()?).ok(),
-    }
-}
 
 /// Removes the table of this name, if it is there.
 ///
@@ -282,71 +118,5 @@ impl Keep for Table {
     /// Somebody may have changed an element: only a look at everything shows it.
     async fn stands(&mut self, _: &BTreeSet<Port>) -> bool {
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn port(address: &str, protocol: u8, port: u16) -> Port {
-        Port { address: address.parse().unwrap(), protocol, port }
-    }
-
-    fn layout(closes: bool) -> Layout {
-        Layout { table: "berth".to_owned(), closes }
-    }
-
-    #[test]
-    fn the_whole_table_names_every_port_by_number() {
-        let ports = [port("192.0.2.1", 6, 80), port("2001:db8::1", 17, 53)].into();
-        let script = layout(false).whole(&ports);
-        assert!(script.contains("192.0.2.1 . 6 . 80"), "{script}");
-        assert!(script.contains("2001:db8::1 . 17 . 53"), "{script}");
-        assert!(script.starts_with("add table inet berth\ndelete table inet berth\n"), "{script}");
-        assert!(!script.contains("closed"), "{script}");
-        let script = layout(true).whole(&ports);
-        assert!(
-            script.contains("set closed4 { type ipv4_addr; elements = { 192.0.2.1 } }"),
-            "{script}"
-        );
-    }
-
-    #[test]
-    fn a_small_change_touches_only_what_differs() {
-        let now = [port("192.0.2.1", 6, 80), port("192.0.2.2", 6, 80)].into();
-        let wanted = [port("192.0.2.2", 6, 81), port("2001:db8::1", 6, 443)].into();
-        let changes = |closes| layout(closes).change(&now, &wanted).unwrap();
-        let change = |adds, set, keys: &[&[u8]]| {
-            let keys = keys.iter().map(|key| key.to_vec()).collect();
-            Change { adds, set, keys }
-        };
-        let v6 = [32, 1, 13, 184, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-        let v6_port = [&v6[..], &[6, 0, 0, 0, 1, 187, 0, 0]].concat();
-        let gone = change(
-            false,
-            "services4",
-            &[&[192, 0, 2, 1, 6, 0, 0, 0, 0, 80, 0, 0], &[192, 0, 2, 2, 6, 0, 0, 0, 0, 80, 0, 0]],
-        );
-        let new = change(true, "services4", &[&[192, 0, 2, 2, 6, 0, 0, 0, 0, 81, 0, 0]]);
-        let new6 = change(true, "services6", &[&v6_port]);
-        assert_eq!(changes(false), [gone.clone(), new.clone(), new6.clone()]);
-        // An address that keeps a port stays closed.
-        let opened = change(false, "closed4", &[&[192, 0, 2, 1]]);
-        let closed = change(true, "closed6", &[&v6]);
-        assert_eq!(changes(true), [gone, opened, new, new6, closed]);
-    }
-
-    #[test]
-    fn a_large_change_is_written_whole() {
-        let wanted: BTreeSet<Port> = (0..1000).map(|n| port("192.0.2.1", 6, n)).collect();
-        assert_eq!(layout(true).change(&BTreeSet::new(), &wanted), None);
-    }
-
-    #[test]
-    fn a_table_without_its_chain_is_not_ours() {
-        let bare = r#"{"nftables": [{"table": {"family": "inet", "name": "berth"}}]}"#;
-        assert_eq!(layout(false).read(bare), None);
-        assert_eq!(layout(true).read("garbage"), None);
     }
 }
