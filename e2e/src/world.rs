@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::control_plane::url_for_nodes;
 use crate::disk::replace;
 use crate::lab::{Lab, Spec};
-use crate::node::Node;
+use crate::node::{Node, ProxyMode};
 use crate::place::{Place, sibling_program};
 use crate::process::Process;
 use crate::tokens;
@@ -32,6 +32,8 @@ pub const POOL: &str = "10.0.64.1-10.0.64.250,fd00:10::4001-fd00:10::40fa";
 
 /// What `manifests/` have of the rights of both programs.
 const RIGHTS: [&str; 2] = ["ccm-rbac.yaml", "announcer-rbac.yaml"];
+/// What they have beside the programs.
+const FILES: [&str; 4] = ["eipbinding-crd.yaml", "eipbinding-rbac.yaml", RIGHTS[0], RIGHTS[1]];
 
 /// The environment of the announcers.
 pub type Env = BTreeMap<String, String>;
@@ -68,7 +70,13 @@ impl World {
     /// `nodes` bare nodes with an announcer each, the pool [`POOL`], and both programs running. The pods of the echo
     /// Deployment `hello` are on one node more, so that a test which takes an owner away takes no pod with it.
     pub async fn up(nodes: usize, announcer_env: Env) -> Result<Self> {
-        let mut world = Self::without_berth(nodes + 1, announcer_env).await?;
+        Self::up_with(ProxyMode::default(), nodes, announcer_env).await
+    }
+
+    /// The same with kube-proxy in this mode.
+    pub async fn up_with(proxy: ProxyMode, nodes: usize, announcer_env: Env) -> Result<Self> {
+        let spec = Spec { proxy_mode: proxy, ..Spec::bare(nodes + 1) };
+        let mut world = Self::of_manifests(spec, announcer_env, &FILES).await?;
         world.pools(json!({ "range-global": POOL })).await?;
         world.start_ccm().await?;
         for node in 0..nodes {
@@ -80,18 +88,16 @@ impl World {
 
     /// The same lab with the RBAC of `manifests/` and nothing else.
     pub async fn without_berth(nodes: usize, announcer_env: Env) -> Result<Self> {
-        let bindings = ["eipbinding-crd.yaml", "eipbinding-rbac.yaml"];
-        let files = [&bindings[..], &RIGHTS].concat();
-        Self::of_manifests(nodes, announcer_env, &files).await
+        Self::of_manifests(Spec::bare(nodes), announcer_env, &FILES).await
     }
 
     /// The same lab with the RBAC alone. An API server takes half a minute to forget a resource that is new.
     pub async fn without_eip_bindings(nodes: usize, announcer_env: Env) -> Result<Self> {
-        Self::of_manifests(nodes, announcer_env, &RIGHTS).await
+        Self::of_manifests(Spec::bare(nodes), announcer_env, &RIGHTS).await
     }
 
-    async fn of_manifests(nodes: usize, announcer_env: Env, files: &[&str]) -> Result<Self> {
-        let lab = Lab::up(Spec::bare(nodes)).await?;
+    async fn of_manifests(spec: Spec, announcer_env: Env, files: &[&str]) -> Result<Self> {
+        let lab = Lab::up(spec).await?;
         let client = lab.client();
         // In one call: a kubectl asks for all that the API server has before it does anything.
         let mut arguments = vec!["apply".to_owned(), "--namespace=kube-system".to_owned()];

@@ -3,7 +3,9 @@
 
 mod addresses;
 mod announcements;
+mod closed;
 mod cluster;
+mod elsewhere;
 mod forward;
 mod instances;
 mod kept;

@@ -17,6 +17,7 @@ mod failover;
 mod fenced;
 mod flaws;
 mod flood;
+mod host_ports;
 mod migration;
 mod moves;
 mod placement;

@@ -9,8 +9,9 @@ use serde_json::Value;
 use crate::kernel::Port;
 use crate::kernel::nftables::Change;
 
-/// Priority in the `input` hook ([`super`]).
+/// Priorities in the hooks `input` and `prerouting` ([`super`]).
 const PRIORITY: i32 = 150;
+const AHEAD: i32 = -140;
 
 /// How many elements one transaction may change before it is cheaper to write the table anew.
 const PIECEMEAL: usize = 256;
@@ -24,9 +25,50 @@ pub struct Layout {
     pub closes: bool,
 }
 
-/// The sets of ports and those of addresses, by family.
-const SETS: [(&str, &str, &str, bool); 2] =
-    [("services4", "closed4", "ipv4_addr", true), ("services6", "closed6", "ipv6_addr", false)];
+/// What the table has for one family.
+struct Sets {
+    v4: bool,
+    /// What nftables calls an address, and the protocol that has it.
+    kind: &'static str,
+    protocol: &'static str,
+    /// The number of its ICMP.
+    icmp: u8,
+    /// The set of ports that Services serve.
+    services: &'static str,
+    /// That of the addresses behind which the others are closed.
+    closed: &'static str,
+}
+
+const SETS: [Sets; 2] = [
+    Sets {
+        v4: true,
+        kind: "ipv4_addr",
+        protocol: "ip",
+        icmp: 1,
+        services: "services4",
+        closed: "closed4",
+    },
+    Sets {
+        v4: false,
+        kind: "ipv6_addr",
+        protocol: "ip6",
+        icmp: 58,
+        services: "services6",
+        closed: "closed6",
+    },
+];
+
+impl Sets {
+    /// Where a packet goes, as the set of ports has it.
+    fn target(&self) -> String {
+        format!("{} daddr . meta l4proto . th dport", self.protocol)
+    }
+
+    /// A packet to an address that is closed, and no ICMP.
+    fn closed(&self) -> String {
+        format!("{} daddr @{} meta l4proto != {}", self.protocol, self.closed, self.icmp)
+    }
+}
 
 impl Layout {
     /// Writes the table whole: afterwards it guards exactly `ports`.
@@ -34,7 +76,8 @@ impl Layout {
         let table = &self.table;
         let mut script = absent(table);
         let _ = writeln!(script, "table inet {table} {{");
-        for (services, closed, kind, v4) in SETS {
+        for sets in &SETS {
+            let Sets { kind, services, closed, v4, .. } = *sets;
             let filled = with(&elements(of_family(ports, v4)));
             let _ = writeln!(
                 script,
@@ -45,20 +88,26 @@ impl Layout {
                 let _ = writeln!(script, "set {closed} {{ type {kind}; {filled} }}");
             }
         }
-        let _ = write!(
-            script,
-            "chain unserved {{
-type filter hook input priority {PRIORITY}; policy accept;
-ip daddr . meta l4proto . th dport @services4 counter drop
-ip6 daddr . meta l4proto . th dport @services6 counter drop
-"
-        );
+        let unserved = SETS.iter().map(|sets| format!("{} @{}", sets.target(), sets.services));
+        let closed = SETS.iter().map(Sets::closed);
+        // `fib`: not what only passes through this node, to another that has the address.
+        let ahead = SETS.iter().map(|sets| {
+            let (closed, target) = (sets.closed(), sets.target());
+            format!(
+                "ct state new,invalid,untracked {closed} {target} != @{} fib daddr type local",
+                sets.services
+            )
+        });
         if self.closes {
-            script += "ip daddr @closed4 meta l4proto != 1 counter drop
-ip6 daddr @closed6 meta l4proto != 58 counter drop
-";
+            // What answers connections that the node has begun is for no port of it, though their source be such an address.
+            let replies = ["ct direction reply accept".to_owned()];
+            let rules = replies.into_iter().chain(unserved.chain(closed).map(dropped));
+            script += &chain("unserved", "input", PRIORITY, rules);
+            script += &chain("closed", "prerouting", AHEAD, ahead.map(dropped));
+        } else {
+            script += &chain("unserved", "input", PRIORITY, unserved.map(dropped));
         }
-        script + "}\n}\n"
+        script + "}\n"
     }
 
     /// What changes in the table from guarding `now` to guarding `wanted`; nothing if writing it whole is cheaper.
@@ -79,7 +128,7 @@ ip6 daddr @closed6 meta l4proto != 58 counter drop
             }
         };
         for (adds, ports, others) in [(false, &gone, wanted), (true, &new, now)] {
-            for (services, closed, _, v4) in SETS {
+            for Sets { services, closed, v4, .. } in SETS {
                 change(adds, services, of_family(ports, v4).map(key).collect());
                 if self.closes {
                     let (ports, others) = (addresses(ports, v4), addresses(others, v4));
@@ -95,10 +144,18 @@ ip6 daddr @closed6 meta l4proto != 58 counter drop
         let listing: Value = serde_json::from_str(listing).ok()?;
         let items = listing.get("nftables")?.as_array()?;
         let rules = items.iter().filter(|item| item.get("rule").is_some()).count();
-        let hooked = items.iter().filter_map(|item| item.get("chain")).any(|chain| {
-            chain["hook"] == "input" && chain["prio"] == PRIORITY && chain["policy"] == "accept"
-        });
-        if rules != if self.closes { 4 } else { 2 } || !hooked {
+        let chains: Vec<&Value> = items.iter().filter_map(|item| item.get("chain")).collect();
+        let is_hooked = |hook: &str, priority: i32| {
+            let is_it = |chain: &&Value| {
+                chain["hook"] == hook && chain["prio"] == priority && chain["policy"] == "accept"
+            };
+            chains.iter().any(is_it)
+        };
+        let (known, hooked) = match self.closes {
+            true => (7, is_hooked("input", PRIORITY) && is_hooked("prerouting", AHEAD)),
+            false => (2, is_hooked("input", PRIORITY)),
+        };
+        if rules != known || !hooked {
             return None;
         }
         let (mut ports, mut closed) = (BTreeSet::new(), BTreeSet::new());
@@ -114,6 +171,18 @@ ip6 daddr @closed6 meta l4proto != 58 counter drop
         let guarded = ports.iter().filter(|_| self.closes).map(|port| port.address);
         (closed == guarded.collect()).then_some(ports)
     }
+}
+
+/// A chain of the table that drops or passes on, and decides on nothing else.
+fn chain(name: &str, hook: &str, priority: i32, rules: impl Iterator<Item = String>) -> String {
+    let rules: String = rules.map(|rule| rule + "\n").collect();
+    format!(
+        "chain {name} {{\ntype filter hook {hook} priority {priority}; policy accept;\n{rules}}}\n"
+    )
+}
+
+fn dropped(rule: String) -> String {
+    rule + " counter drop"
 }
 
 fn of_family(ports: &BTreeSet<Port>, v4: bool) -> impl Iterator<Item = &Port> {
@@ -196,7 +265,7 @@ mod tests {
         assert!(script.contains("192.0.2.1 . 6 . 80"), "{script}");
         assert!(script.contains("2001:db8::1 . 17 . 53"), "{script}");
         assert!(script.starts_with("add table inet berth\ndelete table inet berth\n"), "{script}");
-        assert!(!script.contains("closed"), "{script}");
+        assert!(!script.contains("closed") && !script.contains("ct "), "{script}");
         let script = layout(true).whole(&ports);
         assert!(
             script.contains("set closed4 { type ipv4_addr; elements = { 192.0.2.1 } }"),

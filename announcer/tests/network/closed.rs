@@ -1,0 +1,326 @@
+//! What answers behind an address whose host ports are closed, asked by a host of the LAN, by a pod and by the node itself.
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use berth_announcer::instance::Instance;
+use berth_announcer::kernel::{Guard, Port};
+
+use crate::elsewhere::Elsewhere;
+use crate::kept::Kept;
+use crate::namespace::{alone, attempt, run};
+
+const PATIENCE: Duration = Duration::from_millis(300);
+const VIPS: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+const OWN: [&str; 2] = ["192.0.2.250", "2001:db8::250"];
+/// What the Services at the addresses have.
+const SERVED: u16 = 80;
+const SERVED_UDP: u16 = 53;
+/// The NodePort of another one, or the `hostPort` of a pod: CNIs rewrite both alike.
+const NODE_PORT: u16 = 30_080;
+const NODE_PORT_UDP: u16 = 30_053;
+/// The port of a Service elsewhere that calls the addresses its external IPs.
+const STRANGERS: u16 = 8443;
+/// Somebody listens on the node.
+const LISTENS: u16 = 22;
+/// Where all that is rewritten leads.
+const BACKEND: u16 = 8080;
+
+/// Who rewrites: as kube-proxy in its modes and the CNI plugin `portmap` do.
+const PROXIES: [&str; 3] = ["nft", "iptables-nft", "iptables-legacy"];
+
+fn at(host: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(host.parse().unwrap(), port)
+}
+
+fn connect(to: SocketAddr) -> Result<(), ErrorKind> {
+    TcpStream::connect_timeout(&to, PATIENCE).map(drop).map_err(|error| error.kind())
+}
+
+/// Whether so many octets come back, in fragments if need be.
+fn echo(to: SocketAddr, octets: usize) -> bool {
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(to).unwrap();
+    socket.send(&vec![7; octets]).unwrap();
+    socket.recv(&mut vec![0; octets]).is_ok_and(|heard| heard == octets)
+}
+
+fn echoes(port: u16) {
+    for own in OWN {
+        let socket = UdpSocket::bind(at(own, port)).unwrap();
+        std::thread::spawn(move || {
+            let mut octets = vec![0; 65_536];
+            while let Ok((heard, from)) = socket.recv_from(&mut octets) {
+                let _ = socket.send_to(&octets[..heard], from);
+            }
+        });
+    }
+}
+
+/// What is to be rewritten: the protocol, the address, or each that the node has, and the port.
+fn rewritten() -> Vec<(&'static str, Option<&'static str>, u16)> {
+    let mut all = vec![("tcp", None, NODE_PORT), ("udp", None, NODE_PORT_UDP)];
+    for vip in VIPS {
+        let served = [("tcp", SERVED), ("udp", SERVED_UDP), ("tcp", STRANGERS)];
+        all.extend(served.map(|(protocol, port)| (protocol, Some(vip), port)));
+    }
+    all
+}
+
+fn proxy(by: &str) {
+    match by {
+        "nft" => by_nft(),
+        by => by_iptables(by.strip_prefix("iptables-").unwrap()),
+    }
+}
+
+fn by_nft() {
+    run("nft add table inet proxy");
+    for hook in ["prerouting", "output"] {
+        run(&format!("nft add chain inet proxy {hook} {{ type nat hook {hook} priority -100 ; }}"));
+        for (protocol, vip, port) in rewritten() {
+            for (own, family) in OWN.into_iter().zip(["ip", "ip6"]) {
+                let to = match vip {
+                    None => {
+                        format!("meta nfproto {}", if family == "ip" { "ipv4" } else { "ipv6" })
+                            + " fib daddr type local"
+                    }
+                    Some(vip) if vip.contains(':') == (family == "ip6") => {
+                        format!("{family} daddr {vip}")
+                    }
+                    Some(_) => continue,
+                };
+                let backend = at(own, BACKEND);
+                run(&format!(
+                    "nft add rule inet proxy {hook} {to} {protocol} dport {port} dnat {family} to {backend}"
+                ));
+            }
+        }
+    }
+}
+
+fn by_iptables(backend: &str) {
+    for (program, own) in [("iptables", OWN[0]), ("ip6tables", OWN[1])] {
+        for (protocol, vip, port) in rewritten() {
+            let to = match vip {
+                None => "-m addrtype --dst-type LOCAL".to_owned(),
+                Some(vip) if vip.contains(':') == own.contains(':') => format!("-d {vip}"),
+                Some(_) => continue,
+            };
+            for chain in ["PREROUTING", "OUTPUT"] {
+                run(&format!(
+                    "{program}-{backend} -t nat -A {chain} {to} -p {protocol} --dport {port} \
+                     -j DNAT --to-destination {}",
+                    at(own, BACKEND)
+                ));
+            }
+        }
+    }
+}
+
+/// A host of the LAN and a pod, where the node has both addresses.
+fn neighbours() -> (Elsewhere, Elsewhere) {
+    let (lan, pod) = (Elsewhere::new(), Elsewhere::new());
+    for vip in VIPS {
+        run(&format!("ip addr add {vip} dev eth0"));
+    }
+    lan.has("peer0", &["192.0.2.9/24", "2001:db8::9/64"]);
+    run("ip link add pod0 type veth peer name pod1");
+    run("ip link set pod0 up");
+    run("ip addr add 10.244.0.1/24 dev pod0");
+    run("ip addr add fd00:244::1/64 dev pod0 nodad");
+    pod.has("pod1", &["10.244.0.2/24", "fd00:244::2/64"]);
+    pod.run(|| {
+        run("ip route add default via 10.244.0.1");
+        run("ip -6 route add default via fd00:244::1");
+    });
+    (lan, pod)
+}
+
+fn served() -> BTreeSet<Port> {
+    let port =
+        |address: &&str, protocol, port| Port { address: address.parse().unwrap(), protocol, port };
+    VIPS.iter().flat_map(|vip| [port(vip, 6, SERVED), port(vip, 17, SERVED_UDP)]).collect()
+}
+
+async fn guard(closes: bool, ports: BTreeSet<Port>) -> Kept {
+    let mut kept = Kept::with(&Instance::services(), "unserved", closes);
+    kept.dataplane.unserved.want(ports.clone());
+    kept.tells(&Guard::Holds(ports).into()).await;
+    kept
+}
+
+/// Asks for all that may answer, and compares: `closed` what is no Service's, `listens` who listens on the node.
+fn judge(who: &str, closed: bool, listens: bool) {
+    let open = |is: bool| if is { Ok(()) } else { Err(ErrorKind::TimedOut) };
+    for (vip, own) in VIPS.into_iter().zip(OWN) {
+        let of = |host, port| connect(at(host, port));
+        assert_eq!(of(vip, SERVED), Ok(()), "{who}: {vip}");
+        assert_eq!(of(vip, NODE_PORT), open(!closed), "{who}: a NodePort, {vip}");
+        assert_eq!(of(vip, STRANGERS), open(!closed), "{who}: external IPs, {vip}");
+        assert_eq!(of(vip, LISTENS), open(listens), "{who}: who listens, {vip}");
+        assert_eq!((of(own, NODE_PORT), of(own, LISTENS)), (Ok(()), Ok(())), "{who}: {own}");
+        for octets in [8, 4000] {
+            assert!(echo(at(vip, SERVED_UDP), octets), "{who}: UDP, {vip}, {octets}");
+            assert_eq!(echo(at(vip, NODE_PORT_UDP), octets), !closed, "{who}: UDP, {vip}");
+            assert!(echo(at(own, NODE_PORT_UDP), octets), "{who}: UDP, {own}");
+        }
+        assert!(attempt(&format!("ping -c 1 -W 5 {vip}")).status.success(), "{who}: {vip}");
+    }
+}
+
+#[test]
+fn what_others_rewrite_is_closed_behind_addresses_and_open_at_the_nodes_own() {
+    for by in PROXIES {
+        alone(async || {
+            let (lan, pod) = neighbours();
+            proxy(by);
+            let _backends = OWN.map(|own| TcpListener::bind(at(own, BACKEND)).unwrap());
+            let _listener = TcpListener::bind(("::", LISTENS)).unwrap();
+            echoes(BACKEND);
+            for closes in [false, true] {
+                let kept = guard(closes, served()).await;
+                lan.run(move || judge("LAN", closes, !closes));
+                pod.run(move || judge("pod", closes, !closes));
+                // It has all its ports under its own addresses; what it sends is rewritten before it arrives anywhere.
+                judge("node", false, !closes);
+                kept.stop().await;
+            }
+        });
+    }
+}
+
+/// Serves one client with an octet for each that comes.
+fn answers(listener: TcpListener) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut octet = [0];
+                while stream.read_exact(&mut octet).is_ok() && stream.write_all(&octet).is_ok() {}
+            });
+        }
+    });
+}
+
+fn open(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn is_answered(mut stream: &TcpStream) -> bool {
+    let mut octet = [0];
+    stream.write_all(b"x").is_ok() && stream.read_exact(&mut octet).is_ok()
+}
+
+#[test]
+fn what_was_let_in_goes_on_when_its_port_is_closed_but_for_who_listens_on_the_node() {
+    alone(async || {
+        let (lan, _pod) = neighbours();
+        proxy("nft");
+        for own in OWN {
+            answers(TcpListener::bind(at(own, BACKEND)).unwrap());
+        }
+        answers(TcpListener::bind(("::", LISTENS)).unwrap());
+        let held = lan.run(|| VIPS.map(|vip| [SERVED, LISTENS].map(|port| open(at(vip, port)))));
+        let mut kept = guard(true, served()).await;
+        for [service, listener] in &held {
+            assert!(is_answered(service) && !is_answered(listener));
+        }
+        // In the middle of a connection that nobody here has tracked, as where an address comes to this node.
+        run("conntrack -F");
+        for [service, _] in &held {
+            assert!(is_answered(service), "what is served");
+        }
+        let others: BTreeSet<Port> =
+            served().into_iter().filter(|port| port.protocol != 6).collect();
+        kept.dataplane.unserved.want(others.clone());
+        kept.tells(&Guard::Holds(others).into()).await;
+        for [service, _] in &held {
+            assert!(is_answered(service), "it was let in");
+        }
+        let anew = lan.run(|| VIPS.map(|vip| connect(at(vip, SERVED))));
+        assert_eq!(anew, [Err(ErrorKind::TimedOut); 2]);
+        kept.stop().await;
+    });
+}
+
+#[test]
+fn connections_that_leave_with_such_an_address_are_answered() {
+    alone(async || {
+        let (lan, pod) = neighbours();
+        run("nft add table inet cni");
+        run("nft add chain inet cni out { type nat hook postrouting priority 100 ; }");
+        run("nft add rule inet cni out oifname eth0 ip saddr 10.244.0.0/16 snat ip to 192.0.2.1");
+        run(
+            "nft add rule inet cni out oifname eth0 ip6 saddr fd00:244::/48 snat ip6 to 2001:db8::1",
+        );
+        run("sysctl -qw net.ipv4.ip_forward=1");
+        run("sysctl -qw net.ipv6.conf.all.forwarding=1");
+        lan.run(|| answers(TcpListener::bind("[::]:9000").unwrap()));
+        let kept = guard(true, served()).await;
+        for neighbour in ["192.0.2.9", "2001:db8::9"] {
+            let to = at(neighbour, 9000);
+            assert!(pod.run(move || is_answered(&open(to))), "of a pod, to {to}");
+        }
+        // The node itself, with an address that it has for others.
+        let (v4, v6) = ("192.0.2.9", "2001:db8::9");
+        for (vip, to) in VIPS.into_iter().zip([v4, v6]) {
+            let ping = format!("ping -c 1 -W 5 -I {vip} {to}");
+            assert!(attempt(&ping).status.success(), "{ping}");
+            assert!(is_answered(&bound(vip, at(to, 9000))), "of the node, {vip} to {to}");
+        }
+        kept.stop().await;
+    });
+}
+
+/// A connection whose source is this address.
+fn bound(from: &str, to: SocketAddr) -> TcpStream {
+    let from = at(from, 0);
+    let socket = if to.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()
+    } else {
+        tokio::net::TcpSocket::new_v6()
+    };
+    let socket = socket.unwrap();
+    socket.bind(from).unwrap();
+    // Started by the runtime, finished by the kernel.
+    let stream = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { socket.connect(to).await.unwrap().into_std().unwrap() })
+    });
+    let stream = stream.join().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+#[test]
+fn what_passes_through_to_a_host_that_has_such_an_address_is_left_alone() {
+    alone(async || {
+        let (lan, pod) = neighbours();
+        for vip in VIPS {
+            let prefix = if vip.contains(':') { 128 } else { 32 };
+            run(&format!("ip addr del {vip}/{prefix} dev eth0"));
+        }
+        run("sysctl -qw net.ipv4.ip_forward=1");
+        run("sysctl -qw net.ipv6.conf.all.forwarding=1");
+        lan.run(|| {
+            run("ip addr add 192.0.2.1/32 dev peer0");
+            run("ip addr add 2001:db8::1/128 dev peer0 nodad");
+            run("ip route add 10.244.0.0/16 via 192.0.2.250");
+            run("ip -6 route add fd00:244::/48 via 2001:db8::250");
+            answers(TcpListener::bind("[::]:9000").unwrap());
+        });
+        let kept = guard(true, served()).await;
+        for vip in VIPS {
+            assert!(pod.run(move || is_answered(&open(at(vip, 9000)))), "{vip}");
+        }
+        kept.stop().await;
+    });
+}
