@@ -42,6 +42,8 @@ pub const OUTSIDE_POOL: &str = "OutsidePool";
 pub const STATUS_CONTESTED: &str = "StatusContested";
 /// Ports of the node that listen are closed behind the addresses of the Service.
 pub const HOST_PORTS_CLOSED: &str = "HostPortsClosed";
+/// Ports of the node are to be closed behind the addresses of the Service and are not.
+pub const HOST_PORTS_OPEN: &str = "HostPortsOpen";
 /// The API server refuses what is written into the object.
 pub const WRITE_REFUSED: &str = "WriteRefused";
 /// A key of the ConfigMap is not readable.

@@ -11,6 +11,14 @@
 //!
 //! Where host ports are closed behind addresses (`enable_service_security`) the same chain drops all that still has such an
 //! address there and is no ICMP: it is for a port of the node, which no Service has opened to whoever reaches the address.
+//! Answers to connections that the node itself began pass, with such an address as their source or not.
+//!
+//! A second chain drops the same before anybody rewrites it: kube-proxy a NodePort, or an external IP of a stranger, a
+//! CNI a `hostPort` of a pod. It sits in the `prerouting` hook at priority -140: after connection tracking (-200), which
+//! puts fragments together and tells what is established, after forwarding to the previous owner (-150), and before
+//! translation (-100). What is established there goes on: a port that a Service serves no more cuts no connection, as
+//! before. It looks at addresses that this node has bound and at nothing that passes through. What the node itself sends
+//! is rewritten in `output` and not looked at: it has all its ports anyway.
 //!
 //! Owns the table `inet berth` (each instance has one of its own name). Replaces it whole or changes elements of its
 //! sets, each in one transaction.
@@ -45,7 +53,8 @@ pub(super) struct Table {
     layout: Layout,
     /// What it guards; nothing if that is not known.
     holds: Option<BTreeSet<Port>>,
-    warned: bool,
+    /// Why it cannot be had, as the log was told.
+    missing: Option<String>,
     losses: Signal,
 }
 
@@ -57,7 +66,7 @@ impl Table {
             Event::AnyRules => true,
             _ => false,
         });
-        Self { layout, holds: None, warned: false, losses }
+        Self { layout, holds: None, missing: None, losses }
     }
 
     async fn write(
@@ -93,15 +102,20 @@ impl Keep for Table {
         if holds.as_ref() != Some(ports)
             && let Err(error) = self.write(holds.as_ref(), ports).await
         {
-            if !std::mem::replace(&mut self.warned, true) {
+            let why = error.to_string();
+            if self.missing.as_ref() != Some(&why) {
                 tracing::warn!(
-                    %error,
+                    error = why,
                     closes = self.layout.closes,
                     "no guard in nftables: until kube-proxy has programmed a new address, connections to it are \
                      refused instead of delayed, and ports of the host answer there whatever enable_service_security says"
                 );
             }
-            return Err(Guard::Unavailable);
+            self.missing = Some(why.clone());
+            return Err(Guard::Unavailable(why.into()));
+        }
+        if self.missing.take().is_some() {
+            tracing::info!("the guard is there now");
         }
         self.holds = Some(ports.clone());
         Ok(Some(Guard::Holds(ports.clone())))

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The protocol number of addresses that kube-vip left behind; we take them over where we own the address.
@@ -231,8 +232,8 @@ pub struct Port {
 pub enum Guard {
     /// Not known yet, or lost.
     Unknown,
-    /// This host cannot have one: addresses are bound without it.
-    Unavailable,
+    /// This host cannot have one, and why: addresses are bound without it.
+    Unavailable(Arc<str>),
     /// These ports are guarded.
     Holds(BTreeSet<Port>),
 }

@@ -6,6 +6,7 @@ mod denials;
 pub mod eip;
 pub mod events;
 pub mod host;
+mod open;
 pub mod publisher;
 pub mod status;
 pub mod writer;

@@ -14,6 +14,7 @@ use super::contention::Contests;
 use super::denials::{Denials, denied};
 use super::eip::{self, Apply, Outlook};
 use super::events::{self, Refusals, eip_reference, service_reference};
+use super::open::Open;
 use super::status::{self, Answering, Update};
 use super::writer::{WriteOutcome, Writer};
 use crate::backoff::{Backoff, Seldom};
@@ -39,6 +40,7 @@ pub struct Publisher {
     contests: Contests,
     refusals: Refusals,
     closed: Closed,
+    open: Open,
     /// Services whose status the API server does not take.
     denied_services: Denials,
     /// The same of bindings.
@@ -69,6 +71,7 @@ impl Publisher {
             contests: Contests::default(),
             refusals: Refusals::default(),
             closed: Closed::default(),
+            open: Open::default(),
             denied_services: Denials::default(),
             denied_bindings: Denials::default(),
             defended: Seldom::default(),
@@ -148,6 +151,19 @@ impl Publisher {
             let news = self.closed.poll(wanted, &self.node, &look(), now);
             news.into_iter().for_each(|report| self.events.publish(report));
         }
+    }
+
+    /// Tells Services once that ports of this node answer behind these addresses of theirs although they are to be closed,
+    /// and why, while that is so.
+    pub fn leave_open(
+        &mut self,
+        wanted: &Wanted,
+        addresses: &BTreeSet<IpAddr>,
+        why: Option<&str>,
+        now: Instant,
+    ) {
+        let news = self.open.poll(wanted, &self.node, addresses, why, now);
+        news.into_iter().for_each(|report| self.events.publish(report));
     }
 
     /// Takes in how a write to a Service has ended.

@@ -13,6 +13,7 @@
 //! | `lan` | the other hosts on the LAN |
 //! | `detection` | which addresses are asked for before their first use |
 //! | `translate` | what is translated for elastic IPs |
+//! | `guarding` | what is known of the guard, and how long addresses wait for it |
 //! | `dump` | everything that is known of each VIP, for people |
 //! | `slow` | telling of what the kernel took long for |
 
@@ -20,6 +21,7 @@ mod desired;
 mod detection;
 pub mod drive;
 mod dump;
+mod guarding;
 mod hands;
 mod intake;
 mod lan;
@@ -37,6 +39,7 @@ use berth_membership::{Cause, Loss};
 use berth_runtime::http::Health;
 use tokio::sync::watch;
 
+use self::guarding::Guarding;
 use self::hands::Hands;
 use self::lan::Lan;
 use self::sight::Sight;
@@ -72,10 +75,7 @@ pub struct Announcer<K> {
     hands: Hands<K>,
     lan: Lan,
     dataplane: Dataplane,
-    /// What is known of the guard.
-    guard: Guard,
-    /// Since when addresses wait for the guard, and nothing is heard of it.
-    unguarded_since: Option<Instant>,
+    guarding: Guarding,
     elastic: Elastic,
     publisher: Publisher,
     look_at: Instant,
@@ -135,8 +135,7 @@ impl<K: Kernel> Announcer<K> {
             hands: Hands::new(kernel, outlets.metrics.clone()),
             lan: Lan::new(config.arp_nd.refresh, outlets.metrics.clone()),
             dataplane,
-            guard: Guard::Unknown,
-            unguarded_since: None,
+            guarding: Guarding::default(),
             elastic: Elastic::default(),
             publisher,
             look_at: now,
@@ -275,8 +274,7 @@ impl<K: Kernel> Announcer<K> {
             dataplane::Event::Unserved(guard) => {
                 let holds = matches!(guard, Guard::Holds(_));
                 self.outlets.metrics.guard.set(i64::from(holds));
-                self.guard = guard;
-                if let Some(since) = self.unguarded_since.take() {
+                if let Some(since) = self.guarding.take(guard) {
                     slow::tell_if_slow("writing the guard", since.elapsed());
                 }
             }

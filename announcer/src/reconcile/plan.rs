@@ -34,7 +34,7 @@ pub(super) fn plan(
     let missing = desired.vlans.iter().filter(|(name, _)| !host.interfaces.contains_key(*name));
     steps.extend(missing.map(|(name, vlan)| Step::MakeVlan(name.clone(), *vlan)));
     let guarded = match guard {
-        Guard::Unavailable => true,
+        Guard::Unavailable(_) => true,
         Guard::Unknown => false,
         Guard::Holds(ports) => *ports == desired.guard,
     };
@@ -49,7 +49,7 @@ pub(super) fn plan(
             // Bound before it is guarded it would refuse what kube-proxy does not serve yet.
             None => match guard {
                 Guard::Unknown => false,
-                Guard::Unavailable => true,
+                Guard::Unavailable(_) => true,
                 Guard::Holds(ports) => place.ports.is_subset(ports),
             },
         };
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(plan(&wanted, &empty, &guarded(&[]), SLACK, now), only_guard);
         let bind = [Step::Bind(binding(2, "192.0.2.1"), Lifetime::Until(now + SLACK))];
         assert_eq!(plan(&wanted, &empty, &guarded(&["192.0.2.1"]), SLACK, now), bind);
-        assert_eq!(plan(&wanted, &empty, &Guard::Unavailable, SLACK, now), bind);
+        assert_eq!(plan(&wanted, &empty, &Guard::Unavailable("no nft".into()), SLACK, now), bind);
     }
 
     #[test]

@@ -21,10 +21,6 @@ use crate::vip::{Attach, Forwards, Holds, Link, Name};
 /// Pause between looks at the kernel when it tells of no change.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// How long addresses wait for a guard of which nothing is heard: `nft` may hang, or the kernel under it. Without the
-/// guard, connections to what kube-proxy does not serve yet are refused; without the address nobody is served.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// A round must come by this often, or the process is stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -65,7 +61,7 @@ impl<K: Kernel> Announcer<K> {
         let answering = self.answering(&desired, now);
         let pending =
             self.publisher.publish(&self.sight.cluster, &desired.verdicts, &answering, now);
-        self.tell_of_closed(&answering, now);
+        self.tell_of_guard(&answering, now);
         self.sign(&answering, now);
         let wake = self.elect(&desired, &pending, now);
         if more {
@@ -79,7 +75,7 @@ impl<K: Kernel> Announcer<K> {
             self.hands.deadline(now),
             self.elastic.deadline(now),
             self.publisher.deadline(now),
-            self.unguarded_since.map(|since| since + PATIENCE).filter(|at| *at > now),
+            self.guarding.deadline(now),
             self.backstop.as_ref().and_then(|backstop| backstop.deadline(now)),
         ];
         let owners = self.owners.iter().map(|owner| owner.deadline(now));
@@ -211,10 +207,9 @@ impl<K: Kernel> Announcer<K> {
 
     async fn perform(&mut self, desired: &Desired, now: Instant) {
         let slack = self.owners.iter().map(Ownership::slack).min().unwrap_or_default();
-        let patient = self.is_guard_coming(desired, now);
-        let Self { sight, hands, dataplane, guard, .. } = self;
-        let guard = if patient { &*guard } else { &Guard::Unavailable };
-        let steps = plan(desired, &sight.host, guard, slack, now);
+        let Self { sight, hands, dataplane, guarding, .. } = self;
+        let guard = guarding.expected(desired, now);
+        let steps = plan(desired, &sight.host, &guard, slack, now);
         let work = hands.perform(steps, &mut sight.host, desired, dataplane, now);
         let outcome = timed("binding and removing addresses", work).await;
         if outcome.changed {
@@ -226,21 +221,6 @@ impl<K: Kernel> Announcer<K> {
         if outcome.refused {
             self.touch_owners();
         }
-    }
-
-    /// Whether the guard is there, or may be soon.
-    fn is_guard_coming(&mut self, desired: &Desired, now: Instant) -> bool {
-        let waits = match &self.guard {
-            Guard::Unavailable => false,
-            Guard::Unknown => !desired.addresses.is_empty(),
-            Guard::Holds(ports) => *ports != desired.guard,
-        };
-        if !waits {
-            self.unguarded_since = None;
-            return true;
-        }
-        let since = *self.unguarded_since.get_or_insert(now);
-        now < since + PATIENCE
     }
 
     /// Says what is bound by now.
@@ -297,13 +277,23 @@ impl<K: Kernel> Announcer<K> {
         }
     }
 
-    /// Tells of ports of this node that are closed behind addresses for which it answers.
-    fn tell_of_closed(&mut self, answering: &Answering, now: Instant) {
+    /// Tells of ports of this node that are closed behind addresses for which it answers, or are to be and are not.
+    fn tell_of_guard(&mut self, answering: &Answering, now: Instant) {
         let closes = self.config.services.as_ref().is_some_and(|all| all.closes_host_ports);
-        let Guard::Holds(ports) = &self.guard else { return };
-        let guarded = ports.iter().map(|port| port.address).filter(|_| closes);
+        if !closes {
+            return;
+        }
+        let Self { guarding, publisher, sight, outlets, .. } = self;
+        let missing = guarding.missing(now);
+        match &missing {
+            Some(why) => outlets.health.unready("guard", why),
+            None => outlets.health.forget("guard"),
+        }
+        publisher.leave_open(&sight.wanted, &answering.live, missing.as_deref(), now);
+        let Guard::Holds(ports) = &guarding.known else { return };
+        let guarded = ports.iter().map(|port| port.address);
         let closed = guarded.filter(|address| answering.live.contains(address)).collect();
-        self.publisher.close(&self.sight.wanted, closed, Listening::look, now);
+        publisher.close(&sight.wanted, closed, Listening::look, now);
     }
 
     /// Writes what has become true of elastic IPs on this node.

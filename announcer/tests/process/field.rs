@@ -18,12 +18,14 @@ use crate::namespace::{address, attempt, run};
 use crate::{ADDRESS, Election, Peer, SOON, Scene, Test, listen, real, signal_to};
 
 const SIX: &str = "2001:db8::1";
+const CLOSES: (&str, &str) = ("enable_service_security", "true");
 
 pub(crate) fn tests() -> Vec<(String, Test)> {
     // The longest first.
     tests![
         nft_that_hangs_keeps_no_address_away_and_nobody_from_ending,
         a_table_of_our_name_that_another_program_owns_is_waited_for_by_nobody,
+        without_nft_who_has_not_asked_for_closed_ports_is_ready,
         a_port_of_a_bridge_stands_for_the_bridge,
         a_family_that_the_interface_lacks_is_told_and_the_other_one_served,
         an_interface_may_be_down_at_first_change_its_hardware_address_and_be_renamed,
@@ -51,6 +53,12 @@ impl Scene {
             assert!(start.elapsed() < SOON, "never: {what}\n{}", log());
             pause(20).await;
         }
+    }
+
+    /// How many Events say that ports of the node are open that are to be closed.
+    async fn told_of_open_ports(&self) -> usize {
+        let events = get(&self.server.to_string(), "/apis/events.k8s.io/v1/events").await;
+        events.matches("\"HostPortsOpen\"").count()
     }
 
     /// The Service has an address of each family.
@@ -263,11 +271,14 @@ async fn nft_that_hangs_keeps_no_address_away_and_nobody_from_ending() {
     let scene = Scene::new().await;
     let path = replace(&scene, "nft", "exec sleep 1000");
     let start = Instant::now();
-    let mut announcer = scene.settings(&[("PATH", &path)]);
+    let mut announcer = scene.settings(&[("PATH", &path), CLOSES]);
     let mut peer = Peer::new().await;
     scene.until("it tells that it lives", async || ready().await.contains("HTTP")).await;
     assert!(start.elapsed() < Duration::from_secs(10), "probes were not answered before");
     peer.until(true, "without a guard", &scene.log).await;
+    let told = "guard: nothing heard of nft for 5s; it is tried again";
+    scene.until("it is not ready", async || ready().await.contains(told)).await;
+    scene.until("the Service is told", async || scene.told_of_open_ports().await == 1).await;
     let told = Instant::now();
     signal_to(&announcer, Signal::SIGTERM);
     let status = tokio::time::timeout(SOON, announcer.wait()).await.expect("it leaves").unwrap();
@@ -289,15 +300,34 @@ async fn a_table_of_our_name_that_another_program_owns_is_waited_for_by_nobody()
     input.flush().await.unwrap();
     let is_owned = async || run("nft list ruleset").contains("flags owner");
     scene.until("the table is there", is_owned).await;
-    let announcer = scene.settings(&[]);
+    let announcer = scene.settings(&[CLOSES]);
     Peer::new().await.until(true, "without a guard", &scene.log).await;
     let log = fs::read_to_string(&scene.log).unwrap();
     assert!(log.contains("no guard in nftables") && log.contains("not permitted"), "{log}");
+    let unready = ready().await;
+    assert!(unready.contains("guard: nft: ") && unready.contains("not permitted"), "{unready}");
+    assert!(get("127.0.0.1:2112", "/healthz").await.starts_with("HTTP/1.1 200"));
+    scene.until("the Service is told", async || scene.told_of_open_ports().await == 1).await;
     drop(input);
     nft.wait().await.unwrap();
     let guarded = async || run("nft list ruleset").contains(ADDRESS);
     scene.until("the guard is made when the table is free", guarded).await;
+    scene.until("it is ready", async || !ready().await.contains("guard")).await;
+    assert_eq!(scene.told_of_open_ports().await, 1, "once is enough");
     scene.leaves(announcer).await;
+}
+
+async fn without_nft_who_has_not_asked_for_closed_ports_is_ready() {
+    let scene = Scene::new().await;
+    let path = replace(&scene, "nft", "exit 1");
+    let mut announcer = scene.settings(&[("PATH", &path)]);
+    Peer::new().await.until(true, "without a guard", &scene.log).await;
+    pause(8000).await;
+    let said = ready().await;
+    assert!(!said.contains("guard") && scene.told_of_open_ports().await == 0, "{said}");
+    signal_to(&announcer, Signal::SIGTERM);
+    let status = tokio::time::timeout(SOON, announcer.wait()).await.expect("it leaves").unwrap();
+    assert!(status.success());
 }
 
 async fn a_family_that_the_interface_lacks_is_told_and_the_other_one_served() {
