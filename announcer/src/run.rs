@@ -5,34 +5,32 @@
 //! | file | owns |
 //! |---|---|
 //! | `ties` | what ties it to what stands behind it |
+//! | `outside` | what others see of it |
 //! | `inquiry` | who asks what is known of each address |
 
 mod inquiry;
+mod outside;
 mod ties;
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use berth_api::host::HostId;
 use berth_fence::Fence;
-use berth_runtime::http::{self, Health, Pages};
 use berth_runtime::supervise::{Ended, Supervisor};
 use kube::Client;
-use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::inquiry::{dump_on_signal, page};
+use self::outside::Outside;
 use self::ties::{Ties, cluster_namespace, connect};
-use crate::config::{Cluster, Config, Election, Http};
+use crate::config::{Cluster, Config, Election};
 use crate::dataplane::{self, Dataplane, eip as nat};
 use crate::fencing;
 use crate::instance::Instance;
 use crate::kernel::{self, ArpAnnounce, Door, Host, Kernel, KernelChange, Netlink};
 use crate::locks::{self, Locks, WhenTaken};
-use crate::metrics::Metrics;
 use crate::ownership::Backstop;
 use crate::ownership::backstop::Order;
 use crate::ownership::membership::Command;
@@ -40,8 +38,8 @@ use crate::peers::join::{self as member, Backing, Joined, Member};
 use crate::peers::{LOCK, driver};
 use crate::publish::host;
 use crate::publish::publisher::Publisher;
-use crate::reconcile::drive::{Inquiry, Sources, drive};
-use crate::reconcile::{self, Announcer, CHECKS, Outlets};
+use crate::reconcile::drive::{Sources, drive};
+use crate::reconcile::{self, Announcer, Outlets};
 use crate::source::view;
 use crate::sweep;
 
@@ -51,8 +49,6 @@ const UNGUARDING: Duration = Duration::from_secs(4);
 const UNFENCING: Duration = Duration::from_secs(10);
 /// How long the Lease may take to be given back.
 const GIVING_BACK: Duration = Duration::from_secs(2);
-/// Where that is asked for.
-const VIPS: &str = "/debug/vips";
 
 /// The tasks that keep something in the kernel by running programs.
 const KEEPERS: [&str; 3] = ["unserved", "forward", "elastic IPs"];
@@ -130,39 +126,6 @@ impl Ground {
         let network = kernel::network_id().context("which network of which boot this is")?;
         let (id, changes) = (HostId { network, mac }, door.changes());
         Ok(Self { door, kernel, changes, fence, interface, id, alone })
-    }
-}
-
-/// What others see of this process.
-struct Outside {
-    health: Health,
-    metrics: Metrics,
-    inquiries: mpsc::Receiver<Inquiry>,
-    closed: CancellationToken,
-}
-
-impl Outside {
-    fn open(config: &Config, supervisor: &mut Supervisor) -> anyhow::Result<Self> {
-        let (health, metrics) = (Health::new(CHECKS), Metrics::default());
-        let mut registry = Registry::default();
-        metrics.register(&mut registry);
-        let (ask, inquiries) = mpsc::channel(1);
-        let (asked, closed) = (ask.clone(), CancellationToken::new());
-        let page: http::Page = Arc::new(move || page(asked.clone()));
-        let pages = Pages::new(health.clone(), Arc::new(registry)).with_local(VIPS, page);
-        let Http { metrics: at, health: besides } = config.http;
-        for (name, setting, address, otherwise) in [
-            ("metrics server", "prometheus_server", at, Some(Http::DEFAULT)),
-            ("health server", "health_check_port", besides, None),
-        ] {
-            if let Some(address) = address {
-                let (pages, stop) = (pages.clone(), closed.clone());
-                let keep = http::keep(setting, address, otherwise, pages, health.clone(), stop);
-                supervisor.spawn(name, keep);
-            }
-        }
-        supervisor.spawn("SIGUSR1", dump_on_signal(ask)?);
-        Ok(Self { health, metrics, inquiries, closed })
     }
 }
 

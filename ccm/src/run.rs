@@ -68,15 +68,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let metrics = Metrics::new(&mut registry);
     let health = Health::new(Source::REQUIRED.map(Source::name));
     let closed = CancellationToken::new();
-    let pages = http::Pages::new(health.clone(), Arc::new(registry));
-    let serving = http::keep(
-        "--http-address",
-        options.http_address,
-        None,
-        pages,
-        health.clone(),
-        closed.clone(),
-    );
+    let pages = http::Pages::probes(health.clone()).with_metrics(Arc::new(registry));
+    let serving =
+        http::keep("--http-address", options.http_address, pages, health.clone(), closed.clone());
     supervisor.spawn("http server", serving);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, pools = %environment.pools, "starting");
 

@@ -143,10 +143,8 @@ impl Config {
         flaws.core(election::needs_arp(settings));
         flaws.of(Capability::ArpNd, subnet(settings));
         let http = Http {
-            // Whoever asks whether this process lives asks there, whatever the setting says.
-            metrics: flaws
-                .of(Capability::Http, http::metrics(settings))
-                .unwrap_or(Some(Http::DEFAULT)),
+            // Where it is not known where they are to be, they are nowhere.
+            metrics: flaws.of(Capability::Http, http::metrics(settings)).flatten(),
             health: http::health(settings),
         };
         let eip = flaws.of(Capability::Eip, eip::eip(settings));

@@ -150,6 +150,7 @@ fn an_empty_value_counts_as_not_given_but_silences_the_metrics() {
     let config = parse(&[("vip_interface", ""), ("prometheus_server", "")]).unwrap();
     assert_eq!(config.core.interface, None);
     assert_eq!(config.http.metrics, None);
+    assert_eq!(config.http.probes()[0], "127.0.0.1:2112".parse().unwrap());
 }
 
 #[test]
@@ -176,7 +177,8 @@ fn what_is_wrong_with_one_capability_leaves_the_others_running_and_is_named() {
     assert_eq!(config.flaws_by_check().into_keys().collect::<Vec<_>>(), ["config/http"]);
     for wrong in ["2112", ":99999", "nowhere:2112"] {
         let config = parse(&[("prometheus_server", wrong)]).unwrap();
-        assert_eq!(config.http.metrics, Some(Http::DEFAULT), "a probe asks there");
+        assert_eq!(config.http.metrics, None);
+        assert_eq!(config.http.probes()[0], "127.0.0.1:2112".parse().unwrap());
         assert!(config.flaws_by_check()["config/http"].starts_with("prometheus_server="));
     }
 

@@ -232,8 +232,8 @@ pub const VARIABLES: &[Variable] = &[
     row(Egress, "egress_clean", "egressClean", Switch, Harmless, "used with a Service's egress annotation"),
     row(Egress, "iptables_backend", "iptablesBackend", Word(&["", "nft", "legacy"]), Harmless, "used with a Service's egress annotation"),
     // Operations
-    row(Http, "prometheus_server", "prometheusHTTPServer", Text, Served, "where /metrics, /healthz and /readyz listen; empty for nowhere [default: :2112]"),
-    row(Http, "health_check_port", "healthCheckPort", PORT, Served, "one more port for the same pages; 0 for none [default: 0]"),
+    row(Http, "prometheus_server", "prometheusHTTPServer", Text, Served, "where /metrics, /healthz and /readyz listen; empty for no metrics: the others are on loopback all the same [default: :2112]"),
+    row(Http, "health_check_port", "healthCheckPort", PORT, Served, "one more port for /healthz and /readyz, on all addresses; 0 for none [default: 0]"),
 ];
 
 #[cfg(test)]

@@ -54,9 +54,14 @@ impl Announcer {
 
     /// Waits until its readiness is as it should be.
     fn readiness(&mut self, port: u16, is: impl Fn(&str) -> bool) -> String {
+        self.ready_at(("127.0.0.1", port), is)
+    }
+
+    /// The same, asked there.
+    fn ready_at(&mut self, at: (&str, u16), is: impl Fn(&str) -> bool) -> String {
         let start = Instant::now();
         loop {
-            let said = ask(port).unwrap_or_default();
+            let said = get(at, "/readyz").unwrap_or_default();
             if is(&said) {
                 return said;
             }
@@ -95,9 +100,10 @@ fn empty_api() -> u16 {
     port
 }
 
-fn ask(port: u16) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+fn get(at: (&str, u16), path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(at)?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
     let mut said = String::new();
     stream.read_to_string(&mut said)?;
     Ok(said)
@@ -118,6 +124,60 @@ fn a_wrong_setting_of_one_capability_leaves_the_others_running_and_readiness_nam
         assert!(said.contains("config/bgp: bgp_as=\"many\": accepted is a whole number"), "{said}");
         assert!(said.contains("services: not yet"), "Services are watched: {said}");
         assert!(announcer.log().contains("berth_eip_gateway"), "{}", announcer.log());
+    });
+}
+
+#[test]
+fn probes_are_answered_on_loopback_wherever_metrics_are() {
+    alone(async || {
+        let page = |host: &str, path: &str| get((host, 2112), path).unwrap_or_default();
+        let is_there = |said: &str| said.starts_with("HTTP/1.1 200");
+        for (metrics, elsewhere) in [
+            (":2112", Some("127.0.0.1")),
+            ("127.0.0.1:2112", Some("127.0.0.1")),
+            ("192.0.2.250:2112", Some("192.0.2.250")),
+            ("[2001:db8::250]:2112", Some("2001:db8::250")),
+            ("", None),
+            ("198.51.100.1:2112", None),
+            ("2112", None),
+        ] {
+            let mut announcer = Announcer::start("probes", &[("prometheus_server", metrics)]);
+            announcer.readiness(2112, |said| said.contains("services: not yet"));
+            for own in ["127.0.0.1", "::1"] {
+                assert!(is_there(&page(own, "/healthz")), "{metrics:?}, {own}");
+                assert!(page(own, "/readyz").contains("services: not yet"), "{metrics:?}, {own}");
+                let shows = matches!(metrics, ":2112") || elsewhere == Some(own);
+                assert_eq!(is_there(&page(own, "/metrics")), shows, "{metrics:?}, {own}");
+            }
+            if let Some(host) = elsewhere {
+                announcer.ready_at((host, 2112), |said| said.contains("services: not yet"));
+                assert!(is_there(&page(host, "/metrics")), "{metrics:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_port_that_somebody_has_is_told_where_probes_are_answered_still() {
+    alone(async || {
+        let taken = TcpListener::bind("192.0.2.250:2112").unwrap();
+        let mut announcer = Announcer::start("taken", &[]);
+        let told = "prometheus_server: cannot listen on [::]:2112: Address already in use";
+        announcer.readiness(2112, |said| said.contains(told));
+        drop((taken, announcer));
+
+        let _taken = TcpListener::bind("127.0.0.1:2112").unwrap();
+        let metrics = ("prometheus_server", "192.0.2.250:9100");
+        let mut announcer = Announcer::start("taken", &[metrics, ("health_check_port", "2114")]);
+        announcer.readiness(2114, |said| said.contains("services: not yet"));
+        announcer.ready_at(("192.0.2.250", 9100), |said| said.contains("services: not yet"));
+        assert!(get(("192.0.2.250", 9100), "/metrics").unwrap().contains("# EOF"));
+        assert!(get(("127.0.0.1", 2114), "/metrics").unwrap().starts_with("HTTP/1.1 404"));
+        drop(announcer);
+
+        let mut announcer = Announcer::start("taken", &[metrics]);
+        let told = "probes: cannot listen on 127.0.0.1:2112: Address already in use";
+        announcer.ready_at(("::1", 2112), |said| said.contains(told));
     });
 }
 

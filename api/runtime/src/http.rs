@@ -15,7 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -128,8 +128,8 @@ pub struct Pages(Router);
 pub type Page = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
 
 impl Pages {
-    /// The probes and the numbers.
-    pub fn new(health: Health, registry: Arc<Registry>) -> Self {
+    /// The probes.
+    pub fn probes(health: Health) -> Self {
         let probes = Router::new()
             .route(
                 "/healthz",
@@ -144,7 +144,13 @@ impl Pages {
                 }),
             )
             .with_state(health);
-        Self(Router::new().route("/metrics", get(metrics)).with_state(registry).merge(probes))
+        Self(probes)
+    }
+
+    /// And the numbers.
+    #[must_use]
+    pub fn with_metrics(self, registry: Arc<Registry>) -> Self {
+        Self(self.0.route("/metrics", get(metrics).with_state(registry)))
     }
 
     /// And a page of JSON that is there for processes of this host alone.
@@ -172,15 +178,16 @@ pub async fn serve(
 
 /// How long until an address is tried again that cannot be listened on.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The same, where it is answered on loopback meanwhile: to try is to stop answering for a moment.
+const SELDOM: Duration = Duration::from_secs(30);
 
 /// Listens and serves until `stop` is cancelled. While that cannot be, as another process has the port, readiness says so
-/// under `check`, which every listener of these pages shows, and it is tried again: nobody dies of it. An address that
-/// the host does not have gives way to `otherwise`. Where the host has no IPv6 at all, every address means every IPv4
-/// address.
+/// under `check`, which every listener of these pages shows, and it is tried again: nobody dies of it. What is to be asked
+/// at every address is asked on loopback meanwhile, if that can be had. Where the host has no IPv6 at all, every address
+/// means every IPv4 address, and nobody listens on `::1`.
 pub async fn keep(
     check: &'static str,
     address: SocketAddr,
-    otherwise: Option<SocketAddr>,
     pages: Pages,
     health: Health,
     stop: CancellationToken,
@@ -193,30 +200,41 @@ pub async fn keep(
             let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
             result = listen(v4).await.or(result);
         }
-        let why = result.as_ref().err().map(ToString::to_string);
-        if let (Some(otherwise), Err(error)) = (otherwise, &result)
-            && error.source.kind() == ErrorKind::AddrNotAvailable
-        {
-            result = listen(otherwise).await;
-        }
-        match why {
-            None => health.forget(check),
-            Some(why) => {
-                if told != why {
-                    tracing::error!("{why}; it is tried again");
-                }
-                health.unready(check, &why);
-                told = why;
-            }
-        }
-        match result {
+        let error = match result {
             Ok((bound, serving)) => {
-                tracing::info!(%bound, "serving /metrics, /healthz and /readyz");
+                health.forget(check);
+                tracing::info!(%bound, "serving");
                 serving.await;
+                continue;
             }
-            Err(_) => _ = stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await,
+            Err(error) => error,
+        };
+        let is_taken = error.source.kind() == ErrorKind::AddrInUse;
+        if address.ip() == Ipv6Addr::LOCALHOST && !is_taken {
+            health.forget(check);
+        } else {
+            let why = error.to_string();
+            if told != why {
+                tracing::error!("{why}; it is tried again");
+            }
+            health.unready(check, &why);
+            told = why;
         }
+        let mut meanwhile = Vec::new();
+        for own in loopback(address) {
+            meanwhile.extend(listen(own).await.ok().map(|(_, serving)| serving));
+        }
+        let pause = if meanwhile.is_empty() { AGAIN } else { SELDOM };
+        let serving = async { tokio::join!(join_all(meanwhile), tokio::time::sleep(pause)) };
+        _ = stop.run_until_cancelled(tokio::time::timeout(pause, serving)).await;
     }
+}
+
+/// What is left on loopback of every address.
+fn loopback(address: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+    let all = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let own = all.into_iter().filter(move |_| address.ip().is_unspecified());
+    own.map(move |own| SocketAddr::new(own, address.port()))
 }
 
 /// Others are told what they would be told if there were no such page.
@@ -284,7 +302,7 @@ mod tests {
         let stop = CancellationToken::new();
         let registry = Arc::new(Registry::default());
         let any = "127.0.0.1:0".parse().unwrap();
-        let pages = Pages::new(health.clone(), registry);
+        let pages = Pages::probes(health.clone()).with_metrics(registry);
         let (address, task) = serve(any, pages.clone(), stop.clone()).await.unwrap();
         tokio::spawn(task);
         let answer = ask(address, "/readyz").await;
@@ -315,8 +333,8 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
         let (health, stop) = (Health::default(), CancellationToken::new());
-        let pages = || Pages::new(health.clone(), Arc::default());
-        let keep = keep("metrics", address, None, pages(), health.clone(), stop.clone());
+        let pages = || Pages::probes(health.clone());
+        let keep = keep("metrics", address, pages(), health.clone(), stop.clone());
         let keeping = tokio::spawn(keep);
         let unready = || health.unready_checks(Instant::now());
         while unready().is_empty() {
@@ -334,24 +352,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_the_host_does_not_have_gives_way_and_readiness_names_it() {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    async fn where_somebody_has_the_port_at_one_address_loopback_answers_and_says_so() {
+        let taken = TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let port = taken.local_addr().unwrap().port();
         let (health, stop) = (Health::default(), CancellationToken::new());
-        let pages = Pages::new(health.clone(), Arc::default());
-        let wrong = "192.0.2.1:2112".parse().unwrap();
-        tokio::spawn(keep("metrics", wrong, Some(free), pages, health.clone(), stop));
+        let all = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+        let pages = Pages::probes(health.clone());
+        let keeping = tokio::spawn(keep("metrics", all, pages, health.clone(), stop.clone()));
         while health.unready_checks(Instant::now()).is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert!(ask(free, "/readyz").await.contains("192.0.2.1:2112"));
+        let answer = ask(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), "/readyz").await;
+        assert!(answer.contains(&format!("metrics: cannot listen on [::]:{port}")), "{answer}");
+        stop.cancel();
+        keeping.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn numbers_are_there_only_where_they_are_asked_for() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (pages, stop) = (Pages::probes(Health::default()), CancellationToken::new());
+        let (bound, task) = serve(any, pages, stop).await.unwrap();
+        tokio::spawn(task);
+        assert!(ask(bound, "/metrics").await.starts_with("HTTP/1.1 404"));
+        assert!(ask(bound, "/healthz").await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]
     async fn whoever_asks_is_answered_beside_any_number_that_do_not_end_their_question() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let any = "127.0.0.1:0".parse().unwrap();
-        let pages = Pages::new(Health::default(), Arc::default());
+        let pages = Pages::probes(Health::default());
         let (bound, task) = serve(any, pages, CancellationToken::new()).await.unwrap();
         tokio::spawn(task);
         let begun = Instant::now();
@@ -379,7 +411,7 @@ mod tests {
     #[tokio::test]
     async fn a_local_page_is_there_for_this_host_alone() {
         let page: Page = Arc::new(|| async { Some("{\"a\":1}".to_owned()) }.boxed());
-        let pages = Pages::new(Health::default(), Arc::default()).with_local("/debug/x", page);
+        let pages = Pages::probes(Health::default()).with_local("/debug/x", page);
         let any = "[::]:0".parse().unwrap();
         let (bound, task) = serve(any, pages, CancellationToken::new()).await.unwrap();
         tokio::spawn(task);

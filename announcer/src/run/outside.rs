@@ -1,0 +1,58 @@
+//! What others see of this process: numbers, probes, and what is known of each address.
+
+use std::sync::Arc;
+
+use berth_runtime::http::{self, Health, Pages};
+use berth_runtime::supervise::Supervisor;
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::inquiry::{dump_on_signal, page};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::reconcile::CHECKS;
+use crate::reconcile::drive::Inquiry;
+
+/// Where what is known of each address is asked for.
+const VIPS: &str = "/debug/vips";
+
+/// What others see of this process.
+pub(super) struct Outside {
+    pub(super) health: Health,
+    pub(super) metrics: Metrics,
+    pub(super) inquiries: mpsc::Receiver<Inquiry>,
+    pub(super) closed: CancellationToken,
+}
+
+impl Outside {
+    /// Listens, and answers from now on.
+    pub(super) fn open(config: &Config, supervisor: &mut Supervisor) -> anyhow::Result<Self> {
+        let (health, metrics) = (Health::new(CHECKS), Metrics::default());
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let (ask, inquiries) = mpsc::channel(1);
+        let (asked, closed) = (ask.clone(), CancellationToken::new());
+        let page: http::Page = Arc::new(move || page(asked.clone()));
+        let probes = Pages::probes(health.clone()).with_local(VIPS, page);
+        let all = probes.clone().with_metrics(Arc::new(registry));
+        let mut listen = |name, check, address, pages: &Pages| {
+            let keep = http::keep(check, address, pages.clone(), health.clone(), closed.clone());
+            supervisor.spawn(name, keep);
+        };
+        if let Some(address) = config.http.metrics {
+            listen("metrics server", "prometheus_server", address, &all);
+        }
+        if let Some(address) = config.http.health {
+            listen("health server", "health_check_port", address, &probes);
+        }
+        for address in config.http.probes() {
+            match address.is_ipv4() {
+                true => listen("probes", "probes", address, &probes),
+                false => listen("probes by IPv6", "probes/ipv6", address, &probes),
+            }
+        }
+        supervisor.spawn("SIGUSR1", dump_on_signal(ask)?);
+        Ok(Self { health, metrics, inquiries, closed })
+    }
+}
