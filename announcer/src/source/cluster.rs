@@ -190,6 +190,7 @@ pub(crate) mod testing {
             local: false,
             interface: None,
             vlan: None,
+            cluster_ips: Vec::new(),
             without_endpoints: false,
             lease: None,
             published: Vec::new(),

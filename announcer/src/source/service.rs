@@ -1,6 +1,6 @@
 //! What Services want. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -26,13 +26,26 @@ pub fn candidates(cluster: &Cluster, name: &Name, service: &Service) -> Candidat
 }
 
 /// What a Service wants and says; nothing if it is none of ours and says nothing.
-pub fn claim(scene: Scene<'_>, name: &Name, service: &Service) -> Option<Claim> {
+/// Nobody has an address of `inside` the cluster: bound, it would be closed to whoever asks for what is there.
+pub fn claim(
+    scene: Scene<'_>,
+    name: &Name,
+    service: &Service,
+    inside: &BTreeMap<IpAddr, &Name>,
+) -> Option<Claim> {
     let cluster = scene.cluster;
     let says = service.vip_host.is_some() || service.conflict_shown().is_some();
     let ours = service.addresses.iter().filter(|_| service.ours);
-    let placed = |address: &IpAddr| match cluster.claims.grant(address, &service.uid) {
-        true => place(scene, service, *address),
-        false => Err(Refusal::NotClaimed { address: *address }),
+    let placed = |address: &IpAddr| {
+        let address = *address;
+        if let Some(of) = inside.get(&address) {
+            let by = Claimant::Service((*of).clone());
+            return Err(Refusal::AddressInUse { address, by });
+        }
+        match cluster.claims.grant(&address, &service.uid) {
+            true => place(scene, service, address),
+            false => Err(Refusal::NotClaimed { address }),
+        }
     };
     let places = || ours.map(|address| (*address, placed(address))).collect();
     (service.ours || says && !service.foreign).then(|| Claim {

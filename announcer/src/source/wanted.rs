@@ -16,8 +16,13 @@ use crate::vip::{Claimant, Name, Refusal, Vip, VipId, Want, Wanted};
 pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
     let services = scene.cluster.services();
     let mut wanted = Wanted::default();
+    let mut inside = BTreeMap::new();
+    // Where claims decide, nobody is given such an address.
+    for (name, service) in services.iter().filter(|_| !scene.cluster.claims.decide()) {
+        inside.extend(service.cluster_ips.iter().map(|own| (*own, name)));
+    }
     for (name, service) in services {
-        if let Some(claim) = service::claim(scene, name, service) {
+        if let Some(claim) = service::claim(scene, name, service, &inside) {
             wanted.services.insert(name.clone(), claim);
         }
     }
@@ -197,6 +202,20 @@ mod tests {
         let wanted = seen(&cluster, &host(), Some("eth0"));
         let [want] = &wanted.vip(address).unwrap().wants[..] else { panic!("{wanted:?}") };
         assert!(!want.claimant.is_service() && wanted.lost.is_empty());
+    }
+
+    #[test]
+    fn an_address_within_the_cluster_is_nobodys_where_no_claim_says_so() {
+        let (mut cluster, dns) = (Cluster::default(), Name::new("kube-system", "dns"));
+        let (address, wish) = ("10.96.0.10".parse().unwrap(), Name::new("d", "wish"));
+        cluster.apply_service(wish.clone(), service(&["10.96.0.10", "192.0.2.1"]));
+        let within = Service { cluster_ips: vec![address], ours: false, ..service(&[]) };
+        cluster.apply_service(dns.clone(), within);
+        let wanted = seen(&cluster, &host(), Some("eth0"));
+        let refused = Err(Refusal::AddressInUse { address, by: Claimant::Service(dns) });
+        assert_eq!(wanted.attach(&wish, address), Some(&refused));
+        assert!(wanted.ports().iter().all(|port| port.address.to_string() == "192.0.2.1"));
+        assert_eq!(wanted.vips.len(), 1, "it is neither bound nor guarded");
     }
 
     #[test]

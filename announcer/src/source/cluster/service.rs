@@ -40,6 +40,8 @@ pub struct Service {
     pub preferred: Arc<[Preference]>,
     /// Its ports, in order, at most [`MOST_PORTS`].
     pub ports: Vec<Port>,
+    /// Its addresses within the cluster.
+    pub cluster_ips: Vec<IpAddr>,
     /// Whether only nodes with an endpoint of it take its traffic.
     pub local: bool,
     /// The interface that it names, `auto` for the one whose subnet the address is in; or what it has written in its place.
@@ -111,6 +113,7 @@ impl Service {
             addresses,
             remarks: remarks.into_iter().flatten().collect(),
             ports,
+            cluster_ips: cluster_ips(object),
             local: service::is_local(object),
             interface: note(annotation::SERVICE_INTERFACE).map(interface),
             vlan: note(annotation::SERVICE_VLAN).map(vlan),
@@ -169,6 +172,13 @@ fn too_many_addresses(list: &List, served: impl Fn(&IpAddr) -> bool) -> Option<R
 fn too_many_preferences(list: &Preferences) -> Option<Refusal> {
     let count = list.read.len() + list.more;
     (list.more > 0).then_some(Refusal::TooManyPreferences { count })
+}
+
+/// One that has none says `None` in their place.
+fn cluster_ips(object: &core::Service) -> Vec<IpAddr> {
+    let spec = object.spec.as_ref();
+    let all = spec.into_iter().flat_map(|spec| spec.cluster_ips.iter().flatten());
+    all.filter_map(|own| own.parse().ok()).take(MOST_ADDRESSES).collect()
 }
 
 fn too_many_ports(ports: &[Port]) -> Option<Refusal> {
