@@ -12,6 +12,7 @@ need ip iproute2
 need iptables iptables
 need nft nftables
 need ipset ipset
+need ipvsadm ipvsadm
 need conntrack conntrack
 need tcpdump tcpdump
 need arping arping

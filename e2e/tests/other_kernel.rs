@@ -9,7 +9,7 @@ use std::time::Duration;
 use berth_e2e::other_kernel::{Guest, Outcome};
 
 /// What the network tests run.
-const TOOLS: [&str; 4] = ["ip", "sysctl", "nft", "tcpdump"];
+const TOOLS: [&str; 5] = ["ip", "sysctl", "nft", "tcpdump", "ipvsadm"];
 
 /// Runs one of the announcer's network tests there; gives what the console showed.
 fn network_test(name: &str, modules: &[&str]) -> String {
@@ -49,6 +49,15 @@ fn where_the_same_kernel_has_not_loaded_it_the_service_is_told() {
         &["veth", "nf_tables"],
     );
     assert!(console.contains("this kernel makes no VLANs"), "{console}");
+}
+
+#[test]
+fn where_the_kernel_has_ipvs_nothing_but_what_services_serve_answers_behind_an_address() {
+    let of_nft = ["nf_tables", "nft_ct", "nft_fib_inet", "nft_fib_ipv4", "nft_fib_ipv6"];
+    let modules = [&["veth", "ip_vs", "ip_vs_rr"][..], &of_nft].concat();
+    let test = "closed::behind_an_address_that_ipvs_serves_nothing_else_answers";
+    let console = network_test(test, &modules);
+    assert!(console.contains("this kernel has IPVS"), "{console}");
 }
 
 #[test]

@@ -292,7 +292,8 @@ fn bound(from: &str, to: SocketAddr) -> TcpStream {
     // Started by the runtime, finished by the kernel.
     let stream = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { socket.connect(to).await.unwrap().into_std().unwrap() })
+        let connecting = async { tokio::time::timeout(PATIENCE, socket.connect(to)).await };
+        runtime.block_on(connecting).expect("an answer").unwrap().into_std().unwrap()
     });
     let stream = stream.join().unwrap();
     stream.set_nonblocking(false).unwrap();
@@ -322,5 +323,46 @@ fn what_passes_through_to_a_host_that_has_such_an_address_is_left_alone() {
             assert!(pod.run(move || is_answered(&open(at(vip, 9000)))), "{vip}");
         }
         kept.stop().await;
+    });
+}
+
+/// IPVS takes its packets at the `input` hook. `e2e/tests/other_kernel.rs` runs this under a kernel that has it.
+#[test]
+fn behind_an_address_that_ipvs_serves_nothing_else_answers() {
+    alone(async || {
+        let has_ipvs = attempt("ipvsadm -Ln").status.success();
+        // So that a run under another kernel can be told from one here.
+        println!("this kernel has {}", if has_ipvs { "IPVS" } else { "no IPVS" });
+        if !has_ipvs {
+            return;
+        }
+        let (lan, pod) = neighbours();
+        pod.run(|| answers(TcpListener::bind(("0.0.0.0", BACKEND)).unwrap()));
+        lan.run(|| run("ip route add 10.244.0.0/16 via 192.0.2.250"));
+        run("sysctl -qw net.ipv4.ip_forward=1");
+        // As kube-proxy has it: each address of the node is asked for NodePorts, and a bound one is such an address.
+        run("sysctl -qw net.ipv4.vs.conntrack=1");
+        let [vip, own] = [VIPS[0], OWN[0]];
+        for (address, port) in [(vip, SERVED), (vip, NODE_PORT), (own, NODE_PORT)] {
+            run(&format!("ipvsadm -A -t {address}:{port} -s rr"));
+            run(&format!("ipvsadm -a -t {address}:{port} -r 10.244.0.2:{BACKEND} -m"));
+        }
+        let is_met = |host, port| {
+            lan.run(move || {
+                let patience = Duration::from_secs(3);
+                let stream = TcpStream::connect_timeout(&at(host, port), patience);
+                stream.is_ok_and(|stream| {
+                    stream.set_read_timeout(Some(patience)).unwrap();
+                    is_answered(&stream)
+                })
+            })
+        };
+        for closes in [false, true] {
+            let kept = guard(closes, served()).await;
+            assert!(is_met(vip, SERVED), "{closes}");
+            assert_eq!(is_met(vip, NODE_PORT), !closes);
+            assert!(is_met(own, NODE_PORT), "{closes}");
+            kept.stop().await;
+        }
     });
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use berth_e2e::world::env;
+use berth_e2e::world::{Env, env};
 
 use crate::scene::{CLIENT, PATIENCE, Scene, TAKEOVER};
 
@@ -24,6 +24,11 @@ const ANEW: Duration = Duration::from_secs(3);
 
 /// At most one move in this time.
 const STEADY: Duration = Duration::from_secs(10);
+
+/// As `manifests/` have it.
+fn closed() -> Env {
+    env([("enable_service_security", "true")])
+}
 
 fn reports(probes: Vec<Probe>) -> Result<Vec<Report>> {
     probes.into_iter().map(Probe::finish).collect()
@@ -75,7 +80,7 @@ fn ways() -> [(&'static str, Value, Value); 3] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_node_hands_over_no_client_is_reset_and_nothing_moves_back() -> Result<()> {
-    let scene = Scene::up(3, env([])).await?;
+    let scene = Scene::up(3, closed()).await?;
     let nodes: Api<Node> = Api::all(scene.world.client.clone());
     for (way, empty, fill) in ways() {
         let owner = scene.owner()?;
@@ -103,7 +108,7 @@ async fn an_emptied_node_hands_over_no_client_is_reset_and_nothing_moves_back() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn announcers_replaced_node_by_node_reset_no_client_and_leave_nothing() -> Result<()> {
-    let mut scene = Scene::up(3, env([])).await?;
+    let mut scene = Scene::up(3, closed()).await?;
     let start = Instant::now();
     let callers = scene.clients(Manner::NewConnections).await?;
     // The owner first: what it hands over moves once more with its next one, if that is replaced later.
