@@ -6,50 +6,94 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::tokens;
-use berth_e2e::world::{ADDRESSES, HOST, POOL, World, env, eventually, kubectl, repository};
+use berth_e2e::world::{
+    ADDRESSES, HOST, POOL, World, by_lease, env, eventually, ingress, kubectl, repository,
+};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::Client;
+use kube::api::{Api, DeleteParams};
 use kube::config::AuthInfo;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::elections::says;
 use crate::rights::table;
 use crate::tenant::client_as;
 
+mod announcer;
+mod ccm;
 mod tries;
 
-use tries::{ANNOUNCER, Answer, CCM, FAR, OF_NO_POD, Try, by_announcer, by_ccm, event, merged};
+use tries::{
+    ANNOUNCER, Answer, CCM, FAR, OF_NO_POD, OTHERS, PER_SERVICE, REFUSED, Try, event, merged, said,
+};
 
-/// What is tried of besides the Service `web`, made by the administrator.
+/// What is tried of besides the Service `web`, made by the administrator. berth-ccm does not run.
 async fn prepare(world: &World) -> Result<()> {
-    let listed = json!({
-        "apiVersion": "v1", "kind": "List", "items": [
-            {
-                "apiVersion": "v1", "kind": "Service",
-                "metadata": {
-                    "name": FAR, "namespace": "default",
-                    "annotations": { ADDRESSES: "192.0.2.1, 192.0.2.2", HOST: "node1" },
-                },
-                "spec": {
-                    "type": "LoadBalancer", "loadBalancerClass": "example.com/other",
-                    "ports": [{ "port": 80 }],
-                },
+    let service = |name: &str, addresses: &str, host: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "name": name, "namespace": "default",
+                "annotations": { ADDRESSES: addresses, HOST: host },
             },
-            {
-                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-                "metadata": { "name": "kube-controller-manager", "namespace": "kube-system" },
-                "spec": { "holderIdentity": "other" },
+            "spec": {
+                "type": "LoadBalancer", "loadBalancerClass": "example.com/other",
+                "ports": [{ "port": 80 }],
             },
-            {
-                "apiVersion": "berth.dev/v1alpha1", "kind": "EipBinding",
-                "metadata": { "name": "vm", "namespace": "default" }, "spec": { "vmi": "vm" },
-            },
-            merged(event("other", &json!({ "apiVersion": "events.k8s.io/v1", "kind": "Event" })),
-                &json!({ "metadata": { "generateName": null, "name": "foreign" } })),
-        ],
-    });
+        })
+    };
+    let lease = |namespace: &str, name: &str| {
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": { "name": name, "namespace": namespace },
+            "spec": { "holderIdentity": "node0" },
+        })
+    };
+    let binding = |name: &str| {
+        json!({
+            "apiVersion": "berth.dev/v1alpha1", "kind": "EipBinding",
+            "metadata": { "name": name, "namespace": "default" }, "spec": { "vmi": name },
+        })
+    };
+    let event = event("other", &json!({ "apiVersion": "events.k8s.io/v1", "kind": "Event" }));
+    let items = [
+        service(FAR, "192.0.2.1, 192.0.2.2", "node1"),
+        service(REFUSED, "192.0.2.3", ""),
+        lease("kube-system", "kube-controller-manager"),
+        lease("default", "other"),
+        binding("vm"),
+        binding(OTHERS),
+        merged(event, &json!({ "metadata": { "name": "foreign" } })),
+    ];
     let file = world.lab.dir().join("tried.json");
+    let listed = json!({ "apiVersion": "v1", "kind": "List", "items": items });
     std::fs::write(&file, listed.to_string())?;
-    kubectl(&world.lab, &["apply", "-f", &file.display().to_string()]).map(drop)
+    kubectl(&world.lab, &["apply", "-f", &file.display().to_string()])?;
+    let refused = json!([{
+        "type": "berth.dev/AddressAllocated", "status": "False", "reason": "AddressReserved",
+        "message": "x", "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]);
+    for (object, status) in [
+        (format!("service/{REFUSED}"), json!({ "conditions": refused })),
+        ("eipbinding/vm".to_owned(), json!({ "node": "node0" })),
+        (format!("eipbinding/{OTHERS}"), json!({ "node": "node1", "conditions": said("Holds") })),
+    ] {
+        let patch = json!({ "status": status }).to_string();
+        let how = ["--subresource=status", "--type=merge", "--patch", &patch];
+        kubectl(&world.lab, &[&["patch", &object][..], &how].concat())?;
+    }
+    Ok(())
+}
+
+/// The view of membership, once there is one.
+async fn view(world: &World) -> Result<Value> {
+    let api: Api<Lease> = Api::namespaced(world.client.clone(), "kube-system");
+    eventually("a view of membership", 20, || async {
+        let lease = api.get("berth-membership").await?;
+        let text = lease.metadata.annotations.unwrap_or_default().remove("berth.dev/view");
+        Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
+    })
+    .await
 }
 
 /// A client by a token alone.
@@ -78,10 +122,11 @@ async fn a_stolen_token_does_what_the_docs_say_and_both_programs_go_on_under_the
     world.deploy("default", "hello", 1)?;
     world.expose("web", json!({})).await?;
     let address = world.published("web", 1).await?[0].to_string();
-    prepare(&world).await?;
     let web = serde_json::to_value(world.service("web").await?)?;
-    let tries: Vec<Try> =
-        by_announcer(&address).into_iter().chain(by_ccm(&address, &web)).collect();
+    world.ccm()?.terminate(Duration::from_secs(15))?;
+    prepare(&world).await?;
+    let by_announcer = announcer::tries(&address, &view(&world).await?).into_iter();
+    let tries: Vec<Try> = by_announcer.chain(ccm::tries(&address, &web)).collect();
 
     let rows = table::<4>("## Stolen tokens")?;
     let told: BTreeSet<_> =
@@ -92,22 +137,34 @@ async fn a_stolen_token_does_what_the_docs_say_and_both_programs_go_on_under_the
     for tried in &tries {
         let said = rows.iter().find(|[who, what, ..]| who == tried.account && what == tried.what);
         let [.., roles, policies] = said.context("no row")?;
-        let thief = thieves.iter().find(|(account, _)| *account == tried.account);
+        let account = if tried.account == PER_SERVICE { ANNOUNCER } else { tried.account };
+        let thief = thieves.iter().find(|(of, _)| *of == account);
         of_each.push((tried, &thief.context("no thief")?.1, roles == "yes", policies == "yes"));
     }
-    for (tried, thief, roles, _) in &of_each {
-        let answer = tried.ask(thief, &world.client).await?;
-        let expected = if *roles { Answer::Taken } else { Answer::Forbidden };
-        ensure!(answer == expected, "{} {} {}: {answer:?}", tried.account, tried.what, tried.body);
+    let (more, plain): (Vec<_>, Vec<_>) =
+        of_each.iter().partition(|(tried, ..)| tried.account == PER_SERVICE);
+    let rights = repository().join("overlays/svc-election/rbac.yaml").display().to_string();
+    let rights = ["-n", "kube-system", "-f", &rights];
+    for some in [plain, more] {
+        for (tried, thief, roles, _) in some {
+            let answer = tried.ask(thief, &world.client).await?;
+            let expected = if roles { Answer::Taken } else { Answer::Forbidden };
+            ensure!(
+                answer == expected,
+                "{} {} {}: {answer:?}",
+                tried.account,
+                tried.what,
+                tried.short()
+            );
+        }
+        kubectl(&world.lab, &[&["apply"][..], &rights].concat())?;
     }
 
     // They hold a moment after they were written.
-    for file in ["announcer", "ccm"] {
-        let file = repository().join(format!("overlays/policies/{file}.yaml"));
-        kubectl(&world.lab, &["apply", "-f", &file.display().to_string()])?;
-    }
+    let policies = repository().join("overlays/policies").display().to_string();
+    kubectl(&world.lab, &["apply", "-k", &policies])?;
     for (tried, thief, ..) in of_each.iter().filter(|(.., roles, policies)| *roles && !policies) {
-        let what = format!("{} is denied {} {}", tried.account, tried.what, tried.body);
+        let what = format!("{} is denied {} {}", tried.account, tried.what, tried.short());
         eventually(&what, 20, || async {
             let answer = tried.ask(thief, &world.client).await?;
             Ok(matches!(answer, Answer::Denied(_)).then_some(()))
@@ -118,31 +175,72 @@ async fn a_stolen_token_does_what_the_docs_say_and_both_programs_go_on_under_the
         let answer = tried.ask(thief, &world.client).await?;
         ensure!(answer == Answer::Taken, "{} {}: {answer:?}", tried.account, tried.what);
     }
+    kubectl(&world.lab, &[&["delete"][..], &rights].concat())?;
     both_go_on(&mut world).await?;
     world.lab.down()
 }
 
-/// Under the policies, from their start to a Lease for each Service.
+/// Serves a Service from its start to its end: an answer, and its claim released.
+async fn serves(world: &World, namespace: &str, name: &str, lease: Option<&str>) -> Result<()> {
+    world
+        .create(json!({
+            "metadata": {
+                "name": name, "namespace": namespace,
+                "annotations": lease.map(|lease| json!({ "kube-vip.io/leaseName": lease })),
+            },
+            "spec": {
+                "type": "LoadBalancer", "selector": { "app": "hello" },
+                "ports": [{ "port": 80, "targetPort": 8080 }],
+            },
+        }))
+        .await?;
+    let what = format!("{namespace}/{name} is published and answers");
+    let address = eventually(&what, 30, || async {
+        let service = world.services(namespace).get(name).await?;
+        let address = ingress(&service).first().copied();
+        Ok(address.filter(|address| world.curl(*address).is_ok()))
+    });
+    let address = address.await.with_context(|| world.logs())?;
+    world.services(namespace).delete(name, &DeleteParams::default()).await?;
+    let released = eventually("its claim is released", 10, || async {
+        Ok((!world.claims().await?.contains_key(&address.to_string())).then_some(()))
+    });
+    released.await.with_context(|| world.logs())?;
+    let logs = world.logs();
+    ensure!(!logs.contains("ValidatingAdmissionPolicy"), "{logs}");
+    Ok(())
+}
+
+/// Under the policies, from their start, whoever decides on owners.
 async fn both_go_on(world: &mut World) -> Result<()> {
-    world.ccm()?.terminate(Duration::from_secs(15))?;
+    for binding in ["vm", OTHERS] {
+        kubectl(&world.lab, &["delete", "eipbinding", binding])?;
+    }
     world.announcer("node0")?.terminate(Duration::from_secs(15))?;
     world.start_ccm().await?;
     world.start_announcer(0).await?;
-    world.expose("late", json!({})).await?;
-    let address = world.published("late", 1).await.with_context(|| world.logs())?[0];
-    eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
-    world.delete("late").await?;
-    eventually("its claim is released", 10, || async {
-        Ok((!world.claims().await?.contains_key(&address.to_string())).then_some(()))
-    })
-    .await
-    .with_context(|| world.logs())?;
+    serves(world, "default", "late", None).await?;
 
     // A Lease for each Service takes more, and who lacks it waits and says so.
     world.announcer("node0")?.terminate(Duration::from_secs(15))?;
     let process = world.start_announcer_with(0, env([("svc_election", "true")])).await?;
     says(process, &["svc_election=true needs to create leases", "overlays/svc-election"]).await?;
+    world.announcer("node0")?.terminate(Duration::from_secs(15))?;
     let file = repository().join("overlays/svc-election/rbac.yaml").display().to_string();
     kubectl(&world.lab, &["apply", "-n", "kube-system", "-f", &file])?;
-    says(world.announcer("node0")?, &["nothing is served by a Lease"]).await
+    // As docs/failover.md says: nobody goes by a Lease while there is a view.
+    let lease = ["--namespace=kube-system", "lease", "berth-membership"];
+    let kept = r#"[{"op":"remove","path":"/metadata/finalizers"}]"#;
+    kubectl(&world.lab, &[&["patch"][..], &lease, &["--type=json", "--patch", kept]].concat())?;
+    kubectl(&world.lab, &[&["delete"][..], &lease].concat())?;
+    world.start_announcer_with(0, env([("svc_election", "true")])).await?;
+    world.deploy("kube-system", "hello", 1)?;
+    for (namespace, lease) in
+        [("default", None), ("default", Some("chosen")), ("kube-system", None)]
+    {
+        serves(world, namespace, "late", lease).await?;
+    }
+    world.announcer("node0")?.terminate(Duration::from_secs(15))?;
+    world.start_announcer_with(0, by_lease()).await?;
+    serves(world, "default", "late", None).await
 }

@@ -1,7 +1,6 @@
-//! What a stolen token is tried for: requests that change nothing.
+//! Requests with a stolen token that change nothing, and what they say.
 
 use anyhow::{Result, bail};
-use berth_e2e::world::{ADDRESSES, HOST};
 use http::{Method, Request};
 use kube::{Client, Error};
 use serde_json::{Value, json};
@@ -10,16 +9,23 @@ pub(super) const ANNOUNCER: &str = "berth-announcer";
 pub(super) const CCM: &str = "berth-ccm";
 /// The announcer's account by a token that is of no pod.
 pub(super) const OF_NO_POD: &str = "berth-announcer, of no pod";
-const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-const NODE_LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/node0";
-const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
-const SERVICES: &str = "/api/v1/namespaces/default/services";
-const BINDINGS: &str = "/apis/berth.dev/v1alpha1/namespaces/default/eipbindings";
-const CLAIMS: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+pub(super) const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+pub(super) const NODE_LEASE: &str =
+    "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/node0";
+pub(super) const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
+pub(super) const SERVICES: &str = "/api/v1/namespaces/default/services";
+pub(super) const BINDINGS: &str = "/apis/berth.dev/v1alpha1/namespaces/default/eipbindings";
+pub(super) const CLAIMS: &str = "/apis/networking.k8s.io/v1/ipaddresses";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
-const POOLS: &str = "/api/v1/namespaces/kube-system/configmaps/kubevip";
+pub(super) const POOLS: &str = "/api/v1/namespaces/kube-system/configmaps/kubevip";
 /// A Service of another class, which another node announces.
 pub(super) const FAR: &str = "far";
+/// One that berth-ccm has refused the address that it asks for.
+pub(super) const REFUSED: &str = "refused";
+/// An EipBinding that is another node's to hold.
+pub(super) const OTHERS: &str = "others";
+/// The announcer's account with the rights of overlays/svc-election.
+pub(super) const PER_SERVICE: &str = "berth-announcer, with `overlays/svc-election`";
 
 /// A request that changes nothing (`dryRun=All`): the API server decides on it as on any other.
 pub(super) struct Try {
@@ -31,26 +37,34 @@ pub(super) struct Try {
     pub(super) body: Value,
 }
 
-enum How {
+pub(super) enum How {
     Read,
     Create,
     /// A merge patch.
     Patch,
-    /// What is there, with the body merged in: for who may `update` and not `patch`.
+    /// What is there, if anything is, with the body merged in: for who may `update` and not `patch`.
     Replace,
-    /// Server-side apply.
+    /// Server-side apply, as the program signs it.
     Apply,
+    /// The same, signed by a name of the thief's choice.
+    Sign,
     Delete,
 }
 
 /// Tries of one account, listed row by row.
-struct Tries {
-    account: &'static str,
-    all: Vec<Try>,
+pub(super) struct Tries {
+    pub(super) account: &'static str,
+    pub(super) all: Vec<Try>,
 }
 
 impl Tries {
-    fn add(&mut self, what: &'static str, how: How, path: impl Into<String>, body: Value) {
+    pub(super) fn add(
+        &mut self,
+        what: &'static str,
+        how: How,
+        path: impl Into<String>,
+        body: Value,
+    ) {
         let (account, path) = (self.account, path.into());
         self.all.push(Try { account, what, how, path, body });
     }
@@ -67,6 +81,11 @@ pub(super) enum Answer {
 }
 
 impl Try {
+    /// The beginning of its body.
+    pub(super) fn short(&self) -> String {
+        self.body.to_string().chars().take(300).collect()
+    }
+
     /// Asks as `thief`; `admin` reads what is to be replaced. Anything but a decision is an error.
     pub(super) async fn ask(&self, thief: &Client, admin: &Client) -> Result<Answer> {
         loop {
@@ -74,17 +93,28 @@ impl Try {
                 How::Read => (Method::GET, "", json!(null)),
                 How::Create => (Method::POST, "application/json", self.body.clone()),
                 How::Patch => (Method::PATCH, "application/merge-patch+json", self.body.clone()),
-                How::Apply => (Method::PATCH, "application/apply-patch+yaml", self.body.clone()),
+                How::Apply | How::Sign => {
+                    (Method::PATCH, "application/apply-patch+yaml", self.body.clone())
+                }
                 How::Delete => (Method::DELETE, "", json!(null)),
                 How::Replace => {
-                    let there: Value =
-                        admin.request(Request::get(&self.path).body(Vec::new())?).await?;
+                    let there = admin.request(Request::get(&self.path).body(Vec::new())?).await;
+                    let there: Value = match there {
+                        Err(Error::Api(status)) if status.code == 404 => json!({}),
+                        there => there?,
+                    };
                     (Method::PUT, "application/json", merged(there, &self.body))
                 }
             };
-            let path = format!("{}?dryRun=All&fieldManager=thief", self.path);
+            let manager = match self.how {
+                How::Apply if self.account == CCM => CCM,
+                How::Apply => "berth-announcer-node0",
+                How::Sign => "thief",
+                _ => "unknown",
+            };
+            let path = format!("{}?dryRun=All&fieldManager={manager}", self.path);
             let path = match self.how {
-                How::Apply => format!("{path}&force=true"),
+                How::Apply | How::Sign => format!("{path}&force=true"),
                 How::Read => self.path.clone(),
                 _ => path,
             };
@@ -120,7 +150,7 @@ pub(super) fn merged(mut object: Value, more: &Value) -> Value {
 /// An Event as the program writes it, but for `more`.
 pub(super) fn event(program: &str, more: &Value) -> Value {
     let event = json!({
-        "metadata": { "generateName": "stolen-", "namespace": "default" },
+        "metadata": { "name": "stolen", "namespace": "default" },
         "action": "Assign", "reason": "AddressAssigned", "note": "x", "type": "Normal",
         "eventTime": "2026-01-01T00:00:00.000000Z",
         "regarding": { "kind": "Service", "namespace": "default", "name": "web" },
@@ -129,21 +159,36 @@ pub(super) fn event(program: &str, more: &Value) -> Value {
     merged(event, more)
 }
 
-/// A claim as berth-ccm writes it, with these labels.
-fn claim(labels: &Value) -> Value {
+/// A claim as berth-ccm writes it, of this address and with these labels.
+pub(super) fn claim(address: &str, labels: &Value) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
-        "metadata": { "name": "10.0.64.249", "labels": labels },
+        "metadata": { "name": address, "labels": labels },
         "spec": { "parentRef": { "resource": "services", "namespace": "default", "name": "web" } },
     })
 }
 
-fn lease(name: &str) -> Value {
+pub(super) fn lease(name: &str) -> Value {
     json!({ "metadata": { "name": name }, "spec": { "holderIdentity": "node0" } })
 }
 
+/// An owner that does not exist: what it owns is collected as garbage.
+pub(super) fn gone() -> Value {
+    json!([{ "apiVersion": "v1", "kind": "Pod", "name": "gone", "uid": "gone" }])
+}
+
+/// `managedFields` of 200 KB, of nobody.
+pub(super) fn crowded(version: &str) -> Value {
+    let fields =
+        json!({ "f:metadata": { "f:annotations": { format!("f:{}", "x".repeat(200_000)): {} } } });
+    json!({ "metadata": { "managedFields": [{
+        "manager": "unknown", "operation": "Update", "apiVersion": version,
+        "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": fields,
+    }] } })
+}
+
 /// A condition of a Service, in place of all others.
-fn condition(kind: &str) -> Value {
+pub(super) fn condition(kind: &str) -> Value {
     let condition = json!({
         "type": kind, "status": "True", "reason": "AddressConflict", "message": "x",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
@@ -151,26 +196,36 @@ fn condition(kind: &str) -> Value {
     json!({ "status": { "conditions": [condition] } })
 }
 
-/// A part of the status of the EipBinding.
-fn status(status: &Value) -> Value {
+/// A part of the status of an EipBinding.
+pub(super) fn status(name: &str, status: &Value) -> Value {
     json!({
         "apiVersion": "berth.dev/v1alpha1", "kind": "EipBinding",
-        "metadata": { "name": "vm" }, "status": status,
+        "metadata": { "name": name }, "status": status,
     })
 }
 
+/// The conditions that an announcer writes, for this reason.
+pub(super) fn said(reason: &str) -> Value {
+    let condition = |kind: &str| {
+        json!({
+            "type": kind, "status": "True", "reason": reason, "message": "x",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    json!(["Bound", "Announced"].map(condition))
+}
+
 /// What is written into the metadata of a Service that others rule by. An owner that does not exist has it collected as garbage.
-fn metadata() -> [Value; 4] {
-    let owner = json!({ "apiVersion": "v1", "kind": "Pod", "name": "gone", "uid": "gone" });
+pub(super) fn metadata() -> [Value; 4] {
     [
         json!({ "annotations": { "kube-vip.io/serviceVLAN": "7" } }),
         json!({ "labels": { "app": "other" } }),
         json!({ "finalizers": ["example.com/stays"] }),
-        json!({ "ownerReferences": [owner] }),
+        json!({ "ownerReferences": gone() }),
     ]
 }
 
-fn events(tries: &mut Tries) {
+pub(super) fn events(tries: &mut Tries) {
     let (program, big) = (tries.account, "x".repeat(200_000));
     let other = if program == CCM { ANNOUNCER } else { CCM };
     tries.add("an Event of its own", How::Create, EVENTS, event(program, &json!({})));
@@ -185,144 +240,8 @@ fn events(tries: &mut Tries) {
     for more in [
         json!({ "metadata": { "annotations": { "x": big } } }),
         json!({ "regarding": { "fieldPath": big } }),
+        crowded("events.k8s.io/v1"),
     ] {
         tries.add(what, How::Create, EVENTS, event(program, &more));
     }
-}
-
-/// What the token of an announcer on `node0` is tried for. `web` is published by it at `address`.
-pub(super) fn by_announcer(address: &str) -> Vec<Try> {
-    let mut tries = Tries { account: ANNOUNCER, all: Vec::new() };
-    let named = |name: &str| format!("{LEASES}/{name}");
-    let held = |who: &str| json!({ "spec": { "holderIdentity": who } });
-    tries.add("its own node's Lease", How::Replace, named("berth-announcer-node0"), json!({}));
-    tries.add("the view of membership", How::Replace, named("berth-membership"), json!({}));
-    tries.add("another node's Lease", How::Create, LEASES, lease("berth-announcer-node1"));
-    let what = "the Lease of another program";
-    tries.add(what, How::Replace, named("kube-controller-manager"), held("node0"));
-    let what = "`plndr-svcs-lock` for another node";
-    tries.add(what, How::Replace, named("plndr-svcs-lock"), held("node1"));
-    tries.add("a node's heartbeat in `kube-node-lease`", How::Replace, NODE_LEASE, json!({}));
-    let key = format!("{SECRETS}/berth-membership");
-    tries.add("to read the key of the heartbeats", How::Read, key.clone(), json!({}));
-    let other = json!({ "data": { "key": "c3RvbGVuc3RvbGVuc3RvbGVuc3RvbGVuc3RvbGVuc3Q=" } });
-    tries.add("to replace the key of the heartbeats", How::Replace, key, other);
-    tries.add("other Secrets", How::Read, SECRETS, json!({}));
-
-    let web_status = format!("{SERVICES}/web/status");
-    let shown = |host: Option<&str>, address: &str| {
-        json!({
-            "metadata": { "annotations": { HOST: host } },
-            "status": { "loadBalancer": { "ingress": [{ "ip": address }] } },
-        })
-    };
-    let mut publish = |what, service: &str, host, address: &str| {
-        let path = format!("{SERVICES}/{service}/status");
-        tries.add(what, How::Patch, path, shown(host, address));
-    };
-    publish("to publish its own node", "web", Some("node0"), address);
-    publish("to publish another node", "web", Some("node1"), address);
-    publish("the addresses that another node publishes", FAR, Some("node1"), "192.0.2.2");
-    publish(
-        "an address that the Service neither has nor asks for",
-        "web",
-        Some("node0"),
-        "192.0.2.1",
-    );
-    let none = json!({ "status": { "loadBalancer": { "ingress": null } } });
-    tries.add("that nobody publishes a Service", How::Patch, web_status.clone(), none);
-    for (what, kind) in [
-        ("that another host has an address", "berth.dev/AddressConflict"),
-        ("conditions of others in a Service", "berth.dev/AddressAllocated"),
-    ] {
-        tries.add(what, How::Patch, web_status.clone(), condition(kind));
-    }
-    for metadata in metadata() {
-        let what = "other annotations, labels, finalizers and owners of a Service";
-        tries.add(what, How::Patch, web_status.clone(), json!({ "metadata": metadata }));
-    }
-    let what = "`spec` of a Service, or its deletion";
-    let patch = json!({ "spec": { "selector": { "app": "other" } } });
-    tries.add(what, How::Patch, format!("{SERVICES}/web"), patch);
-    tries.add(what, How::Delete, format!("{SERVICES}/web"), json!({}));
-    let what = "a claim";
-    tries.add(what, How::Create, CLAIMS, claim(&json!({})));
-    tries.add(what, How::Delete, format!("{CLAIMS}/{address}"), json!({}));
-
-    let vm = format!("{BINDINGS}/vm");
-    let asked = json!({ "spec": { "retain": false } });
-    tries.add("`spec` of an EipBinding", How::Patch, vm.clone(), asked);
-    let vm = format!("{vm}/status");
-    let holds = |node: &str| status(&json!({ "holder": { "node": node, "epoch": 1 } }));
-    tries.add("that its own node holds an elastic IP", How::Apply, vm.clone(), holds("node0"));
-    tries.add("that another node holds an elastic IP", How::Apply, vm.clone(), holds("node1"));
-    let what = "which elastic IPs there are, and where";
-    for decided in [json!({ "eips": ["192.0.2.1"] }), json!({ "node": "node0" })] {
-        tries.add(what, How::Apply, vm.clone(), status(&decided));
-    }
-    events(&mut tries);
-    tries.account = OF_NO_POD;
-    tries.add("any Lease", How::Replace, named("berth-announcer-node0"), json!({}));
-    tries.add("any status", How::Patch, web_status, shown(None, address));
-    tries.all
-}
-
-/// What the token of berth-ccm is tried for.
-pub(super) fn by_ccm(address: &str, web: &Value) -> Vec<Try> {
-    let mut tries = Tries { account: CCM, all: Vec::new() };
-    let service = format!("{SERVICES}/web");
-    let given = json!({
-        "metadata": { "annotations": { ADDRESSES: "192.0.2.1" } },
-        "spec": { "loadBalancerIP": "192.0.2.1" },
-    });
-    tries.add("to give a Service any address", How::Patch, service.clone(), given);
-    for spec in [
-        json!({ "type": "NodePort" }),
-        json!({ "type": "ExternalName", "externalName": "example.com" }),
-        json!({ "ports": [{ "port": 22 }] }),
-        json!({ "selector": { "app": "other" } }),
-        json!({ "externalIPs": ["192.0.2.1"] }),
-        json!({ "externalTrafficPolicy": "Local" }),
-        json!({ "loadBalancerSourceRanges": ["192.0.2.0/24"] }),
-    ] {
-        let what = "what a Service leads to";
-        tries.add(what, How::Patch, service.clone(), json!({ "spec": spec }));
-    }
-    for metadata in metadata() {
-        let what = "other annotations, labels, finalizers and owners of a Service";
-        let patch = json!({ "metadata": metadata });
-        tries.add(what, How::Patch, service.clone(), patch.clone());
-        tries.add(what, How::Patch, format!("{service}/status"), patch);
-    }
-    let what = "conditions of others in a Service";
-    let conflict = condition("berth.dev/AddressConflict");
-    tries.add(what, How::Patch, format!("{service}/status"), conflict);
-    let what = "to publish a Service";
-    let shown = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": address }] } } });
-    tries.add(what, How::Patch, format!("{SERVICES}/{FAR}/status"), shown);
-    let what = "the deletion of a Service";
-    tries.add(what, How::Delete, service, json!({}));
-
-    let ours = json!({ "ipaddress.kubernetes.io/managed-by": "berth" });
-    tries.add("a claim of its own", How::Create, CLAIMS, claim(&ours));
-    tries.add("a claim of its own", How::Delete, format!("{CLAIMS}/{address}"), json!({}));
-    let what = "a claim of another, as of a cluster IP";
-    tries.add(what, How::Create, CLAIMS, claim(&json!({})));
-    let cluster = web["spec"]["clusterIP"].as_str().unwrap_or_default();
-    tries.add(what, How::Delete, format!("{CLAIMS}/{cluster}"), json!({}));
-
-    let vm = format!("{BINDINGS}/vm");
-    let asked = json!({ "spec": { "retain": false } });
-    tries.add("`spec` of an EipBinding", How::Patch, vm.clone(), asked);
-    let decided = status(&json!({ "eips": ["192.0.2.1"] }));
-    tries.add("any elastic IP anywhere", How::Apply, format!("{vm}/status"), decided);
-    let own = format!("{LEASES}/kube-vip-cloud-controller");
-    tries.add("its own Lease", How::Replace, own, json!({}));
-    tries.add("a Lease of another name", How::Create, LEASES, lease("other"));
-    let what = "a node's heartbeat in `kube-node-lease`";
-    tries.add(what, How::Replace, NODE_LEASE, json!({}));
-    tries.add("the ConfigMap of pools", How::Patch, POOLS, json!({ "data": { "x": "y" } }));
-    tries.add("Secrets", How::Read, SECRETS, json!({}));
-    events(&mut tries);
-    tries.all
 }

@@ -1,0 +1,217 @@
+//! What the token of an announcer on `node0` is tried for.
+
+use berth_e2e::world::HOST;
+use serde_json::{Value, json};
+
+use super::tries::{
+    ANNOUNCER, BINDINGS, CLAIMS, FAR, How, LEASES, NODE_LEASE, OF_NO_POD, OTHERS, PER_SERVICE,
+    REFUSED, SECRETS, SERVICES, Tries, Try, claim, condition, crowded, events, gone, lease,
+    metadata, said, status,
+};
+
+/// Where it may write Leases with overlays/svc-election.
+const ELSEWHERE: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+
+/// `web` is published by it at `address`, and `view` is the view of membership.
+pub(super) fn tries(address: &str, view: &Value) -> Vec<Try> {
+    let mut tries = Tries { account: ANNOUNCER, all: Vec::new() };
+    leases(&mut tries, view);
+    key(&mut tries);
+    services(&mut tries, address);
+    let what = "a claim";
+    tries.add(what, How::Create, CLAIMS, claim("10.0.64.249", &json!({})));
+    tries.add(what, How::Delete, format!("{CLAIMS}/{address}"), json!({}));
+    bindings(&mut tries);
+    events(&mut tries);
+    tries.account = OF_NO_POD;
+    tries.add("any Lease", How::Replace, named("berth-announcer-node0"), json!({}));
+    let status = format!("{SERVICES}/web/status");
+    tries.add("any status", How::Patch, status, shown(None, address));
+    tries.account = PER_SERVICE;
+    per_service(&mut tries);
+    tries.all
+}
+
+fn named(name: &str) -> String {
+    format!("{LEASES}/{name}")
+}
+
+/// A view with this number in place of what is there.
+fn numbered(view: &Value, epoch: u64) -> Value {
+    let mut view = view.clone();
+    let before = view["voters"].clone();
+    view["epoch"] = json!(epoch);
+    view["previous"] = json!([before]);
+    written(&view)
+}
+
+/// As announcers write it, member by member in this order.
+fn written(view: &Value) -> Value {
+    let text = format!(
+        r#"{{"epoch":{},"voters":{},"previous":{}}}"#,
+        view["epoch"], view["voters"], view["previous"]
+    );
+    json!({ "metadata": { "annotations": { "berth.dev/view": text } } })
+}
+
+fn leases(tries: &mut Tries, view: &Value) {
+    let held = |who: &str| json!({ "spec": { "holderIdentity": who } });
+    tries.add("its own node's Lease", How::Replace, named("berth-announcer-node0"), json!({}));
+    let membership = named("berth-membership");
+    let epoch = view["epoch"].as_u64().unwrap_or_default();
+    let what = "the next view of membership, with whatever voters";
+    tries.add(what, How::Replace, membership.clone(), numbered(view, epoch + 1));
+    let what = "a view that does not follow the one before, or none";
+    let mut alone = view.clone();
+    (alone["epoch"], alone["previous"]) = (json!(epoch + 1), json!([]));
+    for other in [
+        numbered(view, epoch + 2),
+        numbered(view, u64::MAX),
+        numbered(view, epoch),
+        written(&alone),
+        json!({ "metadata": { "annotations": { "berth.dev/view": "" } } }),
+        json!({ "metadata": { "annotations": null } }),
+    ] {
+        tries.add(what, How::Replace, membership.clone(), other);
+    }
+    tries.add("another node's Lease", How::Create, LEASES, lease("berth-announcer-node1"));
+    let what = "the Lease of another program";
+    tries.add(what, How::Replace, named("kube-controller-manager"), held("node0"));
+    // An update makes what there is not.
+    tries.add(what, How::Replace, named("other"), lease("other"));
+    let what = "`plndr-svcs-lock` for another node";
+    tries.add(what, How::Replace, named("plndr-svcs-lock"), held("node1"));
+    let what = "other labels, finalizers and owners of Leases";
+    for (name, metadata) in [
+        ("berth-announcer-node0", json!({ "labels": { "app": "other" } })),
+        ("berth-announcer-node0", json!({ "finalizers": ["example.com/stays"] })),
+        ("plndr-svcs-lock", json!({ "ownerReferences": gone() })),
+        ("berth-membership", json!({ "ownerReferences": gone() })),
+        ("berth-membership", json!({ "finalizers": null })),
+    ] {
+        tries.add(what, How::Replace, named(name), json!({ "metadata": metadata }));
+    }
+    tries.add("a node's heartbeat in `kube-node-lease`", How::Replace, NODE_LEASE, json!({}));
+}
+
+fn key(tries: &mut Tries) {
+    let key = format!("{SECRETS}/berth-membership");
+    tries.add("to read the key of the heartbeats", How::Read, key.clone(), json!({}));
+    let other = json!({ "data": { "key": "c3RvbGVuc3RvbGVuc3RvbGVuc3RvbGVuc3RvbGVuc3Q=" } });
+    for change in [other, json!({ "immutable": true })] {
+        tries.add("to replace the key of the heartbeats", How::Replace, key.clone(), change);
+    }
+    tries.add("other Secrets", How::Read, SECRETS, json!({}));
+}
+
+fn shown(host: Option<&str>, address: &str) -> Value {
+    json!({
+        "metadata": { "annotations": { HOST: host } },
+        "status": { "loadBalancer": { "ingress": [{ "ip": address }] } },
+    })
+}
+
+fn services(tries: &mut Tries, address: &str) {
+    let web = format!("{SERVICES}/web/status");
+    let mut publish = |what, service: &str, host, address: &str| {
+        let path = format!("{SERVICES}/{service}/status");
+        tries.add(what, How::Patch, path, shown(host, address));
+    };
+    publish("to publish its own node", "web", Some("node0"), address);
+    publish("to publish another node", "web", Some("node1"), address);
+    publish("the addresses that another node publishes", FAR, Some("node1"), "192.0.2.2");
+    let what = "an address that the Service neither has nor asks for";
+    publish(what, "web", Some("node0"), "192.0.2.1");
+    publish("an address that the Service was refused", REFUSED, Some("node0"), "192.0.2.3");
+    let what = "a host name, an address as a proxy's, or more than two";
+    for ingress in [
+        json!([{ "hostname": "example.com" }]),
+        json!([{ "ip": address, "ipMode": "Proxy" }]),
+        json!([{ "ip": address }, { "ip": address }, { "ip": address }]),
+    ] {
+        let status = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
+        tries.add(what, How::Patch, web.clone(), status);
+    }
+    let none = json!({ "status": { "loadBalancer": { "ingress": null } } });
+    tries.add("that nobody publishes a Service", How::Patch, web.clone(), none);
+    for (what, kind) in [
+        ("that another host has an address", "berth.dev/AddressConflict"),
+        ("conditions of others in a Service", "berth.dev/AddressAllocated"),
+    ] {
+        tries.add(what, How::Patch, web.clone(), condition(kind));
+    }
+    let what = "30 KB of what another host has";
+    let mut long = condition("berth.dev/AddressConflict");
+    long["status"]["conditions"][0]["message"] = json!("x".repeat(30_000));
+    let annotated = json!({ "berth.dev/conflict": "x".repeat(30_000) });
+    for long in [long, json!({ "metadata": { "annotations": annotated } })] {
+        tries.add(what, How::Patch, web.clone(), long);
+    }
+    for metadata in metadata() {
+        let what = "other annotations, labels, finalizers and owners of a Service";
+        tries.add(what, How::Patch, web.clone(), json!({ "metadata": metadata }));
+    }
+    let what = "metadata without end";
+    let name = json!({ "metadata": { "generateName": "x".repeat(200) } });
+    tries.add(what, How::Patch, web.clone(), name);
+    let signed = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "annotations": { HOST: "node0" } },
+    });
+    tries.add(what, How::Sign, web, signed);
+    let crowd = crowded("coordination.k8s.io/v1");
+    tries.add(what, How::Replace, named("berth-announcer-node0"), crowd);
+    let what = "`spec` of a Service, or its deletion";
+    let patch = json!({ "spec": { "selector": { "app": "other" } } });
+    tries.add(what, How::Patch, format!("{SERVICES}/web"), patch);
+    tries.add(what, How::Delete, format!("{SERVICES}/web"), json!({}));
+}
+
+fn bindings(tries: &mut Tries) {
+    let asked = json!({ "spec": { "retain": false } });
+    tries.add("`spec` of an EipBinding", How::Patch, format!("{BINDINGS}/vm"), asked);
+    let mut say = |what, how, name: &str, said: Value| {
+        tries.add(what, how, format!("{BINDINGS}/{name}/status"), status(name, &said));
+    };
+    let holds = |node: &str| json!({ "holder": { "node": node, "epoch": 1 } });
+    let told = json!({ "conditions": said("Stolen") });
+    let conflict = json!({ "conflicts": [{ "eip": "192.0.2.1", "mac": "02:00:00:00:00:0a" }] });
+    let what = "that its own node holds an elastic IP that it is to hold, or why not";
+    for said in [holds("node0"), told.clone(), conflict.clone()] {
+        say(what, How::Apply, "vm", said);
+    }
+    say("that another node holds an elastic IP", How::Apply, "vm", holds("node1"));
+    let what = "how far another node is with an elastic IP";
+    for said in [holds("node0"), told, conflict] {
+        say(what, How::Apply, OTHERS, said);
+    }
+    say(what, How::Patch, OTHERS, json!({ "conditions": null }));
+    let what = "which elastic IPs there are, and where";
+    for decided in [json!({ "eips": ["192.0.2.1"] }), json!({ "node": "node1" })] {
+        say(what, How::Apply, "vm", decided);
+    }
+}
+
+fn per_service(tries: &mut Tries) {
+    let owned = |name: &str, kind: &str| {
+        let mut lease = lease(name);
+        lease["metadata"]["ownerReferences"] = gone();
+        lease["metadata"]["ownerReferences"][0]["kind"] = json!(kind);
+        lease
+    };
+    let what = "the Lease of a Service, under any name that is free";
+    tries.add(what, How::Create, ELSEWHERE, lease("kubevip-web"));
+    tries.add(what, How::Create, ELSEWHERE, owned("web", "Service"));
+    let what = "the Lease of another program, anywhere";
+    tries.add(what, How::Replace, format!("{ELSEWHERE}/other"), json!({}));
+    tries.add(what, How::Replace, format!("{ELSEWHERE}/other"), owned("other", "Service"));
+    tries.add(what, How::Delete, format!("{ELSEWHERE}/other"), json!({}));
+    tries.add(what, How::Create, ELSEWHERE, owned("web", "Pod"));
+    tries.add(what, How::Delete, named("kube-controller-manager"), json!({}));
+    tries.add(what, How::Replace, NODE_LEASE, json!({}));
+    tries.add(
+        "to delete the view of membership",
+        How::Delete,
+        named("berth-membership"),
+        json!({}),
+    );
+}
