@@ -20,6 +20,7 @@ mod flood;
 mod host_ports;
 mod migration;
 mod moves;
+mod named;
 mod placement;
 mod reach;
 mod repair;
