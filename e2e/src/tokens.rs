@@ -20,6 +20,16 @@ pub async fn of_account(client: &Client, namespace: &str, account: &str) -> Resu
 /// A token of a pod of an account of `kube-system` on this node, which the API server tells of it (KEP-4193). The pod has the
 /// account's name and never runs.
 pub async fn of_pod(client: &Client, account: &str, node: &str) -> Result<String> {
+    of_pod_in(client, "kube-system", account, node).await
+}
+
+/// The same of an account of another namespace.
+pub async fn of_pod_in(
+    client: &Client,
+    namespace: &str,
+    account: &str,
+    node: &str,
+) -> Result<String> {
     let pod = json!({
         "metadata": { "name": account },
         "spec": {
@@ -28,7 +38,7 @@ pub async fn of_pod(client: &Client, account: &str, node: &str) -> Result<String
             "containers": [{ "name": "none", "image": "none" }],
         },
     });
-    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pod = api.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
     let bound = BoundObjectReference {
         api_version: Some("v1".to_owned()),
@@ -36,7 +46,7 @@ pub async fn of_pod(client: &Client, account: &str, node: &str) -> Result<String
         name: pod.metadata.name,
         uid: pod.metadata.uid,
     };
-    token(client, "kube-system", account, Some(bound)).await
+    token(client, namespace, account, Some(bound)).await
 }
 
 async fn token(

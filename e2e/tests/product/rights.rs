@@ -7,6 +7,7 @@ use berth_e2e::world::{eventually, kubectl, repository};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::AuthInfo;
@@ -23,6 +24,9 @@ const ROLES: [&str; 3] = ["view", "edit", "admin"];
 
 /// What stands behind a slash and is no name of an object.
 const SUBRESOURCES: [&str; 2] = ["status", "token"];
+
+/// The namespace of `overlays/own-namespace`.
+const OWN: &str = "berth";
 
 /// The account of the pods that are asked for.
 const PODS: &str = "pods";
@@ -78,8 +82,17 @@ pub(crate) fn table<const N: usize>(heading: &str) -> Result<Vec<[String; N]>> {
 
 /// Whether the account may, as the API server's authorizers say. `resource` is `resource.group`, with one of
 /// [`SUBRESOURCES`] or the name of an object behind a slash; `*` as the namespace is all of them.
-async fn may(client: &Client, [account, verb, resource, namespace]: [&str; 4]) -> Result<bool> {
-    let home = if ROLES.contains(&account) { TENANTS } else { "kube-system" };
+async fn may(client: &Client, asked: [&str; 4]) -> Result<bool> {
+    let home = if ROLES.contains(&asked[0]) { TENANTS } else { "kube-system" };
+    may_from(client, home, asked).await
+}
+
+/// The same of an account of the namespace `home`.
+async fn may_from(
+    client: &Client,
+    home: &str,
+    [account, verb, resource, namespace]: [&str; 4],
+) -> Result<bool> {
     let (resource, rest) = resource.split_once('/').unwrap_or((resource, ""));
     let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
     let is_subresource = SUBRESOURCES.contains(&rest);
@@ -124,6 +137,7 @@ async fn rights_pods_and_overlays_are_as_the_docs_say() -> Result<()> {
     the_accounts_may_do_what_the_docs_say_and_nothing_else_of_it(&lab).await?;
     who_may_edit_a_namespace_edits_elastic_ips_there_and_no_status(&lab).await?;
     the_pods_fit_the_levels_that_the_docs_name(&lab).await?;
+    berth_in_another_namespace_has_its_rights_there(&lab).await?;
     every_overlay_is_accepted(&lab)?;
     lab.down()
 }
@@ -208,6 +222,81 @@ async fn the_pods_fit_the_levels_that_the_docs_name(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// A Role is bound to the accounts of the namespace that it is in, what settings name is there, and nothing is left that
+/// names `kube-system`.
+async fn berth_in_another_namespace_has_its_rights_there(lab: &Lab) -> Result<()> {
+    let folder = repository().join("overlays/own-namespace").display().to_string();
+    let text = kubectl(lab, &["create", "--dry-run=client", "--output=json", "-k", &folder])?;
+    ensure!(!text.contains("kube-system"), "{text}");
+    let objects: Vec<Value> =
+        serde_json::Deserializer::from_str(&text).into_iter::<Value>().collect::<Result<_, _>>()?;
+    let workloads = ["DaemonSet", "StatefulSet"];
+    let is_workload = |object: &&Value| workloads.iter().any(|kind| object["kind"] == *kind);
+    let (named, arguments): (Vec<_>, Vec<_>) = objects
+        .iter()
+        .filter(is_workload)
+        .map(|object| &object["spec"]["template"]["spec"]["containers"][0])
+        .map(|container| (container["env"].to_string(), container["args"].to_string()))
+        .unzip();
+    let places = [
+        r#"{"name":"cp_namespace","value":"berth"}"#,
+        r#"{"name":"KUBEVIP_NAMESPACE","value":"berth"}"#,
+    ];
+    let is_named = |place: &&str| named.iter().any(|env| env.contains(*place));
+    ensure!(places.iter().all(is_named), "{named:?}");
+    let lease = "--leader-elect-resource-namespace=$(KUBEVIP_NAMESPACE)";
+    ensure!(arguments.iter().any(|all| all.contains(lease)), "{arguments:?}");
+
+    // Its pods are for nodes that have its images.
+    let items: Vec<_> = objects.iter().filter(|object| !is_workload(object)).collect();
+    let file = lab.dir().join("own-namespace.json");
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+    std::fs::write(&file, list.to_string())?;
+    kubectl(lab, &["apply", "-f", &file.display().to_string()])?;
+    let client = lab.client();
+    for row in table::<5>("## Rights")? {
+        let [account, verb, resource, namespace, said] = row.each_ref().map(String::as_str);
+        if ROLES.contains(&account) {
+            continue;
+        }
+        let namespace = if namespace == "kube-system" { OWN } else { namespace };
+        let answer = may_from(&client, OWN, [account, verb, resource, namespace]).await?;
+        let answer = if answer { "yes" } else { "no" };
+        ensure!(answer == said, "{account} of {OWN} {verb} {resource} in {namespace}: {answer}");
+    }
+    let elsewhere = ["berth-announcer", "update", "leases.coordination.k8s.io", "kube-system"];
+    ensure!(!may_from(&client, OWN, elsewhere).await?, "{elsewhere:?}");
+    the_policies_hold_it_to_its_namespace(lab).await
+}
+
+/// By real tokens of pods there.
+async fn the_policies_hold_it_to_its_namespace(lab: &Lab) -> Result<()> {
+    let policies = repository().join("overlays/policies").display().to_string();
+    kubectl(lab, &["apply", "-k", &policies])?;
+    let token = tokens::of_pod_in(&lab.client(), OWN, "berth-announcer", "node0").await?;
+    let client = client_as(lab, |info| {
+        *info = AuthInfo { token: Some(token.clone().into()), ..AuthInfo::default() };
+    });
+    let leases: Api<Lease> = Api::namespaced(client.await?, OWN);
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let make = async |name: &str| {
+        let spec = json!({ "holderIdentity": "node0" });
+        let lease = json!({ "metadata": { "name": name }, "spec": spec });
+        anyhow::Ok(leases.create(&dry, &serde_json::from_value(lease)?).await)
+    };
+    // They hold a moment after they were written.
+    eventually("another node's Lease is denied", 20, || async {
+        let answer = make("berth-announcer-node1").await?;
+        let is_denied = |error: &Error| matches!(error, Error::Api(status) if status.message.contains("Policy 'berth-"));
+        Ok(answer.err().filter(is_denied).map(drop))
+    })
+    .await?;
+    for name in ["berth-announcer-node0", "plndr-svcs-lock", "kubevip-web"] {
+        make(name).await?.with_context(|| name.to_owned())?;
+    }
+    kubectl(lab, &["delete", "-k", &policies]).map(drop)
+}
+
 /// Each with the manifests that it builds on, if it does; what is applied beside them by itself.
 fn every_overlay_is_accepted(lab: &Lab) -> Result<()> {
     let overlays = std::fs::read_dir(repository().join("overlays"))?;
@@ -218,12 +307,13 @@ fn every_overlay_is_accepted(lab: &Lab) -> Result<()> {
         let brings = match overlay.file_name().to_str() {
             Some("network-policy") => "networkpolicy.networking.k8s.io/berth-ccm",
             Some("policies") => "validatingadmissionpolicy.admissionregistration.k8s.io/berth-ccm",
+            Some("tenants") => "validatingadmissionpolicy.admissionregistration.k8s.io/berth-pins",
             _ => "daemonset.apps/berth-announcer",
         };
         let said = kubectl(lab, &["apply", "--dry-run=server", "-k", &folder])?;
         ensure!(said.contains(brings), "{folder}: {said}");
         count += 1;
     }
-    ensure!(count == 4, "{count} overlays");
+    ensure!(count == 6, "{count} overlays");
     Ok(())
 }
