@@ -17,8 +17,8 @@ pub async fn of_account(client: &Client, namespace: &str, account: &str) -> Resu
     token(client, namespace, account, None).await
 }
 
-/// A token of a pod of an account of `kube-system` on this node, which the API server tells of it (KEP-4193). The pod has the
-/// account's name and never runs.
+/// A token of a pod of an account of `kube-system` on this node, which the API server tells of it (KEP-4193). The pod is
+/// named by both and never runs.
 pub async fn of_pod(client: &Client, account: &str, node: &str) -> Result<String> {
     of_pod_in(client, "kube-system", account, node).await
 }
@@ -31,7 +31,7 @@ pub async fn of_pod_in(
     node: &str,
 ) -> Result<String> {
     let pod = json!({
-        "metadata": { "name": account },
+        "metadata": { "name": format!("{account}-{node}") },
         "spec": {
             "nodeName": node,
             "serviceAccountName": account,

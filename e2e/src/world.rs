@@ -64,7 +64,11 @@ pub struct World {
     ccm: Option<Process>,
     announcers: BTreeMap<String, Process>,
     programs: Option<PathBuf>,
+    is_policed: bool,
 }
+
+/// Set to `1`: every world is held by `overlays/policies`.
+const POLICIES_VARIABLE: &str = "BERTH_POLICIES";
 
 impl World {
     /// `nodes` bare nodes with an announcer each, the pool [`POOL`], and both programs running. The pods of the echo
@@ -111,7 +115,20 @@ impl World {
         }
         kubectl(&lab, &arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
         let (ccm, announcers, programs) = (None, BTreeMap::new(), None);
-        Ok(Self { lab, client, announcer_env, starts: 0, ccm, announcers, programs })
+        let (starts, is_policed) = (0, false);
+        let mut world =
+            Self { lab, client, announcer_env, starts, ccm, announcers, programs, is_policed };
+        if std::env::var_os(POLICIES_VARIABLE).is_some_and(|value| value == "1") {
+            world.police()?;
+        }
+        Ok(world)
+    }
+
+    /// Applies `overlays/policies`. What starts from now on has a token of a pod on its node, as a kubelet gives it.
+    pub fn police(&mut self) -> Result<()> {
+        self.is_policed = true;
+        let overlay = repository().join("overlays/policies").display().to_string();
+        kubectl(&self.lab, &["apply", "-k", &overlay]).map(drop)
     }
 
     /// What starts from now on are the programs of this folder; of this build where there is none.
@@ -140,14 +157,14 @@ impl World {
 
     /// Starts berth-ccm with the rights of its ServiceAccount.
     pub async fn start_ccm(&mut self) -> Result<&Process> {
-        let config = self.kubeconfig("berth-ccm").await?;
+        let config = self.kubeconfig_on("berth-ccm", 0).await?;
         let process = self.run_ccm(&config, &[])?;
         Ok(self.ccm.insert(process))
     }
 
     /// Starts one more berth-ccm beside those that run, with more arguments. `server` is how it reaches the API server.
     pub async fn start_another_ccm(&mut self, server: &str, arguments: &[&str]) -> Result<Process> {
-        let text = std::fs::read_to_string(self.kubeconfig("berth-ccm").await?)?;
+        let text = std::fs::read_to_string(self.kubeconfig_on("berth-ccm", 0).await?)?;
         let name = format!("berth-ccm-through-{}.kubeconfig", server.replace(['/', ':', '.'], "-"));
         let config = self.lab.dir().join(name);
         // Others that read it may be starting right now.
@@ -178,7 +195,7 @@ impl World {
 
     /// The same with other environment.
     pub async fn start_announcer_with(&mut self, node: usize, extra: Env) -> Result<&Process> {
-        let config = self.kubeconfig("berth-announcer").await?;
+        let config = self.kubeconfig_on("berth-announcer", node).await?;
         let program = self.program("berth-announcer", "BERTH_ANNOUNCER")?;
         let host = self.lab.node(node).name().to_owned();
         let mut variables = env([
@@ -331,6 +348,21 @@ impl World {
         let token = tokens::of_pod(&self.client, account, node).await?;
         tokens::write_kubeconfig(self.lab.dir(), account, &token)?;
         Ok(token)
+    }
+
+    /// The kubeconfig of a program on a node: with a token of its pod there where policies go by that.
+    async fn kubeconfig_on(&self, account: &str, node: usize) -> Result<PathBuf> {
+        if !self.is_policed {
+            return self.kubeconfig(account).await;
+        }
+        let node = self.lab.node(node).name();
+        let pod = format!("{account}-{node}");
+        let path = tokens::kubeconfig(self.lab.dir(), &pod);
+        if !path.exists() {
+            let token = tokens::of_pod(&self.client, account, node).await?;
+            tokens::write_kubeconfig(self.lab.dir(), &pod, &token)?;
+        }
+        Ok(path)
     }
 
     /// A kubeconfig with a token of a ServiceAccount of `kube-system`.

@@ -3,6 +3,7 @@
 //! both ends see, by frames on the LAN, and by `iptables-save`, `ipset` and `ip -j`.
 
 mod conflict;
+mod policed;
 mod scene;
 mod streams;
 

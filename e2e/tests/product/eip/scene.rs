@@ -37,7 +37,11 @@ pub(super) struct Scene {
 impl Scene {
     /// Announcers on `nodes` nodes, and one node more for pods.
     pub(super) async fn up(nodes: usize, environment: Env) -> Result<Self> {
-        let mut world = World::without_berth(nodes + 1, environment).await?;
+        Self::of(World::without_berth(nodes + 1, environment).await?, nodes).await
+    }
+
+    /// The same in a world where nothing runs yet.
+    pub(super) async fn of(mut world: World, nodes: usize) -> Result<Self> {
         install_kubevirt(&world.lab)?;
         world.pools(json!({ "range-global": POOL, "reuse-delay": "1s" })).await?;
         world.start_ccm().await?;
