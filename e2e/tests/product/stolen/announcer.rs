@@ -79,6 +79,8 @@ fn leases(tries: &mut Tries, view: &Value) {
     tries.add(what, How::Replace, named("kube-controller-manager"), held("node0"));
     // An update makes what there is not.
     tries.add(what, How::Replace, named("other"), lease("other"));
+    let what = "`plndr-svcs-lock` for its own node, whoever has it";
+    tries.add(what, How::Replace, named("plndr-svcs-lock"), held("node0"));
     let what = "`plndr-svcs-lock` for another node";
     tries.add(what, How::Replace, named("plndr-svcs-lock"), held("node1"));
     let what = "other labels, finalizers and owners of Leases";
