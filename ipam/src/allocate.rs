@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::grant::{Grant, Owner};
+use crate::grant::{Claim, Grant, Owner};
 use crate::keys::{Pins, Scope};
 use crate::ledger::Ledger;
 use crate::pools::Pool;
@@ -201,7 +201,9 @@ impl Decision<'_> {
         });
         let in_the_way: Vec<&Grant> = in_the_way.collect();
         if in_the_way.is_empty() {
-            return Ok(true);
+            let may = claim.grant(owner).is_some() || claim.has_room(sharing);
+            let count = claim.grants().len();
+            return if may { Ok(true) } else { Err(Refusal::AddressFull { address, count }) };
         }
         let mut others = in_the_way.iter().map(|grant| &grant.owner.namespace);
         let other = others.find(|other| **other != owner.namespace);
@@ -253,7 +255,10 @@ impl Decision<'_> {
         if let Some(sharing) = &request.sharing {
             let among = ledger.pools().sharing_with(&request.owner.namespace);
             let regions = ledger.free.offers(scope, family);
-            let usable = |address| ledger.is_offerable(address);
+            let has_room = |claim: &Claim| claim.has_room(Some(sharing));
+            let usable = |address| {
+                ledger.is_offerable(address) && ledger.claim(address).is_none_or(has_room)
+            };
             if let Some(address) = ledger.sharers.find(regions, &among, sharing, order, usable) {
                 return found(address, Origin::Pool, true);
             }

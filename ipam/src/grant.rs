@@ -166,6 +166,11 @@ impl Grant {
     }
 }
 
+/// So many may share an address, and so many ports they may have together: a claim names all of them, and an object of
+/// Kubernetes has room for 256 KiB of annotations.
+const MOST_SHARERS: usize = 512;
+const MOST_PORTS: usize = 8192;
+
 /// Everyone who holds one address: one owner, or several with disjoint ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
@@ -192,6 +197,13 @@ impl Claim {
     pub(crate) fn in_the_way(&self, owner: &Owner, sharing: Option<&Sharing>) -> Vec<Owner> {
         let blocks = |grant: &&Grant| grant.owner != *owner && !grant.fits(sharing);
         self.grants.iter().filter(blocks).map(|grant| grant.owner.clone()).collect()
+    }
+
+    /// Whether one more with these ports has room beside those that are there, whatever the ports are.
+    pub(crate) fn has_room(&self, sharing: Option<&Sharing>) -> bool {
+        let theirs = self.grants.iter().map(|grant| grant.sharing.as_ref());
+        let ports = theirs.chain([sharing]).flatten().map(|sharing| sharing.ports.len());
+        self.grants.len() < MOST_SHARERS && ports.sum::<usize>() <= MOST_PORTS
     }
 
     pub(crate) fn put(&mut self, grant: Grant) {

@@ -173,6 +173,16 @@ pub enum Refusal {
         /// Where only the keys are in the way of sharing it: the namespace of the owner, and another one of the holders.
         partners: Option<(String, String)>,
     },
+    /// So many share the address that was asked for that the claim has no room for one more.
+    #[error(
+        "{address} is shared by {count} Services: its claim has no room for one more with its ports"
+    )]
+    AddressFull {
+        /// The address.
+        address: IpAddr,
+        /// How many share it.
+        count: usize,
+    },
     /// The address that was asked for is never given.
     #[error("{address} is not to be had: it belongs to {by}")]
     AddressReserved {
@@ -249,7 +259,7 @@ impl Refusal {
             Self::NoPool { .. } => "NoPool",
             Self::InvalidPool { .. } => "InvalidPool",
             Self::FamilyUnavailable { .. } => "FamilyUnavailable",
-            Self::AddressInUse { .. } => "AddressInUse",
+            Self::AddressInUse { .. } | Self::AddressFull { .. } => "AddressInUse",
             Self::AddressReserved { .. } => "AddressReserved",
             Self::AddressResting { .. } => "AddressResting",
             Self::AddressNotAllowed { .. } => "AddressNotAllowed",

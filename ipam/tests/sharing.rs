@@ -34,6 +34,28 @@ fn services_with_disjoint_ports_share_one_address_where_the_pool_allows_it() {
 }
 
 #[test]
+fn no_more_share_an_address_than_its_claim_has_room_for() {
+    let mut ledger = ledger(&[POOL, SHARE]);
+    for port in 1..=512 {
+        let next = listening(single(&format!("shop/s{port}")), &[(Tcp, port)]);
+        assert_eq!(give(&mut ledger, &next).unwrap(), ["192.0.2.8"]);
+    }
+    let more = listening(single("shop/more"), &[(Tcp, 513)]);
+    let pin = pinned(more.clone(), &["192.0.2.8"]);
+    assert_eq!(reason(give(&mut ledger, &pin)), "AddressInUse");
+    assert_eq!(give(&mut ledger, &more).unwrap(), ["192.0.2.9"], "the next one");
+    let many = |from: u16| (from..from + 4000).map(|port| (Tcp, port)).collect::<Vec<_>>();
+    for (name, from, address) in
+        [("a", 1000, "192.0.2.9"), ("b", 5000, "192.0.2.9"), ("c", 9000, "192.0.2.10")]
+    {
+        let wide = listening(single(&format!("shop/{name}")), &many(from));
+        assert_eq!(give(&mut ledger, &wide).unwrap(), [address], "{name}");
+    }
+    let few = listening(single("shop/few"), &[(Tcp, 600)]);
+    assert_eq!(give(&mut ledger, &few).unwrap(), ["192.0.2.9"], "there is room for a few");
+}
+
+#[test]
 fn nobody_shares_unless_asked() {
     let mut ledger = ledger(&[POOL]);
     give(&mut ledger, &listening(single("shop/a"), &[(Tcp, 80)])).unwrap();
