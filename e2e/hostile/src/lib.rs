@@ -15,6 +15,7 @@
 mod memory;
 mod mutate;
 mod objects;
+mod proportion;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 pub use memory::Counting;
+pub use proportion::{in_proportion, in_square};
 
 /// How long a test goes on, and how long with `BERTH_SOAK=1`.
 const SHORT: Duration = Duration::from_millis(250);
@@ -171,6 +173,14 @@ mod tests {
             while octets.len() > 50 && worked().saturating_sub(begun) <= WORK {}
         };
         assert!(fails(slow).contains("of a processor"));
+    }
+
+    #[test]
+    fn work_that_grows_faster_than_its_count_is_found() {
+        let steps = |count: usize| (0..count).for_each(|step| drop(std::hint::black_box(step)));
+        in_proportion(1000, |count| steps(count * 1000));
+        let squares = || in_proportion(1000, |count| steps(count * count));
+        assert!(catch_unwind(AssertUnwindSafe(squares)).is_err());
     }
 
     #[test]
