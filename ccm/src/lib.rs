@@ -6,7 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`watches`], [`reserved`], [`writer`] | the traffic with the API server |
-//! | [`run`] | the loop that joins them with the index |
+//! | [`run`], `writes` | the loop that joins them with the index |
 //! | [`check`], [`import`] | the commands |
 //! | [`options`], [`metrics`] | what users set and see |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -19,3 +19,4 @@ pub mod reserved;
 pub mod run;
 pub mod watches;
 pub mod writer;
+mod writes;

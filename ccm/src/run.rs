@@ -20,11 +20,8 @@ use berth_runtime::events::{self, Events};
 use berth_runtime::http::{self, Health};
 use berth_runtime::lease::{self, Tenure, Word};
 use berth_runtime::supervise::{self, Supervisor};
-use berth_runtime::watch::forbidden;
 use berth_runtime::{client, shutdown};
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
+use futures::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use prometheus_client::registry::Registry;
@@ -34,9 +31,12 @@ use crate::metrics::Metrics;
 use crate::options::{Environment, Options};
 use crate::watches;
 use crate::writer::Writer;
+use crate::writes::Writes;
 
 /// Changes that are taken in before the index is asked again: a burst costs one decision, not one for each.
 const BATCH: usize = 256;
+/// How long the index is asked in a row, while it has much to look at, before answers, watches and probes have their turn.
+const STRETCH: Duration = Duration::from_millis(50);
 /// How often metrics and probes are refreshed when nothing happens.
 const TICK: Duration = Duration::from_secs(1);
 /// Where the clock of the index starts: what was given back before this process started has a time on it too.
@@ -105,12 +105,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         index: Index::new(environment.pools.clone()),
         intake: Intake::default(),
         leadership: Leadership { tenure, word, leads: false },
-        writes: Writes {
-            writer,
-            slots: options.concurrent_writes.into(),
-            under_way: FuturesUnordered::new(),
-            trouble: Trouble::default(),
-        },
+        writes: Writes::new(writer, options.concurrent_writes.into()),
         events,
         metrics,
         health,
@@ -158,16 +153,22 @@ impl Loop {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !stop.is_cancelled() {
-            self.step();
+            let has_more = self.step();
             let wake = self.index.deadline().map(|at| self.start + at.saturating_sub(PAST));
             tokio::select! {
                 Some(batch) = changes.next() => {
                     let now = self.now();
                     batch.into_iter().for_each(|change| self.take(change, now));
                 }
-                Some((write, outcome)) = self.writes.under_way.next() => self.settle(&write, outcome),
+                Some((write, outcome)) = self.writes.next() => {
+                    self.settle(&write, outcome);
+                    while let Some((write, outcome)) = self.writes.answered() {
+                        self.settle(&write, outcome);
+                    }
+                }
                 () = self.leadership.tenure.changed() => {}
                 () = sleep_until(wake) => {}
+                () = tokio::task::yield_now(), if has_more => {}
                 _ = tick.tick() => self.show(),
                 () = stop.cancelled() => {}
             }
@@ -179,8 +180,8 @@ impl Loop {
         PAST + self.start.elapsed()
     }
 
-    /// Starts what the index wants.
-    fn step(&mut self) {
+    /// Starts what the index wants. Returns whether it has more to look at.
+    fn step(&mut self) -> bool {
         if let Some(leads) = self.leadership.news(Instant::now()) {
             self.metrics.leads(leads);
             match leads {
@@ -194,17 +195,27 @@ impl Loop {
                 }
             }
         }
-        while let free @ 1.. = self.writes.free() {
-            let writes = self.index.poll(self.now(), free);
-            if writes.is_empty() {
-                break;
-            }
-            writes.into_iter().for_each(|write| self.writes.start(write));
-        }
+        let has_more = self.ask(Instant::now());
         self.index.take_latencies().into_iter().for_each(|latency| self.metrics.served(latency));
         for report in self.index.take_reports() {
             self.publish(report);
         }
+        has_more
+    }
+
+    /// Asks the index until it has nothing more, or for so long since `begun`. Returns whether it has more.
+    fn ask(&mut self, begun: Instant) -> bool {
+        while let free @ 1.. = self.writes.free() {
+            let writes = self.index.poll(self.now(), free);
+            if writes.is_empty() && !self.index.is_behind() {
+                return false;
+            }
+            writes.into_iter().for_each(|write| self.writes.start(write));
+            if begun.elapsed() >= STRETCH {
+                return true;
+            }
+        }
+        false
     }
 
     /// Takes over what rests from the one that led before.
@@ -244,7 +255,7 @@ impl Loop {
 
     fn settle(&mut self, write: &Write, outcome: Outcome) {
         self.metrics.wrote(write, &outcome);
-        self.writes.trouble.note(write, &outcome);
+        self.writes.note(write, &outcome);
         let now = self.now();
         self.index.settle(write, outcome, now);
     }
@@ -287,12 +298,12 @@ impl Loop {
     /// Finishes what is under way and starts nothing more.
     async fn drain(&mut self) {
         let finish = async {
-            while let Some((write, outcome)) = self.writes.under_way.next().await {
+            while let Some((write, outcome)) = self.writes.next().await {
                 self.settle(&write, outcome);
             }
         };
         if tokio::time::timeout(DRAIN, finish).await.is_err() {
-            tracing::warn!("{} writes were still without an answer", self.writes.under_way.len());
+            tracing::warn!("{} writes were still without an answer", self.writes.count());
         }
         self.remember();
         for report in self.index.take_reports() {
@@ -317,30 +328,6 @@ impl Leadership {
     }
 }
 
-/// The writes under way.
-struct Writes {
-    writer: Writer,
-    slots: usize,
-    under_way: FuturesUnordered<BoxFuture<'static, (Write, Outcome)>>,
-    trouble: Trouble,
-}
-
-impl Writes {
-    /// How many more may be started.
-    fn free(&self) -> usize {
-        self.slots.saturating_sub(self.under_way.len())
-    }
-
-    fn start(&self, write: Write) {
-        let writer = self.writer.clone();
-        let sent = async move {
-            let outcome = writer.perform(&write).await;
-            (write, outcome)
-        };
-        self.under_way.push(sent.boxed());
-    }
-}
-
 /// The time since 1970.
 fn unix() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -350,37 +337,5 @@ async fn sleep_until(wake: Option<Instant>) {
     match wake {
         Some(wake) => tokio::time::sleep_until(wake.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Says once what goes wrong with one kind of write, not for each object.
-#[derive(Default)]
-struct Trouble {
-    told: std::collections::BTreeMap<(&'static str, &'static str), Instant>,
-}
-
-impl Trouble {
-    const AGAIN: Duration = Duration::from_secs(60);
-
-    fn note(&mut self, write: &Write, outcome: &Outcome) {
-        let kind = write.kind();
-        let why = match outcome {
-            Outcome::Refused(why) if why.ends_with("(403)") => forbidden(kind.0, kind.1, why),
-            Outcome::Refused(why) => format!("refused: {why}"),
-            Outcome::Unknown(why) => why.clone(),
-            Outcome::Throttled(pause) => {
-                format!("the API server is busy; trying again after {pause:.1?}")
-            }
-            _ => return tracing::debug!("{write}: {}", outcome.name()),
-        };
-        let last = self.told.get(&kind).copied();
-        if last.is_some_and(|last| last.elapsed() < Self::AGAIN) {
-            return tracing::debug!("{write}: {why}");
-        }
-        self.told.insert(kind, Instant::now());
-        match outcome {
-            Outcome::Refused(_) => tracing::error!("{write}: {why}"),
-            _ => tracing::warn!("{write}: {why}"),
-        }
     }
 }

@@ -11,6 +11,11 @@ use crate::write::{Object, Verdict};
 /// How many that come are looked at for one that goes.
 const COME_FOR_ONE: u8 = 3;
 
+/// So many that wait are looked at whenever something becomes free. Where more do, who comes after them would never have a
+/// turn while things become free: then it is done ever more rarely, by this time for each.
+const FEW: usize = 256;
+const FOR_EACH: Duration = Duration::from_micros(50);
+
 /// A claimant in the order in which it is served: who was made first, then by kind and name.
 pub(super) type Turn = (i64, Id);
 
@@ -29,6 +34,8 @@ pub(super) struct Agenda {
     waiting: BTreeMap<Turn, Verdict>,
     /// Something has become free: the waiting are looked at again.
     retry: bool,
+    /// Not before this.
+    again: Duration,
     timers: BTreeSet<(Duration, Object)>,
 }
 
@@ -85,8 +92,13 @@ impl Agenda {
     }
 
     /// Puts the waiting among those to look at, if something has become free.
-    pub(super) fn recall_waiting(&mut self) {
-        if std::mem::take(&mut self.retry) {
+    pub(super) fn recall_waiting(&mut self, now: Duration) {
+        if self.retry && self.again <= now {
+            self.retry = false;
+            let many = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
+            if self.waiting.len() > FEW {
+                self.again = now + FOR_EACH * many;
+            }
             self.dirty.extend(self.waiting.keys().cloned());
         }
     }
@@ -130,6 +142,7 @@ impl Agenda {
 
     /// When the next object is due.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.timers.first().map(|(at, _)| *at)
+        let timer = self.timers.first().map(|(at, _)| *at);
+        timer.into_iter().chain(self.retry.then_some(self.again)).min()
     }
 }

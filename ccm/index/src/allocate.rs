@@ -48,7 +48,8 @@ pub(super) fn allocate(
     let turn: Turn = (claimant.created(), id);
     let owner = claimant.owner();
     let held: BTreeSet<IpAddr> = state.cluster.ledger.held(&owner).collect();
-    if held.iter().any(|address| state.traffic.is_busy(&Object::Claim(*address))) {
+    if let Some(busy) = held.iter().find(|held| state.traffic.is_busy(&Object::Claim(**held))) {
+        state.traffic.queue(*busy, turn.1);
         return;
     }
     let shuns = shun(state, claimant, &owner, &held, now);
@@ -162,6 +163,12 @@ fn carry_out(
             | Refusal::QuotaExceeded { .. }
             | Refusal::FamilyUnavailable { .. }
             | Refusal::NoPool { .. } => {
+                let partly = Verdict { allocated: true, ..verdict };
+                state.agenda.wait((claimant.created(), id.clone()), partly);
+            }
+            // It wants ports that another has at the address which it keeps.
+            Refusal::AddressInUse { address, .. } if state.cluster.is_holder(*address, owner) => {
+                state.said.tell(claimant, &verdict);
                 let partly = Verdict { allocated: true, ..verdict };
                 state.agenda.wait((claimant.created(), id.clone()), partly);
             }

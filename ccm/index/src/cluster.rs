@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use berth_api::NamespacedName;
 use berth_api::{address, eip, reason};
 use berth_ipam::{Conflict, Family, Grant, Ledger, Owner, OwnerKind, Scope, Sharing};
 
+use super::lines::Lines;
 use super::machines::Machines;
 use super::offers::Offers;
 use super::source::Source;
@@ -25,6 +27,8 @@ pub(super) struct Cluster {
     pub(super) claimants: BTreeMap<Id, Claimant>,
     pub(super) claims: BTreeMap<IpAddr, Claim>,
     pub(super) machines: Machines,
+    /// Which of its bindings serves each machine.
+    pub(super) lines: Lines,
     pub(super) offers: Offers,
     listed: BTreeSet<Source>,
 }
@@ -33,6 +37,11 @@ impl Cluster {
     /// A source has been listed in full.
     pub(super) fn listed(&mut self, source: Source) {
         self.listed.insert(source);
+    }
+
+    /// Whether the source has been listed in full.
+    pub(super) fn is_listed(&self, source: Source) -> bool {
+        self.listed.contains(&source)
     }
 
     /// Whether every source has been listed.
@@ -61,8 +70,44 @@ impl Cluster {
         sharing: Option<Sharing>,
         pool: Option<Scope>,
     ) -> Result<(), Conflict> {
-        let grant = Grant::new(owner.clone()).sharing(sharing).in_pool(pool);
-        self.ledger.insert(address, grant)
+        self.grant(address, Grant::new(owner.clone()).sharing(sharing).in_pool(pool))
+    }
+
+    /// The same of a grant that is whole.
+    ///
+    /// # Errors
+    /// When others hold the address and the owner does not fit beside them; nothing changes then.
+    pub(super) fn grant(&mut self, address: IpAddr, grant: Grant) -> Result<(), Conflict> {
+        let owner = grant.owner.clone();
+        self.ledger.insert(address, grant)?;
+        self.stand(&owner);
+        Ok(())
+    }
+
+    /// The owner does not hold the address after all. Returns whether it did.
+    pub(super) fn forget(&mut self, owner: &Owner, address: IpAddr) -> bool {
+        let was_held = self.ledger.forget(owner, address);
+        self.stand(owner);
+        was_held
+    }
+
+    /// The owner has given the address back, which rests from now on.
+    pub(super) fn release(&mut self, owner: &Owner, address: IpAddr, now: Duration) {
+        self.ledger.release(owner, address, now);
+        self.stand(owner);
+    }
+
+    /// A binding that has come to hold something, or to hold nothing, stands elsewhere in line.
+    pub(super) fn stand(&mut self, owner: &Owner) {
+        if owner.kind != OwnerKind::EipBinding {
+            return;
+        }
+        let has_addresses = self.holds_any(owner);
+        if let Some(Claimant::Eip(binding)) = self.claimants.get(&Id::from(owner))
+            && binding.uid == owner.uid
+        {
+            self.lines.stand(binding, has_addresses);
+        }
     }
 
     /// Whether the owner holds the address according to its claim.
@@ -178,7 +223,7 @@ impl Cluster {
         binding: &Binding,
         families: &[Family],
     ) -> Option<Result<Place, Unplaced>> {
-        if !self.listed.contains(&Source::Machines) {
+        if !self.is_listed(Source::Machines) {
             return None;
         }
         let vmi = || binding.vmi.clone();
@@ -220,23 +265,9 @@ impl Cluster {
         )
     }
 
-    /// The other binding that serves the machine: one that has an address before one that has none, since what is
-    /// given is not taken away; then the older one.
+    /// The other binding that serves the machine.
     pub(super) fn rival(&self, binding: &Binding) -> Option<NamespacedName> {
-        let rank = |binding: &Binding| {
-            (!self.holds_any(&binding.owner()), binding.created, binding.key.clone())
-        };
-        let others = self.machines.bound_to(&binding.vmi).filter(|key| **key != binding.key);
-        let others = others.filter_map(|key| match self.claimants.get(&Id::eip(key))? {
-            // One that is on its way and has let go of all is nobody's rival.
-            Claimant::Eip(other) => {
-                let (has_none, created, key) = rank(other);
-                (!other.deleting || !has_none).then_some((has_none, created, key))
-            }
-            Claimant::Service(_) => None,
-        });
-        let first = others.min()?;
-        (first < rank(binding)).then_some(first.2)
+        self.lines.rival(binding, self.holds_any(&binding.owner())).cloned()
     }
 
     /// How many EipBindings there are, by how they stand: `Ready`, or the reason why not.

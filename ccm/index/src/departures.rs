@@ -23,6 +23,8 @@ pub(super) struct Departures {
     leaving: BTreeMap<Id, Duration>,
     /// Since when the holder of a claim is not to be seen.
     loose: BTreeMap<(IpAddr, Owner), Duration>,
+    /// The same in the order of time.
+    by_time: BTreeSet<(Duration, IpAddr, Owner)>,
     /// Since when an address that a claimant moved away from waits for the announcer.
     moved: BTreeMap<(IpAddr, Id), Duration>,
     /// Elastic IPs that are given back although their node has not let go of them.
@@ -47,19 +49,26 @@ impl Departures {
 
     /// The holder of a claim is not to be seen. Returns when to look again if it showed up.
     pub(super) fn loosen(&mut self, address: IpAddr, owner: Owner, now: Duration) -> Duration {
-        self.loose.entry((address, owner)).or_insert(now);
+        let key = (address, owner);
+        if !self.loose.contains_key(&key) {
+            self.by_time.insert((now, key.0, key.1.clone()));
+            self.loose.insert(key, now);
+        }
         now + PATIENCE
     }
 
     /// The holder of a claim has shown up, or holds it no more.
     pub(super) fn tie(&mut self, address: IpAddr, owner: Owner) {
-        self.loose.remove(&(address, owner));
+        let key = (address, owner);
+        if let Some(since) = self.loose.remove(&key) {
+            self.by_time.remove(&(since, key.0, key.1));
+        }
     }
 
     /// The holders of claims that have not shown up in time.
     pub(super) fn lost(&self, now: Duration) -> impl Iterator<Item = (IpAddr, &Owner)> {
-        let lost = self.loose.iter().filter(move |(_, since)| **since + PATIENCE <= now);
-        lost.map(|((address, owner), _)| (*address, owner))
+        let lost = self.by_time.iter().take_while(move |(since, ..)| *since + PATIENCE <= now);
+        lost.map(|(_, address, owner)| (*address, owner))
     }
 
     /// The claimant has moved away from the address. Returns until when the announcer is waited for.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use berth_api::NamespacedName;
 use berth_api::reason;
 
 use super::allocate::{Hopeless, allocate};
@@ -10,7 +11,7 @@ use super::decided::leaving;
 use super::release::leave_all;
 use super::show::show;
 use super::state::State;
-use super::verdict::{given_all, refuse};
+use super::verdict::{given_all, judge};
 use crate::binding::Binding;
 use crate::claimant::{Claimant, Id};
 use crate::placement::Unplaced;
@@ -27,19 +28,26 @@ pub(super) fn decide(
     if state.cluster.is_ending_eip(binding) {
         return release(state, binding, now);
     }
+    if !state.cluster.holds_any(&binding.owner())
+        && let Some(by) = state.cluster.rival(binding)
+    {
+        return taken(state, claimant, binding, by);
+    }
     // Before there is a claim, so that a binding which goes meanwhile leaves none behind.
     if !binding.has_finalizer() {
         return patch_finalizer(state, binding, true);
     }
-    let turn = (binding.created, Id::eip(&binding.key));
-    if !state.cluster.holds_any(&binding.owner())
-        && let Some(by) = state.cluster.rival(binding)
-    {
-        let refused = Unplaced::Taken { vmi: binding.vmi.clone(), by };
-        let (reason, message) = (refused.reason(), refused.to_string());
-        return refuse(state, turn, claimant, Verdict { allocated: false, reason, message });
-    }
     allocate(state, claimant, now, hopeless);
+}
+
+/// Another one serves its machine. It waits for nothing that becomes free, but for its turn.
+fn taken(state: &mut State, claimant: &Claimant, binding: &Binding, by: NamespacedName) {
+    state.agenda.wait_no_more(&(binding.created, Id::eip(&binding.key)));
+    let refused = Unplaced::Taken { vmi: binding.vmi.clone(), by };
+    let (reason, message) = (refused.reason(), refused.to_string());
+    let verdict = Verdict { allocated: false, reason, message };
+    state.said.tell_reason(claimant, &verdict);
+    judge(state, claimant, verdict);
 }
 
 fn release(state: &mut State, binding: &Binding, now: Duration) {

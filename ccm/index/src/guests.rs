@@ -17,7 +17,7 @@ pub const PODS: &str = "the pod network of ";
 impl Cluster {
     /// What there is against an address that the machine shows; nothing if it is its own as far as anybody can tell.
     pub(super) fn objection(&self, vmi: &NamespacedName, address: IpAddr) -> Option<Unplaced> {
-        let (_, origin) = self.machines.showing(address).find(|(key, _)| *key == vmi)?;
+        let origin = self.machines.showing(address)?.origin(vmi)?;
         // A machine is reached at the address of its pod. On another network its guest may name that of any pod.
         let counts = |name: &str| !(origin.may_vouch() && name.starts_with(PODS));
         if let Some(by) = self.ledger.kept_by(address, counts) {
@@ -42,13 +42,13 @@ impl Cluster {
         own: Origin,
         address: IpAddr,
     ) -> Option<&NamespacedName> {
-        let mut others = self.machines.showing(address).filter(|(key, _)| *key != vmi).peekable();
-        others.peek()?;
+        let showing = self.machines.showing(address)?;
+        showing.other(vmi, |_| true)?;
         let mut reserved = self.ledger.reservations();
         let is_of_pods =
             reserved.any(|(name, all)| name.starts_with(PODS) && all.contains(address));
         // A guest agent tells what it likes of a family of which the pod has no address.
         let vouches = |origin: Origin| !origin.by_guest || origin.on_pods && is_of_pods;
-        others.find(|(_, other)| !vouches(own) || vouches(*other)).map(|(key, _)| key)
+        showing.other(vmi, |other| !vouches(own) || vouches(other))
     }
 }

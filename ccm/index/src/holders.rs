@@ -18,7 +18,7 @@ pub(super) fn unclaim(state: &mut State, address: IpAddr, now: Duration) {
         if state.adoption.open.contains(address, &owner) {
             state.claiming.pending.insert(address, &owner);
         } else {
-            state.cluster.ledger.forget(&owner, address);
+            state.cluster.forget(&owner, address);
             state.touch_owner(&owner);
         }
     }
@@ -27,8 +27,8 @@ pub(super) fn unclaim(state: &mut State, address: IpAddr, now: Duration) {
 
 /// The owner does not hold the address any more.
 pub(super) fn left(state: &mut State, address: IpAddr, owner: &Owner, now: Duration) {
+    state.cluster.release(owner, address, now);
     let ledger = &mut state.cluster.ledger;
-    ledger.release(owner, address, now);
     if state.departures.left(address, owner) {
         let more = SILENT.saturating_sub(ledger.pools().reuse_delay());
         ledger.rest(address, owner.clone(), now + more);
@@ -38,31 +38,30 @@ pub(super) fn left(state: &mut State, address: IpAddr, owner: &Owner, now: Durat
 }
 
 /// Records anew who holds a claimed address and with which ports: a lone holder uses the ports that its Service has,
-/// sharers those they were let in with.
+/// sharers those they were let in with. Of many that share it only those are touched of whom that is news.
 pub(super) fn regrant(state: &mut State, address: IpAddr) {
     let Some(claim) = state.cluster.claims.get(&address) else { return };
     let alone = claim.holders.len() == 1;
-    let grants: Vec<Grant> = claim
-        .holders
-        .iter()
-        .map(|Holder { owner, sharing, .. }| {
-            let claimant = state.cluster.claimants.get(&Id::from(owner)).filter(|_| alone);
-            let sharing = match claimant.filter(|claimant| claimant.uid() == owner.uid) {
-                Some(claimant) => claimant.sharing().cloned(),
-                None => sharing.clone(),
-            };
-            Grant::new(owner.clone()).sharing(sharing).in_pool(claim.pool.clone())
-        })
-        .collect();
-    grants.iter().for_each(|grant| _ = state.cluster.ledger.forget(&grant.owner, address));
+    let known = state.cluster.ledger.claim(address);
+    let grants = claim.holders.iter().map(|Holder { owner, sharing, .. }| {
+        let claimant = state.cluster.claimants.get(&Id::from(owner)).filter(|_| alone);
+        let sharing = match claimant.filter(|claimant| claimant.uid() == owner.uid) {
+            Some(claimant) => claimant.sharing().cloned(),
+            None => sharing.clone(),
+        };
+        Grant::new(owner.clone()).sharing(sharing).in_pool(claim.pool.clone())
+    });
+    let is_news = |grant: &Grant| known.and_then(|all| all.grant(&grant.owner)) != Some(grant);
+    let grants: Vec<Grant> = grants.filter(is_news).collect();
+    grants.iter().for_each(|grant| _ = state.cluster.forget(&grant.owner, address));
     for grant in grants {
-        let Err(conflict) = state.cluster.ledger.insert(address, grant.clone()) else { continue };
+        let Err(conflict) = state.cluster.grant(address, grant.clone()) else { continue };
         // Only who is about to join can be in the way, and has to ask again.
         for owner in &conflict.holders {
             state.abandon(address, owner);
             state.touch_owner(owner);
         }
-        if let Err(conflict) = state.cluster.ledger.insert(address, grant) {
+        if let Err(conflict) = state.cluster.grant(address, grant) {
             tracing::error!("{conflict}, and another has the claim");
         }
     }

@@ -143,7 +143,7 @@ pub struct Interface {
 }
 
 /// Where the addresses of an interface come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
     /// Whether it is on the network of pods. Of a family of which the pod has an address KubeVirt shows that, whatever a
     /// guest agent tells (kubevirt/kubevirt pull 10799).

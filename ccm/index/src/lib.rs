@@ -55,6 +55,7 @@ mod exchanges;
 mod figures;
 mod guests;
 mod holders;
+mod lines;
 mod machines;
 mod observe;
 mod offers;
@@ -64,6 +65,7 @@ mod release;
 mod said;
 mod settle;
 mod show;
+mod showing;
 mod source;
 mod state;
 mod traffic;
@@ -92,6 +94,9 @@ use crate::report::Report;
 use crate::service::Standing;
 use crate::write::{Object, Outcome, Write};
 
+/// How many are looked at before [`Index::poll`] returns: some milliseconds, whatever there is to do.
+const TURNS: usize = 64;
+
 /// The cluster as far as addresses go.
 #[derive(Clone, Debug, Default)]
 pub struct Index(State);
@@ -105,21 +110,23 @@ impl Index {
 
     /// A source has been listed in full. Nothing is given out before all have been.
     pub fn listed(&mut self, source: Source, now: Duration) {
-        let whole = self.is_whole();
-        self.0.cluster.listed(source);
-        if source == Source::Machines {
-            observe::machines_absent(&mut self.0, false);
-        }
-        if !whole && self.is_whole() && self.0.leading {
-            self.lead(now);
-        }
+        self.know(source, false, now);
     }
 
     /// Takes in that the cluster has no resource of this source: there is nothing to wait for.
     pub fn absent(&mut self, source: Source, now: Duration) {
-        self.listed(source, now);
+        self.know(source, true, now);
+    }
+
+    fn know(&mut self, source: Source, absent: bool, now: Duration) {
+        let whole = self.is_whole();
+        let is_first = !self.0.cluster.is_listed(source);
+        self.0.cluster.listed(source);
         if source == Source::Machines {
-            observe::machines_absent(&mut self.0, true);
+            observe::machines_absent(&mut self.0, absent, is_first);
+        }
+        if !whole && self.is_whole() && self.0.leading {
+            self.lead(now);
         }
     }
 
@@ -223,9 +230,10 @@ impl Index {
 
 /// What goes out.
 impl Index {
-    /// What to write now, at most about `slots` writes. Each must be performed and then told to [`Index::settle`].
+    /// What to write now, at most about `slots` writes; none may also mean that it [is behind](Index::is_behind). Each must be performed and then told to [`Index::settle`].
     pub fn poll(&mut self, now: Duration, slots: usize) -> Vec<Write> {
         let state = &mut self.0;
+        state.behind = false;
         if !state.leading || !state.cluster.is_whole() {
             return Vec::new();
         }
@@ -234,16 +242,24 @@ impl Index {
         if !state.adoption.open.is_empty() {
             return state.traffic.take();
         }
-        state.agenda.recall_waiting();
-        let mut hopeless = Hopeless::default();
-        while state.traffic.started() < slots
-            && let Some(turn) = state.agenda.next()
-        {
+        state.agenda.recall_waiting(now);
+        let (mut hopeless, mut turns) = (Hopeless::default(), TURNS);
+        while state.traffic.started() < slots && turns > 0 {
+            state.touch_first();
+            let Some(turn) = state.agenda.next() else { break };
             decide(state, &turn, now, &mut hopeless);
+            turns -= 1;
         }
         release::poll_orphans(state, now, slots);
-        show::poll_verdicts(state, now, slots);
+        show::poll_verdicts(state, now, slots, &mut turns);
+        state.behind = turns == 0;
         state.traffic.take()
+    }
+
+    /// Whether [`Index::poll`] has stopped, although more writes were asked for, since it has looked at many: it is to be
+    /// called again when whoever runs it has seen to all else that it does.
+    pub fn is_behind(&self) -> bool {
+        self.0.behind
     }
 
     /// When to poll again if nothing happens before.

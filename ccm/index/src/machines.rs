@@ -1,10 +1,11 @@
-//! Owns what is known of the virtual machines, and which EipBindings are for each.
+//! Owns what is known of the virtual machines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::NamespacedName;
 
+use super::showing::Showing;
 use super::version::is_newer;
 use crate::binding::Binding;
 use crate::kubevirt::{Interface, Origin, Vmi};
@@ -15,14 +16,12 @@ pub(super) struct Machines {
     known: BTreeMap<NamespacedName, Vmi>,
     /// Whether the cluster has no such resource.
     absent: bool,
-    /// The EipBindings of each machine, whether it exists or not.
-    bound: BTreeMap<NamespacedName, BTreeSet<NamespacedName>>,
     /// The uid of the machine that an EipBinding was last placed with.
     placed: BTreeMap<NamespacedName, String>,
     /// What each machine that runs shows, or showed last, on its interfaces.
     shows: BTreeMap<NamespacedName, Interfaces>,
     /// The same by address.
-    showing: BTreeMap<IpAddr, BTreeMap<NamespacedName, Origin>>,
+    showing: BTreeMap<IpAddr, Showing>,
 }
 
 /// Interfaces by name.
@@ -73,15 +72,8 @@ impl Machines {
         let all: BTreeSet<&IpAddr> = before.keys().chain(now.keys()).collect();
         for address in all.into_iter().filter(|own| before.get(own) != now.get(own)) {
             let showing = self.showing.entry(*address).or_default();
-            match now.get(address) {
-                Some(origin) => _ = showing.insert(key.clone(), *origin),
-                None => _ = showing.remove(key),
-            }
-            // An address that three show has none of them, whoever else may say so, unless KubeVirt vouches for one.
-            let mut news = [before.get(address), now.get(address)].into_iter().flatten();
-            if showing.len() <= 2 || news.any(|origin| origin.may_vouch()) {
-                concerned.extend(showing.keys().cloned());
-            }
+            showing.put(key, now.get(address).copied());
+            concerned.extend(showing.concerned().cloned());
             if showing.is_empty() {
                 self.showing.remove(address);
             }
@@ -92,23 +84,20 @@ impl Machines {
         concerned
     }
 
-    /// Who shows the address, and where each has it from.
-    pub(super) fn showing(
-        &self,
-        address: IpAddr,
-    ) -> impl Iterator<Item = (&NamespacedName, Origin)> {
-        let all = self.showing.get(&address).into_iter().flatten();
-        all.map(|(key, origin)| (key, *origin))
+    /// Who shows the address.
+    pub(super) fn showing(&self, address: IpAddr) -> Option<&Showing> {
+        self.showing.get(&address)
     }
 
     /// Who shows an address that is one of these.
     pub(super) fn showing_any(&self, is_one: impl Fn(IpAddr) -> bool) -> BTreeSet<NamespacedName> {
         let all = self.showing.iter().filter(|(address, _)| is_one(**address));
-        all.flat_map(|(_, showing)| showing.keys().cloned()).collect()
+        all.flat_map(|(_, showing)| showing.all().cloned()).collect()
     }
 
-    pub(super) fn set_absent(&mut self, absent: bool) {
-        self.absent = absent;
+    /// Whether the cluster has no such resource. Returns whether that is news.
+    pub(super) fn set_absent(&mut self, absent: bool) -> bool {
+        std::mem::replace(&mut self.absent, absent) != absent
     }
 
     pub(super) fn is_absent(&self) -> bool {
@@ -123,28 +112,9 @@ impl Machines {
         self.known.keys().cloned().collect()
     }
 
-    pub(super) fn bind(&mut self, binding: &Binding) {
-        self.bound.entry(binding.vmi.clone()).or_default().insert(binding.key.clone());
-    }
-
-    pub(super) fn unbind(&mut self, binding: &Binding) {
-        self.placed.remove(&binding.key);
-        if let Some(bound) = self.bound.get_mut(&binding.vmi) {
-            bound.remove(&binding.key);
-            if bound.is_empty() {
-                self.bound.remove(&binding.vmi);
-            }
-        }
-    }
-
-    /// The EipBindings of a machine.
-    pub(super) fn bound_to(&self, vmi: &NamespacedName) -> impl Iterator<Item = &NamespacedName> {
-        self.bound.get(vmi).into_iter().flatten()
-    }
-
-    /// The machines that have EipBindings, whether they exist or not.
-    pub(super) fn wanted(&self) -> impl Iterator<Item = &NamespacedName> {
-        self.bound.keys()
+    /// The binding is gone.
+    pub(super) fn forget(&mut self, binding: &NamespacedName) {
+        self.placed.remove(binding);
     }
 
     /// The binding is placed with the machine that runs now, or with none.

@@ -1,17 +1,17 @@
 //! Owns how the index takes in what the watches show. Late, repeated and reordered events change nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::NamespacedName;
-use berth_ipam::Owner;
+use berth_ipam::{Owner, OwnerKind};
 
 use super::adopt::adopt_one;
 use super::holders::{left, regrant, unclaim};
 use super::state::State;
 use super::version::is_newer;
-use crate::claim::Claim;
+use crate::claim::{Claim, Holder};
 use crate::claimant::{Claimant, Id};
 use crate::kubevirt::Vmi;
 use crate::write::Object;
@@ -40,11 +40,9 @@ pub(super) fn apply(state: &mut State, claimant: Claimant, now: Duration) {
     if let Some(at) = state.traffic.renewed(&id, now) {
         state.agenda.at(at, Object::Claimant(id.clone()));
     }
-    if let Claimant::Eip(binding) = &claimant {
-        state.cluster.machines.bind(binding);
-    }
     let sharing = claimant.sharing().cloned();
     let before = state.cluster.claimants.insert(id.clone(), claimant);
+    state.cluster.stand(&owner);
     state.touch(&id);
     let has_other_ports = before.is_none_or(|before| before.sharing() != sharing.as_ref());
     for address in state.cluster.held(&owner) {
@@ -79,9 +77,9 @@ pub(super) fn remove_claimant(state: &mut State, id: &Id, uid: Option<&str>, now
         }
     }
     if let Claimant::Eip(binding) = &claimant {
-        state.cluster.machines.unbind(binding);
+        state.cluster.machines.forget(&binding.key);
         // The next one may serve the machine now.
-        state.touch_bound(&binding.vmi);
+        state.cluster.lines.leave(&binding.key);
     }
 }
 
@@ -94,11 +92,11 @@ pub(super) fn apply_claim(state: &mut State, claim: Claim, now: Duration) {
         Some(known) if known.uid != claim.uid => unclaim(state, address, now),
         _ => {}
     }
-    let owners: Vec<Owner> = claim.holders.iter().map(|holder| holder.owner.clone()).collect();
-    let known = state.cluster.claims.get(&address);
-    let gone = known.map(|known| known.holders.clone()).unwrap_or_default();
-    let gone = gone.into_iter().filter(|holder| claim.holder(&holder.owner).is_none());
-    gone.for_each(|holder| left(state, address, &holder.owner, now));
+    let Changed { gone, owners, has_others } = changed(state.cluster.claims.get(&address), &claim);
+    gone.iter().for_each(|owner| left(state, address, owner, now));
+    if has_others {
+        state.agenda.retry();
+    }
     let (came, missed): (Vec<_>, Vec<_>) = state
         .claiming
         .pending
@@ -106,7 +104,7 @@ pub(super) fn apply_claim(state: &mut State, claim: Claim, now: Duration) {
         .into_iter()
         .partition(|owner| claim.holder(owner).is_some());
     came.iter().for_each(|owner| state.said.claimed(Id::from(owner)));
-    missed.iter().for_each(|owner| _ = state.cluster.ledger.forget(owner, address));
+    missed.iter().for_each(|owner| _ = state.cluster.forget(owner, address));
     state.cluster.claims.insert(address, claim);
     state.touch_showing(address);
     regrant(state, address);
@@ -125,6 +123,35 @@ pub(super) fn apply_claim(state: &mut State, claim: Claim, now: Duration) {
         }
         state.touch_owner(owner);
     }
+}
+
+/// Of whom a claim says something else than before.
+struct Changed {
+    /// They do not hold the address any more.
+    gone: Vec<Owner>,
+    /// They hold it, or otherwise than before. Of the others nothing follows: thousands may share an address.
+    owners: Vec<Owner>,
+    /// Whether one of them uses other ports than before: some may have become free.
+    has_others: bool,
+}
+
+fn changed(known: Option<&Claim>, claim: &Claim) -> Changed {
+    let by_owner = |claim: &Claim| -> BTreeMap<Owner, Holder> {
+        claim.holders.iter().map(|holder| (holder.owner.clone(), holder.clone())).collect()
+    };
+    let (before, now) = (known.map(by_owner).unwrap_or_default(), by_owner(claim));
+    let gone = before.keys().filter(|owner| !now.contains_key(owner)).cloned();
+    let is_alone = |holders: &BTreeMap<_, _>| holders.len() == 1;
+    let is_other = |owner: &Owner, holder: &Holder| before.get(owner) != Some(holder);
+    let all = is_alone(&before) != is_alone(&now);
+    let pins = |owner: &Owner| known.is_some_and(|known| known.is_pinned(owner));
+    let owners = now.iter().filter(|(owner, holder)| {
+        all || is_other(owner, holder) || pins(owner) != claim.is_pinned(owner)
+    });
+    let owners: Vec<Owner> = owners.map(|(owner, _)| owner.clone()).collect();
+    let has_others =
+        owners.iter().any(|owner| before.get(owner).is_some_and(|b| Some(b) != now.get(owner)));
+    Changed { gone: gone.collect(), owners, has_others }
 }
 
 /// Takes in that a claim is gone, if it is that one.
@@ -165,9 +192,11 @@ pub(super) fn remove_machine(state: &mut State, key: &NamespacedName, uid: Optio
     state.touch_machines(&concerned);
 }
 
-/// Takes in whether the cluster has virtual machines at all.
-pub(super) fn machines_absent(state: &mut State, absent: bool) {
-    state.cluster.machines.set_absent(absent);
-    let wanted: Vec<NamespacedName> = state.cluster.machines.wanted().cloned().collect();
-    wanted.iter().for_each(|vmi| state.touch_bound(vmi));
+/// Takes in whether the cluster has virtual machines at all. `is_first` says that nothing was known of it before.
+pub(super) fn machines_absent(state: &mut State, absent: bool, is_first: bool) {
+    if state.cluster.machines.set_absent(absent) || is_first {
+        let bindings = state.cluster.claimants.keys().filter(|id| id.kind == OwnerKind::EipBinding);
+        let bindings: Vec<Id> = bindings.cloned().collect();
+        bindings.iter().for_each(|id| state.touch(id));
+    }
 }

@@ -56,7 +56,9 @@ pub(super) fn leave_all(state: &mut State, owner: &Owner, now: Duration) -> bool
 pub(super) fn leave(state: &mut State, address: IpAddr, owner: &Owner, now: Duration) {
     if state.cluster.is_holder(address, owner) {
         leave_claim(state, address, owner, false, now);
-    } else if !state.traffic.is_busy(&Object::Claim(address)) {
+    } else if state.traffic.is_busy(&Object::Claim(address)) {
+        state.traffic.queue(address, Id::from(owner));
+    } else {
         state.abandon(address, owner);
     }
 }
@@ -64,6 +66,9 @@ pub(super) fn leave(state: &mut State, address: IpAddr, owner: &Owner, now: Dura
 fn leave_claim(state: &mut State, address: IpAddr, owner: &Owner, orphan: bool, now: Duration) {
     let Some(claim) = state.cluster.claims.get(&address) else { return };
     if state.traffic.is_held_up(&Object::Claim(address), now) {
+        if !orphan {
+            state.traffic.queue(address, Id::from(owner));
+        }
         return;
     }
     state.traffic.start(Write::LeaveClaim {

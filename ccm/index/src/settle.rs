@@ -72,7 +72,6 @@ pub(super) fn settle(state: &mut State, write: &Write, outcome: Outcome, now: Du
             unclaim(state, address, now);
         }
         // Who has the address, or wants it, may have waited for this write, whoever it was for.
-        state.touch_holders(address);
         state.traffic.take_queue(address).iter().for_each(|id| state.touch(id));
     }
 }

@@ -120,16 +120,19 @@ fn news(
     news
 }
 
-/// Writes verdicts when nobody waits for an address.
-pub(super) fn poll_verdicts(state: &mut State, now: Duration, slots: usize) {
+/// Writes verdicts when nobody waits for an address, and looks at no more of them than `turns`, of which it leaves the rest.
+pub(super) fn poll_verdicts(state: &mut State, now: Duration, slots: usize, turns: &mut usize) {
     if !state.agenda.is_empty() {
         return;
     }
-    let free = slots.saturating_sub(state.traffic.started());
     let open = state.said.judged();
     let open = open.filter(|id| !state.traffic.is_held_up(&Object::Claimant((*id).clone()), now));
-    let ids: Vec<Id> = open.take(free).cloned().collect();
+    let ids: Vec<Id> = open.take(*turns).cloned().collect();
     for id in ids {
+        if state.traffic.started() >= slots {
+            return;
+        }
+        *turns -= 1;
         let claimant = state.cluster.claimants.get(&id);
         match claimant.zip(state.said.verdict(&id).cloned()) {
             Some((Claimant::Service(service), verdict)) => {

@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) figures: Figures,
     /// Whether this process leads: else it only looks on.
     pub(super) leading: bool,
+    /// Whether the last poll has left off before it had nothing more to look at.
+    pub(super) behind: bool,
 }
 
 impl State {
@@ -58,27 +60,33 @@ impl State {
         owners.iter().for_each(|owner| self.touch_owner(owner));
     }
 
-    /// The EipBindings of a machine.
-    pub(super) fn touch_bound(&mut self, vmi: &NamespacedName) {
-        let bound: Vec<NamespacedName> = self.cluster.machines.bound_to(vmi).cloned().collect();
-        bound.iter().for_each(|key| self.touch(&Id::eip(key)));
-    }
-
-    /// The EipBindings of all these machines.
+    /// The EipBindings that serve these machines. Of the others nothing depends on a machine.
     pub(super) fn touch_machines(&mut self, machines: &BTreeSet<NamespacedName>) {
-        machines.iter().for_each(|vmi| self.touch_bound(vmi));
+        for vmi in machines {
+            if let Some(first) = self.cluster.lines.first(vmi).cloned() {
+                self.touch(&Id::eip(&first));
+            }
+        }
     }
 
-    /// Those of the machines that show the address.
+    /// Those that have come to serve a machine since this was last asked, or do so no more.
+    pub(super) fn touch_first(&mut self) {
+        let news = self.cluster.lines.take_news();
+        news.iter().for_each(|key| self.touch(&Id::eip(key)));
+    }
+
+    /// Those of the machines for which the claim of an address that they show is news.
     pub(super) fn touch_showing(&mut self, address: IpAddr) {
-        let showing = self.cluster.machines.showing(address).map(|(key, _)| key.clone()).collect();
-        self.touch_machines(&showing);
+        let showing = self.cluster.machines.showing(address);
+        let concerned = showing.into_iter().flat_map(|showing| showing.concerned());
+        let concerned = concerned.cloned().collect();
+        self.touch_machines(&concerned);
     }
 
     /// Takes back what never came to be in a claim.
     pub(super) fn abandon(&mut self, address: IpAddr, owner: &Owner) {
         self.claiming.pending.remove(address, owner);
-        if self.cluster.ledger.forget(owner, address) {
+        if self.cluster.forget(owner, address) {
             self.agenda.retry();
         }
     }

@@ -363,7 +363,7 @@ impl Lab {
 
     /// Shows what happened, performs what the index wants, and goes on until nothing more happens.
     pub(crate) fn settle(&mut self) {
-        for _ in 0..1000 {
+        for _ in 0..100_000 {
             while self.shown < self.cluster.log.len() {
                 let change = Change::clone(&self.cluster.log[self.shown].0);
                 self.shown += 1;
@@ -371,7 +371,8 @@ impl Lab {
             }
             let writes = self.index.poll(self.now, 32);
             self.hear();
-            if writes.is_empty() && self.shown == self.cluster.log.len() {
+            let rests = writes.is_empty() && !self.index.is_behind();
+            if rests && self.shown == self.cluster.log.len() {
                 return;
             }
             for write in writes {

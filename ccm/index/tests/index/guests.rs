@@ -134,6 +134,25 @@ fn nobody_takes_an_address_away_for_which_kubevirt_vouches() {
 }
 
 #[test]
+fn an_address_of_the_pods_of_another_node_is_its_machines_own_as_any_of_pods() {
+    let mut lab = lab();
+    reserve(&mut lab, Source::Nodes, &format!("{PODS}node b"), "10.244.2.0/24");
+    // As a CNI gives it that has blocks of its own in the same network.
+    lab.cluster.run(machine("vm", "b", &["10.244.1.9"]));
+    lab.bind(binding("web", "vm"));
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on b to 10.244.1.9 #1");
+    // It migrates, and again, and keeps its address.
+    for (node, epoch) in [("c", 2), ("a", 3), ("b", 4)] {
+        lab.run(machine("vm", node, &["10.244.1.9"]));
+        assert_eq!(lab.cluster.shown("web"), format!("192.0.2.1 on {node} to 10.244.1.9 #{epoch}"));
+    }
+    // The source hands over before the new pod's address is shown.
+    lab.run(machine("vm", "a", &["10.244.1.9"]));
+    lab.run(machine("vm", "a", &["10.244.1.8"]));
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on a to 10.244.1.8 #6");
+}
+
+#[test]
 fn who_shows_an_address_no_more_and_keeps_it_meanwhile_is_one_of_two_all_the_same() {
     let mut lab = lab();
     let pods = machine("thief", "a", &["10.244.1.9"]).interfaces;

@@ -11,6 +11,7 @@ mod faults;
 mod guests;
 mod hostile;
 mod limits;
+mod many;
 mod placement;
 mod pools;
 mod release;
