@@ -177,9 +177,9 @@ mod tests {
 
     #[test]
     fn work_that_grows_faster_than_its_count_is_found() {
-        let steps = |count: usize| (0..count).for_each(|step| drop(std::hint::black_box(step)));
-        in_proportion(1000, |count| steps(count * 1000));
-        let squares = || in_proportion(1000, |count| steps(count * count));
+        let steps = |count: usize| (0..count).for_each(|step| _ = std::hint::black_box(step));
+        in_proportion(3000, |count| steps(count * 3000));
+        let squares = || in_proportion(3000, |count| steps(count * count));
         assert!(catch_unwind(AssertUnwindSafe(squares)).is_err());
     }
 
