@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use berth_api::limits::is_interface_name;
+use berth_api::limits::{is_interface_name, is_object_name};
 
 use super::settings::{Problem, Settings};
 
@@ -14,48 +14,77 @@ const VLANS: &str = "berth_service_vlans";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Permits {
     /// These interfaces; none for all.
-    interfaces: Option<Vec<String>>,
+    interfaces: Option<Vec<Listed<String>>>,
     /// VLANs of these numbers; none for all.
-    vlans: Option<Vec<RangeInclusive<u16>>>,
+    vlans: Option<Vec<Listed<RangeInclusive<u16>>>>,
+}
+
+/// An entry of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed<T> {
+    /// The namespace whose Services may name it; none for those of all.
+    namespace: Option<String>,
+    what: T,
+}
+
+impl<T> Listed<T> {
+    fn is_for(&self, namespace: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|own| own == namespace)
+    }
 }
 
 impl Permits {
     /// Everything, as kube-vip has it.
     pub const ALL: &'static Self = &Self { interfaces: None, vlans: None };
 
-    /// The interfaces that are listed; none where all may be named.
-    pub fn interfaces(&self) -> Option<&[String]> {
-        self.interfaces.as_deref()
+    /// Whether Services of the namespace may name an interface that is one of these, by `is_it`.
+    pub fn interface(&self, namespace: &str, is_it: impl Fn(&str) -> bool) -> bool {
+        let is_listed = |listed: &Listed<String>| listed.is_for(namespace) && is_it(&listed.what);
+        self.interfaces.as_ref().is_none_or(|all| all.iter().any(is_listed))
     }
 
-    /// Whether a VLAN may be named.
-    pub fn vlan(&self, id: u16) -> bool {
-        self.vlans.as_ref().is_none_or(|listed| listed.iter().any(|range| range.contains(&id)))
+    /// Whether Services of the namespace may name a VLAN.
+    pub fn vlan(&self, namespace: &str, id: u16) -> bool {
+        let is_listed = |listed: &Listed<RangeInclusive<u16>>| {
+            listed.is_for(namespace) && listed.what.contains(&id)
+        };
+        self.vlans.as_ref().is_none_or(|all| all.iter().any(is_listed))
     }
 }
 
 pub(super) fn permits(settings: &Settings) -> Result<Permits, Vec<Problem>> {
     let interface = |text: &str| {
-        let accepted =
-            "accepted is a comma list of names of interfaces, such as eth1,bond0; empty for none";
-        match is_interface_name(text) {
-            true => Ok(text.to_owned()),
-            false => Err(settings.problem(INTERFACES, accepted)),
-        }
+        let accepted = "accepted is a comma list of names of interfaces, each for all namespaces or for one, such as \
+                        eth1,shop/bond0; empty for none";
+        let entry = |name: &str| is_interface_name(name).then(|| name.to_owned());
+        listed_for(text, entry).ok_or_else(|| settings.problem(INTERFACES, accepted))
     };
     let vlan = |text: &str| {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let range = first.trim().parse().ok().zip(last.trim().parse().ok());
-        let valid = |(first, last): &(u16, u16)| 1 <= *first && first <= last && *last <= 4094;
-        let accepted = "accepted is a comma list of numbers from 1 to 4094 and ranges of them, such as 5,100-199; empty \
-                        for none";
-        let (first, last) = range.filter(valid).ok_or_else(|| settings.problem(VLANS, accepted))?;
-        Ok(first..=last)
+        let accepted = "accepted is a comma list of numbers from 1 to 4094 and ranges of them, each for all namespaces or \
+                        for one, such as 5,shop/100-199; empty for none";
+        listed_for(text, numbers).ok_or_else(|| settings.problem(VLANS, accepted))
     };
     match (listed(settings, INTERFACES, interface), listed(settings, VLANS, vlan)) {
         (Ok(interfaces), Ok(vlans)) => Ok(Permits { interfaces, vlans }),
         (interfaces, vlans) => Err(interfaces.err().into_iter().chain(vlans.err()).collect()),
     }
+}
+
+fn numbers(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (1 <= first && first <= last && last <= 4094).then_some(first..=last)
+}
+
+/// An entry, for all namespaces or for the one before a slash, which no interface has in its name.
+fn listed_for<T>(text: &str, read: impl Fn(&str) -> Option<T>) -> Option<Listed<T>> {
+    let Some((namespace, text)) = text.split_once('/') else {
+        return Some(Listed { namespace: None, what: read(text)? });
+    };
+    let is_namespace =
+        is_object_name(namespace) && !namespace.contains('.') && namespace.len() < 64;
+    let namespace = Some(namespace.to_owned()).filter(|_| is_namespace)?;
+    Some(Listed { namespace: Some(namespace), what: read(text)? })
 }
 
 /// The entries of a list; none where it is not set.
@@ -83,30 +112,40 @@ mod tests {
             .map_err(|problems| problems.into_iter().map(|problem| problem.to_string()).collect())
     }
 
-    #[test]
-    fn what_is_not_set_permits_all_and_what_is_empty_nothing() {
-        assert_eq!(parse(None, None).as_ref(), Ok(Permits::ALL));
-        let none = parse(Some(""), Some(" ")).unwrap();
-        assert_eq!(none.interfaces(), Some(&[][..]));
-        assert!(!none.vlan(1) && Permits::ALL.vlan(4094));
+    /// Of some, those that a namespace may name.
+    fn permitted(permits: &Permits, namespace: &str) -> (Vec<&'static str>, Vec<u16>) {
+        let names = ["eth0", "eth1", "bond0"].into_iter();
+        let names = names.filter(|name| permits.interface(namespace, |listed| listed == *name));
+        let ids = [4, 5, 6, 99, 100, 199, 200].into_iter();
+        (names.collect(), ids.filter(|id| permits.vlan(namespace, *id)).collect())
     }
 
     #[test]
-    fn what_is_listed_is_permitted() {
-        let some = parse(Some("eth1, bond0"), Some("5,100-199")).unwrap();
-        assert_eq!(some.interfaces(), Some(&["eth1".to_owned(), "bond0".to_owned()][..]));
-        let permitted: Vec<u16> =
-            [4, 5, 6, 99, 100, 199, 200].into_iter().filter(|id| some.vlan(*id)).collect();
-        assert_eq!(permitted, [5, 100, 199]);
+    fn what_is_not_set_permits_all_and_what_is_empty_nothing() {
+        assert_eq!(parse(None, None).as_ref(), Ok(Permits::ALL));
+        assert_eq!(permitted(Permits::ALL, "shop").0.len(), 3);
+        assert!(Permits::ALL.vlan("shop", 4094));
+        assert_eq!(permitted(&parse(Some(""), Some(" ")).unwrap(), "shop"), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_is_listed_is_permitted_to_all_or_to_the_namespace_that_is_named() {
+        let some = parse(Some("eth1, shop/bond0"), Some("5,shop/100-199, blog/6")).unwrap();
+        assert_eq!(permitted(&some, "shop"), (vec!["eth1", "bond0"], vec![5, 100, 199]));
+        assert_eq!(permitted(&some, "blog"), (vec!["eth1"], vec![5, 6]));
+        assert_eq!(permitted(&some, "mallory"), (vec!["eth1"], vec![5]));
     }
 
     #[test]
     fn what_is_no_list_is_told_with_what_is_accepted() {
-        let told = parse(Some("eth1,a/b"), Some("0")).unwrap_err();
-        assert!(told[0].contains(INTERFACES) && told[0].contains("eth1,a/b"), "{told:?}");
+        let told = parse(Some("eth1,a/b/c"), Some("0")).unwrap_err();
+        assert!(told[0].contains(INTERFACES) && told[0].contains("eth1,a/b/c"), "{told:?}");
         assert!(told[1].contains(VLANS) && told[1].contains("1 to 4094"), "{told:?}");
-        for vlans in ["4095", "9-5", "x", "5-", "1,,2"] {
+        for vlans in ["4095", "9-5", "x", "5-", "1,,2", "shop/", "/5", "a.b/5", "Shop/5"] {
             assert!(parse(None, Some(vlans)).is_err(), "{vlans}");
+        }
+        for interfaces in ["shop/", "/eth1", "a.b/eth1", "shop/eth1/2"] {
+            assert!(parse(Some(interfaces), None).is_err(), "{interfaces}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use berth_api::Quoted;
 
-use super::cluster::Service;
+use super::cluster::{Name, Service};
 use super::scene::Scene;
 use crate::kernel::{Host, Interface, Vlan, is_global};
 use crate::vip::{Attach, Link, Refusal};
@@ -46,15 +46,17 @@ fn ready<'a>(
 
 /// The interfaces to fence: those that Services name, and those with an address of the node, where neighbours may ask.
 pub fn guarded(scene: Scene<'_>) -> BTreeSet<String> {
-    let services = scene.cluster.services().values();
-    let services = services.filter(|service| service.ours && held(scene, service).next().is_some());
-    let named: BTreeSet<&str> = services
-        .filter_map(wish)
-        .chain(scene.interface)
-        .chain(scene.host.default_route.as_deref())
-        .filter_map(|name| scene.host.interface(name))
-        .flat_map(|named| [named.0, scene.host.met(named).0])
-        .collect();
+    let services = scene.cluster.services().iter();
+    let services =
+        services.filter(|(_, service)| service.ours && held(scene, service).next().is_some());
+    let wishes = services.filter_map(|(name, service)| {
+        let wished = scene.host.interface(wish(service)?)?;
+        is_permitted(scene, &name.namespace, wished.0).then_some(wished)
+    });
+    let own = scene.interface.into_iter().chain(scene.host.default_route.as_deref());
+    let own = own.filter_map(|name| scene.host.interface(name));
+    let named: BTreeSet<&str> =
+        wishes.chain(own).flat_map(|named| [named.0, scene.host.met(named).0]).collect();
     let vlans = vlans(scene);
     let guarded = scene.host.interfaces.iter().filter(|(name, interface)| {
         interface.mac.is_some()
@@ -85,9 +87,10 @@ pub fn is_auto(scene: Scene<'_>) -> bool {
     services.any(|service| wish(service) == Some(AUTO))
 }
 
-/// Where an address of a Service belongs on this host.
+/// Where an address of a Service of the namespace belongs on this host.
 pub(crate) fn place(
     scene: Scene<'_>,
+    namespace: &str,
     service: &Service,
     address: IpAddr,
 ) -> Result<Attach, Refusal> {
@@ -96,12 +99,12 @@ pub(crate) fn place(
         return Err(Refusal::InvalidInterface { text: text.clone() });
     }
     let (parent, _, _) = ready(named(host, base(scene, service, address))?)?;
-    if !is_permitted(scene, parent) {
+    if !is_permitted(scene, namespace, parent) {
         return Err(Refusal::InterfaceNotPermitted { name: Quoted::of(parent) });
     }
     let vlan = match &service.vlan {
         None => None,
-        Some(Ok(id)) if !scene.permits.vlan(*id) => {
+        Some(Ok(id)) if !scene.permits.vlan(namespace, *id) => {
             return Err(Refusal::VlanNotPermitted { id: *id });
         }
         Some(Ok(id)) => Some(Vlan::name(parent, *id)),
@@ -136,9 +139,9 @@ fn place_on(scene: Scene<'_>, name: Option<&str>, address: IpAddr) -> Result<Att
 /// used as it is.
 pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
     let mut vlans = BTreeMap::new();
-    for service in scene.cluster.services().values().filter(|service| service.ours) {
-        let Some(Ok(id)) = service.vlan else { continue };
-        if !scene.permits.vlan(id) {
+    for (Name { namespace, .. }, service) in scene.cluster.services() {
+        let Some(Ok(id)) = service.vlan.as_ref().filter(|_| service.ours) else { continue };
+        if !scene.permits.vlan(namespace, *id) {
             continue;
         }
         if let Some(Err(_)) = service.interface {
@@ -147,9 +150,9 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
         for address in held(scene, service) {
             let parent = named(scene.host, base(scene, service, *address)).and_then(ready);
             if let Ok((name, interface, _)) = parent
-                && is_permitted(scene, name)
+                && is_permitted(scene, namespace, name)
             {
-                vlans.insert(Vlan::name(name, id), Vlan { parent: interface.index, id });
+                vlans.insert(Vlan::name(name, *id), Vlan { parent: interface.index, id: *id });
             }
         }
     }
@@ -167,13 +170,12 @@ fn wish(service: &Service) -> Option<&str> {
     service.interface.as_ref()?.as_deref().ok()
 }
 
-/// Whether Services may have addresses on this interface: it is the announcer's own, or listed.
-fn is_permitted(scene: Scene<'_>, name: &str) -> bool {
-    let Some(listed) = scene.permits.interfaces() else { return true };
+/// Whether Services of the namespace may have addresses on this interface: it is the announcer's own, or listed.
+fn is_permitted(scene: Scene<'_>, namespace: &str, name: &str) -> bool {
     let resolved =
         |named: &str| scene.host.interface(named).is_some_and(|(known, _)| known == name);
     let own = named(scene.host, scene.interface).is_ok_and(|(own, _)| own == name);
-    own || listed.iter().any(|named| resolved(named))
+    own || scene.permits.interface(namespace, resolved)
 }
 
 /// The name of the interface that a Service asks for, before its VLAN.
@@ -269,7 +271,7 @@ mod tests {
                 vlan: vlan.map(Ok),
                 ..service(&["192.0.2.77"])
             };
-            place(scene, &service, address).err().map(|refusal| refusal.reason())
+            place(scene, "shop", &service, address).err().map(|refusal| refusal.reason())
         };
         assert_eq!(refused(Some("eth1"), None, ["", ""]), Some("InterfaceNotPermitted"));
         assert_eq!(
@@ -280,10 +282,46 @@ mod tests {
         for named in [None, Some("eth0")] {
             assert_eq!(refused(named, None, ["", ""]), None);
         }
-        assert_eq!(refused(Some("eth1"), None, ["eth1", ""]), None);
+        for listed in ["eth1", "blog/eth1,shop/eth1"] {
+            assert_eq!(refused(Some("eth1"), None, [listed, ""]), None);
+            assert_eq!(refused(Some("auto"), None, [listed, ""]), None);
+        }
+        for of_others in ["blog/eth1", "shop/eth0"] {
+            let told = Some("InterfaceNotPermitted");
+            assert_eq!(refused(Some("eth1"), None, [of_others, ""]), told);
+            assert_eq!(refused(Some("auto"), None, [of_others, ""]), told);
+        }
         assert_eq!(refused(None, Some(5), ["", ""]), Some("VlanNotPermitted"));
         assert_eq!(refused(None, Some(5), ["", "6-9"]), Some("VlanNotPermitted"));
-        assert_ne!(refused(None, Some(5), ["", "5"]), Some("VlanNotPermitted"));
+        assert_eq!(refused(None, Some(5), ["", "blog/5"]), Some("VlanNotPermitted"));
+        for listed in ["5", "shop/1-9"] {
+            assert_ne!(refused(None, Some(5), ["", listed]), Some("VlanNotPermitted"));
+        }
+    }
+
+    #[test]
+    fn what_a_namespace_may_not_name_is_neither_fenced_for_it_nor_made() {
+        let mut cluster = Cluster::default();
+        let interface = Some(Ok("eth2".to_owned()));
+        let web = Service { interface, vlan: Some(Ok(5)), ..service(&["192.0.2.77"]) };
+        cluster.apply_service(Name::new("shop", "web"), web);
+        let mut host = two_interfaces();
+        let mut eth2 = Interface { index: 9, ..host.interfaces["eth1"].clone() };
+        eth2.foreign.clear();
+        host.interfaces.insert("eth2".to_owned(), eth2);
+        let made = |namespace: &str| {
+            let given = ["berth_service_interfaces", "berth_service_vlans"];
+            let lists = [format!("{namespace}/eth2"), format!("{namespace}/5")];
+            let given = given.into_iter().map(Into::into).zip(lists.map(Into::into));
+            let config = Config::parse(&Settings::gather(given, []), "a").unwrap();
+            let permits = &config.services.unwrap().permits;
+            let interface = Some("eth0");
+            let scene = Scene { cluster: &cluster, host: &host, node: "a", interface, permits };
+            let vlans: Vec<String> = vlans(scene).into_keys().collect();
+            (guarded(scene).contains("eth2"), vlans)
+        };
+        assert_eq!(made("shop"), (true, vec!["eth2.5".to_owned()]));
+        assert_eq!(made("blog"), (false, vec![]));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub fn claim(
             return Err(Refusal::AddressInUse { address, by });
         }
         match cluster.claims.grant(&address, &service.uid) {
-            true => place(scene, service, address),
+            true => place(scene, &name.namespace, service, address),
             false => Err(Refusal::NotClaimed { address }),
         }
     };

@@ -222,11 +222,11 @@ impl Refusal {
             }
             Self::InterfaceNotPermitted { name } => format!(
                 "not announced: kube-vip.io/serviceInterface names {name}; accepted are the interface of the announcer and what its \
-                 setting berth_service_interfaces lists"
+                 setting berth_service_interfaces lists for the namespace"
             ),
             Self::VlanNotPermitted { id } => format!(
                 "not announced: kube-vip.io/serviceVLAN is {id}; accepted is what the announcer's setting berth_service_vlans \
-                 lists"
+                 lists for the namespace"
             ),
             Self::AddressOnHost { address, interface } => format!(
                 "{address} is not announced: it is an address of the node itself, on interface {interface}; what another \
