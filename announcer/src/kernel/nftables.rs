@@ -109,10 +109,52 @@ pub(super) fn ask(socket: &Socket, request: &[u8]) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;
-        let end = messages(&datagram).find(|m| (m.subsystem, m.command) == (0, ERROR));
-        if let Some(end) = end {
-            return acknowledged(end.payload).map(|()| answer);
+        if let Some(end) = end(&datagram) {
+            return end.map(|()| answer);
         }
         answer.extend(datagram);
+    }
+}
+
+/// What the kernel says at the end of an answer, if this is the end of one.
+fn end(datagram: &[u8]) -> Option<io::Result<()>> {
+    let end = messages(datagram).find(|m| (m.subsystem, m.command) == (0, ERROR))?;
+    Some(acknowledged(end.payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::owned::{Owned, comment_of};
+    use super::*;
+
+    /// `NFT_MSG_GETTABLE`, `NFTA_TABLE_NAME`.
+    const GET_TABLE: u8 = 1;
+
+    /// All datagrams with which the kernel answers.
+    fn answered(request: &[u8]) -> Vec<Vec<u8>> {
+        let socket = open().unwrap();
+        socket.send_to(request, &SocketAddr::new(0, 0), 0).unwrap();
+        let datagrams = std::iter::from_fn(|| Some(socket.recv_from_full().ok()?.0));
+        datagrams.collect()
+    }
+
+    #[test]
+    fn whatever_arrives_of_tables_and_sets_is_read_or_passed_over() {
+        let table = format!("berth-hostile/{}", std::process::id());
+        let _owned = Owned::make(&table, "a table of a test").unwrap();
+        let get = |table: &str| message(GET_TABLE, ACKNOWLEDGE, &name(TABLE, table));
+        let found = answered(&get(&table));
+        assert_eq!(comment_of(&found[0]), "a table of a test");
+        let missing = answered(&get("berth-hostile/none"));
+        let told = end(&missing[0]).unwrap().unwrap_err();
+        assert_eq!(told.kind(), io::ErrorKind::NotFound);
+        let elements = Change { adds: true, set: "none", keys: vec![vec![192, 0, 2, 1]] };
+        let change = message(NEW_ELEMENTS, ACKNOWLEDGE, &elements.attributes(&table));
+        let refused = answered(&transaction(&change));
+        assert!(end(&refused[0]).unwrap().is_err(), "there is no such set");
+        let samples = [found, missing, refused, vec![transaction(&change)]].concat();
+        berth_hostile::octets(&samples, |datagram| {
+            let _ = (end(datagram), comment_of(datagram));
+        });
     }
 }

@@ -64,7 +64,7 @@ impl Owned {
 }
 
 /// What the maker of a table says of itself.
-fn comment_of(answer: &[u8]) -> String {
+pub(super) fn comment_of(answer: &[u8]) -> String {
     let data = messages(answer).find_map(|message| find(message.attributes(), USER_DATA));
     let text = data.and_then(|data| data.get(2..)).unwrap_or_default();
     String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect()
