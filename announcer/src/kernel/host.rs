@@ -1,7 +1,7 @@
 //! The network of this host as values: what is there, and what is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,15 @@ impl Host {
 
     /// Whether an address of ours is bound, on whatever interface.
     pub fn has(&self, address: &IpAddr) -> bool {
-        self.ours.keys().any(|binding| binding.address == *address)
+        let mut from = Some(0);
+        let mut bound = std::iter::from_fn(|| {
+            let first = Binding { index: from?, address: Ipv4Addr::UNSPECIFIED.into() };
+            let (Binding { index, .. }, _) = self.ours.range(first..).next()?;
+            from = index.checked_add(1);
+            Some(*index)
+        });
+        // There are many addresses, and few interfaces.
+        bound.any(|index| self.ours.contains_key(&Binding { index, address: *address }))
     }
 
     /// The interface that has the subnet of `address`, the one with the longest prefix if there are several.

@@ -370,4 +370,6 @@ fn lost(loss: &Loss) -> &'static str {
 }
 
 #[cfg(test)]
+mod many;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The steps that turn what the kernel shows into what is desired. Pure, and the same at start, on every event and on
 //! every tick: whatever was lost, flushed or left half done is mended by the same steps.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::desired::Desired;
@@ -24,12 +25,13 @@ pub(super) fn plan(
     };
     steps.extend(host.ours.keys().filter(|binding| !held(binding)).copied().map(Step::Remove));
     // What is bound there goes first, in the round before.
-    let bound = |index: &u32| host.ours.keys().any(|binding| binding.index == *index);
-    let needed = |index: &u32| {
-        let mut vlans = desired.vlans.keys().filter_map(|name| host.interfaces.get(name));
-        vlans.any(|interface| interface.index == *index)
+    let bound: BTreeSet<u32> = match host.made.is_empty() {
+        true => [].into(),
+        false => host.ours.keys().map(|binding| binding.index).collect(),
     };
-    let idle = host.made.iter().filter(|index| !bound(index) && !needed(index));
+    let needed = desired.vlans.keys().filter_map(|name| host.interfaces.get(name));
+    let needed: BTreeSet<u32> = needed.map(|interface| interface.index).collect();
+    let idle = host.made.iter().filter(|index| !bound.contains(*index) && !needed.contains(*index));
     steps.extend(idle.copied().map(Step::RemoveLink));
     let missing = desired.vlans.iter().filter(|(name, _)| !host.interfaces.contains_key(*name));
     steps.extend(missing.map(|(name, vlan)| Step::MakeVlan(name.clone(), *vlan)));

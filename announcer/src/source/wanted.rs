@@ -67,8 +67,9 @@ fn settle(wanted: &mut Wanted, claims: &Claims) {
     let Wanted { vips, services, lost, .. } = wanted;
     for vip in vips.values_mut() {
         let Some(address) = vip.address else { continue };
-        vip.wants
-            .sort_by(|one, other| turn(claims, &address, one).cmp(&turn(claims, &address, other)));
+        if vip.wants.len() > 1 {
+            vip.wants.sort_by_cached_key(|want| turn(claims, &address, want));
+        }
         let Some(by) = vip.wants.first().map(|want| want.claimant.clone()) else { continue };
         let refused = vip.wants.extract_if(.., |want| !want.claimant.shares(&by));
         for want in refused {
@@ -88,11 +89,7 @@ fn settle(wanted: &mut Wanted, claims: &Claims) {
 /// Whose turn comes first: the operator's, then who came to hold the address first, by its claim. An object that is older
 /// may ask for an address later. What no claim tells apart the status does: it says that a Service has its address, and always
 /// does of a binding; what only an annotation names is a wish.
-fn turn<'a>(
-    claims: &Claims,
-    address: &IpAddr,
-    want: &'a Want,
-) -> (u8, usize, u8, &'a str, &'a Claimant) {
+fn turn(claims: &Claims, address: &IpAddr, want: &Want) -> (u8, usize, u8, String, Claimant) {
     let by_claim = claims.turn(address, &want.uid).unwrap_or(usize::MAX);
     let rank = match want.claimant {
         Claimant::Operator => 0,
@@ -105,7 +102,7 @@ fn turn<'a>(
             }
         }
     };
-    (rank.min(1), by_claim, rank, &want.created, &want.claimant)
+    (rank.min(1), by_claim, rank, want.created.clone(), want.claimant.clone())
 }
 
 #[cfg(test)]

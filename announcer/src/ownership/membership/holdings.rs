@@ -41,6 +41,8 @@ pub struct Holdings {
     since: Instant,
     /// When this node lost an address, for a while.
     lost: BTreeMap<IpAddr, Instant>,
+    /// When that was gone through last: thousands may be lost at once.
+    swept: Instant,
     /// Whether somebody by another election may answer on this very node.
     rivalled: bool,
 }
@@ -49,8 +51,20 @@ impl Holdings {
     /// Nothing yet.
     pub fn new(me: NodeId, fenced: bool, now: Instant) -> Self {
         let (addresses, first, granted, live, lost) = Default::default();
-        let (live_since, since, rivalled) = (now, now, false);
-        Self { me, fenced, addresses, first, granted, live, live_since, since, lost, rivalled }
+        let (live_since, since, swept, rivalled) = (now, now, now, false);
+        Self {
+            me,
+            fenced,
+            addresses,
+            first,
+            granted,
+            live,
+            live_since,
+            since,
+            lost,
+            swept,
+            rivalled,
+        }
     }
 
     /// Takes in what the driver told.
@@ -74,7 +88,10 @@ impl Holdings {
                 self.addresses.remove(address);
                 self.first.remove(address);
                 self.granted.remove(address);
-                self.lost.retain(|_, at| now < *at + SILENCE);
+                if now >= self.swept + SILENCE {
+                    self.swept = now;
+                    self.lost.retain(|_, at| now < *at + SILENCE);
+                }
                 self.lost.insert(*address, now);
             }
             MembershipEvent::Live(live) => {

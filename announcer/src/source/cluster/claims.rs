@@ -10,8 +10,8 @@ use berth_api::claim::ClaimPolicy;
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
     policy: ClaimPolicy,
-    /// By address, the uids of those who hold it, in the order in which they came to.
-    holders: BTreeMap<IpAddr, Vec<String>>,
+    /// By address, the uids of those who hold it, and how many came to before each: thousands may share one.
+    holders: BTreeMap<IpAddr, BTreeMap<String, usize>>,
     /// Those that were somebody's before there were claims.
     imports: BTreeSet<IpAddr>,
     /// Whether all claims were shown.
@@ -39,7 +39,7 @@ impl Claims {
 
     /// How many came to hold the address before the object of this uid, if it holds it.
     pub fn turn(&self, address: &IpAddr, uid: &str) -> Option<usize> {
-        self.holders.get(address)?.iter().position(|holder| holder == uid)
+        self.holders.get(address)?.get(uid).copied()
     }
 
     /// Whether only what a claim names is served.
@@ -78,7 +78,9 @@ impl Claims {
     /// Takes in who holds the address of this name, and whether since before there were claims.
     pub fn apply(&mut self, name: &str, uids: Vec<String>, is_imported: bool) {
         if let Ok(address) = name.parse() {
-            self.holders.insert(address, uids);
+            // Of one that is named twice the first counts.
+            let turns = uids.into_iter().enumerate().rev().map(|(turn, uid)| (uid, turn));
+            self.holders.insert(address, turns.collect());
             match is_imported {
                 true => self.imports.insert(address),
                 false => self.imports.remove(&address),
