@@ -12,8 +12,8 @@ pub(crate) fn all() -> Vec<Arg> {
             let flag = Arg::new(variable.name)
                 .long(variable.name)
                 .alias(variable.flag)
-                .help(variable.help)
-                .value_name("VALUE")
+                .help(variable.help_text())
+                .value_name(variable.kind.value())
                 .allow_hyphen_values(true)
                 .action(ArgAction::Set)
                 .hide(variable.support != Support::Served);
@@ -32,13 +32,14 @@ pub(crate) fn all() -> Vec<Arg> {
             .env(LOG_FORMAT)
             .value_parser(["text", "json"])
             .default_value("text")
+            .value_name("FORMAT")
             .help("how a line of the log looks"),
     );
     flags.push(
         Arg::new("kubeconfig")
             .long("kubeconfig")
             .value_name("FILE")
-            .help("the same as --k8s_config_file"),
+            .help("the same as --k8s_config_file [default: what that is]"),
     );
     flags
 }

@@ -35,7 +35,7 @@ pub struct Arguments {
     /// The file with the objects, in YAML or as kubectl prints them; `-` is the standard input.
     #[arg(value_name = "EIPBINDINGS.yaml", default_value = "-")]
     file: PathBuf,
-    /// Read them in a cluster instead: a kubeconfig file, or `current` for that of kubectl.
+    /// Read them in a cluster instead: a kubeconfig file, or `current` for that of kubectl [default: the file is read]
     #[arg(long, value_name = "KUBECONFIG", conflicts_with = "file")]
     from: Option<PathBuf>,
 }

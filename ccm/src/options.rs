@@ -27,7 +27,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Let only one of several instances give addresses out at a time
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
     pub leader_elect: bool,
     /// Namespace of the Lease
     #[arg(long, default_value = "kube-system", value_name = "NAMESPACE")]
@@ -50,7 +50,7 @@ pub struct Options {
     /// Where /metrics, /healthz and /readyz listen
     #[arg(long, default_value = "[::]:8080", value_name = "ADDRESS:PORT")]
     pub http_address: SocketAddr,
-    /// How many writes may be under way at once
+    /// How many writes may be under way at once, 1 to 1000
     #[arg(long, default_value_t = 32, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub concurrent_writes: u16,
     /// error, warn, info, debug or trace
@@ -75,7 +75,8 @@ pub enum Command {
 fn environment_help() -> String {
     format!(
         "Environment:\n  {}  namespace of the pool ConfigMap [default: {}]\n  {}  its name [default: {}]\n  {ENABLE_CLASS}  \
-         true: serve only Services of one loadBalancerClass\n  {CLASS_NAME}  its name [default: {}]\n  RUST_LOG  finer log levels",
+         true: serve only Services of one loadBalancerClass [default: false, true where that is named]\n  {CLASS_NAME}  its name \
+         [default: {}]\n  RUST_LOG  finer log levels [default: --log-level]",
         pools::NAMESPACE_VARIABLE,
         pools::NAMESPACE,
         pools::CONFIG_MAP_VARIABLE,
@@ -224,6 +225,29 @@ mod tests {
         let options = Options::parse_from(["berth-ccm", "--leader-elect=false"]);
         assert!(!options.leader_elect);
         assert!(Options::parse_from(["berth-ccm"]).timing().is_ok());
+    }
+
+    #[test]
+    fn the_help_tells_the_name_of_each_value_and_its_default() {
+        let mut command = Options::command();
+        command.build();
+        for part in std::iter::once(&command).chain(command.get_subcommands()) {
+            for argument in part.get_arguments() {
+                let name = format!("{} {}", part.get_name(), argument.get_id());
+                if !argument.get_action().takes_values() || part.get_name() == "help" {
+                    continue;
+                }
+                let values = argument.get_value_names().unwrap_or_default();
+                let bare = argument.get_id().as_str().to_uppercase();
+                let is_named = matches!(values, [only] if *only != bare.as_str());
+                assert!(is_named || name.ends_with(" identity"), "{name}: {values:?}");
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                let has_default = !argument.get_default_values().is_empty()
+                    || help.contains("[default: ")
+                    || argument.is_required_set();
+                assert!(has_default, "{name}: {help}");
+            }
+        }
     }
 
     #[test]

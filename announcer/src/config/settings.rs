@@ -86,7 +86,7 @@ impl Settings {
             Kind::Switch if variable.support == Support::NotYet && switch(value) == Some(true) => {
                 format!("not supported yet ({}); leave it out or set it to false", variable.help)
             }
-            Kind::Text if variable.support == Support::NotYet => {
+            Kind::Text(_) if variable.support == Support::NotYet => {
                 format!("not supported yet ({}); leave it out", variable.help)
             }
             _ => return None,

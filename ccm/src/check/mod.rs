@@ -34,7 +34,7 @@ pub struct Arguments {
     #[arg(value_name = "CONFIGMAP.yaml")]
     file: PathBuf,
     /// Also say what would become of the addresses that are assigned in a cluster: a kubeconfig file, or `current` for
-    /// that of kubectl.
+    /// that of kubectl [default: no cluster is asked]
     #[arg(long, value_name = "KUBECONFIG")]
     against: Option<PathBuf>,
     /// Namespace of the Leases by which nodes tell their addresses
