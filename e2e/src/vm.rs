@@ -144,7 +144,8 @@ impl Vm {
 
     async fn status(&self, status: Value) -> Result<()> {
         let patch = Patch::Merge(json!({ "status": status }));
-        self.api.patch_status(&self.name, &PatchParams::default(), &patch).await?;
+        // The object has no subresource `status`.
+        self.api.patch(&self.name, &PatchParams::default(), &patch).await?;
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ mod fenced;
 mod flaws;
 mod flood;
 mod host_ports;
+mod many;
 mod migration;
 mod moves;
 mod named;
