@@ -10,6 +10,9 @@ root="${XDG_CACHE_HOME:-$HOME/.cache}/berth/cargo-cyclonedx-$version"
 	cargo install --locked --quiet --version "$version" --root "$root" cargo-cyclonedx
 # It writes beside the manifest of every package of the workspace.
 written() { find . -name '*_bin.cdx.json' -not -path './target/*'; }
+# Else it has the time of day and a number drawn at random.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
 trap 'written | xargs --no-run-if-empty rm' EXIT
 "$root/bin/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --target $triple --describe binaries \
 	--no-build-deps
