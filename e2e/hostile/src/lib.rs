@@ -16,14 +16,16 @@ mod memory;
 mod mutate;
 mod objects;
 mod proportion;
+mod work;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
+
+use self::work::worked;
 
 pub use memory::Counting;
 pub use proportion::{in_proportion, in_square};
@@ -127,11 +129,6 @@ fn case(seed: u64, case: &[u8], read: &mut impl FnMut(&[u8])) {
     }
     assert!(took <= WORK, "reading takes {took:?} of a processor: {WORK:?} at most");
     panic!("reading takes {most} octets of memory: {limit} at most");
-}
-
-/// What the calling thread had of a processor.
-fn worked() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or_default()
 }
 
 fn show(case: &[u8]) -> String {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::worked;
+use crate::work::worked;
 
 /// Ten times as many may take so many times as long: trees grow, and memory that no cache holds is slow. What is worse than
 /// linear takes a hundred times as long.
