@@ -154,7 +154,9 @@ impl Loop {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !stop.is_cancelled() {
             let has_more = self.step();
-            let wake = self.index.deadline().map(|at| self.start + at.saturating_sub(PAST));
+            // While all writes are under way the end of one is what is waited for.
+            let due = self.index.deadline().filter(|_| self.writes.free() > 0);
+            let wake = due.map(|at| self.start + at.saturating_sub(PAST));
             tokio::select! {
                 Some(batch) = changes.next() => {
                     let now = self.now();

@@ -238,11 +238,11 @@ impl Index {
             return Vec::new();
         }
         wake(state, now);
+        state.agenda.recall_waiting(now);
         adopt::poll(state, now, slots);
         if !state.adoption.open.is_empty() {
             return state.traffic.take();
         }
-        state.agenda.recall_waiting(now);
         let (mut hopeless, mut turns) = (Hopeless::default(), TURNS);
         while state.traffic.started() < slots && turns > 0 {
             state.touch_first();
@@ -264,7 +264,7 @@ impl Index {
 
     /// When to poll again if nothing happens before.
     pub fn deadline(&self) -> Option<Duration> {
-        if !self.0.leading {
+        if !self.0.leading || !self.is_whole() {
             return None;
         }
         let rested = self.0.cluster.ledger.next_rested();

@@ -125,6 +125,26 @@ fn services_and_bindings_that_wait_for_a_full_pool_hold_up_no_other() {
 }
 
 #[test]
+fn who_waits_among_many_is_looked_at_again_a_little_later_and_asks_to_be() {
+    let mut lab = lab();
+    for name in names(600) {
+        lab.cluster.create(service(&name));
+    }
+    lab.settle();
+    lab.cluster.delete("m0");
+    lab.settle();
+    // Of the same age the names decide: m0, m1 and m10 came first.
+    assert_eq!(lab.cluster.addresses("m100"), "198.51.100.1");
+    lab.cluster.delete("m1");
+    lab.settle();
+    let due = lab.index.deadline().unwrap();
+    assert!(due > lab.now && due < lab.now + Duration::from_millis(50), "{due:?} {:?}", lab.now);
+    lab.now = due;
+    lab.settle();
+    assert_eq!(lab.cluster.addresses("m101"), "198.51.100.2");
+}
+
+#[test]
 fn machines_that_show_one_address_are_each_looked_at_when_that_is_news_to_them() {
     for origin in [(true, true), (true, false), (false, true), (false, false)] {
         in_proportion(300, |count| {
