@@ -23,6 +23,7 @@
 //! | `Moved` | EipBinding | its addresses belong to another node now |
 //! | `InvalidKey` | ConfigMap | a key is not readable; its last good value stays |
 //! | `UnknownKey` | ConfigMap | a key means nothing here |
+//! | `EmptyKey` | ConfigMap | a list has nothing in it |
 //! | `ReservedOverlap` | ConfigMap | a pool has addresses that are never given out, such as those of nodes |
 //! | `SharedAcross` | ConfigMap | namespaces share an address that do not name each other; they keep it |
 
@@ -50,6 +51,8 @@ pub const WRITE_REFUSED: &str = "WriteRefused";
 pub const INVALID_KEY: &str = "InvalidKey";
 /// A key of the ConfigMap means nothing here.
 pub const UNKNOWN_KEY: &str = "UnknownKey";
+/// A list has nothing in it.
+pub const EMPTY_KEY: &str = "EmptyKey";
 /// A pool has addresses that are never given out.
 pub const RESERVED_OVERLAP: &str = "ReservedOverlap";
 /// Namespaces share an address that do not name each other.

@@ -37,6 +37,18 @@ fn good_pools_end_with_0() -> Result<()> {
 }
 
 #[test]
+fn a_key_that_a_template_left_empty_is_noted() -> Result<()> {
+    let empty = "  cidr-global: \"\"\n";
+    let (code, said, _) = check(&format!("{HEAD}{empty}  range-global: 192.0.2.0/24\n"), &[])?;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("key `cidr-global` is an empty list: it adds no address"), "{said}");
+    let (code, said, _) = check(&format!("{HEAD}{empty}"), &[])?;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("nobody gets an address"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn problems_end_with_1_and_are_named() -> Result<()> {
     let (code, said, _) = check(&format!("{HEAD}  cidr-global: 192.0.2.9-192.0.2.1\n"), &[])?;
     assert_eq!(code, Some(1));

@@ -127,10 +127,14 @@ impl Key {
             Self::Of(Kind::Pins, _) => match text {
                 "any" => Ok(Value::Pins(Pins::Any)),
                 "pool" => Ok(Value::Pins(Pins::Pool(AddressSet::new()))),
-                _ => {
-                    let listed = entries(text)?.iter().map(|entry| entry.range).collect();
-                    Ok(Value::Pins(Pins::Pool(listed)))
-                }
+                // That nothing is said is no reason to let anything be asked for, nor what was meant to be nothing but the pool.
+                _ => match entries(text)? {
+                    listed if listed.is_empty() => Err("it is empty".to_owned()),
+                    listed => {
+                        let listed = listed.iter().map(|entry| entry.range).collect();
+                        Ok(Value::Pins(Pins::Pool(listed)))
+                    }
+                },
             },
             Self::Of(Kind::ShareWith, _) => namespaces(text).map(Value::Names),
             Self::Of(Kind::Quota, _) | Self::NamespaceQuota => match text.parse() {
@@ -147,6 +151,18 @@ impl Key {
             }
             Self::SearchOrder => Ok(Value::Bool(text == "desc")),
             Self::ReuseDelay => duration(text).map(Value::Delay),
+        }
+    }
+
+    /// What an empty list says at this key; nothing where it says nothing, or more than that.
+    pub(crate) fn empty(&self) -> Option<&'static str> {
+        let Self::Of(kind, _) = self else { return None };
+        match kind {
+            Kind::Cidr | Kind::Range => Some("it adds no address to the pool"),
+            Kind::Exclude => Some("it excludes no address"),
+            Kind::Drain => Some("it drains no address"),
+            Kind::ShareWith => Some("it names no namespace"),
+            _ => None,
         }
     }
 
@@ -203,13 +219,14 @@ pub(crate) struct Entry {
     pub(crate) is_prefix: bool,
 }
 
+/// Reads an address list. One with nothing in it is one: templates leave a key empty that they have no value for.
 fn entries(text: &str) -> Result<Vec<Entry>, String> {
     let mut entries = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let range = part.parse().map_err(|error| format!("{error}"))?;
         entries.push(Entry { range, is_prefix: part.contains('/') });
     }
-    if entries.is_empty() { Err("it is empty".to_owned()) } else { Ok(entries) }
+    Ok(entries)
 }
 
 /// Names of namespaces (RFC 1123 labels, as Kubernetes has them).
@@ -223,8 +240,7 @@ fn namespaces(text: &str) -> Result<BTreeSet<String>, String> {
     if let Some(bad) = names.clone().find(|name| !is_name(name)) {
         return Err(format!("`{}` is no name of a namespace", shown(bad)));
     }
-    let names: BTreeSet<String> = names.map(str::to_owned).collect();
-    if names.is_empty() { Err("it is empty".to_owned()) } else { Ok(names) }
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// The spellings of Go's `strconv.ParseBool`, which the stock provider reads with.

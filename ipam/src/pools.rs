@@ -158,6 +158,13 @@ impl Pools {
         data.keys().map(String::as_str).filter(|key| Key::parse(key).is_none()).collect()
     }
 
+    /// The keys in `data` that are lists with nothing in them, and what they say so.
+    pub fn empty_keys(data: &BTreeMap<String, String>) -> Vec<(&str, &'static str)> {
+        let nothing = |text: &str| text.split(',').all(|part| part.trim().is_empty());
+        let empty = data.iter().filter(|(_, text)| nothing(text));
+        empty.filter_map(|(key, _)| Some((key.as_str(), Key::parse(key)?.empty()?))).collect()
+    }
+
     /// The keys whose present value is not accepted, by name.
     pub fn errors(&self) -> impl Iterator<Item = &KeyError> {
         self.errors.values()

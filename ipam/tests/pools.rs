@@ -173,7 +173,6 @@ fn a_bad_value_is_named_with_its_key_and_what_is_accepted() {
         ("cidr-shop", "192.0.2.0/33", "`192.0.2.0/33` is neither", "comma list"),
         ("range-global", "192.0.2.9-192.0.2.1", "reversed", "comma list"),
         ("range-global", "192.0.2.1-2001:db8::1", "mixes", "comma list"),
-        ("cidr-global", "", "empty", "comma list"),
         ("exclude-shop", "eth0", "neither", "comma list"),
         ("drain-shop", "maybe", "neither", "true, false"),
         ("quota-shop", "-1", "no whole number", "0 or more"),
@@ -181,7 +180,6 @@ fn a_bad_value_is_named_with_its_key_and_what_is_accepted() {
         ("pins-shop", "pools", "`pools` is neither", "any, pool, or a comma list"),
         ("pins-global", "", "empty", "any, pool, or a comma list"),
         ("share-with-shop", "a,B_c", "`B_c` is no name of a namespace", "comma list of namespaces"),
-        ("share-with-shop", " , ", "empty", "comma list of namespaces"),
         ("overflow-shop", "other", "no pool", "global or none"),
         ("allow-share-shop", "yes", "neither true nor false", "true or false"),
         ("interface-shop", "eth0/1", "character", "network interface"),
@@ -209,6 +207,36 @@ fn a_bad_key_keeps_its_last_good_value_and_stops_nothing_else() {
     assert_eq!(addresses(&pools, &Scope::Global), ["192.0.2.0/29"]);
     assert_eq!(addresses(&pools, &Scope::of("shop")), ["198.51.100.0/29"]);
     assert_eq!(pools.quota("shop"), Some(3));
+}
+
+#[test]
+fn an_empty_list_says_nothing_and_stops_nothing() {
+    let keys = [
+        ("cidr-global", ""),
+        ("range-global", "192.0.2.4/31"),
+        ("exclude-global", " , "),
+        ("drain-global", ""),
+        ("share-with-shop", ""),
+        ("cidr-blog", ","),
+    ];
+    let pools = pools(&keys);
+    assert_eq!(addresses(&pools, &Scope::Global), ["192.0.2.4/31"]);
+    assert_eq!(serving(&pools, "shop"), [Scope::Global]);
+    // What was meant to be the namespace's own is not taken from everybody.
+    assert_eq!(serving(&pools, "blog"), [Scope::of("blog")]);
+    assert!(pools.pool(&Scope::of("blog")).unwrap().addresses().is_empty());
+    let empty = data(&keys);
+    let empty: Vec<&str> = Pools::empty_keys(&empty).into_iter().map(|(key, _)| key).collect();
+    let all = ["cidr-blog", "cidr-global", "drain-global", "exclude-global", "share-with-shop"];
+    assert_eq!(empty, all);
+}
+
+#[test]
+fn an_empty_limit_is_none_that_is_accepted() {
+    for key in ["pins-global", "quota-shop", "namespace-quota"] {
+        assert_eq!(Pools::default().update(&data(&[(key, "")])).len(), 1, "{key}");
+        assert_eq!(Pools::empty_keys(&data(&[(key, "")])), [], "{key}");
+    }
 }
 
 #[test]

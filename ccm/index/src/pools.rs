@@ -17,6 +17,8 @@ pub(super) struct PoolMap {
     uid: Option<String>,
     errors: Vec<KeyError>,
     unknown: Vec<String>,
+    /// Keys with an empty list, and what it says.
+    empty: Vec<(String, &'static str)>,
     told: BTreeSet<String>,
     /// Addresses outside of their pool, and what is told of them.
     strays: BTreeMap<(IpAddr, Owner), String>,
@@ -74,6 +76,8 @@ impl PoolMap {
         self.uid = Some(uid);
         self.errors = ledger.update_pools(data);
         self.unknown = Pools::unknown_keys(data).into_iter().map(str::to_owned).collect();
+        let empty = Pools::empty_keys(data).into_iter();
+        self.empty = empty.map(|(key, says)| (key.to_owned(), says)).collect();
     }
 
     /// Takes in that there is none.
@@ -112,6 +116,9 @@ impl PoolMap {
             );
             (reason::UNKNOWN_KEY, note)
         });
+        let empty = self.empty.iter().map(|(key, says)| {
+            (reason::EMPTY_KEY, format!("key {} is an empty list: {says}", Quoted::of(key)))
+        });
         let unusable = ledger.unusable_overlaps();
         let overlaps = ledger.reserved_overlaps().into_iter().chain(unusable).map(|overlap| {
             let pools: Vec<_> = overlap.pools.iter().map(ToString::to_string).collect();
@@ -124,7 +131,7 @@ impl PoolMap {
             (reason::RESERVED_OVERLAP, note)
         });
         let crossings = crossings(ledger).into_iter().map(|note| (reason::SHARED_ACROSS, note));
-        errors.chain(unknown).chain(overlaps).chain(crossings).collect()
+        errors.chain(unknown).chain(empty).chain(overlaps).chain(crossings).collect()
     }
 
     /// Which addresses have left their pool since this was last asked, or have come back to it.

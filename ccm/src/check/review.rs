@@ -87,6 +87,8 @@ pub enum Finding {
     BadKey(KeyError, Effect),
     /// A key means nothing.
     UnknownKey(String),
+    /// A list has nothing in it, and says so much.
+    EmptyKey(String, &'static str),
     /// Nobody gets an address.
     NoPool,
     /// Several pools would hand out the same addresses.
@@ -126,6 +128,7 @@ impl Finding {
         !matches!(
             self,
             Self::OtherName(..)
+                | Self::EmptyKey(..)
                 | Self::Draining(..)
                 | Self::Excluded(..)
                 | Self::QuotaReached(..)
@@ -174,7 +177,9 @@ pub fn review(data: &Data, cluster: Option<&Cluster>) -> Review {
     );
     let of_namespaces = OF_NAMESPACES.iter().map(|kind| format!("{kind}global"));
     findings.extend(of_namespaces.filter(|key| data.contains_key(key)).map(Finding::NotOfAll));
-    if ledger.pools().iter().next().is_none() {
+    let empty = Pools::empty_keys(data).into_iter();
+    findings.extend(empty.map(|(key, says)| Finding::EmptyKey(key.to_owned(), says)));
+    if ledger.pools().iter().all(|(_, pool)| pool.addresses().is_empty()) {
         findings.push(Finding::NoPool);
     }
     findings.extend(overlaps(&ledger));

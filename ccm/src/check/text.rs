@@ -78,6 +78,7 @@ impl fmt::Display for Finding {
                  namespace-quota, search-order, skip-end-ips-in-cidr, avoid-buggy-ips and reuse-delay",
                 Quoted::of(key)
             ),
+            Self::EmptyKey(key, says) => write!(f, "key `{key}` is an empty list: {says}"),
             Self::NoPool => {
                 write!(f, "no key `cidr-` or `range-` fills a pool: nobody gets an address")
             }

@@ -41,6 +41,23 @@ fn bad_keys_are_told_once_each_and_stop_nothing_else() {
 }
 
 #[test]
+fn a_key_that_a_template_left_empty_is_told_and_stops_nothing() {
+    let mut lab = Lab::with_pools([
+        ("cidr-global", ""),
+        ("range-global", "192.0.2.1-192.0.2.2"),
+        ("exclude-global", ""),
+        ("range-blog", ""),
+    ]);
+    assert_eq!(lab.told("kubevip", reason::EMPTY_KEY), 3);
+    assert_eq!(lab.told("kubevip", reason::INVALID_KEY), 0);
+    lab.create(service("web"));
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
+    let mut own = Lab::with_pools([("cidr-global", "192.0.2.0/29"), ("range-shop", "")]);
+    own.create(service("web"));
+    assert_eq!(own.cluster.reason("web"), Some((false, "PoolExhausted".to_owned())));
+}
+
+#[test]
 fn a_pool_that_shrinks_keeps_what_is_assigned_and_says_so() {
     let mut lab = Lab::with_pools([("cidr-global", "192.0.2.0/29")]);
     lab.create(service("web"));
