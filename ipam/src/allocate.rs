@@ -163,6 +163,9 @@ impl Decision<'_> {
         {
             return Err(Refusal::AddressResting { address, owner: owner.clone(), until });
         }
+        if let Some(by) = ledger.shown_by_another(address, &request.owner) {
+            return Err(Refusal::AddressShown { address, by: by.clone() });
+        }
         Ok(Assigned { address, origin: Origin::Pinned, pool: pool.cloned(), shared })
     }
 
@@ -257,7 +260,9 @@ impl Decision<'_> {
             let regions = ledger.free.offers(scope, family);
             let has_room = |claim: &Claim| claim.has_room(Some(sharing));
             let usable = |address| {
-                ledger.is_offerable(address) && ledger.claim(address).is_none_or(has_room)
+                ledger.is_offerable(address)
+                    && ledger.claim(address).is_none_or(has_room)
+                    && ledger.shown_by_another(address, &request.owner).is_none()
             };
             if let Some(address) = ledger.sharers.find(regions, &among, sharing, order, usable) {
                 return found(address, Origin::Pool, true);

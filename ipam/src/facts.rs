@@ -18,7 +18,7 @@ pub struct Usage {
     pub size: u128,
     /// Held by anyone.
     pub used: u64,
-    /// Resting after a release.
+    /// Resting after a release, or while the status of one that does not hold them shows them.
     pub resting: u64,
     /// Could be handed out now.
     pub free: u128,
@@ -74,6 +74,7 @@ impl Ledger {
             usage.used += region.used;
             usage.resting += region.resting;
         }
+        usage.resting += self.loose_of(scope, family);
         let free = self.free.offers(scope, family).map(|id| self.free.region(id).free_count);
         usage.free = free.fold(0, u128::saturating_add);
         usage

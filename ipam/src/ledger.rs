@@ -14,6 +14,7 @@ use crate::pools::Pools;
 use crate::range::{Family, Range};
 use crate::set::AddressSet;
 use crate::sharers::{Sharers, Together};
+use crate::statuses::Statuses;
 
 /// Hashes the same on every run. Iteration over such a map never reaches an answer.
 type Fixed = BuildHasherDefault<DefaultHasher>;
@@ -41,6 +42,9 @@ pub struct Ledger {
     aside: BTreeMap<IpAddr, Aside>,
     /// The same, by the namespace that caused it.
     aside_in: BTreeMap<String, BTreeSet<IpAddr>>,
+    pub(crate) statuses: Statuses,
+    /// Addresses of pools that nobody holds and a status shows.
+    pub(crate) loose: BTreeSet<IpAddr>,
 }
 
 /// An address that something outside of the cluster has.
@@ -59,12 +63,14 @@ pub struct Counted {
     pub resting: u64,
     /// Set aside because of it, and neither held by it nor resting.
     pub aside: u64,
+    /// Shown by the status of one of its objects and held by nobody, and none of the above.
+    pub shown: u64,
 }
 
 impl Counted {
     /// How many addresses that are.
     pub fn total(&self) -> u64 {
-        self.held + self.resting + self.aside
+        self.held + self.resting + self.aside + self.shown
     }
 }
 
@@ -134,6 +140,7 @@ impl Ledger {
             self.unindex(address);
         } else {
             self.unrest(address);
+            self.loose.remove(&address);
             self.free.take(address.into());
             if let Some(region) = self.free.locate(address) {
                 self.free.region_mut(region).used += 1;
@@ -318,10 +325,17 @@ impl Ledger {
             !self.holds_for(**address, namespace)
                 && rests.is_none_or(|rest| rest.owner.namespace != namespace)
         });
+        let shown = self.loose.iter().filter(|address| {
+            let rests = self.resting.get(*address);
+            self.is_shown_for(**address, namespace)
+                && !self.is_aside_for(**address, namespace)
+                && rests.is_none_or(|rest| rest.owner.namespace != namespace)
+        });
         Counted {
             held: self.held_in(namespace),
             resting: self.resting_in.of(namespace),
             aside: aside.count() as u64,
+            shown: shown.count() as u64,
         }
     }
 
@@ -331,6 +345,7 @@ impl Ledger {
         self.holds_for(address, namespace)
             || rests.is_some_and(|rest| rest.owner.namespace == namespace)
             || self.is_aside_for(address, namespace)
+            || self.is_shown_for(address, namespace)
     }
 
     /// Whether the address is set aside because of the namespace.
@@ -382,6 +397,9 @@ impl Ledger {
             }
             if claim.grants().is_empty() {
                 self.claims.remove(&address);
+                if self.statuses.has(address) {
+                    self.loosen(address);
+                }
                 if let Some(region) = self.free.locate(address) {
                     self.free.region_mut(region).used -= 1;
                 }
@@ -389,6 +407,19 @@ impl Ledger {
         }
         self.index(address);
         true
+    }
+
+    /// Whether nobody holds the address, and an object of the namespace shows it.
+    fn is_shown_for(&self, address: IpAddr, namespace: &str) -> bool {
+        self.loose.contains(&address)
+            && self.statuses.of(address).any(|owner| owner.namespace == namespace)
+    }
+
+    /// A status shows the address, which nobody holds.
+    pub(crate) fn loosen(&mut self, address: IpAddr) {
+        if self.free.locate(address).is_some() {
+            self.loose.insert(address);
+        }
     }
 
     fn put_to_rest(&mut self, address: IpAddr, owner: Owner, since: Duration) {
@@ -411,14 +442,16 @@ impl Ledger {
         }
     }
 
-    /// Frees what in the range is neither held nor reserved, resting or set aside.
-    fn restore(&mut self, range: Range) {
+    /// Frees what in the range is neither held nor reserved, resting, set aside or shown.
+    pub(crate) fn restore(&mut self, range: Range) {
         self.free.give(range);
         let (first, last) = (range.first(), range.last());
         let held = self.claims.range(first..=last).map(|(address, _)| *address);
         let resting = self.resting.range(first..=last).map(|(address, _)| *address);
         let aside = self.aside.range(first..=last).map(|(address, _)| *address);
-        held.chain(resting).chain(aside).for_each(|address| self.free.take(address.into()));
+        let shown = self.statuses.within(first, last);
+        let all = held.chain(resting).chain(aside).chain(shown);
+        all.for_each(|address| self.free.take(address.into()));
         self.reserved.overlapping(range).for_each(|part| self.free.take(part));
     }
 
@@ -432,6 +465,14 @@ impl Ledger {
             if let Some(region) = self.free.locate(*address) {
                 self.free.region_mut(region).resting += 1;
             }
+        }
+        let shown = self.statuses.addresses();
+        let shown = shown.filter(|address| !self.claims.contains_key(address));
+        let shown: Vec<IpAddr> = shown.collect();
+        self.loose.clear();
+        for address in shown {
+            self.free.take(address.into());
+            self.loosen(address);
         }
         self.sharers.clear();
         let held: Vec<IpAddr> = self.claims.keys().copied().collect();

@@ -39,6 +39,8 @@ mod request;
 mod set;
 mod sharers;
 mod shown;
+mod shows;
+mod statuses;
 
 pub use allocate::allocate;
 pub use facts::{Crossing, Overlap, ReservedOverlap, Stray, Usage};

@@ -201,6 +201,16 @@ pub enum Refusal {
         /// When it is free, on the clock of the ledger.
         until: Duration,
     },
+    /// The status of another shows the address that was asked for, and that one does not hold it.
+    #[error(
+        "{address} rests: the status of {by} still shows it, and what comes for it would be led there"
+    )]
+    AddressShown {
+        /// The address.
+        address: IpAddr,
+        /// Whose status shows it.
+        by: Owner,
+    },
     /// The address that was asked for is none of those that the namespace may ask for.
     #[error("{address} may not be asked for: key `{key}` accepts {accepted}")]
     AddressNotAllowed {
@@ -228,10 +238,11 @@ pub enum Refusal {
     },
 }
 
-fn counted_note(Counted { resting, aside, .. }: &Counted) -> String {
+fn counted_note(Counted { resting, aside, shown, .. }: &Counted) -> String {
     let notes = [
         (resting, "rest after their release"),
         (aside, "are set aside, as another host answers for them"),
+        (shown, "rest, as a status still shows them"),
     ];
     let notes = notes.into_iter().filter(|(count, _)| **count > 0);
     let notes: Vec<String> = notes.map(|(count, why)| format!("{count} of them {why}")).collect();
@@ -261,7 +272,7 @@ impl Refusal {
             Self::FamilyUnavailable { .. } => "FamilyUnavailable",
             Self::AddressInUse { .. } | Self::AddressFull { .. } => "AddressInUse",
             Self::AddressReserved { .. } => "AddressReserved",
-            Self::AddressResting { .. } => "AddressResting",
+            Self::AddressResting { .. } | Self::AddressShown { .. } => "AddressResting",
             Self::AddressNotAllowed { .. } => "AddressNotAllowed",
             Self::QuotaExceeded { .. } => "QuotaExceeded",
         }

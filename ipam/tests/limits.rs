@@ -29,7 +29,7 @@ fn what_rests_counts_against_the_quota_of_the_namespace_that_gave_it_back() {
         give(&mut ledger, &single(name)).unwrap();
         release_all(&mut ledger, &service(name), seconds(at));
     }
-    assert_eq!(ledger.counted_in("shop"), Counted { held: 0, resting: 2, aside: 0 });
+    assert_eq!(ledger.counted_in("shop"), Counted { held: 0, resting: 2, aside: 0, shown: 0 });
     assert_eq!(
         give(&mut ledger, &single("shop/c")).unwrap_err().to_string(),
         "namespace shop holds 2 of the 2 addresses that `quota-shop` allows (2 of them rest after their release)"
@@ -53,7 +53,7 @@ fn nobody_is_locked_out_by_the_address_that_it_left_itself() {
     assert_eq!(reason(allocate(&ledger, &on)), "QuotaExceeded");
     assert_eq!(give(&mut ledger, &back).unwrap(), ["192.0.2.8"]);
     release_all(&mut ledger, &service("shop/web"), seconds(1));
-    assert_eq!(ledger.counted_in("shop"), Counted { held: 0, resting: 2, aside: 0 });
+    assert_eq!(ledger.counted_in("shop"), Counted { held: 0, resting: 2, aside: 0, shown: 0 });
     assert_eq!(reason(give(&mut ledger, &anew("shop/web"))), "QuotaExceeded");
 }
 
@@ -77,12 +77,16 @@ fn what_is_set_aside_counts_against_the_quota_of_the_namespace_that_had_it() {
     let web = single("shop/web");
     give(&mut ledger, &web).unwrap();
     ledger.set_aside(ip("192.0.2.8"), "shop", seconds(600));
-    assert_eq!(ledger.counted_in("shop"), Counted { held: 1, resting: 0, aside: 0 }, "once");
+    assert_eq!(
+        ledger.counted_in("shop"),
+        Counted { held: 1, resting: 0, aside: 0, shown: 0 },
+        "once"
+    );
     let shuns = |address: &str| Request { shuns: vec![ip(address)], ..web.clone() };
     assert_eq!(give(&mut ledger, &shuns("192.0.2.8")).unwrap(), ["192.0.2.9"]);
-    assert_eq!(ledger.counted_in("shop"), Counted { held: 1, resting: 1, aside: 0 });
+    assert_eq!(ledger.counted_in("shop"), Counted { held: 1, resting: 1, aside: 0, shown: 0 });
     ledger.advance(seconds(60));
-    assert_eq!(ledger.counted_in("shop"), Counted { held: 1, resting: 0, aside: 1 });
+    assert_eq!(ledger.counted_in("shop"), Counted { held: 1, resting: 0, aside: 1, shown: 0 });
     // At full quota who holds an address that another host has keeps it.
     ledger.set_aside(ip("192.0.2.9"), "shop", seconds(700));
     assert_eq!(

@@ -32,6 +32,11 @@ impl Id {
     pub fn eip(key: &NamespacedName) -> Self {
         Self { kind: OwnerKind::EipBinding, key: key.clone() }
     }
+
+    /// An owner of that kind and name, whatever its uid.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner::new(self.kind, &self.key.namespace, &self.key.name, "")
+    }
 }
 
 impl From<&Owner> for Id {

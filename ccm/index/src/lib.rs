@@ -326,7 +326,9 @@ impl Index {
 
     /// What is known of a kind, for a list that starts again: whatever it does not have is gone.
     pub fn known_claimants(&self, kind: OwnerKind) -> BTreeSet<Id> {
-        self.0.cluster.claimants.keys().filter(|id| id.kind == kind).cloned().collect()
+        let known = self.0.cluster.claimants.keys().cloned();
+        let shown = self.0.cluster.ledger.showing().map(Id::from);
+        known.chain(shown).filter(|id| id.kind == kind).collect()
     }
 
     /// The addresses and uids of the claims, for the same.

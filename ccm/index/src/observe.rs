@@ -25,6 +25,8 @@ pub(super) fn apply(state: &mut State, claimant: Claimant, now: Duration) {
     };
     if !concerns && !state.cluster.holds_any(&owner) {
         remove_claimant(state, &id, None, now);
+        // kube-proxy goes by its status all the same, whoever wrote that.
+        state.show(&owner, &claimant);
         return;
     }
     let is_served = claimant.written().is_some();
@@ -40,6 +42,7 @@ pub(super) fn apply(state: &mut State, claimant: Claimant, now: Duration) {
     if let Some(at) = state.traffic.renewed(&id, now) {
         state.agenda.at(at, Object::Claimant(id.clone()));
     }
+    state.show(&owner, &claimant);
     let sharing = claimant.sharing().cloned();
     let before = state.cluster.claimants.insert(id.clone(), claimant);
     state.cluster.stand(&owner);
@@ -55,6 +58,7 @@ pub(super) fn apply(state: &mut State, claimant: Claimant, now: Duration) {
 
 /// Takes in that a Service or EipBinding is gone; with a uid, only if it is that one.
 pub(super) fn remove_claimant(state: &mut State, id: &Id, uid: Option<&str>, now: Duration) {
+    state.hide(id, uid);
     let known = state.cluster.claimants.get(id);
     if known.is_none_or(|known| uid.is_some_and(|uid| known.uid() != uid)) {
         return;

@@ -18,7 +18,7 @@ use super::figures::Figures;
 use super::pools::PoolMap;
 use super::said::Said;
 use super::traffic::Traffic;
-use crate::claimant::Id;
+use crate::claimant::{Claimant, Id};
 use crate::write::Object;
 
 /// What is known.
@@ -81,6 +81,21 @@ impl State {
         let concerned = showing.into_iter().flat_map(|showing| showing.concerned());
         let concerned = concerned.cloned().collect();
         self.touch_machines(&concerned);
+    }
+
+    /// Takes in which addresses the status of a Service shows. None of an EipBinding: nobody is led there by it.
+    pub(super) fn show(&mut self, owner: &Owner, claimant: &Claimant) {
+        let Claimant::Service(service) = claimant else { return };
+        if self.cluster.ledger.show(owner, service.published.iter().copied()) {
+            self.agenda.retry();
+        }
+    }
+
+    /// The object is gone, and with it what its status showed; with a uid, only if it is that one.
+    pub(super) fn hide(&mut self, id: &Id, uid: Option<&str>) {
+        if self.cluster.ledger.hide(&id.owner(), uid) {
+            self.agenda.retry();
+        }
     }
 
     /// Takes back what never came to be in a claim.

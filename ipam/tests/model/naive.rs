@@ -75,6 +75,7 @@ impl Naive {
             held: held.len() as u64,
             resting: resting.len() as u64,
             aside: (&self.aside_in(namespace) - &known).len() as u64,
+            shown: 0,
         }
     }
 

@@ -16,6 +16,7 @@ mod placement;
 mod pools;
 mod release;
 mod sharing;
+mod shown;
 
 #[global_allocator]
 static ALLOCATOR: berth_hostile::Counting = berth_hostile::Counting;

@@ -225,10 +225,16 @@ fn addresses_that_the_stock_provider_let_services_share_stay_shared() {
     lab.pools([POOL, AT_ONCE, SHARE]);
     lab.start();
     let claim = &lab.cluster.claims[&ip("192.0.2.1")];
-    let mut names: Vec<_> = claim.holders.iter().map(|held| held.owner.name.as_str()).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["admin", "dns", "new", "web"], "imported first, then joined");
+    let names = |claim: &berth_index::claim::Claim| {
+        let mut names: Vec<_> = claim.holders.iter().map(|held| held.owner.name.clone()).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(names(claim), ["admin", "dns", "web"], "nobody joins while another shows it, too");
     assert_eq!(lab.cluster.reason("clash"), Some((false, "AddressConflict".to_owned())));
+    lab.edit("clash", |clash| clash.published.clear());
+    lab.create(listening("late", 8081));
+    assert_eq!(names(&lab.cluster.claims[&ip("192.0.2.1")]), ["admin", "dns", "late", "web"]);
 }
 
 #[test]
