@@ -5,7 +5,9 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::networking::v1::IPAddress;
 use serde::{Deserialize, Serialize};
 
+use crate::NamespacedName;
 use crate::names::{annotation, label};
+use crate::service::{Port, Protocol};
 
 /// One of the Services that share an address, as [`annotation::HOLDERS`] has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,17 +87,44 @@ pub fn read_holders(text: &str) -> Option<Vec<WrittenHolder>> {
     serde_json::from_str::<Vec<WrittenHolder>>(text).ok().filter(|holders| !holders.is_empty())
 }
 
-/// The uids of the objects that hold the address, Services and `EipBinding`s, in the order in which they came to hold it.
-pub fn holders(object: &IPAddress) -> Vec<String> {
+/// One who holds an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// The uid of a Service or an `EipBinding`.
+    pub uid: String,
+    /// Its namespace and name, and the ports that it was given there; of one that is alone the whole address is.
+    pub shares: Option<(NamespacedName, Vec<Port>)>,
+}
+
+impl Holder {
+    /// The one that has the whole address.
+    pub fn alone(uid: impl Into<String>) -> Self {
+        Self { uid: uid.into(), shares: None }
+    }
+}
+
+/// The objects that hold the address, Services and `EipBinding`s, in the order in which they came to hold it.
+pub fn holders(object: &IPAddress) -> Vec<Holder> {
     let annotations = object.metadata.annotations.as_ref();
     let annotated = |name: &str| annotations.and_then(|all| all.get(name));
     match annotated(annotation::HOLDERS).and_then(|text| read_holders(text)) {
         Some(mut shared) => {
             shared.sort_by_key(|holder| holder.since);
-            shared.into_iter().map(|holder| holder.uid).collect()
+            shared.into_iter().map(sharer).collect()
         }
-        None => annotated(annotation::OWNER_UID).cloned().into_iter().collect(),
+        None => annotated(annotation::OWNER_UID).map(Holder::alone).into_iter().collect(),
     }
+}
+
+fn sharer(written: WrittenHolder) -> Holder {
+    let WrittenHolder { namespace, name, uid, ports, .. } = written;
+    let ports = ports.iter().filter_map(|port| read_port(port)).collect();
+    Holder { uid, shares: Some((NamespacedName { namespace, name }, ports)) }
+}
+
+fn read_port(text: &str) -> Option<Port> {
+    let (protocol, number) = text.split_once('/')?;
+    Some(Port { protocol: Protocol::named(protocol)?, number: number.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -106,7 +135,8 @@ mod tests {
 
     fn of(annotations: serde_json::Value) -> Vec<String> {
         let object = json!({ "metadata": { "name": "10.0.0.1", "annotations": annotations } });
-        holders(&serde_json::from_value(object).unwrap())
+        let holders = holders(&serde_json::from_value(object).unwrap());
+        holders.into_iter().map(|holder| holder.uid).collect()
     }
 
     #[test]
@@ -121,6 +151,16 @@ mod tests {
         assert_eq!(of(json!({ uid: "one", holders: "[]" })), ["one"]);
         assert_eq!(of(json!({ uid: "one", holders: "{" })), ["one"]);
         assert!(of(json!({})).is_empty());
+    }
+
+    #[test]
+    fn of_those_that_share_an_address_the_ports_that_each_was_given_are_read() {
+        let shared = r#"[{"namespace":"a","name":"b","uid":"one","since":0,"ports":["TCP/80","UDP/53","X/1","TCP/x"]}]"#;
+        let object = json!({ "metadata": { "annotations": { annotation::HOLDERS: shared } } });
+        let [holder] = &holders(&serde_json::from_value(object).unwrap())[..] else { panic!() };
+        let port = |protocol, number| Port { protocol, number };
+        let ports = vec![port(Protocol::Tcp, 80), port(Protocol::Udp, 53)];
+        assert_eq!(holder.shares, Some((NamespacedName::new("a", "b"), ports)));
     }
 
     #[test]

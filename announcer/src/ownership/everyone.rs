@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::clearing::in_turn;
 use super::context::Context;
-use crate::vip::{Hold, Holds, Vip};
+use crate::vip::{Hold, Holds, Name, Vip};
 
 /// The kernel drops an address that nobody renews for so long.
 const KEPT: Duration = Duration::from_secs(60);
@@ -29,6 +30,11 @@ impl Everyone {
             .collect()
     }
 
+    /// After how long this node clears the status of a Service.
+    pub fn clears(&self, context: Context<'_>, service: &Name) -> Option<Duration> {
+        (!self.leaving).then(|| in_turn(context.node, service))
+    }
+
     /// How far the lifetime of a bound address may fall behind before it is renewed.
     pub fn slack(&self) -> Duration {
         SLACK
@@ -47,7 +53,6 @@ mod tests {
     use crate::source::cluster::Cluster;
     use crate::source::cluster::testing::{service, slice};
     use crate::source::testing::{host, seen};
-    use crate::vip::Name;
 
     #[test]
     fn each_candidate_owns_once_all_are_known_and_none_that_leaves() {

@@ -10,6 +10,7 @@
 //! `fence` says what the kernel's fence is to cover, and `backstop` until when, where Leases or names decide.
 
 pub mod backstop;
+mod clearing;
 mod context;
 mod everyone;
 mod fence;
@@ -31,7 +32,7 @@ pub use leases::Leases;
 pub use membership::Members;
 pub use named::Named;
 
-use crate::vip::{Attach, Holds, Name, Verdict};
+use crate::vip::{Attach, Claim, Holds, Name, Verdict};
 
 /// Who decides on some addresses: requests go in, events go in, holds come out.
 #[derive(Debug)]
@@ -102,6 +103,24 @@ impl Ownership {
             Self::Leases(leases) => leases.verdicts(context, now),
             Self::Membership(members) => members.verdicts(context, taken, now),
             Self::Named(_) | Self::Everyone(_) => BTreeMap::new(),
+        }
+    }
+
+    /// After how long this node is to take out of the status of a Service what is not its own to show, unless it is done by
+    /// then; never where another node is to. It goes by nothing that the author of the Service writes: by who has the
+    /// address, and else by who is alive.
+    pub fn clears(
+        &self,
+        context: Context<'_>,
+        name: &Name,
+        claim: &Claim,
+        now: Instant,
+    ) -> Option<Duration> {
+        match self {
+            Self::Leases(leases) => leases.clears(context, name, claim, now),
+            Self::Membership(members) => members.clears(name, claim, now),
+            Self::Everyone(everyone) => everyone.clears(context, name),
+            Self::Named(_) => None,
         }
     }
 

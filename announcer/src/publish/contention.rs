@@ -83,9 +83,13 @@ impl Contests {
         found
     }
 
-    /// Whether an update may be written.
+    /// Whether an update may be written: what was undone waits, and nothing else.
     pub fn may_write(&self, update: &Update, now: Instant) -> bool {
-        let waits = |contest: &Contest| contest.undone && now < contest.due;
+        let waits = |contest: &Contest| {
+            contest.undone
+                && now < contest.due
+                && update.publication.as_ref() == Some(&contest.wrote)
+        };
         update.publication.is_none() || !self.of.get(&update.name).is_some_and(waits)
     }
 
@@ -113,6 +117,9 @@ mod tests {
             version: "1".to_owned(),
             publication: Some(Publication { vip_host: Some(host.to_owned()), ingress: Vec::new() }),
             notice: None,
+            takes_out: false,
+            crosses: false,
+            unclaimed: Vec::new(),
         }
     }
 
@@ -149,6 +156,12 @@ mod tests {
         let other = update("b");
         assert_eq!(contests.undone(std::slice::from_ref(&other), now), Found::default());
         assert!(contests.may_write(&other, now));
+        // Whoever edits the Service may take away what was written, and so be waited for.
+        for _ in 0..12 {
+            contests.wrote(&update("a"), now);
+            contests.undone(&[update("a")], now);
+        }
+        assert!(!contests.may_write(&update("a"), now) && contests.may_write(&other, now));
     }
 
     #[test]

@@ -9,4 +9,5 @@ pub mod host;
 mod open;
 pub mod publisher;
 pub mod status;
+mod strays;
 pub mod writer;

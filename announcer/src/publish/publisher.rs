@@ -16,6 +16,7 @@ use super::eip::{self, Apply, Outlook};
 use super::events::{self, Refusals, eip_reference, service_reference};
 use super::open::Open;
 use super::status::{self, Answering, Update};
+use super::strays::Strays;
 use super::writer::{WriteOutcome, Writer};
 use crate::backoff::{Backoff, Seldom};
 use crate::kernel::Listening;
@@ -23,6 +24,11 @@ use crate::metrics::{Metrics, cause};
 use crate::source::cluster::{Cluster, Eip, manager};
 use crate::source::scene::Scene;
 use crate::vip::{Claimant, Name, Verdict, Wanted};
+
+/// How long who took a port of another at an address that they share is not published again, and at most: kube-proxy led
+/// what comes for the port there for up to a second.
+const CROSSED: Duration = Duration::from_secs(10);
+const CROSSED_MOST: Duration = Duration::from_secs(300);
 
 /// What decides on writes.
 pub struct Publisher {
@@ -36,8 +42,13 @@ pub struct Publisher {
     /// Whether the status of Services is written.
     publishes: bool,
     services: Backoff<Name>,
+    /// Those of which something is to be taken out and that failed.
+    removals: Backoff<Name>,
+    /// Those that took a port of another at an address that they share.
+    crossings: Backoff<Name>,
     bindings: Backoff<Name>,
     contests: Contests,
+    strays: Strays,
     refusals: Refusals,
     closed: Closed,
     open: Open,
@@ -67,8 +78,11 @@ impl Publisher {
             manager: manager(node),
             publishes,
             services: Backoff::new(second / 10, second * 2),
+            removals: Backoff::new(second / 10, second * 2),
+            crossings: Backoff::new(CROSSED, CROSSED_MOST),
             bindings: Backoff::new(second / 10, second * 2),
             contests: Contests::default(),
+            strays: Strays::default(),
             refusals: Refusals::default(),
             closed: Closed::default(),
             open: Open::default(),
@@ -82,8 +96,11 @@ impl Publisher {
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let deadlines = [
             self.services.deadline(now),
+            self.removals.deadline(now),
+            self.crossings.deadline(now),
             self.bindings.deadline(now),
             self.contests.deadline(now),
+            self.strays.deadline(now),
             self.refusals.deadline(),
             self.closed.deadline(),
             self.denied_services.deadline(now),
@@ -92,11 +109,13 @@ impl Publisher {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Writes what has become true into the status of Services. Gives those that are not written yet.
+    /// Writes what has become true into the status of Services, and after a while what is to be out of those that `clears`
+    /// names. Gives those that are not written yet.
     pub fn publish(
         &mut self,
         cluster: &Cluster,
         verdicts: &BTreeMap<Name, Verdict>,
+        clears: &BTreeMap<Name, Duration>,
         answering: &Answering,
         now: Instant,
     ) -> BTreeSet<Name> {
@@ -112,29 +131,35 @@ impl Publisher {
         if !self.publishes {
             return BTreeSet::new();
         }
-        let updates = status::updates(cluster, verdicts, answering, &self.node);
-        self.contests.retain(verdicts.keys());
+        let due = self.strays.see(clears, now);
+        let updates = status::updates(cluster, verdicts, &due, answering, &self.node);
+        self.contests.retain(verdicts.keys().chain(self.strays.cleared()));
         let found = self.contests.undone(&updates, now);
         self.metrics.status_undone.inc_by(found.undone);
         for name in &found.contested {
             tracing::warn!(service = %name, "somebody else writes this status, too");
             self.events.publish(events::contested(name, cluster));
         }
-        // What is refused is waited for by nobody.
-        let denials = &self.denied_services;
-        let allowed =
-            |update: &Update| denials.allow(&update.name, &update.uid, &update.version, now);
+        // What is refused is waited for by nobody, nor is who took a port of another, and might again.
+        let (denials, crossings) = (&self.denied_services, &self.crossings);
+        let allowed = |update: &Update| {
+            (update.takes_out || crossings.is_due(&update.name, now))
+                && denials.allow(&update.name, &update.uid, &update.version, now)
+        };
         let updates: Vec<Update> = updates.into_iter().filter(allowed).collect();
         let pending = updates.iter().map(|update| update.name.clone()).collect();
         for update in updates {
             let name = &update.name;
-            let due = self.services.is_due(name, now) && self.contests.may_write(&update, now);
+            let backoff = if update.takes_out { &self.removals } else { &self.services };
+            let due = backoff.is_due(name, now) && self.contests.may_write(&update, now);
             if due && self.writer.is_free(name) {
                 self.writer.write(update);
             }
         }
         let services = cluster.services();
         self.services.retain(|name| services.contains_key(name));
+        self.removals.retain(|name| services.contains_key(name));
+        self.crossings.retain(|name| services.contains_key(name));
         self.denied_services.retain(|name| services.contains_key(name));
         pending
     }
@@ -170,7 +195,14 @@ impl Publisher {
     pub fn written<T>(&mut self, update: &Update, outcome: &WriteOutcome<T>, now: Instant) {
         self.writer.ended(&update.name);
         // A write that helped is not needed again.
-        self.services.again(update.name.clone(), now);
+        match (update.takes_out, outcome) {
+            (false, _) => self.services.again(update.name.clone(), now),
+            (true, WriteOutcome::Written(_)) if update.crosses => {
+                self.crossings.again(update.name.clone(), now);
+            }
+            (true, WriteOutcome::Written(_)) => {}
+            (true, _) => self.removals.again(update.name.clone(), now),
+        }
         match outcome {
             WriteOutcome::Written(_) => {
                 self.contests.wrote(update, now);
@@ -342,8 +374,10 @@ mod tests {
         let mut tries = 0;
         for second in 0..3600 {
             let now = begin + Duration::from_secs(second);
-            publisher.publish(&cluster, &verdicts, &Answering::default(), now);
-            let [update] = &status::updates(&cluster, &verdicts, &Answering::default(), "a")[..]
+            publisher.publish(&cluster, &verdicts, &BTreeMap::new(), &Answering::default(), now);
+            let [update] =
+                &status::updates(&cluster, &verdicts, &BTreeSet::new(), &Answering::default(), "a")
+                    [..]
             else {
                 panic!("one status is to be cleared");
             };
@@ -353,7 +387,13 @@ mod tests {
                 let why = "metadata.annotations: Too long (422)".to_owned();
                 publisher.written(update, &WriteOutcome::<()>::Refused(why), now);
             }
-            let pending = publisher.publish(&cluster, &verdicts, &Answering::default(), now);
+            let pending = publisher.publish(
+                &cluster,
+                &verdicts,
+                &BTreeMap::new(),
+                &Answering::default(),
+                now,
+            );
             assert!(pending.is_empty(), "nobody waits for it");
         }
         drop(publisher);

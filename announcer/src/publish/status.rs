@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
 use crate::source::cluster::{Cluster, Ingress, Name, Service};
+use crate::source::service::strays;
 use crate::vip::{Refusal, Verdict};
 
 /// One write of a Service's status and of the annotations that go with it.
@@ -26,6 +27,13 @@ pub struct Update {
     pub publication: Option<Publication>,
     /// Which addresses other hosts have, where that changes.
     pub notice: Option<Notice>,
+    /// Whether it takes an address out of the status that is not its own to show: that waits for nothing.
+    pub takes_out: bool,
+    /// Whether that is for a port that it has taken of another: then it is published again only after a pause.
+    pub crosses: bool,
+    /// Addresses that are taken out of its status because no claim is known to give them to it: the API server is asked
+    /// first, since a watch may be late.
+    pub unclaimed: Vec<IpAddr>,
 }
 
 /// What the status says of who announces a Service.
@@ -63,10 +71,12 @@ pub struct Answering {
     pub failed: BTreeSet<IpAddr>,
 }
 
-/// Lists the writes that make every status true for which this node decides. Empty when all are.
+/// Lists the writes that make every status true for which this node decides, and that take out of those of `clears` what is
+/// not theirs to show. Empty when all are.
 pub fn updates(
     cluster: &Cluster,
     verdicts: &BTreeMap<Name, Verdict>,
+    clears: &BTreeSet<Name>,
     answering: &Answering,
     node: &str,
 ) -> Vec<Update> {
@@ -75,25 +85,64 @@ pub fn updates(
         let Some(service) = cluster.services().get(name).filter(|service| !service.foreign) else {
             continue;
         };
-        let publication = publication(service, verdict, answering, node);
+        let strays: Vec<IpAddr> = strays(&cluster.claims, service).collect();
+        let publication = publication(service, verdict, &strays, answering, node);
         let notice = notice(service, verdict);
         if publication.is_some() || notice.is_some() {
             updates.push(Update {
                 name: name.clone(),
                 uid: service.uid.clone(),
                 version: service.version.clone(),
+                takes_out: publication.is_some() && !strays.is_empty(),
+                crosses: publication.is_some() && crosses(cluster, service, &strays),
                 publication,
                 notice,
+                unclaimed: Vec::new(),
             });
         }
     }
+    for name in clears {
+        let is_decided = updates.iter().any(|update| update.name == *name);
+        let service = cluster.services().get(name).filter(|_| !is_decided);
+        updates.extend(service.and_then(|service| cleared(cluster, name, service, answering)));
+    }
     updates
+}
+
+/// What takes out of a status what is not its own to show, where nobody decides on the Service.
+fn cleared(
+    cluster: &Cluster,
+    name: &Name,
+    service: &Service,
+    answering: &Answering,
+) -> Option<Update> {
+    let strays: Vec<IpAddr> = strays(&cluster.claims, service).collect();
+    let publication = without(service, &strays, answering)?;
+    let unclaimed =
+        |address: &IpAddr| !service.ending && !cluster.claims.grant(address, &service.uid);
+    Some(Update {
+        name: name.clone(),
+        uid: service.uid.clone(),
+        version: service.version.clone(),
+        publication: Some(publication),
+        notice: None,
+        takes_out: true,
+        crosses: crosses(cluster, service, &strays),
+        unclaimed: strays.iter().copied().filter(unclaimed).collect(),
+    })
+}
+
+/// Whether a claim gives one of these addresses to a Service that is being served: then it is for its ports that it may
+/// not show it.
+fn crosses(cluster: &Cluster, service: &Service, strays: &[IpAddr]) -> bool {
+    !service.ending && strays.iter().any(|stray| cluster.claims.grant(stray, &service.uid))
 }
 
 /// What is to be published of a Service, if that is not what its status says.
 fn publication(
     service: &Service,
     verdict: &Verdict,
+    strays: &[IpAddr],
     answering: &Answering,
     node: &str,
 ) -> Option<Publication> {
@@ -103,14 +152,31 @@ fn publication(
     if announced.is_empty() {
         // Those that are on their way in will be written when they are here.
         let coming = verdict.announce.iter().any(|address| !answering.failed.contains(address));
-        let over = service.vip_host.is_some() && !coming && is_silent(service, answering);
-        return over.then(|| Publication { vip_host: None, ingress: Vec::new() });
+        let says = service.vip_host.is_some() || !strays.is_empty();
+        if says && !coming && is_silent(service, answering) {
+            return Some(Publication { vip_host: None, ingress: Vec::new() });
+        }
+        return without(service, strays, answering);
     }
     let ingress: Vec<Ingress> =
         announced.iter().map(|address| Ingress::vip(*address, &service.ports)).collect();
     let is_true = service.published == ingress && service.vip_host.as_deref() == Some(node);
     let due = !is_true && verdict.announce.iter().all(settled);
-    due.then(|| Publication { vip_host: Some(node.to_owned()), ingress })
+    let publication = due.then(|| Publication { vip_host: Some(node.to_owned()), ingress });
+    publication.or_else(|| without(service, strays, answering))
+}
+
+/// Its status without those of `strays` that are not bound here for it any more, if there are any.
+fn without(service: &Service, strays: &[IpAddr], answering: &Answering) -> Option<Publication> {
+    let gone: Vec<IpAddr> =
+        strays.iter().copied().filter(|address| answering.is_silent(address)).collect();
+    let is_gone = |ingress: &&Ingress| {
+        ingress.ip.parse().is_ok_and(|address: IpAddr| gone.contains(&address))
+    };
+    let rest: Vec<Ingress> =
+        service.published.iter().filter(|ingress| !is_gone(ingress)).cloned().collect();
+    let vip_host = service.vip_host.clone().filter(|_| !rest.is_empty());
+    (!gone.is_empty()).then_some(Publication { vip_host, ingress: rest })
 }
 
 /// What is to be said of other hosts, if that is not what the Service says.
@@ -158,10 +224,14 @@ fn notice(service: &Service, verdict: &Verdict) -> Option<Notice> {
 fn is_silent(service: &Service, answering: &Answering) -> bool {
     let published = service.published.iter().filter_map(|ingress| ingress.ip.parse().ok());
     let mut addresses = published.chain(service.addresses.iter().copied());
-    !addresses.any(|address: IpAddr| {
-        // One that another Service shares stays.
-        answering.bound.contains(&address) && !answering.kept.contains(&address)
-    })
+    addresses.all(|address: IpAddr| answering.is_silent(&address))
+}
+
+impl Answering {
+    /// Whether an address is not bound any more for who has it no longer. One that another Service shares stays.
+    fn is_silent(&self, address: &IpAddr) -> bool {
+        !self.bound.contains(address) || self.kept.contains(address)
+    }
 }
 
 impl Update {
@@ -190,7 +260,16 @@ impl Publication {
         let port = |(protocol, port): &(String, i32)| json!({ "protocol": protocol, "port": port });
         let entry = |ingress: &Ingress| {
             let ports: Vec<Value> = ingress.ports.iter().map(port).collect();
-            json!({ "ip": ingress.ip, "ipMode": ingress.ip_mode, "ports": ports })
+            let mut entry = json!({});
+            if !ports.is_empty() {
+                entry["ports"] = json!(ports);
+            }
+            let ip = Some(&ingress.ip).filter(|ip| !ip.is_empty());
+            let named = [("ip", ip), ("hostname", ingress.hostname.as_ref())];
+            for (field, value) in named.into_iter().chain([("ipMode", ingress.ip_mode.as_ref())]) {
+                value.into_iter().for_each(|value| entry[field] = json!(value));
+            }
+            entry
         };
         Some(self.ingress.iter().map(entry).collect())
             .filter(|shown: &Vec<Value>| !shown.is_empty())

@@ -1,8 +1,10 @@
 //! Owns the writes to the cluster. Each runs by itself and reports back, so that a slow API server delays no decision.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use berth_api::claim;
 use berth_api::eip::EipBinding;
 use berth_api::election::{Action, Reply};
 use berth_runtime::lease::{self, Deletion};
@@ -10,7 +12,8 @@ use berth_runtime::supervise::Errands;
 use berth_runtime::watch::{chain, forbidden};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::networking::v1::IPAddress;
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, Error};
 use tokio::sync::mpsc;
 
@@ -207,11 +210,31 @@ impl Writer {
 
 #[allow(clippy::disallowed_methods, reason = "the time of a condition is for people")]
 async fn write(client: Client, update: &Update) -> WriteOutcome<Service> {
+    for address in &update.unclaimed {
+        match is_claimed(&client, *address, &update.uid).await {
+            Ok(false) => {}
+            Ok(true) => return WriteOutcome::Overtaken,
+            Err(error) => return WriteOutcome::Failed(error),
+        }
+    }
     let api: Api<Service> = Api::namespaced(client, &update.name.namespace);
     let patch = Patch::Merge(update.patch(Timestamp::now()));
     let parameters = PatchParams::default();
     let request = api.patch_status(&update.name.name, &parameters, &patch);
     outcome(request, "services/status").await
+}
+
+/// Whether a claim gives the address to the object of this uid. A list without a version is answered from etcd's quorum.
+async fn is_claimed(client: &Client, address: IpAddr, uid: &str) -> Result<bool, String> {
+    let claims: Api<IPAddress> = Api::all(client.clone());
+    let named = ListParams::default()
+        .fields(&format!("metadata.name={address}"))
+        .labels(&claim::selector());
+    match tokio::time::timeout(TIMEOUT, claims.list(&named)).await {
+        Ok(Ok(found)) => Ok(found.iter().flat_map(claim::holders).any(|holder| holder.uid == uid)),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err(format!("no answer within {TIMEOUT:?}")),
+    }
 }
 
 /// Everything that this node says of a binding, as its part of the status (server-side apply).

@@ -100,8 +100,8 @@ impl<K: Kernel> Announcer<K> {
                 cluster.retain_eips(&names);
                 listed.bindings = true;
             }
-            ClusterEvent::Claim(name, uids, is_imported) => {
-                cluster.claims.apply(&name, uids, is_imported);
+            ClusterEvent::Claim(name, holders, is_imported) => {
+                cluster.claims.apply(&name, holders, is_imported);
             }
             ClusterEvent::ClaimGone(name) => cluster.claims.delete(&name),
             ClusterEvent::Claims(names) => cluster.claims.listed(&names),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use berth_api::claim::ClaimPolicy;
+use berth_api::claim::{ClaimPolicy, Holder};
 use berth_hostile::in_proportion;
 use jiff::Timestamp;
 
@@ -97,7 +97,7 @@ fn services_of_one_tenant_with_an_address_each() {
         let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
         for (number, name) in names(count) {
             let (uid, own) = (format!("uid-{number}"), address(20, number));
-            cluster.claims.apply(&own.to_string(), vec![uid.clone()], false);
+            cluster.claims.apply(&own.to_string(), vec![Holder::alone(&uid)], false);
             cluster.apply_service(name, Service { uid, ..service(&[&own.to_string()]) });
         }
         let held: Vec<IpAddr> = (0..count).map(|number| address(20, number)).collect();
@@ -110,7 +110,8 @@ fn services_that_share_one_address_and_those_that_ask_for_it_in_vain() {
     in_proportion(300, |count| {
         let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
         let uids: Vec<String> = (0..count).map(|number| format!("uid-{number}")).collect();
-        cluster.claims.apply("192.0.2.1", uids, false);
+        let holders = uids.into_iter().map(Holder::alone).collect();
+        cluster.claims.apply("192.0.2.1", holders, false);
         for (number, name) in names(count * 2) {
             let uid = format!("uid-{number}");
             cluster.apply_service(name, Service { uid, ..service(&["192.0.2.1"]) });

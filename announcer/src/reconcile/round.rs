@@ -16,7 +16,7 @@ use crate::ownership::{Backstop, Context, Ownership};
 use crate::publish::eip::Outlook;
 use crate::publish::status::Answering;
 use crate::source::{own, placement};
-use crate::vip::{Attach, Forwards, Holds, Link, Name};
+use crate::vip::{Attach, Claim, Forwards, Holds, Link, Name};
 
 /// Pause between looks at the kernel when it tells of no change.
 const LOOK: Duration = Duration::from_secs(10);
@@ -59,8 +59,10 @@ impl<K: Kernel> Announcer<K> {
             self.publisher.defended(&self.sight.wanted, attack.address, attack.mac, now);
         }
         let answering = self.answering(&desired, now);
+        let clears = self.clears(&desired, now);
+        let Self { publisher, sight, .. } = self;
         let pending =
-            self.publisher.publish(&self.sight.cluster, &desired.verdicts, &answering, now);
+            publisher.publish(&sight.cluster, &desired.verdicts, &clears, &answering, now);
         self.tell_of_guard(&answering, now);
         self.sign(&answering, now);
         let wake = self.elect(&desired, &pending, now);
@@ -275,6 +277,25 @@ impl<K: Kernel> Announcer<K> {
             failed: self.hands.refused(),
             bound,
         }
+    }
+
+    /// The Services whose status this node is to clear of what is not theirs to show, and after how long, unless who decides
+    /// on them does.
+    fn clears(&self, desired: &Desired, now: Instant) -> BTreeMap<Name, Duration> {
+        let is_decided = |name: &Name| {
+            let foreign = self.sight.cluster.services().get(name).is_some_and(|s| s.foreign);
+            !foreign && desired.verdicts.get(name).is_some_and(|verdict| !verdict.left)
+        };
+        let refused = BTreeSet::new();
+        let context = self.sight.context(&refused);
+        let services = context.wanted.services.iter();
+        let strays = services.filter(|(name, claim)| !claim.strays.is_empty() && !is_decided(name));
+        let patience = |(name, claim): (&Name, &Claim)| {
+            let all =
+                self.owners.iter().filter_map(|owner| owner.clears(context, name, claim, now));
+            Some((name.clone(), all.min()?))
+        };
+        strays.filter_map(patience).collect()
     }
 
     /// Tells of ports of this node that are closed behind addresses for which it answers, or are to be and are not.

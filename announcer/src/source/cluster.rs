@@ -14,7 +14,7 @@ pub use crate::vip::Name;
 pub use claims::Claims;
 pub use eip::{Eip, manager};
 pub use networks::Networks;
-pub use service::{Ingress, Service, protocol_name};
+pub use service::{Ingress, Service};
 
 /// The ready endpoints of one EndpointSlice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -183,10 +183,13 @@ pub(crate) mod testing {
             created: String::new(),
             ours: true,
             foreign: false,
+            ending: false,
+            ignored: false,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             remarks: Arc::default(),
             preferred: Arc::default(),
             ports: vec![Port { protocol: Protocol::Tcp, number: 80 }],
+            has_more_ports: false,
             local: false,
             interface: None,
             vlan: None,

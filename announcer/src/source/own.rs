@@ -24,7 +24,7 @@ pub fn told(host: &Host, claims: &Claims) -> Told {
 
 #[cfg(test)]
 mod tests {
-    use berth_api::claim::ClaimPolicy;
+    use berth_api::claim::{ClaimPolicy, Holder};
 
     use super::*;
     use crate::kernel::{Foreign, Interface};
@@ -52,8 +52,8 @@ mod tests {
         let (addresses, gateways) = shown(&claims);
         assert_eq!(addresses, "10.0.0.5/24 192.0.2.5/24 192.0.2.9/32 203.0.113.1/32");
         assert_eq!(gateways, ["10.0.0.1".parse().unwrap()].into());
-        claims.apply("192.0.2.9", ["web".to_owned()].into(), true);
-        claims.apply("192.0.2.5", ["other".to_owned()].into(), true);
+        claims.apply("192.0.2.9", vec![Holder::alone("web")], true);
+        claims.apply("192.0.2.5", vec![Holder::alone("other")], true);
         let (addresses, _) = shown(&claims);
         assert_eq!(addresses, "10.0.0.5/24 192.0.2.5/24 203.0.113.1/32");
     }

@@ -189,7 +189,7 @@ fn base<'a>(scene: Scene<'a>, service: &'a Service, address: IpAddr) -> Option<&
 
 #[cfg(test)]
 mod tests {
-    use berth_api::claim::ClaimPolicy;
+    use berth_api::claim::{ClaimPolicy, Holder};
 
     use super::*;
     use crate::config::{Config, Permits, Settings};
@@ -239,9 +239,9 @@ mod tests {
             place_anywhere(scene, address).err().map(|refusal| refusal.reason())
         };
         assert_eq!(refused(&cluster, &host), Some("AddressOnHost"), "nobody claims it");
-        cluster.claims.apply("192.0.2.9", ["web".to_owned()].into(), false);
+        cluster.claims.apply("192.0.2.9", vec![Holder::alone("web")], false);
         assert_eq!(refused(&cluster, &host), Some("AddressOnHost"), "found later");
-        cluster.claims.apply("192.0.2.9", ["web".to_owned()].into(), true);
+        cluster.claims.apply("192.0.2.9", vec![Holder::alone("web")], true);
         assert_eq!(refused(&cluster, &host), None);
         assert_eq!(refused(&Cluster::default(), &host), None, "where claims do not matter");
         for interface in host.interfaces.values_mut() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use berth_api::service::{self, Protocol};
 
-use super::cluster::{Cluster, Service};
+use super::cluster::{Claims, Cluster, Service};
 use super::placement::place;
 use super::scene::Scene;
 use crate::kernel::Port;
@@ -35,6 +35,7 @@ pub fn claim(
 ) -> Option<Claim> {
     let cluster = scene.cluster;
     let says = service.vip_host.is_some() || service.conflict_shown().is_some();
+    let strays: Vec<IpAddr> = strays(&cluster.claims, service).collect();
     let ours = service.addresses.iter().filter(|_| service.ours);
     let placed = |address: &IpAddr| {
         let address = *address;
@@ -42,13 +43,11 @@ pub fn claim(
             let by = Claimant::Service((*of).clone());
             return Err(Refusal::AddressInUse { address, by });
         }
-        match cluster.claims.grant(&address, &service.uid) {
-            true => place(scene, &name.namespace, service, address),
-            false => Err(Refusal::NotClaimed { address }),
-        }
+        may_have(&cluster.claims, service, address)?;
+        place(scene, &name.namespace, service, address)
     };
     let places = || ours.map(|address| (*address, placed(address))).collect();
-    (service.ours || says && !service.foreign).then(|| Claim {
+    (service.ours || says && !service.foreign || !strays.is_empty()).then(|| Claim {
         ours: service.ours,
         uid: service.uid.clone(),
         created: service.created.clone(),
@@ -59,7 +58,42 @@ pub fn claim(
         somewhere: cluster.has_endpoint(name),
         host: service.vip_host.clone(),
         correctable: !service.foreign,
+        strays,
         remarks: if service.ours { service.remarks.clone() } else { Arc::default() },
+    })
+}
+
+/// Whether an address is the Service's to have, with the ports that it has now: kube-proxy serves all of them at whatever
+/// its status shows.
+fn may_have(claims: &Claims, service: &Service, address: IpAddr) -> Result<(), Refusal> {
+    if !claims.grant(&address, &service.uid) {
+        return Err(Refusal::NotClaimed { address });
+    }
+    if service.has_more_ports && claims.shares(&address, &service.uid) {
+        return Err(Refusal::PortsUnknown { address });
+    }
+    match claims.in_the_way(&address, &service.uid, &service.ports) {
+        Some((by, port)) => Err(Refusal::PortInUse { address, by: by.clone(), port }),
+        None => Ok(()),
+    }
+}
+
+/// Where claims decide: what its status shows that is not its own to show, whatever its author has written. Of one that is
+/// being deleted that is all; of one that asks to be ignored, what a claim gives to others; of another class, nothing.
+pub fn strays<'a>(
+    claims: &'a Claims,
+    service: &'a Service,
+) -> impl Iterator<Item = IpAddr> + use<'a> {
+    let is_known = claims.are_known();
+    let shown = service.published.iter().filter(move |_| is_known);
+    shown.filter_map(|ingress| ingress.ip.parse().ok()).filter(|address| {
+        let is_own = || may_have(claims, service, *address).is_ok();
+        match (service.ours, service.ending, service.ignored) {
+            (true, _, _) => !is_own(),
+            (false, is_ending, is_ignored) => {
+                is_ending || is_ignored && claims.are_of(address) && !is_own()
+            }
+        }
     })
 }
 
@@ -91,9 +125,11 @@ pub fn wants<'a>(
 }
 
 /// The addresses that a Service says to be served, by us or by kube-vip. One that names a host and publishes nothing had
-/// its status changed by somebody; but where claims decide, what a tenant may write proves no use.
-pub fn in_use<'a>(cluster: &Cluster, service: &'a Service) -> impl Iterator<Item = IpAddr> + 'a {
+/// its status changed by somebody; but where claims decide, what a tenant may write proves no use, nor does the status of
+/// one that has no claim.
+pub fn in_use<'a>(cluster: &'a Cluster, service: &'a Service) -> impl Iterator<Item = IpAddr> + 'a {
     let published = service.published.iter().filter_map(|ingress| ingress.ip.parse().ok());
+    let published = published.filter(|address| cluster.claims.grant(address, &service.uid));
     let said = service.vip_host.is_some() && !cluster.claims.decide();
     let hosted = said && service.published.is_empty();
     let all = service.addresses.iter().copied().filter(move |_| hosted);

@@ -107,7 +107,7 @@ fn turn(claims: &Claims, address: &IpAddr, want: &Want) -> (u8, usize, u8, Strin
 
 #[cfg(test)]
 mod tests {
-    use berth_api::claim::ClaimPolicy;
+    use berth_api::claim::{ClaimPolicy, Holder};
 
     use super::super::cluster::testing::{eip, service};
     use super::super::cluster::{Claims, Cluster, Eip, Ingress};
@@ -160,7 +160,7 @@ mod tests {
         let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
         cluster.apply_service(Name::new("mallory", "old"), of("old", "2024"));
         cluster.apply_service(Name::new("alice", "web"), of("web", "2026"));
-        cluster.claims.apply(ADDRESS, ["web", "old"].map(str::to_owned).into(), false);
+        cluster.claims.apply(ADDRESS, ["web", "old"].map(Holder::alone).into(), false);
         let wanted = seen(&cluster, &host(), Some("eth0"));
         let wants = &wanted.vip(ADDRESS.parse().unwrap()).unwrap().wants;
         let order: Vec<String> = wants.iter().map(|want| want.claimant.to_string()).collect();
@@ -187,7 +187,7 @@ mod tests {
         assert!(wanted.vips.is_empty() && wanted.lost.len() == 1, "{wanted:?}");
         assert_eq!(wanted.attach(&web, address), Some(&refusal));
 
-        cluster.claims.apply(ADDRESS, ["web".to_owned()].into(), false);
+        cluster.claims.apply(ADDRESS, vec![Holder::alone("web")], false);
         let wanted = seen(&cluster, &host(), Some("eth0"));
         let [want] = &wanted.vip(address).unwrap().wants[..] else { panic!("{wanted:?}") };
         assert_eq!((&want.claimant, want.in_use), (&Claimant::Service(web.clone()), false));
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(wanted.attach(&wish, address), Some(&refusal));
         assert_eq!(wanted.lost.len(), 1);
 
-        cluster.claims.apply(ADDRESS, ["vm".to_owned()].into(), false);
+        cluster.claims.apply(ADDRESS, vec![Holder::alone("vm")], false);
         let wanted = seen(&cluster, &host(), Some("eth0"));
         let [want] = &wanted.vip(address).unwrap().wants[..] else { panic!("{wanted:?}") };
         assert!(!want.claimant.is_service() && wanted.lost.is_empty());
@@ -213,6 +213,27 @@ mod tests {
         assert_eq!(wanted.attach(&wish, address), Some(&refused));
         assert!(wanted.ports().iter().all(|port| port.address.to_string() == "192.0.2.1"));
         assert_eq!(wanted.vips.len(), 1, "it is neither bound nor guarded");
+    }
+
+    #[test]
+    fn what_a_status_shows_without_a_claim_proves_no_use() {
+        let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
+        let published = vec![Ingress::vip(ADDRESS.parse().unwrap(), &[])];
+        let of = |uid: &str, published: Vec<Ingress>| Service {
+            uid: uid.to_owned(),
+            published,
+            ..service(&[ADDRESS])
+        };
+        cluster.apply_service(Name::new("d", "web"), of("web", Vec::new()));
+        cluster.apply_service(Name::new("d", "wish"), of("wish", published.clone()));
+        cluster.claims.apply(ADDRESS, vec![Holder::alone("web")], false);
+        let in_use = |cluster: &Cluster| {
+            let wanted = seen(cluster, &host(), Some("eth0"));
+            wanted.vip(ADDRESS.parse().unwrap()).unwrap().in_use()
+        };
+        assert!(!in_use(&cluster), "the LAN is asked");
+        cluster.apply_service(Name::new("d", "web"), of("web", published));
+        assert!(in_use(&cluster));
     }
 
     #[test]

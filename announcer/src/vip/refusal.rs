@@ -6,7 +6,8 @@ use berth_api::conflict::{Mac, MacText};
 use berth_api::limits::{MOST_ADDRESSES, MOST_PORTS, MOST_PREFERENCES};
 use berth_api::names::{annotation, condition};
 use berth_api::reason;
-use berth_api::{Few, Quoted};
+use berth_api::service::Port;
+use berth_api::{Few, NamespacedName, Quoted};
 
 use super::claimant::Claimant;
 
@@ -88,6 +89,20 @@ pub enum Refusal {
         address: IpAddr,
         /// Who has it.
         by: Claimant,
+    },
+    /// It has a port now that another was given who shares the address.
+    PortInUse {
+        /// The address.
+        address: IpAddr,
+        /// Who was given the port.
+        by: NamespacedName,
+        /// The port.
+        port: Port,
+    },
+    /// It shares the address and has more ports than are looked at.
+    PortsUnknown {
+        /// The address.
+        address: IpAddr,
     },
     /// No claim names the object as who holds the address.
     NotClaimed {
@@ -173,7 +188,9 @@ impl Refusal {
             Self::VlanNotPermitted { .. } => "VlanNotPermitted",
             Self::AddressOnHost { .. } => "AddressOnHost",
             Self::AddressConflict { .. } => reason::ADDRESS_CONFLICT,
-            Self::AddressInUse { .. } => "AddressInUse",
+            Self::AddressInUse { .. } | Self::PortInUse { .. } | Self::PortsUnknown { .. } => {
+                "AddressInUse"
+            }
             Self::NotClaimed { .. } => "AddressNotClaimed",
             Self::VmiAddressReserved { .. } => reason::VMI_ADDRESS_RESERVED,
             Self::VmiAddressInUse { .. } => reason::VMI_ADDRESS_IN_USE,
@@ -240,6 +257,15 @@ impl Refusal {
             Self::AddressInUse { address, by } => {
                 format!("{address} is not announced for it: {by} had it first")
             }
+            Self::PortInUse { address, by, port } => format!(
+                "{address} is not announced for it: of those that share the address Service {by} was given port {}/{}, \
+                 which it has now, too; with others it is announced again after a pause, longer each time",
+                port.protocol.name(),
+                port.number
+            ),
+            Self::PortsUnknown { address } => format!(
+                "{address}, which it shares, is not announced for it: it has more than {MOST_PORTS} ports"
+            ),
             Self::NotClaimed { address } => format!(
                 "{address} is not announced for it: no IPAddress of berth-ccm names it as who holds {address}; its condition \
                  {} says why it was not given, if berth-ccm runs and serves its class",
@@ -288,7 +314,13 @@ impl Refusal {
 impl Refusal {
     /// Whether the address is not the claimant's to have.
     pub fn is_of_another(&self) -> bool {
-        matches!(self, Self::AddressInUse { .. } | Self::NotClaimed { .. })
+        matches!(
+            self,
+            Self::AddressInUse { .. }
+                | Self::PortInUse { .. }
+                | Self::PortsUnknown { .. }
+                | Self::NotClaimed { .. }
+        )
     }
 
     /// An address that another host has, and that host.

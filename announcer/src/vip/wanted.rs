@@ -116,6 +116,8 @@ pub struct Claim {
     pub host: Option<String>,
     /// Whether what it says may be corrected: not where it is of another class.
     pub correctable: bool,
+    /// What its status shows and is not its own to show, where claims decide: it is to be taken out, whoever it is.
+    pub strays: Vec<IpAddr>,
     /// What is wrong with it, whoever serves it.
     pub remarks: Arc<[Refusal]>,
 }
@@ -127,9 +129,14 @@ impl Claim {
         self.addresses.iter().filter(move |address| !lost(*address))
     }
 
+    /// Whether it says what is to be corrected once it is not announced: what its author can take away, or its status.
+    pub fn says(&self) -> bool {
+        self.correctable && (self.host.is_some() || !self.strays.is_empty())
+    }
+
     /// Whether it says that it is announced, and nobody could: somebody must clear what it says.
     pub fn needs_clearing(&self) -> bool {
-        self.host.is_some() && self.correctable && self.candidates.is_empty()
+        self.says() && self.candidates.is_empty()
     }
 }
 

@@ -20,6 +20,7 @@ pub use self::elections::Request;
 pub use self::strategy::{Deciding, Strategy, of_one_service};
 
 use self::elections::{Elections, Strife, Tied};
+use super::clearing::in_turn;
 use super::context::Context;
 use crate::vip::{Attach, Claim, Hold, Holds, Name, Refusal, Verdict};
 
@@ -188,6 +189,30 @@ impl Leases {
             holder: Quoted::of(self.elections.holder(lease).unwrap_or_default()),
         }));
         verdict
+    }
+
+    /// After how long this node takes out of the status of a Service what is not its own to show. Who holds the Lease that
+    /// decides on such an address does at once, and where one decides on all, nobody else. The Lease of a Service itself may
+    /// be held by whoever wrote it: then the nodes do in turn.
+    pub fn clears(
+        &self,
+        context: Context<'_>,
+        name: &Name,
+        claim: &Claim,
+        now: Instant,
+    ) -> Option<Duration> {
+        if self.leaving || !context.known {
+            return None;
+        }
+        let is_mine = |lease: &Name| self.until(Some(lease), now).is_some();
+        if let Some(lease) = self.strategy.standing() {
+            return is_mine(lease).then_some(Duration::ZERO);
+        }
+        let mut leases = claim.strays.iter().filter_map(|stray| self.deciding.addresses.get(stray));
+        match leases.any(is_mine) {
+            true => Some(Duration::ZERO),
+            false => Some(in_turn(context.node, name)),
+        }
     }
 
     /// Says which Leases to strive for, and gives back those that are not wanted once nothing acts on them: no address is

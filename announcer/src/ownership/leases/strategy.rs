@@ -68,13 +68,12 @@ impl Strategy {
                 deciding.addresses.insert(address, of_service(name, claim));
             }
         }
-        let clears = |claim: &Claim| claim.host.is_some() && claim.correctable;
         for (name, claim) in &wanted.services {
             let first =
                 claim.own().find_map(|own| deciding.addresses.get(own)).filter(|_| claim.ours);
             let reports = match self {
                 Self::Global(_) => Some(of_service(name, claim)),
-                Self::PerService if claim.ours || clears(claim) => {
+                Self::PerService if claim.ours || claim.says() => {
                     Some(first.cloned().unwrap_or_else(|| of_service(name, claim)))
                 }
                 Self::PerService => None,

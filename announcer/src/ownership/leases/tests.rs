@@ -1,10 +1,12 @@
+use berth_api::claim::{ClaimPolicy, Holder};
 use berth_api::election::Action;
+use berth_api::service::{Port, Protocol};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 
 use super::*;
 use crate::ownership::testing::context;
-use crate::source::cluster::Cluster;
 use crate::source::cluster::testing::{eip, service, slice};
+use crate::source::cluster::{Claims, Cluster, Ingress, Service};
 use crate::source::testing::{host, seen};
 use crate::vip::Candidates;
 
@@ -215,6 +217,49 @@ fn a_node_without_the_interface_does_not_strive_for_the_lease_of_all() {
     assert_eq!(strives(global(), true), [Name::new("kube-system", "lock")].into());
     assert_eq!(strives(global(), false), BTreeSet::new());
     assert_eq!(strives(Strategy::PerService, true), [Name::new("d", "kubevip-web")].into());
+}
+
+#[test]
+fn what_a_status_shows_of_others_is_taken_out_by_who_has_the_address_and_else_by_all_in_turn() {
+    let shared: [(&str, u16); 2] = [("one", 80), ("two", 81)];
+    let sharer = |(name, number): (&str, u16)| Holder {
+        uid: name.to_owned(),
+        shares: Some((Name::new("d", name), vec![Port { protocol: Protocol::Tcp, number }])),
+    };
+    let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
+    cluster.claims.apply("192.0.2.1", shared.map(sharer).into(), false);
+    cluster.claims.listed(&["192.0.2.1".to_owned()].into());
+    let published = vec![Ingress::vip("192.0.2.1".parse().unwrap(), &[])];
+    // Both have port 80 by now.
+    for name in ["one", "two"] {
+        let (uid, published) = (name.to_owned(), published.clone());
+        let web = Service { uid, published, ..service(&["192.0.2.1"]) };
+        cluster.apply_service(Name::new("d", name), web);
+        slice(&mut cluster, name, name, &["a"]);
+    }
+    // One that is on its way, of an address that nobody has.
+    let published = vec![Ingress::vip("192.0.2.9".parse().unwrap(), &[])];
+    let kept = Service { ours: false, ending: true, published, ..service(&[]) };
+    cluster.apply_service(Name::new("d", "kept"), kept);
+    let (host, now) = (host(), Instant::now());
+    let wanted = seen(&cluster, &host, Some("eth0"));
+    let context = context(&wanted, &host);
+    let clears = |leases: &Leases, node: &str, name: &str| {
+        let (context, name) = (Context { node, ..context }, Name::new("d", name));
+        leases.clears(context, &name, &wanted.services[&name], now)
+    };
+    assert!(wanted.services[&Name::new("d", "one")].strays.is_empty());
+    for name in ["two", "kept"] {
+        assert_eq!(wanted.services[&Name::new("d", name)].strays.len(), 1, "{name}");
+    }
+    let leases = holder(Strategy::PerService, context, now);
+    assert_eq!(clears(&leases, "a", "two"), Some(Duration::ZERO), "it has the address");
+    let turns: BTreeSet<_> = ["a", "b", "c"].map(|node| clears(&leases, node, "kept")).into();
+    assert_eq!(turns.len(), 3, "one after the other");
+    assert!(turns.iter().all(|turn| turn.is_some_and(|turn| turn >= Duration::from_secs(3))));
+    let other = Leases::new("b", global(), Timing::DEFAULT, BTreeMap::new());
+    assert_eq!(clears(&other, "b", "two"), None, "who holds the Lease of all does");
+    assert_eq!(clears(&holder(global(), context, now), "a", "kept"), Some(Duration::ZERO));
 }
 
 impl Leases {

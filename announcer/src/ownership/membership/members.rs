@@ -9,6 +9,7 @@ use berth_api::election::Held;
 use berth_membership::{NodeId, Request};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::super::clearing::PATIENCE;
 use super::super::context::Context;
 use super::super::fence::{Fencing, Outline};
 use super::damping::FlapDamping;
@@ -20,7 +21,7 @@ use super::requests::requests;
 use super::rival::Rivalry;
 use crate::backoff::Backoff;
 use crate::vip::nodes::{Peer, Peers};
-use crate::vip::{Attach, Claimant, Forwards, Hold, Holds, Name, Refusal, Verdict, Wanted};
+use crate::vip::{Attach, Claim, Claimant, Forwards, Hold, Holds, Name, Refusal, Verdict, Wanted};
 
 /// The kernel drops an address that nobody renews for so long: what keeps it silent meanwhile is the fence.
 const KEPT: Duration = Duration::from_secs(60);
@@ -308,6 +309,16 @@ impl Members {
             verdicts.insert(name.clone(), Verdict { refusals, left: true, ..Verdict::default() });
         }
         verdicts
+    }
+
+    /// After how long this node takes out of the status of a Service what is not its own to show: at once who has such an
+    /// address, and else one of the live nodes.
+    pub fn clears(&self, name: &Name, claim: &Claim, now: Instant) -> Option<Duration> {
+        let has = |address: &IpAddr| self.holdings.held_since(address).is_some();
+        match claim.strays.iter().any(has) {
+            true => Some(Duration::ZERO),
+            false => self.holdings.speaks_for(name, None, now).then_some(PATIENCE),
+        }
     }
 
     /// Tells the driver what is `bound` by now, and may be taken over: what has to be forwarded is. Without a fence

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::ownership::testing::context;
     use crate::source::cluster::testing::{eip, service, slice};
-    use crate::source::cluster::{Claims, Cluster, Service};
+    use crate::source::cluster::{Claims, Cluster, Ingress, Service};
     use crate::source::testing::{host, seen};
 
     const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -247,6 +247,26 @@ mod tests {
         };
         assert_eq!(speakers(Some("b")), ["b"]);
         assert_eq!(speakers(None).len(), 1);
+    }
+
+    #[test]
+    fn a_status_without_a_claim_proves_no_use_and_is_told_of_by_one_live_node() {
+        let now = Instant::now();
+        let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
+        cluster.claims.listed(&BTreeSet::new());
+        let published = vec![Ingress::vip(address(BOTH[0]), &[])];
+        let ending = Service { ours: false, ending: true, published, ..service(&BOTH) };
+        cluster.apply_service(web(), ending);
+        let host = host();
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        let speaks = |node: &&str| {
+            let mut holdings = Holdings::new(NodeId::of(node), true, now);
+            holdings.take(&MembershipEvent::Live(["a", "b"].map(NodeId::of).into()), now);
+            let context = Context { node, ..context(&wanted, &host) };
+            let settled = now + Duration::from_secs(5);
+            verdicts(context, &holdings, &|_| false, settled).contains_key(&web())
+        };
+        assert_eq!(["a", "b"].into_iter().filter(speaks).count(), 1);
     }
 
     #[test]

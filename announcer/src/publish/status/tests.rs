@@ -1,4 +1,8 @@
+use berth_api::claim::{ClaimPolicy, Holder};
+use berth_api::service::{Port, Protocol};
+
 use super::*;
+use crate::source::cluster::Claims;
 use crate::source::cluster::testing::service;
 
 fn address(text: &str) -> IpAddr {
@@ -16,6 +20,56 @@ fn cluster(service: Service) -> Cluster {
 }
 
 type Verdicts = BTreeMap<Name, Verdict>;
+
+/// Where nobody is to be cleared but by who decides.
+fn updates(
+    cluster: &Cluster,
+    verdicts: &Verdicts,
+    answering: &Answering,
+    node: &str,
+) -> Vec<Update> {
+    super::updates(cluster, verdicts, &BTreeSet::new(), answering, node)
+}
+
+/// Where claims decide: of each address those that hold it, each with the port of TCP that it was given there.
+fn claimed(web: Service, claims: &[(&str, &[(&str, u16)])]) -> Cluster {
+    let sharer = |(name, number): &(&str, u16)| Holder {
+        uid: (*name).to_owned(),
+        shares: Some((
+            Name::new("d", *name),
+            vec![Port { protocol: Protocol::Tcp, number: *number }],
+        )),
+    };
+    let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
+    let names = claims.iter().map(|(address, _)| (*address).to_owned()).collect();
+    for (address, holders) in claims {
+        cluster.claims.apply(address, holders.iter().map(sharer).collect(), false);
+    }
+    cluster.claims.listed(&names);
+    cluster.apply_service(name(), web);
+    cluster
+}
+
+/// A Service that shows these addresses.
+fn showing(addresses: &[&str], vip_host: Option<&str>) -> Service {
+    let web = service(addresses);
+    let published = addresses.iter().map(|text| Ingress::vip(address(text), &web.ports));
+    let published = published.collect();
+    Service { published, vip_host: vip_host.map(str::to_owned), ..web }
+}
+
+/// What is left of what a Service shows, and which node it names, after who clears it or who decides has.
+fn left(
+    cluster: &Cluster,
+    verdicts: &Verdicts,
+    clears: bool,
+) -> Option<(Vec<String>, Option<String>)> {
+    let clears = clears.then(name).into_iter().collect();
+    let updates = super::updates(cluster, verdicts, &clears, &Answering::default(), "a");
+    let publication = updates.into_iter().next()?.publication?;
+    let shown = publication.ingress.iter().map(|ingress| ingress.ip.clone()).collect();
+    Some((shown, publication.vip_host))
+}
 
 fn announcing(addresses: &[&str]) -> Verdicts {
     let announce: Vec<IpAddr> = addresses.iter().map(|text| address(text)).collect();
@@ -215,4 +269,91 @@ fn the_address_that_nobody_else_has_is_published_without_the_other() {
     let publication = updates[0].publication.as_ref().unwrap();
     assert_eq!((updates.len(), &publication.ingress[0].ip[..]), (1, "2001:db8::1"));
     assert!(updates[0].notice.is_some());
+}
+
+#[test]
+fn where_claims_decide_what_no_claim_gives_is_taken_out_whatever_host_is_named() {
+    const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+    let undecided: Verdicts = [(name(), Verdict::default())].into();
+    for host in [None, Some("b")] {
+        let none = claimed(showing(&BOTH, host), &[]);
+        assert_eq!(left(&none, &undecided, false), Some((vec![], None)), "by who decides");
+        assert_eq!(left(&none, &Verdicts::new(), true), Some((vec![], None)), "by who clears");
+        assert_eq!(left(&none, &Verdicts::new(), false), None, "and by nobody else");
+        let one = claimed(showing(&BOTH, host), &[(BOTH[1], &[("uid", 80)])]);
+        let rest = Some((vec![BOTH[1].to_owned()], host.map(str::to_owned)));
+        assert_eq!(left(&one, &Verdicts::new(), true), rest, "the other one stays");
+        // Its second address is on its way in here, and the first is another's by now.
+        let coming: Verdicts = announcing(&BOTH[1..]);
+        assert_eq!(left(&one, &coming, false), rest);
+    }
+    let all =
+        claimed(showing(&BOTH, None), &[(BOTH[0], &[("uid", 80)]), (BOTH[1], &[("uid", 80)])]);
+    assert_eq!(left(&all, &Verdicts::new(), true), None);
+}
+
+#[test]
+fn what_is_being_deleted_shows_nothing_and_what_is_bound_for_it_still_is_waited_for() {
+    let ending = Service { ours: false, ending: true, ..showing(&["192.0.2.1"], None) };
+    let cluster = claimed(ending, &[("192.0.2.1", &[("uid", 80)])]);
+    let (nobody, clears) = (Verdicts::new(), [name()].into());
+    let mut bound = answering(&[], &["192.0.2.1"]);
+    assert_eq!(super::updates(&cluster, &nobody, &clears, &bound, "a"), []);
+    bound.kept.insert(address("192.0.2.1"));
+    assert_eq!(super::updates(&cluster, &nobody, &clears, &bound, "a").len(), 1, "for a sharer");
+    assert_eq!(left(&cluster, &nobody, true), Some((vec![], None)));
+}
+
+#[test]
+fn who_took_a_port_of_another_at_a_shared_address_is_not_published_there_and_the_other_is() {
+    let shared: &[(&str, u16)] = &[("uid", 81), ("other", 80)];
+    // Its port is 80 now.
+    let of = |own: Service| claimed(own, &[("192.0.2.1", shared)]);
+    let gone = Some((vec![], None));
+    assert_eq!(left(&of(showing(&["192.0.2.1"], Some("b"))), &Verdicts::new(), true), gone);
+    let many = Service { has_more_ports: true, ports: vec![], ..showing(&["192.0.2.1"], None) };
+    assert_eq!(left(&of(many), &Verdicts::new(), true), gone, "they are not all known");
+    let taken = of(showing(&["192.0.2.1"], None));
+    let (nobody, clears) = (Verdicts::new(), [name()].into());
+    let update = &super::updates(&taken, &nobody, &clears, &Answering::default(), "a")[0];
+    assert!(update.takes_out && update.crosses && update.unclaimed.is_empty());
+    let other = Service { uid: "other".to_owned(), ..showing(&["192.0.2.1"], None) };
+    assert_eq!(left(&of(other), &Verdicts::new(), true), None);
+}
+
+#[test]
+fn who_asks_to_be_ignored_shows_no_address_of_another_and_another_class_what_it_likes() {
+    let foreign = || Service { ours: false, foreign: true, ..showing(&["192.0.2.1"], None) };
+    let ignored = || Service { ignored: true, ..foreign() };
+    let others: &[(&str, &[(&str, u16)])] = &[("192.0.2.1", &[("other", 80)])];
+    let taken = Some((vec![], None));
+    assert_eq!(left(&claimed(ignored(), others), &Verdicts::new(), true), taken);
+    assert_eq!(left(&claimed(ignored(), &[]), &Verdicts::new(), true), None, "another's to serve");
+    let own: &[(&str, &[(&str, u16)])] = &[("192.0.2.1", &[("uid", 80)])];
+    assert_eq!(left(&claimed(ignored(), own), &Verdicts::new(), true), None, "it keeps it");
+    assert_eq!(left(&claimed(foreign(), others), &Verdicts::new(), true), None);
+}
+
+#[test]
+fn nothing_is_taken_out_before_the_claims_are_known_or_where_they_do_not_decide() {
+    let mut unlisted = Cluster::new(Claims::new(ClaimPolicy::Required));
+    unlisted.apply_service(name(), showing(&["192.0.2.1"], None));
+    assert_eq!(left(&unlisted, &Verdicts::new(), true), None);
+    let mut stock = Cluster::default();
+    stock.apply_service(name(), showing(&["192.0.2.1"], None));
+    assert_eq!(left(&stock, &Verdicts::new(), true), None);
+}
+
+#[test]
+fn a_host_name_beside_what_is_taken_out_stays() {
+    let mut web = showing(&["192.0.2.1"], None);
+    let hostname = Some("web.example.org".to_owned());
+    web.published.push(Ingress { hostname, ..Ingress::default() });
+    let cluster = claimed(web, &[]);
+    let (nobody, clears) = (Verdicts::new(), [name()].into());
+    let updates = super::updates(&cluster, &nobody, &clears, &Answering::default(), "a");
+    let patch = updates[0].patch(Timestamp::UNIX_EPOCH);
+    let rest = json!({ "ingress": [{ "hostname": "web.example.org" }] });
+    assert_eq!(patch["status"]["loadBalancer"], rest);
+    assert_eq!(updates[0].unclaimed, [address("192.0.2.1")], "the API server is asked first");
 }

@@ -4,14 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use berth_api::claim::ClaimPolicy;
+use berth_api::claim::{ClaimPolicy, Holder};
+use berth_api::service::Port;
+
+use crate::vip::Name;
 
 /// The claims that were shown.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
     policy: ClaimPolicy,
-    /// By address, the uids of those who hold it, and how many came to before each: thousands may share one.
-    holders: BTreeMap<IpAddr, BTreeMap<String, usize>>,
+    /// By address, who holds it.
+    holders: BTreeMap<IpAddr, Holders>,
     /// Those that were somebody's before there were claims.
     imports: BTreeSet<IpAddr>,
     /// Whether all claims were shown.
@@ -24,6 +27,33 @@ pub struct Claims {
     asked: bool,
     /// Whether it had when this process began: then nothing is served before the claims are known.
     had_imported: bool,
+}
+
+/// Who holds an address: thousands may.
+#[derive(Clone, Debug, Default)]
+struct Holders {
+    /// Their uids, and how many came to before each.
+    turns: BTreeMap<String, usize>,
+    /// The names of those that share it, by the same number.
+    names: BTreeMap<usize, Name>,
+    /// Whose each port is of those that share it, by the same number.
+    ports: BTreeMap<Port, usize>,
+}
+
+impl Holders {
+    fn of(all: Vec<Holder>) -> Self {
+        let mut holders = Self::default();
+        let is_shared = all.len() > 1;
+        for (at, holder) in all.into_iter().enumerate() {
+            // Of one that is named twice the first counts.
+            let turn = *holders.turns.entry(holder.uid).or_insert(at);
+            if let Some((name, ports)) = holder.shares.filter(|_| is_shared) {
+                holders.names.entry(turn).or_insert(name);
+                ports.into_iter().for_each(|port| _ = holders.ports.entry(port).or_insert(turn));
+            }
+        }
+        holders
+    }
 }
 
 impl Claims {
@@ -39,7 +69,29 @@ impl Claims {
 
     /// How many came to hold the address before the object of this uid, if it holds it.
     pub fn turn(&self, address: &IpAddr, uid: &str) -> Option<usize> {
-        self.holders.get(address)?.get(uid).copied()
+        self.holders.get(address)?.turns.get(uid).copied()
+    }
+
+    /// Where claims decide: of those that share the address with the object of this uid, one that was given a port there
+    /// which is among these, and that port. kube-proxy would lead what comes for it to either.
+    pub fn in_the_way(&self, address: &IpAddr, uid: &str, ports: &[Port]) -> Option<(&Name, Port)> {
+        let holders = self.holders.get(address).filter(|_| self.decide())?;
+        let own = holders.turns.get(uid)?;
+        ports.iter().find_map(|port| {
+            let holder = holders.ports.get(port).filter(|holder| *holder != own)?;
+            Some((holders.names.get(holder)?, *port))
+        })
+    }
+
+    /// Where claims decide: whether the object of this uid shares the address.
+    pub fn shares(&self, address: &IpAddr, uid: &str) -> bool {
+        let holders = self.holders.get(address).filter(|_| self.decide());
+        holders.is_some_and(|holders| holders.turns.len() > 1 && holders.turns.contains_key(uid))
+    }
+
+    /// Whether it is known what is to be served, and that is what claims name.
+    pub fn are_known(&self) -> bool {
+        self.decide() && self.unknown().is_none()
     }
 
     /// Whether only what a claim names is served.
@@ -76,11 +128,9 @@ impl Claims {
     }
 
     /// Takes in who holds the address of this name, and whether since before there were claims.
-    pub fn apply(&mut self, name: &str, uids: Vec<String>, is_imported: bool) {
+    pub fn apply(&mut self, name: &str, holders: Vec<Holder>, is_imported: bool) {
         if let Ok(address) = name.parse() {
-            // Of one that is named twice the first counts.
-            let turns = uids.into_iter().enumerate().rev().map(|(turn, uid)| (uid, turn));
-            self.holders.insert(address, turns.collect());
+            self.holders.insert(address, Holders::of(holders));
             match is_imported {
                 true => self.imports.insert(address),
                 false => self.imports.remove(&address),
@@ -129,8 +179,34 @@ mod tests {
         "192.0.2.1".parse().unwrap()
     }
 
-    fn uids() -> Vec<String> {
-        vec!["one".to_owned()]
+    fn uids() -> Vec<Holder> {
+        vec![Holder::alone("one")]
+    }
+
+    #[test]
+    fn a_port_at_a_shared_address_is_who_was_given_it_and_in_the_way_of_the_others() {
+        use berth_api::service::Protocol::{Tcp, Udp};
+        let port = |protocol, number| Port { protocol, number };
+        let sharer = |name: &str, ports: &[Port]| Holder {
+            uid: name.to_owned(),
+            shares: Some((Name::new("d", name), ports.to_vec())),
+        };
+        let mut claims = Claims::new(ClaimPolicy::Required);
+        let (web, dns) = (port(Tcp, 80), port(Udp, 80));
+        claims.apply("192.0.2.1", vec![sharer("web", &[web]), sharer("dns", &[dns])], false);
+        let by = |claims: &Claims, uid, ports: &[Port]| {
+            let found = claims.in_the_way(&address(), uid, ports);
+            found.map(|(name, port)| (name.name.clone(), port))
+        };
+        assert_eq!(by(&claims, "dns", &[dns, port(Tcp, 81)]), None, "its own, and nobody's");
+        assert_eq!(by(&claims, "dns", &[dns, web]), Some(("web".to_owned(), web)));
+        assert_eq!(by(&claims, "web", &[dns]), Some(("dns".to_owned(), dns)));
+        assert!(claims.shares(&address(), "web") && !claims.shares(&address(), "other"));
+        claims.apply("192.0.2.1", vec![sharer("web", &[web])], false);
+        assert_eq!(by(&claims, "web", &[dns, web]), None, "it is alone there");
+        let mut ignored = Claims::default();
+        ignored.apply("192.0.2.1", vec![sharer("web", &[web]), sharer("dns", &[dns])], false);
+        assert_eq!(by(&ignored, "dns", &[web]), None, "where claims do not matter");
     }
 
     #[test]

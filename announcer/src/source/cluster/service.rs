@@ -11,7 +11,7 @@ use berth_api::limits::{
 };
 use berth_api::names::{annotation, condition, label};
 use berth_api::preference::{Preference, Preferences};
-use berth_api::service::{self, ClassPolicy, NotOurs, Port, Protocol};
+use berth_api::service::{self, ClassPolicy, NotOurs, Port};
 use berth_api::{Few, Quoted};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -30,8 +30,13 @@ pub struct Service {
     pub created: String,
     /// Whether it is of our type and class, not ignored and not being deleted.
     pub ours: bool,
-    /// Whether it is of another class, or asks to be ignored: nothing of it is ever written.
+    /// Whether it is of another class, or asks to be ignored: nothing of it is ever written, but for an address of others in
+    /// its status.
     pub foreign: bool,
+    /// Whether it is of our type and class and being deleted: nothing of it is to be served any more.
+    pub ending: bool,
+    /// Whether it is foreign because it asks to be ignored, as its author may at any time.
+    pub ignored: bool,
     /// The addresses it asks us to announce, in order, at most [`MOST_ADDRESSES`].
     pub addresses: Vec<IpAddr>,
     /// What is wrong with it, whoever serves it: one remark of each kind.
@@ -40,6 +45,8 @@ pub struct Service {
     pub preferred: Arc<[Preference]>,
     /// Its ports, in order, at most [`MOST_PORTS`].
     pub ports: Vec<Port>,
+    /// Whether it has more ports, which kube-proxy serves all the same.
+    pub has_more_ports: bool,
     /// Its addresses within the cluster.
     pub cluster_ips: Vec<IpAddr>,
     /// Whether only nodes with an endpoint of it take its traffic.
@@ -67,6 +74,8 @@ pub struct Service {
 pub struct Ingress {
     /// The address; empty for an entry with a host name only.
     pub ip: String,
+    /// The host name, which nobody here writes.
+    pub hostname: Option<String>,
     /// `VIP` or `Proxy` (KEP-1860).
     pub ip_mode: Option<String>,
     /// Protocol and number of each port.
@@ -103,16 +112,20 @@ impl Service {
             too_many_preferences(&preferences),
             some(&unsupported(object)).map(|annotations| Refusal::NotSupported { annotations }),
         ];
+        let has_more_ports = ports.len() > MOST_PORTS;
         ports.truncate(MOST_PORTS);
         Self {
             uid: text(&object.metadata.uid),
             version: text(&object.metadata.resource_version),
             created: created.map(|time| time.0.to_string()).unwrap_or_default(),
             ours: claimed.is_ok() && object.metadata.deletion_timestamp.is_none(),
+            ending: claimed.is_ok() && object.metadata.deletion_timestamp.is_some(),
+            ignored: claimed == Err(NotOurs::Ignored),
             foreign: matches!(claimed, Err(NotOurs::OtherClass | NotOurs::Ignored)),
             addresses,
             remarks: remarks.into_iter().flatten().collect(),
             ports,
+            has_more_ports,
             cluster_ips: cluster_ips(object),
             local: service::is_local(object),
             interface: note(annotation::SERVICE_INTERFACE).map(interface),
@@ -225,9 +238,10 @@ fn is_refused(object: &core::Service) -> bool {
 impl Ingress {
     /// What is published for an address that a node answers for itself.
     pub fn vip(address: IpAddr, ports: &[Port]) -> Self {
-        let port = |port: &Port| (protocol_name(port.protocol).to_owned(), i32::from(port.number));
+        let port = |port: &Port| (port.protocol.name().to_owned(), i32::from(port.number));
         Self {
             ip: address.to_string(),
+            hostname: None,
             ip_mode: Some("VIP".to_owned()),
             ports: ports.iter().map(port).collect(),
         }
@@ -237,6 +251,7 @@ impl Ingress {
         let ports = object.ports.as_deref().unwrap_or_default();
         Self {
             ip: object.ip.clone().unwrap_or_default(),
+            hostname: object.hostname.as_deref().map(|name| name_of(name).to_owned()),
             ip_mode: object.ip_mode.clone(),
             ports: ports
                 .iter()
@@ -244,15 +259,6 @@ impl Ingress {
                 .map(|port| (port.protocol.clone(), port.port))
                 .collect(),
         }
-    }
-}
-
-/// How the API spells a protocol.
-pub fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
     }
 }
 
@@ -401,6 +407,7 @@ mod tests {
             "spec": { "type": "LoadBalancer" },
         }))
         .unwrap();
-        assert!(!Service::read(&object, &ClassPolicy::default()).ours);
+        let read = Service::read(&object, &ClassPolicy::default());
+        assert!(!read.ours && !read.foreign && read.ending);
     }
 }

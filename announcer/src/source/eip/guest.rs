@@ -56,6 +56,8 @@ fn is_no_hosts(address: &IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use berth_api::claim::Holder;
+
     use super::*;
     use crate::config::Permits;
     use crate::kernel::{Binding, Lifetime};
@@ -68,7 +70,7 @@ mod tests {
         host.gateways.insert(2, ["10.0.0.1".parse().unwrap()].into());
         let address = "192.0.2.77".parse().unwrap();
         host.ours.insert(Binding { index: 2, address }, Lifetime::Forever);
-        cluster.claims.apply("192.0.2.78", vec!["web".to_owned()], false);
+        cluster.claims.apply("192.0.2.78", vec![Holder::alone("web")], false);
         let (cluster, host) = (&cluster, &host);
         let scene =
             Scene { cluster, host, node: "a", interface: Some("eth0"), permits: Permits::ALL };

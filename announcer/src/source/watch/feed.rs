@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Instant;
 
-use berth_api::claim::ClaimPolicy;
+use berth_api::claim::{ClaimPolicy, Holder};
 use berth_api::election::{Held, Sight};
 use berth_api::service::ClassPolicy;
 use berth_runtime::freshness::Freshness;
@@ -57,9 +57,8 @@ pub enum ClusterEvent {
     EipGone(Name),
     /// These are all the `EipBinding`s there are; none where there is no such kind of object.
     Eips(BTreeSet<Name>),
-    /// The objects of these uids hold the address that is this name, the first of them first; some since before there were
-    /// claims or not.
-    Claim(String, Vec<String>, bool),
+    /// These hold the address that is this name, the first of them first; some since before there were claims or not.
+    Claim(String, Vec<Holder>, bool),
     /// Nobody holds the address any more.
     ClaimGone(String),
     /// These are all the addresses that somebody holds.
