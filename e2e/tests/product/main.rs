@@ -27,6 +27,7 @@ mod reach;
 mod repair;
 mod rights;
 mod scene;
+mod shown;
 mod splits;
 mod status;
 mod stolen;

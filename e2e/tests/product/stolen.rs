@@ -73,8 +73,10 @@ async fn prepare(world: &World) -> Result<()> {
         "type": "berth.dev/AddressAllocated", "status": "False", "reason": "AddressReserved",
         "message": "x", "lastTransitionTime": "2026-01-01T00:00:00Z",
     }]);
+    let two = json!([{ "ip": "192.0.2.1" }, { "ip": "192.0.2.3" }]);
     for (object, status) in [
         (format!("service/{REFUSED}"), json!({ "conditions": refused })),
+        (format!("service/{FAR}"), json!({ "loadBalancer": { "ingress": two } })),
         ("eipbinding/vm".to_owned(), json!({ "node": "node0" })),
         (format!("eipbinding/{OTHERS}"), json!({ "node": "node1", "conditions": said("Holds") })),
     ] {

@@ -31,9 +31,13 @@ use crate::scene::{ASK, CLIENT};
 const NODES: usize = 2;
 const EDITS: usize = 250;
 const LONG: usize = 10_000;
+/// After so many edits what it shows is looked at.
+const LOOK: usize = 5;
 /// How long it goes on in the long form, and its pause between edits after so many.
 const HOUR: Duration = Duration::from_secs(3600);
 const LEISURE: Duration = Duration::from_millis(50);
+/// The pause between edits at first.
+const PAUSE: Duration = Duration::from_millis(30);
 /// Most addresses that it may hold.
 const QUOTA: usize = 8;
 const POOL: &str = "10.0.64.1-10.0.64.60,fd00:10::4001-fd00:10::4030";
@@ -80,6 +84,41 @@ async fn theirs(world: &World) -> Result<Theirs> {
     Ok(Theirs { claims, shown })
 }
 
+/// No status of the tenant's shows an address that a claim gives to another: kube-proxy would lead there what is that one's.
+async fn shows_nothing_of_others(world: &World) -> Result<()> {
+    // The claims first: what is shown later and was another's before is so still.
+    let claims = world.claims().await?;
+    for service in world.services("mallory").list(&ListParams::default()).await?.items {
+        let uid = service.metadata.uid.clone().unwrap_or_default();
+        for address in ingress(&service) {
+            let Some(claim) = claims.get(&address.to_string()) else { continue };
+            let holders = format!("{:?}", claim.metadata.annotations);
+            ensure!(
+                holders.contains(&uid),
+                "{:?} shows {address}, which is {holders}\n{}",
+                service.metadata.name,
+                world.logs()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Takes off what the tenant holds its objects by, so that they can be deleted.
+fn let_go(world: &World) -> Result<()> {
+    for kind in ["services", "eipbindings"] {
+        let list = ["get", kind, "-n", "mallory", "-o", "name"];
+        for name in kubectl(&world.lab, &list)?.lines() {
+            let patch = r#"{"metadata":{"finalizers":null}}"#;
+            let patched =
+                kubectl(&world.lab, &["patch", name, "-n", "mallory", "--type=merge", "-p", patch]);
+            // One that was on its way may be gone by then.
+            patched.map(drop).unwrap_or_default();
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Result<()> {
     let mut world = World::without_berth(NODES + 1, env([("berth_claims", "required")])).await?;
@@ -89,10 +128,13 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
     }
     let pools = json!({
         "range-global": POOL, "range-alice": "10.0.65.1-10.0.65.9", "quota-mallory": QUOTA.to_string(),
+        // What it gives back is soon another's.
+        "reuse-delay": "1s",
     });
     world.pools(pools).await?;
     world.start_ccm().await?;
     kubectl(&world.lab, &["create", "namespace", "mallory"])?;
+    world.deploy("mallory", "hello", 1)?;
     let mut addresses = Vec::new();
     for namespace in OTHERS {
         kubectl(&world.lab, &["create", "namespace", namespace])?;
@@ -147,7 +189,11 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
             }
             tokio::time::sleep(LEISURE).await;
         }
+        tokio::time::sleep(PAUSE).await;
         tenant.edit().await?;
+        if number % LOOK == LOOK - 1 {
+            shows_nothing_of_others(&world).await?;
+        }
         if number % 250 == 249 {
             grown_little(&world, &resident, number)?;
             let now = theirs(&world).await?;
@@ -160,8 +206,12 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
     }
     println!("{:?} in {:.0?}", tenant.answers, start.elapsed());
     ensure!(tenant.answers.get("taken").is_some_and(|taken| *taken > 20), "{:?}", tenant.answers);
+    tenant.keep_all().await?;
     // What is still under way shows within a few seconds.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        shows_nothing_of_others(&world).await?;
+    }
 
     let now = theirs(&world).await?;
     ensure!(now == before, "{now:?}, not {before:?}\n{}", world.logs());
@@ -183,7 +233,9 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
     ensure!(!others, "another answers for the address of node1\n{}", world.logs());
 
     // It is rid of everything: nothing is left of it.
-    kubectl(&world.lab, &["delete", "services,eipbindings", "--all", "-n", "mallory"])?;
+    let all = ["delete", "services,eipbindings", "--all", "-n", "mallory", "--wait=false"];
+    kubectl(&world.lab, &all)?;
+    let_go(&world)?;
     eventually("no claim of it is left", 60, || async {
         Ok((world.claims().await?.len() == before.claims.len()).then_some(()))
     })

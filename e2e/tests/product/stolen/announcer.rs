@@ -134,6 +134,9 @@ fn services(tries: &mut Tries, address: &str) {
         let status = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
         tries.add(what, How::Patch, web.clone(), status);
     }
+    let fewer = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } } });
+    let what = "that another node publishes fewer addresses";
+    tries.add(what, How::Patch, format!("{SERVICES}/{FAR}/status"), fewer);
     let none = json!({ "status": { "loadBalancer": { "ingress": null } } });
     tries.add("that nobody publishes a Service", How::Patch, web.clone(), none);
     for (what, kind) in [

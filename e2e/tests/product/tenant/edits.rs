@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use berth_e2e::world::{World, kubectl};
+use k8s_openapi::api::core::v1::Service;
 use kube::Client;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
@@ -14,6 +15,9 @@ use crate::allocation_under_fire::random;
 
 /// Objects of each kind that it has at most.
 const NAMES: usize = 12;
+
+/// What it holds objects by that it has deleted.
+const KEEP: &str = "mallory.example/keep";
 
 /// Somebody with edit rights in the namespace `mallory`.
 pub(super) struct Tenant {
@@ -186,6 +190,12 @@ impl Tenant {
             "name": format!("x{number}"), "namespace": "mallory",
             "annotations": self.annotations(), "labels": self.labels(),
         });
+        let mut metadata = metadata;
+        match self.dice.u8(..6) {
+            0 => metadata["finalizers"] = json!([KEEP]),
+            1 => metadata["finalizers"] = json!([]),
+            _ => {}
+        }
         match self.dice.u8(..10) {
             0..6 => (of("", "v1", "Service"), json!({ "metadata": metadata, "spec": self.spec() })),
             6..8 => {
@@ -202,26 +212,23 @@ impl Tenant {
                 )
             }
             8 => {
-                let names = [
-                    "kubevip-x0",
-                    "kubevip-x1",
-                    "plndr-svcs-lock",
-                    "berth-membership",
-                    "berth-announcer-node0",
-                ];
+                let names = ["plndr-svcs-lock", "berth-membership", "berth-announcer-node0"];
+                let now = k8s_openapi::jiff::Timestamp::now();
                 let spec = json!({
                     "holderIdentity": self.one_of(&["node0", "stock", "berth.dev/membership", ""]),
                     "leaseDurationSeconds": self.one_of(&[1, 15, i32::MAX]),
+                    "renewTime": format!("{now:.6}"),
                 });
-                let mut metadata = metadata;
-                metadata["name"] = json!(self.one_of(&names));
+                metadata["name"] = match self.dice.u8(..3) {
+                    0 => json!(self.one_of(&names)),
+                    _ => json!(format!("kubevip-x{number}")),
+                };
                 (
                     of("coordination.k8s.io", "v1", "Lease"),
                     json!({ "metadata": metadata, "spec": spec }),
                 )
             }
             _ => {
-                let mut metadata = metadata;
                 let labels = json!({ "kubernetes.io/service-name": format!("x{number}") });
                 metadata["labels"] = labels;
                 let ready = json!({ "ready": true });
@@ -231,6 +238,25 @@ impl Tenant {
                 (of("discovery.k8s.io", "v1", "EndpointSlice"), slice)
             }
         }
+    }
+
+    /// Deletes its Services and keeps what they show, and asks for as many anew.
+    pub(super) async fn keep_all(&self) -> Result<()> {
+        let services: Api<Service> = Api::namespaced(self.client.clone(), "mallory");
+        for service in services.list(&ListParams::default()).await?.items {
+            let name = service.metadata.name.unwrap_or_default();
+            services.patch(&name, &PatchParams::default(), &kept()).await.ok();
+            services.delete(&name, &DeleteParams::default()).await.ok();
+        }
+        for number in 0..NAMES {
+            let spec = json!({
+                "type": "LoadBalancer", "selector": { "app": "hello" }, "ports": [{ "port": 80 }],
+            });
+            let metadata = json!({ "name": format!("y{number}"), "namespace": "mallory" });
+            let object = serde_json::from_value(json!({ "metadata": metadata, "spec": spec }))?;
+            services.create(&PostParams::default(), &object).await?;
+        }
+        Ok(())
     }
 
     /// Writes something, whatever becomes of it.
@@ -259,7 +285,12 @@ impl Tenant {
                 let patch = Patch::Merge(status);
                 api.patch_status(&name, &PatchParams::default(), &patch).await.map(drop)
             }
-            _ => api.delete(&name, &DeleteParams::default()).await.map(drop),
+            _ => {
+                if self.dice.bool() {
+                    api.patch(&name, &PatchParams::default(), &kept()).await.ok();
+                }
+                api.delete(&name, &DeleteParams::default()).await.map(drop)
+            }
         };
         let answer = match done {
             Ok(()) => "taken".to_owned(),
@@ -269,4 +300,10 @@ impl Tenant {
         *self.answers.entry(answer).or_default() += 1;
         Ok(())
     }
+}
+
+/// Holds an object by a finalizer and takes away what an announcer wrote into it, in the moment before it is deleted.
+fn kept() -> Patch<Value> {
+    let host = json!({ "kube-vip.io/vipHost": null });
+    Patch::Merge(json!({ "metadata": { "annotations": host, "finalizers": [KEEP] } }))
 }
