@@ -53,6 +53,8 @@ pub(super) struct Table {
     layout: Layout,
     /// What it guards; nothing if that is not known.
     holds: Option<BTreeSet<Port>>,
+    /// What it guards in part, where the kernel does not take all of it.
+    partly: Option<BTreeSet<Port>>,
     /// Why it cannot be had, as the log was told.
     missing: Option<String>,
     losses: Signal,
@@ -66,11 +68,11 @@ impl Table {
             Event::AnyRules => true,
             _ => false,
         });
-        Self { layout, holds: None, missing: None, losses }
+        Self { layout, holds: None, partly: None, missing: None, losses }
     }
 
     async fn write(
-        &self,
+        &mut self,
         holds: Option<&BTreeSet<Port>>,
         ports: &BTreeSet<Port>,
     ) -> Result<(), Error> {
@@ -79,7 +81,19 @@ impl Table {
         {
             return Ok(());
         }
-        nft::load(&self.layout.whole(ports)).await
+        let written = nft::load(&self.layout.whole(ports)).await;
+        match &written {
+            // Less is better than nothing, and no reason to say that it is all.
+            Err(Error::Refused { .. }) if self.layout.closes => {
+                if self.partly.as_ref() != Some(ports) {
+                    let plain = nft::load(&self.layout.plain(ports)).await;
+                    self.partly = plain.is_ok().then(|| ports.clone());
+                }
+            }
+            Err(_) => {}
+            Ok(()) => self.partly = None,
+        }
+        written
     }
 }
 
@@ -96,6 +110,7 @@ impl Keep for Table {
         if why == Why::Doubt {
             let listing =
                 nft::run(&["-j", "list", "table", "inet", &self.layout.table], "").await.ok();
+            self.partly.take_if(|_| listing.is_none());
             self.holds = listing.as_deref().and_then(|listing| self.layout.read(listing));
         }
         let holds = self.holds.take();

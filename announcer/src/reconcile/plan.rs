@@ -36,8 +36,8 @@ pub(super) fn plan(
     let missing = desired.vlans.iter().filter(|(name, _)| !host.interfaces.contains_key(*name));
     steps.extend(missing.map(|(name, vlan)| Step::MakeVlan(name.clone(), *vlan)));
     let guarded = match guard {
-        Guard::Unavailable(_) => true,
-        Guard::Unknown => false,
+        // What cannot be had as a whole may be had in part.
+        Guard::Unavailable(_) | Guard::Unknown => false,
         Guard::Holds(ports) => *ports == desired.guard,
     };
     if !guarded {
@@ -129,7 +129,9 @@ mod tests {
         assert_eq!(plan(&wanted, &empty, &guarded(&[]), SLACK, now), only_guard);
         let bind = [Step::Bind(binding(2, "192.0.2.1"), Lifetime::Until(now + SLACK))];
         assert_eq!(plan(&wanted, &empty, &guarded(&["192.0.2.1"]), SLACK, now), bind);
-        assert_eq!(plan(&wanted, &empty, &Guard::Unavailable("no nft".into()), SLACK, now), bind);
+        let missing = Guard::Unavailable("no nft".into());
+        let both = [&only_guard[..], &bind].concat();
+        assert_eq!(plan(&wanted, &empty, &missing, SLACK, now), both, "it may be had in part");
     }
 
     #[test]

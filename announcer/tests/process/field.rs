@@ -25,6 +25,7 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
     tests![
         nft_that_hangs_keeps_no_address_away_and_nobody_from_ending,
         a_table_of_our_name_that_another_program_owns_is_waited_for_by_nobody,
+        a_kernel_that_takes_a_part_of_the_guard_has_that_part_and_it_is_told,
         without_nft_who_has_not_asked_for_closed_ports_is_ready,
         a_port_of_a_bridge_stands_for_the_bridge,
         a_family_that_the_interface_lacks_is_told_and_the_other_one_served,
@@ -314,6 +315,32 @@ async fn a_table_of_our_name_that_another_program_owns_is_waited_for_by_nobody()
     scene.until("the guard is made when the table is free", guarded).await;
     scene.until("it is ready", async || !ready().await.contains("guard")).await;
     assert_eq!(scene.told_of_open_ports().await, 1, "once is enough");
+    scene.leaves(announcer).await;
+}
+
+async fn a_kernel_that_takes_a_part_of_the_guard_has_that_part_and_it_is_told() {
+    let scene = Scene::new().await;
+    let nft = run("which nft");
+    let script = format!(
+        "nft={}\ncase \"$*\" in *-f*) ;; *) exec $nft \"$@\" ;; esac\ninput=$(cat)\n\
+         case $input in *fib*) echo 'Error: no fib here' >&2; exit 1 ;; esac\n\
+         printf '%s\\n' \"$input\" | exec $nft -f -",
+        nft.trim()
+    );
+    let path = replace(&scene, "nft", &script);
+    let announcer = scene.settings(&[("PATH", &path), CLOSES]);
+    Peer::new().await.until(true, "it serves", &scene.log).await;
+    let is_closed = async |address: &str| {
+        let set = attempt(&format!(
+            "nft list set inet berth closed{}",
+            if address.contains(':') { 6 } else { 4 }
+        ));
+        String::from_utf8_lossy(&set.stdout).contains(address)
+    };
+    scene.until("ports are closed", async || is_closed(ADDRESS).await).await;
+    assert!(ready().await.contains("guard: nft: Error: no fib here"), "{}", ready().await);
+    scene.dual_stack();
+    scene.until("and of what comes later", async || is_closed(SIX).await).await;
     scene.leaves(announcer).await;
 }
 

@@ -73,6 +73,16 @@ impl Sets {
 impl Layout {
     /// Writes the table whole: afterwards it guards exactly `ports`.
     pub fn whole(&self, ports: &BTreeSet<Port>) -> String {
+        self.script(ports, self.closes)
+    }
+
+    /// The same without what takes more of a kernel than sets, `ct` and `fib`: who listens on the host is closed, and what
+    /// others rewrite is not.
+    pub(super) fn plain(&self, ports: &BTreeSet<Port>) -> String {
+        self.script(ports, false)
+    }
+
+    fn script(&self, ports: &BTreeSet<Port>, ahead: bool) -> String {
         let table = &self.table;
         let mut script = absent(table);
         let _ = writeln!(script, "table inet {table} {{");
@@ -89,23 +99,24 @@ impl Layout {
             }
         }
         let unserved = SETS.iter().map(|sets| format!("{} @{}", sets.target(), sets.services));
-        let closed = SETS.iter().map(Sets::closed);
+        let closed = SETS.iter().map(Sets::closed).filter(|_| self.closes);
         // `fib`: not what only passes through this node, to another that has the address.
-        let ahead = SETS.iter().map(|sets| {
+        let rewritten = SETS.iter().map(|sets| {
             let (closed, target) = (sets.closed(), sets.target());
             format!(
                 "ct state new,invalid,untracked {closed} {target} != @{} fib daddr type local",
                 sets.services
             )
         });
-        if self.closes {
+        let rules = unserved.chain(closed).map(dropped);
+        if ahead {
             // What answers connections that the node has begun is for no port of it, though their source be such an address.
             let replies = ["ct direction reply accept".to_owned()];
-            let rules = replies.into_iter().chain(unserved.chain(closed).map(dropped));
+            let rules = replies.into_iter().chain(rules);
             script += &chain("unserved", "input", PRIORITY, rules);
-            script += &chain("closed", "prerouting", AHEAD, ahead.map(dropped));
+            script += &chain("closed", "prerouting", AHEAD, rewritten.map(dropped));
         } else {
-            script += &chain("unserved", "input", PRIORITY, unserved.map(dropped));
+            script += &chain("unserved", "input", PRIORITY, rules);
         }
         script + "}\n"
     }
