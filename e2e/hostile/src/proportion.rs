@@ -34,8 +34,16 @@ fn within(few: usize, times: u32, mut work: impl FnMut(usize)) {
         work(count);
         worked().saturating_sub(begun)
     };
-    let one = [took(few), took(few)].into_iter().max().unwrap_or_default().max(LEAST);
-    let ten = took(10 * few);
-    println!("{few} take {one:?} of a processor, {} take {ten:?}", 10 * few);
-    assert!(ten <= one * times, "{few} take {one:?} of a processor, and {} {ten:?}", 10 * few);
+    let mut told = String::new();
+    // Whoever else is at work on the machine makes one of them slow; what is worse than linear is so each time.
+    for _ in 0..3 {
+        let one = [took(few), took(few)].into_iter().max().unwrap_or_default().max(LEAST);
+        let ten = took(10 * few);
+        told = format!("{few} take {one:?} of a processor, and {} {ten:?}", 10 * few);
+        println!("{told}");
+        if ten <= one * times {
+            return;
+        }
+    }
+    panic!("{told}");
 }
