@@ -1,6 +1,7 @@
 //! A tenant that writes at random what the API takes, and much that it does not.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Result;
 use berth_e2e::world::{World, kubectl};
@@ -15,6 +16,9 @@ use crate::allocation_under_fire::random;
 
 /// Objects of each kind that it has at most.
 const NAMES: usize = 12;
+
+/// Between what it does to all of its Services: its haste is not what is tried.
+const APART: Duration = Duration::from_millis(100);
 
 /// What it holds objects by that it has deleted.
 const KEEP: &str = "mallory.example/keep";
@@ -247,6 +251,7 @@ impl Tenant {
             let name = service.metadata.name.unwrap_or_default();
             services.patch(&name, &PatchParams::default(), &kept()).await.ok();
             services.delete(&name, &DeleteParams::default()).await.ok();
+            tokio::time::sleep(APART).await;
         }
         for number in 0..NAMES {
             let spec = json!({
@@ -255,6 +260,7 @@ impl Tenant {
             let metadata = json!({ "name": format!("y{number}"), "namespace": "mallory" });
             let object = serde_json::from_value(json!({ "metadata": metadata, "spec": spec }))?;
             services.create(&PostParams::default(), &object).await?;
+            tokio::time::sleep(APART).await;
         }
         Ok(())
     }
