@@ -54,7 +54,7 @@ fn a_key_that_a_template_left_empty_is_told_and_stops_nothing() {
     assert_eq!(lab.cluster.addresses("web"), "192.0.2.1");
     let mut own = Lab::with_pools([("cidr-global", "192.0.2.0/29"), ("range-shop", "")]);
     own.create(service("web"));
-    assert_eq!(own.cluster.reason("web"), Some((false, "PoolExhausted".to_owned())));
+    assert_eq!(own.cluster.reason("web"), Some((false, "FamilyUnavailable".to_owned())));
 }
 
 #[test]
