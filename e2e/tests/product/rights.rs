@@ -23,7 +23,7 @@ const TENANTS: &str = "shop";
 const ROLES: [&str; 3] = ["view", "edit", "admin"];
 
 /// What stands behind a slash and is no name of an object.
-const SUBRESOURCES: [&str; 2] = ["status", "token"];
+const SUBRESOURCES: [&str; 3] = ["status", "token", "pins"];
 
 /// The namespace of `overlays/own-namespace`.
 const OWN: &str = "berth";
