@@ -28,7 +28,7 @@ use crate::limits::MOST_SHOWN;
     derive = "PartialEq",
     status = "EipBindingStatus",
     doc = "A public address for a KubeVirt virtual machine: what comes to it goes to the machine, and what the machine sends comes from it.",
-    printcolumn = r#"{"name":"EIP","type":"string","jsonPath":".status.eips[*]"}"#,
+    printcolumn = r#"{"name":"EIP","type":"string","jsonPath":".status.eips"}"#,
     printcolumn = r#"{"name":"VMI","type":"string","jsonPath":".spec.vmi"}"#,
     printcolumn = r#"{"name":"NODE","type":"string","jsonPath":".status.node"}"#,
     printcolumn = r#"{"name":"READY","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
