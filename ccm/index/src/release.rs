@@ -18,13 +18,15 @@ pub(super) fn release(state: &mut State, service: &Service, now: Duration) {
     state.agenda.wait_no_more(&(service.created, id.clone()));
     state.said.shown(&id);
     let holds = state.cluster.holds_any(&owner);
-    // Of another class the finalizer is another controller's, but where the label says that it is ours, or it held what we
-    // gave: its user may have taken the label away.
-    let is_marked = if service.standing == Standing::Foreign {
-        let was_ours = service.labelled || state.departures.is_leaving(&id);
-        service.labelled && service.annotated.is_some() || was_ours && service.has_finalizer()
-    } else {
-        service.has_finalizer()
+    // Of another class, or where it asks to be ignored, the finalizer is another controller's, but where the label says that it
+    // is ours, or it held what we gave: its user may have taken the label away.
+    let was_ours = service.labelled || state.departures.is_leaving(&id);
+    let is_marked = match service.standing {
+        Standing::Ours => service.has_finalizer(),
+        Standing::Ignored => was_ours && service.has_finalizer(),
+        Standing::Foreign => {
+            service.labelled && service.annotated.is_some() || was_ours && service.has_finalizer()
+        }
     };
     if !holds && !is_marked {
         state.departures.stay(&id);

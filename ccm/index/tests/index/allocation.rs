@@ -2,11 +2,12 @@ use std::time::Duration;
 
 use berth_api::reason;
 use berth_index::Source;
+use berth_index::finalizers::Finalizers;
 use berth_index::service::{Service, Standing};
 use berth_index::write::Write;
 use berth_ipam::{Family, FamilyPolicy};
 
-use crate::cluster::{Lab, dual, ip, service};
+use crate::cluster::{Lab, dual, ip, key, service};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -279,6 +280,29 @@ fn an_ignored_service_is_left_alone_and_keeps_what_it_has() {
     lab.cluster.delete("web");
     lab.settle();
     assert!(lab.cluster.claims.is_empty() && lab.cluster.services.len() == 1);
+}
+
+/// Cloud controller managers hold what they have made by the same finalizer.
+#[test]
+fn the_finalizer_of_who_serves_an_ignored_service_is_left_to_them() {
+    let mut lab = lab();
+    let theirs = Finalizers { ours: Some(0), others: 0 };
+    let ignored = Service { standing: Standing::Ignored, ..service("balanced") };
+    lab.create(Service { finalizers: theirs, ..ignored });
+    lab.create(service("web"));
+    lab.edit("web", |web| {
+        (web.standing, web.labelled) = (Standing::Ignored, false);
+    });
+    lab.cost();
+    lab.cluster.delete("balanced");
+    lab.settle();
+    assert_eq!(lab.cost(), 0);
+    assert!(lab.cluster.services.contains_key(&key("balanced")));
+
+    lab.cluster.delete("web");
+    lab.settle();
+    assert!(lab.cluster.claims.is_empty(), "who holds an address of ours is let go of");
+    assert!(!lab.cluster.services.contains_key(&key("web")));
 }
 
 #[test]
