@@ -79,17 +79,19 @@ fn may_have(claims: &Claims, service: &Service, address: IpAddr) -> Result<(), R
 }
 
 /// Where claims decide: what its status shows that is not its own to show, whatever its author has written. Of one that is
-/// being deleted that is all; of one that asks to be ignored, what a claim gives to others; of another class, nothing.
+/// being deleted that is all; of one that asks to be ignored, or that says nothing of us, as where another provider serves
+/// what has no class, what a claim gives to others; of another class, nothing.
 pub fn strays<'a>(
     claims: &'a Claims,
     service: &'a Service,
 ) -> impl Iterator<Item = IpAddr> + use<'a> {
     let is_known = claims.are_known();
+    let says = service.vip_host.is_some() || !service.addresses.is_empty();
     let shown = service.published.iter().filter(move |_| is_known);
     shown.filter_map(|ingress| ingress.ip.parse().ok()).filter(|address| {
         let is_own = || may_have(claims, service, *address).is_ok();
         match (service.ours, service.ending, service.ignored) {
-            (true, _, _) => !is_own(),
+            (true, _, _) => (says || claims.are_of(address)) && !is_own(),
             (false, is_ending, is_ignored) => {
                 is_ending || is_ignored && claims.are_of(address) && !is_own()
             }
