@@ -358,7 +358,7 @@ fn alone(
 
 /// Tells what of the host gets in the way. Gives the interface of the addresses.
 fn advise(host: &Host, config: &Config) -> Option<String> {
-    let interface = config.core.interface.as_deref().or(host.default_route.as_deref());
+    let interface = config.core.interface.as_deref().or(host.default_route());
     for advice in kernel::advice(host, interface.unwrap_or("all"), kernel::sysctl::read) {
         tracing::warn!("{advice}");
     }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use berth_api::Family;
+
 /// The protocol number of addresses that kube-vip left behind; we take them over where we own the address.
 pub const KUBE_VIP_PROTOCOL: u8 = 248;
 
@@ -17,8 +19,8 @@ pub struct Host {
     pub alternatives: BTreeMap<String, String>,
     /// By the index of an interface that is a port of a bridge, a bond or a team, the index of that.
     pub ports: BTreeMap<u32, u32>,
-    /// The interface of the default route, of IPv4 if there is one, else of IPv6.
-    pub default_route: Option<String>,
+    /// The interfaces of the best default route of each family, as many as it has next hops on different ones.
+    pub default_routes: BTreeMap<Family, Vec<String>>,
     /// The routers of the default routes, by the index of the interface that they are on.
     pub gateways: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// The addresses that carry our tag.
@@ -42,6 +44,35 @@ impl Host {
     pub fn is_exposed(&self, index: u32) -> bool {
         let mut exposed = self.exposed.keys().filter_map(|name| self.interfaces.get(name));
         exposed.any(|interface| interface.index == index)
+    }
+
+    /// The interface where none is named: that of the default route, of IPv4 if there is one, else of IPv6.
+    pub fn default_route(&self) -> Option<&str> {
+        self.default_routes.values().flatten().next().map(String::as_str)
+    }
+
+    /// The interface for `address` where none is named: of its family's default route, or the other's where it has none
+    /// that could be met. Of several next hops those that are up come first, of these the one whose subnet has the address.
+    pub fn default_for(&self, address: IpAddr) -> Option<&str> {
+        let best = |family| self.best_of(self.default_routes.get(&family)?, address);
+        let own = best(Family::of(&address));
+        let is_lan = |name: &&str| self.interfaces.get(*name).is_some_and(|all| all.mac.is_some());
+        let any = || Family::ALL.into_iter().filter_map(best).find(is_lan);
+        own.filter(is_lan).or_else(any).or(own)
+    }
+
+    fn best_of<'a>(&self, names: &'a [String], address: IpAddr) -> Option<&'a str> {
+        if let [name] = names {
+            return Some(name);
+        }
+        let subnet = self.connected(address);
+        let rank = |name: &&String| {
+            let interface = self.interfaces.get(*name);
+            let is_up = interface.is_some_and(|all| all.mac.is_some() && all.up);
+            (is_up, subnet == Some(name.as_str()))
+        };
+        // Of those that are equal the first one.
+        names.iter().rev().max_by_key(rank).map(String::as_str)
     }
 
     /// The interface of this name, or of this alternative name.

@@ -1,18 +1,22 @@
 //! Addresses and links of one instance. Every call waits for the kernel's acknowledgement. Touches only what carries the
 //! instance's number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use berth_api::Family;
 use nix::libc;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
 use rtnetlink::packet_route::link::{
     InfoData, InfoPortKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteVia,
+};
 use rtnetlink::{LinkVlan, RouteMessageBuilder};
 
 use super::host::{
@@ -48,7 +52,7 @@ impl Netlink {
         for family in [v4, v6] {
             let routes = self.rtnetlink.routes(family).await?;
             let mut of_family: Vec<_> = routes.iter().filter_map(default_route).collect();
-            of_family.sort_by_key(|route| (route.metric, route.index));
+            of_family.sort_by_key(|route| (route.metric, route.hops.first().map(|hop| hop.index)));
             found.extend(of_family);
         }
         Ok(found)
@@ -123,7 +127,13 @@ fn is_gone(error: &rtnetlink::Error) -> bool {
 
 /// What matters of a default route.
 struct DefaultRoute {
+    family: Family,
     metric: u32,
+    hops: Vec<Hop>,
+}
+
+/// A way by which a default route leads.
+struct Hop {
     index: u32,
     /// None if everything is a neighbour.
     gateway: Option<IpAddr>,
@@ -136,17 +146,38 @@ fn default_route(route: &RouteMessage) -> Option<DefaultRoute> {
     {
         return None;
     }
-    let (mut metric, mut index, mut gateway) = (0, None, None);
+    let family = match route.header.address_family {
+        AddressFamily::Inet => Family::V4,
+        AddressFamily::Inet6 => Family::V6,
+        _ => return None,
+    };
+    let (mut metric, mut index, mut hops) = (0, None, Vec::new());
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Priority(value) => metric = *value,
             RouteAttribute::Oif(value) => index = Some(*value),
-            RouteAttribute::Gateway(RouteAddress::Inet(v4)) => gateway = Some((*v4).into()),
-            RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => gateway = Some((*v6).into()),
+            RouteAttribute::MultiPath(several) => {
+                let hop = |hop: &RouteNextHop| Hop {
+                    index: hop.interface_index,
+                    gateway: gateway(&hop.attributes),
+                };
+                hops.extend(several.iter().map(hop));
+            }
             _ => {}
         }
     }
-    Some(DefaultRoute { metric, index: index?, gateway })
+    hops.extend(index.map(|index| Hop { index, gateway: gateway(&route.attributes) }));
+    (!hops.is_empty()).then_some(DefaultRoute { family, metric, hops })
+}
+
+/// The gateway of a route, or of one of its next hops.
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(v4)) => Some((*v4).into()),
+        RouteAttribute::Gateway(RouteAddress::Inet6(v6))
+        | RouteAttribute::Via(RouteVia::Inet6(v6)) => Some((*v6).into()),
+        _ => None,
+    })
 }
 
 fn assemble(
@@ -167,11 +198,18 @@ fn assemble(
     }
     let made = links.iter().filter(|link| is_ours(number, link, &names));
     host.made = made.map(|link| link.header.index).collect();
-    host.default_route = routes.first().and_then(|route| names.get(&route.index).cloned());
     for route in routes {
-        if let Some(gateway) = route.gateway {
-            host.gateways.entry(route.index).or_default().insert(gateway);
+        for hop in &route.hops {
+            host.gateways.entry(hop.index).or_default().extend(hop.gateway);
         }
+        // The first one of a family is its best.
+        host.default_routes.entry(route.family).or_insert_with(|| {
+            let mut all: Vec<String> =
+                route.hops.iter().filter_map(|hop| names.get(&hop.index).cloned()).collect();
+            let mut seen = BTreeSet::new();
+            all.retain(|name| seen.insert(name.clone()));
+            all
+        });
     }
     let seen: Vec<Seen> = addresses.iter().filter_map(seen).collect();
     // Before Linux 5.18 the tag is not kept. Then no address has one, not even that of the loopback interface, and ours

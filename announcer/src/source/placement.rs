@@ -13,24 +13,49 @@ use crate::vip::{Attach, Link, Refusal};
 /// The interface of a Service: the one whose subnet has its address.
 const AUTO: &str = "auto";
 
-/// The interface for Services that name none, ready to send.
+/// An interface for Services that name none, ready to send; else why the first one is not.
 pub fn interface<'a>(
     host: &'a Host,
-    name: Option<&str>,
+    name: Option<&'a str>,
 ) -> Result<(&'a str, &'a Interface, Link), Refusal> {
-    ready(host.met(named(host, name)?))
+    let mut first = None;
+    for found in own(host, name).map(|found| ready(host.met(found))) {
+        match found {
+            Ok(found) => return Ok(found),
+            Err(refusal) => _ = first.get_or_insert(refusal),
+        }
+    }
+    Err(first.unwrap_or_else(|| missing(name)))
 }
 
-/// The interface of this name, or that of the default route.
-fn named<'a>(host: &'a Host, name: Option<&str>) -> Result<(&'a str, &'a Interface), Refusal> {
-    let named = name.or(host.default_route.as_deref());
-    let missing = || Refusal::InterfaceMissing { name: named.map(Quoted::of) };
-    named.and_then(|name| host.interface(name)).ok_or_else(missing)
+/// The interface of this name, or that of the default route for the address.
+fn named<'a>(
+    host: &'a Host,
+    name: Option<&str>,
+    address: IpAddr,
+) -> Result<(&'a str, &'a Interface), Refusal> {
+    let named = name.or_else(|| host.default_for(address));
+    named.and_then(|name| host.interface(name)).ok_or_else(|| missing(named))
+}
+
+fn missing(name: Option<&str>) -> Refusal {
+    Refusal::InterfaceMissing { name: name.map(Quoted::of) }
 }
 
 /// Whether this is the index of the interface that is named, whatever that is a port of.
 pub fn is_named(host: &Host, name: Option<&str>, index: u32) -> bool {
-    named(host, name).is_ok_and(|(_, interface)| interface.index == index)
+    let found = own(host, name).find(|(_, interface)| interface.index == index);
+    found.is_some()
+}
+
+/// The interfaces of this name, or of all default routes.
+fn own<'a>(
+    host: &'a Host,
+    name: Option<&'a str>,
+) -> impl Iterator<Item = (&'a str, &'a Interface)> {
+    let defaults = host.default_routes.values().flatten().map(String::as_str);
+    let names = name.into_iter().chain(defaults.filter(move |_| name.is_none()));
+    names.filter_map(|name| host.interface(name))
 }
 
 fn ready<'a>(
@@ -53,8 +78,7 @@ pub fn guarded(scene: Scene<'_>) -> BTreeSet<String> {
         let wished = scene.host.interface(wish(service)?)?;
         is_permitted(scene, &name.namespace, wished.0).then_some(wished)
     });
-    let own = scene.interface.into_iter().chain(scene.host.default_route.as_deref());
-    let own = own.filter_map(|name| scene.host.interface(name));
+    let own = own(scene.host, scene.interface).chain(own(scene.host, None));
     let named: BTreeSet<&str> =
         wishes.chain(own).flat_map(|named| [named.0, scene.host.met(named).0]).collect();
     let vlans = vlans(scene);
@@ -98,7 +122,7 @@ pub(crate) fn place(
     if let Some(Err(text)) = &service.interface {
         return Err(Refusal::InvalidInterface { text: text.clone() });
     }
-    let (parent, _, _) = ready(named(host, base(scene, service, address))?)?;
+    let (parent, _, _) = ready(named(host, base(scene, service, address), address)?)?;
     if !is_permitted(scene, namespace, parent) {
         return Err(Refusal::InterfaceNotPermitted { name: Quoted::of(parent) });
     }
@@ -123,7 +147,7 @@ pub(crate) fn place_anywhere(scene: Scene<'_>, address: IpAddr) -> Result<Attach
 }
 
 fn place_on(scene: Scene<'_>, name: Option<&str>, address: IpAddr) -> Result<Attach, Refusal> {
-    let (_, _, link) = interface(scene.host, name)?;
+    let (_, _, link) = ready(scene.host.met(named(scene.host, name, address)?))?;
     // Binding what the node has already would change the node's own address, and later take it away.
     let left = scene.cluster.claims.may_be_left(&address);
     if let Some(owner) = scene.host.has_itself(&address, left) {
@@ -148,7 +172,8 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
             continue;
         }
         for address in held(scene, service) {
-            let parent = named(scene.host, base(scene, service, *address)).and_then(ready);
+            let parent =
+                named(scene.host, base(scene, service, *address), *address).and_then(ready);
             if let Ok((name, interface, _)) = parent
                 && is_permitted(scene, namespace, name)
             {
@@ -174,8 +199,8 @@ fn wish(service: &Service) -> Option<&str> {
 fn is_permitted(scene: Scene<'_>, namespace: &str, name: &str) -> bool {
     let resolved =
         |named: &str| scene.host.interface(named).is_some_and(|(known, _)| known == name);
-    let own = named(scene.host, scene.interface).is_ok_and(|(own, _)| own == name);
-    own || scene.permits.interface(namespace, resolved)
+    own(scene.host, scene.interface).any(|(own, _)| own == name)
+        || scene.permits.interface(namespace, resolved)
 }
 
 /// The name of the interface that a Service asks for, before its VLAN.
@@ -189,6 +214,7 @@ fn base<'a>(scene: Scene<'a>, service: &'a Service, address: IpAddr) -> Option<&
 
 #[cfg(test)]
 mod tests {
+    use berth_api::Family;
     use berth_api::claim::{ClaimPolicy, Holder};
 
     use super::*;
@@ -217,6 +243,41 @@ mod tests {
         let eth1 = host.interfaces.remove("eth1").unwrap();
         host.interfaces.insert("kube-ipvs0".to_owned(), eth1);
         assert_eq!(refused(&host, "192.0.2.5"), None, "a copy of kube-proxy's");
+    }
+
+    /// The interface of an address that names none, where default routes lead so.
+    fn placed(host: &Host, address: &str) -> Option<u32> {
+        let cluster = Cluster::default();
+        let scene =
+            Scene { cluster: &cluster, host, node: "a", interface: None, permits: Permits::ALL };
+        match place_anywhere(scene, address.parse().unwrap()) {
+            Ok(Attach::L2(link)) => Some(link.index),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn an_address_goes_where_the_default_route_of_its_family_leads_and_to_its_subnet_of_several() {
+        let mut host = two_interfaces();
+        let lead = |host: &mut Host, family, names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            host.default_routes.insert(family, names);
+        };
+        assert_eq!(placed(&host, "fd00::9"), Some(2), "that of the other family");
+        lead(&mut host, Family::V6, &["eth1"]);
+        assert_eq!((placed(&host, "fd00::9"), placed(&host, "192.0.2.9")), (Some(3), Some(2)));
+        lead(&mut host, Family::V4, &["eth0", "eth1"]);
+        assert_eq!(placed(&host, "192.0.2.9"), Some(3), "its subnet");
+        assert_eq!(placed(&host, "10.0.0.9"), Some(2), "its subnet");
+        assert_eq!(placed(&host, "203.0.113.9"), Some(2), "the first");
+        host.interfaces.get_mut("eth0").unwrap().up = false;
+        assert_eq!(placed(&host, "10.0.0.9"), Some(3), "the one that is up");
+        // What has no Ethernet address is no LAN, as a tunnel of IPv6.
+        host.interfaces.get_mut("eth1").unwrap().mac = None;
+        host.interfaces.get_mut("eth0").unwrap().up = true;
+        assert_eq!(placed(&host, "fd00::9"), Some(2), "not by the tunnel");
+        host.default_routes.clear();
+        assert_eq!(placed(&host, "10.0.0.9"), None);
     }
 
     #[test]
@@ -332,7 +393,7 @@ mod tests {
         host.ports = [(2, 3), (3, 9)].into();
         host.alternatives = [("uplink".to_owned(), "eth0".to_owned())].into();
         assert_eq!(interface(&host, Some("uplink")).unwrap().0, "br0");
-        assert_eq!(named(&host, Some("uplink")).unwrap().0, "eth0");
+        assert_eq!(named(&host, Some("uplink"), "10.0.0.9".parse().unwrap()).unwrap().0, "eth0");
         host.ports.insert(9, 2);
         assert!(interface(&host, Some("eth0")).is_ok(), "a circle ends");
     }

@@ -1,5 +1,7 @@
 //! What a node sees, for the tests of whoever decides on it.
 
+use berth_api::Family;
+
 use super::cluster::Cluster;
 use super::eip::Usage;
 use super::fixed::Fixed;
@@ -28,7 +30,7 @@ pub(crate) fn two_interfaces() -> Host {
         [("eth0".to_owned(), eth(2, "10.0.0.5")), ("eth1".to_owned(), eth(3, "192.0.2.5"))];
     Host {
         interfaces: interfaces.into(),
-        default_route: Some("eth0".to_owned()),
+        default_routes: [(Family::V4, vec!["eth0".to_owned()])].into(),
         ..Host::default()
     }
 }

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use berth_announcer::kernel::{Binding, Kernel, KernelChange, Lifetime, Netlink};
+use berth_announcer::vip::Family;
 
 use crate::namespace::{address, addresses, alone, door, kernel, run};
 
@@ -110,14 +111,40 @@ fn what_others_bound_is_never_taken_for_ours() {
 fn links_and_the_default_route_are_seen() {
     alone(async || {
         let mut kernel = kernel();
-        assert_eq!(kernel.look().await.unwrap().default_route, None);
+        assert_eq!(kernel.look().await.unwrap().default_route(), None);
         run("ip route add default via 192.0.2.254 dev eth0 metric 100");
         run("ip route add default via 192.0.2.253 dev lo onlink metric 200");
         let host = kernel.look().await.unwrap();
-        assert_eq!(host.default_route.as_deref(), Some("eth0"));
+        assert_eq!(host.default_route(), Some("eth0"));
         assert!(host.interfaces["eth0"].up && host.interfaces["eth0"].mac.is_some());
         run("ip link set peer0 down");
         assert!(!kernel.look().await.unwrap().interfaces["eth0"].up, "no carrier");
+    });
+}
+
+#[test]
+fn each_family_has_its_default_route_and_each_of_several_next_hops_counts() {
+    alone(async || {
+        run("ip link add eth1 type veth peer name peer1");
+        run("ip link set eth1 up");
+        run("ip link set peer1 up");
+        run("ip address add 198.51.100.1/24 dev eth1");
+        run("ip address add fd01::1/64 dev eth1 nodad");
+        run(
+            "ip -4 route add default nexthop via 192.0.2.254 dev eth0 nexthop via 198.51.100.254 dev eth1",
+        );
+        run("ip -6 route add default via fd01::fe dev eth1");
+        let host = kernel().look().await.unwrap();
+        let names = |family| host.default_routes[&family].join(" ");
+        assert_eq!((names(Family::V4).as_str(), names(Family::V6).as_str()), ("eth0 eth1", "eth1"));
+        let of = |name: &str| {
+            let gateways = host.gateways[&host.interfaces[name].index].iter();
+            gateways.map(|gateway| gateway.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            (of("eth0").as_str(), of("eth1").as_str()),
+            ("192.0.2.254", "198.51.100.254 fd01::fe")
+        );
     });
 }
 

@@ -206,6 +206,15 @@ fn read(route: &RouteMessage) -> Option<Seen> {
         match attribute {
             RouteAttribute::Oif(number) => index = Some(*number),
             RouteAttribute::Gateway(address) => gateway = plain(address),
+            // Of several ways one is enough for what has to leave by this interface.
+            RouteAttribute::MultiPath(hops) => {
+                let Some(hop) = hops.first() else { continue };
+                index = Some(hop.interface_index);
+                gateway = hop.attributes.iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Gateway(address) => plain(address),
+                    _ => None,
+                });
+            }
             RouteAttribute::Destination(address) => destination = plain(address)?,
             RouteAttribute::Priority(number) => metric = *number,
             _ => {}
