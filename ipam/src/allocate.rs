@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::grant::{Claim, Grant, Owner};
+use crate::grant::{Claim, Grant, Owner, OwnerKind};
 use crate::keys::{Pins, Scope};
 use crate::ledger::Ledger;
 use crate::pools::Pool;
@@ -130,6 +130,7 @@ impl Decision<'_> {
         let Decision { ledger, request, .. } = self;
         let (pools, namespace) = (ledger.pools(), request.owner.namespace.as_str());
         if address.is_unspecified() {
+            dhcp(&request.owner, Family::of(address))?;
             return Ok(Assigned { address, origin: Origin::Dhcp, pool: None, shared: false });
         }
         let reserved = |by: String| Err(Refusal::AddressReserved { address, by });
@@ -253,6 +254,7 @@ impl Decision<'_> {
             return Err(Refusal::InvalidPool { scope: scope.clone(), error: error.clone() });
         }
         if pool.is_dhcp(family) {
+            dhcp(&request.owner, family)?;
             return found(family.dhcp_marker(), Origin::Dhcp, false);
         }
         if let Some(sharing) = &request.sharing {
@@ -322,4 +324,12 @@ impl Decision<'_> {
         self.budget = Some(after);
         Ok(assigned)
     }
+}
+
+/// Refuses DHCP to elastic IPs: nobody asks a server for them.
+fn dhcp(owner: &Owner, family: Family) -> Result<(), Refusal> {
+    let asks = owner.kind != OwnerKind::EipBinding;
+    let why =
+        || format!("{} asks for DHCP, and elastic IPs come out of pools", family.dhcp_marker());
+    asks.then_some(()).ok_or_else(|| Refusal::FamilyUnavailable { family, why: why() })
 }

@@ -55,6 +55,19 @@ fn an_elastic_ip_costs_a_finalizer_a_claim_and_a_status() {
 }
 
 #[test]
+fn no_elastic_ip_is_asked_of_a_dhcp_server() {
+    let mut lab = Lab::with_pools([("cidr-global", "0.0.0.0/32"), ("cidr-own", "192.0.2.0/29")]);
+    lab.cluster.run(machine("vm", "a", &["10.0.0.5"]));
+    lab.bind(binding("web", "vm"));
+    assert_eq!(lab.cluster.standing("web"), "-FamilyUnavailable -NotAllocated");
+    lab.bind(Binding { pin: Some(ip("0.0.0.0")), ..binding("asks", "other") });
+    assert!(lab.cluster.standing("asks").starts_with("-FamilyUnavailable"));
+    lab.pools([("cidr-global", "192.0.2.0/29")]);
+    lab.settle();
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on a to 10.0.0.5 #1");
+}
+
+#[test]
 fn services_and_machines_take_from_one_pool_and_one_quota() {
     let mut lab = Lab::with_pools([
         ("cidr-shop", "192.0.2.0/29"),
