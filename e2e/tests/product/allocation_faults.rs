@@ -158,6 +158,10 @@ async fn watches_that_end_expire_and_repeat_themselves_cost_no_write() -> Result
     }
     world.delete("s9").await?;
     served(&world, 9, 15).await?;
+    eventually("s9 let go", 15, || async {
+        Ok(world.services("default").get_opt("s9").await?.is_none().then_some(()))
+    })
+    .await?;
     let spent = &proxy.seen()[before..];
     let spent: Vec<_> = spent.iter().filter(|seen| seen.is_write()).collect();
     ensure!(spent.len() == 9 * 2 + 2, "{} writes: {spent:#?}", spent.len());
