@@ -293,6 +293,14 @@ fn where_claims_decide_what_no_claim_gives_is_taken_out_whatever_host_is_named()
 }
 
 #[test]
+fn what_another_provider_published_of_a_service_that_says_nothing_of_us_is_left_while_it_is_nobodys() {
+    let theirs = || Service { addresses: vec![], ..showing(&["192.0.2.1"], None) };
+    assert_eq!(left(&claimed(theirs(), &[]), &Verdicts::new(), true), None);
+    let others: &[(&str, &[(&str, u16)])] = &[("192.0.2.1", &[("other", 80)])];
+    assert_eq!(left(&claimed(theirs(), others), &Verdicts::new(), true), Some((vec![], None)));
+}
+
+#[test]
 fn what_is_being_deleted_shows_nothing_and_what_is_bound_for_it_still_is_waited_for() {
     let ending = Service { ours: false, ending: true, ..showing(&["192.0.2.1"], None) };
     let cluster = claimed(ending, &[("192.0.2.1", &[("uid", 80)])]);
