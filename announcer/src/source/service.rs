@@ -88,7 +88,7 @@ pub fn strays<'a>(
     let is_known = claims.are_known();
     let says = service.vip_host.is_some() || !service.addresses.is_empty();
     let shown = service.published.iter().filter(move |_| is_known);
-    shown.filter_map(|ingress| ingress.ip.parse().ok()).filter(|address| {
+    shown.filter_map(|ingress| ingress.ip.parse().ok()).filter(move |address| {
         let is_own = || may_have(claims, service, *address).is_ok();
         match (service.ours, service.ending, service.ignored) {
             (true, _, _) => (says || claims.are_of(address)) && !is_own(),
