@@ -77,6 +77,15 @@ impl Claimant {
         }
     }
 
+    /// Whether the API server has it no more: who is being deleted and is held by no finalizer is gone with what says so.
+    pub(crate) fn is_gone(&self) -> bool {
+        let (deleting, finalizers) = match self {
+            Self::Service(service) => (service.deleting, service.finalizers),
+            Self::Eip(binding) => (binding.deleting, binding.finalizers),
+        };
+        deleting && finalizers.is_empty()
+    }
+
     /// `metadata.uid`.
     pub fn uid(&self) -> &str {
         match self {

@@ -153,6 +153,10 @@ fn settle_claimant(
 ) {
     let known = state.cluster.claimants.get(id);
     match outcome {
+        // The watch may have shown it before this answer came, and shows it no more.
+        Outcome::Claimant(claimant) if claimant.is_gone() => {
+            remove_claimant(state, id, Some(claimant.uid()), now);
+        }
         Outcome::Claimant(claimant) => {
             state.said.accepted(id);
             apply(state, *claimant, now);

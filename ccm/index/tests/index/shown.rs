@@ -125,3 +125,27 @@ fn who_shares_an_address_is_no_obstacle_and_who_has_left_it_is() {
     lab.create(listening("more", 8081));
     assert_eq!(lab.cluster.addresses("more"), "192.0.2.1");
 }
+
+#[test]
+fn what_a_write_answers_after_its_object_is_gone_is_shown_by_nobody() {
+    let mut lab = Lab::with_pools([POOL, AT_ONCE]);
+    lab.create(service("mallory/late"));
+    lab.cluster.announce("mallory/late");
+    lab.settle();
+    lab.cluster.delete("mallory/late");
+    lab.catch_up();
+    // The finalizer goes, and with it the object: that is shown before the answer is here.
+    for _ in 0..100 {
+        let writes = lab.poll();
+        for write in writes {
+            let outcome = lab.cluster.perform(&write);
+            lab.catch_up();
+            lab.index.settle(&write, outcome, lab.now);
+        }
+        lab.now += SECOND;
+    }
+    assert!(!lab.cluster.services.contains_key(&berth_api::NamespacedName::new("mallory", "late")));
+    assert!(lab.cluster.claims.is_empty());
+    lab.create(pinned("alice/pin", "192.0.2.1"));
+    assert_eq!(lab.cluster.holder("192.0.2.1"), Some("pin".to_owned()));
+}
