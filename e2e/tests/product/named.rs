@@ -2,6 +2,7 @@
 //! tokens, on a real kube-proxy.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use berth_e2e::addresses::{client, free};
@@ -18,6 +19,8 @@ use crate::tenant::client_as;
 /// Where the tenant has the role `edit` of Kubernetes, and pods.
 const SHOP: &str = "shop";
 const PODS: &str = "thief";
+/// Three lists of the greatest length are refused within this time; each alone took ten seconds of a processor.
+const LISTS: Duration = Duration::from_secs(8);
 /// A port that the Service `web` has not.
 const PORT: u16 = 81;
 
@@ -138,6 +141,7 @@ async fn a_tenant_draws_no_address_that_its_namespace_does_not_list() -> Result<
 
     external_ips(&world, &tenant, web).await?;
     pins(&world, &tenant).await?;
+    long_lists(&tenant).await?;
     ensure!(world.curl(web)?.starts_with("hello"), "web is left alone");
     world.lab.down()
 }
@@ -199,6 +203,28 @@ async fn external_ips(world: &World, tenant: &Tenant, web: IpAddr) -> Result<()>
     let operator = world.services(SHOP);
     ensure!(make(&operator, "other", json!({}), of(other)).await? == Answer::Taken);
     tenant.delete("other").await
+}
+
+/// Lists as long as the API server takes them cost it no more than short ones: CEL copies a list for each entry it adds.
+async fn long_lists(tenant: &Tenant) -> Result<()> {
+    let many: Vec<String> = (0..30_000).map(|n| format!("192.{}.{}.1", n / 250, n % 250)).collect();
+    let balancer = json!({ "type": "LoadBalancer" });
+    let start = Instant::now();
+    for (metadata, spec) in [
+        (json!({ ADDRESSES: "1,".repeat(120_000) }), balancer.clone()),
+        (json!({}), json!({ "type": "LoadBalancer", "loadBalancerIP": "1,".repeat(120_000) })),
+        (json!({}), json!({ "externalIPs": many })),
+    ] {
+        let answer = tenant.make("long", metadata, spec).await?;
+        ensure!(
+            matches!(&answer, Answer::Denied(said) if said.contains("more than")),
+            "{answer:?}"
+        );
+    }
+    let took = start.elapsed();
+    println!("three long lists: {took:.1?}");
+    ensure!(took < LISTS, "{took:?}");
+    Ok(())
 }
 
 /// As where another program gives the addresses and takes any that a Service names; berth-ccm goes on to write its own.

@@ -10,8 +10,9 @@ use berth_e2e::world::{
     ADDRESSES, HOST, POOL, World, by_lease, env, eventually, ingress, kubectl, repository,
 };
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Service;
 use kube::Client;
-use kube::api::{Api, DeleteParams};
+use kube::api::{Api, DeleteParams, PostParams};
 use kube::config::AuthInfo;
 use serde_json::{Value, json};
 
@@ -24,7 +25,8 @@ mod ccm;
 mod tries;
 
 use tries::{
-    ANNOUNCER, Answer, CCM, FAR, OF_NO_POD, OTHERS, PER_SERVICE, REFUSED, Try, event, merged, said,
+    ANNOUNCER, Answer, CCM, FAR, FULL, OF_NO_POD, OTHERS, PER_SERVICE, REFUSED, Try, event, merged,
+    said,
 };
 
 /// What is tried of besides the Service `web`, made by the administrator. berth-ccm does not run.
@@ -69,6 +71,14 @@ async fn prepare(world: &World) -> Result<()> {
     let listed = json!({ "apiVersion": "v1", "kind": "List", "items": items });
     std::fs::write(&file, listed.to_string())?;
     kubectl(&world.lab, &["apply", "-f", &file.display().to_string()])?;
+    // By `create`: `apply` would keep all of it in one annotation more.
+    let many: serde_json::Map<String, Value> =
+        (0..30_000).map(|n| (format!("z{n:x}"), json!(""))).collect();
+    let mut full = service(FULL, "192.0.2.4", "");
+    full["metadata"]["annotations"].as_object_mut().context("annotations")?.extend(many);
+    let api: Api<Service> = Api::namespaced(world.client.clone(), "default");
+    let author = PostParams { field_manager: Some("author".to_owned()), ..PostParams::default() };
+    api.create(&author, &serde_json::from_value(full)?).await?;
     let refused = json!([{
         "type": "berth.dev/AddressAllocated", "status": "False", "reason": "AddressReserved",
         "message": "x", "lastTransitionTime": "2026-01-01T00:00:00Z",

@@ -4,9 +4,9 @@ use berth_e2e::world::HOST;
 use serde_json::{Value, json};
 
 use super::tries::{
-    ANNOUNCER, BINDINGS, CLAIMS, FAR, How, LEASES, NODE_LEASE, OF_NO_POD, OTHERS, PER_SERVICE,
-    REFUSED, SECRETS, SERVICES, Tries, Try, claim, condition, crowded, events, gone, lease,
-    metadata, said, status,
+    ANNOUNCER, BINDINGS, CLAIMS, FAR, FULL, How, LEASES, NODE_LEASE, OF_NO_POD, OTHERS,
+    PER_SERVICE, REFUSED, SECRETS, SERVICES, Tries, Try, claim, condition, crowded, events, gone,
+    lease, metadata, said, status,
 };
 
 /// Where it may write Leases with overlays/svc-election.
@@ -120,6 +120,7 @@ fn services(tries: &mut Tries, address: &str) {
         tries.add(what, How::Patch, path, shown(host, address));
     };
     publish("to publish its own node", "web", Some("node0"), address);
+    publish("to publish its own node", FULL, Some("node0"), "192.0.2.4");
     publish("to publish another node", "web", Some("node1"), address);
     publish("the addresses that another node publishes", FAR, Some("node1"), "192.0.2.2");
     let what = "an address that the Service neither has nor asks for";
@@ -149,7 +150,9 @@ fn services(tries: &mut Tries, address: &str) {
     let mut long = condition("berth.dev/AddressConflict");
     long["status"]["conditions"][0]["message"] = json!("x".repeat(30_000));
     let annotated = json!({ "berth.dev/conflict": "x".repeat(30_000) });
-    for long in [long, json!({ "metadata": { "annotations": annotated } })] {
+    let mut often = condition("berth.dev/AddressConflict");
+    often["status"]["conditions"] = vec![often["status"]["conditions"][0].clone(); 200].into();
+    for long in [long, often, json!({ "metadata": { "annotations": annotated } })] {
         tries.add(what, How::Patch, web.clone(), long);
     }
     for metadata in metadata() {

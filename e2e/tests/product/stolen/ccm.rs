@@ -4,8 +4,8 @@ use berth_e2e::world::ADDRESSES;
 use serde_json::{Value, json};
 
 use super::tries::{
-    BINDINGS, CCM, CLAIMS, FAR, How, LEASES, NODE_LEASE, POOLS, SECRETS, SERVICES, Tries, Try,
-    claim, condition, crowded, events, gone, lease, metadata, said, status,
+    BINDINGS, CCM, CLAIMS, FAR, FULL, How, LEASES, NODE_LEASE, POOLS, SECRETS, SERVICES, Tries,
+    Try, claim, condition, crowded, events, gone, lease, metadata, said, status,
 };
 
 /// `web` has `address`.
@@ -39,7 +39,8 @@ fn services(tries: &mut Tries, address: &str) {
         "metadata": { "annotations": { ADDRESSES: "192.0.2.1" } },
         "spec": { "loadBalancerIP": "192.0.2.1" },
     });
-    tries.add("to give a Service any address", How::Patch, service.clone(), given);
+    tries.add("to give a Service any address", How::Patch, service.clone(), given.clone());
+    tries.add("to give a Service any address", How::Patch, format!("{SERVICES}/{FULL}"), given);
     for spec in [
         json!({ "type": "NodePort" }),
         json!({ "type": "ExternalName", "externalName": "example.com" }),
@@ -72,6 +73,13 @@ fn services(tries: &mut Tries, address: &str) {
         crowded("v1"),
     ] {
         tries.add(what, How::Patch, service.clone(), patch);
+    }
+    let allocated = condition("berth.dev/AddressAllocated");
+    let (mut long, mut often) = (allocated.clone(), allocated.clone());
+    long["status"]["conditions"][0]["message"] = json!("x".repeat(30_000));
+    often["status"]["conditions"] = vec![allocated["status"]["conditions"][0].clone(); 200].into();
+    for patch in [long, often] {
+        tries.add(what, How::Patch, format!("{service}/status"), patch);
     }
     tries.add("the deletion of a Service", How::Delete, service, json!({}));
 }

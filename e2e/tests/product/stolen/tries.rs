@@ -22,6 +22,8 @@ pub(super) const POOLS: &str = "/api/v1/namespaces/kube-system/configmaps/kubevi
 pub(super) const FAR: &str = "far";
 /// One that berth-ccm has refused the address that it asks for.
 pub(super) const REFUSED: &str = "refused";
+/// One that its author has filled with annotations.
+pub(super) const FULL: &str = "full";
 /// An EipBinding that is another node's to hold.
 pub(super) const OTHERS: &str = "others";
 /// The announcer's account with the rights of overlays/svc-election.
