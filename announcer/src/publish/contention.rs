@@ -63,6 +63,11 @@ impl Contests {
         for update in updates {
             let Some(contest) = self.of.get_mut(&update.name) else { continue };
             let same = update.publication.as_ref() == Some(&contest.wrote);
+            // What takes an address of others out is soon written again, however often the author had other things undone.
+            let longest = if update.takes_out { FIRST } else { LONGEST };
+            if contest.undone && same {
+                contest.due = contest.due.min(contest.last + longest);
+            }
             if contest.undone || !same {
                 continue;
             }
@@ -71,7 +76,7 @@ impl Contests {
             }
             let pause = match contest.count {
                 0 => Duration::ZERO,
-                before => FIRST.saturating_mul(1 << (before - 1).min(16)).min(LONGEST),
+                before => FIRST.saturating_mul(1 << (before - 1).min(16)).min(longest),
             };
             (contest.undone, contest.count) = (true, contest.count.saturating_add(1));
             (contest.last, contest.due) = (now, now + pause);
@@ -162,6 +167,25 @@ mod tests {
             contests.undone(&[update("a")], now);
         }
         assert!(!contests.may_write(&update("a"), now) && contests.may_write(&other, now));
+    }
+
+    #[test]
+    fn what_takes_an_address_of_others_out_waits_for_a_second_at_most() {
+        let now = Instant::now();
+        let (mut contests, silent) = (Contests::default(), update("a"));
+        for _ in 0..12 {
+            contests.wrote(&silent, now);
+            contests.undone(std::slice::from_ref(&silent), now);
+        }
+        let out = Update { takes_out: true, ..silent.clone() };
+        assert!(!contests.may_write(&silent, now + FIRST * 200));
+        // The status shows, written by another node, what is to be out of it.
+        contests.undone(std::slice::from_ref(&out), now);
+        assert_eq!(contests.deadline(now), Some(now + FIRST));
+        assert!(contests.may_write(&out, now + FIRST));
+        contests.wrote(&out, now + FIRST);
+        contests.undone(std::slice::from_ref(&out), now + FIRST);
+        assert!(contests.may_write(&out, now + FIRST * 2));
     }
 
     #[test]
