@@ -293,7 +293,7 @@ fn where_claims_decide_what_no_claim_gives_is_taken_out_whatever_host_is_named()
 }
 
 #[test]
-fn what_another_provider_published_of_a_service_that_says_nothing_of_us_is_left_while_it_is_nobodys() {
+fn what_another_provider_published_of_a_service_that_names_nothing_of_ours_is_left() {
     let theirs = || Service { addresses: vec![], ..showing(&["192.0.2.1"], None) };
     assert_eq!(left(&claimed(theirs(), &[]), &Verdicts::new(), true), None);
     let others: &[(&str, &[(&str, u16)])] = &[("192.0.2.1", &[("other", 80)])];
