@@ -27,7 +27,7 @@ pub struct Update {
     pub publication: Option<Publication>,
     /// Which addresses other hosts have, where that changes.
     pub notice: Option<Notice>,
-    /// Whether it takes an address out of the status that is not its own to show: that waits for nothing.
+    /// Whether it takes an address out of the status that a claim gives to others: that waits for nothing.
     pub takes_out: bool,
     /// Whether that is for a port that it has taken of another: then it is published again only after a pause.
     pub crosses: bool,
@@ -86,6 +86,8 @@ pub fn updates(
             continue;
         };
         let strays: Vec<IpAddr> = strays(&cluster.claims, service).collect();
+        // What is nobody's harms nobody: who writes it again and again is not fought.
+        let is_anothers = |stray: &IpAddr| cluster.claims.are_of(stray);
         let publication = publication(service, verdict, &strays, answering, node);
         let notice = notice(service, verdict);
         if publication.is_some() || notice.is_some() {
@@ -93,7 +95,7 @@ pub fn updates(
                 name: name.clone(),
                 uid: service.uid.clone(),
                 version: service.version.clone(),
-                takes_out: publication.is_some() && !strays.is_empty(),
+                takes_out: publication.is_some() && strays.iter().any(is_anothers),
                 crosses: publication.is_some() && crosses(cluster, service, &strays),
                 publication,
                 notice,
