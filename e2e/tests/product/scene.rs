@@ -17,7 +17,7 @@ use berth_e2e::world::{Env, World, eventually};
 /// How often the client asks who has an address.
 pub(crate) const ASK: Duration = Duration::from_millis(5);
 /// Who is heard again within this time was there in between.
-const QUIET: Duration = Duration::from_millis(100);
+pub(crate) const QUIET: Duration = Duration::from_millis(100);
 const PROBE: Duration = Duration::from_millis(10);
 
 /// Another owner answers within this time, and the longest pause of the machine meanwhile.
