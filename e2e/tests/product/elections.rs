@@ -72,8 +72,8 @@ async fn start_anew(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// Who is ended hands over in less than the moment that two answers to one question have, so two are told by one that speaks between two words of
-/// the other.
+/// Who is ended hands over in less than the moment between two answers to one question: two that answer are told by one that
+/// speaks between two words of the other.
 fn one_at_a_time(world: &World, wire: &Watch, address: IpAddr, start: Instant) -> Result<()> {
     let part = Record(wire.so_far().since(address, start));
     let told = || format!("{:?}\n{}", part.spans(address), world.logs());
