@@ -27,7 +27,8 @@ pub struct Update {
     pub publication: Option<Publication>,
     /// Which addresses other hosts have, where that changes.
     pub notice: Option<Notice>,
-    /// Whether it takes an address out of the status that a claim gives to others: that waits for nothing.
+    /// Whether it takes an address out of the status that a claim gives to others, or, where nobody decides on the Service,
+    /// any that is not its own to show: that waits for nothing.
     pub takes_out: bool,
     /// Whether that is for a port that it has taken of another: then it is published again only after a pause.
     pub crosses: bool,
@@ -103,11 +104,13 @@ pub fn updates(
             });
         }
     }
-    for name in clears {
-        let is_decided = updates.iter().any(|update| update.name == *name);
-        let service = cluster.services().get(name).filter(|_| !is_decided);
-        updates.extend(service.and_then(|service| cleared(cluster, name, service, answering)));
-    }
+    let decided: BTreeSet<&Name> = updates.iter().map(|update| &update.name).collect();
+    let cleared = clears.iter().filter(|name| !decided.contains(name)).filter_map(|name| {
+        let service = cluster.services().get(name)?;
+        cleared(cluster, name, service, answering)
+    });
+    let cleared: Vec<Update> = cleared.collect();
+    updates.extend(cleared);
     updates
 }
 
