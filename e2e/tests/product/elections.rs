@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use berth_e2e::membership;
 use berth_e2e::pauses;
 use berth_e2e::process::Process;
-use berth_e2e::wire::{Record, Watch};
+use berth_e2e::wire::Watch;
 use berth_e2e::world::{World, env, eventually, kubectl, repository};
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -15,7 +15,7 @@ use kube::api::{Api, Patch, PatchParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 
 use super::conflict::event;
-use crate::scene::{ASK, PATIENCE, QUIET, TAKEOVER};
+use crate::scene::{ASK, PATIENCE, TAKEOVER, never_together};
 
 /// What somebody does to a cluster.
 type Deed = Box<dyn Fn(&World) -> Result<()>>;
@@ -75,10 +75,7 @@ async fn start_anew(world: &mut World) -> Result<()> {
 /// Who is ended hands over in less than the moment between two answers to one question: two that answer are told by one that
 /// speaks between two words of the other.
 fn one_at_a_time(world: &World, wire: &Watch, address: IpAddr, start: Instant) -> Result<()> {
-    let part = Record(wire.so_far().since(address, start));
-    let told = || format!("{:?}\n{}", part.spans(address), world.logs());
-    ensure!(part.overlaps(address, QUIET).is_empty(), "two answered: {}", told());
-    Ok(())
+    never_together(world, &wire.so_far(), address, start).map(drop)
 }
 
 /// Row 4 of what was tried from outside, and every other way into the Lease: no Secret, no right to it, an entry that is no

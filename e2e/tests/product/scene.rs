@@ -17,7 +17,7 @@ use berth_e2e::world::{Env, World, eventually};
 /// How often the client asks who has an address.
 pub(crate) const ASK: Duration = Duration::from_millis(5);
 /// Who is heard again within this time was there in between.
-pub(crate) const QUIET: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(100);
 const PROBE: Duration = Duration::from_millis(10);
 
 /// Another owner answers within this time, and the longest pause of the machine meanwhile.
@@ -171,12 +171,8 @@ impl Scene {
     /// than the moment of [`disputed`].
     pub(crate) fn never_together(&self, since: Instant) -> Result<()> {
         let record = self.wire.so_far();
-        for address in &self.addresses {
-            let part = Record(record.since(*address, since));
-            let told = || format!("{address}: {:?}\n{}", part.spans(*address), self.world.logs());
-            ensure!(part.overlaps(*address, QUIET).is_empty(), "two answered: {}", told());
-        }
-        Ok(())
+        let mut addresses = self.addresses.iter();
+        addresses.try_for_each(|own| never_together(&self.world, &record, *own, since).map(drop))
     }
 
     /// From `since` on no machine spoke for an address again after another had. For moves on purpose, which take less
@@ -184,9 +180,8 @@ impl Scene {
     pub(crate) fn none_spoke_again(&self, since: Instant) -> Result<()> {
         let (record, pauses) = (self.wire.so_far(), pauses::so_far());
         for address in &self.addresses {
-            let part = Record(record.since(*address, since));
+            let part = never_together(&self.world, &record, *address, since)?;
             let told = || format!("{address}: {:?}\n{}", part.spans(*address), self.world.logs());
-            ensure!(part.overlaps(*address, QUIET).is_empty(), "two answered: {}", told());
             for moved in part.moves(*address, since) {
                 let before = part.0.iter().any(|s| s.mac == moved.to && s.at < moved.first);
                 ensure!(!before || moved.is_excused(&pauses), "one spoke again: {}", told());
@@ -372,4 +367,17 @@ pub(crate) async fn answers_now(world: &World, address: IpAddr) -> Result<()> {
 
 fn mac_of(node: usize) -> Mac {
     mac(Net::Lan, node_host(node))
+}
+
+/// From `since` on no machine spoke for the address between two words of another. Gives what was said of it.
+pub(crate) fn never_together(
+    world: &World,
+    record: &Record,
+    address: IpAddr,
+    since: Instant,
+) -> Result<Record> {
+    let part = Record(record.since(address, since));
+    let told = || format!("{address}: {:?}\n{}", part.spans(address), world.logs());
+    ensure!(part.overlaps(address, QUIET).is_empty(), "two answered: {}", told());
+    Ok(part)
 }
