@@ -2,7 +2,7 @@
 //! policies of `overlays/policies`; and that both programs go on under them.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::tokens;
@@ -25,9 +25,12 @@ mod ccm;
 mod tries;
 
 use tries::{
-    ANNOUNCER, Answer, CCM, FAR, FULL, OF_NO_POD, OTHERS, PER_SERVICE, REFUSED, Try, event, merged,
-    said,
+    ANNOUNCER, Answer, CCM, FAR, FULL, FULL_AS_CCM, OF_NO_POD, OTHERS, PER_SERVICE, REFUSED, Try,
+    event, merged, said,
 };
+
+/// Within so long the API server takes a write to what its author has filled.
+const LONGEST: Duration = Duration::from_secs(8);
 
 /// What is tried of besides the Service `web`, made by the administrator. berth-ccm does not run.
 async fn prepare(world: &World) -> Result<()> {
@@ -74,11 +77,14 @@ async fn prepare(world: &World) -> Result<()> {
     // By `create`: `apply` would keep all of it in one annotation more.
     let many: serde_json::Map<String, Value> =
         (0..30_000).map(|n| (format!("z{n:x}"), json!(""))).collect();
-    let mut full = service(FULL, "192.0.2.4", "");
-    full["metadata"]["annotations"].as_object_mut().context("annotations")?.extend(many);
     let api: Api<Service> = Api::namespaced(world.client.clone(), "default");
-    let author = PostParams { field_manager: Some("author".to_owned()), ..PostParams::default() };
-    api.create(&author, &serde_json::from_value(full)?).await?;
+    for (name, signed) in [(FULL, "author"), (FULL_AS_CCM, CCM)] {
+        let mut full = service(name, "192.0.2.4", "");
+        let annotations = full["metadata"]["annotations"].as_object_mut().context("annotations")?;
+        annotations.extend(many.clone());
+        let author = PostParams { field_manager: Some(signed.to_owned()), ..PostParams::default() };
+        api.create(&author, &serde_json::from_value(full)?).await?;
+    }
     let refused = json!([{
         "type": "berth.dev/AddressAllocated", "status": "False", "reason": "AddressReserved",
         "message": "x", "lastTransitionTime": "2026-01-01T00:00:00Z",
@@ -184,12 +190,35 @@ async fn a_stolen_token_does_what_the_docs_say_and_both_programs_go_on_under_the
         .await?;
     }
     for (tried, thief, ..) in of_each.iter().filter(|(.., policies)| *policies) {
+        let start = Instant::now();
         let answer = tried.ask(thief, &world.client).await?;
         ensure!(answer == Answer::Taken, "{} {}: {answer:?}", tried.account, tried.what);
+        let took = start.elapsed();
+        ensure!(took < LONGEST, "{} {}: {took:?}", tried.account, tried.what);
     }
     kubectl(&world.lab, &[&["delete"][..], &rights].concat())?;
+    what_is_overtaken_is_a_conflict(&thieves[0].1).await?;
     both_go_on(&mut world).await?;
     world.lab.down()
+}
+
+/// As an announcer writes that berth-ccm has taken the binding from meanwhile: no policy is asked of it, and nobody is told.
+async fn what_is_overtaken_is_a_conflict(announcer: &Client) -> Result<()> {
+    let holder = json!({ "holder": { "node": "node0", "epoch": 1 } });
+    let mut stale = tries::status(OTHERS, &holder);
+    for (version, code) in [(None, 422), (Some("1"), 409)] {
+        stale["metadata"]["resourceVersion"] = json!(version);
+        let path = format!(
+            "{}/{OTHERS}/status?fieldManager=berth-announcer-node0&force=true",
+            tries::BINDINGS
+        );
+        let request =
+            http::Request::patch(path).header("Content-Type", "application/apply-patch+yaml");
+        let answer = announcer.request::<Value>(request.body(serde_json::to_vec(&stale)?)?).await;
+        let is_it = matches!(&answer, Err(kube::Error::Api(status)) if status.code == code);
+        ensure!(is_it, "{version:?}: {answer:?}");
+    }
+    Ok(())
 }
 
 /// Serves a Service from its start to its end: an answer, and its claim released.

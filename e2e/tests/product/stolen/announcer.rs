@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::tries::{
     ANNOUNCER, BINDINGS, CLAIMS, FAR, FULL, How, LEASES, NODE_LEASE, OF_NO_POD, OTHERS,
     PER_SERVICE, REFUSED, SECRETS, SERVICES, Tries, Try, claim, condition, crowded, events, gone,
-    lease, metadata, said, status,
+    lease, metadata, said, signed_often, status,
 };
 
 /// Where it may write Leases with overlays/svc-election.
@@ -166,8 +166,9 @@ fn services(tries: &mut Tries, address: &str) {
         "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "annotations": { HOST: "node0" } },
     });
     tries.add(what, How::Sign, web, signed);
-    let crowd = crowded("coordination.k8s.io/v1");
-    tries.add(what, How::Replace, named("berth-announcer-node0"), crowd);
+    for crowd in [crowded("coordination.k8s.io/v1"), signed_often("coordination.k8s.io/v1")] {
+        tries.add(what, How::Replace, named("berth-announcer-node0"), crowd);
+    }
     let what = "`spec` of a Service, or its deletion";
     let patch = json!({ "spec": { "selector": { "app": "other" } } });
     tries.add(what, How::Patch, format!("{SERVICES}/web"), patch);

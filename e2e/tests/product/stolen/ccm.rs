@@ -4,8 +4,9 @@ use berth_e2e::world::ADDRESSES;
 use serde_json::{Value, json};
 
 use super::tries::{
-    BINDINGS, CCM, CLAIMS, FAR, FULL, How, LEASES, NODE_LEASE, POOLS, SECRETS, SERVICES, Tries,
-    Try, claim, condition, crowded, events, gone, lease, metadata, said, status,
+    BINDINGS, CCM, CLAIMS, FAR, FULL, FULL_AS_CCM, How, LEASES, NODE_LEASE, POOLS, SECRETS,
+    SERVICES, Tries, Try, claim, condition, crowded, events, gone, lease, metadata, said,
+    signed_often, status,
 };
 
 /// `web` has `address`.
@@ -39,8 +40,10 @@ fn services(tries: &mut Tries, address: &str) {
         "metadata": { "annotations": { ADDRESSES: "192.0.2.1" } },
         "spec": { "loadBalancerIP": "192.0.2.1" },
     });
-    tries.add("to give a Service any address", How::Patch, service.clone(), given.clone());
-    tries.add("to give a Service any address", How::Patch, format!("{SERVICES}/{FULL}"), given);
+    for name in ["web", FULL, FULL_AS_CCM] {
+        let what = "to give a Service any address";
+        tries.add(what, How::Patch, format!("{SERVICES}/{name}"), given.clone());
+    }
     for spec in [
         json!({ "type": "NodePort" }),
         json!({ "type": "ExternalName", "externalName": "example.com" }),
@@ -71,6 +74,7 @@ fn services(tries: &mut Tries, address: &str) {
         json!({ "metadata": { "annotations": { ADDRESSES: long } } }),
         json!({ "spec": { "loadBalancerIP": long } }),
         crowded("v1"),
+        signed_often("v1"),
     ] {
         tries.add(what, How::Patch, service.clone(), patch);
     }

@@ -24,6 +24,8 @@ pub(super) const FAR: &str = "far";
 pub(super) const REFUSED: &str = "refused";
 /// One that its author has filled with annotations.
 pub(super) const FULL: &str = "full";
+/// The same, signed as berth-ccm signs.
+pub(super) const FULL_AS_CCM: &str = "full-as-ccm";
 /// An EipBinding that is another node's to hold.
 pub(super) const OTHERS: &str = "others";
 /// The announcer's account with the rights of overlays/svc-election.
@@ -187,6 +189,19 @@ pub(super) fn crowded(version: &str) -> Value {
         "manager": "unknown", "operation": "Update", "apiVersion": version,
         "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": fields,
     }] } })
+}
+
+/// `managedFields` of twenty entries, none of which is long.
+pub(super) fn signed_often(version: &str) -> Value {
+    let entry = |n: usize| {
+        let field = format!("f:{}", "x".repeat(4_000));
+        json!({
+            "manager": "unknown", "operation": "Apply", "apiVersion": version, "subresource": format!("x{n}"),
+            "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1",
+            "fieldsV1": { "f:metadata": { "f:annotations": { field: {} } } },
+        })
+    };
+    json!({ "metadata": { "managedFields": (0..20).map(entry).collect::<Vec<_>>() } })
 }
 
 /// A condition of a Service, in place of all others.
