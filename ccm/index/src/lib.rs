@@ -70,6 +70,7 @@ mod source;
 mod state;
 mod traffic;
 mod verdict;
+mod verdicts;
 mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -245,12 +246,18 @@ impl Index {
         }
         let (mut hopeless, mut turns) = (Hopeless::default(), TURNS);
         while state.traffic.started() < slots && turns > 0 {
+            turns -= 1;
+            if show::poll_late(state, now) {
+                continue;
+            }
             state.touch_first();
             let Some(turn) = state.agenda.next() else { break };
+            let before = state.traffic.started();
             decide(state, &turn, now, &mut hopeless);
-            turns -= 1;
+            state.said.verdicts.looked(state.traffic.started() - before);
         }
         release::poll_orphans(state, now, slots);
+        state.said.verdicts.advance(now);
         show::poll_verdicts(state, now, slots, &mut turns);
         state.behind = turns == 0;
         state.traffic.take()
@@ -268,7 +275,8 @@ impl Index {
             return None;
         }
         let rested = self.0.cluster.ledger.next_rested();
-        [self.0.agenda.deadline(), rested].into_iter().flatten().min()
+        let told = self.0.said.verdicts.deadline();
+        [self.0.agenda.deadline(), rested, told].into_iter().flatten().min()
     }
 
     /// What is to be told, since this was last asked.
@@ -353,6 +361,7 @@ fn wake(state: &mut State, now: Duration) {
     if state.cluster.ledger.advance(now) > 0 {
         state.agenda.retry();
     }
+    state.said.verdicts.advance(now);
     while let Some(object) = state.agenda.due(now) {
         match object {
             Object::Claimant(id) => state.touch(&id),

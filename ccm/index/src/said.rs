@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::claimant::{Claimant, Id};
 use crate::report::{About, Report};
+use crate::verdicts::Verdicts;
 use crate::write::Verdict;
 
 /// What is said.
@@ -18,7 +19,7 @@ pub(super) struct Said {
     /// What was last told of a claimant, so that it is not told again.
     told: BTreeMap<Id, String>,
     /// Verdicts that a claimant's status is still to show.
-    verdicts: BTreeMap<Id, Verdict>,
+    pub(super) verdicts: Verdicts,
     /// Claimants that have claimed an address since their own object was last written.
     fresh: BTreeSet<Id>,
     /// Claimants that were told that the API server refuses what is to be written.
@@ -86,18 +87,8 @@ impl Said {
         if shown {
             self.verdicts.remove(&claimant.id());
         } else {
-            self.verdicts.insert(claimant.id(), verdict);
+            self.verdicts.put(claimant.id(), verdict);
         }
-    }
-
-    /// The claimants whose status is to show a verdict.
-    pub(super) fn judged(&self) -> impl Iterator<Item = &Id> {
-        self.verdicts.keys()
-    }
-
-    /// The verdict that the status of a claimant is to show.
-    pub(super) fn verdict(&self, id: &Id) -> Option<&Verdict> {
-        self.verdicts.get(id)
     }
 
     /// The status of the claimant shows its verdict, or is to show none.

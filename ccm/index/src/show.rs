@@ -9,6 +9,7 @@ use berth_ipam::Family;
 
 use super::decided::decided;
 use super::state::State;
+use super::traffic::PAUSE;
 use super::verdict::content;
 use crate::binding::{Binding, Decided};
 use crate::claimant::{Claimant, Id};
@@ -122,29 +123,40 @@ fn news(
 
 /// Writes verdicts when nobody waits for an address, and looks at no more of them than `turns`, of which it leaves the rest.
 pub(super) fn poll_verdicts(state: &mut State, now: Duration, slots: usize, turns: &mut usize) {
-    if !state.agenda.is_empty() {
-        return;
-    }
-    let open = state.said.judged();
-    let open = open.filter(|id| !state.traffic.is_held_up(&Object::Claimant((*id).clone()), now));
-    let ids: Vec<Id> = open.take(*turns).cloned().collect();
-    for id in ids {
-        if state.traffic.started() >= slots {
-            return;
-        }
+    while state.agenda.is_empty() && state.traffic.started() < slots && *turns > 0 {
+        let Some(id) = state.said.verdicts.next() else { return };
         *turns -= 1;
-        let claimant = state.cluster.claimants.get(&id);
-        match claimant.zip(state.said.verdict(&id).cloned()) {
-            Some((Claimant::Service(service), verdict)) => {
-                state.traffic.start(patch_status(service, verdict));
-            }
-            Some((Claimant::Eip(binding), verdict)) => {
-                let binding = binding.clone();
-                state.said.shown(&id);
-                show_refusal(state, &binding, verdict);
-            }
-            None => state.said.shown(&id),
+        show_verdict(state, &id, now);
+    }
+}
+
+/// Writes a verdict that is late, if it is its turn among those who wait for addresses. Returns whether it was.
+pub(super) fn poll_late(state: &mut State, now: Duration) -> bool {
+    let late = state.said.verdicts.next_late(now);
+    late.is_some_and(|id| {
+        show_verdict(state, &id, now);
+        true
+    })
+}
+
+fn show_verdict(state: &mut State, id: &Id, now: Duration) {
+    let object = Object::Claimant(id.clone());
+    if state.traffic.is_held_up(&object, now) {
+        let until = state.traffic.held_up_until(&object, now).unwrap_or(now + PAUSE);
+        return state.said.verdicts.park(id, until);
+    }
+    let claimant = state.cluster.claimants.get(id);
+    match claimant.zip(state.said.verdicts.of(id).cloned()) {
+        Some((Claimant::Service(service), verdict)) => {
+            state.traffic.start(patch_status(service, verdict));
+            state.said.verdicts.park(id, now + PAUSE);
         }
+        Some((Claimant::Eip(binding), verdict)) => {
+            let binding = binding.clone();
+            state.said.shown(id);
+            show_refusal(state, &binding, verdict);
+        }
+        None => state.said.shown(id),
     }
 }
 

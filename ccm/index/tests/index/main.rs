@@ -10,6 +10,7 @@ mod elastic;
 mod faults;
 mod guests;
 mod hostile;
+mod late;
 mod limits;
 mod many;
 mod placement;
