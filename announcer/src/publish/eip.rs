@@ -181,7 +181,8 @@ fn is_shown(eip: &Eip, conditions: &[Condition]) -> bool {
 }
 
 impl Apply {
-    /// The object to apply to the status subresource.
+    /// The object to apply to the status subresource. With uid and version in it the API server refuses it if the binding has
+    /// changed since: berth-ccm may have named another node.
     pub fn object(&self) -> Value {
         let mut status = json!({});
         if let Some(holder) = &self.holder {
@@ -196,7 +197,12 @@ impl Apply {
         let mut object = json!({
             "apiVersion": "berth.dev/v1alpha1",
             "kind": "EipBinding",
-            "metadata": { "namespace": self.name.namespace, "name": self.name.name, "uid": self.uid },
+            "metadata": {
+                "namespace": self.name.namespace,
+                "name": self.name.name,
+                "uid": self.uid,
+                "resourceVersion": self.version,
+            },
         });
         // Who applies an empty status goes on to sign it, and would take it back for ever.
         if status != json!({}) {
@@ -273,6 +279,10 @@ mod tests {
         case.live = true;
         let [apply] = &decide(&case)[..] else { panic!() };
         assert_eq!(apply.object()["status"]["holder"], json!({ "node": "a", "epoch": 7 }));
+        let decided_on = json!({
+            "namespace": "d", "name": "vm", "uid": case.eip.uid, "resourceVersion": case.eip.version,
+        });
+        assert_eq!(apply.object()["metadata"], decided_on);
         let conditions = apply.object()["status"]["conditions"].clone();
         assert_eq!(conditions[0]["type"], "Bound");
         assert_eq!(conditions[1]["status"], "True");
