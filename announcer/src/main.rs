@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use berth_announcer::config::{Config, Settings};
 use berth_announcer::run;
-
 use berth_runtime::supervise::{self, Supervisor};
+use berth_runtime::watch::chain;
 use berth_runtime::{logs, shutdown};
 use clap::{ArgMatches, Command};
 
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            logs::last(&format!("berth-announcer: {error:#}"));
+            logs::last(&format!("berth-announcer: {}", chain(error.as_ref())));
             ExitCode::FAILURE
         }
     }

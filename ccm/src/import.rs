@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use berth_api::Quoted;
+use berth_runtime::watch::chain;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, TypeMeta};
 use serde_json::{Value, json};
 
@@ -69,7 +70,7 @@ pub async fn run(arguments: &Arguments) -> ExitCode {
     let import = match read(arguments).await {
         Ok(objects) => convert(&objects),
         Err(error) => {
-            eprintln!("berth-ccm import-eip: {error:#}");
+            eprintln!("berth-ccm import-eip: {}", chain(error.as_ref()));
             return ExitCode::from(2);
         }
     };

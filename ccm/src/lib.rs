@@ -8,10 +8,11 @@
 //! | [`watches`], [`reserved`], [`writer`] | the traffic with the API server |
 //! | [`run`], `writes` | the loop that joins them with the index |
 //! | [`check`], [`import`] | the commands |
-//! | [`options`], [`metrics`] | what users set and see |
+//! | [`options`], [`environment`], [`metrics`] | what users set and see |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod check;
+pub mod environment;
 pub mod import;
 pub mod metrics;
 pub mod options;

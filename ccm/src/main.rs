@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
-use berth_ccm::options::{Command, Environment, Options};
+use berth_ccm::environment::Environment;
+use berth_ccm::options::{Command, Options};
 use berth_ccm::{check, import};
+use berth_runtime::watch::chain;
 use clap::Parser;
 
 #[tokio::main(worker_threads = 2)]
@@ -14,9 +16,7 @@ async fn main() -> ExitCode {
         Some(Command::ImportEip(arguments)) => return import::run(arguments).await,
         Some(Command::Check(arguments)) => {
             return match Environment::read(|name| std::env::var(name).ok()) {
-                Ok(environment) => {
-                    check::run(arguments, &environment.pools, &environment.classes).await
-                }
+                Ok(environment) => check::run(arguments, &environment).await,
                 Err(error) => check::unusable(error.into()),
             };
         }
@@ -28,7 +28,7 @@ async fn main() -> ExitCode {
     let ended = match berth_ccm::run::run(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     };

@@ -1,20 +1,15 @@
-//! Owns the settings: flags, and the environment that users of kube-vip-cloud-provider have. Whatever is not accepted
-//! is named with its value and what would be.
+//! Owns the flags. Whatever is not accepted is named with its value and what would be.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use berth_api::election::{Timing, TimingError};
 use berth_api::names::{class, lease, pools};
-use berth_api::service::ClassPolicy;
-use berth_api::{NamespacedName, Quoted};
 use berth_runtime::logs::Format;
 use clap::{Parser, Subcommand};
 
+use crate::environment::{CLASS_NAME, ENABLE_CLASS};
 use crate::{check, import};
-
-const ENABLE_CLASS: &str = "KUBEVIP_ENABLE_LOADBALANCERCLASS";
-const CLASS_NAME: &str = "KUBEVIP_CUSTOM_LOADBALANCERCLASS_NAME";
 
 /// Gives Services of type LoadBalancer their addresses out of the pools in a ConfigMap.
 #[derive(Clone, Debug, Parser)]
@@ -85,74 +80,12 @@ fn environment_help() -> String {
     )
 }
 
-/// A value that is not accepted.
+/// Values that are not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionsError {
-    /// A variable of the environment.
-    #[error("{variable}: value {} is not accepted; accepted is {accepted}", Quoted::of(.value))]
-    Variable {
-        /// The variable.
-        variable: &'static str,
-        /// Its value.
-        value: String,
-        /// What would be right.
-        accepted: &'static str,
-    },
     /// The three durations of the election.
     #[error("--leader-elect-lease-duration, -renew-deadline, -retry-period: {0}")]
     Timing(#[from] TimingError),
-}
-
-/// What the environment says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Environment {
-    /// The pool ConfigMap.
-    pub pools: NamespacedName,
-    /// Which classes are ours.
-    pub classes: ClassPolicy,
-}
-
-impl Environment {
-    /// Reads the variables by `get`. An empty one counts as unset.
-    ///
-    /// # Errors
-    /// The first variable whose value is not accepted.
-    pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, OptionsError> {
-        let value = |variable| get(variable).filter(|value| !value.is_empty());
-        let namespace = checked(
-            pools::NAMESPACE_VARIABLE,
-            value(pools::NAMESPACE_VARIABLE).unwrap_or_else(|| pools::NAMESPACE.to_owned()),
-            is_label,
-            "the name of a namespace: at most 63 lower-case letters, digits and hyphens",
-        )?;
-        let name = checked(
-            pools::CONFIG_MAP_VARIABLE,
-            value(pools::CONFIG_MAP_VARIABLE).unwrap_or_else(|| pools::CONFIG_MAP.to_owned()),
-            |name| name.len() <= 253 && name.split('.').all(is_label),
-            "the name of a ConfigMap: lower-case letters, digits, hyphens and dots",
-        )?;
-        let custom = value(CLASS_NAME)
-            .map(|name| {
-                let accepted = "the name of a loadBalancerClass, such as example.org/class";
-                checked(CLASS_NAME, name, is_class, accepted)
-            })
-            .transpose()?;
-        let enabled = match value(ENABLE_CLASS).as_deref() {
-            // A class that is named is meant.
-            None => custom.is_some(),
-            Some("true" | "1") => true,
-            Some("false" | "0") => false,
-            Some(other) => {
-                let (variable, value) = (ENABLE_CLASS, other.to_owned());
-                return Err(OptionsError::Variable { variable, value, accepted: "true or false" });
-            }
-        };
-        let classes = match enabled {
-            true => ClassPolicy::Only(custom.unwrap_or_else(|| class::DEFAULT.to_owned())),
-            false => ClassPolicy::default(),
-        };
-        Ok(Self { pools: NamespacedName { namespace, name }, classes })
-    }
 }
 
 impl Options {
@@ -170,54 +103,10 @@ impl Options {
     }
 }
 
-fn checked(
-    variable: &'static str,
-    value: String,
-    is_good: impl Fn(&str) -> bool,
-    accepted: &'static str,
-) -> Result<String, OptionsError> {
-    if is_good(&value) {
-        Ok(value)
-    } else {
-        Err(OptionsError::Variable { variable, value, accepted })
-    }
-}
-
-/// RFC 1123, as Kubernetes reads it.
-fn is_label(text: &str) -> bool {
-    (1..64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// A label-style identifier with an optional prefix, as `spec.loadBalancerClass` has to be.
-fn is_class(text: &str) -> bool {
-    let name = match text.split_once('/') {
-        Some((prefix, name)) if prefix.len() <= 253 && prefix.split('.').all(is_label) => name,
-        Some(_) => return false,
-        None => text,
-    };
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = name.as_bytes();
-    bytes.len() < 64
-        && bytes.iter().copied().all(inner)
-        && ends(bytes.first())
-        && ends(bytes.last())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
-
-    fn read(variables: &[(&str, &str)]) -> Result<Environment, OptionsError> {
-        let find = |name: &str| variables.iter().find(|(known, _)| *known == name);
-        Environment::read(|name| find(name).map(|(_, value)| (*value).to_owned()))
-    }
 
     #[test]
     fn flags_are_well_formed() {
@@ -247,41 +136,6 @@ mod tests {
                     || argument.is_required_set();
                 assert!(has_default, "{name}: {help}");
             }
-        }
-    }
-
-    #[test]
-    fn the_names_of_the_stock_provider_work() {
-        let plain = read(&[]).unwrap();
-        assert_eq!(
-            (plain.pools.to_string().as_str(), plain.classes),
-            ("kube-system/kubevip", ClassPolicy::default())
-        );
-        let named = read(&[
-            ("KUBEVIP_NAMESPACE", "lb"),
-            ("KUBEVIP_CONFIG_MAP", "pools.v1"),
-            (ENABLE_CLASS, "true"),
-        ]);
-        let named = named.unwrap();
-        assert_eq!(named.pools.to_string(), "lb/pools.v1");
-        assert_eq!(named.classes, ClassPolicy::Only(class::DEFAULT.to_owned()));
-        let custom = read(&[(ENABLE_CLASS, "true"), (CLASS_NAME, "example.org/lan")]).unwrap();
-        assert_eq!(custom.classes, ClassPolicy::Only("example.org/lan".to_owned()));
-    }
-
-    #[test]
-    fn a_value_that_is_not_accepted_is_named() {
-        for (variable, value) in [
-            ("KUBEVIP_NAMESPACE", "Kube System"),
-            ("KUBEVIP_CONFIG_MAP", "-x"),
-            (ENABLE_CLASS, "perhaps"),
-            (CLASS_NAME, "a/b/c"),
-        ] {
-            let error = read(&[(variable, value)]).unwrap_err().to_string();
-            assert!(
-                error.contains(variable) && error.contains(value) && error.contains("accepted is"),
-                "{error}"
-            );
         }
     }
 }

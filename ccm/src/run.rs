@@ -27,8 +27,9 @@ use kube::Resource;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
+use crate::environment::Environment;
 use crate::metrics::Metrics;
-use crate::options::{Environment, Options};
+use crate::options::Options;
 use crate::watches;
 use crate::writer::Writer;
 use crate::writes::Writes;

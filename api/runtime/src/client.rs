@@ -7,7 +7,7 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use tower::{BoxError, ServiceBuilder};
 
@@ -21,13 +21,21 @@ const IDLE: Duration = Duration::from_secs(20);
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The file that was asked for is not usable.
+    /// The file that was asked for cannot be read.
+    #[error("kubeconfig `{path}` cannot be read: {source}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The same file is not usable.
     #[error("kubeconfig `{path}` cannot be used: {source}")]
     Kubeconfig {
         /// The file.
         path: String,
         /// What is wrong with it.
-        source: kube::config::KubeconfigError,
+        source: KubeconfigError,
     },
     /// Neither a kubeconfig nor a pod's account was found.
     #[error("no cluster to talk to: set --kubeconfig or KUBECONFIG, or run in a pod ({0})")]
@@ -48,7 +56,14 @@ pub enum ClientError {
 /// When the file is not readable, or nothing says where the cluster is.
 pub async fn configure(kubeconfig: Option<&Path>) -> Result<Config, ClientError> {
     let Some(path) = kubeconfig else { return Ok(Config::infer().await?) };
-    let unusable = |source| ClientError::Kubeconfig { path: path.display().to_string(), source };
+    let unusable = |error| {
+        let path = path.display().to_string();
+        match error {
+            // It names the file as well.
+            KubeconfigError::ReadConfig(source, _) => ClientError::Unreadable { path, source },
+            source => ClientError::Kubeconfig { path, source },
+        }
+    };
     let file = Kubeconfig::read_from(path).map_err(unusable)?;
     Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(unusable)
 }
@@ -91,7 +106,11 @@ mod tests {
     #[tokio::test]
     async fn a_kubeconfig_that_is_not_there_is_named() {
         let error = configure(Some(Path::new("/nowhere/config"))).await.unwrap_err();
-        assert!(error.to_string().contains("`/nowhere/config`"), "{error}");
+        let said = crate::watch::chain(&error);
+        assert_eq!(
+            said,
+            "kubeconfig `/nowhere/config` cannot be read: No such file or directory (os error 2)"
+        );
     }
 
     #[tokio::test]

@@ -7,11 +7,15 @@ use berth_api::NamespacedName;
 use berth_ipam::KeyError;
 use serde_json::{Map, Value};
 
+use crate::environment::is_label;
+
 /// The ConfigMap of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// Its name, and its namespace if the file says one.
     pub name: String,
+    /// Its namespace, if the file says one.
+    pub namespace: Option<String>,
     /// Its data, as text.
     pub data: BTreeMap<String, String>,
     /// The keys whose values are no text, so that the API server refuses the ConfigMap.
@@ -50,11 +54,16 @@ pub enum ManifestError {
     },
 }
 
-/// Finds the ConfigMap in the text: the only one, or else the one that is `wanted`. One without a namespace fits any.
+/// Finds the ConfigMap in the text: the only one, or else the one that is `wanted`, in whatever namespace unless that is
+/// `in_namespace`. One without a namespace fits any.
 ///
 /// # Errors
 /// When there is none to look at.
-pub fn read(text: &str, wanted: &NamespacedName) -> Result<Manifest, ManifestError> {
+pub fn read(
+    text: &str,
+    wanted: &NamespacedName,
+    in_namespace: bool,
+) -> Result<Manifest, ManifestError> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text)
         .map_err(|error| ManifestError::Unreadable(error.to_string()))?;
     let objects: Vec<&Value> = documents.iter().flat_map(items).collect();
@@ -63,12 +72,13 @@ pub fn read(text: &str, wanted: &NamespacedName) -> Result<Manifest, ManifestErr
     if let [only] = maps[..] {
         return manifest(only);
     }
+    let has_name = |map: &&&Value| map["metadata"]["name"] == *wanted.name;
     let is_wanted = |map: &&&Value| {
         let namespace = map["metadata"]["namespace"].as_str();
-        map["metadata"]["name"] == *wanted.name
-            && namespace.is_none_or(|namespace| namespace == wanted.namespace)
+        has_name(map) && namespace.is_none_or(|namespace| namespace == wanted.namespace)
     };
-    let mut fitting = maps.iter().filter(is_wanted);
+    let elsewhere = !in_namespace && !maps.iter().any(|map| is_wanted(&map));
+    let mut fitting = maps.iter().filter(|map| is_wanted(map) || elsewhere && has_name(map));
     match (fitting.next(), fitting.next()) {
         (Some(map), None) => manifest(map),
         (Some(_), Some(_)) => Err(ManifestError::Twice(wanted.clone())),
@@ -117,7 +127,8 @@ fn manifest(map: &Value) -> Result<Manifest, ManifestError> {
         };
         data.insert(key.clone(), text);
     }
-    Ok(Manifest { name, data, not_text })
+    let namespace = map["metadata"]["namespace"].as_str().filter(|name| is_label(name));
+    Ok(Manifest { name, namespace: namespace.map(str::to_owned), data, not_text })
 }
 
 fn full_name(object: &Value) -> String {
@@ -149,7 +160,7 @@ mod tests {
     }
 
     fn data(text: &str) -> BTreeMap<String, String> {
-        read(text, &wanted()).unwrap().data
+        read(text, &wanted(), true).unwrap().data
     }
 
     const POOLS: &str = "
@@ -175,7 +186,7 @@ data:
     #[test]
     fn the_only_configmap_is_taken_whatever_its_name() {
         let manifest =
-            read(POOLS, &NamespacedName { namespace: "a".to_owned(), name: "b".to_owned() })
+            read(POOLS, &NamespacedName { namespace: "a".to_owned(), name: "b".to_owned() }, true)
                 .unwrap();
         assert_eq!(manifest.name, "kube-system/kubevip");
         assert_eq!((manifest.data, manifest.not_text), (pools(), Vec::new()));
@@ -185,8 +196,13 @@ data:
     fn of_many_documents_the_pools_are_found() {
         let others = "kind: Secret\nmetadata: {name: s}\n---\nkind: ConfigMap\nmetadata: {name: other}\ndata: {a: b}\n---";
         assert_eq!(data(&format!("---\n{others}{POOLS}---\n")), pools());
+        let own = POOLS.replace("namespace: kube-system", "namespace: berth");
+        let both = format!("---\n{others}{own}");
+        let found = read(&both, &wanted(), false).unwrap();
+        assert_eq!((found.data, found.namespace.as_deref()), (pools(), Some("berth")));
+        assert!(read(&both, &wanted(), true).is_err());
         let twice = format!("{POOLS}---{POOLS}");
-        assert_eq!(read(&twice, &wanted()), Err(ManifestError::Twice(wanted())));
+        assert_eq!(read(&twice, &wanted(), true), Err(ManifestError::Twice(wanted())));
     }
 
     #[test]
@@ -205,7 +221,7 @@ data:
     #[test]
     fn a_value_that_is_no_text_is_named_for_the_api_server_refuses_it() {
         let text = "kind: ConfigMap\nmetadata: {name: kubevip}\ndata:\n  quota-a: 20\n  allow-share-a: yes\n  cidr-a:\n";
-        let manifest = read(text, &wanted()).unwrap();
+        let manifest = read(text, &wanted(), true).unwrap();
         let named: Vec<_> = manifest
             .not_text
             .iter()
@@ -218,7 +234,7 @@ data:
 
     #[test]
     fn what_cannot_be_looked_at_is_said() {
-        let problem = |text: &str| read(text, &wanted()).unwrap_err().to_string();
+        let problem = |text: &str| read(text, &wanted(), true).unwrap_err().to_string();
         assert_eq!(problem("# nothing\n"), "it has no ConfigMap, but nothing at all");
         assert_eq!(
             problem("kind: Pod\nmetadata: {name: web}\n"),

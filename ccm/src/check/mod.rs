@@ -19,7 +19,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use berth_api::NamespacedName;
-use berth_api::service::ClassPolicy;
+use berth_runtime::watch::chain;
+
+use crate::environment::Environment;
 
 use review::{Finding, Review, review};
 
@@ -37,16 +39,15 @@ pub struct Arguments {
     /// that of kubectl [default: no cluster is asked]
     #[arg(long, value_name = "KUBECONFIG")]
     against: Option<PathBuf>,
-    /// Namespace of the Leases by which nodes tell their addresses
-    #[arg(long, default_value = "kube-system", value_name = "NAMESPACE")]
-    leases: String,
+    /// Namespace of the Leases by which nodes tell their addresses [default: that of the pools: KUBEVIP_NAMESPACE, else what
+    /// the file says, else kube-system]
+    #[arg(long, value_name = "NAMESPACE")]
+    leases: Option<String>,
 }
 
 /// Prints the review and ends as [`EXIT_CODES`] says.
-///
-/// `pools` names the ConfigMap that is read in the cluster.
-pub async fn run(arguments: &Arguments, pools: &NamespacedName, classes: &ClassPolicy) -> ExitCode {
-    let review = match look(arguments, pools, classes).await {
+pub async fn run(arguments: &Arguments, environment: &Environment) -> ExitCode {
+    let review = match look(arguments, environment).await {
         Ok(review) => review,
         Err(error) => return unusable(error),
     };
@@ -57,26 +58,28 @@ pub async fn run(arguments: &Arguments, pools: &NamespacedName, classes: &ClassP
 
 /// Says why there is nothing to look at, and ends accordingly.
 pub fn unusable(error: anyhow::Error) -> ExitCode {
-    eprintln!("berth-ccm check: {error:#}");
+    eprintln!("berth-ccm check: {}", chain(error.as_ref()));
     ExitCode::from(2)
 }
 
-async fn look(
-    arguments: &Arguments,
-    pools: &NamespacedName,
-    classes: &ClassPolicy,
-) -> Result<Review> {
+async fn look(arguments: &Arguments, environment: &Environment) -> Result<Review> {
     let Arguments { file, against, leases } = arguments;
+    let Environment { pools, names_namespace, classes } = environment;
     let name = file.display();
     let text = read(file).with_context(|| format!("cannot read `{name}`"))?;
-    let manifest = manifest::read(&text, pools).with_context(|| format!("cannot use `{name}`"))?;
+    let manifest = manifest::read(&text, pools, *names_namespace)
+        .with_context(|| format!("cannot use `{name}`"))?;
+    let said = manifest.namespace.clone().filter(|_| !names_namespace);
+    let namespace = said.unwrap_or_else(|| pools.namespace.clone());
+    let place = NamespacedName { namespace, name: pools.name.clone() };
     let cluster = match against {
         None => None,
         Some(kubeconfig) => {
             let current = kubeconfig == Path::new("current");
             let config = berth_runtime::client::configure((!current).then_some(kubeconfig)).await?;
             let client = berth_runtime::client::connect(config)?;
-            Some(cluster::read(&client, pools, leases, classes).await?)
+            let leases = leases.as_ref().unwrap_or(&place.namespace);
+            Some(cluster::read(&client, &place, leases, classes).await?)
         }
     };
     let mut review = review(&manifest.data, cluster.as_ref());
