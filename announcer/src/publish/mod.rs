@@ -7,6 +7,7 @@ pub mod eip;
 pub mod events;
 pub mod host;
 mod open;
+mod overtaken;
 pub mod publisher;
 pub mod status;
 mod strays;

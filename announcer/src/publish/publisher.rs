@@ -15,6 +15,7 @@ use super::denials::{Denials, denied};
 use super::eip::{self, Apply, Outlook};
 use super::events::{self, Refusals, eip_reference, service_reference};
 use super::open::Open;
+use super::overtaken::Overtaken;
 use super::status::{self, Answering, Update};
 use super::strays::Strays;
 use super::writer::{WriteOutcome, Writer};
@@ -47,6 +48,7 @@ pub struct Publisher {
     /// Those that took a port of another at an address that they share.
     crossings: Backoff<Name>,
     bindings: Backoff<Name>,
+    overtaken: Overtaken,
     contests: Contests,
     strays: Strays,
     refusals: Refusals,
@@ -81,6 +83,7 @@ impl Publisher {
             removals: Backoff::new(second / 10, second * 2),
             crossings: Backoff::new(CROSSED, CROSSED_MOST),
             bindings: Backoff::new(second / 10, second * 2),
+            overtaken: Overtaken::default(),
             contests: Contests::default(),
             strays: Strays::default(),
             refusals: Refusals::default(),
@@ -230,12 +233,15 @@ impl Publisher {
         for apply in eip::applies(scene, outlook, Timestamp::now()) {
             let name = &apply.name;
             let may = self.denied_bindings.allow(name, &apply.uid, &apply.version, now);
-            if may && self.writer.is_free_for(name) && self.bindings.is_due(name, now) {
+            let is_due = self.bindings.is_due(name, now);
+            let is_due = is_due || self.overtaken.may_go_on(name, &apply.version);
+            if may && self.writer.is_free_for(name) && is_due {
                 self.writer.apply(apply, &self.manager);
             }
         }
         let eips = scene.cluster.eips();
         self.bindings.retain(|name| eips.contains_key(name));
+        self.overtaken.retain(|name| eips.contains_key(name));
         self.denied_bindings.retain(|name| eips.contains_key(name));
         let held = eips.values().flat_map(Eip::addresses);
         let held = held.filter(|address| outlook.answering.live.contains(address)).count();
@@ -246,6 +252,10 @@ impl Publisher {
     pub fn applied<T>(&mut self, apply: &Apply, outcome: &WriteOutcome<T>, now: Instant) {
         self.writer.applied(&apply.name);
         self.bindings.again(apply.name.clone(), now);
+        match outcome {
+            WriteOutcome::Overtaken => self.overtaken.note(&apply.name, &apply.version),
+            _ => self.overtaken.end(&apply.name),
+        }
         match outcome {
             WriteOutcome::Written(_) => {
                 self.denied_bindings.end(&apply.name);
