@@ -5,8 +5,8 @@
 //! Deterministic: time is the argument `now`, counted since an origin of the caller's choice.
 //!
 //! What is known stands in parts, each with what can be asked of it: `cluster` (objects and ledger), `pools`,
-//! `agenda` (who is looked at next), `claiming`, `adoption`, `departures`, `exchanges`, `traffic` (writes), `said` and
-//! `figures`. `state` has them all. Above it stands what is decided, from what comes in to what goes out:
+//! `agenda` (who is looked at next), `claiming`, `adoption`, `departures`, `exchanges`, `traffic` (writes), `said` with its
+//! `verdicts`, and `figures`. `state` has them all. Above it stands what is decided, from what comes in to what goes out:
 //!
 //! | module | owns |
 //! |---|---|

@@ -87,9 +87,8 @@ impl Verdicts {
         if self.done < FOR_ONE {
             return None;
         }
-        let late = self.next_before(now.checked_sub(LATE)?)?;
         self.done = 0;
-        Some(late)
+        self.next_before(now.checked_sub(LATE)?)
     }
 
     /// Another was looked at, for which so many writes were started.
