@@ -243,8 +243,10 @@ async fn serves(world: &World, namespace: &str, name: &str, lease: Option<&str>)
     });
     let address = address.await.with_context(|| world.logs())?;
     world.services(namespace).delete(name, &DeleteParams::default()).await?;
-    let released = eventually("its claim is released", 10, || async {
-        Ok((!world.claims().await?.contains_key(&address.to_string())).then_some(()))
+    let released = eventually("it is gone, and its claim released", 10, || async {
+        let is_there = world.services(namespace).get_opt(name).await?.is_some();
+        let is_claimed = world.claims().await?.contains_key(&address.to_string());
+        Ok((!is_there && !is_claimed).then_some(()))
     });
     released.await.with_context(|| world.logs())?;
     let logs = world.logs();
