@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer};
 
 use crate::names::label;
 
+/// The labels that are read.
+const LABELS: [&str; 3] = [label::IMPLEMENTATION, label::PROXY_NAME, label::HEADLESS];
+
 /// How an object is cut down, and what is taken of it before.
 pub trait Take<K>: Sized {
     /// Takes it, and leaves what is read of the object besides.
@@ -28,7 +31,7 @@ pub fn strip(metadata: &mut ObjectMeta) {
     metadata.finalizers = None;
     metadata.owner_references = None;
     if let Some(labels) = &mut metadata.labels {
-        labels.retain(|key, _| key == label::IMPLEMENTATION);
+        labels.retain(|key, _| LABELS.contains(&key.as_str()));
     }
     for manager in metadata.managed_fields.iter_mut().flatten() {
         manager.fields_v1 = None;

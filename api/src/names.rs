@@ -74,6 +74,10 @@ pub mod label {
     pub const HOST: &str = "berth.dev/host";
     /// On an EndpointSlice: its Service (`discoveryv1.LabelServiceName`).
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+    /// On a Service, and its EndpointSlices: kube-proxy passes it over, for another proxy (`apis.LabelServiceProxyName`).
+    pub const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+    /// On a Service: kube-proxy passes it over (`corev1.IsHeadlessService`).
+    pub const HEADLESS: &str = "service.kubernetes.io/headless";
 }
 
 /// Finalizers.

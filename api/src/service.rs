@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Service;
 
 use crate::Family;
 use crate::address::List;
-use crate::names::{annotation, class};
+use crate::names::{annotation, class, label};
 
 /// Which values of `spec.loadBalancerClass` are ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +147,11 @@ impl Protocol {
         }
     }
 
+    /// Reads it as an object has it: what says none is TCP.
+    pub fn read(name: Option<&str>) -> Self {
+        name.and_then(Self::named).unwrap_or(Self::Tcp)
+    }
+
     /// Reads it as the API spells it.
     pub fn named(name: &str) -> Option<Self> {
         [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|protocol| protocol.name() == name)
@@ -166,14 +171,37 @@ pub struct Port {
 pub fn ports(service: &Service) -> Vec<Port> {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
     let read = |port: &k8s_openapi::api::core::v1::ServicePort| {
-        let protocol = match port.protocol.as_deref() {
-            Some("UDP") => Protocol::Udp,
-            Some("SCTP") => Protocol::Sctp,
-            _ => Protocol::Tcp,
-        };
+        let protocol = Protocol::read(port.protocol.as_deref());
         Some(Port { protocol, number: u16::try_from(port.port).ok()? })
     };
     ports.into_iter().flatten().filter_map(read).collect()
+}
+
+/// Its NodePorts, in the order of its spec.
+pub fn node_ports(service: &Service) -> impl Iterator<Item = Port> {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+    ports.into_iter().flatten().filter_map(|port| {
+        let number = port.node_port.and_then(|number| u16::try_from(number).ok());
+        let number = number.filter(|number| *number != 0)?;
+        Some(Port { protocol: Protocol::read(port.protocol.as_deref()), number })
+    })
+}
+
+/// Under what its ports are found in its EndpointSlices, in the order of its spec.
+pub fn port_names(service: &Service) -> impl Iterator<Item = (Protocol, &str)> {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+    ports.into_iter().flatten().map(|port| {
+        (Protocol::read(port.protocol.as_deref()), port.name.as_deref().unwrap_or_default())
+    })
+}
+
+/// Whether kube-proxy leaves all of a Service alone, or some of those who ask.
+pub fn is_passed_over(service: &Service) -> bool {
+    let labels = service.metadata.labels.as_ref();
+    let has = |label| labels.is_some_and(|labels| labels.contains_key(label));
+    let spec = service.spec.as_ref();
+    let ranges = spec.and_then(|spec| spec.load_balancer_source_ranges.as_deref());
+    has(label::PROXY_NAME) || has(label::HEADLESS) || ranges.is_some_and(|all| !all.is_empty())
 }
 
 /// Whether `spec.externalTrafficPolicy` is `Local`: only nodes with an endpoint take its traffic.

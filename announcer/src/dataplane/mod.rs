@@ -12,7 +12,6 @@ pub mod eip;
 pub mod forward;
 pub mod unserved;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -20,15 +19,15 @@ use tokio::sync::mpsc;
 use self::eip::{Nat, Translation};
 use crate::instance::Instance;
 use crate::kernel::reconciler::reconciler;
-use crate::kernel::{Door, Guard, Port, Reconciler, Task};
+use crate::kernel::{Door, Guard, Guarded, Reconciler, Task};
 use crate::metrics::Metrics;
 use crate::vip::Forwards;
 
 /// Everything that is kept for the packets of our addresses.
 #[derive(Debug)]
 pub struct Dataplane {
-    /// The ports to guard.
-    pub unserved: Reconciler<BTreeSet<Port>>,
+    /// What is to be guarded.
+    pub unserved: Reconciler<Guarded>,
     /// Where packets of connections go that began at a previous owner.
     pub forward: Reconciler<Forwards>,
     /// The elastic IPs to translate; nothing until the cluster is known.

@@ -20,12 +20,15 @@
 //! before. It looks at addresses that this node has bound and at nothing that passes through. What the node itself sends
 //! is rewritten in `output` and not looked at: it has all its ports anyway.
 //!
+//! What a Service serves is let pass there, and kube-proxy may not take it: then others rewrite it by its number. Of addresses
+//! where that may be (`source::doubt`) what was rewritten is looked at again, at `input` and in a chain in the `forward`
+//! hook: it has to have been led to an endpoint of a Service of the address.
+//!
 //! Owns the table `inet berth` (each instance has one of its own name). Replaces it whole or changes elements of its
 //! sets, each in one transaction.
 
 mod layout;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use self::layout::Layout;
@@ -35,7 +38,7 @@ use crate::kernel::nft;
 pub use crate::kernel::nft::Error;
 use crate::kernel::nftables;
 use crate::kernel::reconciler::{Keep, Why};
-use crate::kernel::{Door, Guard, Port};
+use crate::kernel::{Door, Guard, Guarded};
 
 /// Pause between looks at the table when nothing happens: somebody may have changed an element.
 const LOOK: Duration = Duration::from_secs(30);
@@ -52,9 +55,9 @@ pub async fn remove(table: &str) -> Result<(), Error> {
 pub(super) struct Table {
     layout: Layout,
     /// What it guards; nothing if that is not known.
-    holds: Option<BTreeSet<Port>>,
+    holds: Option<Guarded>,
     /// What it guards in part, where the kernel does not take all of it.
-    partly: Option<BTreeSet<Port>>,
+    partly: Option<Guarded>,
     /// Why it cannot be had, as the log was told.
     missing: Option<String>,
     losses: Signal,
@@ -71,23 +74,19 @@ impl Table {
         Self { layout, holds: None, partly: None, missing: None, losses }
     }
 
-    async fn write(
-        &mut self,
-        holds: Option<&BTreeSet<Port>>,
-        ports: &BTreeSet<Port>,
-    ) -> Result<(), Error> {
-        if let Some(changes) = holds.and_then(|holds| self.layout.change(holds, ports))
+    async fn write(&mut self, holds: Option<&Guarded>, guarded: &Guarded) -> Result<(), Error> {
+        if let Some(changes) = holds.and_then(|holds| self.layout.change(holds, guarded))
             && nftables::change(&self.layout.table, &changes).await.is_ok()
         {
             return Ok(());
         }
-        let written = nft::load(&self.layout.whole(ports)).await;
+        let written = nft::load(&self.layout.whole(guarded)).await;
         match &written {
             // Less is better than nothing, and no reason to say that it is all.
             Err(Error::Refused { .. }) if self.layout.closes => {
-                if self.partly.as_ref() != Some(ports) {
-                    let plain = nft::load(&self.layout.plain(ports)).await;
-                    self.partly = plain.is_ok().then(|| ports.clone());
+                if self.partly.as_ref() != Some(guarded) {
+                    let plain = nft::load(&self.layout.plain(guarded)).await;
+                    self.partly = plain.is_ok().then(|| guarded.clone());
                 }
             }
             Err(_) => {}
@@ -98,7 +97,7 @@ impl Table {
 }
 
 impl Keep for Table {
-    type Wanted = BTreeSet<Port>;
+    type Wanted = Guarded;
     type Event = Guard;
 
     /// What is lost is missed with the next packet.
@@ -106,7 +105,7 @@ impl Keep for Table {
     const GLANCE: Duration = LOOK;
     const LOOK: Duration = LOOK;
 
-    async fn make(&mut self, ports: &BTreeSet<Port>, why: Why) -> Result<Option<Guard>, Guard> {
+    async fn make(&mut self, guarded: &Guarded, why: Why) -> Result<Option<Guard>, Guard> {
         if why == Why::Doubt {
             let listing =
                 nft::run(&["-j", "list", "table", "inet", &self.layout.table], "").await.ok();
@@ -114,8 +113,8 @@ impl Keep for Table {
             self.holds = listing.as_deref().and_then(|listing| self.layout.read(listing));
         }
         let holds = self.holds.take();
-        if holds.as_ref() != Some(ports)
-            && let Err(error) = self.write(holds.as_ref(), ports).await
+        if holds.as_ref() != Some(guarded)
+            && let Err(error) = self.write(holds.as_ref(), guarded).await
         {
             let why = error.to_string();
             if self.missing.as_ref() != Some(&why) {
@@ -132,11 +131,11 @@ impl Keep for Table {
         if self.missing.take().is_some() {
             tracing::info!("the guard is there now");
         }
-        self.holds = Some(ports.clone());
-        Ok(Some(Guard::Holds(ports.clone())))
+        self.holds = Some(guarded.clone());
+        Ok(Some(Guard::Holds(guarded.clone())))
     }
 
-    fn is_watched(&self, _: &BTreeSet<Port>) -> bool {
+    fn is_watched(&self, _: &Guarded) -> bool {
         true
     }
 
@@ -145,7 +144,7 @@ impl Keep for Table {
     }
 
     /// Somebody may have changed an element: only a look at everything shows it.
-    async fn stands(&mut self, _: &BTreeSet<Port>) -> bool {
+    async fn stands(&mut self, _: &Guarded) -> bool {
         true
     }
 }

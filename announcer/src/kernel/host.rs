@@ -266,6 +266,21 @@ pub struct Port {
     pub port: u16,
 }
 
+/// What is to be guarded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guarded {
+    /// The ports that Services serve.
+    pub ports: BTreeSet<Port>,
+    /// The addresses whose ports others may take as well, and where what asks for one may be led.
+    pub doubted: BTreeMap<IpAddr, BTreeSet<IpAddr>>,
+}
+
+impl From<BTreeSet<Port>> for Guarded {
+    fn from(ports: BTreeSet<Port>) -> Self {
+        Self { ports, ..Self::default() }
+    }
+}
+
 /// What is known of the guard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Guard {
@@ -273,8 +288,8 @@ pub enum Guard {
     Unknown,
     /// This host cannot have one, and why: addresses are bound without it.
     Unavailable(Arc<str>),
-    /// These ports are guarded.
-    Holds(BTreeSet<Port>),
+    /// This is guarded.
+    Holds(Guarded),
 }
 
 /// One thing to do in the kernel.
@@ -282,8 +297,8 @@ pub enum Guard {
 pub enum Step {
     /// Takes an address off an interface.
     Remove(Binding),
-    /// Guards exactly these ports.
-    Guard(BTreeSet<Port>),
+    /// Guards exactly this.
+    Guard(Guarded),
     /// Puts an address on an interface, or gives it a new lifetime there.
     Bind(Binding, Lifetime),
     /// Makes the interface of this name for a VLAN.

@@ -44,7 +44,7 @@ pub use door::Door;
 pub use events::KernelChange;
 pub use holder::port_holder;
 pub use host::{
-    Binding, Error, Foreign, Guard, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
+    Binding, Error, Foreign, Guard, Guarded, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
     LinkError, Port, Step, Vlan, is_global,
 };
 pub use listening::Listening;

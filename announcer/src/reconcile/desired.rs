@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::advertise::arp_nd::probe::{Probes, Standing};
-use crate::kernel::{Port, Vlan};
+use crate::kernel::{Guarded, Port, Vlan};
 use crate::vip::{Attach, Hold, Holds, Name, Refusal, Verdict, Vip, Wanted};
 
 /// What this node should hold.
@@ -14,7 +14,7 @@ pub(super) struct Desired {
     /// The addresses to have bound.
     pub(super) addresses: BTreeMap<IpAddr, Place>,
     /// The ports of every Service in the cluster: guarded before an address comes here.
-    pub(super) guard: BTreeSet<Port>,
+    pub(super) guard: Guarded,
     /// What becomes of each Service that this node decides on.
     pub(super) verdicts: BTreeMap<Name, Verdict>,
     /// The VLAN interfaces that Services need here, by name, whoever owns their addresses: a takeover waits for none.
@@ -53,7 +53,7 @@ impl Desired {
             may.then_some((*address, place))
         };
         let addresses = holds.iter().filter_map(place).collect();
-        Self { addresses, guard: wanted.ports(), ..Self::default() }
+        Self { addresses, guard: wanted.guarded(), ..Self::default() }
     }
 
     /// Takes in what becomes of Services: what is asked for and not known to be free is not announced yet, and what

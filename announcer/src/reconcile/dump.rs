@@ -55,7 +55,7 @@ impl<K: Kernel> Announcer<K> {
         let standing = address.and_then(|address| self.lan.probes.standing(&address));
         let ports = vip.ports();
         let guarded = match &self.guarding.known {
-            Guard::Holds(guarded) => ports.intersection(guarded).count(),
+            Guard::Holds(guarded) => ports.intersection(&guarded.ports).count(),
             Guard::Unknown | Guard::Unavailable(_) => 0,
         };
         let obstacles = vip.wants.iter().filter_map(|want| want.attach.as_ref().err());

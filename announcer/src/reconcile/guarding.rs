@@ -36,7 +36,7 @@ impl Guarding {
         let waits = match &self.known {
             Guard::Unavailable(_) => false,
             Guard::Unknown => !desired.addresses.is_empty(),
-            Guard::Holds(ports) => *ports != desired.guard,
+            Guard::Holds(guarded) => *guarded != desired.guard,
         };
         if !waits {
             self.since = None;
@@ -68,17 +68,19 @@ impl Guarding {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::kernel::Port;
+    use crate::kernel::{Guarded, Port};
 
     #[test]
     fn what_is_not_heard_of_is_waited_for_and_then_missing_until_it_is_there() {
         let (mut guarding, begin) = (Guarding::default(), Instant::now());
         let port = Port { address: "192.0.2.1".parse().unwrap(), protocol: 6, port: 80 };
-        let desired = Desired { guard: [port].into(), ..Desired::default() };
+        let desired = Desired { guard: BTreeSet::from([port]).into(), ..Desired::default() };
         let holds = Guard::Holds(desired.guard.clone());
-        assert!(guarding.take(Guard::Holds([].into())).is_none());
-        assert_eq!(*guarding.expected(&desired, begin), Guard::Holds([].into()));
+        assert!(guarding.take(Guard::Holds(Guarded::default())).is_none());
+        assert_eq!(*guarding.expected(&desired, begin), Guard::Holds(Guarded::default()));
         assert_eq!(
             (guarding.deadline(begin), guarding.missing(begin)),
             (Some(begin + PATIENCE), None)

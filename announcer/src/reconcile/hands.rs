@@ -106,7 +106,7 @@ impl<K: Kernel> Hands<K> {
         let mut outcome = Performed::default();
         for step in steps {
             match step {
-                Step::Guard(ports) => dataplane.unserved.want(ports),
+                Step::Guard(guarded) => dataplane.unserved.want(guarded),
                 Step::Remove(binding) if self.bindings.is_due(&binding, now) => {
                     let done = self.kernel.remove(binding).await.map_err(|e| e.to_string());
                     if self.count("remove", binding, done, &mut outcome, now) {

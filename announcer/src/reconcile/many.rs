@@ -54,8 +54,8 @@ fn decide(cluster: &Cluster, held: &[IpAddr]) -> Wanted {
     let ready = |address: IpAddr, _: &_| host.has(&address);
     let desired = Desired::of(&wanted, "a", &holds, &Probes::default(), ready);
     assert_eq!(desired.addresses.len(), held.len());
-    let ports: BTreeSet<Port> = desired.guard.clone();
-    let steps = plan(&desired, &host, &Guard::Holds(ports), Duration::from_secs(20), now);
+    let ports: BTreeSet<Port> = desired.guard.ports.clone();
+    let steps = plan(&desired, &host, &Guard::Holds(ports.into()), Duration::from_secs(20), now);
     assert_eq!(steps, []);
     let bound: BTreeSet<IpAddr> = held.iter().copied().collect();
     let answering =

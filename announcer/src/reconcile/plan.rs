@@ -38,7 +38,7 @@ pub(super) fn plan(
     let guarded = match guard {
         // What cannot be had as a whole may be had in part.
         Guard::Unavailable(_) | Guard::Unknown => false,
-        Guard::Holds(ports) => *ports == desired.guard,
+        Guard::Holds(guarded) => *guarded == desired.guard,
     };
     if !guarded {
         steps.push(Step::Guard(desired.guard.clone()));
@@ -52,7 +52,7 @@ pub(super) fn plan(
             None => match guard {
                 Guard::Unknown => false,
                 Guard::Unavailable(_) => true,
-                Guard::Holds(ports) => place.ports.is_subset(ports),
+                Guard::Holds(guarded) => place.ports.is_subset(&guarded.ports),
             },
         };
         if needed {
@@ -67,7 +67,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::kernel::{Interface, Port, Vlan};
+    use crate::kernel::{Guarded, Interface, Port, Vlan};
     use crate::reconcile::desired::Place;
     use crate::vip::{Attach, Link};
 
@@ -83,7 +83,7 @@ mod tests {
             let attach = Attach::L2(Link { index: 2, mac: [2; 6] });
             let place = Place { attach, until, answers: true, ports: [port(address)].into() };
             desired.addresses.insert(address.parse().unwrap(), place);
-            desired.guard.insert(port(address));
+            desired.guard.ports.insert(port(address));
         }
         desired
     }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn guarded(addresses: &[&str]) -> Guard {
-        Guard::Holds(addresses.iter().map(|address| port(address)).collect())
+        Guard::Holds(addresses.iter().map(|address| port(address)).collect::<BTreeSet<_>>().into())
     }
 
     #[test]
@@ -170,7 +170,7 @@ mod tests {
         let vlan = Vlan { parent: 2, id: 5 };
         let mut wanted = Desired::default();
         wanted.vlans.insert("eth0.5".to_owned(), vlan);
-        let guard = Guard::Holds(BTreeSet::new());
+        let guard = Guard::Holds(Guarded::default());
         let steps = plan(&wanted, &Host::default(), &guard, SLACK, now);
         assert_eq!(steps, [Step::MakeVlan("eth0.5".to_owned(), vlan)]);
         let mut host = host(&[(7, "192.0.2.1", Lifetime::Forever)]);
@@ -196,7 +196,7 @@ mod tests {
         let now = Instant::now();
         let host =
             host(&[(2, "192.0.2.1", Lifetime::Forever), (2, "2001:db8::1", Lifetime::Forever)]);
-        let steps = plan(&Desired::default(), &host, &Guard::Holds(BTreeSet::new()), SLACK, now);
+        let steps = plan(&Desired::default(), &host, &Guard::Holds(Guarded::default()), SLACK, now);
         assert_eq!(steps.len(), 2);
     }
 }

@@ -311,8 +311,8 @@ impl<K: Kernel> Announcer<K> {
             None => outlets.health.forget("guard"),
         }
         publisher.leave_open(&sight.wanted, &answering.live, missing.as_deref(), now);
-        let Guard::Holds(ports) = &guarding.known else { return };
-        let guarded = ports.iter().map(|port| port.address);
+        let Guard::Holds(guarded) = &guarding.known else { return };
+        let guarded = guarded.ports.iter().map(|port| port.address);
         let closed = guarded.filter(|address| answering.live.contains(address)).collect();
         publisher.close(&sight.wanted, closed, Listening::look, now);
     }

@@ -7,6 +7,7 @@ use crate::config::{Cluster as Backing, Config, Permits};
 use crate::kernel::Host;
 use crate::ownership::{Context, Uncovered};
 use crate::source::cluster::{Claims, Cluster};
+use crate::source::doubt::doubted;
 use crate::source::eip::Usage;
 use crate::source::fixed::Fixed;
 use crate::source::placement;
@@ -19,6 +20,8 @@ pub(super) struct Sight {
     node: String,
     interface: Option<String>,
     permits: Permits,
+    /// Whether ports of this host are closed behind addresses.
+    closes: bool,
     fixed: Fixed,
     pub(super) cluster: Cluster,
     pub(super) listed: Listed,
@@ -53,6 +56,7 @@ impl Sight {
             node: config.core.node.clone(),
             interface: config.core.interface.clone(),
             permits: config.services.as_ref().map(|s| s.permits.clone()).unwrap_or_default(),
+            closes: config.services.as_ref().is_some_and(|all| all.closes_host_ports),
             fixed,
             cluster: Cluster::new(Claims::new(config.claims())),
             listed: Listed { services: alone, slices: alone, bindings: alone },
@@ -83,7 +87,11 @@ impl Sight {
             let Self { node, interface, permits, fixed, cluster, host, usage, .. } = self;
             let scene = Scene { cluster, host, node, interface: interface.as_deref(), permits };
             usage.see(scene);
-            self.wanted = wanted(scene, usage, fixed);
+            let mut wanted = wanted(scene, usage, fixed);
+            if self.closes {
+                wanted.doubted = doubted(scene, &wanted);
+            }
+            self.wanted = wanted;
         }
         stale
     }

@@ -71,7 +71,7 @@ fn places(desired: &Desired) -> Vec<(String, u32)> {
 fn the_owner_holds_the_addresses_on_the_interface_of_the_default_route() {
     let desired = decide(&cluster(service(&BOTH), &["b"]), &two_interfaces());
     assert_eq!(places(&desired), BOTH.map(|address| (address.to_owned(), 2)));
-    assert_eq!(desired.guard.len(), 2);
+    assert_eq!(desired.guard.ports.len(), 2);
     assert_eq!(refusals(&desired), [""; 0]);
 }
 
@@ -80,7 +80,7 @@ fn who_holds_nothing_guards_everything() {
     let wanted = seen(&cluster(service(&["192.0.2.1"]), &["a"]), &two_interfaces(), None);
     let desired = Desired::of(&wanted, "a", &Holds::new(), &Probes::default(), |_, _| true);
     assert!(desired.addresses.is_empty());
-    assert_eq!(desired.guard.len(), 1);
+    assert_eq!(desired.guard.ports.len(), 1);
 }
 
 #[test]

@@ -6,9 +6,12 @@ mod networks;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use berth_api::Family;
 use berth_api::names::label;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use berth_api::service::Protocol;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
 pub use crate::vip::Name;
 pub use claims::Claims;
@@ -16,13 +19,19 @@ pub use eip::{Eip, manager};
 pub use networks::Networks;
 pub use service::{Ingress, Service};
 
-/// The ready endpoints of one EndpointSlice.
+/// What matters of one EndpointSlice: where endpoints are ready, and to what it leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
-    /// Whether there is one at all; it need not be on a node.
+    /// Whether one is ready; it need not be on a node. Never where another proxy than kube-proxy serves them.
     pub any: bool,
     /// The nodes that have one.
     pub nodes: BTreeSet<String>,
+    /// The family of all of them; none of what has names for addresses.
+    pub family: Option<Family>,
+    /// The names of their ports.
+    pub ports: BTreeSet<(Protocol, String)>,
+    /// The addresses of all, ready or not.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Ready {
@@ -31,7 +40,19 @@ impl Ready {
         let labels = slice.metadata.labels.as_ref()?;
         let namespace = slice.metadata.namespace.clone().unwrap_or_default();
         let service = Name::new(namespace, labels.get(label::SERVICE_NAME)?);
-        let mut ready = Self::default();
+        let mut ready = Self {
+            family: match slice.address_type.as_str() {
+                "IPv4" => Some(Family::V4),
+                "IPv6" => Some(Family::V6),
+                _ => None,
+            },
+            ports: slice.ports.iter().flatten().map(port_name).collect(),
+            addresses: slice.endpoints.iter().filter_map(address).collect(),
+            ..Self::default()
+        };
+        if labels.contains_key(label::PROXY_NAME) {
+            return Some((service, ready));
+        }
         for endpoint in &slice.endpoints {
             // An endpoint that says nothing is ready (discovery/v1 EndpointConditions).
             let conditions = endpoint.conditions.as_ref();
@@ -43,6 +64,15 @@ impl Ready {
         }
         Some((service, ready))
     }
+}
+
+fn port_name(port: &EndpointPort) -> (Protocol, String) {
+    (Protocol::read(port.protocol.as_deref()), port.name.clone().unwrap_or_default())
+}
+
+/// The only one of its addresses that kube-proxy reads.
+fn address(endpoint: &Endpoint) -> Option<IpAddr> {
+    endpoint.addresses.first()?.parse().ok()
 }
 
 /// What the watches have shown.
@@ -160,7 +190,8 @@ impl Cluster {
         self.ready(service).flat_map(|ready| ready.nodes.iter().map(String::as_str)).collect()
     }
 
-    fn ready(&self, service: &Name) -> impl Iterator<Item = &Ready> {
+    /// The EndpointSlices of a Service.
+    pub fn ready(&self, service: &Name) -> impl Iterator<Item = &Ready> {
         self.endpoints.get(service).into_iter().flat_map(BTreeMap::values)
     }
 }
@@ -171,7 +202,7 @@ pub(crate) mod testing {
     use std::sync::Arc;
 
     use berth_api::conflict::Conflicts;
-    use berth_api::service::{Port, Protocol};
+    use berth_api::service::Port;
 
     use super::*;
 
@@ -189,6 +220,9 @@ pub(crate) mod testing {
             remarks: Arc::default(),
             preferred: Arc::default(),
             ports: vec![Port { protocol: Protocol::Tcp, number: 80 }],
+            names: [(Protocol::Tcp, String::new())].into(),
+            node_ports: Vec::new(),
+            passed_over: false,
             has_more_ports: false,
             local: false,
             interface: None,
@@ -225,7 +259,7 @@ pub(crate) mod testing {
     /// Ready endpoints of the Service `d/<service>` on these nodes.
     pub(crate) fn slice(cluster: &mut Cluster, service: &str, slice: &str, nodes: &[&str]) {
         let nodes: BTreeSet<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
-        let ready = Ready { any: !nodes.is_empty(), nodes };
+        let ready = Ready { any: !nodes.is_empty(), nodes, ..Ready::default() };
         cluster.apply_slice(Name::new("d", slice), Some((Name::new("d", service), ready)));
     }
 }

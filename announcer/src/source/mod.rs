@@ -9,10 +9,12 @@
 //! | `own` | what the node tells of itself |
 //! | `service`, `eip` | what each kind of object wants |
 //! | `fixed` | what the operator wants by settings |
+//! | `doubt` | behind which addresses others may answer |
 //! | `wanted` | all of it, by address |
 //! | `view` | whether there is a view of membership |
 
 pub mod cluster;
+pub mod doubt;
 pub mod eip;
 pub mod fixed;
 #[cfg(test)]

@@ -31,8 +31,8 @@ use crate::vip::nodes::Peer;
 /// Room for changes that are not taken in yet; a watch that is ahead waits.
 const QUEUE: usize = 1024;
 
-/// Slices that are for kube-proxy too: not of headless Services, nor of those that another proxy serves.
-const SLICES: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+/// Slices that lead to endpoints of a proxy: not of headless Services.
+const SLICES: &str = "!service.kubernetes.io/headless";
 
 /// Leases of kubelets change every ten seconds on every node, and are nothing to us.
 const LEASES: &str = "metadata.namespace!=kube-node-lease";

@@ -10,7 +10,7 @@ use berth_api::preference::Preference;
 use berth_api::{Family, NamespacedName as Name};
 
 use super::{Attach, Candidates, Claimant, Refusal};
-use crate::kernel::Port;
+use crate::kernel::{Guarded, Port};
 
 /// What a VIP is known by. One whose address comes from a DHCP server is known, and may have an owner, before it has one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,6 +151,8 @@ pub struct Wanted {
     pub lost: BTreeMap<(Name, IpAddr), Refusal>,
     /// Those of all these addresses by which this node is reached: whoever asks for them, it goes on as it is.
     pub own: BTreeSet<IpAddr>,
+    /// Where host ports are closed: the addresses whose ports others than their Services may take, and where these lead.
+    pub doubted: BTreeMap<IpAddr, BTreeSet<IpAddr>>,
 }
 
 impl Wanted {
@@ -180,6 +182,11 @@ impl Wanted {
             }
         }
         obstacles
+    }
+
+    /// What is to be guarded.
+    pub fn guarded(&self) -> Guarded {
+        Guarded { ports: self.ports(), doubted: self.doubted.clone() }
     }
 
     /// The ports to guard: of every Service that is ours, at addresses that are not the node's own.

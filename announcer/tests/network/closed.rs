@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use berth_announcer::instance::Instance;
-use berth_announcer::kernel::{Guard, Port};
+use berth_announcer::kernel::{Guard, Guarded, Port};
 
 use crate::elsewhere::Elsewhere;
 use crate::kept::Kept;
@@ -157,11 +157,28 @@ fn served() -> BTreeSet<Port> {
     VIPS.iter().flat_map(|vip| [port(vip, 6, SERVED), port(vip, 17, SERVED_UDP)]).collect()
 }
 
-async fn guard(closes: bool, ports: BTreeSet<Port>) -> Kept {
+async fn guard(closes: bool, guarded: impl Into<Guarded>) -> Kept {
     let mut kept = Kept::with(&Instance::services(), "unserved", closes);
-    kept.dataplane.unserved.want(ports.clone());
-    kept.tells(&Guard::Holds(ports).into()).await;
+    change(&mut kept, guarded).await;
     kept
+}
+
+async fn change(kept: &mut Kept, guarded: impl Into<Guarded>) {
+    let guarded = guarded.into();
+    kept.dataplane.unserved.want(guarded.clone());
+    kept.tells(&Guard::Holds(guarded).into()).await;
+}
+
+/// The Services at the addresses have the numbers of the NodePorts, too, and lead to these.
+fn doubted(to: &[&str]) -> Guarded {
+    let alike = |port: &Port| Port {
+        port: if port.protocol == 6 { NODE_PORT } else { NODE_PORT_UDP },
+        ..*port
+    };
+    let ports = served().iter().flat_map(|port| [*port, alike(port)]).collect();
+    let to: BTreeSet<IpAddr> = to.iter().map(|to| to.parse().unwrap()).collect();
+    let doubted = VIPS.map(|vip| (vip.parse().unwrap(), to.clone())).into();
+    Guarded { ports, doubted }
 }
 
 /// Asks for all that may answer: whether what is no Service's is open at the addresses, and who listens on the node.
@@ -201,6 +218,78 @@ fn what_others_rewrite_is_closed_behind_addresses_and_open_at_the_nodes_own() {
             }
         });
     }
+}
+
+#[test]
+fn what_is_led_to_the_node_behind_a_doubted_address_is_closed_but_where_its_services_lead() {
+    for by in PROXIES {
+        alone(async || {
+            let (lan, pod) = neighbours();
+            proxy(by);
+            let _backends = OWN.map(|own| TcpListener::bind(at(own, BACKEND)).unwrap());
+            echoes(BACKEND);
+            let sure = Guarded { ports: doubted(&[]).ports, ..Guarded::default() };
+            let mut kept = guard(true, sure).await;
+            let judge = |is_open: bool| {
+                for (who, neighbour) in [("LAN", &lan), ("pod", &pod)] {
+                    neighbour.run(move || {
+                        for vip in VIPS {
+                            meets(who, at(vip, SERVED), is_open);
+                            meets(who, at(vip, NODE_PORT), is_open);
+                            echoed(who, at(vip, NODE_PORT_UDP), 4000, is_open);
+                        }
+                        for own in OWN {
+                            meets(who, at(own, NODE_PORT), true);
+                        }
+                    });
+                }
+            };
+            judge(true);
+            for (to, is_open) in [(&[][..], false), (&OWN, true), (&["10.244.0.2"], false)] {
+                change(&mut kept, doubted(to)).await;
+                judge(is_open);
+            }
+            kept.stop().await;
+        });
+    }
+}
+
+#[test]
+fn what_is_led_to_a_pod_behind_a_doubted_address_is_closed_but_where_its_services_lead() {
+    alone(async || {
+        let (lan, pod) = neighbours();
+        let pods = ["10.244.0.2", "fd00:244::2"];
+        pod.run(|| answers(TcpListener::bind(("::", BACKEND)).unwrap()));
+        for own in OWN {
+            answers(TcpListener::bind(at(own, BACKEND)).unwrap());
+        }
+        run("sysctl -qw net.ipv4.ip_forward=1");
+        run("sysctl -qw net.ipv6.conf.all.forwarding=1");
+        run("nft add table inet proxy");
+        run("nft add chain inet proxy in { type nat hook prerouting priority -100 ; }");
+        // That of a Service leads to the node's own network, the NodePort of another to a pod.
+        for n in 0..2 {
+            let (family, vip) = (["ip", "ip6"][n], VIPS[n]);
+            for (port, to) in [(SERVED, OWN[n]), (NODE_PORT, pods[n])] {
+                run(&format!(
+                    "nft add rule inet proxy in {family} daddr {vip} tcp dport {port} dnat {family} to {}",
+                    at(to, BACKEND)
+                ));
+            }
+        }
+        let mut kept = guard(true, doubted(&pods)).await;
+        let held = lan.run(|| VIPS.map(|vip| open(at(vip, NODE_PORT))));
+        lan.run(|| VIPS.map(|vip| meets("LAN", at(vip, SERVED), false)));
+        change(&mut kept, doubted(&OWN)).await;
+        lan.run(|| {
+            for vip in VIPS {
+                meets("LAN", at(vip, SERVED), true);
+                meets("LAN", at(vip, NODE_PORT), false);
+            }
+        });
+        held.iter().for_each(|stream| answered(stream, true));
+        kept.stop().await;
+    });
 }
 
 /// Serves one client with an octet for each that comes.
@@ -250,8 +339,7 @@ fn what_was_let_in_goes_on_when_its_port_is_closed_but_for_who_listens_on_the_no
         }
         let others: BTreeSet<Port> =
             served().into_iter().filter(|port| port.protocol != 6).collect();
-        kept.dataplane.unserved.want(others.clone());
-        kept.tells(&Guard::Holds(others).into()).await;
+        change(&mut kept, others).await;
         for [service, _] in &held {
             answered(service, true);
         }

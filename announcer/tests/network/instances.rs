@@ -36,8 +36,8 @@ impl Left {
         let ports: BTreeSet<Port> =
             [Port { address: binding.address, protocol: 6, port: 80 }].into();
         let mut guard = Kept::of(&instance, "unserved");
-        guard.dataplane.unserved.want(ports.clone());
-        guard.tells(&Guard::Holds(ports).into()).await;
+        guard.dataplane.unserved.want(ports.clone().into());
+        guard.tells(&Guard::Holds(ports.into()).into()).await;
         guard.stop().await;
         let former = [(binding.address, "192.0.2.11".parse().unwrap())];
         let forwards: Forwards = former.into_iter().chain([six()]).collect();

@@ -97,7 +97,7 @@ impl Node {
 
     /// Creates a Service in the namespace `shop` and a ready endpoint of it.
     pub(crate) async fn expose(&self, service: Value) {
-        let ready = Ready { any: true, nodes: ["node-a".to_owned()].into() };
+        let ready = Ready { any: true, nodes: ["node-a".to_owned()].into(), ..Ready::default() };
         let name = name(&service);
         let slice = Name::new("shop", format!("{}-1", name.name));
         self.show(ClusterEvent::Slice(slice, Some((name, ready)))).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use berth_announcer::dataplane::unserved::{self, Layout};
 use berth_announcer::instance::Instance;
-use berth_announcer::kernel::{Guard, Port};
+use berth_announcer::kernel::{Guard, Guarded, Port};
 use serde_json::Value;
 
 use crate::kept::Kept;
@@ -26,14 +26,14 @@ fn start() -> Kept {
     Kept::start("unserved")
 }
 
-/// Wants these ports guarded, and waits until they are.
-async fn guard(kept: &mut Kept, ports: &BTreeSet<Port>) {
-    kept.dataplane.unserved.want(ports.clone());
-    kept.tells(&Guard::Holds(ports.clone()).into()).await;
+/// Wants this guarded, and waits until they are.
+async fn guard(kept: &mut Kept, guarded: &Guarded) {
+    kept.dataplane.unserved.want(guarded.clone());
+    kept.tells(&Guard::Holds(guarded.clone()).into()).await;
 }
 
 /// What the kernel has of the table.
-fn listing(closes: bool) -> Option<BTreeSet<Port>> {
+fn listing(closes: bool) -> Option<Guarded> {
     let listed = attempt("nft -j list table inet berth").stdout;
     let layout = Layout { table: "berth".to_owned(), closes };
     layout.read(&String::from_utf8_lossy(&listed))
@@ -55,7 +55,7 @@ fn what_is_not_served_yet_is_dropped_and_not_refused() {
         assert_eq!(connect(v4), Err(ErrorKind::ConnectionRefused));
         let mut kept = start();
         let ports: BTreeSet<Port> = [port("192.0.2.1", 80), port("2001:db8::1", 80)].into();
-        guard(&mut kept, &ports).await;
+        guard(&mut kept, &ports.into()).await;
         assert_eq!(connect(v4), Err(ErrorKind::TimedOut));
         assert_eq!(connect(v6), Err(ErrorKind::TimedOut));
         assert_eq!(
@@ -77,7 +77,7 @@ fn what_is_served_passes_in_the_middle_of_it() {
         let listener = TcpListener::bind("192.0.2.250:8080").unwrap();
         let mut kept = start();
         let ports: BTreeSet<Port> = [port("192.0.2.1", 80)].into();
-        guard(&mut kept, &ports).await;
+        guard(&mut kept, &ports.into()).await;
         assert_eq!(connect("192.0.2.1:80"), Err(ErrorKind::TimedOut));
         // As kube-proxy does: the destination is rewritten before the input hook.
         run("nft add table ip proxy");
@@ -97,7 +97,7 @@ fn a_retransmitted_syn_finds_the_rule_that_came_meanwhile() {
         let _listener = TcpListener::bind("192.0.2.250:8080").unwrap();
         let mut kept = start();
         let ports: BTreeSet<Port> = [port("192.0.2.1", 80)].into();
-        guard(&mut kept, &ports).await;
+        guard(&mut kept, &ports.into()).await;
         // The hook is there before, as kube-proxy's is: so the first SYN is tracked and passes it without a rule.
         run("nft add table ip proxy");
         run("nft add chain ip proxy output { type nat hook output priority -100 ; }");
@@ -124,20 +124,39 @@ fn each_change_and_each_loss_ends_in_the_table_that_is_wanted() {
 
 async fn each_change_and_each_loss(closes: bool) {
     let mut kept = Kept::with(&Instance::services(), "unserved", closes);
-    kept.tells(&Guard::Holds(BTreeSet::new()).into()).await;
-    let mut ports: BTreeSet<Port> = (1..=600).map(|n| port("192.0.2.1", n)).collect();
-    guard(&mut kept, &ports).await;
-    assert_eq!(listing(closes), Some(ports.clone()));
+    kept.tells(&Guard::Holds(BTreeSet::new().into()).into()).await;
+    let ports: BTreeSet<Port> = (1..=600).map(|n| port("192.0.2.1", n)).collect();
+    let mut guarded = Guarded::from(ports);
+    guard(&mut kept, &guarded).await;
+    assert_eq!(listing(closes), Some(guarded.clone()));
     let written = handle();
+    let ports = &mut guarded.ports;
     ports.remove(&port("192.0.2.1", 7));
     ports.insert(port("2001:db8::1", 443));
     ports.insert(Port { protocol: 17, ..port("192.0.2.1", 53) });
     ports.insert(Port { protocol: 132, ..port("192.0.2.1", 9) });
-    guard(&mut kept, &ports).await;
-    assert_eq!(listing(closes), Some(ports.clone()));
+    guard(&mut kept, &guarded).await;
+    assert_eq!(listing(closes), Some(guarded.clone()));
+    if closes {
+        each_change_of_what_is_doubted(&mut kept, &mut guarded).await;
+    }
     assert_eq!(handle(), written, "a small change writes the table anew");
     run("nft flush ruleset");
-    until("guarded again", || listing(closes) == Some(ports.clone())).await;
+    until("guarded again", || listing(closes) == Some(guarded.clone())).await;
+}
+
+async fn each_change_of_what_is_doubted(kept: &mut Kept, guarded: &mut Guarded) {
+    let to = |all: &[&str]| all.iter().map(|to| to.parse().unwrap()).collect::<BTreeSet<_>>();
+    for (v4, v6) in [(&["10.0.0.1", "10.0.0.2"][..], &[][..]), (&["10.0.0.2"], &["fd00::1"])] {
+        for (address, leads) in [("192.0.2.1", v4), ("2001:db8::1", v6)] {
+            guarded.doubted.insert(address.parse().unwrap(), to(leads));
+        }
+        guard(kept, guarded).await;
+        assert_eq!(listing(true).as_ref(), Some(&*guarded));
+    }
+    guarded.doubted.pop_first();
+    guard(kept, guarded).await;
+    assert_eq!(listing(true).as_ref(), Some(&*guarded));
 }
 
 #[test]
@@ -150,7 +169,7 @@ fn ports_of_the_host_are_closed_behind_what_is_guarded_and_nowhere_else() {
         for closes in [false, true] {
             let mut kept = Kept::with(&Instance::services(), "unserved", closes);
             let ports: BTreeSet<Port> = [port("192.0.2.1", 80), port("2001:db8::1", 80)].into();
-            guard(&mut kept, &ports).await;
+            guard(&mut kept, &ports.into()).await;
             let answer = if closes { Err(ErrorKind::TimedOut) } else { Ok(()) };
             assert_eq!((connect(v4), connect(v6)), (answer, answer), "{closes}");
             assert_eq!(connect(own), Ok(()));
@@ -160,7 +179,7 @@ fn ports_of_the_host_are_closed_behind_what_is_guarded_and_nowhere_else() {
                     "{address}"
                 );
             }
-            guard(&mut kept, &[port("2001:db8::1", 80)].into()).await;
+            guard(&mut kept, &BTreeSet::from([port("2001:db8::1", 80)]).into()).await;
             assert_eq!((connect(v4), connect(v6)), (Ok(()), answer), "{closes}");
             kept.stop().await;
         }
@@ -178,7 +197,7 @@ fn the_rules_of_others_stay_as_they_are_to_the_byte() {
         let before = run("nft list ruleset");
         let mut kept = start();
         let ports: BTreeSet<Port> = [port("192.0.2.1", 80)].into();
-        guard(&mut kept, &ports).await;
+        guard(&mut kept, &ports.into()).await;
         assert_ne!(run("nft list ruleset"), before);
         kept.stop().await;
         unserved::remove("berth").await.unwrap();

@@ -8,10 +8,11 @@ use berth_e2e::place::Place;
 use berth_e2e::world::{World, curl_port, env, eventually};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const NODE_PORT: u16 = 30_080;
 const HOST_PORT: u16 = 8090;
+const WITHOUT_ENDPOINTS: &str = "kube-vip.io/allow-reconcile-without-endpoints";
 /// Of a Service that calls the addresses of another one its external IPs.
 const STRANGERS: u16 = 8443;
 
@@ -36,6 +37,27 @@ fn host_port(node: &Place, pod: &str) -> Result<()> {
     node.exec(rule.into_iter().chain(masquerade)).map(drop)
 }
 
+/// Services of a tenant that have the numbers of another's NodePort and of a `hostPort`, and that kube-proxy does not take
+/// for their addresses, or not for who asks here. Each has what it is, and what then answers at port 80, which it has too.
+fn fallen_through() -> [(&'static str, Value, bool); 4] {
+    let note =
+        |value: Value| json!({ "annotations": { WITHOUT_ENDPOINTS: "true" }, "labels": value });
+    let selector = |app: &str| json!({ "selector": { "app": app } });
+    let proxy = json!({ "service.kubernetes.io/service-proxy-name": "another" });
+    let ranges = json!({ "loadBalancerSourceRanges": ["192.0.2.0/24", "2001:db8::/64"] });
+    let names = json!({ "ports": [
+        { "name": "http", "port": 80, "targetPort": 8080 },
+        { "name": "node", "port": NODE_PORT, "targetPort": "nobody-has" },
+        { "name": "host", "port": HOST_PORT, "targetPort": "nobody-has" },
+    ] });
+    [
+        ("empty", json!({ "metadata": note(json!({})), "spec": selector("nobody") }), false),
+        ("proxied", json!({ "metadata": note(proxy), "spec": selector("hello") }), false),
+        ("ranged", json!({ "spec": ranges }), false),
+        ("named", json!({ "spec": names }), true),
+    ]
+}
+
 async fn what_answers(proxy: ProxyMode) -> Result<()> {
     let world = World::up_with(proxy, 1, env([("enable_service_security", "true")])).await?;
     let both = json!({ "ipFamilyPolicy": "RequireDualStack" });
@@ -44,12 +66,14 @@ async fn what_answers(proxy: ProxyMode) -> Result<()> {
     let ports = |port: u16| json!({ "port": port, "targetPort": 8080 });
     let mut inner = ports(80);
     inner["nodePort"] = json!(NODE_PORT);
-    let selector = json!({ "app": "hello" });
+    // What is somebody else's leads to pods of his own.
+    world.deploy("default", "others", 1)?;
+    let (selector, theirs) = (json!({ "app": "hello" }), json!({ "app": "others" }));
     let other = |name: &str, kind: &str, ports: serde_json::Value| {
         json!({
             "metadata": { "name": name },
             "spec": {
-                "type": kind, "selector": selector, "ports": [ports],
+                "type": kind, "selector": theirs, "ports": [ports],
                 "ipFamilyPolicy": "RequireDualStack",
             },
         })
@@ -65,7 +89,7 @@ async fn what_answers(proxy: ProxyMode) -> Result<()> {
     let logs = || world.logs();
     let elsewhere = world.lab.node(1).place()?;
     let pods: Api<Pod> = Api::namespaced(world.client.clone(), "default");
-    let pods = pods.list(&ListParams::default().labels("app=hello")).await?;
+    let pods = pods.list(&ListParams::default().labels("app=others")).await?;
     let pod = pods.into_iter().find_map(|pod| pod.status?.pod_ip).context("an address of a pod")?;
     host_port(&node, &pod)?;
 
@@ -81,6 +105,38 @@ async fn what_answers(proxy: ProxyMode) -> Result<()> {
         eventually(&format!("{to}, port {port}"), 20, asked).await.with_context(logs)?;
     }
     ensure!(answers(&outside, own[0], HOST_PORT), "a hostPort at the node's own address");
+    for (name, change, is_served) in fallen_through() {
+        let numbered = [80, NODE_PORT, HOST_PORT]
+            .map(|port| json!({ "name": format!("p{port}"), "port": port, "targetPort": 8080 }));
+        let mut service = other(name, "LoadBalancer", json!({}));
+        service["spec"]["selector"] = selector.clone();
+        service["spec"]["ports"] = json!(numbered);
+        for part in ["metadata", "spec"] {
+            for (key, value) in change[part].as_object().into_iter().flatten() {
+                service[part][key] = value.clone();
+            }
+        }
+        world.create(service).await?;
+        let what = format!("{name} is served");
+        for address in world.published(name, 2).await? {
+            let asked = async || Ok((answers(&outside, address, 80) == is_served).then_some(()));
+            eventually(&what, 20, asked).await.with_context(logs)?;
+            // As long as kube-proxy may take to go on.
+            for port in [NODE_PORT, HOST_PORT, NODE_PORT] {
+                ensure!(!answers(&outside, address, port), "{name}: {address} answers at {port}");
+            }
+            ensure!(answers(&outside, address, 80) == is_served, "{name}: {address}");
+        }
+    }
+    // One with the number of another's NodePort is served as any.
+    let named = json!([{ "port": NODE_PORT, "targetPort": 8080 }]);
+    let mut spec = both;
+    spec["ports"] = named;
+    world.expose("alike", spec).await?;
+    for address in world.published("alike", 2).await? {
+        let asked = async || Ok(answers(&outside, address, NODE_PORT).then_some(()));
+        eventually("what has the number of a NodePort", 20, asked).await.with_context(logs)?;
+    }
     for address in addresses {
         curl_port(&outside, address, 80).with_context(logs)?;
         for port in [NODE_PORT, HOST_PORT, STRANGERS] {

@@ -1,13 +1,13 @@
 //! The table of the guard as a value: how it is written, what changes in it, and what a listing of it says. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use serde_json::Value;
 
-use crate::kernel::Port;
 use crate::kernel::nftables::Change;
+use crate::kernel::{Guarded, Port};
 
 /// Priorities in the hooks `input` and `prerouting` ([`super`]).
 const PRIORITY: i32 = 150;
@@ -37,6 +37,9 @@ struct Sets {
     services: &'static str,
     /// That of the addresses behind which the others are closed.
     closed: &'static str,
+    /// That of the addresses whose ports others may take as well, and where these may lead.
+    doubted: &'static str,
+    leads: &'static str,
 }
 
 const SETS: [Sets; 2] = [
@@ -47,6 +50,8 @@ const SETS: [Sets; 2] = [
         icmp: 1,
         services: "services4",
         closed: "closed4",
+        doubted: "doubted4",
+        leads: "leads4",
     },
     Sets {
         v4: false,
@@ -55,6 +60,8 @@ const SETS: [Sets; 2] = [
         icmp: 58,
         services: "services6",
         closed: "closed6",
+        doubted: "doubted6",
+        leads: "leads6",
     },
 ];
 
@@ -68,21 +75,31 @@ impl Sets {
     fn closed(&self) -> String {
         format!("{} daddr @{} meta l4proto != {}", self.protocol, self.closed, self.icmp)
     }
+
+    /// What begins at a doubted address and was led to where none of its Services does.
+    fn misled(&self) -> String {
+        let Self { protocol, doubted, leads, .. } = self;
+        let asked = format!("ct original {protocol} daddr");
+        format!(
+            "ct state new ct status dnat {asked} @{doubted} {asked} . {protocol} daddr != @{leads}"
+        )
+    }
 }
 
 impl Layout {
-    /// Writes the table whole: afterwards it guards exactly `ports`.
-    pub fn whole(&self, ports: &BTreeSet<Port>) -> String {
-        self.script(ports, self.closes)
+    /// Writes the table whole: afterwards it guards exactly `guarded`.
+    pub fn whole(&self, guarded: &Guarded) -> String {
+        self.script(guarded, self.closes)
     }
 
     /// The same without what takes more of a kernel than sets, `ct` and `fib`: who listens on the host is closed, and what
     /// others rewrite is not.
-    pub(super) fn plain(&self, ports: &BTreeSet<Port>) -> String {
-        self.script(ports, false)
+    pub(super) fn plain(&self, guarded: &Guarded) -> String {
+        self.script(guarded, false)
     }
 
-    fn script(&self, ports: &BTreeSet<Port>, ahead: bool) -> String {
+    fn script(&self, guarded: &Guarded, ahead: bool) -> String {
+        let Guarded { ports, doubted } = guarded;
         let table = &self.table;
         let mut script = absent(table);
         let _ = writeln!(script, "table inet {table} {{");
@@ -96,6 +113,15 @@ impl Layout {
             if self.closes {
                 let filled = with(&texts(&addresses(ports, v4)));
                 let _ = writeln!(script, "set {closed} {{ type {kind}; {filled} }}");
+            }
+            if ahead {
+                let Sets { doubted: asked, leads, .. } = *sets;
+                let filled = with(&texts(&asked_for(doubted, v4)));
+                let _ = writeln!(script, "set {asked} {{ type {kind}; {filled} }}");
+                let pairs = led(doubted, v4);
+                let pairs = pairs.iter().map(|(asked, to)| format!("{asked} . {to}"));
+                let filled = with(&pairs.collect::<Vec<_>>().join(", "));
+                let _ = writeln!(script, "set {leads} {{ type {kind} . {kind}; {filled} }}");
             }
         }
         let unserved = SETS.iter().map(|sets| format!("{} @{}", sets.target(), sets.services));
@@ -112,8 +138,10 @@ impl Layout {
         if ahead {
             // What answers connections that the node has begun is for no port of it, though their source be such an address.
             let replies = ["ct direction reply accept".to_owned()];
-            let rules = replies.into_iter().chain(rules);
+            let misled = || SETS.iter().map(Sets::misled).map(dropped);
+            let rules = replies.into_iter().chain(rules).chain(misled());
             script += &chain("unserved", "input", PRIORITY, rules);
+            script += &chain("misled", "forward", PRIORITY, misled());
             script += &chain("closed", "prerouting", AHEAD, rewritten.map(dropped));
         } else {
             script += &chain("unserved", "input", PRIORITY, rules);
@@ -122,36 +150,38 @@ impl Layout {
     }
 
     /// What changes in the table from guarding `now` to guarding `wanted`; nothing if writing it whole is cheaper.
-    pub(super) fn change(
-        &self,
-        now: &BTreeSet<Port>,
-        wanted: &BTreeSet<Port>,
-    ) -> Option<Vec<Change>> {
-        let gone: BTreeSet<Port> = now.difference(wanted).copied().collect();
-        let new: BTreeSet<Port> = wanted.difference(now).copied().collect();
-        if gone.len() + new.len() > PIECEMEAL {
-            return None;
-        }
+    pub(super) fn change(&self, now: &Guarded, wanted: &Guarded) -> Option<Vec<Change>> {
+        let gone: BTreeSet<Port> = now.ports.difference(&wanted.ports).copied().collect();
+        let new: BTreeSet<Port> = wanted.ports.difference(&now.ports).copied().collect();
+        let mut count = gone.len() + new.len();
         let mut changes = Vec::new();
         let mut change = |adds: bool, set: &'static str, keys: Vec<Vec<u8>>| {
             if !keys.is_empty() {
                 changes.push(Change { adds, set, keys });
             }
         };
-        for (adds, ports, others) in [(false, &gone, wanted), (true, &new, now)] {
-            for Sets { services, closed, v4, .. } in SETS {
+        for (adds, ports, from, to) in [(false, &gone, now, wanted), (true, &new, wanted, now)] {
+            for Sets { services, closed, doubted, leads, v4, .. } in SETS {
                 change(adds, services, of_family(ports, v4).map(key).collect());
                 if self.closes {
-                    let (ports, others) = (addresses(ports, v4), addresses(others, v4));
+                    let (ports, others) = (addresses(ports, v4), addresses(&to.ports, v4));
                     change(adds, closed, ports.difference(&others).map(octets).collect());
+                    let asked = [from, to].map(|all| asked_for(&all.doubted, v4));
+                    change(adds, doubted, asked[0].difference(&asked[1]).map(octets).collect());
+                    let pairs = [from, to].map(|all| led(&all.doubted, v4));
+                    let keys = pairs[0].difference(&pairs[1]);
+                    let keys = keys.map(|(asked, to)| [octets(asked), octets(to)].concat());
+                    let keys: Vec<_> = keys.collect();
+                    count += keys.len();
+                    change(adds, leads, keys);
                 }
             }
         }
-        Some(changes)
+        (count <= PIECEMEAL).then_some(changes)
     }
 
-    /// The ports that `nft -j list table` shows; nothing if it is not the table that [`Layout::whole`] writes.
-    pub fn read(&self, listing: &str) -> Option<BTreeSet<Port>> {
+    /// What `nft -j list table` shows; nothing if it is not the table that [`Layout::whole`] writes.
+    pub fn read(&self, listing: &str) -> Option<Guarded> {
         let listing: Value = serde_json::from_str(listing).ok()?;
         let items = listing.get("nftables")?.as_array()?;
         let rules = items.iter().filter(|item| item.get("rule").is_some()).count();
@@ -163,24 +193,40 @@ impl Layout {
             chains.iter().any(is_it)
         };
         let (known, hooked) = match self.closes {
-            true => (7, is_hooked("input", PRIORITY) && is_hooked("prerouting", AHEAD)),
+            true => {
+                let hooks = [("input", PRIORITY), ("forward", PRIORITY), ("prerouting", AHEAD)];
+                (11, hooks.into_iter().all(|(hook, priority)| is_hooked(hook, priority)))
+            }
             false => (2, is_hooked("input", PRIORITY)),
         };
         if rules != known || !hooked {
             return None;
         }
-        let (mut ports, mut closed) = (BTreeSet::new(), BTreeSet::new());
+        let (mut guarded, mut closed, mut leads) =
+            (Guarded::default(), BTreeSet::new(), Vec::new());
         for set in items.iter().filter_map(|item| item.get("set")) {
+            let name = set.get("name")?.as_str()?;
+            let is = |of: fn(&Sets) -> &'static str| SETS.iter().any(|sets| of(sets) == name);
             let elements = set.get("elem").and_then(Value::as_array);
             for element in elements.into_iter().flatten() {
-                match element.as_str() {
-                    Some(address) => _ = closed.insert(address.parse::<IpAddr>().ok()?),
-                    None => _ = ports.insert(port(element.get("concat")?.as_array()?)?),
+                let fields = element.get("concat").and_then(Value::as_array);
+                if is(|sets| sets.services) {
+                    guarded.ports.insert(port(fields?)?);
+                } else if is(|sets| sets.leads) {
+                    let [asked, to] = &fields?[..] else { return None };
+                    leads.push((address(asked)?, address(to)?));
+                } else if is(|sets| sets.doubted) {
+                    guarded.doubted.entry(address(element)?).or_default();
+                } else {
+                    closed.insert(address(element)?);
                 }
             }
         }
-        let guarded = ports.iter().filter(|_| self.closes).map(|port| port.address);
-        (closed == guarded.collect()).then_some(ports)
+        for (asked, to) in leads {
+            guarded.doubted.get_mut(&asked)?.insert(to);
+        }
+        let own = guarded.ports.iter().filter(|_| self.closes).map(|port| port.address);
+        (closed == own.collect()).then_some(guarded)
     }
 }
 
@@ -202,6 +248,19 @@ fn of_family(ports: &BTreeSet<Port>, v4: bool) -> impl Iterator<Item = &Port> {
 
 fn addresses(ports: &BTreeSet<Port>, v4: bool) -> BTreeSet<IpAddr> {
     of_family(ports, v4).map(|port| port.address).collect()
+}
+
+fn asked_for(doubted: &BTreeMap<IpAddr, BTreeSet<IpAddr>>, v4: bool) -> BTreeSet<IpAddr> {
+    doubted.keys().filter(|address| address.is_ipv4() == v4).copied().collect()
+}
+
+fn led(doubted: &BTreeMap<IpAddr, BTreeSet<IpAddr>>, v4: bool) -> BTreeSet<(IpAddr, IpAddr)> {
+    let pairs = doubted.iter().flat_map(|(asked, to)| to.iter().map(|to| (*asked, *to)));
+    pairs.filter(|(asked, to)| asked.is_ipv4() == v4 && to.is_ipv4() == v4).collect()
+}
+
+fn address(shown: &Value) -> Option<IpAddr> {
+    shown.as_str()?.parse().ok()
 }
 
 fn octets(address: &IpAddr) -> Vec<u8> {
@@ -240,7 +299,7 @@ fn elements<'a>(ports: impl Iterator<Item = &'a Port>) -> String {
 fn port(fields: &[Value]) -> Option<Port> {
     let [address, protocol, port] = fields else { return None };
     Some(Port {
-        address: address.as_str()?.parse().ok()?,
+        address: self::address(address)?,
         protocol: protocol_number(protocol)?,
         port: u16::try_from(port.as_u64()?).ok()?,
     })
@@ -271,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_whole_table_names_every_port_by_number() {
-        let ports = [port("192.0.2.1", 6, 80), port("2001:db8::1", 17, 53)].into();
+        let ports = BTreeSet::from([port("192.0.2.1", 6, 80), port("2001:db8::1", 17, 53)]).into();
         let script = layout(false).whole(&ports);
         assert!(script.contains("192.0.2.1 . 6 . 80"), "{script}");
         assert!(script.contains("2001:db8::1 . 17 . 53"), "{script}");
@@ -286,8 +345,8 @@ mod tests {
 
     #[test]
     fn a_small_change_touches_only_what_differs() {
-        let now = [port("192.0.2.1", 6, 80), port("192.0.2.2", 6, 80)].into();
-        let wanted = [port("192.0.2.2", 6, 81), port("2001:db8::1", 6, 443)].into();
+        let now = BTreeSet::from([port("192.0.2.1", 6, 80), port("192.0.2.2", 6, 80)]).into();
+        let wanted = BTreeSet::from([port("192.0.2.2", 6, 81), port("2001:db8::1", 6, 443)]).into();
         let changes = |closes| layout(closes).change(&now, &wanted).unwrap();
         let change = |adds, set, keys: &[&[u8]]| {
             let keys = keys.iter().map(|key| key.to_vec()).collect();
@@ -312,7 +371,7 @@ mod tests {
     #[test]
     fn a_large_change_is_written_whole() {
         let wanted: BTreeSet<Port> = (0..1000).map(|n| port("192.0.2.1", 6, n)).collect();
-        assert_eq!(layout(true).change(&BTreeSet::new(), &wanted), None);
+        assert_eq!(layout(true).change(&Guarded::default(), &wanted.into()), None);
     }
 
     #[test]

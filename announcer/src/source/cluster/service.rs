@@ -11,7 +11,7 @@ use berth_api::limits::{
 };
 use berth_api::names::{annotation, condition, label};
 use berth_api::preference::{Preference, Preferences};
-use berth_api::service::{self, ClassPolicy, NotOurs, Port};
+use berth_api::service::{self, ClassPolicy, NotOurs, Port, Protocol};
 use berth_api::{Few, Quoted};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -45,6 +45,12 @@ pub struct Service {
     pub preferred: Arc<[Preference]>,
     /// Its ports, in order, at most [`MOST_PORTS`].
     pub ports: Vec<Port>,
+    /// Under what they are found in its EndpointSlices.
+    pub names: BTreeSet<(Protocol, String)>,
+    /// Its NodePorts, whatever its type.
+    pub node_ports: Vec<Port>,
+    /// Whether kube-proxy leaves all of it alone, or some of those who ask.
+    pub passed_over: bool,
     /// Whether it has more ports, which kube-proxy serves all the same.
     pub has_more_ports: bool,
     /// Its addresses within the cluster.
@@ -114,6 +120,7 @@ impl Service {
         ];
         let has_more_ports = ports.len() > MOST_PORTS;
         ports.truncate(MOST_PORTS);
+        let names = service::port_names(object).take(MOST_PORTS);
         Self {
             uid: text(&object.metadata.uid),
             version: text(&object.metadata.resource_version),
@@ -125,6 +132,9 @@ impl Service {
             addresses,
             remarks: remarks.into_iter().flatten().collect(),
             ports,
+            names: names.map(|(protocol, name)| (protocol, name.to_owned())).collect(),
+            node_ports: service::node_ports(object).take(MOST_PORTS).collect(),
+            passed_over: service::is_passed_over(object),
             has_more_ports,
             cluster_ips: cluster_ips(object),
             local: service::is_local(object),

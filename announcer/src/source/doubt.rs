@@ -1,0 +1,223 @@
+//! Behind which addresses others may answer than their own Services, where host ports are closed, and where these Services
+//! lead. Pure.
+//!
+//! What a Service has in its spec is open behind its address. Where kube-proxy does not take such a port for the address it
+//! falls through to whoever has the number: the NodePort of another, the `hostPort` of a pod. No rule says who has led a
+//! packet where, but where it was led can be seen, and be compared with the Service's endpoints. They are all taken, ready
+//! or not: one is known long before kube-proxy leads there, so that nobody waits for us.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use berth_api::Family;
+use berth_api::service::Port;
+
+use super::cluster::{Cluster, Service};
+use super::scene::Scene;
+use crate::vip::{Claimant, Name, Wanted};
+
+/// The addresses that are doubted, and where what asks for them may be led.
+pub fn doubted(scene: Scene<'_>, wanted: &Wanted) -> BTreeMap<IpAddr, BTreeSet<IpAddr>> {
+    let Scene { cluster, node, .. } = scene;
+    let taken = NodePorts::of(cluster);
+    let mut doubted = BTreeMap::new();
+    for (address, vip) in wanted.addressed().filter(|(own, _)| !wanted.own.contains(own)) {
+        let services = vip.wants.iter().filter_map(|want| match &want.claimant {
+            Claimant::Service(name) => Some((name, cluster.services().get(name)?)),
+            _ => None,
+        });
+        let services: Vec<(&Name, &Service)> = services.collect();
+        let is_sure = |(name, service): &(&Name, &Service)| {
+            shows(service, address)
+                && !service.passed_over
+                && leads(cluster, node, name, service, Family::of(&address))
+                && !service.ports.iter().any(|port| taken.by_another(port, name))
+        };
+        if !services.iter().all(is_sure) {
+            let slices = services.iter().flat_map(|(name, _)| cluster.ready(name));
+            let slices = slices.filter(|slice| slice.family == Some(Family::of(&address)));
+            let to = slices.flat_map(|slice| slice.addresses.iter().copied()).collect();
+            doubted.insert(address, to);
+        }
+    }
+    doubted
+}
+
+/// Whether kube-proxy sees the address in its status, and is not told to leave it to others (KEP-1860).
+fn shows(service: &Service, address: IpAddr) -> bool {
+    service.published.iter().any(|ingress| {
+        ingress.ip.parse() == Ok(address) && ingress.ip_mode.as_deref() != Some("Proxy")
+    })
+}
+
+/// Whether each of its ports has an endpoint of the family to which kube-proxy leads from this node.
+fn leads(cluster: &Cluster, node: &str, name: &Name, service: &Service, family: Family) -> bool {
+    let here = || {
+        cluster.ready(name).filter(|slice| {
+            let is_near = || !service.local || slice.nodes.contains(node);
+            slice.family == Some(family) && slice.any && is_near()
+        })
+    };
+    service.names.iter().all(|port| here().any(|slice| slice.ports.contains(port)))
+}
+
+/// Every NodePort and whose it is, in order.
+struct NodePorts<'a>(Vec<(Port, &'a Name)>);
+
+impl<'a> NodePorts<'a> {
+    fn of(cluster: &'a Cluster) -> Self {
+        let all = cluster.services().iter();
+        let all = all.flat_map(|(name, own)| own.node_ports.iter().map(move |port| (*port, name)));
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable();
+        Self(all)
+    }
+
+    fn by_another(&self, port: &Port, name: &Name) -> bool {
+        let first = self.0.partition_point(|(own, _)| own < port);
+        let alike = self.0[first..].iter().take_while(|(own, _)| own == port);
+        alike.into_iter().any(|(_, of)| *of != name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::cluster::Ready;
+    use super::super::testing::{host, seen};
+    use super::*;
+    use crate::config::Permits;
+    use berth_api::service::ClassPolicy;
+
+    const ADDRESS: &str = "192.0.2.1";
+
+    fn service(name: &str, change: impl FnOnce(&mut Value)) -> (Name, Service) {
+        let mut object = json!({
+            "metadata": { "namespace": "d", "name": name, "uid": name, "annotations": {
+                "kube-vip.io/loadbalancerIPs": ADDRESS,
+            } },
+            "spec": { "type": "LoadBalancer", "ports": [
+                { "name": "http", "port": 30_080, "nodePort": 30_080 },
+            ] },
+            "status": { "loadBalancer": { "ingress": [{ "ip": ADDRESS, "ipMode": "VIP" }] } },
+        });
+        change(&mut object);
+        let object = serde_json::from_value(object).unwrap();
+        (Name::new("d", name), Service::read(&object, &ClassPolicy::default()))
+    }
+
+    fn slice(change: impl FnOnce(&mut Value)) -> (Name, Ready) {
+        let mut object = json!({
+            "metadata": {
+                "namespace": "d", "name": "web-1",
+                "labels": { "kubernetes.io/service-name": "web" },
+            },
+            "addressType": "IPv4",
+            "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+            "endpoints": [
+                { "addresses": ["10.0.0.1"], "nodeName": "a" },
+                { "addresses": ["10.0.0.2"], "nodeName": "b", "conditions": { "ready": false } },
+            ],
+        });
+        change(&mut object);
+        Ready::read(&serde_json::from_value(object).unwrap()).unwrap()
+    }
+
+    /// Where the address may be led, if it is doubted.
+    fn judged(services: Vec<(Name, Service)>, slices: Vec<(Name, Ready)>) -> Option<String> {
+        let (mut cluster, host) = (Cluster::default(), host());
+        for (name, service) in services {
+            cluster.apply_service(name, service);
+        }
+        for (n, slice) in slices.into_iter().enumerate() {
+            cluster.apply_slice(Name::new("d", format!("slice-{n}")), Some(slice));
+        }
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        let permits = Permits::ALL;
+        let scene = Scene { cluster: &cluster, host: &host, node: "a", interface: None, permits };
+        let mut doubted = doubted(scene, &wanted);
+        assert!(doubted.len() < 2, "{doubted:?}");
+        let (_, to) = doubted.pop_first()?;
+        Some(to.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn an_address_is_doubted_where_kube_proxy_may_not_take_one_of_its_ports() {
+        let web = |change: fn(&mut Value)| service("web", change);
+        let plain = || slice(|_| {});
+        let one = |web, slice| judged(vec![web], vec![slice]);
+        assert_eq!(one(web(|_| {}), plain()), None, "its own NodePort is none of another");
+        let both = Some("10.0.0.1 10.0.0.2".to_owned());
+        for (what, change) in [
+            ("not shown", (|all| all["status"] = json!({})) as fn(&mut Value)),
+            ("shown for others", |all| {
+                all["status"]["loadBalancer"]["ingress"][0]["ipMode"] = json!("Proxy");
+            }),
+            ("another proxy", |all| {
+                all["metadata"]["labels"] =
+                    json!({ "service.kubernetes.io/service-proxy-name": "cilium" });
+            }),
+            ("no proxy", |all| {
+                all["metadata"]["labels"] = json!({ "service.kubernetes.io/headless": "" });
+            }),
+            ("not for all", |all| {
+                all["spec"]["loadBalancerSourceRanges"] = json!(["10.0.0.0/8"]);
+            }),
+            ("a port that no endpoint has", |all| {
+                let more = json!({ "name": "more", "port": 8090 });
+                all["spec"]["ports"].as_array_mut().unwrap().push(more);
+            }),
+            ("a port of another protocol", |all| {
+                all["spec"]["ports"][0]["protocol"] = json!("UDP");
+            }),
+        ] {
+            assert_eq!(one(web(change), plain()), both, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_doubted_where_its_service_has_no_endpoint_to_be_led_to_from_here() {
+        let web = |local: bool| {
+            service("web", |all| {
+                let policy = if local { "Local" } else { "Cluster" };
+                all["spec"]["externalTrafficPolicy"] = json!(policy);
+                let note = "kube-vip.io/allow-reconcile-without-endpoints";
+                all["metadata"]["annotations"][note] = json!("true");
+            })
+        };
+        let of_node = |node: &str| slice(|all| all["endpoints"][0]["nodeName"] = json!(node));
+        assert_eq!(judged(vec![web(false)], vec![]).as_deref(), Some(""));
+        assert_eq!(judged(vec![web(true)], vec![of_node("a")]), None);
+        assert_eq!(judged(vec![web(false)], vec![of_node("b")]), None);
+        assert!(judged(vec![web(true)], vec![of_node("b")]).is_some());
+        let unready = slice(|all| all["endpoints"][0]["conditions"] = json!({ "ready": false }));
+        assert!(judged(vec![web(false)], vec![unready]).is_some());
+        let v6 = slice(|all| {
+            all["addressType"] = json!("IPv6");
+            all["endpoints"] = json!([{ "addresses": ["2001:db8::9"] }]);
+        });
+        assert_eq!(judged(vec![web(false)], vec![v6]).as_deref(), Some(""), "of the other family");
+    }
+
+    #[test]
+    fn an_address_is_doubted_where_a_port_is_the_node_port_of_another_or_one_that_shares_it_is() {
+        let web = || service("web", |_| {});
+        let other = |protocol: &'static str, port: u16| {
+            service("other", move |all| {
+                all["metadata"]["annotations"] = json!({});
+                all["status"] = json!({});
+                let ports = json!([{ "port": 80, "nodePort": port, "protocol": protocol }]);
+                all["spec"] = json!({ "type": "NodePort", "ports": ports });
+            })
+        };
+        let with = |other| judged(vec![web(), other], vec![slice(|_| {})]);
+        assert!(with(other("TCP", 30_080)).is_some());
+        assert_eq!(with(other("UDP", 30_080)), None);
+        assert_eq!(with(other("TCP", 30_081)), None);
+        let shares = service("shares", |all| {
+            all["spec"]["ports"] = json!([{ "name": "http", "port": 80 }]);
+        });
+        assert!(with(shares).is_some(), "it has no endpoint");
+    }
+}
