@@ -8,6 +8,8 @@
 //! | `door` | everything below that is a socket |
 //! | `rtnetlink` | the connection for links, addresses, routes and policy rules |
 //! | `netlink` | addresses and links of ours |
+//! | `dump` | the network as its dumps show it |
+//! | `routes` | what matters of a route |
 //! | `netfilter` | the socket for requests to netfilter |
 //! | `nftables` | small transactions of nftables |
 //! | `owned` | tables that go with the process: locks |
@@ -22,6 +24,7 @@
 mod advice;
 mod arp_announce;
 mod door;
+mod dump;
 pub(crate) mod events;
 pub(crate) mod exec;
 mod holder;
@@ -34,6 +37,7 @@ pub(crate) mod nft;
 pub(crate) mod nftables;
 pub(crate) mod owned;
 pub(crate) mod reconciler;
+pub(crate) mod routes;
 pub(crate) mod rtnetlink;
 pub mod sysctl;
 mod task;

@@ -181,6 +181,33 @@ fn table(six: &str) -> Vec<String> {
     text.lines().map(trim).collect()
 }
 
+#[test]
+fn what_machines_send_leaves_by_each_gateway_that_their_interface_has() {
+    alone(async || {
+        run("ip link add eth1 type veth peer name peer1");
+        run("ip link set peer1 up");
+        run("ip link set eth1 up");
+        run("ip addr add 198.51.100.5/24 dev eth1");
+        let mixed = "default nexthop via inet6 2001:db8::fe dev eth0 \
+                     nexthop via 198.51.100.254 dev eth1";
+        for (route, uplink, gateway) in [
+            ("default via 192.0.2.254 dev eth0", "eth0", "via 192.0.2.254 dev eth0"),
+            ("default via inet6 2001:db8::fe dev eth0", "eth0", "via inet6 2001:db8::fe dev eth0"),
+            (mixed, "eth0", "via inet6 2001:db8::fe dev eth0"),
+            (mixed, "eth1", "via 198.51.100.254 dev eth1"),
+        ] {
+            run(&format!("ip route replace {route}"));
+            let mut translator = Translator::start();
+            let uplink = Some(uplink.to_owned());
+            let nat = Nat { uplink, ..nat(&[("192.0.2.1", "10.244.0.4")]) };
+            translator.make(&nat).await;
+            let shown = table("");
+            assert!(shown.contains(&format!("default {gateway}")), "{route}: {shown:?}");
+            translator.stop().await;
+        }
+    });
+}
+
 fn is_whole(backend: &str) -> bool {
     ours("", backend) == V4
         && ours("6", backend) == V6

@@ -32,8 +32,8 @@ pub(super) struct Uplink {
     pub(super) index: u32,
     /// The networks that are on it.
     pub(super) connected: BTreeSet<IpNetwork>,
-    /// The gateways of its default routes.
-    pub(super) gateways: BTreeSet<IpAddr>,
+    /// The gateways of its default routes, by the family of what they take: one with an IPv6 address may take IPv4.
+    pub(super) gateways: BTreeMap<Family, IpAddr>,
 }
 
 /// The VMs that have a policy rule.
@@ -49,7 +49,7 @@ pub(super) fn routes(nat: &Nat, uplink: Option<&Uplink>) -> Routes {
         let of_family = |address: &&IpAddr| Family::of(address) == family;
         if let Some(uplink) = uplink {
             let gateway = nat.gateways.iter().find(of_family);
-            if let Some(gateway) = gateway.or_else(|| uplink.gateways.iter().find(of_family)) {
+            if let Some(gateway) = gateway.or_else(|| uplink.gateways.get(&family)) {
                 let any = match family {
                     Family::V4 => "0.0.0.0/0",
                     Family::V6 => "::/0",
@@ -74,7 +74,9 @@ mod tests {
         Uplink {
             index: 2,
             connected: ["192.0.2.0/24", "2001:db8::/64"].map(|n| n.parse().unwrap()).into(),
-            gateways: ["192.0.2.254", "fe80::1"].map(|g| g.parse().unwrap()).into(),
+            gateways: [(Family::V4, "192.0.2.254"), (Family::V6, "fe80::1")]
+                .map(|(family, gateway)| (family, gateway.parse().unwrap()))
+                .into(),
         }
     }
 

@@ -9,6 +9,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteVia,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{IpVersion, RouteMessageBuilder};
@@ -16,6 +17,7 @@ use rtnetlink::{IpVersion, RouteMessageBuilder};
 use super::routes::{PREFERENCE, Routes, Uplink, Via};
 use crate::instance::Instance;
 use crate::kernel::events::table;
+use crate::kernel::routes::{Hop, hops, metric};
 use crate::kernel::rtnetlink::{Rtnetlink, code};
 use crate::vip::Family;
 
@@ -59,7 +61,7 @@ impl Routing {
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
         for family in [v4, v6] {
             let of_family = self.rtnetlink.routes(family).await?;
-            routes.extend(of_family.iter().filter_map(read));
+            routes.extend(of_family.iter().flat_map(read));
         }
         let named = match uplink {
             Some(name) => self.index_of(name).await?,
@@ -157,7 +159,11 @@ impl Routing {
         message.header.destination_prefix_length = network.prefix();
         message.attributes.push(RouteAttribute::Destination(network.network().into()));
         if let Via::Gateway(gateway, _) = via {
-            message.attributes.push(RouteAttribute::Gateway((*gateway).into()));
+            let is_foreign = Family::of(gateway) != Family::of(&network.ip());
+            message.attributes.push(match gateway {
+                IpAddr::V6(v6) if is_foreign => RouteAttribute::Via(RouteVia::Inet6(*v6)),
+                gateway => RouteAttribute::Gateway((*gateway).into()),
+            });
         }
         message
     }
@@ -190,74 +196,68 @@ struct Seen {
     via: Via,
 }
 
-fn read(route: &RouteMessage) -> Option<Seen> {
+/// A route as each of the ways by which it leads.
+fn read(route: &RouteMessage) -> Vec<Seen> {
+    let hops = match route.header.kind {
+        RouteType::Throw => vec![None],
+        _ => hops(route).into_iter().map(Some).collect(),
+    };
+    hops.into_iter().filter_map(|hop| read_by(route, hop)).collect()
+}
+
+fn read_by(route: &RouteMessage, hop: Option<Hop>) -> Option<Seen> {
     let plain = |address: &RouteAddress| match address {
         RouteAddress::Inet(v4) => Some(IpAddr::from(*v4)),
         RouteAddress::Inet6(v6) => Some(IpAddr::from(*v6)),
         _ => None,
     };
     let header = &route.header;
-    let (mut index, mut gateway, mut metric) = (None, None, 0);
     let mut destination = match header.address_family {
         AddressFamily::Inet => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         _ => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
     for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(number) => index = Some(*number),
-            RouteAttribute::Gateway(address) => gateway = plain(address),
-            // Of several ways one is enough for what has to leave by this interface.
-            RouteAttribute::MultiPath(hops) => {
-                let Some(hop) = hops.first() else { continue };
-                index = Some(hop.interface_index);
-                gateway = hop.attributes.iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Gateway(address) => plain(address),
-                    _ => None,
-                });
-            }
-            RouteAttribute::Destination(address) => destination = plain(address)?,
-            RouteAttribute::Priority(number) => metric = *number,
-            _ => {}
+        if let RouteAttribute::Destination(address) = attribute {
+            destination = plain(address)?;
         }
     }
-    let via = match (header.kind, gateway, index) {
-        (RouteType::Throw, _, _) => Via::Throw,
-        (RouteType::Unicast, Some(gateway), Some(index)) => Via::Gateway(gateway, index),
-        (RouteType::Unicast, None, Some(index)) => Via::Link(index),
+    let via = match (header.kind, hop) {
+        (RouteType::Throw, _) => Via::Throw,
+        (RouteType::Unicast, Some(Hop { index, gateway: Some(gateway) })) => {
+            Via::Gateway(gateway, index)
+        }
+        (RouteType::Unicast, Some(Hop { index, gateway: None })) => Via::Link(index),
         _ => return None,
     };
     Some(Seen {
         table: table(route),
         protocol: header.protocol,
-        metric,
+        metric: metric(route),
         destination: IpNetwork::new(destination, header.destination_prefix_length).ok()?,
         via,
     })
 }
 
-/// Default routes of the main table, the better ones first.
-fn defaults(routes: &[Seen]) -> impl Iterator<Item = (IpAddr, u32)> {
+/// Default routes of the main table, the better ones first: the family, the gateway and the interface.
+fn defaults(routes: &[Seen]) -> impl Iterator<Item = (Family, IpAddr, u32)> {
     let main = u32::from(RouteHeader::RT_TABLE_MAIN);
     let default = move |route: &&Seen| route.table == main && route.destination.prefix() == 0;
     let mut found: Vec<&Seen> = routes.iter().filter(default).collect();
     found.sort_by_key(|route| (Family::of(&route.destination.ip()), route.metric));
     found.into_iter().filter_map(|route| match route.via {
-        Via::Gateway(gateway, index) => Some((gateway, index)),
+        Via::Gateway(gateway, index) => Some((Family::of(&route.destination.ip()), gateway, index)),
         Via::Throw | Via::Link(_) => None,
     })
 }
 
 fn best_default(routes: &[Seen]) -> Option<u32> {
-    defaults(routes).map(|(_, index)| index).next()
+    defaults(routes).map(|(_, _, index)| index).next()
 }
 
 fn uplink_of(routes: &[Seen], index: u32) -> Uplink {
     let mut uplink = Uplink { index, ..Uplink::default() };
-    for (gateway, of) in defaults(routes) {
-        let first = !uplink.gateways.iter().any(|known| Family::of(known) == Family::of(&gateway));
-        if of == index && first {
-            uplink.gateways.insert(gateway);
-        }
+    for (family, gateway, _) in defaults(routes).filter(|(_, _, of)| *of == index) {
+        uplink.gateways.entry(family).or_insert(gateway);
     }
     let on_it = |route: &&Seen| {
         let link_local =
