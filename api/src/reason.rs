@@ -41,10 +41,16 @@ pub const INVALID_ADDRESS: &str = "InvalidAddress";
 pub const OUTSIDE_POOL: &str = "OutsidePool";
 /// Another program undoes what the announcer writes into the status.
 pub const STATUS_CONTESTED: &str = "StatusContested";
+/// What another program undid again and again has stood since.
+pub const STATUS_SETTLED: &str = "StatusSettled";
 /// Ports of the node that listen are closed behind the addresses of the Service.
 pub const HOST_PORTS_CLOSED: &str = "HostPortsClosed";
 /// Ports of the node are to be closed behind the addresses of the Service and are not.
 pub const HOST_PORTS_OPEN: &str = "HostPortsOpen";
+/// Ports of the node that were told to be open are closed.
+pub const HOST_PORTS_CLOSED_AGAIN: &str = "HostPortsClosedAgain";
+/// The API server takes what it refused before.
+pub const WRITE_ACCEPTED: &str = "WriteAccepted";
 /// The API server refuses what is written into the object.
 pub const WRITE_REFUSED: &str = "WriteRefused";
 /// A key of the ConfigMap is not readable.

@@ -17,6 +17,9 @@ const CONTESTED: u32 = 3;
 /// After so long without a loss it begins anew.
 const FORGIVEN: Duration = Duration::from_secs(900);
 
+/// What is due is due after this.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// What becomes of the statuses that this node wrote.
 #[derive(Debug, Default)]
 pub struct Contests {
@@ -88,6 +91,17 @@ impl Contests {
         found
     }
 
+    /// The Services whose status was told to be somebody else's as well and has stood long enough, each told once.
+    pub fn settled(&mut self, now: Instant) -> Vec<Name> {
+        let settled =
+            self.of.iter_mut().filter(|(_, contest)| contest.peace().is_some_and(|at| at < now));
+        let forgiven = settled.map(|(name, contest)| {
+            (contest.count, contest.told) = (0, false);
+            name.clone()
+        });
+        forgiven.collect()
+    }
+
     /// Whether an update may be written: what was undone waits, and nothing else.
     pub fn may_write(&self, update: &Update, now: Instant) -> bool {
         let waits = |contest: &Contest| {
@@ -107,7 +121,16 @@ impl Contests {
     /// The next moment after `now` at which something may be written again.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let waiting = self.of.values().filter(|contest| contest.undone);
-        waiting.map(|contest| contest.due).filter(|due| *due > now).min()
+        let due = waiting.map(|contest| contest.due);
+        let peace = self.of.values().filter_map(Contest::peace).map(|at| at + MOMENT);
+        due.chain(peace).filter(|due| *due > now).min()
+    }
+}
+
+impl Contest {
+    /// After what has been told it is over, if nothing is undone.
+    fn peace(&self) -> Option<Instant> {
+        (self.told && !self.undone).then(|| self.last + FORGIVEN)
     }
 }
 
@@ -186,6 +209,23 @@ mod tests {
         contests.wrote(&out, now + FIRST);
         contests.undone(std::slice::from_ref(&out), now + FIRST);
         assert!(contests.may_write(&out, now + FIRST * 2));
+    }
+
+    #[test]
+    fn the_end_of_a_contest_is_told_once_when_nothing_was_undone_for_long() {
+        let now = Instant::now();
+        let (mut contests, mine) = (Contests::default(), update("a"));
+        for _ in 0..5 {
+            contests.wrote(&mine, now);
+            contests.undone(std::slice::from_ref(&mine), now);
+        }
+        let (soon, late) = (now + FORGIVEN, now + FORGIVEN * 2);
+        assert_eq!(contests.settled(late).len(), 0, "what is undone is not over");
+        contests.wrote(&mine, now);
+        assert_eq!(contests.settled(soon).len(), 0);
+        let due = contests.deadline(soon).unwrap();
+        assert_eq!(contests.settled(due), std::slice::from_ref(&mine.name));
+        assert_eq!((contests.settled(late).len(), contests.deadline(late)), (0, None));
     }
 
     #[test]

@@ -47,11 +47,11 @@ impl Denials {
         is_news
     }
 
-    /// Takes in that it was written.
-    pub(super) fn end(&mut self, name: &Name) {
-        if self.of.remove(name).is_some() {
-            self.pauses.retain(|other| other != name);
-        }
+    /// Takes in that it was written. True if its object was told that it is not.
+    pub(super) fn end(&mut self, name: &Name, uid: &str) -> bool {
+        let Some((told, _)) = self.of.remove(name) else { return false };
+        self.pauses.retain(|other| other != name);
+        told == uid
     }
 
     /// Forgets every object that does not pass.
@@ -80,6 +80,18 @@ pub(super) fn denied(regarding: ObjectReference, why: &str) -> Report {
     }
 }
 
+/// Tells it that it is by now.
+pub(super) fn accepted(regarding: ObjectReference) -> Report {
+    Report {
+        regarding,
+        severity: Severity::Normal,
+        reason: reason::WRITE_ACCEPTED,
+        action: "Publish",
+        note: "the API server takes what is to be written into the status, which it refused before"
+            .to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,7 +114,8 @@ mod tests {
         assert_eq!(told, 1);
         assert!(denials.allow(&name, "u", "8", now) && denials.allow(&name, "v", "7", now));
         assert!(!denials.deny(&name, "u", "8", now), "told before");
-        denials.end(&name);
+        assert!(denials.end(&name, "u") && !denials.end(&name, "u"), "its end is told once");
         assert!(denials.deny(&name, "u", "9", now), "was written in between");
+        assert!(!denials.end(&name, "v"), "another object was told");
     }
 }

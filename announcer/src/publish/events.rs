@@ -113,6 +113,21 @@ pub fn contested(name: &Name, cluster: &Cluster) -> Report {
     }
 }
 
+/// Tells that this is over.
+pub fn settled(name: &Name, cluster: &Cluster) -> Report {
+    let uid = cluster.services().get(name).map(|service| service.uid.clone());
+    Report {
+        regarding: service_reference(name, uid),
+        severity: Severity::Normal,
+        reason: reason::STATUS_SETTLED,
+        action: "Publish",
+        note: format!(
+            "nobody has undone status.loadBalancer.ingress or {} for a quarter of an hour",
+            annotation::VIP_HOST
+        ),
+    }
+}
+
 fn severity(refusal: &Refusal) -> Severity {
     match refusal {
         Refusal::NoEndpoint => Severity::Normal,

@@ -1,5 +1,5 @@
 //! What to tell Services of ports of this node that are to be closed behind their addresses (`enable_service_security`) and
-//! are not: each once. Pure.
+//! are not: each once, and once that they are. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,13 +13,17 @@ use crate::vip::{Claimant, Name, Wanted};
 
 /// What is mended sooner is not told: a table is tried again after a quarter of a second.
 const LASTING: Duration = Duration::from_secs(5);
-/// A Service is told no sooner again: its Event is gone by then.
+/// What is mended for less is not: it would be told again and again.
+const STEADY: Duration = Duration::from_secs(60);
+/// A Service is told no sooner again while it lasts: its Event is gone by then.
 const AGAIN: Duration = Duration::from_secs(3600);
 
 /// What was told.
 #[derive(Debug, Default)]
 pub(super) struct Open {
     since: Option<Instant>,
+    /// Since when they are closed, after Services were told that they are not.
+    closed: Option<Instant>,
     /// The uid of each Service that was, and when.
     told: BTreeMap<Name, (String, Instant)>,
 }
@@ -36,8 +40,9 @@ impl Open {
     ) -> Vec<Report> {
         let Some(why) = why else {
             self.since = None;
-            return Vec::new();
+            return self.closed(wanted, node, now);
         };
+        self.closed = None;
         if now < *self.since.get_or_insert(now) + LASTING {
             return Vec::new();
         }
@@ -53,6 +58,35 @@ impl Open {
             }
         }
         reports
+    }
+
+    /// What is news where they are closed: to whoever was told that they are not, wherever its addresses are by now.
+    fn closed(&mut self, wanted: &Wanted, node: &str, now: Instant) -> Vec<Report> {
+        if self.told.is_empty() || now < *self.closed.get_or_insert(now) + STEADY {
+            return Vec::new();
+        }
+        let told = std::mem::take(&mut self.told).into_iter();
+        let there = told.filter(|(name, (uid, _))| {
+            wanted.services.get(name).is_some_and(|claim| claim.uid == *uid)
+        });
+        there.map(|(name, (uid, _))| over(&name, uid, node)).collect()
+    }
+
+    /// When there may be news although nothing happens.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.closed.filter(|_| !self.told.is_empty()).map(|closed| closed + STEADY)
+    }
+}
+
+fn over(name: &Name, uid: String, node: &str) -> Report {
+    Report {
+        regarding: service_reference(name, Some(uid)),
+        severity: Severity::Normal,
+        reason: reason::HOST_PORTS_CLOSED_AGAIN,
+        action: "Guard",
+        note: format!(
+            "node {node} closes its ports behind the addresses of this Service (enable_service_security) again"
+        ),
     }
 }
 
@@ -90,7 +124,8 @@ mod tests {
             let now = begin + Duration::from_secs(second);
             let told = open.poll(&wanted, "a", &here, why, now);
             let names = told.iter().map(|report| report.regarding.name.clone().unwrap_or_default());
-            assert!(told.iter().all(|report| report.note.ends_with("all the same: no nft")));
+            let end = if why.is_some() { "all the same: no nft" } else { "again" };
+            assert!(told.iter().all(|report| report.note.ends_with(end)));
             names.collect::<Vec<_>>().join(" ")
         };
         let missing = Some("no nft");
@@ -107,5 +142,15 @@ mod tests {
         assert_eq!(at(&cluster, missing, 50), "web");
         assert_eq!(at(&cluster, missing, 3611), "tls");
         assert_eq!(at(&cluster, missing, 3650), "web");
+        // Who was told hears of the end, once, when it has lasted; and then of the next time.
+        assert_eq!(at(&cluster, None, 3660), "");
+        assert_eq!(at(&cluster, missing, 3700), "");
+        assert_eq!(at(&cluster, None, 3710), "");
+        assert_eq!(at(&cluster, None, 3769), "");
+        cluster.delete_service(&Name::new("d", "web"));
+        assert_eq!(at(&cluster, None, 3770), "tls", "the other one is gone");
+        assert_eq!(at(&cluster, None, 3840), "");
+        assert_eq!(at(&cluster, missing, 3900), "");
+        assert_eq!(at(&cluster, missing, 3905), "tls");
     }
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::closed::Closed;
 use super::contention::Contests;
-use super::denials::{Denials, denied};
+use super::denials::{Denials, accepted, denied};
 use super::eip::{self, Apply, Outlook};
 use super::events::{self, Refusals, eip_reference, service_reference};
 use super::open::Open;
@@ -106,6 +106,7 @@ impl Publisher {
             self.strays.deadline(now),
             self.refusals.deadline(),
             self.closed.deadline(),
+            self.open.deadline(),
             self.denied_services.deadline(now),
             self.denied_bindings.deadline(now),
         ];
@@ -142,6 +143,10 @@ impl Publisher {
         for name in &found.contested {
             tracing::warn!(service = %name, "somebody else writes this status, too");
             self.events.publish(events::contested(name, cluster));
+        }
+        for name in self.contests.settled(now) {
+            tracing::info!(service = %name, "nobody else writes this status any more");
+            self.events.publish(events::settled(&name, cluster));
         }
         // What is refused is waited for by nobody, nor is who took a port of another, and might again.
         let (denials, crossings) = (&self.denied_services, &self.crossings);
@@ -182,7 +187,7 @@ impl Publisher {
     }
 
     /// Tells Services once that ports of this node answer behind these addresses of theirs although they are to be closed,
-    /// and why, while that is so.
+    /// and why, while that is so; and once that it is over.
     pub fn leave_open(
         &mut self,
         wanted: &Wanted,
@@ -209,7 +214,10 @@ impl Publisher {
         match outcome {
             WriteOutcome::Written(_) => {
                 self.contests.wrote(update, now);
-                self.denied_services.end(&update.name);
+                if self.denied_services.end(&update.name, &update.uid) {
+                    let uid = Some(update.uid.clone());
+                    self.events.publish(accepted(service_reference(&update.name, uid)));
+                }
             }
             WriteOutcome::Overtaken => {}
             WriteOutcome::Refused(why) => {
@@ -258,7 +266,10 @@ impl Publisher {
         }
         match outcome {
             WriteOutcome::Written(_) => {
-                self.denied_bindings.end(&apply.name);
+                if self.denied_bindings.end(&apply.name, &apply.uid) {
+                    let uid = Some(apply.uid.clone());
+                    self.events.publish(accepted(eip_reference(&apply.name, uid)));
+                }
                 for note in &apply.news {
                     self.events.publish(Report {
                         regarding: eip_reference(&apply.name, Some(apply.uid.clone())),
