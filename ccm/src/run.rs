@@ -70,8 +70,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let health = Health::new(Source::REQUIRED.map(Source::name));
     let closed = CancellationToken::new();
     let pages = http::Pages::probes(health.clone()).with_metrics(Arc::new(registry));
-    let serving =
-        http::keep("--http-address", options.http_address, pages, health.clone(), closed.clone());
+    let listener = http::Listener { check: "--http-address", needed: true };
+    let serving = http::keep(listener, options.http_address, pages, health.clone(), closed.clone());
     supervisor.spawn("http server", serving);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, pools = %environment.pools, "starting");
 

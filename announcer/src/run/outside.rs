@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_runtime::http::{self, Health, Pages};
+use berth_runtime::http::{self, Health, Listener, Pages};
 use berth_runtime::supervise::Supervisor;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
@@ -16,6 +16,9 @@ use crate::reconcile::drive::Inquiry;
 
 /// Where what is known of each address is asked for.
 const VIPS: &str = "/debug/vips";
+
+/// The check of the port of the metrics.
+const METRICS: &str = "prometheus_server";
 
 /// What others see of this process.
 pub(super) struct Outside {
@@ -37,11 +40,14 @@ impl Outside {
         let probes = Pages::probes(health.clone()).with_local(VIPS, page);
         let all = probes.clone().with_metrics(Arc::new(registry));
         let mut listen = |name, check, address, pages: &Pages| {
-            let keep = http::keep(check, address, pages.clone(), health.clone(), closed.clone());
+            // Who asks at a port of its own asks no kube-vip, and is as ready where that has the port of the metrics.
+            let needed = check != METRICS || config.http.health.is_none();
+            let listener = Listener { check, needed };
+            let keep = http::keep(listener, address, pages.clone(), health.clone(), closed.clone());
             supervisor.spawn(name, keep);
         };
         if let Some(address) = config.http.metrics {
-            listen("metrics server", "prometheus_server", address, &all);
+            listen("metrics server", METRICS, address, &all);
         }
         if let Some(address) = config.http.health {
             listen("health server", "health_check_port", address, &probes);

@@ -32,6 +32,8 @@ pub struct Health {
 enum Check {
     /// Ready, or why not.
     Ready(Result<(), String>),
+    /// What is missing and no reason to be unready.
+    Missing(String),
     /// Alive, if it was last reported within this time.
     Alive { last: Instant, within: Duration },
     /// Ready while a watch is fresh. Says nothing about being alive: without the cluster the program has to go on.
@@ -56,6 +58,11 @@ impl Health {
     /// The check fails, and why.
     pub fn unready(&self, name: &'static str, why: impl Into<String>) {
         self.put(name, Check::Ready(Err(why.into())));
+    }
+
+    /// Something is missing, and why, without which this is as ready: `/readyz` says so and passes.
+    pub fn missing(&self, name: &'static str, why: impl Into<String>) {
+        self.put(name, Check::Missing(why.into()));
     }
 
     /// The check fails, and why: logged too, when that is not what it fails for already. For whoever tries again and again.
@@ -88,7 +95,15 @@ impl Health {
         self.failing(|check| match check {
             Check::Ready(ready) => ready.clone().err(),
             Check::Fresh(freshness) => freshness.stale(now),
-            Check::Alive { .. } => None,
+            Check::Alive { .. } | Check::Missing(_) => None,
+        })
+    }
+
+    /// What is missing and no reason to be unready, by name.
+    pub fn missing_checks(&self) -> Vec<(&'static str, String)> {
+        self.failing(|check| match check {
+            Check::Missing(why) => Some(why.clone()),
+            _ => None,
         })
     }
 
@@ -134,13 +149,13 @@ impl Pages {
             .route(
                 "/healthz",
                 get(|State(health): State<Health>| async move {
-                    verdict(health.dead_checks(Instant::now()))
+                    verdict(&health.dead_checks(Instant::now()), &[])
                 }),
             )
             .route(
                 "/readyz",
                 get(|State(health): State<Health>| async move {
-                    verdict(health.unready_checks(Instant::now()))
+                    verdict(&health.unready_checks(Instant::now()), &health.missing_checks())
                 }),
             )
             .with_state(health);
@@ -181,12 +196,22 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The same, where it is answered on loopback meanwhile: to try is to stop answering for a moment.
 const SELDOM: Duration = Duration::from_secs(30);
 
-/// Listens and serves until `stop` is cancelled. While that cannot be, as another process has the port, readiness says so
-/// under `check`, which every listener of these pages shows, and it is tried again: nobody dies of it. What is to be asked
+/// What says under its name that it does not listen, as another process has the port, and whether that is a reason to be
+/// unready: not where nobody needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener {
+    /// The name of the check.
+    pub check: &'static str,
+    /// Whether this is unready without it.
+    pub needed: bool,
+}
+
+/// Listens and serves until `stop` is cancelled. While that cannot be, readiness says so, which every listener of these
+/// pages shows, and it is tried again: nobody dies of it. What is to be asked
 /// at every address is asked on loopback meanwhile, if that can be had. Where the host has no IPv6 at all, every address
 /// means every IPv4 address, and nobody listens on `::1`.
 pub async fn keep(
-    check: &'static str,
+    Listener { check, needed }: Listener,
     address: SocketAddr,
     pages: Pages,
     health: Health,
@@ -217,7 +242,10 @@ pub async fn keep(
             if told != why {
                 tracing::error!("{why}; it is tried again");
             }
-            health.unready(check, &why);
+            match needed {
+                true => health.unready(check, &why),
+                false => health.missing(check, &why),
+            }
             told = why;
         }
         let mut meanwhile = Vec::new();
@@ -259,12 +287,15 @@ async fn local(
     }
 }
 
-fn verdict(failing: Vec<(&'static str, String)>) -> (StatusCode, String) {
-    if failing.is_empty() {
-        return (StatusCode::OK, "ok\n".to_owned());
-    }
-    let lines = failing.iter().map(|(name, why)| format!("{name}: {why}\n"));
-    (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
+type Said = (&'static str, String);
+
+fn verdict(failing: &[Said], missing: &[Said]) -> (StatusCode, String) {
+    let (code, first) = match failing.is_empty() {
+        true => (StatusCode::OK, "ok\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, ""),
+    };
+    let lines = failing.iter().chain(missing).map(|(name, why)| format!("{name}: {why}\n"));
+    (code, first.to_owned() + &lines.collect::<String>())
 }
 
 async fn metrics(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
@@ -334,7 +365,8 @@ mod tests {
         let address = taken.local_addr().unwrap();
         let (health, stop) = (Health::default(), CancellationToken::new());
         let pages = || Pages::probes(health.clone());
-        let keep = keep("metrics", address, pages(), health.clone(), stop.clone());
+        let listener = Listener { check: "metrics", needed: true };
+        let keep = keep(listener, address, pages(), health.clone(), stop.clone());
         let keeping = tokio::spawn(keep);
         let unready = || health.unready_checks(Instant::now());
         while unready().is_empty() {
@@ -352,13 +384,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_nobody_needs_is_told_as_missing_and_readiness_passes() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let (health, stop) = (Health::default(), CancellationToken::new());
+        let pages = Pages::probes(health.clone());
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (probes, task) = serve(any, pages.clone(), stop.clone()).await.unwrap();
+        tokio::spawn(task);
+        let listener = Listener { check: "metrics", needed: false };
+        tokio::spawn(keep(listener, address, pages, health.clone(), stop.clone()));
+        while health.missing_checks().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let answer = ask(probes, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains(&format!("ok\nmetrics: cannot listen on {address}")), "{answer}");
+        drop(taken);
+        while !health.missing_checks().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stop.cancel();
+    }
+
+    #[tokio::test]
     async fn where_somebody_has_the_port_at_one_address_loopback_answers_and_says_so() {
         let taken = TcpListener::bind("127.0.0.2:0").await.unwrap();
         let port = taken.local_addr().unwrap().port();
         let (health, stop) = (Health::default(), CancellationToken::new());
         let all = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
         let pages = Pages::probes(health.clone());
-        let keeping = tokio::spawn(keep("metrics", all, pages, health.clone(), stop.clone()));
+        let listener = Listener { check: "metrics", needed: true };
+        let keeping = tokio::spawn(keep(listener, all, pages, health.clone(), stop.clone()));
         while health.unready_checks(Instant::now()).is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -23,6 +23,7 @@ mod migration;
 mod moves;
 mod named;
 mod placement;
+mod probes;
 mod reach;
 mod repair;
 mod rights;
