@@ -196,12 +196,12 @@ fn what_machines_send_leaves_by_each_gateway_that_their_interface_has() {
             (mixed, "eth0", "via inet6 2001:db8::fe dev eth0"),
             (mixed, "eth1", "via 198.51.100.254 dev eth1"),
         ] {
-            run(&format!("ip route replace {route}"));
+            run(&format!("ip -4 route replace {route}"));
             let mut translator = Translator::start();
             let uplink = Some(uplink.to_owned());
             let nat = Nat { uplink, ..nat(&[("192.0.2.1", "10.244.0.4")]) };
             translator.make(&nat).await;
-            let shown = table("");
+            let shown = table("-4");
             assert!(shown.contains(&format!("default {gateway}")), "{route}: {shown:?}");
             translator.stop().await;
         }
