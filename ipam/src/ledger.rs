@@ -11,7 +11,7 @@ use crate::free::Free;
 use crate::grant::{Claim, Grant, Owner, Tally};
 use crate::keys::KeyError;
 use crate::pools::Pools;
-use crate::range::{Family, Range};
+use crate::range::Range;
 use crate::set::AddressSet;
 use crate::sharers::{Sharers, Together};
 use crate::statuses::Statuses;
@@ -28,20 +28,20 @@ pub struct Ledger {
     pub(crate) pools: Pools,
     pub(crate) free: Free,
     pub(crate) sharers: Sharers,
-    claims: BTreeMap<IpAddr, Claim>,
+    pub(crate) claims: BTreeMap<IpAddr, Claim>,
     held: HashMap<Owner, BTreeSet<IpAddr>, Fixed>,
-    by_namespace: Tally,
-    resting: BTreeMap<IpAddr, Rest>,
-    resting_in: Tally,
+    pub(crate) by_namespace: Tally,
+    pub(crate) resting: BTreeMap<IpAddr, Rest>,
+    pub(crate) resting_in: Tally,
     /// What rests, by who held it last, without uid.
-    rested_by: BTreeMap<Owner, BTreeSet<IpAddr>>,
+    pub(crate) rested_by: BTreeMap<Owner, BTreeSet<IpAddr>>,
     by_release: BTreeSet<(Duration, IpAddr)>,
-    reservations: BTreeMap<String, AddressSet>,
-    reserved: AddressSet,
+    pub(crate) reservations: BTreeMap<String, AddressSet>,
+    pub(crate) reserved: AddressSet,
     /// Addresses that are not handed out for a while, unless somebody asks for them by name.
-    aside: BTreeMap<IpAddr, Aside>,
+    pub(crate) aside: BTreeMap<IpAddr, Aside>,
     /// The same, by the namespace that caused it.
-    aside_in: BTreeMap<String, BTreeSet<IpAddr>>,
+    pub(crate) aside_in: BTreeMap<String, BTreeSet<IpAddr>>,
     pub(crate) statuses: Statuses,
     /// Addresses of pools that nobody holds and a status shows.
     pub(crate) loose: BTreeSet<IpAddr>,
@@ -49,36 +49,16 @@ pub struct Ledger {
 
 /// An address that something outside of the cluster has.
 #[derive(Clone, Debug)]
-struct Aside {
+pub(crate) struct Aside {
     until: Duration,
-    namespace: String,
-}
-
-/// What counts against the quota of a namespace, each address once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Held by its owners.
-    pub held: u64,
-    /// Given back by one of its owners, and resting.
-    pub resting: u64,
-    /// Set aside because of it, and neither held by it nor resting.
-    pub aside: u64,
-    /// Shown by the status of one of its objects and held by nobody, and none of the above.
-    pub shown: u64,
-}
-
-impl Counted {
-    /// How many addresses that are.
-    pub fn total(&self) -> u64 {
-        self.held + self.resting + self.aside + self.shown
-    }
+    pub(crate) namespace: String,
 }
 
 /// An address that was released.
 #[derive(Clone, Debug)]
-struct Rest {
+pub(crate) struct Rest {
     since: Duration,
-    owner: Owner,
+    pub(crate) owner: Owner,
 }
 
 /// Somebody else holds the address.
@@ -256,47 +236,6 @@ impl Ledger {
         Some((rest.since.saturating_add(self.pools.reuse_delay()), &rest.owner))
     }
 
-    /// Keeps these addresses from ever being given, in place of what `name` reserved before; an empty set ends it.
-    ///
-    /// The name is what users read: `node worker-1`, `the control plane`, `the pod network`. Who holds one of them
-    /// already keeps it.
-    pub fn reserve(&mut self, name: impl Into<String>, addresses: AddressSet) {
-        let name = name.into();
-        let mut gone = self.reservations.remove(&name).unwrap_or_default();
-        gone.subtract(&addresses);
-        self.reserved.extend_with(&addresses);
-        addresses.iter().for_each(|range| self.free.take(range));
-        if !addresses.is_empty() {
-            self.reservations.insert(name, addresses);
-        }
-        if gone.is_empty() {
-            return;
-        }
-        self.reserved.subtract(&gone);
-        for other in self.reservations.values() {
-            self.reserved.extend_with(&other.intersection(&gone));
-        }
-        gone.iter().for_each(|range| self.restore(range));
-    }
-
-    /// Every reservation by name.
-    pub fn reservations(&self) -> impl Iterator<Item = (&str, &AddressSet)> {
-        self.reservations.iter().map(|(name, addresses)| (name.as_str(), addresses))
-    }
-
-    /// What `name` reserves.
-    pub fn reservation(&self, name: &str) -> Option<&AddressSet> {
-        self.reservations.get(name)
-    }
-
-    /// The reservation that has the address.
-    pub fn reserved_by(&self, address: IpAddr) -> Option<&str> {
-        if !self.reserved.contains(address) {
-            return None;
-        }
-        self.reservations().find(|(_, addresses)| addresses.contains(address)).map(|(name, _)| name)
-    }
-
     /// Who holds the address.
     pub fn claim(&self, address: IpAddr) -> Option<&Claim> {
         self.claims.get(&address)
@@ -310,70 +249,6 @@ impl Ledger {
     /// The addresses that the owner holds, IPv4 first, ascending.
     pub fn held(&self, owner: &Owner) -> impl Iterator<Item = IpAddr> + '_ {
         self.held.get(owner).into_iter().flatten().copied()
-    }
-
-    /// How many addresses the owners of a namespace hold. One that several of them share counts once.
-    pub fn held_in(&self, namespace: &str) -> u64 {
-        self.by_namespace.of(namespace)
-    }
-
-    /// What counts against the quota of a namespace: what its owners hold, and what nobody else gets because of them.
-    pub fn counted_in(&self, namespace: &str) -> Counted {
-        let aside = self.aside_in.get(namespace).into_iter().flatten();
-        let aside = aside.filter(|address| {
-            let rests = self.resting.get(*address);
-            !self.holds_for(**address, namespace)
-                && rests.is_none_or(|rest| rest.owner.namespace != namespace)
-        });
-        let shown = self.loose.iter().filter(|address| {
-            let rests = self.resting.get(*address);
-            self.is_shown_for(**address, namespace)
-                && !self.is_aside_for(**address, namespace)
-                && rests.is_none_or(|rest| rest.owner.namespace != namespace)
-        });
-        Counted {
-            held: self.held_in(namespace),
-            resting: self.resting_in.of(namespace),
-            aside: aside.count() as u64,
-            shown: shown.count() as u64,
-        }
-    }
-
-    /// Whether the address counts against the quota of the namespace.
-    pub(crate) fn counts(&self, address: IpAddr, namespace: &str) -> bool {
-        let rests = self.resting.get(&address);
-        self.holds_for(address, namespace)
-            || rests.is_some_and(|rest| rest.owner.namespace == namespace)
-            || self.is_aside_for(address, namespace)
-            || self.is_shown_for(address, namespace)
-    }
-
-    /// Whether the address is set aside because of the namespace.
-    pub(crate) fn is_aside_for(&self, address: IpAddr, namespace: &str) -> bool {
-        self.aside.get(&address).is_some_and(|aside| aside.namespace == namespace)
-    }
-
-    fn holds_for(&self, address: IpAddr, namespace: &str) -> bool {
-        self.claims.get(&address).is_some_and(|claim| claim.holds_for(namespace))
-    }
-
-    /// Whether anything rests that an object of this kind, namespace and name held last.
-    pub fn has_rested(&self, owner: &Owner) -> bool {
-        self.rested_by.contains_key(&owner.nameless())
-    }
-
-    /// The addresses of the family that rest, were last held by an object of this kind, namespace and name, and are not
-    /// set aside because of its namespace.
-    pub(crate) fn own_rests(
-        &self,
-        owner: &Owner,
-        family: Family,
-    ) -> impl Iterator<Item = IpAddr> + '_ {
-        let rests = self.rested_by.get(&owner.nameless()).into_iter().flatten().copied();
-        let namespace = owner.namespace.clone();
-        rests.filter(move |address| {
-            Family::of(*address) == family && !self.is_aside_for(*address, &namespace)
-        })
     }
 
     /// Whether the address may be handed out to one more sharer: not reserved, set aside, or one to avoid.
@@ -407,12 +282,6 @@ impl Ledger {
         }
         self.index(address);
         true
-    }
-
-    /// Whether nobody holds the address, and an object of the namespace shows it.
-    fn is_shown_for(&self, address: IpAddr, namespace: &str) -> bool {
-        self.loose.contains(&address)
-            && self.statuses.of(address).any(|owner| owner.namespace == namespace)
     }
 
     /// A status shows the address, which nobody holds.

@@ -28,6 +28,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod allocate;
+mod counted;
 mod facts;
 mod free;
 mod grant;
@@ -36,6 +37,7 @@ mod ledger;
 mod pools;
 mod range;
 mod request;
+mod reserved;
 mod set;
 mod sharers;
 mod shown;
@@ -43,12 +45,13 @@ mod shows;
 mod statuses;
 
 pub use allocate::allocate;
+pub use counted::Counted;
 pub use facts::{Crossing, Overlap, ReservedOverlap, Stray, Usage};
 pub use grant::{
     Claim, Grant, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy, UnknownProtocol,
 };
 pub use keys::{KeyError, Scope};
-pub use ledger::{Conflict, Counted, Ledger, names};
+pub use ledger::{Conflict, Ledger, names};
 pub use pools::{Order, Pool, Pools};
 pub use range::{Family, Range, RangeError};
 pub use request::{Allocation, Assigned, Families, FamilyPolicy, Origin, Refusal, Request};

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::counted::Counted;
 use crate::grant::{Owner, Sharing};
 use crate::keys::{KeyError, Scope};
-use crate::ledger::{Counted, names};
+use crate::ledger::names;
 use crate::range::Family;
 
 /// `spec.ipFamilyPolicy` of a Service.
