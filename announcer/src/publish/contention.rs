@@ -146,7 +146,6 @@ mod tests {
             publication: Some(Publication { vip_host: Some(host.to_owned()), ingress: Vec::new() }),
             notice: None,
             takes_out: false,
-            crosses: false,
             unclaimed: Vec::new(),
         }
     }

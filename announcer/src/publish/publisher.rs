@@ -26,11 +26,6 @@ use crate::source::cluster::{Cluster, Eip, manager};
 use crate::source::scene::Scene;
 use crate::vip::{Claimant, Name, Verdict, Wanted};
 
-/// How long who took a port of another at an address that they share is not published again, and at most: kube-proxy led
-/// what comes for the port there for up to a second.
-const CROSSED: Duration = Duration::from_secs(10);
-const CROSSED_MOST: Duration = Duration::from_secs(300);
-
 /// What decides on writes.
 pub struct Publisher {
     /// What sends them.
@@ -45,8 +40,6 @@ pub struct Publisher {
     services: Backoff<Name>,
     /// Those of which something is to be taken out and that failed.
     removals: Backoff<Name>,
-    /// Those that took a port of another at an address that they share.
-    crossings: Backoff<Name>,
     bindings: Backoff<Name>,
     overtaken: Overtaken,
     contests: Contests,
@@ -81,7 +74,6 @@ impl Publisher {
             publishes,
             services: Backoff::new(second / 10, second * 2),
             removals: Backoff::new(second / 10, second * 2),
-            crossings: Backoff::new(CROSSED, CROSSED_MOST),
             bindings: Backoff::new(second / 10, second * 2),
             overtaken: Overtaken::default(),
             contests: Contests::default(),
@@ -100,7 +92,6 @@ impl Publisher {
         let deadlines = [
             self.services.deadline(now),
             self.removals.deadline(now),
-            self.crossings.deadline(now),
             self.bindings.deadline(now),
             self.contests.deadline(now),
             self.strays.deadline(now),
@@ -118,6 +109,7 @@ impl Publisher {
     pub fn publish(
         &mut self,
         cluster: &Cluster,
+        wanted: &Wanted,
         verdicts: &BTreeMap<Name, Verdict>,
         clears: &BTreeMap<Name, Duration>,
         answering: &Answering,
@@ -136,7 +128,7 @@ impl Publisher {
             return BTreeSet::new();
         }
         let due = self.strays.see(clears, now);
-        let updates = status::updates(cluster, verdicts, &due, answering, &self.node);
+        let updates = status::updates(cluster, wanted, verdicts, &due, answering, &self.node);
         self.contests.retain(verdicts.keys().chain(self.strays.cleared()));
         let found = self.contests.undone(&updates, now);
         self.metrics.status_undone.inc_by(found.undone);
@@ -148,12 +140,10 @@ impl Publisher {
             tracing::info!(service = %name, "nobody else writes this status any more");
             self.events.publish(events::settled(&name, cluster));
         }
-        // What is refused is waited for by nobody, nor is who took a port of another, and might again.
-        let (denials, crossings) = (&self.denied_services, &self.crossings);
-        let allowed = |update: &Update| {
-            (update.takes_out || crossings.is_due(&update.name, now))
-                && denials.allow(&update.name, &update.uid, &update.version, now)
-        };
+        // What is refused is waited for by nobody.
+        let denials = &self.denied_services;
+        let allowed =
+            |update: &Update| denials.allow(&update.name, &update.uid, &update.version, now);
         let updates: Vec<Update> = updates.into_iter().filter(allowed).collect();
         let pending = updates.iter().map(|update| update.name.clone()).collect();
         for update in updates {
@@ -167,7 +157,6 @@ impl Publisher {
         let services = cluster.services();
         self.services.retain(|name| services.contains_key(name));
         self.removals.retain(|name| services.contains_key(name));
-        self.crossings.retain(|name| services.contains_key(name));
         self.denied_services.retain(|name| services.contains_key(name));
         pending
     }
@@ -205,9 +194,6 @@ impl Publisher {
         // A write that helped is not needed again.
         match (update.takes_out, outcome) {
             (false, _) => self.services.again(update.name.clone(), now),
-            (true, WriteOutcome::Written(_)) if update.crosses => {
-                self.crossings.again(update.name.clone(), now);
-            }
             (true, WriteOutcome::Written(_)) => {}
             (true, _) => self.removals.again(update.name.clone(), now),
         }
@@ -389,16 +375,18 @@ mod tests {
         web.vip_host = Some("a".to_owned());
         let name = Name::new("d", "web");
         cluster.apply_service(name.clone(), web);
+        let wanted = seen(&cluster, &host(), Some("eth0"));
         let verdicts = [(name.clone(), Verdict::default())].into();
         let (mut publisher, sender, told) = publisher();
         let begin = Instant::now();
         let mut tries = 0;
         for second in 0..3600 {
             let now = begin + Duration::from_secs(second);
-            publisher.publish(&cluster, &verdicts, &BTreeMap::new(), &Answering::default(), now);
+            let (clears, answering) = (BTreeMap::new(), Answering::default());
+            publisher.publish(&cluster, &wanted, &verdicts, &clears, &answering, now);
+            let due = BTreeSet::new();
             let [update] =
-                &status::updates(&cluster, &verdicts, &BTreeSet::new(), &Answering::default(), "a")
-                    [..]
+                &status::updates(&cluster, &wanted, &verdicts, &due, &answering, "a")[..]
             else {
                 panic!("one status is to be cleared");
             };
@@ -408,13 +396,7 @@ mod tests {
                 let why = "metadata.annotations: Too long (422)".to_owned();
                 publisher.written(update, &WriteOutcome::<()>::Refused(why), now);
             }
-            let pending = publisher.publish(
-                &cluster,
-                &verdicts,
-                &BTreeMap::new(),
-                &Answering::default(),
-                now,
-            );
+            let pending = publisher.publish(&cluster, &wanted, &verdicts, &clears, &answering, now);
             assert!(pending.is_empty(), "nobody waits for it");
         }
         drop(publisher);

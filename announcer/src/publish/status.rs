@@ -11,8 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
 use crate::source::cluster::{Cluster, Ingress, Name, Service};
-use crate::source::service::strays;
-use crate::vip::{Refusal, Verdict};
+use crate::vip::{Refusal, Verdict, Wanted};
 
 /// One write of a Service's status and of the annotations that go with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +29,6 @@ pub struct Update {
     /// Whether it takes an address out of the status that a claim gives to others, or, where nobody decides on the Service,
     /// any that is not its own to show: that waits for nothing.
     pub takes_out: bool,
-    /// Whether that is for a port that it has taken of another: then it is published again only after a pause.
-    pub crosses: bool,
     /// Addresses that are taken out of its status because no claim is known to give them to it: the API server is asked
     /// first, since a watch may be late.
     pub unclaimed: Vec<IpAddr>,
@@ -76,6 +73,7 @@ pub struct Answering {
 /// not theirs to show. Empty when all are.
 pub fn updates(
     cluster: &Cluster,
+    wanted: &Wanted,
     verdicts: &BTreeMap<Name, Verdict>,
     clears: &BTreeSet<Name>,
     answering: &Answering,
@@ -86,7 +84,7 @@ pub fn updates(
         let Some(service) = cluster.services().get(name).filter(|service| !service.foreign) else {
             continue;
         };
-        let strays: Vec<IpAddr> = strays(&cluster.claims, service).collect();
+        let strays = out(wanted, name);
         // What is nobody's harms nobody: who writes it again and again is not fought.
         let is_anothers = |stray: &IpAddr| cluster.claims.are_of(stray);
         let publication = publication(service, verdict, &strays, answering, node);
@@ -97,7 +95,6 @@ pub fn updates(
                 uid: service.uid.clone(),
                 version: service.version.clone(),
                 takes_out: publication.is_some() && strays.iter().any(is_anothers),
-                crosses: publication.is_some() && crosses(cluster, service, &strays),
                 publication,
                 notice,
                 unclaimed: Vec::new(),
@@ -107,11 +104,16 @@ pub fn updates(
     let decided: BTreeSet<&Name> = updates.iter().map(|update| &update.name).collect();
     let cleared = clears.iter().filter(|name| !decided.contains(name)).filter_map(|name| {
         let service = cluster.services().get(name)?;
-        cleared(cluster, name, service, answering)
+        cleared(cluster, name, service, &out(wanted, name), answering)
     });
     let cleared: Vec<Update> = cleared.collect();
     updates.extend(cleared);
     updates
+}
+
+/// What is to be taken out of the status of a Service.
+fn out(wanted: &Wanted, name: &Name) -> Vec<IpAddr> {
+    wanted.services.get(name).map(|claim| claim.out().copied().collect()).unwrap_or_default()
 }
 
 /// What takes out of a status what is not its own to show, where nobody decides on the Service.
@@ -119,10 +121,10 @@ fn cleared(
     cluster: &Cluster,
     name: &Name,
     service: &Service,
+    strays: &[IpAddr],
     answering: &Answering,
 ) -> Option<Update> {
-    let strays: Vec<IpAddr> = strays(&cluster.claims, service).collect();
-    let publication = without(service, &strays, answering)?;
+    let publication = without(service, strays, answering)?;
     let unclaimed =
         |address: &IpAddr| !service.ending && !cluster.claims.grant(address, &service.uid);
     Some(Update {
@@ -132,15 +134,8 @@ fn cleared(
         publication: Some(publication),
         notice: None,
         takes_out: true,
-        crosses: crosses(cluster, service, &strays),
         unclaimed: strays.iter().copied().filter(unclaimed).collect(),
     })
-}
-
-/// Whether a claim gives one of these addresses to a Service that is being served: then it is for its ports that it may
-/// not show it.
-fn crosses(cluster: &Cluster, service: &Service, strays: &[IpAddr]) -> bool {
-    !service.ending && strays.iter().any(|stray| cluster.claims.grant(stray, &service.uid))
 }
 
 /// What is to be published of a Service, if that is not what its status says.

@@ -33,7 +33,7 @@ impl<K: Kernel> Announcer<K> {
             self.look(now).await;
         }
         self.hear(now);
-        if self.sight.refresh() {
+        if self.sight.refresh(now) {
             let guarded = placement::guarded(self.sight.scene());
             if let Some(backstop) = &mut self.backstop {
                 backstop.attach(guarded);
@@ -61,8 +61,9 @@ impl<K: Kernel> Announcer<K> {
         let answering = self.answering(&desired, now);
         let clears = self.clears(&desired, now);
         let Self { publisher, sight, .. } = self;
+        let (cluster, wanted) = (&sight.cluster, &sight.wanted);
         let pending =
-            publisher.publish(&sight.cluster, &desired.verdicts, &clears, &answering, now);
+            publisher.publish(cluster, wanted, &desired.verdicts, &clears, &answering, now);
         self.tell_of_guard(&answering, now);
         self.sign(&answering, now);
         let wake = self.elect(&desired, &pending, now);
@@ -77,6 +78,7 @@ impl<K: Kernel> Announcer<K> {
             self.hands.deadline(now),
             self.elastic.deadline(now),
             self.publisher.deadline(now),
+            self.sight.cluster.pauses.deadline(),
             self.guarding.deadline(now),
             self.backstop.as_ref().and_then(|backstop| backstop.deadline(now)),
         ];
@@ -289,7 +291,7 @@ impl<K: Kernel> Announcer<K> {
         let refused = BTreeSet::new();
         let context = self.sight.context(&refused);
         let services = context.wanted.services.iter();
-        let strays = services.filter(|(name, claim)| !claim.strays.is_empty() && !is_decided(name));
+        let strays = services.filter(|(name, claim)| claim.shows_too_much() && !is_decided(name));
         let patience = |(name, claim): (&Name, &Claim)| {
             let all =
                 self.owners.iter().filter_map(|owner| owner.clears(context, name, claim, now));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::config::{Cluster as Backing, Config, Permits};
 use crate::kernel::Host;
@@ -81,9 +82,10 @@ impl Sight {
     }
 
     /// Works out what is wanted, if that may have changed; true if so.
-    pub(super) fn refresh(&mut self) -> bool {
-        let stale = std::mem::take(&mut self.stale);
+    pub(super) fn refresh(&mut self, now: Instant) -> bool {
+        let stale = std::mem::take(&mut self.stale) || self.cluster.pauses.are_due(now);
         if stale {
+            self.cluster.see(now);
             let Self { node, interface, permits, fixed, cluster, host, usage, .. } = self;
             let scene = Scene { cluster, host, node, interface: interface.as_deref(), permits };
             usage.see(scene);

@@ -329,7 +329,7 @@ fn an_elastic_ip_is_bound_when_it_is_translated_and_stays_when_that_is_lost_for_
     let mut sight = Sight::new(&config.unwrap());
     sight.host = host();
     sight.cluster.apply_eip(name(), eip("a", &[("192.0.2.1", "10.244.0.4")]));
-    sight.refresh();
+    sight.refresh(Instant::now());
     let vip = sight.wanted.vip(ip("192.0.2.1")).unwrap().clone();
     let mut elastic = Elastic::default();
     let ready = |elastic: &Elastic, sight: &Sight| elastic.is_ready(ip("192.0.2.1"), &vip, sight);

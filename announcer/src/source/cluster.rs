@@ -3,10 +3,12 @@
 mod claims;
 mod eip;
 mod networks;
+mod pauses;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use berth_api::Family;
 use berth_api::names::label;
@@ -17,6 +19,7 @@ pub use crate::vip::Name;
 pub use claims::Claims;
 pub use eip::{Eip, manager};
 pub use networks::Networks;
+pub use pauses::{Pauses, Withheld};
 pub use service::{Ingress, Service};
 
 /// What matters of one EndpointSlice: where endpoints are ready, and to what it leads.
@@ -85,12 +88,19 @@ pub struct Cluster {
     eips: BTreeMap<Name, Eip>,
     /// Who holds which address.
     pub claims: Claims,
+    /// Who took a port of another at an address that they share.
+    pub pauses: Pauses,
 }
 
 impl Cluster {
     /// Nothing was shown yet.
     pub fn new(claims: Claims) -> Self {
         Self { claims, ..Self::default() }
+    }
+
+    /// Takes in that it is `now`, and who takes a port of another at an address that they share.
+    pub fn see(&mut self, now: Instant) {
+        self.pauses.see(&self.services, &self.claims, now);
     }
 
     /// Every Service that was shown, ours or not.

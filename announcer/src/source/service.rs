@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use berth_api::service::{self, Protocol};
 
-use super::cluster::{Claims, Cluster, Service};
+use super::cluster::{Claims, Cluster, Service, Withheld};
 use super::placement::place;
 use super::scene::Scene;
 use crate::kernel::Port;
@@ -36,6 +36,7 @@ pub fn claim(
     let cluster = scene.cluster;
     let says = service.vip_host.is_some() || service.conflict_shown().is_some();
     let strays: Vec<IpAddr> = strays(&cluster.claims, service).collect();
+    let paused: Vec<IpAddr> = paused(cluster, name, service).collect();
     let ours = service.addresses.iter().filter(|_| service.ours);
     let placed = |address: &IpAddr| {
         let address = *address;
@@ -43,11 +44,17 @@ pub fn claim(
             let by = Claimant::Service((*of).clone());
             return Err(Refusal::AddressInUse { address, by });
         }
-        may_have(&cluster.claims, service, address)?;
+        is_given(&cluster.claims, service, address)?;
+        if let Some(Withheld { by, length }) =
+            cluster.pauses.withhold(address, &name.namespace, &service.uid)
+        {
+            return Err(Refusal::Paused { address, by, length });
+        }
         place(scene, &name.namespace, service, address)
     };
     let places = || ours.map(|address| (*address, placed(address))).collect();
-    (service.ours || says && !service.foreign || !strays.is_empty()).then(|| Claim {
+    let is_out = !strays.is_empty() || !paused.is_empty();
+    (service.ours || says && !service.foreign || is_out).then(|| Claim {
         ours: service.ours,
         uid: service.uid.clone(),
         created: service.created.clone(),
@@ -59,13 +66,14 @@ pub fn claim(
         host: service.vip_host.clone(),
         correctable: !service.foreign,
         strays,
+        paused,
         remarks: if service.ours { service.remarks.clone() } else { Arc::default() },
     })
 }
 
 /// Whether an address is the Service's to have, with the ports that it has now: kube-proxy serves all of them at whatever
 /// its status shows.
-fn may_have(claims: &Claims, service: &Service, address: IpAddr) -> Result<(), Refusal> {
+fn is_given(claims: &Claims, service: &Service, address: IpAddr) -> Result<(), Refusal> {
     if !claims.grant(&address, &service.uid) {
         return Err(Refusal::NotClaimed { address });
     }
@@ -81,21 +89,28 @@ fn may_have(claims: &Claims, service: &Service, address: IpAddr) -> Result<(), R
 /// Where claims decide: what its status shows that is not its own to show, whatever its author has written. Of one that is
 /// being deleted that is all; of one that asks to be ignored, or that says nothing of us, as where another provider serves
 /// what has no class, what a claim gives to others; of another class, nothing.
-pub fn strays<'a>(
-    claims: &'a Claims,
-    service: &'a Service,
-) -> impl Iterator<Item = IpAddr> + use<'a> {
+fn strays<'a>(claims: &'a Claims, service: &'a Service) -> impl Iterator<Item = IpAddr> + use<'a> {
     let is_known = claims.are_known();
     let says = service.vip_host.is_some() || !service.addresses.is_empty();
     let shown = service.published.iter().filter(move |_| is_known);
     shown.filter_map(|ingress| ingress.ip.parse().ok()).filter(move |address| {
-        let is_own = || may_have(claims, service, *address).is_ok();
+        let is_own = || is_given(claims, service, *address).is_ok();
         match (service.ours, service.ending, service.ignored) {
             (true, _, _) => (says || claims.are_of(address)) && !is_own(),
             (false, is_ending, is_ignored) => {
                 is_ending || is_ignored && claims.are_of(address) && !is_own()
             }
         }
+    })
+}
+
+/// What its status shows and a claim gives it, while its namespace pauses there ([`super::cluster::Pauses`]).
+fn paused(cluster: &Cluster, name: &Name, service: &Service) -> impl Iterator<Item = IpAddr> {
+    let shown = service.published.iter().filter(|_| service.ours || service.ignored);
+    let shown = shown.filter_map(|ingress| ingress.ip.parse().ok());
+    shown.filter(|address| {
+        cluster.pauses.withhold(*address, &name.namespace, &service.uid).is_some()
+            && is_given(&cluster.claims, service, *address).is_ok()
     })
 }
 

@@ -1,6 +1,7 @@
 //! Why an address is not announced: data with a stable reason, on which users alert. Pure.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use berth_api::conflict::{Mac, MacText};
 use berth_api::limits::{MOST_ADDRESSES, MOST_PORTS, MOST_PREFERENCES};
@@ -99,6 +100,15 @@ pub enum Refusal {
         /// The port.
         port: Port,
     },
+    /// Its namespace took a port that another was given there, and comes to share the address again after a pause.
+    Paused {
+        /// The address.
+        address: IpAddr,
+        /// Who took it.
+        by: NamespacedName,
+        /// How long the pause is.
+        length: Duration,
+    },
     /// It shares the address and has more ports than are looked at.
     PortsUnknown {
         /// The address.
@@ -188,9 +198,10 @@ impl Refusal {
             Self::VlanNotPermitted { .. } => "VlanNotPermitted",
             Self::AddressOnHost { .. } => "AddressOnHost",
             Self::AddressConflict { .. } => reason::ADDRESS_CONFLICT,
-            Self::AddressInUse { .. } | Self::PortInUse { .. } | Self::PortsUnknown { .. } => {
-                "AddressInUse"
-            }
+            Self::AddressInUse { .. }
+            | Self::PortInUse { .. }
+            | Self::Paused { .. }
+            | Self::PortsUnknown { .. } => "AddressInUse",
             Self::NotClaimed { .. } => "AddressNotClaimed",
             Self::VmiAddressReserved { .. } => reason::VMI_ADDRESS_RESERVED,
             Self::VmiAddressInUse { .. } => reason::VMI_ADDRESS_IN_USE,
@@ -263,6 +274,11 @@ impl Refusal {
                 port.protocol.name(),
                 port.number
             ),
+            Self::Paused { address, by, length } => format!(
+                "{address}, which it shares, is not announced for it: Service {by} had a port there that another was given, and \
+                 its namespace comes to share the address again {} s after that, longer each time",
+                length.as_secs()
+            ),
             Self::PortsUnknown { address } => format!(
                 "{address}, which it shares, is not announced for it: it has more than {MOST_PORTS} ports"
             ),
@@ -318,6 +334,7 @@ impl Refusal {
             self,
             Self::AddressInUse { .. }
                 | Self::PortInUse { .. }
+                | Self::Paused { .. }
                 | Self::PortsUnknown { .. }
                 | Self::NotClaimed { .. }
         )

@@ -118,6 +118,8 @@ pub struct Claim {
     pub correctable: bool,
     /// What its status shows and is not its own to show, where claims decide: it is to be taken out, whoever it is.
     pub strays: Vec<IpAddr>,
+    /// What it shows while its namespace pauses there, as it took a port of another: who has the address takes it out.
+    pub paused: Vec<IpAddr>,
     /// What is wrong with it, whoever serves it.
     pub remarks: Arc<[Refusal]>,
 }
@@ -131,7 +133,17 @@ impl Claim {
 
     /// Whether it says what is to be corrected once it is not announced: what its author can take away, or its status.
     pub fn says(&self) -> bool {
-        self.correctable && (self.host.is_some() || !self.strays.is_empty())
+        self.correctable && (self.host.is_some() || self.shows_too_much())
+    }
+
+    /// What is to be taken out of its status.
+    pub fn out(&self) -> impl Iterator<Item = &IpAddr> {
+        self.strays.iter().chain(&self.paused)
+    }
+
+    /// Whether anything is.
+    pub fn shows_too_much(&self) -> bool {
+        self.out().next().is_some()
     }
 
     /// Whether it says that it is announced, and nobody could: somebody must clear what it says.

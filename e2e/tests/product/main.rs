@@ -27,6 +27,7 @@ mod probes;
 mod reach;
 mod repair;
 mod rights;
+mod rotation;
 mod scene;
 mod shown;
 mod splits;

@@ -21,16 +21,16 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-const NODES: usize = 2;
+pub(crate) const NODES: usize = 2;
 const POOL: &str = "10.0.64.1-10.0.64.9";
 /// What the tenant holds its Services by.
 const KEEP: &str = "mallory.example/keep";
 /// How often kube-proxy changes its rules at most (`--iptables-min-sync-period`).
-const PROXY: Duration = Duration::from_secs(1);
+pub(crate) const PROXY: Duration = Duration::from_secs(1);
 /// A colliding port is out of the status this soon, but for pauses of the machine.
-const GAP: Duration = Duration::from_secs(2);
+pub(crate) const GAP: Duration = Duration::from_secs(2);
 
-async fn up(election: &[(&str, &str)]) -> Result<World> {
+pub(crate) async fn up(election: &[(&str, &str)]) -> Result<World> {
     let mut environment = env([("berth_claims", "required")]);
     environment.extend(election.iter().map(|(key, value)| ((*key).into(), (*value).into())));
     let mut world = World::without_berth(NODES + 1, environment).await?;
@@ -47,7 +47,7 @@ async fn up(election: &[(&str, &str)]) -> Result<World> {
 }
 
 /// A Service before the pods of its namespace, which asks for an address or for none.
-async fn expose(
+pub(crate) async fn expose(
     world: &World,
     name: (&str, &str),
     port: u16,
@@ -65,17 +65,17 @@ async fn expose(
     world.create(service).await.map(drop)
 }
 
-async fn get(world: &World, name: (&str, &str)) -> Result<Service> {
+pub(crate) async fn get(world: &World, name: (&str, &str)) -> Result<Service> {
     Ok(world.services(name.0).get(name.1).await?)
 }
 
-async fn patch(world: &World, name: (&str, &str), patch: Value) -> Result<Service> {
+pub(crate) async fn patch(world: &World, name: (&str, &str), patch: Value) -> Result<Service> {
     let parameters = PatchParams::default();
     Ok(world.services(name.0).patch(name.1, &parameters, &Patch::Merge(patch)).await?)
 }
 
 /// The address that a Service shows.
-async fn shown(world: &World, name: (&str, &str)) -> Result<IpAddr> {
+pub(crate) async fn shown(world: &World, name: (&str, &str)) -> Result<IpAddr> {
     let what = format!("an address of {name:?}");
     let found =
         eventually(&what, 30, || async { Ok(ingress(&get(world, name).await?).first().copied()) });
@@ -84,7 +84,7 @@ async fn shown(world: &World, name: (&str, &str)) -> Result<IpAddr> {
 
 /// Waits until a Service that is there still shows the address no more; says how long it took. Meanwhile no claim gave it to
 /// another.
-async fn gone(
+pub(crate) async fn gone(
     world: &World,
     name: (&str, &str),
     address: IpAddr,
@@ -134,7 +134,12 @@ async fn hold_lease(world: &World, name: (&str, &str)) -> Result<()> {
     Ok(())
 }
 
-async fn told(world: &World, name: (&str, &str), reason: &str, word: &str) -> Result<()> {
+pub(crate) async fn told(
+    world: &World,
+    name: (&str, &str),
+    reason: &str,
+    word: &str,
+) -> Result<()> {
     let events: Api<Event> = Api::namespaced(world.client.clone(), name.0);
     let what = format!("an Event {reason} with {word} about {name:?}");
     let found = eventually(&what, 15, || async {
@@ -218,13 +223,13 @@ async fn a_status_keeps_no_address_that_is_anothers_whatever_its_author_writes()
 }
 
 /// A client that asks as fast as it can, and when it was last answered by whom else.
-struct Client {
+pub(crate) struct Client {
     ends: Arc<AtomicBool>,
     asks: std::thread::JoinHandle<Vec<(Instant, String)>>,
 }
 
 impl Client {
-    fn of(place: Place, address: IpAddr) -> Self {
+    pub(crate) fn of(place: Place, address: IpAddr) -> Self {
         let ends = Arc::new(AtomicBool::new(false));
         let done = ends.clone();
         let asks = std::thread::spawn(move || {
@@ -238,30 +243,35 @@ impl Client {
         Self { ends, asks }
     }
 
-    fn answers(self) -> Result<Vec<(Instant, String)>> {
+    pub(crate) fn answers(self) -> Result<Vec<(Instant, String)>> {
         self.ends.store(true, Ordering::Relaxed);
         self.asks.join().map_err(|_| anyhow::anyhow!("the client has panicked"))
     }
 }
 
-/// Who shares an address and takes the port of the other has the address no longer, until its ports are others again.
-async fn takes_a_port(world: &World) -> Result<()> {
+/// Alice and mallory share addresses, and alice has one.
+pub(crate) async fn shares(world: &World) -> Result<IpAddr> {
     world
         .pools(json!({
             "range-global": POOL, "reuse-delay": "1s", "allow-share-global": "true",
             "share-with-alice": "mallory", "share-with-mallory": "alice",
         }))
         .await?;
-    let (shop, own) = (("alice", "shop"), ("mallory", "own"));
-    let address: IpAddr = "10.0.64.8".parse()?;
+    let (shop, address) = (("alice", "shop"), "10.0.64.8".parse()?);
     expose(world, shop, 80, Some(address)).await?;
     ensure!(shown(world, shop).await? == address);
-    expose(world, own, 81, Some(address)).await?;
-    ensure!(shown(world, own).await? == address, "they share it");
     eventually("the pod of alice answers", 10, || async {
         Ok(world.curl(address).ok().filter(|body| body.contains("hello")))
     })
     .await?;
+    Ok(address)
+}
+
+/// Who shares an address and takes the port of the other has the address no longer, until its ports are others again.
+async fn takes_a_port(world: &World) -> Result<()> {
+    let (address, own) = (shares(world).await?, ("mallory", "own"));
+    expose(world, own, 81, Some(address)).await?;
+    ensure!(shown(world, own).await? == address, "they share it");
     eventually("the pod of mallory answers at its own port", 10, || async {
         let body = curl_port(&world.lab.outside(), address, 81).ok();
         Ok(body.filter(|body| body.contains("evil")))
@@ -290,7 +300,7 @@ async fn takes_a_port(world: &World) -> Result<()> {
     Ok(())
 }
 
-fn ports(port: u16) -> Value {
+pub(crate) fn ports(port: u16) -> Value {
     json!({ "spec": { "ports": [{ "port": port, "targetPort": 8080 }] } })
 }
 

@@ -208,11 +208,11 @@ impl Leases {
         if let Some(lease) = self.strategy.standing() {
             return is_mine(lease).then_some(Duration::ZERO);
         }
-        let mut leases = claim.strays.iter().filter_map(|stray| self.deciding.addresses.get(stray));
-        match leases.any(is_mine) {
-            true => Some(Duration::ZERO),
-            false => Some(in_turn(context.node, name)),
+        let mut leases = claim.out().filter_map(|stray| self.deciding.addresses.get(stray));
+        if leases.any(is_mine) {
+            return Some(Duration::ZERO);
         }
+        (!claim.strays.is_empty()).then(|| in_turn(context.node, name))
     }
 
     /// Says which Leases to strive for, and gives back those that are not wanted once nothing acts on them: no address is

@@ -260,6 +260,14 @@ fn what_a_status_shows_of_others_is_taken_out_by_who_has_the_address_and_else_by
     let other = Leases::new("b", global(), Timing::DEFAULT, BTreeMap::new());
     assert_eq!(clears(&other, "b", "two"), None, "who holds the Lease of all does");
     assert_eq!(clears(&holder(global(), context, now), "a", "kept"), Some(Duration::ZERO));
+
+    let two = Name::new("d", "two");
+    let mut paused = wanted.services[&two].clone();
+    paused.paused = std::mem::take(&mut paused.strays);
+    assert_eq!(leases.clears(context, &two, &paused, now), Some(Duration::ZERO));
+    let other = Leases::new("b", Strategy::PerService, Timing::DEFAULT, BTreeMap::new());
+    let turn = other.clears(Context { node: "b", ..context }, &two, &paused, now);
+    assert_eq!(turn, None, "who has the address alone, as others may have seen another pause");
 }
 
 impl Leases {

@@ -315,10 +315,11 @@ impl Members {
     /// address, and else one of the live nodes.
     pub fn clears(&self, name: &Name, claim: &Claim, now: Instant) -> Option<Duration> {
         let has = |address: &IpAddr| self.holdings.held_since(address).is_some();
-        match claim.strays.iter().any(has) {
-            true => Some(Duration::ZERO),
-            false => self.holdings.speaks_for(name, None, now).then_some(PATIENCE),
+        if claim.out().any(has) {
+            return Some(Duration::ZERO);
         }
+        let is_anybodys = !claim.strays.is_empty();
+        (is_anybodys && self.holdings.speaks_for(name, None, now)).then_some(PATIENCE)
     }
 
     /// Tells the driver what is `bound` by now, and may be taken over: what has to be forwarded is. Without a fence

@@ -4,6 +4,7 @@ use berth_api::service::{Port, Protocol};
 use super::*;
 use crate::source::cluster::Claims;
 use crate::source::cluster::testing::service;
+use crate::source::testing::{host, seen};
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -28,7 +29,19 @@ fn updates(
     answering: &Answering,
     node: &str,
 ) -> Vec<Update> {
-    super::updates(cluster, verdicts, &BTreeSet::new(), answering, node)
+    all(cluster, verdicts, &BTreeSet::new(), answering, node)
+}
+
+/// What is written where these are to be cleared.
+fn all(
+    cluster: &Cluster,
+    verdicts: &Verdicts,
+    clears: &BTreeSet<Name>,
+    answering: &Answering,
+    node: &str,
+) -> Vec<Update> {
+    let wanted = seen(cluster, &host(), Some("eth0"));
+    super::updates(cluster, &wanted, verdicts, clears, answering, node)
 }
 
 /// Where claims decide: of each address those that hold it, each with the port of TCP that it was given there.
@@ -65,7 +78,7 @@ fn left(
     clears: bool,
 ) -> Option<(Vec<String>, Option<String>)> {
     let clears = clears.then(name).into_iter().collect();
-    let updates = super::updates(cluster, verdicts, &clears, &Answering::default(), "a");
+    let updates = all(cluster, verdicts, &clears, &Answering::default(), "a");
     let publication = updates.into_iter().next()?.publication?;
     let shown = publication.ingress.iter().map(|ingress| ingress.ip.clone()).collect();
     Some((shown, publication.vip_host))
@@ -306,9 +319,9 @@ fn what_is_being_deleted_shows_nothing_and_what_is_bound_for_it_still_is_waited_
     let cluster = claimed(ending, &[("192.0.2.1", &[("uid", 80)])]);
     let (nobody, clears) = (Verdicts::new(), [name()].into());
     let mut bound = answering(&[], &["192.0.2.1"]);
-    assert_eq!(super::updates(&cluster, &nobody, &clears, &bound, "a"), []);
+    assert_eq!(all(&cluster, &nobody, &clears, &bound, "a"), []);
     bound.kept.insert(address("192.0.2.1"));
-    assert_eq!(super::updates(&cluster, &nobody, &clears, &bound, "a").len(), 1, "for a sharer");
+    assert_eq!(all(&cluster, &nobody, &clears, &bound, "a").len(), 1, "for a sharer");
     assert_eq!(left(&cluster, &nobody, true), Some((vec![], None)));
 }
 
@@ -323,10 +336,39 @@ fn who_took_a_port_of_another_at_a_shared_address_is_not_published_there_and_the
     assert_eq!(left(&of(many), &Verdicts::new(), true), gone, "they are not all known");
     let taken = of(showing(&["192.0.2.1"], None));
     let (nobody, clears) = (Verdicts::new(), [name()].into());
-    let update = &super::updates(&taken, &nobody, &clears, &Answering::default(), "a")[0];
-    assert!(update.takes_out && update.crosses && update.unclaimed.is_empty());
+    let update = &all(&taken, &nobody, &clears, &Answering::default(), "a")[0];
+    assert!(update.takes_out && update.unclaimed.is_empty());
     let other = Service { uid: "other".to_owned(), ..showing(&["192.0.2.1"], None) };
     assert_eq!(left(&of(other), &Verdicts::new(), true), None);
+}
+
+#[test]
+fn while_its_namespace_pauses_who_was_not_there_is_not_published_and_is_told_who_took_a_port() {
+    let shared: &[(&str, u16)] = &[("uid", 81), ("bad", 82), ("other", 80)];
+    let ports = vec![Port { protocol: Protocol::Tcp, number: 81 }];
+    let web = Service { ports: ports.clone(), ..service(&["192.0.2.1"]) };
+    let mut cluster = claimed(web, &[("192.0.2.1", shared)]);
+    // Its port is 80 now.
+    let bad = Service { uid: "bad".to_owned(), ..showing(&["192.0.2.1"], None) };
+    cluster.apply_service(Name::new("d", "bad"), bad);
+    let now = std::time::Instant::now();
+    cluster.see(now);
+    let wanted = seen(&cluster, &host(), Some("eth0"));
+    let claim = &wanted.services[&name()];
+    let Some(Err(refusal)) = claim.places.get(&address("192.0.2.1")) else { panic!("{claim:?}") };
+    assert_eq!((refusal.reason(), claim.own().count()), ("AddressInUse", 0));
+    assert!(refusal.note().contains("d/bad") && refusal.note().contains("10 s"));
+    // Who had it for a moment published it all the same.
+    for ignored in [false, true] {
+        let ports = ports.clone();
+        let shown = showing(&["192.0.2.1"], None);
+        let shown = Service { ports, ours: !ignored, ignored, foreign: ignored, ..shown };
+        cluster.apply_service(name(), shown);
+        cluster.see(now);
+        assert_eq!(left(&cluster, &Verdicts::new(), true), Some((vec![], None)), "{ignored}");
+    }
+    cluster.see(cluster.pauses.deadline().unwrap());
+    assert_eq!(left(&cluster, &Verdicts::new(), true), None);
 }
 
 #[test]
@@ -359,7 +401,7 @@ fn a_host_name_beside_what_is_taken_out_stays() {
     web.published.push(Ingress { hostname, ..Ingress::default() });
     let cluster = claimed(web, &[]);
     let (nobody, clears) = (Verdicts::new(), [name()].into());
-    let updates = super::updates(&cluster, &nobody, &clears, &Answering::default(), "a");
+    let updates = all(&cluster, &nobody, &clears, &Answering::default(), "a");
     let patch = updates[0].patch(Timestamp::UNIX_EPOCH);
     let rest = json!({ "ingress": [{ "hostname": "web.example.org" }] });
     assert_eq!(patch["status"]["loadBalancer"], rest);
