@@ -113,10 +113,14 @@ impl Decision<'_> {
                 refusal.into_iter().collect(),
             );
         };
-        let holders = claim.in_the_way(owner, self.request.sharing.as_ref());
+        let sharing = self.request.sharing.as_ref();
+        let holders = claim.in_the_way(owner, sharing);
+        let clash = || claim.grant(holders.first()?)?.clash(sharing);
+        let clash = clash();
         let crowded = (!holders.is_empty()).then_some(Refusal::AddressInUse {
             address,
             holders,
+            clash: clash.map(Box::new),
             partners: None,
         });
         let pool = claim.grant(owner).and_then(|grant| grant.pool.clone());
@@ -205,16 +209,21 @@ impl Decision<'_> {
         });
         let in_the_way: Vec<&Grant> = in_the_way.collect();
         if in_the_way.is_empty() {
-            let may = claim.grant(owner).is_some() || claim.has_room(sharing);
-            let count = claim.grants().len();
-            return if may { Ok(true) } else { Err(Refusal::AddressFull { address, count }) };
+            let room = match claim.grant(owner) {
+                Some(_) => Ok(()),
+                None => claim.room(&owner.namespace, sharing),
+            };
+            return room.map(|()| true).map_err(|why| Refusal::AddressFull { address, why });
         }
         let mut others = in_the_way.iter().map(|grant| &grant.owner.namespace);
         let other = others.find(|other| **other != owner.namespace);
         let other = other.filter(|_| in_the_way.iter().all(|grant| grant.fits(sharing)));
         let partners = other.map(|other| (owner.namespace.clone(), other.clone()));
+        let may_share = |grant: &&&Grant| pools.may_share(&owner.namespace, &grant.owner.namespace);
+        let mut clashing = in_the_way.iter().filter(may_share);
+        let clash = clashing.find_map(|grant| grant.clash(sharing)).map(Box::new);
         let holders = in_the_way.iter().map(|grant| grant.owner.clone()).collect();
-        Err(Refusal::AddressInUse { address, holders, partners })
+        Err(Refusal::AddressInUse { address, holders, clash, partners })
     }
 
     /// The pool of another namespace that has the address, if neither a pool that serves this one nor the global
@@ -260,7 +269,8 @@ impl Decision<'_> {
         if let Some(sharing) = &request.sharing {
             let among = ledger.pools().sharing_with(&request.owner.namespace);
             let regions = ledger.free.offers(scope, family);
-            let has_room = |claim: &Claim| claim.has_room(Some(sharing));
+            let namespace = &request.owner.namespace;
+            let has_room = |claim: &Claim| claim.room(namespace, Some(sharing)).is_ok();
             let usable = |address| {
                 ledger.is_offerable(address)
                     && ledger.claim(address).is_none_or(has_room)

@@ -160,9 +160,48 @@ impl Grant {
         Self { pool, ..self }
     }
 
+    /// What of these ports and this policy keeps it from sharing the address, if both could share one.
+    pub(crate) fn clash(&self, sharing: Option<&Sharing>) -> Option<Clash> {
+        let (mine, theirs) = self.sharing.as_ref().zip(sharing)?;
+        let port = mine.ports.intersection(&theirs.ports).next().copied();
+        let what = port
+            .map(Contested::Port)
+            .or_else(|| (mine.policy != theirs.policy).then_some(Contested::Policy(mine.policy)));
+        Some(Clash { by: self.owner.clone(), what: what? })
+    }
+
     /// Whether both fit on one address.
     pub(crate) fn fits(&self, sharing: Option<&Sharing>) -> bool {
         matches!((&self.sharing, sharing), (Some(mine), Some(theirs)) if mine.fits(theirs))
+    }
+}
+
+/// What keeps two from sharing an address, who both may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clash {
+    /// The other, who holds the address.
+    by: Owner,
+    what: Contested,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contested {
+    Port((Protocol, u16)),
+    Policy(TrafficPolicy),
+}
+
+impl fmt::Display for Clash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { by, what } = self;
+        match what {
+            Contested::Port((protocol, port)) => write!(
+                f,
+                "{by} has port {protocol}/{port} there: accepted are ports that no other has there, of TCP, UDP and SCTP each"
+            ),
+            Contested::Policy(policy) => {
+                write!(f, "{by} has externalTrafficPolicy {policy:?} there: accepted is the same")
+            }
+        }
     }
 }
 
@@ -171,10 +210,42 @@ impl Grant {
 const MOST_SHARERS: usize = 512;
 const MOST_PORTS: usize = 8192;
 
+/// The same for each namespace but the one that had the address first, so that there is room for that and for others.
+const MOST_SHARERS_OF_ONE: usize = 64;
+const MOST_PORTS_OF_ONE: usize = 1024;
+
+/// Why no more come to share an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Its claim has no room, and so many are there.
+    Claim(usize),
+    /// This namespace may have no more there, and has so many.
+    Namespace(String, usize),
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Claim(count) => write!(
+                f,
+                "is shared by {count} Services: its claim has no room for one more with its ports (accepted are \
+                 {MOST_SHARERS}, and {MOST_PORTS} ports together)"
+            ),
+            Self::Namespace(name, count) => write!(
+                f,
+                "is shared by {count} Services of namespace {name}: where another namespace had the address first, accepted \
+                 are {MOST_SHARERS_OF_ONE} of one namespace, and {MOST_PORTS_OF_ONE} ports together"
+            ),
+        }
+    }
+}
+
 /// Everyone who holds one address: one owner, or several with disjoint ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
     grants: Vec<Grant>,
+    /// The namespace of the first who was put into it.
+    first: Option<String>,
 }
 
 impl Claim {
@@ -199,14 +270,29 @@ impl Claim {
         self.grants.iter().filter(blocks).map(|grant| grant.owner.clone()).collect()
     }
 
-    /// Whether one more with these ports has room beside those that are there, whatever the ports are.
-    pub(crate) fn has_room(&self, sharing: Option<&Sharing>) -> bool {
-        let theirs = self.grants.iter().map(|grant| grant.sharing.as_ref());
-        let ports = theirs.chain([sharing]).flatten().map(|sharing| sharing.ports.len());
-        self.grants.len() < MOST_SHARERS && ports.sum::<usize>() <= MOST_PORTS
+    /// Whether one more of a namespace with these ports has room beside those that are there, whatever the ports are.
+    pub(crate) fn room(&self, namespace: &str, sharing: Option<&Sharing>) -> Result<(), Full> {
+        let with = |grants: &mut dyn Iterator<Item = &Grant>| {
+            let one = |sharing: Option<&Sharing>| sharing.map_or(0, |all| all.ports.len());
+            let add =
+                |(count, ports), grant: &Grant| (count + 1, ports + one(grant.sharing.as_ref()));
+            grants.fold((0, one(sharing)), add)
+        };
+        let (count, ports) = with(&mut self.grants.iter());
+        if count >= MOST_SHARERS || ports > MOST_PORTS {
+            return Err(Full::Claim(count));
+        }
+        let of_one = |grant: &&Grant| grant.owner.namespace == namespace;
+        let (count, ports) = with(&mut self.grants.iter().filter(of_one));
+        let is_first = self.first.as_deref() == Some(namespace);
+        if !is_first && (count >= MOST_SHARERS_OF_ONE || ports > MOST_PORTS_OF_ONE) {
+            return Err(Full::Namespace(namespace.to_owned(), count));
+        }
+        Ok(())
     }
 
     pub(crate) fn put(&mut self, grant: Grant) {
+        self.first.get_or_insert_with(|| grant.owner.namespace.clone());
         match self.position(&grant.owner) {
             Ok(at) => self.grants[at] = grant,
             Err(at) => self.grants.insert(at, grant),

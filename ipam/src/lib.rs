@@ -48,7 +48,7 @@ pub use allocate::allocate;
 pub use counted::Counted;
 pub use facts::{Crossing, Overlap, ReservedOverlap, Stray, Usage};
 pub use grant::{
-    Claim, Grant, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy, UnknownProtocol,
+    Claim, Clash, Full, Grant, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy, UnknownProtocol,
 };
 pub use keys::{KeyError, Scope};
 pub use ledger::{Conflict, Ledger, names};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::counted::Counted;
-use crate::grant::{Owner, Sharing};
+use crate::grant::{Clash, Full, Owner, Sharing};
 use crate::keys::{KeyError, Scope};
 use crate::ledger::names;
 use crate::range::Family;
@@ -165,24 +165,24 @@ pub enum Refusal {
         why: String,
     },
     /// Somebody else holds the address that was asked for.
-    #[error("{address} is held by {}{}", names(.holders), sharing_note(.partners))]
+    #[error("{address} is held by {}{}{}", names(.holders), clash_note(.clash), sharing_note(.partners))]
     AddressInUse {
         /// The address.
         address: IpAddr,
         /// Who holds it.
         holders: Vec<Owner>,
+        /// What keeps it from sharing it with one of them, who both may.
+        clash: Option<Box<Clash>>,
         /// Where only the keys are in the way of sharing it: the namespace of the owner, and another one of the holders.
         partners: Option<(String, String)>,
     },
-    /// So many share the address that was asked for that the claim has no room for one more.
-    #[error(
-        "{address} is shared by {count} Services: its claim has no room for one more with its ports"
-    )]
+    /// So many share the address that was asked for that there is no room for one more.
+    #[error("{address} {why}")]
     AddressFull {
         /// The address.
         address: IpAddr,
-        /// How many share it.
-        count: usize,
+        /// What has no room.
+        why: Full,
     },
     /// The address that was asked for is never given.
     #[error("{address} is not to be had: it belongs to {by}")]
@@ -248,6 +248,10 @@ fn counted_note(Counted { resting, aside, shown, .. }: &Counted) -> String {
     let notes = notes.into_iter().filter(|(count, _)| **count > 0);
     let notes: Vec<String> = notes.map(|(count, why)| format!("{count} of them {why}")).collect();
     if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) }
+}
+
+fn clash_note(clash: &Option<Box<Clash>>) -> String {
+    clash.as_ref().map(|clash| format!("; {clash}")).unwrap_or_default()
 }
 
 fn sharing_note(partners: &Option<(String, String)>) -> String {

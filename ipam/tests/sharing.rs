@@ -55,6 +55,75 @@ fn no_more_share_an_address_than_its_claim_has_room_for() {
     assert_eq!(give(&mut ledger, &few).unwrap(), ["192.0.2.9"], "there is room for a few");
 }
 
+/// Namespaces `a` and `m` share the first address, which `a` had first.
+const CONSENT: [(&str, &str); 2] = [("share-with-a", "m"), ("share-with-m", "a")];
+
+#[test]
+fn who_comes_second_leaves_room_to_the_namespace_that_came_first() {
+    let mut ledger = ledger(&[&[POOL, SHARE][..], &CONSENT].concat());
+    give(&mut ledger, &listening(single("a/web"), &[(Tcp, 80)])).unwrap();
+    let joins = |name: &str, ports: &[(berth_ipam::Protocol, u16)]| {
+        pinned(listening(single(name), ports), &["192.0.2.8"])
+    };
+    for port in 1000..1064 {
+        give(&mut ledger, &joins(&format!("m/s{port}"), &[(Tcp, port)])).unwrap();
+    }
+    let more = joins("m/more", &[(Tcp, 2000)]);
+    let told = "192.0.2.8 is shared by 64 Services of namespace m: where another namespace had the address first, accepted \
+                are 64 of one namespace, and 1024 ports together";
+    let refusal = allocate(&ledger, &more).unwrap_err();
+    assert_eq!((refusal.to_string().as_str(), refusal.reason()), (told, "AddressInUse"));
+    let anywhere = listening(single("m/more"), &[(Tcp, 2000)]);
+    assert_eq!(give(&mut ledger, &anywhere).unwrap(), ["192.0.2.9"], "the next one");
+    for port in 3000..3447 {
+        give(&mut ledger, &joins(&format!("a/s{port}"), &[(Tcp, port)])).unwrap();
+    }
+    let refusal = allocate(&ledger, &joins("a/more", &[(Tcp, 4000)])).unwrap_err();
+    assert!(refusal.to_string().contains("by 512 Services: its claim has no room"), "{refusal}");
+    release_all(&mut ledger, &service("m/s1000"), Duration::ZERO);
+    give(&mut ledger, &more).unwrap();
+    let kept = joins("m/s1001", &[(Tcp, 1001)]);
+    assert_eq!(give(&mut ledger, &kept).unwrap(), ["192.0.2.8"], "who is there stays");
+}
+
+#[test]
+fn who_comes_second_leaves_ports_to_the_namespace_that_came_first() {
+    let mut ledger = ledger(&[&[POOL, SHARE][..], &CONSENT].concat());
+    give(&mut ledger, &listening(single("a/web"), &[(Tcp, 80)])).unwrap();
+    let joins = |name: &str, from: u16, count: u16| {
+        let ports: Vec<_> = (from..from + count).map(|port| (Tcp, port)).collect();
+        pinned(listening(single(name), &ports), &["192.0.2.8"])
+    };
+    give(&mut ledger, &joins("m/wide", 1000, 1000)).unwrap();
+    assert_eq!(reason(give(&mut ledger, &joins("m/more", 2000, 25))), "AddressInUse");
+    give(&mut ledger, &joins("m/few", 2000, 24)).unwrap();
+    give(&mut ledger, &joins("a/wide", 3000, 7000)).unwrap();
+}
+
+#[test]
+fn who_cannot_share_an_address_for_its_ports_or_its_policy_is_told_which() {
+    let mut ledger = ledger(&[&[POOL, SHARE][..], &CONSENT].concat());
+    let web = [(Tcp, 80), (Udp, 53), (Tcp, 443)];
+    give(&mut ledger, &listening(single("a/web"), &web)).unwrap();
+    let told = |ledger: &_, request| allocate(ledger, &request).unwrap_err().to_string();
+    for name in ["a/more", "m/more"] {
+        let pin = |ports| pinned(listening(single(name), ports), &["192.0.2.8"]);
+        let held = "192.0.2.8 is held by Service a/web; Service a/web has";
+        let port = "there: accepted are ports that no other has there, of TCP, UDP and SCTP each";
+        let same = told(&ledger, pin(&[(Tcp, 53), (Udp, 53), (Tcp, 80)]));
+        assert_eq!(same, format!("{held} port TCP/80 {port}"));
+        assert_eq!(told(&ledger, pin(&[(Udp, 53)])), format!("{held} port UDP/53 {port}"));
+        let other = told(&ledger, local(pin(&[(Tcp, 81)])));
+        let policy = "externalTrafficPolicy Cluster there: accepted is the same";
+        assert_eq!(other, format!("{held} {policy}"));
+    }
+    // Who is there already, and takes one up.
+    let own = listening(single("m/own"), &[(Tcp, 81)]);
+    give(&mut ledger, &own).unwrap();
+    let refused = allocate(&ledger, &listening(single("m/own"), &[(Udp, 53)])).unwrap_err();
+    assert!(refused.to_string().contains("Service a/web has port UDP/53"), "{refused}");
+}
+
 #[test]
 fn nobody_shares_unless_asked() {
     let mut ledger = ledger(&[POOL]);
@@ -137,8 +206,7 @@ fn beside_a(keys: &[(&str, &str)]) -> String {
 fn who_could_not_share_an_address_whatever_the_keys_say_is_not_told_of_them() {
     let mut ledger = ledger(&[POOL, SHARE]);
     give(&mut ledger, &listening(single("a/web"), &[(Tcp, 80)])).unwrap();
-    for (name, ports) in [("b/same", &[(Tcp, 80)][..]), ("b/whole", &[]), ("a/same", &[(Tcp, 80)])]
-    {
+    for (name, ports) in [("b/same", &[(Tcp, 80)][..]), ("b/whole", &[]), ("a/whole", &[])] {
         let pin = pinned(listening(single(name), ports), &["192.0.2.8"]);
         let refusal = allocate(&ledger, &pin).unwrap_err();
         assert_eq!(refusal.to_string(), "192.0.2.8 is held by Service a/web", "{name}");
@@ -258,7 +326,8 @@ fn a_sharer_that_wants_a_port_of_another_is_refused_and_stays() {
     let greedy = listening(single("shop/b"), &[(Tcp, 443), (Tcp, 80)]);
     assert_eq!(
         allocate(&ledger, &greedy).unwrap_err().to_string(),
-        "192.0.2.8 is held by Service shop/a"
+        "192.0.2.8 is held by Service shop/a; Service shop/a has port TCP/80 there: accepted are ports that no other has \
+         there, of TCP, UDP and SCTP each"
     );
     assert_eq!(held(&ledger, "shop/b"), ["192.0.2.8"]);
 }
