@@ -51,6 +51,7 @@ mod configure;
 mod decided;
 mod departures;
 mod eip;
+mod endings;
 mod exchanges;
 mod figures;
 mod guests;
@@ -133,11 +134,15 @@ impl Index {
 
     /// Takes in a Service or EipBinding. What is older than what is known is passed over.
     pub fn apply(&mut self, claimant: Claimant, now: Duration) {
+        self.0.endings.undo(claimant.uid());
         observe::apply(&mut self.0, claimant, now);
     }
 
     /// Takes in that a Service or EipBinding is gone; with a uid, only if it is that one.
     pub fn remove_claimant(&mut self, id: &Id, uid: Option<&str>, now: Duration) {
+        let known = self.0.cluster.claimants.get(id).map(|known| known.uid().to_owned());
+        let ended = uid.map(str::to_owned).or(known);
+        ended.iter().for_each(|uid| self.0.endings.note(uid));
         observe::remove_claimant(&mut self.0, id, uid, now);
     }
 

@@ -126,6 +126,8 @@ fn settle_leave(
     match outcome {
         Outcome::Released => bury(state, address, uid, now),
         Outcome::Claimed(claim) | Outcome::Taken(Some(claim)) => apply_claim(state, claim, now),
+        // It is left loose, and so asked for again.
+        Outcome::Claimant(claimant) if is_over(state, &claimant) => {}
         Outcome::Claimant(claimant) => {
             state.departures.tie(address, owner.clone());
             apply(state, *claimant, now);
@@ -133,6 +135,11 @@ fn settle_leave(
         _ => {}
     }
     state.touch_owner(owner);
+}
+
+/// Whether it is gone by now: the watch may have shown that before this answer came, and shows it no more.
+fn is_over(state: &State, claimant: &Claimant) -> bool {
+    claimant.is_gone() || state.endings.has(claimant.uid())
 }
 
 /// The claim with this uid is gone, which the watch may already have shown, or will.
@@ -153,8 +160,7 @@ fn settle_claimant(
 ) {
     let known = state.cluster.claimants.get(id);
     match outcome {
-        // The watch may have shown it before this answer came, and shows it no more.
-        Outcome::Claimant(claimant) if claimant.is_gone() => {
+        Outcome::Claimant(claimant) if is_over(state, &claimant) => {
             remove_claimant(state, id, Some(claimant.uid()), now);
         }
         Outcome::Claimant(claimant) => {

@@ -13,6 +13,7 @@ use super::agenda::Agenda;
 use super::claiming::Claiming;
 use super::cluster::Cluster;
 use super::departures::Departures;
+use super::endings::Endings;
 use super::exchanges::Exchanges;
 use super::figures::Figures;
 use super::pools::PoolMap;
@@ -30,6 +31,7 @@ pub(super) struct State {
     pub(super) claiming: Claiming,
     pub(super) adoption: Adoption,
     pub(super) departures: Departures,
+    pub(super) endings: Endings,
     pub(super) exchanges: Exchanges,
     pub(super) traffic: Traffic,
     pub(super) said: Said,

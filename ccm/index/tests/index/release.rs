@@ -132,6 +132,34 @@ fn a_claim_whose_owner_the_watch_has_not_shown_yet_is_kept() {
 }
 
 #[test]
+fn a_claim_whose_owner_is_gone_before_the_answer_that_it_is_there_is_given_back() {
+    let mut lab = lab();
+    lab.cluster.create(service("late"));
+    let uid = lab.cluster.services[&crate::cluster::key("late")].uid.clone();
+    lab.miss();
+    lab.cluster.claim("192.0.2.5", Owner::new(OwnerKind::Service, "shop", "late", uid));
+    lab.settle();
+    for _ in 0..20 {
+        for write in lab.poll() {
+            let outcome = lab.cluster.perform(&write);
+            if matches!(&write, Write::LeaveClaim { orphan: true, .. })
+                && lab.cluster.services.contains_key(&crate::cluster::key("late"))
+            {
+                lab.cluster.edit("late", |late| {
+                    late.finalizers = Default::default();
+                    late.deleting = true;
+                });
+            }
+            lab.catch_up();
+            lab.index.settle(&write, outcome, lab.now);
+        }
+        lab.now += SECOND;
+    }
+    assert_eq!(lab.cluster.services.len(), 1, "it is gone");
+    assert_eq!(lab.cluster.holder("192.0.2.5"), None);
+}
+
+#[test]
 fn a_claim_that_somebody_deletes_is_made_again() {
     let mut lab = lab();
     let claim = lab.cluster.claims.values().next().unwrap().clone();

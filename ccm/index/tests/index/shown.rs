@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use berth_index::finalizers::Finalizers;
 use berth_index::service::{Service, Standing};
+use berth_index::write::Write;
 use berth_ipam::{Sharing, TrafficPolicy};
 
 use crate::cluster::{Lab, ip, service};
@@ -146,6 +147,36 @@ fn what_a_write_answers_after_its_object_is_gone_is_shown_by_nobody() {
     }
     assert!(!lab.cluster.services.contains_key(&berth_api::NamespacedName::new("mallory", "late")));
     assert!(lab.cluster.claims.is_empty());
+    lab.create(pinned("alice/pin", "192.0.2.1"));
+    assert_eq!(lab.cluster.holder("192.0.2.1"), Some("pin".to_owned()));
+}
+
+#[test]
+fn what_a_write_answered_before_its_object_was_gone_is_shown_by_nobody() {
+    let mut lab = Lab::with_pools([POOL, AT_ONCE]);
+    lab.create(service("mallory/late"));
+    lab.cluster.announce("mallory/late");
+    lab.settle();
+    lab.cluster.edit("mallory/late", |late| {
+        late.finalizers = Finalizers { others: 1, ..late.finalizers };
+    });
+    lab.cluster.delete("mallory/late");
+    lab.catch_up();
+    let late = berth_api::NamespacedName::new("mallory", "late");
+    for _ in 0..100 {
+        for write in lab.poll() {
+            let outcome = lab.cluster.perform(&write);
+            // Its own finalizer goes after ours, and that is shown before the answer to ours is here.
+            let is_free = matches!(write, Write::PatchService { .. });
+            if is_free && lab.cluster.services.contains_key(&late) {
+                lab.cluster.edit("mallory/late", |late| late.finalizers = Finalizers::default());
+            }
+            lab.catch_up();
+            lab.index.settle(&write, outcome, lab.now);
+        }
+        lab.now += SECOND;
+    }
+    assert!(!lab.cluster.services.contains_key(&late) && lab.cluster.claims.is_empty());
     lab.create(pinned("alice/pin", "192.0.2.1"));
     assert_eq!(lab.cluster.holder("192.0.2.1"), Some("pin".to_owned()));
 }
