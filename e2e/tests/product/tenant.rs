@@ -15,6 +15,7 @@ use berth_e2e::addresses::{Mac, Net, mac, node_host, router};
 use berth_e2e::lab::Lab;
 use berth_e2e::membership;
 use berth_e2e::pauses;
+use berth_e2e::place::Place;
 use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::wire::{Record, disputed};
 use berth_e2e::world::{World, env, eventually, ingress, kubectl};
@@ -27,6 +28,7 @@ use self::edits::Tenant;
 use crate::claims::{PORT, second_address};
 use crate::is_soak;
 use crate::scene::{ASK, CLIENT};
+use crate::shown::GAP;
 
 const NODES: usize = 2;
 const EDITS: usize = 250;
@@ -42,9 +44,15 @@ const PAUSE: Duration = Duration::from_millis(30);
 const QUOTA: usize = 8;
 const POOL: &str = "10.0.64.1-10.0.64.60,fd00:10::4001-fd00:10::4030";
 const EVERY: Duration = Duration::from_millis(20);
+/// How long an announcer publishes nobody of a namespace that took a port of another, at first and at most.
+const FIRST: Duration = Duration::from_secs(10);
+const LAST: Duration = Duration::from_secs(300);
 
-/// Who may not be harmed: a Service each, one of the global pool, one of its own.
-const OTHERS: [&str; 2] = ["alice", "bob"];
+/// Who may not be harmed: a Service each, of the global pool, of its own pool, and at an address that the tenant may share.
+const OTHERS: [&str; 3] = ["alice", "bob", SHARES];
+const SHARES: &str = "carol";
+/// What carol's Deployment is called, and so what her pods answer.
+const SHOP: &str = "shop";
 
 /// A client of the lab's API server for another user than the administrator.
 pub(crate) async fn client_as(lab: &Lab, change: impl Fn(&mut AuthInfo)) -> Result<Client> {
@@ -128,6 +136,8 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
     }
     let pools = json!({
         "range-global": POOL, "range-alice": "10.0.65.1-10.0.65.9", "quota-mallory": QUOTA.to_string(),
+        "range-carol": "10.0.65.11-10.0.65.19", "allow-share-carol": "true",
+        "share-with-carol": "mallory", "share-with-mallory": "carol",
         // What it gives back is soon another's.
         "reuse-delay": "1s",
     });
@@ -138,11 +148,12 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
     let mut addresses = Vec::new();
     for namespace in OTHERS {
         kubectl(&world.lab, &["create", "namespace", namespace])?;
-        world.deploy(namespace, "hello", 1)?;
+        let name = if namespace == SHARES { SHOP } else { "hello" };
+        world.deploy(namespace, name, 1)?;
         let service = json!({
             "metadata": { "name": "web", "namespace": namespace },
             "spec": {
-                "type": "LoadBalancer", "selector": { "app": "hello" },
+                "type": "LoadBalancer", "selector": { "app": name },
                 "ports": [{ "port": 80, "targetPort": 8080 }],
             },
         });
@@ -169,7 +180,8 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
         second,
         Probe::start(&outside, (second, PORT).into(), EVERY, Manner::NewConnections)?,
     )];
-    for address in &addresses {
+    let (shared, alone) = addresses.split_last().context("no address")?;
+    for address in alone {
         let probe = Probe::start(&outside, (*address, 80).into(), EVERY, Manner::NewConnections)?;
         probes.push((*address, probe));
     }
@@ -182,6 +194,7 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
     let mut tenant = Tenant::of(&world, targets).await?;
     let (edits, lasts) = if is_soak() { (LONG, long()?) } else { (EDITS, Duration::ZERO) };
     let resident = resident(&world)?;
+    let mut drawn = Drawn::default();
     for number in 0.. {
         if number >= edits {
             if start.elapsed() >= lasts {
@@ -193,6 +206,7 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
         tenant.edit().await?;
         if number % LOOK == LOOK - 1 {
             shows_nothing_of_others(&world).await?;
+            drawn.look(&outside, *shared);
         }
         if number % 250 == 249 {
             grown_little(&world, &resident, number)?;
@@ -204,7 +218,8 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
             );
         }
     }
-    println!("{:?} in {:.0?}", tenant.answers, start.elapsed());
+    println!("{:?} in {:.0?}, {drawn:?}", tenant.answers, start.elapsed());
+    drawn.judge(start.elapsed()).with_context(|| world.logs())?;
     ensure!(tenant.answers.get("taken").is_some_and(|taken| *taken > 20), "{:?}", tenant.answers);
     tenant.keep_all().await?;
     // What is still under way shows within a few seconds.
@@ -242,6 +257,40 @@ async fn what_a_tenant_writes_at_random_changes_nothing_of_anybody_else() -> Res
     .await
     .with_context(|| world.logs())?;
     world.lab.down()
+}
+
+/// What became of requests to the address that is shared, at the port of who had it first.
+#[derive(Debug, Default)]
+struct Drawn {
+    looks: u32,
+    /// How many nobody answered, or a pod of another.
+    astray: u32,
+}
+
+impl Drawn {
+    fn look(&mut self, outside: &Place, address: IpAddr) {
+        let url = format!("http://{address}/");
+        let answer = outside.exec(["curl", "--silent", "--fail", "--max-time", "1", &url]);
+        self.looks += 1;
+        self.astray += u32::from(!answer.is_ok_and(|body| body.starts_with(SHOP)));
+    }
+
+    /// Each time that the tenant takes the port it draws what comes for so long, and it waits twice as long for the next.
+    fn judge(&self, took: Duration) -> Result<()> {
+        let (mut times, mut pause) = (1, FIRST);
+        let mut waited = pause;
+        while waited < took {
+            times += 1;
+            pause = (pause * 2).min(LAST);
+            waited += pause;
+        }
+        let (share, most) = (
+            f64::from(self.astray) / f64::from(self.looks),
+            (GAP * times).as_secs_f64() / took.as_secs_f64(),
+        );
+        ensure!(self.looks > 0 && share <= most, "{self:?}: {share:.3}, not {most:.3}");
+        Ok(())
+    }
 }
 
 fn long() -> Result<Duration> {
