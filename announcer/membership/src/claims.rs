@@ -94,10 +94,33 @@ impl Claims {
             .is_some_and(|interest| interest.request.candidates.contains(&self.me))
     }
 
-    /// The best live candidate but this node.
-    pub(crate) fn best_other(&self, address: IpAddr, sight: &Sight) -> Option<NodeId> {
+    /// Whether this node gives the address to a live candidate of a lower tier.
+    pub(crate) fn moves(&self, address: IpAddr) -> bool {
+        self.interests.get(&address).is_some_and(|interest| interest.request.moves)
+    }
+
+    /// The best live candidate but this node, of those that are `fit`.
+    pub(crate) fn best_other(
+        &self,
+        address: IpAddr,
+        sight: &Sight,
+        fit: impl Fn(NodeId) -> bool,
+    ) -> Option<NodeId> {
         let request = &self.interests.get(&address)?.request;
-        rank(request, |node| node != self.me && sight.live().contains(&node), None).first().copied()
+        let is_other = |node| node != self.me && sight.live().contains(&node) && fit(node);
+        rank(request, is_other, None).first().copied()
+    }
+
+    /// The same of a lower tier than this node's.
+    pub(crate) fn better(
+        &self,
+        address: IpAddr,
+        sight: &Sight,
+        fit: impl Fn(NodeId) -> bool,
+    ) -> Option<NodeId> {
+        let request = &self.interests.get(&address)?.request;
+        let mine = request.tier(self.me);
+        self.best_other(address, sight, |node| request.tier(node) < mine && fit(node))
     }
 
     /// Everything has to be looked at again.

@@ -9,8 +9,15 @@ use crate::message::{Hand, Step};
 use crate::moment::Moment;
 use crate::name::NodeId;
 
-/// How long a holder waits for its target to get ready.
+/// How long a holder that has to let go waits for its target to get ready.
 const READY_WITHIN: Duration = Duration::from_millis(500);
+/// The same for one that could stay: it answers meanwhile, and keeps the address if the target does not get ready.
+const READY_AT_LEISURE: Duration = Duration::from_secs(3);
+/// For how long a target that did not get ready is passed over.
+const UNFIT_FOR: Duration = Duration::from_secs(10);
+/// For how long an address is not given back to whoever gave it: two nodes may have heard of each other's state at
+/// different times.
+const NOT_BACK_FOR: Duration = Duration::from_secs(2);
 /// How long a target is told to take an address that nobody shows.
 const TAKE_WITHIN: Duration = Duration::from_secs(1);
 /// How long a target keeps an address ready that it is not told to take.
@@ -25,6 +32,14 @@ const PER_MESSAGE: usize = 24;
 struct Going {
     to: NodeId,
     until: Moment,
+    /// Whether the target has said that it is ready.
+    ready: bool,
+}
+
+impl Going {
+    fn new(to: NodeId, until: Moment) -> Self {
+        Self { to, until, ready: false }
+    }
 }
 
 /// Addresses on their way.
@@ -40,6 +55,10 @@ pub(crate) struct Handovers {
     urgent: BTreeMap<IpAddr, Moment>,
     /// Held perhaps without being asked for any more.
     doubtful: BTreeSet<IpAddr>,
+    /// Until when a node is no target for an address: it did not get ready.
+    unfit: BTreeMap<(IpAddr, NodeId), Moment>,
+    /// Who gave an address to this node, for a while.
+    giver: BTreeMap<IpAddr, Going>,
 }
 
 impl Handovers {
@@ -66,9 +85,41 @@ impl Handovers {
         std::mem::take(&mut self.doubtful)
     }
 
-    /// The holder begins.
-    pub(crate) fn begin(&mut self, now: Moment, address: IpAddr, to: NodeId) {
-        self.going.insert(address, Going { to, until: now + READY_WITHIN });
+    /// The holder begins; one that `keeps` the address unless its target gets ready has time.
+    pub(crate) fn begin(&mut self, now: Moment, address: IpAddr, to: NodeId, keeps: bool) {
+        let within = if keeps { READY_AT_LEISURE } else { READY_WITHIN };
+        self.going.insert(address, Going::new(to, now + within));
+    }
+
+    /// The holder cannot keep it any more.
+    pub(crate) fn hasten(&mut self, now: Moment, address: IpAddr) {
+        if let Some(going) = self.going.get_mut(&address) {
+            going.until = going.until.min(now + READY_WITHIN);
+        }
+    }
+
+    /// The target did not get ready.
+    pub(crate) fn fail(&mut self, now: Moment, address: IpAddr, to: NodeId) {
+        self.going.remove(&address);
+        self.unfit.insert((address, to), now + UNFIT_FOR);
+    }
+
+    /// Whether a node may be given an address.
+    pub(crate) fn is_fit(&self, address: IpAddr, node: NodeId) -> bool {
+        !self.unfit.contains_key(&(address, node))
+    }
+
+    /// Whether an address came from a node a moment ago.
+    pub(crate) fn is_from(&self, address: &IpAddr, node: NodeId) -> bool {
+        self.giver.get(address).is_some_and(|giver| giver.to == node)
+    }
+
+    /// Forgets who was no target for long enough. What that was about has to be looked at.
+    pub(crate) fn forgive(&mut self, now: Moment) {
+        let over = self.unfit.extract_if(.., |_, until| *until <= now);
+        self.doubtful.extend(over.map(|((address, _), _)| address));
+        let over = self.giver.extract_if(.., |_, giver| giver.until <= now);
+        self.doubtful.extend(over.map(|(address, _)| address));
     }
 
     /// The holder lost the address, or keeps it.
@@ -79,28 +130,28 @@ impl Handovers {
     /// The target is ready.
     pub(crate) fn ready(&mut self, from: NodeId, address: IpAddr) {
         if let Some(going) = self.going.get_mut(&address).filter(|going| going.to == from) {
-            going.until = Moment::default();
+            (going.until, going.ready) = (Moment::default(), true);
         }
     }
 
-    /// What the holder has to release now, and whom it is for.
-    pub(crate) fn due(&self, now: Moment) -> Vec<(IpAddr, NodeId)> {
+    /// What is to be released now, whom it is for, and whether that node is ready.
+    pub(crate) fn due(&self, now: Moment) -> Vec<(IpAddr, NodeId, bool)> {
         self.going
             .iter()
             .filter(|(_, going)| going.until <= now)
-            .map(|(address, going)| (*address, going.to))
+            .map(|(address, going)| (*address, going.to, going.ready))
             .collect()
     }
 
     /// The holder has released it.
     pub(crate) fn give(&mut self, now: Moment, address: IpAddr, to: NodeId) {
         self.going.remove(&address);
-        self.given.insert(address, Going { to, until: now + TAKE_WITHIN });
+        self.given.insert(address, Going::new(to, now + TAKE_WITHIN));
     }
 
     /// The target gets ready.
     pub(crate) fn expect(&mut self, now: Moment, address: IpAddr, from: NodeId) {
-        self.coming.insert(address, Going { to: from, until: now + READY_FOR });
+        self.coming.insert(address, Going::new(from, now + READY_FOR));
     }
 
     /// Whom the target tells that it is ready.
@@ -110,7 +161,9 @@ impl Handovers {
 
     /// The target takes the address.
     pub(crate) fn take(&mut self, now: Moment, address: IpAddr) {
-        self.coming.remove(&address);
+        if let Some(coming) = self.coming.remove(&address) {
+            self.giver.insert(address, Going::new(coming.to, now + NOT_BACK_FOR));
+        }
         self.urgent.insert(address, now + URGENT_FOR);
     }
 
@@ -141,8 +194,10 @@ impl Handovers {
 
     /// When something is due, at the latest.
     pub(crate) fn next(&self) -> Moment {
-        let all = [&self.going, &self.given, &self.coming].into_iter().flat_map(BTreeMap::values);
-        all.map(|going| going.until).min().unwrap_or(Moment::NEVER)
+        let all = [&self.going, &self.given, &self.coming, &self.giver];
+        let all = all.into_iter().flat_map(BTreeMap::values);
+        let all = all.map(|going| going.until).chain(self.unfit.values().copied());
+        all.min().unwrap_or(Moment::NEVER)
     }
 
     /// What is said with each beat.

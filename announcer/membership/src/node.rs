@@ -309,6 +309,9 @@ impl Node {
         self.sight.note(self.now, from, ack);
         for address in &outcome.won {
             self.claims.won(*address);
+            if self.claims.moves(*address) {
+                self.handovers.doubt([*address]);
+            }
             self.out.push(Output::Granted { address: *address });
             self.hurry();
         }

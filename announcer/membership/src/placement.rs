@@ -2,6 +2,8 @@
 //!
 //! The ranking is a pure function of the request, the live nodes and the last holder. Each node computes the same.
 
+use std::collections::BTreeMap;
+
 use crate::name::NodeId;
 
 /// Who may have an address, and who had better.
@@ -11,7 +13,14 @@ pub struct Request {
     pub key: u64,
     /// The nodes that may answer.
     pub candidates: Vec<NodeId>,
-    /// Those of them that come before the others.
+    /// How late a node's turn is, whoever had the address last; 0 for whoever is not in it. Nobody is left out for it: the
+    /// last candidate that lives has its turn at once.
+    pub tiers: BTreeMap<NodeId, u8>,
+    /// Whether this node gives what it has to a live candidate of a lower tier.
+    pub moves: bool,
+    /// One that comes after the others of its tier, unless it had the address last.
+    pub behind: Option<NodeId>,
+    /// Those that come before the others of their tier.
     pub preferred: Vec<NodeId>,
     /// Who had the address, as far as it is written down outside.
     pub previous: Option<NodeId>,
@@ -22,9 +31,14 @@ impl Request {
     pub fn key_of(name: &str) -> u64 {
         NodeId::of(name).bits()
     }
+
+    /// How late a node's turn is.
+    pub(crate) fn tier(&self, node: NodeId) -> u8 {
+        self.tiers.get(&node).copied().unwrap_or(0)
+    }
 }
 
-/// The live candidates, best first: who had the address last, then preferred nodes, then by rendezvous hash.
+/// The live candidates, best first: by tier, then who had the address last, then preferred nodes, then by rendezvous hash.
 ///
 /// A node that comes or goes moves only the addresses that it is ranked first for.
 pub fn rank(
@@ -36,7 +50,8 @@ pub fn rank(
     let mut nodes: Vec<_> =
         request.candidates.iter().copied().filter(|node| is_live(*node)).collect();
     nodes.sort_by_cached_key(|node| {
-        let order = (Some(*node) != last, !request.preferred.contains(node));
+        let (tier, is_behind) = (request.tier(*node), Some(*node) == request.behind);
+        let order = (tier, Some(*node) != last, is_behind, !request.preferred.contains(node));
         (order, std::cmp::Reverse(weight(request.key, *node)), *node)
     });
     nodes.dedup();
@@ -58,8 +73,6 @@ pub(crate) fn mix(number: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn nodes(n: usize) -> Vec<NodeId> {
@@ -113,6 +126,23 @@ mod tests {
             nodes[3],
             "who is gone is not ranked"
         );
+    }
+
+    #[test]
+    fn a_later_tier_comes_after_all_of_an_earlier_one_and_is_not_left_out() {
+        let nodes = nodes(4);
+        let request = Request {
+            tiers: [(nodes[0], 2), (nodes[1], 1), (nodes[3], 1)].into(),
+            preferred: vec![nodes[3]],
+            previous: Some(nodes[0]),
+            ..request(7, &nodes)
+        };
+        let ranked = |live: &[NodeId]| rank(&request, |node| live.contains(&node), None);
+        assert_eq!(ranked(&nodes), [nodes[2], nodes[3], nodes[1], nodes[0]]);
+        assert_eq!(ranked(&nodes[..1]), nodes[..1], "alone");
+        let behind = Request { behind: Some(nodes[2]), tiers: BTreeMap::new(), ..request.clone() };
+        assert_eq!(rank(&behind, |_| true, None)[3], nodes[2]);
+        assert_eq!(rank(&behind, |_| true, Some(nodes[2]))[0], nodes[2], "it had it last");
     }
 
     #[test]

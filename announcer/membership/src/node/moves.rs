@@ -32,14 +32,34 @@ impl Node {
 
     /// Moves an address if another node can take it.
     pub(super) fn hand_over(&mut self, address: IpAddr) {
+        let keeps = self.keeps(address);
+        let fit = |node| !keeps || self.handovers.is_fit(address, node);
+        let to = self.claims.best_other(address, &self.sight, fit);
+        self.begin_move(address, to, keeps);
+    }
+
+    /// Moves an address if another node had better have it.
+    pub(super) fn hand_over_to_a_better_one(&mut self, address: IpAddr) {
+        let fit =
+            |node| self.handovers.is_fit(address, node) && !self.handovers.is_from(&address, node);
+        let to = self.claims.better(address, &self.sight, fit);
+        self.begin_move(address, to, true);
+    }
+
+    fn begin_move(&mut self, address: IpAddr, to: Option<NodeId>, keeps: bool) {
         let held = self.owner.hold(&address).is_some_and(|hold| hold.stage == Stage::Held);
         if !held || self.handovers.is_going(&address) || !self.sight.is_clear() {
             return;
         }
-        if let Some(to) = self.claims.best_other(address, &self.sight) {
-            self.handovers.begin(self.now, address, to);
+        if let Some(to) = to {
+            self.handovers.begin(self.now, address, to, keeps);
             self.hurry();
         }
+    }
+
+    /// Whether this node may go on with an address if nobody takes it.
+    pub(super) fn keeps(&self, address: IpAddr) -> bool {
+        self.stay == Stay::Here && self.claims.may_have(address)
     }
 
     pub(super) fn handed(&mut self, from: NodeId, hand: &Hand) {

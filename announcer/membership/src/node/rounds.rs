@@ -26,6 +26,9 @@ impl Node {
             self.voter.sweep(self.now);
             if self.sight.refresh(self.now, standing.view()) {
                 self.claims.note_all();
+                let held = self.owner.holds().map(|(address, _)| address);
+                let moving = held.filter(|address| self.claims.moves(*address));
+                self.handovers.doubt(moving);
             }
             self.claims.note(self.sight.take_changed());
             for decision in self.claims.decide(self.now, &self.sight, &self.owner) {
@@ -47,10 +50,17 @@ impl Node {
 
     /// Takes planned moves a step further.
     fn move_on(&mut self) {
+        self.handovers.forgive(self.now);
         for address in self.handovers.take_doubtful() {
             let Some(stage) = self.owner.hold(&address).map(|hold| hold.stage) else { continue };
-            let stays = self.stay == Stay::Here && self.claims.may_have(address);
-            if stays || self.handovers.is_going(&address) {
+            if self.keeps(address) {
+                if self.claims.moves(address) {
+                    self.hand_over_to_a_better_one(address);
+                }
+                continue;
+            }
+            if self.handovers.is_going(&address) {
+                self.handovers.hasten(self.now, address);
                 continue;
             }
             self.hand_over(address);
@@ -58,15 +68,19 @@ impl Node {
                 self.release(address, Loss::Dropped);
             }
         }
-        for (address, to) in self.handovers.due(self.now) {
-            if self.sight.live().contains(&to) {
-                self.release(address, Loss::HandedOver { to });
-                self.claims.gave(self.now, address, to);
-                self.handovers.give(self.now, address, to);
-            } else {
-                self.handovers.cancel(&address);
-                self.handovers.doubt([address]);
+        for (address, to, is_ready) in self.handovers.due(self.now) {
+            let (is_live, keeps) = (self.sight.live().contains(&to), self.keeps(address));
+            match (is_live, is_ready || !keeps) {
+                (true, true) => {
+                    self.release(address, Loss::HandedOver { to });
+                    self.claims.gave(self.now, address, to);
+                    self.handovers.give(self.now, address, to);
+                    continue;
+                }
+                (true, false) => self.handovers.fail(self.now, address, to),
+                (false, _) => self.handovers.cancel(&address),
             }
+            self.handovers.doubt([address]);
         }
         let (sight, owner) = (&self.sight, &self.owner);
         let taken = |address| sight.others(address, Stage::Held).next().is_some();

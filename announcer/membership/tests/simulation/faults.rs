@@ -58,6 +58,13 @@ pub(crate) enum Fault {
         address: usize,
         may: bool,
     },
+    /// How late the host's turn is from now on, and whether it gives what it has to others. Each host hears of it at
+    /// another time.
+    Tier {
+        host: usize,
+        tier: u8,
+        moves: bool,
+    },
     Leave {
         host: usize,
     },
@@ -89,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) voters: usize,
     /// Hosts that begin with the program that knows version 1 of the wire only.
     pub(crate) former: Vec<bool>,
+    /// Hosts that cannot have any address, which only they know.
+    pub(crate) unable: Vec<bool>,
     /// Those are the voters for ever, by a list that every host has, and there is no API.
     pub(crate) listed: bool,
     pub(crate) faults: Vec<(Time, Fault)>,
@@ -127,6 +136,7 @@ impl Plan {
             v6: false,
             voters: voters_of(hosts),
             former: vec![false; hosts],
+            unable: vec![false; hosts],
             listed: false,
             faults: Vec::new(),
             healed: 0,
@@ -219,6 +229,29 @@ impl Plan {
         let mut plan = Self::pressed(random);
         plan.mix(random);
         plan
+    }
+
+    /// The schedule of a seed for a cluster whose nodes are cordoned and emptied meanwhile, in any order, and some of which
+    /// can have no address.
+    pub(crate) fn emptied(random: &mut Random) -> Self {
+        let mut plan = Self::random(random);
+        plan.empty(random);
+        plan
+    }
+
+    /// Tiers at random times, which stay as the last of them are, and all hosts but one unable at most.
+    pub(crate) fn empty(&mut self, random: &mut Random) {
+        for _ in 0..random.between(1, 3 * self.hosts as u64) {
+            let at = random.below(self.healed);
+            let host = random.below(self.hosts as u64) as usize;
+            let (tier, moves) = random.pick(&[(0, false), (1, false), (2, true), (3, true)]);
+            self.faults.push((at, Fault::Tier { host, tier, moves }));
+        }
+        let able = random.below(self.hosts as u64) as usize;
+        for host in (0..self.hosts).filter(|host| *host != able) {
+            self.unable[host] = random.chance(0.2);
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
     }
 
     fn mix(&mut self, random: &mut Random) {

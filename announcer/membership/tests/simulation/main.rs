@@ -19,6 +19,7 @@ mod queue;
 mod random;
 mod scripts;
 mod takeover;
+mod tiers;
 mod updates;
 mod world;
 
@@ -66,6 +67,11 @@ fn explored(family: &str, plan: impl Fn(&mut Random) -> Plan + Sync) {
 #[test]
 fn no_two_kernels_answer_and_every_address_is_served_again() {
     explored("random", Plan::random);
+}
+
+#[test]
+fn no_two_kernels_answer_while_nodes_are_emptied_and_every_address_is_served_again() {
+    explored("emptied", Plan::emptied);
 }
 
 #[test]

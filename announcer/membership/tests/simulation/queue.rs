@@ -43,6 +43,12 @@ pub(crate) enum Event {
         host: usize,
     },
     Fault(Fault),
+    /// The watch of a host shows how late another one's turn is.
+    Tier {
+        watcher: usize,
+        host: usize,
+        tier: (u8, bool),
+    },
     /// The weather is fair again.
     Calm,
     Heal,

@@ -43,6 +43,9 @@ impl Default for Settings {
     }
 }
 
+/// How late a watch may be.
+const LATEST_NEWS: Time = 500 * MILLI;
+
 const KEY: &[u8] = b"a key for the simulation";
 
 pub(crate) struct World {
@@ -117,6 +120,11 @@ impl World {
         self.now = self.now.max(end);
     }
 
+    /// Whether a host whose process runs may have an address.
+    pub(crate) fn could_answer(&self, address: usize) -> bool {
+        self.hosts.iter().any(|host| host.process.is_some() && host.may[address])
+    }
+
     /// The machines that answer for an address now.
     pub(crate) fn answering(&self, address: IpAddr) -> Vec<usize> {
         let answers = |host: &Host| host.kernel.answers_until(address, &host.clock) > self.now;
@@ -176,12 +184,18 @@ impl World {
                 self.push(self.now + 2_000 * MILLI, Event::Relist { host });
             }
             Event::Fault(fault) => self.fail(fault),
+            Event::Tier { watcher, host, tier } => {
+                self.hosts[watcher].tiers[host] = tier;
+                for address in 0..self.addresses.len() {
+                    self.tell(watcher, News::Request(address));
+                }
+            }
             Event::Calm => self.network.weather = Weather::FAIR,
             Event::Heal => self.heal(),
         }
     }
 
-    fn fail(&mut self, fault: Fault) {
+    pub(crate) fn fail(&mut self, fault: Fault) {
         self.note(|| format!("{fault:?}"));
         let now = self.now;
         match fault {
@@ -213,8 +227,14 @@ impl World {
             }
             Fault::HandOver { host, address } => self.tell(host, News::HandOver(address)),
             Fault::Candidate { host, address, may } => {
-                self.hosts[host].may[address] = may;
+                self.hosts[host].may[address] = may && self.hosts[host].able;
                 self.tell(host, News::Request(address));
+            }
+            Fault::Tier { host, tier, moves } => {
+                for watcher in 0..self.hosts.len() {
+                    let at = now + self.random.magnitude(MILLI, LATEST_NEWS);
+                    self.push(at, Event::Tier { watcher, host, tier: (tier, moves) });
+                }
             }
             Fault::Leave { host } => self.tell(host, News::Leave),
             Fault::Program { host, former } => self.hosts[host].next_is_former = former,
@@ -239,7 +259,8 @@ impl World {
             let host = &mut self.hosts[number];
             host.paused_until = host.paused_until.min(now);
             for address in 0..addresses {
-                if !std::mem::replace(&mut self.hosts[number].may[address], true) {
+                let able = self.hosts[number].able;
+                if std::mem::replace(&mut self.hosts[number].may[address], able) != able {
                     self.tell(number, News::Request(address));
                 }
             }

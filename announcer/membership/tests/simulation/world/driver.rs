@@ -138,7 +138,10 @@ impl World {
         let candidates = |at: usize| {
             let may = |host: &&Host| host.id != self.hosts[number].id || self.hosts[number].may[at];
             let candidates = self.hosts.iter().filter(may).map(|host| host.id).collect();
-            Request { key: at as u64, candidates, ..Request::default() }
+            let told = &self.hosts[number].tiers;
+            let tiers = self.hosts.iter().zip(told).map(|(host, (tier, _))| (host.id, *tier));
+            let (tiers, moves) = (tiers.filter(|(_, tier)| *tier > 0).collect(), told[number].1);
+            Request { key: at as u64, candidates, tiers, moves, ..Request::default() }
         };
         let request = match &news {
             News::Request(at) => Some(candidates(*at)),

@@ -30,6 +30,10 @@ pub(crate) struct Host {
     /// What the driver waits for: the number of the request, and the epoch of a write that is not clear yet.
     pub(super) asking: Option<(u64, Option<u64>)>,
     pub(super) may: Vec<bool>,
+    /// Whether it can have any address.
+    pub(super) able: bool,
+    /// By host, how late its turn is and whether it gives what it has to others, as far as this one has heard.
+    pub(super) tiers: Vec<(u8, bool)>,
 }
 
 impl Host {
@@ -49,7 +53,9 @@ impl Host {
             decided: Moment::default(),
             wake: Time::MAX,
             asking: None,
-            may: vec![true; plan.addresses],
+            may: vec![!plan.unable[number]; plan.addresses],
+            able: !plan.unable[number],
+            tiers: vec![(0, false); plan.hosts],
         }
     }
 }
