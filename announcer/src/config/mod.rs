@@ -1,5 +1,6 @@
 //! The typed configuration, one part for each capability. Whatever stands here has been checked; nobody checks it again.
 
+mod drain;
 mod eip;
 mod election;
 mod fixed;
@@ -20,6 +21,7 @@ use berth_api::names::class;
 use berth_api::service::ClassPolicy;
 
 use crate::instance::Instance;
+pub use drain::Drains;
 pub use eip::Eip;
 pub use election::{Election, Fence, Fenced};
 pub use fixed::{Fixed, Key, Member};
@@ -39,6 +41,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Who decides which node owns an address.
     pub election: Election,
+    /// The taints with which a node is emptied.
+    pub drains: Drains,
     /// The strongest fence to try.
     pub fence: Fence,
     /// How Leases are held.
@@ -139,6 +143,7 @@ impl Config {
         let fixed = matches!(cluster, Some(Cluster::Fixed(_)));
         let instance = flaws.core(instance(settings, cluster.as_ref()));
         let timing = flaws.core(election::timing(settings));
+        let drains = flaws.core(drain::drains(settings));
         let annotations = flaws.core(election::lease_annotations(settings));
         flaws.core(election::needs_arp(settings));
         flaws.of(Capability::ArpNd, subnet(settings));
@@ -162,15 +167,21 @@ impl Config {
         };
         let idle = !fixed && eip.is_none() && services.is_none();
         let whole = !idle && !needed.iter().any(|needed| flaws.has(*needed));
-        match (node, instance, cluster, timing, annotations) {
-            (Some(node), Some(instance), Some(cluster), Some(timing), Some(annotations))
-                if whole =>
-            {
+        match (node, instance, cluster, timing, annotations, drains) {
+            (
+                Some(node),
+                Some(instance),
+                Some(cluster),
+                Some(timing),
+                Some(annotations),
+                Some(drains),
+            ) if whole => {
                 let level = log_level(settings.number("vip_loglevel").unwrap_or(0));
                 Ok(Self {
                     core: Core { node, instance, log_level: level, interface: interface.flatten() },
                     cluster,
                     election: election::election(settings, fixed),
+                    drains,
                     fence: election::fence(settings),
                     leases: Leases { timing, annotations },
                     services,

@@ -184,6 +184,7 @@ pub const VARIABLES: &[Variable] = &[
     row(Core, "svc_leasename", "servicesLeaseName", Text("NAME"), Served, "one Lease for all Services, of this name [default: plndr-svcs-lock]"),
     row(Core, "berth_election", "election", Word(&["membership", "global", "service"]), Served, "who decides on the owner; wins over the elections above [default: theirs, else membership]"),
     row(Core, "berth_claims", "claims", Word(&["required", "ignored"]), Served, "whether only what an IPAddress of berth-ccm names is served [default: once berth-ccm has claimed what there was]"),
+    row(Core, "berth_drain_taints", "drainTaints", Text("TAINTS"), Served, "taints with which a node is emptied, such as node.kubernetes.io/out-of-service,shop/upkeep=now:NoSchedule [default: none]"),
     row(Core, "berth_peer_port", "peerPort", Number(1, 65535), Served, "UDP port of the peers, with membership [default: 2113]"),
     row(Core, "berth_members", "members", Text("FILE"), Served, "file with the members of a cluster without API server, one a line: NAME ADDRESS[,ADDRESS...] [default: none]"),
     row(Core, "berth_key_file", "keyFile", Text("FILE"), Served, "file with the key of these members, 16 octets or more, not readable by others [default: none]"),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::kernel::Host;
 use crate::vip::Wanted;
+use crate::vip::nodes::Peers;
 
 /// What every way of deciding on owners looks at.
 #[derive(Clone, Copy)]
@@ -15,6 +16,8 @@ pub struct Context<'a> {
     pub node: &'a str,
     /// What the kernel has shown.
     pub host: &'a Host,
+    /// The nodes there are; nothing before they were shown, or where they may not be looked at.
+    pub nodes: Option<&'a Peers>,
     /// Whether this node has the interface for addresses that name none.
     pub usable: bool,
     /// The addresses that the kernel does not take.

@@ -1,10 +1,12 @@
-//! Every candidate may have an address: its routers choose among those that tell them of it. Pure.
+//! Every candidate may have an address, but for those that are being emptied while there are others: its routers choose
+//! among those that tell them of it. Pure.
 
 use std::time::{Duration, Instant};
 
 use super::clearing::in_turn;
 use super::context::Context;
-use crate::vip::{Hold, Holds, Name, Vip};
+use crate::vip::serve::{Ask, Lives, Reach, serve};
+use crate::vip::{Hold, Holds, Name, Vip, Want};
 
 /// The kernel drops an address that nobody renews for so long.
 const KEPT: Duration = Duration::from_secs(60);
@@ -24,7 +26,14 @@ impl Everyone {
         if self.leaving || !context.known {
             return Holds::new();
         }
-        let serves = |vip: &Vip| vip.wants.iter().any(|w| w.candidates.contains(context.node));
+        let may = |want: &Want| {
+            let Context { nodes, node: me, .. } = context;
+            let (lives, reach) = (Lives::Unknown, Reach::Good);
+            let serves = serve(Ask { serving: &want.serving, nodes, lives, me, reach });
+            let is_emptied = serves.ranks.get(me).is_some_and(|rank| rank.moves());
+            want.serving.has(me) && !(is_emptied && serves.is_beaten(me))
+        };
+        let serves = |vip: &Vip| vip.wants.iter().any(may);
         let mine = context.wanted.addressed().filter(|(_, vip)| serves(vip));
         mine.map(|(address, _)| (address, Hold { until: now + KEPT, answers: true, lapses: None }))
             .collect()

@@ -48,6 +48,14 @@ pub enum Ownership {
 }
 
 impl Ownership {
+    /// This node as a member, where a majority decides.
+    pub fn members(&mut self) -> Option<&mut Members> {
+        match self {
+            Self::Membership(members) => Some(members),
+            _ => None,
+        }
+    }
+
     /// Takes in what is wanted.
     pub fn request(&mut self, context: Context<'_>, now: Instant) {
         match self {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use berth_api::election::Timing;
 
 use super::context::Context;
-use crate::vip::{Candidates, Claimant, Hold, Holds, Want};
+use crate::vip::{Claimant, Hold, Holds, Want};
 
 /// Who owns what, by name.
 #[derive(Clone, Debug)]
@@ -110,7 +110,7 @@ fn wants(context: Context<'_>) -> impl Iterator<Item = &Want> {
 }
 
 fn is_named(want: &Want, node: &str) -> bool {
-    matches!(&want.candidates, Candidates::Named(named) if named == node)
+    want.serving.is_named(node)
 }
 
 #[cfg(test)]

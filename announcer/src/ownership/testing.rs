@@ -14,6 +14,7 @@ pub(crate) fn context<'a>(wanted: &'a Wanted, host: &'a Host) -> Context<'a> {
         wanted,
         node: "a",
         host,
+        nodes: None,
         usable: true,
         refused: &NOTHING,
         known: true,

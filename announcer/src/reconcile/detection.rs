@@ -10,7 +10,7 @@ use berth_membership::Request;
 use crate::advertise::arp_nd::frame::{Mac, Mark};
 use crate::advertise::arp_nd::probe::{Probes, Question};
 use crate::kernel::Host;
-use crate::vip::{Candidates, Refusal, Vip, Want, Wanted};
+use crate::vip::{Refusal, Traffic, Vip, Want, Wanted};
 
 /// How long a fellow node may go on answering for an address that it hands over, and that no status names yet.
 const HANDED_OVER: Duration = Duration::from_secs(1);
@@ -43,8 +43,8 @@ pub(super) fn questions(
 /// Of those that share an address the one that it is asked for by, on every node the same one.
 fn asker<'a>(vip: &'a Vip, node: &str) -> Option<&'a Want> {
     // Nobody but the node that is named asks for an elastic IP.
-    let may = |want: &&Want| match &want.candidates {
-        Candidates::Named(named) => named == node,
+    let may = |want: &&Want| match &want.serving.traffic {
+        Traffic::Named(_) => want.serving.is_named(node),
         _ => true,
     };
     vip.wants.iter().filter(may).min_by_key(|want| &want.uid)
@@ -80,7 +80,7 @@ pub(super) fn conflicts(
     probes: &Probes,
     granted: impl Fn(&IpAddr) -> bool,
 ) -> BTreeMap<IpAddr, Refusal> {
-    let named = |want: &Want| matches!(&want.candidates, Candidates::Named(named) if named == node);
+    let named = |want: &Want| want.serving.is_named(node);
     let mine = wanted.addressed().filter(|(_, vip)| vip.wants.iter().any(named));
     let taken = mine.filter_map(|(address, _)| {
         let mac = probes.taken(&address).filter(|_| granted(&address))?;

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use super::Announcer;
 use crate::advertise::arp_nd::probe::Standing;
 use crate::kernel::{Guard, Kernel};
-use crate::vip::{Candidates, Record, Vip, Want};
+use crate::ownership::{Context, Ownership};
+use crate::vip::serve::{Ask, Lives, Rank, Reach, serve};
+use crate::vip::{Record, Vip, Want};
 
 /// What is known of all addresses, worked out once: there may be thousands.
 #[derive(Default)]
@@ -28,6 +30,11 @@ impl<K: Kernel> Announcer<K> {
     pub fn dump(&self, now: Instant) -> Value {
         let refused = self.hands.refused();
         let context = self.sight.context(&refused);
+        let members = self.owners.iter().find_map(|owner| match owner {
+            Ownership::Membership(members) => members.nodes(),
+            _ => None,
+        });
+        let context = Context { nodes: context.nodes.or(members), ..context };
         let mut known = Known::default();
         for owner in &self.owners {
             known.asked.extend(owner.asked(context, now));
@@ -41,11 +48,18 @@ impl<K: Kernel> Announcer<K> {
             known.bound.entry(binding.address).or_default().push(binding.index);
         }
         let unbound = self.hands.unbound();
-        let records = self.sight.wanted.vips.values().map(|vip| self.record(vip, &unbound, &known));
+        let records =
+            self.sight.wanted.vips.values().map(|vip| self.record(context, vip, &unbound, &known));
         json!(records.collect::<Vec<_>>())
     }
 
-    fn record(&self, vip: &Vip, unbound: &BTreeSet<IpAddr>, known: &Known) -> Record {
+    fn record(
+        &self,
+        context: Context<'_>,
+        vip: &Vip,
+        unbound: &BTreeSet<IpAddr>,
+        known: &Known,
+    ) -> Record {
         let address = vip.address;
         let ownership = match address {
             Some(address) if known.answers.contains(&address) => "owns",
@@ -64,7 +78,7 @@ impl<K: Kernel> Announcer<K> {
         Record {
             address,
             claimants: vip.wants.iter().map(|want| want.claimant.to_string()).collect(),
-            candidates: vip.wants.iter().map(candidates).collect(),
+            candidates: vip.wants.iter().map(|want| candidates(context, want)).collect(),
             said_to_be_on: vip.previous().map(str::to_owned),
             interface: vip.attach(&self.config.core.node).map(|attach| attach.index()),
             refusals: refusals.chain(not_bound).collect(),
@@ -83,11 +97,29 @@ impl<K: Kernel> Announcer<K> {
     }
 }
 
-fn candidates(want: &Want) -> String {
-    match &want.candidates {
-        Candidates::Every => "every node".to_owned(),
-        Candidates::Only(nodes) if nodes.is_empty() => "no node".to_owned(),
-        Candidates::Only(nodes) => nodes.iter().cloned().collect::<Vec<_>>().join(", "),
-        Candidates::Named(node) => node.clone(),
+/// Who could serve it, and whose turn is later.
+fn candidates(context: Context<'_>, want: &Want) -> String {
+    let Context { nodes, node: me, .. } = context;
+    let reach = if want.attach.is_ok() { Reach::Good } else { Reach::None };
+    let serves = serve(Ask { serving: &want.serving, nodes, lives: Lives::Unknown, me, reach });
+    let later = |rank: &Rank| {
+        let told = [
+            (rank.emptied, "emptied"),
+            (rank.leaving, "its endpoints end"),
+            (rank.cordoned, "cordoned"),
+        ];
+        let told: Vec<&str> =
+            told.into_iter().filter(|(is_so, _)| *is_so).map(|(_, told)| told).collect();
+        if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
+    };
+    let is_everywhere = want.serving.is_everywhere();
+    let named = serves.ranks.iter().filter(|(_, rank)| !is_everywhere || rank.tier() > 0);
+    let named =
+        named.map(|(name, rank)| format!("{name}{}", later(rank))).collect::<Vec<_>>().join(", ");
+    match (is_everywhere, named.is_empty()) {
+        (true, true) => "every node".to_owned(),
+        (true, false) => format!("every node, last {named}"),
+        (false, true) => "no node".to_owned(),
+        (false, false) => named,
     }
 }

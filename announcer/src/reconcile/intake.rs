@@ -135,8 +135,12 @@ impl<K: Kernel> Announcer<K> {
             ClusterEvent::Nodes(names) => {
                 ready("nodes");
                 self.elastic.networks.pods_listed(&names);
-                if let Some(members) = self.members() {
-                    members.peers(&names);
+                match self.members() {
+                    Some(members) => members.peers(&names),
+                    None => {
+                        self.sight.nodes.peers.retain(&names);
+                        self.sight.nodes.listed = true;
+                    }
                 }
                 return;
             }
@@ -166,8 +170,11 @@ impl<K: Kernel> Announcer<K> {
     }
 
     fn peer(&mut self, name: String, peer: Option<Peer>) {
-        if let Some(members) = self.members() {
-            members.peer(name, peer);
+        let peers = &mut self.sight.nodes.peers;
+        match (self.owners.iter_mut().find_map(Ownership::members), peer) {
+            (Some(members), peer) => members.peer(name, peer),
+            (None, Some(peer)) => _ = peers.apply(name, peer),
+            (None, None) => _ = peers.delete(&name),
         }
     }
 }

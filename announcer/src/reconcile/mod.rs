@@ -153,10 +153,7 @@ impl<K: Kernel> Announcer<K> {
     }
 
     fn members(&mut self) -> Option<&mut Members> {
-        self.owners.iter_mut().find_map(|owner| match owner {
-            Ownership::Membership(members) => Some(&mut **members),
-            _ => None,
-        })
+        self.owners.iter_mut().find_map(Ownership::members)
     }
 
     fn leases(&mut self) -> Option<&mut Leases> {

@@ -14,6 +14,7 @@ use crate::source::fixed::Fixed;
 use crate::source::placement;
 use crate::source::scene::Scene;
 use crate::source::wanted::wanted;
+use crate::vip::nodes::Peers;
 use crate::vip::{Refusal, Wanted};
 
 /// What this node sees.
@@ -27,11 +28,20 @@ pub(super) struct Sight {
     pub(super) cluster: Cluster,
     pub(super) listed: Listed,
     pub(super) host: Host,
+    /// The nodes there are, once all were shown. Members have their own, which a list may name.
+    pub(super) nodes: Nodes,
     /// Why the interface of addresses that name none cannot be used.
     pub(super) obstacle: Option<Refusal>,
     pub(super) usage: Usage,
     pub(super) wanted: Wanted,
     stale: bool,
+}
+
+/// The nodes there are.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    pub(super) peers: Peers,
+    pub(super) listed: bool,
 }
 
 /// Which first lists have come in.
@@ -62,6 +72,7 @@ impl Sight {
             cluster: Cluster::new(Claims::new(config.claims())),
             listed: Listed { services: alone, slices: alone, bindings: alone },
             host: Host::default(),
+            nodes: Nodes::default(),
             obstacle: None,
             usage: Usage::default(),
             wanted: Wanted::default(),
@@ -110,6 +121,7 @@ impl Sight {
             wanted: &self.wanted,
             node: &self.node,
             host: &self.host,
+            nodes: Some(&self.nodes.peers).filter(|_| self.nodes.listed),
             usable,
             refused,
             known: self.listed.services && self.listed.slices && claims_known,

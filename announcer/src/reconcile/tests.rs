@@ -39,9 +39,10 @@ fn cluster(web: Service, nodes: &[&str]) -> Cluster {
 
 fn decide_beside(wanted: &Wanted, probes: &Probes) -> Desired {
     let until = Instant::now() + Duration::from_secs(10);
-    let serves = |name: &Name| wanted.services[name].candidates.contains("a");
-    let mine = wanted.services.iter().filter(|(name, claim)| claim.ours && serves(name));
-    let addresses = mine.flat_map(|(_, claim)| claim.addresses.iter().copied());
+    let mine = wanted.services.values().filter(|claim| claim.ours);
+    let addresses = mine.flat_map(|claim| {
+        claim.addresses.iter().copied().filter(|address| claim.serving(address).has("a"))
+    });
     let holds: Holds =
         addresses.map(|a| (a, Hold { until, answers: true, lapses: None })).collect();
     let mut desired = Desired::of(wanted, "a", &holds, probes, |_, _| true);

@@ -82,6 +82,7 @@ fn scope(config: &Config) -> Scope {
         classes: services.map(|services| services.classes.clone()),
         eips: config.eip.is_some(),
         nodes,
+        drains: config.drains.clone(),
         claims: config.claims(),
         allocator_namespace: cluster_namespace(config),
         node: config.core.node.clone(),

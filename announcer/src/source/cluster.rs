@@ -16,34 +16,33 @@ use berth_api::service::Protocol;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
 pub use crate::vip::Name;
+use crate::vip::serve::Endpoints;
 pub use claims::Claims;
 pub use eip::{Eip, manager};
 pub use networks::Networks;
 pub use pauses::{Pauses, Withheld};
 pub use service::{Ingress, Service};
 
-/// What matters of one EndpointSlice: where endpoints are ready, and to what it leads.
+/// What matters of one EndpointSlice: where endpoints are, and to what it leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ready {
-    /// Whether one is ready; it need not be on a node. Never where another proxy than kube-proxy serves them.
-    pub any: bool,
-    /// The nodes that have one.
-    pub nodes: BTreeSet<String>,
-    /// The family of all of them; none of what has names for addresses.
+pub struct Slice {
+    /// The family of their addresses; nothing where they have names, or it is not said.
     pub family: Option<Family>,
+    /// Where they are. None counts where another proxy than kube-proxy serves them.
+    pub endpoints: Endpoints,
     /// The names of their ports.
     pub ports: BTreeSet<(Protocol, String)>,
     /// The addresses of all, ready or not.
     pub addresses: Vec<IpAddr>,
 }
 
-impl Ready {
+impl Slice {
     /// Reads what matters of an EndpointSlice; nothing if it belongs to no Service.
     pub fn read(slice: &EndpointSlice) -> Option<(Name, Self)> {
         let labels = slice.metadata.labels.as_ref()?;
         let namespace = slice.metadata.namespace.clone().unwrap_or_default();
         let service = Name::new(namespace, labels.get(label::SERVICE_NAME)?);
-        let mut ready = Self {
+        let mut read = Self {
             family: match slice.address_type.as_str() {
                 "IPv4" => Some(Family::V4),
                 "IPv6" => Some(Family::V6),
@@ -54,18 +53,25 @@ impl Ready {
             ..Self::default()
         };
         if labels.contains_key(label::PROXY_NAME) {
-            return Some((service, ready));
+            return Some((service, read));
         }
+        let endpoints = &mut read.endpoints;
         for endpoint in &slice.endpoints {
             // An endpoint that says nothing is ready (discovery/v1 EndpointConditions).
-            let conditions = endpoint.conditions.as_ref();
-            if !conditions.and_then(|conditions| conditions.ready).unwrap_or(true) {
-                continue;
-            }
-            ready.any = true;
-            ready.nodes.extend(endpoint.node_name.clone());
+            let conditions = endpoint.conditions.clone().unwrap_or_default();
+            let is_serving = conditions.serving == Some(true);
+            // As kube-proxy does where none is ready.
+            let side = match conditions.ready.unwrap_or(true) {
+                true => &mut endpoints.ready,
+                false if is_serving && conditions.terminating == Some(true) => {
+                    &mut endpoints.serving
+                }
+                false => continue,
+            };
+            side.any = true;
+            side.nodes.extend(endpoint.node_name.clone());
         }
-        Some((service, ready))
+        Some((service, read))
     }
 }
 
@@ -83,7 +89,7 @@ fn address(endpoint: &Endpoint) -> Option<IpAddr> {
 pub struct Cluster {
     services: BTreeMap<Name, Service>,
     /// By Service, then by EndpointSlice: a Service with many endpoints has many slices.
-    endpoints: BTreeMap<Name, BTreeMap<String, Ready>>,
+    endpoints: BTreeMap<Name, BTreeMap<String, Slice>>,
     slices: BTreeMap<Name, Name>,
     eips: BTreeMap<Name, Eip>,
     /// Who holds which address.
@@ -158,7 +164,7 @@ impl Cluster {
     }
 
     /// Takes in an EndpointSlice.
-    pub fn apply_slice(&mut self, slice: Name, read: Option<(Name, Ready)>) {
+    pub fn apply_slice(&mut self, slice: Name, read: Option<(Name, Slice)>) {
         self.delete_slice(&slice);
         let Some((service, ready)) = read else { return };
         self.endpoints.entry(service.clone()).or_default().insert(slice.name.clone(), ready);
@@ -190,19 +196,21 @@ impl Cluster {
         }
     }
 
-    /// Whether a Service has a ready endpoint anywhere.
-    pub fn has_endpoint(&self, service: &Name) -> bool {
-        self.ready(service).any(|ready| ready.any)
-    }
-
-    /// The nodes that have a ready endpoint of a Service.
-    pub fn nodes_of(&self, service: &Name) -> BTreeSet<&str> {
-        self.ready(service).flat_map(|ready| ready.nodes.iter().map(String::as_str)).collect()
-    }
-
     /// The EndpointSlices of a Service.
-    pub fn ready(&self, service: &Name) -> impl Iterator<Item = &Ready> {
+    pub fn slices(&self, service: &Name) -> impl Iterator<Item = &Slice> {
         self.endpoints.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// The endpoints of a Service for addresses of a family.
+    pub fn endpoints(&self, service: &Name, family: Family) -> Endpoints {
+        let mut endpoints = Endpoints::default();
+        for slice in
+            self.slices(service).filter(|slice| slice.family.is_none_or(|own| own == family))
+        {
+            endpoints.ready.extend(&slice.endpoints.ready);
+            endpoints.serving.extend(&slice.endpoints.serving);
+        }
+        endpoints
     }
 }
 
@@ -215,6 +223,7 @@ pub(crate) mod testing {
     use berth_api::service::Port;
 
     use super::*;
+    use crate::vip::serve::Where;
 
     /// A Service of ours with these addresses, port 80 of TCP, and nothing else.
     pub(crate) fn service(addresses: &[&str]) -> Service {
@@ -269,8 +278,14 @@ pub(crate) mod testing {
     /// Ready endpoints of the Service `d/<service>` on these nodes.
     pub(crate) fn slice(cluster: &mut Cluster, service: &str, slice: &str, nodes: &[&str]) {
         let nodes: BTreeSet<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
-        let ready = Ready { any: !nodes.is_empty(), nodes, ..Ready::default() };
-        cluster.apply_slice(Name::new("d", slice), Some((Name::new("d", service), ready)));
+        let ready = Where { any: !nodes.is_empty(), nodes };
+        ending(cluster, service, slice, Endpoints { ready, ..Endpoints::default() });
+    }
+
+    /// The same with these endpoints.
+    pub(crate) fn ending(cluster: &mut Cluster, service: &str, slice: &str, endpoints: Endpoints) {
+        let read = Slice { endpoints, ..Slice::default() };
+        cluster.apply_slice(Name::new("d", slice), Some((Name::new("d", service), read)));
     }
 }
 
@@ -279,41 +294,68 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn slice(name: &str, service: &str, endpoints: serde_json::Value) -> EndpointSlice {
+    fn slice(name: &str, endpoints: serde_json::Value) -> EndpointSlice {
         serde_json::from_value(json!({
             "addressType": "IPv4",
-            "metadata": { "namespace": "d", "name": name, "labels": { label::SERVICE_NAME: service } },
+            "metadata": { "namespace": "d", "name": name, "labels": { label::SERVICE_NAME: "web" } },
             "endpoints": endpoints,
         }))
         .unwrap()
     }
 
+    fn endpoint(node: &str, conditions: serde_json::Value) -> serde_json::Value {
+        json!([{ "addresses": ["10.0.0.1"], "nodeName": node, "conditions": conditions }])
+    }
+
     fn apply(cluster: &mut Cluster, slice: &EndpointSlice) {
-        cluster.apply_slice(Name::of(&slice.metadata), Ready::read(slice));
+        cluster.apply_slice(Name::of(&slice.metadata), Slice::read(slice));
+    }
+
+    /// The nodes with ready endpoints of IPv4, and with those that serve until they end.
+    fn nodes(cluster: &Cluster) -> (Vec<String>, Vec<String>) {
+        let Endpoints { ready, serving } = cluster.endpoints(&Name::new("d", "web"), Family::V4);
+        assert_eq!((ready.any, serving.any), (!ready.nodes.is_empty(), !serving.nodes.is_empty()));
+        (ready.nodes.into_iter().collect(), serving.nodes.into_iter().collect())
+    }
+
+    fn names(nodes: &[&str]) -> Vec<String> {
+        nodes.iter().map(|node| (*node).to_owned()).collect()
     }
 
     #[test]
-    fn endpoints_count_over_all_slices_and_only_while_they_are_ready() {
+    fn endpoints_count_over_all_slices_while_they_are_ready_or_serve_until_they_end() {
         let mut cluster = Cluster::default();
-        let web = Name::new("d", "web");
-        let endpoint = |node, ready| json!([{ "addresses": ["10.0.0.1"], "nodeName": node, "conditions": { "ready": ready } }]);
-        apply(&mut cluster, &slice("web-1", "web", endpoint("a", true)));
-        apply(&mut cluster, &slice("web-2", "web", endpoint("b", true)));
-        apply(&mut cluster, &slice("web-3", "web", endpoint("c", false)));
-        assert_eq!(cluster.nodes_of(&web), ["a", "b"].into());
-        apply(&mut cluster, &slice("web-1", "web", endpoint("a", false)));
-        assert!(cluster.has_endpoint(&web));
-        assert_eq!(cluster.nodes_of(&web), ["b"].into());
+        let is = |ready: bool| json!({ "ready": ready });
+        let ending =
+            |serving: bool| json!({ "ready": false, "serving": serving, "terminating": true });
+        for (name, node, conditions) in [
+            ("web-1", "a", is(true)),
+            ("web-2", "b", is(true)),
+            ("web-3", "c", is(false)),
+            ("web-4", "d", ending(true)),
+            ("web-5", "e", ending(false)),
+            ("web-6", "f", json!({ "ready": false, "serving": true, "terminating": false })),
+        ] {
+            apply(&mut cluster, &slice(name, endpoint(node, conditions)));
+        }
+        assert_eq!(nodes(&cluster), (names(&["a", "b"]), names(&["d"])));
+        apply(&mut cluster, &slice("web-1", endpoint("a", is(false))));
+        assert_eq!(nodes(&cluster).0, ["b"]);
         cluster.retain_slices(&[Name::new("d", "web-1")].into());
-        assert!(!cluster.has_endpoint(&web), "a slice that a new list does not show is gone");
+        assert_eq!(
+            nodes(&cluster),
+            (names(&[]), names(&[])),
+            "what a new list does not show is gone"
+        );
     }
 
     #[test]
-    fn an_endpoint_that_says_nothing_is_ready() {
+    fn an_endpoint_that_says_nothing_is_ready_and_counts_for_the_family_of_its_slice() {
         let mut cluster = Cluster::default();
-        apply(&mut cluster, &slice("s", "web", json!([{ "addresses": ["10.0.0.1"] }])));
-        assert!(cluster.has_endpoint(&Name::new("d", "web")));
-        assert!(cluster.nodes_of(&Name::new("d", "web")).is_empty());
+        apply(&mut cluster, &slice("s", json!([{ "addresses": ["10.0.0.1"] }])));
+        let of = |family| cluster.endpoints(&Name::new("d", "web"), family).ready;
+        assert!(of(Family::V4).any && of(Family::V4).nodes.is_empty());
+        assert!(!of(Family::V6).any);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub fn doubted(scene: Scene<'_>, wanted: &Wanted) -> BTreeMap<IpAddr, BTreeSet<I
                 && !service.ports.iter().any(|port| taken.by_another(port, name))
         };
         if !services.iter().all(is_sure) {
-            let slices = services.iter().flat_map(|(name, _)| cluster.ready(name));
+            let slices = services.iter().flat_map(|(name, _)| cluster.slices(name));
             let slices = slices.filter(|slice| slice.family == Some(Family::of(&address)));
             let to = slices.flat_map(|slice| slice.addresses.iter().copied()).collect();
             doubted.insert(address, to);
@@ -53,9 +53,10 @@ fn shows(service: &Service, address: IpAddr) -> bool {
 /// Whether each of its ports has an endpoint of the family to which kube-proxy leads from this node.
 fn leads(cluster: &Cluster, node: &str, name: &Name, service: &Service, family: Family) -> bool {
     let here = || {
-        cluster.ready(name).filter(|slice| {
-            let is_near = || !service.local || slice.nodes.contains(node);
-            slice.family == Some(family) && slice.any && is_near()
+        cluster.slices(name).filter(|slice| {
+            let ready = &slice.endpoints.ready;
+            let is_near = || !service.local || ready.nodes.contains(node);
+            slice.family == Some(family) && ready.any && is_near()
         })
     };
     service.names.iter().all(|port| here().any(|slice| slice.ports.contains(port)))
@@ -84,7 +85,7 @@ impl<'a> NodePorts<'a> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::cluster::Ready;
+    use super::super::cluster::Slice;
     use super::super::testing::{host, seen};
     use super::*;
     use crate::config::Permits;
@@ -107,7 +108,7 @@ mod tests {
         (Name::new("d", name), Service::read(&object, &ClassPolicy::default()))
     }
 
-    fn slice(change: impl FnOnce(&mut Value)) -> (Name, Ready) {
+    fn slice(change: impl FnOnce(&mut Value)) -> (Name, Slice) {
         let mut object = json!({
             "metadata": {
                 "namespace": "d", "name": "web-1",
@@ -121,11 +122,11 @@ mod tests {
             ],
         });
         change(&mut object);
-        Ready::read(&serde_json::from_value(object).unwrap()).unwrap()
+        Slice::read(&serde_json::from_value(object).unwrap()).unwrap()
     }
 
     /// Where the address may be led, if it is doubted.
-    fn judged(services: Vec<(Name, Service)>, slices: Vec<(Name, Ready)>) -> Option<String> {
+    fn judged(services: Vec<(Name, Service)>, slices: Vec<(Name, Slice)>) -> Option<String> {
         let (mut cluster, host) = (Cluster::default(), host());
         for (name, service) in services {
             cluster.apply_service(name, service);

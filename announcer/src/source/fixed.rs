@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::placement::place_anywhere;
 use super::scene::Scene;
-use crate::vip::{Candidates, Claimant, Want};
+use crate::vip::{Claimant, Serving, Traffic, Want};
 
 /// Addresses that the settings name.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +25,7 @@ pub fn wants<'a>(scene: Scene<'a>, fixed: &'a Fixed) -> impl Iterator<Item = (Ip
             created: String::new(),
             leads_to: None,
             // Who listens there is not asked.
-            candidates: Candidates::Every,
+            serving: Arc::new(Serving::of(Traffic::Anyhow)),
             preferred: Arc::default(),
             previous: None,
             attach: place_anywhere(scene, *address),

@@ -13,7 +13,7 @@ use k8s_openapi::api::networking::v1::IPAddress;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::cluster::{Claims, Cluster, Eip, Name, Ready, Service};
+use super::cluster::{Claims, Cluster, Eip, Name, Service, Slice};
 use super::testing::{seen, two_interfaces};
 use crate::vip::VipId;
 use crate::vip::nodes::{Peer, Peers};
@@ -132,8 +132,8 @@ fn whatever_arrives_as_a_node_an_endpoint_slice_or_a_claim_is_read_or_passed_ove
         json!({ "metadata": metadata("192.0.2.5", annotations), "spec": { "parentRef": parent } });
     objects(&[node, slice, claim], |text| {
         let mut peers = Peers::default();
-        decoded(text).map(|node| peers.apply("b".to_owned(), Peer::read(&node)));
-        let slice = decoded::<EndpointSlice>(text).and_then(|slice| Ready::read(&slice));
+        decoded(text).map(|node| peers.apply("b".to_owned(), Peer::read(&node, |_| false)));
+        let slice = decoded::<EndpointSlice>(text).and_then(|slice| Slice::read(&slice));
         let claim = decoded::<Lean<IPAddress>>(text).map(|claim| claim.object);
         beside(|cluster| {
             if let Some((service, ready)) = slice {

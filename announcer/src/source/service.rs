@@ -4,25 +4,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use berth_api::Family;
 use berth_api::service::{self, Protocol};
 
 use super::cluster::{Claims, Cluster, Service, Withheld};
 use super::placement::place;
 use super::scene::Scene;
 use crate::kernel::Port;
-use crate::vip::{Candidates, Claim, Claimant, Name, Refusal, Want};
+use crate::vip::{ByFamily, Claim, Claimant, Name, Refusal, Serving, Traffic, Want};
 
-/// The candidates for a Service: where its traffic finds a ready endpoint.
-pub fn candidates(cluster: &Cluster, name: &Name, service: &Service) -> Candidates {
-    match (service.ours, service.without_endpoints, service.local) {
-        (false, _, _) => Candidates::none(),
-        (true, true, _) => Candidates::Every,
-        (true, false, true) => {
-            Candidates::Only(cluster.nodes_of(name).into_iter().map(str::to_owned).collect())
+/// What says who could serve a Service: where its traffic may go, and where that finds an endpoint.
+pub fn serving(cluster: &Cluster, name: &Name, service: &Service) -> ByFamily {
+    let traffic = match (service.ours, service.without_endpoints, service.local) {
+        (false, _, _) => Traffic::Named(None),
+        (true, true, _) => Traffic::Anyhow,
+        (true, false, true) => Traffic::Local,
+        (true, false, false) => Traffic::Cluster,
+    };
+    let of = |family| match traffic {
+        Traffic::Cluster | Traffic::Local => {
+            let endpoints = cluster.endpoints(name, family);
+            Arc::new(Serving { traffic: traffic.clone(), endpoints })
         }
-        (true, false, false) if cluster.has_endpoint(name) => Candidates::Every,
-        (true, false, false) => Candidates::none(),
-    }
+        Traffic::Anyhow | Traffic::Named(_) => Arc::new(Serving::of(traffic.clone())),
+    };
+    ByFamily { v4: of(Family::V4), v6: of(Family::V6) }
 }
 
 /// What a Service wants and says; nothing if it is none of ours and says nothing.
@@ -61,8 +67,8 @@ pub fn claim(
         lease: service.lease.clone(),
         addresses: service.addresses.clone(),
         places: places(),
-        candidates: candidates(cluster, name, service),
-        somewhere: cluster.has_endpoint(name),
+        serving: serving(cluster, name, service),
+        apart: BTreeMap::new(),
         host: service.vip_host.clone(),
         correctable: !service.foreign,
         strays,
@@ -129,7 +135,7 @@ pub fn wants<'a>(
             uid: service.uid.clone(),
             created: service.created.clone(),
             leads_to: None,
-            candidates: claim.candidates.clone(),
+            serving: claim.serving(address).clone(),
             preferred: service.preferred.clone(),
             previous: service.vip_host.clone(),
             attach: place.clone(),

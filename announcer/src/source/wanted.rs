@@ -62,7 +62,8 @@ fn add(vips: &mut BTreeMap<VipId, Vip>, address: IpAddr, want: Want) {
 }
 
 /// First come, first served, where claimants name one address that cannot share it, which berth-ccm does not give: the
-/// others are refused it. Of those that share it the first decides where it is: one that joins later moves nothing.
+/// others are refused it. Of those that share it the first decides where it is: one that joins later moves nothing, and
+/// is told where its traffic would find nothing there.
 fn settle(wanted: &mut Wanted, claims: &Claims) {
     let Wanted { vips, services, lost, .. } = wanted;
     for vip in vips.values_mut() {
@@ -81,6 +82,15 @@ fn settle(wanted: &mut Wanted, claims: &Claims) {
                     claim.map(|claim| claim.places.insert(address, Err(refusal)));
                 }
                 Claimant::Eip(name) => _ = lost.insert((name, address), refusal),
+            }
+        }
+        for at in vip.apart() {
+            let first = vip.wants[..at].iter().find(|want| !want.serving.is_empty());
+            let by = first.map_or_else(|| by.clone(), |first| first.claimant.clone());
+            if let Claimant::Service(name) = &vip.wants[at].claimant
+                && let Some(claim) = services.get_mut(name)
+            {
+                claim.apart.insert(address, by);
             }
         }
     }

@@ -24,8 +24,9 @@ use kube::runtime::watcher::{Config, Event};
 use tokio::sync::mpsc;
 
 pub use self::feed::{ClusterEvent, Scope};
-use self::feed::{LARGE, NODES, api, fresh, fresh_if_granted, pass, plain};
-use crate::source::cluster::{Name, Ready, Service};
+use self::feed::{LARGE, NODES, PAGE, api, fresh, fresh_if_granted, pass, plain};
+use crate::config::Drains;
+use crate::source::cluster::{Name, Service, Slice};
 use crate::vip::nodes::Peer;
 
 /// Room for changes that are not taken in yet; a watch that is ahead waits.
@@ -42,6 +43,7 @@ const SERVICES: &str = "services watch";
 const ENDPOINT_SLICES: &str = "endpointslices watch";
 const LEASE: &str = "leases watch";
 const RIVALS: &str = "leases of Services watch";
+const EMPTIED: &str = "emptied nodes watch";
 
 /// Makes the watches, one task for each. Readiness tells of one that hears nothing.
 pub fn start(
@@ -74,14 +76,63 @@ pub fn start(
     }
 
     if scope.nodes {
-        let node = |name: Name, node: core::Node| ClusterEvent::Node(name.name, Peer::read(&node));
+        let drains = scope.drains.clone();
+        let node = move |name: Name, node: core::Node| {
+            ClusterEvent::Node(name.name, Peer::read(&node, |taint| drains.has(taint)))
+        };
         let gone = |name: Name, _| ClusterEvent::NodeGone(name.name);
         let listed = |names| ClusterEvent::Nodes(plain(names));
         let nodes = Api::all(fresh(client, health, NODES));
         let nodes = pass(nodes, Config::default(), send, node, gone, listed);
         tasks.push((NODES, nodes.boxed()));
+    } else {
+        let nodes = Api::all(fresh_if_granted(client, health, EMPTIED));
+        tasks.push((EMPTIED, watch_emptied(nodes, scope.drains.clone(), send)));
     }
     (receive, tasks)
+}
+
+/// Which nodes are cordoned or emptied, if that may be looked at. Without it a Lease is held by whoever is there, as before.
+fn watch_emptied(
+    nodes: Api<core::Node>,
+    drains: Drains,
+    send: mpsc::Sender<ClusterEvent>,
+) -> BoxFuture<'static, ()> {
+    let mut watch = Box::pin(objects_where_granted(nodes, Config::default().page_size(PAGE)));
+    async move {
+        let (mut coming, mut told) = (BTreeSet::new(), false);
+        while let Some(served) = watch.next().await {
+            let node = |node: &core::Node| {
+                let name = Name::of(node.meta()).name;
+                ClusterEvent::Node(name, Peer::read(node, |taint| drains.has(taint)))
+            };
+            let seen = match served {
+                Served::Event(Event::Init) => {
+                    coming.clear();
+                    continue;
+                }
+                Served::Event(Event::InitApply(seen)) => {
+                    coming.insert(Name::of(seen.meta()).name);
+                    node(&seen)
+                }
+                Served::Event(Event::Apply(seen)) => node(&seen),
+                Served::Event(Event::Delete(gone)) => {
+                    ClusterEvent::NodeGone(Name::of(gone.meta()).name)
+                }
+                Served::Event(Event::InitDone) => ClusterEvent::Nodes(std::mem::take(&mut coming)),
+                Served::Absent => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::info!("Nodes may not be watched: who is cordoned or emptied goes by Lease as all others do");
+                    }
+                    continue;
+                }
+            };
+            if send.send(seen).await.is_err() {
+                return;
+            }
+        }
+    }
+    .boxed()
 }
 
 /// The Leases of one election, or all.
@@ -170,7 +221,7 @@ fn watch_services(
     );
 
     let slices = api::<EndpointSlice>(&fresh(client, health, ENDPOINT_SLICES), namespace);
-    let slice = |name, slice: EndpointSlice| ClusterEvent::Slice(name, Ready::read(&slice));
+    let slice = |name, slice: EndpointSlice| ClusterEvent::Slice(name, Slice::read(&slice));
     let gone = |name, _| ClusterEvent::SliceGone(name);
     let config = Config::default().labels(SLICES);
     let slices = pass(slices, config, send.clone(), slice, gone, ClusterEvent::Slices);

@@ -3,8 +3,8 @@
 //! | file | says |
 //! |---|---|
 //! | `claimant` | who wants an address |
-//! | `candidates` | which nodes could serve it |
 //! | `nodes` | which nodes there are |
+//! | `serve` | which of them may serve it, and who goes first |
 //! | `attach` | where on this host it belongs |
 //! | `wanted` | a VIP: all of that of one address, and all VIPs |
 //! | `hold` | until when this node may answer for it |
@@ -13,11 +13,11 @@
 //! | `state` | one record of everything that is known of it |
 
 mod attach;
-mod candidates;
 mod claimant;
 mod hold;
 pub mod nodes;
 mod refusal;
+pub mod serve;
 mod state;
 mod verdict;
 mod wanted;
@@ -28,12 +28,12 @@ use std::net::IpAddr;
 pub use berth_api::{Family, NamespacedName as Name};
 
 pub use attach::{Attach, Link};
-pub use candidates::Candidates;
 pub use claimant::Claimant;
 pub use hold::{Hold, Holds};
 pub use refusal::Refusal;
+pub use serve::{ByFamily, Serving, Traffic};
 pub use state::Record;
-pub use verdict::Verdict;
+pub use verdict::{Verdict, unserved};
 pub use wanted::{Claim, Vip, VipId, Want, Wanted};
 
 /// By address, where its previous owner is: an address of that node on a network of this one, of the same family.

@@ -7,18 +7,32 @@ use berth_api::names::annotation;
 use berth_api::preference::Preference;
 use berth_membership::NodeId;
 use ipnetwork::IpNetwork;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Taint};
 
 /// Nodes with it take no traffic from outside (`v1.LabelNodeExcludeBalancers`, KEP-1143).
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// Whether a node stays where traffic from outside comes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stay {
+    /// It does.
+    #[default]
+    Stays,
+    /// New pods are kept away from it: it keeps what it has and goes later for what is new. Kubernetes takes a cordoned
+    /// node out of no load balancer since 1.19 (kubernetes#90823).
+    Cordoned,
+    /// It is being emptied: it gives what it has to others, and goes last.
+    Emptied,
+}
 
 /// A node, as far as it may be a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
     /// Its internal addresses, in the order of its status.
     pub addresses: Vec<IpAddr>,
-    /// Whether it is being emptied: cordoned, excluded from load balancing, or annotated so.
-    pub emptied: bool,
+    /// Whether it stays. Emptied it is where it is excluded from load balancing, annotated so, or has a taint that the
+    /// operator lists.
+    pub stay: Stay,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The networks of its pods (`spec.podCIDRs`).
@@ -26,8 +40,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Reads what matters of a Node.
-    pub fn read(node: &Node) -> Self {
+    /// Reads what matters of a Node, which is emptied with a taint that `drains`.
+    pub fn read(node: &Node, drains: impl Fn(&Taint) -> bool) -> Self {
         let status = node.status.as_ref().and_then(|status| status.addresses.as_deref());
         let internal = status.unwrap_or_default().iter().filter(|a| a.type_ == "InternalIP");
         let labels = node.metadata.labels.clone().unwrap_or_default();
@@ -36,9 +50,15 @@ impl Peer {
         let drained = drained.is_some_and(|value| value == "true");
         let pods = node.spec.as_ref().and_then(|spec| spec.pod_cidrs.as_deref());
         let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
+        let tainted = taints.unwrap_or_default().iter().any(drains);
         Self {
             addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
-            emptied: cordoned || drained || labels.contains_key(EXCLUDED),
+            stay: match drained || tainted || labels.contains_key(EXCLUDED) {
+                true => Stay::Emptied,
+                false if cordoned => Stay::Cordoned,
+                false => Stay::Stays,
+            },
             labels,
             pods: pods.unwrap_or_default().iter().filter_map(|pods| pods.parse().ok()).collect(),
         }
@@ -73,6 +93,11 @@ impl Peers {
         self.0.get(name).map_or(&[], |peer| &peer.addresses)
     }
 
+    /// Whether a node stays; nothing if there is no such node.
+    pub fn stay(&self, name: &str) -> Option<Stay> {
+        self.0.get(name).map(|peer| peer.stay)
+    }
+
     /// Every node.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Peer)> {
         self.0.iter().map(|(name, peer)| (name.as_str(), peer))
@@ -88,17 +113,6 @@ impl Peers {
             .map(|(name, _)| NodeId::of(name))
             .collect()
     }
-
-    /// Of these nodes, those that take addresses: not the ones being emptied, unless all are.
-    pub fn takers<'a>(&'a self, among: impl Fn(&str) -> bool + 'a) -> Vec<NodeId> {
-        let asked = || self.iter().filter(|(name, _)| among(name));
-        let staying: Vec<NodeId> =
-            asked().filter(|(_, peer)| !peer.emptied).map(|(name, _)| NodeId::of(name)).collect();
-        match staying.is_empty() {
-            true => asked().map(|(name, _)| NodeId::of(name)).collect(),
-            false => staying,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -109,11 +123,12 @@ mod tests {
     use super::*;
 
     fn read(node: serde_json::Value) -> Peer {
-        Peer::read(&serde_json::from_value(node).unwrap())
+        let drains = |taint: &Taint| taint.key == "out-of-service";
+        Peer::read(&serde_json::from_value(node).unwrap(), drains)
     }
 
     #[test]
-    fn a_node_is_read_with_its_internal_addresses_and_whether_it_is_being_emptied() {
+    fn a_node_is_read_with_its_internal_addresses_and_whether_it_stays() {
         let addresses = json!([
             { "type": "Hostname", "address": "a" },
             { "type": "ExternalIP", "address": "203.0.113.1" },
@@ -122,12 +137,19 @@ mod tests {
         ]);
         let peer = read(json!({ "status": { "addresses": addresses } }));
         let expected: Vec<IpAddr> = ["10.0.0.11", "fd00::11"].map(|a| a.parse().unwrap()).into();
-        assert_eq!((peer.addresses, peer.emptied), (expected, false));
-        assert!(read(json!({ "spec": { "unschedulable": true } })).emptied);
+        assert_eq!((peer.addresses, peer.stay), (expected, Stay::Stays));
+        let stay = |node: serde_json::Value| read(node).stay;
+        assert_eq!(stay(json!({ "spec": { "unschedulable": true } })), Stay::Cordoned);
         let drain =
             |value: &str| json!({ "metadata": { "annotations": { "berth.dev/drain": value } } });
-        assert!(read(drain("true")).emptied && !read(drain("false")).emptied);
-        assert!(read(json!({ "metadata": { "labels": { EXCLUDED: "" } } })).emptied);
+        assert_eq!((stay(drain("true")), stay(drain("false"))), (Stay::Emptied, Stay::Stays));
+        assert_eq!(stay(json!({ "metadata": { "labels": { EXCLUDED: "" } } })), Stay::Emptied);
+        let taint = |key: &str| {
+            let taints = json!([{ "key": key, "effect": "NoSchedule" }]);
+            json!({ "spec": { "unschedulable": true, "taints": taints } })
+        };
+        assert_eq!(stay(taint("out-of-service")), Stay::Emptied);
+        assert_eq!(stay(taint("node.kubernetes.io/unschedulable")), Stay::Cordoned);
     }
 
     #[test]
@@ -139,15 +161,5 @@ mod tests {
         }
         let preferences = Preferences::parse("a,rack=c,gone").read;
         assert_eq!(peers.meant(&preferences), [NodeId::of("a"), NodeId::of("c")]);
-    }
-
-    #[test]
-    fn nodes_that_are_being_emptied_take_nothing_unless_all_are() {
-        let mut peers = Peers::default();
-        let emptied = |emptied| Peer { emptied, ..Peer::default() };
-        peers.apply("a".to_owned(), emptied(true));
-        peers.apply("b".to_owned(), emptied(false));
-        assert_eq!(peers.takers(|_| true), [NodeId::of("b")]);
-        assert_eq!(peers.takers(|name| name == "a"), [NodeId::of("a")]);
     }
 }

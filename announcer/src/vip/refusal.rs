@@ -22,6 +22,15 @@ pub enum Refusal {
         /// The owner: this node.
         node: String,
     },
+    /// `externalTrafficPolicy: Local`, and no endpoint is on a node.
+    EndpointWithoutNode,
+    /// It shares the address, and its traffic goes to other nodes only than that of who had the address first.
+    NotServedTogether {
+        /// The address.
+        address: IpAddr,
+        /// Who decides where it is.
+        by: Claimant,
+    },
     /// Membership grants the addresses to nobody.
     NotGranted {
         /// Who had them last: this node.
@@ -188,6 +197,8 @@ impl Refusal {
         match self {
             Self::NoEndpoint => "NoEndpoint",
             Self::NoLocalEndpoint { .. } => "NoLocalEndpoint",
+            Self::EndpointWithoutNode => "EndpointWithoutNode",
+            Self::NotServedTogether { .. } => "NotServedTogether",
             Self::NotGranted { .. } => "NotGranted",
             Self::InterfaceMissing { .. } => "InterfaceMissing",
             Self::InterfaceUnfit { .. } => "InterfaceUnfit",
@@ -224,6 +235,14 @@ impl Refusal {
             Self::NoLocalEndpoint { node } => format!(
                 "not announced: spec.externalTrafficPolicy is Local and node {node}, which owns the addresses, has no \
                  ready endpoint; accepted: an endpoint there, externalTrafficPolicy Cluster, or an election per Service"
+            ),
+            Self::EndpointWithoutNode => "not announced: spec.externalTrafficPolicy is Local and none of the endpoints is on \
+                 a node of the cluster; accepted: an endpoint with a node, or externalTrafficPolicy Cluster"
+                .to_owned(),
+            Self::NotServedTogether { address, by } => format!(
+                "{address} is not announced for it: {by} had it first, and no node has an endpoint of both, which \
+                 externalTrafficPolicy Local asks for; accepted: endpoints on the same node, externalTrafficPolicy Cluster, or \
+                 an address of its own"
             ),
             Self::NotGranted { node } => format!(
                 "not announced: node {node} had the addresses and no majority of nodes grants them to it; \

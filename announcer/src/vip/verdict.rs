@@ -7,6 +7,7 @@ use berth_api::conflict::Conflicts;
 
 use berth_api::NamespacedName as Name;
 
+use super::serve::Why;
 use super::{Claim, Refusal, Wanted};
 
 /// What becomes of one Service.
@@ -33,25 +34,43 @@ impl Verdict {
         if claim.addresses.is_empty() {
             return verdict;
         }
-        if !claim.candidates.contains(node) {
-            verdict.refusals.push(match claim.somewhere {
-                true => Refusal::NoLocalEndpoint { node: node.to_owned() },
-                false => Refusal::NoEndpoint,
-            });
-            return verdict;
-        }
-        let here = |address: &&IpAddr| wanted.attach(name, **address).is_some_and(Result::is_ok);
-        verdict.announce = claim.addresses.iter().filter(here).copied().collect();
-        for refusal in wanted.obstacles(name, &claim.addresses) {
-            if !verdict.refusals.contains(&refusal) {
-                verdict.refusals.push(refusal);
+        let here = |address: &IpAddr| wanted.attach(name, *address).is_some_and(Result::is_ok);
+        let mut servable = Vec::new();
+        for address in &claim.addresses {
+            match unserved(claim, address, node) {
+                None => servable.push(*address),
+                Some(refusal) => verdict.refuse(refusal),
             }
         }
+        verdict.announce = servable.iter().filter(|address| here(address)).copied().collect();
+        for refusal in wanted.obstacles(name, &servable) {
+            verdict.refuse(refusal);
+        }
         verdict
+    }
+
+    /// Adds a reason, once.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        if !self.refusals.contains(&refusal) {
+            self.refusals.push(refusal);
+        }
     }
 
     /// The addresses that another host has.
     pub fn conflicts(&self) -> Conflicts {
         self.refusals.iter().filter_map(Refusal::conflict).collect()
     }
+}
+
+/// Why traffic for an address of a Service finds nothing on `node`; nothing if it does.
+pub fn unserved(claim: &Claim, address: &IpAddr, node: &str) -> Option<Refusal> {
+    let why = claim.serving(address).why_not(node)?;
+    Some(match (why, claim.apart.get(address)) {
+        (Why::NoLocalEndpoint, Some(by)) => {
+            Refusal::NotServedTogether { address: *address, by: by.clone() }
+        }
+        (Why::NoLocalEndpoint, None) => Refusal::NoLocalEndpoint { node: node.to_owned() },
+        (Why::EndpointWithoutNode, _) => Refusal::EndpointWithoutNode,
+        _ => Refusal::NoEndpoint,
+    })
 }

@@ -9,7 +9,8 @@ use berth_api::preference::Preference;
 
 use berth_api::{Family, NamespacedName as Name};
 
-use super::{Attach, Candidates, Claimant, Refusal};
+use super::serve::apart;
+use super::{Attach, ByFamily, Claimant, Refusal, Serving};
 use crate::kernel::{Guarded, Port};
 
 /// What a VIP is known by. One whose address comes from a DHCP server is known, and may have an owner, before it has one.
@@ -32,8 +33,8 @@ pub struct Want {
     pub created: String,
     /// The address of the VM that it leads to.
     pub leads_to: Option<IpAddr>,
-    /// The nodes that could serve it for this claimant.
-    pub candidates: Candidates,
+    /// What says who could serve it for this claimant.
+    pub serving: Arc<Serving>,
     /// Those that should have it if they can.
     pub preferred: Arc<[Preference]>,
     /// The node that is said to have it now.
@@ -61,10 +62,26 @@ impl Vip {
     /// Where it belongs on `node`, which is this one: where the oldest claimant has it that could be served here, or else
     /// the oldest that has a place here.
     pub fn attach(&self, node: &str) -> Option<Attach> {
-        let serves = |want: &&Want| want.candidates.contains(node);
+        let serves = |want: &&Want| want.serving.has(node);
         let placed = || self.wants.iter().filter(|want| want.attach.is_ok());
         let want = placed().find(serves).or_else(|| placed().next());
         want.and_then(|want| want.attach.as_ref().ok()).copied()
+    }
+
+    /// Whether `node` could serve it for everybody who can be served where the first is.
+    pub fn is_served_by(&self, node: &str) -> bool {
+        let apart = self.apart();
+        let wants = self.wants.iter().enumerate().filter(|(at, _)| !apart.contains(at));
+        let mut servable = wants.filter(|(_, want)| !want.serving.is_empty()).peekable();
+        servable.peek().is_some() && servable.all(|(_, want)| want.serving.has(node))
+    }
+
+    /// Which of those who share it cannot be served where the first is.
+    pub fn apart(&self) -> BTreeSet<usize> {
+        match self.wants.len() {
+            0 | 1 => BTreeSet::new(),
+            _ => apart(self.wants.iter().map(|want| &*want.serving)),
+        }
     }
 
     /// The address of the VM that it leads to.
@@ -108,10 +125,10 @@ pub struct Claim {
     pub addresses: Vec<IpAddr>,
     /// Where each of them belongs on this host, or why it cannot be here; nothing if it is not to be served.
     pub places: BTreeMap<IpAddr, Result<Attach, Refusal>>,
-    /// The nodes that could serve it.
-    pub candidates: Candidates,
-    /// Whether it has an endpoint anywhere, though perhaps none where its traffic may go.
-    pub somewhere: bool,
+    /// What says who could serve it.
+    pub serving: ByFamily,
+    /// Of addresses that it shares, those that it cannot be served at where whoever had them first is.
+    pub apart: BTreeMap<IpAddr, Claimant>,
     /// The node that it says announces it.
     pub host: Option<String>,
     /// Whether what it says may be corrected: not where it is of another class.
@@ -125,6 +142,21 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// What says who could serve one of its addresses.
+    pub fn serving(&self, address: &IpAddr) -> &Arc<Serving> {
+        self.serving.of(address)
+    }
+
+    /// Whether somebody could serve an address of it.
+    pub fn is_servable(&self) -> bool {
+        self.servable().next().is_some()
+    }
+
+    /// Those of its own addresses that somebody could serve.
+    pub fn servable(&self) -> impl Iterator<Item = &IpAddr> {
+        self.own().filter(|address| !self.serving(address).is_empty())
+    }
+
     /// Its addresses but for those that are not its own to have.
     pub fn own(&self) -> impl Iterator<Item = &IpAddr> {
         let lost = |address| matches!(self.places.get(address), Some(Err(r)) if r.is_of_another());
@@ -148,7 +180,8 @@ impl Claim {
 
     /// Whether it says that it is announced, and nobody could: somebody must clear what it says.
     pub fn needs_clearing(&self) -> bool {
-        self.says() && self.candidates.is_empty()
+        let mut addresses = self.addresses.iter();
+        self.says() && addresses.all(|address| self.serving(address).is_empty())
     }
 }
 

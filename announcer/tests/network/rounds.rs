@@ -12,8 +12,9 @@ use berth_announcer::publish::publisher::Publisher;
 use berth_announcer::publish::writer::Writer;
 use berth_announcer::reconcile::drive::{Sources, drive};
 use berth_announcer::reconcile::{self, Announcer, CHECKS, Outlets};
-use berth_announcer::source::cluster::{Name, Ready, Service};
+use berth_announcer::source::cluster::{Name, Service, Slice};
 use berth_announcer::source::watch::ClusterEvent;
+use berth_announcer::vip::serve::{Endpoints, Where};
 use berth_runtime::events;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Supervisor;
@@ -97,7 +98,9 @@ impl Node {
 
     /// Creates a Service in the namespace `shop` and a ready endpoint of it.
     pub(crate) async fn expose(&self, service: Value) {
-        let ready = Ready { any: true, nodes: ["node-a".to_owned()].into(), ..Ready::default() };
+        let on = Where { any: true, nodes: ["node-a".to_owned()].into() };
+        let endpoints = Endpoints { ready: on, ..Endpoints::default() };
+        let ready = Slice { endpoints, ..Slice::default() };
         let name = name(&service);
         let slice = Name::new("shop", format!("{}-1", name.name));
         self.show(ClusterEvent::Slice(slice, Some((name, ready)))).await;

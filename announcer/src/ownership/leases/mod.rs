@@ -1,6 +1,9 @@
 //! Owners of Services by Leases: whoever holds a Lease owns the addresses it decides on, if it is a candidate for them.
 //! Nobody else does, not even the last owner: only the holder knows that nobody else answers. Pure.
 //!
+//! A node whose turn is later lets others acquire a Lease first. What it holds it keeps: whether another announcer lives is
+//! known only when it acquires.
+//!
 //! | file | owns |
 //! |---|---|
 //! | `elections` | this node's part in the election of each Lease |
@@ -9,6 +12,7 @@
 mod elections;
 mod strategy;
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -22,7 +26,8 @@ pub use self::strategy::{Deciding, Strategy, of_one_service};
 use self::elections::{Elections, Strife, Tied};
 use super::clearing::in_turn;
 use super::context::Context;
-use crate::vip::{Attach, Claim, Hold, Holds, Name, Refusal, Verdict};
+use crate::vip::serve::{Ask, Lives, Reach, serve};
+use crate::vip::{Attach, Claim, Hold, Holds, Name, Refusal, Serving, Traffic, Verdict};
 
 /// Who owns what, by Leases.
 #[derive(Debug)]
@@ -110,6 +115,17 @@ impl Leases {
     /// The Leases that this node should strive for, each with the Service it is tied to.
     fn to_strive_for(&self, context: Context<'_>) -> BTreeMap<Name, Strife> {
         let Context { wanted, node, host, .. } = context;
+        let is_later = |serving: &Serving| {
+            let (lives, reach) = (Lives::Unknown, Reach::Good);
+            serve(Ask { serving, nodes: context.nodes, lives, me: node, reach }).is_beaten(node)
+        };
+        // It is the same for all whose traffic finds an endpoint from anywhere.
+        let anywhere = LazyCell::new(|| is_later(&Serving::of(Traffic::Anyhow)));
+        let is_late = |name: &Name| {
+            let claim = &wanted.services[name];
+            let mut servings = claim.own().map(|own| claim.serving(own));
+            servings.any(|own| if own.is_everywhere() { *anywhere } else { is_later(own) })
+        };
         let is_exposed = |name: &Name| {
             let claim = &wanted.services[name];
             let placed = claim.own().filter_map(|own| wanted.attach(name, *own)?.as_ref().ok());
@@ -117,7 +133,7 @@ impl Leases {
             placed.into_iter().any(exposed)
         };
         if let Some(lease) = self.strategy.standing() {
-            let defers = self.deciding.services.keys().any(is_exposed);
+            let defers = *anywhere || self.deciding.services.keys().any(is_exposed);
             // A node without the interface would own every address and answer for none.
             let strife = context.usable.then(|| (lease.clone(), Strife { tied: None, defers }));
             return strife.into_iter().collect();
@@ -134,7 +150,7 @@ impl Leases {
                     uid: claim.uid.clone(),
                     claimed_by: claimed_by.map(str::to_owned),
                 };
-                let defers = services.iter().any(|name| is_exposed(name));
+                let defers = services.iter().any(|name| is_exposed(name) || is_late(name));
                 strives.insert(lease.clone(), Strife { tied: oldest.map(tied), defers });
             }
         }
@@ -156,8 +172,10 @@ impl Leases {
     pub fn holds(&self, context: Context<'_>, now: Instant) -> Holds {
         let mut holds = Holds::new();
         let services = context.wanted.services.values();
-        let served = services.filter(|claim| claim.ours && claim.candidates.contains(context.node));
-        for address in served.flat_map(|claim| claim.own()) {
+        let served = services
+            .filter(|claim| claim.ours)
+            .flat_map(|claim| claim.own().filter(|own| claim.serving(own).has(context.node)));
+        for address in served {
             if let Some((until, lapses)) = self.owns(address, now) {
                 let hold = Hold { until, answers: true, lapses: Some(lapses) };
                 holds.entry(*address).or_insert(hold);

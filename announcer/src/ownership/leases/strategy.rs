@@ -97,11 +97,12 @@ impl Strategy {
         let serves = |name: &Name, claim: &Claim| {
             // What another claimant had first has to be told by somebody.
             let here = |address: &IpAddr| match wanted.attach(name, *address) {
-                Some(Err(refusal)) => refusal.is_of_another(),
-                Some(Ok(_)) => true,
+                Some(Err(refusal)) => refusal.is_of_another() && claim.serving(address).has(node),
+                // Who shares it is served here as well.
+                Some(Ok(_)) => wanted.vip(*address).is_some_and(|vip| vip.is_served_by(node)),
                 None => false,
             };
-            claim.ours && claim.candidates.contains(node) && claim.addresses.iter().any(here)
+            claim.ours && claim.addresses.iter().any(here)
         };
         match self {
             Self::Global(_) => true,

@@ -5,10 +5,12 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 
 use super::*;
 use crate::ownership::testing::context;
-use crate::source::cluster::testing::{eip, service, slice};
+use crate::source::cluster::testing::{eip, ending, service, slice};
 use crate::source::cluster::{Claims, Cluster, Ingress, Service};
 use crate::source::testing::{host, seen};
-use crate::vip::Candidates;
+use crate::vip::Serving;
+use crate::vip::nodes::{Peer, Peers, Stay};
+use crate::vip::serve::{Endpoints, Where};
 
 fn cluster(services: &[(&str, crate::source::cluster::Service)]) -> Cluster {
     let mut cluster = Cluster::default();
@@ -26,8 +28,10 @@ fn web() -> Name {
     Name::new("d", "web")
 }
 
-fn candidates(cluster: &Cluster) -> Candidates {
-    seen(cluster, &host(), Some("eth0")).services[&web()].candidates.clone()
+fn candidates(cluster: &Cluster) -> Serving {
+    let address = "192.0.2.1".parse().unwrap();
+    let wanted = seen(cluster, &host(), Some("eth0"));
+    (**wanted.services[&web()].serving(&address)).clone()
 }
 
 #[test]
@@ -35,7 +39,7 @@ fn every_node_is_a_candidate_while_there_is_an_endpoint_anywhere() {
     let mut cluster = cluster(&[("web", service(&["192.0.2.1"]))]);
     assert!(candidates(&cluster).is_empty());
     slice(&mut cluster, "web", "s1", &["a"]);
-    assert!(candidates(&cluster).contains("b"));
+    assert!(candidates(&cluster).has("b"));
 }
 
 #[test]
@@ -44,11 +48,11 @@ fn only_nodes_with_an_endpoint_are_candidates_for_local_traffic() {
     local.local = true;
     let mut cluster = cluster(&[("web", local.clone())]);
     slice(&mut cluster, "web", "s1", &["a"]);
-    assert!(candidates(&cluster).contains("a"));
-    assert!(!candidates(&cluster).contains("b"));
+    assert!(candidates(&cluster).has("a"));
+    assert!(!candidates(&cluster).has("b"));
     local.without_endpoints = true;
     cluster.apply_service(web(), local);
-    assert!(candidates(&cluster).contains("b"), "the annotation lifts it");
+    assert!(candidates(&cluster).has("b"), "the annotation lifts it");
 }
 
 #[test]
@@ -268,6 +272,102 @@ fn what_a_status_shows_of_others_is_taken_out_by_who_has_the_address_and_else_by
     let other = Leases::new("b", Strategy::PerService, Timing::DEFAULT, BTreeMap::new());
     let turn = other.clears(Context { node: "b", ..context }, &two, &paused, now);
     assert_eq!(turn, None, "who has the address alone, as others may have seen another pause");
+}
+
+#[test]
+fn who_is_emptied_or_cordoned_lets_others_acquire_first_and_strives_all_the_same() {
+    let local = Service { local: true, ..service(&["192.0.2.2"]) };
+    let mut cluster = cluster(&[("web", service(&["192.0.2.1"])), ("local", local)]);
+    slice(&mut cluster, "web", "s", &["b"]);
+    slice(&mut cluster, "local", "t", &["a", "b"]);
+    let (host, now) = (host(), Instant::now());
+    let wanted = seen(&cluster, &host, Some("eth0"));
+    // What this node strives for, and of what it lets others go first.
+    let defers = |strategy, stays: Option<[Stay; 2]>| {
+        let mut peers = Peers::default();
+        for (name, stay) in ["a", "b"].into_iter().zip(stays.into_iter().flatten()) {
+            peers.apply(name.to_owned(), Peer { stay, ..Peer::default() });
+        }
+        let nodes = stays.map(|_| &peers);
+        let leases = holder(strategy, Context { nodes, ..context(&wanted, &host) }, now);
+        let later = leases.strives.iter().filter(|(_, strife)| strife.defers);
+        let later: Vec<String> = later.map(|(name, _)| name.name.clone()).collect();
+        (leases.strives.len(), later.join(" "))
+    };
+    let of = |count: usize, later: &str| (count, later.to_owned());
+    use Stay::{Cordoned, Emptied, Stays};
+    for (mine, other, global_later, later) in [
+        (Stays, Stays, "", ""),
+        (Stays, Emptied, "", ""),
+        (Cordoned, Stays, "lock", "kubevip-web"),
+        (Cordoned, Emptied, "", ""),
+        (Emptied, Cordoned, "lock", "kubevip-local kubevip-web"),
+        (Emptied, Emptied, "", ""),
+    ] {
+        let stays = Some([mine, other]);
+        assert_eq!(defers(global(), stays), of(1, global_later), "{stays:?}");
+        assert_eq!(defers(Strategy::PerService, stays), of(2, later), "{stays:?}");
+    }
+    assert_eq!(defers(Strategy::PerService, None), of(2, ""), "no Node may be looked at");
+}
+
+#[test]
+fn endpoints_that_serve_until_they_end_keep_the_lease_where_it_is_and_let_others_go_first() {
+    let local = Service { local: true, ..service(&["192.0.2.1"]) };
+    let mut cluster = cluster(&[("web", local)]);
+    let on = |nodes: &[&str]| {
+        let nodes: BTreeSet<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
+        Where { any: !nodes.is_empty(), nodes }
+    };
+    let mut strives = |ready: &[&str], serving: &[&str]| {
+        let endpoints = Endpoints { ready: on(ready), serving: on(serving) };
+        ending(&mut cluster, "web", "s", endpoints);
+        let (host, now) = (host(), Instant::now());
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        let mut peers = Peers::default();
+        for name in ["a", "b"] {
+            peers.apply(name.to_owned(), Peer::default());
+        }
+        let context = Context { nodes: Some(&peers), ..context(&wanted, &host) };
+        let leases = holder(Strategy::PerService, context, now);
+        let strife = leases.strives.values().next();
+        let holds_now = strife.is_some_and(|strife| !strife.defers);
+        assert_eq!(leases.holds(context, now).len(), usize::from(holds_now));
+        strife.map(|strife| strife.defers)
+    };
+    assert_eq!(strives(&["a"], &[]), Some(false));
+    assert_eq!(strives(&[], &["a"]), Some(false));
+    assert_eq!(strives(&["b"], &["a"]), Some(true));
+    assert_eq!(strives(&["b"], &[]), None);
+}
+
+#[test]
+fn on_a_shared_address_only_nodes_strive_that_serve_it_for_the_first_and_who_stands_apart_is_told()
+{
+    let local = |created: &str| {
+        let created = created.to_owned();
+        Service { local: true, created, ..service(&["192.0.2.1"]) }
+    };
+    let mut cluster = cluster(&[("one", local("2025")), ("two", local("2026"))]);
+    let (host, now) = (host(), Instant::now());
+    let strives = |cluster: &Cluster, node: &str| {
+        let wanted = seen(cluster, &host, Some("eth0"));
+        let context = Context { node, ..context(&wanted, &host) };
+        !holder(Strategy::PerService, context, now).strives.is_empty()
+    };
+    slice(&mut cluster, "one", "s", &["a", "b"]);
+    slice(&mut cluster, "two", "t", &["b", "c"]);
+    assert_eq!(["a", "b", "c"].map(|node| strives(&cluster, node)), [false, true, false]);
+    slice(&mut cluster, "one", "s", &["a"]);
+    assert_eq!(["a", "b", "c"].map(|node| strives(&cluster, node)), [true, false, false]);
+    let wanted = seen(&cluster, &host, Some("eth0"));
+    let context = context(&wanted, &host);
+    let verdicts = holder(Strategy::PerService, context, now).verdicts(context, now);
+    let told = |name: &str| {
+        let verdict = &verdicts[&Name::new("d", name)];
+        (verdict.announce.len(), verdict.refusals.first().map(Refusal::reason))
+    };
+    assert_eq!((told("one"), told("two")), ((1, None), (0, Some("NotServedTogether"))));
 }
 
 impl Leases {

@@ -170,6 +170,11 @@ impl Members {
         }
     }
 
+    /// The nodes there are, once all were shown.
+    pub fn nodes(&self) -> Option<&Peers> {
+        Some(&self.peers).filter(|_| self.peers_listed)
+    }
+
     /// Whether everything was handed over, or the time for it is over.
     pub fn has_left(&self) -> bool {
         self.left
@@ -252,7 +257,7 @@ impl Members {
         let held: BTreeSet<IpAddr> = self.holdings.all().collect();
         self.handed.retain(|address| wanted.vip(*address).is_some());
         for (name, claim) in wanted.services.iter().filter(|(_, claim)| claim.ours) {
-            let mut others = claim.own();
+            let mut others = claim.servable();
             let Some(first) = others.next() else { continue };
             let host = claim.host.as_deref().map(NodeId::of).filter(|host| *host != self.me);
             let elsewhere = host.is_some_and(|host| self.holdings.is_live(host));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::super::context::Context;
 use super::holdings::{Holdings, Tenure};
-use crate::vip::{Claim, Name, Refusal, Verdict};
+use crate::vip::{Claim, Name, Refusal, Verdict, unserved};
 
 /// How long a Service waits for its second address before it publishes the first alone.
 const TOGETHER: Duration = Duration::from_secs(2);
@@ -36,11 +36,22 @@ fn judge(
     now: Instant,
 ) -> Option<Verdict> {
     let Context { wanted, node, .. } = context;
-    let ownable = claim.ours && !claim.candidates.is_empty();
-    let first = claim.own().next().filter(|_| ownable);
+    let first = claim.servable().next().filter(|_| claim.ours);
     let placed = |address: &IpAddr| wanted.attach(name, *address).is_some_and(Result::is_ok);
     let Some(first) = first.filter(|_| claim.addresses.iter().any(placed)) else {
         let busy = claim.own().any(|address| holdings.tenure(address).is_some());
+        // Somebody else is served at the address.
+        let shares = |address: &&IpAddr| {
+            let vip = wanted.vip(**address);
+            vip.is_some_and(|vip| vip.wants.iter().any(|want| !want.serving.is_empty()))
+        };
+        if first.is_none()
+            && claim.ours
+            && let Some(own) = claim.own().find(shares)
+        {
+            let speaks = holdings.held_since(own).is_some();
+            return speaks.then(|| Verdict::whole(wanted, name, claim, node));
+        }
         let host = claim.host.as_deref();
         // One that can be had is cleared by whoever gets it.
         let speaks = !(claim.ours && busy)
@@ -60,7 +71,12 @@ fn judge(
     let mut verdict = Verdict { refusals: claim.remarks.to_vec(), ..Verdict::default() };
     for address in &claim.addresses {
         match wanted.attach(name, *address) {
-            Some(Err(refusal)) => verdict.refusals.push(refusal.clone()),
+            Some(Err(refusal)) => verdict.refuse(refusal.clone()),
+            // The other family has an endpoint, or whoever had it first is served elsewhere. An endpoint that has only left
+            // this node is followed by the address.
+            _ if claim.serving(address).is_empty() || claim.apart.contains_key(address) => {
+                unserved(claim, address, node).into_iter().for_each(|why| verdict.refuse(why));
+            }
             _ => {
                 let held = matches!(holdings.tenure(address), Some(Tenure::Held(_)));
                 if held || taken(address) || waits {
@@ -109,7 +125,7 @@ mod tests {
     use super::*;
     use crate::ownership::testing::context;
     use crate::source::cluster::testing::{eip, service, slice};
-    use crate::source::cluster::{Claims, Cluster, Ingress, Service};
+    use crate::source::cluster::{Claims, Cluster, Ingress, Service, Slice};
     use crate::source::testing::{host, seen};
 
     const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -223,6 +239,57 @@ mod tests {
         cluster.apply_service(web(), service(&BOTH[..1]));
         let verdict = judge(&cluster, &holdings).unwrap();
         assert_eq!((verdict.announce.len(), verdict.refusals[0].reason()), (0, "AddressInUse"));
+    }
+
+    #[test]
+    fn who_shares_an_address_and_finds_no_endpoint_where_the_first_does_is_told_and_published_nowhere()
+     {
+        let local = |name: &str| {
+            let created = format!("2026-{name}");
+            Service { local: true, created, uid: name.to_owned(), ..service(&BOTH[..1]) }
+        };
+        let mut cluster = Cluster::default();
+        for (name, node) in [("one", "a"), ("two", "b"), ("three", "a")] {
+            cluster.apply_service(Name::new("d", name), local(name));
+            slice(&mut cluster, name, name, &[node]);
+        }
+        let decide = |cluster: &Cluster| {
+            let (host, now) = (host(), Instant::now());
+            let wanted = seen(cluster, &host, Some("eth0"));
+            let mut holdings = Holdings::new(NodeId::of("a"), true, now);
+            holdings.take(&holds(BOTH[0]), now);
+            let verdicts = verdicts(context(&wanted, &host), &holdings, &|_| false, now);
+            let told = |name: &str| {
+                let verdict = &verdicts[&Name::new("d", name)];
+                let reasons = verdict.refusals.iter().map(Refusal::reason).collect::<Vec<_>>();
+                (verdict.announce.len(), reasons.join(" "))
+            };
+            ["one", "three", "two"].map(told)
+        };
+        let (served, apart) = ((1, String::new()), (0, "NotServedTogether".to_owned()));
+        assert_eq!(decide(&cluster), [served.clone(), served.clone(), apart]);
+        slice(&mut cluster, "two", "two", &["a", "b"]);
+        assert_eq!(decide(&cluster), [served.clone(), served.clone(), served]);
+        slice(&mut cluster, "two", "two", &[]);
+        assert_eq!(decide(&cluster)[2].1, "NoEndpoint", "by who has it");
+    }
+
+    #[test]
+    fn an_address_of_a_family_without_endpoints_is_told_and_the_other_one_served() {
+        let mut cluster = Cluster::default();
+        cluster.apply_service(web(), service(&[BOTH[1], BOTH[0]]));
+        let on = crate::vip::serve::Where { any: true, nodes: ["b".to_owned()].into() };
+        let endpoints = crate::vip::serve::Endpoints { ready: on, ..Default::default() };
+        let of_v4 = Slice { family: Some(berth_api::Family::V4), endpoints, ..Slice::default() };
+        cluster.apply_slice(Name::new("d", "s"), Some((web(), of_v4)));
+        let (host, now) = (host(), Instant::now());
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        let mut holdings = Holdings::new(NodeId::of("a"), true, now);
+        holdings.take(&holds(BOTH[0]), now);
+        let verdicts = verdicts(context(&wanted, &host), &holdings, &|_| false, now);
+        let verdict = &verdicts[&web()];
+        assert_eq!(verdict.announce, [address(BOTH[0])]);
+        assert_eq!(verdict.refusals[0].reason(), "NoEndpoint");
     }
 
     #[test]

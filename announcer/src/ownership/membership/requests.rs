@@ -1,13 +1,18 @@
 //! Who may have which address, out of what is wanted. Pure. Advice: the voters never look at it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use berth_membership::{NodeId, Request};
 
 use super::super::context::Context;
 use crate::vip::nodes::Peers;
-use crate::vip::{Attach, Candidates, Claimant, Vip, Want};
+use crate::vip::serve::{Ask, Lives, Rank, Reach, serve};
+use crate::vip::{Attach, Claimant, Vip, Want};
+
+/// Who may have an address, and how late.
+type Ranks = BTreeMap<NodeId, Rank>;
 
 /// By address, who may have it. This node is no candidate for what it cannot bind: refused by the kernel, or without the
 /// interface. Where `is_last` says so of its interface, it lets every other candidate go first.
@@ -16,55 +21,68 @@ pub(super) fn requests(
     peers: &Peers,
     is_last: &dyn Fn(&Attach) -> bool,
 ) -> BTreeMap<IpAddr, Request> {
-    let everybody = peers.takers(|_| true);
-    // Not the nodes that are being emptied, unless all are; but a VM's address is wherever the VM is.
-    let nodes = |candidates: &Candidates| match candidates {
-        Candidates::Every => everybody.clone(),
-        Candidates::Only(nodes) => peers.takers(|node| nodes.contains(node)),
-        Candidates::Named(node) => vec![NodeId::of(node)],
-    };
-    let meant = |want: &Want| peers.meant(&want.preferred);
+    let asker = Asker { context, peers, is_last, everywhere: Default::default() };
     let vips = context.wanted.addressed();
-    let request = |(address, vip)| {
-        Some((address, request(context, &nodes, &meant, is_last, (address, vip))?))
-    };
-    vips.filter_map(request).collect()
+    vips.filter_map(|(address, vip)| Some((address, asker.request(address, vip)?))).collect()
 }
 
-fn request(
-    context: Context<'_>,
-    nodes: &dyn Fn(&Candidates) -> Vec<NodeId>,
-    meant: &dyn Fn(&Want) -> Vec<NodeId>,
-    is_last: &dyn Fn(&Attach) -> bool,
-    (address, vip): (IpAddr, &Vip),
-) -> Option<Request> {
-    let me = NodeId::of(context.node);
-    let refused = context.refused.contains(&address);
-    let may = |want: &Want, node: &NodeId| *node != me || !refused && want.attach.is_ok();
-    let mut served = vip.wants.iter().filter(|want| !want.candidates.is_empty());
-    // The oldest claimant of an address decides where it goes: one that joins later moves nothing.
-    let first = served.next()?;
-    let all = nodes(&first.candidates);
-    let mut candidates: Vec<NodeId> = all.iter().copied().filter(|node| may(first, node)).collect();
-    // Whoever has a shared address should serve all of its Services; if nobody can, the oldest.
-    for want in served {
-        let others: BTreeSet<NodeId> = nodes(&want.candidates).into_iter().collect();
-        let both = |node: &NodeId| others.contains(node) && may(want, node);
-        let both: Vec<NodeId> = candidates.iter().copied().filter(both).collect();
-        if !both.is_empty() {
-            candidates = both;
+struct Asker<'a> {
+    context: Context<'a>,
+    peers: &'a Peers,
+    is_last: &'a dyn Fn(&Attach) -> bool,
+    /// What holds of all whose traffic finds an endpoint from anywhere, for each reach: there may be thousands.
+    everywhere: [OnceCell<Ranks>; 3],
+}
+
+impl Asker<'_> {
+    fn request(&self, address: IpAddr, vip: &Vip) -> Option<Request> {
+        let me = NodeId::of(self.context.node);
+        let is_last = vip.attach(self.context.node).as_ref().is_some_and(self.is_last);
+        let is_refused = self.context.refused.contains(&address);
+        let reach = |want: &Want| match want.attach.is_ok() && !is_refused {
+            true if is_last => Reach::Poor,
+            true => Reach::Good,
+            false => Reach::None,
+        };
+        let mut served = vip.wants.iter().filter(|want| !want.serving.is_empty());
+        // The oldest claimant of an address decides where it goes: one that joins later moves nothing.
+        let first = served.next()?;
+        let mut ranks = self.ranks(first, reach(first));
+        // Whoever has a shared address should serve all of its Services; if nobody can, the oldest.
+        for want in served {
+            let others = self.ranks(want, reach(want));
+            let both =
+                ranks.iter().filter_map(|(node, rank)| Some((*node, rank.and(*others.get(node)?))));
+            let both: Ranks = both.collect();
+            if !both.is_empty() {
+                ranks = both;
+            }
+        }
+        let tiers = ranks.iter().map(|(node, rank)| (*node, rank.tier()));
+        let mine = ranks.get(&me).copied().unwrap_or_default();
+        Some(Request {
+            key: Request::key_of(&key(&first.claimant)),
+            candidates: ranks.keys().copied().collect(),
+            tiers: tiers.filter(|(_, tier)| *tier > 0).collect(),
+            moves: mine.moves(),
+            // By its own ranking alone does a node know when it is its turn.
+            behind: mine.poor.then_some(me),
+            preferred: self.peers.meant(&first.preferred),
+            previous: first.previous.as_deref().map(NodeId::of),
+        })
+    }
+
+    fn ranks(&self, want: &Want, reach: Reach) -> Ranks {
+        let ask = || {
+            let (serving, nodes, lives) = (&*want.serving, Some(self.peers), Lives::Unknown);
+            let serves = serve(Ask { serving, nodes, lives, me: self.context.node, reach });
+            serves.ranks.iter().map(|(name, rank)| (NodeId::of(name), *rank)).collect()
+        };
+        match want.serving.is_everywhere() {
+            true => self.everywhere[reach as usize].get_or_init(ask).clone(),
+            false => ask(),
         }
     }
-    Some(Request {
-        key: Request::key_of(&key(&first.claimant)),
-        candidates,
-        // By its own ranking alone does a node know when it is its turn.
-        preferred: match vip.attach(context.node).as_ref().is_some_and(is_last) {
-            true => all.into_iter().filter(|node| *node != me).collect(),
-            false => meant(first),
-        },
-        previous: first.previous.as_deref().map(NodeId::of),
-    })
 }
 
 /// What is hashed to choose a node: addresses of one object go together.
@@ -77,6 +95,8 @@ fn key(claimant: &Claimant) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use berth_membership::rank;
 
     use super::*;
@@ -86,7 +106,7 @@ mod tests {
     use crate::source::cluster::testing::{eip, service, slice};
     use crate::source::testing::seen;
     use crate::vip::Name;
-    use crate::vip::nodes::Peer;
+    use crate::vip::nodes::{Peer, Stay};
 
     fn peers(names: &[&str]) -> Peers {
         let mut peers = Peers::default();
@@ -110,12 +130,12 @@ mod tests {
         requests(context, &peers(&["a", "b", "c"]), &|_| false)
     }
 
-    fn nodes(names: &[&str]) -> Vec<NodeId> {
+    fn nodes(names: &[&str]) -> BTreeSet<NodeId> {
         names.iter().map(|name| NodeId::of(name)).collect()
     }
 
-    fn candidates(requests: &BTreeMap<IpAddr, Request>, address: &str) -> Vec<NodeId> {
-        requests[&address.parse::<IpAddr>().unwrap()].candidates.clone()
+    fn candidates(requests: &BTreeMap<IpAddr, Request>, address: &str) -> BTreeSet<NodeId> {
+        requests[&address.parse::<IpAddr>().unwrap()].candidates.iter().copied().collect()
     }
 
     #[test]
@@ -154,11 +174,43 @@ mod tests {
             let requests = requests(context(&wanted, &host), &peers(&["a", "b"]), &|_| damped);
             requests.into_values().next().unwrap()
         };
-        assert_eq!(request(false).preferred, []);
+        let [a, b] = ["a", "b"].map(NodeId::of);
+        assert_eq!(request(false).behind, None);
         let damped = request(true);
-        assert_eq!((damped.preferred.clone(), damped.candidates.len()), (nodes(&["b"]), 2));
-        assert_eq!(rank(&damped, |_| true, None), nodes(&["b", "a"]));
-        assert_eq!(rank(&damped, |node| node == NodeId::of("a"), None), nodes(&["a"]), "alone");
+        assert_eq!((damped.behind, damped.candidates.len()), (Some(a), 2));
+        assert_eq!(rank(&damped, |_| true, None), [b, a]);
+        assert_eq!(rank(&damped, |node| node == a, None), [a], "alone");
+    }
+
+    #[test]
+    fn a_node_that_is_cordoned_or_emptied_goes_later_and_only_the_second_gives_what_it_has() {
+        let mut cluster = Cluster::default();
+        cluster.apply_service(Name::new("d", "web"), service(&["192.0.2.1"]));
+        slice(&mut cluster, "web", "s", &["c"]);
+        let local = crate::source::cluster::Service { local: true, ..service(&["192.0.2.2"]) };
+        cluster.apply_service(Name::new("d", "local"), local);
+        slice(&mut cluster, "local", "t", &["a", "c"]);
+        let host = host(true);
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        let request = |stay: Stay, address: &str| {
+            let mut peers = peers(&["b", "c"]);
+            peers.apply("a".to_owned(), Peer { stay, ..Peer::default() });
+            let mut requests = requests(context(&wanted, &host), &peers, &|_| false);
+            requests.remove(&address.parse().unwrap()).unwrap()
+        };
+        let me = NodeId::of("a");
+        for (address, count) in [("192.0.2.1", 3), ("192.0.2.2", 2)] {
+            let emptied = request(Stay::Emptied, address);
+            assert_eq!((emptied.candidates.len(), emptied.moves), (count, true), "{address}");
+            assert_eq!(rank(&emptied, |_| true, Some(me)).last(), Some(&me), "{address}");
+            assert!(
+                !request(Stay::Cordoned, address).moves && !request(Stay::Stays, address).moves
+            );
+        }
+        let last =
+            |address| *rank(&request(Stay::Cordoned, address), |_| true, Some(me)).last().unwrap();
+        assert_eq!(last("192.0.2.1"), me);
+        assert_ne!(last("192.0.2.2"), me, "with Local to be cordoned is nothing");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use usage::Usage;
 use super::cluster::Eip;
 use super::placement::place_anywhere;
 use super::scene::Scene;
-use crate::vip::{Candidates, Claimant, Name, Refusal, Want};
+use crate::vip::{Claimant, Name, Refusal, Serving, Traffic, Want};
 
 /// The addresses of a binding that it does not get on any node or on this one, whoever else wants them.
 pub fn refused<'a>(
@@ -51,10 +51,7 @@ pub fn wants<'a>(
             uid: eip.uid.clone(),
             created: eip.created.clone(),
             leads_to: Some(*vmi),
-            candidates: match eip.owner() {
-                Some(owner) => Candidates::Named(owner.to_owned()),
-                None => Candidates::none(),
-            },
+            serving: Arc::new(Serving::of(Traffic::Named(eip.owner().map(str::to_owned)))),
             preferred: Arc::default(),
             previous: eip.holder.as_ref().map(|holder| holder.node.clone()),
             attach: place_anywhere(scene, *address),

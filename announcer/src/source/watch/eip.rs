@@ -125,7 +125,10 @@ fn start(
         watches.push(pass(cidrs, default(), send.clone(), cidr, gone, listed).boxed());
     }
     if scope.networks && !scope.nodes {
-        let node = |name: Name, node: core::Node| ClusterEvent::Node(name.name, Peer::read(&node));
+        let drains = scope.drains.clone();
+        let node = move |name: Name, node: core::Node| {
+            ClusterEvent::Node(name.name, Peer::read(&node, |taint| drains.has(taint)))
+        };
         let gone = |name: Name, _| ClusterEvent::NodeGone(name.name);
         let listed = |names| ClusterEvent::Nodes(feed::plain(names));
         let nodes = Api::all(fresh(client, health, NODES));

@@ -19,7 +19,8 @@ use kube::runtime::watcher::{Config, Event};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::source::cluster::{Eip, Name, Ready, Service};
+use crate::config::Drains;
+use crate::source::cluster::{self, Eip, Name, Service};
 use crate::vip::nodes::Peer;
 
 /// Something was seen in the cluster.
@@ -32,7 +33,7 @@ pub enum ClusterEvent {
     /// These are all the Services there are.
     Services(BTreeSet<Name>),
     /// An EndpointSlice is like this; nothing if it belongs to no Service.
-    Slice(Name, Option<(Name, Ready)>),
+    Slice(Name, Option<(Name, cluster::Slice)>),
     /// An EndpointSlice is gone.
     SliceGone(Name),
     /// These are all the EndpointSlices there are.
@@ -88,8 +89,10 @@ pub struct Scope {
     pub classes: Option<ClassPolicy>,
     /// Whether elastic IPs are served.
     pub eips: bool,
-    /// Whether nodes matter.
+    /// Whether nothing goes without the Nodes.
     pub nodes: bool,
+    /// The taints with which a node is emptied.
+    pub drains: Drains,
     /// When claims do.
     pub claims: ClaimPolicy,
     /// The namespace of berth-ccm's Lease.
