@@ -15,6 +15,7 @@ mod examples;
 mod expose;
 mod failover;
 mod fenced;
+mod field;
 mod flaws;
 mod flood;
 mod host_ports;
