@@ -62,6 +62,7 @@ mod tests {
     use crate::source::cluster::Cluster;
     use crate::source::cluster::testing::{service, slice};
     use crate::source::testing::{host, seen};
+    use crate::vip::nodes::{Peer, Peers, Stay};
 
     #[test]
     fn each_candidate_owns_once_all_are_known_and_none_that_leaves() {
@@ -79,6 +80,18 @@ mod tests {
             everyone.holds(context, now).keys().map(ToString::to_string).collect();
         assert_eq!(held, ["192.0.2.1"], "the other one is served on b");
         assert!(everyone.holds(Context { known: false, ..context }, now).is_empty());
+        for (mine, other, count) in [
+            (Stay::Cordoned, Stay::Stays, 1),
+            (Stay::Emptied, Stay::Stays, 0),
+            (Stay::Emptied, Stay::Emptied, 1),
+        ] {
+            let mut peers = Peers::default();
+            for (name, stay) in [("a", mine), ("b", other)] {
+                peers.apply(name.to_owned(), Peer { stay, ..Peer::default() });
+            }
+            let held = everyone.holds(Context { nodes: Some(&peers), ..context }, now);
+            assert_eq!(held.len(), count, "{mine:?}, {other:?}");
+        }
         everyone.leave();
         assert!(everyone.holds(context, now).is_empty());
     }

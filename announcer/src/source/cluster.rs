@@ -204,13 +204,26 @@ impl Cluster {
     /// The endpoints of a Service for addresses of a family.
     pub fn endpoints(&self, service: &Name, family: Family) -> Endpoints {
         let mut endpoints = Endpoints::default();
-        for slice in
-            self.slices(service).filter(|slice| slice.family.is_none_or(|own| own == family))
-        {
-            endpoints.ready.extend(&slice.endpoints.ready);
-            endpoints.serving.extend(&slice.endpoints.serving);
+        for slice in self.slices_of(service, family) {
+            endpoints.ready.extend(&slice.ready);
+            endpoints.serving.extend(&slice.serving);
         }
         endpoints
+    }
+
+    /// Whether there are any: nobody asks on which nodes they are, of which there may be many.
+    pub fn any_endpoints(&self, service: &Name, family: Family) -> Endpoints {
+        let mut endpoints = Endpoints::default();
+        for slice in self.slices_of(service, family) {
+            endpoints.ready.any |= slice.ready.any;
+            endpoints.serving.any |= slice.serving.any;
+        }
+        endpoints
+    }
+
+    fn slices_of(&self, service: &Name, family: Family) -> impl Iterator<Item = &Endpoints> {
+        let of_family = self.slices(service).filter(move |slice| slice.family.is_none_or(|own| own == family));
+        of_family.map(|slice| &slice.endpoints)
     }
 }
 

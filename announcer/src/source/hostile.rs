@@ -115,12 +115,17 @@ fn whatever_arrives_as_a_node_an_endpoint_slice_or_a_claim_is_read_or_passed_ove
     let address = |kind, text| json!({ "type": kind, "address": text });
     let node = json!({
         "metadata": metadata("b", json!({ "berth.dev/drain": "true" })),
-        "spec": { "unschedulable": false, "podCIDRs": ["10.244.0.0/24", "fd00::/64"] },
+        "spec": {
+            "unschedulable": false, "taints": [{ "key": "a", "value": "b", "effect": "NoSchedule" }],
+            "podCIDRs": ["10.244.0.0/24", "fd00::/64"],
+        },
         "status": { "addresses": [address("InternalIP", "10.0.0.12"), address("InternalIP", "fd00::12")] },
     });
     let slice = json!({
         "metadata": metadata("hostile-a", json!({})), "addressType": "IPv4",
-        "endpoints": [{ "addresses": ["10.244.0.7"], "conditions": { "ready": true }, "nodeName": "a" }],
+        "endpoints": [{ "addresses": ["10.244.0.7"], "nodeName": "a",
+            "conditions": { "ready": false, "serving": true, "terminating": true },
+        }],
     });
     let holders = json!([
         { "uid": "a", "namespace": "other", "name": "a", "ports": ["TCP/80"], "since": 1 },
@@ -132,7 +137,8 @@ fn whatever_arrives_as_a_node_an_endpoint_slice_or_a_claim_is_read_or_passed_ove
         json!({ "metadata": metadata("192.0.2.5", annotations), "spec": { "parentRef": parent } });
     objects(&[node, slice, claim], |text| {
         let mut peers = Peers::default();
-        decoded(text).map(|node| peers.apply("b".to_owned(), Peer::read(&node, |_| false)));
+        decoded(text)
+            .map(|node| peers.apply("b".to_owned(), Peer::read(&node, |taint| taint.key == "a")));
         let slice = decoded::<EndpointSlice>(text).and_then(|slice| Slice::read(&slice));
         let claim = decoded::<Lean<IPAddress>>(text).map(|claim| claim.object);
         beside(|cluster| {

@@ -11,6 +11,7 @@ use super::cluster::{Claims, Cluster, Service, Withheld};
 use super::placement::place;
 use super::scene::Scene;
 use crate::kernel::Port;
+use crate::vip::serve::Endpoints;
 use crate::vip::{ByFamily, Claim, Claimant, Name, Refusal, Serving, Traffic, Want};
 
 /// What says who could serve a Service: where its traffic may go, and where that finds an endpoint.
@@ -21,13 +22,12 @@ pub fn serving(cluster: &Cluster, name: &Name, service: &Service) -> ByFamily {
         (true, false, true) => Traffic::Local,
         (true, false, false) => Traffic::Cluster,
     };
-    let of = |family| match traffic {
-        Traffic::Cluster | Traffic::Local => {
-            let endpoints = cluster.endpoints(name, family);
-            Arc::new(Serving { traffic: traffic.clone(), endpoints })
-        }
-        Traffic::Anyhow | Traffic::Named(_) => Arc::new(Serving::of(traffic.clone())),
+    let endpoints = |family| match traffic {
+        Traffic::Local => cluster.endpoints(name, family),
+        Traffic::Cluster => cluster.any_endpoints(name, family),
+        Traffic::Anyhow | Traffic::Named(_) => Endpoints::default(),
     };
+    let of = |family| Arc::new(Serving { traffic: traffic.clone(), endpoints: endpoints(family) });
     ByFamily { v4: of(Family::V4), v6: of(Family::V6) }
 }
 

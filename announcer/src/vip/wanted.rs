@@ -180,8 +180,13 @@ impl Claim {
 
     /// Whether it says that it is announced, and nobody could: somebody must clear what it says.
     pub fn needs_clearing(&self) -> bool {
-        let mut addresses = self.addresses.iter();
-        self.says() && addresses.all(|address| self.serving(address).is_empty())
+        let ByFamily { v4, v6 } = &self.serving;
+        let mut servings = self.addresses.iter().map(|address| self.serving(address));
+        let nobody = match self.addresses.is_empty() {
+            true => v4.is_empty() && v6.is_empty(),
+            false => servings.all(|serving| serving.is_empty()),
+        };
+        self.says() && nobody
     }
 }
 

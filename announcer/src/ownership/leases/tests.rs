@@ -368,6 +368,13 @@ fn on_a_shared_address_only_nodes_strive_that_serve_it_for_the_first_and_who_sta
         (verdict.announce.len(), verdict.refusals.first().map(Refusal::reason))
     };
     assert_eq!((told("one"), told("two")), ((1, None), (0, Some("NotServedTogether"))));
+    // The Lease of all goes where it goes, and whoever can be served there is.
+    let elsewhere = Context { node: "c", ..context };
+    let leases = holder(global(), elsewhere, now);
+    let verdict =
+        |name: &str| leases.verdicts(elsewhere, now).remove(&Name::new("d", name)).unwrap();
+    assert_eq!(verdict("one").refusals[0].reason(), "NoLocalEndpoint");
+    assert_eq!((leases.holds(elsewhere, now).len(), verdict("two").announce.len()), (1, 1));
 }
 
 impl Leases {

@@ -39,19 +39,13 @@ fn judge(
     let first = claim.servable().next().filter(|_| claim.ours);
     let placed = |address: &IpAddr| wanted.attach(name, *address).is_some_and(Result::is_ok);
     let Some(first) = first.filter(|_| claim.addresses.iter().any(placed)) else {
-        let busy = claim.own().any(|address| holdings.tenure(address).is_some());
-        // Somebody else is served at the address.
-        let shares = |address: &&IpAddr| {
-            let vip = wanted.vip(**address);
-            vip.is_some_and(|vip| vip.wants.iter().any(|want| !want.serving.is_empty()))
+        // What somebody else is served at says nothing of this one.
+        let is_shared = |address: &IpAddr| {
+            let wants = wanted.vip(*address).into_iter().flat_map(|vip| &vip.wants);
+            wants.into_iter().any(|want| !want.serving.is_empty())
         };
-        if first.is_none()
-            && claim.ours
-            && let Some(own) = claim.own().find(shares)
-        {
-            let speaks = holdings.held_since(own).is_some();
-            return speaks.then(|| Verdict::whole(wanted, name, claim, node));
-        }
+        let mut own = claim.own().filter(|address| first.is_some() || !is_shared(address));
+        let busy = own.any(|address| holdings.tenure(address).is_some());
         let host = claim.host.as_deref();
         // One that can be had is cleared by whoever gets it.
         let speaks = !(claim.ours && busy)
@@ -257,8 +251,10 @@ mod tests {
             let (host, now) = (host(), Instant::now());
             let wanted = seen(cluster, &host, Some("eth0"));
             let mut holdings = Holdings::new(NodeId::of("a"), true, now);
+            holdings.take(&MembershipEvent::Live([NodeId::of("a")].into()), now);
             holdings.take(&holds(BOTH[0]), now);
-            let verdicts = verdicts(context(&wanted, &host), &holdings, &|_| false, now);
+            let settled = now + Duration::from_secs(5);
+            let verdicts = verdicts(context(&wanted, &host), &holdings, &|_| false, settled);
             let told = |name: &str| {
                 let verdict = &verdicts[&Name::new("d", name)];
                 let reasons = verdict.refusals.iter().map(Refusal::reason).collect::<Vec<_>>();
@@ -271,7 +267,11 @@ mod tests {
         slice(&mut cluster, "two", "two", &["a", "b"]);
         assert_eq!(decide(&cluster), [served.clone(), served.clone(), served]);
         slice(&mut cluster, "two", "two", &[]);
-        assert_eq!(decide(&cluster)[2].1, "NoEndpoint", "by who has it");
+        assert_eq!(
+            decide(&cluster)[2].1,
+            "NoEndpoint",
+            "by who has the address for the others, too"
+        );
     }
 
     #[test]
