@@ -116,10 +116,15 @@ impl Handovers {
 
     /// Forgets who was no target for long enough. What that was about has to be looked at.
     pub(crate) fn forgive(&mut self, now: Moment) {
-        let over = self.unfit.extract_if(.., |_, until| *until <= now);
-        self.doubtful.extend(over.map(|((address, _), _)| address));
-        let over = self.giver.extract_if(.., |_, giver| giver.until <= now);
-        self.doubtful.extend(over.map(|(address, _)| address));
+        let Self { unfit, giver, doubtful, .. } = self;
+        let mut is_over = |address: IpAddr, until: Moment| {
+            if until <= now {
+                doubtful.insert(address);
+            }
+            until <= now
+        };
+        unfit.retain(|(address, _), until| !is_over(*address, *until));
+        giver.retain(|address, giver| !is_over(*address, giver.until));
     }
 
     /// The holder lost the address, or keeps it.

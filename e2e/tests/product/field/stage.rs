@@ -230,7 +230,7 @@ impl Stage {
             Step::Silent { of, most } => self.silent(of, Duration::from_millis(*most)),
             Step::Connects(name) => {
                 let port = self.world.service(name).await?.spec.and_then(|spec| spec.ports);
-                let port = port.and_then(|ports| Some(u16::try_from(ports.first()?.port).ok()?));
+                let port = port.and_then(|ports| u16::try_from(ports.first()?.port).ok());
                 let (address, port) = (self.address(name)?, port.context("no port")?);
                 let outside = self.world.lab.outside();
                 let connects = || async {
