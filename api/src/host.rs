@@ -74,6 +74,13 @@ impl Told {
     }
 }
 
+/// When the Lease was renewed, as a text that is compared with itself alone: hosts have clocks of their own.
+pub fn renewed(lease: &Lease) -> String {
+    let spec = lease.spec.as_ref();
+    let time = spec.and_then(|spec| spec.renew_time.as_ref());
+    time.map(|time| time.0.to_string()).unwrap_or_default()
+}
+
 /// The node whose Lease this is; `None` if it is none's. It belongs to the Node object, so that nobody tells of more nodes
 /// than there are.
 pub fn node(lease: &Lease) -> Option<&str> {

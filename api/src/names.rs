@@ -90,6 +90,9 @@ pub mod finalizer {
 pub mod condition {
     /// On a Service: whether it has the addresses it asks for. Its reason is one of [`crate::reason`].
     pub const ADDRESS_ALLOCATED: &str = "berth.dev/AddressAllocated";
+    /// On a Service: whether its addresses are answered for. It is there from when they are not. berth-ccm says that nobody
+    /// does, with a reason of [`crate::reason::OF_SILENCE`].
+    pub const ANNOUNCED: &str = "berth.dev/Announced";
     /// On a Service, while it is so: another host answers for an address of it. Its reason is
     /// [`crate::reason::ADDRESS_CONFLICT`].
     pub const ADDRESS_CONFLICT: &str = "berth.dev/AddressConflict";

@@ -15,6 +15,8 @@
 //! | `StatusContested` | Service | another program undoes what the announcer writes into its status |
 //! | `HostPortsClosed` | Service | ports of the node that listen are closed behind its addresses (`enable_service_security`) |
 //! | `WriteRefused` | Service, EipBinding | the API server refuses what Berth writes into it |
+//! | `NoAnnouncer` | Service, EipBinding | the announcer that is to answer for it does not live, or none does |
+//! | `Unannounced` | Service | it has had its addresses for a minute, and no announcer has said anything of it |
 //! | `VmiTaken` | EipBinding | an older one serves the machine |
 //! | `KubeVirtMissing`, `VmiNotFound`, `VmiNotRunning` | EipBinding | there is no machine at work |
 //! | `InterfaceNotFound`, `NoVmiAddress` | EipBinding | the machine has no such interface, or shows no address yet |
@@ -53,6 +55,12 @@ pub const HOST_PORTS_CLOSED_AGAIN: &str = "HostPortsClosedAgain";
 pub const WRITE_ACCEPTED: &str = "WriteAccepted";
 /// The API server refuses what is written into the object.
 pub const WRITE_REFUSED: &str = "WriteRefused";
+/// The announcer that is to answer for the addresses does not live, or none does.
+pub const NO_ANNOUNCER: &str = "NoAnnouncer";
+/// No announcer has said anything of a Service that has had its addresses for a while.
+pub const UNANNOUNCED: &str = "Unannounced";
+/// The reasons of the condition `berth.dev/Announced` that are berth-ccm's to say; all others are the announcers'.
+pub const OF_SILENCE: [&str; 2] = [NO_ANNOUNCER, UNANNOUNCED];
 /// A key of the ConfigMap is not readable.
 pub const INVALID_KEY: &str = "InvalidKey";
 /// A key of the ConfigMap means nothing here.

@@ -94,7 +94,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         Tenure::unlimited()
     };
 
-    let writer = Writer::new(client.clone(), environment.classes.clone(), tenure.clone());
+    let writer = Writer::new(
+        client.clone(),
+        environment.classes.clone(),
+        tenure.clone(),
+        &options.leader_elect_resource_namespace,
+    );
     let changes = watches::all(
         &client,
         &environment.pools,

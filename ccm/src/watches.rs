@@ -14,14 +14,14 @@ use std::time::Duration;
 use berth_api::eip::EipBinding;
 use berth_api::host::{self, Told};
 use berth_api::lean::Lean;
-use berth_api::names::label;
+use berth_api::names::{label, lease};
 use berth_api::service::ClassPolicy;
 use berth_api::{NamespacedName, claim};
 use berth_index::Source;
 use berth_index::binding::Binding;
 use berth_index::claim::Claim;
 use berth_index::finalizers::Finalizers;
-use berth_index::intake::{Change, Reservation};
+use berth_index::intake::{Change, Host, Reservation};
 use berth_index::kubevirt::{VirtualMachineInstance, Vmi};
 use berth_index::service::Service;
 use berth_ipam::AddressSet;
@@ -76,6 +76,12 @@ pub fn all(
     let hosts = objects_where_granted(hosts, Config::default().labels(label::HOST).page_size(PAGE));
     let unknown = "addresses that nodes have besides those of their Node objects are not known, and could be given out";
     let hosts = hosts.map(|served| where_granted(served, unknown, Source::Hosts, told));
+    let of_services = Config::default().fields(&format!("metadata.name={}", lease::SERVICES));
+    let election: Api<Lease> = Api::namespaced(client.clone(), leases);
+    let election = objects_where_granted(election, of_services).map(|served| match served {
+        Served::Absent => None,
+        Served::Event(event) => elected(event),
+    });
     let api_servers: Api<EndpointSlice> = Api::namespaced(client.clone(), reserved::API_SERVERS);
     let of_kubernetes = Config::default().labels(&reserved::of_kubernetes());
     let api_servers = objects_where_granted(api_servers, of_kubernetes);
@@ -100,6 +106,7 @@ pub fn all(
         nodes.boxed(),
         cidrs.boxed(),
         hosts.boxed(),
+        election.boxed(),
         api_servers.boxed(),
         control_plane.boxed(),
         machines.boxed(),
@@ -208,17 +215,31 @@ fn node(event: Event<Node>) -> Option<Change> {
 }
 
 fn told(event: Event<Lease>) -> Option<Change> {
-    let there = |node: &str, told: Told| {
+    let there = |node: &str, told: Told, renewed| {
         let reservations = reserved::of_host(node, &told).into();
-        Change::Host(node.to_owned(), reservations, told.offers)
+        let offers = told.offers;
+        Change::Host(Box::new(Host { node: node.to_owned(), reservations, offers, renewed }))
     };
     match event {
         Event::Init => Some(Change::Listing(Source::Hosts)),
         Event::InitDone => Some(Change::Listed(Source::Hosts)),
         Event::Apply(lease) | Event::InitApply(lease) => {
-            Some(there(host::node(&lease)?, Told::read(&lease)))
+            Some(there(host::node(&lease)?, Told::read(&lease), Some(host::renewed(&lease))))
         }
-        Event::Delete(lease) => Some(there(host::node(&lease)?, Told::default())),
+        Event::Delete(lease) => Some(there(host::node(&lease)?, Told::default(), None)),
+    }
+}
+
+/// Who announces all Services, by one Lease: ours, or those of kube-vip.
+fn elected(event: Event<Lease>) -> Option<Change> {
+    let there = |lease: &Lease| {
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
+        Change::Elected(Some((holder.unwrap_or_default(), host::renewed(lease))))
+    };
+    match event {
+        Event::Init | Event::InitDone => None,
+        Event::Apply(lease) | Event::InitApply(lease) => Some(there(&lease)),
+        Event::Delete(_) => Some(Change::Elected(None)),
     }
 }
 

@@ -8,7 +8,8 @@
 //! | [`Write::JoinClaim`] | `patch`, and `get` when it has changed | `ipaddresses.networking.k8s.io` |
 //! | [`Write::LeaveClaim`] | `delete`, or `patch` when others stay, and `get` when it has changed; `get` of `services` or `eipbindings.berth.dev` when the owner was not seen | `ipaddresses.networking.k8s.io` |
 //! | [`Write::PatchService`] | `patch`, and `get` when it has changed and has many finalizers | `services` |
-//! | [`Write::PatchStatus`] | `patch` | `services/status` |
+//! | [`Write::PatchStatus`], [`Write::PatchAnnounced`] | `patch` | `services/status` |
+//! | [`Write::ListHosts`] | `list` | `leases.coordination.k8s.io` |
 //! | [`Write::PatchEip`] | `patch`, and `get` when it has changed | `eipbindings.berth.dev` |
 //! | [`Write::ApplyEip`] | `patch` | `eipbindings.berth.dev/status` |
 //! | [`Write::Read`] | `get` | `services`, `eipbindings.berth.dev` |
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use berth_api::NamespacedName;
 use berth_api::address;
 use berth_api::eip::{self, EipBinding};
+use berth_api::host;
 use berth_api::lean::Lean;
 use berth_api::names::{annotation, condition, finalizer, label};
 use berth_api::service::ClassPolicy;
@@ -29,16 +31,17 @@ use berth_index::claim::{self, Claim, Holder};
 use berth_index::claimant::{Claimant, Id};
 use berth_index::finalizers::Finalizers;
 use berth_index::service::Service;
-use berth_index::write::{Change, Outcome, Verdict, Write};
+use berth_index::write::{Change, Outcome, Silence, Verdict, Write};
 use berth_ipam::OwnerKind;
 use berth_runtime::lease::Tenure;
 use berth_runtime::watch::chain;
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service as ServiceObject;
 use k8s_openapi::api::networking::v1::IPAddress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::serde::de::DeserializeOwned;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
 use kube::{Client, Error, Resource};
 use serde_json::{Value, json};
@@ -55,12 +58,14 @@ pub struct Writer {
     client: Client,
     classes: ClassPolicy,
     tenure: Tenure,
+    /// The namespace of the Leases of announcers.
+    leases: String,
 }
 
 impl Writer {
-    /// A writer that works while `tenure` lasts.
-    pub fn new(client: Client, classes: ClassPolicy, tenure: Tenure) -> Self {
-        Self { client, classes, tenure }
+    /// A writer that works while `tenure` lasts. Announcers have their Leases in the namespace `leases`.
+    pub fn new(client: Client, classes: ClassPolicy, tenure: Tenure, leases: &str) -> Self {
+        Self { client, classes, tenure, leases: leases.to_owned() }
     }
 
     /// Sends one write and says what became of it. Never fails, never takes longer than ten seconds.
@@ -105,6 +110,27 @@ impl Writer {
                 let patched =
                     self.services(key).patch_status(&key.name, &parameters(), &body).await?;
                 Ok(self.read(&patched))
+            }
+            Write::PatchAnnounced { key, uid, version, silence } => {
+                let condition = silence.as_ref().map_or(
+                    json!({ "type": condition::ANNOUNCED, "$patch": "delete" }),
+                    |silence| json!(silent(silence, Timestamp::now())),
+                );
+                let body = Patch::Strategic(json!({
+                    "metadata": { "uid": uid, "resourceVersion": version },
+                    "status": { "conditions": [condition] },
+                }));
+                let patched =
+                    self.services(key).patch_status(&key.name, &parameters(), &body).await?;
+                Ok(self.read(&patched))
+            }
+            Write::ListHosts => {
+                let ours = ListParams::default().labels(label::HOST);
+                let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.leases);
+                let listed = leases.list(&ours).await?;
+                let read =
+                    |lease: &Lease| Some((host::node(lease)?.to_owned(), host::renewed(lease)));
+                Ok(Outcome::Hosts(listed.items.iter().filter_map(read).collect()))
             }
             Write::PatchEip { key, uid, version, finalizers, with_ours } => {
                 let ours = eip::finalizer::RELEASE;
@@ -321,7 +347,7 @@ fn eip_condition_of(stated: &Stated, now: Timestamp, generation: i64) -> Conditi
 
 /// Puts the finalizer on or takes it off, and leaves those of others as they are (RFC 6902). With uid and version in it
 /// the API server refuses it if the object has changed since.
-fn finalizer_patch(
+pub(crate) fn finalizer_patch(
     uid: &str,
     version: &str,
     seen: Finalizers,
@@ -414,6 +440,17 @@ fn condition_of(verdict: &Verdict, now: Timestamp) -> Condition {
         status: if verdict.allocated { "True" } else { "False" }.to_owned(),
         reason: verdict.reason.to_owned(),
         message: verdict.message.clone(),
+        last_transition_time: Time(now),
+        observed_generation: None,
+    }
+}
+
+fn silent(silence: &Silence, now: Timestamp) -> Condition {
+    Condition {
+        type_: condition::ANNOUNCED.to_owned(),
+        status: "False".to_owned(),
+        reason: silence.reason.to_owned(),
+        message: silence.message.clone(),
         last_transition_time: Time(now),
         observed_generation: None,
     }

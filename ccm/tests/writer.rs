@@ -11,7 +11,7 @@ use berth_ccm::writer::Writer;
 use berth_index::binding::{Decided, Stated};
 use berth_index::claim::{Basis, Holder};
 use berth_index::finalizers::Finalizers;
-use berth_index::write::{Change, Outcome, Verdict, Write};
+use berth_index::write::{Change, Outcome, Silence, Verdict, Write};
 use berth_ipam::{Owner, OwnerKind, Protocol, Scope, Sharing, TrafficPolicy};
 use berth_runtime::lease::Tenure;
 use http::{Request, Response};
@@ -56,8 +56,8 @@ async fn perform(
     write: &Write,
 ) -> (Outcome, Vec<(String, Value)>) {
     let (client, log) = scripted(script);
-    let outcome =
-        Writer::new(client, ClassPolicy::default(), Tenure::unlimited()).perform(write).await;
+    let writer = Writer::new(client, ClassPolicy::default(), Tenure::unlimited(), "kube-system");
+    let outcome = writer.perform(write).await;
     let log = log.lock().unwrap().clone();
     (outcome, log)
 }
@@ -204,6 +204,52 @@ async fn a_service_is_patched_once_and_only_as_it_was_seen() {
         "spec": { "loadBalancerIP": "192.0.2.1" },
     });
     assert_eq!(log, [(format!("PATCH {SERVICE} {STRATEGIC}"), expected)]);
+}
+
+#[tokio::test]
+async fn that_nobody_announces_a_service_is_said_beside_what_others_say_and_taken_back() {
+    let write = |silence| Write::PatchAnnounced {
+        key: key(),
+        uid: "uid-1".to_owned(),
+        version: "7".to_owned(),
+        silence,
+    };
+    let (reason, message) = ("NoAnnouncer", "x".to_owned());
+    let says = write(Some(Silence { reason, message, is_news: true }));
+    let (_, log) = perform([(200, service())], &says).await;
+    let (line, body) = &log[0];
+    assert_eq!(line, &format!("PATCH {SERVICE}/status {STRATEGIC}"));
+    assert_eq!(body["metadata"], json!({ "uid": "uid-1", "resourceVersion": "7" }));
+    let condition = &body["status"]["conditions"][0];
+    assert_eq!(
+        [&condition["type"], &condition["status"], &condition["reason"], &condition["message"]],
+        ["berth.dev/Announced", "False", "NoAnnouncer", "x"]
+    );
+    let (_, log) = perform([(200, service())], &write(None)).await;
+    let gone = json!({ "conditions": [{ "type": "berth.dev/Announced", "$patch": "delete" }] });
+    assert_eq!(log[0].1["status"], gone);
+}
+
+#[tokio::test]
+async fn the_leases_of_announcers_are_listed_where_they_are() {
+    let lease = |node: &str, owner: &str| {
+        json!({
+            "metadata": {
+                "name": format!("berth-announcer-{node}"),
+                "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": owner, "uid": "u" }],
+            },
+            "spec": { "renewTime": "2026-01-01T00:00:00.000001Z" },
+        })
+    };
+    let list = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "LeaseList", "metadata": {},
+        "items": [lease("a", "a"), lease("b", "other")],
+    });
+    let (outcome, log) = perform([(200, list)], &Write::ListHosts).await;
+    let Outcome::Hosts(hosts) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(hosts, [("a".to_owned(), "2026-01-01T00:00:00.000001Z".to_owned())]);
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    assert!(log[0].0.starts_with(&format!("GET {path}")), "{}", log[0].0);
 }
 
 #[tokio::test]
@@ -470,7 +516,7 @@ async fn silence_means_that_nobody_knows() {
 async fn nothing_is_sent_without_the_lease_or_after_its_end() {
     let (client, log) = scripted([(200, service())]);
     let (grant, tenure) = Tenure::granted();
-    let writer = Writer::new(client, ClassPolicy::default(), tenure);
+    let writer = Writer::new(client, ClassPolicy::default(), tenure, "kube-system");
     assert_eq!(writer.perform(&patch(&["192.0.2.1"])).await, Outcome::NotLeading);
     grant.send_replace(Some(Instant::now()));
     assert_eq!(writer.perform(&patch(&["192.0.2.1"])).await, Outcome::NotLeading);

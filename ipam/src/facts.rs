@@ -94,12 +94,18 @@ impl Ledger {
         overlaps.into_iter().map(|(pools, addresses)| Overlap { pools, addresses }).collect()
     }
 
-    /// Reserved addresses that lie in pools, each once: several nodes may have one router.
-    pub fn reserved_overlaps(&self) -> Vec<ReservedOverlap> {
+    /// Reserved addresses that lie in pools, each once: several nodes may have one router. Of the reservations whose names
+    /// `may_be_held` takes, what somebody holds is left out: a node that answers for an address lists it as its own.
+    pub fn reserved_overlaps(&self, may_be_held: impl Fn(&str) -> bool) -> Vec<ReservedOverlap> {
         let mut told = AddressSet::new();
         let overlaps = self.reservations().filter_map(|(name, reserved)| {
             let mut news = reserved.clone();
             news.subtract(&told);
+            if may_be_held(name) && self.overlap(name, news.iter()).is_some() {
+                let held = self.claims().map(|(address, _)| address);
+                let held = held.filter(|address| reserved.contains(*address));
+                news.subtract(&held.collect());
+            }
             told.extend_with(&news);
             self.overlap(name, news.iter())
         });

@@ -87,6 +87,15 @@ impl AddressSet {
         self.ranges(family).last().map(|range| family.address(*range.end()))
     }
 
+    /// Its addresses, at most so many: of one that lists what hosts have, and no networks.
+    pub fn addresses(&self, most: usize) -> impl Iterator<Item = IpAddr> + '_ {
+        let all = self.iter().flat_map(|range| {
+            let (first, last) = range.numbers();
+            (first..=last).map(move |number| range.family().address(number))
+        });
+        all.take(most)
+    }
+
     /// Its ranges, merged, IPv4 first, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Range> + '_ {
         Family::ALL.into_iter().flat_map(|family| self.iter_of(family))

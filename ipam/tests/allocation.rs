@@ -187,7 +187,7 @@ fn reserved_addresses_are_never_given_and_come_back_when_the_reservation_ends() 
         (refusal.reason(), refusal.to_string().contains("node x")),
         ("AddressReserved", true)
     );
-    let overlaps = ledger.reserved_overlaps();
+    let overlaps = ledger.reserved_overlaps(|_| false);
     assert_eq!((overlaps.len(), &overlaps[0].pools), (1, &vec![Scope::Global]), "told once");
     ledger.reserve("node x", AddressSet::new());
     assert_eq!(reason(give(&mut ledger, &single("shop/b"))), "PoolExhausted");

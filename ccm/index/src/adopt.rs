@@ -10,14 +10,11 @@ use berth_ipam::{Family, Owner, names};
 use super::agenda::Turn;
 use super::state::State;
 use super::verdict::{refuse, refused};
+use super::vips::MAY_BE_VIPS;
 use crate::claim::Basis;
 use crate::claimant::{Claimant, Id};
 use crate::service::Standing;
 use crate::write::{Object, Verdict};
-
-/// What ends the name of a reservation that may be of VIPs: addresses without a subnet that a node has, as announcers
-/// bind them. Where a status shows such an address, an announcer of before has bound it.
-pub const MAY_BE_VIPS: &str = "(its interfaces, without a subnet)";
 
 /// Finds the addresses that Services and EipBindings answer at without a claim, by the stock provider or in a restored
 /// cluster. No rule of any pool is asked: they are in use, as a status shows, which tenants cannot write. What label

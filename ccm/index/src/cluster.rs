@@ -13,6 +13,7 @@ use super::lines::Lines;
 use super::machines::Machines;
 use super::offers::Offers;
 use super::source::Source;
+use super::vips::Listed;
 use crate::binding::Binding;
 use crate::claim::{Basis, Claim, Holder};
 use crate::claimant::{Claimant, Id};
@@ -30,6 +31,7 @@ pub(super) struct Cluster {
     /// Which of its bindings serves each machine.
     pub(super) lines: Lines,
     pub(super) offers: Offers,
+    pub(super) listed_by_nodes: Listed,
     listed: BTreeSet<Source>,
 }
 

@@ -8,6 +8,7 @@ use berth_ipam::AddressSet;
 use super::pools::Strayed;
 use super::said::ours;
 use super::state::State;
+use super::vips::{is_of_node, without_vips};
 use crate::claimant::Id;
 
 /// Takes in the ConfigMap.
@@ -25,6 +26,22 @@ pub(super) fn remove_pools(state: &mut State) {
 
 /// Keeps addresses from ever being given out, in place of what `name` reserved before.
 pub(super) fn reserve(state: &mut State, name: &str, addresses: AddressSet) {
+    if !is_of_node(name) {
+        return keep(state, name, addresses);
+    }
+    state.cluster.listed_by_nodes.put(name, &addresses);
+    let addresses = without_vips(&addresses, &state.cluster.ledger);
+    keep(state, name, addresses);
+}
+
+/// Looks again at what Node objects list: other addresses are held than before.
+pub(super) fn relist(state: &mut State) {
+    for (name, addresses) in state.cluster.listed_by_nodes.all(&state.cluster.ledger) {
+        keep(state, &name, addresses);
+    }
+}
+
+fn keep(state: &mut State, name: &str, addresses: AddressSet) {
     let ledger = &mut state.cluster.ledger;
     if ledger.reservation(name).map_or(addresses.is_empty(), |known| *known == addresses) {
         return;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use berth_api::{eip, reason};
 
+use super::liveness::{GONE, Life, Liveness};
 use crate::binding::{Binding, Decided, Stated};
 use crate::placement::{Place, Unplaced};
 use crate::write::Verdict;
@@ -14,6 +15,7 @@ pub(super) fn decided(
     eips: &[IpAddr],
     allocated: Verdict,
     place: Option<&Result<Place, Unplaced>>,
+    liveness: &Liveness,
 ) -> Decided {
     let unplaced = place.and_then(|place| place.as_ref().err());
     let why = unplaced.map(|unplaced| (unplaced.reason(), unplaced.to_string()));
@@ -29,7 +31,7 @@ pub(super) fn decided(
             vmi_ips: binding.vmi_ips.clone(),
         },
     };
-    finish(binding, eips, named, allocated, why)
+    finish(binding, eips, named, allocated, why, liveness)
 }
 
 /// Who is to do what for it.
@@ -41,12 +43,17 @@ struct Named {
 }
 
 /// The same for one whose addresses nobody is to answer for any longer.
-pub(super) fn leaving(binding: &Binding, eips: &[IpAddr], allocated: Verdict) -> Decided {
+pub(super) fn leaving(
+    binding: &Binding,
+    eips: &[IpAddr],
+    allocated: Verdict,
+    liveness: &Liveness,
+) -> Decided {
     let why = match binding.deleting {
         true => (reason::RELEASING, "it is being deleted".to_owned()),
         false => (reason::VMI_NOT_RUNNING, "its machine does not run".to_owned()),
     };
-    finish(binding, eips, Named::default(), allocated, Some(why))
+    finish(binding, eips, Named::default(), allocated, Some(why), liveness)
 }
 
 /// Counts the epoch and concludes how it stands. `why` is the reason for which there is no node.
@@ -56,6 +63,7 @@ fn finish(
     Named { node, target, vmi_ips }: Named,
     allocated: Verdict,
     why: Option<(&'static str, String)>,
+    liveness: &Liveness,
 ) -> Decided {
     let stated = |kind, holds, reason, message| {
         let shown = binding.condition(kind).filter(|shown| (shown.status == "True") == holds);
@@ -83,6 +91,12 @@ fn finish(
         (_, None) if decided.eips.is_empty() || !holds => {
             ready(false, reason::NOT_ALLOCATED, "it has no address".to_owned())
         }
+        (Some(node), None) if is_gone(binding, node, liveness) => {
+            let seconds = GONE.as_secs();
+            let message =
+                format!("the announcer of node {node} has not renewed its Lease for {seconds} s");
+            ready(false, reason::NO_ANNOUNCER, message)
+        }
         (Some(node), None) if is_held => {
             ready(true, reason::HELD, format!("node {node} answers for it"))
         }
@@ -94,4 +108,16 @@ fn finish(
         }
     };
     decided
+}
+
+/// Whether the announcer of the node is known to live no more. What was said of it stays until it has been heard for long
+/// enough to speak for itself.
+fn is_gone(binding: &Binding, node: &str, liveness: &Liveness) -> bool {
+    let shown = binding.condition(eip::condition::READY);
+    let is_told = || shown.is_some_and(|shown| shown.reason == reason::NO_ANNOUNCER);
+    match liveness.of(node) {
+        Life::Gone => true,
+        Life::Waits => is_told() && binding.node.as_deref() == Some(node),
+        Life::Untold | Life::Lives => false,
+    }
 }

@@ -63,7 +63,7 @@ fn release(state: &mut State, binding: &Binding, now: Duration) {
     // First of all nobody is to answer any longer.
     if binding.node.is_some() || !binding.vmi_ips.is_empty() {
         let allocated = given_all(state, &owner, &binding.eips);
-        show(state, binding, leaving(binding, &binding.eips, allocated), None);
+        show(state, binding, leaving(binding, &binding.eips, allocated, &state.liveness), None);
         return;
     }
     let patient = state.departures.leave(id.clone(), now);
@@ -88,7 +88,7 @@ fn release(state: &mut State, binding: &Binding, now: Duration) {
     };
     let message = format!("{message}; `retain` is false, so it keeps no address meanwhile");
     let verdict = Verdict { allocated: false, reason, message };
-    show(state, binding, leaving(binding, &[], verdict), None);
+    show(state, binding, leaving(binding, &[], verdict, &state.liveness), None);
 }
 
 fn patch_finalizer(state: &mut State, binding: &Binding, with_ours: bool) {

@@ -51,7 +51,8 @@ impl Take<Service> for Finalizers {
             cut(ports, MOST_PORTS + 1);
         }
         if let Some(shown) = object.status.as_mut().and_then(|status| status.conditions.as_mut()) {
-            let read = [condition::ADDRESS_ALLOCATED, condition::ADDRESS_CONFLICT];
+            let read =
+                [condition::ADDRESS_ALLOCATED, condition::ANNOUNCED, condition::ADDRESS_CONFLICT];
             shown.retain(|shown| read.contains(&shown.type_.as_str()));
             // Each type once, as the API server sees to.
             cut(shown, read.len());

@@ -8,8 +8,12 @@ use berth_api::NamespacedName;
 use berth_ipam::{Owner, names};
 
 use super::cluster::Cluster;
+use super::vips::may_be_vips;
 use crate::kubevirt::Origin;
 use crate::placement::Unplaced;
+
+/// Who has the address that KubeVirt gives to every guest behind its pod.
+const BEHIND_PODS: &str = "every machine behind its pod (masquerade), and not to the pod";
 
 /// How the name of a reservation begins that has the addresses of pods.
 pub const PODS: &str = "the pod network of ";
@@ -19,7 +23,15 @@ impl Cluster {
     pub(super) fn objection(&self, vmi: &NamespacedName, address: IpAddr) -> Option<Unplaced> {
         let origin = self.machines.showing(address)?.origin(vmi)?;
         // A machine is reached at the address of its pod. On another network its guest may name that of any pod.
-        let counts = |name: &str| !(origin.may_vouch() && name.starts_with(PODS));
+        let inner = self.machines.is_inner(vmi, address);
+        if inner && !self.is_of_pods(address) {
+            let (key, by) = (vmi.clone(), BEHIND_PODS.to_owned());
+            return Some(Unplaced::AddressReserved { key, address, by });
+        }
+        let is_held = self.claims.contains_key(&address);
+        let counts = |name: &str| {
+            !(origin.may_vouch() && name.starts_with(PODS) || is_held && may_be_vips(name))
+        };
         if let Some(by) = self.ledger.kept_by(address, counts) {
             let (key, by) = (vmi.clone(), by.to_owned());
             return Some(Unplaced::AddressReserved { key, address, by });
@@ -44,11 +56,15 @@ impl Cluster {
     ) -> Option<&NamespacedName> {
         let showing = self.machines.showing(address)?;
         showing.other(vmi, |_| true)?;
-        let mut reserved = self.ledger.reservations();
-        let is_of_pods =
-            reserved.any(|(name, all)| name.starts_with(PODS) && all.contains(address));
+        let is_of_pods = self.is_of_pods(address);
         // A guest agent tells what it likes of a family of which the pod has no address.
         let vouches = |origin: Origin| !origin.by_guest || origin.on_pods && is_of_pods;
         showing.other(vmi, |other| !vouches(own) || vouches(other))
+    }
+
+    /// Whether it is of a network that a node has for pods.
+    fn is_of_pods(&self, address: IpAddr) -> bool {
+        let mut reserved = self.ledger.reservations();
+        reserved.any(|(name, all)| name.starts_with(PODS) && all.contains(address))
     }
 }

@@ -48,9 +48,24 @@ pub enum Change {
     PoolsGone,
     /// Something of this source uses these addresses itself; none when it is gone.
     Reserved(Source, Vec<Reservation>),
-    /// A node tells of itself: what it uses, and by uid which addresses the network gave it for Services; nothing when it
-    /// is gone.
-    Host(String, Vec<Reservation>, BTreeSet<(String, IpAddr)>),
+    /// A node tells of itself, or its Lease is gone.
+    Host(Box<Host>),
+    /// The Lease by which one announcer is elected for all Services: its holder, and when it was renewed, as written; none
+    /// when it is gone.
+    Elected(Option<(String, String)>),
+}
+
+/// What a node tells of itself; nothing but its name when its Lease is gone.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// The node.
+    pub node: String,
+    /// What it uses.
+    pub reservations: Vec<Reservation>,
+    /// By uid, which addresses the network gave it for Services.
+    pub offers: BTreeSet<(String, IpAddr)>,
+    /// When its announcer renewed the Lease, as written; none when that is gone.
+    pub renewed: Option<String>,
 }
 
 /// The kind of claimants that a source lists.
@@ -68,8 +83,8 @@ pub struct Intake {
     /// By source, the names of reservations that a list which is coming in has not shown yet.
     unused: BTreeMap<Source, BTreeSet<String>>,
     used: BTreeMap<Source, BTreeSet<String>>,
-    /// The nodes that offer addresses, and that a list which is coming in has not shown yet.
-    offering: Option<BTreeSet<String>>,
+    /// The nodes that tell of themselves, and that a list which is coming in has not shown yet.
+    hosts: Option<BTreeSet<String>>,
     pools: Option<bool>,
 }
 
@@ -118,12 +133,18 @@ impl Intake {
             }
             Change::PoolsGone => index.remove_pools(),
             Change::Reserved(source, reservations) => self.reserve(source, reservations, index),
-            Change::Host(node, reservations, offers) => {
+            Change::Host(host) => {
+                let Host { node, reservations, offers, renewed } = *host;
                 self.reserve(Source::Hosts, reservations, index);
-                if let Some(missing) = &mut self.offering {
+                if let Some(missing) = &mut self.hosts {
                     missing.remove(&node);
                 }
                 index.offer(&node, offers);
+                index.hear(&node, renewed.as_deref(), now);
+            }
+            Change::Elected(elected) => {
+                let elected = elected.as_ref();
+                index.elect(elected.map(|(holder, at)| (holder.as_str(), at.as_str())), now);
             }
         }
     }
@@ -160,7 +181,7 @@ impl Intake {
                 let known = self.used.get(&source).cloned().unwrap_or_default();
                 self.unused.insert(source, known);
                 if source == Source::Hosts {
-                    self.offering = Some(index.known_offerers());
+                    self.hosts = Some(index.known_hosts());
                 }
             }
             Source::Pools => self.pools = Some(false),
@@ -191,8 +212,11 @@ impl Intake {
                     self.used.entry(source).or_default().remove(&name);
                 }
                 if source == Source::Hosts {
-                    let gone = self.offering.take().unwrap_or_default();
-                    gone.iter().for_each(|node| index.offer(node, BTreeSet::new()));
+                    for node in self.hosts.take().unwrap_or_default() {
+                        index.offer(&node, BTreeSet::new());
+                        index.hear(&node, None, now);
+                    }
+                    index.heard_again(now);
                 }
             }
             Source::Pools => {

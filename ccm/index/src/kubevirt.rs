@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use berth_api::NamespacedName;
 use berth_api::limits::name_of;
+use berth_ipam::Range;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube_core::{NamespaceResourceScope, Resource};
@@ -32,7 +33,34 @@ pub struct VirtualMachineInstance {
 #[serde(default)]
 pub struct Spec {
     networks: Option<Vec<Network>>,
+    domain: Option<Domain>,
 }
+
+/// `spec.domain`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Domain {
+    devices: Option<Devices>,
+}
+
+/// `spec.domain.devices`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Devices {
+    interfaces: Option<Vec<Device>>,
+}
+
+/// `spec.domain.devices.interfaces[]`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Device {
+    name: Option<String>,
+    masquerade: Option<Masquerade>,
+}
+
+/// `masquerade`: that the pod stands in front of the guest.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Masquerade {}
 
 /// `spec.networks[]`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -44,7 +72,18 @@ struct Network {
 
 /// `spec.networks[].pod`: that it is the network of pods.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct PodNetwork {}
+#[serde(default)]
+struct PodNetwork {
+    /// The networks between pod and guest.
+    #[serde(rename = "vmNetworkCIDR")]
+    inner: Option<String>,
+    #[serde(rename = "vmIPv6NetworkCIDR")]
+    inner_v6: Option<String>,
+}
+
+/// What they are where the spec says nothing (`DefaultVMCIDR` and `DefaultVMIpv6CIDR` in
+/// kubevirt.io/kubevirt/pkg/network/link/address.go, kubevirt.io/api/core/v1/defaults).
+const INNER: [&str; 2] = ["10.0.2.0/24", "fd10:0:2::/120"];
 
 /// `status`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -140,6 +179,8 @@ pub struct Interface {
     pub origin: Origin,
     /// Its addresses by which others can reach it: no link-local ones.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that are the guest's behind its pod, which every guest has: nobody reaches it there.
+    pub inner: Vec<IpAddr>,
 }
 
 /// Where the addresses of an interface come from.
@@ -168,13 +209,16 @@ impl Vmi {
         let networks = object.spec.as_ref().and_then(|spec| spec.networks.as_deref());
         let interfaces = status.interfaces.iter().flatten().take(MOST_INTERFACES).map(|shown| {
             let name = shown.name.as_deref().unwrap_or_default();
+            let addresses = addresses(shown);
+            let inner = object.spec.as_ref().map(|spec| inner(name, spec)).unwrap_or_default();
             Interface {
+                inner: inner.into_iter().filter(|own| addresses.contains(own)).collect(),
                 name: name_of(name).to_owned(),
                 origin: Origin {
                     on_pods: is_of_pods(name, networks),
                     by_guest: is_by_guest(shown),
                 },
-                addresses: addresses(shown),
+                addresses,
             }
         });
         Some(Self {
@@ -240,6 +284,31 @@ fn is_of_pods(name: &str, networks: Option<&[Network]>) -> bool {
     let Some(networks) = networks else { return name == "default" };
     let mut networks = networks.iter().take(MOST_INTERFACES);
     networks.any(|network| network.pod.is_some() && network.name.as_deref() == Some(name))
+}
+
+/// What the guest has behind its pod on the network of this name, where that is the network of pods and the pod stands in
+/// front of it: the second host of each of the networks between them.
+fn inner(name: &str, spec: &Spec) -> Vec<IpAddr> {
+    let networks = spec.networks.as_deref();
+    let devices = spec.domain.as_ref().and_then(|domain| domain.devices.as_ref());
+    let mut devices = devices.iter().flat_map(|devices| devices.interfaces.iter().flatten());
+    let device = devices.find(|device| device.name.as_deref() == Some(name));
+    if !is_of_pods(name, networks) || device.is_some_and(|device| device.masquerade.is_none()) {
+        return Vec::new();
+    }
+    let mut named = networks.into_iter().flatten().take(MOST_INTERFACES);
+    let pod = named.find(|network| network.name.as_deref() == Some(name));
+    let pod = pod.and_then(|network| network.pod.as_ref());
+    let asked =
+        [pod.and_then(|pod| pod.inner.as_deref()), pod.and_then(|pod| pod.inner_v6.as_deref())];
+    let networks = asked.into_iter().zip(INNER).map(|(asked, default)| asked.unwrap_or(default));
+    let guests = networks.filter_map(|text| {
+        Some(match text.parse::<Range>().ok()?.first() {
+            IpAddr::V4(first) => IpAddr::from((u32::from(first).checked_add(2)?).to_be_bytes()),
+            IpAddr::V6(first) => IpAddr::from((u128::from(first).checked_add(2)?).to_be_bytes()),
+        })
+    });
+    guests.collect()
 }
 
 fn is_by_guest(shown: &InterfaceStatus) -> bool {
@@ -382,6 +451,33 @@ mod tests {
         assert_eq!(origins, [pods, vouched, guest, guest]);
         let plain = vmi(json!({ "interfaces": [{ "name": "default", "infoSource": "domain" }] }));
         assert_eq!(plain.interfaces[0].origin, origin(true, false), "KubeVirt's own network");
+    }
+
+    #[test]
+    fn what_every_guest_has_behind_its_pod_is_known() {
+        let read = |networks: Value, devices: Value| {
+            let object = json!({
+                "metadata": { "namespace": "shop", "name": "vm" },
+                "spec": { "networks": networks, "domain": { "devices": { "interfaces": devices } } },
+                "status": { "interfaces": [
+                    { "name": "default", "ipAddresses": ["10.0.2.2", "10.0.2.3", "fd10:0:2::2", "10.9.9.2"] },
+                    { "name": "lan", "ipAddresses": ["10.0.2.2"] },
+                ] },
+            });
+            let read = Vmi::read(&from_value(object).unwrap()).unwrap();
+            let inner = read.interfaces.iter().map(|interface| format!("{:?}", interface.inner));
+            inner.collect::<Vec<_>>().join(" ")
+        };
+        let masquerade = json!([{ "name": "default", "masquerade": {} }]);
+        let bridge = json!([{ "name": "default", "bridge": {} }]);
+        let of_pods = json!([{ "name": "default", "pod": {} }, { "name": "lan", "multus": {} }]);
+        assert_eq!(read(of_pods.clone(), masquerade.clone()), "[10.0.2.2, fd10:0:2::2] []");
+        assert_eq!(read(of_pods.clone(), Value::Null), "[10.0.2.2, fd10:0:2::2] []");
+        assert_eq!(read(of_pods, bridge), "[] []");
+        let other = json!([{ "name": "default", "pod": { "vmNetworkCIDR": "10.9.9.0/24" } }]);
+        assert_eq!(read(other, masquerade.clone()), "[10.9.9.2, fd10:0:2::2] []");
+        let last = json!([{ "name": "default", "pod": { "vmNetworkCIDR": "255.255.255.255/32" } }]);
+        assert_eq!(read(last, masquerade), "[fd10:0:2::2] []");
     }
 
     #[test]

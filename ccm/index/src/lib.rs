@@ -5,8 +5,8 @@
 //! Deterministic: time is the argument `now`, counted since an origin of the caller's choice.
 //!
 //! What is known stands in parts, each with what can be asked of it: `cluster` (objects and ledger), `pools`,
-//! `agenda` (who is looked at next), `claiming`, `adoption`, `departures`, `exchanges`, `traffic` (writes), `said` with its
-//! `verdicts`, and `figures`. `state` has them all. Above it stands what is decided, from what comes in to what goes out:
+//! `agenda` (who is looked at next), `liveness`, `claiming`, `adoption`, `departures`, `exchanges`, `traffic` (writes), `said` with its
+//! `verdicts`, `silences` and `figures`. `state` has them all. Above it stands what is decided, from what comes in to what goes out:
 //!
 //! | module | owns |
 //! |---|---|
@@ -14,6 +14,7 @@
 //! | `adopt` | the import |
 //! | `allocate`, `aside`, `eip`, `release` | the way to an address and back |
 //! | `verdict`, `decided`, `show` | what claimants show |
+//! | `announced` | what Services show that nobody announces |
 //! | `settle` | what follows from the outcome of a write |
 //!
 //! The words of it, for who watches and writes:
@@ -44,6 +45,7 @@ mod adopt;
 mod adoption;
 mod agenda;
 mod allocate;
+mod announced;
 mod aside;
 mod claiming;
 mod cluster;
@@ -57,6 +59,7 @@ mod figures;
 mod guests;
 mod holders;
 mod lines;
+mod liveness;
 mod machines;
 mod observe;
 mod offers;
@@ -67,12 +70,14 @@ mod said;
 mod settle;
 mod show;
 mod showing;
+mod silences;
 mod source;
 mod state;
 mod traffic;
 mod verdict;
 mod verdicts;
 mod version;
+mod vips;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -81,7 +86,6 @@ use std::time::Duration;
 use berth_api::NamespacedName;
 use berth_ipam::{AddressSet, Ledger, Owner, OwnerKind};
 
-pub use self::adopt::MAY_BE_VIPS;
 use self::agenda::Turn;
 use self::allocate::Hopeless;
 pub use self::aside::ASIDE;
@@ -89,6 +93,7 @@ pub use self::guests::PODS;
 use self::pools::PoolMap;
 pub use self::source::Source;
 use self::state::State;
+pub use self::vips::{MAY_BE_VIPS, may_be_vips};
 use crate::claim::Claim;
 use crate::claimant::{Claimant, Id};
 use crate::kubevirt::Vmi;
@@ -181,6 +186,28 @@ impl Index {
         configure::reserve(&mut self.0, name, addresses);
     }
 
+    /// Takes in the Lease by which the announcer of a node says that it lives: when it was renewed, as written; none when it
+    /// is gone.
+    pub fn hear(&mut self, node: &str, renewed: Option<&str>, now: Duration) {
+        if self.0.liveness.hear(node, renewed, now) {
+            self.0.silences.hear();
+        }
+    }
+
+    /// Takes in the Lease by which one announcer is elected for all Services: its holder, and when it was renewed, as
+    /// written.
+    pub fn elect(&mut self, elected: Option<(&str, &str)>, now: Duration) {
+        if self.0.liveness.elect(elected, now) {
+            self.0.silences.hear();
+        }
+    }
+
+    /// Takes in that the Leases of announcers were listed anew: how long nothing was heard of them until then counts for
+    /// nothing.
+    pub fn heard_again(&mut self, now: Duration) {
+        self.0.liveness.restart(now);
+    }
+
     /// Takes in all addresses that a node got by DHCP, each with the uid of the Service that it is for.
     pub fn offer(&mut self, node: &str, offers: BTreeSet<(String, IpAddr)>) {
         observe::apply_offers(&mut self.0, node, offers);
@@ -208,6 +235,7 @@ impl Index {
     pub fn lead(&mut self, now: Duration) {
         let state = &mut self.0;
         state.leading = true;
+        announced::begin(state, now);
         if !state.cluster.is_whole() {
             return;
         }
@@ -223,6 +251,7 @@ impl Index {
         unseen.into_iter().for_each(|(address, owner)| state.loosen(address, owner, now));
         let ids: Vec<Id> = state.cluster.claimants.keys().cloned().collect();
         ids.iter().for_each(|id| state.touch(id));
+        configure::relist(state);
         adopt::adopt(state);
         configure::report_pools(state);
     }
@@ -264,6 +293,7 @@ impl Index {
         release::poll_orphans(state, now, slots);
         state.said.verdicts.advance(now);
         show::poll_verdicts(state, now, slots, &mut turns);
+        announced::poll(state, now, slots, &mut turns);
         state.behind = turns == 0;
         state.traffic.take()
     }
@@ -280,8 +310,8 @@ impl Index {
             return None;
         }
         let rested = self.0.cluster.ledger.next_rested();
-        let told = self.0.said.verdicts.deadline();
-        [self.0.agenda.deadline(), rested, told].into_iter().flatten().min()
+        let (told, liveness) = (self.0.said.verdicts.deadline(), self.0.liveness.deadline());
+        [self.0.agenda.deadline(), rested, told, liveness].into_iter().flatten().min()
     }
 
     /// What is to be told, since this was last asked.
@@ -355,20 +385,24 @@ impl Index {
         self.0.cluster.machines.names()
     }
 
-    /// The nodes that offer addresses.
-    pub fn known_offerers(&self) -> BTreeSet<String> {
-        self.0.cluster.offers.nodes()
+    /// The nodes that tell anything of themselves, for the same.
+    pub fn known_hosts(&self) -> BTreeSet<String> {
+        let offer = self.0.cluster.offers.nodes();
+        self.0.liveness.nodes().cloned().chain(offer).collect()
     }
 }
 
 /// Looks again at whom the time has come for.
 fn wake(state: &mut State, now: Duration) {
     if state.cluster.ledger.advance(now) > 0 {
+        configure::relist(state);
         state.agenda.retry();
     }
     state.said.verdicts.advance(now);
+    announced::wake(state, now);
     while let Some(object) = state.agenda.due(now) {
         match object {
+            Object::Hosts => {}
             Object::Claimant(id) => state.touch(&id),
             Object::Claim(address) => {
                 settle::expire_foreign(state, address, now);
@@ -387,6 +421,9 @@ fn decide(state: &mut State, turn: &Turn, now: Duration, hopeless: &mut Hopeless
     if state.traffic.is_stale(&claimant) {
         state.traffic.start(Write::Read { id: id.clone() });
         return;
+    }
+    if let Claimant::Service(service) = &claimant {
+        announced::judge(state, service, now);
     }
     match &claimant {
         Claimant::Service(service) if service.is_ending() => {

@@ -89,6 +89,12 @@ impl Machines {
         self.showing.get(&address)
     }
 
+    /// Whether the address that the machine shows is its guest's behind its pod.
+    pub(super) fn is_inner(&self, key: &NamespacedName, address: IpAddr) -> bool {
+        let shows = self.shows.get(key).into_iter().flatten();
+        shows.into_iter().any(|(_, interface)| interface.inner.contains(&address))
+    }
+
     /// Who shows an address that is one of these.
     pub(super) fn showing_any(&self, is_one: impl Fn(IpAddr) -> bool) -> BTreeSet<NamespacedName> {
         let all = self.showing.iter().filter(|(address, _)| is_one(**address));

@@ -8,6 +8,7 @@ use berth_api::NamespacedName;
 use berth_ipam::{Owner, OwnerKind};
 
 use super::adopt::adopt_one;
+use super::announced;
 use super::holders::{left, regrant, unclaim};
 use super::state::State;
 use super::version::is_newer;
@@ -44,6 +45,11 @@ pub(super) fn apply(state: &mut State, claimant: Claimant, now: Duration) {
     }
     state.show(&owner, &claimant);
     let sharing = claimant.sharing().cloned();
+    if let (Some(Claimant::Service(before)), Claimant::Service(now_is)) =
+        (state.cluster.claimants.get(&id).cloned(), &claimant)
+    {
+        announced::compare(state, &before, now_is, now);
+    }
     let before = state.cluster.claimants.insert(id.clone(), claimant);
     state.cluster.stand(&owner);
     state.touch(&id);
@@ -68,6 +74,7 @@ pub(super) fn remove_claimant(state: &mut State, id: &Id, uid: Option<&str>, now
     state.agenda.remove(&(claimant.created(), id.clone()));
     state.departures.stay(id);
     state.said.gone(id);
+    state.silences.gone(id);
     state.adoption.resolve(id);
     state.figures.forget(id);
     state.traffic.gone(id);

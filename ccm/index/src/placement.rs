@@ -185,6 +185,7 @@ mod tests {
                     name: (*name).to_owned(),
                     origin: Origin { on_pods: true, by_guest: false },
                     addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+                    inner: Vec::new(),
                 })
                 .collect(),
         }

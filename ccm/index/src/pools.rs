@@ -8,6 +8,7 @@ use berth_api::reason;
 use berth_api::{NamespacedName, Quoted};
 use berth_ipam::{Crossing, KeyError, Ledger, Owner, Pools};
 
+use super::vips::may_be_vips;
 use crate::report::{About, Report};
 
 /// The ConfigMap.
@@ -120,16 +121,18 @@ impl PoolMap {
             (reason::EMPTY_KEY, format!("key {} is an empty list: {says}", Quoted::of(key)))
         });
         let unusable = ledger.unusable_overlaps();
-        let overlaps = ledger.reserved_overlaps().into_iter().chain(unusable).map(|overlap| {
-            let pools: Vec<_> = overlap.pools.iter().map(ToString::to_string).collect();
-            let ranges: Vec<_> = overlap.addresses.iter().map(|range| range.to_string()).collect();
-            let (pools, ranges) = (pools.join(", "), ranges.join(","));
-            let note = format!(
-                "{ranges} in {pools} belongs to {}; it is never given out",
-                overlap.reservation
-            );
-            (reason::RESERVED_OVERLAP, note)
-        });
+        let overlaps =
+            ledger.reserved_overlaps(may_be_vips).into_iter().chain(unusable).map(|overlap| {
+                let pools: Vec<_> = overlap.pools.iter().map(ToString::to_string).collect();
+                let ranges: Vec<_> =
+                    overlap.addresses.iter().map(|range| range.to_string()).collect();
+                let (pools, ranges) = (pools.join(", "), ranges.join(","));
+                let note = format!(
+                    "{ranges} in {pools} belongs to {}; it is never given out",
+                    overlap.reservation
+                );
+                (reason::RESERVED_OVERLAP, note)
+            });
         let crossings = crossings(ledger).into_iter().map(|note| (reason::SHARED_ACROSS, note));
         errors.chain(unknown).chain(empty).chain(overlaps).chain(crossings).collect()
     }

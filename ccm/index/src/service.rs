@@ -7,8 +7,9 @@ use berth_api::NamespacedName;
 use berth_api::address::{self, List};
 use berth_api::conflict::Conflicts;
 use berth_api::lean::Lean;
-use berth_api::limits::{MOST_PORTS, MOST_SHOWN};
+use berth_api::limits::{MOST_PORTS, MOST_SHOWN, name_of};
 use berth_api::names::{annotation, condition, label};
+use berth_api::reason;
 use berth_api::service::{self as contract, ClassPolicy, NotOurs};
 use berth_ipam::{
     Families, Family, FamilyPolicy, Owner, OwnerKind, Protocol, Sharing, TrafficPolicy,
@@ -60,13 +61,13 @@ pub struct Service {
     pub labelled: bool,
     /// `metadata.finalizers`.
     pub finalizers: Finalizers,
-    /// Whether an announcer says that it holds its addresses.
-    pub hosted: bool,
+    /// The node whose announcer says that it holds its addresses (`kube-vip.io/vipHost`).
+    pub host: Option<String>,
     /// The addresses in `status.loadBalancer.ingress`.
     pub published: Vec<IpAddr>,
     /// Its addresses that another host on the LAN answers for, as an announcer has written.
     pub conflicts: Conflicts,
-    /// Ours of `status.conditions`.
+    /// Those of `status.conditions` that berth-ccm writes.
     pub conditions: Vec<Condition>,
 }
 
@@ -106,8 +107,7 @@ impl Service {
                 .map(String::as_str)
                 == Some(label::IMPLEMENTATION_VALUE),
             finalizers: lean.taken,
-            hosted: contract::annotated(object, annotation::VIP_HOST)
-                .is_some_and(|host| !host.is_empty()),
+            host: owned(contract::annotated(object, annotation::VIP_HOST).map(name_of)),
             published: contract::published(object).take(MOST_SHOWN).collect(),
             conflicts: Conflicts::of_service(object),
             conditions: ours(object),
@@ -116,7 +116,22 @@ impl Service {
 
     /// Whether anything about it can concern us. What cannot is not kept.
     pub fn concerns(&self) -> bool {
-        self.standing != Standing::Foreign || self.labelled || self.has_finalizer()
+        self.standing != Standing::Foreign
+            || self.labelled
+            || self.has_finalizer()
+            || self.says_silence()
+    }
+
+    /// Its condition of that type, if it is one that is read.
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|shown| shown.type_ == kind)
+    }
+
+    /// Whether its condition `berth.dev/Announced` is a word of ours.
+    pub fn says_silence(&self) -> bool {
+        self.condition(condition::ANNOUNCED).is_some_and(|shown| {
+            shown.status == "False" && reason::OF_SILENCE.contains(&shown.reason.as_str())
+        })
     }
 
     /// Whether it is to hold no address from us, or none any longer.
@@ -142,7 +157,7 @@ impl Service {
 
     /// Whether no announcer says that it answers for its addresses.
     pub fn is_silent(&self) -> bool {
-        !self.hosted && self.published.is_empty()
+        self.host.is_none() && self.published.is_empty()
     }
 
     /// Whether it says that it has been given its addresses, by us or by the stock provider. Its user can say so, too.
@@ -195,9 +210,9 @@ impl Service {
 
 fn ours(object: &Object) -> Vec<Condition> {
     let conditions = object.status.as_ref().and_then(|status| status.conditions.as_deref());
-    let mut shown = conditions.unwrap_or_default().iter();
-    let ours = shown.find(|shown| shown.type_ == condition::ADDRESS_ALLOCATED);
-    ours.into_iter().cloned().collect()
+    let shown = conditions.unwrap_or_default().iter();
+    let read = [condition::ADDRESS_ALLOCATED, condition::ANNOUNCED];
+    shown.filter(|shown| read.contains(&shown.type_.as_str())).cloned().collect()
 }
 
 fn same_family(one: &IpAddr, other: &IpAddr) -> bool {

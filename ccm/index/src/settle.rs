@@ -1,5 +1,6 @@
 //! Owns what follows from the outcome of a write.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::observe::{apply, apply_claim, remove_claimant};
 use super::state::State;
 use super::traffic::PAUSE;
 use crate::claimant::{Claimant, Id};
-use crate::write::{Change, News, Object, Outcome, Write};
+use crate::write::{Change, News, Object, Outcome, Silence, Write};
 
 /// How long to leave an address alone that another controller has.
 const FOREIGN: Duration = Duration::from_secs(600);
@@ -53,6 +54,21 @@ pub(super) fn settle(state: &mut State, write: &Write, outcome: Outcome, now: Du
                 state.said.shown(&id);
             }
             settle_claimant(state, &id, Some(uid), version, outcome, now);
+        }
+        Write::PatchAnnounced { key, uid, version, silence } => {
+            let id = Id::service(key);
+            if let Outcome::Claimant(service) = &outcome {
+                state.silences.said(&id);
+                if let Some(Silence { reason, message, is_news: true }) = silence {
+                    state.said.report(service, true, reason, message.clone());
+                }
+            }
+            settle_claimant(state, &id, Some(uid), version, outcome, now);
+        }
+        Write::ListHosts => {
+            if let Outcome::Hosts(leases) = &outcome {
+                heard(state, leases, now);
+            }
         }
         Write::PatchEip { key, uid, version, .. } => {
             settle_claimant(state, &Id::eip(key), Some(uid), version, outcome, now);
@@ -176,6 +192,19 @@ fn settle_claimant(
         _ => {}
     }
     state.touch(id);
+}
+
+/// The Leases of announcers are like this, as a list shows.
+fn heard(state: &mut State, leases: &[(String, String)], now: Duration) {
+    let listed: BTreeSet<&String> = leases.iter().map(|(node, _)| node).collect();
+    let gone: Vec<String> =
+        state.liveness.nodes().filter(|node| !listed.contains(node)).cloned().collect();
+    for (node, renewed) in leases {
+        state.liveness.hear(node, Some(renewed), now);
+    }
+    gone.iter().for_each(|node| _ = state.liveness.hear(node, None, now));
+    state.liveness.confirm();
+    state.silences.hear();
 }
 
 /// The Service now has these addresses, or none. The watch may have shown it before the answer came.

@@ -38,9 +38,11 @@ fn project_service(state: &mut State, service: &Service, addresses: &[IpAddr]) -
         return false;
     }
     let pools = state.cluster.ledger.pools();
-    let interface = pools
-        .interface(&service.key.namespace)
-        .filter(|_| !service.has_interface && !service.is_served());
+    // Of who was served before, whoever gave it the address has decided; a status of another provider's says nothing of that.
+    let is_served =
+        service.labelled || addresses.iter().any(|address| service.published.contains(address));
+    let interface =
+        pools.interface(&service.key.namespace).filter(|_| !service.has_interface && !is_served);
     let change = Change {
         addresses: addresses.to_vec(),
         interface: interface.map(str::to_owned),
@@ -72,7 +74,7 @@ fn project_eip(
     if let Some(place) = &place {
         state.cluster.machines.remember(binding, place.is_ok());
     }
-    let decided = decided(binding, addresses, allocated, place.as_ref());
+    let decided = decided(binding, addresses, allocated, place.as_ref(), &state.liveness);
     show(state, binding, decided, place.and_then(Result::err))
 }
 
@@ -115,6 +117,10 @@ fn news(
         tell(false, reason::MOVED, format!("from {from} to {to}"));
     }
     let shown = binding.condition(eip::condition::READY).map(|shown| shown.reason.as_str());
+    let [_, ready] = &decided.conditions;
+    if ready.reason == reason::NO_ANNOUNCER && shown != Some(ready.reason) {
+        tell(true, ready.reason, ready.message.clone());
+    }
     if let Some(unplaced) = unplaced.filter(|unplaced| shown != Some(unplaced.reason())) {
         tell(unplaced.is_warning(), unplaced.reason(), unplaced.to_string());
     }
@@ -173,8 +179,8 @@ fn patch_status(service: &Service, verdict: Verdict) -> Write {
 fn show_refusal(state: &mut State, binding: &Binding, verdict: Verdict) {
     let decided = match verdict.reason {
         // What it was given in another life stays as it is, until somebody decides.
-        reason::ADDRESS_CONFLICT => decided(binding, &binding.eips, verdict, None),
-        _ => decided(binding, &[], verdict, None),
+        reason::ADDRESS_CONFLICT => decided(binding, &binding.eips, verdict, None, &state.liveness),
+        _ => decided(binding, &[], verdict, None, &state.liveness),
     };
     show(state, binding, decided, None);
 }

@@ -16,8 +16,10 @@ use super::departures::Departures;
 use super::endings::Endings;
 use super::exchanges::Exchanges;
 use super::figures::Figures;
+use super::liveness::Liveness;
 use super::pools::PoolMap;
 use super::said::Said;
+use super::silences::Silences;
 use super::traffic::Traffic;
 use crate::claimant::{Claimant, Id};
 use crate::write::Object;
@@ -36,6 +38,8 @@ pub(super) struct State {
     pub(super) traffic: Traffic,
     pub(super) said: Said,
     pub(super) figures: Figures,
+    pub(super) liveness: Liveness,
+    pub(super) silences: Silences,
     /// Whether this process leads: else it only looks on.
     pub(super) leading: bool,
     /// Whether the last poll has left off before it had nothing more to look at.

@@ -81,6 +81,19 @@ pub enum Write {
         /// How it stands.
         verdict: Verdict,
     },
+    /// Say in the status of a Service that nobody announces it, or take that back.
+    PatchAnnounced {
+        /// The Service.
+        key: NamespacedName,
+        /// Its uid.
+        uid: String,
+        /// Its version.
+        version: String,
+        /// Why nobody does; none takes it back.
+        silence: Option<Silence>,
+    },
+    /// List the Leases of announcers, of which the watch says that all are run out: it may hang.
+    ListHosts,
     /// Put our finalizer on an EipBinding, or take it off.
     PatchEip {
         /// The EipBinding.
@@ -136,6 +149,17 @@ pub struct Verdict {
     pub message: String,
 }
 
+/// Why nobody announces a Service, as its condition `berth.dev/Announced` says where it is for berth-ccm to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// The stable reason: one of [`berth_api::reason::OF_SILENCE`].
+    pub reason: &'static str,
+    /// The same for people.
+    pub message: String,
+    /// Whether it is said for another reason than before, or anew: that is worth telling.
+    pub is_news: bool,
+}
+
 /// What changes of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -160,6 +184,8 @@ pub enum Outcome {
     Released,
     /// The Service or EipBinding is now like this. Boxed, for it is much larger than the others.
     Claimant(Box<Claimant>),
+    /// The nodes that have an announcer's Lease, and when each says that it was renewed.
+    Hosts(Vec<(String, String)>),
     /// It does not exist.
     Missing,
     /// It changed since it was seen.
@@ -181,6 +207,8 @@ pub enum Object {
     Claimant(Id),
     /// The claim of an address.
     Claim(IpAddr),
+    /// The Leases of announcers.
+    Hosts,
 }
 
 impl Write {
@@ -190,9 +218,10 @@ impl Write {
             Self::CreateClaim { address, .. }
             | Self::JoinClaim { address, .. }
             | Self::LeaveClaim { address, .. } => Object::Claim(*address),
-            Self::PatchService { key, .. } | Self::PatchStatus { key, .. } => {
-                Object::Claimant(Id::service(key))
-            }
+            Self::PatchService { key, .. }
+            | Self::PatchStatus { key, .. }
+            | Self::PatchAnnounced { key, .. } => Object::Claimant(Id::service(key)),
+            Self::ListHosts => Object::Hosts,
             Self::PatchEip { key, .. } | Self::ApplyEip { key, .. } => {
                 Object::Claimant(Id::eip(key))
             }
@@ -207,7 +236,8 @@ impl Write {
             Self::LeaveClaim { others, .. } if others.is_empty() => ("delete", "ipaddresses"),
             Self::JoinClaim { .. } | Self::LeaveClaim { .. } => ("patch", "ipaddresses"),
             Self::PatchService { .. } => ("patch", "services"),
-            Self::PatchStatus { .. } => ("patch", "services/status"),
+            Self::PatchStatus { .. } | Self::PatchAnnounced { .. } => ("patch", "services/status"),
+            Self::ListHosts => ("list", "leases"),
             Self::PatchEip { .. } => ("patch", "eipbindings"),
             Self::ApplyEip { .. } => ("patch", "eipbindings/status"),
             Self::Read { id } if id.kind == OwnerKind::Service => ("get", "services"),
@@ -222,6 +252,7 @@ impl fmt::Display for Write {
         match self.object() {
             Object::Claimant(id) => write!(f, "{verb} {resource} {}", id.key),
             Object::Claim(address) => write!(f, "{verb} {resource} {address}"),
+            Object::Hosts => write!(f, "{verb} {resource}"),
         }
     }
 }
@@ -230,7 +261,7 @@ impl Outcome {
     /// One word for it.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Claimed(_) | Self::Released | Self::Claimant(_) => "done",
+            Self::Claimed(_) | Self::Released | Self::Claimant(_) | Self::Hosts(_) => "done",
             Self::Taken(_) => "taken",
             Self::Missing => "missing",
             Self::Conflict => "conflict",

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::NamespacedName;
+use berth_index::may_be_vips;
 use berth_ipam::{
     AddressSet, Crossing, Families, Family, Grant, KeyError, Ledger, Owner, OwnerKind, Pools,
     Refusal, Request, Scope, Sharing, Usage, allocate,
@@ -101,6 +102,10 @@ pub enum Finding {
     Outside(IpAddr, Owner, Scope),
     /// An assigned address belongs to something else, such as a node.
     Occupied(IpAddr, Owner, String),
+    /// An assigned address is listed as one of a node, as of one that answers for it.
+    Listed(IpAddr, Owner, String),
+    /// A pool asks for DHCP.
+    Dhcp(Scope, Family),
     /// An assigned address stays until it is released, and is then handed out no more.
     Draining(IpAddr, Owner, Scope),
     /// The same, because of an `exclude-` key.
@@ -129,6 +134,8 @@ impl Finding {
             self,
             Self::OtherName(..)
                 | Self::EmptyKey(..)
+                | Self::Listed(..)
+                | Self::Dhcp(..)
                 | Self::Draining(..)
                 | Self::Excluded(..)
                 | Self::QuotaReached(..)
@@ -192,6 +199,7 @@ pub fn review(data: &Data, cluster: Option<&Cluster>) -> Review {
     findings
         .extend(conflicts.into_iter().map(|(address, owners)| Finding::Conflict(address, owners)));
     findings.extend(fates(&ledger));
+    findings.extend(by_dhcp(ledger.pools()));
     findings.extend(open(ledger.pools()));
     let assigned = cluster.map(|_| ledger.claims().count());
     Review { pools: lines(&ledger), assigned, findings }
@@ -212,6 +220,13 @@ fn assign(ledger: &mut Ledger, assigned: &[Holding]) -> BTreeMap<IpAddr, BTreeSe
         }
     }
     conflicts
+}
+
+/// The pools that ask for DHCP.
+fn by_dhcp(pools: &Pools) -> impl Iterator<Item = Finding> + '_ {
+    let all = pools.iter().flat_map(|pool| Family::ALL.map(|family| (pool, family)));
+    let all = all.filter(|((_, pool), family)| pool.is_dhcp(*family));
+    all.map(|((scope, _), family)| Finding::Dhcp(scope.clone(), family))
 }
 
 /// What the pools leave open to everybody who may edit a Service.
@@ -287,7 +302,7 @@ fn overlaps(ledger: &Ledger) -> Vec<Finding> {
 
 fn reserved_overlaps(ledger: &Ledger) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for overlap in ledger.reserved_overlaps() {
+    for overlap in ledger.reserved_overlaps(may_be_vips) {
         let mut addresses = AddressSet::new();
         let mut scopes = Vec::new();
         for scope in overlap.pools {
@@ -320,8 +335,12 @@ fn fates(ledger: &Ledger) -> Vec<Finding> {
     for (address, claim) in ledger.claims() {
         for grant in claim.grants() {
             let owner = grant.owner.clone();
-            if let Some(by) = ledger.reserved_by(address) {
-                findings.push(Finding::Occupied(address, owner, by.to_owned()));
+            if let Some(first) = ledger.reserved_by(address) {
+                let mut all = ledger.reservations().filter(|(_, all)| all.contains(address));
+                findings.push(match all.find(|(name, _)| !may_be_vips(name)) {
+                    Some((by, _)) => Finding::Occupied(address, owner, by.to_owned()),
+                    None => Finding::Listed(address, owner, first.to_owned()),
+                });
                 continue;
             }
             let Some(scope) = &grant.pool else {

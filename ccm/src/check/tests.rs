@@ -233,7 +233,7 @@ fn an_address_that_two_have_and_one_that_a_node_has_are_problems() {
             shared("shop/http", 80),
             shared("shop/https", 443),
         ],
-        reserved: node("worker-1", "192.0.2.9"),
+        reserved: node("worker-1 (its interfaces)", "192.0.2.9"),
     };
     let pools = closed(data([("range-global", "192.0.2.1-192.0.2.7")]));
     let expected = "\
@@ -243,7 +243,27 @@ global  IPv4       7     2     5
 3 addresses assigned; every one stays where it is
 2 problems:
   192.0.2.1 is held by Service blog/a and Service blog/b and Service shop/c at once: nothing is moved, change all but one
-  192.0.2.9 of Service shop/d belongs to node worker-1
+  192.0.2.9 of Service shop/d belongs to node worker-1 (its interfaces)
+";
+    assert_eq!(text(pools, Some(&cluster)), expected);
+}
+
+#[test]
+fn what_a_node_lists_because_it_answers_for_it_is_noted_and_no_problem() {
+    let cluster = Cluster {
+        live: None,
+        assigned: vec![holding("shop/web", "192.0.2.2")],
+        reserved: node("worker-1", "192.0.2.2"),
+    };
+    let pools = closed(data([("range-global", "192.0.2.1-192.0.2.7")]));
+    let expected = "\
+POOL    FAMILY  SIZE  USED  FREE
+global  IPv4       7     1     6
+
+1 address assigned; every one stays where it is
+no problem found
+1 note:
+  192.0.2.2 of Service shop/web is listed by node worker-1, as by one that answers for it; nobody else gets it
 ";
     assert_eq!(text(pools, Some(&cluster)), expected);
 }

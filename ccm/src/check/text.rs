@@ -113,6 +113,15 @@ impl fmt::Display for Finding {
                 )
             }
             Self::Occupied(address, owner, by) => write!(f, "{address} of {owner} belongs to {by}"),
+            Self::Listed(address, owner, by) => write!(
+                f,
+                "{address} of {owner} is listed by {by}, as by one that answers for it; nobody else gets it"
+            ),
+            Self::Dhcp(scope, family) => write!(
+                f,
+                "{scope} asks for DHCP ({}): announcers of Berth ask no server yet, and a Service waits for one of kube-vip",
+                family.dhcp_marker()
+            ),
             Self::Draining(address, owner, scope) => {
                 write!(f, "{address} of {owner} drains from {scope}: it stays until it is released")
             }

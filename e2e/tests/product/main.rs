@@ -35,6 +35,7 @@ mod splits;
 mod status;
 mod stolen;
 mod tenant;
+mod unannounced;
 
 /// Whether the long forms of tests were asked for.
 fn is_soak() -> bool {

@@ -16,10 +16,10 @@ use berth_index::binding::Binding;
 use berth_index::claim::{Basis, Claim, Holder};
 use berth_index::claimant::{Claimant, Id};
 use berth_index::finalizers::Finalizers;
-use berth_index::intake::Change;
+use berth_index::intake::{Change, Host};
 use berth_index::kubevirt::Vmi;
 use berth_index::service::{Service, Standing};
-use berth_index::write::{Outcome, Verdict, Write};
+use berth_index::write::{Outcome, Silence, Verdict, Write};
 use berth_index::{Index, Source};
 use berth_ipam::{Families, Family, FamilyPolicy, Owner, OwnerKind, Sharing};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -51,7 +51,7 @@ pub(crate) fn service(name: &str) -> Service {
         has_interface: false,
         labelled: false,
         finalizers: Finalizers::default(),
-        hosted: false,
+        host: None,
         published: Vec::new(),
         conflicts: Conflicts::default(),
         conditions: Vec::new(),
@@ -71,6 +71,8 @@ pub(crate) struct Cluster {
     pub(crate) claims: BTreeMap<IpAddr, Claim>,
     /// Addresses whose `IPAddress` belongs to another controller.
     pub(crate) foreign: Vec<IpAddr>,
+    /// The nodes that have an announcer's Lease, and when each says that it was renewed.
+    pub(crate) hosts: BTreeMap<String, String>,
     /// Every change, for watches.
     pub(crate) log: Vec<Logged>,
 }
@@ -126,7 +128,7 @@ impl Cluster {
     pub(crate) fn announce(&mut self, name: &str) {
         self.edit(name, |service| {
             let served = service.standing == Standing::Ours && !service.deleting;
-            service.hosted = served;
+            service.host = served.then(|| "a".to_owned());
             service.published =
                 if served { service.annotation().addresses().collect() } else { Vec::new() };
         });
@@ -207,9 +209,17 @@ impl Cluster {
             }
             Write::PatchStatus { key, uid, version, verdict } => {
                 self.patch(key, uid, version, |service| {
-                    service.conditions = vec![shown(verdict)];
+                    service.conditions.retain(|shown| shown.type_ != condition::ADDRESS_ALLOCATED);
+                    service.conditions.push(shown(verdict));
                 })
             }
+            Write::PatchAnnounced { key, uid, version, silence } => {
+                self.patch(key, uid, version, |service| {
+                    service.conditions.retain(|shown| shown.type_ != condition::ANNOUNCED);
+                    service.conditions.extend(silence.as_ref().map(silent));
+                })
+            }
+            Write::ListHosts => Outcome::Hosts(self.hosts.clone().into_iter().collect()),
             Write::PatchEip { key, uid, version, finalizers, with_ours } => {
                 self.patch_binding(key, uid, version, |binding| {
                     assert_eq!(binding.finalizers, *finalizers);
@@ -289,16 +299,30 @@ impl Cluster {
         changes.extend(claims);
         changes.push(Change::Listed(Source::Claims));
         changes.extend(self.list_eips());
+        changes.extend(self.hosts.iter().map(|(node, renewed)| host(node, renewed)));
         changes
     }
 }
 
+fn host(node: &str, renewed: &str) -> Change {
+    let (node, renewed) = (node.to_owned(), Some(renewed.to_owned()));
+    Change::Host(Box::new(Host { node, renewed, ..Host::default() }))
+}
+
 fn shown(verdict: &Verdict) -> Condition {
+    says(condition::ADDRESS_ALLOCATED, verdict.allocated, verdict.reason, &verdict.message)
+}
+
+fn silent(silence: &Silence) -> Condition {
+    says(condition::ANNOUNCED, false, silence.reason, &silence.message)
+}
+
+pub(crate) fn says(kind: &str, holds: bool, reason: &str, message: &str) -> Condition {
     Condition {
-        type_: condition::ADDRESS_ALLOCATED.to_owned(),
-        status: if verdict.allocated { "True" } else { "False" }.to_owned(),
-        reason: verdict.reason.to_owned(),
-        message: verdict.message.clone(),
+        type_: kind.to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
         last_transition_time: Time(Timestamp::UNIX_EPOCH),
         observed_generation: None,
     }
@@ -425,13 +449,39 @@ impl Lab {
         self.settle();
     }
 
+    /// The announcers of these nodes renew their Leases.
+    pub(crate) fn renew(&mut self, nodes: &[&str]) {
+        for node in nodes {
+            let renewed = self.cluster.next();
+            self.cluster.hosts.insert((*node).to_owned(), renewed.clone());
+            self.show(host(node, &renewed));
+        }
+        self.settle();
+    }
+
+    /// Time passes, in which the announcers of these nodes renew their Leases.
+    pub(crate) fn live(&mut self, nodes: &[&str], time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.renew(nodes);
+            self.pass(Duration::from_secs(20).min(until - self.now));
+        }
+    }
+
     pub(crate) fn edit(&mut self, name: &str, edit: impl FnOnce(&mut Service)) {
         self.cluster.edit(name, edit);
         self.settle();
     }
 
-    /// How many writes there were since this was last asked.
+    /// How many writes there were since this was last asked, but for those that say that nobody announces a Service: few
+    /// tests have announcers.
     pub(crate) fn cost(&mut self) -> usize {
+        let writes = std::mem::take(&mut self.writes).into_iter();
+        writes.filter(|write| !matches!(write, Write::PatchAnnounced { .. })).count()
+    }
+
+    /// How many writes there were since this was last asked.
+    pub(crate) fn all_cost(&mut self) -> usize {
         std::mem::take(&mut self.writes).len()
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use berth_index::Source;
-use berth_index::intake::Change;
+use berth_index::intake::{Change, Host};
 
 use crate::cluster::{Lab, ip, service};
 
@@ -11,7 +11,7 @@ use crate::cluster::{Lab, ip, service};
 fn offer(lab: &mut Lab, node: &str, offers: &[(&str, &str)]) {
     let uid = |name: &str| lab.cluster.services[&crate::cluster::key(name)].uid.clone();
     let offers = offers.iter().map(|(name, address)| (uid(name), ip(address))).collect();
-    lab.show(Change::Host(node.to_owned(), Vec::new(), offers));
+    lab.show(Change::Host(Box::new(Host { node: node.to_owned(), offers, ..Host::default() })));
     lab.settle();
 }
 
@@ -57,7 +57,7 @@ fn an_offer_that_is_taken_back_is_released_and_dhcp_goes_on() {
     lab.pools([("cidr-global", "0.0.0.0/32")]);
     let uid = lab.cluster.services[&crate::cluster::key("web")].uid.clone();
     let offers = [(uid, ip("192.0.2.7"))].into();
-    lab.show(Change::Host("a".to_owned(), Vec::new(), offers));
+    lab.show(Change::Host(Box::new(Host { node: "a".to_owned(), offers, ..Host::default() })));
     lab.start();
     assert_eq!(lab.cluster.holder("192.0.2.7").as_deref(), Some("web"), "over a restart");
     // A list anew in which the node is not.

@@ -54,7 +54,12 @@ pub(crate) fn machine(name: &str, node: &str, addresses: &[&str]) -> Vmi {
         phase: "Running".to_owned(),
         node: Some(node.to_owned()),
         target: None,
-        interfaces: vec![Interface { name: "default".to_owned(), origin, addresses }],
+        interfaces: vec![Interface {
+            name: "default".to_owned(),
+            origin,
+            addresses,
+            inner: Vec::new(),
+        }],
     }
 }
 

@@ -168,6 +168,7 @@ fn what_the_api_server_refuses_is_told_once_and_tried_ever_more_rarely_until_the
 fn old_and_repeated_events_change_nothing() {
     let mut lab = lab();
     lab.create(service("web"));
+    lab.cluster.announce("web");
     lab.create(service("gone"));
     lab.cluster.delete("gone");
     lab.settle();

@@ -32,7 +32,7 @@ fn reserve(lab: &mut Lab, source: Source, name: &str, range: &str) {
 fn elsewhere(name: &str, by_guest: bool, addresses: &[&str]) -> Vmi {
     let origin = Origin { on_pods: false, by_guest };
     let addresses = addresses.iter().map(|text| ip(text)).collect();
-    let lan = Interface { name: "lan".to_owned(), origin, addresses };
+    let lan = Interface { name: "lan".to_owned(), origin, addresses, inner: Vec::new() };
     Vmi { interfaces: vec![lan], ..machine(name, "a", &[]) }
 }
 
@@ -105,6 +105,39 @@ fn of_two_machines_that_show_one_address_neither_is_reached_by_it_and_both_are_t
     lab.run(elsewhere("vm", true, &["10.0.2.9"]));
     assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on a to 10.0.2.9 #3");
     assert_eq!(lab.cluster.shown("also"), "192.0.2.2 on a to 10.0.2.2 #2");
+}
+
+#[test]
+fn a_machine_that_shows_what_every_guest_has_behind_its_pod_is_not_reached_there() {
+    let mut lab = lab();
+    let shows = |addresses: &[&str], inner: &[&str]| {
+        let mut vm = machine("vm", "a", addresses);
+        vm.interfaces[0].inner = inner.iter().map(|text| ip(text)).collect();
+        vm
+    };
+    lab.cluster.run(shows(&["10.0.2.2"], &["10.0.2.2"]));
+    lab.bind(binding("web", "vm"));
+    assert_eq!(lab.cluster.standing("web"), "+AddressAllocated -VmiAddressReserved");
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on none to  #1");
+    assert_eq!(lab.told("web", reason::VMI_ADDRESS_RESERVED), 1);
+    lab.run(shows(&["10.0.2.2", "10.244.1.9"], &["10.0.2.2"]));
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on a to 10.244.1.9 #2", "its pod's");
+    // Where pods have such addresses it is the pod's.
+    lab.run(shows(&["10.244.1.2"], &["10.244.1.2"]));
+    assert_eq!(lab.cluster.shown("web"), "192.0.2.1 on a to 10.244.1.2 #3");
+}
+
+#[test]
+fn a_guest_that_names_what_a_node_lists_because_it_answers_for_it_is_told_whose_it_is() {
+    let mut lab = lab();
+    lab.create(service("svc"));
+    reserve(&mut lab, Source::Nodes, "node a", "192.0.2.1");
+    lab.cluster.run(elsewhere("vm", true, &["192.0.2.1"]));
+    lab.bind(binding("web", "vm"));
+    assert_eq!(lab.cluster.standing("web"), "+AddressAllocated -VmiAddressInUse");
+    let is_it = |why: &str| why == reason::VMI_ADDRESS_IN_USE;
+    let (_, _, note) = lab.told.iter().find(|(_, why, _)| is_it(why)).unwrap();
+    assert!(note.contains("Service shop/svc has it") && !note.contains("node a"), "{note}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use berth_api::reason;
 use berth_index::binding::Binding;
-use berth_index::intake::Change;
+use berth_index::intake::{Change, Host};
 use berth_index::service::Service;
 
 use crate::cluster::eips::{binding, machine};
@@ -59,7 +59,8 @@ fn what_the_network_gives_is_asked_for_as_any_other() {
     lab.create(service("web"));
     for (given, holder) in [("192.0.2.200", None), ("192.0.2.7", Some("web".to_owned()))] {
         let uid = lab.cluster.services[&key("web")].uid.clone();
-        lab.show(Change::Host("a".to_owned(), Vec::new(), [(uid, ip(given))].into()));
+        let (node, offers) = ("a".to_owned(), [(uid, ip(given))].into());
+        lab.show(Change::Host(Box::new(Host { node, offers, ..Host::default() })));
         lab.settle();
         assert_eq!(lab.cluster.holder(given), holder);
         assert_eq!(lab.cluster.addresses("web"), "0.0.0.0");

@@ -12,12 +12,14 @@ mod guests;
 mod hostile;
 mod late;
 mod limits;
+mod liveness;
 mod many;
 mod placement;
 mod pools;
 mod release;
 mod sharing;
 mod shown;
+mod vips;
 
 #[global_allocator]
 static ALLOCATOR: berth_hostile::Counting = berth_hostile::Counting;

@@ -153,7 +153,8 @@ fn machines_that_show_one_address_are_each_looked_at_when_that_is_news_to_them()
             let mut lab = lab();
             for name in names(count) {
                 let addresses = vec!["10.0.2.2".parse().unwrap()];
-                let interface = Interface { name: "lan".to_owned(), origin, addresses };
+                let interface =
+                    Interface { name: "lan".to_owned(), origin, addresses, inner: Vec::new() };
                 lab.cluster.run(Vmi { interfaces: vec![interface], ..machine(&name, "a", &[]) });
                 lab.cluster.bind(binding(&name, &name));
             }

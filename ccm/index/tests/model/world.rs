@@ -345,7 +345,7 @@ impl World {
                     service.labelled && !service.deleting && service.standing == Standing::Ours;
                 let wanted: Vec<IpAddr> =
                     service.annotation().addresses().filter(|_| served).collect();
-                service.published != wanted || service.hosted == wanted.is_empty()
+                service.published != wanted || service.host.is_some() == wanted.is_empty()
             })
             .map(|service| service.key.clone())
     }

@@ -65,6 +65,20 @@ fn services(tries: &mut Tries, address: &str) {
     let what = "conditions of others in a Service";
     let conflict = condition("berth.dev/AddressConflict");
     tries.add(what, How::Patch, format!("{service}/status"), conflict);
+    let silent = |reason: &str| {
+        let mut said = condition("berth.dev/Announced");
+        said["status"]["conditions"][0]["status"] = json!("False");
+        said["status"]["conditions"][0]["reason"] = json!(reason);
+        said
+    };
+    let what = "that nobody announces a Service";
+    for reason in ["NoAnnouncer", "Unannounced"] {
+        tries.add(what, How::Patch, format!("{service}/status"), silent(reason));
+    }
+    let what = "that a Service is announced, or why an announcer does not";
+    for said in [condition("berth.dev/Announced"), silent("NoEndpoint")] {
+        tries.add(what, How::Patch, format!("{service}/status"), said);
+    }
     let what = "to publish a Service";
     let shown = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": address }] } } });
     tries.add(what, How::Patch, format!("{SERVICES}/{FAR}/status"), shown);
