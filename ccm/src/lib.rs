@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`watches`], [`reserved`], [`writer`] | the traffic with the API server |
 //! | [`run`], `writes` | the loop that joins them with the index |
-//! | [`check`], [`import`] | the commands |
+//! | [`check`], [`import`], [`uninstall`] | the commands |
 //! | [`options`], [`environment`], [`metrics`] | what users set and see |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod options;
 pub mod reserved;
 pub mod run;
+pub mod uninstall;
 pub mod watches;
 pub mod writer;
 mod writes;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use berth_ccm::environment::Environment;
 use berth_ccm::options::{Command, Options};
-use berth_ccm::{check, import};
+use berth_ccm::{check, import, uninstall};
 use berth_runtime::watch::chain;
 use clap::Parser;
 
@@ -14,6 +14,7 @@ async fn main() -> ExitCode {
     match &options.command {
         None => {}
         Some(Command::ImportEip(arguments)) => return import::run(arguments).await,
+        Some(Command::Uninstall(arguments)) => return uninstall::run(arguments).await,
         Some(Command::Check(arguments)) => {
             return match Environment::read(|name| std::env::var(name).ok()) {
                 Ok(environment) => check::run(arguments, &environment).await,

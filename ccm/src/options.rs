@@ -9,7 +9,7 @@ use berth_runtime::logs::Format;
 use clap::{Parser, Subcommand};
 
 use crate::environment::{CLASS_NAME, ENABLE_CLASS};
-use crate::{check, import};
+use crate::{check, import, uninstall};
 
 /// Gives Services of type LoadBalancer their addresses out of the pools in a ConfigMap.
 #[derive(Clone, Debug, Parser)]
@@ -65,6 +65,9 @@ pub enum Command {
     /// Print the EipBindings of kube-eip or virteip-operator as Berth's, with the same addresses
     #[command(after_help = import::EXIT_CODES)]
     ImportEip(import::Arguments),
+    /// Take finalizers, claims and Leases out of a cluster when both programs are gone
+    #[command(after_help = uninstall::EXIT_CODES)]
+    Uninstall(uninstall::Arguments),
 }
 
 fn environment_help() -> String {

@@ -36,6 +36,7 @@ mod status;
 mod stolen;
 mod tenant;
 mod unannounced;
+mod uninstall;
 
 /// Whether the long forms of tests were asked for.
 fn is_soak() -> bool {
