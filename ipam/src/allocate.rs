@@ -208,6 +208,10 @@ impl Decision<'_> {
             !grant.fits(sharing) || !pools.may_share(&owner.namespace, &grant.owner.namespace)
         });
         let in_the_way: Vec<&Grant> = in_the_way.collect();
+        if in_the_way.is_empty() && claim.grant(owner).is_none() && !self.together(claim) {
+            let holders = claim.owners().cloned().collect();
+            return Err(Refusal::NotServedTogether { address, holders });
+        }
         if in_the_way.is_empty() {
             let room = match claim.grant(owner) {
                 Some(_) => Ok(()),
@@ -224,6 +228,13 @@ impl Decision<'_> {
         let clash = clashing.find_map(|grant| grant.clash(sharing)).map(Box::new);
         let holders = in_the_way.iter().map(|grant| grant.owner.clone()).collect();
         Err(Refusal::AddressInUse { address, holders, clash, partners })
+    }
+
+    /// Whether one node can serve the owner together with all who hold the address. Who has it already stays.
+    fn together(&self, claim: &Claim) -> bool {
+        let Request { owner, sharing, .. } = self.request;
+        let selections = &self.ledger.selections;
+        sharing.as_ref().is_none_or(|sharing| selections.together(owner, sharing, claim))
     }
 
     /// The pool of another namespace that has the address, if neither a pool that serves this one nor the global
@@ -270,7 +281,9 @@ impl Decision<'_> {
             let among = ledger.pools().sharing_with(&request.owner.namespace);
             let regions = ledger.free.offers(scope, family);
             let namespace = &request.owner.namespace;
-            let has_room = |claim: &Claim| claim.room(namespace, Some(sharing)).is_ok();
+            let has_room = |claim: &Claim| {
+                claim.room(namespace, Some(sharing)).is_ok() && self.together(claim)
+            };
             let usable = |address| {
                 ledger.is_offerable(address)
                     && ledger.claim(address).is_none_or(has_room)

@@ -12,6 +12,7 @@ use crate::grant::{Claim, Grant, Owner, Tally};
 use crate::keys::KeyError;
 use crate::pools::Pools;
 use crate::range::Range;
+use crate::selections::Selections;
 use crate::set::AddressSet;
 use crate::sharers::{Sharers, Together};
 use crate::statuses::Statuses;
@@ -28,6 +29,7 @@ pub struct Ledger {
     pub(crate) pools: Pools,
     pub(crate) free: Free,
     pub(crate) sharers: Sharers,
+    pub(crate) selections: Selections,
     pub(crate) claims: BTreeMap<IpAddr, Claim>,
     held: HashMap<Owner, BTreeSet<IpAddr>, Fixed>,
     pub(crate) by_namespace: Tally,
@@ -234,6 +236,12 @@ impl Ledger {
     pub fn resting(&self, address: IpAddr) -> Option<(Duration, &Owner)> {
         let rest = self.resting.get(&address)?;
         Some((rest.since.saturating_add(self.pools.reuse_delay()), &rest.owner))
+    }
+
+    /// Takes in a number for the pods that the owner leads to, where only nodes with one of them take its traffic. Returns
+    /// whether it is news.
+    pub fn select(&mut self, owner: &Owner, pods: Option<u64>) -> bool {
+        self.selections.put(owner, pods)
     }
 
     /// Who holds the address.

@@ -38,6 +38,7 @@ mod pools;
 mod range;
 mod request;
 mod reserved;
+mod selections;
 mod set;
 mod sharers;
 mod shown;

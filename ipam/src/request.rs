@@ -176,6 +176,18 @@ pub enum Refusal {
         /// Where only the keys are in the way of sharing it: the namespace of the owner, and another one of the holders.
         partners: Option<(String, String)>,
     },
+    /// Those who hold the address that was asked for take traffic where they have pods, as the owner does, and lead to others.
+    #[error(
+        "{address} is held by {}: both have `externalTrafficPolicy: Local`, one node answers for an address, and their \
+         selectors differ, so it may have pods of one alone",
+        names(.holders)
+    )]
+    NotServedTogether {
+        /// The address.
+        address: IpAddr,
+        /// Who holds it.
+        holders: Vec<Owner>,
+    },
     /// So many share the address that was asked for that there is no room for one more.
     #[error("{address} {why}")]
     AddressFull {
@@ -275,7 +287,9 @@ impl Refusal {
             Self::NoPool { .. } => "NoPool",
             Self::InvalidPool { .. } => "InvalidPool",
             Self::FamilyUnavailable { .. } => "FamilyUnavailable",
-            Self::AddressInUse { .. } | Self::AddressFull { .. } => "AddressInUse",
+            Self::AddressInUse { .. }
+            | Self::AddressFull { .. }
+            | Self::NotServedTogether { .. } => "AddressInUse",
             Self::AddressReserved { .. } => "AddressReserved",
             Self::AddressResting { .. } | Self::AddressShown { .. } => "AddressResting",
             Self::AddressNotAllowed { .. } => "AddressNotAllowed",

@@ -31,7 +31,11 @@ use crate::write::{Object, Verdict};
 pub(super) struct Hopeless(BTreeMap<(String, String), Verdict>);
 
 impl Hopeless {
-    fn key(namespace: &str, families: &Families, sharing: Option<&Sharing>) -> (String, String) {
+    fn key(
+        namespace: &str,
+        families: &Families,
+        sharing: Option<(&Sharing, Option<u64>)>,
+    ) -> (String, String) {
         (namespace.to_owned(), format!("{families:?} {sharing:?}"))
     }
 }
@@ -68,7 +72,7 @@ pub(super) fn allocate(
     }
     let fresh = held.is_empty() && pins.is_empty();
     let may_share = state.cluster.ledger.pools().allows_sharing(&owner.namespace);
-    let sharing = claimant.sharing().filter(|_| may_share);
+    let sharing = claimant.sharing().filter(|_| may_share).map(|own| (own, claimant.pods()));
     let shape = Hopeless::key(&owner.namespace, claimant.families(), sharing);
     // What the owner's former self gave back may be excused of the quota, for it alone.
     let alike = fresh && !state.cluster.ledger.has_rested(&owner);

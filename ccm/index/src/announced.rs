@@ -35,28 +35,31 @@ pub(super) fn begin(state: &mut State, now: Duration) {
     state.silences = Silences::default();
 }
 
-/// Takes in what a Service said of who announces it, and what it says now.
-pub(super) fn compare(state: &mut State, before: &Service, service: &Service, now: Duration) {
+/// Takes in what a Service says of who announces it, before it is known.
+pub(super) fn hear(state: &mut State, service: &Service, now: Duration) {
+    let id = Id::service(&service.key);
+    let Some(Claimant::Service(before)) = state.cluster.claimants.get(&id) else { return };
     let (host, published) = (&service.host, &service.published);
     if (&before.host, &before.published) == (host, published) {
         return;
     }
-    let id = Id::service(&service.key);
-    let is_anothers = !service.is_silent() && state.liveness.is_silent_at(host.as_deref(), now);
-    state.silences.is_of_others(&id, is_anothers);
     // Only controllers write a status.
     let owner = service.owner();
     let mut gained = published.iter().filter(|address| !before.published.contains(address));
-    if gained.any(|address| state.cluster.is_holder(*address, &owner)) {
-        state.liveness.published(now);
-        state.silences.hear();
+    let has_gained = gained.any(|address| state.cluster.is_holder(*address, &owner));
+    let is_anothers = !service.is_silent() && state.liveness.is_silent_at(host.as_deref(), now);
+    state.silences.is_of_others(&id, is_anothers);
+    if has_gained && state.liveness.published(now) {
+        state.silences.hear_at_once();
     }
 }
 
 /// Looks at all again if other announcers live than before.
 pub(super) fn wake(state: &mut State, now: Duration) {
-    let is_news = state.silences.take_news();
-    if !state.liveness.advance(now) && !is_news {
+    if state.liveness.advance(now) {
+        state.silences.hear();
+    }
+    if !state.silences.begin_review(now) {
         return;
     }
     let claimants = std::mem::take(&mut state.cluster.claimants);

@@ -134,6 +134,14 @@ impl Claimant {
         }
     }
 
+    /// A number for the pods that it leads to, where only nodes with one of them take its traffic.
+    pub fn pods(&self) -> Option<u64> {
+        match self {
+            Self::Service(service) => service.pods,
+            Self::Eip(_) => None,
+        }
+    }
+
     /// Which addresses it asks for, given what it holds: see [`Service::pins`] and [`Binding::pins`].
     pub fn pins(
         &self,

@@ -198,7 +198,7 @@ impl Index {
     /// written.
     pub fn elect(&mut self, elected: Option<(&str, &str)>, now: Duration) {
         if self.0.liveness.elect(elected, now) {
-            self.0.silences.hear();
+            self.0.silences.hear_at_once();
         }
     }
 
@@ -310,8 +310,9 @@ impl Index {
             return None;
         }
         let rested = self.0.cluster.ledger.next_rested();
-        let (told, liveness) = (self.0.said.verdicts.deadline(), self.0.liveness.deadline());
-        [self.0.agenda.deadline(), rested, told, liveness].into_iter().flatten().min()
+        let said = [self.0.said.verdicts.deadline(), self.0.silences.deadline()];
+        let known = [self.0.agenda.deadline(), rested, self.0.liveness.deadline()];
+        known.into_iter().chain(said).flatten().min()
     }
 
     /// What is to be told, since this was last asked.

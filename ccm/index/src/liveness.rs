@@ -160,9 +160,11 @@ impl Liveness {
         was_strange != self.is_stranger_elected()
     }
 
-    /// An address that is the Service's was published for it.
-    pub(super) fn published(&mut self, now: Duration) {
-        self.is_published |= self.is_silent(now);
+    /// An address that is a Service's was published for it. Returns whether that is news of who lives.
+    pub(super) fn published(&mut self, now: Duration) -> bool {
+        let is_news = !self.is_published && self.is_silent(now);
+        self.is_published |= is_news;
+        is_news
     }
 
     /// Whether whatever is written now is none of our announcers' words, as far as they renew Leases.

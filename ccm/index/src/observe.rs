@@ -44,11 +44,15 @@ pub(super) fn apply(state: &mut State, claimant: Claimant, now: Duration) {
         state.agenda.at(at, Object::Claimant(id.clone()));
     }
     state.show(&owner, &claimant);
-    let sharing = claimant.sharing().cloned();
-    if let (Some(Claimant::Service(before)), Claimant::Service(now_is)) =
-        (state.cluster.claimants.get(&id).cloned(), &claimant)
+    if let Claimant::Service(service) = &claimant
+        && state.cluster.ledger.select(&owner, service.pods)
+        && state.cluster.holds_any(&owner)
     {
-        announced::compare(state, &before, now_is, now);
+        state.agenda.retry();
+    }
+    let sharing = claimant.sharing().cloned();
+    if let Claimant::Service(service) = &claimant {
+        announced::hear(state, service, now);
     }
     let before = state.cluster.claimants.insert(id.clone(), claimant);
     state.cluster.stand(&owner);
@@ -71,6 +75,7 @@ pub(super) fn remove_claimant(state: &mut State, id: &Id, uid: Option<&str>, now
     }
     let Some(claimant) = state.cluster.claimants.remove(id) else { return };
     let owner = claimant.owner();
+    state.cluster.ledger.select(&owner, None);
     state.agenda.remove(&(claimant.created(), id.clone()));
     state.departures.stay(id);
     state.said.gone(id);

@@ -1,6 +1,7 @@
 //! Owns what is kept of a Service: only what decides about its addresses, so that thousands fit in little memory.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use berth_api::NamespacedName;
@@ -49,6 +50,8 @@ pub struct Service {
     pub families: Families,
     /// Its ports and traffic policy.
     pub sharing: Sharing,
+    /// A number for the pods that it leads to, where only nodes with one of them take its traffic.
+    pub pods: Option<u64>,
     /// The annotation `kube-vip.io/loadbalancerIPs`, as written, as far as it is read ([`address::beginning`]).
     pub annotated: Option<String>,
     /// `spec.loadBalancerIP`, as written, as far as it is read.
@@ -98,6 +101,7 @@ impl Service {
             },
             families: families(object),
             sharing: sharing(object),
+            pods: pods(object),
             annotated,
             deprecated,
             left_out: more + rest,
@@ -234,6 +238,23 @@ fn families(object: &Object) -> Families {
         contract::FamilyPolicy::RequireDualStack => FamilyPolicy::RequireDualStack,
     };
     Families::new(policy, contract::families(object).into_iter().map(family).collect::<Vec<_>>())
+}
+
+/// A number for the pods that a Service with `externalTrafficPolicy: Local` leads to: the same for all of a namespace with one
+/// selector, and one of its own for a Service without a selector.
+fn pods(object: &Object) -> Option<u64> {
+    if !contract::is_local(object) {
+        return None;
+    }
+    let selector = object.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    let selector = selector.filter(|selector| !selector.is_empty());
+    let mut hasher = DefaultHasher::new();
+    object.metadata.namespace.hash(&mut hasher);
+    match selector {
+        Some(selector) => selector.hash(&mut hasher),
+        None => object.metadata.uid.hash(&mut hasher),
+    }
+    Some(hasher.finish())
 }
 
 fn sharing(object: &Object) -> Sharing {

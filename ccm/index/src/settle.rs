@@ -204,7 +204,7 @@ fn heard(state: &mut State, leases: &[(String, String)], now: Duration) {
     }
     gone.iter().for_each(|node| _ = state.liveness.hear(node, None, now));
     state.liveness.confirm();
-    state.silences.hear();
+    state.silences.hear_at_once();
 }
 
 /// The Service now has these addresses, or none. The watch may have shown it before the answer came.

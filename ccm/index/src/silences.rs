@@ -17,7 +17,12 @@ pub(super) struct Silences {
     open: BTreeMap<Id, Option<Silence>>,
     /// Whether something was heard of announcers.
     is_news: bool,
+    /// When all are looked at for that.
+    again: Duration,
 }
+
+/// How often all are looked at while announcers come and go one by one.
+const REVIEW: Duration = Duration::from_secs(1);
 
 impl Silences {
     /// The Service is gone.
@@ -72,13 +77,27 @@ impl Silences {
         self.open.remove(id);
     }
 
-    /// Something was heard of announcers.
+    /// Something was heard of an announcer: all are looked at soon.
     pub(super) fn hear(&mut self) {
         self.is_news = true;
     }
 
-    /// Whether something was, since this was last asked.
-    pub(super) fn take_news(&mut self) -> bool {
-        std::mem::take(&mut self.is_news)
+    /// The same of all announcers.
+    pub(super) fn hear_at_once(&mut self) {
+        (self.is_news, self.again) = (true, Duration::ZERO);
+    }
+
+    /// Whether all are to be looked at now.
+    pub(super) fn begin_review(&mut self, now: Duration) -> bool {
+        let is_due = self.is_news && self.again <= now;
+        if is_due {
+            (self.is_news, self.again) = (false, now + REVIEW);
+        }
+        is_due
+    }
+
+    /// When all are to be looked at.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.is_news.then_some(self.again)
     }
 }

@@ -163,7 +163,7 @@ async fn watches_that_end_expire_and_repeat_themselves_cost_no_write() -> Result
     })
     .await?;
     let spent = &proxy.seen()[before..];
-    let spent: Vec<_> = spent.iter().filter(|seen| seen.is_write()).collect();
+    let spent: Vec<_> = spent.iter().filter(|seen| is_counted(seen)).collect();
     ensure!(spent.len() == 9 * 2 + 2, "{} writes: {spent:#?}", spent.len());
 
     // As a running watch ends, and as a new one is refused.
@@ -181,7 +181,7 @@ async fn watches_that_end_expire_and_repeat_themselves_cost_no_write() -> Result
         // What is not watched again yet would not be forgotten next.
         watched(&proxy, before).await?;
         let written: Vec<Seen> = proxy.seen().split_off(before);
-        let written: Vec<_> = written.into_iter().filter(Seen::is_write).collect();
+        let written: Vec<_> = written.into_iter().filter(is_counted).collect();
         ensure!(written.is_empty(), "{how}: {written:#?}");
     }
 
@@ -202,6 +202,11 @@ async fn watches_that_end_expire_and_repeat_themselves_cost_no_write() -> Result
     served(&world, 8, 5).await?;
     ensure!(ccm.is_alive(), "it ended: {}", ccm.log_tail());
     world.lab.down()
+}
+
+/// Whether it writes anything but that nobody announces a Service, which a slow run comes to: there is no announcer.
+fn is_counted(seen: &Seen) -> bool {
+    seen.is_write() && !seen.path.ends_with("/status")
 }
 
 /// Waits until the condition of a Service has this status and reason.

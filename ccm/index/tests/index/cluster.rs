@@ -45,6 +45,7 @@ pub(crate) fn service(name: &str) -> Service {
         standing: Standing::Ours,
         families: Families::single(Family::V4),
         sharing: Sharing::default(),
+        pods: None,
         annotated: None,
         deprecated: None,
         left_out: 0,

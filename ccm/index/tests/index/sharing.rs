@@ -39,6 +39,45 @@ fn served(service: Service, address: &str) -> Service {
     Service { labelled: true, deprecated, published, ..pinned(service, address) }
 }
 
+/// One whose traffic is taken where it has pods.
+fn local(name: &str, port: u16, pods: u64) -> Service {
+    let sharing = Sharing { policy: TrafficPolicy::Local, ..ports(&[(Tcp, port)]) };
+    Service { sharing, pods: Some(pods), ..service(name) }
+}
+
+#[test]
+fn services_that_are_served_where_their_pods_are_share_an_address_where_these_are_the_same() {
+    let mut lab = lab();
+    lab.create(local("web", 80, 1));
+    lab.create(local("admin", 443, 1));
+    assert_eq!(lab.cluster.addresses("admin"), "192.0.2.1");
+    lab.create(local("dns", 53, 2));
+    assert_eq!(lab.cluster.addresses("dns"), "192.0.2.2", "it may have none where those have some");
+    lab.create(pinned(local("asks", 25, 2), "192.0.2.1"));
+    assert_eq!(lab.cluster.reason("asks"), Some((false, "AddressInUse".to_owned())));
+    let told = |(about, _, note): &(String, &str, String)| {
+        about == "asks" && note.contains("selectors differ") && note.contains("shop/web")
+    };
+    assert!(lab.told.iter().any(told), "{:?}", lab.told);
+
+    // What is shared stays, in silence, over a restart, too.
+    lab.cost();
+    lab.edit("admin", |admin| admin.pods = Some(3));
+    let mut lab = lab.restart();
+    lab.pools([("cidr-global", "192.0.2.0/30"), ("allow-share-global", "true")]);
+    lab.start();
+    assert_eq!((lab.cluster.addresses("admin").as_str(), lab.cost()), ("192.0.2.1", 0));
+    assert_eq!(lab.told("admin", "AddressInUse"), 0);
+    // Nobody joins those any more.
+    lab.create(local("late", 26, 1));
+    assert_ne!(lab.cluster.addresses("late"), "192.0.2.1");
+    // Who asked in vain gets in when all that is there leads where it does.
+    lab.cluster.delete("web");
+    lab.cluster.delete("admin");
+    lab.settle();
+    assert_eq!(lab.cluster.addresses("asks"), "192.0.2.1");
+}
+
 #[test]
 fn services_with_different_ports_share_an_address_by_one_patch_of_its_claim() {
     let mut lab = lab();
