@@ -58,6 +58,8 @@ lab     IPv4                    DHCP                     -
 shop    IPv4                      10                     4
 
 no problem found
+1 note:
+  the pool of namespace lab asks for DHCP (0.0.0.0): announcers of Berth ask no server yet, and a Service waits for one of kube-vip
 ";
     assert_eq!(text(pools, None), expected);
 }
