@@ -245,7 +245,7 @@ fn a_list_that_begins_anew_counts_no_silence_from_before() {
     lab.cluster.hosts.clear();
     lab.show(Change::Listing(Source::Hosts));
     lab.show(Change::Listed(Source::Hosts));
-    lab.settle();
+    lab.pass(seconds(1));
     assert_eq!(announced(&lab, "web"), "");
     assert_eq!(lab.cluster.standing("vm"), "+AddressAllocated +Held");
 }
