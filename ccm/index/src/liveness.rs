@@ -183,7 +183,8 @@ impl Liveness {
     pub(super) fn advance(&mut self, now: Duration) -> bool {
         let election = self.election.iter_mut().map(|(_, lease)| lease);
         let leases = self.nodes.values_mut().chain(election);
-        leases.fold(false, |news, lease| lease.advance(now) || news)
+        // All of them, and not up to the first of which it is news.
+        leases.filter_map(|lease| lease.advance(now).then_some(())).count() > 0
     }
 
     /// When anything else may be known although nothing happens.

@@ -305,17 +305,13 @@ fn beside_an_announcer_of_kube_vip_nothing_is_said() {
 
 #[test]
 fn what_is_not_ours_any_more_is_told_nothing_of_ours() {
-    let leave: [(&str, fn(&mut Service)); 2] = [
-        ("Ignored", |web| web.standing = Standing::Ignored),
-        ("Foreign", |web| web.standing = Standing::Foreign),
-    ];
-    for (standing, leave) in leave {
+    for standing in [Standing::Ignored, Standing::Foreign] {
         let mut lab = served();
         lab.pass(seconds(45));
         assert_eq!(announced(&lab, "web"), "-NoAnnouncer");
-        lab.edit("web", leave);
+        lab.edit("web", |web| web.standing = standing);
         lab.pass(seconds(60));
-        assert_eq!(announced(&lab, "web"), "", "{standing}");
+        assert_eq!(announced(&lab, "web"), "", "{standing:?}");
     }
     let mut lab = served();
     lab.pass(seconds(45));
