@@ -222,7 +222,8 @@ impl Cluster {
     }
 
     fn slices_of(&self, service: &Name, family: Family) -> impl Iterator<Item = &Endpoints> {
-        let of_family = self.slices(service).filter(move |slice| slice.family.is_none_or(|own| own == family));
+        let of_family =
+            self.slices(service).filter(move |slice| slice.family.is_none_or(|own| own == family));
         of_family.map(|slice| &slice.endpoints)
     }
 }
