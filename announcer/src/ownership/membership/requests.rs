@@ -38,19 +38,19 @@ impl Asker<'_> {
     fn request(&self, address: IpAddr, vip: &Vip) -> Option<Request> {
         let me = NodeId::of(self.context.node);
         let is_last = vip.attach(self.context.node).as_ref().is_some_and(self.is_last);
-        let is_refused = self.context.refused.contains(&address);
-        let reach = |want: &Want| match want.attach.is_ok() && !is_refused {
+        let mut served = vip.wants.iter().filter(|want| !want.serving.is_empty());
+        // The oldest claimant of an address decides where it goes: one that joins later moves nothing.
+        let first = served.next()?;
+        let reach = match first.attach.is_ok() && !self.context.refused.contains(&address) {
             true if is_last => Reach::Poor,
             true => Reach::Good,
             false => Reach::None,
         };
-        let mut served = vip.wants.iter().filter(|want| !want.serving.is_empty());
-        // The oldest claimant of an address decides where it goes: one that joins later moves nothing.
-        let first = served.next()?;
-        let mut ranks = self.ranks(first, reach(first));
-        // Whoever has a shared address should serve all of its Services; if nobody can, the oldest.
+        let mut ranks = self.ranks(first, reach);
+        // Whoever has a shared address should serve all of its Services; if nobody can, the oldest. Which interface another one names
+        // is not looked at: each node knows of itself alone that it has none such, and where all lack it each would wait for the others.
         for want in served {
-            let others = self.ranks(want, reach(want));
+            let others = self.ranks(want, reach);
             let both =
                 ranks.iter().filter_map(|(node, rank)| Some((*node, rank.and(*others.get(node)?))));
             let both: Ranks = both.collect();
@@ -102,8 +102,8 @@ mod tests {
     use super::*;
     use crate::kernel::Host;
     use crate::ownership::testing::context;
-    use crate::source::cluster::Cluster;
     use crate::source::cluster::testing::{eip, service, slice};
+    use crate::source::cluster::{Cluster, Service};
     use crate::source::testing::seen;
     use crate::vip::Name;
     use crate::vip::nodes::{Peer, Stay};
@@ -237,5 +237,23 @@ mod tests {
         cluster.apply_service(Name::new("d", "local"), local);
         slice(&mut cluster, "local", "t", &["b"]);
         assert_eq!(candidates(&requested(&cluster, true, &[]), "192.0.2.1"), nodes(&["b"]));
+    }
+
+    #[test]
+    fn who_shares_an_address_and_names_what_no_node_has_keeps_it_from_nobody() {
+        let mut cluster = Cluster::default();
+        cluster.apply_service(Name::new("d", "web"), service(&["192.0.2.1"]));
+        slice(&mut cluster, "web", "s", &["c"]);
+        let joins = |interface: Option<&str>, vlan: Option<Result<u16, berth_api::Quoted>>| {
+            let interface = interface.map(|name| Ok(name.to_owned()));
+            Service { interface, vlan, created: "2026".to_owned(), ..service(&["192.0.2.1"]) }
+        };
+        let bad = Err(berth_api::Quoted::of("x"));
+        let all = nodes(&["a", "b", "c"]);
+        for other in [joins(Some("eth9"), None), joins(None, Some(Ok(5))), joins(None, Some(bad))] {
+            cluster.apply_service(Name::new("d", "other"), other);
+            slice(&mut cluster, "other", "t", &["c"]);
+            assert_eq!(candidates(&requested(&cluster, true, &[]), "192.0.2.1"), all);
+        }
     }
 }
