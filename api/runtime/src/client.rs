@@ -38,7 +38,9 @@ pub enum ClientError {
         source: KubeconfigError,
     },
     /// Neither a kubeconfig nor a pod's account was found.
-    #[error("no cluster to talk to: set --kubeconfig or KUBECONFIG, or run in a pod ({0})")]
+    #[error(
+        "no cluster to talk to: name a kubeconfig file, here or in KUBECONFIG, or run in a pod ({0})"
+    )]
     Nothing(#[from] kube::config::InferConfigError),
     /// The client cannot be made from what the configuration says.
     #[error("cannot make a client for {server}: {source}")]

@@ -39,9 +39,11 @@ pub enum ManifestError {
         /// The one that would have been taken.
         wanted: NamespacedName,
     },
-    /// The same ConfigMap twice.
-    #[error("it has the ConfigMap {0} more than once")]
-    Twice(NamespacedName),
+    /// More than one that could be meant: the same twice, or one name in several namespaces.
+    #[error(
+        "it has several ConfigMaps that could be meant, {0}: leave one in it, or say by KUBEVIP_NAMESPACE which"
+    )]
+    Twice(String),
     /// `data` is a list or a text.
     #[error(
         "ConfigMap {name}: field `data`: {found} is not accepted; accepted is a mapping of keys to text"
@@ -78,12 +80,13 @@ pub fn read(
         has_name(map) && namespace.is_none_or(|namespace| namespace == wanted.namespace)
     };
     let elsewhere = !in_namespace && !maps.iter().any(|map| is_wanted(&map));
-    let mut fitting = maps.iter().filter(|map| is_wanted(map) || elsewhere && has_name(map));
-    match (fitting.next(), fitting.next()) {
-        (Some(map), None) => manifest(map),
-        (Some(_), Some(_)) => Err(ManifestError::Twice(wanted.clone())),
-        (None, _) if maps.is_empty() => Err(ManifestError::NoConfigMap(listed(&objects))),
-        (None, _) => Err(ManifestError::Several { found: listed(&maps), wanted: wanted.clone() }),
+    let fits = |map: &&&Value| is_wanted(map) || elsewhere && has_name(map);
+    let fitting: Vec<&Value> = maps.iter().filter(fits).copied().collect();
+    match fitting[..] {
+        [map] => manifest(map),
+        [_, _, ..] => Err(ManifestError::Twice(listed(&fitting))),
+        [] if maps.is_empty() => Err(ManifestError::NoConfigMap(listed(&objects))),
+        [] => Err(ManifestError::Several { found: listed(&maps), wanted: wanted.clone() }),
     }
 }
 
@@ -202,7 +205,11 @@ data:
         assert_eq!((found.data, found.namespace.as_deref()), (pools(), Some("berth")));
         assert!(read(&both, &wanted(), true).is_err());
         let twice = format!("{POOLS}---{POOLS}");
-        assert_eq!(read(&twice, &wanted(), true), Err(ManifestError::Twice(wanted())));
+        let told = Err(ManifestError::Twice("kube-system/kubevip, kube-system/kubevip".to_owned()));
+        assert_eq!(read(&twice, &wanted(), true), told);
+        let elsewhere = format!("{own}---{}", own.replace("namespace: berth", "namespace: lan"));
+        let told = Err(ManifestError::Twice("berth/kubevip, lan/kubevip".to_owned()));
+        assert_eq!(read(&elsewhere, &wanted(), false), told);
     }
 
     #[test]

@@ -39,9 +39,9 @@ pub struct Arguments {
     /// that of kubectl [default: no cluster is asked]
     #[arg(long, value_name = "KUBECONFIG")]
     against: Option<PathBuf>,
-    /// Namespace of the Leases by which nodes tell their addresses [default: that of the pools: KUBEVIP_NAMESPACE, else what
-    /// the file says, else kube-system]
-    #[arg(long, value_name = "NAMESPACE")]
+    /// With --against: namespace of the Leases by which nodes tell their addresses [default: that of the pools:
+    /// KUBEVIP_NAMESPACE, else what the file says, else kube-system]
+    #[arg(long, value_name = "NAMESPACE", requires = "against")]
     leases: Option<String>,
 }
 

@@ -68,8 +68,8 @@ impl fmt::Display for Finding {
             Self::NotText(error) => write!(f, "{error}"),
             Self::OtherName(found, wanted) => write!(
                 f,
-                "the file has ConfigMap {found}, and berth-ccm reads {wanted} where KUBEVIP_NAMESPACE and KUBEVIP_CONFIG_MAP \
-                 are as they are here"
+                "the file has ConfigMap {found}, which berth-ccm reads where its KUBEVIP_NAMESPACE and KUBEVIP_CONFIG_MAP name \
+                 that; as they are here it reads {wanted}"
             ),
             Self::BadKey(error, effect) => write!(f, "{error}; {effect}"),
             Self::UnknownKey(key) => write!(
