@@ -117,7 +117,7 @@ fn report(name: &Name, uid: &str, node: &str, ports: &BTreeSet<u16>) -> Report {
         action: "Guard",
         note: format!(
             "TCP ports of node {node} on which somebody listens are closed behind the addresses of this Service \
-             (enable_service_security): {first}; at the node's own addresses they answer as before, and here what is in spec.ports"
+             (enable_service_security): {first}; at the node's own addresses they answer as before, at these only what is in spec.ports"
         ),
     }
 }

@@ -289,7 +289,7 @@ impl Refusal {
             }
             Self::PortInUse { address, by, port } => format!(
                 "{address} is not announced for it: of those that share the address Service {by} was given port {}/{}, \
-                 which it has now, too; with others it is announced again after a pause, longer each time",
+                 which it has now, too; with other ports it is announced again after a pause, longer each time",
                 port.protocol.name(),
                 port.number
             ),

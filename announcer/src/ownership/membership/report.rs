@@ -39,13 +39,19 @@ fn judge(
     let first = claim.servable().next().filter(|_| claim.ours);
     let placed = |address: &IpAddr| wanted.attach(name, *address).is_some_and(Result::is_ok);
     let Some(first) = first.filter(|_| claim.addresses.iter().any(placed)) else {
-        // What somebody else is served at says nothing of this one.
-        let is_shared = |address: &IpAddr| {
-            let wants = wanted.vip(*address).into_iter().flat_map(|vip| &vip.wants);
-            wants.into_iter().any(|want| !want.serving.is_empty())
+        // Held for those that share it, not for this one.
+        let of_others = |address: &IpAddr| {
+            let Some(vip) = wanted.vip(*address) else { return false };
+            let refused = matches!(wanted.attach(name, *address), Some(Err(refusal)) if !refusal.is_of_another());
+            (refused && vip.attach(node).is_some())
+                || (first.is_none() && vip.wants.iter().any(|want| !want.serving.is_empty()))
         };
-        let mut own = claim.own().filter(|address| first.is_some() || !is_shared(address));
-        let busy = own.any(|address| holdings.tenure(address).is_some());
+        let held = |address: &IpAddr| holdings.tenure(address).is_some() && !of_others(address);
+        let busy = claim.own().any(held);
+        let rest = || {
+            let rest = claim.addresses.iter().filter(|address| !of_others(address));
+            rest.copied().collect::<Vec<_>>()
+        };
         let host = claim.host.as_deref();
         // One that can be had is cleared by whoever gets it.
         let speaks = !(claim.ours && busy)
@@ -53,13 +59,13 @@ fn judge(
             && holdings.speaks_for(name, host, now);
         return match speaks {
             true => Some(Verdict::whole(wanted, name, claim, node)),
-            false => given_up(context, name, claim, holdings, now),
+            false => given_up(context, name, claim, holdings.is_silent(&rest(), now)),
         };
     };
     let taken = |address: &IpAddr| holdings.is_granted(address) && taken(address);
     let since = holdings.held_since(first);
     if since.is_none() && !taken(first) {
-        return given_up(context, name, claim, holdings, now);
+        return given_up(context, name, claim, holdings.is_silent(&claim.addresses, now));
     }
     let waits = since.is_some_and(|since| now < since + TOGETHER);
     let mut verdict = Verdict { refusals: claim.remarks.to_vec(), ..Verdict::default() };
@@ -83,16 +89,10 @@ fn judge(
 }
 
 /// What becomes of a Service that says this node announces it, when this node has not for a while and nobody came after
-/// it: nobody answers.
-fn given_up(
-    context: Context<'_>,
-    name: &Name,
-    claim: &Claim,
-    holdings: &Holdings,
-    now: Instant,
-) -> Option<Verdict> {
+/// it: nobody answers, or only for those that share its address.
+fn given_up(context: Context<'_>, name: &Name, claim: &Claim, is_silent: bool) -> Option<Verdict> {
     let named = claim.ours && claim.host.as_deref() == Some(context.node);
-    if !named || !holdings.is_silent(&claim.addresses, now) {
+    if !named || !is_silent {
         return None;
     }
     let mut refusals = claim.remarks.to_vec();
@@ -290,6 +290,42 @@ mod tests {
         let verdict = &verdicts[&web()];
         assert_eq!(verdict.announce, [address(BOTH[0])]);
         assert_eq!(verdict.refusals[0].reason(), "NoEndpoint");
+    }
+
+    #[test]
+    fn who_shares_an_address_that_is_held_for_others_is_told_by_one_live_node_why_it_has_it_not() {
+        let now = Instant::now();
+        let speakers = |named: Option<&str>| {
+            let mut cluster = Cluster::default();
+            cluster.apply_service(Name::new("d", "first"), service(&BOTH[..1]));
+            slice(&mut cluster, "first", "t", &["c"]);
+            let (interface, vip_host) = (Some(Ok("eth9".to_owned())), named.map(str::to_owned));
+            let created = "2030".to_owned();
+            let joins = Service { interface, vip_host, created, ..service(&BOTH[..1]) };
+            cluster.apply_service(web(), joins);
+            slice(&mut cluster, "web", "s", &["c"]);
+            let host = host();
+            let wanted = seen(&cluster, &host, Some("eth0"));
+            let tells = |(node, holder): &(&str, &str)| {
+                let mut holdings = Holdings::new(NodeId::of(node), true, now);
+                holdings.take(&MembershipEvent::Live(["a", "b"].map(NodeId::of).into()), now);
+                if node == holder {
+                    holdings.take(&holds(BOTH[0]), now);
+                }
+                let context = Context { node, ..context(&wanted, &host) };
+                let settled = now + Duration::from_secs(5);
+                let verdict = verdicts(context, &holdings, &|_| false, settled).remove(&web());
+                verdict.is_some_and(|v| {
+                    v.announce.is_empty() && v.refusals[0].reason() == "InterfaceMissing"
+                })
+            };
+            ["a", "b"].map(|holder| {
+                let nodes = ["a", "b"].map(|node| (node, holder));
+                nodes.into_iter().filter(tells).count()
+            })
+        };
+        assert_eq!(speakers(None), [1, 1], "whoever holds it");
+        assert_eq!(speakers(Some("b")), [1, 1]);
     }
 
     #[test]
