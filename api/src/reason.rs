@@ -13,8 +13,12 @@
 //! | `QuotaExceeded` | Service, EipBinding | its namespace holds all it may, with what rests or is set aside because of it |
 //! | `OutsidePool` | Service, EipBinding | its address has left the pool; it keeps it (the condition is `True`) |
 //! | `StatusContested` | Service | another program undoes what the announcer writes into its status |
+//! | `StatusSettled` | Service | that is over |
 //! | `HostPortsClosed` | Service | ports of the node that listen are closed behind its addresses (`enable_service_security`) |
+//! | `HostPortsOpen` | Service | they are to be closed and are not |
+//! | `HostPortsClosedAgain` | Service | that is over |
 //! | `WriteRefused` | Service, EipBinding | the API server refuses what Berth writes into it |
+//! | `WriteAccepted` | Service, EipBinding | that is over, where it was the announcer's |
 //! | `NoAnnouncer` | Service, EipBinding | the announcer that is to answer for it does not live, or none does |
 //! | `Unannounced` | Service | it has had its addresses for a minute, and no announcer has said anything of it |
 //! | `VmiTaken` | EipBinding | an older one serves the machine |
