@@ -28,9 +28,10 @@ pub use service::{Ingress, Service};
 pub struct Slice {
     /// The family of their addresses; nothing where they have names, or it is not said.
     pub family: Option<Family>,
-    /// Where they are. None counts where another proxy than kube-proxy serves them.
+    /// Where they are. None counts where another proxy than kube-proxy serves them, or where they have no port, as pods
+    /// without the one that a Service names.
     pub endpoints: Endpoints,
-    /// The names of their ports.
+    /// The names of their ports; without a number kube-proxy passes a port over.
     pub ports: BTreeSet<(Protocol, String)>,
     /// The addresses of all, ready or not.
     pub addresses: Vec<IpAddr>,
@@ -48,11 +49,11 @@ impl Slice {
                 "IPv6" => Some(Family::V6),
                 _ => None,
             },
-            ports: slice.ports.iter().flatten().map(port_name).collect(),
+            ports: slice.ports.iter().flatten().filter(has_number).map(port_name).collect(),
             addresses: slice.endpoints.iter().filter_map(address).collect(),
             ..Self::default()
         };
-        if labels.contains_key(label::PROXY_NAME) {
+        if labels.contains_key(label::PROXY_NAME) || read.ports.is_empty() {
             return Some((service, read));
         }
         let endpoints = &mut read.endpoints;
@@ -73,6 +74,10 @@ impl Slice {
         }
         Some((service, read))
     }
+}
+
+fn has_number(port: &&EndpointPort) -> bool {
+    port.port.is_some_and(|number| number != 0)
 }
 
 fn port_name(port: &EndpointPort) -> (Protocol, String) {
@@ -312,6 +317,7 @@ mod tests {
         serde_json::from_value(json!({
             "addressType": "IPv4",
             "metadata": { "namespace": "d", "name": name, "labels": { label::SERVICE_NAME: "web" } },
+            "ports": [{ "port": 8080 }],
             "endpoints": endpoints,
         }))
         .unwrap()
@@ -370,6 +376,18 @@ mod tests {
         let of = |family| cluster.endpoints(&Name::new("d", "web"), family).ready;
         assert!(of(Family::V4).any && of(Family::V4).nodes.is_empty());
         assert!(!of(Family::V6).any);
+    }
+
+    #[test]
+    fn an_endpoint_without_the_port_that_a_service_names_is_on_no_node() {
+        let endpoint = json!([{ "addresses": ["10.0.0.1"], "nodeName": "a" }]);
+        for ports in [None, Some(vec![]), Some(vec![EndpointPort::default()])] {
+            let mut cluster = Cluster::default();
+            let with = slice("web-1", endpoint.clone());
+            apply(&mut cluster, &EndpointSlice { ports, ..with });
+            let endpoints = cluster.endpoints(&Name::new("d", "web"), Family::V4);
+            assert_eq!(endpoints, Endpoints::default());
+        }
     }
 
     #[test]

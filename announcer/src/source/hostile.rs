@@ -126,6 +126,7 @@ fn whatever_arrives_as_a_node_an_endpoint_slice_or_a_claim_is_read_or_passed_ove
         "endpoints": [{ "addresses": ["10.244.0.7"], "nodeName": "a",
             "conditions": { "ready": false, "serving": true, "terminating": true },
         }],
+        "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
     });
     let holders = json!([
         { "uid": "a", "namespace": "other", "name": "a", "ports": ["TCP/80"], "since": 1 },

@@ -356,6 +356,7 @@ fn populate(api: &Api) {
         json!({
             "metadata": { "labels": { "kubernetes.io/service-name": "web" } },
             "addressType": "IPv4",
+            "ports": [{ "port": 8080, "protocol": "TCP" }],
             "endpoints": [{
                 "addresses": ["10.0.0.1"], "conditions": { "ready": true }, "nodeName": "node-a",
             }],

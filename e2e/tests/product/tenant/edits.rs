@@ -237,8 +237,10 @@ impl Tenant {
                 metadata["labels"] = labels;
                 let ready = json!({ "ready": true });
                 let endpoint = json!({ "addresses": ["10.244.0.9"], "conditions": ready, "nodeName": "node0" });
-                let slice =
-                    json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": [endpoint] });
+                let ports = json!([{ "port": 8080, "protocol": "TCP" }]);
+                let slice = json!({
+                    "metadata": metadata, "addressType": "IPv4", "ports": ports, "endpoints": [endpoint],
+                });
                 (of("discovery.k8s.io", "v1", "EndpointSlice"), slice)
             }
         }
