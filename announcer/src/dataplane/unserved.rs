@@ -29,7 +29,7 @@
 
 mod layout;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use self::layout::Layout;
 use self::layout::absent;
@@ -40,7 +40,8 @@ use crate::kernel::nftables;
 use crate::kernel::reconciler::{Keep, Why};
 use crate::kernel::{Door, Guard, Guarded};
 
-/// Pause between looks at the table when nothing happens: somebody may have changed an element.
+/// Pause between looks at the table when nothing happens: somebody may have changed an element. So often what is doubted is
+/// said again, too.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Removes the table of this name, if it is there.
@@ -60,6 +61,8 @@ pub(super) struct Table {
     partly: Option<Guarded>,
     /// Why it cannot be had, as the log was told.
     missing: Option<String>,
+    /// When all that is doubted was said last.
+    said: Option<Instant>,
     losses: Signal,
 }
 
@@ -71,7 +74,31 @@ impl Table {
             Event::AnyRules => true,
             _ => false,
         });
-        Self { layout, holds: None, partly: None, missing: None, losses }
+        Self { layout, holds: None, partly: None, missing: None, said: None, losses }
+    }
+
+    async fn write_whole(&mut self, guarded: &Guarded) -> Result<(), Error> {
+        let now = Instant::now();
+        nft::load(&self.layout.whole(guarded)).await?;
+        self.said = Some(now);
+        Ok(())
+    }
+
+    /// Says again what is doubted, where it is time: else it ends ([`layout`]).
+    async fn renew(&mut self, guarded: &Guarded) -> Result<(), Error> {
+        let now = Instant::now();
+        if self.said.is_some_and(|said| now < said + LOOK / 2) {
+            return Ok(());
+        }
+        let renewed = match self.layout.renewal(guarded) {
+            Some(changes) => nftables::change(&self.layout.table, &changes).await.is_ok(),
+            None => false,
+        };
+        if !renewed {
+            return self.write_whole(guarded).await;
+        }
+        self.said = Some(now);
+        Ok(())
     }
 
     async fn write(&mut self, holds: Option<&Guarded>, guarded: &Guarded) -> Result<(), Error> {
@@ -80,7 +107,7 @@ impl Table {
         {
             return Ok(());
         }
-        let written = nft::load(&self.layout.whole(guarded)).await;
+        let written = self.write_whole(guarded).await;
         match &written {
             // Less is better than nothing, and no reason to say that it is all.
             Err(Error::Refused { .. }) if self.layout.closes => {
@@ -113,9 +140,14 @@ impl Keep for Table {
             self.holds = listing.as_deref().and_then(|listing| self.layout.read(listing));
         }
         let holds = self.holds.take();
-        if holds.as_ref() != Some(guarded)
-            && let Err(error) = self.write(holds.as_ref(), guarded).await
-        {
+        let mut kept = Ok(());
+        if holds.as_ref() != Some(guarded) {
+            kept = self.write(holds.as_ref(), guarded).await;
+        }
+        if kept.is_ok() {
+            kept = self.renew(guarded).await;
+        }
+        if let Err(error) = kept {
             let why = error.to_string();
             if self.missing.as_ref() != Some(&why) {
                 tracing::warn!(

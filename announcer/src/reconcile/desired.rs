@@ -13,7 +13,7 @@ use crate::vip::{Attach, Hold, Holds, Name, Refusal, Verdict, Vip, Wanted};
 pub(super) struct Desired {
     /// The addresses to have bound.
     pub(super) addresses: BTreeMap<IpAddr, Place>,
-    /// The ports of every Service in the cluster: guarded before an address comes here.
+    /// The ports of every Service in the cluster: guarded before an address comes here. Doubted is what is held.
     pub(super) guard: Guarded,
     /// What becomes of each Service that this node decides on.
     pub(super) verdicts: BTreeMap<Name, Verdict>,
@@ -52,8 +52,12 @@ impl Desired {
                 Place { attach, until: hold.until, answers: hold.answers, ports: vip.ports() };
             may.then_some((*address, place))
         };
-        let addresses = holds.iter().filter_map(place).collect();
-        Self { addresses, guard: wanted.guarded(), ..Self::default() }
+        let addresses: BTreeMap<IpAddr, Place> = holds.iter().filter_map(place).collect();
+        let mut guard = wanted.guarded();
+        // Where an address is not local nobody takes it by the number of a port, and what pods here ask of it is led by a
+        // kube-proxy that may know more of endpoints than this does.
+        guard.doubted.retain(|address, _| addresses.contains_key(address));
+        Self { addresses, guard, ..Self::default() }
     }
 
     /// Takes in what becomes of Services: what is asked for and not known to be free is not announced yet, and what

@@ -15,6 +15,7 @@ use crate::ownership::leases::Turn;
 use crate::ownership::{Backstop, Context, Ownership};
 use crate::publish::eip::Outlook;
 use crate::publish::status::Answering;
+use crate::source::watch::ENDPOINT_SLICES;
 use crate::source::{own, placement};
 use crate::vip::{Attach, Claim, Forwards, Holds, Link, Name};
 
@@ -183,11 +184,16 @@ impl<K: Kernel> Announcer<K> {
     /// What is to be in the kernel, and what becomes of each Service that this node decides on.
     fn decide(&mut self, refused: &BTreeSet<IpAddr>, holds: &Holds, now: Instant) -> Desired {
         let vlans = self.vlans();
-        let Self { sight, owners, lan, elastic, hands, .. } = self;
+        let Self { sight, owners, lan, elastic, hands, outlets, .. } = self;
         let context = sight.context(refused);
         let probes = &lan.probes;
         let ready = |address, vip: &_| elastic.is_ready(address, vip, sight);
         let mut desired = Desired::of(context.wanted, context.node, holds, probes, ready);
+        // kube-proxy may hear of endpoints all the same, and lead to some that are not known here.
+        let unready = outlets.health.unready_checks(now);
+        if unready.iter().any(|(check, _)| *check == ENDPOINT_SLICES) {
+            desired.guard.doubted.clear();
+        }
         let taken = |address: &IpAddr| probes.taken(address).is_some();
         let Context { host, node, .. } = context;
         for owner in owners.iter() {

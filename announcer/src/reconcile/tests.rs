@@ -77,11 +77,13 @@ fn the_owner_holds_the_addresses_on_the_interface_of_the_default_route() {
 }
 
 #[test]
-fn who_holds_nothing_guards_everything() {
-    let wanted = seen(&cluster(service(&["192.0.2.1"]), &["a"]), &two_interfaces(), None);
+fn who_holds_nothing_guards_everything_and_doubts_nothing() {
+    let mut wanted = seen(&cluster(service(&["192.0.2.1"]), &["a"]), &two_interfaces(), None);
+    wanted.doubted = [(ip("192.0.2.1"), BTreeSet::new())].into();
     let desired = Desired::of(&wanted, "a", &Holds::new(), &Probes::default(), |_, _| true);
     assert!(desired.addresses.is_empty());
-    assert_eq!(desired.guard.ports.len(), 1);
+    assert_eq!((desired.guard.ports.len(), desired.guard.doubted.len()), (1, 0));
+    assert_eq!(decide_beside(&wanted, &Probes::default()).guard.doubted, wanted.doubted);
 }
 
 #[test]

@@ -40,7 +40,8 @@ const LEASES: &str = "metadata.namespace!=kube-node-lease";
 
 /// Names of the watches, as tasks and as readiness checks.
 const SERVICES: &str = "services watch";
-const ENDPOINT_SLICES: &str = "endpointslices watch";
+/// That of EndpointSlices, for who goes by what it shows.
+pub const ENDPOINT_SLICES: &str = "endpointslices watch";
 const LEASE: &str = "leases watch";
 const RIVALS: &str = "leases of Services watch";
 const EMPTIED: &str = "emptied nodes watch";

@@ -157,6 +157,12 @@ async fn each_change_of_what_is_doubted(kept: &mut Kept, guarded: &mut Guarded) 
     guarded.doubted.pop_first();
     guard(kept, guarded).await;
     assert_eq!(listing(true).as_ref(), Some(&*guarded));
+    // What a program that has died knew of endpoints does not last.
+    let listed: Value =
+        serde_json::from_slice(&attempt("nft -j list set inet berth doubted6").stdout).unwrap();
+    let set = listed["nftables"].as_array().into_iter().flatten().find_map(|item| item.get("set"));
+    let ends = set.map(|set| &set["elem"][0]["elem"]["expires"]).and_then(Value::as_u64);
+    assert!(ends.is_some_and(|seconds| seconds <= 120), "{listed}");
 }
 
 #[test]

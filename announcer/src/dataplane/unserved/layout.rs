@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -12,6 +13,9 @@ use crate::kernel::{Guarded, Port};
 /// Priorities in the hooks `input` and `prerouting` ([`super`]).
 const PRIORITY: i32 = 150;
 const AHEAD: i32 = -140;
+
+/// So long an address stays doubted when nobody says so again: where endpoints lead is known by who lives.
+const DOUBT: Duration = Duration::from_secs(120);
 
 /// How many elements one transaction may change before it is cheaper to write the table anew.
 const PIECEMEAL: usize = 256;
@@ -117,7 +121,11 @@ impl Layout {
             if ahead {
                 let Sets { doubted: asked, leads, .. } = *sets;
                 let filled = with(&texts(&asked_for(doubted, v4)));
-                let _ = writeln!(script, "set {asked} {{ type {kind}; {filled} }}");
+                let lasts = DOUBT.as_secs();
+                let _ = writeln!(
+                    script,
+                    "set {asked} {{ type {kind}; flags timeout; timeout {lasts}s; {filled} }}"
+                );
                 let pairs = led(doubted, v4);
                 let pairs = pairs.iter().map(|(asked, to)| format!("{asked} . {to}"));
                 let filled = with(&pairs.collect::<Vec<_>>().join(", "));
@@ -178,6 +186,19 @@ impl Layout {
             }
         }
         (count <= PIECEMEAL).then_some(changes)
+    }
+
+    /// Changes by which the addresses that are doubted stay so for as long again: before Linux 6.12 an element takes no
+    /// other time. None where there are too many for one transaction.
+    pub(super) fn renewal(&self, guarded: &Guarded) -> Option<Vec<Change>> {
+        let changes = SETS.iter().filter(|_| self.closes).flat_map(|sets| {
+            let keys = asked_for(&guarded.doubted, sets.v4).iter().map(octets).collect();
+            let gone = Change { adds: false, set: sets.doubted, keys };
+            [gone.clone(), Change { adds: true, ..gone }]
+        });
+        let changes: Vec<_> = changes.filter(|change| !change.keys.is_empty()).collect();
+        let are_few = changes.iter().all(|change| change.keys.len() <= PIECEMEAL);
+        are_few.then_some(changes)
     }
 
     /// What `nft -j list table` shows; nothing if it is not the table that [`Layout::whole`] writes.
@@ -259,7 +280,9 @@ fn led(doubted: &BTreeMap<IpAddr, BTreeSet<IpAddr>>, v4: bool) -> BTreeSet<(IpAd
     pairs.filter(|(asked, to)| asked.is_ipv4() == v4 && to.is_ipv4() == v4).collect()
 }
 
+/// An address as a listing shows it: with when it ends, or without.
 fn address(shown: &Value) -> Option<IpAddr> {
+    let shown = shown.get("elem").and_then(|element| element.get("val")).unwrap_or(shown);
     shown.as_str()?.parse().ok()
 }
 
@@ -318,6 +341,8 @@ fn protocol_number(shown: &Value) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn port(address: &str, protocol: u8, port: u16) -> Port {
@@ -366,6 +391,18 @@ mod tests {
         let opened = change(false, "closed4", &[&[192, 0, 2, 1]]);
         let closed = change(true, "closed6", &[&v6]);
         assert_eq!(changes(true), [gone, opened, new, new6, closed]);
+    }
+
+    #[test]
+    fn what_is_doubted_is_said_again_family_by_family() {
+        let doubted = ["192.0.2.1", "192.0.2.2"].map(|a| (a.parse().unwrap(), BTreeSet::new()));
+        let guarded = Guarded { doubted: doubted.into(), ..Guarded::default() };
+        let keys = vec![vec![192, 0, 2, 1], vec![192, 0, 2, 2]];
+        let change = |adds| Change { adds, set: "doubted4", keys: keys.clone() };
+        assert_eq!(layout(true).renewal(&guarded), Some(vec![change(false), change(true)]));
+        assert_eq!(layout(false).renewal(&guarded), Some(vec![]));
+        let shown = json!({ "elem": { "val": "192.0.2.1", "timeout": 120, "expires": 90 } });
+        assert_eq!([address(&shown), address(&json!("192.0.2.1"))], ["192.0.2.1".parse().ok(); 2]);
     }
 
     #[test]
