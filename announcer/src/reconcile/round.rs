@@ -80,6 +80,7 @@ impl<K: Kernel> Announcer<K> {
             self.elastic.deadline(now),
             self.publisher.deadline(now),
             self.sight.cluster.pauses.deadline(),
+            self.sight.lingering.deadline(),
             self.guarding.deadline(now),
             self.backstop.as_ref().and_then(|backstop| backstop.deadline(now)),
         ];

@@ -8,7 +8,7 @@ use crate::config::{Cluster as Backing, Config, Permits};
 use crate::kernel::Host;
 use crate::ownership::{Context, Uncovered};
 use crate::source::cluster::{Claims, Cluster};
-use crate::source::doubt::doubted;
+use crate::source::doubt::{Lingering, doubted};
 use crate::source::eip::Usage;
 use crate::source::fixed::Fixed;
 use crate::source::placement;
@@ -34,6 +34,8 @@ pub(super) struct Sight {
     pub(super) obstacle: Option<Refusal>,
     pub(super) usage: Usage,
     pub(super) wanted: Wanted,
+    /// Where doubted addresses led lately.
+    pub(super) lingering: Lingering,
     stale: bool,
 }
 
@@ -76,6 +78,7 @@ impl Sight {
             obstacle: None,
             usage: Usage::default(),
             wanted: Wanted::default(),
+            lingering: Lingering::default(),
             stale: true,
         }
     }
@@ -94,7 +97,8 @@ impl Sight {
 
     /// Works out what is wanted, if that may have changed; true if so.
     pub(super) fn refresh(&mut self, now: Instant) -> bool {
-        let stale = std::mem::take(&mut self.stale) || self.cluster.pauses.are_due(now);
+        let over = self.lingering.deadline().is_some_and(|over| over <= now);
+        let stale = std::mem::take(&mut self.stale) || self.cluster.pauses.are_due(now) || over;
         if stale {
             self.cluster.see(now);
             let Self { node, interface, permits, fixed, cluster, host, usage, .. } = self;
@@ -103,6 +107,7 @@ impl Sight {
             let mut wanted = wanted(scene, usage, fixed);
             if self.closes {
                 wanted.doubted = doubted(scene, &wanted);
+                self.lingering.join(&mut wanted.doubted, now);
             }
             self.wanted = wanted;
         }

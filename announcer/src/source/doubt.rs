@@ -3,11 +3,14 @@
 //!
 //! What a Service has in its spec is open behind its address. Where kube-proxy does not take such a port for the address it
 //! falls through to whoever has the number: the NodePort of another, the `hostPort` of a pod. No rule says who has led a
-//! packet where, but where it was led can be seen, and be compared with the Service's endpoints. They are all taken, ready
-//! or not: one is known long before kube-proxy leads there, so that nobody waits for us.
+//! packet where, but where it was led can be seen, and be compared with the Service's endpoints and its own addresses in the
+//! cluster. Endpoints are all taken, ready or not: one is known long before kube-proxy leads there, so that nobody waits for
+//! us. Where one has left, kube-proxy leads there for a second or two more, and it may answer as before: it is taken for a
+//! while longer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use berth_api::Family;
 use berth_api::service::Port;
@@ -15,6 +18,39 @@ use berth_api::service::Port;
 use super::cluster::{Cluster, Service};
 use super::scene::Scene;
 use crate::vip::{Claimant, Name, Wanted};
+
+/// So long after an endpoint has left kube-proxy may still lead there: it changes its rules once a second, and takes longer
+/// where it has many.
+const LINGERS: Duration = Duration::from_secs(10);
+
+/// Where what asks for doubted addresses was led lately.
+#[derive(Debug, Default)]
+pub struct Lingering {
+    /// By the address and where it led: until when it is taken, nothing while it is there.
+    led: BTreeMap<(IpAddr, IpAddr), Option<Instant>>,
+}
+
+impl Lingering {
+    /// Adds to what is `doubted` where it led lately.
+    pub fn join(&mut self, doubted: &mut BTreeMap<IpAddr, BTreeSet<IpAddr>>, now: Instant) {
+        self.led.retain(|(address, to), until| {
+            let Some(there) = doubted.get(address) else { return false };
+            *until = (!there.contains(to)).then(|| until.unwrap_or(now + LINGERS));
+            until.is_none_or(|until| now < until)
+        });
+        for (address, there) in doubted.iter() {
+            self.led.extend(there.iter().map(|to| ((*address, *to), None)));
+        }
+        for (address, to) in self.led.keys() {
+            doubted.entry(*address).or_default().insert(*to);
+        }
+    }
+
+    /// When the next one is over.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.led.values().flatten().min().copied()
+    }
+}
 
 /// The addresses that are doubted, and where what asks for them may be led.
 pub fn doubted(scene: Scene<'_>, wanted: &Wanted) -> BTreeMap<IpAddr, BTreeSet<IpAddr>> {
@@ -36,8 +72,11 @@ pub fn doubted(scene: Scene<'_>, wanted: &Wanted) -> BTreeMap<IpAddr, BTreeSet<I
         if !services.iter().all(is_sure) {
             let slices = services.iter().flat_map(|(name, _)| cluster.slices(name));
             let slices = slices.filter(|slice| slice.family == Some(Family::of(&address)));
-            let to = slices.flat_map(|slice| slice.addresses.iter().copied()).collect();
-            doubted.insert(address, to);
+            let endpoints = slices.flat_map(|slice| slice.addresses.iter().copied());
+            // Another proxy may lead to the Service itself first, as OVN-Kubernetes does.
+            let own = services.iter().flat_map(|(_, service)| service.cluster_ips.iter().copied());
+            let own = own.filter(|own| Family::of(own) == Family::of(&address));
+            doubted.insert(address, endpoints.chain(own).collect());
         }
     }
     doubted
@@ -199,6 +238,43 @@ mod tests {
             all["endpoints"] = json!([{ "addresses": ["2001:db8::9"] }]);
         });
         assert_eq!(judged(vec![web(false)], vec![v6]).as_deref(), Some(""), "of the other family");
+    }
+
+    #[test]
+    fn where_an_endpoint_has_left_is_taken_while_kube_proxy_may_lead_there() {
+        let (mut lingering, start) = (Lingering::default(), Instant::now());
+        let address: IpAddr = ADDRESS.parse().unwrap();
+        let mut taken = |to: Option<&[&str]>, seconds| {
+            let parsed = |to: &[&str]| to.iter().map(|to| to.parse().unwrap()).collect();
+            let mut doubted = to.map(|to| (address, parsed(to))).into_iter().collect();
+            lingering.join(&mut doubted, start + Duration::from_secs(seconds));
+            let taken = doubted.get(&address).into_iter().flatten().map(ToString::to_string);
+            (taken.collect::<Vec<_>>().join(" "), lingering.deadline().is_some())
+        };
+        let told = |text: &str, ends| (text.to_owned(), ends);
+        assert_eq!(taken(Some(&["10.0.0.1"]), 0), told("10.0.0.1", false));
+        assert_eq!(taken(Some(&["10.0.0.2"]), 5), told("10.0.0.1 10.0.0.2", true));
+        assert_eq!(taken(Some(&["10.0.0.2"]), 14), told("10.0.0.1 10.0.0.2", true));
+        assert_eq!(taken(Some(&["10.0.0.2"]), 15), told("10.0.0.2", false));
+        assert_eq!(taken(Some(&[]), 16), told("10.0.0.2", true));
+        assert_eq!(taken(Some(&["10.0.0.2"]), 17), told("10.0.0.2", false), "it is back");
+        assert_eq!(taken(None, 18), told("", false));
+        assert_eq!(taken(Some(&[]), 19), told("", false));
+    }
+
+    #[test]
+    fn an_endpoint_whose_port_has_no_number_is_none_to_kube_proxy() {
+        for number in [json!(null), json!(0)] {
+            let unnumbered = slice(|all| all["ports"][0]["port"] = number);
+            assert!(judged(vec![service("web", |_| {})], vec![unnumbered]).is_some());
+        }
+    }
+
+    #[test]
+    fn what_is_led_to_a_service_in_the_cluster_is_led_to_its_own() {
+        let empty =
+            service("web", |all| all["spec"]["clusterIPs"] = json!(["10.96.0.9", "fd00::9"]));
+        assert_eq!(judged(vec![empty], vec![]).as_deref(), Some("10.96.0.9"));
     }
 
     #[test]
