@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use berth_runtime::http::Health;
+
 use crate::advertise::arp_nd::probe::{Probes, Standing};
 use crate::kernel::{Guarded, Port, Vlan};
+use crate::source::watch::ENDPOINT_SLICES;
 use crate::vip::{Attach, Hold, Holds, Name, Refusal, Verdict, Vip, Wanted};
 
 /// What this node should hold.
@@ -58,6 +61,14 @@ impl Desired {
         // kube-proxy that may know more of endpoints than this does.
         guard.doubted.retain(|address, _| addresses.contains_key(address));
         Self { addresses, guard, ..Self::default() }
+    }
+
+    /// Doubts nothing where nothing is heard of endpoints: kube-proxy may hear of them all the same, and lead to some that are
+    /// not known here.
+    pub(super) fn hear(&mut self, health: &Health, now: Instant) {
+        if health.unready_checks(now).iter().any(|(check, _)| *check == ENDPOINT_SLICES) {
+            self.guard.doubted.clear();
+        }
     }
 
     /// Takes in what becomes of Services: what is asked for and not known to be free is not announced yet, and what

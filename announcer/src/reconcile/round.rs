@@ -15,7 +15,6 @@ use crate::ownership::leases::Turn;
 use crate::ownership::{Backstop, Context, Ownership};
 use crate::publish::eip::Outlook;
 use crate::publish::status::Answering;
-use crate::source::watch::ENDPOINT_SLICES;
 use crate::source::{own, placement};
 use crate::vip::{Attach, Claim, Forwards, Holds, Link, Name};
 
@@ -190,11 +189,7 @@ impl<K: Kernel> Announcer<K> {
         let probes = &lan.probes;
         let ready = |address, vip: &_| elastic.is_ready(address, vip, sight);
         let mut desired = Desired::of(context.wanted, context.node, holds, probes, ready);
-        // kube-proxy may hear of endpoints all the same, and lead to some that are not known here.
-        let unready = outlets.health.unready_checks(now);
-        if unready.iter().any(|(check, _)| *check == ENDPOINT_SLICES) {
-            desired.guard.doubted.clear();
-        }
+        desired.hear(&outlets.health, now);
         let taken = |address: &IpAddr| probes.taken(address).is_some();
         let Context { host, node, .. } = context;
         for owner in owners.iter() {

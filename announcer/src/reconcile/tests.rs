@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use berth_runtime::freshness::Freshness;
+use berth_runtime::http::Health;
+
 use super::desired::Desired;
 use super::detection;
 use crate::advertise::arp_nd::hearing::{Heard, Said};
@@ -18,6 +21,7 @@ use crate::source::cluster::{Cluster, Ingress, Service};
 use crate::source::placement::{is_awaited, vlans};
 use crate::source::scene::Scene;
 use crate::source::testing::{host, seen, two_interfaces};
+use crate::source::watch::ENDPOINT_SLICES;
 use crate::vip::{Attach, Family, Hold, Holds, Name, Refusal, Verdict, Vip, VipId, Wanted};
 
 const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -84,6 +88,19 @@ fn who_holds_nothing_guards_everything_and_doubts_nothing() {
     assert!(desired.addresses.is_empty());
     assert_eq!((desired.guard.ports.len(), desired.guard.doubted.len()), (1, 0));
     assert_eq!(decide_beside(&wanted, &Probes::default()).guard.doubted, wanted.doubted);
+}
+
+#[test]
+fn who_hears_nothing_of_endpoints_doubts_nothing() {
+    let mut desired = Desired::default();
+    desired.guard.doubted = [(ip("192.0.2.1"), BTreeSet::new())].into();
+    let (health, start) = (Health::default(), Instant::now());
+    health.fresh(&Freshness::new("services watch", start + Duration::from_secs(3600)));
+    health.fresh(&Freshness::new(ENDPOINT_SLICES, start));
+    for (seconds, doubts) in [(300, 1), (3600, 0)] {
+        desired.hear(&health, start + Duration::from_secs(seconds));
+        assert_eq!(desired.guard.doubted.len(), doubts);
+    }
 }
 
 #[test]
