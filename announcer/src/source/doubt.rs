@@ -26,29 +26,38 @@ const LINGERS: Duration = Duration::from_secs(10);
 /// Where what asks for doubted addresses was led lately.
 #[derive(Debug, Default)]
 pub struct Lingering {
-    /// By the address and where it led: until when it is taken, nothing while it is there.
-    led: BTreeMap<(IpAddr, IpAddr), Option<Instant>>,
+    /// What was doubted at the last look.
+    last: BTreeMap<IpAddr, BTreeSet<IpAddr>>,
+    /// By the address and where it led: until when that is taken.
+    left: BTreeMap<(IpAddr, IpAddr), Instant>,
 }
 
 impl Lingering {
     /// Adds to what is `doubted` where it led lately.
     pub fn join(&mut self, doubted: &mut BTreeMap<IpAddr, BTreeSet<IpAddr>>, now: Instant) {
-        self.led.retain(|(address, to), until| {
-            let Some(there) = doubted.get(address) else { return false };
-            *until = (!there.contains(to)).then(|| until.unwrap_or(now + LINGERS));
-            until.is_none_or(|until| now < until)
-        });
+        let Self { last, left } = self;
+        last.retain(|address, _| doubted.contains_key(address));
         for (address, there) in doubted.iter() {
-            self.led.extend(there.iter().map(|to| ((*address, *to), None)));
+            let before = last.entry(*address).or_default();
+            // Nearly always.
+            if before == there {
+                continue;
+            }
+            let gone = before.difference(there);
+            left.extend(gone.map(|to| ((*address, *to), now + LINGERS)));
+            before.clone_from(there);
         }
-        for (address, to) in self.led.keys() {
+        left.retain(|(address, to), until| {
+            now < *until && doubted.get(address).is_some_and(|there| !there.contains(to))
+        });
+        for (address, to) in left.keys() {
             doubted.entry(*address).or_default().insert(*to);
         }
     }
 
     /// When the next one is over.
     pub fn deadline(&self) -> Option<Instant> {
-        self.led.values().flatten().min().copied()
+        self.left.values().min().copied()
     }
 }
 
