@@ -85,10 +85,11 @@ impl Writer {
             Write::CreateClaim { address, owner, pool, basis } => {
                 self.create_claim(claim::object(*address, owner, pool.as_ref(), *basis)).await
             }
-            Write::JoinClaim { address, uid, version, owner, sharing, others, pinned } => {
-                let since = Timestamp::now().as_second();
+            Write::JoinClaim { address, uid, version, owner, sharing, others, came, pinned } => {
+                let (at, since) = came.unwrap_or((others.len(), Timestamp::now().as_second()));
                 let joined = Holder { owner: owner.clone(), sharing: Some(sharing.clone()), since };
-                let holders: Vec<Holder> = others.iter().cloned().chain([joined]).collect();
+                let mut holders = others.clone();
+                holders.insert(at.min(others.len()), joined);
                 self.change_claim(*address, uid, version, &holders, Some(pinned)).await
             }
             Write::LeaveClaim { address, uid, version, owner, others, orphan } => {

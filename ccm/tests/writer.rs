@@ -131,6 +131,7 @@ fn join() -> Write {
         owner: owner(),
         sharing,
         others: vec![other()],
+        came: None,
         pinned: BTreeSet::new(),
     }
 }
@@ -360,6 +361,19 @@ async fn who_joins_an_address_changes_its_claim_only_as_it_was_seen() {
             { "namespace": "shop", "name": "other", "uid": "uid-9", "since": 5, "ports": ["TCP/80"] },
             { "namespace": "shop", "name": "web", "uid": "uid-1", "since": null, "policy": "Local", "ports": ["UDP/53"] },
         ])
+    );
+    let mut again = join();
+    let Write::JoinClaim { came, .. } = &mut again else { panic!() };
+    *came = Some((0, 3));
+    let (_, log) = perform([(200, claim("c-1", "berth"))], &again).await;
+    let text = log[0].1["metadata"]["annotations"]["berth.dev/holders"].as_str().unwrap();
+    let holders: serde_json::Value = serde_json::from_str(text).unwrap();
+    let since = |at: usize| (holders[at]["name"].as_str(), holders[at]["since"].as_i64());
+    let both = [since(0), since(1)];
+    assert_eq!(
+        both,
+        [(Some("web"), Some(3)), (Some("other"), Some(5))],
+        "it stays before the other"
     );
     let changed = [status(409, "Conflict"), (200, claim("c-1", "berth"))];
     assert!(matches!(perform(changed, &join()).await.0, Outcome::Taken(Some(_))));

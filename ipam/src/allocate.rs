@@ -104,7 +104,7 @@ impl Decision<'_> {
             .or_else(|| self.request.current.contains(&marker).then_some(marker))
     }
 
-    /// Leaves the owner what it has, and says if it now wants ports there that a sharer has.
+    /// Leaves the owner what it has, and says if it now wants ports there that a sharer has, or more than there is room for.
     fn keep(&self, address: IpAddr, refusal: Option<Refusal>) -> (Option<Assigned>, Vec<Refusal>) {
         let owner = &self.request.owner;
         let Some(claim) = self.ledger.claim(address) else {
@@ -125,6 +125,8 @@ impl Decision<'_> {
         });
         let pool = claim.grant(owner).and_then(|grant| grant.pool.clone());
         let shared = claim.grants().len() > 1;
+        let full = || claim.room(owner, sharing).err().filter(|_| shared);
+        let crowded = crowded.or_else(|| full().map(|why| Refusal::AddressFull { address, why }));
         let kept = Assigned { address, origin: Origin::Kept, pool, shared };
         (Some(kept), refusal.into_iter().chain(crowded).collect())
     }
@@ -213,10 +215,7 @@ impl Decision<'_> {
             return Err(Refusal::NotServedTogether { address, holders });
         }
         if in_the_way.is_empty() {
-            let room = match claim.grant(owner) {
-                Some(_) => Ok(()),
-                None => claim.room(&owner.namespace, sharing),
-            };
+            let room = claim.room(owner, sharing);
             return room.map(|()| true).map_err(|why| Refusal::AddressFull { address, why });
         }
         let mut others = in_the_way.iter().map(|grant| &grant.owner.namespace);
@@ -280,9 +279,8 @@ impl Decision<'_> {
         if let Some(sharing) = &request.sharing {
             let among = ledger.pools().sharing_with(&request.owner.namespace);
             let regions = ledger.free.offers(scope, family);
-            let namespace = &request.owner.namespace;
             let has_room = |claim: &Claim| {
-                claim.room(namespace, Some(sharing)).is_ok() && self.together(claim)
+                claim.room(&request.owner, Some(sharing)).is_ok() && self.together(claim)
             };
             let usable = |address| {
                 ledger.is_offerable(address)

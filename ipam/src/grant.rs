@@ -228,7 +228,7 @@ impl fmt::Display for Full {
         match self {
             Self::Claim(count) => write!(
                 f,
-                "is shared by {count} Services: its claim has no room for one more with its ports (accepted are \
+                "is shared by {count} Services: its claim has no room for more (accepted are \
                  {MOST_SHARERS}, and {MOST_PORTS} ports together)"
             ),
             Self::Namespace(name, count) => write!(
@@ -270,23 +270,33 @@ impl Claim {
         self.grants.iter().filter(blocks).map(|grant| grant.owner.clone()).collect()
     }
 
-    /// Whether one more of a namespace with these ports has room beside those that are there, whatever the ports are.
-    pub(crate) fn room(&self, namespace: &str, sharing: Option<&Sharing>) -> Result<(), Full> {
-        let with = |grants: &mut dyn Iterator<Item = &Grant>| {
-            let one = |sharing: Option<&Sharing>| sharing.map_or(0, |all| all.ports.len());
+    /// Whether `owner` has room with these ports beside the others that are there, whatever the ports are. Who is there stays,
+    /// and has room for as many ports as it has.
+    ///
+    /// # Errors
+    /// What has no room.
+    pub fn room(&self, owner: &Owner, sharing: Option<&Sharing>) -> Result<(), Full> {
+        let one = |sharing: Option<&Sharing>| sharing.map_or(0, |all| all.ports.len());
+        let own = self.grant(owner).map(|grant| one(grant.sharing.as_ref()));
+        if own.is_some_and(|own| one(sharing) <= own) {
+            return Ok(());
+        }
+        let beside = |grants: &mut dyn Iterator<Item = &Grant>| {
             let add =
                 |(count, ports), grant: &Grant| (count + 1, ports + one(grant.sharing.as_ref()));
-            grants.fold((0, one(sharing)), add)
+            grants.filter(|grant| grant.owner != *owner).fold((0, one(sharing)), add)
         };
-        let (count, ports) = with(&mut self.grants.iter());
+        let there = usize::from(own.is_some());
+        let (count, ports) = beside(&mut self.grants.iter());
         if count >= MOST_SHARERS || ports > MOST_PORTS {
-            return Err(Full::Claim(count));
+            return Err(Full::Claim(count + there));
         }
+        let namespace = owner.namespace.as_str();
         let of_one = |grant: &&Grant| grant.owner.namespace == namespace;
-        let (count, ports) = with(&mut self.grants.iter().filter(of_one));
+        let (count, ports) = beside(&mut self.grants.iter().filter(of_one));
         let is_first = self.first.as_deref() == Some(namespace);
         if !is_first && (count >= MOST_SHARERS_OF_ONE || ports > MOST_PORTS_OF_ONE) {
-            return Err(Full::Namespace(namespace.to_owned(), count));
+            return Err(Full::Namespace(namespace.to_owned(), count + there));
         }
         Ok(())
     }

@@ -101,6 +101,34 @@ fn who_comes_second_leaves_ports_to_the_namespace_that_came_first() {
 }
 
 #[test]
+fn who_is_there_takes_up_no_more_ports_than_there_is_room_for_a_newcomer() {
+    let mut ledger = ledger(&[&[POOL, SHARE][..], &CONSENT].concat());
+    give(&mut ledger, &listening(single("a/web"), &[(Tcp, 80)])).unwrap();
+    let with = |name: &str, from: u16, count: u16| {
+        let ports: Vec<_> = (from..from + count).map(|port| (Tcp, port)).collect();
+        pinned(listening(single(name), &ports), &["192.0.2.8"])
+    };
+    for n in 0..9 {
+        give(&mut ledger, &with(&format!("m/s{n}"), 1000 * (n + 1), 1)).unwrap();
+    }
+    give(&mut ledger, &with("m/s0", 1000, 1000)).unwrap();
+    let told = "192.0.2.8 is shared by 9 Services of namespace m: where another namespace had the address first, accepted \
+                are 64 of one namespace, and 1024 ports together";
+    let refusal = allocate(&ledger, &with("m/s1", 2000, 100)).unwrap_err();
+    assert_eq!((refusal.to_string().as_str(), refusal.reason()), (told, "AddressInUse"));
+    assert_eq!(held(&ledger, "m/s1"), ["192.0.2.8"], "it stays, with what it has");
+    give(&mut ledger, &with("m/s1", 2500, 1)).unwrap();
+    give(&mut ledger, &with("m/s0", 1500, 400)).unwrap();
+    give(&mut ledger, &with("m/s1", 2000, 100)).unwrap();
+    // Who came first has all the others, as before.
+    for n in 0..8 {
+        give(&mut ledger, &with(&format!("a/s{n}"), 20_000 + 2000 * n, 1)).unwrap();
+        let grown = give(&mut ledger, &with(&format!("a/s{n}"), 20_000 + 2000 * n, 1024));
+        assert_eq!(grown.is_ok(), n < 7, "{n}");
+    }
+}
+
+#[test]
 fn who_cannot_share_an_address_for_its_ports_or_its_policy_is_told_which() {
     let mut ledger = ledger(&[&[POOL, SHARE][..], &CONSENT].concat());
     let web = [(Tcp, 80), (Udp, 53), (Tcp, 443)];

@@ -170,8 +170,10 @@ fn carry_out(
                 let partly = Verdict { allocated: true, ..verdict };
                 state.agenda.wait((claimant.created(), id.clone()), partly);
             }
-            // It wants ports that another has at the address which it keeps.
-            Refusal::AddressInUse { address, .. } if state.cluster.is_holder(*address, owner) => {
+            // It wants ports that another has at the address which it keeps, or more than there is room for.
+            Refusal::AddressInUse { address, .. } | Refusal::AddressFull { address, .. }
+                if state.cluster.is_holder(*address, owner) =>
+            {
                 state.said.tell(claimant, &verdict);
                 let partly = Verdict { allocated: true, ..verdict };
                 state.agenda.wait((claimant.created(), id.clone()), partly);

@@ -157,9 +157,14 @@ impl Cluster {
         })
     }
 
-    /// Whether the ports that the claimant has now fit beside those of the others at the address.
+    /// Whether the ports that the claimant has now fit beside those of the others at the address, and have room there.
     pub(super) fn fits(&self, address: IpAddr, claimant: &Claimant, owner: &Owner) -> bool {
-        let grants = self.ledger.claim(address).map(|claim| claim.grants()).unwrap_or_default();
+        let claim = self.ledger.claim(address);
+        let grants = claim.map(|claim| claim.grants()).unwrap_or_default();
+        let has_room = claim.is_none_or(|claim| claim.room(owner, claimant.sharing()).is_ok());
+        if grants.len() > 1 && !has_room {
+            return false;
+        }
         grants.iter().filter(|grant| grant.owner != *owner).all(|grant| {
             let both = grant.sharing.as_ref().zip(claimant.sharing());
             both.is_some_and(|(theirs, own)| theirs.fits(own))
@@ -196,6 +201,8 @@ impl Cluster {
             Holder { sharing: sharing.or(holder.sharing), ..holder }
         });
         let others: Vec<Holder> = others.collect();
+        let came = claim.holders.iter().position(|holder| holder.owner == owner);
+        let came = came.map(|at| (at, claim.holders[at].since));
         let pinned = (basis == Basis::Pinned).then(|| owner.uid.clone());
         // Whoever has left asks for nothing: else an address that Services come to and leave has a text that grows for ever.
         let still = claim.pinned.iter().filter(|uid| {
@@ -208,6 +215,7 @@ impl Cluster {
             sharing: sharing.cloned().unwrap_or_default(),
             pinned: still.cloned().chain(pinned).collect(),
             others,
+            came,
             owner,
         }
     }

@@ -41,6 +41,8 @@ pub enum Write {
         sharing: Sharing,
         /// The others, as they stay.
         others: Vec<Holder>,
+        /// Where it stands among them and since when, if it has joined: who changes its ports does not come later by it.
+        came: Option<(usize, i64)>,
         /// The uids of those who asked for this very address, with this one if it did.
         pinned: BTreeSet<String>,
     },

@@ -183,10 +183,11 @@ impl Cluster {
                 let (address, pool) = (*address, pool.clone());
                 self.change(Claim { address, uid, version, holders, pool, pinned })
             }
-            Write::JoinClaim { address, uid, version, owner, sharing, others, pinned } => {
+            Write::JoinClaim { address, uid, version, owner, sharing, others, came, pinned } => {
                 let (owner, sharing) = (owner.clone(), Some(sharing.clone()));
-                let joined = Holder { owner, sharing, since: 0 };
-                let holders = others.iter().cloned().chain([joined]).collect();
+                let (at, since) = came.unwrap_or((others.len(), 0));
+                let mut holders = others.clone();
+                holders.insert(at, Holder { owner, sharing, since });
                 self.leave_to(*address, uid, version, holders, Some(pinned))
             }
             Write::LeaveClaim { address, uid, version, owner, others, orphan } => {

@@ -182,6 +182,7 @@ fn two_that_join_at_once_with_one_port_do_not_both_get_in() {
         owner: other.owner(),
         sharing: other.sharing.clone(),
         others: vec![Holder { sharing: Some(ports(&[(Tcp, 80)])), ..claim.holders[0].clone() }],
+        came: None,
         pinned: Default::default(),
     };
     assert!(matches!(lab.cluster.perform(&theirs), Outcome::Claimed(_)));
@@ -223,6 +224,49 @@ fn a_sharer_that_changes_its_ports_keeps_them_if_they_fit_and_is_told_if_not() {
     lab.settle();
     lab.create(listening("again", 443));
     assert_eq!(lab.cluster.addresses("again"), "192.0.2.2", "443 is admin's now");
+}
+
+/// Who came first decides where the address is, and its namespace may have most places there.
+#[test]
+fn a_sharer_that_changes_its_ports_comes_no_later_by_it() {
+    let mut lab = lab();
+    for (name, port) in [("web", 80), ("admin", 443), ("late", 8443)] {
+        lab.create(listening(name, port));
+    }
+    for name in ["web", "admin"] {
+        lab.edit(name, |one| one.sharing.ports.extend([(Udp, 53 + name.len() as u16)]));
+        assert_eq!(lab.cluster.holder("192.0.2.1").unwrap(), "web admin late", "{name}");
+    }
+}
+
+/// A claim has room for so many characters: who joined with one port each filled it for all by later edits.
+#[test]
+fn sharers_that_grow_leave_room_in_the_claim_and_are_told() {
+    let mut lab = lab();
+    let wide = |from: u16| {
+        let all: Vec<_> = (0..1000).map(|port| (Tcp, from + port)).collect();
+        ports(&all)
+    };
+    for n in 0..12 {
+        lab.create(listening(&format!("s{n}"), 1000 + n));
+    }
+    for n in 0..12 {
+        lab.edit(&format!("s{n}"), |one| one.sharing = wide(2000 + 1000 * n));
+    }
+    let claim = &lab.cluster.claims[&ip("192.0.2.1")];
+    let all = claim.holders.iter().filter_map(|holder| holder.sharing.as_ref());
+    assert_eq!((claim.holders.len(), all.map(|one| one.ports.len()).sum()), (12, 8004));
+    assert_eq!((lab.told("s7", "AddressInUse"), lab.told("s8", "AddressInUse")), (0, 1));
+    assert_eq!(lab.cluster.addresses("s8"), "192.0.2.1", "it stays");
+    lab.cost();
+    lab.pass(60 * SECOND);
+    assert_eq!(lab.cost(), 0, "at rest");
+    lab.cluster.delete("s0");
+    lab.settle();
+    let claim = &lab.cluster.claims[&ip("192.0.2.1")];
+    let of = |name: &str| claim.holders.iter().find(|holder| holder.owner.name == name).unwrap();
+    let grown = (8..12).filter(|n| of(&format!("s{n}")).sharing.as_ref().unwrap().ports.len() > 1);
+    assert_eq!(grown.count(), 1, "one has the room that became free");
 }
 
 #[test]
