@@ -49,7 +49,7 @@ impl Slice {
                 "IPv6" => Some(Family::V6),
                 _ => None,
             },
-            ports: slice.ports.iter().flatten().filter(has_number).map(port_name).collect(),
+            ports: slice.ports.iter().flatten().filter_map(port_name).collect(),
             addresses: slice.endpoints.iter().filter_map(address).collect(),
             ..Self::default()
         };
@@ -76,12 +76,9 @@ impl Slice {
     }
 }
 
-fn has_number(port: &&EndpointPort) -> bool {
-    port.port.is_some_and(|number| number != 0)
-}
-
-fn port_name(port: &EndpointPort) -> (Protocol, String) {
-    (Protocol::read(port.protocol.as_deref()), port.name.clone().unwrap_or_default())
+fn port_name(port: &EndpointPort) -> Option<(Protocol, String)> {
+    port.port.filter(|number| *number > 0)?;
+    Some((Protocol::read(port.protocol.as_deref()), port.name.clone().unwrap_or_default()))
 }
 
 /// The only one of its addresses that kube-proxy reads.

@@ -19,6 +19,10 @@ use super::cluster::{Cluster, Service};
 use super::scene::Scene;
 use crate::vip::{Claimant, Name, Wanted};
 
+/// So many endpoints are compared at an address: each is a kilobyte of `nft`, on every node and with each change. Who has more
+/// has thousands of pods, or writes EndpointSlices by hand and so leads to anybody's pod without a detour.
+const MOST: usize = 4096;
+
 /// So long after an endpoint has left kube-proxy may still lead there: it changes its rules once a second, and takes longer
 /// where it has many.
 const LINGERS: Duration = Duration::from_secs(10);
@@ -53,6 +57,8 @@ impl Lingering {
         for (address, to) in left.keys() {
             doubted.entry(*address).or_default().insert(*to);
         }
+        // Nor is what changes by thousands.
+        doubted.retain(|_, to| to.len() <= 2 * MOST);
     }
 
     /// When the next one is over.
@@ -82,10 +88,13 @@ pub fn doubted(scene: Scene<'_>, wanted: &Wanted) -> BTreeMap<IpAddr, BTreeSet<I
             let slices = services.iter().flat_map(|(name, _)| cluster.slices(name));
             let slices = slices.filter(|slice| slice.family == Some(Family::of(&address)));
             let endpoints = slices.flat_map(|slice| slice.addresses.iter().copied());
+            let endpoints: Vec<IpAddr> = endpoints.take(MOST + 1).collect();
             // Another proxy may lead to the Service itself first, as OVN-Kubernetes does.
             let own = services.iter().flat_map(|(_, service)| service.cluster_ips.iter().copied());
             let own = own.filter(|own| Family::of(own) == Family::of(&address));
-            doubted.insert(address, endpoints.chain(own).collect());
+            if endpoints.len() <= MOST {
+                doubted.insert(address, endpoints.into_iter().chain(own).collect());
+            }
         }
     }
     doubted
@@ -98,7 +107,8 @@ fn shows(service: &Service, address: IpAddr) -> bool {
     })
 }
 
-/// Whether each of its ports has an endpoint of the family to which kube-proxy leads from this node.
+/// Whether each of its ports has an endpoint of the family, which the Service has as well, to which kube-proxy leads from this
+/// node.
 fn leads(cluster: &Cluster, node: &str, name: &Name, service: &Service, family: Family) -> bool {
     let here = || {
         cluster.slices(name).filter(|slice| {
@@ -107,7 +117,8 @@ fn leads(cluster: &Cluster, node: &str, name: &Name, service: &Service, family: 
             slice.family == Some(family) && ready.any && is_near()
         })
     };
-    service.names.iter().all(|port| here().any(|slice| slice.ports.contains(port)))
+    service.cluster_ips.iter().any(|own| Family::of(own) == family)
+        && service.names.iter().all(|port| here().any(|slice| slice.ports.contains(port)))
 }
 
 /// Every NodePort and whose it is, in order.
@@ -146,7 +157,7 @@ mod tests {
             "metadata": { "namespace": "d", "name": name, "uid": name, "annotations": {
                 "kube-vip.io/loadbalancerIPs": ADDRESS,
             } },
-            "spec": { "type": "LoadBalancer", "ports": [
+            "spec": { "type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "ports": [
                 { "name": "http", "port": 30_080, "nodePort": 30_080 },
             ] },
             "status": { "loadBalancer": { "ingress": [{ "ip": ADDRESS, "ipMode": "VIP" }] } },
@@ -217,6 +228,9 @@ mod tests {
                 let more = json!({ "name": "more", "port": 8090 });
                 all["spec"]["ports"].as_array_mut().unwrap().push(more);
             }),
+            ("of the other family alone", |all| {
+                all["spec"]["clusterIPs"] = json!(["2001:db8::96"])
+            }),
             ("a port of another protocol", |all| {
                 all["spec"]["ports"][0]["protocol"] = json!("UDP");
             }),
@@ -235,11 +249,18 @@ mod tests {
                 all["metadata"]["annotations"][note] = json!("true");
             })
         };
+        let all = Some("10.0.0.1 10.0.0.2".to_owned());
         let of_node = |node: &str| slice(|all| all["endpoints"][0]["nodeName"] = json!(node));
         assert_eq!(judged(vec![web(false)], vec![]).as_deref(), Some(""));
         assert_eq!(judged(vec![web(true)], vec![of_node("a")]), None);
         assert_eq!(judged(vec![web(false)], vec![of_node("b")]), None);
         assert!(judged(vec![web(true)], vec![of_node("b")]).is_some());
+        let any = slice(|all| all["ports"][0]["port"] = json!(null));
+        assert_eq!(
+            judged(vec![web(false)], vec![any]),
+            all,
+            "kube-proxy knows no port without a number"
+        );
         let unready = slice(|all| all["endpoints"][0]["conditions"] = json!({ "ready": false }));
         assert!(judged(vec![web(false)], vec![unready]).is_some());
         let v6 = slice(|all| {
@@ -284,6 +305,23 @@ mod tests {
         let empty =
             service("web", |all| all["spec"]["clusterIPs"] = json!(["10.96.0.9", "fd00::9"]));
         assert_eq!(judged(vec![empty], vec![]).as_deref(), Some("10.96.0.9"));
+    }
+
+    #[test]
+    fn an_address_with_thousands_of_endpoints_is_not_compared_with_them() {
+        let web = || service("web", |all| all["status"] = json!({}));
+        let many = |n: usize| {
+            let all = move |all: &mut Value| {
+                let own = (0..1024).map(|m| format!("10.{n}.{}.{}", m / 256, m % 256));
+                all["endpoints"] = own.map(|own| json!({ "addresses": [own] })).collect();
+            };
+            slice(all)
+        };
+        let compared = |slices| {
+            let to = judged(vec![web()], (0..slices).map(many).collect())?;
+            Some(to.split(' ').count())
+        };
+        assert_eq!((compared(4), compared(5)), (Some(4096 + 1), None), "with its own");
     }
 
     #[test]

@@ -75,12 +75,30 @@ impl Claims {
     /// Where claims decide: of those that share the address with the object of this uid, one that was given a port there
     /// which is among these, and that port. kube-proxy would lead what comes for it to either.
     pub fn in_the_way(&self, address: &IpAddr, uid: &str, ports: &[Port]) -> Option<(&Name, Port)> {
-        let holders = self.holders.get(address).filter(|_| self.decide())?;
-        let own = holders.turns.get(uid)?;
-        ports.iter().find_map(|port| {
-            let holder = holders.ports.get(port).filter(|holder| *holder != own)?;
-            Some((holders.names.get(holder)?, *port))
+        self.all_in_the_way(address, uid, ports).next()
+    }
+
+    /// The same of each such port.
+    pub fn all_in_the_way<'a, 'b>(
+        &'a self,
+        address: &IpAddr,
+        uid: &str,
+        ports: &'b [Port],
+    ) -> impl Iterator<Item = (&'a Name, Port)> + use<'a, 'b> {
+        let holders = self.holders.get(address).filter(|_| self.decide());
+        let both = holders.and_then(|holders| Some((holders, holders.turns.get(uid)?)));
+        both.into_iter().flat_map(move |(holders, own)| {
+            ports.iter().filter_map(move |port| {
+                let holder = holders.ports.get(port).filter(|holder| *holder != own)?;
+                Some((holders.names.get(holder)?, *port))
+            })
         })
+    }
+
+    /// Whether anybody of another namespace shares the address.
+    pub fn is_shared_beyond(&self, address: &IpAddr, namespace: &str) -> bool {
+        let mut names = self.holders.get(address).into_iter().flat_map(|all| all.names.values());
+        names.any(|name| name.namespace != namespace)
     }
 
     /// Where claims decide: whether the object of this uid shares the address.

@@ -21,15 +21,16 @@ const FORGIVEN: Duration = Duration::from_secs(600);
 /// who has prepared hundreds would use one after the other.
 const MOST_OFFENDERS: usize = 3;
 
-/// So many are remembered, the latest.
+/// So many are remembered: those of whoever did it most often, and of these the latest. Who has many addresses of its own
+/// has no other forgotten by an edit at each.
 const MOST: usize = 1024;
 
 /// The pauses of namespaces at addresses that they share.
 #[derive(Clone, Debug, Default)]
 pub struct Pauses {
     of: BTreeMap<(IpAddr, String), Pause>,
-    /// Whose status shows an address at which it has a port of another now, by uid.
-    crossing: BTreeSet<(IpAddr, String)>,
+    /// Whose status shows an address at which it has a port of another now, by uid, and whether one of another namespace.
+    crossing: BTreeMap<(IpAddr, String), bool>,
 }
 
 /// What is known of a namespace at an address.
@@ -96,20 +97,24 @@ impl Pauses {
             pause.runs = false;
             pause.spared.clear();
         }
-        let mut crossing = BTreeSet::new();
+        let mut crossing = BTreeMap::new();
         for (name, service) in services {
             for address in sharing(service, claims) {
-                let other = claims.in_the_way(&address, &service.uid, &service.ports);
-                if other.is_none() && !service.has_more_ports {
+                let others = || claims.all_in_the_way(&address, &service.uid, &service.ports);
+                let has_more = service.has_more_ports;
+                if others().next().is_none() && !has_more {
                     continue;
                 }
                 let whom = (address, service.uid.clone());
-                if !self.crossing.contains(&whom) {
-                    let foreign = other.is_some_and(|(of, _)| of.namespace != name.namespace);
+                // What it has of its own namespace beside that, in which order and since when, its author decides.
+                let foreign = others().any(|(of, _)| of.namespace != name.namespace)
+                    || has_more && claims.is_shared_beyond(&address, &name.namespace);
+                let before = self.crossing.get(&whom);
+                if before.is_none_or(|was_foreign| foreign && !was_foreign) {
                     let siblings = || siblings(services, claims, address, &name.namespace);
                     self.note(address, name, &service.uid, foreign, siblings, now);
                 }
-                crossing.insert(whom);
+                crossing.insert(whom, foreign);
             }
         }
         self.crossing = crossing;
@@ -150,9 +155,9 @@ impl Pauses {
         }
         if self.of.len() > MOST {
             let others = self.of.iter().filter(|(other, _)| **other != key);
-            let oldest =
-                others.min_by_key(|(_, pause)| pause.last).map(|(oldest, _)| oldest.clone());
-            oldest.into_iter().for_each(|oldest| _ = self.of.remove(&oldest));
+            let least = others.min_by_key(|(_, pause)| (pause.count, pause.last));
+            let least = least.map(|(least, _)| least.clone());
+            least.into_iter().for_each(|least| _ = self.of.remove(&least));
         }
     }
 }

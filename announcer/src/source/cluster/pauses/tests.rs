@@ -58,6 +58,16 @@ impl Scene {
         self.cluster.see(self.now);
     }
 
+    /// The same with several ports, in this order, and more than are read.
+    fn edit_many(&mut self, name: &str, numbers: &[u16], has_more: bool) {
+        let published = BOTH.iter().map(|text| Ingress::vip(text.parse().unwrap(), &[]));
+        let ports = numbers.iter().copied().map(port).collect();
+        let (uid, has_more_ports, published) = (name.to_owned(), has_more, published.collect());
+        let web = Service { uid, ports, published, has_more_ports, ..service(&BOTH) };
+        self.cluster.apply_service(named(name), web);
+        self.cluster.see(self.now);
+    }
+
     /// It takes the port of alice, and announcers take it out.
     fn takes(&mut self, name: &str) {
         self.edit(name, HERS, &BOTH);
@@ -180,6 +190,44 @@ fn who_has_prepared_hundreds_has_all_of_them_out_after_three() {
 }
 
 #[test]
+fn who_hides_a_port_of_another_behind_those_of_its_own_namespace_has_all_of_them_out_after_three() {
+    type Takes = fn(&mut Scene, &str);
+    let ways: [(&str, Takes); 3] = [
+        ("behind a port of a sibling", |scene, name| scene.edit_many(name, &[1000, HERS], false)),
+        ("behind more than are read", |scene, name| scene.edit_many(name, &[1], true)),
+        ("after a port of a sibling", |scene, name| {
+            scene.edit_many(name, &[1000], false);
+            scene.edit_many(name, &[1000, HERS], false);
+        }),
+    ];
+    for (what, takes) in ways {
+        let mut scene = Scene::new();
+        let names: Vec<String> = (0..8).map(|number| format!("mallory/x{number}")).collect();
+        (0..).zip(&names).for_each(|(number, name)| scene.join(name, 1000 + number));
+        for name in &names[1..4] {
+            assert_eq!(scene.withheld(&names[7]), None, "{what}");
+            takes(&mut scene, name);
+            scene.edit(name, HERS, &[]);
+        }
+        assert!(scene.withheld(&names[7]).is_some(), "{what}");
+        assert_eq!(scene.withheld("alice/web"), None);
+    }
+}
+
+#[test]
+fn who_has_more_ports_than_are_read_puts_no_sibling_out_where_nobody_else_is() {
+    let mut scene = Scene::new();
+    for (number, name) in (81..).zip(["alice/a", "alice/b", "alice/c", "alice/d"]) {
+        scene.join(name, number);
+    }
+    for name in ["alice/a", "alice/b", "alice/c"] {
+        scene.edit_many(name, &[1], true);
+        assert!(scene.withheld(name).is_some());
+    }
+    assert_eq!(scene.withheld("alice/web").or(scene.withheld("alice/d")), None);
+}
+
+#[test]
 fn who_takes_a_port_of_its_own_namespace_puts_no_sibling_out() {
     let mut scene = Scene::new();
     for (number, name) in (81..).zip(["alice/a", "alice/b", "alice/c", "alice/d"]) {
@@ -205,4 +253,26 @@ fn of_thousands_of_namespaces_and_addresses_the_latest_are_remembered() {
     assert_eq!(scene.cluster.pauses.of.len(), MOST);
     assert!(scene.cluster.pauses.withhold(BOTH[0].parse().unwrap(), "m0", "y").is_none());
     assert!(scene.withheld("m1999/y").is_some());
+}
+
+#[test]
+fn who_takes_one_port_at_each_of_thousands_of_addresses_is_not_forgotten_where_it_took_more() {
+    let mut scene = Scene::new();
+    scene.join("mallory/x", 81);
+    for _ in 0..2 {
+        scene.edit("mallory/x", 81, &BOTH);
+        scene.takes("mallory/x");
+    }
+    for number in 0..2000 {
+        let address = format!("2001:db8:1::{number:x}");
+        let holder = |uid: &str, number| Holder {
+            uid: uid.to_owned(),
+            shares: Some((named(uid), vec![port(number)])),
+        };
+        let both = vec![holder("mallory/a", 1), holder("mallory/b", 2)];
+        scene.cluster.claims.apply(&address, both, false);
+        scene.edit("mallory/b", 1, &[&address]);
+    }
+    assert_eq!(scene.cluster.pauses.of.len(), MOST);
+    assert_eq!(scene.withheld("mallory/x").unwrap().length, FIRST * 2);
 }
