@@ -40,6 +40,8 @@ pub struct Publisher {
     services: Backoff<Name>,
     /// Those of which something is to be taken out and that failed.
     removals: Backoff<Name>,
+    /// Those of which somebody else's write came before that.
+    outrun: BTreeSet<Name>,
     bindings: Backoff<Name>,
     overtaken: Overtaken,
     contests: Contests,
@@ -74,6 +76,7 @@ impl Publisher {
             publishes,
             services: Backoff::new(second / 10, second * 2),
             removals: Backoff::new(second / 10, second * 2),
+            outrun: BTreeSet::new(),
             bindings: Backoff::new(second / 10, second * 2),
             overtaken: Overtaken::default(),
             contests: Contests::default(),
@@ -145,8 +148,10 @@ impl Publisher {
         let allowed =
             |update: &Update| denials.allow(&update.name, &update.uid, &update.version, now);
         let updates: Vec<Update> = updates.into_iter().filter(allowed).collect();
-        let pending = updates.iter().map(|update| update.name.clone()).collect();
-        for update in updates {
+        let pending: BTreeSet<Name> = updates.iter().map(|update| update.name.clone()).collect();
+        self.outrun.retain(|name| pending.contains(name));
+        for mut update in updates {
+            update.insists = update.takes_out && self.outrun.contains(&update.name);
             let name = &update.name;
             let backoff = if update.takes_out { &self.removals } else { &self.services };
             let due = backoff.is_due(name, now) && self.contests.may_write(&update, now);
@@ -194,7 +199,7 @@ impl Publisher {
         // A write that helped is not needed again.
         match (update.takes_out, outcome) {
             (false, _) => self.services.again(update.name.clone(), now),
-            (true, WriteOutcome::Written(_)) => {}
+            (true, WriteOutcome::Written(_)) => _ = self.outrun.remove(&update.name),
             (true, _) => self.removals.again(update.name.clone(), now),
         }
         match outcome {
@@ -204,6 +209,9 @@ impl Publisher {
                     let uid = Some(update.uid.clone());
                     self.events.publish(accepted(service_reference(&update.name, uid)));
                 }
+            }
+            WriteOutcome::Overtaken if update.takes_out => {
+                self.outrun.insert(update.name.clone());
             }
             WriteOutcome::Overtaken => {}
             WriteOutcome::Refused(why) => {
@@ -366,6 +374,34 @@ mod tests {
         let told = told.lock().unwrap();
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told.iter().all(|event| event["regarding"]["name"] == "web-0"), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn who_outruns_what_takes_an_address_of_another_out_has_it_written_all_the_same() {
+        let (mut publisher, ..) = publisher();
+        let (cluster, wanted) = (Cluster::default(), Wanted::default());
+        let name = Name::new("d", "web");
+        let update = |takes_out| Update {
+            name: name.clone(),
+            uid: "uid".to_owned(),
+            version: "1".to_owned(),
+            publication: None,
+            notice: None,
+            takes_out,
+            insists: false,
+            unclaimed: Vec::new(),
+        };
+        let now = Instant::now();
+        publisher.written(&update(false), &WriteOutcome::<()>::Overtaken, now);
+        assert!(publisher.outrun.is_empty(), "nobody is harmed");
+        publisher.written(&update(true), &WriteOutcome::<()>::Overtaken, now);
+        assert!(publisher.outrun.contains(&name));
+        publisher.written(&update(true), &WriteOutcome::Written(Box::new(())), now);
+        assert!(publisher.outrun.is_empty());
+        publisher.written(&update(true), &WriteOutcome::<()>::Overtaken, now);
+        let nobody = Default::default();
+        publisher.publish(&cluster, &wanted, &BTreeMap::new(), &BTreeMap::new(), &nobody, now);
+        assert!(publisher.outrun.is_empty(), "it is not to be written any more");
     }
 
     #[tokio::test]

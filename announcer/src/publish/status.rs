@@ -29,6 +29,9 @@ pub struct Update {
     /// Whether it takes an address out of the status that a claim gives to others, or, where nobody decides on the Service,
     /// any that is not its own to show: that waits for nothing.
     pub takes_out: bool,
+    /// Whether it is written whatever came between, if it is the same object: who edits it without end would keep there what
+    /// is another's.
+    pub insists: bool,
     /// Addresses that are taken out of its status because no claim is known to give them to it: the API server is asked
     /// first, since a watch may be late.
     pub unclaimed: Vec<IpAddr>,
@@ -97,6 +100,7 @@ pub fn updates(
                 takes_out: publication.is_some() && strays.iter().any(is_anothers),
                 publication,
                 notice,
+                insists: false,
                 unclaimed: Vec::new(),
             });
         }
@@ -134,6 +138,7 @@ fn cleared(
         publication: Some(publication),
         notice: None,
         takes_out: true,
+        insists: false,
         unclaimed: strays.iter().copied().filter(unclaimed).collect(),
     })
 }
@@ -236,17 +241,22 @@ impl Answering {
 
 impl Update {
     /// The merge patch (RFC 7386) for the status subresource. It carries uid and version, so that it can only change
-    /// what was decided on; everything it does not name stays as it is. `now` is when a condition begins to hold.
+    /// what was decided on, but for who insists; everything it does not name stays as it is. `now` is when a condition begins
+    /// to hold.
     pub fn patch(&self, now: Timestamp) -> Value {
         let mut patch = json!({
-            "metadata": { "uid": self.uid, "resourceVersion": self.version, "annotations": {} },
+            "metadata": { "uid": self.uid, "annotations": {} },
             "status": {},
         });
+        if !self.insists {
+            patch["metadata"]["resourceVersion"] = json!(self.version);
+        }
         if let Some(publication) = &self.publication {
             patch["metadata"]["annotations"][annotation::VIP_HOST] = json!(publication.vip_host);
             patch["status"]["loadBalancer"] = json!({ "ingress": publication.shown() });
         }
-        if let Some(notice) = &self.notice {
+        // Conditions are written as a whole, those of others with them.
+        if let Some(notice) = self.notice.as_ref().filter(|_| !self.insists) {
             let conflicts = Some(notice.conflicts.to_string()).filter(|text| !text.is_empty());
             patch["metadata"]["annotations"][annotation::CONFLICT] = json!(conflicts);
             patch["status"]["conditions"] = json!(notice.conditions(now));

@@ -34,6 +34,7 @@ mod shown;
 mod splits;
 mod status;
 mod stolen;
+mod storm;
 mod tenant;
 mod unannounced;
 mod uninstall;

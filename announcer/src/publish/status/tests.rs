@@ -338,6 +338,23 @@ fn who_took_a_port_of_another_at_a_shared_address_is_not_published_there_and_the
     let (nobody, clears) = (Verdicts::new(), [name()].into());
     let update = &all(&taken, &nobody, &clears, &Answering::default(), "a")[0];
     assert!(update.takes_out && update.unclaimed.is_empty());
+    // Where its author's edits come before that again and again it is written to whatever they made of it.
+    let notice = Notice {
+        conflicts: Conflicts::default(),
+        message: String::new(),
+        since: None,
+        others: Vec::new(),
+    };
+    let both = |insists| Update { insists, notice: Some(notice.clone()), ..update.clone() };
+    let [careful, insists] =
+        [false, true].map(|insists| both(insists).patch(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+    assert_eq!(careful["metadata"]["resourceVersion"], json!("1"));
+    assert!(careful["status"].get("conditions").is_some());
+    assert_eq!(
+        insists["metadata"],
+        json!({ "uid": "uid", "annotations": { "kube-vip.io/vipHost": null } })
+    );
+    assert_eq!(insists["status"], json!({ "loadBalancer": { "ingress": null } }));
     let other = Service { uid: "other".to_owned(), ..showing(&["192.0.2.1"], None) };
     assert_eq!(left(&of(other), &Verdicts::new(), true), None);
 }
