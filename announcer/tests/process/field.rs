@@ -74,6 +74,17 @@ impl Scene {
                 "spec": { "type": "LoadBalancer", "ports": [{ "port": 80, "protocol": "TCP" }] },
             }),
         );
+        self.api.put(
+            "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/web-2",
+            json!({
+                "metadata": { "labels": { "kubernetes.io/service-name": "web" } },
+                "addressType": "IPv6",
+                "ports": [{ "port": 8080, "protocol": "TCP" }],
+                "endpoints": [{
+                    "addresses": ["fd00::1"], "conditions": { "ready": true }, "nodeName": "node-a",
+                }],
+            }),
+        );
     }
 }
 

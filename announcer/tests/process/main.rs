@@ -49,11 +49,12 @@ use crate::api::Api;
 use crate::namespace::{alone, kernel};
 
 /// Every background task of an announcer.
-const TASKS: [&str; 25] = [
+const TASKS: [&str; 26] = [
     "SIGUSR1",
     "berth-ccm lease watch",
     "elastic IPs",
     "elastic IPs watch",
+    "emptied nodes watch",
     "endpointslices watch",
     "events",
     "fence",
@@ -82,7 +83,7 @@ const OF_MEMBERS: [&str; 5] =
     ["leases of Services watch", "members' lease", "membership", "membership view", "nodes watch"];
 
 /// Those that a member does not have.
-const OF_LEASES: [&str; 2] = ["fence", "membership to come"];
+const OF_LEASES: [&str; 3] = ["emptied nodes watch", "fence", "membership to come"];
 
 /// The name of all cases.
 const DEATHS: &str = "the_end_of_any_task_ends_the_process_and_the_next_one_heals_it";
