@@ -4,12 +4,14 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_api::limits::MOST_GUARDED;
+
 use super::cluster::{Claims, Service};
 use super::eip::{self, Own, Usage};
 use super::fixed::{self, Fixed};
 use super::scene::Scene;
 use super::service;
-use crate::vip::{Claimant, Name, Refusal, Vip, VipId, Want, Wanted};
+use crate::vip::{Claim, Claimant, Name, Refusal, Vip, VipId, Want, Wanted};
 
 /// What is wanted as seen from this node: by the objects of the cluster, of which `usage` tells what elastic IPs are in
 /// use, and by the operator.
@@ -33,10 +35,13 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
     ours.sort_by_key(|(name, service)| (&service.created, *name));
     let used: BTreeSet<IpAddr> =
         ours.iter().flat_map(|(_, service)| service::in_use(scene.cluster, service)).collect();
+    let mut guarded = BTreeMap::new();
     for (name, service) in ours {
-        let claim = wanted.services.get(name);
-        let wants = claim.into_iter().flat_map(|claim| service::wants(name, service, claim, &used));
-        for (address, want) in wants {
+        let Some(claim) = wanted.services.get_mut(name) else { continue };
+        if !has_room(guarded.entry(&*name.namespace).or_default(), service, claim) {
+            continue;
+        }
+        for (address, want) in service::wants(name, service, claim, &used) {
             add(&mut wanted.vips, address, want);
         }
     }
@@ -54,6 +59,18 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
     let asked = wanted.addressed().map(|(address, _)| address);
     wanted.own = asked.filter(|address| scene.host.is_reached_by(address)).collect();
     wanted
+}
+
+/// Whether what is `guarded` for a namespace has room for a Service; it is refused its addresses else.
+fn has_room(guarded: &mut usize, service: &Service, claim: &mut Claim) -> bool {
+    let (others, count) = (*guarded, claim.own().count() * service.ports.len());
+    if others + count > MOST_GUARDED {
+        let own = claim.places.values_mut().filter(|place| place.is_ok());
+        own.for_each(|place| *place = Err(Refusal::TooManyGuarded { others, count }));
+        return false;
+    }
+    *guarded += count;
+    true
 }
 
 fn add(vips: &mut BTreeMap<VipId, Vip>, address: IpAddr, want: Want) {
@@ -118,6 +135,7 @@ fn turn(claims: &Claims, address: &IpAddr, want: &Want) -> (u8, usize, u8, Strin
 #[cfg(test)]
 mod tests {
     use berth_api::claim::{ClaimPolicy, Holder};
+    use berth_api::service::{Port, Protocol};
 
     use super::super::cluster::testing::{eip, service};
     use super::super::cluster::{Claims, Cluster, Eip, Ingress};
@@ -271,5 +289,32 @@ mod tests {
         // With N of them a search for each would be N².
         wanted.vips.clear();
         assert!(names.iter().all(|name| matches!(wanted.attach(name, address), Some(Ok(_)))));
+    }
+
+    #[test]
+    fn a_namespace_with_more_ports_than_are_guarded_has_its_youngest_services_refused_and_no_other_has()
+     {
+        let mut cluster = Cluster::default();
+        let wide = |number: u8, address: &str| {
+            let ports = (1..=1024).map(|number| Port { protocol: Protocol::Tcp, number });
+            let created = format!("2026-{number:02}");
+            Service { ports: ports.collect(), created, ..service(&[address]) }
+        };
+        let address = |number: u8| format!("192.0.2.{number}");
+        for number in 0..40 {
+            let name = Name::new("d", number.to_string());
+            cluster.apply_service(name, wide(number, &address(number)));
+        }
+        cluster.apply_service(Name::new("e", "web"), wide(99, "192.0.2.99"));
+        let wanted = seen(&cluster, &host(), Some("eth0"));
+        assert_eq!(wanted.ports().len(), MOST_GUARDED + 1024);
+        let place = |number: u8| {
+            let address = address(number).parse().unwrap();
+            wanted.attach(&Name::new("d", number.to_string()), address)
+        };
+        assert!(matches!(place(31), Some(Ok(_))));
+        let refused = Err(Refusal::TooManyGuarded { others: MOST_GUARDED, count: 1024 });
+        assert!((32..40).all(|number| place(number) == Some(&refused)));
+        assert!(wanted.vip("192.0.2.99".parse().unwrap()).is_some());
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::conflict::{Mac, MacText};
-use berth_api::limits::{MOST_ADDRESSES, MOST_PORTS, MOST_PREFERENCES};
+use berth_api::limits::{MOST_ADDRESSES, MOST_GUARDED, MOST_PORTS, MOST_PREFERENCES};
 use berth_api::names::{annotation, condition};
 use berth_api::reason;
 use berth_api::service::Port;
@@ -165,6 +165,13 @@ pub enum Refusal {
         /// How many it has.
         count: usize,
     },
+    /// With it the Services of its namespace would have more ports than are guarded.
+    TooManyGuarded {
+        /// How many the older ones have.
+        others: usize,
+        /// How many it has.
+        count: usize,
+    },
     /// The Lease that a Service names can be none.
     InvalidLease {
         /// As it is written.
@@ -221,6 +228,7 @@ impl Refusal {
             Self::InvalidPreference { .. } => "InvalidPreference",
             Self::TooManyPreferences { .. } => "TooManyPreferences",
             Self::TooManyPorts { .. } => "TooManyPorts",
+            Self::TooManyGuarded { .. } => "TooManyGuarded",
             Self::InvalidLease { .. } => "InvalidLease",
             Self::NotSupported { .. } => "NotSupported",
             Self::LeftToLease { .. } => "LeftToLease",
@@ -329,6 +337,10 @@ impl Refusal {
             ),
             Self::TooManyPorts { count } => format!(
                 "spec.ports has {count} ports; accepted are {MOST_PORTS}, and only the first ones are guarded and published"
+            ),
+            Self::TooManyGuarded { others, count } => format!(
+                "not announced: it has {count} ports, at each of its addresses one, and older Services of its namespace have \
+                 {others}; accepted are {MOST_GUARDED} in a namespace"
             ),
             Self::InvalidLease { text } => format!(
                 "kube-vip.io/leaseName has {text}, which is passed over; accepted is the name of a Lease: at most 253 \
