@@ -115,14 +115,20 @@ fn a_claim_of_a_service_that_was_made_anew_is_not_the_new_ones() {
     assert_eq!(lab.cluster.claims.len(), 1);
 }
 
-#[test]
-fn a_claim_whose_owner_the_watch_has_not_shown_yet_is_kept() {
+/// A claim whose owner the watch has not shown yet.
+fn unseen_owner() -> Lab {
     let mut lab = lab();
     lab.cluster.create(service("late"));
     let uid = lab.cluster.services[&crate::cluster::key("late")].uid.clone();
     lab.miss();
     lab.cluster.claim("192.0.2.5", Owner::new(OwnerKind::Service, "shop", "late", uid));
     lab.settle();
+    lab
+}
+
+#[test]
+fn a_claim_whose_owner_the_watch_has_not_shown_yet_is_kept() {
+    let mut lab = unseen_owner();
     lab.pass(3 * SECOND);
     assert_eq!(
         lab.cluster.addresses("late"),
@@ -133,12 +139,7 @@ fn a_claim_whose_owner_the_watch_has_not_shown_yet_is_kept() {
 
 #[test]
 fn a_claim_whose_owner_is_gone_before_the_answer_that_it_is_there_is_given_back() {
-    let mut lab = lab();
-    lab.cluster.create(service("late"));
-    let uid = lab.cluster.services[&crate::cluster::key("late")].uid.clone();
-    lab.miss();
-    lab.cluster.claim("192.0.2.5", Owner::new(OwnerKind::Service, "shop", "late", uid));
-    lab.settle();
+    let mut lab = unseen_owner();
     for _ in 0..20 {
         for write in lab.poll() {
             let outcome = lab.cluster.perform(&write);
