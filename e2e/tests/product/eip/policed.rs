@@ -12,6 +12,9 @@ use super::scene::Scene;
 /// Longer than a node waits before it writes the same again.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// A write may still be under way when the first of these begins; who writes the same again does in each.
+const WINDOWS: usize = 3;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_move_between_nodes_under_the_policies_and_who_let_go_writes_no_more()
 -> Result<()> {
@@ -27,12 +30,21 @@ async fn addresses_move_between_nodes_under_the_policies_and_who_let_go_writes_n
         scene.migrate("vm", target).await?;
     }
 
-    let before = Requests::read(&scene.world.client).await?;
-    tokio::time::sleep(QUIET).await;
-    let after = Requests::read(&scene.world.client).await?;
-    let written = after.since(&before);
-    let of = |verb| written.count(verb, "eipbindings");
-    ensure!(of("PATCH") + of("APPLY") == 0, "{written:?}\n{}", scene.world.logs());
+    let mut last = Requests::read(&scene.world.client).await?;
+    let mut quiet = false;
+    for _ in 0..WINDOWS {
+        tokio::time::sleep(QUIET).await;
+        let now = Requests::read(&scene.world.client).await?;
+        let written = now.since(&last);
+        let of = |verb| written.count(verb, "eipbindings");
+        quiet = of("PATCH") + of("APPLY") == 0;
+        if quiet {
+            break;
+        }
+        println!("after a move somebody still wrote: {written:?}");
+        last = now;
+    }
+    ensure!(quiet, "an elastic IP is written again and again\n{}", scene.world.logs());
 
     let host = scene.world.host("web").await?;
     scene.world.announcer(&host)?.kill()?;
