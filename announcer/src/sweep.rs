@@ -5,15 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::dataplane::{self, eip};
 use crate::fencing;
 use crate::instance::Instance;
-use crate::kernel::{Door, Host, Kernel, Lifetime, nft};
+use crate::kernel::nftables::shown;
+use crate::kernel::{Door, Host, Kernel, Lifetime};
 use crate::locks;
 
-/// How long a start waits for the list of tables: it is not to hang with `nft`.
+/// How long a start waits for the list of tables: somebody's large transaction may hold the rule set.
 const LISTING: Duration = Duration::from_secs(2);
 
 /// Removes what is left of this instance, before anything else.
@@ -26,7 +25,7 @@ pub async fn own(kernel: &mut impl Kernel, host: &Host, instance: &Instance) {
 ///
 /// Of what serves Services and elastic IPs only one that does so disposes: connections of VMs go on by it.
 pub async fn others(door: &Door, host: &Host, me: &Instance) {
-    for other in left(host).await {
+    for other in left(door, host).await {
         if other == *me || other.translates() && !me.translates() {
             continue;
         }
@@ -39,19 +38,13 @@ pub async fn others(door: &Door, host: &Host, me: &Instance) {
 }
 
 /// Whoever has left something, or has it.
-async fn left(host: &Host) -> Vec<Instance> {
+async fn left(door: &Door, host: &Host) -> Vec<Instance> {
     let fences = fencing::left().into_iter().map(|name| ("berth-fence", name));
-    let listed = tokio::time::timeout(LISTING, nft::run(&["-j", "list", "tables"], "")).await;
+    let listed = tokio::time::timeout(LISTING, tables(door)).await;
     if listed.is_err() {
-        tracing::warn!("nft does not end: tables of instances that do not run stay");
+        tracing::warn!("nftables are not read in time: tables of instances that do not run stay");
     }
-    let tables = listed.map(Result::unwrap_or_default).unwrap_or_default();
-    let tables: Value = serde_json::from_str(&tables).unwrap_or_default();
-    let tables = tables["nftables"].as_array().into_iter().flatten().filter_map(|object| {
-        let table = object.get("table")?;
-        let prefix = if table["family"] == "netdev" { "berth-fence" } else { "berth" };
-        Some((prefix, table["name"].as_str()?.to_owned()))
-    });
+    let tables = listed.unwrap_or_default();
     let named = fences.chain(tables).filter_map(|(prefix, name)| Instance::of_mark(prefix, &name));
     let mut left: BTreeMap<String, Instance> =
         named.map(|instance| (instance.name().to_owned(), instance)).collect();
@@ -62,6 +55,17 @@ async fn left(host: &Host) -> Vec<Instance> {
         }
     }
     left.into_values().collect()
+}
+
+/// The tables of nftables, each with what stands before a name where it is one of ours.
+async fn tables(door: &Door) -> Vec<(&'static str, String)> {
+    let mut tables = Vec::new();
+    for family in shown::FAMILIES {
+        let prefix = if family == shown::NETDEV { "berth-fence" } else { "berth" };
+        let names = shown::tables(&door.netfilter, family).await.unwrap_or_default();
+        tables.extend(names.into_iter().map(|name| (prefix, name)));
+    }
+    tables
 }
 
 async fn sweep(door: &Door, other: &Instance, me: &Instance) {

@@ -24,19 +24,22 @@
 //! where that may be (`source::doubt`) what was rewritten is looked at again, at `input` and in a chain in the `forward`
 //! hook: it has to have been led to an endpoint of a Service of the address.
 //!
-//! Owns the table `inet berth` (each instance has one of its own name). Replaces it whole or changes elements of its
-//! sets, each in one transaction.
+//! Owns the table `inet berth` (each instance has one of its own name). Replaces it whole by `nft`; reads it, and changes
+//! elements of its sets, by netlink, in pieces where there are many ([`elements`]).
 
+mod elements;
 mod layout;
 
+use std::io;
 use std::time::{Duration, Instant};
 
+use self::elements::{Reading, changes, renewal, sets};
 pub use self::layout::Layout;
 use self::layout::absent;
 use crate::kernel::events::{Event, Signal};
+use crate::kernel::netfilter::Netfilter;
 use crate::kernel::nft;
-pub use crate::kernel::nft::Error;
-use crate::kernel::nftables;
+use crate::kernel::nftables::{self, Change, shown};
 use crate::kernel::reconciler::{Keep, Why};
 use crate::kernel::{Door, Guard, Guarded};
 
@@ -48,8 +51,32 @@ const LOOK: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When it could not be removed.
-pub async fn remove(table: &str) -> Result<(), Error> {
+pub async fn remove(table: &str) -> Result<(), nft::Error> {
     nft::load(&absent(table)).await
+}
+
+/// Why the guard is not as it is to be.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// `nft` has not written the table.
+    #[error(transparent)]
+    Table(#[from] nft::Error),
+    /// Nobody else may: it reads like a missing right else.
+    #[error(
+        "the table inet {table} belongs to another program (process {owner}, as nftables has it): end that, or have it take \
+         another name ({source})"
+    )]
+    Taken {
+        /// The table.
+        table: String,
+        /// Whose it is.
+        owner: u32,
+        /// What `nft` says of it.
+        source: nft::Error,
+    },
+    /// The kernel has not taken the elements of a set.
+    #[error("writing elements of nftables: {0}")]
+    Elements(#[from] io::Error),
 }
 
 /// Keeps the table, and tells each change of what holds.
@@ -63,6 +90,7 @@ pub(super) struct Table {
     missing: Option<String>,
     /// When all that is doubted was said last.
     said: Option<Instant>,
+    netfilter: Netfilter,
     losses: Signal,
 }
 
@@ -74,45 +102,78 @@ impl Table {
             Event::AnyRules => true,
             _ => false,
         });
-        Self { layout, holds: None, partly: None, missing: None, said: None, losses }
+        let netfilter = door.netfilter.clone();
+        Self { layout, holds: None, partly: None, missing: None, said: None, netfilter, losses }
     }
 
-    async fn write_whole(&mut self, guarded: &Guarded) -> Result<(), Error> {
+    /// What the kernel has; nothing if it is not the table that is written.
+    async fn look(&mut self) -> io::Result<Option<Guarded>> {
+        let Layout { table, closes } = &self.layout;
+        let (chains, rules) = shown::chains(&self.netfilter, table).await?;
+        self.partly.take_if(|_| chains.is_empty());
+        if !self.layout.stands(&chains, rules) {
+            return Ok(None);
+        }
+        let mut reading = Reading::default();
+        for set in sets(*closes) {
+            shown::elements(&self.netfilter, table, set, |key| reading.take(set, key)).await?;
+        }
+        Ok(reading.end(*closes))
+    }
+
+    async fn write_whole(&mut self, guarded: &Guarded, full: bool) -> Result<(), Error> {
         let now = Instant::now();
-        nft::load(&self.layout.whole(guarded)).await?;
+        let (script, with_it) = self.layout.whole(guarded, full);
+        if let Err(source) = nft::load(&script).await {
+            return Err(self.refused(source).await);
+        }
+        self.change(changes(&with_it, guarded, self.layout.closes, full)).await?;
         self.said = Some(now);
+        Ok(())
+    }
+
+    /// What it means that `nft` has not written the table.
+    async fn refused(&self, source: nft::Error) -> Error {
+        let table = self.layout.table.clone();
+        match shown::owner(&self.netfilter, &table).await {
+            Ok(Some(owner)) => Error::Taken { table, owner, source },
+            _ => Error::Table(source),
+        }
+    }
+
+    async fn change(&self, pieces: Vec<Vec<Change>>) -> io::Result<()> {
+        for piece in pieces {
+            nftables::change(&self.layout.table, &piece).await?;
+        }
         Ok(())
     }
 
     /// Says again what is doubted, where it is time: else it ends ([`layout`]).
     async fn renew(&mut self, guarded: &Guarded) -> Result<(), Error> {
-        let now = Instant::now();
-        if self.said.is_some_and(|said| now < said + LOOK / 2) {
+        let (now, closes) = (Instant::now(), self.layout.closes);
+        if !closes || self.said.is_some_and(|said| now < said + LOOK / 2) {
             return Ok(());
         }
-        let renewed = match self.layout.renewal(guarded) {
-            Some(changes) => nftables::change(&self.layout.table, &changes).await.is_ok(),
-            None => false,
-        };
-        if !renewed {
-            return self.write_whole(guarded).await;
+        if self.change(renewal(guarded)).await.is_err() {
+            return self.write_whole(guarded, closes).await;
         }
         self.said = Some(now);
         Ok(())
     }
 
     async fn write(&mut self, holds: Option<&Guarded>, guarded: &Guarded) -> Result<(), Error> {
-        if let Some(changes) = holds.and_then(|holds| self.layout.change(holds, guarded))
-            && nftables::change(&self.layout.table, &changes).await.is_ok()
+        let closes = self.layout.closes;
+        if let Some(holds) = holds
+            && self.change(changes(holds, guarded, closes, closes)).await.is_ok()
         {
             return Ok(());
         }
-        let written = self.write_whole(guarded).await;
+        let written = self.write_whole(guarded, closes).await;
         match &written {
             // Less is better than nothing, and no reason to say that it is all.
-            Err(Error::Refused { .. }) if self.layout.closes => {
+            Err(Error::Table(nft::Error::Refused { .. })) if closes => {
                 if self.partly.as_ref() != Some(guarded) {
-                    let plain = nft::load(&self.layout.plain(guarded)).await;
+                    let plain = self.write_whole(guarded, false).await;
                     self.partly = plain.is_ok().then(|| guarded.clone());
                 }
             }
@@ -134,10 +195,7 @@ impl Keep for Table {
 
     async fn make(&mut self, guarded: &Guarded, why: Why) -> Result<Option<Guard>, Guard> {
         if why == Why::Doubt {
-            let listing =
-                nft::run(&["-j", "list", "table", "inet", &self.layout.table], "").await.ok();
-            self.partly.take_if(|_| listing.is_none());
-            self.holds = listing.as_deref().and_then(|listing| self.layout.read(listing));
+            self.holds = self.look().await.ok().flatten();
         }
         let holds = self.holds.take();
         let mut kept = Ok(());

@@ -143,12 +143,23 @@ pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The values of all attributes of a kind.
+pub(crate) fn nested(attributes: &[u8], kind: u16) -> impl Iterator<Item = &[u8]> {
+    let all = NlasIterator::new(attributes).map_while(Result::ok);
+    all.filter(move |attribute| attribute.kind() == kind).filter_map(|found| {
+        let (length, bytes) = (usize::from(found.length()), found.into_inner());
+        bytes.get(4..length)
+    })
+}
+
 /// The value of the first attribute of a kind.
 pub(crate) fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    let mut all = NlasIterator::new(attributes).map_while(Result::ok);
-    let found = all.find(|attribute| attribute.kind() == kind)?;
-    let (length, bytes) = (usize::from(found.length()), found.into_inner());
-    bytes.get(4..length)
+    nested(attributes, kind).next()
+}
+
+/// The same, of a number of four octets in network byte order.
+pub(crate) fn number(attributes: &[u8], kind: u16) -> Option<u32> {
+    Some(u32::from_be_bytes(find(attributes, kind)?.try_into().ok()?))
 }
 
 /// The same, of a text that ends with a zero.

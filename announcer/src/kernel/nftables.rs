@@ -1,5 +1,7 @@
-//! Transactions of nftables by netlink (linux/netfilter/nf_tables.h), for what is small and has to be quick: a process of
-//! `nft` takes several milliseconds to start and to read what is there.
+//! Transactions of nftables by netlink (linux/netfilter/nf_tables.h), for elements of sets: a process of `nft` takes several
+//! milliseconds to start and to read what is there, and a kilobyte for each.
+
+pub(crate) mod shown;
 
 use std::io;
 
@@ -40,7 +42,7 @@ pub(crate) struct Change {
     pub(crate) keys: Vec<Vec<u8>>,
 }
 
-/// Makes all changes or none. They are few: an attribute of netlink has 64 KiB at most.
+/// Makes all changes or none. They are few: an attribute of netlink has 64 KiB at most, and a message some 200.
 ///
 /// # Errors
 /// What the kernel says of the first that it does not take: `ENOENT` where there is no such table, set, or element.
@@ -124,11 +126,24 @@ fn end(datagram: &[u8]) -> Option<io::Result<()>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::netfilter::Netfilter;
     use super::super::owned::{Owned, comment_of};
     use super::*;
 
     /// `NFT_MSG_GETTABLE`, `NFTA_TABLE_NAME`.
     const GET_TABLE: u8 = 1;
+
+    #[tokio::test]
+    async fn what_there_is_of_tables_is_read() {
+        let (table, netfilter) =
+            (format!("berth-shown/{}", std::process::id()), Netfilter::default());
+        let _owned = Owned::make(&table, "a table of a test").unwrap();
+        let tables = shown::tables(&netfilter, INET).await.unwrap();
+        assert!(tables.contains(&table), "{tables:?}");
+        assert_eq!(shown::chains(&netfilter, &table).await.unwrap(), (Vec::new(), 0));
+        let read = shown::elements(&netfilter, &table, "none", |_| {}).await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     /// All datagrams with which the kernel answers.
     fn answered(request: &[u8]) -> Vec<Vec<u8>> {
@@ -152,9 +167,21 @@ mod tests {
         let change = message(NEW_ELEMENTS, ACKNOWLEDGE, &elements.attributes(&table));
         let refused = answered(&transaction(&change));
         assert!(end(&refused[0]).unwrap().is_err(), "there is no such set");
-        let samples = [found, missing, refused, vec![transaction(&change)]].concat();
-        berth_hostile::octets(&samples, |datagram| {
+        let hook = [attribute(1, &[0, 0, 0, 1]), attribute(2, &[0, 0, 0, 150])].concat();
+        let chain =
+            [name(TABLE, &table), attribute(NESTED | 4, &hook), attribute(5, &[0, 0, 0, 1])];
+        let chain = message(3, 0, &chain.concat());
+        let samples = [found, missing, refused, vec![chain, transaction(&change)]].concat();
+        let read = |datagram: &[u8]| {
             let _ = (end(datagram), comment_of(datagram));
-        });
+            let (mut chains, mut keys) = (0, 0);
+            for message in messages(datagram) {
+                chains += usize::from(shown::chain(message.attributes()).is_some());
+                shown::keys(message.attributes(), |_| keys += 1);
+            }
+            (chains, keys)
+        };
+        assert_eq!(read(&samples.concat()), (1, 1));
+        berth_hostile::octets(&samples, |datagram| _ = read(datagram));
     }
 }

@@ -16,18 +16,20 @@ pub(super) struct Guarding {
     pub(super) known: Guard,
     /// Since when something else is to be guarded, and nothing is heard of it.
     since: Option<Instant>,
+    /// Whether it was told that addresses wait no longer.
+    told: bool,
 }
 
 impl Default for Guarding {
     fn default() -> Self {
-        Self { known: Guard::Unknown, since: None }
+        Self { known: Guard::Unknown, since: None, told: false }
     }
 }
 
 impl Guarding {
     /// Takes in what is told of it. Gives since when that was waited for.
     pub(super) fn take(&mut self, guard: Guard) -> Option<Instant> {
-        self.known = guard;
+        (self.known, self.told) = (guard, false);
         self.since.take()
     }
 
@@ -60,6 +62,12 @@ impl Guarding {
         Some(format!("{why}; it is tried again"))
     }
 
+    /// Whether it is news that it is waited for no longer. Whoever keeps the guard tells of one that cannot be had.
+    pub(super) fn is_late_anew(&mut self, now: Instant) -> bool {
+        let late = self.since.is_some_and(|since| since + PATIENCE <= now);
+        late && !std::mem::replace(&mut self.told, true)
+    }
+
     /// When it is waited for no longer.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         self.since.map(|since| since + PATIENCE).filter(|at| *at > now)
@@ -89,6 +97,7 @@ mod tests {
         assert!(matches!(*guarding.expected(&desired, late), Guard::Unavailable(_)));
         assert!(guarding.missing(late).unwrap().starts_with("nothing heard of nft for 5s"));
         assert_eq!(guarding.deadline(late), None, "no round follows the other");
+        assert_eq!([begin, late, late].map(|now| guarding.is_late_anew(now)), [false, true, false]);
         assert_eq!(guarding.take(holds.clone()), Some(begin));
         assert_eq!(*guarding.expected(&desired, late), holds);
         assert_eq!(guarding.missing(late), None);

@@ -305,6 +305,10 @@ impl<K: Kernel> Announcer<K> {
     /// Tells of ports of this node that are closed behind addresses for which it answers, or are to be and are not.
     fn tell_of_guard(&mut self, answering: &Answering, now: Instant) {
         let closes = self.config.services.as_ref().is_some_and(|all| all.closes_host_ports);
+        if self.guarding.is_late_anew(now) {
+            let why = self.guarding.missing(now);
+            tracing::warn!(why, closes, "addresses are bound without the guard until it is there");
+        }
         if !closes {
             return;
         }

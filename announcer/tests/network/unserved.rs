@@ -1,9 +1,9 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use berth_announcer::dataplane::unserved::{self, Layout};
+use berth_announcer::dataplane::unserved;
 use berth_announcer::instance::Instance;
 use berth_announcer::kernel::{Guard, Guarded, Port};
 use serde_json::Value;
@@ -32,11 +32,49 @@ async fn guard(kept: &mut Kept, guarded: &Guarded) {
     kept.tells(&Guard::Holds(guarded.clone()).into()).await;
 }
 
-/// What the kernel has of the table.
+/// What the kernel has of the table, as `nft` tells it.
 fn listing(closes: bool) -> Option<Guarded> {
     let listed = attempt("nft -j list table inet berth").stdout;
-    let layout = Layout { table: "berth".to_owned(), closes };
-    layout.read(&String::from_utf8_lossy(&listed))
+    let listed: Value = serde_json::from_slice(&listed).ok()?;
+    let items = listed["nftables"].as_array()?;
+    assert!(items.iter().any(|item| item["chain"]["hook"] == "input"), "{listed}");
+    let elements = |name: &str| -> Vec<Vec<String>> {
+        let sets = items.iter().map(|item| &item["set"]).filter(|set| set["name"] == name);
+        let all = sets.flat_map(|set| set["elem"].as_array().into_iter().flatten());
+        all.map(|element| {
+            let shown = element.get("elem").map_or(element, |element| &element["val"]);
+            let text = |part: &Value| part.as_str().map_or(part.to_string(), str::to_owned);
+            shown["concat"]
+                .as_array()
+                .map_or(vec![text(shown)], |all| all.iter().map(text).collect())
+        })
+        .collect()
+    };
+    let both = |name: &str| [elements(&format!("{name}4")), elements(&format!("{name}6"))].concat();
+    let address = |text: &String| text.parse::<IpAddr>().unwrap();
+    let ports: BTreeSet<Port> = both("services")
+        .iter()
+        .map(|parts| {
+            let protocol = match &*parts[1] {
+                "tcp" => 6,
+                "udp" => 17,
+                "sctp" => 132,
+                number => number.parse().unwrap(),
+            };
+            Port { address: address(&parts[0]), protocol, port: parts[2].parse().unwrap() }
+        })
+        .collect();
+    let closed: BTreeSet<IpAddr> = both("closed").iter().map(|parts| address(&parts[0])).collect();
+    let own: BTreeSet<IpAddr> = ports.iter().filter(|_| closes).map(|port| port.address).collect();
+    assert_eq!(closed, own);
+    let mut doubted: BTreeMap<IpAddr, BTreeSet<IpAddr>> = BTreeMap::new();
+    for parts in both("doubted") {
+        doubted.entry(address(&parts[0])).or_default();
+    }
+    for parts in both("leads") {
+        doubted.get_mut(&address(&parts[0])).unwrap().insert(address(&parts[1]));
+    }
+    Some(Guarded { ports, doubted })
 }
 
 /// The kernel's number of the table, which is another one if it is written anew.
@@ -125,7 +163,7 @@ fn each_change_and_each_loss_ends_in_the_table_that_is_wanted() {
 async fn each_change_and_each_loss(closes: bool) {
     let mut kept = Kept::with(&Instance::services(), "unserved", closes);
     kept.tells(&Guard::Holds(BTreeSet::new().into()).into()).await;
-    let ports: BTreeSet<Port> = (1..=600).map(|n| port("192.0.2.1", n)).collect();
+    let ports: BTreeSet<Port> = (1..=1600).map(|n| port("192.0.2.1", n)).collect();
     let mut guarded = Guarded::from(ports);
     guard(&mut kept, &guarded).await;
     assert_eq!(listing(closes), Some(guarded.clone()));

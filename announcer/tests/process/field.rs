@@ -18,7 +18,7 @@ use crate::namespace::{address, attempt, run};
 use crate::{ADDRESS, Election, Peer, SOON, Scene, Test, listen, real, signal_to};
 
 const SIX: &str = "2001:db8::1";
-const CLOSES: (&str, &str) = ("enable_service_security", "true");
+pub(crate) const CLOSES: (&str, &str) = ("enable_service_security", "true");
 
 pub(crate) fn tests() -> Vec<(String, Test)> {
     // The longest first.
@@ -41,13 +41,13 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
 }
 
 impl Scene {
-    fn settings(&self, settings: &[(&str, &str)]) -> Child {
+    pub(crate) fn settings(&self, settings: &[(&str, &str)]) -> Child {
         let mut command = self.command(real(), Election::Membership, None, &self.log);
         command.envs(settings.iter().copied()).spawn().expect("an announcer")
     }
 
     /// Runs something until it says yes.
-    async fn until(&self, what: &str, mut is: impl AsyncFnMut() -> bool) {
+    pub(crate) async fn until(&self, what: &str, mut is: impl AsyncFnMut() -> bool) {
         let start = Instant::now();
         while !is().await {
             let log = || fs::read_to_string(&self.log).unwrap_or_default();
@@ -88,7 +88,7 @@ impl Scene {
     }
 }
 
-async fn pause(millis: u64) {
+pub(crate) async fn pause(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
@@ -268,7 +268,7 @@ async fn sockets_of_interfaces_that_are_gone_are_closed() {
 }
 
 /// A program of this name that comes first in the path.
-fn replace(scene: &Scene, program: &str, script: &str) -> String {
+pub(crate) fn replace(scene: &Scene, program: &str, script: &str) -> String {
     let (folder, new) = (scene.folder.join("bin"), scene.folder.join("new"));
     fs::create_dir_all(&folder).unwrap();
     fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -288,8 +288,12 @@ async fn nft_that_hangs_keeps_no_address_away_and_nobody_from_ending() {
     scene.until("it tells that it lives", async || ready().await.contains("HTTP")).await;
     assert!(start.elapsed() < Duration::from_secs(10), "probes were not answered before");
     peer.until(true, "without a guard", &scene.log).await;
-    let told = "guard: nothing heard of nft for 5s; it is tried again";
-    scene.until("it is not ready", async || ready().await.contains(told)).await;
+    let told = "nothing heard of nft for 5s; it is tried again";
+    scene
+        .until("it is not ready", async || ready().await.contains(&format!("guard: {told}")))
+        .await;
+    let log = fs::read_to_string(&scene.log).unwrap();
+    assert_eq!(log.matches(told).count(), 1, "{log}");
     scene.until("the Service is told", async || scene.told_of_open_ports().await == 1).await;
     let told = Instant::now();
     signal_to(&announcer, Signal::SIGTERM);
@@ -317,7 +321,9 @@ async fn a_table_of_our_name_that_another_program_owns_is_waited_for_by_nobody()
     let log = fs::read_to_string(&scene.log).unwrap();
     assert!(log.contains("no guard in nftables") && log.contains("not permitted"), "{log}");
     let unready = ready().await;
-    assert!(unready.contains("guard: nft: ") && unready.contains("not permitted"), "{unready}");
+    let owned =
+        format!("the table inet berth belongs to another program (process {}", nft.id().unwrap());
+    assert!(unready.contains(&owned) && unready.contains("not permitted"), "{unready}");
     assert!(get("127.0.0.1:2112", "/healthz").await.starts_with("HTTP/1.1 200"));
     scene.until("the Service is told", async || scene.told_of_open_ports().await == 1).await;
     drop(input);

@@ -16,6 +16,7 @@ mod api;
 mod field;
 mod lease;
 mod life;
+mod many;
 #[path = "../network/namespace.rs"]
 #[allow(dead_code)]
 mod namespace;
@@ -162,6 +163,7 @@ fn main() -> ExitCode {
         ("vips_are_dumped".into(), Box::new(|| alone(life::vips_are_dumped))),
         ("a_second_is_refused".into(), Box::new(|| alone(life::a_second_is_refused))),
     ];
+    tests.extend(many::tests());
     tests.extend(field::tests());
     tests.extend(lease::tests());
     for case in cases {
