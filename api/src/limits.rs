@@ -13,9 +13,11 @@ pub const MOST_PREFERENCES: usize = 16;
 /// The most ports of a Service that anything but kube-proxy looks at.
 pub const MOST_PORTS: usize = 1024;
 
-/// The most ports, at each address of it one, that are guarded for the Services of one namespace: each costs an announcer
-/// and `nft` four kilobytes together, on every node.
+/// The most ports, at each address of it one, that are guarded for the Services of one namespace, and of all: each costs an
+/// announcer a kilobyte and a half, and the kernel an element, on every node.
 pub const MOST_GUARDED: usize = 32_768;
+/// See [`MOST_GUARDED`].
+pub const MOST_GUARDED_TOGETHER: usize = 98_304;
 
 /// The most entries that are read of what a status says of addresses: more than Berth ever writes.
 pub const MOST_SHOWN: usize = 16;

@@ -16,12 +16,17 @@ use berth_api::Family;
 use berth_api::service::Port;
 
 use super::cluster::{Cluster, Service};
+use super::room;
 use super::scene::Scene;
 use crate::vip::{Claimant, Name, Wanted};
 
-/// So many endpoints are compared at an address: each is a kilobyte of `nft`, on every node and with each change. Who has more
+/// So many endpoints are compared at an address: each is an element of the kernel, on every node, and is compared with each change. Who has more
 /// has thousands of pods, or writes EndpointSlices by hand and so leads to anybody's pod without a detour.
 const MOST: usize = 4096;
+
+/// So many are compared in all: a namespace that has more than its share of them has the addresses with the most not
+/// compared.
+const TOGETHER: usize = 32_768;
 
 /// So long after an endpoint has left kube-proxy may still lead there: it changes its rules once a second, and takes longer
 /// where it has many.
@@ -72,6 +77,7 @@ pub fn doubted(scene: Scene<'_>, wanted: &Wanted) -> BTreeMap<IpAddr, BTreeSet<I
     let Scene { cluster, node, .. } = scene;
     let taken = NodePorts::of(cluster);
     let mut doubted = BTreeMap::new();
+    let mut whose = BTreeMap::new();
     for (address, vip) in wanted.addressed().filter(|(own, _)| !wanted.own.contains(own)) {
         let services = vip.wants.iter().filter_map(|want| match &want.claimant {
             Claimant::Service(name) => Some((name, cluster.services().get(name)?)),
@@ -93,9 +99,24 @@ pub fn doubted(scene: Scene<'_>, wanted: &Wanted) -> BTreeMap<IpAddr, BTreeSet<I
             let own = services.iter().flat_map(|(_, service)| service.cluster_ips.iter().copied());
             let own = own.filter(|own| Family::of(own) == Family::of(&address));
             if endpoints.len() <= MOST {
-                doubted.insert(address, endpoints.into_iter().chain(own).collect());
+                let to: BTreeSet<IpAddr> = endpoints.into_iter().chain(own).collect();
+                let of: &mut Vec<(usize, IpAddr)> =
+                    whose.entry(services.first().map(|(name, _)| &*name.namespace)).or_default();
+                of.push((to.len(), address));
+                doubted.insert(address, to);
             }
         }
+    }
+    let asked = whose.values().map(|all| all.iter().map(|(count, _)| count).sum());
+    let share = room::share(asked, TOGETHER, TOGETHER);
+    for mut all in whose.into_values() {
+        all.sort_unstable();
+        let mut taken = 0;
+        let over = all.into_iter().skip_while(|(count, _)| {
+            taken += count;
+            taken <= share
+        });
+        over.for_each(|(_, address)| _ = doubted.remove(&address));
     }
     doubted
 }
@@ -323,6 +344,48 @@ mod tests {
             Some(to.split(' ').count())
         };
         assert_eq!((compared(4), compared(5)), (Some(4096 + 1), None), "with its own");
+    }
+
+    #[test]
+    fn of_the_endpoints_that_are_compared_each_namespace_has_its_share_and_small_addresses_come_first()
+     {
+        let (mut cluster, host) = (Cluster::default(), host());
+        let mut add = |namespace: &str, number: u8, endpoints: u16| {
+            let name = format!("web-{number}");
+            let address = format!("192.0.{}.{number}", namespace.len());
+            let (_, web) = service(&name, |all| {
+                all["metadata"]["namespace"] = json!(namespace);
+                all["metadata"]["annotations"]["kube-vip.io/loadbalancerIPs"] = json!(address);
+                all["status"] = json!({});
+            });
+            cluster.apply_service(Name::new(namespace, &*name), web);
+            let (_, slice) = slice(|all| {
+                all["metadata"]["namespace"] = json!(namespace);
+                all["metadata"]["labels"]["kubernetes.io/service-name"] = json!(name);
+                let own = (0..endpoints).map(|n| format!("10.{number}.{}.{}", n / 256, n % 256));
+                all["endpoints"] = own.map(|own| json!({ "addresses": [own] })).collect();
+            });
+            cluster.apply_slice(
+                Name::new(namespace, &*name),
+                Some((Name::new(namespace, &*name), slice)),
+            );
+        };
+        // With that of the Service in the cluster each has one more.
+        (1..=20).for_each(|number| add("mm", number, 2047));
+        (1..=2).for_each(|number| add("aaa", number, 999));
+        add("mm", 99, 1);
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        let permits = Permits::ALL;
+        let scene = Scene { cluster: &cluster, host: &host, node: "a", interface: None, permits };
+        let doubted = doubted(scene, &wanted);
+        let of = |third: u8| {
+            let of =
+                |address: &&IpAddr| matches!(address, IpAddr::V4(v4) if v4.octets()[2] == third);
+            doubted.keys().filter(of).count()
+        };
+        assert_eq!((of(2), of(3)), (16, 2));
+        assert!(doubted.contains_key(&"192.0.2.99".parse().unwrap()));
+        assert!(doubted.values().map(BTreeSet::len).sum::<usize>() <= TOGETHER);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | `own` | what the node tells of itself |
 //! | `service`, `eip` | what each kind of object wants |
 //! | `fixed` | what the operator wants by settings |
+//! | `room` | how much of what all share is for a namespace |
 //! | `doubt` | behind which addresses others may answer |
 //! | `wanted` | all of it, by address |
 //! | `view` | whether there is a view of membership |
@@ -21,6 +22,7 @@ pub mod fixed;
 mod hostile;
 pub mod own;
 pub mod placement;
+mod room;
 pub mod scene;
 pub mod service;
 #[cfg(test)]

@@ -4,11 +4,12 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use berth_api::limits::MOST_GUARDED;
+use berth_api::limits::{MOST_GUARDED, MOST_GUARDED_TOGETHER};
 
 use super::cluster::{Claims, Service};
 use super::eip::{self, Own, Usage};
 use super::fixed::{self, Fixed};
+use super::room;
 use super::scene::Scene;
 use super::service;
 use crate::vip::{Claim, Claimant, Name, Refusal, Vip, VipId, Want, Wanted};
@@ -35,10 +36,10 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
     ours.sort_by_key(|(name, service)| (&service.created, *name));
     let used: BTreeSet<IpAddr> =
         ours.iter().flat_map(|(_, service)| service::in_use(scene.cluster, service)).collect();
-    let mut guarded = BTreeMap::new();
+    let mut rooms = rooms(&ours, &wanted.services);
     for (name, service) in ours {
         let Some(claim) = wanted.services.get_mut(name) else { continue };
-        if !has_room(guarded.entry(&*name.namespace).or_default(), service, claim) {
+        if !rooms.get_mut(&*name.namespace).is_none_or(|room| room.takes(service, claim)) {
             continue;
         }
         for (address, want) in service::wants(name, service, claim, &used) {
@@ -61,16 +62,44 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
     wanted
 }
 
-/// Whether what is `guarded` for a namespace has room for a Service; it is refused its addresses else.
-fn has_room(guarded: &mut usize, service: &Service, claim: &mut Claim) -> bool {
-    let (others, count) = (*guarded, claim.own().count() * service.ports.len());
-    if others + count > MOST_GUARDED {
-        let own = claim.places.values_mut().filter(|place| place.is_ok());
-        own.for_each(|place| *place = Err(Refusal::TooManyGuarded { others, count }));
-        return false;
+/// What is guarded for a namespace, and how much may be.
+#[derive(Default)]
+struct Room {
+    taken: usize,
+    most: usize,
+}
+
+impl Room {
+    /// Whether there is room for a Service; it is refused its addresses else.
+    fn takes(&mut self, service: &Service, claim: &mut Claim) -> bool {
+        let (others, count, most) = (self.taken, ports_of(service, claim), self.most);
+        if others + count > most {
+            let own = claim.places.values_mut().filter(|place| place.is_ok());
+            own.for_each(|place| *place = Err(Refusal::TooManyGuarded { others, count, most }));
+            return false;
+        }
+        self.taken += count;
+        true
     }
-    *guarded += count;
-    true
+}
+
+/// The room of each namespace, none of which is taken.
+fn rooms<'a>(
+    ours: &[(&'a Name, &Service)],
+    claims: &BTreeMap<Name, Claim>,
+) -> BTreeMap<&'a str, Room> {
+    let mut asked: BTreeMap<&str, usize> = BTreeMap::new();
+    for (name, service) in ours {
+        let count = claims.get(*name).map_or(0, |claim| ports_of(service, claim));
+        *asked.entry(&name.namespace).or_default() += count;
+    }
+    let most = room::share(asked.values().copied(), MOST_GUARDED, MOST_GUARDED_TOGETHER);
+    asked.into_keys().map(|namespace| (namespace, Room { taken: 0, most })).collect()
+}
+
+/// How many ports are guarded for a Service.
+fn ports_of(service: &Service, claim: &Claim) -> usize {
+    claim.own().count() * service.ports.len()
 }
 
 fn add(vips: &mut BTreeMap<VipId, Vip>, address: IpAddr, want: Want) {
@@ -291,30 +320,50 @@ mod tests {
         assert!(names.iter().all(|name| matches!(wanted.attach(name, address), Some(Ok(_)))));
     }
 
-    #[test]
-    fn a_namespace_with_more_ports_than_are_guarded_has_its_youngest_services_refused_and_no_other_has()
-     {
+    /// Services of 1,024 ports, by namespace, and how many of the oldest of each have their addresses.
+    fn served<const N: usize>(wide: [(&str, u8); N]) -> [usize; N] {
         let mut cluster = Cluster::default();
-        let wide = |number: u8, address: &str| {
-            let ports = (1..=1024).map(|number| Port { protocol: Protocol::Tcp, number });
-            let created = format!("2026-{number:02}");
-            Service { ports: ports.collect(), created, ..service(&[address]) }
-        };
-        let address = |number: u8| format!("192.0.2.{number}");
-        for number in 0..40 {
-            let name = Name::new("d", number.to_string());
-            cluster.apply_service(name, wide(number, &address(number)));
+        let name = |namespace: &str, number| Name::new(namespace, format!("wide-{number:03}"));
+        let address = |namespace, number| IpAddr::from([198, 51, namespace, number]);
+        for (at, (namespace, count)) in (0..).zip(wide) {
+            for number in 0..count {
+                let ports = (1..=1024).map(|number| Port { protocol: Protocol::Tcp, number });
+                let created = format!("2026-{number:03}");
+                let of = service(&[&address(at, number).to_string()]);
+                let service = Service { ports: ports.collect(), created, ..of };
+                cluster.apply_service(name(namespace, number), service);
+            }
         }
-        cluster.apply_service(Name::new("e", "web"), wide(99, "192.0.2.99"));
         let wanted = seen(&cluster, &host(), Some("eth0"));
-        assert_eq!(wanted.ports().len(), MOST_GUARDED + 1024);
-        let place = |number: u8| {
-            let address = address(number).parse().unwrap();
-            wanted.attach(&Name::new("d", number.to_string()), address)
-        };
-        assert!(matches!(place(31), Some(Ok(_))));
-        let refused = Err(Refusal::TooManyGuarded { others: MOST_GUARDED, count: 1024 });
-        assert!((32..40).all(|number| place(number) == Some(&refused)));
-        assert!(wanted.vip("192.0.2.99".parse().unwrap()).is_some());
+        let mut at = 0..;
+        wide.map(|(namespace, count)| {
+            let at = at.next().unwrap();
+            let places = (0..count).map(|number| {
+                wanted.attach(&name(namespace, number), address(at, number)).unwrap()
+            });
+            let places: Vec<_> = places.collect();
+            let has = places.iter().take_while(|place| place.is_ok()).count();
+            let told = places[has..].iter().all(|place| {
+                matches!(place, Err(Refusal::TooManyGuarded { count: 1024, others, most })
+                    if *others == has * 1024 && most / 1024 == has)
+            });
+            assert!(told, "{namespace}");
+            has
+        })
+    }
+
+    #[test]
+    fn a_namespace_has_as_many_ports_guarded_as_there_is_room_and_its_oldest_services_first() {
+        assert_eq!(served([("d", 40), ("e", 1)]), [32, 1]);
+    }
+
+    #[test]
+    fn namespaces_share_what_is_guarded_and_who_has_little_has_it_whatever_others_have() {
+        let all = MOST_GUARDED_TOGETHER / 1024;
+        let wide = [("a", 40), ("b", 32), ("c", 32), ("d", 34), ("e", 30), ("z", 2)];
+        let served = served(wide);
+        let share = (all - 2) / 5;
+        assert_eq!(served, [share, share, share, share, share, 2]);
+        assert!(served.iter().sum::<usize>() <= all);
     }
 }

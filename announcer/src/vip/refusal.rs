@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::conflict::{Mac, MacText};
-use berth_api::limits::{MOST_ADDRESSES, MOST_GUARDED, MOST_PORTS, MOST_PREFERENCES};
+use berth_api::limits::{MOST_ADDRESSES, MOST_GUARDED_TOGETHER, MOST_PORTS, MOST_PREFERENCES};
 use berth_api::names::{annotation, condition};
 use berth_api::reason;
 use berth_api::service::Port;
@@ -171,6 +171,8 @@ pub enum Refusal {
         others: usize,
         /// How many it has.
         count: usize,
+        /// How many its namespace may have.
+        most: usize,
     },
     /// The Lease that a Service names can be none.
     InvalidLease {
@@ -338,9 +340,9 @@ impl Refusal {
             Self::TooManyPorts { count } => format!(
                 "spec.ports has {count} ports; accepted are {MOST_PORTS}, and only the first ones are guarded and published"
             ),
-            Self::TooManyGuarded { others, count } => format!(
-                "not announced: it has {count} ports, at each of its addresses one, and older Services of its namespace have \
-                 {others}; accepted are {MOST_GUARDED} in a namespace"
+            Self::TooManyGuarded { others, count, most } => format!(
+                "not announced: it has {count} ports, counted at each of its addresses, and older Services of its namespace have \
+                 {others}; accepted are {most} of a namespace, as all together have {MOST_GUARDED_TOGETHER} at most"
             ),
             Self::InvalidLease { text } => format!(
                 "kube-vip.io/leaseName has {text}, which is passed over; accepted is the name of a Lease: at most 253 \
