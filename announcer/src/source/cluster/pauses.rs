@@ -1,5 +1,6 @@
 //! Who shares an address and took a port there that another was given: its namespace comes to share that address again
-//! after a pause, longer each time. By namespace, as who may write one Service may write the next. Every node keeps
+//! after a pause, longer each time. Who had the address first has one such edit for nothing: others may hold a thousand ports
+//! there, and a mistake is to take nothing from who let them in. By namespace, as who may write one Service may write the next. Every node keeps
 //! this by what the watches show, so whoever has the address next goes on. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,18 @@ struct Pause {
     offenders: BTreeSet<String>,
     /// Who was published there before and has done nothing, by uid.
     spared: BTreeSet<String>,
+}
+
+/// A Service came to have a port of another at an address.
+#[derive(Clone, Copy)]
+struct Edit<'a> {
+    address: IpAddr,
+    by: &'a Name,
+    uid: &'a str,
+    /// It had the address before all others.
+    is_first: bool,
+    /// The port is one of another namespace.
+    foreign: bool,
 }
 
 /// Why a Service is not to be published at an address for now.
@@ -112,7 +125,9 @@ impl Pauses {
                 let before = self.crossing.get(&whom);
                 if before.is_none_or(|was_foreign| foreign && !was_foreign) {
                     let siblings = || siblings(services, claims, address, &name.namespace);
-                    self.note(address, name, &service.uid, foreign, siblings, now);
+                    let is_first = claims.turn(&address, &service.uid) == Some(0);
+                    let edit = Edit { address, by: name, uid: &service.uid, is_first, foreign };
+                    self.note(edit, siblings, now);
                 }
                 crossing.insert(whom, foreign);
             }
@@ -120,15 +135,8 @@ impl Pauses {
         self.crossing = crossing;
     }
 
-    fn note(
-        &mut self,
-        address: IpAddr,
-        by: &Name,
-        uid: &str,
-        foreign: bool,
-        siblings: impl FnOnce() -> BTreeSet<String>,
-        now: Instant,
-    ) {
+    fn note(&mut self, edit: Edit<'_>, siblings: impl FnOnce() -> BTreeSet<String>, now: Instant) {
+        let Edit { address, by, uid, is_first, foreign } = edit;
         let begin = || Pause {
             by: by.clone(),
             count: 0,
@@ -143,8 +151,11 @@ impl Pauses {
         if !pause.runs {
             pause.spared = siblings();
         }
-        pause.length = FIRST.saturating_mul(1 << pause.count.min(16)).min(LONGEST);
-        (pause.by, pause.last, pause.runs) = (by.clone(), now, true);
+        pause.length = match pause.count {
+            0 if is_first => Duration::ZERO,
+            count => FIRST.saturating_mul(1 << count.min(16)).min(LONGEST),
+        };
+        (pause.by, pause.last, pause.runs) = (by.clone(), now, !pause.length.is_zero());
         pause.count = pause.count.saturating_add(1);
         pause.spared.remove(uid);
         if foreign && pause.offenders.len() < MOST_OFFENDERS {

@@ -103,6 +103,30 @@ fn named(text: &str) -> Name {
 }
 
 #[test]
+fn who_had_the_address_first_takes_a_port_by_mistake_once_in_ten_minutes_for_nothing() {
+    let mut scene = Scene::new();
+    (1..=1024).for_each(|n| scene.join(&format!("mallory/x{n}"), 1000 + n));
+    let mut lengths = Vec::new();
+    for wait in [0, 1, 100, 700, 0] {
+        scene.wait(wait);
+        scene.edit("alice/web", 1007, &BOTH);
+        scene.edit("alice/web", 1007, &[]);
+        scene.edit("alice/web", HERS, &[]);
+        lengths.push(scene.withheld("alice/web").map_or(0, |withheld| withheld.length.as_secs()));
+        scene.edit("alice/web", HERS, &BOTH);
+        assert_eq!(scene.withheld("mallory/x7"), None);
+    }
+    assert_eq!(lengths, [0, 20, 40, 0, 20]);
+    // Who joined later has none, and neither have those of who was first.
+    scene.join("alice/more", 443);
+    for name in ["mallory/x7", "alice/more"] {
+        scene.wait(700);
+        scene.takes(name);
+        assert_eq!(scene.withheld(name).unwrap().length, FIRST, "{name}");
+    }
+}
+
+#[test]
 fn who_comes_after_one_that_took_a_port_waits_as_that_one_does_and_longer_each_time() {
     let mut scene = Scene::new();
     let mut lengths = Vec::new();
