@@ -101,6 +101,28 @@ fn why_a_cluster_is_not_reached_is_said_once() -> Result<()> {
 }
 
 #[test]
+fn who_has_no_kubeconfig_is_told_which_one_was_looked_for_and_what_to_do() -> Result<()> {
+    let complains = |kubeconfig: Option<&str>| -> Result<String> {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_berth-ccm"));
+        program.args(["import-eip", "--from", "current"]).env("HOME", "/nowhere");
+        for name in ["KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"] {
+            program.env_remove(name);
+        }
+        kubeconfig.map(|path| program.env("KUBECONFIG", path));
+        Ok(String::from_utf8(program.output()?.stderr)?)
+    };
+    for (named, path) in [(None, "/nowhere/.kube/config"), (Some("/none"), "/none")] {
+        let said = complains(named)?;
+        let told = format!(
+            "no cluster to talk to: kubeconfig `{path}` cannot be read: No such file or directory (os error 2), and this is \
+             no pod that has an account; name a kubeconfig file, here or in KUBECONFIG\n"
+        );
+        assert!(said.ends_with(&told) && !said.contains("infer"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
 fn pools_and_what_nodes_tell_are_looked_for_in_the_namespace_of_the_file() -> Result<()> {
     let own = "kind: ConfigMap\nmetadata: { name: kubevip, namespace: berth }\ndata:\n  cidr-global: 192.0.2.0/24\n";
     let bare = "kind: ConfigMap\nmetadata: { name: kubevip }\ndata:\n  cidr-global: 192.0.2.0/24\n";

@@ -38,7 +38,7 @@ pub fn allocate(ledger: &Ledger, request: &Request) -> Result<Allocation, Refusa
         let family = Family::of(*pin);
         let refusal = Refusal::FamilyUnavailable {
             family,
-            why: format!("{pin} is asked for, but the owner does not use the family"),
+            why: format!("{pin} is asked for, and {}", uses(&request.owner, &wanted)),
         };
         if !request.pins.iter().any(|pin| wanted.contains(&Family::of(*pin))) {
             return Err(refusal);
@@ -49,6 +49,19 @@ pub fn allocate(ledger: &Ledger, request: &Request) -> Result<Allocation, Refusa
     let all = ledger.held(&request.owner);
     let released = all.filter(|address| !kept(address)).collect();
     Ok(Allocation { addresses, released, refused })
+}
+
+/// The families that whoever asks has, and where that is said.
+fn uses(owner: &Owner, wanted: &[Family]) -> String {
+    let families: Vec<String> = wanted.iter().map(Family::to_string).collect();
+    let field = match owner.kind {
+        OwnerKind::Service | OwnerKind::VipProxy => "spec.ipFamilies",
+        OwnerKind::EipBinding => "spec.families",
+    };
+    format!(
+        "{owner} has {} alone, by its `{field}`: ask for an address of that family, or add the other one there",
+        families.join(" and ")
+    )
 }
 
 /// How many more addresses the owner's namespace may hold; `None` without a quota. Of each family one address does not

@@ -7,7 +7,7 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt};
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use tower::{BoxError, ServiceBuilder};
 
@@ -39,9 +39,9 @@ pub enum ClientError {
     },
     /// Neither a kubeconfig nor a pod's account was found.
     #[error(
-        "no cluster to talk to: name a kubeconfig file, here or in KUBECONFIG, or run in a pod ({0})"
+        "no cluster to talk to: {0}, and this is no pod that has an account; name a kubeconfig file, here or in KUBECONFIG"
     )]
-    Nothing(#[from] kube::config::InferConfigError),
+    Nothing(String),
     /// The client cannot be made from what the configuration says.
     #[error("cannot make a client for {server}: {source}")]
     Unusable {
@@ -57,7 +57,7 @@ pub enum ClientError {
 /// # Errors
 /// When the file is not readable, or nothing says where the cluster is.
 pub async fn configure(kubeconfig: Option<&Path>) -> Result<Config, ClientError> {
-    let Some(path) = kubeconfig else { return Ok(Config::infer().await?) };
+    let Some(path) = kubeconfig else { return Config::infer().await.map_err(nothing) };
     let unusable = |error| {
         let path = path.display().to_string();
         match error {
@@ -68,6 +68,19 @@ pub async fn configure(kubeconfig: Option<&Path>) -> Result<Config, ClientError>
     };
     let file = Kubeconfig::read_from(path).map_err(unusable)?;
     Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(unusable)
+}
+
+/// Why neither the kubeconfig that kubectl would take nor a pod's account is usable. Of the two the file is what somebody may
+/// have meant.
+fn nothing(error: InferConfigError) -> ClientError {
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref());
+    ClientError::Nothing(match cause {
+        Some(KubeconfigError::ReadConfig(why, path)) => {
+            format!("kubeconfig `{}` cannot be read: {why}", path.display())
+        }
+        Some(other) => format!("the kubeconfig cannot be used: {other}"),
+        None => "there is no kubeconfig".to_owned(),
+    })
 }
 
 /// Makes the client. It retries nothing by itself: whoever sends knows better what a refusal means.

@@ -79,6 +79,7 @@ pub async fn read(
     let servers = Api::<EndpointSlice>::namespaced(client.clone(), reserved::API_SERVERS);
     let servers = servers.list(&all.clone().labels(&reserved::of_kubernetes())).await;
     let servers = servers.map_err(ClusterError::on("list", "endpointslices in default"))?;
+    let is_untold = told.items.is_empty() && !nodes.items.is_empty();
     let reserved = nodes.items.iter().flat_map(reserved::of_node);
     let reserved = reserved.chain(cidrs.items.iter().map(reserved::of_service_cidr));
     let reserved = reserved.chain(of_hosts(&told.items, &nodes.items));
@@ -87,6 +88,7 @@ pub async fn read(
         live: live.map(|map| map.data.unwrap_or_default()),
         assigned: assigned(&services, &claims),
         reserved: reserved.chain(info.as_ref().map(reserved::of_cluster_info)).collect(),
+        untold: is_untold.then(|| hosts.to_owned()),
     })
 }
 

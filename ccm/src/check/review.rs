@@ -36,6 +36,8 @@ pub struct Cluster {
     pub assigned: Vec<Holding>,
     /// Addresses that are never given out, by what has them.
     pub reserved: BTreeMap<String, AddressSet>,
+    /// Where nodes were looked for that tell their addresses, if none does there.
+    pub untold: Option<String>,
 }
 
 /// What there is to say.
@@ -118,6 +120,8 @@ pub enum Finding {
     NotOfAll(String),
     /// Assigned addresses that no pool has.
     InNoPool(AddressSet),
+    /// Nothing is known of the nodes' own addresses: no node tells them in this namespace.
+    Untold(String),
     /// Whoever may edit a Service of the scope may ask for any address that nobody has.
     OpenPins(Scope),
     /// Not every namespace has a limit.
@@ -141,6 +145,7 @@ impl Finding {
                 | Self::QuotaReached(..)
                 | Self::Crossing(..)
                 | Self::InNoPool(..)
+                | Self::Untold(..)
                 | Self::OpenPins(..)
                 | Self::NoQuota
         )
@@ -157,7 +162,7 @@ impl Review {
 /// Says what would be if the cluster, or an empty one, had pools of this data.
 pub fn review(data: &Data, cluster: Option<&Cluster>) -> Review {
     let nothing = Cluster::default();
-    let Cluster { live, assigned, reserved } = cluster.unwrap_or(&nothing);
+    let Cluster { live, assigned, reserved, untold } = cluster.unwrap_or(&nothing);
     let mut ledger = Ledger::new();
     let mut refused = Vec::new();
     if let Some(live) = live {
@@ -200,6 +205,7 @@ pub fn review(data: &Data, cluster: Option<&Cluster>) -> Review {
         .extend(conflicts.into_iter().map(|(address, owners)| Finding::Conflict(address, owners)));
     findings.extend(fates(&ledger));
     findings.extend(by_dhcp(ledger.pools()));
+    findings.extend(untold.clone().map(Finding::Untold));
     findings.extend(open(ledger.pools()));
     let assigned = cluster.map(|_| ledger.claims().count());
     Review { pools: lines(&ledger), assigned, findings }

@@ -160,6 +160,7 @@ fn against_a_cluster_the_fate_of_each_address_is_told() {
             holding("shop/web", "198.51.100.4"),
         ],
         reserved: node("worker-1", "192.0.2.2"),
+        ..Cluster::default()
     };
     let pools = data([
         ("range-global", "192.0.2.1-192.0.2.15"),
@@ -236,6 +237,7 @@ fn an_address_that_two_have_and_one_that_a_node_has_are_problems() {
             shared("shop/https", 443),
         ],
         reserved: node("worker-1 (its interfaces)", "192.0.2.9"),
+        ..Cluster::default()
     };
     let pools = closed(data([("range-global", "192.0.2.1-192.0.2.7")]));
     let expected = "\
@@ -256,6 +258,7 @@ fn what_a_node_lists_because_it_answers_for_it_is_noted_and_no_problem() {
         live: None,
         assigned: vec![holding("shop/web", "192.0.2.2")],
         reserved: node("worker-1", "192.0.2.2"),
+        ..Cluster::default()
     };
     let pools = closed(data([("range-global", "192.0.2.1-192.0.2.7")]));
     let expected = "\
@@ -335,4 +338,22 @@ fn namespaces_that_share_an_address_and_do_not_name_each_other_are_noted() {
     assert_eq!(review(pools.clone()), [note]);
     let each = data([("share-with-blog", "shop"), ("share-with-shop", "blog")]);
     assert_eq!(review(pools.into_iter().chain(each).collect()), [""; 0]);
+}
+
+#[test]
+fn where_no_node_tells_its_addresses_the_namespace_that_was_looked_in_is_named() {
+    let pools =
+        data([("cidr-global", "192.0.2.0/24"), ("pins-global", "pool"), ("namespace-quota", "2")]);
+    let of = |untold: Option<&str>| {
+        let cluster = Cluster { untold: untold.map(str::to_owned), ..Cluster::default() };
+        review(&pools, Some(&cluster))
+    };
+    assert_eq!(of(None).findings, []);
+    let review = of(Some("nowhere"));
+    assert_eq!(review.problems().count(), 0, "a cluster may have no announcer yet");
+    let said = review.to_string();
+    assert!(
+        said.contains("by a Lease in namespace nowhere") && said.contains("--leases"),
+        "{said}"
+    );
 }

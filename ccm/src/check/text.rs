@@ -154,6 +154,11 @@ impl fmt::Display for Finding {
                 "no pool has {}: what was asked for, or held before, stays until it is released",
                 shown(addresses)
             ),
+            Self::Untold(namespace) => write!(
+                f,
+                "no node tells its own addresses by a Lease in namespace {namespace}, so that pools are compared with what Nodes \
+                 list alone: no announcer has run there, or `--leases` is to name the namespace in which they run"
+            ),
             Self::OpenPins(Scope::Global) => write!(
                 f,
                 "`pins-global` is not set, or any: whoever may edit a Service may ask for any address that nobody has, also \
