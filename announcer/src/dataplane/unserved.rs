@@ -25,7 +25,7 @@
 //! hook: it has to have been led to an endpoint of a Service of the address.
 //!
 //! Owns the table `inet berth` (each instance has one of its own name). Replaces it whole by `nft`; reads it, and changes
-//! elements of its sets, by netlink, in pieces where there are many ([`elements`]).
+//! elements of its sets, by netlink, in pieces where there are many (`elements`).
 
 mod elements;
 mod layout;

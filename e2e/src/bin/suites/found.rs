@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// Suites and modules of the lab whose tests may keep the processors busy: none has a time in its verdict, and none judges
 /// who owns an address while a machine that is slow for a moment may change that. They do not run beside those that do.
-const BUSY: [&str; 11] = [
+const BUSY: [&str; 12] = [
     "black_box",
     "lab::faults",
     "other_kernel",
@@ -24,7 +24,20 @@ const BUSY: [&str; 11] = [
     "product::examples",
     "product::flaws",
     "product::migration",
+    "product::uninstall",
     "real_nodes",
+];
+
+/// Tests that wait for a minute, or nearly, as what they judge lasts so long. One of them at a time runs beside the others: it
+/// keeps no processor from them.
+const WAITS: [&str; 7] = [
+    "process::an_absent_api_is_named",
+    "product::elections::a_second_host_of_one_name",
+    "product::rotation::who_makes_one_sharer",
+    "product::splits::a_node_that_hears_nobody",
+    "product::unannounced::a_service_that_nobody",
+    "product::unannounced::whoever_has_an_address",
+    "product::uninstall::",
 ];
 
 /// One test.
@@ -40,6 +53,8 @@ pub(crate) struct Test {
     pub(crate) test: String,
     /// Whether it judges times, and runs beside its like only.
     pub(crate) timed: bool,
+    /// Whether it does little but wait.
+    pub(crate) waits: bool,
 }
 
 impl Test {
@@ -73,7 +88,9 @@ pub(crate) fn tests(messages: &Path) -> Result<Vec<Test>> {
                 suite: suite.clone(),
                 test,
                 timed: false,
+                waits: false,
             };
+            test.waits = WAITS.iter().any(|begin| test.name().starts_with(begin));
             test.timed = needs_lab && !is_busy(&test);
             tests.push((!needs_lab, test));
         }

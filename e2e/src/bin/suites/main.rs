@@ -1,9 +1,11 @@
 //! Runs the tests of programs that `cargo test --no-run --message-format=json` has built, each in a process of its own and
 //! several at a time: first those that may keep the processors busy, then those that have a time in their verdict, which
-//! wait more than they work. Ends with the seconds of each suite and the slowest twenty tests.
+//! wait more than they work; and beside both one that does little but wait. The longest begin first. Ends with the seconds of each
+//! suite and the slowest twenty tests.
 
 mod found;
 mod host;
+mod past;
 mod report;
 
 use std::{
@@ -20,6 +22,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use found::Test;
+use past::Past;
 use report::Outcome;
 
 /// Runs tests and says what each cost.
@@ -37,7 +40,7 @@ struct Arguments {
     /// Shows what tests print, and runs one at a time.
     #[arg(long)]
     nocapture: bool,
-    /// How many tests run at a time; one more of those that judge no time.
+    /// How many tests run at a time; one more of those that judge no time, and one that waits.
     #[arg(long, default_value_t = 3)]
     jobs: usize,
     /// Takes all processors away for 120 to 220 ms every 30 s meanwhile, as a busy host of a virtual machine does.
@@ -68,7 +71,10 @@ fn main() -> Result<ExitCode> {
     if arguments.busy_host {
         host::be_busy()?;
     }
-    let tests = vec![tests; arguments.times].concat();
+    let seconds = arguments.messages.with_file_name("seconds.json");
+    let past = Past::read(&seconds);
+    let mut tests = vec![tests; arguments.times].concat();
+    past.sort(&mut tests);
     let (timed, busy): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(|test| test.timed);
     let mut outcomes = Vec::new();
     let more = usize::from(arguments.jobs > 1);
@@ -76,6 +82,7 @@ fn main() -> Result<ExitCode> {
         let workers = if arguments.nocapture { 1 } else { jobs };
         outcomes.extend(run_all(tests, workers, arguments.nocapture)?);
     }
+    past.write(&outcomes, &seconds);
     print!("{}", report::render(&outcomes, start.elapsed()));
     Ok(if outcomes.iter().all(|o| o.passed) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -87,20 +94,27 @@ fn is_wanted(test: &Test, arguments: &Arguments) -> bool {
             || arguments.filters.iter().any(|part| test.name().contains(part)))
 }
 
-/// In the order given, as many at a time as there are workers.
+/// In the order given, as many at a time as there are workers, and one of those that wait beside them.
 fn run_all(tests: Vec<Test>, workers: usize, show: bool) -> Result<Vec<Outcome>> {
-    let left = Mutex::new(tests.into_iter());
+    let (waiting, others): (Vec<Test>, Vec<Test>) =
+        tests.into_iter().partition(|test| test.waits && workers > 1);
+    let lists = [waiting, others].map(|tests| Mutex::new(tests.into_iter()));
     let outcomes = Mutex::new(Vec::new());
-    let work = || -> Result<()> {
+    let work = |list: &Mutex<std::vec::IntoIter<Test>>| -> Result<()> {
         loop {
-            let next = left.lock().map_err(|_| anyhow::anyhow!("a worker panicked"))?.next();
+            let next = list.lock().map_err(|_| anyhow::anyhow!("a worker panicked"))?.next();
             let Some(test) = next else { return Ok(()) };
             let outcome = run(test, show)?;
             outcomes.lock().map_err(|_| anyhow::anyhow!("a worker panicked"))?.push(outcome);
         }
     };
     thread::scope(|scope| {
-        let all: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let all = (0..=workers).map(|worker| {
+            let list = &lists[usize::from(worker > 0)];
+            let work = &work;
+            scope.spawn(move || work(list))
+        });
+        let all: Vec<_> = all.collect();
         all.into_iter()
             .try_for_each(|one| one.join().unwrap_or_else(|_| anyhow::bail!("a worker panicked")))
     })?;
