@@ -1,8 +1,10 @@
 //! What answers behind an address of a Service where `enable_service_security` is on, beside a real kube-proxy.
 
 use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use berth_e2e::node::ProxyMode;
 use berth_e2e::place::Place;
 use berth_e2e::world::{World, curl_port, env, eventually};
@@ -20,6 +22,16 @@ const STRANGERS: u16 = 8443;
 fn answers(from: &Place, host: IpAddr, port: u16) -> bool {
     let url = format!("http://{}/", std::net::SocketAddr::new(host, port));
     from.exec(["curl", "--silent", "--fail", "--max-time", "2", &url]).is_ok()
+}
+
+/// Asks for all of these at the same time: what is dropped takes its two seconds once.
+fn at_once<T: Sync>(all: &[T], ask: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let ask = &ask;
+        let all: Vec<_> = all.iter().map(|one| scope.spawn(move || ask(one))).collect();
+        let mut all = all.into_iter();
+        all.try_for_each(|one| one.join().unwrap_or_else(|_| bail!("who asks panicked")))
+    })
 }
 
 /// The rule of the CNI plugin `portmap` for a pod of `node`: whatever is local.
@@ -105,6 +117,7 @@ async fn what_answers(proxy: ProxyMode) -> Result<()> {
         eventually(&format!("{to}, port {port}"), 20, asked).await.with_context(logs)?;
     }
     ensure!(answers(&outside, own[0], HOST_PORT), "a hostPort at the node's own address");
+    let mut fallen = Vec::new();
     for (name, change, is_served) in fallen_through() {
         let numbered = [80, NODE_PORT, HOST_PORT]
             .map(|port| json!({ "name": format!("p{port}"), "port": port, "targetPort": 8080 }));
@@ -117,17 +130,22 @@ async fn what_answers(proxy: ProxyMode) -> Result<()> {
             }
         }
         world.create(service).await?;
-        let what = format!("{name} is served");
-        for address in world.published(name, 2).await? {
-            let asked = async || Ok((answers(&outside, address, 80) == is_served).then_some(()));
-            eventually(&what, 20, asked).await.with_context(logs)?;
-            // As long as kube-proxy may take to go on.
-            for port in [NODE_PORT, HOST_PORT, NODE_PORT] {
-                ensure!(!answers(&outside, address, port), "{name}: {address} answers at {port}");
-            }
-            ensure!(answers(&outside, address, 80) == is_served, "{name}: {address}");
-        }
+        let addresses = world.published(name, 2).await?;
+        fallen.extend(addresses.into_iter().map(|address| (name, address, is_served)));
     }
+    let asked = at_once(&fallen, |&(name, address, is_served)| {
+        let start = Instant::now();
+        while answers(&outside, address, 80) != is_served {
+            ensure!(start.elapsed() < Duration::from_secs(20), "{name}: {address}, {is_served}");
+        }
+        // As long as kube-proxy may take to go on.
+        for port in [NODE_PORT, HOST_PORT, NODE_PORT] {
+            ensure!(!answers(&outside, address, port), "{name}: {address} answers at {port}");
+        }
+        ensure!(answers(&outside, address, 80) == is_served, "{name}: {address}");
+        Ok(())
+    });
+    asked.with_context(logs)?;
     // One with the number of another's NodePort is served as any.
     let named = json!([{ "port": NODE_PORT, "targetPort": 8080 }]);
     let mut spec = both;
@@ -137,8 +155,8 @@ async fn what_answers(proxy: ProxyMode) -> Result<()> {
         let asked = async || Ok(answers(&outside, address, NODE_PORT).then_some(()));
         eventually("what has the number of a NodePort", 20, asked).await.with_context(logs)?;
     }
-    for address in addresses {
-        curl_port(&outside, address, 80).with_context(logs)?;
+    let asked = at_once(&addresses, |&address| {
+        curl_port(&outside, address, 80)?;
         for port in [NODE_PORT, HOST_PORT, STRANGERS] {
             ensure!(!answers(&outside, address, port), "{address} answers at {port}");
             ensure!(answers(&outside, address, 80), "{address} is served");
@@ -146,8 +164,9 @@ async fn what_answers(proxy: ProxyMode) -> Result<()> {
         outside.exec(["ping", "-c", "1", "-W", "5", &address.to_string()])?;
         // The node itself, whose source is the address then.
         curl_port(&node, address, 80).context("asked by the node that answers")?;
-        curl_port(&elsewhere, address, 80).context("asked by another node")?;
-    }
+        curl_port(&elsewhere, address, 80).context("asked by another node").map(drop)
+    });
+    asked.with_context(logs)?;
     world.lab.down()
 }
 

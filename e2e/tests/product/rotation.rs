@@ -4,13 +4,13 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use berth_e2e::membership;
-use berth_e2e::world::{World, eventually, ingress, kubectl};
+use berth_e2e::world::{World, eventually, ingress};
 use kube::api::DeleteParams;
 
 use crate::shown::{
-    Client, GAP, NODES, PROXY, expose, get, gone, patch, ports, shares, shown, told, up,
+    Client, GAP, NODES, PROXY, expose, get, gone, moves, patch, ports, shares, shown, told, up,
 };
 
 /// For so long Services are made one after the other: three, after pauses of ten and twenty seconds, and not the fourth.
@@ -90,17 +90,4 @@ async fn rotates(
         }
     }
     Ok(())
-}
-
-/// Has the node that has the address hand it over.
-async fn moves(world: &World, address: IpAddr) -> Result<()> {
-    let before = world.holders(address)?;
-    let [node] = &before[..] else { anyhow::bail!("{before:?} have {address}") };
-    kubectl(&world.lab, &["annotate", "node", node, "berth.dev/drain=true"])?;
-    eventually("another node has the address", 20, || async {
-        let now = world.holders(address)?;
-        Ok((now.len() == 1 && now != before).then_some(()))
-    })
-    .await
-    .with_context(|| world.logs())
 }

@@ -219,6 +219,7 @@ async fn a_status_keeps_no_address_that_is_anothers_whatever_its_author_writes()
     })
     .await?;
     takes_a_port(&world).await?;
+    joins_from_nowhere(&world).await?;
     world.lab.down()
 }
 
@@ -300,6 +301,45 @@ async fn takes_a_port(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// Who joins an address and names an interface that no node has is told so, and keeps the address from nobody: neither where it
+/// is, nor when another node is to have it.
+async fn joins_from_nowhere(world: &World) -> Result<()> {
+    let (shop, far, address) = (("alice", "shop"), ("mallory", "far"), "10.0.64.8".parse()?);
+    let service = json!({
+        "metadata": { "namespace": far.0, "name": far.1, "annotations": {
+            ADDRESSES: "10.0.64.8", "kube-vip.io/serviceInterface": "nowhere9",
+        } },
+        "spec": {
+            "type": "LoadBalancer", "selector": { "app": "evil" },
+            "ports": [{ "port": 82, "targetPort": 8080 }],
+        },
+    });
+    world.create(service).await?;
+    told(world, far, "InterfaceMissing", "nowhere9").await?;
+    let served = async || -> Result<()> {
+        ensure!(ingress(&get(world, shop).await?) == [address], "{}", world.logs());
+        ensure!(world.curl(address)?.contains("hello"), "{}", world.logs());
+        ensure!(ingress(&get(world, far).await?).is_empty(), "{}", world.logs());
+        Ok(())
+    };
+    served().await?;
+    moves(world, address).await?;
+    served().await
+}
+
+/// Has the node that has the address hand it over.
+pub(crate) async fn moves(world: &World, address: IpAddr) -> Result<()> {
+    let before = world.holders(address)?;
+    let [node] = &before[..] else { anyhow::bail!("{before:?} have {address}") };
+    kubectl(&world.lab, &["annotate", "node", node, "berth.dev/drain=true"])?;
+    eventually("another node has the address", 20, || async {
+        let now = world.holders(address)?;
+        Ok((now.len() == 1 && now != before).then_some(()))
+    })
+    .await
+    .with_context(|| world.logs())
+}
+
 pub(crate) fn ports(port: u16) -> Value {
     json!({ "spec": { "ports": [{ "port": port, "targetPort": 8080 }] } })
 }
@@ -308,8 +348,8 @@ pub(crate) fn ports(port: u16) -> Value {
 async fn toggles(world: &World, address: IpAddr, edits: &mut Vec<Instant>) -> Result<()> {
     let (shop, own) = (("alice", "shop"), ("mallory", "own"));
     let mut longest = Duration::ZERO;
-    for pause in [0, 10, 20] {
-        // Who has done so before is served again after a while.
+    // Who has done so before is served again after a while; that it grows, `rotation` tells.
+    for pause in [0, 10] {
         ensure!(shown(world, own).await? == address, "with other ports it has it again");
         let after = edits.last().map(Instant::elapsed);
         let waited = after.is_none_or(|after| after >= Duration::from_secs(pause));
