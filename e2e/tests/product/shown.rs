@@ -218,8 +218,9 @@ async fn a_status_keeps_no_address_that_is_anothers_whatever_its_author_writes()
         Ok(world.curl(address).ok().filter(|body| body.contains("hello")))
     })
     .await?;
-    takes_a_port(&world).await?;
-    joins_from_nowhere(&world).await?;
+    let address = shares(&world).await?;
+    joins_from_nowhere(&world, address).await?;
+    takes_a_port(&world, address).await?;
     world.lab.down()
 }
 
@@ -269,8 +270,8 @@ pub(crate) async fn shares(world: &World) -> Result<IpAddr> {
 }
 
 /// Who shares an address and takes the port of the other has the address no longer, until its ports are others again.
-async fn takes_a_port(world: &World) -> Result<()> {
-    let (address, own) = (shares(world).await?, ("mallory", "own"));
+async fn takes_a_port(world: &World, address: IpAddr) -> Result<()> {
+    let own = ("mallory", "own");
     expose(world, own, 81, Some(address)).await?;
     ensure!(shown(world, own).await? == address, "they share it");
     eventually("the pod of mallory answers at its own port", 10, || async {
@@ -303,11 +304,11 @@ async fn takes_a_port(world: &World) -> Result<()> {
 
 /// Who joins an address and names an interface that no node has is told so, and keeps the address from nobody: neither where it
 /// is, nor when another node is to have it.
-async fn joins_from_nowhere(world: &World) -> Result<()> {
-    let (shop, far, address) = (("alice", "shop"), ("mallory", "far"), "10.0.64.8".parse()?);
+async fn joins_from_nowhere(world: &World, address: IpAddr) -> Result<()> {
+    let (shop, far) = (("alice", "shop"), ("mallory", "far"));
     let service = json!({
         "metadata": { "namespace": far.0, "name": far.1, "annotations": {
-            ADDRESSES: "10.0.64.8", "kube-vip.io/serviceInterface": "nowhere9",
+            ADDRESSES: address.to_string(), "kube-vip.io/serviceInterface": "nowhere9",
         } },
         "spec": {
             "type": "LoadBalancer", "selector": { "app": "evil" },
@@ -373,7 +374,8 @@ async fn toggles(world: &World, address: IpAddr, edits: &mut Vec<Instant>) -> Re
 #[tokio::test(flavor = "multi_thread")]
 async fn by_lease_a_tenants_own_lease_keeps_no_address_in_its_status() -> Result<()> {
     let world = up(&[("svc_election", "true")]).await?;
-    takes_a_port(&world).await?;
+    let address = shares(&world).await?;
+    takes_a_port(&world, address).await?;
     for name in [("mallory", "deleted"), ("mallory", "frozen")] {
         expose(&world, name, 80, None).await?;
         let address = shown(&world, name).await?;
