@@ -69,6 +69,7 @@ pub fn claim(
         places: places(),
         serving: serving(cluster, name, service),
         apart: BTreeMap::new(),
+        follows: BTreeMap::new(),
         host: service.vip_host.clone(),
         correctable: !service.foreign,
         strays,

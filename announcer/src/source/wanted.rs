@@ -103,7 +103,7 @@ fn ports_of(service: &Service, claim: &Claim) -> usize {
 }
 
 fn add(vips: &mut BTreeMap<VipId, Vip>, address: IpAddr, want: Want) {
-    let begin = || Vip { address: Some(address), wants: Vec::new() };
+    let begin = || Vip { address: Some(address), wants: Vec::new(), by_claim: false };
     vips.entry(VipId::Address(address)).or_insert_with(begin).wants.push(want);
 }
 
@@ -114,6 +114,7 @@ fn settle(wanted: &mut Wanted, claims: &Claims) {
     let Wanted { vips, services, lost, .. } = wanted;
     for vip in vips.values_mut() {
         let Some(address) = vip.address else { continue };
+        vip.by_claim = claims.decide();
         if vip.wants.len() > 1 {
             vip.wants.sort_by_cached_key(|want| turn(claims, &address, want));
         }
@@ -128,6 +129,13 @@ fn settle(wanted: &mut Wanted, claims: &Claims) {
                     claim.map(|claim| claim.places.insert(address, Err(refusal)));
                 }
                 Claimant::Eip(name) => _ = lost.insert((name, address), refusal),
+            }
+        }
+        for (want, by) in vip.following() {
+            if let Claimant::Service(name) = &want.claimant
+                && let Some(claim) = services.get_mut(name)
+            {
+                claim.follows.insert(address, by.clone());
             }
         }
         for at in vip.apart() {

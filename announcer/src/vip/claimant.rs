@@ -21,6 +21,11 @@ impl Claimant {
         self == other || self.is_service() && other.is_service()
     }
 
+    /// Whether both are Services of one namespace.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Service(one), Self::Service(two)) if one.namespace == two.namespace)
+    }
+
     /// Whether it is a Service.
     pub fn is_service(&self) -> bool {
         matches!(self, Self::Service(_))

@@ -250,7 +250,7 @@ impl Refusal {
                  a node of the cluster; accepted: an endpoint with a node, or externalTrafficPolicy Cluster"
                 .to_owned(),
             Self::NotServedTogether { address, by } => format!(
-                "{address} is not announced for it: {by} had it first, and no node has an endpoint of both, which \
+                "{address} is not announced for it: {by} had it first and is on a node where this has no endpoint, as \
                  externalTrafficPolicy Local asks for; accepted: endpoints on the same node, externalTrafficPolicy Cluster, or \
                  an address of its own"
             ),

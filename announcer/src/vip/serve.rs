@@ -312,11 +312,12 @@ pub fn serve<'a>(ask: Ask<'a>) -> Serves<'a> {
 }
 
 /// Which of those who share an address, in their order, cannot be served where those before them can: the first decides
-/// where it is. Who has no endpoint at all is in nobody's way.
-pub fn apart<'a>(sharers: impl Iterator<Item = &'a Serving>) -> BTreeSet<usize> {
+/// where it is, and after it those that decide as well. Who has no endpoint at all is in nobody's way.
+pub fn apart<'a>(sharers: impl Iterator<Item = (&'a Serving, bool)>) -> BTreeSet<usize> {
     let mut together: Option<BTreeSet<&str>> = None;
     let mut apart = BTreeSet::new();
-    for (at, sharer) in sharers.enumerate().filter(|(_, sharer)| !sharer.is_empty()) {
+    let sharers = sharers.enumerate().filter(|(_, (sharer, _))| !sharer.is_empty());
+    for (at, (sharer, decides)) in sharers {
         let Some(nodes) = sharer.nodes() else { continue };
         let both = match &together {
             Some(known) => known.intersection(&nodes).copied().collect(),
@@ -324,7 +325,8 @@ pub fn apart<'a>(sharers: impl Iterator<Item = &'a Serving>) -> BTreeSet<usize> 
         };
         match both.is_empty() {
             true => _ = apart.insert(at),
-            false => together = Some(both),
+            false if decides => together = Some(both),
+            false => {}
         }
     }
     apart

@@ -65,7 +65,7 @@ impl Verdict {
 /// Why traffic for an address of a Service finds nothing on `node`; nothing if it does.
 pub fn unserved(claim: &Claim, address: &IpAddr, node: &str) -> Option<Refusal> {
     let why = claim.serving(address).why_not(node)?;
-    Some(match (why, claim.apart.get(address)) {
+    Some(match (why, claim.apart.get(address).or_else(|| claim.follows.get(address))) {
         (Why::NoLocalEndpoint, Some(by)) => {
             Refusal::NotServedTogether { address: *address, by: by.clone() }
         }

@@ -56,6 +56,8 @@ pub struct Vip {
     pub address: Option<IpAddr>,
     /// What is wanted of it by those that share it, the oldest first: one that joins later moves nothing. Never empty.
     pub wants: Vec<Want>,
+    /// Whether claims say who shares it.
+    pub by_claim: bool,
 }
 
 impl Vip {
@@ -68,19 +70,45 @@ impl Vip {
         want.and_then(|want| want.attach.as_ref().ok()).copied()
     }
 
-    /// Whether `node` could serve it for everybody who can be served where the first is.
+    /// Those that could be served and have no say in where it may be, each with who has.
+    pub fn following(&self) -> impl Iterator<Item = (&Want, &Claimant)> {
+        let decides = self.decides();
+        let first = self.wants.iter().find(|want| !want.serving.is_empty());
+        let others =
+            self.wants.iter().filter(move |want| !want.serving.is_empty() && !decides(want));
+        others.filter_map(move |want| Some((want, &first?.claimant)))
+    }
+
+    /// Those that could be served and say together on which node it may be: the first, whoever joined it from its own
+    /// namespace, and from any where no claim says who shares it. One of another namespace moves nothing, wherever its author
+    /// says that its endpoints are.
+    pub fn deciding(&self) -> impl Iterator<Item = &Want> {
+        let decides = self.decides();
+        self.wants.iter().filter(move |want| decides(want))
+    }
+
+    fn decides(&self) -> impl Fn(&Want) -> bool {
+        let first = self.wants.iter().find(|want| !want.serving.is_empty());
+        let is_first = move |by: &Claimant| {
+            first.is_some_and(|first| first.claimant == *by || first.claimant.is_beside(by))
+        };
+        move |want| !want.serving.is_empty() && (!self.by_claim || is_first(&want.claimant))
+    }
+
+    /// Whether `node` could serve it for all who say where it is and can be served where the first is.
     pub fn is_served_by(&self, node: &str) -> bool {
-        let apart = self.apart();
-        let wants = self.wants.iter().enumerate().filter(|(at, _)| !apart.contains(at));
-        let mut servable = wants.filter(|(_, want)| !want.serving.is_empty()).peekable();
-        servable.peek().is_some() && servable.all(|(_, want)| want.serving.has(node))
+        let (apart, decides) = (self.apart(), self.decides());
+        let wants = self.wants.iter().enumerate();
+        let mut wants = wants.filter(|(at, want)| decides(want) && !apart.contains(at)).peekable();
+        wants.peek().is_some() && wants.all(|(_, want)| want.serving.has(node))
     }
 
     /// Which of those who share it cannot be served where the first is.
     pub fn apart(&self) -> BTreeSet<usize> {
+        let decides = self.decides();
         match self.wants.len() {
             0 | 1 => BTreeSet::new(),
-            _ => apart(self.wants.iter().map(|want| &*want.serving)),
+            _ => apart(self.wants.iter().map(|want| (&*want.serving, decides(want)))),
         }
     }
 
@@ -129,6 +157,8 @@ pub struct Claim {
     pub serving: ByFamily,
     /// Of addresses that it shares, those that it cannot be served at where whoever had them first is.
     pub apart: BTreeMap<IpAddr, Claimant>,
+    /// Of those that it shares with another namespace, where it has no say in which node has them, and who has.
+    pub follows: BTreeMap<IpAddr, Claimant>,
     /// The node that it says announces it.
     pub host: Option<String>,
     /// Whether what it says may be corrected: not where it is of another class.

@@ -302,8 +302,8 @@ async fn takes_a_port(world: &World, address: IpAddr) -> Result<()> {
     Ok(())
 }
 
-/// Who joins an address and names an interface that no node has is told so, and keeps the address from nobody: neither where it
-/// is, nor when another node is to have it.
+/// Who joins an address and names an interface that no node has, or says that its endpoints are on a node without an announcer, is
+/// told so, and keeps the address from nobody: neither where it is, nor when another node is to have it.
 async fn joins_from_nowhere(world: &World, address: IpAddr) -> Result<()> {
     let (shop, far) = (("alice", "shop"), ("mallory", "far"));
     let service = json!({
@@ -323,6 +323,27 @@ async fn joins_from_nowhere(world: &World, address: IpAddr) -> Result<()> {
         ensure!(ingress(&get(world, far).await?).is_empty(), "{}", world.logs());
         Ok(())
     };
+    served().await?;
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {
+            "namespace": far.0, "name": "by-hand", "labels": { "kubernetes.io/service-name": far.1 },
+        },
+        "ports": [{ "port": 8080 }],
+        "endpoints": [{ "addresses": ["10.244.0.200"], "nodeName": "ghost" }],
+    });
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "ghost" } });
+    for (name, object) in [("ghost.json", node), ("by-hand.json", slice)] {
+        let file = world.lab.dir().join(name);
+        std::fs::write(&file, object.to_string())?;
+        kubectl(&world.lab, &["create", "-f", &file.display().to_string()])?;
+    }
+    let there = json!({
+        "metadata": { "annotations": { "kube-vip.io/serviceInterface": null } },
+        "spec": { "selector": null, "externalTrafficPolicy": "Local" },
+    });
+    patch(world, far, there).await?;
+    told(world, far, "NotServedTogether", "alice/shop").await?;
     served().await?;
     moves(world, address).await?;
     served().await

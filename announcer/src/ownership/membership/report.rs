@@ -77,6 +77,10 @@ fn judge(
             _ if claim.serving(address).is_empty() || claim.apart.contains_key(address) => {
                 unserved(claim, address, node).into_iter().for_each(|why| verdict.refuse(why));
             }
+            // The address does not follow its endpoints.
+            _ if claim.follows.contains_key(address) && !claim.serving(address).has(node) => {
+                unserved(claim, address, node).into_iter().for_each(|why| verdict.refuse(why));
+            }
             _ => {
                 let held = matches!(holdings.tenure(address), Some(Tenure::Held(_)));
                 if held || taken(address) || waits {

@@ -38,7 +38,7 @@ impl Asker<'_> {
     fn request(&self, address: IpAddr, vip: &Vip) -> Option<Request> {
         let me = NodeId::of(self.context.node);
         let is_last = vip.attach(self.context.node).as_ref().is_some_and(self.is_last);
-        let mut served = vip.wants.iter().filter(|want| !want.serving.is_empty());
+        let mut served = vip.deciding();
         // The oldest claimant of an address decides where it goes: one that joins later moves nothing.
         let first = served.next()?;
         let reach = match first.attach.is_ok() && !self.context.refused.contains(&address) {
@@ -47,7 +47,7 @@ impl Asker<'_> {
             false => Reach::None,
         };
         let mut ranks = self.ranks(first, reach);
-        // Whoever has a shared address should serve all of its Services; if nobody can, the oldest. Which interface another one names
+        // Whoever has a shared address should serve all who decide; if nobody can, the oldest. Which interface another one names
         // is not looked at: each node knows of itself alone that it has none such, and where all lack it each would wait for the others.
         for want in served {
             let others = self.ranks(want, reach);
@@ -97,16 +97,18 @@ fn key(claimant: &Claimant) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use berth_api::claim::{ClaimPolicy, Holder};
     use berth_membership::rank;
 
     use super::*;
     use crate::kernel::Host;
     use crate::ownership::testing::context;
     use crate::source::cluster::testing::{eip, service, slice};
-    use crate::source::cluster::{Cluster, Service};
+    use crate::source::cluster::{Claims, Cluster, Service, Slice};
     use crate::source::testing::seen;
     use crate::vip::Name;
     use crate::vip::nodes::{Peer, Stay};
+    use crate::vip::serve::{Endpoints, Where};
 
     fn peers(names: &[&str]) -> Peers {
         let mut peers = Peers::default();
@@ -237,6 +239,31 @@ mod tests {
         cluster.apply_service(Name::new("d", "local"), local);
         slice(&mut cluster, "local", "t", &["b"]);
         assert_eq!(candidates(&requested(&cluster, true, &[]), "192.0.2.1"), nodes(&["b"]));
+    }
+
+    #[test]
+    fn who_joined_from_another_namespace_keeps_it_from_no_node_wherever_its_endpoints_are_said_to_be()
+     {
+        let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
+        let of =
+            |uid: &str, local| Service { uid: uid.to_owned(), local, ..service(&["192.0.2.1"]) };
+        cluster.apply_service(Name::new("d", "web"), of("web", false));
+        slice(&mut cluster, "web", "s", &["c"]);
+        cluster.claims.apply("192.0.2.1", ["web", "joins"].map(Holder::alone).into(), false);
+        for (namespace, expected) in [("mallory", ["a", "b", "c"].as_slice()), ("d", &["b"])] {
+            let name = Name::new(namespace, "joins");
+            cluster.apply_service(name.clone(), of("joins", true));
+            let there = Where { any: true, nodes: ["b".to_owned()].into() };
+            let endpoints = Endpoints { ready: there, ..Endpoints::default() };
+            let read = Slice { endpoints, ..Slice::default() };
+            cluster.apply_slice(Name::new(namespace, "t"), Some((name.clone(), read)));
+            assert_eq!(candidates(&requested(&cluster, true, &[]), "192.0.2.1"), nodes(expected));
+            let (host, me) = (host(true), "a");
+            let wanted = seen(&cluster, &host, Some("eth0"));
+            let vip = wanted.vip("192.0.2.1".parse().unwrap()).unwrap();
+            assert_eq!(vip.is_served_by(me), expected.contains(&me), "by a Lease");
+            cluster.delete_service(&name);
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn endpoints_that_are_being_ended_keep_an_address_where_none_is_ready() {
 
 #[test]
 fn of_those_who_share_an_address_who_cannot_be_served_where_the_first_is_stands_apart() {
-    let apart = |sharers: &[Serving]| super::apart(sharers.iter());
+    let apart = |sharers: &[Serving]| super::apart(sharers.iter().map(|sharer| (sharer, true)));
     let (a, b, both) = (local(&["a"], &[]), local(&["b"], &[]), local(&["b"], &["a"]));
     assert_eq!(apart(&[a.clone(), b.clone()]), [1].into());
     assert_eq!(apart(&[a.clone(), both.clone(), b.clone()]), [2].into());
