@@ -14,7 +14,7 @@ pub const MOST_PREFERENCES: usize = 16;
 pub const MOST_PORTS: usize = 1024;
 
 /// The most ports, at each address of it one, that are guarded for the Services of one namespace, and of all: each costs an
-/// announcer a kilobyte and a half, and the kernel an element, on every node.
+/// announcer a kilobyte or more, and the kernel an element, on every node.
 pub const MOST_GUARDED: usize = 32_768;
 /// See [`MOST_GUARDED`].
 pub const MOST_GUARDED_TOGETHER: usize = 98_304;

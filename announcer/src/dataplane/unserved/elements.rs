@@ -64,12 +64,12 @@ fn ends<'a>(now: &'a Guarded, wanted: &'a Guarded, adds: bool) -> [&'a Guarded; 
 fn pieces(changes: impl Iterator<Item = Change>) -> Vec<Vec<Change>> {
     let mut pieces = Vec::new();
     let (mut piece, mut room) = (Vec::new(), PIECE);
-    for Change { adds, set, mut keys } in changes {
-        while !keys.is_empty() {
-            let rest = keys.split_off(keys.len().min(room));
-            room -= keys.len();
-            piece.push(Change { adds, set, keys });
-            keys = rest;
+    for Change { adds, set, keys } in changes {
+        let mut keys = keys.into_iter().peekable();
+        while keys.peek().is_some() {
+            let some: Vec<_> = keys.by_ref().take(room).collect();
+            room -= some.len();
+            piece.push(Change { adds, set, keys: some });
             if room == 0 {
                 pieces.push(std::mem::take(&mut piece));
                 room = PIECE;
