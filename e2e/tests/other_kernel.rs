@@ -43,6 +43,15 @@ fn where_the_kernel_has_8021q_a_vlan_interface_of_another_instance_stays() {
 }
 
 #[test]
+fn where_the_kernel_has_8021q_a_vlan_that_is_there_is_used_by_whatever_name() {
+    let console = network_test(
+        "vlan::a_vlan_that_somebody_has_made_is_used_by_whatever_name_and_stays",
+        &["8021q", "veth", "nf_tables"],
+    );
+    assert!(console.contains("this kernel makes VLANs"), "{console}");
+}
+
+#[test]
 fn where_the_same_kernel_has_not_loaded_it_the_service_is_told() {
     let console = network_test(
         "vlan::a_vlan_is_made_for_services_and_removed_with_the_last_or_the_service_is_told",

@@ -1,5 +1,7 @@
 //! Settings of the host that get in the way. They are told, never changed: the host is not ours.
 
+use berth_api::Family;
+
 use super::host::Host;
 
 /// What to tell the operator about the host. `read` gives the value of a file below `/proc/sys`.
@@ -57,6 +59,25 @@ pub fn translation_advice(
         ));
     }
     advice
+}
+
+/// What to tell the operator of an interface on which IPv4 addresses are bound, where some may be answered and others not.
+pub fn way_back_advice(
+    host: &Host,
+    interface: &str,
+    read: impl Fn(&str) -> Option<String>,
+) -> Option<String> {
+    let number = |path: &str| read(path).and_then(|value| value.trim().parse::<u32>().ok());
+    let strict = ["all", interface].map(|name| number(&format!("net/ipv4/conf/{name}/rp_filter")));
+    let leads = |names: &Vec<String>| names.iter().any(|name| name == interface);
+    let is_default = host.default_routes.get(&Family::V4).is_some_and(leads);
+    (strict.iter().flatten().max() == Some(&1) && !is_default).then(|| {
+        format!(
+            "net.ipv4.conf.{interface}.rp_filter is 1 (strict) and the default route leads elsewhere: of those who ask for \
+             addresses there by IPv4 only who has a route by {interface} is answered; 2 (loose) answers others by the \
+             default route, a policy rule with a table of its own by {interface}"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -9,15 +9,20 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoData, InfoPortKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
+    VlanProtocol,
 };
 use rtnetlink::packet_route::route::{RouteHeader, RouteMessage};
 
-use super::host::{Binding, Foreign, Host, Interface, KUBE_VIP_PROTOCOL, Lifetime, Vlan, single};
+use super::host::{Binding, Host, Interface, KUBE_VIP_PROTOCOL, Lifetime, Vlan, single};
+use super::left::Foreign;
 use super::routes::{Hop, hops, metric};
 use crate::instance::Instance;
 
 /// The kernel's "for ever" (`INFINITY_LIFE_TIME`).
 pub(super) const FOREVER: u32 = u32::MAX;
+
+/// `IFAPROT_UNSPEC`: nobody has tagged an address, nor did the kernel make it by itself.
+const UNSPECIFIED: u8 = 0;
 
 /// What matters of a default route.
 pub(super) struct DefaultRoute {
@@ -59,8 +64,16 @@ pub(super) fn assemble(
         host.alternatives.extend(alternatives(link).map(|other| (other, name.clone())));
         host.interfaces.insert(name, interface);
     }
-    let made = links.iter().filter(|link| is_ours(number, link, &names));
-    host.made = made.map(|link| link.header.index).collect();
+    for link in links {
+        let Some((vlan, name)) = vlan(link).zip(names.get(&link.header.index)) else { continue };
+        // Somebody else may have a use for the group: what we made has the name that we give it.
+        let given = names.get(&vlan.parent).map(|parent| Vlan::name(parent, vlan));
+        if group(link) == u32::from(number) && given.as_ref() == Some(name) {
+            host.made.insert(link.header.index);
+        }
+        // Of a VLAN Linux makes one interface.
+        host.vlans.insert(vlan, name.clone());
+    }
     for route in routes {
         for hop in &route.hops {
             host.gateways.entry(hop.index).or_default().extend(hop.gateway);
@@ -98,6 +111,7 @@ pub(super) fn assemble(
             let all = interface.foreign.entry(address.address).or_insert(found);
             all.prefix_len = all.prefix_len.min(found.prefix_len);
             all.adoptable &= found.adoptable;
+            all.untagged &= found.untagged;
         }
     }
     host
@@ -149,28 +163,41 @@ fn alternatives(link: &LinkMessage) -> impl Iterator<Item = String> {
     })
 }
 
-/// Whether we made an interface. Somebody else may have a use for the group: it has to be a VLAN as well, and to have the
-/// name that we give it.
-fn is_ours(number: u8, link: &LinkMessage, names: &BTreeMap<u32, String>) -> bool {
-    let (mut group, mut parent, mut id) = (0, None, None);
+fn group(link: &LinkMessage) -> u32 {
+    let mut groups = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::Group(number) => Some(*number),
+        _ => None,
+    });
+    groups.next().unwrap_or_default()
+}
+
+/// Of which VLAN of which interface this is the interface: one of IEEE 802.1Q, and none of a provider (802.1ad).
+fn vlan(link: &LinkMessage) -> Option<Vlan> {
+    let (mut parent, mut id, mut is_plain) = (None, None, true);
     for attribute in &link.attributes {
         match attribute {
-            LinkAttribute::Group(number) => group = *number,
-            LinkAttribute::Link(index) => parent = names.get(index),
-            LinkAttribute::LinkInfo(infos) => id = infos.iter().find_map(vlan_id),
+            LinkAttribute::Link(index) => parent = Some(*index),
+            // One of another network namespace, where that index means another interface.
+            LinkAttribute::LinkNetNsId(_) => return None,
+            LinkAttribute::LinkInfo(infos) => {
+                let data = infos.iter().filter_map(|info| match info {
+                    LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
+                    _ => None,
+                });
+                for attribute in data.flatten() {
+                    match attribute {
+                        InfoVlan::Id(number) => id = Some(*number),
+                        InfoVlan::Protocol(protocol) => {
+                            is_plain = *protocol == VlanProtocol::Ieee8021Q;
+                        }
+                        _ => {}
+                    }
+                }
+            }
             _ => {}
         }
     }
-    let named = parent.zip(id).map(|(parent, id)| Vlan::name(parent, id));
-    group == u32::from(number) && named.is_some() && named.as_ref() == names.get(&link.header.index)
-}
-
-fn vlan_id(info: &LinkInfo) -> Option<u16> {
-    let LinkInfo::Data(InfoData::Vlan(data)) = info else { return None };
-    data.iter().find_map(|attribute| match attribute {
-        InfoVlan::Id(id) => Some(*id),
-        _ => None,
-    })
+    Some(Vlan { parent: parent?, id: id.filter(|_| is_plain)? })
 }
 
 /// What matters of an address in a dump.
@@ -229,7 +256,12 @@ impl Seen {
     fn foreign(&self) -> Foreign {
         let other = self.protocol.is_some_and(Instance::is_number);
         let abandoned = self.protocol == Some(KUBE_VIP_PROTOCOL) || self.preferred == 0 && !other;
-        Foreign { prefix_len: self.prefix_len, adoptable: self.is_single() && abandoned }
+        let tag = self.protocol.unwrap_or(UNSPECIFIED);
+        Foreign {
+            prefix_len: self.prefix_len,
+            adoptable: self.is_single() && abandoned,
+            untagged: self.is_single() && tag == UNSPECIFIED,
+        }
     }
 }
 
@@ -295,6 +327,28 @@ mod tests {
     }
 
     #[test]
+    fn a_vlan_is_known_by_parent_and_number_and_not_one_of_a_provider_or_of_another_network() {
+        let plain = InfoVlan::Protocol(VlanProtocol::Ieee8021Q);
+        let provider = InfoVlan::Protocol(VlanProtocol::Ieee8021Ad);
+        for (protocol, beyond, known) in
+            [(plain.clone(), false, true), (provider, false, false), (plain, true, false)]
+        {
+            let mut shown = LinkMessage::default();
+            shown.header.index = 3;
+            let vlan = InfoData::Vlan(vec![InfoVlan::Id(5), protocol]);
+            shown.attributes = vec![
+                LinkAttribute::IfName("storage".to_owned()),
+                LinkAttribute::Link(2),
+                LinkAttribute::LinkInfo(vec![LinkInfo::Data(vlan)]),
+            ];
+            shown.attributes.extend(beyond.then_some(LinkAttribute::LinkNetNsId(1)));
+            let host = assemble(OURS, &[link(), shown], &[], &[], Instant::now());
+            let name = host.vlans.get(&Vlan { parent: 2, id: 5 }).map(String::as_str);
+            assert_eq!(name, known.then_some("storage"));
+        }
+    }
+
+    #[test]
     fn where_the_kernel_keeps_tags_only_they_tell_what_is_ours() {
         let tagged = shown("192.0.2.1", 32, 10, Some(OURS));
         let alike = shown("192.0.2.2", 32, 10, None);
@@ -314,6 +368,9 @@ mod tests {
         let foreign = host.interfaces["eth0"].foreign.values();
         let adoptable: Vec<bool> = foreign.map(|foreign| foreign.adoptable).collect();
         assert_eq!(adoptable, [false, true, true]);
+        let foreign = host.interfaces["eth0"].foreign.values();
+        let untagged: Vec<bool> = foreign.map(|foreign| foreign.untagged).collect();
+        assert_eq!(untagged, [false, true, false]);
         assert_eq!(host.others, [ANOTHER].into());
         let lasting = shown("192.0.2.1", 32, FOREVER, Some(ANOTHER));
         let host = assemble(OURS, &[link()], &[lasting], &[], Instant::now());

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_api::Family;
+use berth_api::limits::is_interface_name;
+
+use super::left::Foreign;
 
 /// The protocol number of addresses that kube-vip left behind; we take them over where we own the address.
 pub const KUBE_VIP_PROTOCOL: u8 = 248;
@@ -27,6 +30,13 @@ pub struct Host {
     pub ours: BTreeMap<Binding, Lifetime>,
     /// The indexes of the interfaces that carry our tag.
     pub made: BTreeSet<u32>,
+    /// The interfaces of VLANs (IEEE 802.1Q), whoever has made them and whatever they are called.
+    pub vlans: BTreeMap<Vlan, String>,
+    /// The indexes of interfaces on which the kernel drops whatever comes by IPv4: rp_filter is strict there, and no route
+    /// leads out of them.
+    pub filtered: BTreeSet<u32>,
+    /// The indexes of interfaces on which nobody could be answered: the node has no route of the family at all.
+    pub stranded: BTreeSet<(Family, u32)>,
     /// The numbers of other instances that have addresses as we bind them.
     pub others: BTreeSet<u8>,
     /// Whether this kernel keeps no tags, so that addresses of several instances look alike (before Linux 5.18).
@@ -75,6 +85,12 @@ impl Host {
         names.iter().rev().max_by_key(rank).map(String::as_str)
     }
 
+    /// The name of the interface of a VLAN: as it is there, whoever has made it, or else as we make it.
+    pub fn vlan_name(&self, parent: &str, vlan: Vlan) -> String {
+        let name = || Vlan::name(parent, vlan);
+        self.vlans.get(&vlan).cloned().unwrap_or_else(name)
+    }
+
     /// The interface of this name, or of this alternative name.
     pub fn interface(&self, name: &str) -> Option<(&str, &Interface)> {
         let name = self.alternatives.get(name).map_or(name, String::as_str);
@@ -95,37 +111,13 @@ impl Host {
     }
 
     /// The interfaces, but for those on which a proxy binds what Services have.
-    fn own_interfaces(&self) -> impl Iterator<Item = (&String, &Interface)> {
+    pub(super) fn own_interfaces(&self) -> impl Iterator<Item = (&String, &Interface)> {
         self.interfaces.iter().filter(|(name, _)| !PROXIES.contains(&name.as_str()))
     }
 
     /// The addresses that are not ours, but for those that a proxy binds for Services.
     pub fn foreign(&self) -> impl Iterator<Item = (&IpAddr, &Foreign)> {
         self.own_interfaces().flat_map(|(_, interface)| &interface.foreign)
-    }
-
-    /// The interface on which this node has `address` for itself. What an announcer of before may have left (`left`) is
-    /// its own only where it is alone: a node has at least one address that is.
-    pub fn has_itself(&self, address: &IpAddr, left: bool) -> Option<&str> {
-        let mut interfaces = self.own_interfaces();
-        let found = interfaces.find(|(_, interface)| {
-            let foreign = interface.foreign.get(address);
-            foreign.is_some_and(|foreign| !(left && foreign.adoptable && self.has_besides(address)))
-        });
-        found.map(|(name, _)| name.as_str())
-    }
-
-    /// Whether this node is reached by this address: it has it with a subnet, which no copy of a VIP has.
-    pub fn is_reached_by(&self, address: &IpAddr) -> bool {
-        let mut all = self.interfaces.values().filter_map(|all| all.foreign.get(address));
-        all.any(|foreign| foreign.prefix_len < single(address))
-    }
-
-    /// Whether this node has an address of this family that is no announcer's.
-    fn has_besides(&self, address: &IpAddr) -> bool {
-        self.foreign().any(|(other, foreign)| {
-            other.is_ipv4() == address.is_ipv4() && is_global(other) && !foreign.adoptable
-        })
     }
 
     /// Whether an address of ours is bound, on whatever interface.
@@ -191,16 +183,6 @@ fn shares_prefix(a: IpAddr, b: IpAddr, length: u8) -> bool {
     differ.checked_shr(bits - u32::from(length).min(bits)).unwrap_or(0) == 0
 }
 
-/// An address on the host that is not ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Foreign {
-    /// Length of its prefix.
-    pub prefix_len: u8,
-    /// Whether we may make it ours: it serves one address only, and is either kube-vip's or deprecated as ours are, and no
-    /// other instance of this program has tagged it.
-    pub adoptable: bool,
-}
-
 /// An address bound to an interface: /32 or /128.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Binding {
@@ -220,9 +202,14 @@ pub struct Vlan {
 }
 
 impl Vlan {
-    /// The name of the interface of a VLAN: as `ip link add link eth0 name eth0.5 type vlan id 5` has it.
-    pub fn name(parent: &str, id: u16) -> String {
-        format!("{parent}.{id}")
+    /// The name that we give to the interface of a VLAN: as `ip link add link eth0 name eth0.5 type vlan id 5` has it, and
+    /// that of a parent with a long name by the parent's index, since Linux takes 15 octets.
+    pub fn name(parent: &str, vlan: Self) -> String {
+        let name = format!("{parent}.{}", vlan.id);
+        match is_interface_name(&name) {
+            true => name,
+            false => format!("v{}.{}", vlan.parent, vlan.id),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `netlink` | addresses and links of ours |
 //! | `dump` | the network as its dumps show it |
 //! | `routes` | what matters of a route |
+//! | `wayback` | where nobody could be answered |
 //! | `netfilter` | the socket for requests to netfilter |
 //! | `nftables` | small transactions of nftables |
 //! | `owned` | tables that go with the process: locks |
@@ -20,6 +21,7 @@
 //! | `holder`, `listening` | who has a port, and on which somebody listens |
 //! | `network` | which network of which boot this is |
 //! | `host` | the network as values |
+//! | `left` | which addresses are the host's own |
 
 mod advice;
 mod arp_announce;
@@ -29,6 +31,7 @@ pub(crate) mod events;
 pub(crate) mod exec;
 mod holder;
 mod host;
+mod left;
 mod listening;
 pub(crate) mod netfilter;
 mod netlink;
@@ -41,16 +44,18 @@ pub(crate) mod routes;
 pub(crate) mod rtnetlink;
 pub mod sysctl;
 mod task;
+mod wayback;
 
-pub use advice::{advice, translation_advice};
+pub use advice::{advice, translation_advice, way_back_advice};
 pub use arp_announce::ArpAnnounce;
 pub use door::Door;
 pub use events::KernelChange;
 pub use holder::port_holder;
 pub use host::{
-    Binding, Error, Foreign, Guard, Guarded, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
+    Binding, Error, Guard, Guarded, Host, Interface, KUBE_VIP_PROTOCOL, Kernel, Lifetime,
     LinkError, Port, Step, Vlan, is_global,
 };
+pub use left::{Foreign, Left};
 pub use listening::Listening;
 pub use netlink::Netlink;
 pub use network::network_id;

@@ -13,6 +13,8 @@ use rtnetlink::{LinkVlan, RouteMessageBuilder};
 use super::dump::{DefaultRoute, FOREVER, assemble, default_route};
 use super::host::{Binding, Error, Host, Kernel, Lifetime, LinkError, Vlan, single};
 use super::rtnetlink::{Rtnetlink, code};
+use super::sysctl;
+use super::wayback::{WayBack, Ways};
 use crate::instance::Instance;
 
 /// Addresses and links of this network namespace, as one instance tags them.
@@ -23,25 +25,27 @@ pub struct Netlink {
     /// that it makes (`ip link show group 190`). Unlike an alias a group is there from the start: whatever becomes of
     /// this program, none is left behind without it.
     number: u8,
+    way_back: WayBack,
 }
 
 impl Netlink {
     pub(super) fn new(rtnetlink: Rtnetlink, instance: &Instance) -> Self {
-        Self { rtnetlink, number: instance.number() }
+        Self { rtnetlink, number: instance.number(), way_back: WayBack::default() }
     }
 
-    /// The default routes of the main table, those of IPv4 first.
-    async fn default_routes(&self) -> Result<Vec<DefaultRoute>, rtnetlink::Error> {
+    /// The default routes of the main table, those of IPv4 first, and by which interfaces any lead.
+    async fn routes(&self) -> Result<(Vec<DefaultRoute>, Ways), rtnetlink::Error> {
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        let mut found = Vec::new();
+        let (mut found, mut ways) = (Vec::new(), Ways::default());
         for family in [v4, v6] {
             let routes = self.rtnetlink.routes(family).await?;
+            routes.iter().for_each(|route| ways.see(route));
             let mut of_family: Vec<_> = routes.iter().filter_map(default_route).collect();
             of_family.sort_by_key(|route| (route.metric, route.hops.first().map(|hop| hop.index)));
             found.extend(of_family);
         }
-        Ok(found)
+        Ok((found, ways))
     }
 }
 
@@ -50,8 +54,11 @@ impl Kernel for Netlink {
         let read = |what| move |source| Error::Read { what, source };
         let links = self.rtnetlink.links().await.map_err(read("links"))?;
         let addresses = self.rtnetlink.addresses().await.map_err(read("addresses"))?;
-        let routes = self.default_routes().await.map_err(read("routes"))?;
-        Ok(assemble(self.number, &links, &addresses, &routes, Instant::now()))
+        let (routes, ways) = self.routes().await.map_err(read("routes"))?;
+        let now = Instant::now();
+        let mut host = assemble(self.number, &links, &addresses, &routes, now);
+        self.way_back.judge(&mut host, &ways, rp_filter, now);
+        Ok(host)
     }
 
     async fn bind(&mut self, binding: Binding, lifetime: Lifetime) -> Result<(), Error> {
@@ -104,6 +111,11 @@ impl Kernel for Netlink {
             result => Ok(result?),
         }
     }
+}
+
+/// How strictly the kernel asks of what comes in by an interface whether its answer would leave there.
+fn rp_filter(interface: &str) -> Option<u32> {
+    sysctl::read(&format!("net/ipv4/conf/{interface}/rp_filter"))?.trim().parse().ok()
 }
 
 /// No such address, or no such interface.

@@ -15,8 +15,10 @@
 //! | `translate` | what is translated for elastic IPs |
 //! | `guarding` | what is known of the guard, and how long addresses wait for it |
 //! | `dump` | everything that is known of each VIP, for people |
+//! | `advised` | what of the host is told once |
 //! | `slow` | telling of what the kernel took long for |
 
+mod advised;
 mod desired;
 mod detection;
 pub mod drive;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::advised::Advised;
 use crate::config::{Cluster as Backing, Config, Permits};
-use crate::kernel::Host;
+use crate::kernel::{Host, sysctl};
 use crate::ownership::{Context, Uncovered};
 use crate::source::cluster::{Claims, Cluster};
 use crate::source::doubt::{Lingering, doubted};
@@ -36,6 +37,7 @@ pub(super) struct Sight {
     pub(super) wanted: Wanted,
     /// Where doubted addresses led lately.
     pub(super) lingering: Lingering,
+    advised: Advised,
     stale: bool,
 }
 
@@ -79,6 +81,7 @@ impl Sight {
             usage: Usage::default(),
             wanted: Wanted::default(),
             lingering: Lingering::default(),
+            advised: Advised::default(),
             stale: true,
         }
     }
@@ -110,6 +113,9 @@ impl Sight {
                 self.lingering.join(&mut wanted.doubted, now);
             }
             self.wanted = wanted;
+            for advice in self.advised.see(&self.host, sysctl::read) {
+                tracing::warn!("{advice}");
+            }
         }
         stale
     }

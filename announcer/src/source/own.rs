@@ -6,15 +6,18 @@ use std::net::IpAddr;
 use berth_api::host::Told;
 
 use super::cluster::Claims;
-use crate::kernel::{Host, is_global};
+use crate::kernel::{Foreign, Host, Left, is_global};
 
 /// What this node tells of itself: its own addresses and its routers. What an announcer of before has left is not told
 /// where somebody holds it, or where that is not known yet.
 pub fn told(host: &Host, claims: &Claims) -> Told {
     let may_be_taken_over = |address: &IpAddr| claims.unknown().is_some() || claims.are_of(address);
-    let own = host.foreign().filter(|(address, foreign)| {
-        is_global(address) && !(foreign.adoptable && may_be_taken_over(address))
-    });
+    let is_left = |address: &IpAddr, foreign: &Foreign| {
+        foreign.adoptable && may_be_taken_over(address)
+            || claims.left(address) == Left::Surely && host.is_left(address, foreign, Left::Surely)
+    };
+    let own = host.foreign();
+    let own = own.filter(|(address, foreign)| is_global(address) && !is_left(address, foreign));
     let addresses: BTreeMap<IpAddr, u8> =
         own.map(|(address, foreign)| (*address, foreign.prefix_len)).collect();
     let gateways: BTreeSet<IpAddr> = host.gateways.values().flatten().copied().collect();
@@ -27,14 +30,14 @@ mod tests {
     use berth_api::claim::{ClaimPolicy, Holder};
 
     use super::*;
-    use crate::kernel::{Foreign, Interface};
+    use crate::kernel::Interface;
     use crate::source::testing::two_interfaces;
 
     #[test]
     fn a_node_tells_every_address_of_its_interfaces_and_its_routers() {
         let mut host = two_interfaces();
         host.gateways.insert(2, ["10.0.0.1".parse().unwrap(), "fe80::1".parse().unwrap()].into());
-        let single = |adoptable| Foreign { prefix_len: 32, adoptable };
+        let single = |adoptable| Foreign { prefix_len: 32, adoptable, untagged: false };
         let eth1 = host.interfaces.get_mut("eth1").unwrap();
         eth1.foreign.insert("192.0.2.9".parse().unwrap(), single(true));
         let of = |address: &str| [(address.parse().unwrap(), single(false))].into();
@@ -56,5 +59,12 @@ mod tests {
         claims.apply("192.0.2.5", vec![Holder::alone("other")], true);
         let (addresses, _) = shown(&claims);
         assert_eq!(addresses, "10.0.0.5/24 192.0.2.5/24 203.0.113.1/32");
+        let lo = host.interfaces.get_mut("lo").unwrap();
+        lo.foreign.values_mut().for_each(|left| left.untagged = true);
+        let shown = |claims: &Claims| told(&host, claims).addresses.len();
+        claims.apply("203.0.113.1", vec![Holder::alone("old")], false);
+        assert_eq!(shown(&claims), 3);
+        claims.apply("203.0.113.1", vec![Holder::alone("old")], true);
+        assert_eq!(shown(&claims), 2, "kube-vip has left it, and it is a VIP");
     }
 }

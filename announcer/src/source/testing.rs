@@ -22,7 +22,7 @@ pub(crate) fn host() -> Host {
 /// A host with 10.0.0.5/24 on `eth0`, which has the default route, and 192.0.2.5/24 on `eth1`, index 3.
 pub(crate) fn two_interfaces() -> Host {
     let foreign = |text: &str| {
-        let foreign = Foreign { prefix_len: 24, adoptable: false };
+        let foreign = Foreign { prefix_len: 24, ..Foreign::default() };
         [(text.parse().unwrap(), foreign)].into()
     };
     let eth = |index, own| Interface { index, mac: Some(MAC), up: true, foreign: foreign(own) };

@@ -72,6 +72,20 @@ pub enum Refusal {
         /// The interface that has it.
         interface: String,
     },
+    /// The kernel drops all that asks for the address.
+    ReversePathFiltered {
+        /// The address.
+        address: IpAddr,
+        /// The interface that it belongs on.
+        name: Quoted,
+    },
+    /// Nobody who asks for the address could be answered.
+    NoWayBack {
+        /// The address.
+        address: IpAddr,
+        /// The interface that it belongs on.
+        name: Quoted,
+    },
     /// The Service names an interface that it may not name here.
     InterfaceNotPermitted {
         /// Its name.
@@ -217,6 +231,8 @@ impl Refusal {
             Self::InterfaceNotPermitted { .. } => "InterfaceNotPermitted",
             Self::VlanNotPermitted { .. } => "VlanNotPermitted",
             Self::AddressOnHost { .. } => "AddressOnHost",
+            Self::ReversePathFiltered { .. } => "ReversePathFiltered",
+            Self::NoWayBack { .. } => "NoWayBack",
             Self::AddressConflict { .. } => reason::ADDRESS_CONFLICT,
             Self::AddressInUse { .. }
             | Self::PortInUse { .. }
@@ -288,6 +304,16 @@ impl Refusal {
             Self::AddressOnHost { address, interface } => format!(
                 "{address} is not announced: it is an address of the node itself, on interface {interface}; what another \
                  announcer left there goes by ip address del"
+            ),
+            Self::ReversePathFiltered { address, name } => format!(
+                "{address} is not announced: no route of the node leads out of interface {name}, and so the kernel drops what \
+                 comes in there, since rp_filter of it, or of all, in net.ipv4.conf is 1 (strict); accepted: an address of the \
+                 node there with a subnet, a route by it, or 2 (loose)"
+            ),
+            Self::NoWayBack { address, name } => format!(
+                "{address} is not announced on interface {name}: the node has no route of {}, so nobody there could be answered; \
+                 accepted: an address of the node with a subnet, or a route",
+                if address.is_ipv4() { "IPv4" } else { "IPv6" }
             ),
             Self::AddressConflict { address, mac, node, interface } => format!(
                 "{address} is not announced: another host, {}, answers for it on the LAN of interface {interface} of \
@@ -394,6 +420,10 @@ mod tests {
         let refusals = [
             Refusal::InterfaceMissing { name: Some(text.clone()) },
             Refusal::InterfaceUnfit { name: text.clone(), lacks: "carrier" },
+            Refusal::ReversePathFiltered {
+                address: IpAddr::from([192, 0, 2, 1]),
+                name: text.clone(),
+            },
             Refusal::InvalidInterface { text: text.clone() },
             Refusal::InvalidVlan { text: text.clone() },
             Refusal::VlanNotMade { name: text.clone(), error: "no".to_owned() },

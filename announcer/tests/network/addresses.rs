@@ -104,6 +104,28 @@ fn what_others_bound_is_never_taken_for_ours() {
         let adoptable = |text: &str| foreign[&text.parse().unwrap()].adoptable;
         assert!(!adoptable("192.0.2.9") && !adoptable("192.0.2.250") && !adoptable("2001:db8::9"));
         assert!(adoptable("192.0.2.8"), "deprecated and alone: one that an announcer left behind");
+        let untagged = |text: &str| foreign[&text.parse().unwrap()].untagged;
+        assert!(untagged("192.0.2.9") && untagged("2001:db8::9") && !untagged("192.0.2.250"));
+    });
+}
+
+#[test]
+fn what_is_taken_over_is_the_same_address_with_our_tag_and_goes_with_the_hold() {
+    alone(async || {
+        run("ip addr add 192.0.2.9/32 dev eth0");
+        run("ip addr add 2001:db8::9/128 dev eth0 nodad");
+        let mut kernel = kernel();
+        for text in ["192.0.2.9", "2001:db8::9"] {
+            let binding = binding(&mut kernel, text).await;
+            kernel.bind(binding, seconds(100)).await.unwrap();
+            let shown = addresses("eth0").into_iter().filter(|shown| shown["local"] == text);
+            let shown: Vec<_> = shown.collect();
+            let [one] = &shown[..] else { panic!("{shown:?}") };
+            assert_eq!(one["deprecated"], true, "{one}");
+            assert!(kernel.look().await.unwrap().ours.contains_key(&binding), "our tag");
+            kernel.remove(binding).await.unwrap();
+            assert_eq!(address("eth0", text), None);
+        }
     });
 }
 

@@ -18,3 +18,4 @@ mod rounds;
 mod settings;
 mod unserved;
 mod vlan;
+mod wayback;

@@ -51,6 +51,49 @@ fn a_vlan_interface_of_another_instance_stays_when_ones_own_is_swept() {
     });
 }
 
+#[test]
+fn a_vlan_that_somebody_has_made_is_used_by_whatever_name_and_stays() {
+    alone(async || {
+        // A predictable name as users have it: with a number behind it, it has more octets than Linux takes.
+        run("ip link set eth0 down");
+        run("ip link set eth0 name enp94s0f0np0");
+        run("ip link set enp94s0f0np0 up");
+        let makes = "ip link add link enp94s0f0np0 name vlan5 type vlan id 5";
+        if !attempt(makes).status.success() {
+            println!("this kernel makes no VLANs");
+            return;
+        }
+        println!("this kernel makes VLANs");
+        run("ip link set vlan5 up");
+        let before = links();
+        let cluster = Cluster::new();
+        let settings = [&SETTINGS[1..], &[("vip_interface", "enp94s0f0np0")]].concat();
+        let node = Node::start(&cluster, &settings).await;
+        node.expose(tagged("web", "192.0.2.1")).await;
+        cluster.asks(published).await;
+        assert!(address("vlan5", "192.0.2.1").is_some(), "there is no second one of that VLAN");
+        assert_eq!(links(), before);
+        node.show(ClusterEvent::ServiceGone(Name::new("shop", "web"))).await;
+        until("unbound", || address("vlan5", "192.0.2.1").is_none()).await;
+        assert_eq!(links(), before, "it is not ours");
+
+        let mut long = tagged("long", "192.0.2.3");
+        long["metadata"]["annotations"]["kube-vip.io/serviceVLAN"] = json!("2507");
+        node.expose(long).await;
+        let (there, is) = ("ip -d -j link show type vlan", "an interface with a name that fits");
+        until(is, || {
+            let shown: Vec<Value> = serde_json::from_str(&run(there)).unwrap();
+            let made = shown.iter().find(|link| link["linkinfo"]["info_data"]["id"] == 2507);
+            let name = made.and_then(|link| link["ifname"].as_str()).unwrap_or_default().to_owned();
+            name.len() < 16 && !name.is_empty() && address(&name, "192.0.2.3").is_some()
+        })
+        .await;
+        node.stop.cancel();
+        assert!(node.driving.await.unwrap(), "left in time");
+        assert_eq!(links(), before, "ours goes, the other one stays");
+    });
+}
+
 /// The Service of this name and address, on VLAN 5.
 fn tagged(name: &str, addresses: &str) -> Value {
     let mut service = service();

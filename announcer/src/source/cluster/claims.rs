@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use berth_api::claim::{ClaimPolicy, Holder};
 use berth_api::service::Port;
 
+use crate::kernel::Left;
 use crate::vip::Name;
 
 /// The claims that were shown.
@@ -141,8 +142,12 @@ impl Claims {
 
     /// Whether an announcer of before may have left the address on a node. Where claims do not decide nothing says that it
     /// has not.
-    pub fn may_be_left(&self, address: &IpAddr) -> bool {
-        !self.decide() || self.imports.contains(address)
+    pub fn left(&self, address: &IpAddr) -> Left {
+        match self.decide() {
+            false => Left::Marked,
+            true if self.imports.contains(address) => Left::Surely,
+            true => Left::Never,
+        }
     }
 
     /// Takes in who holds the address of this name, and whether since before there were claims.

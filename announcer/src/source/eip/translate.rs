@@ -263,7 +263,7 @@ mod tests {
         let (mut node, now) = (Node::new(), Instant::now());
         node.bind();
         assert_eq!(node.see(now), is(Stage::Coming));
-        let own = Foreign { prefix_len: 24, adoptable: false };
+        let own = Foreign { prefix_len: 24, ..Foreign::default() };
         let foreign = [(VMI.parse().unwrap(), own)].into();
         let eth1 = Interface { index: 3, mac: None, up: true, foreign };
         node.host.interfaces.insert("eth1".to_owned(), eth1);
