@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use berth_membership::{Cause, NodeId};
 
+use super::super::context::Context;
 use super::exchange::MembershipEvent;
 use crate::vip::Forwards;
 use crate::vip::nodes::Peers;
@@ -19,6 +20,13 @@ const PATIENCE: Duration = Duration::from_millis(150);
 
 /// The same while the holder lives: then it hands over, and gives its target half a second.
 const PATIENCE_WITH_A_HOLDER: Duration = Duration::from_millis(400);
+
+/// Whether a node is met by this address on a network of this host. A VIP that was bound on it when its kubelet looked may
+/// stand in its Node (kube-vip#741): that leads to whoever has it now.
+pub(super) fn is_near(context: Context<'_>, theirs: IpAddr) -> bool {
+    let Context { wanted, host, .. } = context;
+    wanted.vip(theirs).is_none() && !host.has(&theirs) && host.connected(theirs).is_some()
+}
 
 /// The previous owners of what this node has or asks for.
 #[derive(Debug, Default)]
@@ -131,6 +139,12 @@ impl Draining {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::{Binding, Foreign, Lifetime};
+    use crate::ownership::testing::context;
+    use crate::source::cluster::Cluster;
+    use crate::source::cluster::testing::service;
+    use crate::source::testing::{host, seen};
+    use crate::vip::Name;
     use crate::vip::nodes::Peer;
 
     const VIP: &str = "192.0.2.1";
@@ -202,5 +216,34 @@ mod tests {
             draining.take(&told, host, me, now);
             assert_eq!(forwards(&mut draining, now), Forwards::new(), "{host:?} {told:?}");
         }
+    }
+
+    #[test]
+    fn a_vip_that_a_node_lists_first_is_no_way_to_it() {
+        let mut cluster = Cluster::default();
+        let both = ["192.0.2.1", "2001:db8::1"];
+        cluster.apply_service(Name::new("d", "web"), service(&both));
+        let (mut host, me, now) = (host(), NodeId::of("a"), Instant::now());
+        let eth0 = host.interfaces.get_mut("eth0").unwrap();
+        for (own, prefix_len) in [("192.0.2.11", 24), ("2001:db8::11", 64)] {
+            eth0.foreign.insert(address(own), Foreign { prefix_len, ..Foreign::default() });
+        }
+        // One that is not wanted any more, and is bound here still.
+        let left = Binding { index: 2, address: address("192.0.2.2") };
+        host.ours.insert(left, Lifetime::Forever);
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        let listed = ["192.0.2.1", "192.0.2.2", "192.0.2.12", "2001:db8::1", "2001:db8::12"];
+        let mut peers = Peers::default();
+        let addresses = listed.map(address).into();
+        peers.apply("b".to_owned(), Peer { addresses, ..Peer::default() });
+        let mut draining = Draining::default();
+        for vip in both {
+            let asks = MembershipEvent::Prepare { address: address(vip), first: false };
+            draining.take(&asks, Some("b"), me, now);
+        }
+        let context = context(&wanted, &host);
+        let forwards = draining.forwards(&peers, |theirs| is_near(context, theirs), now);
+        let expected = [("192.0.2.1", "192.0.2.12"), ("2001:db8::1", "2001:db8::12")];
+        assert_eq!(forwards, expected.map(|(vip, theirs)| (address(vip), address(theirs))).into());
     }
 }

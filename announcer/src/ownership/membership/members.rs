@@ -13,7 +13,7 @@ use super::super::clearing::PATIENCE;
 use super::super::context::Context;
 use super::super::fence::{Fencing, Outline};
 use super::damping::FlapDamping;
-use super::draining::Draining;
+use super::draining::{Draining, is_near};
 use super::exchange::{Command, MembershipEvent};
 use super::holdings::Holdings;
 use super::report;
@@ -198,7 +198,7 @@ impl Members {
 
     /// Where packets are to go of connections that began at a previous owner of what this node has or asks for.
     pub fn forwards(&mut self, context: Context<'_>, now: Instant) -> Forwards {
-        let near = |theirs: IpAddr| context.host.connected(theirs).is_some();
+        let near = |theirs: IpAddr| is_near(context, theirs);
         self.draining.forwards(&self.peers, near, now)
     }
 
