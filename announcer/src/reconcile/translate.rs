@@ -84,8 +84,9 @@ impl Elastic {
             let used = pairs.keys().any(|eip| Family::of(eip) == family);
             if used && !self.advised.contains(&family) {
                 self.advised.push(family);
-                let interface = config.core.interface.as_deref().or(sight.host.default_route());
-                let uplink = interface.unwrap_or("all");
+                let any = pairs.keys().find(|eip| Family::of(eip) == family);
+                let found = any.and_then(|eip| sight.host.default_for(*eip));
+                let uplink = config.core.interface.as_deref().or(found).unwrap_or("all");
                 let v4 = family == Family::V4;
                 for advice in kernel::translation_advice(v4, uplink, kernel::sysctl::read) {
                     tracing::warn!("{advice}");

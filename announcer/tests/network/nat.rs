@@ -208,6 +208,29 @@ fn what_machines_send_leaves_by_each_gateway_that_their_interface_has() {
     });
 }
 
+#[test]
+fn what_machines_send_leaves_by_the_default_route_of_its_family_where_no_interface_is_named() {
+    alone(async || {
+        run("ip link add eth1 type veth peer name peer1");
+        run("ip link set peer1 up");
+        run("ip link set eth1 up");
+        run("ip addr add 2001:db8:1::5/64 dev eth1 nodad");
+        run("ip -4 route add default via 192.0.2.254 dev eth0");
+        for (route, gateway) in [
+            ("via 2001:db8:1::fe dev eth1", "via 2001:db8:1::fe dev eth1"),
+            ("via 2001:db8::fe dev eth0", "via 2001:db8::fe dev eth0"),
+        ] {
+            run(&format!("ip -6 route replace default {route}"));
+            let mut translator = Translator::start();
+            translator.make(&Nat { uplink: None, ..both() }).await;
+            let (v4, v6) = (table("-4"), table("-6").join("\n"));
+            assert!(v4.contains(&"default via 192.0.2.254 dev eth0".to_owned()), "{v4:?}");
+            assert!(v6.contains(&format!("default {gateway}")), "{v6}");
+            translator.stop().await;
+        }
+    });
+}
+
 fn is_whole(backend: &str) -> bool {
     ours("", backend) == V4
         && ours("6", backend) == V6

@@ -199,7 +199,7 @@ impl Driver {
             backend::ipset(&script).await.map_err(|e| e.to_string())?;
             changed = true;
         }
-        let (rules, routes) = (rules(nat), routes(nat, shown.uplink.as_ref()));
+        let (rules, routes) = (rules(nat), routes(nat, &shown.uplinks));
         if shown.rules != rules || shown.routes != routes {
             self.repaired(repairing, "routes");
             let change = self.routing.change(&shown, &rules, &routes).await;

@@ -26,7 +26,10 @@ pub(super) enum Via {
 /// Routes of our table, by destination.
 pub(super) type Routes = BTreeMap<IpNetwork, Via>;
 
-/// The interface of the elastic IPs.
+/// The interface of the elastic IPs of each family.
+pub(super) type Uplinks = BTreeMap<Family, Uplink>;
+
+/// An interface of elastic IPs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Uplink {
     pub(super) index: u32,
@@ -43,11 +46,11 @@ pub(super) fn rules(nat: &Nat) -> BTreeSet<IpAddr> {
 
 /// Routes for them: what is inside is left to the node's other rules, the neighbours of the uplink are met directly, and
 /// the rest goes to the gateway. Without an uplink all is left to the node.
-pub(super) fn routes(nat: &Nat, uplink: Option<&Uplink>) -> Routes {
+pub(super) fn routes(nat: &Nat, uplinks: &Uplinks) -> Routes {
     let mut routes = Routes::new();
     for family in Family::ALL.into_iter().filter(|family| nat.of(*family).next().is_some()) {
         let of_family = |address: &&IpAddr| Family::of(address) == family;
-        if let Some(uplink) = uplink {
+        if let Some(uplink) = uplinks.get(&family) {
             let gateway = nat.gateways.iter().find(of_family);
             if let Some(gateway) = gateway.or_else(|| uplink.gateways.get(&family)) {
                 let any = match family {
@@ -80,8 +83,13 @@ mod tests {
         }
     }
 
-    fn shown(nat: &Nat, uplink: Option<&Uplink>) -> Vec<String> {
-        let routes = routes(nat, uplink);
+    fn shown(nat: &Nat, uplink: Option<Uplink>) -> Vec<String> {
+        let of = |family| Some((family, uplink.clone()?));
+        by(nat, &Family::ALL.into_iter().filter_map(of).collect())
+    }
+
+    fn by(nat: &Nat, uplinks: &Uplinks) -> Vec<String> {
+        let routes = routes(nat, uplinks);
         routes.iter().map(|(network, via)| format!("{network} {via:?}")).collect()
     }
 
@@ -89,7 +97,7 @@ mod tests {
     fn what_is_inside_is_left_to_the_node_and_the_rest_goes_to_the_gateway() {
         let nat = nat(&[("192.0.2.1", "10.244.0.4")]);
         assert_eq!(
-            shown(&nat, Some(&uplink())),
+            shown(&nat, Some(uplink())),
             [
                 "0.0.0.0/0 Gateway(192.0.2.254, 2)",
                 "10.96.0.0/12 Throw",
@@ -100,14 +108,19 @@ mod tests {
         assert_eq!(shown(&nat, None), ["10.96.0.0/12 Throw", "10.244.0.0/16 Throw"]);
         let mut named = nat.clone();
         named.gateways.insert("192.0.2.7".parse().unwrap());
-        assert_eq!(shown(&named, Some(&uplink()))[0], "0.0.0.0/0 Gateway(192.0.2.7, 2)");
+        assert_eq!(shown(&named, Some(uplink()))[0], "0.0.0.0/0 Gateway(192.0.2.7, 2)");
     }
 
     #[test]
     fn each_machine_has_one_rule_and_no_family_more_than_it_needs() {
         let nat = nat(&[("192.0.2.1", "10.244.0.4"), ("2001:db8::1", "fd00:244::4")]);
         assert_eq!(rules(&nat).len(), 2);
-        assert!(shown(&nat, Some(&uplink())).contains(&"::/0 Gateway(fe80::1, 2)".to_owned()));
-        assert!(routes(&Nat { pairs: [].into(), ..nat }, Some(&uplink())).is_empty());
+        assert!(shown(&nat, Some(uplink())).contains(&"::/0 Gateway(fe80::1, 2)".to_owned()));
+        let other = Uplink { index: 3, ..uplink() };
+        let apart = by(&nat, &[(Family::V4, uplink()), (Family::V6, other)].into());
+        for route in ["0.0.0.0/0 Gateway(192.0.2.254, 2)", "::/0 Gateway(fe80::1, 3)"] {
+            assert!(apart.contains(&route.to_owned()), "{apart:?}");
+        }
+        assert!(shown(&Nat { pairs: [].into(), ..nat }, Some(uplink())).is_empty());
     }
 }

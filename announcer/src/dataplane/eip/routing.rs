@@ -14,7 +14,7 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{IpVersion, RouteMessageBuilder};
 
-use super::routes::{PREFERENCE, Routes, Uplink, Via};
+use super::routes::{PREFERENCE, Routes, Uplink, Uplinks, Via};
 use crate::instance::Instance;
 use crate::kernel::events::table;
 use crate::kernel::routes::{Hop, hops, metric};
@@ -35,8 +35,8 @@ pub(super) struct Shown {
     pub(super) rules: BTreeSet<IpAddr>,
     /// Our table.
     pub(super) routes: Routes,
-    /// The uplink, if the host has it.
-    pub(super) uplink: Option<Uplink>,
+    /// The uplink of each family, if the host has it.
+    pub(super) uplinks: Uplinks,
 }
 
 impl Routing {
@@ -49,7 +49,8 @@ impl Routing {
         self.number.into()
     }
 
-    /// Looks at rules, at our table, and at the interface that is named, or else that of the best default route.
+    /// Looks at rules, at our table, and at the interface that is named, or else that of the best default route of each
+    /// family, or of the other one where a family has none.
     pub(super) async fn look(&self, uplink: Option<&str>) -> Result<Shown, rtnetlink::Error> {
         let mut shown = Shown::default();
         for version in [IpVersion::V4, IpVersion::V6] {
@@ -64,10 +65,14 @@ impl Routing {
             routes.extend(of_family.iter().flat_map(read));
         }
         let named = match uplink {
-            Some(name) => self.index_of(name).await?,
-            None => best_default(&routes),
+            Some(name) => Some(self.index_of(name).await?),
+            None => None,
         };
-        shown.uplink = named.map(|index| uplink_of(&routes, index));
+        let found = Family::ALL.into_iter().filter_map(|family| {
+            let index = named.unwrap_or_else(|| best_default(&routes, family))?;
+            Some((family, uplink_of(&routes, index)))
+        });
+        shown.uplinks = found.collect();
         let ours = RouteProtocol::Other(self.number);
         let table = routes.into_iter();
         let table = table.filter(|route| route.table == self.table() && route.protocol == ours);
@@ -250,8 +255,9 @@ fn defaults(routes: &[Seen]) -> impl Iterator<Item = (Family, IpAddr, u32)> {
     })
 }
 
-fn best_default(routes: &[Seen]) -> Option<u32> {
-    defaults(routes).map(|(_, _, index)| index).next()
+fn best_default(routes: &[Seen], family: Family) -> Option<u32> {
+    let of = |wanted: bool| defaults(routes).find(move |(of, _, _)| (*of == family) == wanted);
+    of(true).or_else(|| of(false)).map(|(_, _, index)| index)
 }
 
 fn uplink_of(routes: &[Seen], index: u32) -> Uplink {
