@@ -38,8 +38,8 @@ pub(crate) fn start(
     tell: UnboundedSender<Fenced>,
 ) -> io::Result<BoxFuture<'static, ()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let keeper = Keeper::new(Upkeep::new(fence, metrics.clone()), tell);
     let health = health.clone();
+    let keeper = Keeper::new(Upkeep::new(fence, metrics.clone(), health.clone()), tell);
     supervise::thread(THREAD, move || {
         runtime.block_on(keeper.run(orders, &health));
         // An inspection may wait for the kernel still.
@@ -199,7 +199,7 @@ mod tests {
         let (tell, told) = unbounded_channel();
         let locked = Arc::new(AtomicBool::new(false));
         let fence = Box::new(Locked(locked.clone()));
-        (Keeper::new(Upkeep::new(fence, Metrics::default()), tell), told, locked)
+        (Keeper::new(Upkeep::new(fence, Metrics::default(), Health::default()), tell), told, locked)
     }
 
     #[tokio::test]

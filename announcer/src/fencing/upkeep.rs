@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use berth_fence::{BootTime, Fence, Finding};
 use berth_membership::{Moment, Parameters};
+use berth_runtime::http::Health;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::metrics::{Metrics, cause, kind};
@@ -43,10 +44,14 @@ pub(crate) struct Upkeep {
     /// Whether the fence has changed since that began: it may have found what was so in between.
     is_stale: bool,
     metrics: Metrics,
+    health: Health,
 }
 
+/// What readiness shows of a fence that stands and has a flaw.
+const CHECK: &str = "fence";
+
 impl Upkeep {
-    pub(crate) fn new(fence: Box<dyn Fence>, metrics: Metrics) -> Self {
+    pub(crate) fn new(fence: Box<dyn Fence>, metrics: Metrics, health: Health) -> Self {
         Self {
             fence,
             deadlines: BTreeMap::new(),
@@ -62,6 +67,7 @@ impl Upkeep {
             inspecting: None,
             is_stale: false,
             metrics,
+            health,
         }
     }
 
@@ -241,6 +247,10 @@ impl Upkeep {
             for flaw in self.flaws.iter().filter(|flaw| !flaws.contains(flaw)) {
                 tracing::info!("the fence has this flaw no more: {flaw}");
             }
+            match passed_by(&findings) {
+                Some(why) => self.health.missing(CHECK, why),
+                None => self.health.forget(CHECK),
+            }
             self.flaws = flaws;
         }
         self.metrics.fence_flaws.set(findings.len().try_into().unwrap_or(i64::MAX));
@@ -260,6 +270,20 @@ impl Upkeep {
     fn count(&self, step: &'static str) {
         self.metrics.fence_errors.get_or_create(&cause(step)).inc();
     }
+}
+
+/// What is to be told of programs that run before the fence and may let frames by, as those of some CNIs do.
+fn passed_by(findings: &[Finding]) -> Option<String> {
+    let is_passed = |finding: &&Finding| matches!(finding, Finding::Preceded { .. });
+    let all: Vec<String> = findings.iter().filter(is_passed).map(ToString::to_string).collect();
+    let told = || {
+        let all = all.join("; ");
+        format!(
+            "FencePassedBy: {all}, and may let by what it is to silence; berth_fence=nft-timeout is not passed by so \
+             (docs/cni.md)"
+        )
+    };
+    (!all.is_empty()).then(told)
 }
 
 /// The clock of the fence, and of the protocol of membership.
@@ -285,14 +309,36 @@ pub(crate) async fn found(inspecting: &mut Option<JoinHandle<Vec<Finding>>>) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use berth_fence::{Kind, Options};
 
     use super::*;
 
+    fn upkeep(health: &Health) -> Upkeep {
+        let options = Options { strongest: Kind::Unfenced, ..Options::default() };
+        Upkeep::new(berth_fence::open(&options).fence, Metrics::default(), health.clone())
+    }
+
+    #[tokio::test]
+    async fn a_program_that_runs_before_the_fence_is_shown_and_nobody_is_unready_for_it() {
+        let health = Health::default();
+        let mut upkeep = upkeep(&health);
+        let shown = || health.missing_checks().into_iter().map(|(_, why)| why).collect::<Vec<_>>();
+        let (interface, by) = ("eth0".to_owned(), "tcx (programs: 1)".to_owned());
+        upkeep.repair(vec![Finding::Preceded { interface, by }]);
+        let [told] = &shown()[..] else { panic!("{:?}", shown()) };
+        for part in ["FencePassedBy", "eth0", "tcx", "berth_fence=nft-timeout"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(health.unready_checks(Instant::now()).is_empty());
+        upkeep.repair(Vec::new());
+        assert!(shown().is_empty());
+    }
+
     #[tokio::test]
     async fn what_was_looked_at_before_the_fence_changed_is_no_flaw() {
-        let options = Options { strongest: Kind::Unfenced, ..Options::default() };
-        let mut upkeep = Upkeep::new(berth_fence::open(&options).fence, Metrics::default());
+        let mut upkeep = upkeep(&Health::default());
         let gone = || vec![Finding::Missing { interface: "eth0".to_owned() }];
         upkeep.turn(now());
         assert!(upkeep.inspecting.is_some());

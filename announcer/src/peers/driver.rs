@@ -95,7 +95,7 @@ pub fn start(
     };
     let driver = Driver {
         node,
-        fencing: Upkeep::new(parts.fence, parts.metrics.clone()),
+        fencing: Upkeep::new(parts.fence, parts.metrics.clone(), parts.health.clone()),
         wire,
         frames: Sockets::default(),
         addresses: Addresses::default(),
