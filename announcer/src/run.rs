@@ -362,5 +362,11 @@ fn advise(host: &Host, config: &Config) -> Option<String> {
     for advice in kernel::advice(host, interface.unwrap_or("all"), kernel::sysctl::read) {
         tracing::warn!("{advice}");
     }
+    if let Some(asked) = &config.arp_nd.subnet {
+        tracing::warn!(
+            "{asked} is not done: an address is bound as /32 or /128, since one with a subnet is how a node itself is reached; \
+             where an interface has no subnet, give it an address of the node"
+        );
+    }
     interface.map(str::to_owned)
 }

@@ -125,6 +125,8 @@ pub struct ArpNd {
     pub refresh: Duration,
     /// Whether the LAN is asked for an address before its first use.
     pub probe: bool,
+    /// A setting that asks for addresses with a subnet, as it was given: they are bound without.
+    pub subnet: Option<String>,
 }
 
 const DEFAULT_REFRESH_MS: i64 = 60_000;
@@ -306,18 +308,20 @@ fn arp_nd(settings: &Settings) -> ArpNd {
     ArpNd {
         refresh: Duration::from_millis(millis.unsigned_abs()),
         probe: !settings.switch("vip_skipdad").unwrap_or(false),
+        subnet: subnet(settings).ok().flatten(),
     }
 }
 
-fn subnet(settings: &Settings) -> Result<(), Problem> {
-    let Some(name) = settings.first(&["vip_subnet", "vip_cidr"]) else { return Ok(()) };
+/// What asks for another length of prefix than that of one address.
+fn subnet(settings: &Settings) -> Result<Option<String>, Problem> {
+    let Some(name) = settings.first(&["vip_subnet", "vip_cidr"]) else { return Ok(None) };
     let lengths = settings.text(name).unwrap_or_default();
-    let valid = |length: &str| {
-        let length = length.trim().trim_start_matches('/');
-        length == "auto" || length.parse::<u8>().is_ok_and(|bits| bits <= 128)
-    };
-    if lengths.split(',').all(valid) {
-        return Ok(());
+    let each = || lengths.split(',').map(|length| length.trim().trim_start_matches('/'));
+    let is_valid =
+        |length: &str| length == "auto" || length.parse::<u8>().is_ok_and(|bits| bits <= 128);
+    if each().all(is_valid) {
+        let is_wide = each().any(|length| !matches!(length, "32" | "128" | "auto"));
+        return Ok(is_wide.then(|| format!("{name}={lengths}")));
     }
     Err(settings.problem(name, "accepted are prefix lengths from 0 to 128, such as 32 or 32,128"))
 }

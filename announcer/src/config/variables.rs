@@ -160,7 +160,7 @@ pub const VARIABLES: &[Variable] = &[
     row(Core, "vip_interface", "interface", Text("INTERFACE"), Served, "interface of the addresses [default: that of the default route]"),
     row(Core, "vip_servicesinterface", "serviceInterface", Text("INTERFACE"), Served, "interface of the Services' addresses [default: vip_interface]"),
     row(ArpNd, "vip_interfaceloglobal", "loInterfaceGlobalScope", Switch, Harmless, "addresses are always of global scope"),
-    row(ArpNd, "vip_subnet", "vipSubnet", TEXT, Harmless, "addresses are always bound as /32 and /128"),
+    row(ArpNd, "vip_subnet", "vipSubnet", TEXT, Harmless, "addresses are always bound as /32 and /128; another length is told at the start, and else ignored"),
     row(ArpNd, "vip_cidr", "cidr", TEXT, Harmless, "older name of vip_subnet"),
     row(Core, "instance_name", "instanceName", Text("NAME"), Served, "name of this announcer on the node [default: by its roles]"),
     row(ControlPlane, "vip_address", "vip", Text("ADDRESSES"), Served, "older name of address [default: none]"),
