@@ -18,6 +18,7 @@ mod fenced;
 mod field;
 mod flaws;
 mod flood;
+mod from_kube_vip;
 mod host_ports;
 mod many;
 mod migration;

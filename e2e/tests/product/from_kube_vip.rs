@@ -1,0 +1,208 @@
+//! From kube-vip to berth-announcer under traffic, as docs/migrating-from-kube-vip.md says. kube-vip's half is done by hand, as
+//! 1.2.3 does it: its Lease, the status that it writes, and addresses that nobody has tagged, which stay when it is killed.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use berth_e2e::addresses::{Net, mac, node_host};
+use berth_e2e::probe::{Manner, Probe};
+use berth_e2e::wire::{Watch, disputed};
+use berth_e2e::world::{ADDRESSES, HOST, POOL, World, env, eventually, repository};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+const NODES: usize = 3;
+const VIPS: [&str; 2] = ["10.0.64.3", "fd00:10::4003"];
+const LEASE: &str = "plndr-svcs-lock";
+const EVERY: Duration = Duration::from_millis(20);
+
+/// Members look at the Lease of another election, and have to agree on a view and on an owner once it is free.
+const TAKEN: Duration = Duration::from_secs(5);
+
+fn vips() -> impl Iterator<Item = IpAddr> {
+    VIPS.into_iter().map(|vip| vip.parse().expect("an address"))
+}
+
+/// What the page does on a node about what is left there.
+fn on_a_node() -> Result<String> {
+    let page = fs::read_to_string(repository().join("docs/migrating-from-kube-vip.md"))?;
+    let chapter = page.split("## 4. What it leaves").nth(1).context("no chapter")?;
+    let block = chapter.split("```sh\n").nth(1).and_then(|text| text.split("```").next());
+    let lines = block.context("no commands")?.lines();
+    let own = lines.filter(|line| !line.starts_with("VIPS=")).collect::<Vec<_>>().join("\n");
+    Ok(format!("VIPS='{}'\n{own}", VIPS.join(" ")))
+}
+
+/// As kube-vip binds it: alone, for ever, and in the name of nobody.
+fn bind(world: &World, node: usize, interface: &str) -> Result<()> {
+    for vip in vips() {
+        let single = format!("{vip}/{}", if vip.is_ipv4() { 32 } else { 128 });
+        let mut command = vec!["ip", "address", "replace", &single, "dev", interface];
+        command.extend(vip.is_ipv6().then_some("nodad"));
+        world.lab.node(node).exec(command)?;
+    }
+    Ok(())
+}
+
+/// The addresses without our tag, which are preferred, on all interfaces of a node.
+fn left(world: &World, node: usize) -> Result<usize> {
+    let shown: Value =
+        serde_json::from_str(&world.lab.node(node).exec(["ip", "-j", "address", "show"])?)?;
+    let all = shown.as_array().into_iter().flatten();
+    let addresses = all.flat_map(|link| link["addr_info"].as_array().into_iter().flatten());
+    let is_left = |address: &&Value| {
+        let is_vip = address["local"].as_str().is_some_and(|own| VIPS.contains(&own));
+        is_vip && address["deprecated"] != true
+    };
+    Ok(addresses.filter(is_left).count())
+}
+
+/// kube-vip announces the Service `web` on node 0, and berth-ccm has taken over what it shows.
+async fn by_kube_vip() -> Result<World> {
+    let mut world = World::without_berth(NODES + 1, env([("berth_claims", "required")])).await?;
+    world.pools(json!({ "range-global": POOL })).await?;
+    world.deploy("default", "hello", 2)?;
+    let first = world.lab.node(0).name().to_owned();
+    let web = json!({
+        "metadata": {
+            "name": "web", "labels": { "implementation": "kube-vip" },
+            "annotations": { ADDRESSES: VIPS.join(","), HOST: first },
+        },
+        "spec": {
+            "type": "LoadBalancer", "selector": { "app": "hello" },
+            "ports": [{ "port": 80, "targetPort": 8080 }], "ipFamilyPolicy": "RequireDualStack",
+        },
+    });
+    world.create(web).await?;
+    let now = jiff::Timestamp::now();
+    let lease = json!({
+        "metadata": { "name": LEASE },
+        "spec": {
+            "holderIdentity": first, "leaseDurationSeconds": 3600, "leaseTransitions": 0,
+            "acquireTime": format!("{now:.6}"), "renewTime": format!("{now:.6}"),
+        },
+    });
+    leases(&world).create(&PostParams::default(), &serde_json::from_value(lease)?).await?;
+    bind(&world, 0, "eth0")?;
+    let shown: Vec<_> = VIPS.iter().map(|vip| json!({ "ip": vip })).collect();
+    let merge = Patch::Merge(json!({ "status": { "loadBalancer": { "ingress": shown } } }));
+    world.services("default").patch_status("web", &PatchParams::default(), &merge).await?;
+    world.start_ccm().await?;
+    eventually("claims of what the status shows", 20, || async {
+        Ok((world.claims().await?.len() == VIPS.len()).then_some(()))
+    })
+    .await?;
+    for vip in vips() {
+        eventually("an answer", 20, || async { Ok(world.curl(vip).ok()) }).await?;
+    }
+    Ok(world)
+}
+
+fn leases(world: &World) -> Api<Lease> {
+    Api::namespaced(world.client.clone(), "kube-system")
+}
+
+/// That nobody but this node spoke for an address since then, and no two in the same moment.
+fn one_speaks(world: &World, wire: &Watch, node: usize, since: Instant) -> Result<()> {
+    let record = wire.so_far();
+    for vip in vips() {
+        let said = record.since(vip, since);
+        let own = mac(Net::Lan, node_host(node));
+        let others = said.iter().any(|said| said.mac != own);
+        ensure!(!others && !disputed(&said), "{:?}\n{}", record.spans(vip), world.logs());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kube_vip_announced_is_answered_by_berth_with_what_it_left_on_every_node() -> Result<()>
+{
+    let mut world = by_kube_vip().await?;
+    let outside = world.lab.outside();
+    let probes = || -> Result<Vec<Probe>> {
+        let probe =
+            |vip| Probe::start(&outside, SocketAddr::new(vip, 80), EVERY, Manner::NewConnections);
+        vips().map(probe).collect()
+    };
+    let (wire, before, began) = (world.lab.watch()?, probes()?, Instant::now());
+
+    // Beside it: members wait, and say nothing.
+    for node in 0..NODES {
+        world.start_announcer(node).await?;
+    }
+    let waits = ["curl", "--silent", "http://127.0.0.1:2112/readyz"];
+    eventually("each waits", 30, || async {
+        let mut nodes = (0..NODES).map(|node| world.lab.node(node).exec(waits).unwrap_or_default());
+        Ok(nodes.all(|said| said.contains("membership: ")).then_some(()))
+    })
+    .await
+    .with_context(|| world.logs())?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    one_speaks(&world, &wire, 0, began)?;
+    for (vip, probe) in vips().zip(before) {
+        let report = probe.finish()?;
+        println!("beside kube-vip, {vip}: {} answered, {} lost", report.ok, report.failed.len());
+        ensure!(report.failed.is_empty(), "{report:?}\n{}", world.logs());
+    }
+
+    // It is killed: what it had bound stays, on one node it stayed of an earlier life, and on another one on `lo`.
+    let (during, killed) = (probes()?, Instant::now());
+    bind(&world, 1, "eth0")?;
+    bind(&world, 2, "lo")?;
+    let free = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 } });
+    leases(&world).patch(LEASE, &PatchParams::default(), &Patch::Merge(free)).await?;
+    let tags = |node: &berth_e2e::node::Node| -> Result<usize> {
+        let shown = node.exec(["ip", "-o", "address", "show", "dev", "eth0"])?;
+        let is_ours = |line: &&str| {
+            line.contains("deprecated") && VIPS.iter().any(|vip| line.contains(&format!(" {vip}/")))
+        };
+        Ok(shown.lines().filter(is_ours).count())
+    };
+    let owner = eventually("a node has both for Berth", 30, || async {
+        for node in 0..NODES {
+            if tags(world.lab.node(node))? == VIPS.len() {
+                return Ok(Some(node));
+            }
+        }
+        Ok(None)
+    })
+    .await
+    .with_context(|| world.logs())?;
+    println!("node {owner} has them {:.1?} after kube-vip's end", killed.elapsed());
+    let named = world.lab.node(owner).name().to_owned();
+    eventually("the Service names it", 20, || async {
+        Ok((world.host("web").await? == named).then_some(()))
+    })
+    .await
+    .with_context(|| world.logs())?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let since = Instant::now();
+
+    // What is left is cleared away, node by node.
+    for node in 0..NODES {
+        let there = left(&world, node)?;
+        println!("node {node}: {there} left");
+        ensure!(there == if node == owner && node != 2 { 0 } else { VIPS.len() }, "{there}");
+        world.lab.node(node).exec(["sh", "-euc", &on_a_node()?])?;
+        ensure!(left(&world, node)? == 0, "it is cleared away");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    one_speaks(&world, &wire, owner, since)?;
+    for (vip, probe) in vips().zip(during) {
+        let report = probe.finish()?;
+        println!(
+            "from kube-vip's end, {vip}: {} answered, {} lost, longest gap {:.0?}",
+            report.ok,
+            report.failed.len(),
+            report.longest_gap
+        );
+        report.answered_within(TAKEN).with_context(|| world.logs())?;
+        let late: Vec<_> = report.failed.iter().filter(|(at, _)| *at >= since).collect();
+        ensure!(late.is_empty(), "{late:?}\n{}", world.logs());
+    }
+    ensure!(world.holders(VIPS[0].parse()?)? == [named], "one has it");
+    world.lab.down()
+}
