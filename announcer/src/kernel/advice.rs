@@ -1,5 +1,7 @@
 //! Settings of the host that get in the way. They are told, never changed: the host is not ours.
 
+use std::net::IpAddr;
+
 use berth_api::Family;
 
 use super::host::Host;
@@ -80,10 +82,22 @@ pub fn way_back_advice(
     })
 }
 
+/// What to tell the operator of an elastic IP that leads to a neighbour on the interface where it is announced.
+pub fn neighbour_advice(host: &Host, uplink: &str, vmi: IpAddr) -> Option<String> {
+    let uplink = host.interface(uplink).map(|found| host.met(found).0)?;
+    (host.connected(vmi) == Some(uplink)).then(|| {
+        format!(
+            "{vmi}, to which an elastic IP leads, is a neighbour on {uplink}: what it answers comes back here only where its \
+             default route is this node; accepted: an address of the network of pods"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::Interface;
+    use crate::source::testing::two_interfaces;
 
     #[test]
     fn a_host_that_does_not_forward_or_is_strict_is_told_by_name() {
@@ -97,6 +111,15 @@ mod tests {
         let strict = |_: &str| Some("1".to_owned());
         assert!(translation_advice(true, "eth0", strict)[0].contains("rp_filter is 1"));
         assert_eq!(translation_advice(false, "eth0", strict), [""; 0], "IPv6 has no such setting");
+    }
+
+    #[test]
+    fn a_machine_in_the_subnet_of_the_uplink_is_told_and_one_behind_the_node_is_not() {
+        let host = two_interfaces();
+        let told = |uplink, vmi: &str| neighbour_advice(&host, uplink, vmi.parse().unwrap());
+        assert!(told("eth1", "192.0.2.77").unwrap().contains("neighbour on eth1"));
+        assert_eq!(told("eth0", "192.0.2.77"), None, "of another network of the node");
+        assert_eq!(told("eth0", "10.244.0.4"), None);
     }
 
     #[test]

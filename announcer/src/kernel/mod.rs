@@ -46,7 +46,7 @@ pub mod sysctl;
 mod task;
 mod wayback;
 
-pub use advice::{advice, translation_advice, way_back_advice};
+pub use advice::{advice, neighbour_advice, translation_advice, way_back_advice};
 pub use arp_announce::ArpAnnounce;
 pub use door::Door;
 pub use events::KernelChange;

@@ -1,5 +1,6 @@
 //! What is to be translated for elastic IPs, and what is known of it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -24,6 +25,8 @@ pub(super) struct Elastic {
     pub(super) broken: Option<String>,
     /// Families for which settings of the host that are in the way were told.
     advised: Vec<Family>,
+    /// Machines of which was told that they are neighbours.
+    neighbours: BTreeSet<IpAddr>,
 }
 
 impl Elastic {
@@ -91,6 +94,17 @@ impl Elastic {
                 for advice in kernel::translation_advice(v4, uplink, kernel::sysctl::read) {
                     tracing::warn!("{advice}");
                 }
+            }
+        }
+        self.neighbours.retain(|vmi| pairs.values().any(|pair| pair.vmi == *vmi));
+        for (eip, pair) in &pairs {
+            let named = config.core.interface.as_deref();
+            let uplink = named.or_else(|| sight.host.default_for(*eip)).unwrap_or_default();
+            if !self.neighbours.contains(&pair.vmi)
+                && let Some(advice) = kernel::neighbour_advice(&sight.host, uplink, pair.vmi)
+            {
+                tracing::warn!("{advice}");
+                self.neighbours.insert(pair.vmi);
             }
         }
         dataplane.eip.want(Some(Nat { pairs, parting, internal, uplink, gateways }));

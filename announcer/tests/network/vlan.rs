@@ -55,8 +55,8 @@ fn a_vlan_interface_of_another_instance_stays_when_ones_own_is_swept() {
 fn a_vlan_that_somebody_has_made_is_used_by_whatever_name_and_stays() {
     alone(async || {
         // A predictable name as users have it: with a number behind it, it has more octets than Linux takes.
-        run("ip link set eth0 down");
-        run("ip link set eth0 name enp94s0f0np0");
+        run("ip link add enp94s0f0np0 type veth peer name peer1");
+        run("ip link set peer1 up");
         run("ip link set enp94s0f0np0 up");
         let makes = "ip link add link enp94s0f0np0 name vlan5 type vlan id 5";
         if !attempt(makes).status.success() {
