@@ -21,7 +21,7 @@
 //! | `holder`, `listening` | who has a port, and on which somebody listens |
 //! | `network` | which network of which boot this is |
 //! | `host` | the network as values |
-//! | `left` | which addresses are the host's own |
+//! | `left`, `own` | which addresses are the host's own |
 
 mod advice;
 mod arp_announce;
@@ -38,6 +38,7 @@ mod netlink;
 mod network;
 pub(crate) mod nft;
 pub(crate) mod nftables;
+mod own;
 pub(crate) mod owned;
 pub(crate) mod reconciler;
 pub(crate) mod routes;
