@@ -390,6 +390,10 @@ async fn a_family_that_the_interface_lacks_is_told_and_the_other_one_served() {
     let log = fs::read_to_string(&scene.log).unwrap();
     assert_eq!(log.matches("Permission denied").count(), 1, "once is enough: {log}");
     run("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0");
+    // Without a route of the family nobody could be answered yet.
+    let told = async || refusals(SIX).await.to_string().contains("NoWayBack");
+    scene.until("the Service is told what it lacks now", told).await;
+    run("ip addr add 2001:db8::250/64 dev eth0 nodad");
     scene.until("IPv6 is served", async || address("eth0", SIX).is_some()).await;
     scene.until("nothing is refused", async || refusals(SIX).await == json!([])).await;
     scene.leaves(announcer).await;
