@@ -1,6 +1,7 @@
 //! Elastic IPs in the kernel, beside rules as kube-proxy has them, with both implementations of iptables.
 
 mod flows;
+mod gateways;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -179,56 +180,6 @@ fn table(six: &str) -> Vec<String> {
         String::from_utf8(attempt(&format!("ip {six} route show table 190")).stdout).unwrap();
     let trim = |line: &str| line.replace(" proto 190", "").replace("  ", " ").trim().to_owned();
     text.lines().map(trim).collect()
-}
-
-#[test]
-fn what_machines_send_leaves_by_each_gateway_that_their_interface_has() {
-    alone(async || {
-        run("ip link add eth1 type veth peer name peer1");
-        run("ip link set peer1 up");
-        run("ip link set eth1 up");
-        run("ip addr add 198.51.100.5/24 dev eth1");
-        let mixed = "default nexthop via inet6 2001:db8::fe dev eth0 \
-                     nexthop via 198.51.100.254 dev eth1";
-        for (route, uplink, gateway) in [
-            ("default via 192.0.2.254 dev eth0", "eth0", "via 192.0.2.254 dev eth0"),
-            ("default via inet6 2001:db8::fe dev eth0", "eth0", "via inet6 2001:db8::fe dev eth0"),
-            (mixed, "eth0", "via inet6 2001:db8::fe dev eth0"),
-            (mixed, "eth1", "via 198.51.100.254 dev eth1"),
-        ] {
-            run(&format!("ip -4 route replace {route}"));
-            let mut translator = Translator::start();
-            let uplink = Some(uplink.to_owned());
-            let nat = Nat { uplink, ..nat(&[("192.0.2.1", "10.244.0.4")]) };
-            translator.make(&nat).await;
-            let shown = table("-4");
-            assert!(shown.contains(&format!("default {gateway}")), "{route}: {shown:?}");
-            translator.stop().await;
-        }
-    });
-}
-
-#[test]
-fn what_machines_send_leaves_by_the_default_route_of_its_family_where_no_interface_is_named() {
-    alone(async || {
-        run("ip link add eth1 type veth peer name peer1");
-        run("ip link set peer1 up");
-        run("ip link set eth1 up");
-        run("ip addr add 2001:db8:1::5/64 dev eth1 nodad");
-        run("ip -4 route add default via 192.0.2.254 dev eth0");
-        for (route, gateway) in [
-            ("via 2001:db8:1::fe dev eth1", "via 2001:db8:1::fe dev eth1"),
-            ("via 2001:db8::fe dev eth0", "via 2001:db8::fe dev eth0"),
-        ] {
-            run(&format!("ip -6 route replace default {route}"));
-            let mut translator = Translator::start();
-            translator.make(&Nat { uplink: None, ..both() }).await;
-            let (v4, v6) = (table("-4"), table("-6").join("\n"));
-            assert!(v4.contains(&"default via 192.0.2.254 dev eth0".to_owned()), "{v4:?}");
-            assert!(v6.contains(&format!("default {gateway}")), "{v6}");
-            translator.stop().await;
-        }
-    });
 }
 
 fn is_whole(backend: &str) -> bool {
