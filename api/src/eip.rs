@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -191,6 +191,36 @@ fn conditions(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Field managers have room for so many bytes (`managedFields`, apimachinery's `ValidateFieldManager`).
+const MANAGER: usize = 128;
+
+/// How the announcer of a node signs what it writes into a status.
+pub fn manager(node: &str) -> String {
+    let whole = format!("berth-announcer-{node}");
+    if whole.len() <= MANAGER {
+        return whole;
+    }
+    // The name of a node may be longer than there is room for; what is cut off is told apart by its sum (FNV-1a).
+    let sum = node.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{}-{sum:016x}", &whole[..MANAGER - 17])
+}
+
+/// Whether it is the announcer of this node who says the condition of this type in the status of a binding: a field belongs to
+/// who applied it last.
+pub fn says(metadata: &ObjectMeta, node: &str, kind: &str) -> bool {
+    let manager = manager(node);
+    let key = format!("k:{{\"type\":\"{kind}\"}}");
+    metadata.managed_fields.iter().flatten().any(|entry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        let conditions = fields.map(|fields| &fields["f:status"]["f:conditions"]);
+        entry.manager.as_deref() == Some(&manager)
+            && entry.subresource.as_deref() == Some("status")
+            && conditions.is_some_and(|conditions| conditions.get(&key).is_some())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use kube_core::CustomResourceExt;
@@ -234,5 +264,22 @@ mod tests {
     fn what_is_left_out_has_its_default() {
         let spec: EipBindingSpec = serde_json::from_value(json!({ "vmi": "vm" })).unwrap();
         assert!(spec.retain && spec.eip.is_none() && spec.families.is_none());
+    }
+
+    #[test]
+    fn who_says_a_condition_is_who_applied_it_last() {
+        let fields = |kind: &str| {
+            let key = format!("k:{{\"type\":\"{kind}\"}}");
+            json!({ "f:status": { "f:conditions": { key: { ".": {}, "f:type": {} } } } })
+        };
+        let metadata = serde_json::from_value(json!({ "managedFields": [
+            { "manager": "berth-announcer-a", "subresource": "status", "fieldsV1": fields("Bound") },
+            { "manager": "berth-announcer-b", "subresource": "status", "fieldsV1": fields("Announced") },
+            { "manager": "berth-announcer-c", "fieldsV1": fields("Announced") },
+        ] }))
+        .unwrap();
+        let by = ["a", "b", "c"].map(|node| says(&metadata, node, condition::ANNOUNCED));
+        assert_eq!(by, [false, true, false]);
+        assert!(!says(&ObjectMeta::default(), "b", condition::ANNOUNCED));
     }
 }

@@ -21,6 +21,7 @@
 //! | `WriteAccepted` | Service, EipBinding | that is over, where it was the announcer's |
 //! | `NoAnnouncer` | Service, EipBinding | the announcer that is to answer for it does not live, or none does |
 //! | `Unannounced` | Service | it has had its addresses for a minute, and no announcer has said anything of it |
+//! | `Announced` | Service | its addresses are answered for again (the condition is `True`) |
 //! | `VmiTaken` | EipBinding | an older one serves the machine |
 //! | `KubeVirtMissing`, `VmiNotFound`, `VmiNotRunning` | EipBinding | there is no machine at work |
 //! | `InterfaceNotFound`, `NoVmiAddress` | EipBinding | the machine has no such interface, or shows no address yet |
@@ -63,6 +64,8 @@ pub const WRITE_REFUSED: &str = "WriteRefused";
 pub const NO_ANNOUNCER: &str = "NoAnnouncer";
 /// No announcer has said anything of a Service that has had its addresses for a while.
 pub const UNANNOUNCED: &str = "Unannounced";
+/// All addresses of a Service are answered for again.
+pub const ANNOUNCED: &str = "Announced";
 /// The reasons of the condition `berth.dev/Announced` that are berth-ccm's to say; all others are the announcers'.
 pub const OF_SILENCE: [&str; 2] = [NO_ANNOUNCER, UNANNOUNCED];
 /// A key of the ConfigMap is not readable.

@@ -123,6 +123,26 @@ impl Claims {
         self.best_other(address, sight, |node| request.tier(node) < mine && fit(node))
     }
 
+    /// What no live node is seen with, nor to ask for, for at least so long.
+    pub(crate) fn orphans(
+        &self,
+        now: Moment,
+        age: Duration,
+        sight: &Sight,
+        owner: &Owner,
+    ) -> impl Iterator<Item = IpAddr> {
+        let is_old = move |interest: &Interest| {
+            interest.orphan_since.is_some_and(|since| now.since(since) >= age)
+        };
+        let old = self.interests.iter().filter(move |(_, interest)| is_old(interest));
+        let addresses = old.map(|(address, _)| *address);
+        addresses.filter(move |address| {
+            let mut stages = [Stage::Claim, Stage::Held].into_iter();
+            let has = |stage| sight.others(*address, stage).next().is_some();
+            owner.hold(address).is_none() && !stages.any(has)
+        })
+    }
+
     /// Everything has to be looked at again.
     pub(crate) fn note_all(&mut self) {
         self.all_changed = true;

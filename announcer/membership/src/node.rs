@@ -7,6 +7,7 @@ pub(crate) mod pressure;
 mod rounds;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::beats::Beats;
 use crate::claims::Claims;
@@ -181,6 +182,13 @@ impl Node {
     pub fn live(&self) -> impl Iterator<Item = NodeId> {
         let nodes = self.sight.live().iter().copied();
         nodes.filter(|_| self.sight.is_clear())
+    }
+
+    /// What this node asked about and no live node has had, or asked for, for at least so long; nothing while no majority
+    /// answers.
+    pub fn orphans(&self, age: Duration) -> impl Iterator<Item = IpAddr> {
+        let orphans = self.claims.orphans(self.now, age, &self.sight, &self.owner);
+        orphans.filter(|_| self.sight.is_clear())
     }
 
     /// Before anything else: what lapsed is lost, whatever has arrived meanwhile.

@@ -79,7 +79,7 @@ impl Ownership {
     /// What this node has or asks for: before its first use an address is asked for on the LAN.
     pub fn asked(&self, context: Context<'_>, now: Instant) -> BTreeSet<IpAddr> {
         match self {
-            Self::Membership(members) => members.holdings().all().collect(),
+            Self::Membership(members) => members.holdings().asked().collect(),
             _ => self.holds(context, now).into_keys().collect(),
         }
     }

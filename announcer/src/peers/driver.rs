@@ -31,6 +31,10 @@ use crate::vip::Link;
 /// Between looks at who lives.
 const SURVEY: Duration = Duration::from_millis(50);
 
+/// What nobody has had for so long is told to be nobody's, and looked for this often.
+const ORPHANED: Duration = Duration::from_millis(2_500);
+const CENSUS: Duration = Duration::from_millis(500);
+
 /// The thread must come by this often, or it is stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -140,6 +144,10 @@ struct Survey {
     live: BTreeSet<NodeId>,
     /// When that is looked at next.
     at: Moment,
+    /// What nobody has.
+    orphans: BTreeSet<IpAddr>,
+    /// When that is looked for next.
+    census_at: Moment,
     /// When it was last said that a heartbeat is late.
     warned_at: Option<Moment>,
     /// Why others are not heard.
@@ -148,7 +156,9 @@ struct Survey {
 
 impl Survey {
     fn new() -> Self {
-        Self { live: BTreeSet::new(), at: now(), warned_at: None, others: Others::default() }
+        let (live, orphans, at) = (BTreeSet::new(), BTreeSet::new(), now());
+        let others = Others::default();
+        Self { live, at, orphans, census_at: at, warned_at: None, others }
     }
 }
 
@@ -203,6 +213,14 @@ impl Driver {
                 self.metrics.live.set(live.len().try_into().unwrap_or(i64::MAX));
                 self.survey.live.clone_from(&live);
                 self.tell(MembershipEvent::Live(live));
+            }
+            if self.survey.census_at <= time {
+                self.survey.census_at = time + CENSUS;
+                let orphans: BTreeSet<IpAddr> = self.node.orphans(ORPHANED).collect();
+                if self.survey.orphans != orphans {
+                    self.survey.orphans.clone_from(&orphans);
+                    self.tell(MembershipEvent::Orphans(orphans));
+                }
             }
         }
     }
@@ -286,7 +304,8 @@ impl Driver {
                 }
                 Output::Prepare { address, cause } => {
                     self.addresses.asked.entry(address).or_insert_with(now);
-                    self.tell(MembershipEvent::Prepare { address, first: cause == Cause::First });
+                    let (first, handed) = (cause == Cause::First, cause == Cause::Handover);
+                    self.tell(MembershipEvent::Prepare { address, first, handed });
                 }
                 Output::Granted { address } => self.tell(MembershipEvent::Granted(address)),
                 Output::Discard { address } => {

@@ -145,6 +145,7 @@ mod tests {
             version: "1".to_owned(),
             publication: Some(Publication { vip_host: Some(host.to_owned()), ingress: Vec::new() }),
             notice: None,
+            word: None,
             takes_out: false,
             insists: false,
             unclaimed: Vec::new(),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use berth_api::conflict::Conflicts;
 use berth_api::eip::{EipConflict, EipHolder, condition};
@@ -43,6 +44,40 @@ pub struct Outlook<'a> {
     pub taken: &'a BTreeMap<IpAddr, Refusal>,
     /// What the kernel said of addresses that it does not take.
     pub refused: &'a BTreeMap<IpAddr, String>,
+    /// Why nothing is given to the kernel to translate yet.
+    pub awaits: Option<&'static str>,
+}
+
+/// For so long a node may be on its way with a binding before that is told.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Since when this node is on its way with bindings, as of which epoch.
+#[derive(Debug, Default)]
+pub struct Coming(BTreeMap<Name, (i64, Instant)>);
+
+impl Coming {
+    /// Takes in how far this node is.
+    pub fn see(&mut self, scene: Scene<'_>, outlook: &Outlook<'_>, now: Instant) {
+        let mut before = std::mem::take(&mut self.0);
+        for (name, eip) in scene.cluster.eips() {
+            let is_coming = eip.owner() == Some(scene.node)
+                && matches!(verdict(scene, name, eip, outlook), Verdict::Coming);
+            if is_coming {
+                let since = before.remove(name).filter(|(epoch, _)| *epoch == eip.epoch);
+                self.0.insert(name.clone(), since.unwrap_or((eip.epoch, now)));
+            }
+        }
+    }
+
+    /// Whether it takes too long.
+    pub fn is_late(&self, name: &Name, now: Instant) -> bool {
+        self.0.get(name).is_some_and(|(_, since)| *since + PATIENCE <= now)
+    }
+
+    /// When the next one does.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.0.values().map(|(_, since)| *since + PATIENCE).filter(|due| *due > now).min()
+    }
 }
 
 /// One server-side apply to a status: everything that this node says of it.
@@ -64,12 +99,21 @@ pub struct Apply {
     pub news: Vec<String>,
 }
 
-/// Lists the writes that make what this node says true. Empty when all is.
-pub fn applies(scene: Scene<'_>, outlook: &Outlook<'_>, now: Timestamp) -> Vec<Apply> {
+/// Lists the writes that make what this node says true. Empty when all is. `is_late` tells what is on its way for too long.
+pub fn applies(
+    scene: Scene<'_>,
+    outlook: &Outlook<'_>,
+    is_late: impl Fn(&Name) -> bool,
+    now: Timestamp,
+) -> Vec<Apply> {
     let mut applies = Vec::new();
     for (name, eip) in scene.cluster.eips() {
         let said = match eip.owner() == Some(scene.node) {
             true => match verdict(scene, name, eip, outlook) {
+                Verdict::Coming if is_late(name) => {
+                    let why = outlook.late(scene.node, eip);
+                    Some((still(scene, eip, outlook), conditions(eip, Some(&why), now)))
+                }
                 Verdict::Holds => Some((Some(holder(scene.node, eip)), conditions(eip, None, now))),
                 Verdict::Refused(why) => {
                     Some((still(scene, eip, outlook), conditions(eip, Some(&why), now)))
@@ -140,6 +184,25 @@ impl Outlook<'_> {
     /// Whether an elastic IP is answered for, and led to its VM.
     fn serves(&self, (eip, vmi): &(IpAddr, IpAddr)) -> bool {
         self.answering.live.contains(eip) && self.translated.serves(eip, vmi)
+    }
+
+    /// Why a node is on its way for so long.
+    fn late(&self, node: &str, eip: &Eip) -> Refused {
+        let mut rest = eip.pairs.iter().filter(|pair| !self.serves(pair));
+        let untranslated = rest.clone().find(|(eip, vmi)| !self.translated.serves(eip, vmi));
+        if let Some((address, vmi)) = untranslated {
+            let why = self
+                .awaits
+                .unwrap_or("nothing is heard of its rules, or the LAN is asked for it yet");
+            let note = format!("{address} does not lead to {vmi} on node {node} yet: {why}");
+            return Refused { reason: "NotTranslated", note };
+        }
+        let address = rest.next().map(|(address, _)| address.to_string()).unwrap_or_default();
+        let note = format!(
+            "{address} is not granted to node {node} yet: a majority of the announcers has to answer it, or where Leases decide \
+             the API server, and who had the address has to let it go; /readyz of the announcer there says what is wrong"
+        );
+        Refused { reason: "NotGranted", note }
     }
 }
 
@@ -232,6 +295,7 @@ mod tests {
         broken: Option<&'static str>,
         taken: Option<&'static str>,
         lost: BTreeMap<(Name, IpAddr), Refusal>,
+        late: bool,
     }
 
     fn decide(case: &Case) -> Vec<Apply> {
@@ -262,13 +326,15 @@ mod tests {
             (address, Refusal::AddressConflict { address, mac: [9; 6], node: node(), interface })
         };
         let taken = &case.taken.map(conflict).into_iter().collect();
-        let outlook = Outlook { answering, translated, broken: case.broken, lost, taken, refused };
-        applies(scene, &outlook, Timestamp::UNIX_EPOCH)
+        let (broken, awaits) = (case.broken, None);
+        let outlook = Outlook { answering, translated, broken, lost, taken, refused, awaits };
+        applies(scene, &outlook, |_| case.late, Timestamp::UNIX_EPOCH)
     }
 
     fn named() -> Case {
         let eip = eip("a", &[(EIP, VMI)]);
-        Case { eip, bound: true, live: true, broken: None, taken: None, lost: BTreeMap::new() }
+        let lost = BTreeMap::new();
+        Case { eip, bound: true, live: true, broken: None, taken: None, lost, late: false }
     }
 
     #[test]
@@ -305,6 +371,24 @@ mod tests {
         assert_eq!(apply.object().get("status"), None, "an empty one is signed");
         case.eip.node = None;
         assert_eq!(decide(&case).len(), 1);
+    }
+
+    #[test]
+    fn a_node_that_is_on_its_way_for_too_long_says_why_also_where_it_held_the_address() {
+        let mut case = named();
+        let held = decide(&case).remove(0);
+        case.live = false;
+        for conditions in [Vec::new(), held.conditions] {
+            case.eip.conditions = conditions;
+            case.late = false;
+            assert_eq!(decide(&case), []);
+            case.late = true;
+            let [apply] = &decide(&case)[..] else { panic!() };
+            assert!(
+                apply.conditions.iter().all(|c| c.status == "False" && c.reason == "NotGranted")
+            );
+            assert_eq!(apply.holder, None);
+        }
     }
 
     #[test]

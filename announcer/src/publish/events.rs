@@ -11,15 +11,24 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 
 use crate::source::cluster::{Cluster, Name};
-use crate::vip::{Refusal, Verdict};
+use crate::vip::{Refusal, Verdict, Voice};
 
 /// A refusal that is over sooner is none: a Service is there a moment before its endpoints.
 const LASTING: Duration = Duration::from_secs(2);
 
+/// For so long whoever may come to decide on a Service has time to do so.
+const PATIENCE: Duration = Duration::from_millis(3_500);
+
 /// The refusals that hold, and which of them have been told.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    of: BTreeMap<Name, BTreeMap<Refusal, Held>>,
+    of: BTreeMap<Name, OfService>,
+}
+
+#[derive(Debug, Default)]
+struct OfService {
+    voice: Voice,
+    held: BTreeMap<Refusal, Held>,
 }
 
 #[derive(Debug)]
@@ -34,7 +43,8 @@ impl Refusals {
         let refused = |name: &Name| verdicts.get(name).is_some_and(|v| !v.refusals.is_empty());
         self.of.retain(|name, _| refused(name));
         for (name, verdict) in verdicts.iter().filter(|(_, v)| !v.refusals.is_empty()) {
-            let of = self.of.entry(name.clone()).or_default();
+            let OfService { voice, held: of } = self.of.entry(name.clone()).or_default();
+            *voice = verdict.voice;
             let holding: BTreeSet<&Refusal> = verdict.refusals.iter().collect();
             of.retain(|refusal, _| holding.contains(refusal));
             for refusal in holding {
@@ -45,17 +55,28 @@ impl Refusals {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = (&Refusal, &Held)> {
-        self.of.values().flatten()
+    /// Those of a Service that have lasted.
+    pub fn lasting(&self, name: &Name, now: Instant) -> Vec<&Refusal> {
+        let Some(OfService { voice, held }) = self.of.get(name) else { return Vec::new() };
+        let lasting = held.iter().filter(|(refusal, held)| held.due(refusal, *voice) <= now);
+        lasting.map(|(refusal, _)| refusal).collect()
+    }
+
+    /// What this node decides on.
+    fn decided(&self) -> impl Iterator<Item = (Voice, &Refusal, &Held)> {
+        let decided = self.of.values().filter(|of| of.voice != Voice::Bystander);
+        decided.flat_map(|of| of.held.iter().map(|(refusal, held)| (of.voice, refusal, held)))
     }
 
     /// The reports that are due.
     pub fn poll(&mut self, cluster: &Cluster, now: Instant) -> Vec<Report> {
         let mut reports = Vec::new();
-        let held =
-            self.of.iter_mut().flat_map(|(name, of)| of.iter_mut().map(move |(r, h)| (name, r, h)));
-        for (name, refusal, held) in held {
-            if held.told || now < held.due(refusal) {
+        let held = self.of.iter_mut().filter(|(_, of)| of.voice != Voice::Bystander);
+        let held = held.flat_map(|(name, OfService { voice, held })| {
+            held.iter_mut().map(move |(refusal, held)| (name, *voice, refusal, held))
+        });
+        for (name, voice, refusal, held) in held {
+            if held.told || now < held.due(refusal, voice) {
                 continue;
             }
             held.told = true;
@@ -71,15 +92,19 @@ impl Refusals {
         reports
     }
 
-    /// When [`Refusals::poll`] has something to give next.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.all().filter(|(_, held)| !held.told).map(|(refusal, held)| held.due(refusal)).min()
+    /// When [`Refusals::poll`] or [`Refusals::lasting`] has something to give next.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let untold = self.decided().filter(|(.., held)| !held.told);
+        let untold = untold.map(|(voice, refusal, held)| held.due(refusal, voice));
+        let others = self.of.values().filter(|of| of.voice == Voice::Bystander);
+        let others = others.flat_map(|of| of.held.iter().map(|(r, held)| held.due(r, of.voice)));
+        untold.chain(others.filter(|due| *due > now)).min()
     }
 
     /// How many refusals hold, by reason.
     pub fn by_reason(&self) -> BTreeMap<&'static str, usize> {
         let mut count = BTreeMap::new();
-        for (refusal, _) in self.all() {
+        for (_, refusal, _) in self.decided() {
             *count.entry(refusal.reason()).or_default() += 1;
         }
         count
@@ -88,10 +113,13 @@ impl Refusals {
 
 impl Held {
     /// When it has lasted long enough. What another host has is not over by itself.
-    fn due(&self, refusal: &Refusal) -> Instant {
-        match refusal {
-            Refusal::AddressConflict { .. } => self.since,
-            _ => self.since + LASTING,
+    fn due(&self, refusal: &Refusal, voice: Voice) -> Instant {
+        match (refusal, voice) {
+            (Refusal::AddressConflict { .. }, _) | (_, Voice::Lasts) => self.since,
+            // Nobody has had it for a while.
+            (Refusal::NotGranted { .. } | Refusal::NoLiveNode { .. }, Voice::Decides) => self.since,
+            (_, Voice::Decides) => self.since + LASTING,
+            (_, Voice::Bystander) => self.since + PATIENCE,
         }
     }
 }
@@ -174,12 +202,30 @@ mod tests {
         let (cluster, mut refusals) = (Cluster::default(), Refusals::default());
         refusals.keep(&refused(), now);
         assert_eq!(refusals.poll(&cluster, now), []);
-        assert_eq!(refusals.deadline(), Some(now + LASTING));
+        assert_eq!(refusals.deadline(now), Some(now + LASTING));
         refusals.keep(&refused(), now + LASTING);
         let reports = refusals.poll(&cluster, now + LASTING);
         assert_eq!((reports.len(), reports[0].reason), (1, "NoEndpoint"));
         refusals.keep(&refused(), now + LASTING * 2);
         assert_eq!(refusals.poll(&cluster, now + LASTING * 2), []);
+    }
+
+    #[test]
+    fn what_has_lasted_is_told_at_once_and_whoever_may_come_to_decide_is_waited_for() {
+        let now = Instant::now();
+        let (cluster, name) = (Cluster::default(), Name::new("d", "web"));
+        let told = |voice: Voice, after: Duration| {
+            let (mut refusals, mut verdicts) = (Refusals::default(), refused());
+            verdicts.get_mut(&name).unwrap().voice = voice;
+            refusals.keep(&verdicts, now);
+            let events = refusals.poll(&cluster, now + after).len();
+            (refusals.lasting(&name, now + after).len(), events)
+        };
+        assert_eq!(told(Voice::Decides, Duration::ZERO), (0, 0));
+        assert_eq!(told(Voice::Decides, LASTING), (1, 1));
+        assert_eq!(told(Voice::Lasts, Duration::ZERO), (1, 1));
+        assert_eq!(told(Voice::Bystander, LASTING), (0, 0));
+        assert_eq!(told(Voice::Bystander, PATIENCE), (1, 0), "each node would send an Event");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is told to people and to other programs: status, Events, and the writes that carry them.
 
+mod announced;
 mod closed;
 pub mod contention;
 mod denials;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use berth_api::conflict::MacText;
+use berth_api::eip::manager;
 use berth_api::reason;
 use berth_runtime::events::{Events, Report, Severity};
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use jiff::Timestamp;
 use super::closed::Closed;
 use super::contention::Contests;
 use super::denials::{Denials, accepted, denied};
-use super::eip::{self, Apply, Outlook};
+use super::eip::{self, Apply, Coming, Outlook};
 use super::events::{self, Refusals, eip_reference, service_reference};
 use super::open::Open;
 use super::overtaken::Overtaken;
@@ -22,7 +23,7 @@ use super::writer::{WriteOutcome, Writer};
 use crate::backoff::{Backoff, Seldom};
 use crate::kernel::Listening;
 use crate::metrics::{Metrics, cause};
-use crate::source::cluster::{Cluster, Eip, manager};
+use crate::source::cluster::{Cluster, Eip};
 use crate::source::scene::Scene;
 use crate::vip::{Claimant, Name, Verdict, Wanted};
 
@@ -43,6 +44,7 @@ pub struct Publisher {
     /// Those of which somebody else's write came before that.
     outrun: BTreeSet<Name>,
     bindings: Backoff<Name>,
+    coming: Coming,
     overtaken: Overtaken,
     contests: Contests,
     strays: Strays,
@@ -78,6 +80,7 @@ impl Publisher {
             removals: Backoff::new(second / 10, second * 2),
             outrun: BTreeSet::new(),
             bindings: Backoff::new(second / 10, second * 2),
+            coming: Coming::default(),
             overtaken: Overtaken::default(),
             contests: Contests::default(),
             strays: Strays::default(),
@@ -96,9 +99,10 @@ impl Publisher {
             self.services.deadline(now),
             self.removals.deadline(now),
             self.bindings.deadline(now),
+            self.coming.deadline(now),
             self.contests.deadline(now),
             self.strays.deadline(now),
-            self.refusals.deadline(),
+            self.refusals.deadline(now),
             self.closed.deadline(),
             self.open.deadline(),
             self.denied_services.deadline(now),
@@ -131,7 +135,9 @@ impl Publisher {
             return BTreeSet::new();
         }
         let due = self.strays.see(clears, now);
-        let updates = status::updates(cluster, wanted, verdicts, &due, answering, &self.node);
+        let lasting = |name: &Name| self.refusals.lasting(name, now);
+        let node = &self.node;
+        let updates = status::updates(cluster, wanted, verdicts, &due, lasting, answering, node);
         self.contests.retain(verdicts.keys().chain(self.strays.cleared()));
         let found = self.contests.undone(&updates, now);
         self.metrics.status_undone.inc_by(found.undone);
@@ -232,7 +238,9 @@ impl Publisher {
     /// Writes what has become true of elastic IPs on this node.
     #[allow(clippy::disallowed_methods, reason = "the time of a condition is for people")]
     pub fn sign(&mut self, scene: Scene<'_>, outlook: &Outlook<'_>, now: Instant) {
-        for apply in eip::applies(scene, outlook, Timestamp::now()) {
+        self.coming.see(scene, outlook, now);
+        let is_late = |name: &Name| self.coming.is_late(name, now);
+        for apply in eip::applies(scene, outlook, is_late, Timestamp::now()) {
             let name = &apply.name;
             let may = self.denied_bindings.allow(name, &apply.uid, &apply.version, now);
             let is_due = self.bindings.is_due(name, now);
@@ -387,6 +395,7 @@ mod tests {
             version: "1".to_owned(),
             publication: None,
             notice: None,
+            word: None,
             takes_out,
             insists: false,
             unclaimed: Vec::new(),
@@ -421,9 +430,15 @@ mod tests {
             let (clears, answering) = (BTreeMap::new(), Answering::default());
             publisher.publish(&cluster, &wanted, &verdicts, &clears, &answering, now);
             let due = BTreeSet::new();
-            let [update] =
-                &status::updates(&cluster, &wanted, &verdicts, &due, &answering, "a")[..]
-            else {
+            let [update] = &status::updates(
+                &cluster,
+                &wanted,
+                &verdicts,
+                &due,
+                |_| vec![],
+                &answering,
+                "a",
+            )[..] else {
                 panic!("one status is to be cleared");
             };
             // Without a cluster nothing is sent, and so this answers for it.

@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
+use super::announced::{Word, word};
 use crate::source::cluster::{Cluster, Ingress, Name, Service};
-use crate::vip::{Refusal, Verdict, Wanted};
+use crate::vip::{Refusal, Verdict, Voice, Wanted};
 
 /// One write of a Service's status and of the annotations that go with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Update {
     pub publication: Option<Publication>,
     /// Which addresses other hosts have, where that changes.
     pub notice: Option<Notice>,
+    /// What is said of whether it is announced, where that changes.
+    pub word: Option<Word>,
     /// Whether it takes an address out of the status that a claim gives to others, or, where nobody decides on the Service,
     /// any that is not its own to show: that waits for nothing.
     pub takes_out: bool,
@@ -55,8 +58,6 @@ pub struct Notice {
     pub message: String,
     /// Since when the condition is true, where it is already.
     pub since: Option<Time>,
-    /// The conditions of other types, which stay.
-    pub others: Vec<Condition>,
 }
 
 /// What this node answers for now.
@@ -73,12 +74,13 @@ pub struct Answering {
 }
 
 /// Lists the writes that make every status true for which this node decides, and that take out of those of `clears` what is
-/// not theirs to show. Empty when all are.
-pub fn updates(
+/// not theirs to show. Empty when all are. `lasting` gives which refusals of a Service have lasted.
+pub fn updates<'a>(
     cluster: &Cluster,
     wanted: &Wanted,
     verdicts: &BTreeMap<Name, Verdict>,
     clears: &BTreeSet<Name>,
+    lasting: impl Fn(&Name) -> Vec<&'a Refusal>,
     answering: &Answering,
     node: &str,
 ) -> Vec<Update> {
@@ -90,9 +92,19 @@ pub fn updates(
         let strays = out(wanted, name);
         // What is nobody's harms nobody: who writes it again and again is not fought.
         let is_anothers = |stray: &IpAddr| cluster.claims.are_of(stray);
-        let publication = publication(service, verdict, &strays, answering, node);
-        let notice = notice(service, verdict);
-        if publication.is_some() || notice.is_some() {
+        let decides = verdict.voice != Voice::Bystander;
+        let publication = Some(verdict).filter(|_| decides);
+        let publication = publication.and_then(|v| publish(service, v, &strays, answering, node));
+        let notice = Some(verdict).filter(|_| decides).and_then(|v| notice(service, v));
+        let host = match &publication {
+            Some(publication) => publication.vip_host.as_deref(),
+            None => service.vip_host.as_deref(),
+        };
+        let word = match host.is_none_or(|host| host == node) {
+            true => word(service, verdict, &lasting(name), &answering.live),
+            false => None,
+        };
+        if publication.is_some() || notice.is_some() || word.is_some() {
             updates.push(Update {
                 name: name.clone(),
                 uid: service.uid.clone(),
@@ -100,6 +112,7 @@ pub fn updates(
                 takes_out: publication.is_some() && strays.iter().any(is_anothers),
                 publication,
                 notice,
+                word,
                 insists: false,
                 unclaimed: Vec::new(),
             });
@@ -137,6 +150,7 @@ fn cleared(
         version: service.version.clone(),
         publication: Some(publication),
         notice: None,
+        word: None,
         takes_out: true,
         insists: false,
         unclaimed: strays.iter().copied().filter(unclaimed).collect(),
@@ -144,7 +158,7 @@ fn cleared(
 }
 
 /// What is to be published of a Service, if that is not what its status says.
-fn publication(
+fn publish(
     service: &Service,
     verdict: &Verdict,
     strays: &[IpAddr],
@@ -197,7 +211,6 @@ fn notice(service: &Service, verdict: &Verdict) -> Option<Notice> {
         })
         .collect();
     let conflicts: Conflicts = kept.iter().chain(found.iter()).collect();
-    let is_ours = |shown: &&Condition| shown.type_ == condition::ADDRESS_CONFLICT;
     let shown = service.conflict_shown();
     // Without the annotation, which anybody who edits the Service may take away, nothing is known to be over.
     let is_over = conflicts.is_empty() && shown.is_some();
@@ -220,7 +233,6 @@ fn notice(service: &Service, verdict: &Verdict) -> Option<Notice> {
         conflicts,
         message: notes.collect::<Vec<_>>().join("; "),
         since: shown.map(|shown| shown.last_transition_time.clone()),
-        others: service.conditions.iter().filter(|shown| !is_ours(shown)).cloned().collect(),
     })
 }
 
@@ -240,9 +252,9 @@ impl Answering {
 }
 
 impl Update {
-    /// The merge patch (RFC 7386) for the status subresource. It carries uid and version, so that it can only change
-    /// what was decided on, but for who insists; everything it does not name stays as it is. `now` is when a condition begins
-    /// to hold.
+    /// The strategic merge patch for the status subresource. It carries uid and version, so that it can only change what was
+    /// decided on, but for who insists; everything it does not name stays as it is, conditions of other types among it. `now`
+    /// is when a condition begins to hold.
     pub fn patch(&self, now: Timestamp) -> Value {
         let mut patch = json!({
             "metadata": { "uid": self.uid, "annotations": {} },
@@ -255,11 +267,16 @@ impl Update {
             patch["metadata"]["annotations"][annotation::VIP_HOST] = json!(publication.vip_host);
             patch["status"]["loadBalancer"] = json!({ "ingress": publication.shown() });
         }
-        // Conditions are written as a whole, those of others with them.
-        if let Some(notice) = self.notice.as_ref().filter(|_| !self.insists) {
+        let notice = self.notice.as_ref().filter(|_| !self.insists);
+        if let Some(notice) = notice {
             let conflicts = Some(notice.conflicts.to_string()).filter(|text| !text.is_empty());
             patch["metadata"]["annotations"][annotation::CONFLICT] = json!(conflicts);
-            patch["status"]["conditions"] = json!(notice.conditions(now));
+        }
+        let word = self.word.as_ref().filter(|_| !self.insists).map(|word| word.patch(now));
+        let notice = notice.and_then(|notice| notice.condition(now));
+        let conditions: Vec<Value> = notice.into_iter().chain(word).collect();
+        if !conditions.is_empty() {
+            patch["status"]["conditions"] = json!(conditions);
         }
         patch
     }
@@ -287,16 +304,19 @@ impl Publication {
 }
 
 impl Notice {
-    fn conditions(&self, now: Timestamp) -> Vec<Condition> {
-        let holds = (!self.conflicts.is_empty()).then(|| Condition {
+    fn condition(&self, now: Timestamp) -> Option<Value> {
+        if self.conflicts.is_empty() {
+            let gone = json!({ "type": condition::ADDRESS_CONFLICT, "$patch": "delete" });
+            return self.since.is_some().then_some(gone);
+        }
+        Some(json!(Condition {
             type_: condition::ADDRESS_CONFLICT.to_owned(),
             status: "True".to_owned(),
             reason: reason::ADDRESS_CONFLICT.to_owned(),
             message: self.message.clone(),
             last_transition_time: self.since.clone().unwrap_or(Time(now)),
             observed_generation: None,
-        });
-        self.others.iter().cloned().chain(holds).collect()
+        }))
     }
 }
 

@@ -218,7 +218,7 @@ async fn write(client: Client, update: &Update) -> WriteOutcome<Service> {
         }
     }
     let api: Api<Service> = Api::namespaced(client, &update.name.namespace);
-    let patch = Patch::Merge(update.patch(Timestamp::now()));
+    let patch = Patch::Strategic(update.patch(Timestamp::now()));
     let parameters = PatchParams::default();
     let request = api.patch_status(&update.name.name, &parameters, &patch);
     outcome(request, "services/status").await

@@ -71,6 +71,13 @@ impl Desired {
         }
     }
 
+    /// Before everything was shown nothing is said to be missing: an endpoint may only be unseen.
+    pub(super) fn forget_what_is_not_seen(&mut self) {
+        for verdict in self.verdicts.values_mut() {
+            verdict.refusals.retain(|refusal| refusal.conflict().is_some());
+        }
+    }
+
     /// Takes in what becomes of Services: what is asked for and not known to be free is not announced yet, and what
     /// another host has is refused, in the words of `conflict`.
     pub(super) fn judge(

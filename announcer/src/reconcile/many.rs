@@ -67,9 +67,10 @@ fn decide(cluster: &Cluster, held: &[IpAddr]) -> Wanted {
         translated: &nat,
         broken: None,
         refused: &BTreeMap::new(),
+        awaits: None,
     };
     let named = cluster.eips().values().filter(|eip| eip.owner().is_some()).count();
-    assert_eq!(applies(scene, &outlook, Timestamp::UNIX_EPOCH).len(), named);
+    assert_eq!(applies(scene, &outlook, |_| false, Timestamp::UNIX_EPOCH).len(), named);
     wanted
 }
 

@@ -195,8 +195,9 @@ impl<K: Kernel> Announcer<K> {
                     tracing::error!("{why}");
                 }
                 self.outlets.health.unready("leases", &why);
-                self.withheld = Some(why);
+                self.withheld = Some(why.clone());
                 if let Some(leases) = self.leases() {
+                    leases.withhold(Some(why));
                     leases.replied(&name, Reply::Rejected, now);
                 }
             }
@@ -205,6 +206,9 @@ impl<K: Kernel> Announcer<K> {
                     self.outlets.health.ready("leases");
                 }
                 if let Some(leases) = self.leases() {
+                    if acquires {
+                        leases.withhold(None);
+                    }
                     leases.replied(&name, reply, now);
                 }
             }
@@ -241,6 +245,7 @@ impl<K: Kernel> Announcer<K> {
             }
             MembershipEvent::Uncovered(uncovered) => self.sight.uncover(uncovered),
             MembershipEvent::Live(_)
+            | MembershipEvent::Orphans(_)
             | MembershipEvent::Prepare { .. }
             | MembershipEvent::Granted(_)
             | MembershipEvent::Discard(_)

@@ -16,7 +16,7 @@ use crate::ownership::{Backstop, Context, Ownership};
 use crate::publish::eip::Outlook;
 use crate::publish::status::Answering;
 use crate::source::{own, placement};
-use crate::vip::{Attach, Claim, Forwards, Holds, Link, Name};
+use crate::vip::{Attach, Claim, Forwards, Holds, Link, Name, Voice};
 
 /// Pause between looks at the kernel when it tells of no change.
 const LOOK: Duration = Duration::from_secs(10);
@@ -198,6 +198,9 @@ impl<K: Kernel> Announcer<K> {
         }
         desired.vlans = vlans;
         hands.note(&mut desired, context.wanted);
+        if !(sight.listed.services && sight.listed.slices) {
+            desired.forget_what_is_not_seen();
+        }
         desired
     }
 
@@ -288,7 +291,8 @@ impl<K: Kernel> Announcer<K> {
     fn clears(&self, desired: &Desired, now: Instant) -> BTreeMap<Name, Duration> {
         let is_decided = |name: &Name| {
             let foreign = self.sight.cluster.services().get(name).is_some_and(|s| s.foreign);
-            !foreign && desired.verdicts.get(name).is_some_and(|verdict| !verdict.left)
+            let verdict = desired.verdicts.get(name).filter(|verdict| !verdict.left);
+            !foreign && verdict.is_some_and(|verdict| verdict.voice != Voice::Bystander)
         };
         let refused = BTreeSet::new();
         let context = self.sight.context(&refused);
@@ -338,6 +342,7 @@ impl<K: Kernel> Announcer<K> {
             translated: &elastic.translated,
             broken: elastic.broken.as_deref(),
             refused: &hands.errors(),
+            awaits: elastic.awaits,
         };
         publisher.sign(sight.scene(), &outlook, now);
     }

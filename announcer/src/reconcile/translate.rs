@@ -14,6 +14,13 @@ use crate::source::cluster::Networks;
 use crate::source::eip::Translations;
 use crate::vip::{Family, Vip};
 
+/// Nothing is translated before it is known what never is.
+const AWAITS: &str = "the networks of pods and of Services are not known (spec.podCIDRs of all nodes and all ServiceCIDRs, or \
+    berth_eip_internal_net)";
+/// What its settings of elastic IPs are.
+const UNSET: &str =
+    "the announcer's settings of elastic IPs are not accepted: its /readyz says which";
+
 /// What is to be translated for elastic IPs, and what is known of it.
 #[derive(Default)]
 pub(super) struct Elastic {
@@ -23,6 +30,8 @@ pub(super) struct Elastic {
     pub(super) translated: Nat,
     /// Why it does not do what is wanted.
     pub(super) broken: Option<String>,
+    /// Why nothing of it was given to the kernel yet.
+    pub(super) awaits: Option<&'static str>,
     /// Families for which settings of the host that are in the way were told.
     advised: Vec<Family>,
     /// Machines of which was told that they are neighbours.
@@ -61,6 +70,7 @@ impl Elastic {
         now: Instant,
     ) {
         let Some(eip) = &config.eip else {
+            self.awaits = Some(UNSET);
             // What an earlier life has made goes.
             return dataplane.eip.want(Some(Nat::default()));
         };
@@ -77,6 +87,7 @@ impl Elastic {
             Some(given) => Some(given.clone()),
             None => self.networks.all(),
         };
+        self.awaits = internal.is_none().then_some(AWAITS);
         let Some(internal) = internal else { return };
         let uplink = config.core.interface.clone().filter(|_| !pairs.is_empty());
         let gateways = match pairs.is_empty() {

@@ -15,7 +15,7 @@ use berth_api::Family;
 pub use crate::vip::Name;
 use crate::vip::serve::Endpoints;
 pub use claims::Claims;
-pub use eip::{Eip, manager};
+pub use eip::Eip;
 pub use networks::Networks;
 pub use pauses::{Pauses, Withheld};
 pub use service::{Ingress, Service};

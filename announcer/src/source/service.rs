@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use berth_api::Family;
+use berth_api::names::condition;
 use berth_api::service::{self, Protocol};
 
 use super::cluster::{Claims, Cluster, Service, Withheld};
@@ -40,7 +41,8 @@ pub fn claim(
     inside: &BTreeMap<IpAddr, &Name>,
 ) -> Option<Claim> {
     let cluster = scene.cluster;
-    let says = service.vip_host.is_some() || service.conflict_shown().is_some();
+    let is_told = !service.ending && service.condition(condition::ANNOUNCED).is_some();
+    let says = service.vip_host.is_some() || service.conflict_shown().is_some() || is_told;
     let strays: Vec<IpAddr> = strays(&cluster.claims, service).collect();
     let paused: Vec<IpAddr> = paused(cluster, name, service).collect();
     let ours = service.addresses.iter().filter(|_| service.ours);

@@ -9,6 +9,7 @@
 //! | `wanted` | a VIP: all of that of one address, and all VIPs |
 //! | `hold` | until when this node may answer for it |
 //! | `refusal` | why it is not announced |
+//! | `rank` | which of several such reasons stands first |
 //! | `verdict` | what becomes of a Service |
 //! | `state` | one record of everything that is known of it |
 
@@ -16,6 +17,7 @@ mod attach;
 mod claimant;
 mod hold;
 pub mod nodes;
+mod rank;
 mod refusal;
 pub mod serve;
 mod state;
@@ -33,7 +35,7 @@ pub use hold::{Hold, Holds};
 pub use refusal::Refusal;
 pub use serve::{ByFamily, Serving, Traffic};
 pub use state::Record;
-pub use verdict::{Verdict, unserved};
+pub use verdict::{Verdict, Voice, unserved};
 pub use wanted::{Claim, Vip, VipId, Want, Wanted};
 
 /// By address, where its previous owner is: an address of that node on a network of this one, of the same family.

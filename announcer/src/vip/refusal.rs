@@ -33,8 +33,28 @@ pub enum Refusal {
     },
     /// Membership grants the addresses to nobody.
     NotGranted {
-        /// Who had them last: this node.
-        node: String,
+        /// Who had them last: this node; none where nobody is known to have had them.
+        node: Option<String>,
+    },
+    /// None of the nodes that could serve it is seen to live and to run an announcer.
+    NoLiveNode {
+        /// Their names.
+        could: Few,
+    },
+    /// Members ask for nothing before they have the Lease by which others decide.
+    MembersWait {
+        /// The namespace and the name of the Lease.
+        lease: String,
+    },
+    /// No Lease is acquired while there is a view of members.
+    LeaseWithheld {
+        /// What is in the way.
+        why: String,
+    },
+    /// It asks for an address by DHCP.
+    DhcpNotServed {
+        /// What it has in the place of the address.
+        marker: IpAddr,
     },
     /// The host has no such interface.
     InterfaceMissing {
@@ -223,6 +243,10 @@ impl Refusal {
             Self::EndpointWithoutNode => "EndpointWithoutNode",
             Self::NotServedTogether { .. } => "NotServedTogether",
             Self::NotGranted { .. } => "NotGranted",
+            Self::NoLiveNode { .. } => "NoLiveNode",
+            Self::MembersWait { .. } => "MembersWait",
+            Self::LeaseWithheld { .. } => "LeaseWithheld",
+            Self::DhcpNotServed { .. } => "DhcpNotServed",
             Self::InterfaceMissing { .. } => "InterfaceMissing",
             Self::InterfaceUnfit { .. } => "InterfaceUnfit",
             Self::InvalidInterface { .. } => "InvalidInterface",
@@ -270,9 +294,26 @@ impl Refusal {
                  externalTrafficPolicy Local asks for; accepted: endpoints on the same node, externalTrafficPolicy Cluster, or \
                  an address of its own"
             ),
-            Self::NotGranted { node } => format!(
+            Self::NotGranted { node: Some(node) } => format!(
                 "not announced: node {node} had the addresses and no majority of nodes grants them to it; \
                  docs/failover.md"
+            ),
+            Self::NotGranted { node: None } => "not announced: no majority of nodes grants the addresses to any node; the \
+                 announcers' /readyz says which nodes hear each other by UDP port 2113; docs/failover.md"
+                .to_owned(),
+            Self::NoLiveNode { could } => format!(
+                "not announced: of the nodes that could serve it none is seen to live and to run an announcer: {could}"
+            ),
+            Self::MembersWait { lease } => format!(
+                "not announced: members of the announcers do not hold Lease {lease} yet, and ask for nothing before that; \
+                 their /readyz and log say what the API server answers"
+            ),
+            Self::LeaseWithheld { why } => {
+                format!("not announced: its Lease is not acquired: {why}")
+            }
+            Self::DhcpNotServed { marker } => format!(
+                "not announced: {marker} asks for an address by DHCP, which announcers of Berth do not serve yet; accepted are \
+                 addresses, and pools of berth-ccm"
             ),
             Self::InterfaceMissing { name: Some(name) } => {
                 format!("not announced: the node has no interface {name}")

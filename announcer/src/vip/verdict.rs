@@ -10,6 +10,18 @@ use berth_api::NamespacedName as Name;
 use super::serve::Why;
 use super::{Claim, Refusal, Wanted};
 
+/// By what right a node says what becomes of a Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Voice {
+    /// It decides on it.
+    #[default]
+    Decides,
+    /// The same, and what it says has lasted.
+    Lasts,
+    /// Nobody decides: it says so where nobody has said anything, and nothing else.
+    Bystander,
+}
+
 /// What becomes of one Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
@@ -21,6 +33,8 @@ pub struct Verdict {
     pub asked: BTreeSet<IpAddr>,
     /// Whether another announcer decides on it: what its status says is left as it is.
     pub left: bool,
+    /// By what right it is said.
+    pub voice: Voice,
 }
 
 impl Verdict {

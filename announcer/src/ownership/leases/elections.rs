@@ -174,6 +174,11 @@ impl Elections {
         self.known.get(name)?.spec.as_ref()?.holder_identity.as_deref()
     }
 
+    /// Whether nobody holds a Lease, as far as that was seen.
+    pub(super) fn is_free(&self, name: &Name) -> bool {
+        self.listed && self.holder(name).is_none_or(str::is_empty)
+    }
+
     /// The requests to send now, and when to ask again.
     pub(super) fn poll(&mut self, now: Instant) -> (Vec<(Name, Request)>, Option<Instant>) {
         let mut requests = Vec::new();

@@ -27,7 +27,7 @@ use self::elections::{Elections, Strife, Tied};
 use super::clearing::in_turn;
 use super::context::Context;
 use crate::vip::serve::{Ask, Lives, Reach, serve};
-use crate::vip::{Attach, Claim, Hold, Holds, Name, Refusal, Serving, Traffic, Verdict};
+use crate::vip::{Attach, Claim, Hold, Holds, Name, Refusal, Serving, Traffic, Verdict, Voice};
 
 /// Who owns what, by Leases.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub struct Leases {
     /// The Leases that this node strives for.
     strives: BTreeMap<Name, Strife>,
     held: BTreeSet<Name>,
+    /// Why none is acquired.
+    withheld: Option<String>,
     leaving: bool,
 }
 
@@ -68,6 +70,7 @@ impl Leases {
             deciding: Deciding::default(),
             strives: BTreeMap::new(),
             held: BTreeSet::new(),
+            withheld: None,
             leaving: false,
         }
     }
@@ -85,6 +88,11 @@ impl Leases {
     /// Takes in what became of a request of an election.
     pub fn replied(&mut self, name: &Name, reply: Reply, now: Instant) {
         self.elections.replied(name, reply, now);
+    }
+
+    /// Takes in why no Lease is acquired; none if one was, or may be.
+    pub fn withhold(&mut self, why: Option<String>) {
+        self.withheld = why;
     }
 
     /// From now on gives everything back, once nothing acts on it.
@@ -184,12 +192,47 @@ impl Leases {
         holds
     }
 
-    /// What becomes of the Services that this node decides on.
+    /// What becomes of the Services that this node decides on, and of those on which nobody does.
     pub fn verdicts(&self, context: Context<'_>, now: Instant) -> BTreeMap<Name, Verdict> {
         let services = context.wanted.services.iter();
-        let reports = |name: &Name| self.until(self.deciding.services.get(name), now).is_some();
-        let mine = services.filter(|(name, _)| reports(name));
-        mine.map(|(name, claim)| (name.clone(), self.judge(context, name, claim, now))).collect()
+        let judged = services.filter_map(|(name, claim)| {
+            let lease = self.deciding.services.get(name)?;
+            let verdict = match self.until(Some(lease), now) {
+                Some(_) => self.judge(context, name, claim, now),
+                None => self.stand_by(context, name, claim, lease)?,
+            };
+            Some((name.clone(), verdict))
+        });
+        judged.collect()
+    }
+
+    /// What becomes of a Service whose Lease nobody holds, as far as it can be told without: nobody strives for it who could
+    /// not serve it.
+    fn stand_by(
+        &self,
+        context: Context<'_>,
+        name: &Name,
+        claim: &Claim,
+        lease: &Name,
+    ) -> Option<Verdict> {
+        let is_open = claim.ours && claim.host.as_deref().is_none_or(|host| host == context.node);
+        if !is_open || !context.known || self.leaving || !self.elections.is_free(lease) {
+            return None;
+        }
+        let mut verdict = Verdict::whole(context.wanted, name, claim, context.node);
+        verdict.announce.clear();
+        for refusal in &mut verdict.refusals {
+            if let Refusal::NoLocalEndpoint { .. } = refusal {
+                let serving = claim.servable().find_map(|own| claim.serving(own).nodes());
+                let could = serving.into_iter().flatten().collect();
+                *refusal = Refusal::NoLiveNode { could };
+            }
+        }
+        if let Some(why) = self.withheld.clone().filter(|_| self.strives.contains_key(lease)) {
+            verdict.refuse(Refusal::LeaseWithheld { why });
+        }
+        let silences = verdict.refusals.iter().any(Refusal::silences);
+        silences.then_some(Verdict { voice: Voice::Bystander, ..verdict })
     }
 
     /// What becomes of a Service on which this node reports. An address that it shares may be another node's, by the Lease

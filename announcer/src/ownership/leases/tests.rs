@@ -383,3 +383,38 @@ impl Leases {
         self.strives.keys().cloned().collect()
     }
 }
+
+#[test]
+fn where_nobody_strives_for_the_lease_whoever_finds_why_says_so_and_nobody_where_somebody_holds_it()
+{
+    let now = Instant::now();
+    let mut local = service(&["192.0.2.1"]);
+    local.local = true;
+    let told = |own: &crate::source::cluster::Service, endpoints: &[&str], interface, holder| {
+        let mut cluster = cluster(&[("web", own.clone())]);
+        slice(&mut cluster, "web", "s", endpoints);
+        let host = host();
+        let wanted = seen(&cluster, &host, Some(interface));
+        let mut leases = Leases::new("a", Strategy::PerService, Timing::DEFAULT, BTreeMap::new());
+        leases.listed(&BTreeSet::new(), now);
+        let mut held = Lease::default();
+        held.spec = Some(LeaseSpec { holder_identity: holder, ..LeaseSpec::default() });
+        leases.observe(Name::new("d", "kubevip-web"), Sight::Present(Box::new(held)), now);
+        leases.request(context(&wanted, &host));
+        let verdict = leases.verdicts(context(&wanted, &host), now).remove(&web())?;
+        assert_eq!(verdict.voice, Voice::Bystander);
+        Some(verdict.refusals.iter().map(Refusal::reason).collect::<Vec<_>>())
+    };
+    let free = || Some(String::new());
+    assert_eq!(told(&local, &[], "eth0", free()), Some(vec!["NoEndpoint"]));
+    assert_eq!(told(&local, &[], "eth0", None), Some(vec!["NoEndpoint"]));
+    assert_eq!(told(&local, &["gone"], "eth0", free()), Some(vec!["NoLiveNode"]));
+    assert_eq!(told(&local, &["a"], "eth9", free()), Some(vec!["InterfaceMissing"]));
+    assert_eq!(told(&local, &["a"], "eth0", free()), None, "it strives for it");
+    assert_eq!(told(&local, &[], "eth0", Some("b".to_owned())), None, "that one says so");
+    let dhcp = Refusal::DhcpNotServed { marker: "0.0.0.0".parse().unwrap() };
+    let none = crate::source::cluster::Service { remarks: [dhcp].into(), ..service(&[]) };
+    assert_eq!(told(&none, &["a"], "eth0", free()), Some(vec!["DhcpNotServed"]));
+    let named = crate::source::cluster::Service { vip_host: Some("b".to_owned()), ..local.clone() };
+    assert_eq!(told(&named, &["b"], "eth0", free()), None, "another node is named");
+}

@@ -76,6 +76,7 @@ impl Draining {
             MembershipEvent::Granted(_)
             | MembershipEvent::Uncovered(_)
             | MembershipEvent::Live(_)
+            | MembershipEvent::Orphans(_)
             | MembershipEvent::Left => {}
         }
     }
@@ -172,7 +173,7 @@ mod tests {
     fn packets_are_forwarded_before_the_address_is_taken_and_goes_when_the_drain_is_over() {
         let (mut draining, me, now) = (Draining::default(), NodeId::of("a"), Instant::now());
         draining.take(
-            &MembershipEvent::Prepare { address: address(VIP), first: false },
+            &MembershipEvent::Prepare { address: address(VIP), first: false, handed: false },
             Some("b"),
             me,
             now,
@@ -208,7 +209,7 @@ mod tests {
         ] {
             let mut draining = Draining::default();
             draining.take(
-                &MembershipEvent::Prepare { address: address(VIP), first: false },
+                &MembershipEvent::Prepare { address: address(VIP), first: false, handed: false },
                 host,
                 me,
                 now,

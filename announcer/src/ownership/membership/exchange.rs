@@ -51,6 +51,8 @@ pub enum MembershipEvent {
         address: IpAddr,
         /// Whether no other node is known to have had it.
         first: bool,
+        /// Whether a live node hands it over, which answers for it until then.
+        handed: bool,
     },
     /// A majority granted an address that this node asks for. It answers once it is bound.
     Granted(IpAddr),
@@ -76,6 +78,8 @@ pub enum MembershipEvent {
     Uncovered(Uncovered),
     /// These nodes are alive as a majority sees it; none while no majority answers.
     Live(BTreeSet<NodeId>),
+    /// This is all that no live node has had for a while, as a majority sees it.
+    Orphans(BTreeSet<IpAddr>),
     /// Everything was handed over, or the time for it is over.
     Left,
 }

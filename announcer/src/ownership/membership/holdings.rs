@@ -10,11 +10,11 @@ use super::exchange::MembershipEvent;
 use crate::vip::Name;
 
 /// How long the set of live nodes must have been the same before one reports on a node that is gone.
-const SETTLED: Duration = Duration::from_secs(2);
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// After so long without an answer of its own, a node that a status names says that it answers no more. Whoever took
 /// over has put itself there long before.
-const SILENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// How far this node is with an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +34,14 @@ pub struct Holdings {
     addresses: BTreeMap<IpAddr, Tenure>,
     /// Those of them that no other node is known to have had.
     first: BTreeSet<IpAddr>,
+    /// Those of them that a live node hands over.
+    handed: BTreeSet<IpAddr>,
     /// Those that a majority has granted.
     granted: BTreeSet<IpAddr>,
     live: BTreeSet<NodeId>,
     live_since: Instant,
+    /// What no live node has had for a while, as a majority sees it.
+    orphans: BTreeSet<IpAddr>,
     since: Instant,
     /// When this node lost an address, for a while.
     lost: BTreeMap<IpAddr, Instant>,
@@ -50,16 +54,19 @@ pub struct Holdings {
 impl Holdings {
     /// Nothing yet.
     pub fn new(me: NodeId, fenced: bool, now: Instant) -> Self {
-        let (addresses, first, granted, live, lost) = Default::default();
+        let (addresses, first, handed, granted) = Default::default();
+        let (live, orphans, lost) = Default::default();
         let (live_since, since, swept, rivalled) = (now, now, now, false);
         Self {
             me,
             fenced,
             addresses,
             first,
+            handed,
             granted,
             live,
             live_since,
+            orphans,
             since,
             lost,
             swept,
@@ -70,12 +77,13 @@ impl Holdings {
     /// Takes in what the driver told.
     pub fn take(&mut self, told: &MembershipEvent, now: Instant) {
         match told {
-            MembershipEvent::Prepare { address, first } => {
+            MembershipEvent::Prepare { address, first, handed } => {
                 self.addresses.insert(*address, Tenure::Preparing);
-                if *first {
-                    self.first.insert(*address);
-                } else {
-                    self.first.remove(address);
+                for (set, is_so) in [(&mut self.first, first), (&mut self.handed, handed)] {
+                    match is_so {
+                        true => _ = set.insert(*address),
+                        false => _ = set.remove(address),
+                    }
                 }
             }
             MembershipEvent::Granted(address) => {
@@ -85,20 +93,25 @@ impl Holdings {
                 self.addresses.insert(*address, Tenure::Held(now));
             }
             MembershipEvent::Discard(address) | MembershipEvent::Lost { address, .. } => {
-                self.addresses.remove(address);
+                let tenure = self.addresses.remove(address);
                 self.first.remove(address);
+                self.handed.remove(address);
                 self.granted.remove(address);
                 if now >= self.swept + SILENCE {
                     self.swept = now;
                     self.lost.retain(|_, at| now < *at + SILENCE);
                 }
-                self.lost.insert(*address, now);
+                // What it only asked for it never answered for.
+                if let Some(Tenure::Held(_)) = tenure {
+                    self.lost.insert(*address, now);
+                }
             }
             MembershipEvent::Live(live) => {
                 if self.live != *live {
                     (self.live, self.live_since) = (live.clone(), now);
                 }
             }
+            MembershipEvent::Orphans(orphans) => self.orphans.clone_from(orphans),
             MembershipEvent::Uncovered(_) | MembershipEvent::Left => {}
         }
     }
@@ -130,6 +143,11 @@ impl Holdings {
         self.addresses.keys().copied()
     }
 
+    /// Those that are to be asked for on the LAN: not what a fellow node answers for until it hands that over.
+    pub fn asked(&self) -> impl Iterator<Item = IpAddr> {
+        self.all().filter(|address| !self.handed.contains(address))
+    }
+
     /// Whether no other node is known to have had an address.
     pub fn is_first(&self, address: &IpAddr) -> bool {
         self.first.contains(address)
@@ -154,6 +172,16 @@ impl Holdings {
     /// Whether a node is alive as a majority sees it.
     pub fn is_live(&self, node: NodeId) -> bool {
         self.live.contains(&node)
+    }
+
+    /// The nodes that are alive as a majority sees it; none while no majority answers.
+    pub fn live(&self) -> &BTreeSet<NodeId> {
+        &self.live
+    }
+
+    /// Whether no live node has had an address for a while, as a majority sees it.
+    pub fn is_orphan(&self, address: &IpAddr) -> bool {
+        self.is_clear() && self.orphans.contains(address) && self.tenure(address).is_none()
     }
 
     /// Whether a majority answers this node.
@@ -186,7 +214,13 @@ impl Holdings {
     pub fn is_silent(&self, addresses: &[IpAddr], now: Instant) -> bool {
         let silent = |address: &IpAddr| {
             let lost = self.lost.get(address).copied().unwrap_or(self.since);
-            self.tenure(address).is_none() && now >= lost.max(self.since) + SILENCE
+            let has = match self.tenure(address) {
+                Some(Tenure::Held(_)) => true,
+                // Without a majority nothing comes of it.
+                Some(Tenure::Preparing) => self.is_clear(),
+                None => false,
+            };
+            !has && now >= lost.max(self.since) + SILENCE
         };
         !self.rivalled && addresses.iter().all(silent)
     }
@@ -239,6 +273,13 @@ mod tests {
         assert!(!holdings.is_silent(&addresses, lost));
         assert_eq!(holdings.settles(lost), Some(lost + SILENCE));
         assert!(holdings.is_silent(&addresses, lost + SILENCE));
+        let asked = MembershipEvent::Prepare { address: addresses[0], first: false, handed: false };
+        holdings.take(&asked, lost + SILENCE);
+        assert!(holdings.is_silent(&addresses, lost + SILENCE), "nobody grants it");
+        holdings.take(&MembershipEvent::Live([NodeId::of("a")].into()), lost + SILENCE);
+        assert!(!holdings.is_silent(&addresses, lost + SILENCE), "it may have it soon");
+        holdings.take(&MembershipEvent::Discard(addresses[0]), lost + SILENCE);
+        assert!(holdings.is_silent(&addresses, lost + SILENCE), "it never answered meanwhile");
         holdings.rivalled(true);
         assert!(!holdings.is_silent(&addresses, lost + SILENCE));
     }
@@ -248,7 +289,7 @@ mod tests {
         let (now, address) = (Instant::now(), "192.0.2.1".parse().unwrap());
         for fenced in [true, false] {
             let mut holdings = Holdings::new(NodeId::of("a"), fenced, now);
-            holdings.take(&MembershipEvent::Prepare { address, first: true }, now);
+            holdings.take(&MembershipEvent::Prepare { address, first: true, handed: false }, now);
             assert_eq!(holdings.binds(&address), fenced);
             let (cause, took) = (berth_membership::Cause::First, Duration::ZERO);
             holdings.take(&MembershipEvent::Holds { address, cause, took }, now);

@@ -21,7 +21,9 @@ use super::requests::requests;
 use super::rival::Rivalry;
 use crate::backoff::Backoff;
 use crate::vip::nodes::{Peer, Peers};
-use crate::vip::{Attach, Claim, Claimant, Forwards, Hold, Holds, Name, Refusal, Verdict, Wanted};
+use crate::vip::{
+    Attach, Claim, Claimant, Forwards, Hold, Holds, Name, Refusal, Verdict, Voice, Wanted,
+};
 
 /// The kernel drops an address that nobody renews for so long: what keeps it silent meanwhile is the fence.
 const KEPT: Duration = Duration::from_secs(60);
@@ -296,7 +298,7 @@ impl Members {
         taken: &dyn Fn(&IpAddr) -> bool,
         now: Instant,
     ) -> BTreeMap<Name, Verdict> {
-        let mut verdicts = report::verdicts(context, &self.holdings, taken, now);
+        let mut verdicts = report::verdicts(context, &self.peers, &self.holdings, taken, now);
         // What others decide on they report on, if they serve it.
         verdicts.retain(|service, _| !self.rivalry.barred().reports(service));
         let services = context.wanted.services.iter();
@@ -313,7 +315,24 @@ impl Members {
             let refusals = vec![Refusal::LeftToLease { lease: lease.to_string(), holder }];
             verdicts.insert(name.clone(), Verdict { refusals, left: true, ..Verdict::default() });
         }
+        self.tell_of_waiting(context, &mut verdicts, now);
         verdicts
+    }
+
+    /// While members wait for the Lease by which others decide, nobody decides on any Service.
+    fn tell_of_waiting(
+        &self,
+        context: Context<'_>,
+        verdicts: &mut BTreeMap<Name, Verdict>,
+        now: Instant,
+    ) {
+        let Some(lease) = self.waits_for(now).filter(|_| context.known) else { return };
+        let services = context.wanted.services.iter();
+        for (name, _) in services.filter(|(_, claim)| claim.ours) {
+            let refusals = vec![Refusal::MembersWait { lease: lease.to_string() }];
+            let voice = Voice::Bystander;
+            verdicts.insert(name.clone(), Verdict { refusals, voice, ..Verdict::default() });
+        }
     }
 
     /// After how long this node takes out of the status of a Service what is not its own to show: at once who has such an

@@ -4,23 +4,29 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use berth_membership::NodeId;
+
 use super::super::context::Context;
 use super::holdings::{Holdings, Tenure};
-use crate::vip::{Claim, Name, Refusal, Verdict, unserved};
+use crate::vip::nodes::Peers;
+use crate::vip::serve::{Ask, Lives, Reach, Why, serve};
+use crate::vip::{Claim, Name, Refusal, Verdict, Voice, unserved};
 
 /// How long a Service waits for its second address before it publishes the first alone.
 const TOGETHER: Duration = Duration::from_secs(2);
 
-/// What becomes of the Services on which this node reports. `taken` tells which addresses another host has.
+/// What becomes of the Services on which this node reports. `taken` tells which addresses another host has, `peers` which
+/// nodes there are.
 pub(super) fn verdicts(
     context: Context<'_>,
+    peers: &Peers,
     holdings: &Holdings,
     taken: &dyn Fn(&IpAddr) -> bool,
     now: Instant,
 ) -> BTreeMap<Name, Verdict> {
     let services = context.wanted.services.iter();
     let judged = services.filter_map(|(name, claim)| {
-        Some((name.clone(), judge(context, name, claim, holdings, taken, now)?))
+        Some((name.clone(), judge(context, peers, name, claim, holdings, taken, now)?))
     });
     judged.collect()
 }
@@ -29,6 +35,7 @@ pub(super) fn verdicts(
 /// that another host answers for it. Before the grant that may be a fellow node, which was faster.
 fn judge(
     context: Context<'_>,
+    peers: &Peers,
     name: &Name,
     claim: &Claim,
     holdings: &Holdings,
@@ -53,19 +60,22 @@ fn judge(
             rest.copied().collect::<Vec<_>>()
         };
         let host = claim.host.as_deref();
+        let is_gone = host.is_some_and(|host| !holdings.is_live(NodeId::of(host)));
         // One that can be had is cleared by whoever gets it.
         let speaks = !(claim.ours && busy)
-            && (first.is_none() || host.is_none())
+            && (first.is_none_or(|first| is_gone && holdings.is_orphan(first)) || host.is_none())
             && holdings.speaks_for(name, host, now);
-        return match speaks {
-            true => Some(Verdict::whole(wanted, name, claim, node)),
-            false => given_up(context, name, claim, holdings.is_silent(&rest(), now)),
+        return match (speaks, first) {
+            (true, Some(first)) => Some(explained(context, peers, name, claim, first, holdings)),
+            (true, None) => Some(Verdict::whole(wanted, name, claim, node)),
+            (false, _) => given_up(context, peers, name, claim, holdings, &rest(), now),
         };
     };
     let taken = |address: &IpAddr| holdings.is_granted(address) && taken(address);
     let since = holdings.held_since(first);
     if since.is_none() && !taken(first) {
-        return given_up(context, name, claim, holdings.is_silent(&claim.addresses, now));
+        return orphaned(context, peers, name, claim, first, holdings, now)
+            .or_else(|| given_up(context, peers, name, claim, holdings, &claim.addresses, now));
     }
     let waits = since.is_some_and(|since| now < since + TOGETHER);
     let mut verdict = Verdict { refusals: claim.remarks.to_vec(), ..Verdict::default() };
@@ -85,6 +95,8 @@ fn judge(
                 let held = matches!(holdings.tenure(address), Some(Tenure::Held(_)));
                 if held || taken(address) || waits {
                     verdict.announce.push(*address);
+                } else if holdings.is_orphan(address) {
+                    verdict.refuse(nobody(context, peers, claim, address, holdings));
                 }
             }
         }
@@ -92,298 +104,106 @@ fn judge(
     Some(verdict)
 }
 
-/// What becomes of a Service that says this node announces it, when this node has not for a while and nobody came after
-/// it: nobody answers, or only for those that share its address.
-fn given_up(context: Context<'_>, name: &Name, claim: &Claim, is_silent: bool) -> Option<Verdict> {
-    let named = claim.ours && claim.host.as_deref() == Some(context.node);
-    if !named || !is_silent {
+/// What becomes of a Service whose first address no node has, where it names none that lives: one of those that do says so.
+fn orphaned(
+    context: Context<'_>,
+    peers: &Peers,
+    name: &Name,
+    claim: &Claim,
+    first: &IpAddr,
+    holdings: &Holdings,
+    now: Instant,
+) -> Option<Verdict> {
+    let host = claim.host.as_deref();
+    let is_gone = host.is_none_or(|host| !holdings.is_live(NodeId::of(host)));
+    if !is_gone || !holdings.is_orphan(first) || !holdings.speaks_for(name, host, now) {
         return None;
     }
-    let mut refusals = claim.remarks.to_vec();
-    for refusal in context.wanted.obstacles(name, &claim.addresses) {
-        if !refusals.contains(&refusal) {
-            refusals.push(refusal);
+    let verdict = explained(context, peers, name, claim, first, holdings);
+    Some(Verdict { voice: Voice::Lasts, ..verdict })
+}
+
+/// Why no node has the first address of a Service, as far as this one can tell: what it lacks itself is no cause where it could
+/// not serve it anyway.
+fn explained(
+    context: Context<'_>,
+    peers: &Peers,
+    name: &Name,
+    claim: &Claim,
+    first: &IpAddr,
+    holdings: &Holdings,
+) -> Verdict {
+    let me = context.node;
+    let mut verdict = Verdict { refusals: claim.remarks.to_vec(), ..Verdict::default() };
+    for address in &claim.addresses {
+        match context.wanted.attach(name, *address) {
+            Some(Err(refusal)) if refusal.is_of_object() || claim.serving(address).has(me) => {
+                verdict.refuse(refusal.clone());
+            }
+            _ => unserved(claim, address, me)
+                .filter(|refusal| !matches!(refusal, Refusal::NoLocalEndpoint { .. }))
+                .into_iter()
+                .for_each(|refusal| verdict.refuse(refusal)),
         }
     }
-    if refusals.is_empty() {
-        refusals.push(Refusal::NotGranted { node: context.node.to_owned() });
+    if !verdict.refusals.iter().any(Refusal::silences) {
+        verdict.refuse(nobody(context, peers, claim, first, holdings));
     }
-    Some(Verdict { refusals, ..Verdict::default() })
+    verdict
+}
+
+/// Why no node has an address that is wanted, as far as it is no matter of this node.
+fn nobody(
+    context: Context<'_>,
+    peers: &Peers,
+    claim: &Claim,
+    address: &IpAddr,
+    holdings: &Holdings,
+) -> Refusal {
+    let (serving, lives, me) =
+        (claim.serving(address), Lives::Known(holdings.live()), context.node);
+    let serves = serve(Ask { serving, nodes: Some(peers), lives, me, reach: Reach::Good });
+    match serves.nobody {
+        Some(Why::NoLiveNode) if holdings.is_clear() => {
+            Refusal::NoLiveNode { could: serves.ranks.keys().copied().collect() }
+        }
+        _ => {
+            let node = claim.host.as_deref().filter(|host| *host == me);
+            Refusal::NotGranted { node: node.map(str::to_owned) }
+        }
+    }
+}
+
+/// What becomes of a Service that says this node announces it, when this node has not for a while and nobody came after
+/// it: nobody answers, or only for those that share its address. Where it names no node and no majority answers, whoever
+/// finds that says so.
+fn given_up(
+    context: Context<'_>,
+    peers: &Peers,
+    name: &Name,
+    claim: &Claim,
+    holdings: &Holdings,
+    addresses: &[IpAddr],
+    now: Instant,
+) -> Option<Verdict> {
+    let voice = match claim.host.as_deref() {
+        Some(host) if host == context.node => Voice::Lasts,
+        None if !holdings.is_clear() && !claim.addresses.is_empty() => Voice::Bystander,
+        _ => return None,
+    };
+    if !claim.ours || !holdings.is_silent(addresses, now) {
+        return None;
+    }
+    let mut verdict = Verdict { refusals: claim.remarks.to_vec(), voice, ..Verdict::default() };
+    for refusal in context.wanted.obstacles(name, &claim.addresses) {
+        verdict.refuse(refusal);
+    }
+    if !verdict.refusals.iter().any(Refusal::silences) {
+        let first = claim.servable().next().or(claim.addresses.first())?;
+        verdict.refuse(nobody(context, peers, claim, first, holdings));
+    }
+    Some(verdict)
 }
 
 #[cfg(test)]
-mod tests {
-    use berth_api::claim::ClaimPolicy;
-
-    use std::collections::BTreeSet;
-
-    use berth_membership::{Cause, NodeId};
-
-    use super::super::exchange::MembershipEvent;
-    use super::*;
-    use crate::ownership::testing::context;
-    use crate::source::cluster::testing::{eip, service, slice};
-    use crate::source::cluster::{Claims, Cluster, Ingress, Service, Slice};
-    use crate::source::testing::{host, seen};
-
-    const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
-
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn web() -> Name {
-        Name::new("d", "web")
-    }
-
-    fn holds(text: &str) -> MembershipEvent {
-        MembershipEvent::Holds { address: address(text), cause: Cause::First, took: Duration::ZERO }
-    }
-
-    /// What node `a` decides on a Service with both addresses, after it was told this, and beside a host that has some.
-    fn decide(
-        endpoints: &[&str],
-        taken: &[&str],
-        told: &[MembershipEvent],
-        after: Duration,
-    ) -> BTreeMap<Name, Verdict> {
-        let mut cluster = Cluster::default();
-        cluster.apply_service(web(), service(&BOTH));
-        slice(&mut cluster, "web", "s", endpoints);
-        let (host, now) = (host(), Instant::now());
-        let wanted = seen(&cluster, &host, Some("eth0"));
-        let mut holdings = Holdings::new(NodeId::of("a"), true, now);
-        told.iter().for_each(|told| holdings.take(told, now));
-        let taken = |own: &IpAddr| taken.iter().any(|text| address(text) == *own);
-        verdicts(context(&wanted, &host), &holdings, &taken, now + after)
-    }
-
-    #[test]
-    fn who_is_not_the_owner_yet_says_nothing() {
-        let told =
-            BOTH.map(|text| MembershipEvent::Prepare { address: address(text), first: true });
-        assert!(decide(&["b"], &[], &told, Duration::ZERO).is_empty());
-    }
-
-    #[test]
-    fn who_has_the_first_address_speaks_and_waits_a_while_for_the_second() {
-        let announced =
-            |told: &str, after| decide(&["b"], &[], &[holds(told)], after)[&web()].announce.len();
-        assert_eq!(announced(BOTH[0], Duration::ZERO), 2);
-        assert_eq!(announced(BOTH[0], TOGETHER), 1);
-        assert!(decide(&["b"], &[], &[holds(BOTH[1])], Duration::ZERO).is_empty());
-    }
-
-    #[test]
-    fn another_host_is_told_of_by_who_was_granted_the_address_and_by_nobody_before() {
-        let taken = [BOTH[0]];
-        let asked =
-            BOTH.map(|text| MembershipEvent::Prepare { address: address(text), first: true });
-        let granted = [MembershipEvent::Granted(address(BOTH[0])), holds(BOTH[1])];
-        let before = decide(&["b"], &taken, &asked, Duration::ZERO);
-        assert!(before.is_empty(), "a fellow node may have been granted it");
-        let told = [&asked[..], &granted].concat();
-        let verdict = &decide(&["b"], &taken, &told, Duration::ZERO)[&web()];
-        assert_eq!(verdict.announce.len(), 2, "what another host has is taken out of it later");
-    }
-
-    #[test]
-    fn who_is_named_and_has_not_answered_for_a_while_says_so() {
-        let of = |host: &str| Service { vip_host: Some(host.to_owned()), ..service(&BOTH) };
-        let now = Instant::now();
-        let holdings = Holdings::new(NodeId::of("a"), true, now);
-        let decide = |named: &str, up, after| {
-            let mut cluster = Cluster::default();
-            cluster.apply_service(web(), of(named));
-            slice(&mut cluster, "web", "s", &["b"]);
-            let mut host = host();
-            host.interfaces.get_mut("eth0").unwrap().up = up;
-            let wanted = seen(&cluster, &host, Some("eth0"));
-            let nobody = |_: &IpAddr| false;
-            let verdict = verdicts(context(&wanted, &host), &holdings, &nobody, now + after);
-            let verdict = verdict.get(&web());
-            verdict.map(|verdict| (verdict.announce.len(), verdict.refusals[0].reason()))
-        };
-        let second = Duration::from_secs(1);
-        assert_eq!(decide("a", true, second), None);
-        assert_eq!(decide("a", true, second * 5), Some((0, "NotGranted")));
-        assert_eq!(decide("a", false, second), None);
-        assert_eq!(decide("a", false, second * 5), Some((0, "InterfaceUnfit")));
-        assert_eq!(decide("b", true, second * 5), None, "another one is named");
-    }
-
-    #[test]
-    fn a_service_that_names_an_elastic_ip_is_told_and_has_its_other_address() {
-        let mut cluster = Cluster::default();
-        cluster.apply_service(web(), service(&BOTH));
-        slice(&mut cluster, "web", "s", &["a"]);
-        cluster.apply_eip(Name::new("d", "vm"), eip("a", &[(BOTH[0], "10.244.0.4")]));
-        let (host, now) = (host(), Instant::now());
-        let mut holdings = Holdings::new(NodeId::of("a"), true, now);
-        let nobody = |_: &IpAddr| false;
-        let alone = MembershipEvent::Live(BTreeSet::from([NodeId::of("a")]));
-        holdings.take(&alone, now);
-        holdings.take(&holds(BOTH[0]), now);
-        let judge = |cluster: &Cluster, holdings: &Holdings| {
-            let wanted = seen(cluster, &host, Some("eth0"));
-            let now = now + Duration::from_secs(5);
-            verdicts(context(&wanted, &host), holdings, &nobody, now).remove(&web())
-        };
-        assert_eq!(judge(&cluster, &holdings), None, "it is the binding that has it");
-        holdings.take(&holds(BOTH[1]), now);
-        let verdict = judge(&cluster, &holdings).unwrap();
-        assert_eq!(verdict.announce, [address(BOTH[1])]);
-        assert_eq!(verdict.refusals[0].reason(), "AddressInUse");
-        cluster.apply_service(web(), service(&BOTH[..1]));
-        let verdict = judge(&cluster, &holdings).unwrap();
-        assert_eq!((verdict.announce.len(), verdict.refusals[0].reason()), (0, "AddressInUse"));
-    }
-
-    #[test]
-    fn who_shares_an_address_and_finds_no_endpoint_where_the_first_does_is_told_and_published_nowhere()
-     {
-        let local = |name: &str| {
-            let created = format!("2026-{name}");
-            Service { local: true, created, uid: name.to_owned(), ..service(&BOTH[..1]) }
-        };
-        let mut cluster = Cluster::default();
-        for (name, node) in [("one", "a"), ("two", "b"), ("three", "a")] {
-            cluster.apply_service(Name::new("d", name), local(name));
-            slice(&mut cluster, name, name, &[node]);
-        }
-        let decide = |cluster: &Cluster| {
-            let (host, now) = (host(), Instant::now());
-            let wanted = seen(cluster, &host, Some("eth0"));
-            let mut holdings = Holdings::new(NodeId::of("a"), true, now);
-            holdings.take(&MembershipEvent::Live([NodeId::of("a")].into()), now);
-            holdings.take(&holds(BOTH[0]), now);
-            let settled = now + Duration::from_secs(5);
-            let verdicts = verdicts(context(&wanted, &host), &holdings, &|_| false, settled);
-            let told = |name: &str| {
-                let verdict = &verdicts[&Name::new("d", name)];
-                let reasons = verdict.refusals.iter().map(Refusal::reason).collect::<Vec<_>>();
-                (verdict.announce.len(), reasons.join(" "))
-            };
-            ["one", "three", "two"].map(told)
-        };
-        let (served, apart) = ((1, String::new()), (0, "NotServedTogether".to_owned()));
-        assert_eq!(decide(&cluster), [served.clone(), served.clone(), apart]);
-        slice(&mut cluster, "two", "two", &["a", "b"]);
-        assert_eq!(decide(&cluster), [served.clone(), served.clone(), served]);
-        slice(&mut cluster, "two", "two", &[]);
-        assert_eq!(
-            decide(&cluster)[2].1,
-            "NoEndpoint",
-            "by who has the address for the others, too"
-        );
-    }
-
-    #[test]
-    fn an_address_of_a_family_without_endpoints_is_told_and_the_other_one_served() {
-        let mut cluster = Cluster::default();
-        cluster.apply_service(web(), service(&[BOTH[1], BOTH[0]]));
-        let on = crate::vip::serve::Where { any: true, nodes: ["b".to_owned()].into() };
-        let endpoints = crate::vip::serve::Endpoints { ready: on, ..Default::default() };
-        let of_v4 = Slice { family: Some(berth_api::Family::V4), endpoints, ..Slice::default() };
-        cluster.apply_slice(Name::new("d", "s"), Some((web(), of_v4)));
-        let (host, now) = (host(), Instant::now());
-        let wanted = seen(&cluster, &host, Some("eth0"));
-        let mut holdings = Holdings::new(NodeId::of("a"), true, now);
-        holdings.take(&holds(BOTH[0]), now);
-        let verdicts = verdicts(context(&wanted, &host), &holdings, &|_| false, now);
-        let verdict = &verdicts[&web()];
-        assert_eq!(verdict.announce, [address(BOTH[0])]);
-        assert_eq!(verdict.refusals[0].reason(), "NoEndpoint");
-    }
-
-    #[test]
-    fn who_shares_an_address_that_is_held_for_others_is_told_by_one_live_node_why_it_has_it_not() {
-        let now = Instant::now();
-        let speakers = |named: Option<&str>| {
-            let mut cluster = Cluster::default();
-            cluster.apply_service(Name::new("d", "first"), service(&BOTH[..1]));
-            slice(&mut cluster, "first", "t", &["c"]);
-            let (interface, vip_host) = (Some(Ok("eth9".to_owned())), named.map(str::to_owned));
-            let created = "2030".to_owned();
-            let joins = Service { interface, vip_host, created, ..service(&BOTH[..1]) };
-            cluster.apply_service(web(), joins);
-            slice(&mut cluster, "web", "s", &["c"]);
-            let host = host();
-            let wanted = seen(&cluster, &host, Some("eth0"));
-            let tells = |(node, holder): &(&str, &str)| {
-                let mut holdings = Holdings::new(NodeId::of(node), true, now);
-                holdings.take(&MembershipEvent::Live(["a", "b"].map(NodeId::of).into()), now);
-                if node == holder {
-                    holdings.take(&holds(BOTH[0]), now);
-                }
-                let context = Context { node, ..context(&wanted, &host) };
-                let settled = now + Duration::from_secs(5);
-                let verdict = verdicts(context, &holdings, &|_| false, settled).remove(&web());
-                verdict.is_some_and(|v| {
-                    v.announce.is_empty() && v.refusals[0].reason() == "InterfaceMissing"
-                })
-            };
-            ["a", "b"].map(|holder| {
-                let nodes = ["a", "b"].map(|node| (node, holder));
-                nodes.into_iter().filter(tells).count()
-            })
-        };
-        assert_eq!(speakers(None), [1, 1], "whoever holds it");
-        assert_eq!(speakers(Some("b")), [1, 1]);
-    }
-
-    #[test]
-    fn what_no_claim_names_is_told_by_one_live_node_whatever_host_it_names() {
-        let now = Instant::now();
-        let speakers = |named: Option<&str>| {
-            let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
-            let vip_host = named.map(str::to_owned);
-            cluster.apply_service(web(), Service { vip_host, ..service(&BOTH) });
-            slice(&mut cluster, "web", "s", &["c"]);
-            let host = host();
-            let wanted = seen(&cluster, &host, Some("eth0"));
-            let tells = |node: &&str| {
-                let mut holdings = Holdings::new(NodeId::of(node), true, now);
-                holdings.take(&MembershipEvent::Live(["a", "b"].map(NodeId::of).into()), now);
-                let context = Context { node, ..context(&wanted, &host) };
-                let settled = now + Duration::from_secs(5);
-                let verdict = verdicts(context, &holdings, &|_| false, settled).remove(&web());
-                verdict.is_some_and(|v| v.refusals[0].reason() == "AddressNotClaimed")
-            };
-            ["a", "b"].into_iter().filter(tells).collect::<Vec<_>>()
-        };
-        assert_eq!(speakers(Some("b")), ["b"]);
-        assert_eq!(speakers(None).len(), 1);
-    }
-
-    #[test]
-    fn a_status_without_a_claim_proves_no_use_and_is_told_of_by_one_live_node() {
-        let now = Instant::now();
-        let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
-        cluster.claims.listed(&BTreeSet::new());
-        let published = vec![Ingress::vip(address(BOTH[0]), &[])];
-        let ending = Service { ours: false, ending: true, published, ..service(&BOTH) };
-        cluster.apply_service(web(), ending);
-        let host = host();
-        let wanted = seen(&cluster, &host, Some("eth0"));
-        let speaks = |node: &&str| {
-            let mut holdings = Holdings::new(NodeId::of(node), true, now);
-            holdings.take(&MembershipEvent::Live(["a", "b"].map(NodeId::of).into()), now);
-            let context = Context { node, ..context(&wanted, &host) };
-            let settled = now + Duration::from_secs(5);
-            verdicts(context, &holdings, &|_| false, settled).contains_key(&web())
-        };
-        assert_eq!(["a", "b"].into_iter().filter(speaks).count(), 1);
-    }
-
-    #[test]
-    fn a_service_that_nobody_can_own_is_explained_by_one_live_node() {
-        let alone = MembershipEvent::Live(BTreeSet::from([NodeId::of("a")]));
-        let settled = Duration::from_secs(5);
-        let verdicts = decide(&[], &[], std::slice::from_ref(&alone), settled);
-        assert_eq!(verdicts[&web()].refusals[0].reason(), "NoEndpoint");
-        let held = [alone, holds(BOTH[0])];
-        assert!(decide(&[], &[], &held, settled).is_empty(), "not while held");
-        assert!(decide(&[], &[], &[], settled).is_empty(), "nor without a majority");
-    }
-}
+mod tests;

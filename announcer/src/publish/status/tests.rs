@@ -41,7 +41,7 @@ fn all(
     node: &str,
 ) -> Vec<Update> {
     let wanted = seen(cluster, &host(), Some("eth0"));
-    super::updates(cluster, &wanted, verdicts, clears, answering, node)
+    super::updates(cluster, &wanted, verdicts, clears, |_| vec![], answering, node)
 }
 
 /// Where claims decide: of each address those that hold it, each with the port of TCP that it was given there.
@@ -215,8 +215,8 @@ fn another_host_is_named_for_programs_and_for_people_once() {
     assert_eq!(annotations, json!({ "berth.dev/conflict": "192.0.2.1=09:09:09:09:09:09" }));
     assert!(status.get("loadBalancer").is_none(), "nothing else is touched");
     let conditions = status["conditions"].as_array().unwrap();
-    assert_eq!((conditions.len(), &conditions[0]["type"]), (2, &json!("example.org/Other")));
-    let ours = &conditions[1];
+    assert_eq!(conditions.len(), 1, "those of others stay");
+    let ours = &conditions[0];
     assert_eq!(
         (&ours["type"], &ours["status"], &ours["reason"]),
         (&json!("berth.dev/AddressConflict"), &json!("True"), &json!("AddressConflict"))
@@ -253,7 +253,8 @@ fn what_was_found_is_cleared_with_the_conflict_and_not_while_it_is_asked_for_ane
         let updates = over(web.clone());
         let (annotations, status) = told(&updates[0]);
         assert_eq!(annotations, json!({ "berth.dev/conflict": null, "kube-vip.io/vipHost": "a" }));
-        assert_eq!(status["conditions"], json!([]));
+        let gone = json!([{ "type": "berth.dev/AddressConflict", "$patch": "delete" }]);
+        assert_eq!(status["conditions"], gone);
     }
 }
 
@@ -339,12 +340,8 @@ fn who_took_a_port_of_another_at_a_shared_address_is_not_published_there_and_the
     let update = &all(&taken, &nobody, &clears, &Answering::default(), "a")[0];
     assert!(update.takes_out && update.unclaimed.is_empty());
     // Where its author's edits come before that again and again it is written to whatever they made of it.
-    let notice = Notice {
-        conflicts: Conflicts::default(),
-        message: String::new(),
-        since: None,
-        others: Vec::new(),
-    };
+    let since = Some(Time(Timestamp::UNIX_EPOCH));
+    let notice = Notice { conflicts: Conflicts::default(), message: String::new(), since };
     let both = |insists| Update { insists, notice: Some(notice.clone()), ..update.clone() };
     let [careful, insists] =
         [false, true].map(|insists| both(insists).patch(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
@@ -423,4 +420,44 @@ fn a_host_name_beside_what_is_taken_out_stays() {
     let rest = json!({ "ingress": [{ "hostname": "web.example.org" }] });
     assert_eq!(patch["status"]["loadBalancer"], rest);
     assert_eq!(updates[0].unclaimed, [address("192.0.2.1")], "the API server is asked first");
+}
+
+#[test]
+fn a_word_of_whether_it_is_announced_goes_with_the_publication_and_names_no_node_but_its_own() {
+    let said = |reason: &str| Condition {
+        type_: condition::ANNOUNCED.to_owned(),
+        status: "False".to_owned(),
+        reason: reason.to_owned(),
+        message: String::new(),
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        observed_generation: None,
+    };
+    let one = ["192.0.2.1"];
+    let told = |web: Service, verdicts: &Verdicts, answering: &Answering| {
+        let wanted = seen(&cluster(web.clone()), &host(), Some("eth0"));
+        let (clears, lasting) = (BTreeSet::new(), |_: &Name| vec![&Refusal::NoEndpoint]);
+        let cluster = cluster(web);
+        let mut updates =
+            super::updates(&cluster, &wanted, verdicts, &clears, lasting, answering, "a");
+        updates.pop().map(|update| update.patch(Timestamp::UNIX_EPOCH))
+    };
+    let silent = Service { conditions: vec![said("NoEndpoint")], ..service(&one) };
+    let patch = told(silent, &announcing(&one), &answering(&one, &one)).unwrap();
+    assert_eq!(patch["metadata"]["annotations"]["kube-vip.io/vipHost"], "a");
+    assert_eq!(patch["status"]["conditions"][0]["status"], "True");
+
+    let undecided: Verdicts = [(name(), Verdict::default())].into();
+    let nothing = Answering::default();
+    let patch = told(showing(&one, Some("gone")), &undecided, &nothing).unwrap();
+    assert_eq!(patch["metadata"]["annotations"], json!({ "kube-vip.io/vipHost": null }));
+    assert_eq!(patch["status"]["conditions"][0]["reason"], "NoEndpoint");
+
+    let voice = Voice::Bystander;
+    let by: Verdicts = [(name(), Verdict { voice, ..Verdict::default() })].into();
+    assert_eq!(told(showing(&one, Some("b")), &by, &nothing), None, "that node has a word in it");
+    let patch = told(service(&one), &by, &nothing).unwrap();
+    assert_eq!(patch["metadata"]["annotations"], json!({}), "it clears nothing");
+    assert_eq!(patch["status"]["conditions"][0]["reason"], "NoEndpoint");
+    let told_already = Service { conditions: vec![said("NotGranted")], ..service(&one) };
+    assert_eq!(told(told_already, &by, &nothing), None);
 }

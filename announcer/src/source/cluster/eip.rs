@@ -6,9 +6,6 @@ use berth_api::conflict::Conflicts;
 use berth_api::eip::{EipBinding, EipHolder, condition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-/// Field managers have room for so many bytes (`managedFields`, apimachinery's `ValidateFieldManager`).
-const MANAGER: usize = 128;
-
 /// An `EipBinding`, as far as the announcer goes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Eip {
@@ -88,21 +85,9 @@ impl Eip {
     }
 }
 
-/// How a node signs what it writes into a status.
-pub fn manager(node: &str) -> String {
-    let whole = format!("berth-announcer-{node}");
-    if whole.len() <= MANAGER {
-        return whole;
-    }
-    // The name of a node may be longer than there is room for; what is cut off is told apart by its sum (FNV-1a).
-    let sum = node.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
-        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{}-{sum:016x}", &whole[..MANAGER - 17])
-}
-
 #[cfg(test)]
 mod tests {
+    use berth_api::eip::manager;
     use serde_json::json;
 
     use super::*;

@@ -110,6 +110,7 @@ impl Service {
         let mut ports = service::ports(object);
         let lease = note(annotation::LEASE_NAME);
         let remarks = [
+            asks_for_dhcp(&list, &addresses),
             invalid_addresses(&list),
             too_many_addresses(&list, served),
             too_many_ports(&ports),
@@ -154,12 +155,14 @@ impl Service {
         }
     }
 
+    /// Its condition of that type.
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|shown| shown.type_ == kind)
+    }
+
     /// Its condition that another host has an address of it, while it is so.
     pub fn conflict_shown(&self) -> Option<&Condition> {
-        let is_it = |shown: &&Condition| {
-            shown.type_ == condition::ADDRESS_CONFLICT && shown.status == "True"
-        };
-        self.conditions.iter().find(is_it)
+        self.condition(condition::ADDRESS_CONFLICT).filter(|shown| shown.status == "True")
     }
 
     /// Whether it says that some node announces it, and is ours to correct.
@@ -180,6 +183,13 @@ fn vlan(text: &str) -> Result<u16, Quoted> {
 
 fn some(few: &Few) -> Option<Few> {
     (!few.is_empty()).then(|| few.clone())
+}
+
+/// What stands for an address that DHCP is to find, unless the Service has one of that family.
+fn asks_for_dhcp(list: &List, served: &[IpAddr]) -> Option<Refusal> {
+    let mut markers = list.addresses().filter(IpAddr::is_unspecified);
+    let marker = markers.find(|marker| !served.iter().any(|own| own.is_ipv4() == marker.is_ipv4()));
+    marker.map(|marker| Refusal::DhcpNotServed { marker })
 }
 
 /// The entries that are no addresses.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use berth_api::eip::EipBinding;
+use berth_api::eip::{EipBinding, manager};
 use berth_api::lean::Lean;
 use berth_runtime::http::Health;
 use berth_runtime::watch::objects;
@@ -20,7 +20,7 @@ use kube::runtime::watcher::{Config, Event};
 use tokio::sync::mpsc;
 
 use super::feed::{self, ClusterEvent, LARGE, NODES, Scope, api, fresh, fresh_if_granted, pass};
-use crate::source::cluster::{Eip, Name, manager};
+use crate::source::cluster::{Eip, Name};
 use crate::vip::nodes::Peer;
 
 /// The name of the definition.

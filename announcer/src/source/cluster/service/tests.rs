@@ -32,6 +32,23 @@ fn a_service_is_read_with_its_addresses_each_once_and_its_status() {
 }
 
 #[test]
+fn what_asks_for_dhcp_is_told_unless_it_has_an_address_of_that_family() {
+    let markers = |list: &str| {
+        let object: core::Service = serde_json::from_value(json!({
+            "metadata": { "annotations": { "kube-vip.io/loadbalancerIPs": list } },
+            "spec": { "type": "LoadBalancer" },
+        }))
+        .unwrap();
+        let service = Service::read(&object, &ClassPolicy::default());
+        service.remarks.iter().map(Refusal::reason).collect::<Vec<_>>()
+    };
+    for list in ["0.0.0.0", "::", "0.0.0.0,2001:db8::1", "::,192.0.2.1"] {
+        assert_eq!(markers(list), ["DhcpNotServed"], "{list}");
+    }
+    assert!(markers("192.0.2.1").is_empty() && markers("0.0.0.0,192.0.2.1").is_empty());
+}
+
+#[test]
 fn of_thousands_of_addresses_two_are_read_and_the_rest_is_counted() {
     let many: Vec<String> = (0..8000).map(|n| format!("2001:db8::{n:x}")).collect();
     let object: core::Service = serde_json::from_value(json!({
