@@ -339,7 +339,7 @@ fn eip_condition_of(stated: &Stated, now: Timestamp, generation: i64) -> Conditi
     Condition {
         type_: stated.kind.to_owned(),
         status: if stated.holds { "True" } else { "False" }.to_owned(),
-        reason: stated.reason.to_owned(),
+        reason: stated.reason.to_string(),
         message: stated.message.clone(),
         last_transition_time: Time(stated.since.unwrap_or(now)),
         observed_generation: Some(generation),

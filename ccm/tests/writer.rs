@@ -413,7 +413,7 @@ async fn a_status_is_applied_with_all_that_is_ours_and_nothing_else() {
     let stated = |kind, holds, since: Option<&str>| Stated {
         kind,
         holds,
-        reason: "Why",
+        reason: "Why".into(),
         message: "words".to_owned(),
         since: since.map(|since| since.parse().unwrap()),
     };

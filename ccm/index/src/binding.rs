@@ -1,11 +1,12 @@
 //! Owns what is kept of an `EipBinding`, and the part of its status that berth-ccm writes.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use berth_api::NamespacedName;
 use berth_api::conflict::Conflicts;
-use berth_api::eip::{EipBinding, EipBindingStatus, EipHolder};
+use berth_api::eip::{self, EipBinding, EipBindingStatus, EipHolder};
 use berth_api::lean::Lean;
 use berth_api::limits::{MOST_SHOWN, name_of};
 use berth_ipam::{Families, Family, FamilyPolicy, Owner, OwnerKind};
@@ -58,7 +59,7 @@ pub struct Binding {
     pub holder: Option<EipHolder>,
     /// `status.conflicts`: its addresses that another host on the LAN answers for, as an announcer has written.
     pub conflicts: Conflicts,
-    /// Ours of `status.conditions`.
+    /// Ours of `status.conditions`, and `Announced` while it is false by the announcer of its node.
     pub conditions: Vec<Condition>,
 }
 
@@ -89,7 +90,7 @@ pub struct Stated {
     /// Whether it is so.
     pub holds: bool,
     /// The stable reason.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// The same for people.
     pub message: String,
     /// Since when it is so; none for what is so from now on.
@@ -179,6 +180,11 @@ impl Binding {
         self.conditions.iter().find(|shown| shown.type_ == kind)
     }
 
+    /// Why the announcer of its node says that it does not answer for its addresses; nothing if it does, or says nothing.
+    pub fn unanswered(&self) -> Option<&Condition> {
+        self.condition(eip::condition::ANNOUNCED).filter(|shown| shown.status == "False")
+    }
+
     /// Whether its status says all that.
     pub fn shows(&self, decided: &Decided) -> bool {
         self.is_placed(decided)
@@ -258,8 +264,13 @@ mod tests {
     fn an_epoch_that_was_wiped_out_starts_above_that_of_the_holder() {
         let holder = json!({ "holder": { "node": "a", "epoch": 7 } });
         let binding = read(json!({ "vmi": "vm" }), holder);
-        let stated =
-            |kind| Stated { kind, holds: false, reason: "X", message: String::new(), since: None };
+        let stated = |kind| Stated {
+            kind,
+            holds: false,
+            reason: "X".into(),
+            message: String::new(),
+            since: None,
+        };
         let decided = Decided {
             eips: vec!["192.0.2.1".parse().unwrap()],
             node: None,

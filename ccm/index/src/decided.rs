@@ -1,5 +1,6 @@
 //! Owns what the status of an EipBinding is to say, as a value: addresses, node, epoch and conditions.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use berth_api::{eip, reason};
@@ -8,6 +9,10 @@ use super::liveness::{GONE, Life, Liveness};
 use crate::binding::{Binding, Decided, Stated};
 use crate::placement::{Place, Unplaced};
 use crate::write::Verdict;
+
+/// So much of an announcer's message and reason is taken over, in characters.
+const MOST_TOLD: usize = 2_048;
+const MOST_NAMED: usize = 64;
 
 /// All that the status is to say. What is not known about the machine stays as it is.
 pub(super) fn decided(
@@ -68,7 +73,7 @@ fn finish(
     let stated = |kind, holds, reason, message| {
         let shown = binding.condition(kind).filter(|shown| (shown.status == "True") == holds);
         let since = shown.map(|shown| shown.last_transition_time.0);
-        Stated { kind, holds, reason, message, since }
+        Stated { kind, holds, reason: Cow::Borrowed(reason), message, since }
     };
     let Verdict { allocated: holds, reason, message } = allocated;
     let allocated = stated(eip::condition::ALLOCATED, holds, reason, message);
@@ -83,6 +88,8 @@ fn finish(
         conditions: [allocated, ready(false, reason::NOT_ALLOCATED, String::new())],
     };
     decided.epoch = binding.next_epoch(&decided);
+    let is_told = decided.epoch == binding.epoch && decided.node == binding.node;
+    let unanswered = binding.unanswered().filter(|_| is_told);
     let is_held = binding.holder.as_ref().is_some_and(|holder| {
         Some(&holder.node) == decided.node.as_ref() && Some(holder.epoch) == decided.epoch
     });
@@ -97,12 +104,18 @@ fn finish(
                 format!("the announcer of node {node} has not renewed its Lease for {seconds} s");
             ready(false, reason::NO_ANNOUNCER, message)
         }
-        (Some(node), None) if is_held => {
-            ready(true, reason::HELD, format!("node {node} answers for it"))
-        }
-        (Some(node), None) => {
-            ready(false, reason::AWAITING_NODE, format!("node {node} does not answer for it yet"))
-        }
+        (Some(node), None) => match unanswered {
+            Some(told) => {
+                let message = told.message.chars().take(MOST_TOLD).collect();
+                let reason = Cow::Owned(told.reason.chars().take(MOST_NAMED).collect());
+                Stated { reason, ..ready(false, reason::AWAITING_NODE, message) }
+            }
+            None if is_held => ready(true, reason::HELD, format!("node {node} answers for it")),
+            None => {
+                let message = format!("node {node} does not answer for it yet");
+                ready(false, reason::AWAITING_NODE, message)
+            }
+        },
         (None, None) => {
             ready(false, reason::VMI_NOT_FOUND, "no virtual machine was seen yet".to_owned())
         }

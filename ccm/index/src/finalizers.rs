@@ -1,5 +1,6 @@
 //! Owns what is kept of `metadata.finalizers`: ours, and that there are others. A user may write a hundred thousand.
 
+use berth_api::eip::condition::ANNOUNCED;
 use berth_api::eip::{self, EipBinding};
 use berth_api::lean::{Take, strip};
 use berth_api::limits::MOST_PORTS;
@@ -65,10 +66,15 @@ impl Take<Service> for Finalizers {
 
 impl Take<EipBinding> for Finalizers {
     fn take(object: &mut EipBinding) -> Self {
+        let by = object.status.as_ref().and_then(|status| status.node.as_deref());
+        let is_told = by.is_some_and(|node| eip::says(&object.metadata, node, ANNOUNCED));
         if let Some(status) = &mut object.status {
             let ours = [eip::condition::ALLOCATED, eip::condition::READY];
-            status.conditions.retain(|shown| ours.contains(&shown.type_.as_str()));
-            cut(&mut status.conditions, ours.len());
+            status.conditions.retain(|shown| {
+                let is_theirs = is_told && shown.type_ == ANNOUNCED && shown.status == "False";
+                is_theirs || ours.contains(&shown.type_.as_str())
+            });
+            cut(&mut status.conditions, ours.len() + 1);
         }
         let seen = Self::read(&object.metadata, eip::finalizer::RELEASE);
         strip(&mut object.metadata);
@@ -79,4 +85,44 @@ impl Take<EipBinding> for Finalizers {
 fn cut<T>(list: &mut Vec<T>, most: usize) {
     list.truncate(most);
     list.shrink_to_fit();
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_an_elastic_ip_only_the_word_of_the_announcer_of_its_node_is_kept_and_only_that_it_does_not_answer()
+     {
+        let kept = |node: &str, status: &str| {
+            let condition = |kind: &str| {
+                json!({
+                    "type": kind, "status": status, "reason": "X", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                })
+            };
+            let conditions = ["Bound", "Announced", "Ready"].map(condition);
+            let by =
+                json!({ "f:status": { "f:conditions": { "k:{\"type\":\"Announced\"}": {} } } });
+            let mut object = serde_json::from_value(json!({
+                "apiVersion": "berth.dev/v1alpha1", "kind": "EipBinding",
+                "metadata": { "name": "vm", "managedFields": [
+                    { "manager": "berth-announcer-a", "subresource": "status", "fieldsV1": by },
+                ] },
+                "spec": { "vmi": "vm" },
+                "status": { "node": node, "conditions": conditions },
+            }))
+            .unwrap();
+            Finalizers::take(&mut object);
+            let EipBinding { status, metadata, .. } = object;
+            assert_eq!(metadata.managed_fields, None);
+            let conditions = status.unwrap().conditions.into_iter();
+            conditions.map(|shown| shown.type_).collect::<Vec<_>>()
+        };
+        assert_eq!(kept("a", "False"), ["Announced", "Ready"]);
+        assert_eq!(kept("a", "True"), ["Ready"]);
+        assert_eq!(kept("b", "False"), ["Ready"], "it is of the node before");
+    }
 }

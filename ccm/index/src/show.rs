@@ -118,8 +118,8 @@ fn news(
     }
     let shown = binding.condition(eip::condition::READY).map(|shown| shown.reason.as_str());
     let [_, ready] = &decided.conditions;
-    if ready.reason == reason::NO_ANNOUNCER && shown != Some(ready.reason) {
-        tell(true, ready.reason, ready.message.clone());
+    if ready.reason == reason::NO_ANNOUNCER && shown != Some(&*ready.reason) {
+        tell(true, reason::NO_ANNOUNCER, ready.message.clone());
     }
     if let Some(unplaced) = unplaced.filter(|unplaced| shown != Some(unplaced.reason())) {
         tell(unplaced.is_warning(), unplaced.reason(), unplaced.to_string());

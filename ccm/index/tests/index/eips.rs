@@ -74,7 +74,7 @@ pub(super) fn say(binding: &mut Binding, decided: &Decided) {
     let own = conditions.map(|stated| Condition {
         type_: stated.kind.to_owned(),
         status: if stated.holds { "True" } else { "False" }.to_owned(),
-        reason: stated.reason.to_owned(),
+        reason: stated.reason.into_owned(),
         message: stated.message,
         last_transition_time: Time(Timestamp::UNIX_EPOCH),
         observed_generation: Some(generation),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use berth_api::eip;
 use berth_api::names::condition;
 use berth_index::Source;
 use berth_index::finalizers::Finalizers;
@@ -9,6 +10,7 @@ use berth_index::intake::Change;
 use berth_index::service::{Service, Standing};
 use berth_index::write::{Outcome, Write};
 use berth_ipam::{Family, FamilyPolicy};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::cluster::eips::{binding, machine};
 use crate::cluster::{Lab, dual, ip, key, says, service};
@@ -340,4 +342,30 @@ fn thousands_are_told_without_being_looked_at_again_and_again() {
     assert_eq!(lab.all_cost(), 2001);
     lab.live(&ALL, seconds(40));
     assert_eq!(lab.all_cost(), 2000);
+}
+
+#[test]
+fn an_elastic_ip_says_why_the_announcer_of_its_node_does_not_answer_for_it() {
+    let mut lab = served();
+    lab.live(&["a", "b", "c"], seconds(20));
+    let told = |holds: bool, reason: &str, message: &str| Condition {
+        type_: eip::condition::ANNOUNCED.to_owned(),
+        ..says(condition::ANNOUNCED, holds, reason, message)
+    };
+    let word = told(false, "InterfaceMissing", "not announced: the node has no interface eth9");
+    lab.cluster.edit_binding("vm", |binding| binding.conditions.push(word));
+    lab.settle();
+    assert_eq!(lab.cluster.standing("vm"), "+AddressAllocated -InterfaceMissing");
+    let ready = |lab: &Lab| {
+        let binding = &lab.cluster.bindings[&key("vm")];
+        binding.condition(eip::condition::READY).unwrap().message.clone()
+    };
+    assert!(ready(&lab).contains("eth9"));
+    let theirs = |shown: &Condition| shown.type_ == eip::condition::ANNOUNCED;
+    lab.cluster.edit_binding("vm", |binding| {
+        let word = binding.conditions.iter_mut().find(|shown| theirs(shown)).unwrap();
+        word.status = "True".to_owned();
+    });
+    lab.settle();
+    assert_eq!(lab.cluster.standing("vm"), "+AddressAllocated +Held");
 }
