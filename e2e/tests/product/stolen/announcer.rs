@@ -146,6 +146,29 @@ fn services(tries: &mut Tries, address: &str) {
     ] {
         tries.add(what, How::Patch, web.clone(), condition(kind));
     }
+    let announced = |status: &str, reason: &str| {
+        let mut said = condition("berth.dev/Announced");
+        said["status"]["conditions"][0]["status"] = json!(status);
+        said["status"]["conditions"][0]["reason"] = json!(reason);
+        said
+    };
+    for (what, service, said) in [
+        ("whether its own node announces a Service", "web", announced("False", "NoEndpoint")),
+        ("whether its own node announces a Service", "web", announced("True", "Announced")),
+        ("whether another node announces a Service", FAR, announced("False", "NoEndpoint")),
+        ("whether another node announces a Service", FAR, announced("True", "Announced")),
+        ("that no announcer lives", "web", announced("False", "NoAnnouncer")),
+    ] {
+        tries.add(what, How::Patch, format!("{SERVICES}/{service}/status"), said);
+    }
+    let mut taken = announced("False", "NoEndpoint");
+    taken["metadata"] = json!({ "annotations": { HOST: null } });
+    let what = "that nobody announces what another node announces";
+    tries.add(what, How::Patch, format!("{SERVICES}/{FAR}/status"), taken);
+    let what = "30 KB of why a Service is not announced";
+    let mut long = announced("False", "NoEndpoint");
+    long["status"]["conditions"][0]["message"] = json!("x".repeat(30_000));
+    tries.add(what, How::Patch, web.clone(), long);
     let what = "30 KB of what another host has";
     let mut long = condition("berth.dev/AddressConflict");
     long["status"]["conditions"][0]["message"] = json!("x".repeat(30_000));
