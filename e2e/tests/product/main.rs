@@ -6,6 +6,7 @@ mod allocation;
 mod allocation_faults;
 mod allocation_under_fire;
 mod bad_input;
+mod broken;
 mod claims;
 mod conflict;
 mod eip;
