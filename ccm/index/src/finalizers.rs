@@ -117,7 +117,8 @@ mod tests {
             .unwrap();
             Finalizers::take(&mut object);
             let EipBinding { status, metadata, .. } = object;
-            assert_eq!(metadata.managed_fields, None);
+            let managers = metadata.managed_fields.unwrap_or_default();
+            assert!(managers.iter().all(|manager| manager.fields_v1.is_none()));
             let conditions = status.unwrap().conditions.into_iter();
             conditions.map(|shown| shown.type_).collect::<Vec<_>>()
         };
