@@ -397,8 +397,8 @@ fn where_nobody_strives_for_the_lease_whoever_finds_why_says_so_and_nobody_where
         let wanted = seen(&cluster, &host, Some(interface));
         let mut leases = Leases::new("a", Strategy::PerService, Timing::DEFAULT, BTreeMap::new());
         leases.listed(&BTreeSet::new(), now);
-        let mut held = Lease::default();
-        held.spec = Some(LeaseSpec { holder_identity: holder, ..LeaseSpec::default() });
+        let spec = Some(LeaseSpec { holder_identity: holder, ..LeaseSpec::default() });
+        let held = Lease { spec, ..Lease::default() };
         leases.observe(Name::new("d", "kubevip-web"), Sight::Present(Box::new(held)), now);
         leases.request(context(&wanted, &host));
         let verdict = leases.verdicts(context(&wanted, &host), now).remove(&web())?;

@@ -285,6 +285,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_fellow_node_hands_over_is_not_asked_for_on_the_lan_and_whatever_else_is() {
+        let (now, address) = (Instant::now(), "192.0.2.1".parse().unwrap());
+        let mut holdings = Holdings::new(NodeId::of("a"), true, now);
+        let prepare = |handed| MembershipEvent::Prepare { address, first: false, handed };
+        for handed in [true, false, true] {
+            holdings.take(&prepare(handed), now);
+            assert_eq!(
+                (holdings.asked().count(), holdings.all().count()),
+                (usize::from(!handed), 1)
+            );
+        }
+        holdings.take(&MembershipEvent::Discard(address), now);
+        holdings.take(&prepare(false), now);
+        assert_eq!(holdings.asked().count(), 1, "it was not handed over after all");
+    }
+
+    #[test]
     fn without_a_fence_nothing_is_bound_before_it_is_held() {
         let (now, address) = (Instant::now(), "192.0.2.1".parse().unwrap());
         for fenced in [true, false] {
