@@ -9,8 +9,10 @@ use berth_e2e::addresses::Net;
 use berth_e2e::world::{
     ADDRESSES, Env, HOST, POOL, World, by_lease, env, eventually, ingress, kubectl,
 };
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
+use kube::api::Api;
 use serde_json::{Value, json};
 
 use crate::allocation_under_fire::random;
@@ -284,12 +286,28 @@ impl Stage {
         })
         .await
         .with_context(|| format!("after {fault:?}"))?;
+        let took = mended.elapsed();
+        self.settle().await?;
         println!(
             "{number:2} {:8} {fault:?}: told in {old:.1?} where it had answered, {new:.1?} where it was new; mended in {:.1?}; {message}",
-            self.name,
-            mended.elapsed()
+            self.name, took
         );
         Ok(())
+    }
+
+    /// Waits until all members vote again: of fewer voters one that hangs may be a majority.
+    async fn settle(&self) -> Result<()> {
+        let leases: Api<Lease> = Api::namespaced(self.world.client.clone(), "kube-system");
+        let voters = || async {
+            let lease = leases.get("berth-membership").await?;
+            let view: Value = serde_json::from_str(&lease.annotations()["berth.dev/view"])?;
+            let count = view["voters"].as_array().map_or(0, Vec::len);
+            Ok((count == NODES).then_some(()))
+        };
+        match self.is_by_lease {
+            true => Ok(()),
+            false => eventually("all members vote", MENDED, voters).await,
+        }
     }
 
     async fn message(&self, name: &str) -> Result<String> {

@@ -66,7 +66,10 @@ fn judge(
             && (first.is_none_or(|first| is_gone && holdings.is_orphan(first)) || host.is_none())
             && holdings.speaks_for(name, host, now);
         return match (speaks, first) {
-            (true, Some(first)) => Some(explained(context, peers, name, claim, first, holdings)),
+            (true, Some(first)) => {
+                let voice = if holdings.is_orphan(first) { Voice::Lasts } else { Voice::Decides };
+                Some(Verdict { voice, ..explained(context, peers, name, claim, first, holdings) })
+            }
             (true, None) => Some(Verdict::whole(wanted, name, claim, node)),
             (false, _) => given_up(context, peers, name, claim, holdings, &rest(), now),
         };
