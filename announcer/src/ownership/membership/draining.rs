@@ -239,7 +239,8 @@ mod tests {
         peers.apply("b".to_owned(), Peer { addresses, ..Peer::default() });
         let mut draining = Draining::default();
         for vip in both {
-            let asks = MembershipEvent::Prepare { address: address(vip), first: false };
+            let asks =
+                MembershipEvent::Prepare { address: address(vip), first: false, handed: false };
             draining.take(&asks, Some("b"), me, now);
         }
         let context = context(&wanted, &host);
