@@ -173,7 +173,9 @@ impl Stage {
         let world = World::up(NODES, announcers).await?;
         world.create(service("old", None)).await?;
         world.published("old", 2).await?;
-        Ok(Self { world, name, is_by_lease, frozen: Vec::new() })
+        let stage = Self { world, name, is_by_lease, frozen: Vec::new() };
+        stage.settle().await?;
+        Ok(stage)
     }
 
     fn on_all(&self, argv: &[&str]) -> Result<()> {

@@ -225,6 +225,11 @@ impl Holdings {
         !self.rivalled && addresses.iter().all(silent)
     }
 
+    /// Whether this node answers for none of these addresses, nor anybody by another election.
+    pub fn has_none(&self, addresses: &[IpAddr]) -> bool {
+        !self.rivalled && addresses.iter().all(|address| self.held_since(address).is_none())
+    }
+
     /// When [`Holdings::speaks_for`] or [`Holdings::is_silent`] may say something else although nothing is told.
     pub fn settles(&self, now: Instant) -> Option<Instant> {
         let lost = self.lost.values().chain([&self.since]).map(|since| *since + SILENCE);

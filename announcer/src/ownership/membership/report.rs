@@ -194,7 +194,12 @@ fn given_up(
         None if !holdings.is_clear() && !claim.addresses.is_empty() => Voice::Bystander,
         _ => return None,
     };
-    if !claim.ours || !holdings.is_silent(addresses, now) {
+    let is_silent = match voice {
+        // Who decides meanwhile is waited for before it is said.
+        Voice::Bystander => holdings.has_none(addresses),
+        _ => holdings.is_silent(addresses, now),
+    };
+    if !claim.ours || !is_silent {
         return None;
     }
     let mut verdict = Verdict { refusals: claim.remarks.to_vec(), voice, ..Verdict::default() };
