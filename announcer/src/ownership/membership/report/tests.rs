@@ -25,6 +25,11 @@ fn holds(text: &str) -> MembershipEvent {
     MembershipEvent::Holds { address: address(text), cause: Cause::First, took: Duration::ZERO }
 }
 
+/// A majority answers.
+fn alive() -> MembershipEvent {
+    MembershipEvent::Live(["a", "b"].map(NodeId::of).into())
+}
+
 /// What node `a` decides on a Service with both addresses, after it was told this, and beside a host that has some.
 fn decide(
     endpoints: &[&str],
@@ -50,6 +55,7 @@ fn who_is_not_the_owner_yet_says_nothing() {
         first: true,
         handed: false,
     });
+    let told = [&[alive()], &told[..]].concat();
     assert!(decide(&["b"], &[], &told, Duration::ZERO).is_empty());
 }
 
@@ -70,6 +76,7 @@ fn another_host_is_told_of_by_who_was_granted_the_address_and_by_nobody_before()
         first: true,
         handed: false,
     });
+    let asked = [&[alive()], &asked[..]].concat();
     let granted = [MembershipEvent::Granted(address(BOTH[0])), holds(BOTH[1])];
     let before = decide(&["b"], &taken, &asked, Duration::ZERO);
     assert!(before.is_empty(), "a fellow node may have been granted it");
