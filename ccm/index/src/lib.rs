@@ -139,7 +139,7 @@ impl Index {
 
     /// Takes in a Service or EipBinding. What is older than what is known is passed over.
     pub fn apply(&mut self, claimant: Claimant, now: Duration) {
-        self.0.endings.undo(claimant.uid());
+        self.0.endings.undo(&claimant.id().key.namespace, claimant.uid());
         observe::apply(&mut self.0, claimant, now);
     }
 
@@ -147,7 +147,7 @@ impl Index {
     pub fn remove_claimant(&mut self, id: &Id, uid: Option<&str>, now: Duration) {
         let known = self.0.cluster.claimants.get(id).map(|known| known.uid().to_owned());
         let ended = uid.map(str::to_owned).or(known);
-        ended.iter().for_each(|uid| self.0.endings.note(uid));
+        ended.iter().for_each(|uid| self.0.endings.note(&id.key.namespace, uid));
         observe::remove_claimant(&mut self.0, id, uid, now);
     }
 

@@ -155,7 +155,7 @@ fn settle_leave(
 
 /// Whether it is gone by now: the watch may have shown that before this answer came, and shows it no more.
 fn is_over(state: &State, claimant: &Claimant) -> bool {
-    claimant.is_gone() || state.endings.has(claimant.uid())
+    claimant.is_gone() || state.endings.has(&claimant.id().key.namespace, claimant.uid())
 }
 
 /// The claim with this uid is gone, which the watch may already have shown, or will.
