@@ -125,14 +125,19 @@ impl<K: Kernel> Announcer<K> {
                 return self.leases_listed();
             }
             ClusterEvent::Node(name, peer) => {
+                if cluster.nodes.apply(&name) {
+                    self.sight.touch();
+                }
                 self.elastic.networks.pods(name.clone(), peer.pods.clone());
                 return self.peer(name, Some(peer));
             }
             ClusterEvent::NodeGone(name) => {
+                self.sight.forget_node(&name);
                 self.elastic.networks.pods(name.clone(), Vec::new());
                 return self.peer(name, None);
             }
             ClusterEvent::Nodes(names) => {
+                self.sight.keep_nodes(&names);
                 ready("nodes");
                 self.elastic.networks.pods_listed(&names);
                 match self.members() {

@@ -67,13 +67,15 @@ impl Sight {
                 (Fixed { addresses: fixed.addresses.clone(), mark }, true)
             }
         };
+        let mut cluster = Cluster::new(Claims::new(config.claims()));
+        cluster.nodes.apply(&config.core.node);
         Self {
             node: config.core.node.clone(),
             interface: config.core.interface.clone(),
             permits: config.services.as_ref().map(|s| s.permits.clone()).unwrap_or_default(),
             closes: config.services.as_ref().is_some_and(|all| all.closes_host_ports),
             fixed,
-            cluster: Cluster::new(Claims::new(config.claims())),
+            cluster,
             listed: Listed { services: alone, slices: alone, bindings: alone },
             host: Host::default(),
             nodes: Nodes::default(),
@@ -96,6 +98,19 @@ impl Sight {
     /// Takes in that something was seen anew.
     pub(super) fn touch(&mut self) {
         self.stale = true;
+    }
+
+    /// Takes in that a node is gone. This one is known whatever is shown.
+    pub(super) fn forget_node(&mut self, name: &str) {
+        if name != self.node {
+            self.cluster.nodes.delete(name);
+        }
+    }
+
+    /// Takes in that these are all nodes.
+    pub(super) fn keep_nodes(&mut self, names: &BTreeSet<String>) {
+        self.cluster.nodes.retain(names);
+        self.cluster.nodes.apply(&self.node);
     }
 
     /// Works out what is wanted, if that may have changed; true if so.

@@ -3,6 +3,7 @@
 mod claims;
 mod eip;
 mod networks;
+mod nodes;
 mod pauses;
 mod service;
 mod slice;
@@ -17,9 +18,10 @@ use crate::vip::serve::Endpoints;
 pub use claims::Claims;
 pub use eip::Eip;
 pub use networks::Networks;
+pub use nodes::Nodes;
 pub use pauses::{Pauses, Withheld};
 pub use service::{Ingress, Service};
-pub use slice::Slice;
+pub use slice::{Addresses, Numbers, Site, Sites, Slice, Taken};
 
 /// What the watches have shown.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,8 @@ pub struct Cluster {
     endpoints: BTreeMap<Name, BTreeMap<String, Slice>>,
     slices: BTreeMap<Name, Name>,
     eips: BTreeMap<Name, Eip>,
+    /// The nodes by whose names endpoints are told.
+    pub nodes: Nodes,
     /// Who holds which address.
     pub claims: Claims,
     /// Who took a port of another at an address that they share.
@@ -142,8 +146,8 @@ impl Cluster {
     pub fn endpoints(&self, service: &Name, family: Family) -> Endpoints {
         let mut endpoints = Endpoints::default();
         for slice in self.slices_of(service, family) {
-            endpoints.ready.extend(&slice.ready);
-            endpoints.serving.extend(&slice.serving);
+            self.nodes.tell(&slice.ready, &mut endpoints.ready);
+            self.nodes.tell(&slice.serving, &mut endpoints.serving);
         }
         endpoints
     }
@@ -158,7 +162,7 @@ impl Cluster {
         endpoints
     }
 
-    fn slices_of(&self, service: &Name, family: Family) -> impl Iterator<Item = &Endpoints> {
+    fn slices_of(&self, service: &Name, family: Family) -> impl Iterator<Item = &Sites> {
         let of_family =
             self.slices(service).filter(move |slice| slice.family.is_none_or(|own| own == family));
         of_family.map(|slice| &slice.endpoints)
@@ -233,97 +237,18 @@ pub(crate) mod testing {
         ending(cluster, service, slice, Endpoints { ready, ..Endpoints::default() });
     }
 
-    /// The same with these endpoints.
+    /// The same with these endpoints, on nodes that are known.
     pub(crate) fn ending(cluster: &mut Cluster, service: &str, slice: &str, endpoints: Endpoints) {
-        let read = Slice { endpoints, ..Slice::default() };
+        let nodes = endpoints.ready.nodes.iter().chain(&endpoints.serving.nodes);
+        nodes.for_each(|node| _ = cluster.nodes.apply(node));
+        let read = Slice::of(&endpoints);
         cluster.apply_slice(Name::new("d", slice), Some((Name::new("d", service), read)));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use berth_api::names::label;
-    use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
-    use serde_json::json;
-
     use super::*;
-
-    fn slice(name: &str, endpoints: serde_json::Value) -> EndpointSlice {
-        serde_json::from_value(json!({
-            "addressType": "IPv4",
-            "metadata": { "namespace": "d", "name": name, "labels": { label::SERVICE_NAME: "web" } },
-            "ports": [{ "port": 8080 }],
-            "endpoints": endpoints,
-        }))
-        .unwrap()
-    }
-
-    fn endpoint(node: &str, conditions: serde_json::Value) -> serde_json::Value {
-        json!([{ "addresses": ["10.0.0.1"], "nodeName": node, "conditions": conditions }])
-    }
-
-    fn apply(cluster: &mut Cluster, slice: &EndpointSlice) {
-        cluster.apply_slice(Name::of(&slice.metadata), Slice::read(slice));
-    }
-
-    /// The nodes with ready endpoints of IPv4, and with those that serve until they end.
-    fn nodes(cluster: &Cluster) -> (Vec<String>, Vec<String>) {
-        let Endpoints { ready, serving } = cluster.endpoints(&Name::new("d", "web"), Family::V4);
-        assert_eq!((ready.any, serving.any), (!ready.nodes.is_empty(), !serving.nodes.is_empty()));
-        (ready.nodes.into_iter().collect(), serving.nodes.into_iter().collect())
-    }
-
-    fn names(nodes: &[&str]) -> Vec<String> {
-        nodes.iter().map(|node| (*node).to_owned()).collect()
-    }
-
-    #[test]
-    fn endpoints_count_over_all_slices_while_they_are_ready_or_serve_until_they_end() {
-        let mut cluster = Cluster::default();
-        let is = |ready: bool| json!({ "ready": ready });
-        let ending =
-            |serving: bool| json!({ "ready": false, "serving": serving, "terminating": true });
-        for (name, node, conditions) in [
-            ("web-1", "a", is(true)),
-            ("web-2", "b", is(true)),
-            ("web-3", "c", is(false)),
-            ("web-4", "d", ending(true)),
-            ("web-5", "e", ending(false)),
-            ("web-6", "f", json!({ "ready": false, "serving": true, "terminating": false })),
-        ] {
-            apply(&mut cluster, &slice(name, endpoint(node, conditions)));
-        }
-        assert_eq!(nodes(&cluster), (names(&["a", "b"]), names(&["d"])));
-        apply(&mut cluster, &slice("web-1", endpoint("a", is(false))));
-        assert_eq!(nodes(&cluster).0, ["b"]);
-        cluster.retain_slices(&[Name::new("d", "web-1")].into());
-        assert_eq!(
-            nodes(&cluster),
-            (names(&[]), names(&[])),
-            "what a new list does not show is gone"
-        );
-    }
-
-    #[test]
-    fn an_endpoint_that_says_nothing_is_ready_and_counts_for_the_family_of_its_slice() {
-        let mut cluster = Cluster::default();
-        apply(&mut cluster, &slice("s", json!([{ "addresses": ["10.0.0.1"] }])));
-        let of = |family| cluster.endpoints(&Name::new("d", "web"), family).ready;
-        assert!(of(Family::V4).any && of(Family::V4).nodes.is_empty());
-        assert!(!of(Family::V6).any);
-    }
-
-    #[test]
-    fn an_endpoint_without_the_port_that_a_service_names_is_on_no_node() {
-        let endpoint = json!([{ "addresses": ["10.0.0.1"], "nodeName": "a" }]);
-        for ports in [None, Some(vec![]), Some(vec![EndpointPort::default()])] {
-            let mut cluster = Cluster::default();
-            let with = slice("web-1", endpoint.clone());
-            apply(&mut cluster, &EndpointSlice { ports, ..with });
-            let endpoints = cluster.endpoints(&Name::new("d", "web"), Family::V4);
-            assert_eq!(endpoints, Endpoints::default());
-        }
-    }
 
     #[test]
     fn the_answer_to_a_write_never_hides_what_the_watch_has_shown_since() {

@@ -93,7 +93,7 @@ pub fn doubted(scene: Scene<'_>, wanted: &Wanted) -> BTreeMap<IpAddr, BTreeSet<I
         if !services.iter().all(is_sure) {
             let slices = services.iter().flat_map(|(name, _)| cluster.slices(name));
             let slices = slices.filter(|slice| slice.family == Some(Family::of(&address)));
-            let endpoints = slices.flat_map(|slice| slice.addresses.iter().copied());
+            let endpoints = slices.flat_map(|slice| slice.addresses.iter());
             let endpoints: Vec<IpAddr> = endpoints.take(MOST + 1).collect();
             // Another proxy may lead to the Service itself first, as OVN-Kubernetes does.
             let own = services.iter().flat_map(|(_, service)| service.cluster_ips.iter().copied());

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 pub use self::feed::{ClusterEvent, Scope};
 use self::feed::{LARGE, NODES, PAGE, api, fresh, fresh_if_granted, pass, plain};
 use crate::config::Drains;
-use crate::source::cluster::{Name, Service, Slice};
+use crate::source::cluster::{Name, Service, Taken};
 use crate::vip::nodes::Peer;
 
 /// Room for changes that are not taken in yet; a watch that is ahead waits.
@@ -221,10 +221,11 @@ fn watch_services(
         ClusterEvent::Services,
     );
 
-    let slices = api::<EndpointSlice>(&fresh(client, health, ENDPOINT_SLICES), namespace);
-    let slice = |name, slice: EndpointSlice| ClusterEvent::Slice(name, Slice::read(&slice));
+    let slices =
+        api::<Lean<EndpointSlice, Taken>>(&fresh(client, health, ENDPOINT_SLICES), namespace);
+    let slice = |name, slice: Lean<EndpointSlice, Taken>| ClusterEvent::Slice(name, slice.taken.0);
     let gone = |name, _| ClusterEvent::SliceGone(name);
-    let config = Config::default().labels(SLICES);
+    let config = Config::default().labels(SLICES).page_size(LARGE);
     let slices = pass(slices, config, send.clone(), slice, gone, ClusterEvent::Slices);
     [(SERVICES, services.boxed()), (ENDPOINT_SLICES, slices.boxed())]
 }

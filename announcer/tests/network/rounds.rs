@@ -100,7 +100,7 @@ impl Node {
     pub(crate) async fn expose(&self, service: Value) {
         let on = Where { any: true, nodes: ["node-a".to_owned()].into() };
         let endpoints = Endpoints { ready: on, ..Endpoints::default() };
-        let ready = Slice { endpoints, ..Slice::default() };
+        let ready = Slice::of(&endpoints);
         let name = name(&service);
         let slice = Name::new("shop", format!("{}-1", name.name));
         self.show(ClusterEvent::Slice(slice, Some((name, ready)))).await;

@@ -27,7 +27,7 @@ use serde_json::Value;
 
 use self::work::worked;
 
-pub use memory::Counting;
+pub use memory::{Counting, kept};
 pub use proportion::{in_proportion, in_square};
 
 /// How long a test goes on, and how long with `BERTH_SOAK=1`.

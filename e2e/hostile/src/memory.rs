@@ -57,6 +57,14 @@ pub(crate) fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
     (done, usize::try_from(MOST.get() - before).unwrap_or(0))
 }
 
+/// Does it, and says how many octets more than before this thread has after it.
+pub fn kept<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    assert!(is_counted(), "the program of this test does not count what it allocates");
+    let before = LIVE.get();
+    let done = work();
+    (done, usize::try_from(LIVE.get() - before).unwrap_or(0))
+}
+
 /// Whether the program has this allocator.
 pub(crate) fn is_counted() -> bool {
     peak(|| std::hint::black_box(vec![0_u8; 64])).1 >= 64

@@ -255,8 +255,9 @@ mod tests {
             cluster.apply_service(name.clone(), of("joins", true));
             let there = Where { any: true, nodes: ["b".to_owned()].into() };
             let endpoints = Endpoints { ready: there, ..Endpoints::default() };
-            let read = Slice { endpoints, ..Slice::default() };
-            cluster.apply_slice(Name::new(namespace, "t"), Some((name.clone(), read)));
+            cluster.nodes.apply("b");
+            let read = Some((name.clone(), Slice::of(&endpoints)));
+            cluster.apply_slice(Name::new(namespace, "t"), read);
             assert_eq!(candidates(&requested(&cluster, true, &[]), "192.0.2.1"), nodes(expected));
             let (host, me) = (host(true), "a");
             let wanted = seen(&cluster, &host, Some("eth0"));

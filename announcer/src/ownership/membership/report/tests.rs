@@ -180,7 +180,7 @@ fn an_address_of_a_family_without_endpoints_is_told_and_the_other_one_served() {
     cluster.apply_service(web(), service(&[BOTH[1], BOTH[0]]));
     let on = crate::vip::serve::Where { any: true, nodes: ["b".to_owned()].into() };
     let endpoints = crate::vip::serve::Endpoints { ready: on, ..Default::default() };
-    let of_v4 = Slice { family: Some(berth_api::Family::V4), endpoints, ..Slice::default() };
+    let of_v4 = Slice { family: Some(berth_api::Family::V4), ..Slice::of(&endpoints) };
     cluster.apply_slice(Name::new("d", "s"), Some((web(), of_v4)));
     let (host, now) = (host(), Instant::now());
     let wanted = seen(&cluster, &host, Some("eth0"));
