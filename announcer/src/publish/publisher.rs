@@ -43,6 +43,9 @@ pub struct Publisher {
     removals: Backoff<Name>,
     /// Those of which somebody else's write came before that.
     outrun: BTreeSet<Name>,
+    /// Those that the API server did not take last, or that failed although something was to be taken out: where that is so
+    /// still, all is.
+    stuck: BTreeSet<Name>,
     bindings: Backoff<Name>,
     coming: Coming,
     overtaken: Overtaken,
@@ -79,6 +82,7 @@ impl Publisher {
             services: Backoff::new(second / 10, second * 2),
             removals: Backoff::new(second / 10, second * 2),
             outrun: BTreeSet::new(),
+            stuck: BTreeSet::new(),
             bindings: Backoff::new(second / 10, second * 2),
             coming: Coming::default(),
             overtaken: Overtaken::default(),
@@ -136,8 +140,10 @@ impl Publisher {
         }
         let due = self.strays.see(clears, now);
         let lasting = |name: &Name| self.refusals.lasting(name, now);
+        let removals = status::Removals { clears: &due, stuck: &self.stuck };
         let node = &self.node;
-        let updates = status::updates(cluster, wanted, verdicts, &due, lasting, answering, node);
+        let updates =
+            status::updates(cluster, wanted, verdicts, removals, lasting, answering, node);
         self.contests.retain(verdicts.keys().chain(self.strays.cleared()));
         let found = self.contests.undone(&updates, now);
         self.metrics.status_undone.inc_by(found.undone);
@@ -149,10 +155,12 @@ impl Publisher {
             tracing::info!(service = %name, "nobody else writes this status any more");
             self.events.publish(events::settled(&name, cluster));
         }
-        // What is refused is waited for by nobody.
-        let denials = &self.denied_services;
-        let allowed =
-            |update: &Update| denials.allow(&update.name, &update.uid, &update.version, now);
+        // What is refused is waited for by nobody. What takes out was not, until all was to go.
+        let (denials, stuck) = (&self.denied_services, &self.stuck);
+        let allowed = |update: &Update| {
+            let Update { name, uid, version, takes_out, .. } = update;
+            *takes_out && !stuck.contains(name) || denials.allow(name, uid, version, now)
+        };
         let updates: Vec<Update> = updates.into_iter().filter(allowed).collect();
         let pending: BTreeSet<Name> = updates.iter().map(|update| update.name.clone()).collect();
         self.outrun.retain(|name| pending.contains(name));
@@ -168,6 +176,7 @@ impl Publisher {
         let services = cluster.services();
         self.services.retain(|name| services.contains_key(name));
         self.removals.retain(|name| services.contains_key(name));
+        self.stuck.retain(|name| services.contains_key(name));
         self.denied_services.retain(|name| services.contains_key(name));
         pending
     }
@@ -210,6 +219,7 @@ impl Publisher {
         }
         match outcome {
             WriteOutcome::Written(_) => {
+                self.stuck.remove(&update.name);
                 self.contests.wrote(update, now);
                 if self.denied_services.end(&update.name, &update.uid) {
                     let uid = Some(update.uid.clone());
@@ -222,13 +232,18 @@ impl Publisher {
             WriteOutcome::Overtaken => {}
             WriteOutcome::Refused(why) => {
                 let Update { name, uid, version, .. } = update;
-                if self.denied_services.deny(name, uid, version, now) {
+                if self.stuck.insert(name.clone()) && update.takes_out {
+                    tracing::warn!(service = %name, why, "what is another's is not taken out: all is next");
+                } else if self.denied_services.deny(name, uid, version, now) {
                     tracing::warn!(service = %name, why, "the status is refused");
                     let regarding = service_reference(name, Some(uid.clone()));
                     self.events.publish(denied(regarding, why));
                 }
             }
             WriteOutcome::Failed(error) => {
+                if update.takes_out {
+                    self.stuck.insert(update.name.clone());
+                }
                 tracing::warn!(service = %update.name, %error, "cannot write the status");
             }
         }
@@ -414,6 +429,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_takes_an_address_of_another_out_and_is_not_taken_is_tried_with_all_at_once() {
+        let name = Name::new("d", "web");
+        let update = |takes_out| Update {
+            name: name.clone(),
+            uid: "uid".to_owned(),
+            version: "1".to_owned(),
+            publication: None,
+            notice: None,
+            word: None,
+            takes_out,
+            insists: false,
+            unclaimed: Vec::new(),
+        };
+        let now = Instant::now();
+        let refused = || WriteOutcome::<()>::Refused("Too long (422)".to_owned());
+        let failed = || WriteOutcome::<()>::Failed("request is too large (500)".to_owned());
+        for (outcome, next) in [(refused(), refused()), (failed(), refused())] {
+            let (mut publisher, sender, told) = publisher();
+            let is_allowed =
+                |publisher: &Publisher| publisher.denied_services.allow(&name, "uid", "1", now);
+            publisher.written(&update(true), &outcome, now);
+            assert!(publisher.stuck.contains(&name) && is_allowed(&publisher));
+            publisher.written(&update(true), &next, now);
+            assert!(!is_allowed(&publisher), "not even that is taken");
+            publisher.written(&update(true), &WriteOutcome::Written(Box::new(())), now);
+            assert!(publisher.stuck.is_empty() && is_allowed(&publisher));
+            publisher.written(&update(false), &failed(), now);
+            assert!(publisher.stuck.is_empty(), "nobody is harmed");
+            drop(publisher);
+            sender.run().await;
+            assert_eq!(told.lock().unwrap().len(), 2, "what was refused, and its end");
+        }
+    }
+
+    #[tokio::test]
     async fn a_status_that_is_refused_is_told_on_the_service_once_and_left_alone_for_minutes() {
         let mut cluster = Cluster::default();
         let mut web = service(&["192.0.2.1"]);
@@ -430,15 +480,12 @@ mod tests {
             let (clears, answering) = (BTreeMap::new(), Answering::default());
             publisher.publish(&cluster, &wanted, &verdicts, &clears, &answering, now);
             let due = BTreeSet::new();
-            let [update] = &status::updates(
-                &cluster,
-                &wanted,
-                &verdicts,
-                &due,
-                |_| vec![],
-                &answering,
-                "a",
-            )[..] else {
+            let removals = status::Removals { clears: &due, stuck: &due };
+            let lasting = |_: &Name| vec![];
+            let [update] =
+                &status::updates(&cluster, &wanted, &verdicts, removals, lasting, &answering, "a")
+                    [..]
+            else {
                 panic!("one status is to be cleared");
             };
             // Without a cluster nothing is sent, and so this answers for it.

@@ -73,17 +73,28 @@ pub struct Answering {
     pub failed: BTreeSet<IpAddr>,
 }
 
+/// Of which Services something is to be taken out of the status.
+#[derive(Clone, Copy, Debug)]
+pub struct Removals<'a> {
+    /// Nobody decides on them.
+    pub clears: &'a BTreeSet<Name>,
+    /// The API server did not take the last write: if anything is to be taken out, all is.
+    pub stuck: &'a BTreeSet<Name>,
+}
+
 /// Lists the writes that make every status true for which this node decides, and that take out of those of `clears` what is
-/// not theirs to show. Empty when all are. `lasting` gives which refusals of a Service have lasted.
+/// not theirs to show. Empty when all are. What takes out what is another's writes nothing else, so that nobody keeps it by an
+/// object that is full: the rest follows. `lasting` gives which refusals of a Service have lasted.
 pub fn updates<'a>(
     cluster: &Cluster,
     wanted: &Wanted,
     verdicts: &BTreeMap<Name, Verdict>,
-    clears: &BTreeSet<Name>,
+    removals: Removals<'_>,
     lasting: impl Fn(&Name) -> Vec<&'a Refusal>,
     answering: &Answering,
     node: &str,
 ) -> Vec<Update> {
+    let Removals { clears, stuck } = removals;
     let mut updates = Vec::new();
     for (name, verdict) in verdicts.iter().filter(|(_, verdict)| !verdict.left) {
         let Some(service) = cluster.services().get(name).filter(|service| !service.foreign) else {
@@ -92,15 +103,21 @@ pub fn updates<'a>(
         let strays = out(wanted, name);
         // What is nobody's harms nobody: who writes it again and again is not fought.
         let is_anothers = |stray: &IpAddr| cluster.claims.are_of(stray);
-        let decides = verdict.voice != Voice::Bystander;
-        let publication = Some(verdict).filter(|_| decides);
-        let publication = publication.and_then(|v| publish(service, v, &strays, answering, node));
-        let notice = Some(verdict).filter(|_| decides).and_then(|v| notice(service, v));
+        let takes_out = strays.iter().any(is_anothers);
+        let shrinks = takes_out || is_stuck(stuck, name, &strays);
+        let (publication, notice) = match (verdict.voice != Voice::Bystander, shrinks) {
+            (false, _) => (None, None),
+            (true, true) => (removal(service, name, &strays, stuck, answering), None),
+            (true, false) => {
+                let publication = publish(service, verdict, &strays, answering, node);
+                (publication, notice(service, verdict))
+            }
+        };
         let host = match &publication {
             Some(publication) => publication.vip_host.as_deref(),
             None => service.vip_host.as_deref(),
         };
-        let word = match host.is_none_or(|host| host == node) {
+        let word = match !shrinks && host.is_none_or(|host| host == node) {
             true => word(service, verdict, &lasting(name), &answering.live),
             false => None,
         };
@@ -109,7 +126,7 @@ pub fn updates<'a>(
                 name: name.clone(),
                 uid: service.uid.clone(),
                 version: service.version.clone(),
-                takes_out: publication.is_some() && strays.iter().any(is_anothers),
+                takes_out,
                 publication,
                 notice,
                 word,
@@ -121,7 +138,7 @@ pub fn updates<'a>(
     let decided: BTreeSet<&Name> = updates.iter().map(|update| &update.name).collect();
     let cleared = clears.iter().filter(|name| !decided.contains(name)).filter_map(|name| {
         let service = cluster.services().get(name)?;
-        cleared(cluster, name, service, &out(wanted, name), answering)
+        cleared(cluster, name, service, &out(wanted, name), stuck, answering)
     });
     let cleared: Vec<Update> = cleared.collect();
     updates.extend(cleared);
@@ -139,9 +156,10 @@ fn cleared(
     name: &Name,
     service: &Service,
     strays: &[IpAddr],
+    stuck: &BTreeSet<Name>,
     answering: &Answering,
 ) -> Option<Update> {
-    let publication = without(service, strays, answering)?;
+    let publication = removal(service, name, strays, stuck, answering)?;
     let unclaimed =
         |address: &IpAddr| !service.ending && !cluster.claims.grant(address, &service.uid);
     Some(Update {
@@ -154,6 +172,27 @@ fn cleared(
         takes_out: true,
         insists: false,
         unclaimed: strays.iter().copied().filter(unclaimed).collect(),
+    })
+}
+
+/// Whether what is to be taken out of a status is not, because the API server does not take the write.
+fn is_stuck(stuck: &BTreeSet<Name>, name: &Name, strays: &[IpAddr]) -> bool {
+    !strays.is_empty() && stuck.contains(name)
+}
+
+/// What takes `strays` out of a status and makes nothing in the object larger. Where all is taken out that writes nothing at
+/// all, not even who manages the rest.
+fn removal(
+    service: &Service,
+    name: &Name,
+    strays: &[IpAddr],
+    stuck: &BTreeSet<Name>,
+    answering: &Answering,
+) -> Option<Publication> {
+    let rest = without(service, strays, answering)?;
+    Some(match is_stuck(stuck, name, strays) {
+        true => Publication { vip_host: None, ingress: Vec::new() },
+        false => rest,
     })
 }
 
@@ -264,7 +303,11 @@ impl Update {
             patch["metadata"]["resourceVersion"] = json!(self.version);
         }
         if let Some(publication) = &self.publication {
-            patch["metadata"]["annotations"][annotation::VIP_HOST] = json!(publication.vip_host);
+            // What takes out leaves the name of a node as it is, and does not bring back one that was taken away meanwhile.
+            if !self.takes_out || publication.vip_host.is_none() {
+                patch["metadata"]["annotations"][annotation::VIP_HOST] =
+                    json!(publication.vip_host);
+            }
             patch["status"]["loadBalancer"] = json!({ "ingress": publication.shown() });
         }
         let notice = self.notice.as_ref().filter(|_| !self.insists);

@@ -20,6 +20,7 @@ mod field;
 mod flaws;
 mod flood;
 mod from_kube_vip;
+mod full;
 mod host_ports;
 mod many;
 mod migration;

@@ -31,10 +31,15 @@ pub(crate) const PROXY: Duration = Duration::from_secs(1);
 pub(crate) const GAP: Duration = Duration::from_secs(2);
 
 pub(crate) async fn up(election: &[(&str, &str)]) -> Result<World> {
+    up_on(NODES, election).await
+}
+
+/// With announcers on so many nodes.
+pub(crate) async fn up_on(nodes: usize, election: &[(&str, &str)]) -> Result<World> {
     let mut environment = env([("berth_claims", "required")]);
     environment.extend(election.iter().map(|(key, value)| ((*key).into(), (*value).into())));
-    let mut world = World::without_berth(NODES + 1, environment).await?;
-    for node in 0..NODES {
+    let mut world = World::without_berth(nodes + 1, environment).await?;
+    for node in 0..nodes {
         world.start_announcer(node).await?;
     }
     world.pools(json!({ "range-global": POOL, "reuse-delay": "1s" })).await?;

@@ -1,3 +1,5 @@
+mod removal;
+
 use berth_api::claim::{ClaimPolicy, Holder};
 use berth_api::service::{Port, Protocol};
 
@@ -41,7 +43,8 @@ fn all(
     node: &str,
 ) -> Vec<Update> {
     let wanted = seen(cluster, &host(), Some("eth0"));
-    super::updates(cluster, &wanted, verdicts, clears, |_| vec![], answering, node)
+    let removals = super::Removals { clears, stuck: &BTreeSet::new() };
+    super::updates(cluster, &wanted, verdicts, removals, |_| vec![], answering, node)
 }
 
 /// Where claims decide: of each address those that hold it, each with the port of TCP that it was given there.
@@ -437,8 +440,9 @@ fn a_word_of_whether_it_is_announced_goes_with_the_publication_and_names_no_node
         let wanted = seen(&cluster(web.clone()), &host(), Some("eth0"));
         let (clears, lasting) = (BTreeSet::new(), |_: &Name| vec![&Refusal::NoEndpoint]);
         let cluster = cluster(web);
+        let removals = super::Removals { clears: &clears, stuck: &BTreeSet::new() };
         let mut updates =
-            super::updates(&cluster, &wanted, verdicts, &clears, lasting, answering, "a");
+            super::updates(&cluster, &wanted, verdicts, removals, lasting, answering, "a");
         updates.pop().map(|update| update.patch(Timestamp::UNIX_EPOCH))
     };
     let silent = Service { conditions: vec![said("NoEndpoint")], ..service(&one) };
