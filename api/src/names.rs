@@ -35,7 +35,7 @@ pub mod annotation {
     pub const CONFLICT: &str = "berth.dev/conflict";
     /// On a claim: `metadata.uid` of each owner that asked for this very address, separated by commas.
     pub const PINNED: &str = "berth.dev/pinned";
-    /// On a Node, `"true"`: it hands over the addresses that it has, and takes none.
+    /// On a Node, `"true"`: it hands over the addresses that it has, and takes one where nobody else can.
     pub const DRAIN: &str = "berth.dev/drain";
     /// On a claim: `metadata.uid` of its owner.
     pub const OWNER_UID: &str = "berth.dev/owner-uid";

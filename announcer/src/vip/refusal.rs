@@ -281,7 +281,9 @@ impl Refusal {
     /// What it is, for people.
     pub fn note(&self) -> String {
         match self {
-            Self::NoEndpoint => "not announced: no endpoint of this Service is ready".to_owned(),
+            Self::NoEndpoint => "not announced: no endpoint of this Service, of the family of the address, is ready, or serves until \
+                 it ends; accepted: one that is ready, or kube-vip.io/allow-reconcile-without-endpoints \"true\""
+                .to_owned(),
             Self::NoLocalEndpoint { node } => format!(
                 "not announced: spec.externalTrafficPolicy is Local and node {node}, which owns the addresses, has no \
                  ready endpoint; accepted: an endpoint there, externalTrafficPolicy Cluster, or an election per Service"
@@ -294,15 +296,22 @@ impl Refusal {
                  externalTrafficPolicy Local asks for; accepted: endpoints on the same node, externalTrafficPolicy Cluster, or \
                  an address of its own"
             ),
-            Self::NotGranted { node: Some(node) } => format!(
-                "not announced: node {node} had the addresses and no majority of nodes grants them to it; \
-                 docs/failover.md"
-            ),
-            Self::NotGranted { node: None } => "not announced: no majority of nodes grants the addresses to any node; the \
-                 announcers' /readyz says which nodes hear each other by UDP port 2113; docs/failover.md"
-                .to_owned(),
+            Self::NotGranted { node } => {
+                let what = match node {
+                    Some(node) => format!(
+                        "node {node} had the addresses and no majority of nodes grants them to it"
+                    ),
+                    None => "no majority of nodes grants the addresses to any node".to_owned(),
+                };
+                format!(
+                    "not announced: {what}; accepted: announcers that hear each other in time, by UDP at berth_peer_port (2113 \
+                     unless it is set); the /readyz of each says whether a majority answers it, and its log whether it is too \
+                     busy; docs/failover.md"
+                )
+            }
             Self::NoLiveNode { could } => format!(
-                "not announced: of the nodes that could serve it none is seen to live and to run an announcer: {could}"
+                "not announced: of the nodes that could serve it none is seen to live and to run an announcer: {could}; accepted: \
+                 an announcer there, or an endpoint on a node with one"
             ),
             Self::MembersWait { lease } => format!(
                 "not announced: members of the announcers do not hold Lease {lease} yet, and ask for nothing before that; \

@@ -159,12 +159,12 @@ fn no_announcer(host: Option<&str>) -> String {
     let (seconds, all) = (GONE.as_secs(), label::HOST);
     match host {
         Some(host) => format!(
-            "`{}` names node {host}, whose announcer has not renewed its Lease for {seconds} s",
+            "`{}` names node {host}, whose announcer has not renewed its Lease for {seconds} s: see to its pod there",
             annotation::VIP_HOST
         ),
         None => format!(
-            "no announcer lives: of the Leases with the label {all} none was renewed for {seconds} s; if another program \
-             announces, delete them"
+            "no announcer lives: of the Leases with the label {all} none was renewed for {seconds} s: see to the DaemonSet \
+             berth-announcer and its pods; if another program announces, delete these Leases"
         ),
     }
 }
