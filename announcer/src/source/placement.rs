@@ -122,10 +122,17 @@ pub(crate) fn place(
     if let Some(Err(text)) = &service.interface {
         return Err(Refusal::InvalidInterface { text: text.clone() });
     }
-    let (parent, found, _) = ready(named(host, base(scene, service, address), address)?)?;
-    if !is_permitted(scene, namespace, parent) {
-        return Err(Refusal::InterfaceNotPermitted { name: Quoted::of(parent) });
+    let not_permitted = |name: &str| Refusal::InterfaceNotPermitted { name: Quoted::of(name) };
+    // Whether an interface that it may not name is there is not told.
+    let found = named(host, base(scene, service, address), address).map_err(|missing| {
+        let unlisted =
+            |name: &&str| *name != AUTO && !scene.permits.interface(namespace, |own| own == *name);
+        wish(service).filter(unlisted).map_or(missing, not_permitted)
+    })?;
+    if !is_permitted(scene, namespace, found.0) {
+        return Err(not_permitted(found.0));
     }
+    let (parent, found, _) = ready(found)?;
     let vlan = match &service.vlan {
         None => None,
         Some(Ok(id)) if !scene.permits.vlan(namespace, *id) => {

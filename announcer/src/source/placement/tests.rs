@@ -197,6 +197,9 @@ fn a_service_has_addresses_only_where_the_operator_permits() {
     };
     assert_eq!(refused(Some("eth1"), None, ["", ""]), Some("InterfaceNotPermitted"));
     assert_eq!(refused(Some("auto"), None, ["", ""]), Some("InterfaceNotPermitted"), "it is eth1");
+    let missing = |lists| refused(Some("eth9"), None, lists);
+    assert_eq!(missing(["", ""]), Some("InterfaceNotPermitted"), "whether it is there is not told");
+    assert_eq!(missing(["eth9", ""]), Some("InterfaceMissing"));
     for named in [None, Some("eth0")] {
         assert_eq!(refused(named, None, ["", ""]), None);
     }
