@@ -35,7 +35,8 @@ pub struct Host {
     /// The indexes of interfaces on which the kernel drops whatever comes by IPv4: rp_filter is strict there, and no route
     /// leads out of them.
     pub filtered: BTreeSet<u32>,
-    /// The indexes of interfaces on which nobody could be answered: the node has no route of the family at all.
+    /// The indexes of interfaces on which nobody could be answered but who is in a subnet of the node: no route of the
+    /// family leads out of them, and none leads further than to such a subnet.
     pub stranded: BTreeSet<(Family, u32)>,
     /// The numbers of other instances that have addresses as we bind them.
     pub others: BTreeSet<u8>,

@@ -28,6 +28,8 @@ pub(super) struct Ways {
     out: BTreeSet<(Family, u32)>,
     /// On the link alone, as IPv6 has them wherever it is switched on.
     local: BTreeSet<(Family, u32)>,
+    /// Families of which a route leads further than to the subnet of an address of the node, on whatever interface.
+    far: BTreeSet<Family>,
     /// Families of which a route is not understood.
     unread: BTreeSet<Family>,
 }
@@ -58,6 +60,10 @@ impl Ways {
             // One by an object of its own (`ip nexthop`), where the kernel does not spell that out.
             self.unread.insert(family);
         }
+        let is_subnet = route.header.protocol == RouteProtocol::Kernel;
+        if !is_local && (!is_subnet || hops.iter().any(|hop| hop.gateway.is_some())) {
+            self.far.insert(family);
+        }
         let ways = if is_local { &mut self.local } else { &mut self.out };
         ways.extend(hops.into_iter().map(|hop| (family, hop.index)));
     }
@@ -75,6 +81,8 @@ fn destination(attribute: &RouteAttribute) -> Option<IpAddr> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct WayBack {
     had: BTreeMap<(Family, u32), Instant>,
+    /// When the node last had a route of a family that leads further.
+    far: BTreeMap<Family, Instant>,
 }
 
 impl WayBack {
@@ -88,6 +96,8 @@ impl WayBack {
     ) {
         self.had.extend(ways.out.iter().map(|way| (*way, now)));
         self.had.retain(|_, had| now < *had + PATIENCE);
+        self.far.extend(ways.far.iter().map(|family| (*family, now)));
+        self.far.retain(|_, had| now < *had + PATIENCE);
         let lacks = |family, index| {
             !ways.unread.contains(&family) && !self.had.contains_key(&(family, index))
         };
@@ -98,20 +108,13 @@ impl WayBack {
         let filtered = lans.clone().filter(|(_, all)| lacks(Family::V4, all.index));
         host.filtered =
             filtered.filter(|(name, _)| is_strict(name)).map(|(_, all)| all.index).collect();
-        let no_route =
-            |family| lans.clone().all(|(_, all)| lacks(family, all.index)) && !ways.has(family);
-        let none = Family::ALL.into_iter().filter(|family| no_route(*family));
-        let stranded =
-            none.flat_map(|family| lans.clone().map(move |(_, all)| (family, all.index)));
+        // The subnet of another interface is no way to who asks here.
+        let near = Family::ALL.into_iter().filter(|family| !self.far.contains_key(family));
+        let all = near.flat_map(|family| lans.clone().map(move |(_, all)| (family, all.index)));
+        let stranded = all.filter(|(family, index)| lacks(*family, *index));
         // Where IPv6 is switched off the kernel says so itself.
         let is_on = |way: &(Family, u32)| way.0 == Family::V4 || ways.local.contains(way);
         host.stranded = stranded.filter(is_on).collect();
-    }
-}
-
-impl Ways {
-    fn has(&self, family: Family) -> bool {
-        self.unread.contains(&family) || self.out.iter().any(|(of, _)| *of == family)
     }
 }
 
@@ -193,6 +196,19 @@ mod tests {
         unread.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Oif(_)));
         let host = judged(&[unread, local()], &[("all", 1)]);
         assert_eq!((host.stranded, host.filtered), ([(Family::V6, 3)].into(), [].into()));
+    }
+
+    #[test]
+    fn a_subnet_on_another_interface_is_no_way_back_and_a_route_to_others_may_be() {
+        let subnet = |index| route("192.0.2.0/24", index, RouteProtocol::Kernel);
+        assert_eq!(judged(&[subnet(2)], &[]).stranded, [(Family::V4, 3)].into());
+        assert!(judged(&[subnet(2), subnet(3)], &[]).stranded.is_empty());
+        let mut gateway = route("0.0.0.0/0", 2, RouteProtocol::Kernel);
+        let router = RouteAddress::Inet([192, 0, 2, 1].into());
+        gateway.attributes.push(RouteAttribute::Gateway(router));
+        for beyond in [gateway, route("198.51.100.0/24", 2, BOOT)] {
+            assert!(judged(&[subnet(2), beyond], &[]).stranded.is_empty());
+        }
     }
 
     #[test]

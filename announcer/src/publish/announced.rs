@@ -90,6 +90,7 @@ fn says(
     let mut causes: Vec<&Refusal> =
         lasting.iter().copied().filter(|refusal| refusal.silences()).collect();
     causes.sort_by_key(|refusal| (refusal.rank(), *refusal));
+    causes.dedup();
     let reason = causes.first()?.reason();
     let notes: Vec<String> = causes.iter().map(|refusal| refusal.note()).collect();
     let which = match silent.len() < service.addresses.len() && !silent.is_empty() {

@@ -117,8 +117,13 @@ pub fn updates<'a>(
             Some(publication) => publication.vip_host.as_deref(),
             None => service.vip_host.as_deref(),
         };
+        let mut causes = lasting(name);
+        // What is taken out of a status is told in the same write.
+        if publication.as_ref().is_some_and(|new| new.ingress.len() < service.published.len()) {
+            causes.extend(&verdict.refusals);
+        }
         let word = match !shrinks && host.is_none_or(|host| host == node) {
-            true => word(service, verdict, &lasting(name), &answering.live),
+            true => word(service, verdict, &causes, &answering.live),
             false => None,
         };
         if publication.is_some() || notice.is_some() || word.is_some() {

@@ -173,7 +173,7 @@ fn has_way_back(host: &Host, name: &str, index: u32, address: IpAddr) -> Result<
     if family == Family::V4 && host.filtered.contains(&index) {
         return Err(Refusal::ReversePathFiltered { address, name: name() });
     }
-    match host.stranded.contains(&(family, index)) {
+    match host.stranded.contains(&(family, index)) && host.connected(address).is_none() {
         true => Err(Refusal::NoWayBack { address, name: name() }),
         false => Ok(()),
     }

@@ -361,8 +361,8 @@ impl Refusal {
                  node there with a subnet, a route by it, or 2 (loose)"
             ),
             Self::NoWayBack { address, name } => format!(
-                "{address} is not announced on interface {name}: the node has no route of {}, so nobody there could be answered; \
-                 accepted: an address of the node with a subnet, or a route",
+                "{address} is not announced on interface {name}: the node has no route of {} by it, nor one that leads \
+                 further, so nobody there could be answered; accepted: an address of the node there with a subnet, or a route",
                 if address.is_ipv4() { "IPv4" } else { "IPv6" }
             ),
             Self::AddressConflict { address, mac, node, interface } => format!(

@@ -455,6 +455,11 @@ fn a_word_of_whether_it_is_announced_goes_with_the_publication_and_names_no_node
     let patch = told(showing(&one, Some("gone")), &undecided, &nothing).unwrap();
     assert_eq!(patch["metadata"]["annotations"], json!({ "kube-vip.io/vipHost": null }));
     assert_eq!(patch["status"]["conditions"][0]["reason"], "NoEndpoint");
+    let refusals = vec![Refusal::EndpointWithoutNode];
+    let just_now = [(name(), Verdict { refusals, ..Verdict::default() })].into();
+    let patch = told(showing(&one, Some("gone")), &just_now, &nothing).unwrap();
+    let message = patch["status"]["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.contains(&Refusal::EndpointWithoutNode.note()), "in the same write: {message}");
 
     let voice = Voice::Bystander;
     let by: Verdicts = [(name(), Verdict { voice, ..Verdict::default() })].into();
