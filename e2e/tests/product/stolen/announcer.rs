@@ -166,9 +166,11 @@ fn services(tries: &mut Tries, address: &str) {
     let what = "that nobody announces what another node announces";
     tries.add(what, How::Patch, format!("{SERVICES}/{FAR}/status"), taken);
     let what = "30 KB of why a Service is not announced";
-    let mut long = announced("False", "NoEndpoint");
-    long["status"]["conditions"][0]["message"] = json!("x".repeat(30_000));
-    tries.add(what, How::Patch, web.clone(), long);
+    for field in ["message", "reason", "status"] {
+        let mut long = announced("False", "NoEndpoint");
+        long["status"]["conditions"][0][field] = json!("x".repeat(30_000));
+        tries.add(what, How::Patch, web.clone(), long);
+    }
     let what = "30 KB of what another host has";
     let mut long = condition("berth.dev/AddressConflict");
     long["status"]["conditions"][0]["message"] = json!("x".repeat(30_000));
