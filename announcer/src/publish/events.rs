@@ -33,7 +33,11 @@ struct OfService {
 
 #[derive(Debug)]
 struct Held {
+    /// Since when it holds, or one in whose place it came: for whoever is not announced that is one silence, whatever changes in
+    /// the words of it.
     since: Instant,
+    /// Since when it holds in these words.
+    came: Instant,
     told: bool,
 }
 
@@ -46,10 +50,13 @@ impl Refusals {
             let OfService { voice, held: of } = self.of.entry(name.clone()).or_default();
             *voice = verdict.voice;
             let holding: BTreeSet<&Refusal> = verdict.refusals.iter().collect();
+            let gone = of.iter().filter(|(all, _)| all.silences() && !holding.contains(all));
+            let before = gone.map(|(_, held)| held.since).min();
             of.retain(|refusal, _| holding.contains(refusal));
             for refusal in holding {
                 if !of.contains_key(refusal) {
-                    of.insert(refusal.clone(), Held { since: now, told: false });
+                    let since = before.filter(|_| refusal.silences()).unwrap_or(now);
+                    of.insert(refusal.clone(), Held { since, came: now, told: false });
                 }
             }
         }
@@ -58,7 +65,7 @@ impl Refusals {
     /// Those of a Service that have lasted.
     pub fn lasting(&self, name: &Name, now: Instant) -> Vec<&Refusal> {
         let Some(OfService { voice, held }) = self.of.get(name) else { return Vec::new() };
-        let lasting = held.iter().filter(|(refusal, held)| held.due(refusal, *voice) <= now);
+        let lasting = held.iter().filter(|(all, held)| due(held.since, all, *voice) <= now);
         lasting.map(|(refusal, _)| refusal).collect()
     }
 
@@ -76,7 +83,7 @@ impl Refusals {
             held.iter_mut().map(move |(refusal, held)| (name, *voice, refusal, held))
         });
         for (name, voice, refusal, held) in held {
-            if held.told || now < held.due(refusal, voice) {
+            if held.told || now < due(held.came, refusal, voice) {
                 continue;
             }
             held.told = true;
@@ -95,10 +102,11 @@ impl Refusals {
     /// When [`Refusals::poll`] or [`Refusals::lasting`] has something to give next.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let untold = self.decided().filter(|(.., held)| !held.told);
-        let untold = untold.map(|(voice, refusal, held)| held.due(refusal, voice));
-        let others = self.of.values().filter(|of| of.voice == Voice::Bystander);
-        let others = others.flat_map(|of| of.held.iter().map(|(r, held)| held.due(r, of.voice)));
-        untold.chain(others.filter(|due| *due > now)).min()
+        let untold = untold.map(|(voice, refusal, held)| due(held.came, refusal, voice));
+        let of_all = self.of.values();
+        let lasting =
+            of_all.flat_map(|of| of.held.iter().map(|(all, held)| due(held.since, all, of.voice)));
+        untold.chain(lasting.filter(|due| *due > now)).min()
     }
 
     /// How many refusals hold, by reason.
@@ -111,16 +119,14 @@ impl Refusals {
     }
 }
 
-impl Held {
-    /// When it has lasted long enough. What another host has is not over by itself.
-    fn due(&self, refusal: &Refusal, voice: Voice) -> Instant {
-        match (refusal, voice) {
-            (Refusal::AddressConflict { .. }, _) | (_, Voice::Lasts) => self.since,
-            // Nobody has had it for a while.
-            (Refusal::NotGranted { .. } | Refusal::NoLiveNode { .. }, Voice::Decides) => self.since,
-            (_, Voice::Decides) => self.since + LASTING,
-            (_, Voice::Bystander) => self.since + PATIENCE,
-        }
+/// When what began then has lasted long enough. What another host has is not over by itself.
+fn due(since: Instant, refusal: &Refusal, voice: Voice) -> Instant {
+    match (refusal, voice) {
+        (Refusal::AddressConflict { .. }, _) | (_, Voice::Lasts) => since,
+        // Nobody has had it for a while.
+        (Refusal::NotGranted { .. } | Refusal::NoLiveNode { .. }, Voice::Decides) => since,
+        (_, Voice::Decides) => since + LASTING,
+        (_, Voice::Bystander) => since + PATIENCE,
     }
 }
 
@@ -190,6 +196,7 @@ mod tests {
 
     use super::*;
     use crate::source::cluster::Service;
+    use crate::vip::Claimant;
 
     fn refused() -> BTreeMap<Name, Verdict> {
         let verdict = Verdict { refusals: vec![Refusal::NoEndpoint], ..Verdict::default() };
@@ -208,6 +215,28 @@ mod tests {
         assert_eq!((reports.len(), reports[0].reason), (1, "NoEndpoint"));
         refusals.keep(&refused(), now + LASTING * 2);
         assert_eq!(refusals.poll(&cluster, now + LASTING * 2), []);
+    }
+
+    #[test]
+    fn a_silence_has_lasted_whatever_changes_in_its_words_and_sends_no_events_for_that() {
+        let now = Instant::now();
+        let (cluster, name) = (Cluster::default(), Name::new("d", "web"));
+        let mut refusals = Refusals::default();
+        let second = LASTING / 2;
+        let mut told = Vec::new();
+        for (at, by) in (0..6).zip(["x", "y"].into_iter().cycle()) {
+            let by = Claimant::Service(Name::new("d", by));
+            let refusal = Refusal::NotServedTogether { address: "192.0.2.1".parse().unwrap(), by };
+            let mut verdicts = refused();
+            verdicts.get_mut(&name).unwrap().refusals = vec![refusal];
+            refusals.keep(&verdicts, now + second * at);
+            let events = refusals.poll(&cluster, now + second * at).len();
+            told.push((refusals.lasting(&name, now + second * at).len(), events));
+        }
+        assert_eq!(told, [(0, 0), (0, 0), (1, 0), (1, 0), (1, 0), (1, 0)]);
+        refusals.keep(&BTreeMap::new(), now + second * 6);
+        refusals.keep(&refused(), now + second * 7);
+        assert!(refusals.lasting(&name, now + second * 7).is_empty(), "it was announced between");
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn settle(wanted: &mut Wanted, claims: &Claims) {
             }
         }
         for at in vip.apart() {
-            let first = vip.wants[..at].iter().find(|want| !want.serving.is_empty());
+            let first = vip.deciding().next();
             let by = first.map_or_else(|| by.clone(), |first| first.claimant.clone());
             if let Claimant::Service(name) = &vip.wants[at].claimant
                 && let Some(claim) = services.get_mut(name)

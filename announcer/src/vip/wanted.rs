@@ -61,34 +61,43 @@ pub struct Vip {
 }
 
 impl Vip {
-    /// Where it belongs on `node`, which is this one: where the oldest claimant has it that could be served here, or else
-    /// the oldest that has a place here.
+    /// Where it belongs on `node`, which is this one: where the oldest of those who say where it is has it that could be served
+    /// here, or the oldest of all; or else the oldest that has a place here.
     pub fn attach(&self, node: &str) -> Option<Attach> {
+        let decides = self.decides();
         let serves = |want: &&Want| want.serving.has(node);
         let placed = || self.wants.iter().filter(|want| want.attach.is_ok());
-        let want = placed().find(serves).or_else(|| placed().next());
+        let want = placed().filter(|want| decides(want)).find(serves);
+        let want = want.or_else(|| placed().find(serves)).or_else(|| placed().next());
         want.and_then(|want| want.attach.as_ref().ok()).copied()
     }
 
     /// Those that could be served and have no say in where it may be, each with who has.
     pub fn following(&self) -> impl Iterator<Item = (&Want, &Claimant)> {
-        let decides = self.decides();
-        let first = self.wants.iter().find(|want| !want.serving.is_empty());
+        let (decides, first) = (self.decides(), self.first());
         let others =
             self.wants.iter().filter(move |want| !want.serving.is_empty() && !decides(want));
         others.filter_map(move |want| Some((want, &first?.claimant)))
     }
 
-    /// Those that could be served and say together on which node it may be: the first, whoever joined it from its own
-    /// namespace, and from any where no claim says who shares it. One of another namespace moves nothing, wherever its author
-    /// says that its endpoints are.
+    /// Those that could be served and say together on which node it may be: of the namespace that had it first whoever could
+    /// be, and of all where no claim says who shares it. One of another namespace moves nothing, wherever its author says that
+    /// its endpoints are; only while nobody of that one could be served do the next say where it is.
     pub fn deciding(&self) -> impl Iterator<Item = &Want> {
         let decides = self.decides();
         self.wants.iter().filter(move |want| decides(want))
     }
 
+    /// The oldest that could be served of the namespace that had it first, or else of all.
+    fn first(&self) -> Option<&Want> {
+        let could = || self.wants.iter().filter(|want| !want.serving.is_empty());
+        let owner = &self.wants.first()?.claimant;
+        let is_owners = |by: &Claimant| owner == by || owner.is_beside(by);
+        could().find(|want| is_owners(&want.claimant)).or_else(|| could().next())
+    }
+
     fn decides(&self) -> impl Fn(&Want) -> bool {
-        let first = self.wants.iter().find(|want| !want.serving.is_empty());
+        let first = self.first();
         let is_first = move |by: &Claimant| {
             first.is_some_and(|first| first.claimant == *by || first.claimant.is_beside(by))
         };
