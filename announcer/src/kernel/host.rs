@@ -62,14 +62,19 @@ impl Host {
         self.default_routes.values().flatten().next().map(String::as_str)
     }
 
-    /// The interface for `address` where none is named: of its family's default route, or the other's where it has none
-    /// that could be met. Of several next hops those that are up come first, of these the one whose subnet has the address.
+    /// The interface for `address` where none is named: that of a default route, of whichever family, whose subnet has it,
+    /// since a router that is heard elsewhere takes no address off its LAN; else of its family's default route, or the other's
+    /// where it has none that could be met. Of several next hops those that are up come first, of these the one whose subnet has the address.
     pub fn default_for(&self, address: IpAddr) -> Option<&str> {
         let best = |family| self.best_of(self.default_routes.get(&family)?, address);
         let own = best(Family::of(&address));
         let is_lan = |name: &&str| self.interfaces.get(*name).is_some_and(|all| all.mac.is_some());
         let any = || Family::ALL.into_iter().filter_map(best).find(is_lan);
-        own.filter(is_lan).or_else(any).or(own)
+        let is_default =
+            |name: &&str| self.default_routes.values().flatten().any(|own| own == name);
+        let is_up = |name: &&str| self.interfaces.get(*name).is_some_and(|all| all.up);
+        let subnet = self.connected(address).filter(is_default).filter(is_lan).filter(is_up);
+        subnet.or_else(|| own.filter(is_lan)).or_else(any).or(own)
     }
 
     fn best_of<'a>(&self, names: &'a [String], address: IpAddr) -> Option<&'a str> {

@@ -265,6 +265,20 @@ mod tests {
             assert_eq!(vip.is_served_by(me), expected.contains(&me), "by a Lease");
             cluster.delete_service(&name);
         }
+        // Nor while whoever had it first has no endpoint, and another of that namespace has.
+        slice(&mut cluster, "web", "s", &[]);
+        let holders = ["web", "joins", "later"].map(Holder::alone);
+        cluster.claims.apply("192.0.2.1", holders.into(), false);
+        let name = Name::new("mallory", "joins");
+        cluster.apply_service(name.clone(), of("joins", true));
+        let there = Where { any: true, nodes: ["b".to_owned()].into() };
+        let endpoints = Endpoints { ready: there, ..Endpoints::default() };
+        cluster.apply_slice(Name::new("mallory", "t"), Some((name, Slice::of(&endpoints))));
+        assert_eq!(candidates(&requested(&cluster, true, &[]), "192.0.2.1"), nodes(&["b"]));
+        cluster.apply_service(Name::new("d", "later"), of("later", false));
+        slice(&mut cluster, "later", "l", &["c"]);
+        let all = nodes(&["a", "b", "c"]);
+        assert_eq!(candidates(&requested(&cluster, true, &[]), "192.0.2.1"), all);
     }
 
     #[test]

@@ -48,7 +48,12 @@ fn an_address_goes_where_the_default_route_of_its_family_leads_and_to_its_subnet
     };
     assert_eq!(placed(&host, "fd00::9"), Some(2), "that of the other family");
     lead(&mut host, Family::V6, &["eth1"]);
-    assert_eq!((placed(&host, "fd00::9"), placed(&host, "192.0.2.9")), (Some(3), Some(2)));
+    assert_eq!((placed(&host, "fd00::9"), placed(&host, "203.0.113.9")), (Some(3), Some(2)));
+    assert_eq!(
+        placed(&host, "192.0.2.9"),
+        Some(3),
+        "its subnet, though the other family leads there"
+    );
     lead(&mut host, Family::V4, &["eth0", "eth1"]);
     assert_eq!(placed(&host, "192.0.2.9"), Some(3), "its subnet");
     assert_eq!(placed(&host, "10.0.0.9"), Some(2), "its subnet");
