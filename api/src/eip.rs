@@ -204,7 +204,10 @@ pub fn manager(node: &str) -> String {
     let sum = node.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
         (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    format!("{}-{sum:016x}", &whole[..MANAGER - 17])
+    // A status is an author's to fill where nobody holds it back: not every octet begins a letter.
+    let mut ends = (0..=MANAGER - 17).rev();
+    let end = ends.find(|end| whole.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}-{sum:016x}", &whole[..end])
 }
 
 /// Whether it is the announcer of this node who says the condition of this type in the status of a binding: a field belongs to

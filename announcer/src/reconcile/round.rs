@@ -198,7 +198,8 @@ impl<K: Kernel> Announcer<K> {
         }
         desired.vlans = vlans;
         hands.note(&mut desired, context.wanted);
-        if !(sight.listed.services && sight.listed.slices) {
+        // Before the claims are known each Service looks as if none named it, and who it names would empty its status.
+        if !context.known {
             desired.forget_what_is_not_seen();
         }
         desired
