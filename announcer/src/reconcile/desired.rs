@@ -9,7 +9,7 @@ use berth_runtime::http::Health;
 use crate::advertise::arp_nd::probe::{Probes, Standing};
 use crate::kernel::{Guarded, Port, Vlan};
 use crate::source::watch::ENDPOINT_SLICES;
-use crate::vip::{Attach, Hold, Holds, Name, Refusal, Verdict, Vip, Wanted};
+use crate::vip::{Attach, Hold, Holds, Name, Refusal, Verdict, Vip, Voice, Wanted};
 
 /// What this node should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +75,7 @@ impl Desired {
     pub(super) fn forget_what_is_not_seen(&mut self) {
         for verdict in self.verdicts.values_mut() {
             verdict.refusals.retain(|refusal| refusal.conflict().is_some());
+            verdict.voice = Voice::Bystander;
         }
     }
 
