@@ -399,12 +399,8 @@ mod tests {
         assert!(told.iter().all(|event| event["regarding"]["name"] == "web-0"), "{told:?}");
     }
 
-    #[tokio::test]
-    async fn who_outruns_what_takes_an_address_of_another_out_has_it_written_all_the_same() {
-        let (mut publisher, ..) = publisher();
-        let (cluster, wanted) = (Cluster::default(), Wanted::default());
-        let name = Name::new("d", "web");
-        let update = |takes_out| Update {
+    fn update(name: &Name, takes_out: bool) -> Update {
+        Update {
             name: name.clone(),
             uid: "uid".to_owned(),
             version: "1".to_owned(),
@@ -414,7 +410,15 @@ mod tests {
             takes_out,
             insists: false,
             unclaimed: Vec::new(),
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn who_outruns_what_takes_an_address_of_another_out_has_it_written_all_the_same() {
+        let (mut publisher, ..) = publisher();
+        let (cluster, wanted) = (Cluster::default(), Wanted::default());
+        let name = Name::new("d", "web");
+        let update = |takes_out| update(&name, takes_out);
         let now = Instant::now();
         publisher.written(&update(false), &WriteOutcome::<()>::Overtaken, now);
         assert!(publisher.outrun.is_empty(), "nobody is harmed");
@@ -431,17 +435,7 @@ mod tests {
     #[tokio::test]
     async fn what_takes_an_address_of_another_out_and_is_not_taken_is_tried_with_all_at_once() {
         let name = Name::new("d", "web");
-        let update = |takes_out| Update {
-            name: name.clone(),
-            uid: "uid".to_owned(),
-            version: "1".to_owned(),
-            publication: None,
-            notice: None,
-            word: None,
-            takes_out,
-            insists: false,
-            unclaimed: Vec::new(),
-        };
+        let update = |takes_out| update(&name, takes_out);
         let now = Instant::now();
         let refused = || WriteOutcome::<()>::Refused("Too long (422)".to_owned());
         let failed = || WriteOutcome::<()>::Failed("request is too large (500)".to_owned());

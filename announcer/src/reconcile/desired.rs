@@ -71,7 +71,8 @@ impl Desired {
         }
     }
 
-    /// Before everything was shown nothing is said to be missing: an endpoint may only be unseen.
+    /// Before everything was shown nothing is said to be missing, and no status is decided on: an endpoint, or a claim, may
+    /// only be unseen.
     pub(super) fn forget_what_is_not_seen(&mut self) {
         for verdict in self.verdicts.values_mut() {
             verdict.refusals.retain(|refusal| refusal.conflict().is_some());

@@ -94,25 +94,25 @@ impl Elastic {
             true => [].into(),
             false => eip.gateways.clone(),
         };
+        let named = config.core.interface.as_deref();
+        let uplink_of = |eip: &IpAddr| named.or_else(|| sight.host.default_for(*eip));
         for family in Family::ALL {
-            let used = pairs.keys().any(|eip| Family::of(eip) == family);
-            if used && !self.advised.contains(&family) {
+            let used = pairs.keys().find(|eip| Family::of(eip) == family);
+            if let Some(eip) = used.filter(|_| !self.advised.contains(&family)) {
                 self.advised.push(family);
-                let any = pairs.keys().find(|eip| Family::of(eip) == family);
-                let found = any.and_then(|eip| sight.host.default_for(*eip));
-                let uplink = config.core.interface.as_deref().or(found).unwrap_or("all");
+                let found = uplink_of(eip).unwrap_or("all");
                 let v4 = family == Family::V4;
-                for advice in kernel::translation_advice(v4, uplink, kernel::sysctl::read) {
+                for advice in kernel::translation_advice(v4, found, kernel::sysctl::read) {
                     tracing::warn!("{advice}");
                 }
             }
         }
-        self.neighbours.retain(|vmi| pairs.values().any(|pair| pair.vmi == *vmi));
+        let machines: BTreeSet<IpAddr> = pairs.values().map(|pair| pair.vmi).collect();
+        self.neighbours.retain(|vmi| machines.contains(vmi));
         for (eip, pair) in &pairs {
-            let named = config.core.interface.as_deref();
-            let uplink = named.or_else(|| sight.host.default_for(*eip)).unwrap_or_default();
             if !self.neighbours.contains(&pair.vmi)
-                && let Some(advice) = kernel::neighbour_advice(&sight.host, uplink, pair.vmi)
+                && let Some(found) = uplink_of(eip)
+                && let Some(advice) = kernel::neighbour_advice(&sight.host, found, pair.vmi)
             {
                 tracing::warn!("{advice}");
                 self.neighbours.insert(pair.vmi);

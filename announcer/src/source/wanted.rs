@@ -131,22 +131,16 @@ fn settle(wanted: &mut Wanted, claims: &Claims) {
                 Claimant::Eip(name) => _ = lost.insert((name, address), refusal),
             }
         }
-        for (want, by) in vip.following() {
+        let Some(first) = vip.deciding().next().map(|want| &want.claimant) else { continue };
+        let mut claim = |want: &Want, insert: fn(&mut Claim) -> &mut BTreeMap<IpAddr, Claimant>| {
             if let Claimant::Service(name) = &want.claimant
                 && let Some(claim) = services.get_mut(name)
             {
-                claim.follows.insert(address, by.clone());
+                insert(claim).insert(address, first.clone());
             }
-        }
-        for at in vip.apart() {
-            let first = vip.deciding().next();
-            let by = first.map_or_else(|| by.clone(), |first| first.claimant.clone());
-            if let Claimant::Service(name) = &vip.wants[at].claimant
-                && let Some(claim) = services.get_mut(name)
-            {
-                claim.apart.insert(address, by);
-            }
-        }
+        };
+        vip.following().for_each(|want| claim(want, |claim| &mut claim.follows));
+        vip.apart().iter().for_each(|at| claim(&vip.wants[*at], |claim| &mut claim.apart));
     }
 }
 

@@ -72,12 +72,10 @@ impl Vip {
         want.and_then(|want| want.attach.as_ref().ok()).copied()
     }
 
-    /// Those that could be served and have no say in where it may be, each with who has.
-    pub fn following(&self) -> impl Iterator<Item = (&Want, &Claimant)> {
-        let (decides, first) = (self.decides(), self.first());
-        let others =
-            self.wants.iter().filter(move |want| !want.serving.is_empty() && !decides(want));
-        others.filter_map(move |want| Some((want, &first?.claimant)))
+    /// Those that could be served and have no say in where it may be.
+    pub fn following(&self) -> impl Iterator<Item = &Want> {
+        let decides = self.decides();
+        self.wants.iter().filter(move |want| !want.serving.is_empty() && !decides(want))
     }
 
     /// Those that could be served and say together on which node it may be: of the namespace that had it first whoever could

@@ -86,12 +86,11 @@ fn judge(
         match wanted.attach(name, *address) {
             Some(Err(refusal)) => verdict.refuse(refusal.clone()),
             // The other family has an endpoint, or whoever had it first is served elsewhere. An endpoint that has only left
-            // this node is followed by the address.
-            _ if claim.serving(address).is_empty() || claim.apart.contains_key(address) => {
-                unserved(claim, address, node).into_iter().for_each(|why| verdict.refuse(why));
-            }
-            // The address does not follow its endpoints.
-            _ if claim.follows.contains_key(address) && !claim.serving(address).has(node) => {
+            // this node is followed by the address, but where its namespace has no say in that.
+            _ if claim.serving(address).is_empty()
+                || claim.apart.contains_key(address)
+                || claim.follows.contains_key(address) && !claim.serving(address).has(node) =>
+            {
                 unserved(claim, address, node).into_iter().for_each(|why| verdict.refuse(why));
             }
             _ => {

@@ -249,15 +249,15 @@ mod tests {
             |uid: &str, local| Service { uid: uid.to_owned(), local, ..service(&["192.0.2.1"]) };
         cluster.apply_service(Name::new("d", "web"), of("web", false));
         slice(&mut cluster, "web", "s", &["c"]);
+        cluster.nodes.apply("b");
+        let there = Where { any: true, nodes: ["b".to_owned()].into() };
+        let endpoints = Endpoints { ready: there, ..Endpoints::default() };
+        let on_b = || Slice::of(&endpoints);
         cluster.claims.apply("192.0.2.1", ["web", "joins"].map(Holder::alone).into(), false);
         for (namespace, expected) in [("mallory", ["a", "b", "c"].as_slice()), ("d", &["b"])] {
             let name = Name::new(namespace, "joins");
             cluster.apply_service(name.clone(), of("joins", true));
-            let there = Where { any: true, nodes: ["b".to_owned()].into() };
-            let endpoints = Endpoints { ready: there, ..Endpoints::default() };
-            cluster.nodes.apply("b");
-            let read = Some((name.clone(), Slice::of(&endpoints)));
-            cluster.apply_slice(Name::new(namespace, "t"), read);
+            cluster.apply_slice(Name::new(namespace, "t"), Some((name.clone(), on_b())));
             assert_eq!(candidates(&requested(&cluster, true, &[]), "192.0.2.1"), nodes(expected));
             let (host, me) = (host(true), "a");
             let wanted = seen(&cluster, &host, Some("eth0"));
@@ -271,9 +271,7 @@ mod tests {
         cluster.claims.apply("192.0.2.1", holders.into(), false);
         let name = Name::new("mallory", "joins");
         cluster.apply_service(name.clone(), of("joins", true));
-        let there = Where { any: true, nodes: ["b".to_owned()].into() };
-        let endpoints = Endpoints { ready: there, ..Endpoints::default() };
-        cluster.apply_slice(Name::new("mallory", "t"), Some((name, Slice::of(&endpoints))));
+        cluster.apply_slice(Name::new("mallory", "t"), Some((name, on_b())));
         assert_eq!(candidates(&requested(&cluster, true, &[]), "192.0.2.1"), nodes(&["b"]));
         cluster.apply_service(Name::new("d", "later"), of("later", false));
         slice(&mut cluster, "later", "l", &["c"]);
