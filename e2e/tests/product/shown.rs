@@ -18,7 +18,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 pub(crate) const NODES: usize = 2;
@@ -127,15 +127,17 @@ async fn delete_and_keep(world: &World, name: (&str, &str)) -> Result<()> {
 async fn hold_lease(world: &World, name: (&str, &str)) -> Result<()> {
     let now = MicroTime(Timestamp::now());
     let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": { "name": format!("kubevip-{}", name.1) },
         "spec": {
             "holderIdentity": "stock", "leaseDurationSeconds": 86_400, "renewTime": now,
             "acquireTime": now,
         },
     });
+    // Written over what the announcer holds, which makes a deleted one again at once.
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), name.0);
-    leases.delete(&format!("kubevip-{}", name.1), &DeleteParams::default()).await.ok();
-    leases.create(&PostParams::default(), &serde_json::from_value(lease)?).await?;
+    let (own, parameters) = (format!("kubevip-{}", name.1), PatchParams::apply("stock").force());
+    leases.patch(&own, &parameters, &Patch::Apply(lease)).await?;
     Ok(())
 }
 
