@@ -10,7 +10,7 @@ use super::super::context::Context;
 use super::holdings::{Holdings, Tenure};
 use crate::vip::nodes::Peers;
 use crate::vip::serve::{Ask, Lives, Reach, Why, serve};
-use crate::vip::{Claim, Name, Refusal, Verdict, Voice, unserved};
+use crate::vip::{Claim, Name, Refusal, Verdict, Voice, Wanted, unserved};
 
 /// How long a Service waits for its second address before it publishes the first alone.
 const TOGETHER: Duration = Duration::from_secs(2);
@@ -64,7 +64,10 @@ fn judge(
         // One that can be had is cleared by whoever gets it.
         let speaks = !(claim.ours && busy)
             && (first.is_none_or(|first| is_gone && holdings.is_orphan(first)) || host.is_none())
-            && holdings.speaks_for(name, host, now);
+            && match paused(wanted, name, claim).filter(|_| host.is_none()) {
+                Some(address) if !holdings.is_orphan(address) => holdings.tenure(address).is_some(),
+                _ => holdings.speaks_for(name, host, now),
+            };
         return match (speaks, first) {
             (true, Some(first)) => {
                 let voice = if holdings.is_orphan(first) { Voice::Lasts } else { Voice::Decides };
@@ -104,6 +107,15 @@ fn judge(
         }
     }
     Some(verdict)
+}
+
+/// The address that a Service waits for as its namespace pauses there. Who has that tells of it: others may have missed what it
+/// pauses for, which is over in a moment.
+fn paused<'a>(wanted: &Wanted, name: &Name, claim: &'a Claim) -> Option<&'a IpAddr> {
+    let pauses = |address: &IpAddr| {
+        matches!(wanted.attach(name, *address), Some(Err(Refusal::Paused { .. })))
+    };
+    claim.addresses.iter().find(|address| pauses(address))
 }
 
 /// What becomes of a Service whose first address no node has, where it names none that lives: one of those that do says so.

@@ -1,7 +1,8 @@
 //! Who shares an address and took a port there that another was given: its namespace comes to share that address again
 //! after a pause, longer each time. Who had the address first has one such edit for nothing: others may hold a thousand ports
 //! there, and a mistake is to take nothing from who let them in. By namespace, as who may write one Service may write the next. Every node keeps
-//! this by what the watches show, so whoever has the address next goes on. Pure.
+//! this by what the watches show, so whoever has the address next goes on: with less, where an edit was over before it saw it.
+//! Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

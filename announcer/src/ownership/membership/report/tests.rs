@@ -230,6 +230,38 @@ fn who_shares_an_address_that_is_held_for_others_is_told_by_one_live_node_why_it
 }
 
 #[test]
+fn who_has_an_address_tells_of_a_pause_there_that_others_may_have_missed() {
+    let now = Instant::now();
+    let told = |node: &str, holder: &str, missed: bool| {
+        let mut cluster = Cluster::default();
+        cluster.apply_service(web(), service(&BOTH[..1]));
+        slice(&mut cluster, "web", "s", &["c"]);
+        let host = host();
+        let mut wanted = seen(&cluster, &host, Some("eth0"));
+        if !missed {
+            let (address, by) = (address(BOTH[0]), Name::new("d", "bad"));
+            let refusal = Refusal::Paused { address, by, length: Duration::from_secs(10) };
+            let claim = wanted.services.get_mut(&web()).unwrap();
+            claim.places.insert(address, Err(refusal));
+        }
+        let mut holdings = Holdings::new(NodeId::of(node), true, now);
+        holdings.take(&alive(), now);
+        if node == holder {
+            holdings.take(&holds(BOTH[0]), now);
+        }
+        let context = Context { node, ..context(&wanted, &host) };
+        let settled = now + Duration::from_secs(5);
+        let verdict =
+            verdicts(context, &Peers::default(), &holdings, &|_| false, settled).remove(&web());
+        verdict.is_some_and(|v| v.refusals.iter().any(|why| why.reason() == "AddressInUse"))
+    };
+    for (holder, other) in [("a", "b"), ("b", "a")] {
+        assert!(told(holder, holder, false));
+        assert!(!told(other, holder, false) && !told(other, holder, true));
+    }
+}
+
+#[test]
 fn what_no_claim_names_is_told_by_one_live_node_whatever_host_it_names() {
     let now = Instant::now();
     let speakers = |named: Option<&str>| {
