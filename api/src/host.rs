@@ -1,6 +1,6 @@
 //! What a node tells of itself in a Lease of its own, [`lease::of_host`]: that its announcer lives, which addresses are
-//! the node's, and which routers it has. Kubernetes lists one address of each family of a node; a node has more, and
-//! none of them is anybody's to ask for.
+//! the node's, by which hardware addresses it answers, and which routers it has. Kubernetes lists one address of each family
+//! of a node; a node has more, and none of them is anybody's to ask for.
 //!
 //! And which addresses the network gave it for Services that asked for DHCP: a Service's own metadata is its tenant's to
 //! write, so they are offered here, and are the Service's once berth-ccm has claimed them.
@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::coordination::v1::Lease;
 
+use crate::conflict::{Mac, MacText};
 use crate::names::{annotation, label, lease};
 
 pub use id::HostId;
@@ -26,6 +27,8 @@ pub struct Told {
     pub addresses: BTreeMap<IpAddr, u8>,
     /// The routers of its default routes.
     pub gateways: BTreeSet<IpAddr>,
+    /// The hardware addresses of the interfaces that have addresses: who answers by one is no stranger.
+    pub macs: BTreeSet<Mac>,
     /// By the uid of a Service, the addresses that the network gave for it, one of each family.
     pub offers: BTreeSet<(String, IpAddr)>,
 }
@@ -38,11 +41,14 @@ impl Told {
             addresses.map(|(address, length)| format!("{address}/{length}")).collect();
         let gateways: Vec<String> =
             self.gateways.iter().take(MOST).map(ToString::to_string).collect();
+        let macs: Vec<String> =
+            self.macs.iter().take(MOST).map(|mac| MacText(*mac).to_string()).collect();
         let offers = self.offers.iter().take(MOST);
         let offers: Vec<String> = offers.map(|(uid, address)| format!("{uid}={address}")).collect();
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(annotation::HOST_ADDRESSES.to_owned(), addresses.join(","));
         annotations.insert(annotation::HOST_GATEWAYS.to_owned(), gateways.join(","));
+        annotations.insert(annotation::HOST_MACS.to_owned(), macs.join(","));
         match offers.is_empty() {
             true => _ = annotations.remove(annotation::OFFERS),
             false => _ = annotations.insert(annotation::OFFERS.to_owned(), offers.join(",")),
@@ -62,6 +68,7 @@ impl Told {
             Some((address.parse().ok()?, length.parse().ok()?))
         });
         let gateways = listed(annotation::HOST_GATEWAYS).filter_map(|entry| entry.parse().ok());
+        let macs = listed(annotation::HOST_MACS).filter_map(|entry| entry.parse().ok());
         let offers = listed(annotation::OFFERS).filter_map(|entry| {
             let (uid, address) = entry.split_once('=')?;
             Some((uid.to_owned(), address.parse().ok()?))
@@ -69,6 +76,7 @@ impl Told {
         Self {
             addresses: addresses.collect(),
             gateways: gateways.collect(),
+            macs: macs.map(|MacText(mac)| mac).collect(),
             offers: offers.collect(),
         }
     }
@@ -101,6 +109,7 @@ mod tests {
             addresses: [("192.0.2.7".parse().unwrap(), 24), ("2001:db8::7".parse().unwrap(), 64)]
                 .into(),
             gateways: ["192.0.2.254".parse().unwrap()].into(),
+            macs: [[2, 0, 0, 0, 0, 7], [2, 0, 0, 0, 0, 8]].into(),
             offers: [("one".to_owned(), "192.0.2.100".parse().unwrap())].into(),
         };
         let mut lease = Lease::default();

@@ -52,6 +52,8 @@ pub mod annotation {
     pub const HOST_ADDRESSES: &str = "berth.dev/host-addresses";
     /// On the Lease of a node: which host goes by its name. See [`crate::host::HostId`].
     pub const HOST_ID: &str = "berth.dev/host-id";
+    /// On the Lease of a node: the hardware addresses by which it answers for addresses. See [`crate::host`].
+    pub const HOST_MACS: &str = "berth.dev/host-macs";
     /// On the Lease of a node: the routers of its default routes. See [`crate::host`].
     pub const HOST_GATEWAYS: &str = "berth.dev/host-gateways";
     /// On the Lease of a node: addresses that the network gave it for Services. See [`crate::host`].

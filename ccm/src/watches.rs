@@ -217,8 +217,9 @@ fn node(event: Event<Node>) -> Option<Change> {
 fn told(event: Event<Lease>) -> Option<Change> {
     let there = |node: &str, told: Told, renewed| {
         let reservations = reserved::of_host(node, &told).into();
-        let offers = told.offers;
-        Change::Host(Box::new(Host { node: node.to_owned(), reservations, offers, renewed }))
+        let Told { macs, offers, .. } = told;
+        let node = node.to_owned();
+        Change::Host(Box::new(Host { node, reservations, macs, offers, renewed }))
     };
     match event {
         Event::Init => Some(Change::Listing(Source::Hosts)),

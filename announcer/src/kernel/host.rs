@@ -117,7 +117,7 @@ impl Host {
     }
 
     /// The interfaces, but for those on which a proxy binds what Services have.
-    pub(super) fn own_interfaces(&self) -> impl Iterator<Item = (&String, &Interface)> {
+    pub fn own_interfaces(&self) -> impl Iterator<Item = (&String, &Interface)> {
         self.interfaces.iter().filter(|(name, _)| !PROXIES.contains(&name.as_str()))
     }
 

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use berth_api::host::Told;
 
 use super::cluster::Claims;
-use crate::kernel::{Foreign, Host, Left, is_global};
+use crate::kernel::{Binding, Foreign, Host, Interface, Left, is_global};
 
-/// What this node tells of itself: its own addresses and its routers. What an announcer of before has left is not told
+/// What this node tells of itself: its own addresses, the hardware addresses by which it answers, and its routers. What an announcer of before has left is not told
 /// where somebody holds it, or where that is not known yet.
 pub fn told(host: &Host, claims: &Claims) -> Told {
     let may_be_taken_over = |address: &IpAddr| claims.unknown().is_some() || claims.are_of(address);
@@ -22,7 +22,13 @@ pub fn told(host: &Host, claims: &Claims) -> Told {
         own.map(|(address, foreign)| (*address, foreign.prefix_len)).collect();
     let gateways: BTreeSet<IpAddr> = host.gateways.values().flatten().copied().collect();
     let gateways = gateways.into_iter().filter(is_global).collect();
-    Told { addresses, gateways, ..Told::default() }
+    let answers = |interface: &Interface| {
+        let binds = |binding: &Binding| binding.index == interface.index;
+        interface.foreign.keys().any(is_global) || host.ours.keys().any(binds)
+    };
+    let macs = host.own_interfaces().filter(|(_, interface)| answers(interface));
+    let macs = macs.filter_map(|(_, interface)| interface.mac).collect();
+    Told { addresses, gateways, macs, ..Told::default() }
 }
 
 #[cfg(test)]
@@ -30,8 +36,21 @@ mod tests {
     use berth_api::claim::{ClaimPolicy, Holder};
 
     use super::*;
-    use crate::kernel::Interface;
-    use crate::source::testing::two_interfaces;
+    use crate::kernel::Lifetime;
+    use crate::source::testing::{MAC, two_interfaces};
+
+    #[test]
+    fn a_node_tells_the_hardware_addresses_by_which_it_answers() {
+        let mut host = two_interfaces();
+        let bare = |index, mac| Interface { index, mac: Some(mac), up: true, foreign: [].into() };
+        let (eth4, veth5) = (bare(4, [4; 6]), bare(5, [5; 6]));
+        host.interfaces.extend([("eth4".to_owned(), eth4), ("veth5".to_owned(), veth5)]);
+        let macs = |host: &Host| told(host, &Claims::new(ClaimPolicy::Required)).macs;
+        assert_eq!(macs(&host), [MAC].into());
+        let (index, address) = (4, "203.0.113.1".parse().unwrap());
+        host.ours.insert(Binding { index, address }, Lifetime::Forever);
+        assert_eq!(macs(&host), [MAC, [4; 6]].into(), "a VIP is all it has");
+    }
 
     #[test]
     fn a_node_tells_every_address_of_its_interfaces_and_its_routers() {

@@ -1,6 +1,7 @@
 //! Owns what follows when another host on the LAN answers for an address, as an announcer has found: it is set aside, and
 //! who was given it gets another, at most once a minute. Who asked for this very address keeps it, and waits for that host
-//! to go. What is set aside counts against the quota of the namespace of who had it.
+//! to go. What is set aside counts against the quota of the namespace of who had it. A node of this cluster may be late to stop
+//! answering, which is waited for.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -29,21 +30,28 @@ pub(super) fn shun(
     let given = |address: &IpAddr| {
         held.contains(address) && !state.cluster.is_pinned(*address, claimant, owner)
     };
-    let conflicts = claimant.conflicts();
+    let (conflicts, id) = (claimant.conflicts(), claimant.id());
+    state.fellows.keep(&id, &conflicts.addresses().collect());
     let mut shuns: Vec<IpAddr> = conflicts.addresses().filter(given).collect();
     shuns.retain(|address| {
         // Once: each look at the claimant would put the end off.
         if state.cluster.ledger.aside(*address).is_none() {
-            if let Err(again) = state.exchanges.begin(&claimant.id(), Family::of(*address), now) {
-                state.agenda.at(again, Object::Claimant(claimant.id()));
+            let mac = conflicts.of(address).unwrap_or_default();
+            if let Some(again) = state.fellows.waits(&id, *address, mac, now) {
+                state.agenda.at(again, Object::Claimant(id.clone()));
+                return false;
+            }
+            if let Err(again) = state.exchanges.begin(&id, Family::of(*address), now) {
+                state.agenda.at(again, Object::Claimant(id.clone()));
                 return false;
             }
             state.cluster.ledger.set_aside(*address, &owner.namespace, now + ASIDE);
-            let mac = conflicts.of(address).unwrap_or_default();
+            let node = state.fellows.node(mac).map(|node| format!(" of node {node}"));
             let note = format!(
-                "another host, {}, answers for {address}: it is given to nobody for {} minutes, and this {} gets \
+                "another host, {}{}, answers for {address}: it is given to nobody for {} minutes, and this {} gets \
                  another address",
                 MacText(mac),
+                node.unwrap_or_default(),
                 ASIDE.as_secs() / 60,
                 owner.kind
             );

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::NamespacedName;
+use berth_api::conflict::Mac;
 use berth_ipam::{AddressSet, OwnerKind};
 
 use crate::binding::Binding;
@@ -62,6 +63,8 @@ pub struct Host {
     pub node: String,
     /// What it uses.
     pub reservations: Vec<Reservation>,
+    /// The hardware addresses by which it answers.
+    pub macs: BTreeSet<Mac>,
     /// By uid, which addresses the network gave it for Services.
     pub offers: BTreeSet<(String, IpAddr)>,
     /// When its announcer renewed the Lease, as written; none when that is gone.
@@ -134,12 +137,13 @@ impl Intake {
             Change::PoolsGone => index.remove_pools(),
             Change::Reserved(source, reservations) => self.reserve(source, reservations, index),
             Change::Host(host) => {
-                let Host { node, reservations, offers, renewed } = *host;
+                let Host { node, reservations, macs, offers, renewed } = *host;
                 self.reserve(Source::Hosts, reservations, index);
                 if let Some(missing) = &mut self.hosts {
                     missing.remove(&node);
                 }
                 index.offer(&node, offers);
+                index.meet(&node, macs);
                 index.hear(&node, renewed.as_deref(), now);
             }
             Change::Elected(elected) => {

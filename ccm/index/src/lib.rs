@@ -55,6 +55,7 @@ mod departures;
 mod eip;
 mod endings;
 mod exchanges;
+mod fellows;
 mod figures;
 mod guests;
 mod holders;
@@ -84,6 +85,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::NamespacedName;
+use berth_api::conflict::Mac;
 use berth_ipam::{AddressSet, Ledger, Owner, OwnerKind};
 
 use self::agenda::Turn;
@@ -184,6 +186,11 @@ impl Index {
     /// Keeps addresses from ever being given out, in place of what `name` reserved before.
     pub fn reserve(&mut self, name: &str, addresses: AddressSet) {
         configure::reserve(&mut self.0, name, addresses);
+    }
+
+    /// Takes in the hardware addresses by which a node answers for addresses; none when its Lease is gone.
+    pub fn meet(&mut self, node: &str, macs: BTreeSet<Mac>) {
+        self.0.fellows.meet(node, macs);
     }
 
     /// Takes in the Lease by which the announcer of a node says that it lives: when it was renewed, as written; none when it

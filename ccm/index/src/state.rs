@@ -15,6 +15,7 @@ use super::cluster::Cluster;
 use super::departures::Departures;
 use super::endings::Endings;
 use super::exchanges::Exchanges;
+use super::fellows::Fellows;
 use super::figures::Figures;
 use super::liveness::Liveness;
 use super::pools::PoolMap;
@@ -35,6 +36,7 @@ pub(super) struct State {
     pub(super) departures: Departures,
     pub(super) endings: Endings,
     pub(super) exchanges: Exchanges,
+    pub(super) fellows: Fellows,
     pub(super) traffic: Traffic,
     pub(super) said: Said,
     pub(super) figures: Figures,

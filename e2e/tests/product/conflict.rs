@@ -12,10 +12,11 @@ use berth_e2e::pauses;
 use berth_e2e::wire::{Said, Sighting, Watch};
 use berth_e2e::world::{ADDRESSES, World, annotated, by_lease, env, eventually, ingress};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::events::v1::Event;
-use kube::ResourceExt;
-use kube::api::{Api, ListParams, WatchEvent, WatchParams};
+use kube::api::{Api, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 const CONFLICT: &str = "berth.dev/conflict";
@@ -189,6 +190,23 @@ async fn the_same_where_a_lease_decides() -> Result<()> {
     world.lab.down()
 }
 
+/// Makes a Node with a Lease like those of announcers, which tells the hardware address of the other host.
+async fn is_told_to_be_a_node(world: &World) -> Result<()> {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let node = serde_json::from_value(json!({ "metadata": { "name": "busy" } }))?;
+    let node = nodes.create(&PostParams::default(), &node).await?;
+    let lease = serde_json::from_value(json!({
+        "metadata": {
+            "name": "berth-announcer-busy", "labels": { "berth.dev/host": "" },
+            "annotations": { "berth.dev/host-macs": mac_text(stranger()) },
+            "ownerReferences": [node.owner_ref(&())],
+        },
+    }))?;
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-system");
+    leases.create(&PostParams::default(), &lease).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_was_asked_for_is_waited_for_until_the_other_host_is_gone() -> Result<()> {
     let world = World::up(3, env([])).await?;
@@ -218,8 +236,18 @@ async fn an_address_that_was_asked_for_is_waited_for_until_the_other_host_is_gon
     world.expose("web", json!({})).await?;
     let other = world.published("web", 1).await?[0];
     eventually("an answer", 10, || async { Ok(world.curl(other).ok()) }).await?;
+    // Who is known for a node of the cluster is late to be silent, and nobody loses an address by that.
+    is_told_to_be_a_node(&world).await?;
+    let late: IpAddr = SECOND[0].parse()?;
+    settle_there(&world, late)?;
+    world.expose("late", json!({})).await?;
+    eventually("the condition", 10, || async { Ok(condition(&world.service("late").await?)) })
+        .await?;
     // Long enough to be asked for a second time.
     tokio::time::sleep(Duration::from_secs(7)).await;
+    ensure!(annotated(&world.service("late").await?) == [late], "{}", world.logs());
+    leave_there(&world, late)?;
+    ensure!(world.published("late", 1).await? == [late]);
     let service = world.service("pinned").await?;
     ensure!(annotated(&service) == [address] && ingress(&service).is_empty(), "{service:?}");
     let ours = said_by_nodes(&wire, address, 3);

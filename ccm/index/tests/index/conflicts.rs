@@ -7,6 +7,7 @@ use berth_api::reason;
 use berth_api::service::ClassPolicy;
 use berth_index::ASIDE;
 use berth_index::binding::Binding;
+use berth_index::intake::{Change, Host};
 use berth_index::rests;
 use berth_index::service::Service;
 use berth_index::write::Write;
@@ -178,6 +179,34 @@ fn a_claimant_gets_another_address_at_most_once_a_minute_and_then_without_an_eve
     lab.pass(Duration::from_secs(1));
     assert_eq!(lab.cluster.addresses("web"), "192.0.2.5");
     assert_eq!(lab.told("web", reason::ADDRESS_SET_ASIDE), 2);
+}
+
+#[test]
+fn a_node_of_the_cluster_that_is_late_to_be_silent_costs_nobody_its_address() {
+    let mut lab = lab("192.0.2.1-192.0.2.9,2001:db8::1-2001:db8::9");
+    let lease = |macs| Host { node: "node-7".to_owned(), macs, ..Host::default() };
+    lab.show(Change::Host(Box::new(lease([[2, 0, 0, 0, 0, 9]].into()))));
+    lab.create(dual("web", FamilyPolicy::RequireDualStack, Family::ALL));
+    for address in ["192.0.2.1", "2001:db8::1"] {
+        find(&mut lab, "web", address);
+        assert_eq!(lab.cluster.addresses("web"), "192.0.2.1,2001:db8::1");
+        // It is silent soon, and once more later: no such time counts for another.
+        lab.pass(Duration::from_secs(29));
+        announce(&mut lab, "web");
+    }
+    assert_eq!(lab.index.ledger().asides().count(), 0);
+    find(&mut lab, "web", "192.0.2.1");
+    lab.pass(Duration::from_secs(29));
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.1,2001:db8::1");
+    lab.pass(Duration::from_secs(1));
+    assert_eq!(lab.cluster.addresses("web"), "192.0.2.2,2001:db8::1", "nobody cleans up there");
+    let told = |note: &str| lab.told.iter().any(|(.., told)| told.contains(note));
+    assert!(told("02:00:00:00:00:09 of node node-7, answers for 192.0.2.1"));
+    // A host of which no node tells is a stranger.
+    lab.show(Change::Host(Box::new(lease([].into()))));
+    lab.create(service("other"));
+    find(&mut lab, "other", "192.0.2.3");
+    assert_eq!(lab.cluster.addresses("other"), "192.0.2.4");
 }
 
 #[test]
