@@ -14,10 +14,18 @@ pub fn metrics(world: &World, node: usize) -> Result<String> {
 
 /// How often a lease of the announcer on a node has run out since it was started.
 pub fn expired(world: &World, node: usize) -> Result<u64> {
-    const LOST: &str = "berth_announcer_owner_changes_total{cause=\"expired\"} ";
-    let shown = metrics(world, node)?;
-    let line = shown.lines().find_map(|line| line.strip_prefix(LOST));
-    line.map_or(Ok(0), |count| count.trim().parse().with_context(|| format!("{LOST}{count}")))
+    counted(world, node, "owner_changes_total{cause=\"expired\"}")
+}
+
+/// How often the announcer on a node has come to answer for an address since it was started.
+pub fn won(world: &World, node: usize) -> Result<u64> {
+    counted(world, node, "takeover_seconds_count")
+}
+
+fn counted(world: &World, node: usize, what: &str) -> Result<u64> {
+    let (shown, name) = (metrics(world, node)?, format!("berth_announcer_{what} "));
+    let line = shown.lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(Ok(0), |count| count.trim().parse().with_context(|| format!("{name}{count}")))
 }
 
 /// Whether each of the first `nodes` nodes sees all of them alive, and as many of them vote as should.

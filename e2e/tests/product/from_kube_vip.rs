@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Net, mac, node_host};
+use berth_e2e::membership;
 use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::wire::{Watch, disputed};
 use berth_e2e::world::{ADDRESSES, HOST, POOL, World, env, eventually, repository};
@@ -170,13 +171,14 @@ async fn what_kube_vip_announced_is_answered_by_berth_with_what_it_left_on_every
         };
         Ok(shown.lines().filter(is_ours).count())
     };
-    // While voters are found more than one node may have them, and those that lose let them go.
+    // While voters are found more than one node may have them, and those that lose let them go. Of one that has not lost
+    // yet kube-vip's status may say the same.
     let owner = eventually("one node has both for Berth, and the Service names it", 30, || async {
         let host = world.index_of(&world.host("web").await?)?;
         let all = (0..NODES).map(|node| tags(world.lab.node(node)));
         let all = all.collect::<Result<Vec<_>>>()?;
         let alone = (0..NODES).all(|node| all[node] == if node == host { VIPS.len() } else { 0 });
-        Ok(alone.then_some(host))
+        Ok((alone && membership::won(&world, host)? >= VIPS.len() as u64).then_some(host))
     })
     .await
     .with_context(|| world.logs())?;
