@@ -10,6 +10,7 @@ pub mod host;
 mod open;
 mod overtaken;
 pub mod publisher;
+mod replace;
 pub mod status;
 mod strays;
 pub mod writer;

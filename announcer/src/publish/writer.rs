@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_api::claim;
 use berth_api::eip::EipBinding;
@@ -16,8 +16,10 @@ use k8s_openapi::api::networking::v1::IPAddress;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, Error};
 use tokio::sync::mpsc;
+use tokio::time::error::Elapsed;
 
 use super::eip::Apply;
+use super::replace::{self, Rights};
 use super::status::Update;
 use crate::ownership::leases::Request;
 use crate::source::cluster::{Eip, Name};
@@ -72,6 +74,7 @@ struct Ways {
     client: Client,
     leases: lease::Leases,
     views: Absence,
+    rights: Rights,
 }
 
 impl Ways {
@@ -112,7 +115,8 @@ impl Writer {
         let (done, receive) = mpsc::unbounded_channel();
         let leases = lease::Leases::new(client.clone(), timeout);
         let views = Absence::new(client.clone(), namespace, timeout);
-        (Self::of(Some(Ways { client, leases, views }), errands, done), receive)
+        let ways = Ways { client, leases, views, rights: Rights::default() };
+        (Self::of(Some(ways), errands, done), receive)
     }
 
     /// Writes nothing: there is no cluster.
@@ -154,11 +158,11 @@ impl Writer {
 
     /// Writes a status.
     pub fn write(&mut self, update: Update) {
-        let Some(Ways { client, .. }) = self.cluster.clone() else { return };
+        let Some(ways) = self.cluster.clone() else { return };
         self.writing.insert(update.name.clone());
         let done = self.done.clone();
         self.errands.spawn("Service status write", async move {
-            let outcome = write(client, &update).await;
+            let outcome = write(ways, &update).await;
             let _ = done.send(WriteEvent::Status(update, outcome));
         });
     }
@@ -209,7 +213,8 @@ impl Writer {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the time of a condition is for people")]
-async fn write(client: Client, update: &Update) -> WriteOutcome<Service> {
+async fn write(ways: Ways, update: &Update) -> WriteOutcome<Service> {
+    let Ways { client, rights, .. } = ways;
     for address in &update.unclaimed {
         match is_claimed(&client, *address, &update.uid).await {
             Ok(false) => {}
@@ -217,11 +222,19 @@ async fn write(client: Client, update: &Update) -> WriteOutcome<Service> {
             Err(error) => return WriteOutcome::Failed(error),
         }
     }
-    let api: Api<Service> = Api::namespaced(client, &update.name.namespace);
-    let patch = Patch::Strategic(update.patch(Timestamp::now()));
-    let parameters = PatchParams::default();
-    let request = api.patch_status(&update.name.name, &parameters, &patch);
-    outcome(request, "services/status").await
+    let patch = update.patch(Timestamp::now());
+    if !rights.lack_patch(Instant::now()) {
+        let api: Api<Service> = Api::namespaced(client.clone(), &update.name.namespace);
+        let (parameters, patch) = (PatchParams::default(), Patch::Strategic(&patch));
+        let request = api.patch_status(&update.name.name, &parameters, &patch);
+        match tokio::time::timeout(TIMEOUT, request).await {
+            Ok(Err(Error::Api(status))) if rights.judge(&status, Instant::now()) => {}
+            answer => return outcome(answer, ("patch", "services/status")),
+        }
+    }
+    let request = replace::status(client, &update.name, &patch);
+    let answer = tokio::time::timeout(TIMEOUT, request).await;
+    outcome(answer, ("patch (or get services, and update)", "services/status"))
 }
 
 /// Whether a claim gives the address to the object of this uid. A list without a version is answered from etcd's quorum.
@@ -243,7 +256,8 @@ async fn apply(client: Client, apply: &Apply, manager: &str) -> WriteOutcome<Eip
     let object = apply.object();
     let (parameters, patch) = (PatchParams::apply(manager).force(), Patch::Apply(&object));
     let request = api.patch_status(&apply.name.name, &parameters, &patch);
-    match outcome(request, "eipbindings/status").await {
+    let answer = tokio::time::timeout(TIMEOUT, request).await;
+    match outcome(answer, ("patch", "eipbindings/status")) {
         WriteOutcome::Written(object) => {
             WriteOutcome::Written(Box::new(Eip::read(&object, manager)))
         }
@@ -253,15 +267,16 @@ async fn apply(client: Client, apply: &Apply, manager: &str) -> WriteOutcome<Eip
     }
 }
 
-async fn outcome<T>(
-    request: impl Future<Output = kube::Result<T>>,
-    resource: &str,
+/// How a write ended, for which these verbs on this resource are needed.
+fn outcome<T>(
+    answer: Result<kube::Result<T>, Elapsed>,
+    (verbs, resource): (&str, &str),
 ) -> WriteOutcome<T> {
-    match tokio::time::timeout(TIMEOUT, request).await {
+    match answer {
         Ok(Ok(object)) => WriteOutcome::Written(Box::new(object)),
         Ok(Err(Error::Api(status))) => match status.code {
             404 | 409 => WriteOutcome::Overtaken,
-            403 => WriteOutcome::Refused(forbidden("patch", resource, &status.message)),
+            403 => WriteOutcome::Refused(forbidden(verbs, resource, &status.message)),
             code @ 400..500 if code != 429 => {
                 WriteOutcome::Refused(format!("{} ({code})", status.message))
             }
@@ -276,12 +291,12 @@ async fn outcome<T>(
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn what_the_api_server_will_never_take_is_refused_and_anything_else_may_be_tried_again() {
-        let judge = async |code: u16| {
+    #[test]
+    fn what_the_api_server_will_never_take_is_refused_and_anything_else_may_be_tried_again() {
+        let judge = |code: u16| {
             let status = kube::core::Status { code, ..Default::default() };
             let answer: kube::Result<()> = Err(Error::Api(Box::new(status)));
-            match outcome(std::future::ready(answer), "services/status").await {
+            match outcome(Ok(answer), ("patch", "services/status")) {
                 WriteOutcome::Written(_) => "written",
                 WriteOutcome::Overtaken => "overtaken",
                 WriteOutcome::Refused(_) => "refused",
@@ -289,12 +304,12 @@ mod tests {
             }
         };
         for code in [400, 403, 413, 422] {
-            assert_eq!(judge(code).await, "refused", "{code}");
+            assert_eq!(judge(code), "refused", "{code}");
         }
         for (code, word) in
             [(404, "overtaken"), (409, "overtaken"), (429, "failed"), (500, "failed")]
         {
-            assert_eq!(judge(code).await, word, "{code}");
+            assert_eq!(judge(code), word, "{code}");
         }
     }
 }
