@@ -63,10 +63,10 @@ impl Desired {
         Self { addresses, guard, ..Self::default() }
     }
 
-    /// Doubts nothing where nothing is heard of endpoints: kube-proxy may hear of them all the same, and lead to some that are
-    /// not known here.
-    pub(super) fn hear(&mut self, health: &Health, now: Instant) {
-        if health.unready_checks(now).iter().any(|(check, _)| *check == ENDPOINT_SLICES) {
+    /// Doubts nothing where nothing is heard of EndpointSlices, or they are not shown (`denied`): kube-proxy may hear of them
+    /// all the same, and lead to some that are not known here.
+    pub(super) fn hear(&mut self, health: &Health, denied: bool, now: Instant) {
+        if denied || health.unready_checks(now).iter().any(|(check, _)| *check == ENDPOINT_SLICES) {
             self.guard.doubted.clear();
         }
     }

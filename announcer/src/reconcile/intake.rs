@@ -94,6 +94,7 @@ impl<K: Kernel> Announcer<K> {
                 listed.slices = true;
                 ready("endpointslices");
             }
+            ClusterEvent::SlicesDenied(denied) => cluster.slices_denied = denied,
             ClusterEvent::Eip(name, eip) => cluster.apply_eip(name, *eip),
             ClusterEvent::EipGone(name) => cluster.delete_eip(&name),
             ClusterEvent::Eips(names) => {

@@ -189,7 +189,7 @@ impl<K: Kernel> Announcer<K> {
         let probes = &lan.probes;
         let ready = |address, vip: &_| elastic.is_ready(address, vip, sight);
         let mut desired = Desired::of(context.wanted, context.node, holds, probes, ready);
-        desired.hear(&outlets.health, now);
+        desired.hear(&outlets.health, sight.cluster.slices_denied, now);
         let taken = |address: &IpAddr| probes.taken(address).is_some();
         let Context { host, node, .. } = context;
         for owner in owners.iter() {

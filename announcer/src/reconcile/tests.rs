@@ -98,8 +98,11 @@ fn who_hears_nothing_of_endpoints_doubts_nothing() {
     health.fresh(&Freshness::new("services watch", start + Duration::from_secs(3600)));
     health.fresh(&Freshness::new(ENDPOINT_SLICES, start));
     for (seconds, doubts) in [(300, 1), (3600, 0)] {
-        desired.hear(&health, start + Duration::from_secs(seconds));
-        assert_eq!(desired.guard.doubted.len(), doubts);
+        let now = start + Duration::from_secs(seconds);
+        let mut denied = desired.clone();
+        denied.hear(&health, true, now);
+        desired.hear(&health, false, now);
+        assert_eq!((desired.guard.doubted.len(), denied.guard.doubted.len()), (doubts, 0));
     }
 }
 

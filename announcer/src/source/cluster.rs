@@ -30,6 +30,8 @@ pub struct Cluster {
     /// By Service, then by EndpointSlice: a Service with many endpoints has many slices.
     endpoints: BTreeMap<Name, BTreeMap<String, Slice>>,
     slices: BTreeMap<Name, Name>,
+    /// Whether these are not shown, but Endpoints in their place: kube-proxy may know of more.
+    pub slices_denied: bool,
     eips: BTreeMap<Name, Eip>,
     /// The nodes by whose names endpoints are told.
     pub nodes: Nodes,

@@ -3,6 +3,7 @@
 
 mod claims;
 mod eip;
+mod endpoints;
 mod feed;
 
 use std::collections::BTreeSet;
@@ -17,7 +18,6 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::{Api, Resource};
 use kube::runtime::watcher::{Config, Event};
@@ -26,14 +26,11 @@ use tokio::sync::mpsc;
 pub use self::feed::{ClusterEvent, Scope};
 use self::feed::{LARGE, NODES, PAGE, api, fresh, fresh_if_granted, pass, plain};
 use crate::config::Drains;
-use crate::source::cluster::{Name, Service, Taken};
+use crate::source::cluster::{Name, Service};
 use crate::vip::nodes::Peer;
 
 /// Room for changes that are not taken in yet; a watch that is ahead waits.
 const QUEUE: usize = 1024;
-
-/// Slices that lead to endpoints of a proxy: not of headless Services.
-const SLICES: &str = "!service.kubernetes.io/headless";
 
 /// Leases of kubelets change every ten seconds on every node, and are nothing to us.
 const LEASES: &str = "metadata.namespace!=kube-node-lease";
@@ -221,11 +218,11 @@ fn watch_services(
         ClusterEvent::Services,
     );
 
-    let slices =
-        api::<Lean<EndpointSlice, Taken>>(&fresh(client, health, ENDPOINT_SLICES), namespace);
-    let slice = |name, slice: Lean<EndpointSlice, Taken>| ClusterEvent::Slice(name, slice.taken.0);
-    let gone = |name, _| ClusterEvent::SliceGone(name);
-    let config = Config::default().labels(SLICES).page_size(LARGE);
-    let slices = pass(slices, config, send.clone(), slice, gone, ClusterEvent::Slices);
+    let slices = fresh_if_granted(client, health, ENDPOINT_SLICES);
+    let slices = endpoints::follow(
+        api::<endpoints::AsSlice>(&slices, namespace),
+        api::<endpoints::AsOlder>(&slices, namespace),
+        send.clone(),
+    );
     [(SERVICES, services.boxed()), (ENDPOINT_SLICES, slices.boxed())]
 }

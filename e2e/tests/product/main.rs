@@ -5,6 +5,7 @@
 mod allocation;
 mod allocation_faults;
 mod allocation_under_fire;
+mod as_kube_vip;
 mod bad_input;
 mod broken;
 mod claims;

@@ -38,6 +38,8 @@ pub enum ClusterEvent {
     SliceGone(Name),
     /// These are all the EndpointSlices there are.
     Slices(BTreeSet<Name>),
+    /// Whether EndpointSlices may not be listed, so that Endpoints stand for them.
+    SlicesDenied(bool),
     /// A Lease is like this.
     Lease(Name, Sight),
     /// These are all the Leases there are.
