@@ -79,6 +79,15 @@ pub fn left() -> std::io::Result<BTreeSet<String>> {
     tc::names(&mut tc::Rtnetlink::open()?)
 }
 
+/// The programs that get at what comes in by these interfaces before netfilter does, for people, each with its interface.
+/// What they lead elsewhere no rule of netfilter sees.
+///
+/// # Errors
+/// When the interfaces cannot be listed.
+pub fn before_netfilter(interfaces: &BTreeSet<String>) -> std::io::Result<Vec<(String, String)>> {
+    bpf::before_netfilter(interfaces)
+}
+
 /// Opens the strongest fence there is, in the network namespace of this thread. It always gets one, if only
 /// [`Kind::Unfenced`].
 pub fn open(options: &Options) -> Opened {

@@ -16,6 +16,9 @@ use crate::ownership::{Fencing, Uncovered};
 /// Between looks at whether the fence still stands, if nobody tells that something went.
 const INSPECT: Duration = Duration::from_secs(1);
 
+/// Between looks at what gets at packets before netfilter does.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Filters go in crowds: they are looked at together.
 const CROWD: Duration = Duration::from_millis(5);
 
@@ -40,7 +43,11 @@ pub(crate) struct Upkeep {
     is_in_force: bool,
     inspect_at: Moment,
     /// The inspection that is under way.
-    pub(crate) inspecting: Option<JoinHandle<Vec<Finding>>>,
+    pub(crate) inspecting: Option<JoinHandle<Found>>,
+    /// When what gets at packets before netfilter is looked for next.
+    look_at: Moment,
+    /// What that was: each with its interface.
+    ahead: Vec<(String, String)>,
     /// Whether the fence has changed since that began: it may have found what was so in between.
     is_stale: bool,
     metrics: Metrics,
@@ -49,6 +56,12 @@ pub(crate) struct Upkeep {
 
 /// What readiness shows of a fence that stands and has a flaw.
 const CHECK: &str = "fence";
+
+/// What it shows of what may pass netfilter by.
+const NETFILTER: &str = "netfilter";
+
+/// What an inspection finds: flaws of the fence and, if that was looked for, what gets at packets before netfilter.
+pub(crate) type Found = (Vec<Finding>, Option<Vec<(String, String)>>);
 
 impl Upkeep {
     pub(crate) fn new(fence: Box<dyn Fence>, metrics: Metrics, health: Health) -> Self {
@@ -65,6 +78,8 @@ impl Upkeep {
             is_in_force: false,
             inspect_at: now(),
             inspecting: None,
+            look_at: now(),
+            ahead: Vec::new(),
             is_stale: false,
             metrics,
             health,
@@ -89,7 +104,15 @@ impl Upkeep {
         if self.inspect_at <= time && self.inspecting.is_none() {
             self.inspect_at = time + INSPECT;
             self.is_stale = false;
-            self.inspecting = Some(spawn_blocking(self.fence.inspection()));
+            let (inspection, is_due) = (self.fence.inspection(), self.look_at <= time);
+            let looked_at = is_due.then(|| self.interfaces.clone());
+            if is_due {
+                self.look_at = time + LOOK;
+            }
+            self.inspecting = Some(spawn_blocking(move || {
+                let ahead = looked_at.and_then(|all| berth_fence::before_netfilter(&all).ok());
+                (inspection(), ahead)
+            }));
         }
     }
 
@@ -234,8 +257,11 @@ impl Upkeep {
     }
 
     /// Takes in what an inspection has found: repairs the fence, and tells what is wrong with it once.
-    pub(crate) fn repair(&mut self, findings: Vec<Finding>) {
+    pub(crate) fn repair(&mut self, (findings, ahead): Found) {
         self.inspecting = None;
+        if let Some(ahead) = ahead {
+            self.see_ahead(ahead);
+        }
         if self.is_stale {
             return self.inspect_soon();
         }
@@ -258,6 +284,24 @@ impl Upkeep {
             self.attach();
         }
         self.metrics.fence.get_or_create(&kind(self.fence.kind().as_str())).set(1);
+    }
+
+    /// Tells once of what gets at packets before netfilter does, and shows it while it is so.
+    fn see_ahead(&mut self, ahead: Vec<(String, String)>) {
+        if ahead == self.ahead {
+            return;
+        }
+        match netfilter_passed_by(&ahead) {
+            Some(why) => {
+                tracing::warn!("{why}");
+                self.health.missing(NETFILTER, why);
+            }
+            None => {
+                tracing::info!("no program gets at packets before netfilter any more");
+                self.health.forget(NETFILTER);
+            }
+        }
+        self.ahead = ahead;
     }
 
     /// Removes the fence.
@@ -286,6 +330,21 @@ fn passed_by(findings: &[Finding]) -> Option<String> {
     (!all.is_empty()).then(told)
 }
 
+/// What is to be told of programs that may lead packets on before netfilter sees them, as those of some CNIs do.
+fn netfilter_passed_by(ahead: &[(String, String)]) -> Option<String> {
+    let all: Vec<String> =
+        ahead.iter().map(|(interface, by)| format!("interface {interface}: {by}")).collect();
+    let told = || {
+        let all = all.join("; ");
+        format!(
+            "NetfilterPassedBy: {all}; what it leads on no rule of netfilter sees, and elastic IPs, ports that \
+             enable_service_security closes, and the guard of ports that kube-proxy does not serve yet rest on those \
+             (docs/cni.md)"
+        )
+    };
+    (!all.is_empty()).then(told)
+}
+
 /// The clock of the fence, and of the protocol of membership.
 pub(crate) fn now() -> Moment {
     Moment::from_nanos(BootTime::now().as_nanos())
@@ -299,7 +358,7 @@ fn wait_out(deadline: Option<Moment>) {
 }
 
 /// What the inspection that is under way finds, if there is one.
-pub(crate) async fn found(inspecting: &mut Option<JoinHandle<Vec<Finding>>>) -> Vec<Finding> {
+pub(crate) async fn found(inspecting: &mut Option<JoinHandle<Found>>) -> Found {
     match inspecting {
         // One that panicked has found nothing, and the next one may.
         Some(inspection) => inspection.await.unwrap_or_default(),
@@ -326,20 +385,39 @@ mod tests {
         let mut upkeep = upkeep(&health);
         let shown = || health.missing_checks().into_iter().map(|(_, why)| why).collect::<Vec<_>>();
         let (interface, by) = ("eth0".to_owned(), "tcx (programs: 1)".to_owned());
-        upkeep.repair(vec![Finding::Preceded { interface, by }]);
+        upkeep.repair((vec![Finding::Preceded { interface, by }], None));
         let [told] = &shown()[..] else { panic!("{:?}", shown()) };
         for part in ["FencePassedBy", "eth0", "tcx", "berth_fence=nft-timeout"] {
             assert!(told.contains(part), "{told}");
         }
         assert!(health.unready_checks(Instant::now()).is_empty());
-        upkeep.repair(Vec::new());
+        upkeep.repair((Vec::new(), None));
+        assert!(shown().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_gets_at_packets_before_netfilter_is_shown_with_what_rests_on_that_and_nobody_is_unready()
+     {
+        let health = Health::default();
+        let mut upkeep = upkeep(&health);
+        let shown = || health.missing_checks().into_iter().map(|(_, why)| why).collect::<Vec<_>>();
+        let ahead = vec![("eth0".to_owned(), "tcx (programs: 1)".to_owned())];
+        upkeep.repair((Vec::new(), Some(ahead)));
+        let [told] = &shown()[..] else { panic!("{:?}", shown()) };
+        for part in ["NetfilterPassedBy", "eth0", "tcx", "elastic IPs", "enable_service_security"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(health.unready_checks(Instant::now()).is_empty());
+        upkeep.repair((Vec::new(), None));
+        assert_eq!(shown().len(), 1, "it was not looked for");
+        upkeep.repair((Vec::new(), Some(Vec::new())));
         assert!(shown().is_empty());
     }
 
     #[tokio::test]
     async fn what_was_looked_at_before_the_fence_changed_is_no_flaw() {
         let mut upkeep = upkeep(&Health::default());
-        let gone = || vec![Finding::Missing { interface: "eth0".to_owned() }];
+        let gone = || (vec![Finding::Missing { interface: "eth0".to_owned() }], None);
         upkeep.turn(now());
         assert!(upkeep.inspecting.is_some());
         upkeep.settle();

@@ -207,17 +207,34 @@ fn findings(
             findings.push(Finding::Missing { interface });
             continue;
         };
-        let tcx = match sys::tcx_egress_programs(index) {
-            Ok(0) | Err(_) => None,
-            Ok(count) => Some(format!("tcx (programs: {count})")),
-        };
-        let filters = observed.preceding(instance).map(|filter| {
-            format!("filter {:?} ({}, priority {})", filter.name, filter.kind, filter.priority)
-        });
+        let tcx = tcx(index, sys::Tcx::Egress);
+        let filters = observed.preceding(instance).map(ToString::to_string);
         let preceding = tcx.into_iter().chain(filters);
         findings.extend(preceding.map(|by| Finding::Preceded { interface: interface.clone(), by }));
     }
     findings
+}
+
+/// The programs of a hook of tcx, if there are any.
+fn tcx(index: u32, hook: sys::Tcx) -> Option<String> {
+    let count = sys::tcx_programs(index, hook).unwrap_or_default();
+    (count > 0).then(|| format!("tcx (programs: {count})"))
+}
+
+/// The programs that get at what comes in by these interfaces before netfilter does, each with its interface: XDP, the
+/// ingress hook of tcx, filters of tc.
+pub(crate) fn before_netfilter(interfaces: &BTreeSet<String>) -> io::Result<Vec<(String, String)>> {
+    let mut rtnetlink = Rtnetlink::open()?;
+    let mut links = tc::links(&mut rtnetlink)?;
+    let mut found = Vec::new();
+    for (name, link) in interfaces.iter().filter_map(|name| links.remove_entry(name)) {
+        let filters = rtnetlink.ingress(link.index);
+        let filters = filters.iter().filter(|filter| filter.kind == "bpf").map(ToString::to_string);
+        let xdp = link.xdp.then(|| "XDP".to_owned());
+        let programs = xdp.into_iter().chain(tcx(link.index, sys::Tcx::Ingress)).chain(filters);
+        found.extend(programs.map(|by| (name.clone(), by)));
+    }
+    Ok(found)
 }
 
 fn delete_table(instance: &Instance) -> Option<AttachError> {

@@ -25,6 +25,7 @@ const MAP_TYPE_ARRAY: u32 = 2;
 const NO_PREALLOC: u32 = 1;
 const MMAPABLE: u32 = 1 << 10;
 const PROG_TYPE_SCHED_CLS: u32 = 3;
+const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
 
 /// The program calls no helper that asks for a GPL-compatible licence.
@@ -316,11 +317,20 @@ impl AsFd for Program {
     }
 }
 
-/// How many programs stand at the interface's tcx egress hook (6.6 and later), which runs before any filter of tc.
+/// A hook of tcx at an interface (6.6 and later), which runs before any filter of tc.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(crate) enum Tcx {
+    Ingress = TCX_INGRESS,
+    Egress = TCX_EGRESS,
+}
+
+/// How many programs stand at the hook of an interface.
 #[allow(unsafe_code)]
-pub(crate) fn tcx_egress_programs(interface: u32) -> io::Result<u32> {
+pub(crate) fn tcx_programs(interface: u32, hook: Tcx) -> io::Result<u32> {
+    let attach_type = hook as u32;
     let mut attributes =
-        ProgQuery { target_ifindex: interface, attach_type: TCX_EGRESS, ..ProgQuery::default() };
+        ProgQuery { target_ifindex: interface, attach_type, ..ProgQuery::default() };
     // SAFETY: no room for numbers is given, only their count is asked for.
     match unsafe { bpf(PROG_QUERY, &mut attributes) } {
         Ok(_) => Ok(attributes.prog_cnt),
@@ -333,10 +343,10 @@ pub(crate) fn tcx_egress_programs(interface: u32) -> io::Result<u32> {
     }
 }
 
-/// Attaches `program` to the interface's tcx egress hook for as long as the descriptor lives.
+/// Attaches `program` to the hook of an interface for as long as the descriptor lives.
 #[cfg(test)]
 #[allow(unsafe_code)]
-pub(crate) fn attach_tcx(program: &Program, interface: u32) -> io::Result<OwnedFd> {
+pub(crate) fn attach_tcx(program: &Program, interface: u32, hook: Tcx) -> io::Result<OwnedFd> {
     #[repr(C)]
     #[derive(Default)]
     struct LinkCreate {
@@ -351,7 +361,7 @@ pub(crate) fn attach_tcx(program: &Program, interface: u32) -> io::Result<OwnedF
     let mut attributes = LinkCreate {
         prog_fd: raw(program),
         target_ifindex: interface,
-        attach_type: TCX_EGRESS,
+        attach_type: hook as u32,
         ..LinkCreate::default()
     };
     // SAFETY: the attributes hold no address.

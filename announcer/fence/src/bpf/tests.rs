@@ -188,11 +188,41 @@ fn a_program_at_the_tcx_hook_is_reported() {
         assert_eq!(fence.inspection()(), []);
         let index = tc::links(&mut fence.rtnetlink).unwrap()["eth0"].index;
         let foreign = BpfFence::open(16, &Instance::services()).unwrap();
-        let _attached =
-            sys::attach_tcx(&foreign.program, index).expect("tcx is in Linux 6.6 and later");
+        let _attached = sys::attach_tcx(&foreign.program, index, sys::Tcx::Egress)
+            .expect("tcx is in Linux 6.6 and later");
         let preceded =
             Finding::Preceded { interface: "eth0".into(), by: "tcx (programs: 1)".into() };
         assert_eq!(fence.inspection()(), [preceded]);
+        let eth0 = BTreeSet::from(["eth0".to_owned()]);
+        assert_eq!(before_netfilter(&eth0).unwrap(), [], "what leaves has passed netfilter");
+    });
+    inside.join().unwrap();
+}
+
+#[test]
+fn whatever_gets_at_packets_before_netfilter_is_found_at_the_interface_that_is_asked_about() {
+    let inside = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("these tests need root");
+        let run = |command: &str| {
+            let mut words = command.split(' ');
+            let status = std::process::Command::new(words.next().unwrap()).args(words).status();
+            assert!(status.unwrap().success(), "{command}");
+        };
+        run("ip link add eth0 type veth peer name lan0");
+        let found = |name: &str| before_netfilter(&BTreeSet::from([name.to_owned()])).unwrap();
+        assert_eq!((found("eth0"), found("gone0")), (vec![], vec![]));
+        run("tc qdisc add dev eth0 clsact");
+        run("tc filter add dev eth0 ingress matchall action pass");
+        assert_eq!(found("eth0"), [], "no program");
+        let mut rtnetlink = Rtnetlink::open().unwrap();
+        let index = tc::links(&mut rtnetlink).unwrap()["eth0"].index;
+        let foreign = BpfFence::open(16, &Instance::services()).unwrap();
+        let attached = sys::attach_tcx(&foreign.program, index, sys::Tcx::Ingress);
+        let attached = attached.expect("tcx is in Linux 6.6 and later");
+        assert_eq!(found("eth0"), [("eth0".to_owned(), "tcx (programs: 1)".to_owned())]);
+        assert_eq!(found("lan0"), []);
+        drop(attached);
+        assert_eq!(found("eth0"), []);
     });
     inside.join().unwrap();
 }

@@ -21,10 +21,13 @@ use super::plan::{Filter, Observed, PRIORITY, PROTOCOL, Stage};
 use crate::instance::Instance;
 
 const EGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_EGRESS };
+const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRESS };
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 const KIND: u16 = 1;
 const OPTIONS: u16 = 2;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_ATTACHED: u16 = 2;
 const IFINFOMSG_LEN: usize = 16;
 const TCMSG_LEN: usize = 20;
 const ARPHRD_ETHER: u16 = 1;
@@ -36,6 +39,8 @@ pub(crate) struct Link {
     pub(crate) name: String,
     /// Whether its frames begin with an Ethernet header.
     pub(crate) ethernet: bool,
+    /// Whether a program of XDP runs there.
+    pub(crate) xdp: bool,
 }
 
 /// The socket.
@@ -68,7 +73,7 @@ impl Rtnetlink {
             .find(|(header, _)| header.index == index as i32 && header.parent == TcHandle::CLSACT)
             .map(|(_, attributes)| attributes.kind);
         let egress = match qdisc.as_deref() {
-            Some("clsact") => self.filters(index)?,
+            Some("clsact") => self.filters(index, EGRESS)?,
             _ => Vec::new(),
         };
         Ok(Observed { qdisc, egress })
@@ -119,9 +124,14 @@ impl Rtnetlink {
         self.request(Request::DelTrafficFilter(filter(index, stage.handle(instance))), 0)
     }
 
-    fn filters(&mut self, index: u32) -> io::Result<Vec<Filter>> {
+    /// The filters at the ingress hook of an interface, which come before netfilter; none where there is no such hook.
+    pub(crate) fn ingress(&mut self, index: u32) -> Vec<Filter> {
+        self.filters(index, INGRESS).unwrap_or_default()
+    }
+
+    fn filters(&mut self, index: u32, hook: TcHandle) -> io::Result<Vec<Filter>> {
         let mut message = TcMessage::with_index(index as i32);
-        message.header.parent = EGRESS;
+        message.header.parent = hook;
         let replies = self.dump(Request::GetTrafficFilter(message))?;
         let filters =
             replies.iter().filter_map(|reply| tc(reply)).map(|(header, attributes)| Filter {
@@ -246,12 +256,22 @@ fn bpf_options(options: &[u8], attributes: &mut Attributes) {
 fn link(payload: &[u8]) -> Option<Link> {
     let kind = u16::from_ne_bytes(*payload.get(2..)?.first_chunk()?);
     let index = i32::from_ne_bytes(*payload.get(4..)?.first_chunk()?);
-    let attributes = NlasIterator::new(payload.get(IFINFOMSG_LEN..)?).map_while(Result::ok);
-    let name = attributes
-        .filter(|nla: &NlaBuffer<&[u8]>| nla.kind() == IFLA_IFNAME)
-        .map(|nla| text(nla.value()))
-        .next()?;
-    Some(Link { index: index as u32, name, ethernet: kind == ARPHRD_ETHER })
+    let attributes = || NlasIterator::new(payload.get(IFINFOMSG_LEN..).unwrap_or_default());
+    let found = |kind| {
+        let mut attributes = attributes().map_while(Result::ok);
+        attributes.find(|nla: &NlaBuffer<&[u8]>| nla.kind() == kind)
+    };
+    let name = found(IFLA_IFNAME).map(|nla| text(nla.value()))?;
+    let xdp = found(IFLA_XDP).is_some_and(|nla| is_attached(nla.value()));
+    Some(Link { index: index as u32, name, ethernet: kind == ARPHRD_ETHER, xdp })
+}
+
+/// Whether what a link says of XDP is that a program runs.
+fn is_attached(xdp: &[u8]) -> bool {
+    let mut attributes = NlasIterator::new(xdp).map_while(Result::ok);
+    attributes.any(|nla: NlaBuffer<&[u8]>| {
+        nla.kind() == IFLA_XDP_ATTACHED && nla.value().first().is_some_and(|mode| *mode != 0)
+    })
 }
 
 fn text(value: &[u8]) -> String {
@@ -305,6 +325,14 @@ mod tests {
             let _ = read(datagram, 1, &mut payloads);
             payloads.iter().for_each(|payload| _ = (tc(payload).is_some(), link(payload)));
         });
+    }
+
+    #[test]
+    fn a_program_of_xdp_is_seen_where_one_runs() {
+        let said =
+            |mode: u8| [&[5, 0, 2, 0, mode, 0, 0, 0][..], &[8, 0, 3, 0, 1, 0, 0, 0]].concat();
+        assert!(is_attached(&said(2)) && !is_attached(&said(0)) && !is_attached(&[]));
+        berth_hostile::octets(&[said(2)], |octets| _ = is_attached(octets));
     }
 
     #[test]

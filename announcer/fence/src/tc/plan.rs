@@ -7,6 +7,8 @@
 //! Fences of several instances stand side by side in the same way, for good, and none knows of another: each drops what
 //! it must and passes on the rest.
 
+use std::fmt;
+
 use crate::instance::Instance;
 
 /// Before any other filter: one that ends the classification would let frames by unseen.
@@ -42,6 +44,12 @@ pub(crate) struct Filter {
     pub(crate) kind: String,
     pub(crate) name: String,
     pub(crate) program: Option<u32>,
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "filter {:?} ({}, priority {})", self.name, self.kind, self.priority)
+    }
 }
 
 impl Filter {
