@@ -26,6 +26,7 @@
 //! | `KubeVirtMissing`, `VmiNotFound`, `VmiNotRunning` | EipBinding | there is no machine at work |
 //! | `InterfaceNotFound`, `NoVmiAddress` | EipBinding | the machine has no such interface, or shows no address yet |
 //! | `VmiAddressReserved`, `VmiAddressInUse` | EipBinding | the machine shows an address that the cluster uses itself, or that another machine, a Service or an EipBinding has |
+//! | `VmiIsNeighbour` | EipBinding | the machine is a neighbour where its elastic IP is announced: what it answers may pass its node by |
 //! | `NotAllocated`, `AwaitingNode`, `Held`, `Releasing` | EipBinding | how its condition `Ready` stands |
 //! | `Moved` | EipBinding | its addresses belong to another node now |
 //! | `InvalidKey` | ConfigMap | a key is not readable; its last good value stays |
@@ -104,5 +105,7 @@ pub const NO_VMI_ADDRESS: &str = "NoVmiAddress";
 pub const VMI_ADDRESS_RESERVED: &str = "VmiAddressReserved";
 /// The machine shows an address that another machine shows, or that a Service or EipBinding was given.
 pub const VMI_ADDRESS_IN_USE: &str = "VmiAddressInUse";
+/// What the machine answers may pass its node by: it is a neighbour there.
+pub const VMI_IS_NEIGHBOUR: &str = "VmiIsNeighbour";
 /// There is no address of the family.
 pub const FAMILY_UNAVAILABLE: &str = "FamilyUnavailable";

@@ -83,12 +83,12 @@ pub fn way_back_advice(
 }
 
 /// What to tell the operator of an elastic IP that leads to a neighbour on the interface where it is announced.
-pub fn neighbour_advice(host: &Host, uplink: &str, vmi: IpAddr) -> Option<String> {
+pub fn neighbour_advice(host: &Host, node: &str, uplink: &str, vmi: IpAddr) -> Option<String> {
     let uplink = host.interface(uplink).map(|found| host.met(found).0)?;
     (host.connected(vmi) == Some(uplink)).then(|| {
         format!(
-            "{vmi}, to which an elastic IP leads, is a neighbour on {uplink}: what it answers comes back here only where its \
-             default route is this node; accepted: an address of the network of pods"
+            "{vmi}, to which an elastic IP leads, is a neighbour of node {node} on {uplink}: what it answers comes back there only \
+             where its default route is that node; accepted: that, or an address of the network of pods"
         )
     })
 }
@@ -116,8 +116,8 @@ mod tests {
     #[test]
     fn a_machine_in_the_subnet_of_the_uplink_is_told_and_one_behind_the_node_is_not() {
         let host = two_interfaces();
-        let told = |uplink, vmi: &str| neighbour_advice(&host, uplink, vmi.parse().unwrap());
-        assert!(told("eth1", "192.0.2.77").unwrap().contains("neighbour on eth1"));
+        let told = |uplink, vmi: &str| neighbour_advice(&host, "a", uplink, vmi.parse().unwrap());
+        assert!(told("eth1", "192.0.2.77").unwrap().contains("neighbour of node a on eth1"));
         assert_eq!(told("eth0", "192.0.2.77"), None, "of another network of the node");
         assert_eq!(told("eth0", "10.244.0.4"), None);
     }

@@ -9,6 +9,7 @@ use berth_api::eip::manager;
 use berth_api::reason;
 use berth_runtime::events::{Events, Report, Severity};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 
 use super::closed::Closed;
 use super::contention::Contests;
@@ -60,6 +61,8 @@ pub struct Publisher {
     denied_bindings: Denials,
     /// When somebody was last told that another host claims an address.
     defended: Seldom<IpAddr>,
+    /// The same of what an elastic IP leads to: a guest may say something else each time.
+    advised: Seldom<IpAddr>,
 }
 
 impl Publisher {
@@ -94,6 +97,7 @@ impl Publisher {
             denied_services: Denials::default(),
             denied_bindings: Denials::default(),
             defended: Seldom::default(),
+            advised: Seldom::default(),
         }
     }
 
@@ -322,14 +326,26 @@ impl Publisher {
         self.metrics.status_writes.get_or_create(&cause(outcome)).inc();
     }
 
+    /// Tells who has an elastic IP what may keep it from leading anywhere.
+    pub fn advise(&mut self, wanted: &Wanted, address: IpAddr, note: String, now: Instant) {
+        if !self.advised.may(address, now) {
+            return;
+        }
+        tracing::warn!("{note}");
+        if let Some(regarding) = holder(wanted, address) {
+            self.events.publish(Report {
+                regarding,
+                severity: Severity::Warning,
+                reason: reason::VMI_IS_NEIGHBOUR,
+                action: "Translate",
+                note,
+            });
+        }
+    }
+
     /// Tells that another host, once, was told that an address is this node's: the first who has it, once a minute.
     pub fn defended(&mut self, wanted: &Wanted, address: IpAddr, mac: [u8; 6], now: Instant) {
-        let first = wanted.vip(address).and_then(|vip| vip.wants.first());
-        let regarding = first.and_then(|want| match &want.claimant {
-            Claimant::Operator => None,
-            Claimant::Service(name) => Some(service_reference(name, Some(want.uid.clone()))),
-            Claimant::Eip(name) => Some(eip_reference(name, Some(want.uid.clone()))),
-        });
+        let regarding = holder(wanted, address);
         let Some(regarding) = regarding.filter(|_| self.defended.may(address, now)) else { return };
         let (node, mac) = (&self.node, MacText(mac));
         let note = format!(
@@ -342,6 +358,16 @@ impl Publisher {
             action: "Defend",
             note,
         });
+    }
+}
+
+/// The first who has an address.
+fn holder(wanted: &Wanted, address: IpAddr) -> Option<ObjectReference> {
+    let first = wanted.vip(address).and_then(|vip| vip.wants.first())?;
+    match &first.claimant {
+        Claimant::Operator => None,
+        Claimant::Service(name) => Some(service_reference(name, Some(first.uid.clone()))),
+        Claimant::Eip(name) => Some(eip_reference(name, Some(first.uid.clone()))),
     }
 }
 

@@ -47,8 +47,10 @@ impl<K: Kernel> Announcer<K> {
         self.tell_of_the_members_lease(now);
         self.dataplane.forward.want(forwards);
         self.ask(&refused, now);
-        let Self { elastic, config, sight, lan, dataplane, .. } = self;
-        elastic.translate(config, sight, lan, dataplane, now);
+        let Self { elastic, config, sight, lan, dataplane, publisher, .. } = self;
+        for (eip, note) in elastic.translate(config, sight, lan, dataplane, now) {
+            publisher.advise(&sight.wanted, eip, note, now);
+        }
 
         let desired = self.decide(&refused, &holds, now);
         self.perform(&desired, now).await;

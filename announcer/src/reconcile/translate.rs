@@ -60,7 +60,7 @@ impl Elastic {
     }
 
     /// Says what is to be translated, as soon as it is known what never is. What is to be asked for on the LAN waits for the
-    /// answer.
+    /// answer. Gives elastic IPs that may lead to who cannot answer, each once for its machine, with why.
     pub(super) fn translate(
         &mut self,
         config: &Config,
@@ -68,14 +68,15 @@ impl Elastic {
         lan: &Lan,
         dataplane: &Dataplane,
         now: Instant,
-    ) {
+    ) -> Vec<(IpAddr, String)> {
         let Some(eip) = &config.eip else {
             self.awaits = Some(UNSET);
             // What an earlier life has made goes.
-            return dataplane.eip.want(Some(Nat::default()));
+            dataplane.eip.want(Some(Nat::default()));
+            return Vec::new();
         };
         if !sight.listed.bindings {
-            return;
+            return Vec::new();
         }
         let asks = config.arp_nd.probe;
         let is_free = |eip: &IpAddr| !asks || sight.usage.has(eip) || lan.is_free(eip);
@@ -88,7 +89,7 @@ impl Elastic {
             None => self.networks.all(),
         };
         self.awaits = internal.is_none().then_some(AWAITS);
-        let Some(internal) = internal else { return };
+        let Some(internal) = internal else { return Vec::new() };
         let uplink = config.core.interface.clone().filter(|_| !pairs.is_empty());
         let gateways = match pairs.is_empty() {
             true => [].into(),
@@ -107,17 +108,20 @@ impl Elastic {
                 }
             }
         }
+        let mut told = Vec::new();
         let machines: BTreeSet<IpAddr> = pairs.values().map(|pair| pair.vmi).collect();
         self.neighbours.retain(|vmi| machines.contains(vmi));
         for (eip, pair) in &pairs {
             if !self.neighbours.contains(&pair.vmi)
                 && let Some(found) = uplink_of(eip)
-                && let Some(advice) = kernel::neighbour_advice(&sight.host, found, pair.vmi)
+                && let Some(advice) =
+                    kernel::neighbour_advice(&sight.host, &config.core.node, found, pair.vmi)
             {
-                tracing::warn!("{advice}");
                 self.neighbours.insert(pair.vmi);
+                told.push((*eip, advice));
             }
         }
         dataplane.eip.want(Some(Nat { pairs, parting, internal, uplink, gateways }));
+        told
     }
 }

@@ -161,6 +161,22 @@ async fn what_a_guest_tells_that_is_not_its_own_is_translated_nowhere(
         vm.tell(&[own]).await?;
         eips.shows("liar", "its own again", |status| status["vmiIPs"] == json!([own])).await?;
     }
+    // By a bridge to the LAN it is a neighbour there, whose answers may pass its node by (kubevirt#3159).
+    let neighbour: IpAddr = "10.0.0.199".parse()?;
+    vm.tell(&[neighbour]).await?;
+    eips.shows("liar", "an address of the LAN", |status| status["vmiIPs"] == json!([neighbour]))
+        .await?;
+    let told = "--field-selector=reason=VmiIsNeighbour,involvedObject.name=liar";
+    let arguments = ["get", "events", "--output=jsonpath={.items[*].message}", told];
+    eventually("an Event that tells of it", 10, || async {
+        let message = kubectl(lab, &arguments)?;
+        let names = [lab.node(0).name(), "10.0.0.199", "default route"];
+        Ok(names.iter().all(|name| message.contains(name)).then_some(()))
+    })
+    .await
+    .with_context(|| scene.world.logs())?;
+    vm.tell(&[own]).await?;
+    eips.shows("liar", "its own again", |status| status["vmiIPs"] == json!([own])).await?;
     // What its node takes for itself while the machine has it is translated no more.
     let lo = ["ip", "address", "add", &format!("{own}/32"), "dev", "lo"];
     lab.node(0).exec(lo)?;
