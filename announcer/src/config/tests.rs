@@ -35,6 +35,23 @@ fn nothing_set_gives_the_defaults_of_kube_vip_and_an_owner_by_membership() {
 }
 
 #[test]
+fn a_prefix_that_is_asked_for_is_told_to_be_none_and_what_is_no_prefix_is_refused() {
+    for name in ["vip_subnet", "vip_cidr"] {
+        let told = |value: &str| parse(&[(name, value)]).unwrap().arp_nd.subnet;
+        for narrow in ["32", "/32", "128", "32,128", "auto", ""] {
+            assert_eq!(told(narrow), None, "{name}={narrow}");
+        }
+        for wide in ["29", "/24", "32,64", "auto,64"] {
+            assert_eq!(told(wide), Some(format!("{name}={wide}")));
+        }
+        for wrong in ["129", "255.255.255.0", "x"] {
+            let told = refused(&[(name, wrong)]);
+            assert!(told.len() == 1 && told[0].contains("lengths from 0 to 128"), "{told:?}");
+        }
+    }
+}
+
+#[test]
 fn a_daemonset_written_for_kube_vip_is_taken_as_it_is() {
     let config = parse(&[
         ("vip_arp", "true"),

@@ -322,6 +322,32 @@ mod tests {
         keeping.await.unwrap();
     }
 
+    /// As on a host without IPv6, where `[::]` cannot be had: on one with it, somebody else has a part of that.
+    #[tokio::test]
+    async fn where_all_of_ipv6_cannot_be_had_every_address_of_ipv4_answers_and_nothing_is_missing()
+    {
+        let port = {
+            let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            free.local_addr().unwrap().port()
+        };
+        let _taken = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await;
+        let (health, stop) = (Health::default(), CancellationToken::new());
+        let all = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+        let listener = Listener { check: "metrics", needed: true };
+        let pages = Pages::probes(health.clone());
+        let keeping = tokio::spawn(keep(listener, all, pages, health.clone(), stop.clone()));
+        for last in [1, 2] {
+            let own = SocketAddr::from(([127, 0, 0, last], port));
+            while tokio::net::TcpStream::connect(own).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let answer = ask(own, "/readyz").await;
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+        }
+        stop.cancel();
+        keeping.await.unwrap();
+    }
+
     #[tokio::test]
     async fn numbers_are_there_only_where_they_are_asked_for() {
         let any = "127.0.0.1:0".parse().unwrap();
