@@ -50,6 +50,11 @@ impl Proposer {
         Self { suspicion, since: now, proposing: None, wanted_since: None, deaf }
     }
 
+    /// The later of this node's start and its adoption of the view.
+    pub(crate) fn since(&self) -> Moment {
+        self.since
+    }
+
     /// The node went over to a view.
     pub(crate) fn adopted(&mut self, now: Moment) {
         (self.since, self.proposing, self.wanted_since) = (now, None, None);

@@ -32,6 +32,8 @@ pub use leases::Leases;
 pub use membership::Members;
 pub use named::Named;
 
+use berth_api::Few;
+
 use crate::vip::{Attach, Claim, Holds, Name, Verdict};
 
 /// Who decides on some addresses: requests go in, events go in, holds come out.
@@ -97,6 +99,17 @@ impl Ownership {
         match self {
             Self::Membership(members) => members.holdings().is_granted(address),
             _ => true,
+        }
+    }
+
+    /// Where a majority decides and none answers this node: the voters that do not, for people.
+    pub fn unheard(&self) -> Option<Few> {
+        match self {
+            Self::Membership(members) => {
+                let holdings = members.holdings();
+                (!holdings.is_clear()).then(|| holdings.unheard())
+            }
+            _ => None,
         }
     }
 

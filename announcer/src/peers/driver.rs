@@ -2,6 +2,7 @@
 //! all that the kernel is silent about an address before anybody hears that it was released.
 
 mod others;
+mod unheard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,6 +19,7 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use self::others::Others;
+use self::unheard::Unheard;
 use super::priority;
 use super::udp::{Running, Wire};
 use crate::advertise::arp_nd::frame;
@@ -152,13 +154,15 @@ struct Survey {
     warned_at: Option<Moment>,
     /// Why others are not heard.
     others: Others,
+    /// Which voters are not.
+    unheard: Unheard,
 }
 
 impl Survey {
     fn new() -> Self {
         let (live, orphans, at) = (BTreeSet::new(), BTreeSet::new(), now());
-        let others = Others::default();
-        Self { live, at, orphans, census_at: at, warned_at: None, others }
+        let (others, unheard) = (Others::default(), Unheard::default());
+        Self { live, at, orphans, census_at: at, warned_at: None, others, unheard }
     }
 }
 
@@ -220,6 +224,10 @@ impl Driver {
                 if self.survey.orphans != orphans {
                     self.survey.orphans.clone_from(&orphans);
                     self.tell(MembershipEvent::Orphans(orphans));
+                }
+                let unheard = self.node.unheard(unheard::AFTER).map(|node| self.wire.name(node));
+                if let Some(news) = self.survey.unheard.see(unheard.collect(), time) {
+                    self.tell(MembershipEvent::Unheard(news));
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use berth_api::Few;
 use berth_api::conflict::Conflicts;
 use berth_api::eip::{EipConflict, EipHolder, condition};
 use jiff::Timestamp;
@@ -46,6 +47,8 @@ pub struct Outlook<'a> {
     pub refused: &'a BTreeMap<IpAddr, String>,
     /// Why nothing is given to the kernel to translate yet.
     pub awaits: Option<&'static str>,
+    /// Where membership decides and no majority answers this node: the voters that do not.
+    pub unheard: Option<Few>,
 }
 
 /// For so long a node may be on its way with a binding before that is told.
@@ -167,7 +170,9 @@ fn verdict(scene: Scene<'_>, name: &Name, eip: &Eip, outlook: &Outlook<'_>) -> V
         let why = match (known, refused.get(address), broken) {
             (Some(refusal), _, _) => Refused { reason: refusal.reason(), note: refusal.note() },
             (_, Some(error), _) => {
-                Refused { reason: "NotBound", note: format!("{address}: {error}") }
+                let (node, error) = (scene.node.to_owned(), (*error).clone());
+                let refusal = Refusal::NotBound { node, address: *address, error };
+                Refused { reason: refusal.reason(), note: refusal.note() }
             }
             (_, _, Some(error)) => Refused {
                 reason: "NotTranslated",
@@ -190,7 +195,8 @@ impl Outlook<'_> {
     fn late(&self, node: &str, eip: &Eip) -> Refused {
         let mut rest = eip.pairs.iter().filter(|pair| !self.serves(pair));
         let untranslated = rest.clone().find(|(eip, vmi)| !self.translated.serves(eip, vmi));
-        if let Some((address, vmi)) = untranslated {
+        // What nobody may ask for is not asked for on the LAN, and so not translated.
+        if let Some((address, vmi)) = untranslated.filter(|_| self.unheard.is_none()) {
             let why = self
                 .awaits
                 .unwrap_or("nothing is heard of its rules, or the LAN is asked for it yet");
@@ -198,9 +204,13 @@ impl Outlook<'_> {
             return Refused { reason: "NotTranslated", note };
         }
         let address = rest.next().map(|(address, _)| address.to_string()).unwrap_or_default();
+        let who = match self.unheard.as_ref().filter(|few| !few.is_empty()) {
+            Some(few) => format!(", which these voters do not: {few}"),
+            None => String::new(),
+        };
         let note = format!(
-            "{address} is not granted to node {node} yet: a majority of the announcers has to answer it, or where Leases decide \
-             the API server, and who had the address has to let it go; /readyz of the announcer there says what is wrong"
+            "{address} is not granted to node {node} yet: a majority of the announcers has to answer it{who}, or where Leases \
+             decide the API server, and who had the address has to let it go; /readyz of the announcer there says what is wrong"
         );
         Refused { reason: "NotGranted", note }
     }
@@ -296,6 +306,7 @@ mod tests {
         taken: Option<&'static str>,
         lost: BTreeMap<(Name, IpAddr), Refusal>,
         late: bool,
+        unheard: Option<&'static [&'static str]>,
     }
 
     fn decide(case: &Case) -> Vec<Apply> {
@@ -327,14 +338,17 @@ mod tests {
         };
         let taken = &case.taken.map(conflict).into_iter().collect();
         let (broken, awaits) = (case.broken, None);
-        let outlook = Outlook { answering, translated, broken, lost, taken, refused, awaits };
+        let unheard = case.unheard.map(|names| names.iter().copied().collect());
+        let outlook =
+            Outlook { answering, translated, broken, lost, taken, refused, awaits, unheard };
         applies(scene, &outlook, |_| case.late, Timestamp::UNIX_EPOCH)
     }
 
     fn named() -> Case {
         let eip = eip("a", &[(EIP, VMI)]);
         let lost = BTreeMap::new();
-        Case { eip, bound: true, live: true, broken: None, taken: None, lost, late: false }
+        let unheard = None;
+        Case { eip, bound: true, live: true, broken: None, taken: None, lost, late: false, unheard }
     }
 
     #[test]
@@ -388,7 +402,22 @@ mod tests {
                 apply.conditions.iter().all(|c| c.status == "False" && c.reason == "NotGranted")
             );
             assert_eq!(apply.holder, None);
+            assert!(!apply.conditions[0].message.contains("which these voters"));
         }
+    }
+
+    #[test]
+    fn where_no_majority_answers_who_does_not_is_named_whether_or_not_it_was_translated() {
+        let (mut case, names) = (named(), &["node-b", "node-c"][..]);
+        (case.live, case.late, case.unheard) = (false, true, Some(names));
+        for pairs in [&[(EIP, VMI)][..], &[(EIP, VMI), ("192.0.2.2", VMI)]] {
+            case.eip = eip("a", pairs);
+            let told = decide(&case).remove(0).conditions.remove(0);
+            let who = r#"which these voters do not: "node-b", "node-c","#;
+            assert!(told.reason == "NotGranted" && told.message.contains(who), "{told:?}");
+        }
+        case.unheard = None;
+        assert_eq!(decide(&case)[0].conditions[0].reason, "NotTranslated", "that is so besides");
     }
 
     #[test]

@@ -68,6 +68,7 @@ fn decide(cluster: &Cluster, held: &[IpAddr]) -> Wanted {
         broken: None,
         refused: &BTreeMap::new(),
         awaits: None,
+        unheard: None,
     };
     let named = cluster.eips().values().filter(|eip| eip.owner().is_some()).count();
     assert_eq!(applies(scene, &outlook, |_| false, Timestamp::UNIX_EPOCH).len(), named);

@@ -246,6 +246,7 @@ impl<K: Kernel> Announcer<K> {
             MembershipEvent::Uncovered(uncovered) => self.sight.uncover(uncovered),
             MembershipEvent::Live(_)
             | MembershipEvent::Orphans(_)
+            | MembershipEvent::Unheard(_)
             | MembershipEvent::Prepare { .. }
             | MembershipEvent::Granted(_)
             | MembershipEvent::Discard(_)

@@ -123,7 +123,7 @@ impl<K: Kernel> Announcer<K> {
             }
         }
         let interface = self.config.core.interface.as_deref();
-        let found = placement::interface(&self.sight.host, interface).err();
+        let found = placement::interface(&self.sight.host, &self.config.core.node, interface).err();
         if found != self.sight.obstacle {
             match &found {
                 Some(refusal) => {
@@ -199,7 +199,7 @@ impl<K: Kernel> Announcer<K> {
             desired.judge(owner.verdicts(context, &taken, now), probes, conflict);
         }
         desired.vlans = vlans;
-        hands.note(&mut desired, context.wanted);
+        hands.note(&mut desired, context.wanted, context.node);
         // Before the claims are known each Service looks as if none named it, and who it names would empty its status.
         if !context.known {
             desired.forget_what_is_not_seen();
@@ -346,6 +346,7 @@ impl<K: Kernel> Announcer<K> {
             broken: elastic.broken.as_deref(),
             refused: &hands.errors(),
             awaits: elastic.awaits,
+            unheard: owners.iter().find_map(Ownership::unheard),
         };
         publisher.sign(sight.scene(), &outlook, now);
     }

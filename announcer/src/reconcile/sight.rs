@@ -142,7 +142,8 @@ impl Sight {
 
     pub(super) fn context<'a>(&'a self, refused: &'a BTreeSet<IpAddr>) -> Context<'a> {
         let claims_known = self.cluster.claims.unknown().is_none();
-        let usable = placement::interface(&self.host, self.interface.as_deref()).is_ok();
+        let usable =
+            placement::interface(&self.host, &self.node, self.interface.as_deref()).is_ok();
         Context {
             wanted: &self.wanted,
             node: &self.node,
@@ -166,7 +167,7 @@ impl Sight {
     pub(super) fn uses(&self, index: u32) -> bool {
         self.obstacle.is_some()
             || self.host.ours.keys().any(|binding| binding.index == index)
-            || placement::interface(&self.host, self.interface.as_deref())
+            || placement::interface(&self.host, &self.node, self.interface.as_deref())
                 .is_ok_and(|(_, _, link)| link.index == index)
             || placement::is_named(&self.host, self.interface.as_deref(), index)
     }

@@ -13,33 +13,34 @@ use crate::vip::{Attach, Link, Refusal};
 /// The interface of a Service: the one whose subnet has its address.
 const AUTO: &str = "auto";
 
-/// An interface for Services that name none, ready to send; else why the first one is not.
+/// An interface of `node` for Services that name none, ready to send; else why the first one is not.
 pub fn interface<'a>(
     host: &'a Host,
+    node: &str,
     name: Option<&'a str>,
 ) -> Result<(&'a str, &'a Interface, Link), Refusal> {
     let mut first = None;
-    for found in own(host, name).map(|found| ready(host.met(found))) {
+    for found in own(host, name).map(|found| ready(node, host.met(found))) {
         match found {
             Ok(found) => return Ok(found),
             Err(refusal) => _ = first.get_or_insert(refusal),
         }
     }
-    Err(first.unwrap_or_else(|| missing(name)))
+    Err(first.unwrap_or_else(|| missing(node, name)))
 }
 
 /// The interface of this name, or that of the default route for the address.
 fn named<'a>(
-    host: &'a Host,
+    Scene { host, node, .. }: Scene<'a>,
     name: Option<&str>,
     address: IpAddr,
 ) -> Result<(&'a str, &'a Interface), Refusal> {
     let named = name.or_else(|| host.default_for(address));
-    named.and_then(|name| host.interface(name)).ok_or_else(|| missing(named))
+    named.and_then(|name| host.interface(name)).ok_or_else(|| missing(node, named))
 }
 
-fn missing(name: Option<&str>) -> Refusal {
-    Refusal::InterfaceMissing { name: name.map(Quoted::of) }
+fn missing(node: &str, name: Option<&str>) -> Refusal {
+    Refusal::InterfaceMissing { node: node.to_owned(), name: name.map(Quoted::of) }
 }
 
 /// Whether this is the index of the interface that is named, whatever that is a port of.
@@ -59,9 +60,13 @@ fn own<'a>(
 }
 
 fn ready<'a>(
+    node: &str,
     (name, interface): (&'a str, &'a Interface),
 ) -> Result<(&'a str, &'a Interface, Link), Refusal> {
-    let lacks = |lacks| Refusal::InterfaceUnfit { name: Quoted::of(name), lacks };
+    let lacks = |lacks| {
+        let (node, name) = (node.to_owned(), Quoted::of(name));
+        Refusal::InterfaceUnfit { node, name, lacks }
+    };
     let mac = interface.mac.ok_or_else(|| lacks("Ethernet address"))?;
     if !interface.up {
         return Err(lacks("carrier"));
@@ -124,7 +129,7 @@ pub(crate) fn place(
     }
     let not_permitted = |name: &str| Refusal::InterfaceNotPermitted { name: Quoted::of(name) };
     // Whether an interface that it may not name is there is not told.
-    let found = named(host, base(scene, service, address), address).map_err(|missing| {
+    let found = named(scene, base(scene, service, address), address).map_err(|missing| {
         let unlisted =
             |name: &&str| *name != AUTO && !scene.permits.interface(namespace, |own| own == *name);
         wish(service).filter(unlisted).map_or(missing, not_permitted)
@@ -132,7 +137,7 @@ pub(crate) fn place(
     if !is_permitted(scene, namespace, found.0) {
         return Err(not_permitted(found.0));
     }
-    let (parent, found, _) = ready(found)?;
+    let (parent, found, _) = ready(scene.node, found)?;
     let vlan = match &service.vlan {
         None => None,
         Some(Ok(id)) if !scene.permits.vlan(namespace, *id) => {
@@ -143,7 +148,8 @@ pub(crate) fn place(
     };
     let name = vlan.as_deref().unwrap_or(parent);
     if let Some(error) = host.unmade.get(name).filter(|_| !host.interfaces.contains_key(name)) {
-        return Err(Refusal::VlanNotMade { name: Quoted::of(name), error: error.clone() });
+        let (node, name, error) = (scene.node.to_owned(), Quoted::of(name), error.clone());
+        return Err(Refusal::VlanNotMade { node, name, error });
     }
     place_on(scene, Some(name), address)
 }
@@ -154,27 +160,34 @@ pub(crate) fn place_anywhere(scene: Scene<'_>, address: IpAddr) -> Result<Attach
 }
 
 fn place_on(scene: Scene<'_>, name: Option<&str>, address: IpAddr) -> Result<Attach, Refusal> {
-    let (name, _, link) = ready(scene.host.met(named(scene.host, name, address)?))?;
+    let (name, _, link) = ready(scene.node, scene.host.met(named(scene, name, address)?))?;
+    let node = || scene.node.to_owned();
     // Binding what the node has already would change the node's own address, and later take it away.
     let left = scene.cluster.claims.left(&address);
     if let Some(owner) = scene.host.has_itself(&address, left) {
-        return Err(Refusal::AddressOnHost { address, interface: owner.to_owned() });
+        let interface = owner.to_owned();
+        return Err(Refusal::AddressOnHost { node: node(), address, interface });
     }
     if let Some(why) = scene.host.uncovered.get(&address) {
-        return Err(Refusal::NotBound { address, error: why.clone() });
+        return Err(Refusal::NotBound { node: node(), address, error: why.clone() });
     }
-    has_way_back(scene.host, name, link.index, address)?;
+    has_way_back(scene, name, link.index, address)?;
     Ok(Attach::L2(link))
 }
 
 /// Whether somebody who asks for an address on an interface may be answered, as far as the node's settings decide it.
-fn has_way_back(host: &Host, name: &str, index: u32, address: IpAddr) -> Result<(), Refusal> {
-    let (name, family) = (|| Quoted::of(name), Family::of(&address));
+fn has_way_back(scene: Scene<'_>, name: &str, index: u32, address: IpAddr) -> Result<(), Refusal> {
+    let Scene { host, node, .. } = scene;
+    let (told, family) = (|| (node.to_owned(), Quoted::of(name)), Family::of(&address));
     if family == Family::V4 && host.filtered.contains(&index) {
-        return Err(Refusal::ReversePathFiltered { address, name: name() });
+        let (node, name) = told();
+        return Err(Refusal::ReversePathFiltered { node, address, name });
     }
     match host.stranded.contains(&(family, index)) && host.connected(address).is_none() {
-        true => Err(Refusal::NoWayBack { address, name: name() }),
+        true => {
+            let (node, name) = told();
+            Err(Refusal::NoWayBack { node, address, name })
+        }
         false => Ok(()),
     }
 }
@@ -192,9 +205,8 @@ pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
             continue;
         }
         for address in held(scene, service) {
-            let parent =
-                named(scene.host, base(scene, service, *address), *address).and_then(ready);
-            if let Ok((name, interface, _)) = parent
+            let parent = named(scene, base(scene, service, *address), *address);
+            if let Ok((name, interface, _)) = parent.and_then(|found| ready(scene.node, found))
                 && is_permitted(scene, namespace, name)
             {
                 let vlan = Vlan { parent: interface.index, id: *id };

@@ -56,17 +56,25 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
+    use berth_api::Few;
+
     use super::*;
 
     #[test]
     fn what_only_follows_stands_behind_its_cause_and_remarks_are_no_cause() {
-        let address = "192.0.2.1".parse().unwrap();
+        let (address, none) = ("192.0.2.1".parse().unwrap(), Few::default);
+        let not_granted = Refusal::NotGranted {
+            node: "a".to_owned(),
+            had: false,
+            unheard: none(),
+            could: none(),
+        };
         let refusals = [
             Refusal::NotClaimed { address },
             Refusal::NoEndpoint,
-            Refusal::InterfaceMissing { name: None },
-            Refusal::NotBound { address, error: "no".to_owned() },
-            Refusal::NotGranted { node: None },
+            Refusal::InterfaceMissing { node: "a".to_owned(), name: None },
+            Refusal::NotBound { node: "a".to_owned(), address, error: "no".to_owned() },
+            not_granted,
             Refusal::TooManyPorts { count: 2_000 },
         ];
         assert!(refusals.is_sorted_by_key(Refusal::rank));

@@ -33,8 +33,14 @@ pub enum Refusal {
     },
     /// Membership grants the addresses to nobody.
     NotGranted {
-        /// Who had them last: this node; none where nobody is known to have had them.
-        node: Option<String>,
+        /// The node that tells.
+        node: String,
+        /// Whether it is who had them last.
+        had: bool,
+        /// The voters that do not answer it.
+        unheard: Few,
+        /// Where all do, those that live and could serve it.
+        could: Few,
     },
     /// None of the nodes that could serve it is seen to live and to run an announcer.
     NoLiveNode {
@@ -43,11 +49,17 @@ pub enum Refusal {
     },
     /// Members ask for nothing before they have the Lease by which others decide.
     MembersWait {
+        /// The node that tells.
+        node: String,
         /// The namespace and the name of the Lease.
         lease: String,
+        /// The voters that do not answer the node, where no majority does.
+        unheard: Few,
     },
     /// No Lease is acquired while there is a view of members.
     LeaseWithheld {
+        /// The node that would.
+        node: String,
         /// What is in the way.
         why: String,
     },
@@ -58,11 +70,15 @@ pub enum Refusal {
     },
     /// The host has no such interface.
     InterfaceMissing {
+        /// The node.
+        node: String,
         /// Its name; none if it was to be that of the default route.
         name: Option<Quoted>,
     },
     /// The interface has no hardware address, or no carrier.
     InterfaceUnfit {
+        /// The node.
+        node: String,
         /// Its name.
         name: Quoted,
         /// What it lacks.
@@ -80,6 +96,8 @@ pub enum Refusal {
     },
     /// The kernel does not make the interface of a VLAN.
     VlanNotMade {
+        /// The node.
+        node: String,
         /// Its name.
         name: Quoted,
         /// What the kernel said.
@@ -87,6 +105,8 @@ pub enum Refusal {
     },
     /// The host has the address itself.
     AddressOnHost {
+        /// The node.
+        node: String,
         /// The address.
         address: IpAddr,
         /// The interface that has it.
@@ -94,6 +114,8 @@ pub enum Refusal {
     },
     /// The kernel drops all that asks for the address.
     ReversePathFiltered {
+        /// The node.
+        node: String,
         /// The address.
         address: IpAddr,
         /// The interface that it belongs on.
@@ -101,6 +123,8 @@ pub enum Refusal {
     },
     /// Nobody who asks for the address could be answered.
     NoWayBack {
+        /// The node.
+        node: String,
         /// The address.
         address: IpAddr,
         /// The interface that it belongs on.
@@ -227,6 +251,8 @@ pub enum Refusal {
     },
     /// The kernel does not take the address.
     NotBound {
+        /// The node.
+        node: String,
         /// The address.
         address: IpAddr,
         /// What the kernel said.
@@ -296,15 +322,20 @@ impl Refusal {
                  externalTrafficPolicy Local asks for; accepted: endpoints on the same node, externalTrafficPolicy Cluster, or \
                  an address of its own"
             ),
-            Self::NotGranted { node } => {
-                let what = match node {
-                    Some(node) => format!(
-                        "node {node} had the addresses and no majority of nodes grants them to it"
-                    ),
-                    None => "no majority of nodes grants the addresses to any node".to_owned(),
+            Self::NotGranted { node, had, unheard, could } => {
+                let what = match had {
+                    true => {
+                        format!("node {node} had the addresses and no majority of nodes grants them to it")
+                    }
+                    false => "no majority of nodes grants the addresses to any node".to_owned(),
+                };
+                let who = match (unheard.is_empty(), could.is_empty()) {
+                    (false, _) => format!("; voters that do not answer node {node}: {unheard}"),
+                    (true, false) => format!("; of those that could serve it these live: {could}"),
+                    (true, true) => String::new(),
                 };
                 format!(
-                    "not announced: {what}; accepted: announcers that hear each other in time, by UDP at berth_peer_port (2113 \
+                    "not announced: {what}{who}; accepted: announcers that hear each other in time, by UDP at berth_peer_port (2113 \
                      unless it is set); the /readyz of each says whether a majority answers it, and its log whether it is too \
                      busy; docs/failover.md"
                 )
@@ -313,25 +344,31 @@ impl Refusal {
                 "not announced: of the nodes that could serve it none is seen to live and to run an announcer: {could}; accepted: \
                  an announcer there, or an endpoint on a node with one"
             ),
-            Self::MembersWait { lease } => format!(
-                "not announced: members of the announcers do not hold Lease {lease} yet, and ask for nothing before that; \
-                 their /readyz and log say what the API server answers"
-            ),
-            Self::LeaseWithheld { why } => {
-                format!("not announced: its Lease is not acquired: {why}")
+            Self::MembersWait { node, lease, unheard } => {
+                let who = match unheard.is_empty() {
+                    true => String::new(),
+                    false => format!("; nor does a majority of voters answer node {node}, not these: {unheard}"),
+                };
+                format!(
+                    "not announced: members of the announcers, of which node {node} is one, do not hold Lease {lease} yet, and \
+                     ask for nothing before that; their /readyz and log say what the API server answers{who}"
+                )
+            }
+            Self::LeaseWithheld { node, why } => {
+                format!("not announced: its Lease is not acquired by node {node}: {why}")
             }
             Self::DhcpNotServed { marker } => format!(
                 "not announced: {marker} asks for an address by DHCP, which announcers of Berth do not serve yet; accepted are \
                  addresses, and pools of berth-ccm"
             ),
-            Self::InterfaceMissing { name: Some(name) } => {
-                format!("not announced: the node has no interface {name}")
+            Self::InterfaceMissing { node, name: Some(name) } => {
+                format!("not announced: node {node} has no interface {name}")
             }
-            Self::InterfaceMissing { name: None } => {
-                "not announced: no interface is named and the node has no default route".to_owned()
+            Self::InterfaceMissing { node, name: None } => {
+                format!("not announced: no interface is named and node {node} has no default route")
             }
-            Self::InterfaceUnfit { name, lacks } => {
-                format!("not announced: interface {name} has no {lacks}")
+            Self::InterfaceUnfit { node, name, lacks } => {
+                format!("not announced: interface {name} of node {node} has no {lacks}")
             }
             Self::InvalidInterface { text } => format!(
                 "not announced: kube-vip.io/serviceInterface has {text}; accepted is the name of an interface, at most 15 \
@@ -340,8 +377,8 @@ impl Refusal {
             Self::InvalidVlan { text } => format!(
                 "not announced: kube-vip.io/serviceVLAN has {text}; accepted is a whole number from 1 to 4094"
             ),
-            Self::VlanNotMade { name, error } => {
-                format!("not announced: the node cannot make VLAN interface {name}: {error}")
+            Self::VlanNotMade { node, name, error } => {
+                format!("not announced: node {node} cannot make VLAN interface {name}: {error}")
             }
             Self::InterfaceNotPermitted { name } => format!(
                 "not announced: kube-vip.io/serviceInterface names {name}; accepted are the interface of the announcer and what its \
@@ -351,17 +388,17 @@ impl Refusal {
                 "not announced: kube-vip.io/serviceVLAN is {id}; accepted is what the announcer's setting berth_service_vlans \
                  lists for the namespace"
             ),
-            Self::AddressOnHost { address, interface } => format!(
-                "{address} is not announced: it is an address of the node itself, on interface {interface}; what another \
+            Self::AddressOnHost { node, address, interface } => format!(
+                "{address} is not announced: it is an address of node {node} itself, on interface {interface}; what another \
                  announcer left there goes by ip address del"
             ),
-            Self::ReversePathFiltered { address, name } => format!(
-                "{address} is not announced: no route of the node leads out of interface {name}, and so the kernel drops what \
+            Self::ReversePathFiltered { node, address, name } => format!(
+                "{address} is not announced: no route of node {node} leads out of interface {name}, and so the kernel drops what \
                  comes in there, since rp_filter of it, or of all, in net.ipv4.conf is 1 (strict); accepted: an address of the \
                  node there with a subnet, a route by it, or 2 (loose)"
             ),
-            Self::NoWayBack { address, name } => format!(
-                "{address} is not announced on interface {name}: the node has no route of {} by it, nor one that leads \
+            Self::NoWayBack { node, address, name } => format!(
+                "{address} is not announced on interface {name} of node {node}, which has no route of {} by it, nor one that leads \
                  further, so nobody there could be answered; accepted: an address of the node there with a subnet, or a route",
                 if address.is_ipv4() { "IPv4" } else { "IPv6" }
             ),
@@ -431,7 +468,9 @@ impl Refusal {
                 "not announced here: what it asks for goes by Lease {lease}, which {holder} holds; it is taken when that Lease is \
                  given back or has run out"
             ),
-            Self::NotBound { address, error } => format!("{address} is not announced: {error}"),
+            Self::NotBound { node, address, error } => {
+                format!("{address} is not announced by node {node}: {error}")
+            }
         }
     }
 }
@@ -462,28 +501,133 @@ impl Refusal {
 mod tests {
     use super::*;
 
+    const NODE: &str = "node-17";
+
+    /// What is of one host, or told of what one node sees, with these texts in it.
+    fn of_a_node(text: &Quoted, few: &Few) -> Vec<Refusal> {
+        let (address, node, error) =
+            (IpAddr::from([192, 0, 2, 1]), NODE.to_owned(), "no".to_owned());
+        let (name, lease) = (text.clone(), "d/kubevip-web".to_owned());
+        let granted = |had, unheard: &Few, could: &Few| Refusal::NotGranted {
+            node: node.clone(),
+            had,
+            unheard: unheard.clone(),
+            could: could.clone(),
+        };
+        let none = &Few::default();
+        vec![
+            Refusal::NoLocalEndpoint { node: node.clone() },
+            Refusal::AddressOnHost { node: node.clone(), address, interface: "eth0".to_owned() },
+            Refusal::InterfaceMissing { node: node.clone(), name: Some(name.clone()) },
+            Refusal::InterfaceMissing { node: node.clone(), name: None },
+            Refusal::VlanNotMade { node: node.clone(), name: name.clone(), error: error.clone() },
+            Refusal::InterfaceUnfit { node: node.clone(), name: name.clone(), lacks: "carrier" },
+            Refusal::ReversePathFiltered { node: node.clone(), address, name: name.clone() },
+            Refusal::NoWayBack { node: node.clone(), address, name },
+            Refusal::NotBound { node: node.clone(), address, error: error.clone() },
+            Refusal::AddressConflict {
+                address,
+                mac: [2; 6],
+                node: node.clone(),
+                interface: "eth0".to_owned(),
+            },
+            Refusal::MembersWait { node: node.clone(), lease, unheard: few.clone() },
+            Refusal::LeaseWithheld { node: node.clone(), why: error },
+            granted(true, few, none),
+            granted(false, few, none),
+        ]
+    }
+
+    /// Which note has to name a node; a variant that is new does not compile before it is asked here.
+    fn names_a_node(refusal: &Refusal) -> bool {
+        use Refusal::*;
+        match refusal {
+            NoLocalEndpoint { .. }
+            | AddressOnHost { .. }
+            | InterfaceMissing { .. }
+            | VlanNotMade { .. }
+            | InterfaceUnfit { .. }
+            | ReversePathFiltered { .. }
+            | NoWayBack { .. }
+            | NotBound { .. }
+            | AddressConflict { .. }
+            | MembersWait { .. }
+            | LeaseWithheld { .. }
+            | NotGranted { .. } => true,
+            // They name who could, who holds it, or whose an address is, which may be a node's.
+            NoLiveNode { .. } | LeftToLease { .. } | VmiAddressReserved { .. } => false,
+            // They are of the object, and so on every node.
+            NoEndpoint
+            | EndpointWithoutNode
+            | NotServedTogether { .. }
+            | DhcpNotServed { .. }
+            | InvalidInterface { .. }
+            | InvalidVlan { .. }
+            | InterfaceNotPermitted { .. }
+            | VlanNotPermitted { .. }
+            | AddressInUse { .. }
+            | PortInUse { .. }
+            | Paused { .. }
+            | PortsUnknown { .. }
+            | NotClaimed { .. }
+            | VmiAddressInUse { .. }
+            | InvalidAddress { .. }
+            | TooManyAddresses { .. }
+            | InvalidPreference { .. }
+            | TooManyPreferences { .. }
+            | TooManyPorts { .. }
+            | TooManyGuarded { .. }
+            | InvalidLease { .. }
+            | NotSupported { .. } => false,
+        }
+    }
+
+    #[test]
+    fn what_is_of_one_host_names_it() {
+        let refusals = of_a_node(&Quoted::of("eth9"), &["b", "c"].into_iter().collect());
+        for refusal in &refusals {
+            let note = refusal.note();
+            assert!(note.contains(NODE) && names_a_node(refusal), "{note}");
+        }
+        let reasons: std::collections::BTreeSet<_> = refusals.iter().map(Refusal::reason).collect();
+        assert_eq!(reasons.len(), 12, "each that names one is here");
+    }
+
+    #[test]
+    fn who_is_not_heard_is_named_and_of_many_three() {
+        let names: Vec<String> = (0..50).map(|node| format!("node-{node:02}")).collect();
+        let few: Few = names.iter().map(String::as_str).collect();
+        let refusals = of_a_node(&Quoted::of("eth9"), &few).into_iter();
+        let notes: Vec<String> = refusals
+            .filter(|all| matches!(all, Refusal::NotGranted { .. } | Refusal::MembersWait { .. }))
+            .map(|refusal| refusal.note())
+            .collect();
+        assert_eq!(notes.len(), 3);
+        for note in notes {
+            let named = r#": "node-00", "node-01", "node-02" and 47 more"#;
+            assert!(note.contains(named) && note.len() < 1024, "{note}");
+        }
+        let could = ["d"].into_iter().collect();
+        let node = NODE.to_owned();
+        let clear = Refusal::NotGranted { node, had: false, unheard: Few::default(), could };
+        assert!(clear.note().contains(r#"these live: "d""#), "{}", clear.note());
+    }
+
     #[test]
     fn what_a_user_wrote_is_quoted_and_no_more_of_it_than_helps() {
         let wrote = "a\nb\u{1b}[2J".repeat(10_000);
         let text = Quoted::of(&wrote);
         let texts: Few = std::iter::repeat_n(wrote.as_str(), 51_000).collect();
-        let refusals = [
-            Refusal::InterfaceMissing { name: Some(text.clone()) },
-            Refusal::InterfaceUnfit { name: text.clone(), lacks: "carrier" },
-            Refusal::ReversePathFiltered {
-                address: IpAddr::from([192, 0, 2, 1]),
-                name: text.clone(),
-            },
+        let of_objects = [
             Refusal::InvalidInterface { text: text.clone() },
             Refusal::InvalidVlan { text: text.clone() },
-            Refusal::VlanNotMade { name: text.clone(), error: "no".to_owned() },
             Refusal::InvalidLease { text: text.clone() },
-            Refusal::LeftToLease { lease: "d/kubevip-web".to_owned(), holder: text },
+            Refusal::LeftToLease { lease: "d/kubevip-web".to_owned(), holder: text.clone() },
             Refusal::InvalidAddress { texts: texts.clone() },
             Refusal::InvalidPreference { texts: texts.clone() },
-            Refusal::NotSupported { annotations: texts },
+            Refusal::NotSupported { annotations: texts.clone() },
         ];
-        for refusal in refusals {
+        for refusal in of_objects.into_iter().chain(of_a_node(&text, &texts)) {
             let note = refusal.note();
             assert!(note.len() < 1024 && !note.contains(char::is_control), "{note}");
         }

@@ -16,6 +16,16 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 8;
 
 impl Node {
+    /// The voters that have not answered this node for at least so long, since it stands in their view.
+    pub fn unheard(&self, age: Duration) -> impl Iterator<Item = NodeId> {
+        let voters = self.standing.iter().flat_map(|standing| standing.view().voters().nodes());
+        let long_ago = move |voter: &NodeId| {
+            let last = self.owner.heard(*voter).unwrap_or_default().max(self.proposer.since());
+            self.now.since(last) >= age
+        };
+        voters.copied().filter(|voter| *voter != self.out.me()).filter(long_ago)
+    }
+
     /// Follows up until nothing on this node follows from anything.
     pub(super) fn settle(&mut self) {
         for _ in 0..ROUNDS {

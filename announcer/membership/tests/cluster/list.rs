@@ -82,6 +82,36 @@ fn a_dead_majority_is_silent_until_it_returns() {
 }
 
 #[test]
+fn the_voters_that_do_not_answer_are_known_after_a_while_and_for_no_longer() {
+    const AFTER: Duration = Duration::from_millis(1_500);
+    let mut cluster = Cluster::new();
+    let unheard = |cluster: &Cluster, by: &str| {
+        let mut unheard: Vec<_> = cluster.nodes[&NodeId::of(by)].unheard(AFTER).collect();
+        unheard.sort();
+        unheard
+    };
+    let both = |names: &[&str]| {
+        let mut both = ids(names);
+        both.sort();
+        both
+    };
+    for name in ["a", "c"] {
+        cluster.start(name, list(&["a", "b", "c"]));
+    }
+    assert_eq!(unheard(&cluster, "a"), [], "it has just begun");
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(unheard(&cluster, "a"), ids(&["b"]), "never heard");
+    cluster.stop("c");
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(unheard(&cluster, "a"), ids(&["b"]), "not yet");
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(unheard(&cluster, "a"), both(&["b", "c"]), "heard before");
+    cluster.start("b", list(&["a", "b", "c"]));
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(unheard(&cluster, "a"), ids(&["c"]));
+}
+
+#[test]
 fn a_node_with_another_list_or_none_is_granted_nothing_and_told_of() {
     let others: [fn() -> Input<'static>; 3] = [
         || list(&["a", "b", "d", "c"]),

@@ -229,7 +229,7 @@ impl Leases {
             }
         }
         if let Some(why) = self.withheld.clone().filter(|_| self.strives.contains_key(lease)) {
-            verdict.refuse(Refusal::LeaseWithheld { why });
+            verdict.refuse(Refusal::LeaseWithheld { node: context.node.to_owned(), why });
         }
         let silences = verdict.refusals.iter().any(Refusal::silences);
         silences.then_some(Verdict { voice: Voice::Bystander, ..verdict })

@@ -77,6 +77,7 @@ impl Draining {
             | MembershipEvent::Uncovered(_)
             | MembershipEvent::Live(_)
             | MembershipEvent::Orphans(_)
+            | MembershipEvent::Unheard(_)
             | MembershipEvent::Left => {}
         }
     }

@@ -80,6 +80,8 @@ pub enum MembershipEvent {
     Live(BTreeSet<NodeId>),
     /// This is all that no live node has had for a while, as a majority sees it.
     Orphans(BTreeSet<IpAddr>),
+    /// These voters have not answered this node for a while, by name.
+    Unheard(BTreeSet<String>),
     /// Everything was handed over, or the time for it is over.
     Left,
 }

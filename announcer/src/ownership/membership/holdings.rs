@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use berth_api::Few;
 use berth_membership::{NodeId, Request, rank};
 
 use super::exchange::MembershipEvent;
@@ -42,6 +43,8 @@ pub struct Holdings {
     live_since: Instant,
     /// What no live node has had for a while, as a majority sees it.
     orphans: BTreeSet<IpAddr>,
+    /// The voters that do not answer this node, by name.
+    unheard: BTreeSet<String>,
     since: Instant,
     /// When this node lost an address, for a while.
     lost: BTreeMap<IpAddr, Instant>,
@@ -55,7 +58,7 @@ impl Holdings {
     /// Nothing yet.
     pub fn new(me: NodeId, fenced: bool, now: Instant) -> Self {
         let (addresses, first, handed, granted) = Default::default();
-        let (live, orphans, lost) = Default::default();
+        let (live, orphans, unheard, lost) = Default::default();
         let (live_since, since, swept, rivalled) = (now, now, now, false);
         Self {
             me,
@@ -67,6 +70,7 @@ impl Holdings {
             live,
             live_since,
             orphans,
+            unheard,
             since,
             lost,
             swept,
@@ -112,6 +116,7 @@ impl Holdings {
                 }
             }
             MembershipEvent::Orphans(orphans) => self.orphans.clone_from(orphans),
+            MembershipEvent::Unheard(unheard) => self.unheard.clone_from(unheard),
             MembershipEvent::Uncovered(_) | MembershipEvent::Left => {}
         }
     }
@@ -182,6 +187,11 @@ impl Holdings {
     /// Whether no live node has had an address for a while, as a majority sees it.
     pub fn is_orphan(&self, address: &IpAddr) -> bool {
         self.is_clear() && self.orphans.contains(address) && self.tenure(address).is_none()
+    }
+
+    /// The voters that do not answer this node, for people.
+    pub fn unheard(&self) -> Few {
+        self.unheard.iter().map(String::as_str).collect()
     }
 
     /// Whether a majority answers this node.

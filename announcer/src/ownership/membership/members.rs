@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use berth_api::Quoted;
 use berth_api::election::Held;
+use berth_api::{Few, Quoted};
 use berth_membership::{NodeId, Request};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -329,7 +329,12 @@ impl Members {
         let Some(lease) = self.waits_for(now).filter(|_| context.known) else { return };
         let services = context.wanted.services.iter();
         for (name, _) in services.filter(|(_, claim)| claim.ours) {
-            let refusals = vec![Refusal::MembersWait { lease: lease.to_string() }];
+            let unheard = match self.holdings.is_clear() {
+                true => Few::default(),
+                false => self.holdings.unheard(),
+            };
+            let (node, lease) = (context.node.to_owned(), lease.to_string());
+            let refusals = vec![Refusal::MembersWait { node, lease, unheard }];
             let voice = Voice::Bystander;
             verdicts.insert(name.clone(), Verdict { refusals, voice, ..Verdict::default() });
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use berth_api::Few;
 use berth_membership::NodeId;
 
 use super::super::context::Context;
@@ -182,8 +183,14 @@ fn nobody(
             Refusal::NoLiveNode { could: serves.ranks.keys().copied().collect() }
         }
         _ => {
-            let node = claim.host.as_deref().filter(|host| *host == me);
-            Refusal::NotGranted { node: node.map(str::to_owned) }
+            let live = |name: &&str| holdings.is_live(NodeId::of(name));
+            let unheard = holdings.unheard();
+            let could = match unheard.is_empty() {
+                true => serves.ranks.keys().copied().filter(live).collect(),
+                false => Few::default(),
+            };
+            let had = claim.host.as_deref() == Some(me);
+            Refusal::NotGranted { node: me.to_owned(), had, unheard, could }
         }
     }
 }

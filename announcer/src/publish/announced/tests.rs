@@ -1,3 +1,5 @@
+use berth_api::Few;
+
 use super::*;
 use crate::source::cluster::testing::service;
 
@@ -61,9 +63,12 @@ fn what_was_never_wrong_is_not_said_to_be_right_and_what_was_is_once() {
 #[test]
 fn of_several_causes_the_first_is_the_reason_and_the_message_has_all_and_the_address() {
     let refused = address(BOTH[1]);
+    let (node, none) = (|| "a".to_owned(), Few::default);
+    let not_granted =
+        Refusal::NotGranted { node: node(), had: false, unheard: none(), could: none() };
     let causes = [
-        Refusal::NotGranted { node: None },
-        Refusal::NotBound { address: refused, error: "no memory".to_owned() },
+        not_granted,
+        Refusal::NotBound { node: node(), address: refused, error: "no memory".to_owned() },
         Refusal::TooManyPorts { count: 2_000 },
     ];
     let half: (&[&str], &[&str]) = (&BOTH[..1], &BOTH[..1]);

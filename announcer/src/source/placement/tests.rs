@@ -151,9 +151,11 @@ fn where_nobody_could_be_answered_an_address_is_not_to_be_had() {
     // The interface on which a port is met decides.
     host.ports = [(2, 3)].into();
     assert_eq!(refused(&host, "10.0.0.9"), Some("ReversePathFiltered"));
-    let name = Quoted::of("eth1");
-    let told = Refusal::ReversePathFiltered { address: "10.0.0.9".parse().unwrap(), name }.note();
-    assert!(told.contains("eth1") && told.contains("rp_filter"), "{told}");
+    let (cluster, interface, permits) = (Cluster::default(), Some("eth0"), Permits::ALL);
+    let scene = Scene { cluster: &cluster, host: &host, node: "node-17", interface, permits };
+    let told = place_anywhere(scene, "10.0.0.9".parse().unwrap()).unwrap_err().note();
+    let names = ["node-17", "eth1", "rp_filter"].iter().all(|name| told.contains(name));
+    assert!(names, "{told}");
 }
 
 #[test]
@@ -257,8 +259,11 @@ fn a_port_of_a_port_is_met_on_the_topmost_and_a_vlan_is_its_own() {
     host.interfaces.insert("br0".to_owned(), bridge);
     host.ports = [(2, 3), (3, 9)].into();
     host.alternatives = [("uplink".to_owned(), "eth0".to_owned())].into();
-    assert_eq!(interface(&host, Some("uplink")).unwrap().0, "br0");
-    assert_eq!(named(&host, Some("uplink"), "10.0.0.9".parse().unwrap()).unwrap().0, "eth0");
+    assert_eq!(interface(&host, "a", Some("uplink")).unwrap().0, "br0");
+    let cluster = Cluster::default();
+    let scene =
+        Scene { cluster: &cluster, host: &host, node: "a", interface: None, permits: Permits::ALL };
+    assert_eq!(named(scene, Some("uplink"), "10.0.0.9".parse().unwrap()).unwrap().0, "eth0");
     host.ports.insert(9, 2);
-    assert!(interface(&host, Some("eth0")).is_ok(), "a circle ends");
+    assert!(interface(&host, "a", Some("eth0")).is_ok(), "a circle ends");
 }

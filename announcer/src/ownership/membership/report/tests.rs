@@ -365,3 +365,39 @@ fn what_no_live_node_has_is_told_with_its_cause_whether_it_was_announced_or_not(
     let by = orphan((&["b"], &[], &[]), None, None);
     assert_eq!(by, Some((Voice::Bystander, vec!["NotGranted"])));
 }
+
+#[test]
+fn who_tells_that_nobody_grants_it_names_who_does_not_answer_and_where_all_do_who_could_serve_it() {
+    let unheard = |names: &[&str]| {
+        MembershipEvent::Unheard(names.iter().map(|name| (*name).to_owned()).collect())
+    };
+    let told = |told: &[MembershipEvent]| {
+        let verdicts = decide(&["a"], &[], told, Duration::from_secs(5));
+        verdicts.get(&web()).map(|verdict| verdict.refusals[0].note()).unwrap_or_default()
+    };
+    let note = told(&[unheard(&["node-b", "node-c"])]);
+    assert!(note.contains(r#"do not answer node a: "node-b", "node-c""#), "{note}");
+    let note = told(&[unheard(&["node-b"]), unheard(&[])]);
+    assert!(note.contains("no majority") && !note.contains("do not answer"), "{note}");
+
+    let mut cluster = Cluster::default();
+    cluster.apply_service(web(), Service { local: true, ..service(&BOTH) });
+    slice(&mut cluster, "web", "s", &["b", "c"]);
+    let (host, now) = (host(), Instant::now());
+    let wanted = seen(&cluster, &host, Some("eth0"));
+    let mut peers = Peers::default();
+    for node in ["a", "b", "c"] {
+        peers.apply(node.to_owned(), crate::vip::nodes::Peer::default());
+    }
+    let notes = ["a", "b"].map(|node| {
+        let mut holdings = Holdings::new(NodeId::of(node), true, now);
+        holdings.take(&alive(), now);
+        holdings.take(&MembershipEvent::Orphans(BOTH.map(address).into()), now);
+        let (context, settled) = (Context { node, ..context(&wanted, &host) }, now + TOGETHER);
+        let verdict = verdicts(context, &peers, &holdings, &|_| false, settled).remove(&web());
+        verdict.map(|verdict| verdict.refusals[0].note())
+    });
+    let notes: Vec<String> = notes.into_iter().flatten().collect();
+    let [note] = &notes[..] else { panic!("one of them tells: {notes:?}") };
+    assert!(note.contains(r#"could serve it these live: "b""#), "and c does not live: {note}");
+}
