@@ -1,11 +1,15 @@
-//! No silence: in a world that is broken at random each object that was given an address either answers, or says why not in
-//! exactly one condition, with the one right reason, soon. Judged by what the API server shows and the network answers.
-//! `BERTH_SEED` repeats a run; `BERTH_SOAK=1` takes twenty worlds, and all ways to decide on owners.
+//! No silence: in a world that is broken at random each Service and each EipBinding that was given an address either answers,
+//! or says why not in exactly one condition, with the one right reason, soon. Judged by what the API server shows and the
+//! network answers. `BERTH_SEED` repeats a run; `BERTH_SOAK=1` takes twenty-five worlds, and all ways to decide on owners.
+
+mod elastic;
+mod fault;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use berth_e2e::addresses::Net;
+use berth_e2e::fault::Leftovers;
 use berth_e2e::world::{
     ADDRESSES, Env, HOST, POOL, World, by_lease, env, eventually, ingress, kubectl,
 };
@@ -15,12 +19,11 @@ use kube::ResourceExt;
 use kube::api::Api;
 use serde_json::{Value, json};
 
+use self::elastic::{Elastic, NODE};
+use self::fault::{Fault, MINUTE};
 use crate::allocation_under_fire::random;
 use crate::is_soak;
 
-/// How soon it is told what an announcer or the API server can know, and what only berth-ccm can: that no announcer lives.
-const SOON: Duration = Duration::from_secs(5);
-const MINUTE: Duration = Duration::from_secs(60);
 /// It stays so.
 const STAYS: Duration = Duration::from_secs(1);
 /// How long a world has to mend.
@@ -31,70 +34,7 @@ const NODES: usize = 3;
 
 const CONDITIONS: [&str; 2] = ["berth.dev/AddressAllocated", "berth.dev/Announced"];
 
-/// What is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    NoEndpoint,
-    NoLiveNode,
-    NoInterface,
-    InvalidVlan,
-    Dhcp,
-    NoPool,
-    /// No announcer hears another one.
-    Firewall,
-    /// One lives, and is no majority.
-    Alone,
-    /// No announcer has a carrier.
-    Unplugged,
-    /// No announcer lives.
-    Gone,
-}
-
 use Fault::*;
-
-impl Fault {
-    /// What tells of it, of a Service that was there before and of one that comes then; nothing where it answers.
-    fn right(self, by_lease: bool) -> [Option<&'static [&'static str]>; 2] {
-        let both = |reasons: &'static [&'static str]| [Some(reasons), Some(reasons)];
-        match self {
-            NoEndpoint => both(&["NoEndpoint"]),
-            // Who holds the one Lease says so of itself.
-            NoLiveNode if by_lease => both(&["NoLiveNode", "NoLocalEndpoint"]),
-            NoLiveNode => both(&["NoLiveNode"]),
-            NoInterface => both(&["InterfaceMissing"]),
-            InvalidVlan => both(&["InvalidVlan"]),
-            Dhcp => both(&["DhcpNotServed"]),
-            NoPool => [None, Some(&["NoPool"])],
-            Firewall | Alone => both(&["NotGranted"]),
-            Unplugged => both(&["InterfaceUnfit"]),
-            Gone => both(&["NoAnnouncer"]),
-        }
-    }
-
-    fn within(self) -> Duration {
-        if self == Gone { MINUTE } else { SOON }
-    }
-
-    /// What it is about one Service: merged into it.
-    fn patch(self) -> Value {
-        match self {
-            NoEndpoint => json!({ "spec": { "selector": { "app": "nobody" } } }),
-            NoLiveNode => json!({ "spec": { "externalTrafficPolicy": "Local" } }),
-            NoInterface => noted("kube-vip.io/serviceInterface", "eth9"),
-            InvalidVlan => noted("kube-vip.io/serviceVLAN", "5000"),
-            Dhcp => noted(ADDRESSES, "0.0.0.0,::"),
-            _ => json!({}),
-        }
-    }
-
-    fn is_of_one(self) -> bool {
-        self.patch() != json!({})
-    }
-}
-
-fn noted(name: &str, value: &str) -> Value {
-    json!({ "metadata": { "annotations": { name: value } } })
-}
 
 /// A Service of both families, with what the fault is about.
 fn service(name: &str, fault: Option<Fault>) -> Value {
@@ -130,21 +70,30 @@ fn answers(world: &World, service: &Service) -> bool {
     shown.len() == 2 && shown.iter().all(|address| world.curl(*address).is_ok())
 }
 
-/// Waits until one Service says the right thing, and sees that it goes on. Gives when it began to.
+/// What an object tells, and whether all that it was given answers.
+type Look = (Vec<String>, bool);
+
+async fn look(world: &World, name: &str) -> Result<Look> {
+    let service = world.service(name).await?;
+    let told = said(&service);
+    let answers = told.is_empty() && answers(world, &service);
+    Ok((told, answers))
+}
+
+/// Waits until one object says the right thing, and sees that it goes on. Gives when it began to.
 async fn judge(
-    world: &World,
     name: &str,
+    look: impl AsyncFn() -> Result<Look>,
     right: Option<&[&str]>,
     since: Instant,
     within: Duration,
 ) -> Result<Duration> {
     let mut first: Option<Instant> = None;
     loop {
-        let service = world.service(name).await?;
-        let told = said(&service);
+        let (told, answers) = look().await?;
         let is_right = match right {
             Some(reasons) => matches!(&told[..], [reason] if reasons.contains(&&**reason)),
-            None => told.is_empty() && answers(world, &service),
+            None => told.is_empty() && answers,
         };
         match (is_right, first) {
             (true, None) => first = Some(Instant::now()),
@@ -165,15 +114,27 @@ struct Stage {
     name: &'static str,
     is_by_lease: bool,
     frozen: Vec<String>,
+    elastic: Elastic,
+    /// The routes that were taken away.
+    routes: Vec<String>,
 }
 
 impl Stage {
     async fn up(name: &'static str, announcers: Env) -> Result<Self> {
         let is_by_lease = !announcers.is_empty();
-        let world = World::up(NODES, announcers).await?;
+        let mut world = World::without_berth(NODES + 1, announcers).await?;
+        Elastic::prepare(&world)?;
+        world.pools(json!({ "range-global": POOL })).await?;
+        world.start_ccm().await?;
+        for node in 0..NODES {
+            world.start_announcer(node).await?;
+        }
+        world.deploy("default", "hello", 2)?;
         world.create(service("old", None)).await?;
         world.published("old", 2).await?;
-        let stage = Self { world, name, is_by_lease, frozen: Vec::new() };
+        let elastic = Elastic::up(&world).await?;
+        let (frozen, routes) = (Vec::new(), Vec::new());
+        let stage = Self { world, name, is_by_lease, frozen, elastic, routes };
         stage.settle().await?;
         Ok(stage)
     }
@@ -187,7 +148,7 @@ impl Stage {
         self.world.announcer(node)?.freeze()
     }
 
-    /// What does no harm: nodes are cordoned, and one announcer of three hangs.
+    /// What does no harm: nodes are cordoned, and one announcer of three hangs, which is not that of the machines.
     fn disturb(&mut self, random: &mut fastrand::Rng) -> Result<()> {
         let names: Vec<String> =
             (0..NODES).map(|node| self.world.lab.node(node).name().to_owned()).collect();
@@ -195,7 +156,7 @@ impl Stage {
             kubectl(&self.world.lab, &["cordon", name])?;
         }
         if random.bool() && !self.is_by_lease {
-            self.freeze(&names[random.usize(..NODES)])?;
+            self.freeze(&names[random.usize(NODE + 1..NODES)])?;
         }
         Ok(())
     }
@@ -220,6 +181,15 @@ impl Stage {
             NoEndpoint | NoLiveNode | NoInterface | InvalidVlan | Dhcp => {
                 self.world.patch("old", fault.patch()).await?;
             }
+            MachineGone | MachineOff => self.elastic.damage(fault).await?,
+            NodeGone => self.world.lab.crash(NODE)?,
+            NoWayBack => {
+                let node = self.world.lab.node(NODE);
+                node.exec(["sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=1"])?;
+                let routes = node.exec(["ip", "-4", "route", "show", "dev", "eth0"])?;
+                self.routes = routes.lines().map(str::to_owned).collect();
+                node.exec(["ip", "-4", "route", "flush", "dev", "eth0"])?;
+            }
         }
         Ok(())
     }
@@ -234,8 +204,26 @@ impl Stage {
                     self.world.start_announcer(node).await?;
                 }
             }
-            Alone | NoEndpoint | NoLiveNode | NoInterface | InvalidVlan | Dhcp => {}
+            NodeGone => {
+                self.world.lab.reboot(NODE, Leftovers::Flush)?;
+                self.world.start_announcer(NODE).await?;
+            }
+            NoWayBack => {
+                let node = self.world.lab.node(NODE);
+                node.exec(["sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=0"])?;
+                // That of the subnet first: others lead by it.
+                self.routes
+                    .sort_by_key(|route| route.contains(" via ") || route.starts_with("default"));
+                for route in std::mem::take(&mut self.routes) {
+                    let words = route.split_whitespace().filter(|word| *word != "linkdown");
+                    let route = ["ip", "-4", "route", "replace"].into_iter().chain(words);
+                    node.exec(route.chain(["dev", "eth0"]))?;
+                }
+            }
+            Alone | NoEndpoint | NoLiveNode | NoInterface | InvalidVlan | Dhcp | MachineGone
+            | MachineOff => {}
         }
+        self.elastic.mend(&self.world, fault).await?;
         for node in std::mem::take(&mut self.frozen) {
             self.world.announcer(&node)?.thaw()?;
         }
@@ -269,31 +257,79 @@ impl Stage {
         self.damage(fault).await?;
         let made = Instant::now();
         self.world.create(service("new", Some(fault))).await?;
+        self.elastic.comes().await?;
         let ([old, new], within) = (fault.right(self.is_by_lease), fault.within());
-        let (old, new) = tokio::join!(
-            judge(&self.world, "old", old, start, within),
-            judge(&self.world, "new", new, made, within),
+        let world = &self.world;
+        let service = |name: &'static str| async move || look(world, name).await;
+        let (old, new, elastic) = tokio::join!(
+            judge("old", service("old"), old, start, within),
+            judge("new", service("new"), new, made, within),
+            self.judge_elastic(fault, start, made),
         );
         let broken =
             || format!("world {number}, {}, {fault:?}, frozen {:?}", self.name, self.frozen);
         let (old, new) = (old.with_context(broken)?, new.with_context(broken)?);
+        let elastic = elastic.with_context(broken)?;
         let message = self.message("new").await?;
+        if fault.names_others() {
+            self.names_all(&message)?;
+            self.names_all(&self.message("old").await?)?;
+        }
         self.mend(fault, &addresses).await?;
         let mended = Instant::now();
         eventually("what was broken answers again, and says so", MENDED, || async {
             let service = self.world.service("old").await?;
             let is_gone = self.world.services("default").get_opt("new").await?.is_none();
-            Ok((is_gone && said(&service).is_empty() && answers(&self.world, &service))
-                .then_some(()))
+            let is_mended = is_gone && said(&service).is_empty() && answers(&self.world, &service);
+            Ok((is_mended && self.elastic.is_mended(&self.world).await?).then_some(()))
         })
         .await
         .with_context(|| format!("after {fault:?}"))?;
         let took = mended.elapsed();
         self.settle().await?;
         println!(
-            "{number:2} {:8} {fault:?}: told in {old:.1?} where it had answered, {new:.1?} where it was new; mended in {:.1?}; {message}",
+            "{number:2} {:8} {fault:?}: told in {old:.1?} where it had answered, {new:.1?} where it was new, of elastic IPs in {elastic:.1?}; mended in {:.1?}; {message}",
             self.name, took
         );
+        Ok(())
+    }
+
+    /// The same of elastic IPs, where their node can tell: of one that hangs berth-ccm says so, after a while.
+    async fn judge_elastic(
+        &self,
+        fault: Fault,
+        start: Instant,
+        made: Instant,
+    ) -> Result<Option<[Duration; 2]>> {
+        const NO_ANNOUNCER: Option<&[&str]> = Some(&["NoAnnouncer"]);
+        let hangs = self.frozen.iter().any(|node| node == self.elastic.node());
+        let ([old, new], within) = match hangs {
+            false => (fault.of_elastic(), fault.within()),
+            true if is_soak() => ([NO_ANNOUNCER; 2], MINUTE),
+            true => return Ok(None),
+        };
+        let look = |name: &'static str| {
+            async move || {
+                let (told, answers, _) = self.elastic.look(&self.world, name).await?;
+                Ok((told.into_iter().collect(), answers))
+            }
+        };
+        let (old, new) = tokio::join!(
+            judge("the old elastic IP", look("old"), old, start, within),
+            judge("the new elastic IP", look("new"), new, made, within),
+        );
+        let took = [old?, new?];
+        for name in ["old", "new"].into_iter().filter(|_| fault.names_others() && !hangs) {
+            self.names_all(&self.elastic.look(&self.world, name).await?.2)?;
+        }
+        Ok(Some(took))
+    }
+
+    /// A node that is heard by nobody says who does not answer it.
+    fn names_all(&self, message: &str) -> Result<()> {
+        let names = self.world.lab.nodes()[..NODES].iter().map(|node| node.name());
+        let missing: Vec<&str> = names.filter(|name| !message.contains(name)).collect();
+        ensure!(missing.is_empty(), "{missing:?} are not in {message:?}");
         Ok(())
     }
 
@@ -345,20 +381,30 @@ async fn break_again_and_again(
 async fn in_worlds_broken_at_random_each_service_answers_or_says_why_not_for_the_right_reason_and_soon()
 -> Result<()> {
     let mut random = random();
-    let of_all = [NoEndpoint, NoLiveNode, NoInterface, InvalidVlan, Dhcp, NoPool, Unplugged];
+    let of_all = [
+        NoEndpoint,
+        NoLiveNode,
+        NoInterface,
+        InvalidVlan,
+        Dhcp,
+        NoPool,
+        Unplugged,
+        MachineGone,
+        MachineOff,
+    ];
     let of_members = [&of_all[..], &[Firewall, Alone]].concat();
     if !is_soak() {
         let stage = Stage::up("members", env([])).await?;
         return break_again_and_again(stage, &of_members, 0..3, &mut random).await;
     }
-    let everything = [&of_members[..], &[Gone]].concat();
+    let everything = [&of_members[..], &[Gone, NodeGone, NoWayBack]].concat();
     let members = Stage::up("members", env([])).await?;
-    break_again_and_again(members, &everything, 0..11, &mut random).await?;
+    break_again_and_again(members, &everything, 0..14, &mut random).await?;
     let mut each = by_lease();
     each.extend(env([("svc_election", "true")]));
-    let of_leases = [NoEndpoint, NoLiveNode, NoInterface, InvalidVlan, Dhcp, NoPool, Unplugged];
+    let of_leases = [&of_all[..], &[NodeGone]].concat();
     let each = Stage::up("leases", each).await?;
-    break_again_and_again(each, &of_leases, 11..16, &mut random).await?;
+    break_again_and_again(each, &of_leases, 14..20, &mut random).await?;
     let one = Stage::up("lease", by_lease()).await?;
-    break_again_and_again(one, &of_leases, 16..20, &mut random).await
+    break_again_and_again(one, &of_leases, 20..25, &mut random).await
 }
