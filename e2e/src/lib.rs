@@ -37,7 +37,7 @@
 //! | [`api_proxy`] | what can go wrong between a client and the API server |
 //! | [`guest`] | a virtual machine's inside: a namespace behind a node, which can move |
 //! | [`other_kernel`] | a program under another kernel than the machine's, in QEMU; needs no lab |
-//! | [`probe`], [`wire`], [`capture`] | what a client gets, who answers for an address, every frame |
+//! | [`get`], [`probe`], [`wire`], [`capture`] | what a client gets, once and all the time, who answers for an address, every frame |
 //! | [`cluster`], [`diagnosis`] | what black-box tests need, in the lab or in kind; what shows why one failed |
 //! | [`kind_node`] | kind, Docker and a node image, where there are none |
 //! | [`rivals`], [`membership`] | other systems in the same lab, for comparison; what Berth's membership shows |
@@ -58,6 +58,7 @@ pub mod addresses;
 pub mod agent;
 pub mod api_proxy;
 pub mod apiserver_metrics;
+mod apply;
 pub mod audit;
 pub mod bare_client;
 mod bare_node;
@@ -71,6 +72,7 @@ pub mod disk;
 pub mod fabric;
 pub mod fault;
 pub mod flood;
+pub mod get;
 pub mod guest;
 mod host_link;
 pub mod image;

@@ -1,15 +1,18 @@
 //! What a lab shows of Berth's fenced membership.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 
+use crate::get::get;
 use crate::world::World;
 
 /// The metrics of the announcer on a node.
 pub fn metrics(world: &World, node: usize) -> Result<String> {
-    let argv = ["curl", "--silent", "--max-time", "2", "http://127.0.0.1:2112/metrics"];
-    world.lab.node(node).exec(argv)
+    let server = ([127, 0, 0, 1], 2112).into();
+    get(&world.lab.node(node).place()?, server, "/metrics", Duration::from_secs(2))
 }
 
 /// How often a lease of the announcer on a node has run out since it was started.

@@ -13,9 +13,12 @@ use k8s_openapi::api::networking::v1::IPAddress;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
+use crate::apply;
 use crate::control_plane::url_for_nodes;
 use crate::disk::replace;
+use crate::get::get;
 use crate::lab::{Lab, Spec};
 use crate::node::{Node, ProxyMode};
 use crate::place::{Place, sibling_program};
@@ -103,17 +106,14 @@ impl World {
     async fn of_manifests(spec: Spec, announcer_env: Env, files: &[&str]) -> Result<Self> {
         let lab = Lab::up(spec).await?;
         let client = lab.client();
-        // In one call: a kubectl asks for all that the API server has before it does anything.
-        let mut arguments = vec!["apply".to_owned(), "--namespace=kube-system".to_owned()];
         let is_per_service = announcer_env.get("svc_election").is_some_and(|set| set == "true");
         let files = files.iter().map(|file| format!("manifests/{file}"));
         let files =
             files.chain(is_per_service.then(|| "overlays/svc-election/rbac.yaml".to_owned()));
         for file in files {
-            let file = repository().join(file);
-            arguments.push(format!("--filename={}", file.display()));
+            let yaml = std::fs::read_to_string(repository().join(&file))?;
+            apply::create(&client, &yaml, "kube-system").await.context(file)?;
         }
-        kubectl(&lab, &arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
         let (ccm, announcers, programs) = (None, BTreeMap::new(), None);
         let (starts, is_policed) = (0, false);
         let mut world =
@@ -398,12 +398,12 @@ fn deploy(
         );
         text = text.replace("      containers:\n", &selector);
     }
-    let file = lab.dir().join(format!("{namespace}-{name}.yaml"));
-    std::fs::write(&file, text)?;
-    kubectl(lab, &["apply", "--namespace", namespace, "-f", &file.display().to_string()])?;
-    let deployment = format!("deployment/{name}");
-    kubectl(lab, &["rollout", "status", "--namespace", namespace, &deployment, "--timeout=60s"])?;
-    Ok(())
+    let deployed = async {
+        apply::create(&lab.client(), &text, namespace).await?;
+        apply::rolled_out(&lab.client(), namespace, name).await
+    };
+    let deployed = tokio::task::block_in_place(|| Handle::current().block_on(deployed));
+    deployed.with_context(|| format!("deployment {name} of {namespace}"))
 }
 
 /// The lab's kubectl with all rights; its standard output.
@@ -426,8 +426,7 @@ pub fn curl(from: &Place, address: IpAddr) -> Result<String> {
 
 /// The same to another port.
 pub fn curl_port(from: &Place, address: IpAddr, port: u16) -> Result<String> {
-    let url = format!("http://{}/", SocketAddr::new(address, port));
-    from.exec(["curl", "--silent", "--show-error", "--fail", "--max-time", "5", &url])
+    get(from, SocketAddr::new(address, port), "/", Duration::from_secs(5))
 }
 
 /// The addresses of a node's LAN interface, as `ip -j` says.

@@ -236,8 +236,7 @@ async fn where_nothing_is_set_claims_decide_once_what_there_was_is_claimed() -> 
     let probe = world.lab.probe(&format!("{held}:80"), Duration::from_millis(20))?;
     let decide = |world: &World| {
         let asked = |node| {
-            let metrics = ["curl", "-s", "http://127.0.0.1:2112/metrics"];
-            let text = world.lab.node(node).exec(metrics)?;
+            let text = membership::metrics(world, node)?;
             Ok(text.lines().any(|line| line == "berth_announcer_claims_required 1"))
         };
         (0..NODES).map(asked).collect::<Result<Vec<bool>>>()

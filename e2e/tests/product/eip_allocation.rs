@@ -2,10 +2,12 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use berth_e2e::get::get;
 use berth_e2e::place::sibling_program;
 use berth_e2e::vm::{Eips, Vm, holds, install_kubevirt, reason, remove_kubevirt};
 use berth_e2e::world::{World, annotated, env, eventually, kubectl, repository};
@@ -174,8 +176,8 @@ async fn a_migration_moves_node_and_epoch_once_and_a_failed_one_nothing() -> Res
     .await?;
     eips.obey("web", Some("node-1")).await?;
     eventually("two moves in the metrics", 5, || async {
-        let metrics = ["curl", "--silent", "http://127.0.0.1:8080/metrics"];
-        let metrics = world.lab.control_plane().exec(metrics)?;
+        let server = ([127, 0, 0, 1], 8080).into();
+        let metrics = get(&world.lab.control_plane(), server, "/metrics", Duration::from_secs(2))?;
         let counted = metrics.contains("berth_ccm_eip_moves_total 2\n")
             && metrics.contains("berth_ccm_eip_bindings{state=\"Ready\"} 1\n");
         Ok(counted.then_some(()))

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use berth_e2e::get::get;
 use berth_e2e::membership;
 use berth_e2e::pauses;
 use berth_e2e::process::Process;
@@ -246,11 +247,9 @@ async fn members_hold_the_lease_by_which_others_decide() -> Result<()> {
         world.start_announcer(node).await?;
         let process = world.announcer(&format!("node{node}"))?;
         says(process, &["membership begins when it ends"]).await?;
-        let ready = ["curl", "--silent", "--fail", "http://127.0.0.1:2112/readyz"];
-        eventually("ready, or a rollout would stop here", 10, || async {
-            Ok(world.lab.node(node).place()?.exec(ready).ok())
-        })
-        .await?;
+        let (place, own) = (world.lab.node(node).place()?, ([127, 0, 0, 1], 2112).into());
+        let ready = || async { Ok(get(&place, own, "/readyz", Duration::from_secs(2)).ok()) };
+        eventually("ready, or a rollout would stop here", 10, ready).await?;
     }
     world.deploy("default", "hello", 2)?;
     for name in ["web", "other"] {

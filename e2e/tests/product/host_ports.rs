@@ -1,10 +1,11 @@
 //! What answers behind an address of a Service where `enable_service_security` is on, beside a real kube-proxy.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use berth_e2e::get::get;
 use berth_e2e::node::ProxyMode;
 use berth_e2e::place::Place;
 use berth_e2e::world::{World, curl_port, env, eventually};
@@ -20,8 +21,7 @@ const STRANGERS: u16 = 8443;
 
 /// Whether anything answers there. What is dropped takes two seconds.
 fn answers(from: &Place, host: IpAddr, port: u16) -> bool {
-    let url = format!("http://{}/", std::net::SocketAddr::new(host, port));
-    from.exec(["curl", "--silent", "--fail", "--max-time", "2", &url]).is_ok()
+    get(from, SocketAddr::new(host, port), "/", Duration::from_secs(2)).is_ok()
 }
 
 /// Asks for all of these at the same time: what is dropped takes its two seconds once.

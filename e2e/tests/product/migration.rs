@@ -2,6 +2,7 @@
 //! stock provider leaves it.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -58,8 +59,8 @@ async fn berth_waits_for_the_stock_provider_and_adopts_what_it_left() -> Result<
     world.start_ccm().await?;
     let machine = world.lab.control_plane();
     eventually("berth-ccm ready", 10, || async {
-        let ready = ["curl", "--silent", "--fail", "http://[::1]:8080/readyz"];
-        Ok(machine.exec(ready).ok())
+        let server = (Ipv6Addr::LOCALHOST, 8080).into();
+        Ok(berth_e2e::get::get(&machine, server, "/readyz", Duration::from_secs(2)).ok())
     })
     .await?;
     ensure!(world.claims().await?.is_empty(), "it writes without the Lease");

@@ -1,7 +1,7 @@
 //! What the kubelet hears of an announcer that has a neighbour on its node.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -49,8 +49,9 @@ async fn the_probes_of_the_manifest_pass_beside_whoever_answers_at_the_port_of_t
     let asks = |probe: &str| -> Result<String> {
         let get = &container[probe]["httpGet"];
         let [host, path] = ["host", "path"].map(|key| get[key].as_str().unwrap_or_default());
-        let url = format!("http://{host}:{}{path}", get["port"]);
-        node.exec(["curl", "--silent", "--show-error", "--fail", "--max-time", "1", &url])
+        let port = get["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let server = SocketAddr::new(host.parse()?, port.context("a port")?);
+        berth_e2e::get::get(&node, server, path, Duration::from_secs(1))
     };
     let logs = || world.logs();
     for probe in ["livenessProbe", "readinessProbe"] {

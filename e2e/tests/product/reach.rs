@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use berth_e2e::get::get;
 use berth_e2e::place::Place;
 use berth_e2e::process::Process;
 use berth_e2e::world::{World, annotated, env, eventually};
@@ -43,8 +44,7 @@ fn crowd(place: &Place, to: SocketAddr) -> Result<Vec<TcpStream>> {
 
 /// What a probe from elsewhere is told beside them.
 fn probe(place: &Place, to: SocketAddr) -> Result<String> {
-    let url = format!("http://{to}/healthz");
-    place.exec(["curl", "--silent", "--show-error", "--fail", "--max-time", "2", &url])
+    get(place, to, "/healthz", Duration::from_secs(2))
 }
 
 async fn is_no_larger(what: &str, process: &Process, before: u64) -> Result<()> {

@@ -7,11 +7,12 @@
 mod edits;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Mac, Net, mac, node_host, router};
+use berth_e2e::get::get;
 use berth_e2e::lab::Lab;
 use berth_e2e::membership;
 use berth_e2e::pauses;
@@ -269,8 +270,7 @@ struct Drawn {
 
 impl Drawn {
     fn look(&mut self, outside: &Place, address: IpAddr) {
-        let url = format!("http://{address}/");
-        let answer = outside.exec(["curl", "--silent", "--fail", "--max-time", "1", &url]);
+        let answer = get(outside, SocketAddr::new(address, 80), "/", Duration::from_secs(1));
         self.looks += 1;
         self.astray += u32::from(!answer.is_ok_and(|body| body.starts_with(SHOP)));
     }
