@@ -162,6 +162,7 @@ impl ControlPlane {
         flags
     }
 
+    // Where it is given no certificate, a program makes a key of RSA: a third of what its start costs.
     fn controller_manager(&self) -> Vec<String> {
         let kubeconfig = self.file("controller-manager.kubeconfig");
         let mut flags = vec![
@@ -169,6 +170,8 @@ impl ControlPlane {
             format!("--authentication-kubeconfig={kubeconfig}"),
             format!("--authorization-kubeconfig={kubeconfig}"),
             "--bind-address=127.0.0.1".into(),
+            format!("--tls-cert-file={}", self.file("apiserver.crt")),
+            format!("--tls-private-key-file={}", self.file("apiserver.key")),
             "--leader-elect=false".into(),
             "--use-service-account-credentials=true".into(),
             format!("--root-ca-file={}", self.file("ca.crt")),
@@ -195,6 +198,8 @@ impl ControlPlane {
             format!("--authentication-kubeconfig={kubeconfig}"),
             format!("--authorization-kubeconfig={kubeconfig}"),
             "--bind-address=127.0.0.1".into(),
+            format!("--tls-cert-file={}", self.file("apiserver.crt")),
+            format!("--tls-private-key-file={}", self.file("apiserver.key")),
             "--leader-elect=false".into(),
             "--profiling=false".into(),
         ]
