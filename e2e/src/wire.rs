@@ -29,7 +29,7 @@ use socket2::{SockFilter, SockRef};
 
 use crate::{
     addresses::{CLIENT_HOST, Mac, Net, client, mac},
-    pauses::Pauses,
+    pauses::{self, Pauses},
     place::Place,
     wire_frame::{question, read},
     worker::Worker,
@@ -173,6 +173,9 @@ impl Record {
 /// Between two answers to one question.
 const SAME_MOMENT: Duration = Duration::from_millis(2);
 
+/// How far frames may be apart that are not in the order of their times.
+const NEARLY: Duration = Duration::from_millis(100);
+
 /// Whether two machines spoke for an address in the same moment. Who takes an address over from one that fell silent
 /// waits for ten milliseconds at least; two that answer both answer each question.
 pub fn disputed(said: &[Sighting]) -> bool {
@@ -216,6 +219,17 @@ impl Watch {
         Record(self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
+    /// What it saw so far of `address` from `since` on.
+    pub fn heard(&self, address: IpAddr, since: Instant) -> Vec<Sighting> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // They are here in the order in which they came, or nearly.
+        let late = |sighting: &&Sighting| sighting.at + NEARLY >= since;
+        let wanted = |sighting: &&Sighting| sighting.address == address && sighting.at >= since;
+        let mut said: Vec<_> = seen.iter().rev().take_while(late).filter(wanted).copied().collect();
+        said.sort_by_key(|s| s.at);
+        said
+    }
+
     /// Stops, and tells.
     pub fn finish(self) -> Result<Record> {
         self.worker.finish()?;
@@ -236,6 +250,8 @@ impl Asker {
         let (own_mac, own) = (mac(Net::Lan, CLIENT_HOST), client());
         let frame = question(address, own_mac, own);
         let worker = Worker::start(client_place, move |stop, ready| {
+            // What nobody asks for nobody answers: a busy machine is no silence.
+            pauses::come_first();
             let Some(socket) = ready.settle(packet_socket(Net::Lan.interface())) else { return };
             while !stop.load(Ordering::Relaxed) {
                 // The link may be down on purpose.

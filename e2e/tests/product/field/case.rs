@@ -128,11 +128,33 @@ pub(crate) enum Step {
         of: String,
         addresses: usize,
     },
-    /// An Event tells the reason.
+    /// An Event on the object tells the reason.
     Told {
         of: String,
         reason: String,
     },
+    /// What the condition `berth.dev/Announced` of the object says: the reason for which it is `False`, `True`, or, where it has
+    /// none, `nothing`.
+    Announced {
+        of: String,
+        is: String,
+    },
+}
+
+impl Step {
+    /// Whether it changes a node for all that is served there.
+    fn touches_nodes(&self) -> bool {
+        use Step::{Cordon, Crash, Drain, Exclude, Leave, Taint};
+        matches!(self, Cordon(_) | Drain(_) | Exclude(_) | Taint(_) | Crash(_) | Leave(_))
+    }
+}
+
+impl Case {
+    /// Whether it changes nothing but its own Services and their endpoints, so that others can be played beside it.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.service.values().all(|service| service.ready.is_some())
+            && !self.step.iter().any(Step::touches_nodes)
+    }
 }
 
 /// The cases of an election.
