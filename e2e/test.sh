@@ -22,16 +22,19 @@ build() {
 	e2e/packages.sh qemu-system-x86_64
 	e2e/crates.sh take
 	took "Debian's packages and crates from the cache"
-	cargo build --locked --release --package lab-programs
-	target/release/lab-programs >/dev/null &
-	kubernetes=$!
-	trap 'kill $kubernetes 2>/dev/null || true' EXIT
-	e2e/images.sh
-	took "the programs as released"
-	# The tests are built in the profile of development, as `cargo test` builds them.
+	# Whoever has begun with the release holds the lock of its folder.
+	(cargo build --locked --release --package lab-programs && exec target/release/lab-programs >/dev/null) &
+	kubernetes=$! released=
+	trap 'kill $kubernetes $released 2>/dev/null || true' EXIT
+	# Beside the tests, which have a profile of their own: the last crate of a program keeps one processor busy only.
 	mkdir -p target/suites
+	e2e/images.sh >target/suites/images.log 2>&1 &
+	released=$!
+	# The tests are built in the profile of development, as `cargo test` builds them.
 	cargo test --locked --workspace --no-run --message-format=json-render-diagnostics >target/suites/messages.json
 	took "the tests"
+	wait $released || { cat target/suites/images.log >&2; exit 1; }
+	took "the programs as released, which are built beside them"
 	e2e/crates.sh keep
 	trap - EXIT
 	wait $kubernetes
