@@ -7,7 +7,8 @@ use std::time::Duration;
 use berth_index::binding::Binding;
 use berth_index::claim::Holder;
 
-use crate::world::{Controller, Faults, Step, World};
+use crate::controller::Controller;
+use crate::world::{Faults, Step, World};
 
 impl World {
     /// What holds in every state: nothing is answered for that is not claimed, and what a controller wrote into a

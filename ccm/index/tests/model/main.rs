@@ -5,8 +5,10 @@
 #[path = "../index/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
+mod controller;
 mod judge;
 mod shape;
+mod shared;
 mod user;
 mod world;
 

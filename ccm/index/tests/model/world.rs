@@ -1,6 +1,5 @@
 //! The state that is explored, and what can happen in it.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -12,8 +11,10 @@ use berth_index::service::Standing;
 use berth_index::write::{Outcome, Write};
 use berth_index::{Index, Source};
 
-use crate::cluster::{Cluster, key};
+use crate::cluster::key;
+use crate::controller::{Cause, Controller};
 use crate::shape::{self, Parts};
+use crate::shared::Shared;
 use crate::user::User;
 
 /// How many faults of each kind may still happen.
@@ -62,28 +63,8 @@ impl Step {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Controller {
-    pub(crate) index: Index,
-    services: usize,
-    claims: usize,
-    under_way: Vec<Write>,
-    shape: OnceCell<Parts>,
-    decides: OnceCell<bool>,
-}
-
-impl Controller {
-    /// One that is about to change.
-    pub(crate) fn edit(shared: &mut Rc<Self>) -> &mut Self {
-        let controller = Rc::make_mut(shared);
-        controller.shape.take();
-        controller.decides.take();
-        controller
-    }
-}
-
-#[derive(Clone, Debug)]
 pub(crate) struct World {
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: Shared,
     /// Shared with the worlds from which this one comes, until one of them changes.
     pub(crate) controllers: Vec<Rc<Controller>>,
     ghosts: Vec<Write>,
@@ -108,7 +89,7 @@ impl World {
         faults: Faults,
     ) -> Self {
         let mut world = Self {
-            cluster: Cluster::default(),
+            cluster: Shared::default(),
             controllers: Vec::new(),
             ghosts: Vec::new(),
             user: user.into_iter().collect(),
@@ -201,8 +182,7 @@ impl World {
             index.listed(source, self.now);
         }
         let seen = self.cluster.log.len();
-        let (under_way, shape, decides) = Default::default();
-        Controller { index, services: seen, claims: seen, under_way, shape, decides }
+        Controller::new(index, seen)
     }
 
     /// Everything that makes a difference to what can follow, as one number.
@@ -213,19 +193,14 @@ impl World {
                 log.filter(|logged| is_of_service(&logged.0) == services).collect::<Vec<_>>()
             };
             let unseen = (unseen(controller.services, true), unseen(controller.claims, false));
-            let own = controller
-                .shape
-                .get_or_init(|| shape::of(&(&controller.index, &controller.under_way)));
-            [own.clone(), shape::of(&unseen)]
+            [controller.shape().clone(), shape::of(&unseen)]
         });
         let mut controllers: Vec<[Parts; 2]> = controllers.collect();
         // Which of the two is which makes no difference.
         controllers.sort();
         let Self { cluster, ghosts, user, faults, .. } = self;
-        let objects = (&cluster.services, &cluster.bindings, &cluster.claims);
-        let rest = (objects, &self.answers, ghosts, user, faults);
-        let rest = shape::of(&rest);
-        shape::fingerprint(controllers.as_flattened().iter().chain([&rest]))
+        let rest = shape::of(&(&self.answers, ghosts, user, faults));
+        shape::fingerprint(controllers.as_flattened().iter().chain([cluster.shape(), &rest]))
     }
 
     pub(crate) fn steps(&self) -> Vec<Step> {
@@ -243,8 +218,7 @@ impl World {
             if unseen(controller.claims, false) && !self.one_watch {
                 steps.push(Step::ShowClaims(number));
             }
-            let decides = || !controller.index.clone().poll(self.now, 32).is_empty();
-            if *controller.decides.get_or_init(decides) {
+            if controller.decided(self.now).is_some() {
                 steps.push(Step::Decide(number));
             }
             for write in 0..controller.under_way.len() {
@@ -280,11 +254,8 @@ impl World {
             Step::ShowServices(number) => self.show(*number, true),
             Step::ShowClaims(number) => self.show(*number, false),
             Step::Decide(number) => {
-                let controller = Controller::edit(&mut self.controllers[*number]);
-                let writes = controller.index.poll(now, 32);
-                controller.index.take_reports();
-                controller.index.take_latencies();
-                controller.under_way.extend(writes);
+                let decided = self.controllers[*number].decided(now).cloned();
+                self.controllers[*number] = decided.expect("it has something to write");
             }
             Step::Perform(number, write) => self.perform(*number, *write, None),
             Step::Lose(number, write) => {
@@ -293,9 +264,7 @@ impl World {
             }
             Step::Refuse(number, write) => {
                 self.faults.busy -= 1;
-                let controller = Controller::edit(&mut self.controllers[*number]);
-                let write = controller.under_way.remove(*write);
-                controller.index.settle(&write, Outcome::Throttled(Duration::from_secs(1)), now);
+                self.settle(*number, *write, Outcome::Throttled(Duration::from_secs(1)));
             }
             Step::Crash(number) => {
                 self.faults.crashes -= 1;
@@ -319,22 +288,39 @@ impl World {
     }
 
     fn perform(&mut self, number: usize, write: usize, answer: Option<Outcome>) {
-        let write = Controller::edit(&mut self.controllers[number]).under_way.remove(write);
-        let outcome = self.send(&write);
-        let controller = Controller::edit(&mut self.controllers[number]);
-        controller.index.settle(&write, answer.unwrap_or(outcome), self.now);
-        controller.index.take_reports();
-        controller.index.take_latencies();
+        let outcome = self.send(&self.controllers[number].under_way[write].clone());
+        self.settle(number, write, answer.unwrap_or(outcome));
+    }
+
+    fn settle(&mut self, number: usize, write: usize, outcome: Outcome) {
+        let now = self.now;
+        self.change(number, Cause::Settled { write, outcome: outcome.clone() }, |controller| {
+            let write = controller.under_way.remove(write);
+            controller.index.settle(&write, outcome, now);
+            controller.index.take_reports();
+            controller.index.take_latencies();
+        });
+    }
+
+    fn change(&mut self, number: usize, cause: Cause, how: impl FnOnce(&mut Controller)) {
+        let controller = &mut self.controllers[number];
+        *controller = Controller::become_by(controller, cause, how);
     }
 
     fn show(&mut self, number: usize, services: bool) {
-        let controller = Controller::edit(&mut self.controllers[number]);
-        let from = if services { &mut controller.services } else { &mut controller.claims };
-        let news = self.cluster.log[std::mem::replace(from, self.cluster.log.len())..].to_vec();
-        let mut intake = Intake::default();
-        for logged in news.into_iter().filter(|logged| is_of_service(&logged.0) == services) {
-            intake.take(Change::clone(&logged.0), &mut controller.index, self.now);
-        }
+        let controller = &self.controllers[number];
+        let from = if services { controller.services } else { controller.claims };
+        let (length, now) = (self.cluster.log.len(), self.now);
+        let news = self.cluster.log[from..].to_vec();
+        let cause = Cause::Shown { services, length, news: news.clone() };
+        self.change(number, cause, |controller| {
+            let seen = if services { &mut controller.services } else { &mut controller.claims };
+            *seen = length;
+            let mut intake = Intake::default();
+            for logged in news.into_iter().filter(|logged| is_of_service(&logged.0) == services) {
+                intake.take(Change::clone(&logged.0), &mut controller.index, now);
+            }
+        });
     }
 
     fn unannounced(&self) -> impl Iterator<Item = NamespacedName> + '_ {
