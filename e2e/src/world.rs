@@ -453,6 +453,11 @@ pub fn annotated(service: &Service) -> Vec<IpAddr> {
     text.split(',').filter_map(|part| part.trim().parse().ok()).collect()
 }
 
+/// Until something is asked again, in its first second and from then on. What nobody answers for long is asked for long, and
+/// that by several tests at once keeps processors from those who are to answer.
+const SOON: Duration = Duration::from_millis(20);
+const LATER: Duration = Duration::from_millis(50);
+
 /// Asks until there is an answer; an error after `seconds`. For what has no event to wait for.
 pub async fn eventually<T, F>(what: &str, seconds: u64, mut ask: impl FnMut() -> F) -> Result<T>
 where
@@ -469,7 +474,8 @@ where
             Ok(None) if start.elapsed() > Duration::from_secs(seconds) => {
                 bail!("not within {seconds} s: {what}")
             }
-            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            _ if start.elapsed() < Duration::from_secs(1) => tokio::time::sleep(SOON).await,
+            _ => tokio::time::sleep(LATER).await,
         }
     }
 }
