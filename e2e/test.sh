@@ -33,14 +33,14 @@ build() {
 	# The tests are built in the profile of development, as `cargo test` builds them.
 	cargo test --locked --workspace --no-run --message-format=json-render-diagnostics >target/suites/messages.json
 	took "the tests"
+	cargo test --locked --workspace --doc --quiet
+	took "the tests of documentation"
 	wait $released || { cat target/suites/images.log >&2; exit 1; }
 	took "the programs as released, which are built beside them"
 	e2e/crates.sh keep
 	trap - EXIT
 	wait $kubernetes
 	took "Kubernetes, and crates into the cache"
-	cargo test --locked --workspace --doc --quiet
-	took "the tests of documentation"
 }
 
 if [ "${1:-}" = --no-build ]; then
