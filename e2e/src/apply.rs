@@ -16,16 +16,20 @@ use crate::world::eventually;
 const LAST: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const QUERY: &str = "fieldManager=kubectl-client-side-apply&fieldValidation=Strict";
 
-/// Makes all objects of a file of YAML. Those of a namespace are made in this one. A resource that is new is served when this
+/// Makes all objects of a text of YAML. Those of a namespace are made in this one. A resource that is new is served when this
 /// returns.
 ///
 /// # Errors
 /// When one of them is there already, is refused, or is of a kind that this does not know.
 pub(crate) async fn create(client: &Client, yaml: &str, namespace: &str) -> Result<()> {
     let objects: Vec<Value> = serde_saphyr::from_multiple(yaml)?;
-    for object in objects.into_iter().filter(|object| !object.is_null()) {
-        let what = format!("{} {}", object["kind"], object["metadata"]["name"]);
-        make(client, object, namespace).await.context(what)?;
+    let objects = || objects.iter().filter(|object| !object.is_null());
+    for object in objects() {
+        let what = || format!("{} {}", object["kind"], object["metadata"]["name"]);
+        make(client, object.clone(), namespace).await.with_context(what)?;
+    }
+    for object in objects().filter(|object| object["kind"] == "CustomResourceDefinition") {
+        served(client, &object["spec"]).await?;
     }
     Ok(())
 }
@@ -39,9 +43,6 @@ async fn make(client: &Client, mut object: Value, namespace: &str) -> Result<()>
     annotations[LAST] = last.into();
     let request = http::Request::post(at).header("Content-Type", "application/json");
     client.request::<Value>(request.body(serde_json::to_vec(&object)?)?).await?;
-    if object["kind"] == "CustomResourceDefinition" {
-        served(client, &object["spec"]).await?;
-    }
     Ok(())
 }
 
@@ -100,6 +101,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn every_object_that_a_world_has_of_the_manifests_can_be_made() {
+        let files = ["manifests/ccm-rbac.yaml", "manifests/eipbinding-crd.yaml"];
+        let read = |file| std::fs::read_to_string(crate::world::repository().join(file)).unwrap();
+        let objects: Vec<Value> =
+            serde_saphyr::from_multiple(&files.map(read).join("\n---\n")).unwrap();
+        let at: Vec<_> = objects.iter().map(|o| collection(o, "kube-system").unwrap()).collect();
+        assert_eq!(at[0], "/api/v1/namespaces/kube-system/serviceaccounts");
+        assert_eq!(at[5], "/apis/apiextensions.k8s.io/v1/customresourcedefinitions");
+        assert_eq!(objects[5]["spec"]["group"], "berth.dev");
+    }
 
     #[test]
     fn an_object_is_made_where_its_kind_and_version_say() {

@@ -110,10 +110,9 @@ impl World {
         let files = files.iter().map(|file| format!("manifests/{file}"));
         let files =
             files.chain(is_per_service.then(|| "overlays/svc-election/rbac.yaml".to_owned()));
-        for file in files {
-            let yaml = std::fs::read_to_string(repository().join(&file))?;
-            apply::create(&client, &yaml, "kube-system").await.context(file)?;
-        }
+        let read = |file| std::fs::read_to_string(repository().join(file));
+        let all: Vec<_> = files.map(read).collect::<Result<_, _>>()?;
+        apply::create(&client, &all.join("\n---\n"), "kube-system").await?;
         let (ccm, announcers, programs) = (None, BTreeMap::new(), None);
         let (starts, is_policed) = (0, false);
         let mut world =
