@@ -1,7 +1,7 @@
 //! Objects of files, made as `kubectl apply` makes what is new, with its annotation and the API server's strict validation. A
 //! kubectl of its own for each file of each world, with all that it reads first, costs as much as the control plane's start.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -9,8 +9,6 @@ use kube::Client;
 use kube::api::Api;
 use kube::runtime::wait::await_condition;
 use serde_json::Value;
-
-use crate::world::eventually;
 
 /// By what `kubectl apply` knows later what it has to take away.
 const LAST: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -69,12 +67,15 @@ async fn served(client: &Client, spec: &Value) -> Result<()> {
     let (group, plural) = (text(&spec["group"])?, text(&spec["names"]["plural"])?);
     let version = text(&spec["versions"][0]["name"])?;
     let at = format!("/apis/{group}/{version}/{plural}?limit=1");
-    let listed = || async {
+    let start = Instant::now();
+    loop {
         let request = http::Request::get(&at).body(Vec::new())?;
-        let listed = tokio::time::timeout(Duration::from_secs(2), client.request::<Value>(request));
-        Ok(listed.await.is_ok_and(|listed| listed.is_ok()).then_some(()))
-    };
-    eventually(&format!("{plural}.{group} served"), 30, listed).await
+        let Err(error) = client.request::<Value>(request).await else { return Ok(()) };
+        if start.elapsed() > Duration::from_secs(30) {
+            return Err(error).with_context(|| format!("{plural}.{group} is not served in 30 s"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Waits until all pods of a Deployment are of its template and Ready, as `kubectl rollout status` does.
