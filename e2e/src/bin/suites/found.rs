@@ -30,11 +30,14 @@ const BUSY: [&str; 12] = [
 
 /// Tests that wait for a minute, or nearly, as what they judge lasts so long. One of them at a time runs beside the others: it
 /// keeps no processor from them.
-const WAITS: [&str; 7] = [
+const WAITS: [&str; 10] = [
     "process::an_absent_api_is_named",
+    "product::elections::a_lease_decides_only_while",
     "product::elections::a_second_host_of_one_name",
+    "product::fenced::what_it_asks_of_the_api_at_rest",
     "product::rotation::who_makes_one_sharer",
     "product::splits::a_node_that_hears_nobody",
+    "product::splits::while_the_cluster_is_away",
     "product::unannounced::a_service_that_nobody",
     "product::unannounced::whoever_has_an_address",
     "product::uninstall::",
