@@ -52,7 +52,7 @@ pub struct Outlook<'a> {
 }
 
 /// For so long a node may be on its way with a binding before that is told.
-const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_millis(3_500);
 
 /// Since when this node is on its way with bindings, as of which epoch.
 #[derive(Debug, Default)]
