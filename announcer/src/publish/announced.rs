@@ -25,6 +25,8 @@ pub struct Word {
     says: Says,
     /// Since when it says so, where it does.
     since: Option<Time>,
+    /// Whether the Service says the same in other words.
+    rewords: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +67,11 @@ pub(super) fn word(
     let status = if says == Says::Announced { "True" } else { "False" };
     let before = shown.filter(|shown| shown.status == status);
     let since = before.map(|shown| shown.last_transition_time.clone());
-    (is_news && may).then_some(Word { says, since })
+    let rewords = match &says {
+        Says::Silent(reason, _) => is("False") && shown.is_some_and(|own| own.reason == *reason),
+        Says::Announced | Says::Nothing => false,
+    };
+    (is_news && may).then_some(Word { says, since, rewords })
 }
 
 fn is_of_ccm(shown: &Condition) -> bool {
@@ -102,6 +108,11 @@ fn says(
 }
 
 impl Word {
+    /// Whether the Service says the same in other words.
+    pub(super) fn rewords(&self) -> bool {
+        self.rewords
+    }
+
     /// Its element of the patch, merged by type.
     pub(super) fn patch(&self, now: Timestamp) -> Value {
         let (status, reason, message) = match &self.says {

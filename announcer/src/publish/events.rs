@@ -10,6 +10,7 @@ use berth_runtime::events::{Report, Severity};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 
+use super::rewords::SELDOM;
 use crate::source::cluster::{Cluster, Name};
 use crate::vip::{Refusal, Verdict, Voice};
 
@@ -38,7 +39,17 @@ struct Held {
     since: Instant,
     /// Since when it holds in these words.
     came: Instant,
-    told: bool,
+    /// When the same was told last, in other words that held until then.
+    before: Option<Instant>,
+    told: Option<Instant>,
+}
+
+impl Held {
+    /// When it is to be told, unless it was.
+    fn due(&self, refusal: &Refusal, voice: Voice) -> Instant {
+        let seldom = self.before.map(|before| before + SELDOM);
+        due(self.came, refusal, voice).max(seldom.unwrap_or(self.came))
+    }
 }
 
 impl Refusals {
@@ -52,11 +63,17 @@ impl Refusals {
             let holding: BTreeSet<&Refusal> = verdict.refusals.iter().collect();
             let gone = of.iter().filter(|(all, _)| all.silences() && !holding.contains(all));
             let before = gone.map(|(_, held)| held.since).min();
+            let said = of.iter().filter(|(all, _)| !holding.contains(all));
+            let said =
+                said.filter_map(|(all, held)| Some((all.reason(), held.told.or(held.before)?)));
+            let said: Vec<(&str, Instant)> = said.collect();
             of.retain(|refusal, _| holding.contains(refusal));
             for refusal in holding {
                 if !of.contains_key(refusal) {
                     let since = before.filter(|_| refusal.silences()).unwrap_or(now);
-                    of.insert(refusal.clone(), Held { since, came: now, told: false });
+                    let same = said.iter().filter(|(reason, _)| *reason == refusal.reason());
+                    let before = same.map(|(_, told)| *told).max();
+                    of.insert(refusal.clone(), Held { since, came: now, before, told: None });
                 }
             }
         }
@@ -83,10 +100,10 @@ impl Refusals {
             held.iter_mut().map(move |(refusal, held)| (name, *voice, refusal, held))
         });
         for (name, voice, refusal, held) in held {
-            if held.told || now < due(held.came, refusal, voice) {
+            if held.told.is_some() || now < held.due(refusal, voice) {
                 continue;
             }
-            held.told = true;
+            held.told = Some(now);
             let uid = cluster.services().get(name).map(|service| service.uid.clone());
             reports.push(Report {
                 regarding: service_reference(name, uid),
@@ -101,8 +118,8 @@ impl Refusals {
 
     /// When [`Refusals::poll`] or [`Refusals::lasting`] has something to give next.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let untold = self.decided().filter(|(.., held)| !held.told);
-        let untold = untold.map(|(voice, refusal, held)| due(held.came, refusal, voice));
+        let untold = self.decided().filter(|(.., held)| held.told.is_none());
+        let untold = untold.map(|(voice, refusal, held)| held.due(refusal, voice));
         let of_all = self.of.values();
         let lasting =
             of_all.flat_map(|of| of.held.iter().map(|(all, held)| due(held.since, all, of.voice)));
@@ -237,6 +254,24 @@ mod tests {
         refusals.keep(&BTreeMap::new(), now + second * 6);
         refusals.keep(&refused(), now + second * 7);
         assert!(refusals.lasting(&name, now + second * 7).is_empty(), "it was announced between");
+    }
+
+    #[test]
+    fn the_same_in_other_words_is_told_once_a_minute() {
+        let now = Instant::now();
+        let (cluster, name) = (Cluster::default(), Name::new("d", "web"));
+        let (mut refusals, mut told) = (Refusals::default(), Vec::new());
+        for second in (0..150).step_by(3) {
+            let now = now + Duration::from_secs(second);
+            let by = Claimant::Service(Name::new("d", second.to_string()));
+            let refusal = Refusal::NotServedTogether { address: "192.0.2.1".parse().unwrap(), by };
+            let mut verdicts = refused();
+            verdicts.get_mut(&name).unwrap().refusals = vec![refusal];
+            refusals.keep(&verdicts, now);
+            let events = refusals.poll(&cluster, now + LASTING).len();
+            told.extend((events > 0).then_some(second));
+        }
+        assert_eq!(told, [0, 60, 120]);
     }
 
     #[test]

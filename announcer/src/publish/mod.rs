@@ -11,6 +11,8 @@ mod open;
 mod overtaken;
 pub mod publisher;
 mod replace;
+mod rewords;
 pub mod status;
 mod strays;
+mod turns;
 pub mod writer;

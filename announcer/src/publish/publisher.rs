@@ -18,8 +18,10 @@ use super::eip::{self, Apply, Coming, Outlook};
 use super::events::{self, Refusals, eip_reference, service_reference};
 use super::open::Open;
 use super::overtaken::Overtaken;
+use super::rewords::Rewords;
 use super::status::{self, Answering, Update};
 use super::strays::Strays;
+use super::turns::{by_turns, in_turn};
 use super::writer::{WriteOutcome, Writer};
 use crate::backoff::{Backoff, Seldom};
 use crate::kernel::Listening;
@@ -51,6 +53,7 @@ pub struct Publisher {
     coming: Coming,
     overtaken: Overtaken,
     contests: Contests,
+    rewords: Rewords,
     strays: Strays,
     refusals: Refusals,
     closed: Closed,
@@ -90,6 +93,7 @@ impl Publisher {
             coming: Coming::default(),
             overtaken: Overtaken::default(),
             contests: Contests::default(),
+            rewords: Rewords::default(),
             strays: Strays::default(),
             refusals: Refusals::default(),
             closed: Closed::default(),
@@ -109,6 +113,7 @@ impl Publisher {
             self.bindings.deadline(now),
             self.coming.deadline(now),
             self.contests.deadline(now),
+            self.rewords.deadline(now),
             self.strays.deadline(now),
             self.refusals.deadline(now),
             self.closed.deadline(),
@@ -160,20 +165,26 @@ impl Publisher {
             self.events.publish(events::settled(&name, cluster));
         }
         // What is refused is waited for by nobody. What takes out was not, until all was to go.
-        let (denials, stuck) = (&self.denied_services, &self.stuck);
+        let (denials, stuck, rewords) = (&self.denied_services, &self.stuck, &self.rewords);
         let allowed = |update: &Update| {
             let Update { name, uid, version, takes_out, .. } = update;
-            *takes_out && !stuck.contains(name) || denials.allow(name, uid, version, now)
+            rewords.may(update, now)
+                && (*takes_out && !stuck.contains(name) || denials.allow(name, uid, version, now))
         };
         let updates: Vec<Update> = updates.into_iter().filter(allowed).collect();
         let pending: BTreeSet<Name> = updates.iter().map(|update| update.name.clone()).collect();
         self.outrun.retain(|name| pending.contains(name));
-        for mut update in updates {
-            update.insists = update.takes_out && self.outrun.contains(&update.name);
-            let name = &update.name;
+        let is_due = |update: &Update| {
             let backoff = if update.takes_out { &self.removals } else { &self.services };
-            let due = backoff.is_due(name, now) && self.contests.may_write(&update, now);
-            if due && self.writer.is_free(name) {
+            backoff.is_due(&update.name, now) && self.contests.may_write(update, now)
+        };
+        let due: Vec<Update> = updates
+            .into_iter()
+            .filter(|update| self.writer.is_free(update) && is_due(update))
+            .collect();
+        for mut update in by_turns(due) {
+            update.insists = update.takes_out && self.outrun.contains(&update.name);
+            if self.writer.is_free(&update) {
                 self.writer.write(update);
             }
         }
@@ -225,6 +236,7 @@ impl Publisher {
             WriteOutcome::Written(_) => {
                 self.stuck.remove(&update.name);
                 self.contests.wrote(update, now);
+                self.rewords.wrote(update, now);
                 if self.denied_services.end(&update.name, &update.uid) {
                     let uid = Some(update.uid.clone());
                     self.events.publish(accepted(service_reference(&update.name, uid)));
@@ -259,12 +271,16 @@ impl Publisher {
     pub fn sign(&mut self, scene: Scene<'_>, outlook: &Outlook<'_>, now: Instant) {
         self.coming.see(scene, outlook, now);
         let is_late = |name: &Name| self.coming.is_late(name, now);
-        for apply in eip::applies(scene, outlook, is_late, Timestamp::now()) {
-            let name = &apply.name;
-            let may = self.denied_bindings.allow(name, &apply.uid, &apply.version, now);
+        let applies = eip::applies(scene, outlook, is_late, Timestamp::now()).into_iter();
+        let due = applies.filter(|apply| {
+            let Apply { name, uid, version, .. } = apply;
             let is_due = self.bindings.is_due(name, now);
-            let is_due = is_due || self.overtaken.may_go_on(name, &apply.version);
-            if may && self.writer.is_free_for(name) && is_due {
+            self.writer.is_free_for(name)
+                && self.denied_bindings.allow(name, uid, version, now)
+                && (is_due || self.overtaken.may_go_on(name, version))
+        });
+        for apply in in_turn(due.collect(), |_| 0, |apply: &Apply| &apply.name) {
+            if self.writer.is_free_for(&apply.name) {
                 self.writer.apply(apply, &self.manager);
             }
         }

@@ -296,6 +296,13 @@ impl Answering {
 }
 
 impl Update {
+    /// Whether it says what the Service says, in other words, and nothing else.
+    pub(super) fn rewords(&self) -> bool {
+        self.publication.is_none()
+            && self.notice.is_none()
+            && self.word.as_ref().is_some_and(Word::rewords)
+    }
+
     /// The strategic merge patch for the status subresource. It carries uid and version, so that it can only change what was
     /// decided on, but for who insists; everything it does not name stays as it is, conditions of other types among it. `now`
     /// is when a condition begins to hold.

@@ -28,6 +28,9 @@ use crate::source::view::Absence;
 /// Status writes under way at the same time; more wait for their turn.
 const AT_ONCE: usize = 32;
 
+/// Places of them that are kept for what takes an address of others out.
+const KEPT: usize = 8;
+
 /// A status write that has not been answered for so long may be tried again: its version protects it.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -151,9 +154,14 @@ impl Writer {
         });
     }
 
-    /// Whether there is room for a status write for this Service.
-    pub fn is_free(&self, name: &Name) -> bool {
-        self.writing.len() < AT_ONCE && !self.writing.contains(name)
+    /// Whether there is room for this status write. Those of one namespace do not take all: a write of an object that its author
+    /// has filled takes seconds. What takes an address of others out has places that nothing else has.
+    pub fn is_free(&self, update: &Update) -> bool {
+        let Update { name, takes_out, .. } = update;
+        let most = if *takes_out { AT_ONCE } else { AT_ONCE - KEPT };
+        self.writing.len() < most
+            && (*takes_out || has_place(&self.writing, name))
+            && !self.writing.contains(name)
     }
 
     /// Writes a status.
@@ -169,7 +177,9 @@ impl Writer {
 
     /// Whether there is room for a write to the status of this `EipBinding`.
     pub fn is_free_for(&self, name: &Name) -> bool {
-        self.applying.len() < AT_ONCE && !self.applying.contains(name)
+        self.applying.len() < AT_ONCE
+            && has_place(&self.applying, name)
+            && !self.applying.contains(name)
     }
 
     /// Applies what this node says of an `EipBinding`, signed by `manager`.
@@ -210,6 +220,12 @@ impl Writer {
     pub fn ended(&mut self, name: &Name) {
         self.writing.remove(name);
     }
+}
+
+/// Whether the namespace of this object has less than half of the places.
+fn has_place(under_way: &BTreeSet<Name>, name: &Name) -> bool {
+    let of_namespace = under_way.range(Name::new(name.namespace.as_str(), "")..);
+    of_namespace.take_while(|own| own.namespace == name.namespace).count() < AT_ONCE / 2
 }
 
 #[allow(clippy::disallowed_methods, reason = "the time of a condition is for people")]
@@ -290,6 +306,34 @@ fn outcome<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn no_namespace_takes_all_places_and_some_are_kept_for_what_takes_out() {
+        let errands = berth_runtime::supervise::Supervisor::new().errands();
+        let (mut writer, _done) = Writer::nowhere(errands);
+        let update = |namespace: &str, number: usize, takes_out| Update {
+            name: Name::new(namespace, format!("{number:02}")),
+            uid: "uid".to_owned(),
+            version: "1".to_owned(),
+            publication: None,
+            notice: None,
+            word: None,
+            takes_out,
+            insists: false,
+            unclaimed: Vec::new(),
+        };
+        let mut fill = |namespace, takes_out| {
+            let all = (0..AT_ONCE * 2).map(|number| update(namespace, number, takes_out));
+            let fits = |update: &Update| {
+                let is_free = writer.is_free(update);
+                is_free.then(|| writer.writing.insert(update.name.clone())).is_some()
+            };
+            all.filter(fits).count()
+        };
+        let (half, rest) = (AT_ONCE / 2, AT_ONCE / 2 - KEPT);
+        let taken = [fill("a", false), fill("b", false), fill("c", false), fill("d", true)];
+        assert_eq!(taken, [half, rest, 0, KEPT]);
+    }
 
     #[test]
     fn what_the_api_server_will_never_take_is_refused_and_anything_else_may_be_tried_again() {
