@@ -72,10 +72,10 @@ struct Room {
 impl Room {
     /// Whether there is room for a Service; it is refused its addresses else.
     fn takes(&mut self, service: &Service, claim: &mut Claim) -> bool {
-        let (others, count, most) = (self.taken, ports_of(service, claim), self.most);
-        if others + count > most {
+        let count = ports_of(service, claim);
+        if self.taken + count > self.most {
             let own = claim.places.values_mut().filter(|place| place.is_ok());
-            own.for_each(|place| *place = Err(Refusal::TooManyGuarded { others, count, most }));
+            own.for_each(|place| *place = Err(Refusal::TooManyGuarded { count }));
             return false;
         }
         self.taken += count;
@@ -345,10 +345,9 @@ mod tests {
             });
             let places: Vec<_> = places.collect();
             let has = places.iter().take_while(|place| place.is_ok()).count();
-            let told = places[has..].iter().all(|place| {
-                matches!(place, Err(Refusal::TooManyGuarded { count: 1024, others, most })
-                    if *others == has * 1024 && most / 1024 == has)
-            });
+            let told = places[has..]
+                .iter()
+                .all(|place| matches!(place, Err(Refusal::TooManyGuarded { count: 1024 })));
             assert!(told, "{namespace}");
             has
         })
@@ -357,6 +356,25 @@ mod tests {
     #[test]
     fn a_namespace_has_as_many_ports_guarded_as_there_is_room_and_its_oldest_services_first() {
         assert_eq!(served([("d", 40), ("e", 1)]), [32, 1]);
+    }
+
+    #[test]
+    fn who_has_no_room_is_told_the_same_whatever_the_others_change() {
+        let (name, address) = (|n: u8| Name::new("d", format!("web-{n:02}")), "198.51.100.33");
+        let told = |of_first: u16| {
+            let mut cluster = Cluster::default();
+            for n in 0..34 {
+                let address = IpAddr::from([198, 51, 100, n]).to_string();
+                let most = if n == 0 { of_first } else { 1024 };
+                let ports = (1..=most).map(|number| Port { protocol: Protocol::Tcp, number });
+                let (ports, created) = (ports.collect(), format!("2026-{n:02}"));
+                let of = Service { ports, created, ..service(&[&address]) };
+                cluster.apply_service(name(n), of);
+            }
+            let wanted = seen(&cluster, &host(), Some("eth0"));
+            wanted.attach(&name(33), address.parse().unwrap()).unwrap().clone().unwrap_err().note()
+        };
+        assert_eq!(told(1024), told(1023));
     }
 
     #[test]

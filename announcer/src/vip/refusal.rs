@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::conflict::{Mac, MacText};
-use berth_api::limits::{MOST_ADDRESSES, MOST_GUARDED_TOGETHER, MOST_PORTS, MOST_PREFERENCES};
+use berth_api::limits::{
+    MOST_ADDRESSES, MOST_GUARDED, MOST_GUARDED_TOGETHER, MOST_PORTS, MOST_PREFERENCES,
+};
 use berth_api::names::{annotation, condition};
 use berth_api::reason;
 use berth_api::service::Port;
@@ -223,14 +225,11 @@ pub enum Refusal {
         /// How many it has.
         count: usize,
     },
-    /// With it the Services of its namespace would have more ports than are guarded.
+    /// With it the Services of its namespace would have more ports than are guarded. How many the others have is not said: an edit
+    /// of one of them would change what all that wait say, by the thousand.
     TooManyGuarded {
-        /// How many the older ones have.
-        others: usize,
         /// How many it has.
         count: usize,
-        /// How many its namespace may have.
-        most: usize,
     },
     /// The Lease that a Service names can be none.
     InvalidLease {
@@ -453,9 +452,10 @@ impl Refusal {
             Self::TooManyPorts { count } => format!(
                 "spec.ports has {count} ports; accepted are {MOST_PORTS}, and only the first ones are guarded and published"
             ),
-            Self::TooManyGuarded { others, count, most } => format!(
-                "not announced: it has {count} ports, counted at each of its addresses, and older Services of its namespace have \
-                 {others}; accepted are {most} of a namespace, as all together have {MOST_GUARDED_TOGETHER} at most"
+            Self::TooManyGuarded { count } => format!(
+                "not announced: it has {count} ports, counted at each of its addresses, for which older Services of its namespace \
+                 leave no room; accepted are {MOST_GUARDED} of a namespace, and where all together have more than \
+                 {MOST_GUARDED_TOGETHER} no more than a share that is the same for each"
             ),
             Self::InvalidLease { text } => format!(
                 "kube-vip.io/leaseName has {text}, which is passed over; accepted is the name of a Lease: at most 253 \
