@@ -1,14 +1,16 @@
 //! Where endpoints are: by EndpointSlices, or by Endpoints where a role that was made for an older kube-vip grants those alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use berth_api::lean::{Lean, Take, strip};
+use berth_api::limits::MOST_PORTS;
 use berth_api::names::label;
 use berth_runtime::watch::{Served, objects, objects_where_granted};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints};
+use k8s_openapi::api::core::v1::{
+    EndpointAddress, EndpointPort as Port, EndpointSubset, Endpoints,
+};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use kube::api::{Api, Resource};
 use kube::runtime::watcher::{Config, Event};
@@ -25,50 +27,82 @@ pub(super) type AsSlice = Lean<EndpointSlice, Taken>;
 /// Endpoints, as the slices that would say the same.
 pub(super) type AsOlder = Lean<Endpoints, Subsets>;
 
-/// What is taken of Endpoints: a slice for each subset.
+/// Of so many addresses it is read where they are: the controller of Endpoints leaves out what exceeds a thousand, and whoever
+/// may write them may write a hundred thousand.
+const MOST_ADDRESSES: usize = 1024;
+
+/// So many subsets count that differ in family or in names of ports: those of pods have few, and by hand there may be ten
+/// thousands.
+const MOST_KINDS: usize = 64;
+
+/// What is taken of Endpoints: a slice for each family and names of ports.
 #[derive(Clone, Debug)]
 pub(super) struct Subsets(Vec<Slice>);
+
+/// Whether the addresses are of IPv6, and the names and protocols of the ports.
+type Kind = (bool, Vec<(Option<String>, Option<String>)>);
 
 impl Take<Endpoints> for Subsets {
     fn take(object: &mut Endpoints) -> Self {
         let name = object.metadata.name.clone().unwrap_or_default();
-        let subsets = object.subsets.take().unwrap_or_default().into_iter();
-        let slices = subsets.filter_map(|subset| Slice::read(&as_slice(&name, subset)));
-        let taken = Self(slices.map(|(_, slice)| slice).collect());
+        let own = object.metadata.labels.iter().flatten();
+        let proxy = own.filter(|(key, _)| *key == label::PROXY_NAME);
+        let labels = proxy.map(|(key, value)| (key.clone(), value.clone()));
+        let labels: BTreeMap<_, _> =
+            labels.chain([(label::SERVICE_NAME.to_owned(), name)]).collect();
+        let mut kinds: BTreeMap<Kind, EndpointSlice> = BTreeMap::new();
+        let mut room = MOST_ADDRESSES;
+        for subset in object.subsets.take().unwrap_or_default() {
+            let EndpointSubset { addresses, not_ready_addresses, ports } = subset;
+            let ports: Vec<EndpointPort> =
+                ports.into_iter().flatten().take(MOST_PORTS).map(port).collect();
+            let ready = addresses.into_iter().flatten().map(|own| endpoint(own, true));
+            let not = not_ready_addresses.into_iter().flatten().map(|own| endpoint(own, false));
+            let all: Vec<Endpoint> = ready.chain(not).take(room).collect();
+            room -= all.len();
+            let (v6, v4): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|own| own.addresses[0].contains(':'));
+            for (is_v6, endpoints) in [(false, v4), (true, v6)] {
+                let names = ports.iter().map(|port| (port.name.clone(), port.protocol.clone()));
+                let kind = (is_v6, names.collect());
+                let is_known = kinds.contains_key(&kind);
+                if endpoints.is_empty() || !is_known && kinds.len() >= MOST_KINDS {
+                    continue;
+                }
+                let begin = || {
+                    let family = if is_v6 { "IPv6" } else { "IPv4" }.to_owned();
+                    let mut slice = EndpointSlice { address_type: family, ..Default::default() };
+                    slice.ports = Some(ports.clone());
+                    slice.metadata.labels = Some(labels.clone());
+                    slice
+                };
+                kinds.entry(kind).or_insert_with(begin).endpoints.extend(endpoints);
+            }
+        }
+        let slices = kinds.values().filter_map(Slice::read).map(|(_, slice)| slice);
+        let taken = Self(slices.collect());
         strip(&mut object.metadata);
         object.metadata.annotations = None;
         taken
     }
 }
 
-/// The EndpointSlice that says the same. Of one family: Endpoints have that of the Service's first address alone.
-fn as_slice(service: &str, subset: EndpointSubset) -> EndpointSlice {
-    let EndpointSubset { addresses, not_ready_addresses, ports } = subset;
-    let endpoint = |own: EndpointAddress, ready| Endpoint {
+fn endpoint(own: EndpointAddress, ready: bool) -> Endpoint {
+    Endpoint {
         addresses: vec![own.ip],
         node_name: own.node_name,
         conditions: Some(EndpointConditions { ready: Some(ready), ..Default::default() }),
         ..Endpoint::default()
-    };
-    let ready = addresses.into_iter().flatten().map(|own| endpoint(own, true));
-    let not = not_ready_addresses.into_iter().flatten().map(|own| endpoint(own, false));
-    let endpoints: Vec<Endpoint> = ready.chain(not).collect();
-    let ports = ports.into_iter().flatten().map(|port| EndpointPort {
-        port: Some(port.port),
-        protocol: port.protocol,
-        name: port.name,
+    }
+}
+
+fn port(own: Port) -> EndpointPort {
+    EndpointPort {
+        port: Some(own.port),
+        protocol: own.protocol,
+        name: own.name,
         ..EndpointPort::default()
-    });
-    let first = endpoints.first().and_then(|first| first.addresses[0].parse::<IpAddr>().ok());
-    let mut slice = EndpointSlice {
-        address_type: if first.is_some_and(|ip| ip.is_ipv6()) { "IPv6" } else { "IPv4" }.to_owned(),
-        ports: Some(ports.collect()),
-        endpoints,
-        ..EndpointSlice::default()
-    };
-    let labels = [(label::SERVICE_NAME.to_owned(), service.to_owned())];
-    slice.metadata.labels = Some(labels.into());
-    slice
+    }
 }
 
 /// How many slices stand for the Endpoints of each name.
@@ -229,5 +263,60 @@ mod tests {
         );
         see(&mut cluster, Event::Delete(endpoints(json!(null))));
         assert_eq!(ready(&cluster, Family::V6), "");
+    }
+
+    /// What is taken of Endpoints with these subsets.
+    fn taken(subsets: serde_json::Value) -> Vec<Slice> {
+        endpoints(subsets).taken.0
+    }
+
+    #[test]
+    fn each_address_counts_for_its_own_family_and_pods_of_other_numbers_are_of_one_slice() {
+        let of = |ips: &[&str], number: u16| {
+            let all: Vec<_> = ips.iter().map(|ip| json!({ "ip": ip, "nodeName": "a" })).collect();
+            json!({ "addresses": all, "ports": [{ "name": "http", "port": number }] })
+        };
+        let slices = taken(json!([of(&["10.0.0.1", "fd00::1"], 80), of(&["10.0.0.2"], 81)]));
+        let told = |slice: &Slice| {
+            let all: Vec<String> = slice.addresses.iter().map(|ip| ip.to_string()).collect();
+            (slice.family, slice.endpoints.ready.any, all.join(" "))
+        };
+        let told: Vec<_> = slices.iter().map(told).collect();
+        let v4 = (Some(Family::V4), true, "10.0.0.1 10.0.0.2".to_owned());
+        assert_eq!(told, [v4, (Some(Family::V6), true, "fd00::1".to_owned())]);
+    }
+
+    #[test]
+    fn endpoints_of_another_proxy_are_none() {
+        let object = json!({
+            "metadata": {
+                "namespace": "d", "name": "web", "labels": { label::PROXY_NAME: "other" },
+            },
+            "subsets": [{ "addresses": [{ "ip": "10.0.0.1" }], "ports": [{ "port": 80 }] }],
+        });
+        let read: AsOlder = serde_json::from_value(object).unwrap();
+        let slices = read.taken.0;
+        assert!(slices.iter().all(|slice| !slice.endpoints.ready.any) && slices.len() == 1);
+    }
+
+    #[test]
+    fn of_endpoints_with_ten_thousands_of_subsets_or_addresses_little_is_kept() {
+        let ip = |n: u32| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string();
+        let subset = |n: u32| json!({ "addresses": [{ "ip": ip(n) }], "ports": [{ "name": format!("p{n}"), "port": 80 }] });
+        let subsets: Vec<_> = (0..20_000).map(subset).collect();
+        let addresses: Vec<_> =
+            (0..50_000).map(|n| json!({ "ip": ip(n), "nodeName": format!("n{n}") })).collect();
+        let one = json!([{ "addresses": addresses, "ports": [{ "port": 80 }] }]);
+        for subsets in [json!(subsets), one] {
+            let mut cluster = Cluster::default();
+            let read = endpoints(subsets);
+            let ((), kept) = berth_hostile::kept(|| {
+                for event in Older::default().see(Event::Apply(read)) {
+                    let ClusterEvent::Slice(name, read) = event else { continue };
+                    cluster.apply_slice(name, read);
+                }
+            });
+            assert!(kept < 100_000, "{kept}");
+        }
     }
 }
