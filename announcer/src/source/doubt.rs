@@ -9,7 +9,7 @@
 //! while longer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use berth_api::Family;
@@ -32,6 +32,9 @@ const TOGETHER: usize = 32_768;
 /// where it has many.
 const LINGERS: Duration = Duration::from_secs(10);
 
+/// The first of all addresses.
+const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// Where what asks for doubted addresses was led lately.
 #[derive(Debug, Default)]
 pub struct Lingering {
@@ -39,12 +42,14 @@ pub struct Lingering {
     last: BTreeMap<IpAddr, BTreeSet<IpAddr>>,
     /// By the address and where it led: until when that is taken.
     left: BTreeMap<(IpAddr, IpAddr), Instant>,
+    /// Addresses of which so many have left that they are not compared, and until when.
+    restless: BTreeMap<IpAddr, Instant>,
 }
 
 impl Lingering {
     /// Adds to what is `doubted` where it led lately.
     pub fn join(&mut self, doubted: &mut BTreeMap<IpAddr, BTreeSet<IpAddr>>, now: Instant) {
-        let Self { last, left } = self;
+        let Self { last, left, restless } = self;
         last.retain(|address, _| doubted.contains_key(address));
         for (address, there) in doubted.iter() {
             let before = last.entry(*address).or_default();
@@ -55,6 +60,12 @@ impl Lingering {
             let gone = before.difference(there);
             left.extend(gone.map(|to| ((*address, *to), now + LINGERS)));
             before.clone_from(there);
+            // Who changes thousands again and again has none of them remembered.
+            let all = || left.range((*address, FIRST)..).take_while(|((of, _), _)| of == address);
+            if all().nth(2 * MOST).is_some() {
+                left.retain(|(of, _), _| of != address);
+                restless.insert(*address, now + LINGERS);
+            }
         }
         left.retain(|(address, to), until| {
             now < *until && doubted.get(address).is_some_and(|there| !there.contains(to))
@@ -62,13 +73,14 @@ impl Lingering {
         for (address, to) in left.keys() {
             doubted.entry(*address).or_default().insert(*to);
         }
+        restless.retain(|address, until| now < *until && doubted.contains_key(address));
         // Nor is what changes by thousands.
-        doubted.retain(|_, to| to.len() <= 2 * MOST);
+        doubted.retain(|address, to| !restless.contains_key(address) && to.len() <= 2 * MOST);
     }
 
     /// When the next one is over.
     pub fn deadline(&self) -> Option<Instant> {
-        self.left.values().min().copied()
+        self.left.values().chain(self.restless.values()).min().copied()
     }
 }
 
@@ -312,6 +324,29 @@ mod tests {
         assert_eq!(taken(Some(&["10.0.0.2"]), 17), told("10.0.0.2", false), "it is back");
         assert_eq!(taken(None, 18), told("", false));
         assert_eq!(taken(Some(&[]), 19), told("", false));
+    }
+
+    #[test]
+    fn who_changes_thousands_of_endpoints_without_end_is_not_compared_and_costs_no_more_memory() {
+        let (mut lingering, start) = (Lingering::default(), Instant::now());
+        let address: IpAddr = ADDRESS.parse().unwrap();
+        let at = |millis| start + Duration::from_millis(millis);
+        let few = || BTreeMap::from([(address, BTreeSet::from([address]))]);
+        let ((), kept) = berth_hostile::kept(|| {
+            for round in 0..100_u32 {
+                let to = (0..4000).map(|n| IpAddr::from(Ipv4Addr::from(round * 4000 + n)));
+                let mut doubted = BTreeMap::from([(address, to.collect())]);
+                lingering.join(&mut doubted, at(u64::from(round) * 50));
+                assert!(doubted.values().all(|to: &BTreeSet<_>| to.len() <= 2 * MOST));
+            }
+        });
+        assert!(kept < 2_000_000, "{kept}");
+        let mut compared = |millis| {
+            let mut doubted = few();
+            lingering.join(&mut doubted, at(millis));
+            !doubted.is_empty()
+        };
+        assert_eq!([compared(6_000), compared(30_000)], [false, true]);
     }
 
     #[test]
