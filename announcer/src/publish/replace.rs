@@ -43,6 +43,9 @@ impl Rights {
     }
 }
 
+/// So often what names no version is tried where somebody else's write comes between, as an API server does with a patch.
+const TRIES: usize = 5;
+
 /// Reads the Service, puts in what the patch says, and replaces its status.
 ///
 /// # Errors
@@ -50,13 +53,21 @@ impl Rights {
 pub(super) async fn status(client: Client, name: &Name, patch: &Value) -> kube::Result<Service> {
     let resource = ApiResource::erase::<Service>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(client, &name.namespace, &resource);
-    let mut object = api.get(&name.name).await?;
-    if !put(&mut object, patch) {
-        return Err(Error::Api(Box::new(Status { code: 409, ..Status::default() })));
+    let mut tries = if patch["metadata"]["resourceVersion"].is_null() { TRIES } else { 1 };
+    loop {
+        let mut object = api.get(&name.name).await?;
+        if !put(&mut object, patch) {
+            return Err(Error::Api(Box::new(Status { code: 409, ..Status::default() })));
+        }
+        tries -= 1;
+        match api.replace_status(&name.name, &PostParams::default(), &object).await {
+            Err(Error::Api(status)) if status.code == 409 && tries > 0 => {}
+            answer => {
+                let written = serde_json::to_value(answer?).and_then(serde_json::from_value);
+                return written.map_err(Error::SerdeError);
+            }
+        }
     }
-    let written = api.replace_status(&name.name, &PostParams::default(), &object).await?;
-    let written = serde_json::to_value(written).and_then(serde_json::from_value);
-    written.map_err(Error::SerdeError)
 }
 
 /// Puts what [`super::status::Update::patch`] says into the object; false if it says that of another, or of an older one.
@@ -185,6 +196,41 @@ mod tests {
             after(json!({ "metadata": { "uid": uid, "resourceVersion": version } })).is_some()
         };
         assert!(said("uid", "7") && !said("uid", "6") && !said("former", "7"));
+    }
+
+    /// How a write of this patch ends where others come before it so many times, and how many requests it takes.
+    async fn overtaken(times: usize, patch: Value) -> (bool, usize) {
+        let asked = Arc::new(Mutex::new((0, times)));
+        let counted = asked.clone();
+        let server = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let mut asked = counted.lock().unwrap();
+            asked.0 += 1;
+            let is_late = request.method() == http::Method::PUT && asked.1 > 0;
+            asked.1 -= usize::from(is_late);
+            let conflict = json!({ "code": 409, "message": "", "reason": "", "status": "Failure" });
+            let found = json!({ "metadata": { "uid": "uid", "resourceVersion": "7" } });
+            let body = if is_late { conflict } else { found };
+            let code = if is_late { 409 } else { 200 };
+            let body = kube::client::Body::from(body.to_string().into_bytes());
+            let answer = http::Response::builder().status(code).body(body).unwrap();
+            std::future::ready(Ok::<_, tower::BoxError>(answer))
+        });
+        let client = Client::new(server, "d");
+        let written = status(client, &Name::new("d", "web"), &patch).await.is_ok();
+        let count = asked.lock().unwrap().0;
+        (written, count)
+    }
+
+    #[tokio::test]
+    async fn what_names_no_version_is_tried_again_where_another_write_comes_between() {
+        let insists = || json!({ "metadata": { "uid": "uid" }, "status": { "loadBalancer": {} } });
+        assert_eq!(overtaken(TRIES - 1, insists()).await, (true, TRIES * 2));
+        assert_eq!(overtaken(TRIES, insists()).await, (false, TRIES * 2), "but not for ever");
+        let mut decided = insists();
+        decided["metadata"]["resourceVersion"] = json!("7");
+        assert_eq!(overtaken(1, decided).await, (false, 2));
+        let another = json!({ "metadata": { "uid": "former" } });
+        assert_eq!(overtaken(0, another).await, (false, 1));
     }
 
     #[test]
