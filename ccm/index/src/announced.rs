@@ -190,13 +190,21 @@ pub(super) fn poll(state: &mut State, now: Duration, slots: usize, turns: &mut u
     if state.liveness.doubts() && !state.traffic.is_held_up(&Object::Hosts, now) {
         state.traffic.start(Write::ListHosts);
     }
-    if !state.agenda.is_empty() {
-        return;
+    if state.agenda.is_empty() {
+        say(state, now, slots, turns);
     }
-    let open = state.silences.all_open();
-    let open = open.filter(|id| !state.traffic.is_held_up(&Object::Claimant((*id).clone()), now));
-    let ids: Vec<Id> = open.take(*turns).cloned().collect();
-    for id in ids {
+}
+
+/// Writes one where none was written for a while: who has work done without end would keep all others untold.
+pub(super) fn poll_late(state: &mut State, now: Duration, slots: usize) {
+    if state.silences.are_late(now) {
+        say(state, now, slots, &mut 1);
+    }
+}
+
+fn say(state: &mut State, now: Duration, slots: usize, turns: &mut usize) {
+    let may = |id: &Id| !state.traffic.is_held_up(&Object::Claimant(id.clone()), now);
+    for id in state.silences.in_turn(*turns, may) {
         if state.traffic.started() >= slots {
             return;
         }
@@ -207,6 +215,7 @@ pub(super) fn poll(state: &mut State, now: Duration, slots: usize, turns: &mut u
         };
         let Service { key, uid, version, .. } = service.clone();
         let silence = state.silences.is_open(&id).cloned();
+        state.silences.has_turn(&id, now);
         state.traffic.start(Write::PatchAnnounced { key, uid, version, silence });
     }
 }

@@ -286,6 +286,7 @@ impl Index {
             return state.traffic.take();
         }
         let (mut hopeless, mut turns) = (Hopeless::default(), TURNS);
+        announced::poll_late(state, now, slots);
         while state.traffic.started() < slots && turns > 0 {
             turns -= 1;
             if show::poll_late(state, now) {

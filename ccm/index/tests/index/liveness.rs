@@ -369,3 +369,55 @@ fn an_elastic_ip_says_why_the_announcer_of_its_node_does_not_answer_for_it() {
     lab.settle();
     assert_eq!(lab.cluster.standing("vm"), "+AddressAllocated +Held");
 }
+
+/// Ten Services of a tenant for each that may be written at once, and one of somebody else, when the last announcer dies.
+fn deserted() -> Lab {
+    let mut lab = Lab::with_pools([("cidr-global", "10.0.0.0/16")]);
+    lab.live(&ALL, seconds(60));
+    for number in 0..320 {
+        lab.cluster.create(service(&format!("a/web-{number:03}")));
+    }
+    lab.create(service("shop/web"));
+    for number in 0..320 {
+        lab.cluster.announce(&format!("a/web-{number:03}"));
+    }
+    lab.cluster.announce("shop/web");
+    lab.live(&ALL, seconds(60));
+    lab
+}
+
+/// After how many writes it is written that no announcer lives for `shop/web`.
+fn told(lab: &mut Lab, mut work: impl FnMut(&mut Lab)) -> usize {
+    for count in 0..100 {
+        work(lab);
+        lab.catch_up();
+        for write in lab.poll() {
+            let outcome = lab.cluster.perform(&write);
+            lab.index.settle(&write, outcome, lab.now);
+            if matches!(&write, Write::PatchAnnounced { key, .. } if key.namespace == "shop") {
+                return count;
+            }
+        }
+    }
+    panic!("never");
+}
+
+#[test]
+fn nobody_waits_to_be_told_for_hundreds_of_another_namespace_nor_for_whoever_edits_without_end() {
+    for edits in [false, true] {
+        let mut lab = deserted();
+        lab.now += seconds(30);
+        let mut number = 0;
+        let count = told(&mut lab, |lab| {
+            if !edits {
+                return;
+            }
+            lab.now += seconds(1);
+            for _ in 0..64 {
+                number += 1;
+                lab.cluster.create(service(&format!("a/more-{number}")));
+            }
+        });
+        assert!(count < 5, "{edits}: {count}");
+    }
+}
