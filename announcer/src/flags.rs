@@ -1,31 +1,13 @@
 //! Flags: each setting by its name in the environment, and by kube-vip's name for the flag. A flag wins over both.
 
-use berth_announcer::config::{Kind, LOG_FORMAT, Support, VARIABLES};
 use berth_runtime::logs::Format;
 use clap::{Arg, ArgAction, ArgMatches};
 
-/// Every flag.
-pub(crate) fn all() -> Vec<Arg> {
-    let mut flags: Vec<Arg> = VARIABLES
-        .iter()
-        .map(|variable| {
-            let flag = Arg::new(variable.name)
-                .long(variable.name)
-                .alias(variable.flag)
-                .help(variable.help_text())
-                .value_name(variable.kind.value())
-                .allow_hyphen_values(true)
-                .action(ArgAction::Set)
-                .hide(variable.support != Support::Served);
-            match variable.kind {
-                // As Go's flags: `--arp` alone means true, and a value is given with `=`.
-                Kind::Switch => {
-                    flag.num_args(0..=1).require_equals(true).default_missing_value("true")
-                }
-                _ => flag,
-            }
-        })
-        .collect();
+use crate::config::{Kind, LOG_FORMAT, VARIABLES, Verdict};
+
+/// Every flag of `manager`.
+pub fn all() -> Vec<Arg> {
+    let mut flags = settings();
     flags.push(
         Arg::new("log-format")
             .long("log-format")
@@ -44,9 +26,36 @@ pub(crate) fn all() -> Vec<Arg> {
     flags
 }
 
+/// The flags of the settings.
+pub fn settings() -> Vec<Arg> {
+    let flags = VARIABLES.iter().map(|variable| {
+        let flag = Arg::new(variable.name)
+            .long(variable.name)
+            .aliases(variable.aliases())
+            .help(variable.help_text())
+            .value_name(variable.kind.value())
+            .allow_hyphen_values(true)
+            .action(ArgAction::Set)
+            .hide(variable.verdict != Verdict::ActedOn);
+        // kube-vip's two short ones.
+        let flag = match variable.name {
+            "cp_namespace" => flag.short('n'),
+            "vip_configmap" => flag.short('c'),
+            _ => flag,
+        };
+        match variable.kind {
+            // As Go's flags: `--arp` alone means true, and a value is given with `=`.
+            Kind::Switch => flag.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            _ => flag,
+        }
+    });
+    flags.collect()
+}
+
 /// The settings that were given as flags.
-pub(crate) fn given(matches: &ArgMatches) -> Vec<(&'static str, String)> {
-    let value = |name: &str| matches.get_one::<String>(name).cloned();
+pub fn given(matches: &ArgMatches) -> Vec<(&'static str, String)> {
+    // `manifest` has no flag of its own for the kubeconfig.
+    let value = |name: &str| matches.try_get_one::<String>(name).ok().flatten().cloned();
     let mut given: Vec<(&'static str, String)> = VARIABLES
         .iter()
         .filter_map(|variable| Some((variable.name, value(variable.name)?)))
@@ -56,7 +65,7 @@ pub(crate) fn given(matches: &ArgMatches) -> Vec<(&'static str, String)> {
 }
 
 /// How a line of the log is to look.
-pub(crate) fn log_format(matches: &ArgMatches) -> Format {
+pub fn log_format(matches: &ArgMatches) -> Format {
     let text = matches.get_one::<String>("log-format").map(String::as_str);
     text.and_then(|text| text.parse().ok()).unwrap_or_default()
 }

@@ -27,6 +27,7 @@ pub mod backoff;
 pub mod config;
 pub mod dataplane;
 mod fencing;
+pub mod flags;
 pub mod instance;
 pub mod kernel;
 pub mod locks;

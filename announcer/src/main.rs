@@ -4,13 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use berth_announcer::config::{Config, Settings};
-use berth_announcer::run;
+use berth_announcer::{flags, run};
 use berth_runtime::supervise::{self, Supervisor};
 use berth_runtime::watch::chain;
 use berth_runtime::{logs, shutdown};
 use clap::{ArgMatches, Command};
-
-mod flags;
 
 fn main() -> ExitCode {
     let matches = Command::new("berth-announcer")
@@ -24,9 +22,12 @@ fn main() -> ExitCode {
         )
         .subcommand(Command::new("version").about("Prints the version"))
         .get_matches();
-    let Some(("manager", matches)) = matches.subcommand() else {
-        println!("berth-announcer {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+    let matches = match matches.subcommand() {
+        Some(("manager", matches)) => matches,
+        _ => {
+            println!("berth-announcer {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
     };
     match start(matches) {
         Ok(()) => {

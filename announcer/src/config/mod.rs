@@ -8,6 +8,7 @@ mod flaws;
 mod http;
 mod permits;
 mod settings;
+mod table;
 mod variables;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,8 @@ use flaws::Flaws;
 pub use http::Http;
 pub use permits::Permits;
 pub use settings::{Problem, Settings};
-pub use variables::{Capability, Kind, LOG_FORMAT, Support, VARIABLES, Variable};
+pub use table::{VARIABLES, find, find_flag};
+pub use variables::{Capability, Coming, Kind, LOG_FORMAT, Variable, Verdict};
 
 /// How this announcer runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,6 +219,11 @@ impl Config {
     }
 }
 
+/// Who decides, with an API server.
+pub fn elects(settings: &Settings) -> Election {
+    election::election(settings, false)
+}
+
 fn node(settings: &Settings, hostname: &str) -> Result<String, Problem> {
     let node = settings.text("vip_nodename").unwrap_or(hostname).to_lowercase();
     match node.is_empty() {
@@ -290,16 +297,25 @@ fn instance(settings: &Settings, cluster: Option<&Cluster>) -> Result<Instance, 
 }
 
 fn services(settings: &Settings, permits: Permits) -> Services {
-    let class = settings.text("lb_class_name").unwrap_or(class::DEFAULT).to_owned();
     Services {
-        classes: match settings.switch("lb_class_only") {
-            Some(true) => ClassPolicy::Only(class),
-            _ => ClassPolicy::UnsetOr(class),
-        },
+        classes: classes(settings),
         namespace: settings.text("svc_namespace").map(str::to_owned),
         publish: !settings.switch("disable_service_updates").unwrap_or(false),
         closes_host_ports: settings.switch("enable_service_security").unwrap_or(false),
         permits,
+    }
+}
+
+/// As kube-vip has it: without its older handling of classes, a Service is served that has the one that is named, or none
+/// where that name is empty.
+fn classes(settings: &Settings) -> ClassPolicy {
+    let class = settings.text("lb_class_name").unwrap_or(class::DEFAULT).to_owned();
+    let only = settings.switch("lb_class_only") == Some(true);
+    match settings.switch("lb_class_legacy_handling") {
+        Some(false) if settings.is_empty("lb_class_name") => ClassPolicy::UnsetOr(String::new()),
+        Some(false) => ClassPolicy::Only(class),
+        _ if only => ClassPolicy::Only(class),
+        _ => ClassPolicy::UnsetOr(class),
     }
 }
 
@@ -336,5 +352,7 @@ fn log_level(number: i64) -> &'static str {
     }
 }
 
+#[cfg(test)]
+mod page;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,8 @@ use std::fmt;
 
 use berth_api::Quoted;
 
-use super::variables::{self, Capability, Kind, Support, VARIABLES, Variable};
+use super::table::{VARIABLES, find};
+use super::variables::{self, Capability, Kind, Variable, Verdict};
 
 /// Why a setting is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +40,13 @@ impl Settings {
     ) -> Self {
         let mut settings = Self::default();
         for (name, value) in environment {
-            match variables::find(&name) {
-                Some(variable) => {
+            match find(&name) {
+                // The name in small letters counts where both are there.
+                Some(variable) if variable.name == name => {
                     settings.given.insert(variable.name, value);
+                }
+                Some(variable) => {
+                    settings.given.entry(variable.name).or_insert(value);
                 }
                 None if name == variables::LOG_FORMAT => {}
                 None if variables::FAMILIES.iter().any(|family| name.starts_with(family)) => {
@@ -60,12 +65,14 @@ impl Settings {
         &self.unknown
     }
 
-    /// Lists every setting whose value its variable does not take, and those that ask for what is not built yet, which
-    /// is no business of one capability: whoever asks for it waits for something that never comes.
+    /// Lists every setting whose value its variable does not take, and those that ask for what is not built, which is no
+    /// business of one capability: whoever asks for it waits for something that never comes.
     pub fn check(&self) -> Vec<(Capability, Problem)> {
-        let of = |variable: &Variable| match variable.support {
-            Support::NotYet => Capability::Core,
-            Support::Served | Support::Harmless => variable.of,
+        let of = |variable: &Variable| match variable.verdict {
+            Verdict::NotYet(_) | Verdict::Refused(_) if variable.with.is_empty() => {
+                Capability::Core
+            }
+            _ => variable.of,
         };
         let checked = |variable| Some((of(variable), self.check_one(variable)?));
         VARIABLES.iter().filter_map(checked).collect()
@@ -83,15 +90,71 @@ impl Settings {
             Kind::Word(words) if !words.contains(&value) => {
                 format!("accepted are {}", words.join(", "))
             }
-            Kind::Switch if variable.support == Support::NotYet && switch(value) == Some(true) => {
-                format!("not supported yet ({}); leave it out or set it to false", variable.help)
-            }
-            Kind::Text(_) if variable.support == Support::NotYet => {
-                format!("not supported yet ({}); leave it out", variable.help)
-            }
+            _ if variable.with.is_empty() && self.asks(variable) => self.unmet(variable)?,
             _ => return None,
         };
         Some(Problem { name: variable.name.to_owned(), value: value.to_owned(), accepted })
+    }
+
+    /// Whether what was given asks for what the variable stands for.
+    pub fn asks(&self, variable: &Variable) -> bool {
+        match (variable.kind, self.text(variable.name)) {
+            (_, None) => false,
+            (Kind::Switch, Some(value)) => switch(value) == Some(true),
+            (Kind::Word(_), Some(value)) => value != variable.theirs,
+            (Kind::Number(..) | Kind::Text(_), Some(_)) => true,
+        }
+    }
+
+    /// Whether a setting that counts with another counts: that one asks for something.
+    pub fn counts(&self, variable: &Variable) -> bool {
+        variable.with.is_empty() || find(variable.with).is_some_and(|other| self.asks(other))
+    }
+
+    fn unmet(&self, variable: &Variable) -> Option<String> {
+        let out = match variable.kind {
+            Kind::Switch => "leave it out or set it to false",
+            _ => "leave it out",
+        };
+        match variable.verdict {
+            Verdict::ActedOn | Verdict::Met => None,
+            Verdict::NotYet(coming) => {
+                Some(format!("not supported yet, it comes with {}; {out}", coming.name()))
+            }
+            Verdict::Refused(instead) => Some(format!("refused: {instead}")),
+        }
+    }
+
+    /// Whether addresses are announced by ARP and neighbour discovery: where nothing is said, unless another way is asked
+    /// for, of which kube-vip takes one alone.
+    pub fn announces_by_arp(&self) -> bool {
+        self.switch("vip_arp").unwrap_or_else(|| !self.announces_elsewhere())
+    }
+
+    /// Whether another way of announcing is asked for.
+    pub fn announces_elsewhere(&self) -> bool {
+        let elsewhere = ["bgp_enable", "vip_routingtable", "vip_wireguard"];
+        elsewhere.iter().any(|name| self.switch(name) == Some(true))
+    }
+
+    /// Whether Services are served: where nothing is said, unless the control plane is.
+    pub fn serves_services(&self) -> bool {
+        let control_plane = || self.switch("cp_enable") == Some(true);
+        self.switch("svc_enable").unwrap_or_else(|| !control_plane())
+    }
+
+    /// Everything that was given, with its name in the environment, in the order of the table.
+    pub fn given(&self) -> impl Iterator<Item = (&'static Variable, &str)> {
+        let value =
+            |variable: &'static Variable| Some((variable, self.given.get(variable.name)?.as_str()));
+        VARIABLES.iter().filter_map(value)
+    }
+
+    /// The same settings without some, such as files that are read where the announcer runs.
+    #[must_use]
+    pub fn without(mut self, names: &[&str]) -> Self {
+        self.given.retain(|name, _| !names.contains(name));
+        self
     }
 
     /// The value of a setting without the spaces around it; an empty one counts as not given.

@@ -110,14 +110,106 @@ fn every_wrong_value_is_told_at_once_with_what_is_accepted() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_an_error_and_not_a_silence() {
-    for name in ["bgp_enable", "cp_enable", "enable_upnp", "vip_wireguard", "vip_routingtable"] {
-        let told = refused(&[(name, "true")]);
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].starts_with(&format!("{name}=\"true\": not supported yet")), "{told:?}");
+fn what_is_not_built_yet_is_an_error_that_names_what_it_comes_with() {
+    for (name, coming) in [
+        ("bgp_enable", "BGP"),
+        ("cp_enable", "the control plane's own address"),
+        ("enable_upnp", "ports opened at an internet gateway (UPnP, PCP)"),
+        ("enableUPNP", "ports opened at an internet gateway (UPnP, PCP)"),
+        ("vip_routingtable", "routing-table mode"),
+        ("enable_node_labeling", "labels of the Node that has an address"),
+        ("vip_ddns", "addresses by DHCP"),
+    ] {
+        let out = "leave it out or set it to false";
+        let why = format!("{name}=\"true\": not supported yet, it comes with {coming}; {out}");
+        assert_eq!(refused(&[(name, "true")]), [why]);
+        assert!(parse(&[(name, "false")]).is_ok(), "{name}");
     }
-    assert_eq!(refused(&[("mirror_dest_interface", "eth1")]).len(), 1);
+    assert_eq!(refused(&[("config_file", "/etc/kube-vip.yaml")]).len(), 1);
     assert_eq!(refused(&[("svc_enable", "false")]).len(), 1);
+}
+
+#[test]
+fn what_will_not_be_built_is_refused_by_name_with_what_to_use_instead() {
+    for (name, value, instead) in [
+        ("vip_wireguard", "true", "a WireGuard interface that the node has"),
+        ("zebra_enable", "true", "let FRR redistribute"),
+        ("mirror_dest_interface", "eth1", "a mirror port of the switch"),
+        ("vip_packet", "true", "use BGP"),
+        ("provider_config", "/etc/cloud-sa.json", "use BGP"),
+        ("leaderElectionType", "etcd", "use berth_election=membership"),
+        ("vip_preserve_on_leadership_loss", "true", "leave it out"),
+    ] {
+        let told = refused(&[(name, value)]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with(&format!("{name}=\"{value}\": refused: ")), "{told:?}");
+        assert!(told[0].contains(instead), "{told:?}");
+    }
+    assert!(parse(&[("leaderElectionType", "kubernetes"), ("vip_packet", "false")]).is_ok());
+}
+
+#[test]
+fn what_counts_with_a_switch_is_no_error_without_it_and_leaves_the_word_to_it() {
+    let parts = [
+        ("bgp_as", "65000"),
+        ("annotation", "metal.equinix.com"),
+        ("zebra_url", "unix:/run/zserv"),
+        ("vip_packetproject", "x"),
+        ("etcdCert", "/c"),
+        ("lb_fwdmethod", "directroute"),
+        ("vip_routingtableid", "198"),
+        ("dhcp_backoff_attempts", "0"),
+        ("egress_enableinternalsnat", "true"),
+    ];
+    assert_eq!(parse(&parts).unwrap().flaws, []);
+    let told = refused(&[parts.as_slice(), &[("bgp_enable", "true")]].concat());
+    assert_eq!(told.len(), 1, "{told:?}");
+}
+
+#[test]
+fn what_is_met_changes_nothing() {
+    let met = [
+        ("vip_loseleadership", "true"),
+        ("vip_loseleadership_timeout_seconds", "30"),
+        ("vip_allow_interface_not_up", "true"),
+        ("per_service_election_on_demand", "true"),
+        ("debounce_time", "500ms"),
+        ("vip_configmap", "plndr"),
+        ("enable_endpointslices", "true"),
+    ];
+    assert_eq!(parse(&met).unwrap(), parse(&[]).unwrap());
+}
+
+#[test]
+fn another_way_of_announcing_leaves_arp_out_and_the_control_plane_services_unless_they_are_named() {
+    let arp = |given: &[(&str, &str)]| settings(given).announces_by_arp();
+    assert!(arp(&[]) && arp(&[("bgp_enable", "false")]));
+    assert!(!arp(&[("bgp_enable", "true")]) && !arp(&[("vip_routingtable", "true")]));
+    assert!(arp(&[("bgp_enable", "true"), ("vip_arp", "true")]) && !arp(&[("vip_arp", "false")]));
+    let services = |given: &[(&str, &str)]| settings(given).serves_services();
+    assert!(services(&[]) && services(&[("cp_enable", "false")]));
+    assert!(!services(&[("cp_enable", "true")]));
+    assert!(services(&[("cp_enable", "true"), ("svc_enable", "true")]));
+}
+
+#[test]
+fn without_the_older_handling_of_classes_the_one_that_is_named_is_served_alone() {
+    let classes = |given: &[(&str, &str)]| parse(given).unwrap().services.unwrap().classes;
+    let off = ("lb_class_legacy_handling", "false");
+    let ours = "kube-vip.io/kube-vip-class".to_owned();
+    assert_eq!(classes(&[off]), ClassPolicy::Only(ours.clone()));
+    assert_eq!(classes(&[off, ("lb_class_name", "lan")]), ClassPolicy::Only("lan".to_owned()));
+    // A Service that has a class has one with a name.
+    assert_eq!(classes(&[off, ("lb_class_name", "")]), ClassPolicy::UnsetOr(String::new()));
+    assert_eq!(classes(&[("lb_class_legacy_handling", "true")]), ClassPolicy::UnsetOr(ours));
+}
+
+#[test]
+fn two_names_are_read_in_capitals_where_they_are_not_there_in_small_letters() {
+    let name = |given: &[(&str, &str)]| parse(given).unwrap().core.instance.name().to_owned();
+    assert_eq!(name(&[("INSTANCE_NAME", "edge")]), "edge");
+    assert_eq!(name(&[("INSTANCE_NAME", "edge"), ("instance_name", "lan")]), "lan");
+    assert_eq!(name(&[("instance_name", "lan"), ("INSTANCE_NAME", "edge")]), "lan");
 }
 
 #[test]

@@ -1,0 +1,289 @@
+//! Every setting, by what it is for: those of kube-vip, of today and of before, and Berth's own. docs/settings.md shows it.
+
+use super::variables::Capability::{
+    self, ArpNd, Bgp, ControlPlane, Core, Egress, Eip, Http, Routes, Services,
+};
+use super::variables::Kind::{self, Number, Switch, Text, Word};
+use super::variables::Verdict::{ActedOn, Met, NotYet, Refused};
+use super::variables::{Coming, Variable, Verdict};
+
+/// Acted on. `theirs` is what kube-vip takes where it is not given.
+const fn act(
+    of: Capability,
+    name: &'static str,
+    flags: &'static str,
+    kind: Kind,
+    theirs: &'static str,
+    help: &'static str,
+) -> Variable {
+    row(of, name, flags, kind, theirs, ActedOn, help)
+}
+
+/// Met: `help` says how.
+const fn met(
+    of: Capability,
+    name: &'static str,
+    flags: &'static str,
+    kind: Kind,
+    theirs: &'static str,
+    help: &'static str,
+) -> Variable {
+    row(of, name, flags, kind, theirs, Met, help)
+}
+
+const fn row(
+    of: Capability,
+    name: &'static str,
+    flags: &'static str,
+    kind: Kind,
+    theirs: &'static str,
+    verdict: Verdict,
+    help: &'static str,
+) -> Variable {
+    Variable { of, name, flags, kind, theirs, verdict, with: "", flag_only: false, help }
+}
+
+/// Counts for nothing without `with`, and shares its fate where that is on.
+const fn part(with: &'static str, variable: Variable) -> Variable {
+    Variable { with, ..variable }
+}
+
+/// kube-vip has no name for it in the environment.
+const fn flag(variable: Variable) -> Variable {
+    Variable { flag_only: true, ..variable }
+}
+
+const TEXT: Kind = Text("VALUE");
+const SECONDS: Kind = Number(1, 3600);
+const PORT: Kind = Number(0, 65535);
+const ASN: Kind = Number(1, u32::MAX as i64);
+const RTM: Kind = Number(0, 255);
+
+const CP: Verdict = NotYet(Coming::ControlPlane);
+const LB: Verdict = NotYet(Coming::Balancing);
+const BGP: Verdict = NotYet(Coming::Bgp);
+const TABLE: Verdict = NotYet(Coming::Routes);
+const EGRESS: Verdict = NotYet(Coming::Egress);
+const DHCP: Verdict = NotYet(Coming::Dhcp);
+const UPNP: Verdict = NotYet(Coming::Upnp);
+
+/// Asked for by annotations of Services.
+const EGRESS_OF_A_SERVICE: &str = "kube-vip.io/egress";
+
+const EQUINIX: Verdict = Refused(
+    "Equinix Metal has closed, and its API with it; use BGP, when it is built, with the peers in node annotations or in bgp_peers",
+);
+const ETCD: Verdict = Refused(
+    "elections are not held in etcd; use berth_election=membership, where the nodes decide among themselves, or a Lease",
+);
+const ZEBRA: Verdict = Refused(
+    "zebra is not spoken to; use routing-table mode, when it is built, and let FRR redistribute that table",
+);
+
+/// All of them, by what they are for.
+#[rustfmt::skip]
+pub const VARIABLES: &[Variable] = &[
+    // Core
+    act(Core, "vip_loglevel", "log", Number(-8, 8), "0", "below 0 debug, from 0 info, from 4 warnings, from 8 errors [default: 0]"),
+    act(Core, "vip_nodename", "nodeName", Text("NAME"), "the host name", "this node's name [default: the host name]"),
+    act(Core, "vip_interface", "interface", Text("INTERFACE"), "that of the default route", "interface of the addresses [default: that of the default route]"),
+    act(Core, "vip_servicesinterface", "serviceInterface", Text("INTERFACE"), "vip_interface", "interface of the Services' addresses [default: vip_interface]"),
+    met(Core, "vip_allow_interface_not_up", "allowInterfaceNotUp", Switch, "false", "it starts whatever the state of the interface, and announces when it has a carrier"),
+    met(ArpNd, "vip_interfaceloglobal", "loInterfaceGlobalScope", Switch, "false", "addresses are always of global scope"),
+    met(ArpNd, "vip_subnet", "vipSubnet", TEXT, "32, 128", "addresses are always bound as /32 and /128; another length is told at the start, and else ignored"),
+    met(ArpNd, "vip_cidr", "cidr", TEXT, "32", "older name of vip_subnet"),
+    act(Core, "instance_name", "instanceName", Text("NAME"), "none", "name of this announcer on the node [default: by its roles]"),
+    act(ControlPlane, "vip_address", "vip", Text("ADDRESSES"), "none", "older name of address [default: none]"),
+    act(ControlPlane, "address", "address", Text("ADDRESSES"), "none", "addresses to announce without a cluster, a comma list; used with berth_members [default: none]"),
+    act(ControlPlane, "port", "port", PORT, "6443", "port of that address, for people [default: 6443]"),
+    row(ControlPlane, "vip_ddns", "ddns", Switch, "false", DHCP, "address of the control plane by DHCP and dynamic DNS"),
+    part("vip_ddns", row(ControlPlane, "dhcp_mode", "dhcpMode", Word(&["ipv4", "ipv6", "dual"]), "dns_mode, else ipv4", DHCP, "families asked for by DHCP")),
+    part("vip_ddns", row(ControlPlane, "dhcp_backoff_attempts", "dhcpBackoffAttempts", Number(0, i32::MAX as i64), "3", DHCP, "how often a DHCP server is asked")),
+    part("cp_enable", row(ControlPlane, "dns_mode", "dnsMode", Word(&["first", "ipv4", "ipv6", "dual"]), "first", CP, "which of a name's addresses are used")),
+    act(Core, "k8s_config_file", "k8sConfigPath", Text("FILE"), "/etc/kubernetes/admin.conf", "kubeconfig [default: KUBECONFIG, else the account of the pod, else /etc/kubernetes/admin.conf]"),
+    act(Core, "kubernetes_addr", "kubernetesAddr", Text("URL"), "that of the kubeconfig", "URL of the API server, instead of the one in the kubeconfig [default: that of the kubeconfig]"),
+    flag(met(Core, "inCluster", "", Switch, "false", "where no kubeconfig is named the account of the pod is taken; `manifest` goes by it")),
+    flag(met(Core, "taint", "", Switch, "false", "of `manifest daemonset`: on control-plane nodes alone")),
+    part("bgp_enable", row(Bgp, "annotation", "annotations", TEXT, "none", BGP, "prefix of node annotations that hold BGP settings")),
+    row(Core, "config_file", "config-file", TEXT, "none", NotYet(Coming::File), "YAML or JSON, below all others"),
+    met(Core, "vip_configmap", "configMap", TEXT, "plndr", "no announcer reads its settings from a ConfigMap any more, kube-vip's neither"),
+    // Election
+    act(Core, "vip_leaderelection", "leaderElection", Switch, "false", "one Lease for all Services [default: false]"),
+    flag(row(Core, "leaderElectionType", "", Word(&["kubernetes", "etcd"]), "kubernetes", ETCD, "where elections are held")),
+    part("leaderElectionType", flag(row(Core, "etcdCACert", "", TEXT, "none", ETCD, "certificate of etcd"))),
+    part("leaderElectionType", flag(row(Core, "etcdCert", "", TEXT, "none", ETCD, "certificate for etcd"))),
+    part("leaderElectionType", flag(row(Core, "etcdKey", "", TEXT, "none", ETCD, "key for etcd"))),
+    part("leaderElectionType", flag(row(Core, "etcdEndpoints", "", TEXT, "none", ETCD, "where etcd is"))),
+    part("cp_enable", row(ControlPlane, "vip_leasename", "leaseName", TEXT, "plndr-cp-lock", CP, "Lease of the control plane")),
+    act(Core, "vip_leaseduration", "leaseDuration", SECONDS, "15", "seconds after which others may take a Lease [default: 15]"),
+    act(Core, "vip_renewdeadline", "leaseRenewDuration", SECONDS, "10", "seconds without renewal after which an owner stops [default: 10]"),
+    act(Core, "vip_retryperiod", "leaseRetry", SECONDS, "2", "seconds between renewals [default: 2]"),
+    act(Core, "vip_leaseannotations", "leaseAnnotations", Text("JSON"), "none", "annotations of Leases, as a JSON object [default: none]"),
+    act(Core, "svc_election", "servicesElection", Switch, "false", "one Lease for each Service [default: false]"),
+    act(Core, "svc_leasename", "servicesLeaseName", Text("NAME"), "plndr-svcs-lock", "one Lease for all Services, of this name [default: plndr-svcs-lock]"),
+    met(Core, "per_service_election_on_demand", "perServiceElectionOnDemand", Switch, "false", "by membership each address is decided on by itself; by one Lease a Service that asks for its own is told NotSupported"),
+    act(Core, "berth_election", "election", Word(&["membership", "global", "service"]), "", "who decides on the owner; wins over the elections above [default: theirs, else membership]"),
+    act(Core, "berth_claims", "claims", Word(&["required", "ignored"]), "", "whether only what an IPAddress of berth-ccm names is served [default: once berth-ccm has claimed what there was]"),
+    act(Core, "berth_drain_taints", "drainTaints", Text("TAINTS"), "", "taints with which a node is emptied, such as node.kubernetes.io/out-of-service,shop/upkeep=now:NoSchedule [default: none]"),
+    act(Core, "berth_peer_port", "peerPort", Number(1, 65535), "", "UDP port of the peers, with membership [default: 2113]"),
+    act(Core, "berth_members", "members", Text("FILE"), "", "file with the members of a cluster without API server, one a line: NAME ADDRESS[,ADDRESS...] [default: none]"),
+    act(Core, "berth_key_file", "keyFile", Text("FILE"), "", "file with the key of these members, 16 octets or more, not readable by others [default: none]"),
+    act(Core, "berth_fence", "fence", Word(&["bpf", "nft-timeout", "unfenced"]), "", "the strongest fence to try [default: bpf]"),
+    act(Eip, "berth_eip_internal_net", "eipInternalNet", Text("NETWORKS"), "", "networks where machines are met under their own addresses [default: the cluster's pods and Services]"),
+    act(Eip, "berth_eip_gateway", "eipGateway", Text("ADDRESSES"), "", "gateways of machines with elastic IPs [default: those of the interface's default routes]"),
+    row(Core, "vip_preserve_on_leadership_loss", "preserveVipOnLeadershipLoss preserveOnLeadershipLoss", Switch, "false", Refused("a node that may not answer for an address does not keep it; leave it out"), "keep addresses without a Lease"),
+    met(Core, "vip_loseleadership", "loseLeadership", Switch, "false", "an owner whose interface has no carrier always gives its addresses up"),
+    met(Core, "vip_loseleadership_timeout_seconds", "loseLeadershiptTimeoutSeconds", Number(0, i32::MAX as i64), "30", "it does so at once"),
+    met(Core, "vip_singlenode", "singleNode", Switch, "false", "a node alone needs no setting"),
+    met(Core, "vip_startleader", "startAsLeader", Switch, "false", "the first to come takes the Lease at once"),
+    // Control plane
+    row(ControlPlane, "cp_enable", "controlplane", Switch, "false", CP, "an address for the control plane"),
+    act(Core, "cp_namespace", "namespace", Text("NAMESPACE"), "kube-system", "namespace of the Leases and of the Secret berth-membership [default: kube-system]"),
+    part("cp_enable", row(ControlPlane, "cp_detect", "autodetectcp", Switch, "false", CP, "find the local API server")),
+    part("cp_enable", row(ControlPlane, "control_plane_health_check_address", "controlPlaneHealthCheckAddress", TEXT, "none", CP, "what is asked for the API server's health")),
+    part("cp_enable", row(ControlPlane, "control_plane_health_check_period_seconds", "controlPlaneHealthCheckPeriodSeconds", SECONDS, "5", CP, "how often")),
+    part("cp_enable", row(ControlPlane, "control_plane_health_check_timeout_seconds", "controlPlaneHealthCheckTimeoutSeconds", SECONDS, "3", CP, "how long an answer may take")),
+    part("cp_enable", row(ControlPlane, "control_plane_health_check_failure_threshold", "controlPlaneHealthCheckFailureThreshold", SECONDS, "3", CP, "how many may fail")),
+    part("cp_enable", row(ControlPlane, "control_plane_health_check_ca_path", "controlPlaneHealthCheckCAPath", TEXT, "none", CP, "by which authority it is known")),
+    part("lb_enable", row(ControlPlane, "backend_health_check_interval", "backendHealthCheckInterval", SECONDS, "5", LB, "how often the API servers are asked")),
+    row(ControlPlane, "lb_enable", "enableLoadBalancer", Switch, "false", LB, "balance the control plane by IPVS"),
+    part("lb_enable", row(ControlPlane, "lb_port", "lbPort", PORT, "6443", LB, "port of the balanced address")),
+    part("lb_enable", row(ControlPlane, "lb_fwdmethod", "lbForwardingMethod", Word(&["local", "masquerade", "tunnel", "directroute", "direct", "bypass"]), "local", LB, "how packets reach the API servers")),
+    // Services
+    act(Core, "svc_enable", "services", Switch, "false", "serve Services [default: true, but false where cp_enable is on]"),
+    act(Services, "svc_namespace", "serviceNamespace", Text("NAMESPACE"), "all", "serve Services of this namespace only [default: all]"),
+    act(Services, "lb_class_only", "lbClassOnly", Switch, "false", "leave alone Services without a class [default: false]"),
+    act(Services, "lb_class_name", "lbClassName", Text("CLASS"), "kube-vip.io/kube-vip-class", "the class that is served [default: kube-vip.io/kube-vip-class]"),
+    act(Services, "lb_class_legacy_handling", "lbClassNameLegacyHandling", Switch, "true", "serve Services without a class as well, unless lb_class_only; without it, those alone where lb_class_name is empty and none where it is not [default: true]"),
+    act(Services, "disable_service_updates", "disableServiceUpdates", Switch, "false", "leave the status of Services alone [default: false]"),
+    act(Services, "berth_service_interfaces", "serviceInterfaces", Text("INTERFACES"), "", "interfaces that Services may name besides that of the announcer, such as eth1,shop/bond0 (bond0 in the namespace shop); empty for none [default: all]"),
+    act(Services, "berth_service_vlans", "serviceVlans", Text("NUMBERS"), "", "VLANs that Services may name, such as 5,shop/100-199; empty for none [default: all]"),
+    met(Services, "enable_endpoints", "enableEndpoints", Switch, "false", "EndpointSlices are read in any case"),
+    met(Services, "enable_endpointslices", "enableEndpointSlices", Switch, "false", "EndpointSlices are read in any case"),
+    act(Services, "enable_service_security", "onlyAllowTrafficServicePorts", Switch, "false", "close the ports of the host behind addresses of Services [default: false]"),
+    row(Services, "enable_node_labeling", "enableNodeLabeling", Switch, "false", NotYet(Coming::NodeLabels), "label the owner's Node with its addresses"),
+    row(Services, "enable_upnp", "", Switch, "false", UPNP, "open ports of an internet gateway"),
+    row(Services, "enableUPNP", "", Switch, "false", UPNP, "older name of enable_upnp"),
+    row(Services, "mirror_dest_interface", "mirrorDestInterface", TEXT, "none", Refused("traffic is not copied; use a filter of the node (tc, mirred) or a mirror port of the switch"), "copy the interface's traffic to another"),
+    met(Services, "debounce_time", "debounceTime", Text("DURATION"), "0s", "changes that come together are always taken together"),
+    // ARP
+    act(ArpNd, "vip_arp", "arp", Switch, "false", "announce by ARP and neighbour discovery [default: true, but false where bgp_enable or vip_routingtable is on]"),
+    act(ArpNd, "vip_arpRate", "arpRate", Number(100, 3_600_000), "3000", "milliseconds between announcements after the first burst [default: 60000]"),
+    act(ArpNd, "vip_skipdad", "skipDAD", Switch, "false", "take an address into use without asking whether another host has it [default: false]"),
+    // BGP
+    row(Bgp, "bgp_enable", "bgp", Switch, "false", BGP, "announce by BGP"),
+    part("bgp_enable", row(Bgp, "bgp_attach_ip_to_interface", "bgpAttachIPToInterface", Switch, "false", BGP, "bind addresses to the interface as well")),
+    part("bgp_enable", row(Bgp, "bgp_routerid", "bgpRouterID", TEXT, "none", BGP, "id of this router")),
+    part("bgp_enable", row(Bgp, "bgp_routerinterface", "bgpRouterInterface", TEXT, "none", BGP, "interface whose address is that id")),
+    part("bgp_enable", row(Bgp, "bgp_as", "localAS", ASN, "65000", BGP, "own AS")),
+    part("bgp_enable", row(Bgp, "bgp_peeraddress", "peerAddress", TEXT, "none", BGP, "address of the one peer")),
+    part("bgp_enable", row(Bgp, "bgp_peers", "bgppeers", TEXT, "none", BGP, "peers, a comma list")),
+    part("bgp_enable", row(Bgp, "bgp_peeras", "peerAS", ASN, "65000", BGP, "AS of the one peer")),
+    part("bgp_enable", row(Bgp, "bgp_peerpass", "peerPass", TEXT, "none", BGP, "password of the one peer")),
+    part("bgp_enable", row(Bgp, "bgp_multihop", "multihop", Switch, "false", BGP, "the peer is more than one hop away")),
+    part("bgp_enable", row(Bgp, "bgp_sourceif", "sourceIF", TEXT, "none", BGP, "interface of the session")),
+    part("bgp_enable", row(Bgp, "bgp_sourceip", "sourceIP", TEXT, "none", BGP, "own address of the session")),
+    part("bgp_enable", row(Bgp, "bgp_source_if", "", TEXT, "none", BGP, "older name of bgp_sourceif")),
+    part("bgp_enable", row(Bgp, "bgp_source_ip", "", TEXT, "none", BGP, "older name of bgp_sourceip")),
+    part("bgp_enable", row(Bgp, "bgp_hold_time", "bgpHoldTimer", PORT, "30", BGP, "seconds until a silent peer is given up")),
+    part("bgp_enable", row(Bgp, "bgp_keepalive_interval", "bgpKeepAliveInterval", PORT, "10", BGP, "seconds between signs of life")),
+    part("bgp_enable", row(Bgp, "mpbgp_nexthop", "mpbgpNexthop", TEXT, "none", BGP, "next hop of the other family")),
+    part("bgp_enable", row(Bgp, "mpbgp_ipv4", "mpbgpIPv4", TEXT, "none", BGP, "the same, fixed, for IPv4")),
+    part("bgp_enable", row(Bgp, "mpbgp_ipv6", "mpbgpIPv6", TEXT, "none", BGP, "the same, fixed, for IPv6")),
+    row(Bgp, "zebra_enable", "zebra", Switch, "false", ZEBRA, "hand routes to FRR's zebra"),
+    part("zebra_enable", row(Bgp, "zebra_url", "zebraUrl", TEXT, "unix:/var/run/frr/zserv.api", ZEBRA, "where zebra listens")),
+    part("zebra_enable", row(Bgp, "zebra_version", "zebraVersion", RTM, "6", ZEBRA, "version of its protocol")),
+    part("zebra_enable", row(Bgp, "zebra_software_name", "zebraSoftwareName", TEXT, "frr8.3", ZEBRA, "name of its release")),
+    row(Bgp, "vip_packet", "metal packet", Switch, "false", EQUINIX, "elastic IPs by the API of Equinix Metal"),
+    part("vip_packet", row(Bgp, "vip_packetproject", "metalProject packetProject", TEXT, "none", EQUINIX, "project there, by name")),
+    part("vip_packet", row(Bgp, "vip_packetprojectid", "metalProjectID packetProjectID", TEXT, "none", EQUINIX, "project there, by id")),
+    part("vip_packet", flag(row(Bgp, "metalKey", "packetKey", TEXT, "none", EQUINIX, "token of that API"))),
+    row(Bgp, "provider_config", "provider-config", TEXT, "none", EQUINIX, "file with that project and token"),
+    // Routes and WireGuard
+    row(Routes, "vip_routingtable", "table", Switch, "false", TABLE, "routes in a table of their own"),
+    part("vip_routingtable", row(Routes, "vip_routingtableid", "tableID", Number(0, u32::MAX as i64), "198", TABLE, "number of the table")),
+    part("vip_routingtable", row(Routes, "vip_routingtabletype", "tableType", RTM, "1", TABLE, "type of its routes")),
+    part("vip_routingtable", row(Routes, "vip_routingprotocol", "routingProtocol", RTM, "248", TABLE, "protocol of its routes")),
+    part("vip_routingtable", row(Routes, "vip_cleanroutingtable", "cleanRoutingTable", Switch, "false", TABLE, "sweep it at the start")),
+    row(Routes, "vip_wireguard", "wireguard", Switch, "false", Refused("no tunnel is made; use a WireGuard interface that the node has, and BGP or routing-table mode over it, when they are built"), "addresses behind a WireGuard tunnel"),
+    // Egress
+    part(EGRESS_OF_A_SERVICE, row(Egress, "egress_podcidr", "egressPodCidr", TEXT, "10.0.0.0/16", EGRESS, "networks of pods")),
+    part(EGRESS_OF_A_SERVICE, row(Egress, "egress_servicecidr", "egressServiceCidr", TEXT, "10.96.0.0/12", EGRESS, "networks of Services")),
+    part(EGRESS_OF_A_SERVICE, row(Egress, "egress_withnftables", "egressWithNftables", Switch, "true", EGRESS, "by nftables, which is all there will be")),
+    part(EGRESS_OF_A_SERVICE, row(Egress, "egress_enableinternalsnat", "", Switch, "false", EGRESS, "for traffic inside the cluster as well")),
+    part(EGRESS_OF_A_SERVICE, row(Egress, "egress_clean", "egressClean", Switch, "false", EGRESS, "sweep rules at the start")),
+    part(EGRESS_OF_A_SERVICE, row(Egress, "iptables_backend", "iptablesBackend", Word(&["", "nft", "legacy"]), "found out", EGRESS, "which iptables")),
+    // Operations
+    act(Http, "prometheus_server", "prometheusHTTPServer promethuesHTTPServer", Text("ADDRESS:PORT"), ":2112", "where /metrics, /healthz and /readyz listen; empty for no metrics: the others are on loopback all the same [default: :2112]"),
+    act(Http, "health_check_port", "healthCheckPort", PORT, "0", "one more port for /healthz and /readyz, on all addresses; 0 for none [default: 0]"),
+];
+
+/// Finds a setting by its name in the environment; two have a second one in capitals, as kube-vip reads them.
+pub fn find(name: &str) -> Option<&'static Variable> {
+    let name = match name {
+        "INSTANCE_NAME" => "instance_name",
+        "EGRESS_CLEAN" => "egress_clean",
+        name => name,
+    };
+    VARIABLES.iter().find(|variable| variable.name == name)
+}
+
+/// Finds a setting by a flag, without the dashes.
+pub fn find_flag(flag: &str) -> Option<&'static Variable> {
+    let is_it = |variable: &&Variable| {
+        variable.name == flag || variable.aliases().any(|alias| alias == flag)
+    };
+    VARIABLES.iter().find(is_it)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_name_and_no_flag_stands_for_two_settings() {
+        let mut seen = BTreeSet::new();
+        for variable in VARIABLES {
+            assert!(seen.insert(variable.name), "{}", variable.name);
+            for flag in variable.aliases() {
+                assert!(seen.insert(flag), "{flag}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_counts_with_another_setting_names_one_that_is_there() {
+        let of_settings =
+            |variable: &&Variable| !variable.with.is_empty() && !variable.with.contains('/');
+        for variable in VARIABLES.iter().filter(of_settings) {
+            let other = find(variable.with);
+            assert!(other.is_some_and(|other| other.with.is_empty()), "{}", variable.name);
+        }
+    }
+
+    #[test]
+    fn each_setting_that_is_served_tells_what_it_takes_and_what_it_is_without() {
+        for variable in VARIABLES.iter().filter(|variable| variable.verdict == Verdict::ActedOn) {
+            let Variable { name, kind, help, .. } = variable;
+            assert!(help.contains(" [default: ") && help.ends_with(']'), "{name}: {help}");
+            assert_ne!(*kind, Text("VALUE"), "{name}");
+        }
+        let told = |name: &str| {
+            let variable = find(name).unwrap();
+            format!("{}: {}", variable.kind.value(), variable.help_text())
+        };
+        assert_eq!(
+            told("berth_peer_port"),
+            "NUMBER: UDP port of the peers, with membership, 1 to 65535 [default: 2113]"
+        );
+        assert_eq!(
+            told("berth_fence"),
+            "WORD: the strongest fence to try, bpf|nft-timeout|unfenced [default: bpf]"
+        );
+        assert!(
+            told("vip_interface").starts_with("INTERFACE: interface of the addresses [default: ")
+        );
+    }
+}
