@@ -1,11 +1,14 @@
 //! What ties an announcer to the cluster, or to the files, that stand behind it.
 
+use std::path::Path;
+
 use anyhow::Context;
 use berth_api::host::Told;
+use berth_runtime::client::{self, ClientError};
+use berth_runtime::events;
 use berth_runtime::events::Events;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Supervisor;
-use berth_runtime::{client, events};
 use kube::Client;
 use tokio::sync::mpsc;
 
@@ -15,6 +18,9 @@ use crate::publish::host::Keeper;
 use crate::publish::writer::{WriteEvent, Writer};
 use crate::source::cluster::Name;
 use crate::source::watch::{self, ClusterEvent, Scope};
+
+/// Where kubeadm leaves the kubeconfig of a control-plane node, and kube-vip looks for it.
+const ADMIN: &str = "/etc/kubernetes/admin.conf";
 
 /// What ties the announcer to what stands behind it.
 pub(super) struct Ties {
@@ -59,7 +65,13 @@ impl Ties {
 }
 
 pub(super) async fn connect(api: &Api) -> anyhow::Result<Client> {
-    let mut cluster = client::configure(api.kubeconfig.as_deref()).await?;
+    let mut cluster = match client::configure(api.kubeconfig.as_deref()).await {
+        // A static pod has no account; kube-vip's has this file.
+        Err(ClientError::Nothing(_)) if Path::new(ADMIN).exists() => {
+            client::configure(Some(Path::new(ADMIN))).await?
+        }
+        configured => configured?,
+    };
     if let Some(server) = &api.server {
         cluster.cluster_url =
             server.parse().with_context(|| format!("kubernetes_addr={server}"))?;
