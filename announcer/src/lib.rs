@@ -17,6 +17,7 @@
 //! | `advertise` | how the network learns where an address is |
 //! | `vip` | one address, and all that is wanted of it |
 //! | `kernel` | the only door to the kernel |
+//! | `manifest` | manifests for settings, and what kube-vip's mean here |
 //! | `config`, `instance`, `locks` | settings, what is ours on the node, and that nobody else has it |
 //!
 //! Who imports whom is in docs/architecture.md.
@@ -31,6 +32,7 @@ pub mod flags;
 pub mod instance;
 pub mod kernel;
 pub mod locks;
+pub mod manifest;
 pub mod metrics;
 pub mod ownership;
 pub mod peers;

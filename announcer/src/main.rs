@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use berth_announcer::config::{Config, Settings};
-use berth_announcer::{flags, run};
+use berth_announcer::{flags, manifest, run};
 use berth_runtime::supervise::{self, Supervisor};
 use berth_runtime::watch::chain;
 use berth_runtime::{logs, shutdown};
@@ -20,10 +20,12 @@ fn main() -> ExitCode {
                 .about("Announces Services until it is stopped")
                 .args(flags::all()),
         )
+        .subcommand(manifest::command())
         .subcommand(Command::new("version").about("Prints the version"))
         .get_matches();
     let matches = match matches.subcommand() {
         Some(("manager", matches)) => matches,
+        Some(("manifest", matches)) => return manifest::run(matches),
         _ => {
             println!("berth-announcer {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;

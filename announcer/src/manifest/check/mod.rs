@@ -1,0 +1,259 @@
+//! `berth-announcer manifest --check`: what each line of a manifest of kube-vip means here.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `sheet` | what is said of lines, and how it reads |
+//! | `settings` | arguments and variables of the container |
+//! | `pod` | the pod's other fields |
+//! | `grants` | what roles give, against what is needed |
+
+mod grants;
+mod pod;
+mod settings;
+mod sheet;
+
+use self::grants::{kind, name, namespace};
+use self::sheet::Mark;
+pub(super) use self::sheet::{Report, Row, Sheet};
+use super::modes::Modes;
+use super::read::{Node, documents};
+use super::rights::{Right, needed};
+use crate::config::Settings;
+
+/// Of lines that no program reads that runs in the pod.
+const KUBERNETES: &str = "Kubernetes goes by it, whatever runs there";
+
+/// An announcer of the file.
+struct Announcer<'n> {
+    object: &'n Node,
+    /// What is said of lines of other objects, such as of a ConfigMap with its settings.
+    elsewhere: Vec<Row>,
+    needed: Vec<Right>,
+    roles: Vec<grants::Bound<'n>>,
+}
+
+impl Report {
+    /// What the text means.
+    ///
+    /// # Errors
+    /// When it is no YAML, or nothing in it is kube-vip's.
+    pub(super) fn of(text: &str) -> Result<Self, String> {
+        let documents = documents(text)?;
+        let (mut objects, mut wrappers): (Vec<&Node>, Vec<&Node>) = (Vec::new(), Vec::new());
+        for document in &documents {
+            match (kind(document).ends_with("List"), document.get("items")) {
+                (true, Some(items)) => {
+                    wrappers.push(document);
+                    objects.extend(items.items());
+                }
+                _ => objects.push(document),
+            }
+        }
+        let mut report = Self { sheets: Vec::new(), notes: Vec::new() };
+        let announcers: Vec<(Sheet, Announcer<'_>)> =
+            objects.iter().filter_map(|object| announcer(object, &objects)).collect();
+        let has_roles = objects.iter().any(|object| is_role(object) && is_kube_vips(object));
+        if announcers.is_empty() && !has_roles {
+            return Err("nothing in it is an announcer of kube-vip, or a role of one".to_owned());
+        }
+        if announcers.is_empty() {
+            report.notes.push("Note: no DaemonSet or Pod is in the file: its rights are judged as those of an announcer without settings".to_owned());
+        }
+        for object in &objects {
+            let own = announcers.iter().find(|(_, found)| std::ptr::eq(found.object, *object));
+            let sheet = match own {
+                Some((sheet, found)) => {
+                    report.notes.extend(noted(found));
+                    sheet.clone()
+                }
+                None => other(object, &announcers),
+            };
+            report.sheets.push(sheet);
+        }
+        for wrapper in wrappers {
+            // What is in it has its own sheets.
+            let outside: Vec<_> =
+                wrapper.entries().iter().filter(|(key, _)| key.text() != Some("items")).collect();
+            let mut sheet = Sheet::new(title(wrapper));
+            outside.iter().for_each(|entry| sheet.entry(entry, Mark::Same, KUBERNETES));
+            if let Some((key, _)) = wrapper.entry("items") {
+                sheet.node(key, Mark::Same, KUBERNETES);
+            }
+            sheet.rows.sort_by_key(|row| row.first);
+            report.sheets.push(sheet);
+        }
+        Ok(report)
+    }
+}
+
+fn title(object: &Node) -> String {
+    let place = namespace(object).map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    match kind(object) {
+        "" => "No object of Kubernetes".to_owned(),
+        kind => format!("{kind} {place}{}", name(object)).trim_end().to_owned(),
+    }
+}
+
+fn is_role(object: &Node) -> bool {
+    matches!(kind(object), "Role" | "ClusterRole")
+}
+
+/// By its name: where nothing else says whose it is.
+fn is_kube_vips(object: &Node) -> bool {
+    let name = name(object);
+    let is_other = name.contains("cloud");
+    !is_other && (name.contains("kube-vip") || name.contains("berth-announcer"))
+}
+
+/// The spec of the pods of a workload.
+fn pod_spec(object: &Node) -> Option<&Node> {
+    match kind(object) {
+        "Pod" => object.get("spec"),
+        "DaemonSet" | "Deployment" | "StatefulSet" | "ReplicaSet" => {
+            object.at(&["spec", "template", "spec"])
+        }
+        _ => None,
+    }
+}
+
+/// Whether it runs kube-vip's cloud provider.
+fn is_allocator(object: &Node) -> bool {
+    let containers = pod_spec(object).and_then(|spec| spec.get("containers"));
+    containers.map(Node::items).unwrap_or_default().iter().any(|container| {
+        let image = container.get("image").and_then(Node::text).unwrap_or_default();
+        image.contains("kube-vip-cloud-provider")
+    })
+}
+
+/// An announcer, if the object is one, with what is said of it.
+fn announcer<'n>(object: &'n Node, objects: &[&'n Node]) -> Option<(Sheet, Announcer<'n>)> {
+    let spec = pod_spec(object)?;
+    let containers = spec.get("containers").map(Node::items).unwrap_or_default();
+    let container = containers.iter().find(|container| pod::is_announcer(container))?;
+    let mut sheet = Sheet::new(title(object));
+    let config_map = |wanted: &str| {
+        let is_it = |other: &&&Node| kind(other) == "ConfigMap" && name(other) == wanted;
+        objects.iter().find(is_it).copied()
+    };
+    let mut aside = Sheet::new(String::new());
+    let settings = settings::read(&mut aside, container, config_map);
+    let here = |row: &Row| object.first <= row.first && row.last <= object.last;
+    let (own, elsewhere): (Vec<_>, Vec<_>) = aside.rows.into_iter().partition(here);
+    sheet.rows.extend(own);
+    let line = match kind(object) {
+        "Pod" => object.entry("spec").map(|(key, _)| key.first),
+        _ => object
+            .at(&["spec", "template"])
+            .and_then(|pod| pod.entry("spec"))
+            .map(|(key, _)| key.first),
+    };
+    let line = line.unwrap_or(object.first);
+    pod::spec(&mut sheet, spec, line);
+    pod::container(&mut sheet, container, &settings);
+    unsaid(&mut sheet, &settings, container.first);
+    let text = |key: &str| spec.get(key).and_then(Node::text);
+    let account = text("serviceAccountName").or(text("serviceAccount"));
+    let by_file = pod::kubeconfig(&mut sheet, spec, container, &settings);
+    if kind(object) == "Pod" && account.is_none() && !by_file {
+        let text =
+            "a static pod has no account, and no kubeconfig is mounted where k8s_config_file says";
+        sheet.at(line, Mark::Refused, text);
+    }
+    let home = namespace(object).unwrap_or("kube-system");
+    let roles = match by_file {
+        true => Vec::new(),
+        false => grants::bound(objects, account.unwrap_or("default"), home),
+    };
+    let needed = match by_file {
+        true => Vec::new(),
+        false => needed(&Modes::of(&settings)),
+    };
+    if !roles.is_empty() {
+        let at = spec.entry("serviceAccountName").or(spec.entry("serviceAccount"));
+        let at = at.map_or(line, |(key, _)| key.first);
+        for (right, verbs) in grants::missing(&roles, &needed) {
+            sheet.at(at, Mark::MissingRight, grants::told(right, &verbs));
+        }
+    }
+    Some((sheet.fill(object, KUBERNETES), Announcer { object, elsewhere, needed, roles }))
+}
+
+/// What follows from settings that are not there.
+fn unsaid(sheet: &mut Sheet, settings: &Settings, line: usize) {
+    if settings.text("vip_arp").is_none() && !settings.announces_elsewhere() {
+        sheet.at(line, Mark::Better, "vip_arp is not set: kube-vip ends where no way of announcing is named, Berth announces by ARP and neighbour discovery");
+    }
+    if settings.text("svc_enable").is_none() {
+        let (mark, text) = match settings.serves_services() {
+            true => (
+                Mark::Better,
+                "svc_enable is not set: kube-vip ends where nothing is to be served, Berth serves Services",
+            ),
+            false => (Mark::Same, "svc_enable is not set: beside cp_enable no Service is served"),
+        };
+        sheet.at(line, mark, text);
+    }
+    if settings.announces_by_arp() && settings.serves_services() && !by_lease(settings) {
+        sheet.at(line, Mark::Better, "no election is named: kube-vip holds one Lease for all Services, Berth's nodes decide on each address among themselves, within a second (docs/failover.md)");
+    }
+}
+
+fn by_lease(settings: &Settings) -> bool {
+    Modes::of(settings).decides != super::modes::Decides::Membership
+}
+
+fn noted(announcer: &Announcer<'_>) -> Option<String> {
+    (announcer.roles.is_empty() && !announcer.needed.is_empty()).then(|| {
+        format!(
+            "Note: no role of the account of {} is in the file: check both as one file, and what it may do is judged as well",
+            title(announcer.object)
+        )
+    })
+}
+
+/// What is said of an object that is no announcer.
+fn other(object: &Node, announcers: &[(Sheet, Announcer<'_>)]) -> Sheet {
+    let mut sheet = Sheet::new(title(object));
+    let bound =
+        |found: &Announcer<'_>| found.roles.iter().any(|bound| std::ptr::eq(bound.role, object));
+    match kind(object) {
+        "Role" | "ClusterRole" => {
+            let of: Vec<Right> = announcers
+                .iter()
+                .filter(|(_, found)| bound(found))
+                .flat_map(|(_, found)| found.needed.clone())
+                .collect();
+            let alone = announcers.is_empty() && is_kube_vips(object);
+            if of.is_empty() && !alone {
+                return sheet.fill(object, "no right of an announcer of this file: as it is");
+            }
+            let of = if alone { needed(&Modes::of(&Settings::default())) } else { of };
+            grants::rules(&mut sheet, object, &of);
+            if alone && kind(object) == "ClusterRole" {
+                let line = object.entry("rules").map_or(object.first, |(key, _)| key.first);
+                let all = [grants::Bound::everywhere(object)];
+                for (right, verbs) in grants::missing(&all, &of) {
+                    sheet.at(line, Mark::MissingRight, grants::told(right, &verbs));
+                }
+            }
+            sheet.fill(object, KUBERNETES)
+        }
+        "ConfigMap" => {
+            let here = |row: &&Row| object.first <= row.first && row.last <= object.last;
+            let rows = announcers.iter().flat_map(|(_, found)| &found.elsewhere).filter(here);
+            sheet.rows.extend(rows.cloned());
+            sheet.fill(object, "no setting of an announcer; of pools `berth-ccm check` tells")
+        }
+        "ServiceAccount" | "ClusterRoleBinding" | "RoleBinding" | "Namespace" | "Secret" => {
+            sheet.fill(object, "as it is")
+        }
+        _ if is_allocator(object) => sheet.fill(
+            object,
+            "the half that gives addresses: as it is, or berth-ccm in its place (docs/migrating-from-kube-vip-cloud-provider.md)",
+        ),
+        _ => sheet.fill(object, "nothing of an announcer: as it is"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! Manifests of the shapes that people have, in `inputs/`. Each is written for this test.
+
+use super::*;
+
+macro_rules! inputs {
+    ($($name:literal),+ $(,)?) => { [$(($name, include_str!(concat!("inputs/", $name, ".yaml")))),+] };
+}
+
+const INPUTS: [(&str, &str); 10] = inputs![
+    "daemonset-arp",
+    "daemonset-bgp",
+    "static-pod",
+    "rbac-2023",
+    "all-in-one",
+    "chart",
+    "years-ago",
+    "equinix",
+    "table",
+    "list",
+];
+
+fn report(name: &str) -> Report {
+    let text = INPUTS.iter().find(|(input, _)| *input == name).unwrap().1;
+    Report::of(text).unwrap()
+}
+
+/// What is said where a text of the file stands.
+fn said(name: &str, wanted: &str) -> Vec<(Mark, String)> {
+    let text = INPUTS.iter().find(|(input, _)| *input == name).unwrap().1;
+    let at = text.lines().position(|line| line.contains(wanted)).unwrap() + 1;
+    let report = report(name);
+    let rows = report.rows().filter(|row| row.first <= at && at <= row.last);
+    rows.map(|row| (row.mark, row.text.clone())).collect()
+}
+
+#[track_caller]
+fn is(name: &str, wanted: &str, mark: Mark, text: &str) {
+    let rows = said(name, wanted);
+    let found = rows.iter().any(|(found, told)| *found == mark && told.contains(text));
+    assert!(found, "{name}, {wanted}: no {mark:?} with {text}, but {rows:#?}");
+}
+
+#[test]
+fn no_line_is_without_a_verdict() {
+    for (name, text) in INPUTS {
+        let report = Report::of(text).unwrap();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') || line == "---" {
+                continue;
+            }
+            let at = index + 1;
+            let has = report.rows().any(|row| row.first <= at && at <= row.last);
+            assert!(has, "{name}:{at}: {line}\n{report}");
+        }
+        assert!(report.rows().all(|row| !row.text.is_empty()), "{name}\n{report}");
+    }
+}
+
+#[test]
+fn every_setting_of_the_file_is_named_with_a_verdict_of_its_own() {
+    for (name, text) in INPUTS {
+        let report = Report::of(text).unwrap();
+        for variable in crate::config::VARIABLES {
+            let is_there = text.contains(&format!("name: {}\n", variable.name))
+                || text.contains(&format!("name: {},", variable.name));
+            let is_told = |row: &Row| row.text.starts_with(variable.name);
+            assert!(!is_there || report.rows().any(is_told), "{name}: {}\n{report}", variable.name);
+        }
+    }
+}
+
+#[test]
+fn what_is_the_same_is_said_to_be() {
+    let name = "daemonset-arp";
+    is(name, "name: vip_arp", Mark::Same, "vip_arp=\"true\": announce by ARP");
+    is(name, "fieldPath: spec.nodeName", Mark::Same, "vip_nodename: this node's name");
+    is(name, "name: dns_mode", Mark::Same, "counts with cp_enable alone");
+    is(name, "name: vip_address", Mark::Same, "empty");
+    is(name, "image: ghcr.io", Mark::Same, "put Berth's image here");
+    is(name, "  name: kube-vip-ds", Mark::Same, "Kubernetes goes by it");
+    is(name, "securityContext:", Mark::MissingRight, "add the capability BPF");
+    assert!(
+        report(name).notes[0]
+            .contains("no role of the account of DaemonSet kube-system/kube-vip-ds")
+    );
+    assert_eq!(report(name).code(), 3, "{}", report(name));
+    is("chart", "name: vip_loseleadership", Mark::Better, "always gives its addresses up");
+    is(
+        "chart",
+        "name: lb_class_legacy_handling",
+        Mark::Same,
+        "off: serve Services without a class as well",
+    );
+    is("chart", "value: directroute", Mark::Same, "counts with lb_enable alone");
+    is("chart", "name: TZ", Mark::Same, "no setting");
+    is("chart", "image: registry.example.com/busybox", Mark::Same, "Kubernetes goes by it");
+}
+
+#[test]
+fn what_is_not_built_yet_names_what_it_comes_with() {
+    is("daemonset-bgp", "name: bgp_enable", Mark::NotYet, "it comes with BGP");
+    is(
+        "daemonset-bgp",
+        "name: bgp_as",
+        Mark::NotYet,
+        "counts with bgp_enable, which comes with BGP",
+    );
+    is("daemonset-bgp", "name: annotation", Mark::NotYet, "comes with BGP");
+    is("daemonset-bgp", "name: cp_enable", Mark::Same, "off, as it is here");
+    is(
+        "static-pod",
+        "name: cp_enable",
+        Mark::NotYet,
+        "it comes with the control plane's own address",
+    );
+    is("static-pod", "name: cp_enable", Mark::NotYet, "leave it out");
+    is("static-pod", "mountPath: /etc/kubernetes/admin.conf", Mark::Same, "the kubeconfig");
+    is("static-pod", "name: svc_enable", Mark::Same, "svc_enable=\"false\": off: serve Services");
+    is("daemonset-bgp", "name: vip_arp", Mark::Same, "vip_arp=\"false\": off: announce by ARP");
+    is("static-pod", "super-admin.conf", Mark::Same, "on the node");
+    is("all-in-one", "enable_node_labeling", Mark::NotYet, "labels of the Node");
+    is("years-ago", "name: enableUPNP", Mark::NotYet, "UPnP");
+    is("table", "--table\n".trim(), Mark::NotYet, "routing-table mode");
+    is("table", "egress_podcidr", Mark::NotYet, "kube-vip.io/egress");
+    is("list", "bgp_enable: ", Mark::NotYet, "it comes with BGP");
+    assert_eq!(report("list").code(), 1);
+}
+
+#[test]
+fn what_is_refused_says_what_to_use_instead() {
+    is("equinix", "name: vip_packet\n".trim(), Mark::Refused, "Equinix Metal has closed");
+    is("equinix", "name: provider_config", Mark::Refused, "Equinix Metal has closed");
+    is("equinix", "\"0000\"", Mark::Refused, "Equinix Metal has closed");
+    is("equinix", "--inCluster", Mark::Same, "the account of the pod");
+    is("table", "name: mirror_dest_interface", Mark::Refused, "mirror port of the switch");
+    is("table", "- etcd", Mark::Refused, "berth_election=membership");
+    is("table", "--etcdEndpoints", Mark::Refused, "not held in etcd");
+    is("table", "--surprise", Mark::Refused, "no flag of kube-vip");
+    is("table", "command: [/kube-vip]", Mark::Refused, "take the command out");
+    is("table", "vip_renewdeadline", Mark::Refused, "must be shorter than the Lease");
+    is("table", "runAsUser: 1000", Mark::Refused, "accepted is 0");
+    is("table", "port: 8089", Mark::Refused, "set health_check_port");
+    is("table", "\nspec:".trim(), Mark::Refused, "no kubeconfig is mounted");
+    is("chart", "exec:", Mark::Refused, "accepted is httpGet");
+    is("all-in-one", "vip_cidr", Mark::Refused, "bound as /32");
+    is("list", "      spec:", Mark::Refused, "hostNetwork: true is missing");
+    is("years-ago", "- --log", Mark::Refused, "kube-vip goes by the variable, Berth by the flag");
+}
+
+#[test]
+fn what_is_needed_no_more_is_better_without() {
+    is("all-in-one", "SYS_TIME", Mark::Better, "SYS_TIME: not needed");
+    is("chart", "CAP_SYS_ADMIN", Mark::Better, "SYS_ADMIN: not needed");
+    is("years-ago", "privileged: true", Mark::Better, "are enough");
+    is("all-in-one", "resources: [pods]", Mark::Better, "not needed: list pods");
+    is("rbac-2023", "\"services/status\"", Mark::Better, "not needed: update services/status");
+}
+
+#[test]
+fn each_right_that_is_missing_is_named_with_its_rule_and_what_is_lost() {
+    let name = "rbac-2023";
+    let rule = r#"add {apiGroups: [""], resources: [services/status], verbs: [patch]}: without it no status"#;
+    is(name, "rules:", Mark::MissingRight, rule);
+    is(name, "rules:", Mark::MissingRight, "resources: [endpointslices], verbs: [list, watch]}");
+    let key = "resources: [secrets], resourceNames: [berth-membership], verbs: [get, update]}, in the namespace kube-system";
+    is(name, "rules:", Mark::MissingRight, key);
+    is(
+        name,
+        "\"services\", \"endpoints\"",
+        Mark::Same,
+        "needed: list services, watch services; not needed: get services",
+    );
+    assert_eq!(report(name).code(), 3);
+    // By one Lease neither the key nor all Leases are needed; of Leases `*` is enough in any case.
+    let missing = |name: &str| {
+        let report = report(name);
+        let rows = report.rows().filter(|row| row.mark == Mark::MissingRight);
+        rows.map(|row| row.text.clone())
+            .filter(|text| text.contains("apiGroups"))
+            .collect::<Vec<_>>()
+    };
+    let all = missing("all-in-one");
+    assert!(
+        !all.iter().any(|text| text.contains("secrets") || text.contains("leases")),
+        "{all:#?}"
+    );
+    assert!(all.iter().any(|text| text.contains("ipaddresses")), "{all:#?}");
+    assert!(!all.iter().any(|text| text.contains("services/status")), "{all:#?}");
+    let chart = missing("chart");
+    assert!(!chart.iter().any(|text| text.contains("leases")), "{chart:#?}");
+    assert!(chart.iter().any(|text| text.contains("secrets")), "{chart:#?}");
+}
+
+#[test]
+fn the_other_half_and_what_belongs_to_nobody_are_left_as_they_are() {
+    is("all-in-one", "kube-vip-cloud-provider:v0.0.11", Mark::Same, "berth-ccm in its place");
+    is("all-in-one", "configmaps, services", Mark::Same, "no right of an announcer");
+    is("all-in-one", "cidr-global", Mark::Same, "berth-ccm check");
+    is("list", "resourceVersion: \"7\"", Mark::Same, "no setting");
+}
+
+#[test]
+fn our_own_manifests_are_the_same_throughout() {
+    for files in [
+        concat!(
+            include_str!("../../../../manifests/announcer.yaml"),
+            "\n---\n",
+            include_str!("../../../../manifests/announcer-rbac.yaml")
+        ),
+        include_str!("../../../../manifests/announcer.yaml"),
+    ] {
+        let report = Report::of(files).unwrap();
+        assert_eq!(report.code(), 0, "{report}");
+    }
+}
+
+#[test]
+fn no_password_is_shown_and_nothing_of_the_file_speaks_to_the_terminal() {
+    for name in ["metalKey (not shown): ", "bgp_peers (not shown): "] {
+        let told = report("equinix").to_string() + &report("daemonset-bgp").to_string();
+        assert!(
+            told.contains(name) && !told.contains("0000\n") && !told.contains("192.0.2.1:64513")
+        );
+    }
+    let text = "kind: Pod\nspec: {containers: [{image: kube-vip, args: [\"--\\e[2J\"], env: [{name: \"vip_interface\", value: \"\\e]0;x\"}]}]}\n";
+    let told = Report::of(text).unwrap().to_string();
+    assert!(told.lines().count() > 3 && !told.contains('\u{1b}'), "{told:?}");
+}
+
+#[test]
+fn what_has_nothing_of_kube_vip_is_told() {
+    for text in ["", "kind: Service\nmetadata: {name: web}\n", "[1, 2]", "a: [b\n", "text"] {
+        assert!(Report::of(text).is_err(), "{text}");
+    }
+}

@@ -1,0 +1,154 @@
+//! `berth-announcer manifest`: manifests for the settings that are given, as kube-vip's command of this name writes them, and
+//! what manifests of kube-vip mean here. Nothing is asked of a cluster, and nothing is changed.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `modes` | what settings ask for, as far as rights and pod depend on it |
+//! | `rights` | the rights for that, and what is lost without each |
+//! | `generate` | Pod, DaemonSet, ServiceAccount, roles |
+//! | `read` | YAML with the line of everything in it |
+//! | `check` | what each line of a manifest means |
+
+mod check;
+mod generate;
+mod modes;
+mod read;
+mod rights;
+
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config::Settings;
+use crate::flags;
+use check::Report;
+use generate::Wish;
+
+/// How the program ends; scripts rely on it.
+const EXIT_CODES: &str = "Exit code:\n  0  the manifest is printed; with --check: every line is the same or better\n  \
+    1  settings are not accepted, and each is named; with --check: something is refused or not built yet\n  \
+    2  the arguments are wrong; with --check: the file cannot be read, or has nothing of kube-vip\n  \
+    3  with --check: nothing but rights is missing, and each is named";
+
+/// The command and what it takes.
+pub fn command() -> Command {
+    let kind = |name: &'static str, about: &'static str| {
+        Command::new(name).about(about).args(flags::settings()).args(own(name))
+    };
+    Command::new("manifest")
+        .about("Prints manifests for the settings given, or says what a manifest of kube-vip means here")
+        .after_help(EXIT_CODES)
+        .arg_required_else_help(true)
+        .args_conflicts_with_subcommands(true)
+        .arg(
+            Arg::new("check")
+                .long("check")
+                .value_name("FILE")
+                .help("say, line by line, what a manifest of kube-vip means here; `-` is the standard input"),
+        )
+        .subcommand(kind("pod", "Prints a Pod, such as for /etc/kubernetes/manifests"))
+        .subcommand(kind("daemonset", "Prints a DaemonSet"))
+        .subcommand(kind("rbac", "Prints the account and its rights, for what is asked and no more"))
+}
+
+/// What only one of them takes.
+fn own(kind: &str) -> Vec<Arg> {
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(clap::value_parser!(bool))
+            .action(ArgAction::Set)
+            .value_name("true|false")
+            .help(help)
+    };
+    let image = Arg::new("image").long("image").value_name("IMAGE").help(
+        "image, with or without a tag [default: localhost/berth/berth-announcer, of this version]",
+    );
+    let mut own = vec![image];
+    if kind == "rbac" {
+        own.push(switch(
+            "role",
+            "rights in namespaces alone: those of svc_namespace and cp_namespace [default: false]",
+        ));
+        own.push(switch("rolebinding", "the same as --role [default: false]"));
+    }
+    own
+}
+
+/// Does what was asked, and ends as [`EXIT_CODES`] says.
+pub fn run(matches: &ArgMatches) -> ExitCode {
+    let told = match matches.get_one::<String>("check") {
+        Some(file) => checked(file),
+        None => printed(matches),
+    };
+    match told {
+        // Whoever closed the pipe has read enough.
+        Ok((text, code)) => {
+            _ = write!(io::stdout(), "{text}");
+            ExitCode::from(code)
+        }
+        Err((why, code)) => {
+            eprintln!("berth-announcer manifest: {why}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+type Told = Result<(String, u8), (String, u8)>;
+
+fn checked(file: &str) -> Told {
+    let text = match file {
+        "-" => {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text).map(|_| text)
+        }
+        file => std::fs::read_to_string(file),
+    };
+    let text = text.map_err(|error| (format!("cannot read `{file}`: {error}"), 2))?;
+    let report = Report::of(&text).map_err(|why| (format!("cannot use `{file}`: {why}"), 2))?;
+    Ok((report.to_string(), report.code()))
+}
+
+fn printed(matches: &ArgMatches) -> Told {
+    let Some((kind, matches)) = matches.subcommand() else {
+        return Err(("nothing to do: see --help".to_owned(), 2));
+    };
+    documents(kind, matches, std::env::vars()).map(|text| (text, 0)).map_err(|why| (why, 1))
+}
+
+fn documents(
+    kind: &str,
+    matches: &ArgMatches,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<String, String> {
+    let settings = Settings::gather(environment, flags::given(matches));
+    let problems = generate::problems(&settings);
+    if !problems.is_empty() {
+        let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
+        let count = lines.len();
+        return Err(format!(
+            "settings that are not accepted, {count} in all:\n{}",
+            lines.join("\n")
+        ));
+    }
+    let is = |name: &str| matches.try_get_one::<bool>(name).ok().flatten() == Some(&true);
+    let wish = Wish {
+        image: matches.get_one::<String>("image").cloned(),
+        in_cluster: settings.switch("inCluster"),
+        taint: settings.switch("taint") == Some(true),
+        role: is("role") || is("rolebinding"),
+    };
+    let documents = match kind {
+        "pod" => generate::pod(&settings, &wish),
+        "daemonset" => generate::daemonset(&settings, &wish),
+        _ => generate::rbac(&settings, &wish)?,
+    };
+    Ok(generate::print(&documents))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! What settings ask an announcer to do, as far as its rights and its pod depend on that.
+
+use crate::config::{Election, Settings, elects};
+
+/// Who decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decides {
+    /// The members.
+    Membership,
+    /// One Lease.
+    Lease,
+    /// A Lease for each Service.
+    LeasePerService,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Modes {
+    /// Who decides.
+    pub(super) decides: Decides,
+    /// The only namespace whose Services are served.
+    pub(super) services_in: Option<String>,
+    /// Whether the status of Services is written.
+    pub(super) publishes: bool,
+    /// Whether claims may decide.
+    pub(super) claims: bool,
+    /// Whether the networks of Services are asked for, for elastic IPs.
+    pub(super) networks: bool,
+    /// Where its Leases are, and its key.
+    pub(super) namespace: String,
+    /// Whether there is an API server at all.
+    pub(super) cluster: bool,
+}
+
+impl Modes {
+    /// Those of settings.
+    pub(super) fn of(settings: &Settings) -> Self {
+        let is = |name: &str| settings.switch(name) == Some(true);
+        let decides = match elects(settings) {
+            Election::Membership(_) => Decides::Membership,
+            Election::Global { .. } => Decides::Lease,
+            Election::PerService => Decides::LeasePerService,
+        };
+        Self {
+            decides,
+            services_in: settings.text("svc_namespace").map(str::to_owned),
+            publishes: !is("disable_service_updates"),
+            claims: settings.text("berth_claims") != Some("ignored"),
+            networks: settings.text("berth_eip_internal_net").is_none(),
+            namespace: settings.text("cp_namespace").unwrap_or("kube-system").to_owned(),
+            cluster: settings.text("berth_members").is_none(),
+        }
+    }
+}

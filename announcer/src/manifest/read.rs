@@ -1,0 +1,276 @@
+//! YAML with the line of everything in it. What is read is a file of its user's: bounded all the same, for an alias may stand
+//! for a million others.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
+
+/// More than any manifest has.
+const MOST: usize = 100_000;
+const DEEPEST: usize = 60;
+
+/// A piece of a document, and on which lines it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) is: Is,
+    pub(super) first: usize,
+    pub(super) last: usize,
+}
+
+/// What it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Is {
+    /// Keys, with what is below each, in the order of the file.
+    Map(Vec<(Node, Node)>),
+    /// Entries.
+    List(Vec<Node>),
+    /// Anything else, as it is written.
+    Text(String),
+    /// Nothing, as after a key alone.
+    Nothing,
+}
+
+impl Node {
+    /// What is below a key.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        self.entry(key).map(|(_, value)| value)
+    }
+
+    /// The same with the key itself.
+    pub(super) fn entry(&self, key: &str) -> Option<&(Self, Self)> {
+        self.entries().iter().find(|(name, _)| name.text() == Some(key))
+    }
+
+    /// What is below several keys, one after another.
+    pub(super) fn at(&self, path: &[&str]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, key| node.get(key))
+    }
+
+    pub(super) fn entries(&self) -> &[(Self, Self)] {
+        match &self.is {
+            Is::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn items(&self) -> &[Self] {
+        match &self.is {
+            Is::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.is {
+            Is::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The texts of a list.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.items().iter().filter_map(Self::text)
+    }
+
+    fn count(&self) -> usize {
+        match &self.is {
+            Is::Map(entries) => {
+                1 + entries.iter().map(|(_, value)| 1 + value.count()).sum::<usize>()
+            }
+            Is::List(items) => 1 + items.iter().map(Self::count).sum::<usize>(),
+            Is::Text(_) | Is::Nothing => 1,
+        }
+    }
+
+    /// The same, as it is met where an alias stands.
+    fn moved_to(mut self, line: usize) -> Self {
+        (self.first, self.last) = (line, line);
+        self.is = match self.is {
+            Is::Map(entries) => Is::Map(
+                entries.into_iter().map(|(k, v)| (k.moved_to(line), v.moved_to(line))).collect(),
+            ),
+            Is::List(items) => {
+                Is::List(items.into_iter().map(|item| item.moved_to(line)).collect())
+            }
+            other => other,
+        };
+        self
+    }
+}
+
+/// The documents of a file; of a `List`, as kubectl prints several objects, each by itself.
+///
+/// # Errors
+/// What is no YAML, with its line.
+pub(super) fn documents(text: &str) -> Result<Vec<Node>, String> {
+    let mut reader =
+        Reader { parser: Parser::new_from_str(text), anchors: BTreeMap::new(), left: MOST };
+    let mut documents = Vec::new();
+    while let Some(event) = reader.parser.next_event() {
+        let (event, span) = event.map_err(|error| error.to_string())?;
+        match event {
+            Event::DocumentStart(..) => reader.anchors.clear(),
+            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd | Event::Comment(..) => {}
+            event => {
+                let lines = (
+                    span.start.line(),
+                    last_line(&event, span.start.line(), span.end.line(), span.end.col()),
+                );
+                documents.push(reader.node(event, lines, 0)?);
+            }
+        }
+    }
+    documents.retain(|document| document.is != Is::Nothing);
+    Ok(documents)
+}
+
+struct Reader<'t> {
+    parser: Parser<'t, serde_saphyr::granit_parser::StrInput<'t>>,
+    anchors: BTreeMap<usize, Node>,
+    left: usize,
+}
+
+/// A block of text ends at the beginning of the line after it.
+fn last_line(event: &Event<'_>, first: usize, last: usize, column: usize) -> usize {
+    let is_block =
+        matches!(event, Event::Scalar(_, ScalarStyle::Literal | ScalarStyle::Folded, ..));
+    match is_block && column == 0 && last > first {
+        true => last - 1,
+        false => last,
+    }
+}
+
+impl Reader<'_> {
+    fn next(&mut self, depth: usize) -> Result<Option<Node>, String> {
+        loop {
+            let Some(event) = self.parser.next_event() else {
+                return Err("it ends too early".to_owned());
+            };
+            let (event, span) = event.map_err(|error| error.to_string())?;
+            let lines = (
+                span.start.line(),
+                last_line(&event, span.start.line(), span.end.line(), span.end.col()),
+            );
+            return match event {
+                Event::Comment(..) => continue,
+                Event::SequenceEnd | Event::MappingEnd => Ok(None),
+                event => self.node(event, lines, depth).map(Some),
+            };
+        }
+    }
+
+    fn node(
+        &mut self,
+        event: Event<'_>,
+        (first, last): (usize, usize),
+        depth: usize,
+    ) -> Result<Node, String> {
+        let too_much = || format!("line {first}: more than {MOST} pieces, or {DEEPEST} levels");
+        self.left = self.left.checked_sub(1).ok_or_else(too_much)?;
+        if depth > DEEPEST {
+            return Err(too_much());
+        }
+        let (is, anchor) = match event {
+            Event::Scalar(text, style, anchor, _) => (scalar(text, style), anchor),
+            Event::SequenceStart(_, anchor, _) => {
+                let mut items = Vec::new();
+                while let Some(item) = self.next(depth + 1)? {
+                    items.push(item);
+                }
+                (Is::List(items), anchor)
+            }
+            Event::MappingStart(_, anchor, _) => {
+                let mut entries: Vec<(Node, Node)> = Vec::new();
+                while let Some(key) = self.next(depth + 1)? {
+                    let value = self.next(depth + 1)?;
+                    let value = value.ok_or_else(|| format!("line {}: a key alone", key.first))?;
+                    if entries.iter().any(|(other, _)| other.is == key.is) {
+                        let name = key.text().unwrap_or_default();
+                        return Err(format!("line {}: the key {name} is there twice", key.first));
+                    }
+                    entries.push((key, value));
+                }
+                (Is::Map(entries), anchor)
+            }
+            Event::Alias(anchor) => {
+                let known = self.anchors.get(&anchor).cloned();
+                let known = known.ok_or_else(|| format!("line {first}: an alias of nothing"))?;
+                self.left = self.left.checked_sub(known.count()).ok_or_else(too_much)?;
+                return Ok(known.moved_to(first));
+            }
+            _ => return Err(format!("line {first}: not understood")),
+        };
+        let last = match &is {
+            Is::Map(entries) => entries.iter().map(|(key, value)| key.last.max(value.last)).max(),
+            Is::List(items) => items.iter().map(|item| item.last).max(),
+            Is::Text(_) => Some(last),
+            Is::Nothing => Some(first),
+        };
+        let node = Node { is, first, last: last.unwrap_or(first).max(first) };
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+}
+
+fn scalar(text: Cow<'_, str>, style: ScalarStyle) -> Is {
+    match &*text {
+        "" | "~" | "null" if style == ScalarStyle::Plain => Is::Nothing,
+        _ => Is::Text(text.into_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(text: &str) -> Node {
+        let mut documents = documents(text).unwrap();
+        assert_eq!(documents.len(), 1, "{documents:?}");
+        documents.remove(0)
+    }
+
+    #[test]
+    fn each_piece_knows_its_lines() {
+        let pod = only(
+            "# about\nkind: Pod\nspec:\n  args:\n    - manager\n    - --arp\n  env: [{name: a,\n    value: b}]\n",
+        );
+        let lines = |path: &[&str]| pod.at(path).map(|node| (node.first, node.last)).unwrap();
+        assert_eq!(lines(&["kind"]), (2, 2));
+        assert_eq!(pod.entry("spec").unwrap().0.first, 3);
+        assert_eq!(lines(&["spec", "args"]), (5, 6));
+        assert_eq!(pod.at(&["spec", "args"]).unwrap().items()[1].first, 6);
+        let entry = &pod.at(&["spec", "env"]).unwrap().items()[0];
+        assert_eq!(entry.entry("value").unwrap().0.first, 8);
+        let block = only("a: |\n  one\n  two\nb: c\n");
+        assert_eq!((block.get("a").unwrap().last, block.get("b").unwrap().first), (3, 4));
+    }
+
+    #[test]
+    fn documents_without_anything_are_none_and_an_alias_is_what_it_stands_for() {
+        assert_eq!(documents("---\n# nothing\n---\n").unwrap(), []);
+        let both = documents("---\na: &x [1, 2]\nb: *x\n---\nc: d\n").unwrap();
+        assert_eq!(both[0].get("b").unwrap().texts().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(both[0].get("b").unwrap().items()[0].first, 3);
+        assert_eq!(both[1].get("c").unwrap().text(), Some("d"));
+    }
+
+    #[test]
+    fn what_is_no_yaml_or_without_end_is_told_with_its_line() {
+        for text in ["a: [b\n", "a: b\na: c\n", "a: *x\n", "a: {{ .Values.b }}: c\n"] {
+            assert!(documents(text).is_err(), "{text}");
+        }
+        let mut laughs = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for (one, next) in ('a'..'i').zip('b'..='i') {
+            laughs.push_str(&format!(
+                "{next}: &{next} [{}]\n",
+                vec![format!("*{one}"); 10].join(", ")
+            ));
+        }
+        assert!(documents(&laughs).unwrap_err().contains("more than"));
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        assert!(documents(&deep).is_err());
+    }
+}

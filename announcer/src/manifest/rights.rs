@@ -1,0 +1,131 @@
+//! The rights that an announcer needs, each with what is lost without it. Both what is generated and what is checked
+//! goes by this one list.
+
+use super::modes::{Decides, Modes};
+
+/// Where a right holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// In all namespaces, or of objects that are in none.
+    Everywhere,
+    /// In one.
+    Namespace(String),
+}
+
+/// A right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Right {
+    /// Where.
+    pub(super) place: Place,
+    /// API group; empty for the core.
+    pub(super) group: &'static str,
+    /// Resource, with a subresource behind a slash.
+    pub(super) resource: &'static str,
+    /// The only object.
+    pub(super) name: Option<&'static str>,
+    /// What may be done.
+    pub(super) verbs: &'static [&'static str],
+    /// What is lost without it.
+    pub(super) without: &'static str,
+}
+
+const SEE: &[&str] = &["list", "watch"];
+const LEASES: &str = "leases";
+const COORDINATION: &str = "coordination.k8s.io";
+
+/// Those for what is asked.
+pub(super) fn needed(modes: &Modes) -> Vec<Right> {
+    if !modes.cluster {
+        return Vec::new();
+    }
+    let right = |place: &Place, group, resource, verbs, without| Right {
+        place: place.clone(),
+        group,
+        resource,
+        name: None,
+        verbs,
+        without,
+    };
+    let all = Place::Everywhere;
+    let own = Place::Namespace(modes.namespace.clone());
+    let services = modes.services_in.clone().map_or(Place::Everywhere, Place::Namespace);
+    let mut rights = vec![right(&services, "", "services", SEE, "no Service is served")];
+    if modes.publishes {
+        let without =
+            "no status is written: nobody learns of an address, nor why it is not announced";
+        rights.push(right(&services, "", "services/status", &["patch"], without));
+    }
+    rights.extend([
+        right(&services, "discovery.k8s.io", "endpointslices", SEE, "no Service is served"),
+        right(
+            &all,
+            "",
+            "nodes",
+            SEE,
+            match modes.decides {
+                Decides::Membership => "no member is known, and nothing is served",
+                _ => "a node that is drained keeps its addresses until it ends",
+            },
+        ),
+    ]);
+    match modes.decides {
+        Decides::Membership => rights.push(right(
+            &services,
+            COORDINATION,
+            LEASES,
+            SEE,
+            "Leases of single Services that another announcer holds are not seen, and both announce",
+        )),
+        Decides::LeasePerService => rights.push(right(
+            &services,
+            COORDINATION,
+            LEASES,
+            &["get", "list", "watch", "create", "update", "delete"],
+            "no Service is served; without delete alone, the Lease of a Service stays behind when that is deleted",
+        )),
+        Decides::Lease => {}
+    }
+    let eips = "no elastic IP is served";
+    let bindings = &services;
+    rights.extend([
+        right(bindings, "berth.dev", "eipbindings", SEE, eips),
+        right(bindings, "berth.dev", "eipbindings/status", &["patch"], eips),
+        Right {
+            name: Some("eipbindings.berth.dev"),
+            ..right(&all, "apiextensions.k8s.io", "customresourcedefinitions", SEE, eips)
+        },
+    ]);
+    if modes.claims {
+        let without =
+            "claims are ignored, and what an annotation names is served, whoever else holds it";
+        rights.push(right(&all, "networking.k8s.io", "ipaddresses", SEE, without));
+    }
+    if modes.networks {
+        let without = "a machine meets other pods and Services under its elastic IP; berth_eip_internal_net says it instead";
+        rights.push(right(&all, "networking.k8s.io", "servicecidrs", SEE, without));
+    }
+    let without = "no Event tells what is wrong; the log and conditions do";
+    rights.push(right(&all, "events.k8s.io", "events", &["create", "patch"], without));
+    if modes.decides == Decides::Membership {
+        rights.push(Right {
+            name: Some("berth-membership"),
+            ..right(
+                &own,
+                "",
+                "secrets",
+                &["get", "update"],
+                "one Lease decides for all Services, which costs seconds where an owner dies, and not fenced membership",
+            )
+        });
+    }
+    let without =
+        "nodes do not tell their own addresses, and no Lease can be held: nothing is served by one";
+    rights.push(right(
+        &own,
+        COORDINATION,
+        LEASES,
+        &["get", "list", "watch", "create", "update"],
+        without,
+    ));
+    rights
+}

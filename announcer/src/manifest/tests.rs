@@ -1,0 +1,233 @@
+mod kube_vip;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::*;
+use kube_vip::{OLDER, SWITCHES, THEIRS, VALUES};
+
+fn matches(kind: &str, flags: &[String]) -> Result<ArgMatches, clap::Error> {
+    let arguments = ["manifest", kind].into_iter().map(str::to_owned).chain(flags.iter().cloned());
+    command().try_get_matches_from(arguments)
+}
+
+fn given(kind: &str, flags: &str) -> Result<String, String> {
+    let flags: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
+    let matches = matches(kind, &flags).map_err(|error| error.to_string())?;
+    documents(kind, matches.subcommand().unwrap().1, [])
+}
+
+fn parsed(text: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(text).unwrap()
+}
+
+/// The rights in roles: where, which, what.
+fn rights(text: &str) -> BTreeSet<String> {
+    let texts = |value: &Value| {
+        let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+        texts.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut all = BTreeSet::new();
+    for document in parsed(text) {
+        let kind = document["kind"].as_str().unwrap_or_default();
+        for rule in document["rules"].as_array().into_iter().flatten() {
+            let names = texts(&rule["resourceNames"]);
+            for (group, resource) in texts(&rule["apiGroups"]).into_iter().flat_map(|group| {
+                texts(&rule["resources"]).into_iter().map(move |resource| (group.clone(), resource))
+            }) {
+                for verb in texts(&rule["verbs"]) {
+                    all.insert(format!("{kind} {verb} {resource}.{group} {names:?}"));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn env(text: &str) -> Vec<(String, String)> {
+    let document = parsed(text).remove(0);
+    let spec = match document["kind"].as_str() {
+        Some("Pod") => &document["spec"],
+        _ => &document["spec"]["template"]["spec"],
+    };
+    let entries = spec["containers"][0]["env"].as_array().unwrap();
+    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or("(of the pod)").to_owned();
+    entries.iter().map(|entry| (text(entry, "name"), text(entry, "value"))).collect()
+}
+
+#[test]
+fn every_flag_of_kube_vip_is_taken_and_none_of_its_variables_is_unknown() {
+    let flags = SWITCHES.iter().map(|flag| format!("--{flag}"));
+    let flags = flags.chain(SWITCHES.iter().map(|flag| format!("--{flag}=false")));
+    let flags = flags.chain(VALUES.iter().map(|flag| format!("--{flag}=x")));
+    let flags: Vec<_> = flags.chain(OLDER.iter().map(|flag| format!("--{flag}"))).collect();
+    for kind in ["pod", "daemonset", "rbac"] {
+        for flag in &flags {
+            let taken = matches(kind, std::slice::from_ref(flag));
+            assert!(taken.is_ok(), "{kind} {flag}: {}", taken.unwrap_err());
+        }
+    }
+    for flag in ["--role", "--rolebinding"] {
+        assert!(matches("rbac", &[flag.to_owned()]).is_ok());
+    }
+    assert!(matches("pod", &["-n".to_owned(), "berth".to_owned()]).is_ok());
+    assert!(matches("pod", &["--surprise".to_owned()]).is_err());
+    for name in THEIRS {
+        assert!(crate::config::find(name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn the_daemonset_of_manifests_is_what_its_settings_give() {
+    let flags = "--vip_interface= --arp --services --onlyAllowTrafficServicePorts --berth_service_interfaces= \
+                 --berth_service_vlans= --berth_claims required";
+    let ours = parsed(include_str!("../../../manifests/announcer.yaml"));
+    let generated = given("daemonset", flags).unwrap();
+    let (mut theirs, mut ours) = (parsed(&generated), ours);
+    for document in theirs.iter_mut().chain(&mut ours) {
+        document["metadata"].as_object_mut().unwrap().remove("namespace");
+        let pod = &mut document["spec"]["template"]["spec"];
+        let list = |value: &mut Value| {
+            value.as_array_mut().unwrap().sort_by_key(|entry| entry["name"].to_string());
+        };
+        list(&mut pod["containers"][0]["env"]);
+        list(&mut pod["volumes"]);
+    }
+    assert_eq!(theirs, ours);
+    assert_eq!(given("daemonset", flags), Ok(generated), "the same each time");
+}
+
+#[test]
+fn the_rights_are_those_of_manifests_and_overlays_for_what_is_asked_and_no_more() {
+    let all = include_str!("../../../manifests/announcer-rbac.yaml");
+    assert_eq!(rights(&given("rbac", "").unwrap()), rights(all));
+    let overlay = include_str!("../../../overlays/svc-election/rbac.yaml");
+    let per_service = rights(&given("rbac", "--servicesElection").unwrap());
+    let is_of_members = |right: &String| right.contains("secrets");
+    let expected: BTreeSet<_> = rights(all).union(&rights(overlay)).cloned().collect();
+    assert_eq!(per_service, expected.into_iter().filter(|right| !is_of_members(right)).collect());
+    let by_lease = rights(&given("rbac", "--leaderElection").unwrap());
+    assert!(by_lease.iter().all(|right| !right.contains("secrets")), "{by_lease:#?}");
+    assert!(
+        by_lease
+            .iter()
+            .all(|right| !right.starts_with("ClusterRole ") || !right.contains("leases"))
+    );
+    let less = rights(
+        &given("rbac", "--claims ignored --disableServiceUpdates --eipInternalNet 10.0.0.0/8")
+            .unwrap(),
+    );
+    for gone in ["ipaddresses", "services/status", "servicecidrs"] {
+        assert!(less.iter().all(|right| !right.contains(gone)), "{gone}");
+    }
+}
+
+#[test]
+fn rights_in_namespaces_alone_are_given_where_they_are_enough() {
+    let flags = "--role --serviceNamespace shop --leaderElection -n berth";
+    let text = given("rbac", flags).unwrap();
+    let places = parsed(&text);
+    let of = |kind: &str| {
+        let roles = places.iter().filter(|document| document["kind"] == kind);
+        roles
+            .map(|role| role["metadata"]["namespace"].as_str().unwrap_or("all").to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (of("Role"), of("ClusterRole")),
+        (vec!["berth".to_owned(), "shop".to_owned()], vec![])
+    );
+    assert_eq!(given("rbac", &flags.replace("--role", "--rolebinding")), Ok(text));
+    assert!(given("rbac", "--role").unwrap_err().contains("--serviceNamespace"));
+    assert!(
+        given("rbac", "--role --serviceNamespace shop").unwrap_err().contains("--leaderElection")
+    );
+    assert!(
+        given("rbac", "--members /m --berth_key_file /k --address 192.0.2.1 --services=false")
+            .is_err()
+    );
+}
+
+#[test]
+fn settings_stand_in_the_environment_as_they_were_given() {
+    let flags = "--interface eth0 --arp --services --leaderElection --leaseDuration 5 --leaseRenewDuration 3 --leaseRetry 1";
+    let had = env(&given("daemonset", flags).unwrap());
+    let has = |name: &str, value: &str| had.contains(&(name.to_owned(), value.to_owned()));
+    assert!(
+        has("vip_interface", "eth0") && has("vip_arp", "true") && has("vip_leaseduration", "5"),
+        "{had:?}"
+    );
+    assert!(has("vip_nodename", "(of the pod)") && has("health_check_port", "2114"));
+    assert!(has("cp_namespace", "kube-system"));
+    // A name of one node is of a Pod alone.
+    assert!(
+        env(&given("pod", "--nodeName a").unwrap()).contains(&("vip_nodename".into(), "a".into()))
+    );
+    assert!(
+        env(&given("daemonset", "--nodeName a").unwrap())
+            .contains(&("vip_nodename".into(), "(of the pod)".into()))
+    );
+    let probes = given("daemonset", "--healthCheckPort 8089").unwrap();
+    assert_eq!(probes.matches("port: 8089").count(), 2, "{probes}");
+}
+
+#[test]
+fn a_pod_has_the_kubeconfig_of_its_node_and_a_daemonset_an_account() {
+    let pod = given("pod", "--interface eth0").unwrap();
+    assert!(
+        pod.contains("path: /etc/kubernetes/admin.conf") && !pod.contains("serviceAccountName")
+    );
+    assert!(env(&pod).contains(&("k8s_config_file".into(), "/etc/kubernetes/admin.conf".into())));
+    let pod = given("pod", "--k8sConfigPath /etc/kubernetes/super-admin.conf").unwrap();
+    assert!(pod.contains("path: /etc/kubernetes/super-admin.conf"));
+    let daemonset = given("daemonset", "").unwrap();
+    assert!(daemonset.contains("serviceAccountName") && !daemonset.contains("admin.conf"));
+    assert!(given("pod", "--inCluster").unwrap().contains("serviceAccountName"));
+    assert!(given("daemonset", "--inCluster=false").unwrap().contains("admin.conf"));
+    let alone = given("pod", "--members /etc/berth/members --berth_key_file /etc/berth/key --address 192.0.2.1 --services=false").unwrap();
+    assert!(alone.contains("path: /etc/berth/members") && alone.contains("path: /etc/berth/key"));
+    assert!(!alone.contains("admin.conf"));
+}
+
+#[test]
+fn image_and_nodes_are_those_that_were_asked_for() {
+    let image = |flags: &str| {
+        let text = given("daemonset", flags).unwrap();
+        let line = text.lines().find(|line| line.contains("image: ")).unwrap().to_owned();
+        line.rsplit("image: ").next().unwrap().trim_matches('"').to_owned()
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(image(""), format!("localhost/berth/berth-announcer:{version}"));
+    assert_eq!(image("--image r.example:5000/berth"), format!("r.example:5000/berth:{version}"));
+    assert_eq!(image("--image r.example/berth:1"), "r.example/berth:1");
+    assert!(
+        given("daemonset", "--taint").unwrap().contains("node-role.kubernetes.io/control-plane")
+    );
+    assert!(!given("daemonset", "--berth_fence nft-timeout").unwrap().contains("- BPF"));
+}
+
+#[test]
+fn what_is_not_accepted_gives_no_manifest_and_is_named_with_all_else() {
+    let told = given("daemonset", "--bgp --arp=perhaps --zebra --controlplane").unwrap_err();
+    for name in ["bgp_enable=", "vip_arp=", "zebra_enable=", "cp_enable="] {
+        assert!(told.contains(name), "{name}: {told}");
+    }
+    assert!(told.starts_with("settings that are not accepted, 4 in all:"), "{told}");
+    assert!(
+        given("rbac", "--etcdCert x --leaderElectionType etcd")
+            .unwrap_err()
+            .contains("berth_election=membership")
+    );
+}
+
+#[test]
+fn what_is_generated_is_checked_as_the_same_throughout() {
+    for flags in ["", "--leaderElection", "--servicesElection", "--arp --services --lbClassOnly"] {
+        let both = given("daemonset", flags).unwrap() + &given("rbac", flags).unwrap();
+        let report = Report::of(&both).unwrap();
+        assert_eq!(report.code(), 0, "{flags}\n{report}");
+    }
+    let report = Report::of(&given("pod", "--interface eth0").unwrap()).unwrap();
+    assert_eq!(report.code(), 0, "{report}");
+}
