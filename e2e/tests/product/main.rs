@@ -22,6 +22,7 @@ mod flaws;
 mod flood;
 mod from_kube_vip;
 mod full;
+mod generated;
 mod host_ports;
 mod many;
 mod migration;

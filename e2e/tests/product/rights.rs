@@ -15,6 +15,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Error};
 use serde_json::{Value, json};
 
+use crate::generated;
 use crate::tenant::client_as;
 
 /// The namespace of those who are bound to roles of Kubernetes.
@@ -139,6 +140,8 @@ async fn rights_pods_and_overlays_are_as_the_docs_say() -> Result<()> {
     the_pods_fit_the_levels_that_the_docs_name(&lab).await?;
     berth_in_another_namespace_has_its_rights_there(&lab).await?;
     every_overlay_is_accepted(&lab)?;
+    // Last: what it applies is called as what was applied before.
+    generated::every_manifest_is_accepted(&lab)?;
     lab.down()
 }
 
