@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use berth_announcer::config::{Config, Settings};
+use berth_announcer::config::{Config, Settings, with_file};
 use berth_announcer::{flags, manifest, run};
 use berth_runtime::supervise::{self, Supervisor};
 use berth_runtime::watch::chain;
@@ -56,7 +56,7 @@ fn start(matches: &ArgMatches) -> anyhow::Result<()> {
 }
 
 async fn manager(matches: &ArgMatches) -> anyhow::Result<()> {
-    let settings = Settings::gather(std::env::vars(), flags::given(matches));
+    let settings = with_file(Settings::gather(std::env::vars(), flags::given(matches)));
     let hostname = nix::unistd::gethostname().context("reading the host name")?;
     let config = match Config::parse(&settings, &hostname.to_string_lossy()) {
         Ok(config) => config,

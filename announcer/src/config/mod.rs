@@ -3,6 +3,7 @@
 mod drain;
 mod eip;
 mod election;
+mod file;
 mod fixed;
 mod flaws;
 mod http;
@@ -25,6 +26,7 @@ use crate::instance::Instance;
 pub use drain::Drains;
 pub use eip::Eip;
 pub use election::{Election, Fence, Fenced};
+pub use file::with_file;
 pub use fixed::{Fixed, Key, Member};
 pub use flaws::Flaw;
 use flaws::Flaws;

@@ -30,6 +30,7 @@ impl fmt::Display for Problem {
 pub struct Settings {
     given: BTreeMap<&'static str, String>,
     unknown: Vec<String>,
+    noted: Vec<Problem>,
 }
 
 impl Settings {
@@ -60,6 +61,23 @@ impl Settings {
         settings
     }
 
+    /// Takes a value where nothing else says one.
+    pub(super) fn below(&mut self, name: &'static str, value: String) {
+        if self.text(name).is_none() {
+            self.given.insert(name, value);
+        }
+    }
+
+    /// Notes what is no setting.
+    pub(super) fn ignore(&mut self, name: String) {
+        self.unknown.push(name);
+    }
+
+    /// Notes what is wrong with where settings come from.
+    pub(super) fn note(&mut self, problem: Problem) {
+        self.noted.push(problem);
+    }
+
     /// Names in the environment that begin like settings but are none: misspelt, or newer than this program.
     pub fn unknown(&self) -> &[String] {
         &self.unknown
@@ -75,7 +93,8 @@ impl Settings {
             _ => variable.of,
         };
         let checked = |variable| Some((of(variable), self.check_one(variable)?));
-        VARIABLES.iter().filter_map(checked).collect()
+        let noted = self.noted.iter().map(|problem| (Capability::Core, problem.clone()));
+        noted.chain(VARIABLES.iter().filter_map(checked)).collect()
     }
 
     fn check_one(&self, variable: &Variable) -> Option<Problem> {

@@ -105,7 +105,7 @@ pub const VARIABLES: &[Variable] = &[
     flag(met(Core, "inCluster", "", Switch, "false", "where no kubeconfig is named the account of the pod is taken; `manifest` goes by it")),
     flag(met(Core, "taint", "", Switch, "false", "of `manifest daemonset`: on control-plane nodes alone")),
     part("bgp_enable", row(Bgp, "annotation", "annotations", TEXT, "none", BGP, "prefix of node annotations that hold BGP settings")),
-    row(Core, "config_file", "config-file", TEXT, "none", NotYet(Coming::File), "YAML or JSON, below all others"),
+    act(Core, "config_file", "config-file", Text("FILE"), "none", "YAML or JSON with settings, which count where no flag and no variable says otherwise [default: none]"),
     met(Core, "vip_configmap", "configMap", TEXT, "plndr", "no announcer reads its settings from a ConfigMap any more, kube-vip's neither"),
     // Election
     act(Core, "vip_leaderelection", "leaderElection", Switch, "false", "one Lease for all Services [default: false]"),

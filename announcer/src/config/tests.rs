@@ -125,7 +125,6 @@ fn what_is_not_built_yet_is_an_error_that_names_what_it_comes_with() {
         assert_eq!(refused(&[(name, "true")]), [why]);
         assert!(parse(&[(name, "false")]).is_ok(), "{name}");
     }
-    assert_eq!(refused(&[("config_file", "/etc/kube-vip.yaml")]).len(), 1);
     assert_eq!(refused(&[("svc_enable", "false")]).len(), 1);
 }
 

@@ -48,8 +48,6 @@ pub enum Coming {
     Upnp,
     /// Labels of the Node that has an address.
     NodeLabels,
-    /// Settings from a file.
-    File,
 }
 
 impl Coming {
@@ -64,7 +62,6 @@ impl Coming {
             Self::Dhcp => "addresses by DHCP",
             Self::Upnp => "ports opened at an internet gateway (UPnP, PCP)",
             Self::NodeLabels => "labels of the Node that has an address",
-            Self::File => "settings from a file",
         }
     }
 }

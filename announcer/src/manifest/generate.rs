@@ -15,7 +15,7 @@ const HEALTH_PORT: &str = "2114";
 /// The kubeconfig of a control-plane node, which has rights before anybody has given any.
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
 /// Files that are read where the announcer runs, not where its manifest is written.
-const FILES: [&str; 3] = ["k8s_config_file", "berth_members", "berth_key_file"];
+const FILES: [&str; 4] = ["k8s_config_file", "config_file", "berth_members", "berth_key_file"];
 
 /// What is said besides settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,6 +96,7 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
     let kubeconfig = (modes.cluster && !in_cluster).then_some(kubeconfig);
     let mut files = vec![("kubeconfig", kubeconfig)];
     files.extend([
+        ("settings", settings.text("config_file")),
         ("members", settings.text("berth_members")),
         ("key", settings.text("berth_key_file")),
     ]);

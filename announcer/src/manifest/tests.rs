@@ -188,6 +188,8 @@ fn a_pod_has_the_kubeconfig_of_its_node_and_a_daemonset_an_account() {
     let alone = given("pod", "--members /etc/berth/members --berth_key_file /etc/berth/key --address 192.0.2.1 --services=false").unwrap();
     assert!(alone.contains("path: /etc/berth/members") && alone.contains("path: /etc/berth/key"));
     assert!(!alone.contains("admin.conf"));
+    let from_file = given("daemonset", "--config-file /etc/kube-vip/config.yaml").unwrap();
+    assert!(from_file.contains("path: /etc/kube-vip/config.yaml"), "{from_file}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ const BETTER: &[&str] = &[
 const SECRET: &[&str] = &["bgp_peerpass", "bgp_peers", "metalKey"];
 
 /// Files that are read where the announcer runs.
-const FILES: [&str; 3] = ["k8s_config_file", "berth_members", "berth_key_file"];
+const FILES: [&str; 4] = ["k8s_config_file", "config_file", "berth_members", "berth_key_file"];
 
 /// A setting where it stands.
 struct Given<'n> {
