@@ -1,4 +1,6 @@
+mod conflict;
 mod removal;
+mod words;
 
 use berth_api::claim::{ClaimPolicy, Holder};
 use berth_api::service::{Port, Protocol};
@@ -185,109 +187,6 @@ fn a_shared_address_that_stays_for_another_service_does_not_hold_up_the_clearing
     assert_eq!(updates(&cluster(web), &desired, &bound, "a").len(), 1);
 }
 
-/// A Service of which node `a` finds that another host has the first address.
-fn conflicting(both: &[&str]) -> Verdicts {
-    let mut desired = announcing(both);
-    let verdict = desired.get_mut(&name()).unwrap();
-    let address = verdict.announce.remove(0);
-    let (node, interface) = ("a".to_owned(), "eth0".to_owned());
-    verdict.refusals.push(Refusal::AddressConflict { address, mac: [9; 6], node, interface });
-    desired
-}
-
-fn told(update: &Update) -> (Value, Value) {
-    let patch = update.patch(Timestamp::UNIX_EPOCH);
-    (patch["metadata"]["annotations"].clone(), patch["status"].clone())
-}
-
-#[test]
-fn another_host_is_named_for_programs_and_for_people_once() {
-    let mut web = service(&["192.0.2.1"]);
-    web.conditions = vec![Condition {
-        type_: "example.org/Other".to_owned(),
-        status: "True".to_owned(),
-        reason: "Other".to_owned(),
-        message: String::new(),
-        last_transition_time: Time(Timestamp::UNIX_EPOCH),
-        observed_generation: None,
-    }];
-    let desired = conflicting(&["192.0.2.1"]);
-    let all = Answering::default();
-    let [update] = &updates(&cluster(web.clone()), &desired, &all, "a")[..] else { panic!() };
-    let (annotations, status) = told(update);
-    assert_eq!(annotations, json!({ "berth.dev/conflict": "192.0.2.1=09:09:09:09:09:09" }));
-    assert!(status.get("loadBalancer").is_none(), "nothing else is touched");
-    let conditions = status["conditions"].as_array().unwrap();
-    assert_eq!(conditions.len(), 1, "those of others stay");
-    let ours = &conditions[0];
-    assert_eq!(
-        (&ours["type"], &ours["status"], &ours["reason"]),
-        (&json!("berth.dev/AddressConflict"), &json!("True"), &json!("AddressConflict"))
-    );
-    let message = ours["message"].as_str().unwrap();
-    for part in ["192.0.2.1", "09:09:09:09:09:09", "eth0", "node a"] {
-        assert!(message.contains(part), "{message}");
-    }
-    web.conflict = update.notice.as_ref().unwrap().conflicts.clone();
-    assert_eq!(updates(&cluster(web), &desired, &all, "a"), []);
-}
-
-#[test]
-fn what_was_found_is_cleared_with_the_conflict_and_not_while_it_is_asked_for_anew() {
-    let mut web = service(&["192.0.2.1"]);
-    web.conflict = Conflicts::parse("192.0.2.1=09:09:09:09:09:09");
-    web.conditions = vec![Condition {
-        type_: condition::ADDRESS_CONFLICT.to_owned(),
-        status: "True".to_owned(),
-        reason: reason::ADDRESS_CONFLICT.to_owned(),
-        message: String::new(),
-        last_transition_time: Time(Timestamp::UNIX_EPOCH),
-        observed_generation: None,
-    }];
-    let mut asking = announcing(&["192.0.2.1"]);
-    let verdict = asking.get_mut(&name()).unwrap();
-    verdict.asked.insert(address("192.0.2.1"));
-    assert_eq!(updates(&cluster(web.clone()), &asking, &Answering::default(), "a"), []);
-    let all = answering(&["192.0.2.1"], &["192.0.2.1"]);
-    let over = |web: Service| updates(&cluster(web), &announcing(&["192.0.2.1"]), &all, "a");
-    // Somebody may have taken the annotation away meanwhile.
-    for conflict in [web.conflict.clone(), Conflicts::default()] {
-        web.conflict = conflict;
-        let updates = over(web.clone());
-        let (annotations, status) = told(&updates[0]);
-        assert_eq!(annotations, json!({ "berth.dev/conflict": null, "kube-vip.io/vipHost": "a" }));
-        let gone = json!([{ "type": "berth.dev/AddressConflict", "$patch": "delete" }]);
-        assert_eq!(status["conditions"], gone);
-    }
-}
-
-#[test]
-fn what_is_written_for_programs_is_found_again_by_the_condition() {
-    let both = ["192.0.2.1", "2001:db8::1"];
-    let mut web = service(&both);
-    web.conflict = Conflicts::parse("2001:db8::1=0a:0a:0a:0a:0a:0a");
-    let mut desired = conflicting(&both);
-    // The second is asked for anew, as by a node that has just taken over.
-    desired.get_mut(&name()).unwrap().asked.insert(address(both[1]));
-    let updates = updates(&cluster(web), &desired, &Answering::default(), "a");
-    let (annotations, status) = told(&updates[0]);
-    let written = "192.0.2.1=09:09:09:09:09:09,2001:db8::1=0a:0a:0a:0a:0a:0a";
-    assert_eq!(annotations, json!({ "berth.dev/conflict": written }));
-    let object = json!({ "metadata": { "annotations": annotations }, "status": status });
-    let object = serde_json::from_value(object).unwrap();
-    assert_eq!(Conflicts::of_service(&object).to_string(), written);
-}
-
-#[test]
-fn the_address_that_nobody_else_has_is_published_without_the_other() {
-    let both = ["192.0.2.1", "2001:db8::1"];
-    let all = answering(&both[1..], &both[1..]);
-    let updates = updates(&cluster(service(&both)), &conflicting(&both), &all, "a");
-    let publication = updates[0].publication.as_ref().unwrap();
-    assert_eq!((updates.len(), &publication.ingress[0].ip[..]), (1, "2001:db8::1"));
-    assert!(updates[0].notice.is_some());
-}
-
 #[test]
 fn where_claims_decide_what_no_claim_gives_is_taken_out_whatever_host_is_named() {
     const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -423,50 +322,4 @@ fn a_host_name_beside_what_is_taken_out_stays() {
     let rest = json!({ "ingress": [{ "hostname": "web.example.org" }] });
     assert_eq!(patch["status"]["loadBalancer"], rest);
     assert_eq!(updates[0].unclaimed, [address("192.0.2.1")], "the API server is asked first");
-}
-
-#[test]
-fn a_word_of_whether_it_is_announced_goes_with_the_publication_and_names_no_node_but_its_own() {
-    let said = |reason: &str| Condition {
-        type_: condition::ANNOUNCED.to_owned(),
-        status: "False".to_owned(),
-        reason: reason.to_owned(),
-        message: String::new(),
-        last_transition_time: Time(Timestamp::UNIX_EPOCH),
-        observed_generation: None,
-    };
-    let one = ["192.0.2.1"];
-    let told = |web: Service, verdicts: &Verdicts, answering: &Answering| {
-        let wanted = seen(&cluster(web.clone()), &host(), Some("eth0"));
-        let (clears, lasting) = (BTreeSet::new(), |_: &Name| vec![&Refusal::NoEndpoint]);
-        let cluster = cluster(web);
-        let removals = super::Removals { clears: &clears, stuck: &BTreeSet::new() };
-        let mut updates =
-            super::updates(&cluster, &wanted, verdicts, removals, lasting, answering, "a");
-        updates.pop().map(|update| update.patch(Timestamp::UNIX_EPOCH))
-    };
-    let silent = Service { conditions: vec![said("NoEndpoint")], ..service(&one) };
-    let patch = told(silent, &announcing(&one), &answering(&one, &one)).unwrap();
-    assert_eq!(patch["metadata"]["annotations"]["kube-vip.io/vipHost"], "a");
-    assert_eq!(patch["status"]["conditions"][0]["status"], "True");
-
-    let undecided: Verdicts = [(name(), Verdict::default())].into();
-    let nothing = Answering::default();
-    let patch = told(showing(&one, Some("gone")), &undecided, &nothing).unwrap();
-    assert_eq!(patch["metadata"]["annotations"], json!({ "kube-vip.io/vipHost": null }));
-    assert_eq!(patch["status"]["conditions"][0]["reason"], "NoEndpoint");
-    let refusals = vec![Refusal::EndpointWithoutNode];
-    let just_now = [(name(), Verdict { refusals, ..Verdict::default() })].into();
-    let patch = told(showing(&one, Some("gone")), &just_now, &nothing).unwrap();
-    let message = patch["status"]["conditions"][0]["message"].as_str().unwrap();
-    assert!(message.contains(&Refusal::EndpointWithoutNode.note()), "in the same write: {message}");
-
-    let voice = Voice::Bystander;
-    let by: Verdicts = [(name(), Verdict { voice, ..Verdict::default() })].into();
-    assert_eq!(told(showing(&one, Some("b")), &by, &nothing), None, "that node has a word in it");
-    let patch = told(service(&one), &by, &nothing).unwrap();
-    assert_eq!(patch["metadata"]["annotations"], json!({}), "it clears nothing");
-    assert_eq!(patch["status"]["conditions"][0]["reason"], "NoEndpoint");
-    let told_already = Service { conditions: vec![said("NotGranted")], ..service(&one) };
-    assert_eq!(told(told_already, &by, &nothing), None);
 }
