@@ -92,7 +92,7 @@ impl Desired {
             let mut announce = std::mem::take(&mut verdict.announce);
             announce.retain(|address| match probes.standing(address) {
                 Some(Standing::Taken(mac)) => {
-                    verdict.refusals.push(conflict(*address, mac));
+                    verdict.refuse_at(*address, conflict(*address, mac));
                     false
                 }
                 Some(Standing::Asking) => {

@@ -68,18 +68,19 @@ impl<K: Kernel> Hands<K> {
     }
 
     /// Adds what the kernel refused to what becomes of Services. A node that cannot bind one of two addresses lets that go
-    /// and speaks for the Service all the same.
+    /// and speaks for the Service all the same. What another announcer decides on is not this node's to bind.
     pub(super) fn note(&mut self, desired: &mut Desired, wanted: &Wanted, node: &str) {
         self.said.retain(|binding, _| wanted.vip(binding.address).is_some());
         let said: BTreeMap<IpAddr, &String> =
             self.said.iter().map(|(binding, error)| (binding.address, error)).collect();
-        for (name, verdict) in desired.verdicts.iter_mut().filter(|_| !said.is_empty()) {
+        let verdicts = desired.verdicts.iter_mut().filter(|(_, verdict)| !verdict.left);
+        for (name, verdict) in verdicts.filter(|_| !said.is_empty()) {
             let claimed = wanted.services.get(name).map_or(&[][..], |claim| &claim.addresses);
-            let unbound = claimed.iter().filter_map(|address| Some((*address, said.get(address)?)));
-            verdict.refusals.extend(unbound.map(|(address, error)| {
-                let (node, error) = (node.to_owned(), (*error).clone());
-                Refusal::NotBound { node, address, error }
-            }));
+            for address in claimed {
+                let Some(error) = said.get(address) else { continue };
+                let (node, address, error) = (node.to_owned(), *address, (*error).clone());
+                verdict.refuse_at(address, Refusal::NotBound { node, address, error });
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What becomes of a Service, as far as this node decides on it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::conflict::Conflicts;
@@ -29,7 +29,9 @@ pub struct Verdict {
     pub announce: Vec<IpAddr>,
     /// Why others are not announced.
     pub refusals: Vec<Refusal>,
-    /// Those of them of which it is not known yet whether another host has them.
+    /// Which addresses each of them is about; all where that is not known.
+    pub about: BTreeMap<Refusal, BTreeSet<IpAddr>>,
+    /// Those to announce of which it is not known yet whether another host has them.
     pub asked: BTreeSet<IpAddr>,
     /// Whether another announcer decides on it: what its status says is left as it is.
     pub left: bool,
@@ -48,17 +50,13 @@ impl Verdict {
         if claim.addresses.is_empty() {
             return verdict;
         }
-        let here = |address: &IpAddr| wanted.attach(name, *address).is_some_and(Result::is_ok);
-        let mut servable = Vec::new();
         for address in &claim.addresses {
-            match unserved(claim, address, node) {
-                None => servable.push(*address),
-                Some(refusal) => verdict.refuse(refusal),
+            match (unserved(claim, address, node), wanted.attach(name, *address)) {
+                (Some(refusal), _) => verdict.refuse_at(*address, refusal),
+                (None, Some(Err(refusal))) => verdict.refuse_at(*address, refusal.clone()),
+                (None, Some(Ok(_))) => verdict.announce.push(*address),
+                (None, None) => {}
             }
-        }
-        verdict.announce = servable.iter().filter(|address| here(address)).copied().collect();
-        for refusal in wanted.obstacles(name, &servable) {
-            verdict.refuse(refusal);
         }
         verdict
     }
@@ -67,6 +65,23 @@ impl Verdict {
     pub fn refuse(&mut self, refusal: Refusal) {
         if !self.refusals.contains(&refusal) {
             self.refusals.push(refusal);
+        }
+    }
+
+    /// Adds a reason, once, why this address is not announced.
+    pub fn refuse_at(&mut self, address: IpAddr, refusal: Refusal) {
+        self.about.entry(refusal.clone()).or_default().insert(address);
+        self.refuse(refusal);
+    }
+
+    /// Puts others in the place of reasons.
+    pub fn exchange(&mut self, other: impl Fn(&Refusal) -> Option<Refusal>) {
+        for refusal in &mut self.refusals {
+            let Some(new) = other(refusal) else { continue };
+            if let Some(about) = self.about.remove(refusal) {
+                self.about.entry(new.clone()).or_default().extend(about);
+            }
+            *refusal = new;
         }
     }
 

@@ -258,19 +258,6 @@ impl Wanted {
         self.services.get(service)?.places.get(&address)
     }
 
-    /// Why addresses of a Service cannot be here, each reason once.
-    pub fn obstacles(&self, service: &Name, addresses: &[IpAddr]) -> Vec<Refusal> {
-        let mut obstacles: Vec<Refusal> = Vec::new();
-        for address in addresses {
-            if let Some(Err(refusal)) = self.attach(service, *address)
-                && !obstacles.contains(refusal)
-            {
-                obstacles.push(refusal.clone());
-            }
-        }
-        obstacles
-    }
-
     /// What is to be guarded.
     pub fn guarded(&self) -> Guarded {
         Guarded { ports: self.ports(), doubted: self.doubted.clone() }

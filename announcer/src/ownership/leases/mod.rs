@@ -221,13 +221,11 @@ impl Leases {
         }
         let mut verdict = Verdict::whole(context.wanted, name, claim, context.node);
         verdict.announce.clear();
-        for refusal in &mut verdict.refusals {
-            if let Refusal::NoLocalEndpoint { .. } = refusal {
-                let serving = claim.servable().find_map(|own| claim.serving(own).nodes());
-                let could = serving.into_iter().flatten().collect();
-                *refusal = Refusal::NoLiveNode { could };
-            }
-        }
+        let nobody = || {
+            let serving = claim.servable().find_map(|own| claim.serving(own).nodes());
+            Refusal::NoLiveNode { could: serving.into_iter().flatten().collect() }
+        };
+        verdict.exchange(|why| matches!(why, Refusal::NoLocalEndpoint { .. }).then(nobody));
         if let Some(why) = self.withheld.clone().filter(|_| self.strives.contains_key(lease)) {
             verdict.refuse(Refusal::LeaseWithheld { node: context.node.to_owned(), why });
         }

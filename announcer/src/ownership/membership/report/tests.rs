@@ -401,3 +401,40 @@ fn who_tells_that_nobody_grants_it_names_who_does_not_answer_and_where_all_do_wh
     let [note] = &notes[..] else { panic!("one of them tells: {notes:?}") };
     assert!(note.contains(r#"could serve it these live: "b""#), "and c does not live: {note}");
 }
+
+/// What node `a` says of a Service of both families, the second of which has no endpoint, where these nodes live and none
+/// has any of it: which reason of which address.
+fn of_each_family(live: &[&str], host: Option<&str>) -> Vec<(&'static str, String)> {
+    let mut cluster = Cluster::default();
+    let vip_host = host.map(str::to_owned);
+    cluster.apply_service(web(), Service { vip_host, ..service(&BOTH) });
+    let on = crate::vip::serve::Where { any: true, nodes: ["b".to_owned()].into() };
+    let endpoints = crate::vip::serve::Endpoints { ready: on, ..Default::default() };
+    let of_v4 = Slice { family: Some(berth_api::Family::V4), ..Slice::of(&endpoints) };
+    cluster.apply_slice(Name::new("d", "s"), Some((web(), of_v4)));
+    let (here, now) = (crate::source::testing::host(), Instant::now());
+    let wanted = seen(&cluster, &here, Some("eth0"));
+    let mut holdings = Holdings::new(NodeId::of("a"), true, now);
+    let live = live.iter().map(|node| NodeId::of(node)).collect();
+    holdings.take(&MembershipEvent::Live(live), now);
+    holdings.take(&MembershipEvent::Orphans(BOTH.map(address).into()), now);
+    let mut peers = Peers::default();
+    peers.apply("a".to_owned(), crate::vip::nodes::Peer::default());
+    let settled = now + Duration::from_secs(5);
+    let verdicts = verdicts(context(&wanted, &here), &peers, &holdings, &|_| false, settled);
+    let verdict = &verdicts[&web()];
+    let about = verdict
+        .about
+        .iter()
+        .flat_map(|(why, about)| about.iter().map(|address| (why.reason(), address.to_string())));
+    about.collect()
+}
+
+#[test]
+fn of_two_families_that_are_silent_for_different_reasons_neither_hides_the_other() {
+    let both = vec![("NoEndpoint", BOTH[1].to_owned()), ("NotGranted", BOTH[0].to_owned())];
+    for (live, host) in [(&["a"][..], None), (&["a"], Some("gone")), (&[], None), (&[], Some("a"))]
+    {
+        assert_eq!(of_each_family(live, host), both, "{live:?} {host:?}");
+    }
+}
