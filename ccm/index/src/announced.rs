@@ -90,7 +90,12 @@ pub(super) fn judge(state: &mut State, service: &Service, now: Duration) {
     let shown = service.condition(condition::ANNOUNCED);
     let open = match word(state, &id, service, now) {
         Word::Says(silence) if !says(shown, &silence) => Some(Some(silence)),
-        Word::Nothing if service.says_silence() && !service.deleting => Some(None),
+        // What is being deleted is gone with our finalizer, unless another one holds it.
+        Word::Nothing
+            if service.says_silence() && !(service.deleting && service.has_finalizer()) =>
+        {
+            Some(None)
+        }
         _ => None,
     };
     state.silences.open(id, open);

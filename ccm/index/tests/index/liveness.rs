@@ -315,14 +315,18 @@ fn what_is_not_ours_any_more_is_told_nothing_of_ours() {
         lab.pass(seconds(60));
         assert_eq!(announced(&lab, "web"), "", "{standing:?}");
     }
-    let mut lab = served();
-    lab.pass(seconds(45));
-    lab.cluster.edit("web", |web| web.finalizers = Finalizers { others: 1, ..web.finalizers });
-    lab.cluster.delete("web");
-    lab.all_cost();
-    lab.pass(seconds(60));
-    let said = lab.writes.iter().filter(|write| matches!(write, Write::PatchAnnounced { .. }));
-    assert_eq!(said.count(), 0, "it goes");
+    // Deleted, it goes with our finalizer, unless another one holds it.
+    for (others, expected) in [(0, (0, "gone")), (1, (1, ""))] {
+        let mut lab = served();
+        lab.pass(seconds(45));
+        lab.cluster.edit("web", |web| web.finalizers = Finalizers { others, ..web.finalizers });
+        lab.cluster.delete("web");
+        lab.cluster.announce("web");
+        lab.all_cost();
+        lab.pass(seconds(60));
+        let said = lab.writes.iter().filter(|write| matches!(write, Write::PatchAnnounced { .. }));
+        assert_eq!((said.count(), &*announced(&lab, "web")), expected);
+    }
 }
 
 #[test]
