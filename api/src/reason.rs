@@ -21,7 +21,7 @@
 //! | `WriteAccepted` | Service, EipBinding | that is over, where it was the announcer's |
 //! | `NoAnnouncer` | Service, EipBinding | the announcer that is to answer for it does not live, or none does |
 //! | `Unannounced` | Service | it has had its addresses for a minute, and no announcer has said anything of it |
-//! | `Announced` | Service | its addresses are answered for again (the condition is `True`) |
+//! | `Announced` | Service | its addresses are answered for again (the condition is `True`, and there is an Event) |
 //! | `VmiTaken` | EipBinding | an older one serves the machine |
 //! | `KubeVirtMissing`, `VmiNotFound`, `VmiNotRunning` | EipBinding | there is no machine at work |
 //! | `InterfaceNotFound`, `NoVmiAddress` | EipBinding | the machine has no such interface, or shows no address yet |

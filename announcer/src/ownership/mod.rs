@@ -25,6 +25,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 pub use backstop::Backstop;
+pub use clearing::turn;
 pub use context::Context;
 pub use everyone::Everyone;
 pub use fence::{Fencing, Uncovered};

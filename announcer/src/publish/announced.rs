@@ -2,7 +2,8 @@
 //! why; and that it is again. It is absent while nothing was ever wrong. Pure.
 //!
 //! Who decides on a Service writes it, whatever it says. Where nobody decides whoever finds it writes, if nobody has said
-//! anything yet. Of no Service that names another node anything is said.
+//! anything yet; each in its turn, so that one does. Of no Service that names another node anything is said. What is not true
+//! of anybody any more anybody takes back: of what is not ours to serve by now, and of what another program announces.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,6 +20,9 @@ use crate::vip::{Refusal, Verdict, Voice};
 /// No message is longer, in characters.
 const LONGEST: usize = 2_000;
 
+/// That it is announced again.
+pub(super) const MENDED: &str = "all of its addresses are answered for";
+
 /// What the condition is to say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Word {
@@ -27,6 +31,8 @@ pub struct Word {
     since: Option<Time>,
     /// Whether the Service says the same in other words.
     rewords: bool,
+    /// Whether any node may say it, whichever the Service names.
+    pub(super) is_anybodys: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +41,7 @@ enum Says {
     Silent(&'static str, String),
     /// All is, again.
     Announced,
-    /// Nothing: it was given no address.
+    /// Nothing: it was given no address, or others have it.
     Nothing,
 }
 
@@ -58,11 +64,17 @@ pub(super) fn word(
         // What was never said to be wrong need not be said to be right.
         Says::Announced => shown.is_some() && !is("True"),
         // berth-ccm takes its own word back.
-        Says::Nothing => !service.ending && shown.is_some_and(|shown| !is_of_ccm(shown)),
+        Says::Nothing => {
+            shown.is_some_and(|shown| !is_of_ccm(shown)) && (!verdict.left || is("False"))
+        }
     };
+    let is_anybodys = verdict.left && says == Says::Nothing && shown.is_some_and(is_of_a_lease);
     let may = match verdict.voice {
         Voice::Decides | Voice::Lasts => true,
-        Voice::Bystander => matches!(says, Says::Silent(..)) && !is("False"),
+        Voice::Bystander => {
+            let is_unsaid = !is("False") || shown.is_some_and(is_that_nobody_spoke);
+            is_anybodys || is_unsaid && matches!(says, Says::Silent(..))
+        }
     };
     let status = if says == Says::Announced { "True" } else { "False" };
     let before = shown.filter(|shown| shown.status == status);
@@ -71,7 +83,25 @@ pub(super) fn word(
         Says::Silent(reason, _) => is("False") && shown.is_some_and(|own| own.reason == *reason),
         Says::Announced | Says::Nothing => false,
     };
-    (is_news && may).then_some(Word { says, since, rewords })
+        (is_news && may).then_some(Word { says, since, rewords, is_anybodys })
+}
+
+/// What takes back what is said of a Service that is not ours to serve any more: it has another type, is deleted and held by a
+/// finalizer, or asks to be ignored. One of another class may be served by another Berth, which speaks for itself.
+pub(super) fn taken_back(service: &Service) -> Option<Word> {
+    let shown = service.condition(condition::ANNOUNCED)?;
+    let is_over = !service.ours && (!service.foreign || service.ignored);
+    let word = Word { says: Says::Nothing, since: None, rewords: false, is_anybodys: true };
+    (is_over && !is_of_ccm(shown)).then_some(word)
+}
+
+fn is_of_a_lease(shown: &Condition) -> bool {
+    shown.status == "False" && shown.reason == Refusal::LEFT_TO_LEASE
+}
+
+/// Whether berth-ccm only says that nobody says anything.
+fn is_that_nobody_spoke(shown: &Condition) -> bool {
+    shown.status == "False" && shown.reason == reason::UNANNOUNCED
 }
 
 fn is_of_ccm(shown: &Condition) -> bool {
@@ -85,7 +115,9 @@ fn says(
     live: &BTreeSet<IpAddr>,
 ) -> Option<Says> {
     let awaited = service.remarks.iter().any(Refusal::silences);
-    if !service.ours || service.addresses.is_empty() && !awaited {
+    // Whoever has it by a Lease of his has published it.
+    let is_others = verdict.left && !service.published.is_empty();
+    if !service.ours || service.addresses.is_empty() && !awaited || is_others {
         return Some(Says::Nothing);
     }
     let answers = |address: &&IpAddr| verdict.announce.contains(address) && live.contains(*address);
@@ -98,13 +130,34 @@ fn says(
     causes.sort_by_key(|refusal| (refusal.rank(), *refusal));
     causes.dedup();
     let reason = causes.first()?.reason();
-    let notes: Vec<String> = causes.iter().map(|refusal| refusal.note()).collect();
-    let which = match silent.len() < service.addresses.len() && !silent.is_empty() {
-        true => silent.iter().map(|own| format!("{own}: ")).collect(),
-        false => String::new(),
-    };
-    let message = format!("{which}{}", notes.join("; ")).chars().take(LONGEST).collect();
+    let all = service.addresses.len();
+    let notes: Vec<String> =
+        causes.iter().map(|cause| note(cause, reason, verdict, &silent, all)).collect();
+    let message = notes.join("; ").chars().take(LONGEST).collect();
     Some(Says::Silent(reason, message))
+}
+
+/// What a cause is, for people: with its reason where the condition has another, and with the addresses that it is about where
+/// these are not all.
+fn note(
+    cause: &Refusal,
+    reason: &str,
+    verdict: &Verdict,
+    silent: &[&IpAddr],
+    all: usize,
+) -> String {
+    let about = verdict.about.get(cause);
+    let of = silent.iter().filter(|own| about.is_none_or(|about| about.contains(**own)));
+    let of: Vec<String> = of.map(ToString::to_string).collect();
+    let note = cause.note();
+    let which = match of.len() == all || of.iter().any(|own| note.starts_with(own)) {
+        true => String::new(),
+        false => of.iter().map(|own| format!("{own}: ")).collect(),
+    };
+    match cause.reason() == reason {
+        true => format!("{which}{note}"),
+        false => format!("{which}{}: {note}", cause.reason()),
+    }
 }
 
 impl Word {
@@ -113,11 +166,24 @@ impl Word {
         self.rewords
     }
 
+    /// That it is not announced, for an Event: its reason, and what is the matter.
+    pub(super) fn silence(&self) -> Option<(&'static str, &str)> {
+        match &self.says {
+            Says::Silent(reason, message) => Some((reason, message)),
+            Says::Announced | Says::Nothing => None,
+        }
+    }
+
+    /// Whether it says that what was silent is announced again.
+    pub(super) fn is_of_a_mend(&self) -> bool {
+        self.says == Says::Announced
+    }
+
     /// Its element of the patch, merged by type.
     pub(super) fn patch(&self, now: Timestamp) -> Value {
         let (status, reason, message) = match &self.says {
             Says::Silent(reason, message) => ("False", *reason, message.as_str()),
-            Says::Announced => ("True", reason::ANNOUNCED, "all of its addresses are answered for"),
+            Says::Announced => ("True", reason::ANNOUNCED, MENDED),
             Says::Nothing => return json!({ "type": condition::ANNOUNCED, "$patch": "delete" }),
         };
         json!(Condition {

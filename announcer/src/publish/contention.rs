@@ -146,6 +146,7 @@ mod tests {
             publication: Some(Publication { vip_host: Some(host.to_owned()), ingress: Vec::new() }),
             notice: None,
             word: None,
+            waits: None,
             takes_out: false,
             insists: false,
             unclaimed: Vec::new(),

@@ -10,15 +10,17 @@ use berth_runtime::events::{Report, Severity};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 
+use super::announced::MENDED;
 use super::rewords::SELDOM;
+use super::status::Update;
 use crate::source::cluster::{Cluster, Name};
 use crate::vip::{Refusal, Verdict, Voice};
 
 /// A refusal that is over sooner is none: a Service is there a moment before its endpoints.
 const LASTING: Duration = Duration::from_secs(2);
 
-/// For so long whoever may come to decide on a Service has time to do so.
-const PATIENCE: Duration = Duration::from_millis(3_500);
+/// For so long whoever may come to decide on a Service has time to do so. Then each has its turn ([`super::turns`]).
+const PATIENCE: Duration = Duration::from_millis(3_300);
 
 /// The refusals that hold, and which of them have been told.
 #[derive(Debug, Default)]
@@ -116,6 +118,13 @@ impl Refusals {
         reports
     }
 
+    /// Takes in that this node, which does not decide on a Service, has told what has lasted.
+    pub fn told(&mut self, name: &Name, now: Instant) {
+        let Some(OfService { voice, held }) = self.of.get_mut(name) else { return };
+        let lasting = held.iter_mut().filter(|(all, held)| due(held.since, all, *voice) <= now);
+        lasting.filter(|(all, _)| all.silences()).for_each(|(_, held)| held.told = true);
+    }
+
     /// When [`Refusals::poll`] or [`Refusals::lasting`] has something to give next.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let untold = self.decided().filter(|(.., held)| held.told.is_none());
@@ -145,6 +154,27 @@ fn due(since: Instant, refusal: &Refusal, voice: Voice) -> Instant {
         (_, Voice::Decides) => since + LASTING,
         (_, Voice::Bystander) => since + PATIENCE,
     }
+}
+
+/// Tells what was just said of a Service, if nothing else does: that it is not announced, by who has said so where nobody decides,
+/// and that it is again.
+pub(super) fn said(update: &Update) -> Option<Report> {
+    let word = update.word.as_ref()?;
+    let (severity, reason, note) = match word.silence() {
+        Some((reason, note)) if update.waits.is_some() => {
+            let is_normal = reason == Refusal::NoEndpoint.reason();
+            (if is_normal { Severity::Normal } else { Severity::Warning }, reason, note)
+        }
+        None if word.is_of_a_mend() => (Severity::Normal, reason::ANNOUNCED, MENDED),
+        _ => return None,
+    };
+    Some(Report {
+        regarding: service_reference(&update.name, Some(update.uid.clone())),
+        severity,
+        reason,
+        action: "Announce",
+        note: note.to_owned(),
+    })
 }
 
 /// Tells that somebody else writes the status of a Service that this node announces.
@@ -290,6 +320,21 @@ mod tests {
         assert_eq!(told(Voice::Lasts, Duration::ZERO), (1, 1));
         assert_eq!(told(Voice::Bystander, LASTING), (0, 0));
         assert_eq!(told(Voice::Bystander, PATIENCE), (1, 0), "each node would send an Event");
+    }
+
+    #[test]
+    fn what_it_has_told_where_nobody_decided_it_does_not_tell_again_when_it_comes_to_decide() {
+        let (now, name) = (Instant::now(), Name::new("d", "web"));
+        for (tells, events) in [(false, 1), (true, 0)] {
+            let (mut refusals, mut verdicts) = (Refusals::default(), refused());
+            verdicts.get_mut(&name).unwrap().voice = Voice::Bystander;
+            refusals.keep(&verdicts, now);
+            if tells {
+                refusals.told(&name, now + PATIENCE);
+            }
+            refusals.keep(&refused(), now + PATIENCE);
+            assert_eq!(refusals.poll(&Cluster::default(), now + PATIENCE).len(), events);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod eip;
 pub mod events;
 pub mod host;
 mod open;
+mod order;
 mod overtaken;
 pub mod publisher;
 mod replace;

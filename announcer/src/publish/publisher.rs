@@ -21,7 +21,8 @@ use super::overtaken::Overtaken;
 use super::rewords::Rewords;
 use super::status::{self, Answering, Update};
 use super::strays::Strays;
-use super::turns::{by_turns, in_turn};
+use super::order::{by_turns, in_turn};
+use super::turns::Turns;
 use super::writer::{WriteOutcome, Writer};
 use crate::backoff::{Backoff, Seldom};
 use crate::kernel::Listening;
@@ -55,6 +56,7 @@ pub struct Publisher {
     contests: Contests,
     rewords: Rewords,
     strays: Strays,
+    turns: Turns,
     refusals: Refusals,
     closed: Closed,
     open: Open,
@@ -95,6 +97,7 @@ impl Publisher {
             contests: Contests::default(),
             rewords: Rewords::default(),
             strays: Strays::default(),
+            turns: Turns::of(node),
             refusals: Refusals::default(),
             closed: Closed::default(),
             open: Open::default(),
@@ -115,6 +118,7 @@ impl Publisher {
             self.contests.deadline(now),
             self.rewords.deadline(now),
             self.strays.deadline(now),
+            self.turns.deadline(now),
             self.refusals.deadline(now),
             self.closed.deadline(),
             self.open.deadline(),
@@ -172,11 +176,16 @@ impl Publisher {
                 && (*takes_out && !stuck.contains(name) || denials.allow(name, uid, version, now))
         };
         let updates: Vec<Update> = updates.into_iter().filter(allowed).collect();
-        let pending: BTreeSet<Name> = updates.iter().map(|update| update.name.clone()).collect();
+        self.turns.see(&updates, now);
+        // What another node may write as well is waited for by nobody either.
+        let own = updates.iter().filter(|update| update.waits.is_none());
+        let pending: BTreeSet<Name> = own.map(|update| update.name.clone()).collect();
         self.outrun.retain(|name| pending.contains(name));
         let is_due = |update: &Update| {
             let backoff = if update.takes_out { &self.removals } else { &self.services };
-            backoff.is_due(&update.name, now) && self.contests.may_write(update, now)
+            backoff.is_due(&update.name, now)
+                && self.contests.may_write(update, now)
+                && self.turns.is_due(update, now)
         };
         let due: Vec<Update> = updates
             .into_iter()
@@ -237,6 +246,7 @@ impl Publisher {
                 self.stuck.remove(&update.name);
                 self.contests.wrote(update, now);
                 self.rewords.wrote(update, now);
+                self.tell_what_was_said(update, now);
                 if self.denied_services.end(&update.name, &update.uid) {
                     let uid = Some(update.uid.clone());
                     self.events.publish(accepted(service_reference(&update.name, uid)));
@@ -264,6 +274,15 @@ impl Publisher {
             }
         }
         self.count(outcome);
+    }
+
+    /// Sends the Event that goes with what was written.
+    fn tell_what_was_said(&mut self, update: &Update, now: Instant) {
+        let Some(report) = events::said(update) else { return };
+        if update.waits.is_some() {
+            self.refusals.told(&update.name, now);
+        }
+        self.events.publish(report);
     }
 
     /// Writes what has become true of elastic IPs on this node.

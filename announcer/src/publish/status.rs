@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use berth_api::conflict::{Conflicts, MacText};
 use berth_api::names::{annotation, condition};
@@ -10,9 +11,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
-use super::announced::{Word, word};
+use super::announced::{Word, taken_back, word};
 use crate::source::cluster::{Cluster, Ingress, Name, Service};
 use crate::vip::{Refusal, Verdict, Voice, Wanted};
+
+/// What is being deleted is gone sooner, unless something holds it.
+const GONE: Duration = Duration::from_secs(2);
 
 /// One write of a Service's status and of the annotations that go with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +33,8 @@ pub struct Update {
     pub notice: Option<Notice>,
     /// What is said of whether it is announced, where that changes.
     pub word: Option<Word>,
+    /// Where each node may write it: for how long nobody does, before each has its turn.
+    pub waits: Option<Duration>,
     /// Whether it takes an address out of the status that a claim gives to others, or, where nobody decides on the Service,
     /// any that is not its own to show: that waits for nothing.
     pub takes_out: bool,
@@ -83,8 +89,9 @@ pub struct Removals<'a> {
 }
 
 /// Lists the writes that make every status true for which this node decides, and that take out of those of `clears` what is
-/// not theirs to show. Empty when all are. What takes out what is another's writes nothing else, so that nobody keeps it by an
-/// object that is full: the rest follows. `lasting` gives which refusals of a Service have lasted.
+/// not theirs to show, and out of any what is not true of it any more. Empty when all are. What takes out what is another's
+/// writes nothing else, so that nobody keeps it by an object that is full: the rest follows. `lasting` gives which refusals of
+/// a Service have lasted.
 pub fn updates<'a>(
     cluster: &Cluster,
     wanted: &Wanted,
@@ -96,16 +103,17 @@ pub fn updates<'a>(
 ) -> Vec<Update> {
     let Removals { clears, stuck } = removals;
     let mut updates = Vec::new();
-    for (name, verdict) in verdicts.iter().filter(|(_, verdict)| !verdict.left) {
+    for (name, verdict) in verdicts {
         let Some(service) = cluster.services().get(name).filter(|service| !service.foreign) else {
             continue;
         };
         let strays = out(wanted, name);
         // What is nobody's harms nobody: who writes it again and again is not fought.
         let is_anothers = |stray: &IpAddr| cluster.claims.are_of(stray);
+        let decides = verdict.voice != Voice::Bystander && !verdict.left;
         let takes_out = strays.iter().any(is_anothers);
         let shrinks = takes_out || is_stuck(stuck, name, &strays);
-        let (publication, notice) = match (verdict.voice != Voice::Bystander, shrinks) {
+        let (publication, notice) = match (decides, shrinks) {
             (false, _) => (None, None),
             (true, true) => (removal(service, name, &strays, stuck, answering), None),
             (true, false) => {
@@ -122,22 +130,19 @@ pub fn updates<'a>(
         if publication.as_ref().is_some_and(|new| new.ingress.len() < service.published.len()) {
             causes.extend(&verdict.refusals);
         }
-        let word = match !shrinks && host.is_none_or(|host| host == node) {
-            true => word(service, verdict, &causes, &answering.live),
-            false => None,
+        let may_say = |word: &Word| word.is_anybodys || host.is_none_or(|host| host == node);
+        let word = match shrinks {
+            true => None,
+            false => word(service, verdict, &causes, &answering.live).filter(may_say),
         };
+        // What is being deleted is written no more for that alone.
+        let word = word.filter(|_| !service.ending || publication.is_some());
+        // Nor does a word hold up what takes an address out.
+        let waits = (verdict.voice == Voice::Bystander).then_some(Duration::ZERO);
+        let word = word.filter(|_| decides || !clears.contains(name));
         if publication.is_some() || notice.is_some() || word.is_some() {
-            updates.push(Update {
-                name: name.clone(),
-                uid: service.uid.clone(),
-                version: service.version.clone(),
-                takes_out,
-                publication,
-                notice,
-                word,
-                insists: false,
-                unclaimed: Vec::new(),
-            });
+            let news = Update { publication, notice, word, waits, ..nothing(name, service) };
+            updates.push(Update { takes_out, ..news });
         }
     }
     let decided: BTreeSet<&Name> = updates.iter().map(|update| &update.name).collect();
@@ -146,8 +151,36 @@ pub fn updates<'a>(
         cleared(cluster, name, service, &out(wanted, name), stuck, answering)
     });
     let cleared: Vec<Update> = cleared.collect();
-    updates.extend(cleared);
+    let over = cluster.services().iter().filter_map(|(name, service)| over(name, service));
+    let is_next = |update: &Update| {
+        !decided.contains(&update.name) && !cleared.iter().any(|first| first.name == update.name)
+    };
+    let over: Vec<Update> = over.filter(is_next).collect();
+    updates.extend(cleared.into_iter().chain(over));
     updates
+}
+
+/// What takes back what is said of a Service and is not true of it any more.
+fn over(name: &Name, service: &Service) -> Option<Update> {
+    let word = Some(taken_back(service)?);
+    let waits = Some(if service.ending { GONE } else { Duration::ZERO });
+    Some(Update { word, waits, ..nothing(name, service) })
+}
+
+/// What writes nothing yet.
+fn nothing(name: &Name, service: &Service) -> Update {
+    Update {
+        name: name.clone(),
+        uid: service.uid.clone(),
+        version: service.version.clone(),
+        publication: None,
+        notice: None,
+        word: None,
+        waits: None,
+        takes_out: false,
+        insists: false,
+        unclaimed: Vec::new(),
+    }
 }
 
 /// What is to be taken out of the status of a Service.
@@ -167,17 +200,9 @@ fn cleared(
     let publication = removal(service, name, strays, stuck, answering)?;
     let unclaimed =
         |address: &IpAddr| !service.ending && !cluster.claims.grant(address, &service.uid);
-    Some(Update {
-        name: name.clone(),
-        uid: service.uid.clone(),
-        version: service.version.clone(),
-        publication: Some(publication),
-        notice: None,
-        word: None,
-        takes_out: true,
-        insists: false,
-        unclaimed: strays.iter().copied().filter(unclaimed).collect(),
-    })
+    let unclaimed = strays.iter().copied().filter(unclaimed).collect();
+    let publication = Some(publication);
+    Some(Update { publication, takes_out: true, unclaimed, ..nothing(name, service) })
 }
 
 /// Whether what is to be taken out of a status is not, because the API server does not take the write.

@@ -318,6 +318,7 @@ mod tests {
             publication: None,
             notice: None,
             word: None,
+            waits: None,
             takes_out,
             insists: false,
             unclaimed: Vec::new(),

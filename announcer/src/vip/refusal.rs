@@ -260,6 +260,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The reason of [`Refusal::LeftToLease`].
+    pub const LEFT_TO_LEASE: &str = "LeftToLease";
+
     /// The stable reason, for Events and metrics.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -298,7 +301,7 @@ impl Refusal {
             Self::TooManyGuarded { .. } => "TooManyGuarded",
             Self::InvalidLease { .. } => "InvalidLease",
             Self::NotSupported { .. } => "NotSupported",
-            Self::LeftToLease { .. } => "LeftToLease",
+            Self::LeftToLease { .. } => Self::LEFT_TO_LEASE,
             Self::NotBound { .. } => "NotBound",
         }
     }

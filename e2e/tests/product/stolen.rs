@@ -25,8 +25,8 @@ mod ccm;
 mod tries;
 
 use tries::{
-    ANNOUNCER, Answer, CCM, FAR, FULL, FULL_AS_CCM, OF_NO_POD, OTHERS, PER_SERVICE, REFUSED, Try,
-    event, merged, said,
+    ANNOUNCER, Answer, CCM, FAR, FULL, FULL_AS_CCM, IGNORED, LEFT, OF_NO_POD, OTHERS, PER_SERVICE,
+    REFUSED, Try, event, merged, said,
 };
 
 /// Within so long the API server takes a write to what its author has filled.
@@ -63,6 +63,11 @@ async fn prepare(world: &World) -> Result<()> {
     let event = event("other", &json!({ "apiVersion": "events.k8s.io/v1", "kind": "Event" }));
     let items = [
         service(FAR, "192.0.2.1, 192.0.2.2", "node1"),
+        service(LEFT, "192.0.2.5", "node1"),
+        merged(
+            service(IGNORED, "192.0.2.6", "node1"),
+            &json!({ "metadata": { "annotations": { "kube-vip.io/ignore": "true" } } }),
+        ),
         service(REFUSED, "192.0.2.3", ""),
         lease("kube-system", "kube-controller-manager"),
         lease("default", "other"),
@@ -89,10 +94,19 @@ async fn prepare(world: &World) -> Result<()> {
         "type": "berth.dev/AddressAllocated", "status": "False", "reason": "AddressReserved",
         "message": "x", "lastTransitionTime": "2026-01-01T00:00:00Z",
     }]);
+    let silent = |reason: &str| {
+        json!([{
+            "type": "berth.dev/Announced", "status": "False", "reason": reason,
+            "message": "x", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }])
+    };
     let two = json!([{ "ip": "192.0.2.1" }, { "ip": "192.0.2.3" }]);
+    let far = json!({ "loadBalancer": { "ingress": two }, "conditions": silent("NoLiveNode") });
     for (object, status) in [
         (format!("service/{REFUSED}"), json!({ "conditions": refused })),
-        (format!("service/{FAR}"), json!({ "loadBalancer": { "ingress": two } })),
+        (format!("service/{FAR}"), far),
+        (format!("service/{LEFT}"), json!({ "conditions": silent("LeftToLease") })),
+        (format!("service/{IGNORED}"), json!({ "conditions": silent("NoEndpoint") })),
         ("eipbinding/vm".to_owned(), json!({ "node": "node0" })),
         (format!("eipbinding/{OTHERS}"), json!({ "node": "node1", "conditions": said("Holds") })),
     ] {

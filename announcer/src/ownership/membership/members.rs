@@ -16,14 +16,13 @@ use super::damping::FlapDamping;
 use super::draining::{Draining, is_near};
 use super::exchange::{Command, MembershipEvent};
 use super::holdings::Holdings;
+use super::left;
 use super::report;
 use super::requests::requests;
 use super::rival::Rivalry;
 use crate::backoff::Backoff;
 use crate::vip::nodes::{Peer, Peers};
-use crate::vip::{
-    Attach, Claim, Claimant, Forwards, Hold, Holds, Name, Refusal, Verdict, Voice, Wanted,
-};
+use crate::vip::{Attach, Claim, Claimant, Forwards, Hold, Holds, Name, Verdict, Wanted};
 
 /// The kernel drops an address that nobody renews for so long: what keeps it silent meanwhile is the fence.
 const KEPT: Duration = Duration::from_secs(60);
@@ -301,43 +300,9 @@ impl Members {
         let mut verdicts = report::verdicts(context, &self.peers, &self.holdings, taken, now);
         // What others decide on they report on, if they serve it.
         verdicts.retain(|service, _| !self.rivalry.barred().reports(service));
-        let services = context.wanted.services.iter();
-        // Who is said to have it is a member, and so it is none of the others.
-        let is_member = |host: &str| self.holdings.is_live(NodeId::of(host));
-        let unserved = services.filter(|(name, claim)| {
-            let is_left = claim.ours && self.rivalry.barred().reports(name);
-            is_left && claim.host.as_deref().is_none_or(is_member)
-        });
-        for (name, claim) in unserved.filter(|(name, _)| self.holdings.speaks_for(name, None, now))
-        {
-            let Some((lease, holder)) = self.rivalry.decides(name, claim, now) else { continue };
-            let holder = Quoted::of(holder);
-            let refusals = vec![Refusal::LeftToLease { lease: lease.to_string(), holder }];
-            verdicts.insert(name.clone(), Verdict { refusals, left: true, ..Verdict::default() });
-        }
-        self.tell_of_waiting(context, &mut verdicts, now);
+        verdicts.extend(left::verdicts(context, &self.rivalry, &self.holdings, now));
+        verdicts.extend(left::waiting(context, &self.rivalry, &self.holdings, now));
         verdicts
-    }
-
-    /// While members wait for the Lease by which others decide, nobody decides on any Service.
-    fn tell_of_waiting(
-        &self,
-        context: Context<'_>,
-        verdicts: &mut BTreeMap<Name, Verdict>,
-        now: Instant,
-    ) {
-        let Some(lease) = self.waits_for(now).filter(|_| context.known) else { return };
-        let services = context.wanted.services.iter();
-        for (name, _) in services.filter(|(_, claim)| claim.ours) {
-            let unheard = match self.holdings.is_clear() {
-                true => Few::default(),
-                false => self.holdings.unheard(),
-            };
-            let (node, lease) = (context.node.to_owned(), lease.to_string());
-            let refusals = vec![Refusal::MembersWait { node, lease, unheard }];
-            let voice = Voice::Bystander;
-            verdicts.insert(name.clone(), Verdict { refusals, voice, ..Verdict::default() });
-        }
     }
 
     /// After how long this node takes out of the status of a Service what is not its own to show: at once who has such an

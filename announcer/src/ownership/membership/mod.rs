@@ -8,6 +8,7 @@
 //! | `requests` | who may have which address, out of what is wanted |
 //! | `holdings` | what this node has, as the driver told it |
 //! | `report` | what becomes of Services |
+//! | `left` | what is told of Services that others decide on |
 //! | `damping` | which interfaces have come back only lately |
 //! | `draining` | whom an address came from, for connections that began there |
 //! | `rival` | the Lease by which others may hold the addresses still |
@@ -19,6 +20,7 @@ mod damping;
 mod draining;
 mod exchange;
 mod holdings;
+mod left;
 mod members;
 mod report;
 mod requests;

@@ -37,9 +37,13 @@ fn told(
 ) -> Option<Value> {
     let announce = announce.iter().map(|text| address(text)).collect();
     let verdict = Verdict { announce, voice, ..Verdict::default() };
+    said(web, &verdict, live, refusals)
+}
+
+fn said(web: &Service, verdict: &Verdict, live: &[&str], lasting: &[Refusal]) -> Option<Value> {
     let live = live.iter().map(|text| address(text)).collect();
-    let refusals: Vec<&Refusal> = refusals.iter().collect();
-    word(web, &verdict, &refusals, &live).map(|word| word.patch(Timestamp::MAX))
+    let lasting: Vec<&Refusal> = lasting.iter().collect();
+    word(web, verdict, &lasting, &live).map(|word| word.patch(Timestamp::MAX))
 }
 
 const NOTHING: (&[&str], &[&str]) = (&[], &[]);
@@ -75,7 +79,8 @@ fn of_several_causes_the_first_is_the_reason_and_the_message_has_all_and_the_add
     let word = told(&web(&BOTH, None), Voice::Decides, half, &causes).unwrap();
     assert_eq!((&word["status"], &word["reason"]), (&json!("False"), &json!("NotBound")));
     let message = word["message"].as_str().unwrap();
-    assert!(message.starts_with("2001:db8::1: ") && message.contains("no majority"), "{message}");
+    let both = "2001:db8::1 is not announced: no memory; 2001:db8::1: NotGranted: not announced: no majority";
+    assert!(message.starts_with(both), "{message}");
     assert!(!message.contains("2000 ports"), "that is a remark: {message}");
     let said = web(&BOTH, Some(shown("False", "NotBound", message)));
     assert_eq!(told(&said, Voice::Decides, half, &causes), None, "it says so");
@@ -86,13 +91,38 @@ fn of_several_causes_the_first_is_the_reason_and_the_message_has_all_and_the_add
 }
 
 #[test]
+fn of_two_addresses_that_are_silent_for_different_reasons_the_message_has_both_and_which_is_which()
+{
+    let told = |causes: [(usize, Refusal); 2]| {
+        let mut verdict = Verdict::default();
+        causes.into_iter().for_each(|(at, why)| verdict.refuse_at(address(BOTH[at]), why));
+        let lasting = verdict.refusals.clone();
+        let word = said(&web(&BOTH, None), &verdict, &[], &lasting).unwrap();
+        let [reason, message] =
+            ["reason", "message"].map(|part| word[part].as_str().unwrap().to_owned());
+        (reason, message)
+    };
+    let nobody = || Refusal::NotGranted { node: None };
+    for (one, other) in [(0, 1), (1, 0)] {
+        let (reason, message) = told([(one, nobody()), (other, Refusal::NoEndpoint)]);
+        assert_eq!(reason, "NoEndpoint", "where its traffic could go stands first");
+        let first = format!("{}: {}; ", BOTH[other], Refusal::NoEndpoint.note());
+        let second = format!("{}: NotGranted: {}", BOTH[one], nobody().note());
+        assert_eq!(message, first + &second);
+    }
+    let (reason, message) = told([(0, nobody()), (1, nobody())]);
+    assert_eq!((reason.as_str(), message), ("NotGranted", nobody().note()), "one of both");
+}
+
+#[test]
 fn where_nobody_decides_only_what_nobody_has_said_is_said() {
     let causes = [Refusal::NoEndpoint];
     let of = |says: Option<Condition>| {
         told(&web(&BOTH, says), Voice::Bystander, NOTHING, &causes).is_some()
     };
     assert!(of(None) && of(Some(shown("True", "Announced", ""))));
-    for reason in ["NoEndpoint", "NotGranted", "NoAnnouncer", "Unannounced"] {
+    assert!(of(Some(shown("False", "Unannounced", ""))), "that nobody has said anything");
+    for reason in ["NoEndpoint", "NotGranted", "NoAnnouncer"] {
         assert!(!of(Some(shown("False", reason, ""))), "{reason}");
     }
 }
@@ -106,7 +136,6 @@ fn of_what_was_given_no_address_nothing_is_said_and_the_word_of_berth_ccm_is_its
     assert_eq!(nothing(&told_before), Some(gone.clone()));
     let other_type = Service { ours: false, ..web(&BOTH, Some(shown("True", "Announced", ""))) };
     assert_eq!(nothing(&other_type), Some(gone));
-    assert_eq!(nothing(&Service { ending: true, ..other_type }), None);
     assert_eq!(nothing(&web(&[], Some(shown("False", "Unannounced", "")))), None);
 }
 

@@ -7,12 +7,13 @@ use kube::client::Body;
 use super::*;
 use crate::source::cluster::testing::service;
 use crate::source::testing::{host, seen};
+use crate::vip::{Refusal, Voice};
 
-type Told = Arc<Mutex<Vec<serde_json::Value>>>;
+type Sent = Arc<Mutex<Vec<serde_json::Value>>>;
 
 /// Something that publishes, what sends its Events, and those that arrive.
-fn publisher() -> (Publisher, events::Publisher, Told) {
-    let told = Told::default();
+fn publisher() -> (Publisher, events::Publisher, Sent) {
+    let told = Sent::default();
     let seen = told.clone();
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let seen = seen.clone();
@@ -58,6 +59,7 @@ fn update(name: &Name, takes_out: bool) -> Update {
         publication: None,
         notice: None,
         word: None,
+        waits: None,
         takes_out,
         insists: false,
         unclaimed: Vec::new(),
@@ -147,4 +149,90 @@ async fn a_status_that_is_refused_is_told_on_the_service_once_and_left_alone_for
     assert_eq!((told.len(), told[0]["reason"].as_str()), (1, Some("WriteRefused")), "{told:?}");
     assert!(told[0]["note"].as_str().unwrap().contains("Too long (422)"));
     assert!(tries < 20, "{tries}");
+}
+
+/// A Service of node `a` or nobody's, what is decided on it by what right, and what the API server answers to that.
+struct Told {
+    cluster: Cluster,
+    name: Name,
+    publisher: Publisher,
+    now: Instant,
+}
+
+impl Told {
+    fn new(publisher: Publisher) -> Self {
+        let (mut cluster, name) = (Cluster::default(), Name::new("d", "web"));
+        cluster.apply_service(name.clone(), service(&["192.0.2.1"]));
+        Self { cluster, name, publisher, now: Instant::now() }
+    }
+
+    /// A round after a while. What is to be written is, where another node was not faster.
+    fn round(&mut self, verdict: &Verdict, live: bool, is_first: bool) {
+        self.now += Duration::from_secs(10);
+        let wanted = seen(&self.cluster, &host(), Some("eth0"));
+        let verdicts = [(self.name.clone(), verdict.clone())].into();
+        let live = verdict.announce.iter().copied().filter(|_| live).collect();
+        let (clears, answering) = (BTreeMap::new(), Answering { live, ..Answering::default() });
+        self.publisher.publish(&self.cluster, &wanted, &verdicts, &clears, &answering, self.now);
+        let due = BTreeSet::new();
+        let removals = status::Removals { clears: &due, stuck: &due };
+        let lasting = |name: &Name| self.publisher.refusals.lasting(name, self.now);
+        let updates =
+            status::updates(&self.cluster, &wanted, &verdicts, removals, lasting, &answering, "a");
+        for update in updates {
+            let patch = update.patch(Timestamp::UNIX_EPOCH);
+            let outcome = match is_first {
+                true => WriteOutcome::Written(Box::new(())),
+                false => WriteOutcome::Overtaken,
+            };
+            self.publisher.written(&update, &outcome, self.now);
+            let mut shown = self.cluster.services()[&self.name].clone();
+            if let Ok(said) = serde_json::from_value(patch["status"]["conditions"].clone()) {
+                shown.conditions = said;
+            }
+            self.cluster.apply_service(self.name.clone(), shown);
+        }
+    }
+}
+
+async fn reasons(publisher: Publisher, sender: events::Publisher, told: &Sent) -> Vec<String> {
+    drop(publisher);
+    sender.run().await;
+    let told = told.lock().unwrap();
+    told.iter().map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn silent(voice: Voice) -> Verdict {
+    Verdict { refusals: vec![Refusal::NoEndpoint], voice, ..Verdict::default() }
+}
+
+#[tokio::test]
+async fn where_nobody_decides_the_node_whose_word_is_taken_sends_the_event_and_no_other() {
+    for (is_first, expected) in [(true, &["NoEndpoint"][..]), (false, &[])] {
+        let (publisher, sender, sent) = publisher();
+        let mut told = Told::new(publisher);
+        for _ in 0..3 {
+            told.round(&silent(Voice::Bystander), false, is_first);
+        }
+        assert_eq!(reasons(told.publisher, sender, &sent).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn what_is_announced_again_is_told_and_what_comes_and_goes_not_each_time() {
+    let (publisher, sender, sent) = publisher();
+    let mut told = Told::new(publisher);
+    let announce = vec!["192.0.2.1".parse().unwrap()];
+    let announced = Verdict { announce, ..Verdict::default() };
+    told.round(&announced, true, true);
+    for _ in 0..6 {
+        // It has lasted.
+        told.round(&silent(Voice::Lasts), false, true);
+        told.round(&announced, true, true);
+        told.round(&announced, true, true);
+    }
+    let reasons = reasons(told.publisher, sender, &sent).await;
+    // What repeats within minutes is counted in one Event.
+    let count = |reason: &str| reasons.iter().filter(|told| *told == reason).count();
+    assert_eq!((count("NoEndpoint"), count("Announced")), (1, 1), "{reasons:?}");
 }

@@ -4,9 +4,9 @@ use berth_e2e::world::HOST;
 use serde_json::{Value, json};
 
 use super::tries::{
-    ANNOUNCER, BINDINGS, CLAIMS, FAR, FULL, How, LEASES, NODE_LEASE, OF_NO_POD, OTHERS,
-    PER_SERVICE, REFUSED, SECRETS, SERVICES, Tries, Try, claim, condition, crowded, events, gone,
-    lease, metadata, said, signed_often, status,
+    ANNOUNCER, BINDINGS, CLAIMS, FAR, FULL, How, IGNORED, LEASES, LEFT, NODE_LEASE, OF_NO_POD,
+    OTHERS, PER_SERVICE, REFUSED, SECRETS, SERVICES, Tries, Try, claim, condition, crowded, events,
+    gone, lease, metadata, said, signed_often, status,
 };
 
 /// Where it may write Leases with overlays/svc-election.
@@ -160,6 +160,13 @@ fn services(tries: &mut Tries, address: &str) {
         ("that no announcer lives", "web", announced("False", "NoAnnouncer")),
     ] {
         tries.add(what, How::Patch, format!("{SERVICES}/{service}/status"), said);
+    }
+    let nothing = json!({ "status": { "conditions": null } });
+    let what = "whether another node announces a Service";
+    tries.add(what, How::Patch, format!("{SERVICES}/{FAR}/status"), nothing.clone());
+    let what = "to take back what is said of a Service that is ignored, or left to another program";
+    for service in [LEFT, IGNORED] {
+        tries.add(what, How::Patch, format!("{SERVICES}/{service}/status"), nothing.clone());
     }
     let mut taken = announced("False", "NoEndpoint");
     taken["metadata"] = json!({ "annotations": { HOST: null } });

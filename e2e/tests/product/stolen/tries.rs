@@ -20,6 +20,10 @@ const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
 pub(super) const POOLS: &str = "/api/v1/namespaces/kube-system/configmaps/kubevip";
 /// A Service of another class, which another node announces.
 pub(super) const FAR: &str = "far";
+/// One that another node announces, of which it was said that it is left to another program.
+pub(super) const LEFT: &str = "left";
+/// One that another node announced, and that asks to be ignored.
+pub(super) const IGNORED: &str = "ignored";
 /// One that berth-ccm has refused the address that it asks for.
 pub(super) const REFUSED: &str = "refused";
 /// One that its author has filled with annotations.
