@@ -9,7 +9,7 @@ use berth_e2e::membership;
 use berth_e2e::pauses;
 use berth_e2e::process::Process;
 use berth_e2e::wire::Watch;
-use berth_e2e::world::{World, env, eventually, kubectl, repository};
+use berth_e2e::world::{World, annotated, env, eventually, kubectl, repository};
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, Patch, PatchParams, WatchEvent, WatchParams};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::conflict::event;
 use crate::scene::{ASK, PATIENCE, TAKEOVER, never_together};
+use crate::unannounced::{events, says as says_so};
 
 /// What somebody does to a cluster.
 type Deed = Box<dyn Fn(&World) -> Result<()>>;
@@ -259,6 +260,23 @@ async fn members_hold_the_lease_by_which_others_decide() -> Result<()> {
         holder(&world, "berth-membership").await?.is_none(),
         "a view beside the Lease's holder"
     );
+
+    // No node decides, and one of them says why nobody announces them; until somebody does.
+    let exposed = Instant::now();
+    for name in ["web", "other"] {
+        says_so(&world, name, Some("LeftToLease"), 10).await.with_context(|| world.logs())?;
+    }
+    pauses::within("told that they are left", exposed.elapsed(), Duration::from_secs(5), exposed)?;
+    for name in ["web", "other"] {
+        event(&world, name, "LeftToLease", &[ALL[1], STOCK]).await?;
+        ensure!(events(&world, name, "LeftToLease").await? == 1, "by each node\n{}", world.logs());
+    }
+    let address = annotated(&world.service("other").await?)[0];
+    let ingress = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": address }] } } });
+    let (services, parameters) = (world.services("default"), PatchParams::default());
+    services.patch_status("other", &parameters, &Patch::Merge(ingress)).await?;
+    says_so(&world, "other", None, 3).await.with_context(|| world.logs())?;
+    says_so(&world, "web", Some("LeftToLease"), 1).await?;
 
     hold(&world, ALL[0], ALL[1], "", 1).await?;
     let (web, other) = (world.published("web", 1).await?[0], world.published("other", 1).await?[0]);

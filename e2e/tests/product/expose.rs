@@ -10,7 +10,11 @@ use serde_json::json;
 
 use berth_e2e::world::{ADDRESSES, HOST, World, annotated, env, eventually, ingress};
 
+use super::conflict::event;
 use crate::scene::answers_now;
+use crate::unannounced::{events, says};
+
+const IGNORE: &str = "kube-vip.io/ignore";
 
 /// Everything that was taken is given back within this time.
 const GONE_WITHIN: u64 = 5;
@@ -68,6 +72,9 @@ async fn an_exposed_service_answers_from_the_moment_its_status_appears() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_service_leaves_nothing_behind() -> Result<()> {
     let world = World::up(2, env([("svc_election", "true")])).await?;
+    for name in ["idle", "kept"] {
+        world.expose(name, json!({ "selector": { "app": "nobody" } })).await?;
+    }
     world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
     let addresses = world.published("web", 2).await?;
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), "default");
@@ -76,6 +83,7 @@ async fn a_deleted_service_leaves_nothing_behind() -> Result<()> {
         lease.spec.and_then(|spec| spec.holder_identity) == Some(world.host("web").await?),
         "another holder"
     );
+    nothing_is_said_of_what_is_not_ours(&world).await?;
 
     world.delete("web").await?;
     let start = Instant::now();
@@ -91,6 +99,28 @@ async fn a_deleted_service_leaves_nothing_behind() -> Result<()> {
     .await?;
     println!("nothing left {:.0?} after the deletion", start.elapsed());
     world.lab.down()
+}
+
+/// Nobody has a Lease of what has no endpoint, and so no node decides: one says why it is not announced, of `idle` that is
+/// ignored then, and of `kept` that is deleted and held by somebody's finalizer. Neither goes on to say so.
+async fn nothing_is_said_of_what_is_not_ours(world: &World) -> Result<()> {
+    for name in ["idle", "kept"] {
+        says(world, name, Some("NoEndpoint"), 5).await.with_context(|| world.logs())?;
+        event(world, name, "NoEndpoint", &["no endpoint"]).await?;
+        ensure!(events(world, name, "NoEndpoint").await? == 1, "by each node\n{}", world.logs());
+    }
+    let mut finalizers = world.service("kept").await?.finalizers().to_vec();
+    finalizers.push("example.org/kept".to_owned());
+    world.patch("kept", json!({ "metadata": { "finalizers": finalizers } })).await?;
+    world.delete("kept").await?;
+    let ignored = |is: Option<&str>| json!({ "metadata": { "annotations": { IGNORE: is } } });
+    world.patch("idle", ignored(Some("true"))).await?;
+    for (name, within) in [("idle", 3), ("kept", 5)] {
+        says(world, name, None, within).await.with_context(|| world.logs())?;
+    }
+    world.patch("kept", json!({ "metadata": { "finalizers": null } })).await?;
+    world.patch("idle", ignored(None)).await?;
+    world.delete("idle").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,6 +174,7 @@ async fn an_address_is_announced_only_while_an_endpoint_is_ready() -> Result<()>
     let again = world.published("web", 1).await?;
     ensure!(again == [address], "{again:?}");
     eventually("an answer", 10, || async { Ok(world.curl(address).ok()) }).await?;
+    event(&world, "web", "Announced", &["answered for"]).await?;
     world.lab.down()
 }
 

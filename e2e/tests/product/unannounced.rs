@@ -23,13 +23,28 @@ fn why(service: &Service) -> Option<String> {
     (shown.status == "False").then(|| shown.reason.clone())
 }
 
-async fn says(world: &World, name: &str, reason: Option<&str>, within: u64) -> Result<Service> {
+pub(crate) async fn says(
+    world: &World,
+    name: &str,
+    reason: Option<&str>,
+    within: u64,
+) -> Result<Service> {
     let what = format!("{name}: berth.dev/Announced {}", reason.unwrap_or("is not false"));
     eventually(&what, within, || async {
         let service = world.service(name).await?;
         Ok((why(&service).as_deref() == reason).then_some(service))
     })
     .await
+}
+
+/// How many Events tell a Service or an `EipBinding` of this.
+pub(crate) async fn events(world: &World, name: &str, reason: &str) -> Result<usize> {
+    let events: Api<Event> = Api::namespaced(world.client.clone(), "default");
+    let told = events.list(&ListParams::default()).await?.items.into_iter().filter(|event| {
+        let about = event.regarding.as_ref().and_then(|about| about.name.as_deref());
+        about == Some(name) && event.reason.as_deref() == Some(reason)
+    });
+    Ok(told.count())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,10 +81,9 @@ async fn whoever_has_an_address_is_told_within_a_minute_that_no_announcer_lives_
         Ok((reason(&status, "Ready") == "NoAnnouncer").then_some(()))
     })
     .await?;
-    let events: Api<Event> = Api::namespaced(world.client.clone(), "default");
-    let told = events.list(&ListParams::default()).await?;
-    let told = told.items.iter().filter(|event| event.reason.as_deref() == Some("NoAnnouncer"));
-    ensure!(told.count() == 2, "an Event each");
+    for name in ["web", "vm"] {
+        ensure!(events(&world, name, "NoAnnouncer").await? == 1, "{name}: an Event each");
+    }
 
     for node in 0..2 {
         world.start_announcer(node).await?;
