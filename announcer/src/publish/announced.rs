@@ -83,7 +83,7 @@ pub(super) fn word(
         Says::Silent(reason, _) => is("False") && shown.is_some_and(|own| own.reason == *reason),
         Says::Announced | Says::Nothing => false,
     };
-        (is_news && may).then_some(Word { says, since, rewords, is_anybodys })
+    (is_news && may).then_some(Word { says, since, rewords, is_anybodys })
 }
 
 /// What takes back what is said of a Service that is not ours to serve any more: it has another type, is deleted and held by a

@@ -122,7 +122,7 @@ impl Refusals {
     pub fn told(&mut self, name: &Name, now: Instant) {
         let Some(OfService { voice, held }) = self.of.get_mut(name) else { return };
         let lasting = held.iter_mut().filter(|(all, held)| due(held.since, all, *voice) <= now);
-        lasting.filter(|(all, _)| all.silences()).for_each(|(_, held)| held.told = true);
+        lasting.filter(|(all, _)| all.silences()).for_each(|(_, held)| held.told = Some(now));
     }
 
     /// When [`Refusals::poll`] or [`Refusals::lasting`] has something to give next.

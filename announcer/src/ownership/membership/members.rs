@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use berth_api::election::Held;
-use berth_api::{Few, Quoted};
 use berth_membership::{NodeId, Request};
 use tokio::sync::mpsc::UnboundedSender;
 

@@ -102,7 +102,10 @@ fn of_two_addresses_that_are_silent_for_different_reasons_the_message_has_both_a
             ["reason", "message"].map(|part| word[part].as_str().unwrap().to_owned());
         (reason, message)
     };
-    let nobody = || Refusal::NotGranted { node: None };
+    let nobody = || {
+        let (node, few) = ("a".to_owned(), Few::default);
+        Refusal::NotGranted { node, had: false, unheard: few(), could: few() }
+    };
     for (one, other) in [(0, 1), (1, 0)] {
         let (reason, message) = told([(one, nobody()), (other, Refusal::NoEndpoint)]);
         assert_eq!(reason, "NoEndpoint", "where its traffic could go stands first");

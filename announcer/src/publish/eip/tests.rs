@@ -50,8 +50,7 @@ fn decide(case: &Case) -> Vec<Apply> {
     let taken = &case.taken.map(conflict).into_iter().collect();
     let (broken, awaits) = (case.broken, None);
     let unheard = case.unheard.map(|names| names.iter().copied().collect());
-    let outlook =
-        Outlook { answering, translated, broken, lost, taken, refused, awaits, unheard };
+    let outlook = Outlook { answering, translated, broken, lost, taken, refused, awaits, unheard };
     applies(scene, &outlook, |_| case.late, Timestamp::UNIX_EPOCH)
 }
 
@@ -109,9 +108,7 @@ fn a_node_that_is_on_its_way_for_too_long_says_why_also_where_it_held_the_addres
         assert_eq!(decide(&case), []);
         case.late = true;
         let [apply] = &decide(&case)[..] else { panic!() };
-        assert!(
-            apply.conditions.iter().all(|c| c.status == "False" && c.reason == "NotGranted")
-        );
+        assert!(apply.conditions.iter().all(|c| c.status == "False" && c.reason == "NotGranted"));
         assert_eq!(apply.holder, None);
         assert!(!apply.conditions[0].message.contains("which these voters"));
     }
@@ -140,10 +137,7 @@ fn an_address_that_a_service_had_first_is_told() {
     case.lost.insert((Name::new("d", "vm"), address), refusal);
     let [apply] = &decide(&case)[..] else { panic!() };
     let condition = &apply.conditions[0];
-    assert_eq!(
-        (condition.status.as_str(), condition.reason.as_str()),
-        ("False", "AddressInUse")
-    );
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "AddressInUse"));
     assert!(condition.message.contains("service/d/web"), "{}", condition.message);
 }
 
@@ -156,8 +150,7 @@ fn an_address_that_another_host_has_is_told_once_for_people_and_for_programs() {
     assert_eq!(status["conflicts"], json!([{ "eip": EIP, "mac": "09:09:09:09:09:09" }]));
     assert_eq!(status["conditions"][0]["reason"], "AddressConflict");
     assert_eq!((apply.holder.as_ref(), apply.news.len()), (None, 1));
-    (case.eip.conditions, case.eip.conflicts) =
-        (apply.conditions.clone(), apply.conflicts.clone());
+    (case.eip.conditions, case.eip.conflicts) = (apply.conditions.clone(), apply.conflicts.clone());
     assert_eq!(decide(&case), []);
     (case.live, case.bound, case.taken) = (true, true, None);
     let [apply] = &decide(&case)[..] else { panic!() };
@@ -184,9 +177,7 @@ fn a_node_that_cannot_translate_says_so_and_keeps_the_time_of_the_change() {
     (case.live, case.bound, case.broken) = (false, false, Some("no iptables"));
     let [apply] = &decide(&case)[..] else { panic!() };
     assert_eq!(apply.holder, None);
-    assert!(
-        apply.conditions.iter().all(|c| c.status == "False" && c.reason == "NotTranslated")
-    );
+    assert!(apply.conditions.iter().all(|c| c.status == "False" && c.reason == "NotTranslated"));
     case.eip.conditions = apply.conditions.clone();
     case.eip.conditions[0].last_transition_time = Time(Timestamp::MAX);
     assert_eq!(decide(&case), []);
