@@ -133,20 +133,15 @@ fn processors() -> Vec<Option<usize>> {
     if found.is_empty() { vec![None] } else { found }
 }
 
-/// The calling thread runs before ordinary ones from now on, as the announcers' own do. Where it is refused, they go without
-/// it, too.
-pub(crate) fn come_first() {
-    let thread = gettid().to_string();
-    let _ = Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).output();
-}
-
 fn witness(number: usize, processor: Option<usize>) {
     if let Some(processor) = processor {
         let mut only = CpuSet::new();
         // Where it is refused, it sees the pauses of the processor that it has.
         let _ = only.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
     }
-    come_first();
+    // Where it is refused, the announcers go without it, too.
+    let thread = gettid().to_string();
+    let _ = Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).output();
     let witnesses = WITNESSES.wait();
     loop {
         let due = Instant::now() + EVERY;

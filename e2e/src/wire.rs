@@ -29,7 +29,7 @@ use socket2::{SockFilter, SockRef};
 
 use crate::{
     addresses::{CLIENT_HOST, Mac, Net, client, mac},
-    pauses::{self, Pauses},
+    pauses::Pauses,
     place::Place,
     wire_frame::{question, read},
     worker::Worker,
@@ -242,29 +242,47 @@ impl Watch {
 
 /// Asks the LAN for an address from the client, again and again.
 #[derive(Debug)]
-pub struct Asker(Worker);
+pub struct Asker {
+    worker: Worker,
+    late: Arc<Mutex<Vec<(Instant, Duration)>>>,
+}
+
+/// What is shorter is nothing to judge.
+const LATE: Duration = Duration::from_millis(20);
 
 impl Asker {
     /// Asks for `address` every `every` from the lab's client.
     pub fn start(client_place: &Place, address: IpAddr, every: Duration) -> Result<Self> {
         let (own_mac, own) = (mac(Net::Lan, CLIENT_HOST), client());
         let frame = question(address, own_mac, own);
+        let late = Arc::new(Mutex::new(Vec::new()));
+        let its_late = late.clone();
         let worker = Worker::start(client_place, move |stop, ready| {
-            // What nobody asks for nobody answers: a busy machine is no silence.
-            pauses::come_first();
             let Some(socket) = ready.settle(packet_socket(Net::Lan.interface())) else { return };
             while !stop.load(Ordering::Relaxed) {
                 // The link may be down on purpose.
                 let _ = send(socket.as_raw_fd(), &frame, MsgFlags::empty());
+                let due = Instant::now() + every;
                 thread::sleep(every);
+                let waited = due.elapsed();
+                if waited >= LATE {
+                    its_late.lock().unwrap_or_else(PoisonError::into_inner).push((due, waited));
+                }
             }
         })?;
-        Ok(Self(worker))
+        Ok(Self { worker, late })
+    }
+
+    /// For how long it waited for a processor at most between `from` and `to`. What nobody asks for then nobody fails to answer.
+    pub fn starved(&self, from: Instant, to: Instant) -> Duration {
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let meanwhile = late.iter().filter(|(due, waited)| *due <= to && from <= *due + *waited);
+        meanwhile.map(|(_, waited)| *waited).max().unwrap_or_default()
     }
 
     /// Stops.
     pub fn finish(self) -> Result<()> {
-        self.0.finish()
+        self.worker.finish()
     }
 }
 

@@ -288,10 +288,11 @@ impl<'a> Play<'a> {
         let until = Instant::now();
         let said = self.stage.wire.heard(self.address(name)?, self.since);
         let said: Vec<_> = said.iter().map(|said| said.at).filter(|at| *at < until).collect();
-        let pauses = pauses::so_far();
+        let (pauses, asker) = (pauses::so_far(), self.service(name)?.asker.as_ref());
         for pair in [&[self.since], &said[..], &[until]].concat().windows(2) {
             let gap = pair[1].saturating_duration_since(pair[0]);
-            let pause = pauses.longest(pair[0], pair[1]);
+            let starved = asker.map_or(Duration::ZERO, |asker| asker.starved(pair[0], pair[1]));
+            let pause = pauses.longest(pair[0], pair[1]).max(starved);
             ensure!(gap <= most + pause, "silent for {gap:.1?}, with a pause of {pause:.1?}");
         }
         Ok(())
