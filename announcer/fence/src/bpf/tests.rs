@@ -212,11 +212,14 @@ fn whatever_gets_at_packets_before_netfilter_is_found_at_the_interface_that_is_a
         let found = |name: &str| before_netfilter(&BTreeSet::from([name.to_owned()])).unwrap();
         assert_eq!((found("eth0"), found("gone0")), (vec![], vec![]));
         run("tc qdisc add dev eth0 clsact");
-        run("tc filter add dev eth0 ingress matchall action pass");
         assert_eq!(found("eth0"), [], "no program");
         let mut rtnetlink = Rtnetlink::open().unwrap();
         let index = tc::links(&mut rtnetlink).unwrap()["eth0"].index;
         let foreign = BpfFence::open(16, &Instance::services()).unwrap();
+        rtnetlink.put_at_ingress(index, "cil_from_netdev", foreign.program.as_fd()).unwrap();
+        let filter = r#"filter "cil_from_netdev" (bpf, priority 1)"#.to_owned();
+        assert_eq!(found("eth0"), [("eth0".to_owned(), filter)]);
+        run("tc qdisc del dev eth0 clsact");
         let attached = sys::attach_tcx(&foreign.program, index, sys::Tcx::Ingress);
         let attached = attached.expect("tcx is in Linux 6.6 and later");
         assert_eq!(found("eth0"), [("eth0".to_owned(), "tcx (programs: 1)".to_owned())]);

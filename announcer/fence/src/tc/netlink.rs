@@ -114,6 +114,24 @@ impl Rtnetlink {
         self.request(Request::NewTrafficFilter(message), NLM_F_CREATE)
     }
 
+    /// Puts `program` at the ingress hook, as some CNIs do.
+    #[cfg(test)]
+    pub(crate) fn put_at_ingress(
+        &mut self,
+        index: u32,
+        name: &str,
+        program: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let mut message = filter(index, 1);
+        message.header.parent = INGRESS;
+        message.attributes.push(TcAttribute::Options(vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
+            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        ]));
+        self.request(Request::NewTrafficFilter(message), NLM_F_CREATE)
+    }
+
     /// Removes the filter of `stage`.
     pub(crate) fn delete_filter(
         &mut self,
