@@ -8,6 +8,7 @@ use nix::libc;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressProtocol, CacheInfo,
 };
+use rtnetlink::packet_route::route::RouteProtocol;
 use rtnetlink::{LinkVlan, RouteMessageBuilder};
 
 use super::dump::{DefaultRoute, FOREVER, assemble, default_route};
@@ -40,7 +41,7 @@ impl Netlink {
         let (mut found, mut ways) = (Vec::new(), Ways::default());
         for family in [v4, v6] {
             let routes = self.rtnetlink.routes(family).await?;
-            routes.iter().for_each(|route| ways.see(route));
+            routes.iter().for_each(|route| ways.see(route, RouteProtocol::from(self.number)));
             let mut of_family: Vec<_> = routes.iter().filter_map(default_route).collect();
             of_family.sort_by_key(|route| (route.metric, route.hops.first().map(|hop| hop.index)));
             found.extend(of_family);

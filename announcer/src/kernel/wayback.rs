@@ -35,8 +35,11 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    /// Takes in a route.
-    pub(super) fn see(&mut self, route: &RouteMessage) {
+    /// Takes in a route. Those that `own` made are for what machines with elastic IPs send, and for nothing that asks.
+    pub(super) fn see(&mut self, route: &RouteMessage, own: RouteProtocol) {
+        if route.header.protocol == own {
+            return;
+        }
         let family = match route.header.address_family {
             AddressFamily::Inet => Family::V4,
             AddressFamily::Inet6 => Family::V6,
@@ -145,7 +148,7 @@ mod tests {
 
     fn ways(routes: &[RouteMessage]) -> Ways {
         let mut ways = Ways::default();
-        routes.iter().for_each(|route| ways.see(route));
+        routes.iter().for_each(|route| ways.see(route, OWN));
         ways
     }
 
@@ -157,6 +160,7 @@ mod tests {
     }
 
     const BOOT: RouteProtocol = RouteProtocol::Boot;
+    const OWN: RouteProtocol = RouteProtocol::Other(190);
 
     #[test]
     fn only_where_no_route_leads_out_strict_filtering_lets_nobody_pass() {
@@ -179,6 +183,8 @@ mod tests {
         other.header.table = RouteHeader::RT_TABLE_UNSPEC;
         other.attributes.push(RouteAttribute::Table(1000));
         assert!(judged(&[lan(), other], &[("all", 1)]).filtered.is_empty());
+        let of_machines = route("0.0.0.0/0", 3, OWN);
+        assert_eq!(judged(&[lan(), of_machines], &[("all", 1)]).filtered, [3].into());
         let v6 = route("2001:db8::/64", 3, BOOT);
         assert_eq!(judged(&[lan(), v6], &[("all", 1)]).filtered, [3].into());
     }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 /// How soon it is told what an announcer or the API server can know, and what only berth-ccm can: that no announcer lives.
 pub(super) const SOON: Duration = Duration::from_secs(5);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-/// An interface that had a route is believed for 15 s to get it back.
-const ROUTELESS: Duration = Duration::from_secs(20);
+/// An interface that had a route is believed for 15 s to get it back, and looked at every ten.
+const ROUTELESS: Duration = Duration::from_secs(30);
 
 /// What tells of it, of an object that was there before and of one that comes then; nothing where it answers.
 pub(super) type Right = [Option<&'static [&'static str]>; 2];
