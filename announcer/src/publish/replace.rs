@@ -224,8 +224,8 @@ mod tests {
     #[tokio::test]
     async fn what_names_no_version_is_tried_again_where_another_write_comes_between() {
         let insists = || json!({ "metadata": { "uid": "uid" }, "status": { "loadBalancer": {} } });
-        assert_eq!(overtaken(TRIES - 1, insists()).await, (true, TRIES * 2));
-        assert_eq!(overtaken(TRIES, insists()).await, (false, TRIES * 2), "but not for ever");
+        assert_eq!(overtaken(4, insists()).await, (true, 10));
+        assert_eq!(overtaken(5, insists()).await, (false, 10), "but not for ever");
         let mut decided = insists();
         decided["metadata"]["resourceVersion"] = json!("7");
         assert_eq!(overtaken(1, decided).await, (false, 2));
