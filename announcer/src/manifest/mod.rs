@@ -79,7 +79,7 @@ fn own(kind: &str) -> Vec<Arg> {
     own
 }
 
-/// Does what was asked, and ends as [`EXIT_CODES`] says.
+/// Does what was asked, and ends as `EXIT_CODES` says.
 pub fn run(matches: &ArgMatches) -> ExitCode {
     let told = match matches.get_one::<String>("check") {
         Some(file) => checked(file),
