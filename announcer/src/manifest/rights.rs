@@ -25,6 +25,8 @@ pub(super) struct Right {
     pub(super) name: Option<&'static str>,
     /// What may be done.
     pub(super) verbs: &'static [&'static str],
+    /// The verbs and resources by which it goes, and less well, where this is not given.
+    pub(super) instead: &'static [(&'static str, &'static str)],
     /// What is lost without it.
     pub(super) without: &'static str,
 }
@@ -44,6 +46,7 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
         resource,
         name: None,
         verbs,
+        instead: &[],
         without,
     };
     let all = Place::Everywhere;
@@ -51,12 +54,23 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
     let services = modes.services_in.clone().map_or(Place::Everywhere, Place::Namespace);
     let mut rights = vec![right(&services, "", "services", SEE, "no Service is served")];
     if modes.publishes {
-        let without =
-            "no status is written: nobody learns of an address, nor why it is not announced";
-        rights.push(right(&services, "", "services/status", &["patch"], without));
+        let without = "each status is read before it is written, and by nobody who may not get services and update services/status either";
+        rights.push(Right {
+            instead: &[("get", "services"), ("update", "services/status")],
+            ..right(&services, "", "services/status", &["patch"], without)
+        });
     }
     rights.extend([
-        right(&services, "discovery.k8s.io", "endpointslices", SEE, "no Service is served"),
+        Right {
+            instead: &[("list", "endpoints"), ("watch", "endpoints")],
+            ..right(
+                &services,
+                "discovery.k8s.io",
+                "endpointslices",
+                SEE,
+                "Endpoints are read, which know one family of a Service; without these either, no Service is served",
+            )
+        },
         right(
             &all,
             "",

@@ -77,20 +77,31 @@ pub(super) fn rules(sheet: &mut Sheet, role: &Node, needed: &[Right]) {
             };
             needed.iter().any(|right| is_it(&right))
         };
-        let (mut used, mut idle) = (Vec::new(), Vec::new());
+        let stands_in = |resource: &str, verb: &str| {
+            needed.iter().flat_map(|right| right.instead).any(|way| *way == (verb, resource))
+        };
+        let (mut used, mut second, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         for resource in &resources {
             for verb in &verbs {
-                let to = if uses(resource, verb) { &mut used } else { &mut idle };
+                let to = match (uses(resource, verb), stands_in(resource, verb)) {
+                    (true, _) => &mut used,
+                    (false, true) => &mut second,
+                    (false, false) => &mut idle,
+                };
                 to.push(format!("{verb} {resource}"));
             }
         }
-        let (mark, text) = match (used.is_empty(), idle.is_empty()) {
-            (true, _) => (Mark::Better, format!("not needed: {}", idle.join(", "))),
-            (false, true) => (Mark::Same, format!("needed: {}", used.join(", "))),
-            (false, false) => (
-                Mark::Same,
-                format!("needed: {}; not needed: {}", used.join(", "), idle.join(", ")),
-            ),
+        let parts = [
+            ("needed", &used),
+            ("needed where a better right is not given", &second),
+            ("not needed", &idle),
+        ];
+        let told = parts.iter().filter(|(_, list)| !list.is_empty());
+        let told: Vec<_> =
+            told.map(|(what, list)| format!("{what}: {}", list.join(", "))).collect();
+        let (mark, text) = match used.is_empty() && second.is_empty() {
+            true => (Mark::Better, told.join("; ")),
+            false => (Mark::Same, told.join("; ")),
         };
         sheet.node(rule, mark, text);
     }
