@@ -75,14 +75,17 @@ async fn by_the_manifests_of_kube_vip_services_are_served_and_move_and_each_miss
     }
 
     world.lab.crash(world.index_of(&owner)?).context("crash the owner")?;
-    eventually("another owner", 30, || async {
-        Ok((world.host("web").await? != owner && world.curl(address).is_ok()).then_some(()))
+    let next = eventually("another owner", 30, || async {
+        let next = world.host("web").await?;
+        Ok((next != owner && world.curl(address).is_ok()).then_some(next))
     })
     .await
     .with_context(|| world.logs())?;
     world.delete("web").await?;
-    eventually("nobody has the address", 15, || async {
-        Ok(world.holders(address)?.is_empty().then_some(()))
+    let next = world.index_of(&next)?;
+    eventually("its owner has the address no more", 15, || async {
+        let shown = world.lab.node(next).exec(["ip", "-json", "address", "show", "dev", "eth0"])?;
+        Ok((!shown.contains(&format!("\"{address}\""))).then_some(()))
     })
     .await?;
     world.lab.down()
