@@ -140,16 +140,8 @@ mod tests {
 
     fn update(host: &str) -> Update {
         Update {
-            name: Name::new("d", "web"),
-            uid: "uid".to_owned(),
-            version: "1".to_owned(),
             publication: Some(Publication { vip_host: Some(host.to_owned()), ingress: Vec::new() }),
-            notice: None,
-            word: None,
-            waits: None,
-            takes_out: false,
-            insists: false,
-            unclaimed: Vec::new(),
+            ..Update::of(Name::new("d", "web"), "uid", "1")
         }
     }
 

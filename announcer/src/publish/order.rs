@@ -43,16 +43,9 @@ mod tests {
         let (namespace, name) = name.split_once('/').unwrap();
         let publication = Publication { vip_host: None, ingress: Vec::new() };
         Update {
-            name: Name::new(namespace, name),
-            uid: "uid".to_owned(),
-            version: "1".to_owned(),
             publication: publishes.then_some(publication),
-            notice: None,
-            word: None,
-            waits: None,
             takes_out,
-            insists: false,
-            unclaimed: Vec::new(),
+            ..Update::of(Name::new(namespace, name), "uid", "1")
         }
     }
 

@@ -169,18 +169,7 @@ fn over(name: &Name, service: &Service) -> Option<Update> {
 
 /// What writes nothing yet.
 fn nothing(name: &Name, service: &Service) -> Update {
-    Update {
-        name: name.clone(),
-        uid: service.uid.clone(),
-        version: service.version.clone(),
-        publication: None,
-        notice: None,
-        word: None,
-        waits: None,
-        takes_out: false,
-        insists: false,
-        unclaimed: Vec::new(),
-    }
+    Update::of(name.clone(), &service.uid, &service.version)
 }
 
 /// What is to be taken out of the status of a Service.
@@ -321,6 +310,22 @@ impl Answering {
 }
 
 impl Update {
+    /// Writes nothing yet.
+    pub(super) fn of(name: Name, uid: &str, version: &str) -> Self {
+        Self {
+            name,
+            uid: uid.to_owned(),
+            version: version.to_owned(),
+            publication: None,
+            notice: None,
+            word: None,
+            waits: None,
+            takes_out: false,
+            insists: false,
+            unclaimed: Vec::new(),
+        }
+    }
+
     /// Whether it says what the Service says, in other words, and nothing else.
     pub(super) fn rewords(&self) -> bool {
         self.publication.is_none()

@@ -50,18 +50,7 @@ mod tests {
     use super::*;
 
     fn update(name: &Name, waits: Option<Duration>) -> Update {
-        Update {
-            name: name.clone(),
-            uid: "uid".to_owned(),
-            version: "1".to_owned(),
-            publication: None,
-            notice: None,
-            word: None,
-            waits,
-            takes_out: false,
-            insists: false,
-            unclaimed: Vec::new(),
-        }
+        Update { waits, ..Update::of(name.clone(), "uid", "1") }
     }
 
     /// When a node writes what each may, counted from when that is known.

@@ -312,16 +312,8 @@ mod tests {
         let errands = berth_runtime::supervise::Supervisor::new().errands();
         let (mut writer, _done) = Writer::nowhere(errands);
         let update = |namespace: &str, number: usize, takes_out| Update {
-            name: Name::new(namespace, format!("{number:02}")),
-            uid: "uid".to_owned(),
-            version: "1".to_owned(),
-            publication: None,
-            notice: None,
-            word: None,
-            waits: None,
             takes_out,
-            insists: false,
-            unclaimed: Vec::new(),
+            ..Update::of(Name::new(namespace, format!("{number:02}")), "uid", "1")
         };
         let mut fill = |namespace, takes_out| {
             let all = (0..AT_ONCE * 2).map(|number| update(namespace, number, takes_out));

@@ -52,18 +52,7 @@ async fn a_claim_of_an_address_that_many_services_share_is_told_to_the_first_onc
 }
 
 fn update(name: &Name, takes_out: bool) -> Update {
-    Update {
-        name: name.clone(),
-        uid: "uid".to_owned(),
-        version: "1".to_owned(),
-        publication: None,
-        notice: None,
-        word: None,
-        waits: None,
-        takes_out,
-        insists: false,
-        unclaimed: Vec::new(),
-    }
+    Update { takes_out, ..Update::of(name.clone(), "uid", "1") }
 }
 
 #[tokio::test]

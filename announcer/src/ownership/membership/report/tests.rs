@@ -48,6 +48,17 @@ fn decide(
     verdicts(context(&wanted, &host), &Peers::default(), &holdings, &taken, now + after)
 }
 
+/// What `node` decides on `web` once it is sure that `a` and `b` live, where it has the first address or not.
+fn judged(context: Context<'_>, node: &str, has: bool, now: Instant) -> Option<Verdict> {
+    let mut holdings = Holdings::new(NodeId::of(node), true, now);
+    holdings.take(&alive(), now);
+    if has {
+        holdings.take(&holds(BOTH[0]), now);
+    }
+    let (context, settled) = (Context { node, ..context }, now + Duration::from_secs(5));
+    verdicts(context, &Peers::default(), &holdings, &|_| false, settled).remove(&web())
+}
+
 #[test]
 fn who_is_not_the_owner_yet_says_nothing() {
     let told = BOTH.map(|text| MembershipEvent::Prepare {
@@ -207,16 +218,7 @@ fn who_shares_an_address_that_is_held_for_others_is_told_by_one_live_node_why_it
         let host = host();
         let wanted = seen(&cluster, &host, Some("eth0"));
         let tells = |(node, holder): &(&str, &str)| {
-            let mut holdings = Holdings::new(NodeId::of(node), true, now);
-            holdings.take(&MembershipEvent::Live(["a", "b"].map(NodeId::of).into()), now);
-            if node == holder {
-                holdings.take(&holds(BOTH[0]), now);
-            }
-            let context = Context { node, ..context(&wanted, &host) };
-            let settled = now + Duration::from_secs(5);
-            let verdict =
-                verdicts(context, &Peers::default(), &holdings, &|_| false, settled).remove(&web());
-            verdict.is_some_and(|v| {
+            judged(context(&wanted, &host), node, node == holder, now).is_some_and(|v| {
                 v.announce.is_empty() && v.refusals[0].reason() == "InterfaceMissing"
             })
         };
@@ -244,16 +246,8 @@ fn who_has_an_address_tells_of_a_pause_there_that_others_may_have_missed() {
             let claim = wanted.services.get_mut(&web()).unwrap();
             claim.places.insert(address, Err(refusal));
         }
-        let mut holdings = Holdings::new(NodeId::of(node), true, now);
-        holdings.take(&alive(), now);
-        if node == holder {
-            holdings.take(&holds(BOTH[0]), now);
-        }
-        let context = Context { node, ..context(&wanted, &host) };
-        let settled = now + Duration::from_secs(5);
-        let verdict =
-            verdicts(context, &Peers::default(), &holdings, &|_| false, settled).remove(&web());
-        verdict.is_some_and(|v| v.refusals.iter().any(|why| why.reason() == "AddressInUse"))
+        judged(context(&wanted, &host), node, node == holder, now)
+            .is_some_and(|v| v.refusals.iter().any(|why| why.reason() == "AddressInUse"))
     };
     for (holder, other) in [("a", "b"), ("b", "a")] {
         assert!(told(holder, holder, false));
