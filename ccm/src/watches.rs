@@ -25,6 +25,7 @@ use berth_index::intake::{Change, Host, Reservation};
 use berth_index::kubevirt::{VirtualMachineInstance, Vmi};
 use berth_index::service::Service;
 use berth_ipam::AddressSet;
+use berth_runtime::refusals::Refusals;
 use berth_runtime::watch::{
     Served, chain, forbidden, objects, objects_where_granted, objects_where_served,
 };
@@ -280,11 +281,17 @@ fn used<K>(
 fn control_plane(client: Client) -> impl Stream<Item = Option<Change>> {
     let read = async move {
         let (namespace, name) = reserved::CLUSTER_INFO;
+        let mut refusals = Refusals::default();
         let maps: Api<ConfigMap> = Api::namespaced(client, namespace);
         loop {
             match maps.get_opt(name).await {
                 Ok(info) => return info.as_ref().map(reserved::of_cluster_info),
                 Err(kube::Error::Api(status)) if status.code == 403 => {
+                    let pause = refusals.again();
+                    if !refusals.are_believed() {
+                        tokio::time::sleep(pause).await;
+                        continue;
+                    }
                     tracing::warn!(
                         "{}; without it the control-plane VIP is not known and could be given out",
                         forbidden("get", "configmaps", &status.message)

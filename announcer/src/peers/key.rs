@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use berth_membership::{KeyError, Keyring};
+use berth_runtime::refusals::Refusals;
 use berth_runtime::watch::chain;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -108,7 +109,7 @@ async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable
         namespace: namespace.to_owned(),
         message: message.to_owned(),
     };
-    let mut failures = 0;
+    let (mut failures, mut refusals) = (0, Refusals::default());
     loop {
         let found = match api.get(SECRET).await {
             Ok(secret) => match keys(&secret) {
@@ -127,7 +128,11 @@ async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable
             // Read it again: what counts is what everybody reads.
             Ok(_) => continue,
             Err(Error::Api(status)) if matches!(status.code, 403 | 404) => {
-                return Err(refused(&status.message));
+                let pause = refusals.again();
+                if refusals.are_believed() {
+                    return Err(refused(&status.message));
+                }
+                tokio::time::sleep(pause).await;
             }
             // Another announcer was first.
             Err(Error::Api(status)) if status.code == 409 => {}

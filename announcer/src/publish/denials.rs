@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use crate::backoff::Backoff;
 use crate::vip::Name;
 
-/// The first pause and the longest.
-const FIRST: Duration = Duration::from_secs(5);
+/// The first pause and the longest. An API server that has just begun refuses for a moment what its roles grant.
+const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// The objects whose status is refused.

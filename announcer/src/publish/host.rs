@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use berth_api::host::{HostId, Told};
 use berth_api::names::lease;
+use berth_runtime::refusals::Refusals;
 use berth_runtime::watch::{chain, forbidden};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -36,8 +37,6 @@ const CHANGE: Duration = Duration::from_secs(60);
 const DURATION: Duration = Duration::from_secs(60);
 /// How long to wait before a write is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// The same where there is no right to it.
-const DENIED: Duration = Duration::from_secs(60);
 /// The same where somebody else has written it.
 const SOON: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,6 +60,8 @@ pub struct Keeper {
     going: BTreeMap<IpAddr, (u8, Instant)>,
     /// Whether it was not found when it was last written: it may be its namespace that is not there.
     missed: bool,
+    /// How often in a row it was refused.
+    refusals: Refusals,
     /// What was complained of last.
     complained: Option<String>,
 }
@@ -94,6 +95,7 @@ impl Keeper {
             known: None,
             going: BTreeMap::new(),
             missed: false,
+            refusals: Refusals::default(),
             complained: None,
         }
     }
@@ -130,6 +132,7 @@ impl Keeper {
             }
             self.complain(None);
             self.missed = false;
+            self.refusals.end();
             let now = Instant::now();
             if written.as_ref() != Some(&telling) {
                 changed_at = Some(now);
@@ -242,8 +245,11 @@ impl Keeper {
                 SOON
             }
             Error::Api(status) if status.code == 403 => {
-                self.complain(Some(forbidden(RIGHTS.0, RIGHTS.1, &status.message)));
-                DENIED
+                let pause = self.refusals.again();
+                if self.refusals.are_believed() {
+                    self.complain(Some(forbidden(RIGHTS.0, RIGHTS.1, &status.message)));
+                }
+                pause
             }
             error => {
                 self.complain(Some(chain(error)));

@@ -15,7 +15,7 @@ use crate::source::cluster::Name;
 /// How long it is not asked again whether a patch is allowed.
 const AGAIN: Duration = Duration::from_secs(600);
 
-/// Whether the role lacks `patch`. Clones share it.
+/// Whether the role lacks `patch` and has what stands in for it. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rights(Arc<Mutex<Option<Instant>>>);
 
@@ -26,21 +26,28 @@ impl Rights {
         since.is_some_and(|since| now < since + AGAIN)
     }
 
-    /// Takes in how a patch was answered. Whether it was because the role lacks it, and not for what it says.
-    pub(super) fn judge(&self, refused: &Status, now: Instant) -> bool {
-        let lacks = refused.code == 403 && refused.message.contains("cannot patch resource");
-        if lacks {
-            let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
-            if before.is_none() {
-                tracing::warn!(
-                    why = refused.message,
-                    "statuses are replaced as the role allows, which costs two requests each: add the verb patch to \
-                     services/status, as manifests/ has it"
-                );
-            }
+    /// Takes in that a patch was refused with these words, and what stands in for it was not. Where both are nothing is known
+    /// of the role: an API server that has just begun refuses anything.
+    pub(super) fn serve(&self, refused: &str, now: Instant) {
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        if before.is_none() {
+            tracing::warn!(
+                why = refused,
+                "statuses are replaced as the role allows, which costs two requests each: add the verb patch to \
+                 services/status, as manifests/ has it"
+            );
         }
-        lacks
     }
+
+    /// Takes in that what stands in for a patch is refused.
+    pub(super) fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Whether a patch was refused because the role lacks it, as far as the API server says, and not for what it says.
+pub(super) fn is_lacking(refused: &Status) -> bool {
+    refused.code == 403 && refused.message.contains("cannot patch resource")
 }
 
 /// So often what names no version is tried where somebody else's write comes between, as an API server does with a patch.
@@ -235,15 +242,18 @@ mod tests {
 
     #[test]
     fn only_a_role_without_patch_makes_it_replace_and_not_what_a_policy_denies() {
-        let (rights, now) = (Rights::default(), Instant::now());
         let refused =
             |code, message: &str| Status { code, message: message.to_owned(), ..Status::default() };
         let policy =
             "services \"web\" is forbidden: ValidatingAdmissionPolicy 'berth' denied request";
-        assert!(!rights.judge(&refused(403, policy), now) && !rights.lack_patch(now));
+        assert!(!is_lacking(&refused(403, policy)));
         let role =
             "services \"web\" is forbidden: User \"u\" cannot patch resource \"services/status\"";
-        assert!(rights.judge(&refused(403, role), now) && rights.lack_patch(now));
-        assert!(!rights.lack_patch(now + AGAIN), "it may have been granted since");
+        assert!(is_lacking(&refused(403, role)));
+        let (rights, now) = (Rights::default(), Instant::now());
+        rights.serve(role, now);
+        assert!(rights.lack_patch(now) && !rights.lack_patch(now + AGAIN), "granted since");
+        rights.end();
+        assert!(!rights.lack_patch(now));
     }
 }

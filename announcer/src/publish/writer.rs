@@ -239,17 +239,25 @@ async fn write(ways: Ways, update: &Update) -> WriteOutcome<Service> {
         }
     }
     let patch = update.patch(Timestamp::now());
+    let mut refused = None;
     if !rights.lack_patch(Instant::now()) {
         let api: Api<Service> = Api::namespaced(client.clone(), &update.name.namespace);
         let (parameters, patch) = (PatchParams::default(), Patch::Strategic(&patch));
         let request = api.patch_status(&update.name.name, &parameters, &patch);
         match tokio::time::timeout(TIMEOUT, request).await {
-            Ok(Err(Error::Api(status))) if rights.judge(&status, Instant::now()) => {}
+            Ok(Err(Error::Api(status))) if replace::is_lacking(&status) => {
+                refused = Some(status.message);
+            }
             answer => return outcome(answer, ("patch", "services/status")),
         }
     }
     let request = replace::status(client, &update.name, &patch);
     let answer = tokio::time::timeout(TIMEOUT, request).await;
+    match (&answer, refused) {
+        (Ok(Ok(_)), Some(refused)) => rights.serve(&refused, Instant::now()),
+        (Ok(Err(Error::Api(status))), _) if status.code == 403 => rights.end(),
+        _ => {}
+    }
     outcome(answer, ("patch (or get services, and update)", "services/status"))
 }
 
@@ -305,6 +313,8 @@ fn outcome<T>(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[tokio::test]
@@ -326,6 +336,63 @@ mod tests {
         let (half, rest) = (AT_ONCE / 2, AT_ONCE / 2 - KEPT);
         let taken = [fill("a", false), fill("b", false), fill("c", false), fill("d", true)];
         assert_eq!(taken, [half, rest, 0, KEPT]);
+    }
+
+    /// The methods of requests for three writes, one after the other, by which `grants` judges them; with how each ended.
+    async fn written(grants: fn(usize, &http::Method) -> bool) -> Vec<(bool, Vec<String>)> {
+        let asked = std::sync::Arc::new(std::sync::Mutex::new((0, Vec::new())));
+        let count = asked.clone();
+        let server = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let (mut asked, method) = (count.lock().unwrap(), request.method().clone());
+            let verb = method.as_str().to_lowercase();
+            let granted = grants(asked.0, &method);
+            asked.1.push(verb.clone());
+            let message = format!("User \"u\" cannot {verb} resource \"services/status\"");
+            let refused =
+                json!({ "code": 403, "message": message, "reason": "", "status": "Failure" });
+            let found = json!({ "metadata": { "uid": "uid", "resourceVersion": "1" } });
+            let body = if granted { found } else { refused }.to_string().into_bytes();
+            let answer = http::Response::builder().status(if granted { 200 } else { 403 });
+            std::future::ready(Ok::<_, tower::BoxError>(
+                answer.body(kube::client::Body::from(body)).unwrap(),
+            ))
+        });
+        let client = Client::new(server, "d");
+        let ways = Ways {
+            leases: lease::Leases::new(client.clone(), TIMEOUT),
+            views: Absence::new(client.clone(), "d", TIMEOUT),
+            rights: Rights::default(),
+            client,
+        };
+        let update = Update::of(Name::new("d", "web"), "uid", "1");
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            let outcome = write(ways.clone(), &update).await;
+            let mut asked = asked.lock().unwrap();
+            asked.0 += 1;
+            let methods = std::mem::take(&mut asked.1);
+            all.push((matches!(outcome, WriteOutcome::Written(_)), methods));
+        }
+        all
+    }
+
+    fn ends(expected: [(bool, &[&str]); 3]) -> Vec<(bool, Vec<String>)> {
+        let owned = |all: &[&str]| all.iter().map(|&one| one.to_owned()).collect();
+        expected.map(|(written, methods)| (written, owned(methods))).into()
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_everything_for_a_moment_patches_after_it() {
+        let begins = written(|write, _| write > 0).await;
+        let patched = (true, &["patch"][..]);
+        assert_eq!(begins, ends([(false, &["patch", "get"]), patched, patched]));
+    }
+
+    #[tokio::test]
+    async fn a_role_without_patch_is_learned_from_what_stands_in_for_it() {
+        let replaces = written(|_, method| method != http::Method::PATCH).await;
+        let replaced = (true, &["get", "put"][..]);
+        assert_eq!(replaces, ends([(true, &["patch", "get", "put"]), replaced, replaced]));
     }
 
     #[test]

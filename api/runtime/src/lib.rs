@@ -19,6 +19,7 @@ pub mod freshness;
 pub mod http;
 pub mod lease;
 pub mod logs;
+pub mod refusals;
 pub mod shutdown;
 pub mod supervise;
 pub mod watch;

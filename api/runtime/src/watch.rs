@@ -8,6 +8,8 @@ use kube::api::{Api, Resource};
 use kube::runtime::watcher::{self, Config, Event};
 use serde::de::DeserializeOwned;
 
+use crate::refusals::Refusals;
+
 /// Pauses between attempts: short, because a cluster that comes back must be served within seconds.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(200),
@@ -21,9 +23,6 @@ const AWAY: usize = 2;
 
 /// How often a resource is looked for that the cluster does not have.
 pub const LOOK: Duration = Duration::from_secs(5);
-/// How often a resource is looked for that may not be listed, once it was refused so often.
-const DENIED: Duration = Duration::from_secs(60);
-const REFUSED: u32 = 3;
 /// How many times in a row there has to be no such resource: of several API servers one may hear of it later.
 const ABSENT: u32 = 2;
 
@@ -61,7 +60,8 @@ where
 }
 
 /// The same, of a resource that this program can do without where it has no right to it: roles that were made for another
-/// program need not grant it. The missing right is told, and looked for once a minute.
+/// program need not grant it. The missing right is told, and looked for ever more rarely, up
+/// to once a minute.
 pub fn objects_where_granted<K>(api: Api<K>, config: Config) -> impl Stream<Item = Served<K>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -95,8 +95,8 @@ struct Watch<K: 'static> {
     need: Need,
     /// How often in a row there was no such resource.
     missed: u32,
-    /// How often there was no right to it, which is told once.
-    denied: u32,
+    /// How often in a row there was no right to it, which is told once.
+    denied: Refusals,
     /// Whether it was listed in full.
     listed: bool,
     /// How long to wait before the next attempt.
@@ -119,7 +119,7 @@ where
             resource,
             need,
             missed: 0,
-            denied: 0,
+            denied: Refusals::default(),
             listed: false,
             pause: None,
             stream,
@@ -144,13 +144,8 @@ where
                 }
                 Err(error) if self.need == Need::WhereGranted && answered(&error, 403) => {
                     self.stream = (self.start)();
-                    self.denied = self.denied.saturating_add(1);
-                    // An API server that has just begun may not know all rights yet.
-                    if self.denied < REFUSED {
-                        tokio::time::sleep(PAUSES[2]).await;
-                        continue;
-                    }
-                    if self.denied == REFUSED {
+                    let pause = self.denied.again();
+                    if self.denied.are_news() {
                         tracing::warn!(
                             resource = self.resource,
                             "{}",
@@ -158,11 +153,11 @@ where
                         );
                         // What was listed once goes on to count: the right was taken away, not what it was for.
                         if !self.listed {
-                            self.pause = Some(DENIED);
+                            self.pause = Some(pause);
                             return Some(Served::Absent);
                         }
                     }
-                    tokio::time::sleep(DENIED).await;
+                    tokio::time::sleep(pause).await;
                 }
                 Err(error) if self.need >= Need::WhereServed && answered(&error, 404) => {
                     self.stream = (self.start)();
@@ -193,12 +188,13 @@ where
     }
 
     fn recovered(&mut self) {
-        if !self.told.is_empty() || self.missed >= ABSENT {
+        if !self.told.is_empty() || self.missed >= ABSENT || self.denied.are_believed() {
             tracing::info!(resource = self.resource, "watching again");
         }
         self.told.clear();
         self.failures = 0;
         self.missed = 0;
+        self.denied.end();
     }
 
     fn tell(&mut self, error: &watcher::Error) {

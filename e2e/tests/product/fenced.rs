@@ -108,7 +108,8 @@ async fn without_an_api_server_an_owner_that_crashes_is_replaced() -> Result<()>
         let successor = scene.world.lab.node(scene.kept_by(&held)?).name();
         Ok((scene.world.host("web").await? == successor).then_some(()))
     })
-    .await?;
+    .await
+    .with_context(|| scene.world.logs())?;
     scene.one_at_a_time(&scene.wire.so_far(), start)?;
     scene.down()
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use berth_api::claim::{self, ClaimPolicy};
 use berth_api::names::lease;
 use berth_runtime::http::Health;
+use berth_runtime::refusals::Refusals;
 use berth_runtime::supervise::Task;
 use berth_runtime::watch::{forbidden, objects};
 use futures::stream::BoxStream;
@@ -26,9 +27,7 @@ use crate::source::cluster::Name;
 const CLAIMS: &str = "ipaddresses watch";
 const IMPORT: &str = "berth-ccm lease watch";
 
-/// How often what may not be read is asked for again.
-const DENIED: Duration = Duration::from_secs(60);
-/// The same while the API server does not answer.
+/// How often it is asked again while the API server does not answer.
 const AGAIN: Duration = Duration::from_secs(1);
 /// For how long berth-ccm's Lease has to be gone, or another program's: where it was deleted by mistake, it is there again by then.
 const UNINSTALLED: Duration = Duration::from_secs(60);
@@ -157,12 +156,13 @@ async fn may_list<K>(
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    let mut told = false;
+    let mut refusals = Refusals::default();
     loop {
         let pause = match api.list(&one.clone().limit(1)).await {
             Ok(_) => return,
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
-                if !std::mem::replace(&mut told, true) {
+                let pause = refusals.again();
+                if refusals.are_news() {
                     let (resource, message) = (K::plural(&()), &status.message);
                     let why = match status.code {
                         403 => forbidden("list and watch", &resource, message),
@@ -175,7 +175,7 @@ async fn may_list<K>(
                         return;
                     }
                 }
-                DENIED
+                pause
             }
             // The watches of what cannot be done without tell of it.
             Err(_) => AGAIN,
