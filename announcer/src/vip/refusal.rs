@@ -349,7 +349,7 @@ impl Refusal {
             Self::MembersWait { node, lease, unheard } => {
                 let who = match unheard.is_empty() {
                     true => String::new(),
-                    false => format!("; nor does a majority of voters answer node {node}, not these: {unheard}"),
+                    false => format!("; nor does a majority of voters answer node {node}; those that do not: {unheard}"),
                 };
                 format!(
                     "not announced: members of the announcers, of which node {node} is one, do not hold Lease {lease} yet, and \
@@ -367,7 +367,7 @@ impl Refusal {
                 format!("not announced: node {node} has no interface {name}")
             }
             Self::InterfaceMissing { node, name: None } => {
-                format!("not announced: no interface is named and node {node} has no default route")
+                format!("not announced: no interface is named (vip_interface) and node {node} has no default route")
             }
             Self::InterfaceUnfit { node, name, lacks } => {
                 format!("not announced: interface {name} of node {node} has no {lacks}")
@@ -428,7 +428,7 @@ impl Refusal {
             ),
             Self::NotClaimed { address } => format!(
                 "{address} is not announced for it: no IPAddress of berth-ccm names it as who holds {address}; its condition \
-                 {} says why it was not given, if berth-ccm runs and serves its class",
+                 {}, of an EipBinding Allocated, says why it was not given, if berth-ccm runs and serves its class",
                 condition::ADDRESS_ALLOCATED
             ),
             Self::VmiAddressReserved { address, by } => format!(
