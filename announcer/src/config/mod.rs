@@ -241,7 +241,10 @@ fn interface(settings: &Settings) -> Result<Option<String>, Problem> {
     let value = settings.text(name).unwrap_or_default();
     match is_interface_name(value) {
         true => Ok(Some(value.to_owned())),
-        false => Err(settings.problem(name, "accepted is the name of one interface, such as eth0")),
+        false => Err(settings.problem(
+            name,
+            "accepted is the name of one interface, at most 15 octets, such as eth0",
+        )),
     }
 }
 
