@@ -22,7 +22,7 @@
 //! | `NoAnnouncer` | Service, EipBinding | the announcer that is to answer for it does not live, or none does |
 //! | `Unannounced` | Service | it has had its addresses for a minute, and no announcer has said anything of it |
 //! | `Announced` | Service | its addresses are answered for again (the condition is `True`, and there is an Event) |
-//! | `VmiTaken` | EipBinding | an older one serves the machine |
+//! | `VmiTaken` | EipBinding | another one that comes first serves the machine |
 //! | `KubeVirtMissing`, `VmiNotFound`, `VmiNotRunning` | EipBinding | there is no machine at work |
 //! | `InterfaceNotFound`, `NoVmiAddress` | EipBinding | the machine has no such interface, or shows no address yet |
 //! | `VmiAddressReserved`, `VmiAddressInUse` | EipBinding | the machine shows an address that the cluster uses itself, or that another machine, a Service or an EipBinding has |
@@ -95,7 +95,7 @@ pub const NO_KUBE_VIRT: &str = "KubeVirtMissing";
 pub const VMI_NOT_FOUND: &str = "VmiNotFound";
 /// The machine does not run.
 pub const VMI_NOT_RUNNING: &str = "VmiNotRunning";
-/// An older EipBinding serves the machine.
+/// Another EipBinding that comes first serves the machine.
 pub const VMI_TAKEN: &str = "VmiTaken";
 /// The machine has no interface of the name.
 pub const INTERFACE_NOT_FOUND: &str = "InterfaceNotFound";

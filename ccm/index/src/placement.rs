@@ -38,7 +38,7 @@ pub enum Unplaced {
         phase: Quoted,
     },
     /// Another binding was first.
-    #[error("VirtualMachineInstance {vmi} is served by EipBinding {by}, which is older")]
+    #[error("VirtualMachineInstance {vmi} is served by EipBinding {by}, which comes first")]
     Taken {
         /// The machine.
         vmi: NamespacedName,
