@@ -110,7 +110,7 @@ mod tests {
             }
             now += Duration::from_secs(1);
         }
-        assert!((5..20).contains(&tries), "{tries}");
+        assert!((5..=20).contains(&tries), "{tries}");
         assert_eq!(told, 1);
         assert!(denials.allow(&name, "u", "8", now) && denials.allow(&name, "v", "7", now));
         assert!(!denials.deny(&name, "u", "8", now), "told before");

@@ -228,6 +228,9 @@ impl Keeper {
 
     /// Takes in that a write failed. What is there is looked at again. Gives how long to wait.
     fn failed(&mut self, failure: Failure) -> Duration {
+        if !matches!(&failure, Failure::Api(Error::Api(status)) if status.code == 403) {
+            self.refusals.end();
+        }
         let error = match failure {
             Failure::Api(error) => error,
             Failure::NoNode => {
@@ -358,7 +361,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_refused_or_fails_is_tried_again_after_a_pause_whatever_changes() {
-        for (code, most) in [(500, 2200), (403, 190), (409, 11_000)] {
+        for (code, most) in [(500, 2200), (403, 210), (409, 11_000)] {
             let seen = an_hour_of_changes(code).await;
             assert!(seen.len() <= most && seen.len() > 50, "{code}: {}", seen.len());
         }

@@ -89,10 +89,12 @@ impl<K: Kernel> Announcer<K> {
         deadlines.into_iter().chain(owners).flatten().fold(self.look_at, Instant::min)
     }
 
-    /// Tells what of this node is its own, when that changes and was seen at all.
+    /// Tells what of this node is its own, when that changes and was seen at all. By that others know that an announcer lives
+    /// here: one that was never shown Services, endpoints or claims answers for nothing and says nothing of any.
     fn tell_of_host(&self) {
         let host = &self.sight.host;
-        if host.interfaces.is_empty() {
+        let begins = self.outlets.host.borrow().is_none();
+        if host.interfaces.is_empty() || begins && !self.sight.context(&BTreeSet::new()).known {
             return;
         }
         let told = Some(own::told(host, &self.sight.cluster.claims));

@@ -28,6 +28,11 @@ impl Refusals {
         self.0 >= BELIEVED
     }
 
+    /// Whether it was refused, and not so often that it is believed.
+    pub fn are_doubted(&self) -> bool {
+        (1..BELIEVED).contains(&self.0)
+    }
+
     /// Whether that is so since the last one.
     pub fn are_news(&self) -> bool {
         self.0 == BELIEVED

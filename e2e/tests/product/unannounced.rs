@@ -8,7 +8,8 @@ use berth_e2e::vm::{Eips, Vm, install_kubevirt, reason};
 use berth_e2e::world::{POOL, World, env, eventually};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{Api, ListParams};
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
+use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 
 /// How soon it is told that the last announcer has ended.
@@ -47,10 +48,27 @@ pub(crate) async fn events(world: &World, name: &str, reason: &str) -> Result<us
     Ok(told.count())
 }
 
+/// Gives the announcer's role these rules, or its own but for that of claims. Returns what it had.
+async fn claims_are_shown(
+    world: &World,
+    rules: Option<Vec<PolicyRule>>,
+) -> Result<Vec<PolicyRule>> {
+    let roles: Api<ClusterRole> = Api::all(world.client.clone());
+    let mut role = roles.get("berth-announcer").await?;
+    let had = role.rules.take().unwrap_or_default();
+    let is_of_claims = |rule: &PolicyRule| {
+        rule.resources.iter().flatten().any(|resource| resource == "ipaddresses")
+    };
+    let others = had.iter().filter(|rule| !is_of_claims(rule)).cloned();
+    role.rules = Some(rules.unwrap_or_else(|| others.collect()));
+    roles.replace("berth-announcer", &PostParams::default(), &role).await?;
+    Ok(had)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_has_an_address_is_told_within_a_minute_that_no_announcer_lives_and_that_one_does_again()
 -> Result<()> {
-    let mut world = World::without_berth(3, env([])).await?;
+    let mut world = World::without_berth(3, env([("berth_claims", "required")])).await?;
     install_kubevirt(&world.lab)?;
     // What both programs write is what the policies let them write.
     world.police()?;
@@ -71,9 +89,12 @@ async fn whoever_has_an_address_is_told_within_a_minute_that_no_announcer_lives_
     eips.create("vm", json!({ "vmi": "vm" })).await?;
     eips.shows("vm", "ready", |status| reason(status, "Ready") == "Held").await?;
 
+    // One that is started without the right to look at claims answers for nothing, and so is none.
+    let all = claims_are_shown(&world, None).await?;
     for (_, announcer) in world.announcers() {
         announcer.kill()?;
     }
+    world.start_announcer(0).await?;
     let web = says(&world, "web", Some("NoAnnouncer"), MINUTE).await?;
     ensure!(!berth_e2e::world::ingress(&web).is_empty(), "what is published is not berth-ccm's");
     eventually("the binding is not ready", 5, || async {
@@ -85,6 +106,8 @@ async fn whoever_has_an_address_is_told_within_a_minute_that_no_announcer_lives_
         ensure!(events(&world, name, "NoAnnouncer").await? == 1, "{name}: an Event each");
     }
 
+    claims_are_shown(&world, Some(all)).await?;
+    world.announcer(&node)?.kill()?;
     for node in 0..2 {
         world.start_announcer(node).await?;
     }

@@ -79,7 +79,7 @@ fn of_several_causes_the_first_is_the_reason_and_the_message_has_all_and_the_add
     let word = told(&web(&BOTH, None), Voice::Decides, half, &causes).unwrap();
     assert_eq!((&word["status"], &word["reason"]), (&json!("False"), &json!("NotBound")));
     let message = word["message"].as_str().unwrap();
-    let both = "2001:db8::1 is not announced by node a: no memory; 2001:db8::1: NotGranted: not announced: no majority";
+    let both = "2001:db8::1 is not announced by node a: no memory; it is tried again; 2001:db8::1: NotGranted: not announced: no majority";
     assert!(message.starts_with(both), "{message}");
     assert!(!message.contains("2000 ports"), "that is a remark: {message}");
     let said = web(&BOTH, Some(shown("False", "NotBound", message)));

@@ -63,7 +63,11 @@ impl Keeper {
                     (self.unanswered(&chain(&error)), SOON)
                 }
                 Ok(Err(error)) => {
-                    _ = self.failed(error);
+                    let pause = self.failed(error);
+                    if self.refusals.are_doubted() {
+                        tokio::time::sleep(pause).await;
+                        continue;
+                    }
                     break;
                 }
                 Err(_) => (self.unanswered(&format!("no answer within {TIMEOUT:?}")), SOON),
