@@ -38,14 +38,18 @@ pub fn is_interface_name(name: &str) -> bool {
 
 /// Whether an object may have this name, as a Lease does (`IsDNS1123Subdomain`).
 pub fn is_object_name(name: &str) -> bool {
-    let part = |part: &str| {
-        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-        !part.is_empty()
-            && part.bytes().all(plain)
-            && !part.starts_with('-')
-            && !part.ends_with('-')
-    };
-    name.len() <= LONGEST_NAME && name.split('.').all(part)
+    name.len() <= LONGEST_NAME && name.split('.').all(is_part)
+}
+
+/// Whether a namespace may have this name (`IsDNS1123Label`).
+pub fn is_namespace(name: &str) -> bool {
+    name.len() <= LONGEST_LABEL && is_part(name)
+}
+
+fn is_part(part: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    let ends_in_hyphen = part.starts_with('-') || part.ends_with('-');
+    !part.is_empty() && part.bytes().all(plain) && !ends_in_hyphen
 }
 
 /// Whether it looks like the name of a node.

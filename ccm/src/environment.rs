@@ -1,6 +1,7 @@
 //! Owns what the environment says, as users of kube-vip-cloud-provider have it. Whatever is not accepted is named with its
 //! value and what would be.
 
+use berth_api::limits::is_namespace;
 use berth_api::names::{class, pools};
 use berth_api::service::ClassPolicy;
 use berth_api::{NamespacedName, Quoted};
@@ -43,13 +44,13 @@ impl Environment {
         let namespace = checked(
             pools::NAMESPACE_VARIABLE,
             namespace.unwrap_or_else(|| pools::NAMESPACE.to_owned()),
-            is_label,
+            is_namespace,
             "the name of a namespace: at most 63 lower-case letters, digits and hyphens",
         )?;
         let name = checked(
             pools::CONFIG_MAP_VARIABLE,
             value(pools::CONFIG_MAP_VARIABLE).unwrap_or_else(|| pools::CONFIG_MAP.to_owned()),
-            |name| name.len() <= 253 && name.split('.').all(is_label),
+            |name| name.len() <= 253 && name.split('.').all(is_namespace),
             "the name of a ConfigMap: lower-case letters, digits, hyphens and dots",
         )?;
         let custom = value(CLASS_NAME)
@@ -85,20 +86,10 @@ fn checked(
     if is_good(&value) { Ok(value) } else { Err(EnvironmentError { variable, value, accepted }) }
 }
 
-/// RFC 1123, as Kubernetes reads it.
-pub(crate) fn is_label(text: &str) -> bool {
-    (1..64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
 /// A label-style identifier with an optional prefix, as `spec.loadBalancerClass` has to be.
 fn is_class(text: &str) -> bool {
     let name = match text.split_once('/') {
-        Some((prefix, name)) if prefix.len() <= 253 && prefix.split('.').all(is_label) => name,
+        Some((prefix, name)) if prefix.len() <= 253 && prefix.split('.').all(is_namespace) => name,
         Some(_) => return false,
         None => text,
     };

@@ -59,7 +59,7 @@ fn line(variable: &Variable) -> String {
                 .collect();
             words.join(", ")
         }
-        Kind::Text(value) => value.to_lowercase(),
+        Kind::Text(_) | Kind::Namespace => variable.kind.value().to_lowercase(),
     };
     let with = match variable.with {
         "" => String::new(),

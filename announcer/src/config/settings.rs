@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use berth_api::Quoted;
+use berth_api::limits::is_namespace;
 
 use super::table::{VARIABLES, find};
 use super::variables::{self, Capability, Kind, Variable, Verdict};
@@ -109,6 +110,10 @@ impl Settings {
             Kind::Word(words) if !words.contains(&value) => {
                 format!("accepted are {}", words.join(", "))
             }
+            Kind::Namespace if !is_namespace(value) => {
+                "accepted is the name of a namespace: at most 63 small letters, digits and hyphens"
+                    .to_owned()
+            }
             _ if variable.with.is_empty() && self.asks(variable) => self.unmet(variable)?,
             _ => return None,
         };
@@ -121,7 +126,7 @@ impl Settings {
             (_, None) => false,
             (Kind::Switch, Some(value)) => switch(value) == Some(true),
             (Kind::Word(_), Some(value)) => value != variable.theirs,
-            (Kind::Number(..) | Kind::Text(_), Some(_)) => true,
+            (Kind::Number(..) | Kind::Text(_) | Kind::Namespace, Some(_)) => true,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::variables::Capability::{
     self, ArpNd, Bgp, ControlPlane, Core, Egress, Eip, Http, Routes, Services,
 };
-use super::variables::Kind::{self, Number, Switch, Text, Word};
+use super::variables::Kind::{self, Namespace, Number, Switch, Text, Word};
 use super::variables::Verdict::{ActedOn, Met, NotYet, Refused};
 use super::variables::{Coming, Variable, Verdict};
 
@@ -138,7 +138,7 @@ pub const VARIABLES: &[Variable] = &[
     met(Core, "vip_startleader", "startAsLeader", Switch, "false", "the first to come takes the Lease at once"),
     // Control plane
     row(ControlPlane, "cp_enable", "controlplane", Switch, "false", CP, "an address for the control plane"),
-    act(Core, "cp_namespace", "namespace", Text("NAMESPACE"), "kube-system", "namespace of the Leases and of the Secret berth-membership [default: kube-system]"),
+    act(Core, "cp_namespace", "namespace", Namespace, "kube-system", "namespace of the Leases and of the Secret berth-membership [default: kube-system]"),
     part("cp_enable", row(ControlPlane, "cp_detect", "autodetectcp", Switch, "false", CP, "find the local API server")),
     part("cp_enable", row(ControlPlane, "control_plane_health_check_address", "controlPlaneHealthCheckAddress", TEXT, "none", CP, "what is asked for the API server's health")),
     part("cp_enable", row(ControlPlane, "control_plane_health_check_period_seconds", "controlPlaneHealthCheckPeriodSeconds", SECONDS, "5", CP, "how often")),
@@ -151,7 +151,7 @@ pub const VARIABLES: &[Variable] = &[
     part("lb_enable", row(ControlPlane, "lb_fwdmethod", "lbForwardingMethod", Word(&["local", "masquerade", "tunnel", "directroute", "direct", "bypass"]), "local", LB, "how packets reach the API servers")),
     // Services
     act(Core, "svc_enable", "services", Switch, "false", "serve Services [default: true, but false where cp_enable is on]"),
-    act(Services, "svc_namespace", "serviceNamespace", Text("NAMESPACE"), "all", "serve Services of this namespace only [default: all]"),
+    act(Services, "svc_namespace", "serviceNamespace", Namespace, "all", "serve Services of this namespace only [default: all]"),
     act(Services, "lb_class_only", "lbClassOnly", Switch, "false", "leave alone Services without a class [default: false]"),
     act(Services, "lb_class_name", "lbClassName", Text("CLASS"), "kube-vip.io/kube-vip-class", "the class that is served [default: kube-vip.io/kube-vip-class]"),
     act(Services, "lb_class_legacy_handling", "lbClassNameLegacyHandling", Switch, "true", "serve Services without a class as well, unless lb_class_only; without it, those alone where lb_class_name is empty and none where it is not [default: true]"),

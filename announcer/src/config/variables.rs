@@ -1,7 +1,7 @@
 //! What a setting is: what it takes, what it is without, and what becomes of it. The settings themselves are in `table`.
 
 use Capability::{ArpNd, Bgp, ControlPlane, Core, Egress, Eip, Http, Routes, Services};
-use Kind::{Number, Switch, Text, Word};
+use Kind::{Namespace, Number, Switch, Text, Word};
 
 /// What a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// Any text, and what it is in a word for `--help`; where it has a form, whoever uses it parses it.
     Text(&'static str),
+    /// The name of a namespace.
+    Namespace,
 }
 
 /// What becomes of a setting.
@@ -137,6 +139,7 @@ impl Kind {
             Number(..) => "NUMBER",
             Word(_) => "WORD",
             Text(value) => value,
+            Namespace => "NAMESPACE",
         }
     }
 }
@@ -147,7 +150,7 @@ impl Variable {
         let takes = match self.kind {
             Number(first, last) => format!(", {first} to {last}"),
             Word(words) => format!(", {}", words.join("|")),
-            Switch | Text(_) => String::new(),
+            Switch | Text(_) | Namespace => String::new(),
         };
         match self.help.split_once(" [default: ") {
             Some((what, default)) => format!("{what}{takes} [default: {default}"),

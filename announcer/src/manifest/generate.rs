@@ -1,5 +1,6 @@
 //! Manifests for settings: what `manifests/` has, with what was asked for and the rights for that and no more.
 
+use berth_api::Quoted;
 use serde_json::{Value, json};
 
 use super::modes::{Decides, Modes};
@@ -16,6 +17,8 @@ const HEALTH_PORT: &str = "2114";
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
 /// Files that are read where the announcer runs, not where its manifest is written.
 const FILES: [&str; 4] = ["k8s_config_file", "config_file", "berth_members", "berth_key_file"];
+/// Those of them that say what else is asked for.
+const READ: [&str; 2] = ["k8s_config_file", "config_file"];
 
 /// What is said besides settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,16 +35,19 @@ pub(super) struct Wish {
 
 /// Everything for which there is no manifest.
 pub(super) fn problems(settings: &Settings) -> Vec<String> {
-    let here = settings.clone().without(&FILES);
-    let parsed = match settings.text("berth_members").is_none() {
-        true => Config::parse(&here, "node").map(|config| config.flaws),
-        false => Ok(Vec::new()),
-    };
-    let mut problems = match parsed {
-        Ok(flaws) => flaws.into_iter().map(|flaw| flaw.problem).collect(),
+    let here = settings.clone().without(&READ);
+    let mut problems = match Config::parse(&here, "node") {
+        Ok(config) => config.flaws.into_iter().map(|flaw| flaw.problem).collect(),
         Err(problems) => problems,
     };
     problems.extend(here.check().into_iter().map(|(_, problem)| problem));
+    let is_of_file = |name: &str| FILES.contains(&name) && settings.text(name).is_some();
+    problems.retain(|problem| !is_of_file(&problem.name));
+    let bare =
+        FILES.iter().filter(|name| settings.text(name).is_some_and(|path| !path.starts_with('/')));
+    problems.extend(bare.map(|name| {
+        settings.problem(name, "accepted is a path from the root, where it is mounted")
+    }));
     let mut told = Vec::new();
     for problem in problems.iter().map(ToString::to_string) {
         if !told.contains(&problem) {
@@ -159,6 +165,18 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
         spec["serviceAccountName"] = json!(NAME);
     }
     spec
+}
+
+/// What is wrong with the name of an image, as a reference of the distribution of containers has it.
+pub(super) fn unfit(image: &str) -> Option<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "./:@_-".contains(c);
+    let begins = image.starts_with(|c: char| c.is_ascii_alphanumeric());
+    (!begins || !image.chars().all(fits)).then(|| {
+        format!(
+            "--image={}: accepted is the name of an image, with or without a tag",
+            Quoted::of(image)
+        )
+    })
 }
 
 /// kube-vip takes the version of its program where no tag is named.

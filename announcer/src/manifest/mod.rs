@@ -126,7 +126,9 @@ fn documents(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<String, String> {
     let settings = Settings::gather(environment, flags::given(matches));
-    let problems = generate::problems(&settings);
+    let image = matches.get_one::<String>("image").cloned();
+    let mut problems = generate::problems(&settings);
+    problems.extend(image.as_deref().and_then(generate::unfit));
     if !problems.is_empty() {
         let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
         let count = lines.len();
@@ -137,7 +139,7 @@ fn documents(
     }
     let is = |name: &str| matches.try_get_one::<bool>(name).ok().flatten() == Some(&true);
     let wish = Wish {
-        image: matches.get_one::<String>("image").cloned(),
+        image,
         in_cluster: settings.switch("inCluster"),
         taint: settings.switch("taint") == Some(true),
         role: is("role") || is("rolebinding"),

@@ -16,6 +16,8 @@ pub(super) struct Node {
     pub(super) is: Is,
     pub(super) first: usize,
     pub(super) last: usize,
+    /// Whether it is written without quotes, and so may be read as something else than a text.
+    plain: bool,
 }
 
 /// What it is.
@@ -66,6 +68,18 @@ impl Node {
             Is::Text(text) => Some(text),
             _ => None,
         }
+    }
+
+    /// Nothing, where something was.
+    pub(super) fn lines(first: usize, last: usize) -> Self {
+        Self { is: Is::Nothing, first, last, plain: false }
+    }
+
+    /// Whether Kubernetes reads a truth or a number here, where it takes a text alone.
+    pub(super) fn is_no_text(&self) -> bool {
+        let Is::Text(text) = &self.is else { return false };
+        let is_word = ["true", "false", "yes", "no", "on", "off"].contains(&&*text.to_lowercase());
+        self.plain && (is_word || text.parse::<f64>().is_ok())
     }
 
     /// The texts of a list.
@@ -171,6 +185,7 @@ impl Reader<'_> {
         if depth > DEEPEST {
             return Err(too_much());
         }
+        let plain = matches!(event, Event::Scalar(_, ScalarStyle::Plain, ..));
         let (is, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => (scalar(text, style), anchor),
             Event::SequenceStart(_, anchor, _) => {
@@ -207,7 +222,7 @@ impl Reader<'_> {
             Is::Text(_) => Some(last),
             Is::Nothing => Some(first),
         };
-        let node = Node { is, first, last: last.unwrap_or(first).max(first) };
+        let node = Node { is, first, last: last.unwrap_or(first).max(first), plain };
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }

@@ -79,6 +79,32 @@ fn every_flag_of_kube_vip_is_taken_and_none_of_its_variables_is_unknown() {
 }
 
 #[test]
+fn what_no_cluster_and_no_node_takes_is_refused_by_name() {
+    for (kind, flags, told) in [
+        (
+            "pod",
+            "--namespace Kube_System",
+            "cp_namespace=\"Kube_System\": accepted is the name of a namespace",
+        ),
+        (
+            "rbac",
+            "--serviceNamespace a,b",
+            "svc_namespace=\"a,b\": accepted is the name of a namespace",
+        ),
+        ("pod", "--image=", "--image=\"\": accepted is the name of an image"),
+        ("daemonset", "--image=a$b", "--image=\"a$b\": accepted is the name of an image"),
+        ("pod", "--config-file c.yaml", "config_file=\"c.yaml\": accepted is a path from the root"),
+        ("pod", "--members /m", "needed beside berth_members"),
+        ("pod", "--members /m --keyFile /k --interface a/b", "vip_interface=\"a/b\": accepted is"),
+    ] {
+        let refused = given(kind, flags).expect_err(flags);
+        assert!(refused.contains(told), "{kind} {flags}: {refused}");
+    }
+    let members = "--members /etc/m --services=false --address 192.0.2.1 --keyFile /etc/k";
+    assert!(given("pod", members).is_ok(), "{:?}", given("pod", members));
+}
+
+#[test]
 fn the_daemonset_of_manifests_is_what_its_settings_give() {
     let flags = "--vip_interface= --arp --services --onlyAllowTrafficServicePorts --berth_service_interfaces= \
                  --berth_service_vlans= --berth_claims required";

@@ -370,7 +370,10 @@ impl Refusal {
                 format!("not announced: no interface is named (vip_interface) and node {node} has no default route")
             }
             Self::InterfaceUnfit { node, name, lacks } => {
-                format!("not announced: interface {name} of node {node} has no {lacks}")
+                format!(
+                    "not announced: interface {name} of node {node} has no {lacks}; needed is one that is up, has a carrier and \
+                     a hardware address"
+                )
             }
             Self::InvalidInterface { text } => format!(
                 "not announced: kube-vip.io/serviceInterface has {text}; accepted is the name of an interface, at most 15 \
@@ -472,7 +475,7 @@ impl Refusal {
                  given back or has run out"
             ),
             Self::NotBound { node, address, error } => {
-                format!("{address} is not announced by node {node}: {error}")
+                format!("{address} is not announced by node {node}: {error}; it is tried again")
             }
         }
     }

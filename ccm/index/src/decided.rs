@@ -95,9 +95,11 @@ fn finish(
     });
     decided.conditions[1] = match (&decided.node, why) {
         (_, Some((reason, message))) => ready(false, reason, message),
-        (_, None) if decided.eips.is_empty() || !holds => {
-            ready(false, reason::NOT_ALLOCATED, "it has no address".to_owned())
-        }
+        (_, None) if decided.eips.is_empty() || !holds => ready(
+            false,
+            reason::NOT_ALLOCATED,
+            "it has no address; the condition Allocated says why".to_owned(),
+        ),
         (Some(node), None) if is_gone(binding, node, liveness) => {
             let seconds = GONE.as_secs();
             let message =

@@ -3,11 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use berth_api::NamespacedName;
+use berth_api::{NamespacedName, limits};
 use berth_ipam::KeyError;
 use serde_json::{Map, Value};
-
-use crate::environment::is_label;
 
 /// The ConfigMap of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +128,7 @@ fn manifest(map: &Value) -> Result<Manifest, ManifestError> {
         };
         data.insert(key.clone(), text);
     }
-    let namespace = map["metadata"]["namespace"].as_str().filter(|name| is_label(name));
+    let namespace = map["metadata"]["namespace"].as_str().filter(|name| limits::is_namespace(name));
     Ok(Manifest { name, namespace: namespace.map(str::to_owned), data, not_text })
 }
 

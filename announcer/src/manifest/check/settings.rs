@@ -6,7 +6,7 @@ use berth_api::Quoted;
 
 use super::sheet::{Mark, Sheet};
 use crate::config::{Coming, Config, Kind, Settings, Variable, Verdict, find, find_flag};
-use crate::manifest::read::{Is, Node};
+use crate::manifest::read::Node;
 
 /// What is more here than it is there.
 const BETTER: &[&str] = &[
@@ -31,6 +31,8 @@ struct Given<'n> {
     /// Where.
     nodes: Vec<&'n Node>,
     is_flag: bool,
+    /// Whether the API server takes it: only a text is the value of a variable.
+    is_text: bool,
 }
 
 /// Says what each argument and each variable of a container means, and gives the settings. `config_map` finds what
@@ -70,6 +72,11 @@ pub(super) fn read<'n>(
                     "given twice: kube-vip goes by the variable, Berth by the flag; take one out";
                 (Mark::Refused, text.to_owned())
             }
+            None if !one.is_text => {
+                let value = one.value.as_deref().unwrap_or_default();
+                let text = format!("Kubernetes takes a text alone: write \"{value}\" in quotes");
+                (Mark::Refused, text)
+            }
             None => judge(&settings, &problems, one),
         };
         let shown = match &one.value {
@@ -83,7 +90,7 @@ pub(super) fn read<'n>(
             one.nodes.iter().map(|node| node.first).min(),
             one.nodes.iter().map(|node| node.last).max(),
         );
-        let piece = Node { is: Is::Nothing, first: first.unwrap_or(1), last: last.unwrap_or(1) };
+        let piece = Node::lines(first.unwrap_or(1), last.unwrap_or(1));
         sheet.node(&piece, mark, format!("{shown}: {text}"));
     }
     settings
@@ -170,7 +177,8 @@ fn environment<'n>(sheet: &mut Sheet, entry: &'n Node, given: &mut Vec<Given<'n>
     let value = value.or_else(|| entry.get("valueFrom").is_none().then(String::new));
     match find(name) {
         Some(variable) => {
-            given.push(Given { variable, value, nodes: vec![entry], is_flag: false });
+            let is_text = !entry.get("value").is_some_and(Node::is_no_text);
+            given.push(Given { variable, value, nodes: vec![entry], is_flag: false, is_text });
         }
         None => sheet.node(
             entry,
@@ -193,8 +201,10 @@ fn all_of<'n>(
             let data = map.get("data").map(Node::entries).unwrap_or_default();
             for (key, value) in data {
                 let Some(variable) = key.text().and_then(find) else { continue };
+                let is_text = !value.is_no_text();
                 let value = value.text().unwrap_or_default().to_owned();
-                given.push(Given { variable, value: Some(value), nodes: vec![key], is_flag: false });
+                let nodes = vec![key];
+                given.push(Given { variable, value: Some(value), nodes, is_flag: false, is_text });
             }
             sheet.node(entry, Mark::Same, "settings from a ConfigMap of this file, each judged at its line");
         }
@@ -238,7 +248,8 @@ fn arguments<'n>(sheet: &mut Sheet, list: &'n Node, given: &mut Vec<Given<'n>>) 
                 None => String::new(),
             },
         };
-        given.push(Given { variable, value: Some(value), nodes, is_flag: true });
+        let is_text = !nodes.iter().any(|node| node.is_no_text());
+        given.push(Given { variable, value: Some(value), nodes, is_flag: true, is_text });
     }
 }
 

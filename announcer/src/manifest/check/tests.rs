@@ -149,6 +149,27 @@ fn what_is_refused_says_what_to_use_instead() {
 }
 
 #[test]
+fn what_kubernetes_reads_as_no_text_is_refused() {
+    let pod = |value: &str, flag: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: kube-vip}}\nspec:\n  hostNetwork: true\n  containers:\n  - name: \
+             kube-vip\n    image: ghcr.io/kube-vip/kube-vip\n    args: [manager, --port, {flag}]\n    env:\n    - name: \
+             vip_arp\n      value: {value}\n"
+        )
+    };
+    let refused = |text: &str| {
+        let report = Report::of(text).unwrap();
+        let told = report.rows().filter(|row| row.text.contains("Kubernetes takes a text alone"));
+        told.map(|row| (row.mark, row.first)).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(&pod("\"true\"", "\"6443\"")), []);
+    assert_eq!(refused(&pod("true", "\"6443\"")), [(Mark::Refused, 11)]);
+    assert_eq!(refused(&pod("'true'", "6443")), [(Mark::Refused, 9)]);
+    assert_eq!(refused(&pod("No", "'1'")).len(), 1);
+    assert_eq!(refused(&pod("1.5", "x")).len(), 1);
+}
+
+#[test]
 fn what_is_needed_no_more_is_better_without() {
     is("all-in-one", "SYS_TIME", Mark::Better, "SYS_TIME: not needed");
     is("chart", "CAP_SYS_ADMIN", Mark::Better, "SYS_ADMIN: not needed");
