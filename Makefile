@@ -1,13 +1,14 @@
 # Each target is one line; what it does is in the script or program it calls.
 
 help:      ; @sed -n 's/^\([a-z0-9-]*\): .*/\1/p' $(MAKEFILE_LIST) | paste -sd ' ' -; echo 'README.md says what for.'
-.PHONY: help demo demo-down test unit e2e compat upgrade soak check fmt clippy deny deps doc advisories sbom images bench bench-takeover bench-eip kind kind-here
+.PHONY: help demo demo-down test unit e2e compat compat-stock upgrade soak check fmt clippy deny deps doc advisories sbom images bench bench-takeover bench-eip kind kind-here
 demo:      ; e2e/demo.sh
 demo-down: ; [ ! -x target/debug/lab ] || target/debug/lab down --name demo
 test:      ; e2e/test.sh
 unit:      packages ; cargo test --locked
 e2e:       ; e2e/test.sh --suite lab --suite product --suite real_nodes --suite black_box --suite other_kernel
 compat:    ; e2e/record.sh compat e2e/compat.sh
+compat-stock: ; KUBE_VIP="$(KUBE_VIP)" CCM="$(CCM)" e2e/record.sh compat-stock e2e/compat-stock.sh
 soak:      ; e2e/record.sh soak e2e/soak.sh
 check: fmt clippy deps deny doc
 fmt:       ; cargo fmt --all --check

@@ -40,7 +40,7 @@
 //! | [`get`], [`probe`], [`wire`], [`capture`] | what a client gets, once and all the time, who answers for an address, every frame |
 //! | [`cluster`], [`diagnosis`] | what black-box tests need, in the lab or in kind; what shows why one failed |
 //! | [`kind_node`] | kind, Docker and a node image, where there are none |
-//! | [`rivals`], [`membership`] | other systems in the same lab, for comparison; what Berth's membership shows |
+//! | [`rivals`], [`stock`], [`membership`] | other systems in the same lab, for comparison; kube-vip's halves beside ours; what Berth's membership shows |
 //! | [`agent`] | the stand-in for the kubelet on bare nodes |
 //! | [`control_plane`], [`programs`] | etcd and Kubernetes: how they are run, how they are built |
 //! | [`supervisor`], [`keeper`], [`disk`], [`cgroup`] | life and death of a lab; nothing is left behind |
@@ -92,6 +92,7 @@ pub mod real_node;
 pub mod rivals;
 mod start;
 mod status;
+pub mod stock;
 pub mod supervisor;
 pub mod tokens;
 pub mod vm;
