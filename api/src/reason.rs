@@ -32,6 +32,7 @@
 //! | `InvalidKey` | ConfigMap | a key is not readable; its last good value stays |
 //! | `UnknownKey` | ConfigMap | a key means nothing here |
 //! | `EmptyKey` | ConfigMap | a list has nothing in it |
+//! | `HostBits` | ConfigMap | a network is named by an address inside it, and is meant as a whole |
 //! | `ReservedOverlap` | ConfigMap | a pool has addresses that are never given out, such as those of nodes |
 //! | `SharedAcross` | ConfigMap | namespaces share an address that do not name each other; they keep it |
 
@@ -75,6 +76,8 @@ pub const INVALID_KEY: &str = "InvalidKey";
 pub const UNKNOWN_KEY: &str = "UnknownKey";
 /// A list has nothing in it.
 pub const EMPTY_KEY: &str = "EmptyKey";
+/// A network is named by an address inside it.
+pub const HOST_BITS: &str = "HostBits";
 /// A pool has addresses that are never given out.
 pub const RESERVED_OVERLAP: &str = "ReservedOverlap";
 /// Namespaces share an address that do not name each other.

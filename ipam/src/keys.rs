@@ -166,6 +166,12 @@ impl Key {
         }
     }
 
+    /// Whether its value lists addresses.
+    pub(crate) fn lists_addresses(&self) -> bool {
+        let Self::Of(kind, _) = self else { return false };
+        matches!(kind, Kind::Cidr | Kind::Range | Kind::Exclude | Kind::Drain | Kind::Pins)
+    }
+
     /// What this key accepts, for people.
     pub(crate) fn accepted(&self) -> &'static str {
         match self {

@@ -165,6 +165,22 @@ impl Pools {
         empty.filter_map(|(key, _)| Some((key.as_str(), Key::parse(key)?.empty()?))).collect()
     }
 
+    /// The entries in `data` that name a network by an address inside it, with their keys and the network, which is more
+    /// than their author may think: `192.168.100.200/28` begins at `.192`.
+    pub fn with_host_bits(data: &BTreeMap<String, String>) -> Vec<(&str, &str, Range)> {
+        let whole = |entry: &str| {
+            let (address, _) = entry.split_once('/')?;
+            let network: Range = entry.parse().ok()?;
+            let address: IpAddr = address.trim().parse().ok()?;
+            (network.first() != address).then_some(network)
+        };
+        let lists = |key: &str| Key::parse(key).is_some_and(|key| key.lists_addresses());
+        let lists = data.iter().filter(|(key, _)| lists(key));
+        let entries =
+            lists.flat_map(|(key, text)| text.split(',').map(move |entry| (key, entry.trim())));
+        entries.filter_map(|(key, entry)| Some((key.as_str(), entry, whole(entry)?))).collect()
+    }
+
     /// The keys whose present value is not accepted, by name.
     pub fn errors(&self) -> impl Iterator<Item = &KeyError> {
         self.errors.values()

@@ -20,6 +20,8 @@ pub(super) struct PoolMap {
     unknown: Vec<String>,
     /// Keys with an empty list, and what it says.
     empty: Vec<(String, &'static str)>,
+    /// What is told of networks that are named by an address inside them.
+    host_bits: Vec<String>,
     told: BTreeSet<String>,
     /// Addresses outside of their pool, and what is told of them.
     strays: BTreeMap<(IpAddr, Owner), String>,
@@ -44,6 +46,25 @@ fn crossings(ledger: &Ledger) -> Option<String> {
             first.join("; ")
         )
     })
+}
+
+/// What is told, one text for each key, of networks that are named by an address inside them.
+fn host_bits(data: &BTreeMap<String, String>) -> Vec<String> {
+    let mut of_keys: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (key, entry, network) in Pools::with_host_bits(data) {
+        of_keys.entry(key).or_default().push(format!("{entry} is all of {network}"));
+    }
+    let told = |(key, entries): (&str, Vec<String>)| {
+        let rest = entries.len().saturating_sub(3);
+        let more = if rest == 0 { String::new() } else { format!(" and {rest} more") };
+        let first = entries[..entries.len() - rest].join(", ");
+        format!(
+            "key {}: {first}{more}; where no more than what begins at that address was meant, write a range, such as \
+             192.0.2.10-192.0.2.20",
+            Quoted::of(key)
+        )
+    };
+    of_keys.into_iter().map(told).collect()
 }
 
 /// An address that has left its pool since this was last asked, or has come back to it.
@@ -79,6 +100,7 @@ impl PoolMap {
         self.unknown = Pools::unknown_keys(data).into_iter().map(str::to_owned).collect();
         let empty = Pools::empty_keys(data).into_iter();
         self.empty = empty.map(|(key, says)| (key.to_owned(), says)).collect();
+        self.host_bits = host_bits(data);
     }
 
     /// Takes in that there is none.
@@ -120,6 +142,7 @@ impl PoolMap {
         let empty = self.empty.iter().map(|(key, says)| {
             (reason::EMPTY_KEY, format!("key {} is an empty list: {says}", Quoted::of(key)))
         });
+        let host_bits = self.host_bits.iter().map(|note| (reason::HOST_BITS, note.clone()));
         let unusable = ledger.unusable_overlaps();
         let overlaps =
             ledger.reserved_overlaps(may_be_vips).into_iter().chain(unusable).map(|overlap| {
@@ -134,7 +157,13 @@ impl PoolMap {
                 (reason::RESERVED_OVERLAP, note)
             });
         let crossings = crossings(ledger).into_iter().map(|note| (reason::SHARED_ACROSS, note));
-        errors.chain(unknown).chain(empty).chain(overlaps).chain(crossings).collect()
+        errors
+            .chain(unknown)
+            .chain(empty)
+            .chain(host_bits)
+            .chain(overlaps)
+            .chain(crossings)
+            .collect()
     }
 
     /// Which addresses have left their pool since this was last asked, or have come back to it.

@@ -8,7 +8,7 @@ use berth_api::NamespacedName;
 use berth_index::may_be_vips;
 use berth_ipam::{
     AddressSet, Crossing, Families, Family, Grant, KeyError, Ledger, Owner, OwnerKind, Pools,
-    Refusal, Request, Scope, Sharing, Usage, allocate,
+    Range, Refusal, Request, Scope, Sharing, Usage, allocate,
 };
 
 /// The data of a ConfigMap.
@@ -92,6 +92,8 @@ pub enum Finding {
     UnknownKey(String),
     /// A list has nothing in it, and says so much.
     EmptyKey(String, &'static str),
+    /// A network is named by an address inside it.
+    HostBits(String, String, Range),
     /// Nobody gets an address.
     NoPool,
     /// Several pools would hand out the same addresses.
@@ -138,6 +140,7 @@ impl Finding {
             self,
             Self::OtherName(..)
                 | Self::EmptyKey(..)
+                | Self::HostBits(..)
                 | Self::Listed(..)
                 | Self::Dhcp(..)
                 | Self::Draining(..)
@@ -191,6 +194,12 @@ pub fn review(data: &Data, cluster: Option<&Cluster>) -> Review {
     findings.extend(of_namespaces.filter(|key| data.contains_key(key)).map(Finding::NotOfAll));
     let empty = Pools::empty_keys(data).into_iter();
     findings.extend(empty.map(|(key, says)| Finding::EmptyKey(key.to_owned(), says)));
+    let host_bits = Pools::with_host_bits(data).into_iter();
+    findings.extend(
+        host_bits.map(|(key, entry, network)| {
+            Finding::HostBits(key.to_owned(), entry.to_owned(), network)
+        }),
+    );
     if ledger.pools().iter().all(|(_, pool)| pool.addresses().is_empty()) {
         findings.push(Finding::NoPool);
     }

@@ -357,3 +357,15 @@ fn where_no_node_tells_its_addresses_the_namespace_that_was_looked_in_is_named()
         "{said}"
     );
 }
+
+/// ai-platform#8: eight addresses below the one that was written were given out, too.
+#[test]
+fn a_network_that_is_named_by_an_address_inside_it_is_noted() {
+    let pools = data([("cidr-finance", "192.168.0.200/29,192.168.0.230/29")]);
+    let said = text(closed(pools), None);
+    let note = "key `cidr-finance`: 192.168.0.230/29 is all of 192.168.0.224/29; where no more than what begins at 192.168.0.230 was meant, write a range";
+    assert!(
+        said.contains(note) && said.contains("no problem found") && said.contains("1 note:"),
+        "{said}"
+    );
+}

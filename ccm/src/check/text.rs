@@ -80,6 +80,11 @@ impl fmt::Display for Finding {
                 Quoted::of(key)
             ),
             Self::EmptyKey(key, says) => write!(f, "key `{key}` is an empty list: {says}"),
+            Self::HostBits(key, entry, network) => write!(
+                f,
+                "key `{key}`: {entry} is all of {network}; where no more than what begins at {} was meant, write a range",
+                entry.split('/').next().unwrap_or_default()
+            ),
             Self::NoPool => {
                 write!(f, "no key `cidr-` or `range-` fills a pool: nobody gets an address")
             }
