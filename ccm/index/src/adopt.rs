@@ -27,6 +27,11 @@ pub(super) fn adopt(state: &mut State) {
     served.sort_by_key(|claimant| (claimant.created(), claimant.id()));
     for claimant in served {
         let owner = claimant.owner();
+        if let Claimant::Service(service) = &claimant
+            && !state.cluster.holds_any(&owner)
+        {
+            state.adoption.note_field(service);
+        }
         for address in claimant.answered() {
             let has = |held: IpAddr| Family::of(held) == Family::of(address);
             if state.cluster.ledger.held(&owner).any(has) {

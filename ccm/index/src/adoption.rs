@@ -1,9 +1,11 @@
 //! Owns which addresses of before there were claims are still to be claimed, and whose are somebody else's.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::pairs::Pairs;
 use crate::claimant::{Claimant, Id};
+use crate::service::Service;
 
 /// The import.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +14,8 @@ pub(super) struct Adoption {
     pub(super) open: Pairs,
     /// Those that had an address of somebody else when this process began to lead, and how they had it written.
     conflicted: BTreeMap<Id, Option<String>>,
+    /// What the deprecated field of a Service said beside its annotation while it had no address: no edit, which is a request.
+    fields: BTreeMap<Id, String>,
 }
 
 impl Adoption {
@@ -34,5 +38,36 @@ impl Adoption {
     /// The claimant has no address of somebody else.
     pub(super) fn resolve(&mut self, id: &Id) {
         self.conflicted.remove(id);
+    }
+
+    /// The Service has no address yet. What its annotation asks for is what it gets, whatever the field says besides.
+    pub(super) fn note_field(&mut self, service: &Service) {
+        let asked: Vec<IpAddr> = service.annotation().addresses().collect();
+        let is_rival = |said: IpAddr| {
+            let of_family = asked.iter().any(|own| own.is_ipv4() == said.is_ipv4());
+            of_family && !asked.contains(&said)
+        };
+        if let Some(text) = &service.deprecated
+            && service.field().addresses().any(is_rival)
+        {
+            self.fields.insert(Id::service(&service.key), text.clone());
+        }
+    }
+
+    /// Whether the field says still what it said then.
+    pub(super) fn has_noted_field(&mut self, service: &Service) -> bool {
+        let id = Id::service(&service.key);
+        let is_noted =
+            self.fields.get(&id).is_some_and(|text| service.deprecated.as_ref() == Some(text));
+        if !is_noted {
+            self.fields.remove(&id);
+        }
+        is_noted
+    }
+
+    /// The claimant is gone.
+    pub(super) fn gone(&mut self, id: &Id) {
+        self.resolve(id);
+        self.fields.remove(id);
     }
 }

@@ -1,5 +1,6 @@
 //! Owns the way to an address: claim first, then the Service or EipBinding. What is held is kept unless its user asks.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -57,7 +58,8 @@ pub(super) fn allocate(
         return;
     }
     let shuns = shun(state, claimant, &owner, &held, now);
-    let mut pins = claimant.pins(&held, |new, old| state.cluster.is_newer_claim(new, old, &owner));
+    let asking = asking(state, claimant, held.is_empty());
+    let mut pins = asking.pins(&held, |new, old| state.cluster.is_newer_claim(new, old, &owner));
     pins.retain(|pin| !shuns.contains(pin));
     if let Claimant::Service(service) = claimant
         && let Some(verdict) = unreadable(service)
@@ -114,6 +116,20 @@ pub(super) fn allocate(
                 project(state, claimant, &kept, Some(&verdict));
             }
         }
+    }
+}
+
+/// The claimant as it asks: a Service without its deprecated field, where that says what it said when the Service had no address.
+/// The annotation was the one then, as with kube-vip, which goes by that alone; only an edit of the field is a request
+/// (kube-vip#574, library-charts#650).
+fn asking<'c>(state: &mut State, claimant: &'c Claimant, has_none: bool) -> Cow<'c, Claimant> {
+    let Claimant::Service(service) = claimant else { return Cow::Borrowed(claimant) };
+    if has_none {
+        state.adoption.note_field(service);
+    }
+    match state.adoption.has_noted_field(service) {
+        true => Cow::Owned(Claimant::Service(Service { deprecated: None, ..service.clone() })),
+        false => Cow::Borrowed(claimant),
     }
 }
 

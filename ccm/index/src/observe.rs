@@ -57,11 +57,16 @@ pub(super) fn apply(state: &mut State, claimant: Claimant, now: Duration) {
     let before = state.cluster.claimants.insert(id.clone(), claimant);
     state.cluster.stand(&owner);
     state.touch(&id);
+    let is_known = before.is_some();
     let has_other_ports = before.is_none_or(|before| before.sharing() != sharing.as_ref());
     for address in state.cluster.held(&owner) {
         state.departures.tie(address, owner.clone());
         if has_other_ports && state.cluster.is_holder(address, &owner) {
             regrant(state, address);
+            if is_known {
+                // A port may be free for whoever waits for it (metallb#1704).
+                state.agenda.retry();
+            }
         }
     }
 }
@@ -80,7 +85,7 @@ pub(super) fn remove_claimant(state: &mut State, id: &Id, uid: Option<&str>, now
     state.departures.stay(id);
     state.said.gone(id);
     state.silences.gone(id);
-    state.adoption.resolve(id);
+    state.adoption.gone(id);
     state.figures.forget(id);
     state.traffic.gone(id);
     for address in state.cluster.held(&owner) {

@@ -8,6 +8,7 @@ mod conflicts;
 mod dhcp;
 mod elastic;
 mod faults;
+mod field;
 mod guests;
 mod hostile;
 mod late;
