@@ -76,5 +76,5 @@ async fn manager(matches: &ArgMatches) -> anyhow::Result<()> {
     let (stop, signals) = shutdown::on_signals().context("listening for signals")?;
     supervisor.spawn("signals", signals);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.core.node, "berth-announcer");
-    run::run(config, stop, supervisor).await
+    run::run(config, manifest::rights_for(&settings), stop, supervisor).await
 }

@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use berth_api::host::HostId;
 use berth_fence::Fence;
+use berth_runtime::http::Health;
+use berth_runtime::rights::{self, Right};
 use berth_runtime::supervise::{Ended, Supervisor};
 use kube::Client;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::outside::Outside;
@@ -37,6 +39,8 @@ use crate::ownership::membership::Command;
 use crate::peers::join::{self as member, Backing, Joined, Member};
 use crate::peers::{LOCK, driver};
 use crate::publish::host;
+use crate::publish::labeler::{self, Labeler};
+use crate::publish::labels::Labels;
 use crate::publish::publisher::Publisher;
 use crate::reconcile::drive::{Sources, drive};
 use crate::reconcile::{self, Announcer, Outlets};
@@ -47,6 +51,8 @@ use crate::sweep;
 const UNGUARDING: Duration = Duration::from_secs(4);
 /// How long the thread of the fence may take to end.
 const UNFENCING: Duration = Duration::from_secs(10);
+/// How long it may take until the Node says no more what it answered for.
+const UNLABELLING: Duration = Duration::from_secs(2);
 /// How long the Lease may take to be given back.
 const GIVING_BACK: Duration = Duration::from_secs(2);
 
@@ -54,13 +60,14 @@ const GIVING_BACK: Duration = Duration::from_secs(2);
 const KEEPERS: [&str; 3] = ["unserved", "forward", "elastic IPs"];
 
 /// Runs until `stop` is cancelled, then hands over, removes everything and returns. The background tasks go to
-/// `supervisor`.
+/// `supervisor`. Those of the `rights` that the account lacks are told.
 ///
 /// # Errors
 /// When the kernel, a listener or the configuration of the cluster cannot be used at all, when another announcer of this
 /// name runs on the node, or when a background task ends.
 pub async fn run(
     config: Config,
+    rights: Vec<Right>,
     stop: CancellationToken,
     mut supervisor: Supervisor,
 ) -> anyhow::Result<()> {
@@ -71,7 +78,7 @@ pub async fn run(
     let outside = Outside::open(&config, &mut supervisor)?;
     let closed = outside.closed.clone();
     let Some(mut started) =
-        start(config, instance.clone(), ground, outside, &stop, &mut supervisor).await?
+        start(config, rights, instance.clone(), ground, outside, &stop, &mut supervisor).await?
     else {
         fencing::remove(&instance);
         return Ok(());
@@ -186,6 +193,7 @@ impl Keeper {
 /// Starts everything; nothing if it was stopped before that.
 async fn start(
     mut config: Config,
+    rights: Vec<Right>,
     instance: Instance,
     ground: Ground,
     outside: Outside,
@@ -202,6 +210,9 @@ async fn start(
         Cluster::Api(api) => Backing::Api(connect(api).await?),
         Cluster::Fixed(fixed) => Backing::Files(fixed.clone()),
     };
+    if let Backing::Api(client) = &backing {
+        supervisor.spawn("rights", rights::tell(client.clone(), rights, health.clone()));
+    }
     let arp = interface.as_deref().and_then(fencing::arp_announce);
     let wants_membership = matches!(config.election, Election::Membership(_));
     let mut own = match &backing {
@@ -246,7 +257,8 @@ async fn start(
         supervisor.spawn("membership to come", giving_way);
     }
 
-    let (host, told_of_host) = tokio::sync::watch::channel(None);
+    let labels = label(&config, &backing, &health, supervisor);
+    let (host, told_of_host) = watch::channel(None);
     let ties = Ties::to(backing, &config, &health, own, told_of_host, supervisor);
     let Ties { events, seen, writer, done } = ties;
     let publishes = config.services.as_ref().is_some_and(|services| services.publish);
@@ -256,7 +268,7 @@ async fn start(
     supervisor.spawn_all(tasks);
 
     let publisher = Publisher::new(writer, events, metrics.clone(), &config.core.node, publishes);
-    let outlets = Outlets { metrics, health, host };
+    let outlets = Outlets { metrics, health, host, labels };
     let now = Instant::now();
     let owners = reconcile::owners(&config, members, now);
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
@@ -264,6 +276,21 @@ async fn start(
     let sources = Sources { seen, done, changes, dataplane: kept, told, fenced, inquiries };
     let sources = Some(sources);
     Ok(Some(Started { door, instance, announcer, sources, keeper, arp, superseded, _alone: alone }))
+}
+
+/// Labels Nodes, where that is asked for, with what it is told.
+fn label(
+    config: &Config,
+    backing: &Backing,
+    health: &Health,
+    supervisor: &mut Supervisor,
+) -> Option<watch::Sender<Option<Labels>>> {
+    let Backing::Api(client) = backing else { return None };
+    config.services.as_ref()?.labels?;
+    let (tell, told) = watch::channel(None);
+    let labeler = Labeler::new(client.clone(), &config.core.node, health.clone());
+    supervisor.spawn(labeler::TASK, labeler.keep(told));
+    Some(tell)
 }
 
 /// Stops this process, which goes by a Lease, when there is a view, or the key for want of which it does: two elections
@@ -328,6 +355,9 @@ async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
     drop(arp);
     // The tables go last: nothing that they are about is bound any more.
     drop(announcer);
+    for task in supervisor.finish(&[labeler::TASK], UNLABELLING).await {
+        tracing::warn!(task, "its Node keeps labels of addresses that it has no more");
+    }
     for task in supervisor.finish(&KEEPERS, UNGUARDING).await {
         tracing::warn!(task, "nft or iptables does not end");
     }

@@ -74,6 +74,11 @@ pub mod label {
     pub const BERTH: &str = "berth";
     /// On the Lease of a node, with an empty value: an announcer keeps it. See [`crate::host`].
     pub const HOST: &str = "berth.dev/host";
+    /// On a Node: an address that it answers for. An IPv6 address stands as 32 hexadecimal digits, since a colon is none of what
+    /// the value of a label has.
+    pub const HAS_IP: &str = "kube-vip.io/has-ip";
+    /// On a Node, before `/NAME.NAMESPACE` of a Service: the addresses of that Service which it answers for.
+    pub const SERVICE_PROVIDED: &str = "service-provided.kube-vip.io";
     /// On an EndpointSlice: its Service (`discoveryv1.LabelServiceName`).
     pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
     /// On a Service, and its EndpointSlices: kube-proxy passes it over, for another proxy (`apis.LabelServiceProxyName`).

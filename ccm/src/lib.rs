@@ -8,7 +8,7 @@
 //! | [`watches`], [`reserved`], [`writer`] | the traffic with the API server |
 //! | [`run`], `writes` | the loop that joins them with the index |
 //! | [`check`], [`import`], [`uninstall`] | the commands |
-//! | [`options`], [`environment`], [`metrics`] | what users set and see |
+//! | [`options`], [`environment`], [`rights`], [`metrics`] | what users set, grant and see |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod check;
@@ -17,6 +17,7 @@ pub mod import;
 pub mod metrics;
 pub mod options;
 pub mod reserved;
+pub mod rights;
 pub mod run;
 pub mod uninstall;
 pub mod watches;

@@ -19,6 +19,7 @@ use berth_ipam::OwnerKind;
 use berth_runtime::events::{self, Events};
 use berth_runtime::http::{self, Health};
 use berth_runtime::lease::{self, Tenure, Word};
+use berth_runtime::rights::tell;
 use berth_runtime::supervise::{self, Supervisor};
 use berth_runtime::{client, shutdown};
 use futures::stream::{BoxStream, StreamExt};
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::environment::Environment;
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::rights;
 use crate::watches;
 use crate::writer::Writer;
 use crate::writes::Writes;
@@ -75,6 +77,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     supervisor.spawn("http server", serving);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, pools = %environment.pools, "starting");
 
+    let home = &options.leader_elect_resource_namespace;
+    let needed = rights::needed(&environment.pools, home, &options.leader_elect_resource_name);
+    supervisor.spawn("rights", tell(client.clone(), needed, health.clone()));
     let (events, publisher) = events::channel(client.clone(), "berth-ccm", &identity);
     supervisor.spawn(EVENTS, publisher.run());
     let leave = CancellationToken::new();

@@ -13,6 +13,7 @@ mod table;
 mod variables;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -120,6 +121,15 @@ pub struct Services {
     pub closes_host_ports: bool,
     /// Which interfaces and VLANs they may name.
     pub permits: Permits,
+    /// How Nodes are labelled that answer for them; none where they are not.
+    pub labels: Option<NodeLabels>,
+}
+
+/// How Nodes are labelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeLabels {
+    /// The address that the one label names which has room for one, where the node answers for it.
+    pub first: Option<IpAddr>,
 }
 
 /// How addresses are announced by ARP and neighbour discovery.
@@ -308,7 +318,16 @@ fn services(settings: &Settings, permits: Permits) -> Services {
         publish: !settings.switch("disable_service_updates").unwrap_or(false),
         closes_host_ports: settings.switch("enable_service_security").unwrap_or(false),
         permits,
+        labels: labels(settings),
     }
+}
+
+/// `address` is one of several, and may be a name, which no label has room for.
+fn labels(settings: &Settings) -> Option<NodeLabels> {
+    let address = settings.first(&["address", "vip_address"]);
+    let text = address.and_then(|name| settings.text(name)).unwrap_or_default();
+    let first = text.split(',').find_map(|part| part.trim().parse().ok());
+    (settings.switch("enable_node_labeling") == Some(true)).then_some(NodeLabels { first })
 }
 
 /// As kube-vip has it: without its older handling of classes, a Service is served that has the one that is named, or none

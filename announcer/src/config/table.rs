@@ -161,7 +161,7 @@ pub const VARIABLES: &[Variable] = &[
     met(Services, "enable_endpoints", "enableEndpoints", Switch, "false", "EndpointSlices are read in any case"),
     met(Services, "enable_endpointslices", "enableEndpointSlices", Switch, "false", "EndpointSlices are read in any case"),
     act(Services, "enable_service_security", "onlyAllowTrafficServicePorts", Switch, "false", "close the ports of the host behind addresses of Services [default: false]"),
-    row(Services, "enable_node_labeling", "enableNodeLabeling", Switch, "false", NotYet(Coming::NodeLabels), "label the owner's Node with its addresses"),
+    act(Services, "enable_node_labeling", "enableNodeLabeling", Switch, "false", "label the Node that answers for a Service, service-provided.kube-vip.io/NAME.NAMESPACE, and kube-vip.io/has-ip with `address` where it answers for that, else with the lowest it answers for [default: false]"),
     row(Services, "enable_upnp", "", Switch, "false", UPNP, "open ports of an internet gateway"),
     row(Services, "enableUPNP", "", Switch, "false", UPNP, "older name of enable_upnp"),
     row(Services, "mirror_dest_interface", "mirrorDestInterface", TEXT, "none", Refused("traffic is not copied; use a filter of the node (tc, mirred) or a mirror port of the switch"), "copy the interface's traffic to another"),

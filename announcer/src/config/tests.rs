@@ -117,7 +117,6 @@ fn what_is_not_built_yet_is_an_error_that_names_what_it_comes_with() {
         ("enable_upnp", "ports opened at an internet gateway (UPnP, PCP)"),
         ("enableUPNP", "ports opened at an internet gateway (UPnP, PCP)"),
         ("vip_routingtable", "routing-table mode"),
-        ("enable_node_labeling", "labels of the Node that has an address"),
         ("vip_ddns", "addresses by DHCP"),
     ] {
         let out = "leave it out or set it to false";

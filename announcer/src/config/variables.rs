@@ -48,8 +48,6 @@ pub enum Coming {
     Dhcp,
     /// Ways in through a gateway at home.
     Upnp,
-    /// Labels of the Node that has an address.
-    NodeLabels,
 }
 
 impl Coming {
@@ -63,7 +61,6 @@ impl Coming {
             Self::Egress => "egress",
             Self::Dhcp => "addresses by DHCP",
             Self::Upnp => "ports opened at an internet gateway (UPnP, PCP)",
-            Self::NodeLabels => "labels of the Node that has an address",
         }
     }
 }

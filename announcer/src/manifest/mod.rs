@@ -52,6 +52,11 @@ pub fn command() -> Command {
         .subcommand(kind("rbac", "Prints the account and its rights, for what is asked and no more"))
 }
 
+/// The rights that an announcer with these settings has use for.
+pub fn rights_for(settings: &Settings) -> Vec<berth_runtime::rights::Right> {
+    rights::needed(&modes::Modes::of(settings)).iter().map(rights::Right::plain).collect()
+}
+
 /// What only one of them takes.
 fn own(kind: &str) -> Vec<Arg> {
     let switch = |name: &'static str, help: &'static str| {

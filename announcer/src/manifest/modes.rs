@@ -22,6 +22,8 @@ pub(super) struct Modes {
     pub(super) services_in: Option<String>,
     /// Whether the status of Services is written.
     pub(super) publishes: bool,
+    /// Whether Nodes are labelled.
+    pub(super) labels: bool,
     /// Whether claims may decide.
     pub(super) claims: bool,
     /// Whether the networks of Services are asked for, for elastic IPs.
@@ -45,6 +47,7 @@ impl Modes {
             decides,
             services_in: settings.text("svc_namespace").map(str::to_owned),
             publishes: !is("disable_service_updates"),
+            labels: is("enable_node_labeling"),
             claims: settings.text("berth_claims") != Some("ignored"),
             networks: settings.text("berth_eip_internal_net").is_none(),
             namespace: settings.text("cp_namespace").unwrap_or("kube-system").to_owned(),

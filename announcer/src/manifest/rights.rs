@@ -1,6 +1,8 @@
 //! The rights that an announcer needs, each with what is lost without it. Both what is generated and what is checked
 //! goes by this one list.
 
+use berth_runtime::rights;
+
 use super::modes::{Decides, Modes};
 
 /// Where a right holds.
@@ -29,6 +31,19 @@ pub(super) struct Right {
     pub(super) instead: &'static [(&'static str, &'static str)],
     /// What is lost without it.
     pub(super) without: &'static str,
+}
+
+impl Right {
+    /// The same without what it goes by where it is not given.
+    pub(super) fn plain(&self) -> rights::Right {
+        let Self { place, group, resource, name, verbs, without, .. } = self;
+        let namespace = match place {
+            Place::Everywhere => None,
+            Place::Namespace(namespace) => Some(namespace.clone()),
+        };
+        let name = name.map(str::to_owned);
+        rights::Right { namespace, group, resource, name, verbs, without }
+    }
 }
 
 const SEE: &[&str] = &["list", "watch"];
@@ -82,6 +97,10 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
             },
         ),
     ]);
+    if modes.labels {
+        let without = "no Node is labelled with the addresses that it answers for";
+        rights.push(right(&all, "", "nodes", &["list", "patch"], without));
+    }
     match modes.decides {
         Decides::Membership => rights.push(right(
             &services,

@@ -140,6 +140,9 @@ fn the_rights_are_those_of_manifests_and_overlays_for_what_is_asked_and_no_more(
             .iter()
             .all(|right| !right.starts_with("ClusterRole ") || !right.contains("leases"))
     );
+    let labels = include_str!("../../../overlays/node-labels/rbac.yaml");
+    let labelling = rights(&given("rbac", "--enableNodeLabeling").unwrap());
+    assert_eq!(labelling, rights(all).union(&rights(labels)).cloned().collect());
     let less = rights(
         &given("rbac", "--claims ignored --disableServiceUpdates --eipInternalNet 10.0.0.0/8")
             .unwrap(),

@@ -7,6 +7,8 @@ mod denials;
 pub mod eip;
 pub mod events;
 pub mod host;
+pub mod labeler;
+pub mod labels;
 mod open;
 mod order;
 mod overtaken;

@@ -55,6 +55,7 @@ use crate::ownership::backstop::Fenced;
 use crate::ownership::leases::Strategy;
 use crate::ownership::membership::MembershipEvent;
 use crate::ownership::{Backstop, Leases, Members, Named, Ownership};
+use crate::publish::labels::Labels;
 use crate::publish::publisher::Publisher;
 use crate::publish::writer::{WriteEvent, WriteOutcome};
 use crate::source::cluster::Service;
@@ -97,6 +98,8 @@ pub struct Outlets {
     pub health: Health,
     /// What the node tells of itself, once it is known.
     pub host: watch::Sender<Option<Told>>,
+    /// What its Node is to be labelled with, where that is asked for.
+    pub labels: Option<watch::Sender<Option<Labels>>>,
 }
 
 /// Who decides on owners: `members` where this node is one, else the Leases that are configured.

@@ -14,6 +14,7 @@ use crate::metrics::cause;
 use crate::ownership::leases::Turn;
 use crate::ownership::{Backstop, Context, Ownership};
 use crate::publish::eip::Outlook;
+use crate::publish::labels;
 use crate::publish::status::Answering;
 use crate::source::{own, placement};
 use crate::vip::{Attach, Claim, Forwards, Holds, Link, Name, Voice};
@@ -66,6 +67,7 @@ impl<K: Kernel> Announcer<K> {
         let (cluster, wanted) = (&sight.cluster, &sight.wanted);
         let pending =
             publisher.publish(cluster, wanted, &desired.verdicts, &clears, &answering, now);
+        self.tell_of_labels(&answering);
         self.tell_of_guard(&answering, now);
         self.sign(&answering, now);
         let wake = self.elect(&desired, &pending, now);
@@ -101,6 +103,19 @@ impl<K: Kernel> Announcer<K> {
         self.outlets.host.send_if_modified(|known| {
             let is_news = *known != told;
             *known = told;
+            is_news
+        });
+    }
+
+    /// Tells what its Node is to be labelled with, when that changes.
+    fn tell_of_labels(&self, answering: &Answering) {
+        let asked = self.config.services.as_ref().and_then(|services| services.labels);
+        let (Some(tell), Some(asked)) = (&self.outlets.labels, asked) else { return };
+        let (node, live) = (&self.config.core.node, &answering.live);
+        let labels = labels::wanted(&self.sight.wanted, live, node, asked.first);
+        tell.send_if_modified(|known| {
+            let is_news = known.as_ref() != Some(&labels);
+            *known = Some(labels);
             is_news
         });
     }

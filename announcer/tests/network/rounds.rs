@@ -62,7 +62,7 @@ impl Node {
         let metrics = Metrics::default();
         let publisher = Publisher::new(writer, events, metrics.clone(), "node-a", true);
         let host = tokio::sync::watch::Sender::new(None);
-        let outlets = Outlets { metrics, health: health.clone(), host };
+        let outlets = Outlets { metrics, health: health.clone(), host, labels: None };
         let now = Instant::now();
         let owners = reconcile::owners(&config, None, now);
         let mut announcer = Announcer::new(

@@ -448,7 +448,7 @@ fn announcer(victim: String) -> ExitCode {
         });
         let (stop, signals) = shutdown::on_signals().unwrap();
         supervisor.spawn("signals", signals);
-        run::run(config, stop, supervisor).await
+        run::run(config, Vec::new(), stop, supervisor).await
     });
     runtime.shutdown_background();
     match result {

@@ -10,6 +10,7 @@
 //! | [`lease`] | `get`, `list`, `watch`, `create`, `update` | `leases.coordination.k8s.io`, the namespace of the Lease |
 //! | [`lease::Leases::delete`] | `delete` | the same |
 //! | [`events`] | `create`, `patch` | `events.events.k8s.io`, every namespace that is reported on |
+//! | [`rights`] | `create` | `selfsubjectrulesreviews` and `selfsubjectaccessreviews` of `authorization.k8s.io`, as every account may |
 //! | [`watch`] | `list`, `watch` | what the caller watches |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -20,6 +21,7 @@ pub mod http;
 pub mod lease;
 pub mod logs;
 pub mod refusals;
+pub mod rights;
 pub mod shutdown;
 pub mod supervise;
 pub mod watch;

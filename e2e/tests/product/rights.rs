@@ -317,6 +317,6 @@ fn every_overlay_is_accepted(lab: &Lab) -> Result<()> {
         ensure!(said.contains(brings), "{folder}: {said}");
         count += 1;
     }
-    ensure!(count == 6, "{count} overlays");
+    ensure!(count == 7, "{count} overlays");
     Ok(())
 }

@@ -144,16 +144,5 @@ fn given(bound: &Bound<'_>, right: &Right, verb: &str) -> bool {
 
 /// How a right is given, and what is lost without it.
 pub(super) fn told(right: &Right, verbs: &[&str]) -> String {
-    let name = right.name.map(|name| format!(", resourceNames: [{name}]")).unwrap_or_default();
-    let place = match &right.place {
-        Place::Everywhere => String::new(),
-        Place::Namespace(namespace) => format!(", in the namespace {namespace}"),
-    };
-    format!(
-        "add {{apiGroups: [\"{}\"], resources: [{}]{name}, verbs: [{}]}}{place}: without it {}",
-        right.group,
-        right.resource,
-        verbs.join(", "),
-        right.without
-    )
+    right.plain().rule(verbs)
 }

@@ -85,6 +85,8 @@ fn what_is_the_same_is_said_to_be() {
             .contains("no role of the account of DaemonSet kube-system/kube-vip-ds")
     );
     assert_eq!(report(name).code(), 3, "{}", report(name));
+    is("all-in-one", "enable_node_labeling", Mark::Same, "label the Node that answers");
+    is("all-in-one", "resources: [nodes]", Mark::Same, "patch nodes");
     is("chart", "name: vip_loseleadership", Mark::Better, "always gives its addresses up");
     is(
         "chart",
@@ -119,7 +121,6 @@ fn what_is_not_built_yet_names_what_it_comes_with() {
     is("static-pod", "name: svc_enable", Mark::Same, "svc_enable=\"false\": off: serve Services");
     is("daemonset-bgp", "name: vip_arp", Mark::Same, "vip_arp=\"false\": off: announce by ARP");
     is("static-pod", "super-admin.conf", Mark::Same, "on the node");
-    is("all-in-one", "enable_node_labeling", Mark::NotYet, "labels of the Node");
     is("years-ago", "name: enableUPNP", Mark::NotYet, "UPnP");
     is("table", "--table\n".trim(), Mark::NotYet, "routing-table mode");
     is("table", "egress_podcidr", Mark::NotYet, "kube-vip.io/egress");

@@ -1,0 +1,221 @@
+//! Keeps the labels of Nodes that say which addresses this one answers for ([`super::labels`]): level-triggered, so that what an
+//! earlier life has left, or somebody has taken off, is put right.
+//!
+//! # Permissions
+//!
+//! `list` and `patch` on `nodes`.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_runtime::http::Health;
+use berth_runtime::watch::{chain, forbidden};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::{Client, Error};
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::labels::{Change, Labelled, Labels, changes};
+
+/// The name of the task, and of the check that passes and says what is missing.
+pub const TASK: &str = "node labels";
+
+/// The least time between two looks.
+const SOON: Duration = Duration::from_secs(1);
+/// How often the Node is looked at where nothing changes.
+const LOOK: Duration = Duration::from_secs(300);
+/// How long until what failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// The same where there is no right to it.
+const DENIED: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Keeps them.
+pub struct Labeler {
+    nodes: Api<Node>,
+    node: String,
+    health: Health,
+    /// The addresses of which no other Node says any more that it has them.
+    taken: BTreeSet<IpAddr>,
+    /// What was complained of last.
+    complained: Option<String>,
+}
+
+impl Labeler {
+    /// Of `node`, which is this one.
+    pub fn new(client: Client, node: &str, health: Health) -> Self {
+        let (taken, complained) = Default::default();
+        Self { nodes: Api::all(client), node: node.to_owned(), health, taken, complained }
+    }
+
+    /// Keeps what is wanted, until nobody says so any more: then there is nothing.
+    pub async fn keep(mut self, mut wanted: watch::Receiver<Option<Labels>>) {
+        loop {
+            let Ok(labels) = wanted.wait_for(Option::is_some).await.map(|known| known.clone())
+            else {
+                break;
+            };
+            let pause = self.see_to(&labels.unwrap_or_default()).await;
+            tokio::time::sleep(SOON).await;
+            if let Ok(Err(_)) = tokio::time::timeout(pause, wanted.changed()).await {
+                break;
+            }
+        }
+        self.see_to(&Labels::default()).await;
+    }
+
+    /// Makes it so. Gives how long to wait where nothing changes.
+    async fn see_to(&mut self, labels: &Labels) -> Duration {
+        // Only what was gained may stand on another Node: else this one is enough to look at.
+        self.taken.retain(|address| labels.live.contains(address));
+        let gains = !labels.live.is_subset(&self.taken);
+        let (pause, trouble) = match tokio::time::timeout(TIMEOUT, self.write(labels, gains)).await
+        {
+            Ok(Ok(true)) => {
+                self.taken.clone_from(&labels.live);
+                (LOOK, None)
+            }
+            Ok(Ok(false)) => {
+                (AGAIN, Some(format!("there is no Node {} (vip_nodename)", self.node)))
+            }
+            Ok(Err(Error::Api(status))) if matches!(status.code, 404 | 409) => (SOON, None),
+            Ok(Err(Error::Api(status))) if status.code == 403 => {
+                (DENIED, Some(forbidden("list and patch", "nodes", &status.message)))
+            }
+            Ok(Err(error)) => (AGAIN, Some(chain(&error))),
+            Err(_) => (AGAIN, Some(format!("no answer within {TIMEOUT:?}"))),
+        };
+        self.complain(trouble);
+        pause
+    }
+
+    /// False if there is no such Node.
+    async fn write(&self, labels: &Labels, gains: bool) -> kube::Result<bool> {
+        let own = ListParams::default().fields(&format!("metadata.name={}", self.node));
+        let those = if gains { ListParams::default() } else { own };
+        let nodes = self.nodes.list_metadata(&those).await?;
+        let nodes: Vec<Labelled> =
+            nodes.into_iter().map(|node| Labelled::read(node.metadata)).collect();
+        for Change { node, version, labels } in changes(&nodes, &self.node, labels) {
+            let patch = Patch::Merge(
+                json!({ "metadata": { "resourceVersion": version, "labels": labels } }),
+            );
+            self.nodes.patch_metadata(&node, &PatchParams::default(), &patch).await?;
+        }
+        Ok(nodes.iter().any(|node| node.name == self.node))
+    }
+
+    /// Tells the same trouble once, and its end.
+    fn complain(&mut self, trouble: Option<String>) {
+        match &trouble {
+            Some(why) => self.health.missing(TASK, why),
+            None => self.health.forget(TASK),
+        }
+        if trouble == self.complained {
+            return;
+        }
+        match &trouble {
+            Some(why) => {
+                tracing::warn!("no Node is labelled with the addresses that it answers for: {why}")
+            }
+            None => {
+                tracing::info!("Nodes are labelled again with the addresses that they answer for")
+            }
+        }
+        self.complained = trouble;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use kube::client::Body;
+    use serde_json::Value;
+
+    use super::*;
+
+    type Seen = Arc<Mutex<Vec<(String, Value)>>>;
+
+    /// An API server with this node, which answers a patch with `code`, and what it was asked for.
+    fn api(code: u16) -> (Client, Seen) {
+        let (seen, labels) = (Seen::default(), Arc::new(Mutex::new(json!({}))));
+        let asked = seen.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let (asked, labels) = (asked.clone(), labels.clone());
+            async move {
+                let (parts, body) = request.into_parts();
+                let sent = body.collect_bytes().await?;
+                let sent: Value = serde_json::from_slice(&sent).unwrap_or_default();
+                let query = parts.uri.query().unwrap_or_default();
+                let what = if query.contains("fieldSelector") { "own" } else { "all" };
+                let what = if parts.method == "PATCH" { "patch" } else { what };
+                asked.lock().unwrap().push((what.to_owned(), sent.clone()));
+                let mut had = labels.lock().unwrap();
+                let taken = sent["metadata"]["labels"].as_object().filter(|_| code == 200);
+                for (key, value) in taken.into_iter().flatten() {
+                    had[key] = value.clone();
+                }
+                had.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+                let metadata = json!({ "name": "a", "resourceVersion": "7", "labels": *had });
+                let (code, body) = match what {
+                    "patch" if code != 200 => (code, json!({ "code": code, "message": "no" })),
+                    "patch" => (200, json!({ "metadata": metadata })),
+                    _ => (200, json!({ "metadata": {}, "items": [{ "metadata": metadata }] })),
+                };
+                let body = Body::from(serde_json::to_vec(&body)?);
+                Ok::<_, tower::BoxError>(http::Response::builder().status(code).body(body)?)
+            }
+        });
+        (Client::new(service, "default"), seen)
+    }
+
+    fn labels(address: &str) -> Option<Labels> {
+        let all = [("kube-vip.io/has-ip".to_owned(), address.to_owned())].into();
+        Some(Labels { all, live: [address.parse().unwrap()].into() })
+    }
+
+    /// What was asked for, and how much readiness said to be missing before the end.
+    async fn after(code: u16, tells: &[Option<Labels>], rest: Duration) -> (Vec<String>, usize) {
+        let ((client, seen), health) = (api(code), Health::default());
+        let (tell, told) = watch::channel(None);
+        let keeping = tokio::spawn(Labeler::new(client, "a", health.clone()).keep(told));
+        for labels in tells {
+            tell.send_replace(labels.clone());
+            tokio::time::sleep(rest).await;
+        }
+        let missing = health.missing_checks().len();
+        drop(tell);
+        keeping.await.unwrap();
+        let asked = seen.lock().unwrap().iter().map(|(what, _)| what.clone()).collect();
+        (asked, missing)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_nodes_are_looked_at_where_an_address_is_gained_and_the_labels_go_with_the_announcer()
+     {
+        let quarter = Duration::from_secs(900);
+        let (asked, missing) = after(200, &[labels("192.0.2.1")], quarter).await;
+        assert_eq!(asked, ["all", "patch", "own", "own", "own", "patch"]);
+        assert_eq!(missing, 0);
+        let moves = [labels("192.0.2.1"), labels("192.0.2.2"), Some(Labels::default())];
+        let (asked, _) = after(200, &moves, Duration::from_secs(10)).await;
+        assert_eq!(asked, ["all", "patch", "all", "patch", "own", "patch", "own"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_right_that_is_missing_is_shown_by_readiness_and_seldom_tried() {
+        let (asked, missing) = after(403, &[labels("192.0.2.1")], Duration::from_secs(3600)).await;
+        assert!((100..140).contains(&asked.len()), "{}", asked.len());
+        assert_eq!(missing, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_changes_in_a_second_are_one_write() {
+        let changes: Vec<_> = (1..=100).map(|n| labels(&format!("192.0.2.{n}"))).collect();
+        let (asked, _) = after(200, &changes, Duration::from_millis(10)).await;
+        assert!(asked.len() <= 6, "{asked:?}");
+    }
+}

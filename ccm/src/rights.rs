@@ -1,0 +1,128 @@
+//! The rights that berth-ccm has use for, each with what is lost without it: those of `manifests/ccm-rbac.yaml`.
+
+use berth_api::NamespacedName;
+use berth_runtime::rights::Right;
+
+const SEE: &[&str] = &["list", "watch"];
+
+/// Those of a berth-ccm with this ConfigMap of pools, and with this Lease in its namespace `home`.
+pub fn needed(pools: &NamespacedName, home: &str, lease: &str) -> Vec<Right> {
+    let right = |group, resource, verbs, without| Right {
+        namespace: None,
+        group,
+        resource,
+        name: None,
+        verbs,
+        without,
+    };
+    let within = |namespace: &str, name: Option<&str>, right: Right| Right {
+        namespace: Some(namespace.to_owned()),
+        name: name.map(str::to_owned),
+        ..right
+    };
+    let claims =
+        "no address is given out: an address is its Service's when its IPAddress could be created";
+    let unknown = "addresses of the cluster itself are not all known, and nothing is given out";
+    let bindings = "no elastic IP is given out";
+    let elects = "none of several berth-ccm gives addresses out, unless --leader-elect=false";
+    vec![
+        right(
+            "networking.k8s.io",
+            "ipaddresses",
+            &["get", "list", "watch", "create", "patch", "delete"],
+            claims,
+        ),
+        right("", "services", &["get", "list", "watch", "patch"], "no Service is given an address"),
+        right("", "services/status", &["patch"], "no Service says why it waits; Events do"),
+        within(
+            &pools.namespace,
+            Some(&pools.name),
+            right("", "configmaps", SEE, "there is no pool"),
+        ),
+        right("", "nodes", SEE, unknown),
+        right("networking.k8s.io", "servicecidrs", SEE, unknown),
+        within(
+            "default",
+            None,
+            right(
+                "discovery.k8s.io",
+                "endpointslices",
+                SEE,
+                "addresses of API servers that are no nodes' could be given out",
+            ),
+        ),
+        within(
+            "kube-public",
+            Some("cluster-info"),
+            right(
+                "",
+                "configmaps",
+                &["get"],
+                "the address of the control plane could be given out",
+            ),
+        ),
+        within(
+            home,
+            None,
+            right(
+                "coordination.k8s.io",
+                "leases",
+                &["list", "watch", "create"],
+                "addresses that nodes tell themselves could be given out, and no Lease is held",
+            ),
+        ),
+        within(
+            home,
+            Some(lease),
+            right("coordination.k8s.io", "leases", &["get", "update"], elects),
+        ),
+        right("berth.dev", "eipbindings", &["get", "list", "watch", "patch"], bindings),
+        right("berth.dev", "eipbindings/status", &["patch"], bindings),
+        right("kubevirt.io", "virtualmachineinstances", SEE, bindings),
+        right(
+            "events.k8s.io",
+            "events",
+            &["create", "patch"],
+            "no Event tells what is wrong; the log and conditions do",
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn they_are_those_of_manifests_and_no_others() {
+        let text = include_str!("../../manifests/ccm-rbac.yaml");
+        let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+        let mut given = BTreeSet::new();
+        for rule in documents.iter().flat_map(|role| role["rules"].as_array()).flatten() {
+            let texts = |key: &str| {
+                let list = rule[key].as_array().cloned().unwrap_or_default();
+                list.iter().map(|one| one.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+            };
+            for verb in texts("verbs") {
+                given.insert((texts("apiGroups")[0].clone(), texts("resources")[0].clone(), verb));
+            }
+        }
+        // No such subresource is served: it is asked about by overlays/tenants.
+        given.retain(|(_, resource, _)| resource != "services/pins");
+        let pools = NamespacedName::new("kube-system", "kubevip");
+        let needed = needed(&pools, "kube-system", "kube-vip-cloud-controller");
+        let needed: BTreeSet<_> = needed
+            .iter()
+            .flat_map(|right| {
+                let of = |verb: &&str| {
+                    (right.group.to_owned(), right.resource.to_owned(), (*verb).to_owned())
+                };
+                right.verbs.iter().map(of)
+            })
+            .collect();
+        assert_eq!(needed, given);
+    }
+}
