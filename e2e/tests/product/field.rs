@@ -3,6 +3,7 @@
 //! then the others one after the other, each of which leaves everything as it was.
 
 mod case;
+mod edits;
 mod play;
 mod stage;
 

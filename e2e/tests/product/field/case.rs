@@ -94,6 +94,23 @@ pub(crate) enum Step {
     },
     /// A Service goes over to `externalTrafficPolicy: Local`.
     Local(String),
+    /// A Service asks for another address: the one of this number of those that the case has.
+    Asks {
+        of: String,
+        number: u8,
+        /// By the deprecated field, and not by the annotation.
+        #[serde(default)]
+        field: bool,
+    },
+    /// A Service is deleted.
+    Deleted(String),
+    /// It is made anew, as it was at first.
+    Remade(String),
+    /// It has this port and no other.
+    Port {
+        of: String,
+        port: u16,
+    },
     /// A node has the address of a Service for itself, so that it cannot bind it.
     Own {
         node: Who,
@@ -123,6 +140,13 @@ pub(crate) enum Step {
     },
     /// A client connects.
     Connects(String),
+    /// A client does not, at this port.
+    Refuses {
+        of: String,
+        port: u16,
+    },
+    /// The address that it had before is on no node, and nobody answers for it.
+    Left(String),
     /// The status shows as many addresses.
     Status {
         of: String,

@@ -19,26 +19,30 @@ use super::stage::{LABEL, NODES, NOTE, Stage, TAINT, mac_of};
 use crate::scene::{ASK, BY_LEASE, TAKEOVER};
 
 /// A client that is answered throughout hears nothing for less than this.
-const GAP: Duration = Duration::from_millis(200);
+pub(super) const GAP: Duration = Duration::from_millis(200);
 const ANNOUNCED: &str = "berth.dev/Announced";
 
 /// A case on its stage, with what there is of it.
 pub(crate) struct Play<'a> {
-    stage: &'a Stage,
-    namespace: &'a str,
-    shown: BTreeMap<String, Shown>,
+    pub(super) stage: &'a Stage,
+    pub(super) namespace: &'a str,
+    pub(super) shown: BTreeMap<String, Shown>,
     /// When something was last done, and who answered for each Service then.
     since: Instant,
     owned: BTreeSet<(usize, IpAddr)>,
 }
 
 /// A Service that is there.
-struct Shown {
+pub(super) struct Shown {
     uid: String,
-    address: Option<IpAddr>,
-    asker: Option<Asker>,
+    pub(super) address: Option<IpAddr>,
+    pub(super) asker: Option<Asker>,
     /// Who answered when something was last done.
     former: Option<usize>,
+    /// The address that it had before.
+    pub(super) was: Option<IpAddr>,
+    /// How it was at first.
+    pub(super) exposed: Exposed,
 }
 
 impl<'a> Play<'a> {
@@ -62,7 +66,7 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    fn services(&self) -> Api<Service> {
+    pub(super) fn services(&self) -> Api<Service> {
         self.stage.world.services(self.namespace)
     }
 
@@ -70,7 +74,7 @@ impl<'a> Play<'a> {
         Api::namespaced(self.stage.world.client.clone(), self.namespace)
     }
 
-    async fn expose(&mut self, name: &str, exposed: &Exposed) -> Result<()> {
+    pub(super) async fn expose(&mut self, name: &str, exposed: &Exposed) -> Result<()> {
         let selector =
             if exposed.ready.is_some() { Value::Null } else { json!({ "app": "hello" }) };
         let service = self.stage.world.create(json!({
@@ -83,7 +87,8 @@ impl<'a> Play<'a> {
             },
         }));
         let uid = service.await?.uid().context("no uid")?;
-        let shown = Shown { uid, address: None, asker: None, former: None };
+        let (address, asker, former, was) = Default::default();
+        let shown = Shown { uid, address, asker, former, was, exposed: exposed.clone() };
         self.shown.insert(name.to_owned(), shown);
         if let Some(ready) = &exposed.ready {
             self.endpoints(name, ready, &[]).await?;
@@ -106,7 +111,7 @@ impl<'a> Play<'a> {
     }
 
     /// Notes that something is about to be done.
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         let formers: Vec<_> = self
             .shown
             .keys()
@@ -118,16 +123,16 @@ impl<'a> Play<'a> {
         self.since = Instant::now();
     }
 
-    fn service(&self, name: &str) -> Result<&Shown> {
+    pub(super) fn service(&self, name: &str) -> Result<&Shown> {
         self.shown.get(name).with_context(|| format!("no Service {name}"))
     }
 
-    fn address(&self, name: &str) -> Result<IpAddr> {
+    pub(super) fn address(&self, name: &str) -> Result<IpAddr> {
         self.service(name)?.address.with_context(|| format!("no address of {name}"))
     }
 
     /// Who answered for a Service within the last moment.
-    fn answers(&self, name: &str) -> Result<Option<usize>> {
+    pub(super) fn answers(&self, name: &str) -> Result<Option<usize>> {
         let moment = Instant::now().checked_sub(GAP).context("the clock has just begun")?;
         let said = self.stage.wire.heard(self.address(name)?, moment);
         Ok(said.last().and_then(|said| (0..NODES).find(|node| mac_of(*node) == said.mac)))
@@ -198,6 +203,7 @@ impl<'a> Play<'a> {
                 }
                 Ok(())
             }
+            other if self.edit(other).await? => Ok(()),
             expected => self.expect(expected).await,
         }
     }
@@ -361,7 +367,10 @@ impl<'a> Play<'a> {
         }
         let shown = std::mem::take(&mut self.shown);
         for name in shown.keys() {
-            self.services().delete(name, &DeleteParams::default()).await?;
+            match self.services().delete(name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                deleted => drop(deleted?),
+            }
             let by_hand = format!("{name}-by-hand");
             let _ = self.slices().delete(&by_hand, &DeleteParams::default()).await;
         }

@@ -1,6 +1,7 @@
 //! A world in which cases are played, and what they have done to its nodes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(crate) struct Stage {
     pub(crate) wire: Watch,
     /// The address of a pod.
     pub(crate) pod: String,
+    /// By namespace, the last octet of the first address that a case there may ask for.
+    firsts: BTreeMap<String, u8>,
     changed: Mutex<Changed>,
 }
 
@@ -50,8 +53,10 @@ impl Stage {
         let mut pools =
             json!({ "range-global": "10.0.64.1-10.0.64.99", "allow-share-global": "true" });
         let namespaces: Api<Namespace> = Api::all(world.client.clone());
-        for (number, case) in apart.iter().enumerate() {
+        let mut firsts = BTreeMap::new();
+        for (number, case) in (0u8..).zip(apart) {
             let first = 100 + 4 * number;
+            firsts.insert(case.name.clone(), first);
             pools[format!("range-{}", case.name)] =
                 format!("10.0.64.{first}-10.0.64.{}", first + 3).into();
             pools[format!("allow-share-{}", case.name)] = "true".into();
@@ -64,7 +69,7 @@ impl Stage {
         let list = pods.list(&ListParams::default().labels("app=hello")).await?;
         let pod = list.into_iter().find_map(|pod| pod.status?.pod_ip).context("a pod's address")?;
         let (wire, changed) = (world.lab.watch()?, Mutex::default());
-        let stage = Self { world, election, wire, pod, changed };
+        let stage = Self { world, election, wire, pod, firsts, changed };
         stage.settled().await?;
         Ok(stage)
     }
@@ -72,6 +77,12 @@ impl Stage {
     /// A case begins.
     pub(crate) fn begin<'a>(&'a self, case: &'a Case) -> Play<'a> {
         Play::new(self, if case.is_apart() { &case.name } else { DEFAULT })
+    }
+
+    /// The address of this number of those that a case of the namespace has.
+    pub(crate) fn address(&self, namespace: &str, number: u8) -> IpAddr {
+        let first = self.firsts.get(namespace).copied().unwrap_or(60);
+        [10, 0, 64, first + number].into()
     }
 
     pub(crate) fn changed(&self) -> MutexGuard<'_, Changed> {
