@@ -7,11 +7,12 @@
 //! |---|---|
 //! | [`watches`], [`reserved`], [`writer`] | the traffic with the API server |
 //! | [`run`], `writes` | the loop that joins them with the index |
-//! | [`check`], [`import`], [`uninstall`] | the commands |
+//! | [`check`], [`convert`], [`import`], [`uninstall`] | the commands |
 //! | [`options`], [`environment`], [`rights`], [`metrics`] | what users set, grant and see |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod check;
+pub mod convert;
 pub mod environment;
 pub mod import;
 pub mod metrics;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use berth_ccm::environment::Environment;
 use berth_ccm::options::{Command, Options};
-use berth_ccm::{check, import, uninstall};
+use berth_ccm::{check, convert, import, uninstall};
 use berth_runtime::watch::chain;
 use clap::Parser;
 
@@ -15,6 +15,12 @@ async fn main() -> ExitCode {
         None => {}
         Some(Command::ImportEip(arguments)) => return import::run(arguments).await,
         Some(Command::Uninstall(arguments)) => return uninstall::run(arguments).await,
+        Some(Command::Convert(arguments)) => {
+            return match Environment::read(|name| std::env::var(name).ok()) {
+                Ok(environment) => convert::run(arguments, &environment),
+                Err(error) => convert::unusable(error.into()),
+            };
+        }
         Some(Command::Check(arguments)) => {
             return match Environment::read(|name| std::env::var(name).ok()) {
                 Ok(environment) => check::run(arguments, &environment).await,

@@ -9,7 +9,7 @@ use berth_runtime::logs::Format;
 use clap::{Parser, Subcommand};
 
 use crate::environment::{CLASS_NAME, ENABLE_CLASS};
-use crate::{check, import, uninstall};
+use crate::{check, convert, import, uninstall};
 
 /// Gives Services of type LoadBalancer their addresses out of the pools in a ConfigMap.
 #[derive(Clone, Debug, Parser)]
@@ -62,6 +62,9 @@ pub enum Command {
     /// Say what a pool ConfigMap would mean before it is applied
     #[command(after_help = check::EXIT_CODES)]
     Check(check::Arguments),
+    /// Print pools and commands for what another controller's objects say, and name what has no counterpart
+    #[command(after_help = convert::EXIT_CODES)]
+    Convert(convert::Arguments),
     /// Print the EipBindings of kube-eip or virteip-operator as Berth's, with the same addresses
     #[command(after_help = import::EXIT_CODES)]
     ImportEip(import::Arguments),
