@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use berth_announcer::config::{Config, Settings, with_file};
-use berth_announcer::{flags, manifest, run};
+use berth_announcer::{flags, manifest, run, sweep};
 use berth_runtime::supervise::{self, Supervisor};
 use berth_runtime::watch::chain;
 use berth_runtime::{logs, shutdown};
@@ -21,17 +21,21 @@ fn main() -> ExitCode {
                 .args(flags::all()),
         )
         .subcommand(manifest::command())
+        .subcommand(Command::new("sweep").about(
+            "Removes from this node what announcers have left that were killed, where none comes after them",
+        ))
         .subcommand(Command::new("version").about("Prints the version"))
         .get_matches();
-    let matches = match matches.subcommand() {
-        Some(("manager", matches)) => matches,
+    let result = match matches.subcommand() {
+        Some(("manager", matches)) => block_on(manager(matches)),
         Some(("manifest", matches)) => return manifest::run(matches),
+        Some(("sweep", _)) => block_on(swept()),
         _ => {
             println!("berth-announcer {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
     };
-    match start(matches) {
+    match result {
         Ok(()) => {
             logs::flush();
             ExitCode::SUCCESS
@@ -43,16 +47,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(matches: &ArgMatches) -> anyhow::Result<()> {
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("starting threads")?;
-    let result = runtime.block_on(manager(matches));
+    let result = runtime.block_on(work);
     // Whatever is stuck in a system call keeps nobody from ending.
     runtime.shutdown_background();
     result
+}
+
+async fn swept() -> anyhow::Result<()> {
+    logs::init("info", logs::Format::Text).map_err(|error| anyhow::anyhow!(error))?;
+    let mut supervisor = Supervisor::new();
+    sweep::node(&mut supervisor).await
 }
 
 async fn manager(matches: &ArgMatches) -> anyhow::Result<()> {

@@ -5,15 +5,46 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::{Context, ensure};
+use berth_runtime::supervise::Supervisor;
+
 use crate::dataplane::{self, eip};
 use crate::fencing;
 use crate::instance::Instance;
 use crate::kernel::nftables::shown;
 use crate::kernel::{Door, Host, Kernel, Lifetime};
-use crate::locks;
+use crate::locks::{self, WhenTaken};
 
 /// How long a start waits for the list of tables: somebody's large transaction may hold the rule set.
 const LISTING: Duration = Duration::from_secs(2);
+
+/// Removes what is left on this node of the announcer for Services, and of all others that do not run: for where one was
+/// killed, and none comes after it. What it is about is gone before its fence is.
+///
+/// # Errors
+/// When that announcer runs, the kernel cannot be looked at, or something is left.
+pub async fn node(supervisor: &mut Supervisor) -> anyhow::Result<()> {
+    let me = Instance::services();
+    let (_locks, telling) = locks::take(&me, WhenTaken::End).await?;
+    let (door, tasks) = Door::open().context("opening a netlink socket")?;
+    supervisor.spawn_all(tasks.into_iter().chain([telling]));
+    let mut kernel = door.netlink(&me);
+    let host = kernel.look().await.context("looking at the addresses of this node")?;
+    let _alone = match host.untagged {
+        true => Some(locks::take_untagged(&me)?),
+        false => None,
+    };
+    own(&mut kernel, &host, &me).await;
+    others(&door, &host, &me).await;
+    if let Err(error) = eip::sweep(&door, &me).await {
+        tracing::warn!(error, "rules of elastic IPs are left");
+    }
+    fencing::remove(&me);
+    let host = kernel.look().await.context("looking at the addresses of this node")?;
+    let left = host.ours.len() + host.made.len();
+    ensure!(left == 0, "{left} addresses and interfaces of it are left, as the log says");
+    Ok(())
+}
 
 /// Removes what is left of this instance, before anything else.
 pub async fn own(kernel: &mut impl Kernel, host: &Host, instance: &Instance) {

@@ -1,9 +1,11 @@
 //! The README's uninstall, as it stands there, with Services and EipBindings left: nothing hangs.
 
+use std::ffi::OsStr;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::place::sibling_program;
+use berth_e2e::process::Process;
 use berth_e2e::vm::{Eips, Vm, install_kubevirt};
 use berth_e2e::world::{POOL, World, env, eventually, kubectl, repository};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -69,9 +71,27 @@ async fn installed() -> Result<World> {
     Ok(world)
 }
 
-async fn ends(world: &World) -> Result<()> {
-    world.ccm()?.terminate(END)?;
-    world.announcer(world.lab.node(0).name())?.terminate(END)
+fn announcer(world: &World) -> Result<&Process> {
+    world.announcer(world.lab.node(0).name())
+}
+
+/// What `berth-announcer sweep` says on the node.
+fn sweep(world: &World) -> Result<String> {
+    let program = sibling_program("berth-announcer", "BERTH_ANNOUNCER")?;
+    let output = world.lab.node(0).place()?.output([program.as_os_str(), OsStr::new("sweep")])?;
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    ensure!(output.status.success(), "{said:?}");
+    Ok(said.concat())
+}
+
+/// What the node has of announcers, as the script of the docs shows it; nothing if it is empty.
+fn on_node(world: &World) -> Result<String> {
+    let script = fs::read_to_string(repository().join("docs/moving/berth-on-node.sh"))?;
+    let output = world.lab.node(0).place()?.output(["sh", "-c", &script])?;
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success() == shown.is_empty(), "{}: {shown}", output.status);
+    Ok(shown)
 }
 
 /// Nothing of both programs is left, and the namespace goes.
@@ -100,7 +120,13 @@ async fn uninstalled_as_the_readme_says_with_services_and_elastic_ips_left_nothi
     let refused = shell(&world, "berth-ccm uninstall || [ $? = 2 ]")?;
     ensure!(refused.contains("runs. Delete it first"), "{refused}");
     ensure!(world.claims().await?.len() == 3, "it changes nothing while a program runs");
-    ends(&world).await?;
+    let refused = sweep(&world).err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(refused.contains("another announcer runs on this node"), "{refused}");
+    ensure!(on_node(&world)?.contains("berth"), "an announcer runs there");
+    world.ccm()?.terminate(END)?;
+    announcer(&world)?.terminate(END)?;
+    let left = on_node(&world)?;
+    ensure!(left.is_empty(), "{left}");
     let said = shell(&world, &commands()?)?;
     ensure!(
         said.contains("finalizers of 2 Services and 1 EipBindings taken off, 3 claims"),
@@ -111,14 +137,22 @@ async fn uninstalled_as_the_readme_says_with_services_and_elastic_ips_left_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_the_manifests_were_deleted_first_the_command_ends_what_hangs() -> Result<()> {
+async fn where_the_manifests_were_deleted_first_and_an_announcer_was_killed_the_commands_end_it()
+-> Result<()> {
     let world = installed().await?;
-    ends(&world).await?;
+    world.ccm()?.terminate(END)?;
+    announcer(&world)?.kill()?;
     shell(&world, "kubectl delete -k manifests/ --ignore-not-found --wait=false")?;
     let crd = "kubectl wait --for=delete crd/eipbindings.berth.dev --timeout=";
     ensure!(shell(&world, &format!("{crd}5s")).is_err(), "it hangs on a finalizer");
     shell(&world, "berth-ccm uninstall")?;
     shell(&world, &format!("{crd}60s"))?;
     is_clean(&world).await?;
+    // Nobody comes after the announcer that was killed.
+    let left = on_node(&world)?;
+    ensure!(left.contains("berth-fence"), "what was killed leaves its fence: {left}");
+    let said = sweep(&world)?;
+    let left = on_node(&world)?;
+    ensure!(left.is_empty(), "{left}{said}");
     world.lab.down()
 }

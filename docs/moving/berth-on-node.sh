@@ -1,0 +1,14 @@
+#!/bin/sh
+# On a node: shows what announcers of Berth have there, and ends with 1 if there is anything. `berth-announcer sweep` removes what
+# one has left that was killed. An empty qdisc (clsact) is nothing of theirs.
+PATH=$PATH:/usr/sbin:/sbin
+found=$(
+	# Addresses and routes have the number of their instance (190 to 247) as their protocol.
+	ip -d -o address show | grep -E ' proto (0x(be|bf|[cde][0-9a-f]|f[0-7])|19[0-9]|2[0-3][0-9]|24[0-7]) '
+	nft list tables 2>/dev/null | grep -w -E 'berth|berth-[a-z0-9-]+'
+	for link in $(ls /sys/class/net); do
+		tc filter show dev "$link" egress 2>/dev/null | grep berth-fence | sed "s/^/$link: /"
+	done
+	true
+)
+[ -z "$found" ] || { printf '%s\n' "$found"; exit 1; }
