@@ -39,6 +39,7 @@ use berth_api::election::Reply;
 use berth_api::host::Told;
 use berth_membership::{Cause, Loss};
 use berth_runtime::http::Health;
+use berth_runtime::lease::Deletion;
 use tokio::sync::watch;
 
 use self::guarding::Guarding;
@@ -85,6 +86,8 @@ pub struct Announcer<K> {
     leaving: bool,
     /// Why no Lease is acquired.
     withheld: Option<String>,
+    /// Whether it was told that Leases of Services that are gone stay.
+    told_of_leases: bool,
     /// Since when members wait for the Lease by which others decide.
     waits_since: Option<Instant>,
     outlets: Outlets,
@@ -146,6 +149,7 @@ impl<K: Kernel> Announcer<K> {
             look_at: now,
             leaving: false,
             withheld: None,
+            told_of_leases: false,
             waits_since: None,
             outlets,
             config,
@@ -214,6 +218,14 @@ impl<K: Kernel> Announcer<K> {
                     }
                     leases.replied(&name, reply, now);
                 }
+            }
+            // A role of kube-vip has no delete.
+            WriteEvent::Deleted(name, Deletion::Failed(why)) if !self.told_of_leases => {
+                self.told_of_leases = true;
+                tracing::warn!(
+                    lease = %name, why,
+                    "the Lease of a Service that is gone is not deleted; the garbage collector does, where it runs"
+                );
             }
             WriteEvent::Deleted(name, deletion) => {
                 tracing::debug!(lease = %name, ?deletion, "deleted")
