@@ -8,6 +8,8 @@ oldest=$(sed -n 's/.*k8s\.io\/kubernetes v\([^ ]*\).*/\1/p' e2e/kubernetes/oldes
 echo "Kubernetes $oldest"
 BERTH_KUBERNETES=$oldest e2e/test.sh black_box:: product::expose:: product::failover:: product::eip:: \
 	product::eip_allocation:: real_nodes::
+# MetalLB itself in place of what is done by hand for it.
+BERTH_METALLB=1 e2e/test.sh --no-build product::moving::
 e2e/upgrade.sh
 e2e/kind-here.sh
 BERTH_KUBERNETES=$oldest WITHOUT_BPF=1 BERTH_E2E_MANIFESTS=overlays/without-bpf e2e/kind-here.sh

@@ -2,21 +2,26 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
+use nix::sys::{
+    signal::Signal,
+    socket::{MsgFlags, send},
+};
 
 use crate::{
-    addresses::Net,
+    addresses::{Net, mac, node_host},
     fabric::FABRIC,
     lab::Lab,
     probe::{Manner, Probe},
     process::Process,
-    wire::{Asker, Watch},
+    wire::{Asker, Watch, packet_socket},
+    wire_frame::announcement,
 };
 
 /// tcpdump at work. Its file lies among the lab's logs and is kept with them if the test fails.
@@ -70,6 +75,17 @@ impl Lab {
     /// Listens for ARP and neighbour discovery on the LAN.
     pub fn watch(&self) -> Result<Watch> {
         Watch::start(&self.place_in_network(FABRIC), Net::Lan.bridge())
+    }
+
+    /// A node tells everybody on the LAN that it has an address, as an announcer does that has just bound it.
+    pub fn announce(&self, node: usize, address: IpAddr) -> Result<()> {
+        let frame = announcement(address, mac(Net::Lan, node_host(node)));
+        self.node(node).place()?.in_network(|| {
+            let socket = packet_socket(Net::Lan.interface())?;
+            let sent = send(socket.as_raw_fd(), &frame, MsgFlags::empty())?;
+            ensure!(sent == frame.len(), "{sent} octets of {}", frame.len());
+            Ok(())
+        })?
     }
 
     /// Asks the LAN for an address from the client, every `every`.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use etherparse::icmpv6::NeighborAdvertisementHeader;
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket,
     TransportSlice,
@@ -96,6 +97,43 @@ pub(crate) fn question(address: IpAddr, own_mac: Mac, own: DualStack) -> Vec<u8>
     frame
 }
 
+/// `address` is at `mac`: a gratuitous ARP request, or an unsolicited advertisement with the override flag, to everybody.
+pub(crate) fn announcement(address: IpAddr, mac: Mac) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let written = match address {
+        IpAddr::V4(address) => {
+            let packet = ArpEthIpv4Packet {
+                operation: ArpOperation::REQUEST,
+                sender_mac: mac,
+                sender_ipv4: address.octets(),
+                target_mac: [0; 6],
+                target_ipv4: address.octets(),
+            };
+            PacketBuilder::ethernet2(mac, [0xff; 6])
+                .arp(packet.into())
+                .write_to_vec(&mut frame)
+                .is_ok()
+        }
+        IpAddr::V6(address) => {
+            let flags =
+                NeighborAdvertisementHeader { router: false, solicited: false, r#override: true };
+            // The target, then option 2 (target link-layer address) of length 1 (RFC 4861 section 4.4).
+            let mut payload = address.octets().to_vec();
+            payload.extend([2, 1]);
+            payload.extend(mac);
+            let everybody = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets();
+            PacketBuilder::ethernet2(mac, [0x33, 0x33, 0, 0, 0, 1])
+                .ipv6(address.octets(), everybody, 255)
+                .icmpv6(Icmpv6Type::NeighborAdvertisement(flags))
+                .write(&mut frame, &payload)
+                .is_ok()
+        }
+    };
+    // As above.
+    debug_assert!(written);
+    frame
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +172,15 @@ mod tests {
         let own = crate::addresses::client();
         assert_eq!(read(&question(a.into(), MAC, own)), None);
         assert_eq!(read(&question("fd00:10::9".parse().unwrap(), MAC, own)), None);
+    }
+
+    #[test]
+    fn an_announcement_claims_its_address() {
+        for address in ["10.0.0.1", "fd00:10::9"] {
+            let address = address.parse().unwrap();
+            let said = read(&announcement(address, MAC));
+            assert_eq!(said, Some((address, MAC, Said::Announcement)));
+        }
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! They run as processes, not as pods. Speakers find each other by the addresses of pods, so there is a pod for each
 //! that nobody schedules. What they talk is not encrypted, and webhooks are off; neither is on the way of a takeover.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use lab_programs::go_tools::GoTools;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::lab::Lab;
@@ -18,6 +19,12 @@ use crate::world::{World, env, eventually, kubectl};
 
 const NAMESPACE: &str = "metallb-system";
 const LABEL: &str = "component";
+
+/// The name of the pool, and of its advertisement.
+pub const POOL: &str = "lan";
+
+/// How long a program may take to end.
+const END: Duration = Duration::from_secs(30);
 
 fn tools() -> GoTools {
     GoTools {
@@ -29,10 +36,11 @@ fn tools() -> GoTools {
 }
 
 /// MetalLB on some nodes of a lab.
-pub(super) struct MetalLb {
+pub struct MetalLb {
     programs: PathBuf,
     kubeconfig: PathBuf,
     starts: usize,
+    controller: Process,
     speakers: Vec<Option<Process>>,
 }
 
@@ -42,8 +50,8 @@ impl MetalLb {
         tools().version()
     }
 
-    /// Its objects, a pool with one address, and the controller; no speakers yet.
-    pub(super) async fn up(world: &World, nodes: usize, address: IpAddr) -> Result<Self> {
+    /// Its objects, the pool [`POOL`] of these prefixes and ranges, and the controller; no speakers yet.
+    pub async fn up(world: &World, nodes: usize, addresses: &[String]) -> Result<Self> {
         let programs = tokio::task::spawn_blocking(|| tools().build()).await??;
         let definitions = tools().source()?.join("config/crd/bases").display().to_string();
         kubectl(&world.lab, &["apply", "-f", &definitions])?;
@@ -56,7 +64,7 @@ impl MetalLb {
         let all = ["--clusterrole=cluster-admin", "--serviceaccount=kube-system:metallb"];
         kubectl(&world.lab, &["create", "clusterrolebinding", "metallb", all[0], all[1]])?;
         let kubeconfig = world.kubeconfig("metallb").await?;
-        configure(&world.lab, address)?;
+        configure(&world.lab, addresses)?;
         for node in 0..nodes {
             announce_pod(world, node).await?;
         }
@@ -67,11 +75,24 @@ impl MetalLb {
             "--webhook-mode=disabled".to_owned(),
             "--disable-cert-rotation=true".to_owned(),
         ];
-        world.lab.control_plane().start("metallb-controller", argv)?;
-        Ok(Self { programs, kubeconfig, starts: 0, speakers: vec![None; nodes] })
+        let controller = world.lab.control_plane().start("metallb-controller", argv)?;
+        Ok(Self { programs, kubeconfig, starts: 0, controller, speakers: vec![None; nodes] })
     }
 
-    pub(super) fn start(&mut self, lab: &Lab, node: usize) -> Result<()> {
+    /// Ends the controller, as a Deployment that is scaled to nothing.
+    pub fn end_controller(&self) -> Result<()> {
+        self.controller.terminate(END)
+    }
+
+    /// Ends all speakers, as a DaemonSet that is deleted.
+    pub fn end_speakers(&self) -> Result<()> {
+        let speakers = || self.speakers.iter().flatten();
+        speakers().try_for_each(|speaker| speaker.signal(Signal::SIGTERM))?;
+        speakers().try_for_each(|speaker| speaker.terminate(END))
+    }
+
+    /// Starts a speaker on a node.
+    pub fn start(&mut self, lab: &Lab, node: usize) -> Result<()> {
         self.starts += 1;
         let node_addresses = lab.node(node).addresses();
         let argv = [
@@ -107,18 +128,18 @@ impl MetalLb {
     }
 }
 
-/// A pool with one address, for layer 2.
-fn configure(lab: &Lab, address: IpAddr) -> Result<()> {
+/// A pool, for layer 2.
+fn configure(lab: &Lab, addresses: &[String]) -> Result<()> {
     let object = |kind: &str, spec: serde_json::Value| {
         json!({
             "apiVersion": "metallb.io/v1beta1",
             "kind": kind,
-            "metadata": { "name": "bench", "namespace": NAMESPACE },
+            "metadata": { "name": POOL, "namespace": NAMESPACE },
             "spec": spec,
         })
     };
     let items = [
-        object("IPAddressPool", json!({ "addresses": [format!("{address}/32")] })),
+        object("IPAddressPool", json!({ "addresses": addresses })),
         object("L2Advertisement", json!({})),
     ];
     let file = lab.dir().join("metallb.json");

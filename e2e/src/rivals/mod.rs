@@ -2,7 +2,7 @@
 //! address to the pods (kube-proxy), so that they can be measured side by side.
 
 mod keepalived;
-mod metallb;
+pub mod metallb;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -85,7 +85,8 @@ impl System {
             Self::MetalLb => {
                 let world = World::without_berth(nodes + 1, env([])).await?;
                 world.deploy("default", "hello", 2)?;
-                let part = Part::MetalLb(MetalLb::up(&world, nodes, ADDRESS).await?);
+                let part =
+                    Part::MetalLb(MetalLb::up(&world, nodes, &[format!("{ADDRESS}/32")]).await?);
                 world.expose("web", json!({})).await?;
                 Stage { system: self, world, address: ADDRESS, part }
             }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Net, mac, node_host};
+use berth_e2e::lab::Lab;
 use berth_e2e::membership;
 use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::wire::{Watch, disputed};
@@ -17,30 +18,29 @@ use serde_json::{Value, json};
 
 use super::scene::CLIENT;
 
-const NODES: usize = 3;
-const VIPS: [&str; 2] = ["10.0.64.3", "fd00:10::4003"];
-const LEASE: &str = "plndr-svcs-lock";
-const EVERY: Duration = Duration::from_millis(20);
+pub(crate) const NODES: usize = 3;
+pub(crate) const VIPS: [&str; 2] = ["10.0.64.3", "fd00:10::4003"];
+pub(crate) const LEASE: &str = "plndr-svcs-lock";
+pub(crate) const EVERY: Duration = Duration::from_millis(20);
 
 /// Members look at the Lease of another election, and have to agree on a view and on an owner once it is free.
-const TAKEN: Duration = Duration::from_secs(5);
+pub(crate) const TAKEN: Duration = Duration::from_secs(5);
 
-fn vips() -> impl Iterator<Item = IpAddr> {
+pub(crate) fn vips() -> impl Iterator<Item = IpAddr> {
     VIPS.into_iter().map(|vip| vip.parse().expect("an address"))
 }
 
 /// What the page does on a node about what is left there.
-fn on_a_node() -> Result<String> {
+fn on_a_node() -> Result<Vec<String>> {
     let page = fs::read_to_string(repository().join("docs/migrating-from-kube-vip.md"))?;
-    let chapter = page.split("## 4. What it leaves").nth(1).context("no chapter")?;
-    let block = chapter.split("```sh\n").nth(1).and_then(|text| text.split("```").next());
-    let lines = block.context("no commands")?.lines();
-    let own = lines.filter(|line| !line.starts_with("VIPS=")).collect::<Vec<_>>().join("\n");
-    Ok(format!("VIPS='{}'\n{own}", VIPS.join(" ")))
+    ensure!(page.contains("sh docs/moving/left-on-node.sh 192.0.2.10 2001:db8::10"), "no command");
+    let script = fs::read_to_string(repository().join("docs/moving/left-on-node.sh"))?;
+    let words = ["sh", "-c", &script, "left-on-node.sh"].map(ToOwned::to_owned);
+    Ok(words.into_iter().chain(VIPS.map(ToOwned::to_owned)).collect())
 }
 
 /// As kube-vip binds it: alone, for ever, and in the name of nobody.
-fn bind(world: &World, node: usize, interface: &str) -> Result<()> {
+pub(crate) fn bind(world: &World, node: usize, interface: &str) -> Result<()> {
     for vip in vips() {
         let single = format!("{vip}/{}", if vip.is_ipv4() { 32 } else { 128 });
         let mut command = vec!["ip", "address", "replace", &single, "dev", interface];
@@ -104,12 +104,45 @@ async fn by_kube_vip() -> Result<World> {
     Ok(world)
 }
 
-fn leases(world: &World) -> Api<Lease> {
+pub(crate) fn leases(world: &World) -> Api<Lease> {
     Api::namespaced(world.client.clone(), "kube-system")
 }
 
+/// Every member waits for the Lease by which others decide.
+pub(crate) async fn all_wait(world: &World) -> Result<()> {
+    let waits = ["curl", "--silent", "http://127.0.0.1:2112/readyz"];
+    eventually("each waits", 30, || async {
+        let mut nodes = (0..NODES).map(|node| world.lab.node(node).exec(waits).unwrap_or_default());
+        Ok(nodes.all(|said| said.contains("membership: ")).then_some(()))
+    })
+    .await
+    .with_context(|| world.logs())
+}
+
+/// One node has both addresses for Berth, no other one has any, and the Service names it.
+pub(crate) async fn one_has_them(world: &World) -> Result<usize> {
+    let tags = |node: &berth_e2e::node::Node| -> Result<usize> {
+        let shown = node.exec(["ip", "-o", "address", "show", "dev", "eth0"])?;
+        let is_ours = |line: &&str| {
+            line.contains("deprecated") && VIPS.iter().any(|vip| line.contains(&format!(" {vip}/")))
+        };
+        Ok(shown.lines().filter(is_ours).count())
+    };
+    // While voters are found more than one node may have them, and those that lose let them go. Of one that has not lost
+    // yet kube-vip's status may say the same.
+    eventually("one node has both for Berth, and the Service names it", 30, || async {
+        let host = world.index_of(&world.host("web").await?)?;
+        let all = (0..NODES).map(|node| tags(world.lab.node(node)));
+        let all = all.collect::<Result<Vec<_>>>()?;
+        let alone = (0..NODES).all(|node| all[node] == if node == host { VIPS.len() } else { 0 });
+        Ok((alone && membership::won(world, host)? >= VIPS.len() as u64).then_some(host))
+    })
+    .await
+    .with_context(|| world.logs())
+}
+
 /// That nobody but this node spoke for an address since then, and no two in the same moment.
-fn one_speaks(world: &World, wire: &Watch, node: usize, since: Instant) -> Result<()> {
+pub(crate) fn one_speaks(world: &World, wire: &Watch, node: usize, since: Instant) -> Result<()> {
     let record = wire.so_far();
     for vip in vips() {
         let said = record.since(vip, since);
@@ -120,8 +153,16 @@ fn one_speaks(world: &World, wire: &Watch, node: usize, since: Instant) -> Resul
     Ok(())
 }
 
+/// Clients that ask at each address.
+pub(crate) fn probes(lab: &Lab) -> Result<Vec<Probe>> {
+    let outside = lab.outside();
+    let probe =
+        |vip| Probe::start(&outside, SocketAddr::new(vip, 80), EVERY, Manner::NewConnections);
+    vips().map(probe).collect()
+}
+
 /// What clients saw of each address: no answer took longer than `limit`.
-fn judged(what: &str, probes: Vec<Probe>, limit: Duration) -> Result<()> {
+pub(crate) fn judged(what: &str, probes: Vec<Probe>, limit: Duration) -> Result<()> {
     for (vip, probe) in vips().zip(probes) {
         let report = probe.finish()?;
         let (ok, lost, gap) = (report.ok, report.failed.len(), report.longest_gap);
@@ -135,58 +176,29 @@ fn judged(what: &str, probes: Vec<Probe>, limit: Duration) -> Result<()> {
 async fn what_kube_vip_announced_is_answered_by_berth_with_what_it_left_on_every_node() -> Result<()>
 {
     let mut world = by_kube_vip().await?;
-    let outside = world.lab.outside();
-    let probes = || -> Result<Vec<Probe>> {
-        let probe =
-            |vip| Probe::start(&outside, SocketAddr::new(vip, 80), EVERY, Manner::NewConnections);
-        vips().map(probe).collect()
-    };
-    let (wire, before, began) = (world.lab.watch()?, probes()?, Instant::now());
+    let (wire, before, began) = (world.lab.watch()?, probes(&world.lab)?, Instant::now());
 
     // Beside it: members wait, and say nothing.
     for node in 0..NODES {
         world.start_announcer(node).await?;
     }
-    let waits = ["curl", "--silent", "http://127.0.0.1:2112/readyz"];
-    eventually("each waits", 30, || async {
-        let mut nodes = (0..NODES).map(|node| world.lab.node(node).exec(waits).unwrap_or_default());
-        Ok(nodes.all(|said| said.contains("membership: ")).then_some(()))
-    })
-    .await
-    .with_context(|| world.logs())?;
+    all_wait(&world).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     one_speaks(&world, &wire, 0, began)?;
     judged("beside kube-vip", before, CLIENT).with_context(|| world.logs())?;
 
     // It is killed: what it had bound stays, on one node it stayed of an earlier life, and on another one on `lo`.
-    let (during, killed) = (probes()?, Instant::now());
+    let (during, killed) = (probes(&world.lab)?, Instant::now());
     bind(&world, 1, "eth0")?;
     bind(&world, 2, "lo")?;
     let free = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 } });
     leases(&world).patch(LEASE, &PatchParams::default(), &Patch::Merge(free)).await?;
-    let tags = |node: &berth_e2e::node::Node| -> Result<usize> {
-        let shown = node.exec(["ip", "-o", "address", "show", "dev", "eth0"])?;
-        let is_ours = |line: &&str| {
-            line.contains("deprecated") && VIPS.iter().any(|vip| line.contains(&format!(" {vip}/")))
-        };
-        Ok(shown.lines().filter(is_ours).count())
-    };
-    // While voters are found more than one node may have them, and those that lose let them go. Of one that has not lost
-    // yet kube-vip's status may say the same.
-    let owner = eventually("one node has both for Berth, and the Service names it", 30, || async {
-        let host = world.index_of(&world.host("web").await?)?;
-        let all = (0..NODES).map(|node| tags(world.lab.node(node)));
-        let all = all.collect::<Result<Vec<_>>>()?;
-        let alone = (0..NODES).all(|node| all[node] == if node == host { VIPS.len() } else { 0 });
-        Ok((alone && membership::won(&world, host)? >= VIPS.len() as u64).then_some(host))
-    })
-    .await
-    .with_context(|| world.logs())?;
+    let owner = one_has_them(&world).await?;
     println!("node {owner} has them {:.1?} after kube-vip's end", killed.elapsed());
     let named = world.lab.node(owner).name().to_owned();
     tokio::time::sleep(Duration::from_secs(1)).await;
     judged("from kube-vip's end", during, TAKEN).with_context(|| world.logs())?;
-    let (after, since) = (probes()?, Instant::now());
+    let (after, since) = (probes(&world.lab)?, Instant::now());
 
     // What is left is cleared away, node by node.
     for node in 0..NODES {
@@ -197,7 +209,7 @@ async fn what_kube_vip_announced_is_answered_by_berth_with_what_it_left_on_every
             if node == 2 { there == VIPS.len() } else { node != owner || there == 0 },
             "{there}"
         );
-        world.lab.node(node).exec(["sh", "-euc", &on_a_node()?])?;
+        world.lab.node(node).exec(on_a_node()?)?;
         ensure!(left(&world, node)? == 0, "it is cleared away");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

@@ -27,6 +27,7 @@ mod host_ports;
 mod many;
 mod migration;
 mod moves;
+mod moving;
 mod named;
 mod placement;
 mod probes;
