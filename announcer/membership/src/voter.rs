@@ -130,6 +130,11 @@ impl Voter {
         }
     }
 
+    /// Whether a node said so last, as far as it is heard here.
+    pub(crate) fn is_leaving(&self, node: NodeId) -> bool {
+        self.contacts.get(&node).is_some_and(|contact| contact.leaving)
+    }
+
     /// Ends what has run out.
     pub(crate) fn sweep(&mut self, now: Moment) {
         if now >= self.next_silence {

@@ -30,10 +30,11 @@ impl Node {
         }
     }
 
-    /// Moves an address if another node can take it.
+    /// Moves an address if another node can take it. One that says it is about to leave as well cannot.
     pub(super) fn hand_over(&mut self, address: IpAddr) {
         let keeps = self.keeps(address);
-        let fit = |node| !keeps || self.handovers.is_fit(address, node);
+        let fit =
+            |node| (!keeps || self.handovers.is_fit(address, node)) && !self.voter.is_leaving(node);
         let to = self.claims.best_other(address, &self.sight, fit);
         self.begin_move(address, to, keeps);
     }

@@ -35,6 +35,27 @@ fn three_of_one_list_own_once_a_promise_of_an_earlier_run_would_be_over() {
     assert!(cluster.owners().len() == 1 && cluster.owners() != owners);
 }
 
+#[test]
+fn of_nodes_that_all_leave_at_once_none_is_handed_what_another_has() {
+    for first in 0..3 {
+        let mut cluster = Cluster::new();
+        for name in ["a", "b", "c"] {
+            cluster.start(name, list(&["a", "b", "c"]));
+        }
+        cluster.run(Duration::from_secs(2));
+        let owner = cluster.owners()[0];
+        let mut nodes: Vec<NodeId> =
+            ids(&["a", "b", "c"]).into_iter().filter(|node| *node != owner).collect();
+        nodes.insert(first, owner);
+        for node in nodes {
+            cluster.tell(node, Input::Leave);
+            cluster.run(Duration::from_millis(5));
+        }
+        cluster.run(Duration::from_secs(2));
+        assert_eq!((cluster.left.len(), cluster.owners().len()), (3, 0), "{first}");
+    }
+}
+
 /// A host on the LAN may have recorded what the voters answered before this node was rebooted, when its clock was ahead.
 #[test]
 fn answers_to_an_earlier_run_do_not_hide_those_to_this_one() {
