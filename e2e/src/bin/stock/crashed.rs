@@ -1,12 +1,11 @@
 //! A stock announcer that crashes leaves its addresses on the node. What of that is answered while kube-vip goes on, and while
 //! Berth takes its place node by node.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::stock::Stock;
-use berth_e2e::world::{env, repository};
+use berth_e2e::world::{env, eventually, repository};
 use serde_json::json;
 
 use crate::halves::{Halves, NODES, Ours, Side};
@@ -31,7 +30,10 @@ pub(crate) async fn look(stock: &Stock, told: &mut Told) -> Result<()> {
     // Its pod is started again by the kubelet, and another one has the Lease by then.
     let begun = Instant::now();
     halves.announcer(owner)?.kill()?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    eventually("another node has the address as well", 30, || async {
+        Ok((halves.holders(addresses[0])?.len() > 1).then_some(()))
+    })
+    .await?;
     halves.start(owner, Side::Stock).await?;
     tokio::time::sleep(LOOKED_AT).await;
     let row = |halves: &Halves, what: &str, who: &str, since, word: &str| -> Result<String> {
@@ -75,7 +77,7 @@ pub(crate) async fn look(stock: &Stock, told: &mut Told) -> Result<()> {
 
     let vips: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     for node in 0..NODES {
-        halves.world.lab.node(node).exec(["sh", "-euc", &on_a_node(&vips)?])?;
+        halves.world.lab.node(node).exec(["sh", "-euc", &on_a_node(&vips)])?;
     }
     let (begun, patience) = (Instant::now(), PATIENCE);
     tokio::time::sleep(patience).await;
@@ -94,11 +96,7 @@ pub(crate) async fn look(stock: &Stock, told: &mut Told) -> Result<()> {
 }
 
 /// What docs/migrating-from-kube-vip.md does on a node about what is left there.
-fn on_a_node(vips: &[String]) -> Result<String> {
-    let page = fs::read_to_string(repository().join("docs/migrating-from-kube-vip.md"))?;
-    let chapter = page.split("## 4. What it leaves").nth(1).context("no chapter")?;
-    let block = chapter.split("```sh\n").nth(1).and_then(|text| text.split("```").next());
-    let lines = block.context("no commands")?.lines();
-    let own = lines.filter(|line| !line.starts_with("VIPS=")).collect::<Vec<_>>().join("\n");
-    Ok(format!("VIPS='{}'\n{own}", vips.join(" ")))
+fn on_a_node(vips: &[String]) -> String {
+    let script = repository().join("docs/moving/left-on-node.sh");
+    format!("sh {} {}", script.display(), vips.join(" "))
 }

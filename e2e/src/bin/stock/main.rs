@@ -91,7 +91,7 @@ fn main() -> Result<()> {
         stock.version()?
     );
     println!("two answering is for how long two nodes answered for one address at once.");
-    told.print();
+    told.print(&reports::REPORTS, &reports::SORTS.map(|sort| sort.name));
     if let [first, rest @ ..] = &told.failed[..] {
         let more = rest.iter().map(|failed| format!("{failed}\n")).collect::<String>();
         eprintln!("{more}");

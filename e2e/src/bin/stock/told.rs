@@ -2,8 +2,6 @@
 
 use anyhow::Result;
 
-use crate::reports::{REPORTS, SORTS};
-
 /// What one part tells, or all do.
 #[derive(Default)]
 pub(crate) struct Told {
@@ -45,8 +43,8 @@ impl Told {
         self.failed.extend(other.failed);
     }
 
-    /// The tables that have rows.
-    pub(crate) fn print(&self) {
+    /// The tables that have rows; of the reports, which they are and under which systems.
+    pub(crate) fn print(&self, reports: &[&str], systems: &[&str]) {
         table(
             "Which half beside which",
             "A Service with two families is made, and deleted once it is served. Left: addresses on nodes, Leases.",
@@ -80,27 +78,26 @@ impl Told {
         self.left.iter().for_each(|line| println!("- {line}"));
         table(
             "What a crashed kube-vip leaves",
-            "Killed on the node that answers, and started again a second later; then Berth node by node, that node first.",
+            "Killed on the node that answers, and started again once another has the address; then Berth node by node, that node first.",
             &["", "who announces", "nodes with the address", "two answering", ""],
             &self.crashed,
         );
         let mut rows = Vec::new();
-        for (report, text) in REPORTS.iter().enumerate() {
+        for (report, text) in reports.iter().enumerate() {
             let cell = |sort| {
                 let mut all = self.reports.iter();
                 let found = all.find(|(r, s, _)| (*r, *s) == (report, sort));
                 found.map_or("", |(.., cell)| cell)
             };
-            let cells: Vec<_> = (0..SORTS.len()).map(cell).collect();
+            let cells: Vec<_> = (0..systems.len()).map(cell).collect();
             if cells.iter().any(|cell| !cell.is_empty()) {
                 rows.push(format!("| {text} | {} |", cells.join(" | ")));
             }
         }
-        let names = SORTS.map(|sort| sort.name);
         table(
             "Reports of kube-vip's users",
             "kube-vip with `svc_election=true`, Berth with the same, and Berth as `manifests/` are.",
-            &[&["report"], &names[..]].concat(),
+            &[&["report"], systems].concat(),
             &rows,
         );
     }
