@@ -10,10 +10,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use berth_api::names::label::{HAS_IP, SERVICE_PROVIDED};
 use kube::core::ObjectMeta;
 
+use crate::source::room;
 use crate::vip::{Name, Wanted, unserved};
 
 /// The longest name of a label, behind its prefix.
 const LONGEST: usize = 63;
+/// So many Services are labelled on a Node, shared by their namespaces: a Node has to leave room for what the kubelet writes.
+const MOST: usize = 512;
 /// Between two addresses: kube-vip's comma is in no label that an API server takes.
 const AND: char = '_';
 
@@ -34,14 +37,18 @@ pub fn wanted(
     first: Option<IpAddr>,
 ) -> Labels {
     let mut labels = Labels::default();
+    let mut each: BTreeMap<&str, Vec<(String, String)>> = BTreeMap::new();
     for (name, claim) in wanted.services.iter().filter(|(_, claim)| claim.ours) {
         let serves = |own: &&IpAddr| live.contains(*own) && unserved(claim, own, node).is_none();
         let own: Vec<IpAddr> = claim.own().filter(serves).copied().collect();
         let values: Vec<String> = own.iter().map(|own| value(*own)).collect();
         labels.live.extend(own);
-        let key = key(name).filter(|_| !values.is_empty());
-        labels.all.extend(key.map(|key| (key, values.join(&AND.to_string()))));
+        let Some(key) = key(name).filter(|_| !values.is_empty()) else { continue };
+        let of_namespace = each.entry(&name.namespace).or_default();
+        of_namespace.push((key, values.join(&AND.to_string())));
     }
+    let share = room::share(each.values().map(Vec::len), MOST, MOST);
+    labels.all.extend(each.into_values().flat_map(|all| all.into_iter().take(share)));
     let first = first.filter(|first| labels.live.contains(first));
     let named = first.or_else(|| labels.live.first().copied());
     labels.all.extend(named.map(|address| (HAS_IP.to_owned(), value(address))));
@@ -129,7 +136,7 @@ pub(super) fn changes(nodes: &[Labelled], node: &str, wanted: &Labels) -> Vec<Ch
 mod tests {
     use super::*;
     use crate::source::cluster::Cluster;
-    use crate::source::cluster::testing::{service, slice};
+    use crate::source::cluster::testing::{service, slice, slice_of};
     use crate::source::testing::{host, seen};
 
     fn ip(text: &str) -> IpAddr {
@@ -182,6 +189,23 @@ mod tests {
         assert_eq!(only, map(&[(HAS_IP, "192.0.2.1")]));
         let fits = labelled(&[(&long[1..], &["192.0.2.1"])], &["192.0.2.1"], None);
         assert_eq!(fits.len(), 2);
+    }
+
+    #[test]
+    fn no_namespace_fills_a_node() {
+        let (mut cluster, mut live) = (Cluster::default(), BTreeSet::new());
+        for number in 0..600u16 {
+            let [high, low] = number.to_be_bytes();
+            let address = IpAddr::from([10, 0, high, low]);
+            let namespace = if number % 300 == 0 { "shop" } else { "mallory" };
+            let name = Name::new(namespace, format!("s{number}"));
+            cluster.apply_service(name.clone(), service(&[&address.to_string()]));
+            slice_of(&mut cluster, &name, &["a"]);
+            live.insert(address);
+        }
+        let all = wanted(&seen(&cluster, &host(), None), &live, "a", None).all;
+        let of = |namespace: &str| all.keys().filter(|key| key.ends_with(namespace)).count();
+        assert_eq!((of(".shop"), of(".mallory")), (2, MOST - 2));
     }
 
     fn node(name: &str, labels: &[(&str, &str)]) -> Labelled {

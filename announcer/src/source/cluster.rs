@@ -234,9 +234,19 @@ pub(crate) mod testing {
 
     /// Ready endpoints of the Service `d/<service>` on these nodes.
     pub(crate) fn slice(cluster: &mut Cluster, service: &str, slice: &str, nodes: &[&str]) {
+        ending(cluster, service, slice, ready(nodes));
+    }
+
+    fn ready(nodes: &[&str]) -> Endpoints {
         let nodes: BTreeSet<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
         let ready = Where { any: !nodes.is_empty(), nodes };
-        ending(cluster, service, slice, Endpoints { ready, ..Endpoints::default() });
+        Endpoints { ready, ..Endpoints::default() }
+    }
+
+    /// The same of any namespace: of a Service by a slice of its name.
+    pub(crate) fn slice_of(cluster: &mut Cluster, service: &Name, nodes: &[&str]) {
+        let read = Slice::of(&ready(nodes));
+        cluster.apply_slice(service.clone(), Some((service.clone(), read)));
     }
 
     /// The same with these endpoints, on nodes that are known.

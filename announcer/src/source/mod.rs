@@ -22,7 +22,7 @@ pub mod fixed;
 mod hostile;
 pub mod own;
 pub mod placement;
-mod room;
+pub(crate) mod room;
 pub mod scene;
 pub mod service;
 #[cfg(test)]

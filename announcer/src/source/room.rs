@@ -2,7 +2,7 @@
 
 /// What a namespace may have at most, where each asks for so many: no more than `most`, and where together they would have
 /// more than there are, no more than a share that is the same for all. Who asks for less has it all.
-pub(super) fn share(asked: impl Iterator<Item = usize>, most: usize, together: usize) -> usize {
+pub(crate) fn share(asked: impl Iterator<Item = usize>, most: usize, together: usize) -> usize {
     let mut asked: Vec<usize> = asked.map(|count| count.min(most)).collect();
     asked.sort_unstable();
     let mut rest = together;

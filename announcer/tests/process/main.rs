@@ -50,7 +50,7 @@ use crate::api::Api;
 use crate::namespace::{alone, kernel};
 
 /// Every background task of an announcer.
-const TASKS: [&str; 26] = [
+const TASKS: [&str; 27] = [
     "SIGUSR1",
     "berth-ccm lease watch",
     "elastic IPs",
@@ -74,6 +74,7 @@ const TASKS: [&str; 26] = [
     "membership view",
     "metrics server",
     "nodes watch",
+    "rights",
     "rtnetlink",
     "services watch",
     "signals",
