@@ -278,12 +278,17 @@ async fn moves_out(world: &World, wire: &Watch, owner: usize) -> Result<()> {
     .await?;
     let askers: Vec<_> = vips().map(|vip| world.lab.ask(vip, ASK)).collect::<Result<_>>()?;
     let (during, began) = (probes(&world.lab)?, Instant::now());
-    // Whoever has them last: what is handed over to one that leaves too may stay there.
-    let named = world.lab.node(owner).name();
-    let (last, first): (Vec<_>, Vec<_>) = world.announcers().partition(|(node, _)| *node == named);
-    for (node, announcer) in first.into_iter().chain(last) {
-        announcer.terminate(Duration::from_secs(20)).with_context(|| node.to_owned())?;
-    }
+    // All at once, as where their DaemonSet is deleted: nobody hands over to one that leaves too.
+    std::thread::scope(|scope| {
+        let ends = world.announcers().map(|(node, announcer)| {
+            let end = move || announcer.terminate(Duration::from_secs(20));
+            (node, scope.spawn(end))
+        });
+        ends.collect::<Vec<_>>().into_iter().try_for_each(|(node, end)| {
+            let ended = end.join().map_err(|_| anyhow::anyhow!("it panicked"));
+            ended.and_then(|ended| ended.map(drop)).with_context(|| node.to_owned())
+        })
+    })?;
     eventually("members give their Lease back", 15, || async {
         let holder = leases(world).get(LEASE).await?.spec.and_then(|spec| spec.holder_identity);
         Ok(holder.unwrap_or_default().is_empty().then_some(()))
