@@ -192,6 +192,11 @@ impl Handovers {
         over
     }
 
+    /// Takes nothing that another node is about to hand over. Returns what was expected.
+    pub(crate) fn expect_nothing(&mut self) -> impl Iterator<Item = IpAddr> + use<> {
+        std::mem::take(&mut self.coming).into_keys()
+    }
+
     /// How soon claims are repeated, if without patience.
     pub(crate) fn urgency(&self) -> Option<Duration> {
         (!self.urgent.is_empty()).then_some(URGENT_EVERY)

@@ -141,6 +141,11 @@ impl Node {
                     self.stay = Stay::Leaving { since: self.now };
                 }
                 self.claims.stop();
+                for address in self.handovers.expect_nothing() {
+                    if self.owner.hold(&address).is_none() {
+                        self.out.extend(self.serving.discard(address));
+                    }
+                }
                 self.handovers.doubt(self.owner.holds().map(|(address, _)| address));
             }
         }

@@ -36,6 +36,8 @@ pub(crate) struct Cluster {
     pub(crate) recorded: Vec<Recorded>,
     /// Since when each was first armed, and until when it is.
     pub(crate) armed: BTreeMap<NodeId, (Moment, Moment)>,
+    /// Who has got ready to answer, or does.
+    pub(crate) ready: BTreeSet<NodeId>,
     pub(crate) refused: Vec<(NodeId, DatagramError)>,
     pub(crate) left: Vec<NodeId>,
     /// Who heard whom, and who was told of whom that it speaks version 1.
@@ -51,8 +53,20 @@ impl Cluster {
         let (armed, refused, left) = (BTreeMap::new(), Vec::new(), Vec::new());
         let now = Moment::from_nanos(1_000_000_000);
         let (recorded, heard, former) = (Vec::new(), BTreeSet::new(), Vec::new());
-        let proposed = Vec::new();
-        Self { now, nodes, travelling, recorded, armed, refused, left, heard, former, proposed }
+        let (proposed, ready) = (Vec::new(), BTreeSet::new());
+        Self {
+            ready,
+            now,
+            nodes,
+            travelling,
+            recorded,
+            armed,
+            refused,
+            left,
+            heard,
+            former,
+            proposed,
+        }
     }
 
     /// A process that never ran before, as far as anybody can tell it.
@@ -91,11 +105,18 @@ impl Cluster {
                     self.recorded.push((to, datagram.clone()));
                     self.travelling.push((self.now + LATENCY, to, datagram));
                 }
-                Output::Prepare { address, .. } => self.tell(id, Input::Prepared { address }),
+                Output::Prepare { address, .. } => {
+                    self.ready.insert(id);
+                    self.tell(id, Input::Prepared { address });
+                }
+                Output::Discard { .. } => _ = self.ready.remove(&id),
                 Output::Arm { deadline, .. } => {
                     self.armed.entry(id).or_insert((self.now, deadline)).1 = deadline;
                 }
-                Output::Mute { .. } | Output::MuteAll => _ = self.armed.remove(&id),
+                Output::Mute { .. } | Output::MuteAll => {
+                    self.ready.remove(&id);
+                    self.armed.remove(&id);
+                }
                 Output::Refused(error) => self.refused.push((id, error)),
                 Output::ProposeView { from_epoch, view } => {
                     let fixed = self.nodes[&id].view().is_some_and(|(view, _)| view.is_fixed());
