@@ -1,27 +1,19 @@
 //! `berth-ccm check` as a script sees it.
 
+mod program;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use program::run;
 
 /// Runs the program on this text; what it ended with, said, and complained.
 fn check(text: &str, more: &[&str]) -> Result<(Option<i32>, String, String)> {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_berth-ccm"))
-        .args(["check", "-"])
-        .args(more)
-        .env_remove("KUBEVIP_NAMESPACE")
-        .env_remove("KUBEVIP_CONFIG_MAP")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    program.stdin.take().context("no standard input")?.write_all(text.as_bytes())?;
-    let Output { status, stdout, stderr } = program.wait_with_output()?;
-    Ok((status.code(), String::from_utf8(stdout)?, String::from_utf8(stderr)?))
+    run(&[&["check", "-"], more].concat(), text)
 }
 
 const HEAD: &str = "kind: ConfigMap\nmetadata: { name: kubevip, namespace: kube-system }\ndata:\n";

@@ -91,7 +91,8 @@ async fn look(arguments: &Arguments, environment: &Environment) -> Result<Review
     Ok(review)
 }
 
-fn read(file: &Path) -> io::Result<String> {
+/// The text of a file, or of standard input where it is `-`.
+pub(crate) fn read(file: &Path) -> io::Result<String> {
     if file == Path::new("-") {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text)?;

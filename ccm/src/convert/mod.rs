@@ -11,9 +11,8 @@ pub mod finding;
 pub mod metallb;
 mod text;
 
-use std::fs;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -21,6 +20,7 @@ use berth_runtime::watch::chain;
 use serde_json::Value;
 
 use crate::check::manifest::items;
+use crate::check::read;
 use crate::environment::Environment;
 use metallb::Conversion;
 
@@ -91,13 +91,4 @@ fn look(arguments: &Arguments) -> Result<Conversion> {
     let objects: Vec<&Value> = documents.iter().flat_map(items).collect();
     let Source::Metallb = arguments.source;
     metallb::convert(&objects).with_context(|| format!("cannot use `{name}`"))
-}
-
-fn read(file: &Path) -> io::Result<String> {
-    if file == Path::new("-") {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text)?;
-        return Ok(text);
-    }
-    fs::read_to_string(file)
 }

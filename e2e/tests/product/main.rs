@@ -36,6 +36,7 @@ mod repair;
 mod rights;
 mod rotation;
 mod scene;
+mod shell;
 mod shown;
 mod splits;
 mod status;

@@ -7,14 +7,12 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Net, mac, node_host};
 use berth_e2e::membership;
 use berth_e2e::pauses;
-use berth_e2e::place::sibling_program;
 use berth_e2e::rivals::metallb::{MetalLb, POOL};
 use berth_e2e::wire::{Watch, disputed};
 use berth_e2e::world::{self, World, env, eventually, kubectl, repository};
@@ -62,21 +60,9 @@ fn folder(world: &World) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Runs commands as a user does, whose kubectl is that of the lab's cluster.
+/// Runs commands of a page.
 fn shell(world: &World, folder: &Path, text: &str) -> Result<String> {
-    let ccm = sibling_program("berth-ccm", "BERTH_CCM")?;
-    let ours = ccm.parent().context("no folder")?.display().to_string();
-    let path = std::env::var("PATH").unwrap_or_default();
-    let output = Command::new("timeout")
-        .args(["60", "sh", "-euc", text])
-        .current_dir(folder)
-        .env("KUBECONFIG", world.lab.kubeconfig())
-        .env("PATH", format!("{}:{ours}:{path}", world.lab.programs().display()))
-        .output()?;
-    let said =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    ensure!(output.status.success(), "{text}\n{}: {said:?}", output.status);
-    Ok(said.concat())
+    super::shell::shell(world, folder, 60, text)
 }
 
 /// A speaker answers on this node, or ceases to: the kernel does, as for a neighbour behind it.

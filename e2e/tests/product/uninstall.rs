@@ -13,7 +13,6 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::json;
-use std::process::Command;
 use std::time::Duration;
 
 /// How long a program takes to end.
@@ -32,21 +31,9 @@ fn commands() -> Result<String> {
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// Runs them as a user does, whose kubectl is that of the lab's cluster.
+/// Runs them in the repository.
 fn shell(world: &World, text: &str) -> Result<String> {
-    let ccm = sibling_program("berth-ccm", "BERTH_CCM")?;
-    let ours = ccm.parent().context("no folder")?.display().to_string();
-    let path = std::env::var("PATH").unwrap_or_default();
-    let output = Command::new("timeout")
-        .args(["120", "sh", "-euc", text])
-        .current_dir(repository())
-        .env("KUBECONFIG", world.lab.kubeconfig())
-        .env("PATH", format!("{}:{ours}:{path}", world.lab.programs().display()))
-        .output()?;
-    let said =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    ensure!(output.status.success(), "{}: {said:?}", output.status);
-    Ok(said.concat())
+    super::shell::shell(world, repository(), 120, text)
 }
 
 /// Both programs, a Service and an elastic IP in the namespace `shop`, and a Service in `default`.

@@ -1,10 +1,11 @@
 //! The commands of the documentation of kube-vip and its cloud provider, as they are typed, by a real kubectl.
 
 use std::net::IpAddr;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use berth_e2e::world::{World, eventually, kubectl};
+use berth_e2e::world::{World, eventually, kubectl, repository};
+
+use crate::shell::shell;
 
 /// The pools of the cloud provider's page, as they stand there.
 const POOLS: &str = "\
@@ -20,18 +21,8 @@ data:
   cidr-global: 192.168.0.240/29                       # CIDR-based range which can be used in any Namespace
 ";
 
-/// What a user types, whose kubectl is that of the lab's cluster.
 fn typed(world: &World, text: &str) -> Result<String> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let output = Command::new("timeout")
-        .args(["60", "sh", "-euc", text])
-        .env("KUBECONFIG", world.lab.kubeconfig())
-        .env("PATH", format!("{}:{path}", world.lab.programs().display()))
-        .output()?;
-    let said =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    ensure!(output.status.success(), "{text}: {}: {said:?}", output.status);
-    Ok(said.concat())
+    shell(world, repository(), 60, text)
 }
 
 /// Waits for what is written into a Service of a namespace.
