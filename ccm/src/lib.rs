@@ -5,7 +5,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`watches`], [`reserved`], [`writer`] | the traffic with the API server |
+//! | [`watches`], [`reserved`], [`writer`], [`held`] | the traffic with the API server, and what stands in for some of it |
 //! | [`run`], `writes` | the loop that joins them with the index |
 //! | [`check`], [`convert`], [`import`], [`uninstall`] | the commands |
 //! | [`options`], [`environment`], [`rights`], [`metrics`] | what users set, grant and see |
@@ -14,6 +14,7 @@
 pub mod check;
 pub mod convert;
 pub mod environment;
+pub mod held;
 pub mod import;
 pub mod metrics;
 pub mod options;

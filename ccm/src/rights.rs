@@ -21,8 +21,9 @@ pub fn needed(pools: &NamespacedName, home: &str, lease: &str) -> Vec<Right> {
         ..right
     };
     let claims =
-        "no address is given out: an address is its Service's when its IPAddress could be created";
-    let unknown = "addresses of the cluster itself are not all known, and nothing is given out";
+        "what is given out is known to this process alone, and announcers go by annotations";
+    let unknown = "nothing is given out, since addresses of nodes could be";
+    let ranges = "the ranges of cluster IPs are not known, and their addresses could be given out";
     let bindings = "no elastic IP is given out";
     let elects = "none of several berth-ccm gives addresses out, unless --leader-elect=false";
     vec![
@@ -32,7 +33,12 @@ pub fn needed(pools: &NamespacedName, home: &str, lease: &str) -> Vec<Right> {
             &["get", "list", "watch", "create", "patch", "delete"],
             claims,
         ),
-        right("", "services", &["get", "list", "watch", "patch"], "no Service is given an address"),
+        right(
+            "",
+            "services",
+            &["get", "list", "watch", "patch"],
+            "no Service is given an address; without patch alone each is replaced (get, update)",
+        ),
         right("", "services/status", &["patch"], "no Service says why it waits; Events do"),
         within(
             &pools.namespace,
@@ -40,7 +46,7 @@ pub fn needed(pools: &NamespacedName, home: &str, lease: &str) -> Vec<Right> {
             right("", "configmaps", SEE, "there is no pool"),
         ),
         right("", "nodes", SEE, unknown),
-        right("networking.k8s.io", "servicecidrs", SEE, unknown),
+        right("networking.k8s.io", "servicecidrs", SEE, ranges),
         within(
             "default",
             None,

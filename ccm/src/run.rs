@@ -29,6 +29,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::environment::Environment;
+use crate::held::Doubt;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::rights;
@@ -120,6 +121,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         events,
         metrics,
         health,
+        doubt: Doubt::default(),
+        anew: None,
     };
     supervisor.during(work.run(changes, stop)).await?;
 
@@ -156,6 +159,9 @@ struct Loop {
     events: Events,
     metrics: Metrics,
     health: Health,
+    doubt: Doubt,
+    /// Why this process is to end and another to begin: what it holds is not what counts any more.
+    anew: Option<&'static str>,
 }
 
 impl Loop {
@@ -165,6 +171,10 @@ impl Loop {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !stop.is_cancelled() {
             let has_more = self.step();
+            if let Some(why) = self.anew {
+                tracing::warn!("ending, to begin anew: {why}");
+                break;
+            }
             // While all writes are under way the end of one is what is waited for.
             let due = self.index.deadline().filter(|_| self.writes.free() > 0);
             let wake = due.map(|at| self.start + at.saturating_sub(PAST));
@@ -205,6 +215,11 @@ impl Loop {
                 false => {
                     self.leadership.word.say(None);
                     self.index.follow();
+                    if self.writes.held().has_begun() {
+                        self.anew = Some(
+                            "another may give addresses out, of which nothing would be known here",
+                        );
+                    }
                 }
             }
         }
@@ -254,12 +269,28 @@ impl Loop {
 
     /// Leaves word of what rests for the one that leads next.
     fn remember(&self) {
-        if self.leadership.leads && self.index.has_adopted() {
+        if self.writes.held().has_begun() {
+            self.leadership.word.take_back();
+        } else if self.leadership.leads && self.index.has_adopted() {
             self.leadership.word.say(Some(rests::write(self.index.ledger(), self.now(), unix())));
         }
     }
 
     fn take(&mut self, change: Change, now: Duration) {
+        self.doubt.take(&change, Instant::now());
+        match (&change, self.writes.held().has_begun()) {
+            // Said once it is beyond doubt.
+            (Change::Absent(Source::Claims), _) => return,
+            (Change::Claim(_) | Change::Listed(Source::Claims), true) => {
+                self.anew = Some("claims may be kept in the cluster now");
+                return;
+            }
+            _ => {}
+        }
+        self.take_in(change, now);
+    }
+
+    fn take_in(&mut self, change: Change, now: Duration) {
         if let Change::Listed(source) | Change::Absent(source) = &change {
             self.health.ready(source.name());
         }
@@ -270,10 +301,33 @@ impl Loop {
         self.metrics.wrote(write, &outcome);
         self.writes.note(write, &outcome);
         let now = self.now();
+        let ends = matches!(outcome, Outcome::Released) && self.writes.held().has_begun();
         self.index.settle(write, outcome, now);
+        if let (
+            true,
+            Write::LeaveClaim { address, uid, .. } | Write::JoinClaim { address, uid, .. },
+        ) = (ends, write)
+        {
+            // No watch shows it.
+            self.take(Change::ClaimGone(*address, uid.clone()), now);
+        }
+    }
+
+    /// Holds claims here once it is beyond doubt that the cluster does not.
+    fn hold(&mut self) {
+        if self.writes.held().has_begun() || !self.doubt.is_over(Instant::now()) {
+            return;
+        }
+        tracing::warn!(
+            "claims are kept in memory, since there are no ipaddresses.networking.k8s.io that the account may list: this process \
+             gives no address twice, and does not know what another one gives at the same time"
+        );
+        self.writes.held().begin();
+        self.take_in(Change::Absent(Source::Claims), self.now());
     }
 
     fn show(&mut self) {
+        self.hold();
         self.remember();
         self.health.alive("loop", Instant::now(), ALIVE);
         self.metrics.show(&self.index, self.events.lost());

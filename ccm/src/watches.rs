@@ -3,11 +3,11 @@
 //!
 //! # Permissions
 //!
-//! `list` and `watch` on `services`, `nodes`, `ipaddresses.networking.k8s.io`, `servicecidrs.networking.k8s.io`,
-//! `eipbindings.berth.dev` and `virtualmachineinstances.kubevirt.io` everywhere, and on the ConfigMap in its namespace;
-//! `get` on the ConfigMap `cluster-info` in `kube-public`; `list` and `watch` on `leases.coordination.k8s.io` in the
-//! namespace of its own Lease and on `endpointslices.discovery.k8s.io` in `default`, without which nodes and API servers
-//! are known only as far as Node objects list them.
+//! `list` and `watch` on `services` and `nodes` everywhere, and on the ConfigMap in its namespace. Besides, where it is
+//! granted: the same on `ipaddresses.networking.k8s.io`, `servicecidrs.networking.k8s.io`, `eipbindings.berth.dev` and
+//! `virtualmachineinstances.kubevirt.io` everywhere, on `leases.coordination.k8s.io` in the namespace of its own Lease and
+//! on `endpointslices.discovery.k8s.io` in `default`, and `get` on the ConfigMap `cluster-info` in `kube-public`. What is
+//! lost without each is said by [`crate::rights`].
 
 use std::time::Duration;
 
@@ -26,9 +26,7 @@ use berth_index::kubevirt::{VirtualMachineInstance, Vmi};
 use berth_index::service::Service;
 use berth_ipam::AddressSet;
 use berth_runtime::refusals::Refusals;
-use berth_runtime::watch::{
-    Served, chain, forbidden, objects, objects_where_granted, objects_where_served,
-};
+use berth_runtime::watch::{Served, chain, forbidden, objects, objects_where_granted};
 use futures::stream::{self, BoxStream, Stream, StreamExt, select_all};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service as ServiceObject};
@@ -67,12 +65,15 @@ pub fn all(
     let services = services.map(move |event| service(event, &classes));
 
     let ours = Config::default().labels(&claim::selector()).page_size(PAGE);
-    let claims = objects(Api::<IPAddress>::all(client.clone()), ours).map(claimed);
+    let claims = objects_where_granted(Api::<IPAddress>::all(client.clone()), ours);
+    let claims = claims.map(|served| where_served(served, Source::Claims, claimed));
 
     let nodes =
         objects(Api::<Node>::all(client.clone()), Config::default().page_size(PAGE)).map(node);
-    let cidrs = objects(Api::<ServiceCIDR>::all(client.clone()), Config::default());
-    let cidrs = cidrs.map(service_cidr);
+    let cidrs = objects_where_granted(Api::<ServiceCIDR>::all(client.clone()), Config::default());
+    let unknown = "the ranges of cluster IPs are not known, and their addresses could be given out";
+    let cidrs =
+        cidrs.map(|served| where_granted(served, unknown, Source::ServiceCidrs, service_cidr));
     let hosts: Api<Lease> = Api::namespaced(client.clone(), leases);
     let hosts = objects_where_granted(hosts, Config::default().labels(label::HOST).page_size(PAGE));
     let unknown = "addresses that nodes have besides those of their Node objects are not known, and could be given out";
@@ -94,10 +95,10 @@ pub fn all(
     // What each of these is for can be had without it: the watch begins when the resource is there.
     let large = || Config::default().page_size(LARGE);
     let bindings = Api::<LeanBinding>::all(client.clone());
-    let bindings = objects_where_served(bindings, large());
+    let bindings = objects_where_granted(bindings, large());
     let bindings = bindings.map(|served| where_served(served, Source::Eips, eip));
     let machines = Api::<Lean<VirtualMachineInstance>>::all(client.clone());
-    let machines = objects_where_served(machines, large());
+    let machines = objects_where_granted(machines, large());
     let machines = machines.map(|served| where_served(served, Source::Machines, machine));
     let streams = [
         maps.boxed(),

@@ -1,4 +1,5 @@
-//! Owns the requests: each [`Write`] becomes one, and its answer an [`Outcome`]. Sends nothing without the Lease.
+//! Owns the requests: each [`Write`] becomes one, and its answer an [`Outcome`]. Sends nothing without the Lease. Claims may be
+//! held here instead ([`Held`]).
 //!
 //! # Permissions
 //!
@@ -7,8 +8,8 @@
 //! | [`Write::CreateClaim`] | `create`, and `get` when it exists already | `ipaddresses.networking.k8s.io` |
 //! | [`Write::JoinClaim`] | `patch`, and `get` when it has changed | `ipaddresses.networking.k8s.io` |
 //! | [`Write::LeaveClaim`] | `delete`, or `patch` when others stay, and `get` when it has changed; `get` of `services` or `eipbindings.berth.dev` when the owner was not seen | `ipaddresses.networking.k8s.io` |
-//! | [`Write::PatchService`] | `patch`, and `get` when it has changed and has many finalizers | `services` |
-//! | [`Write::PatchStatus`], [`Write::PatchAnnounced`] | `patch` | `services/status` |
+//! | [`Write::PatchService`] | `patch` (else `get` and `update`), and `get` when it has changed and has many finalizers | `services` |
+//! | [`Write::PatchStatus`], [`Write::PatchAnnounced`] | `patch` (else `update`, and `get` of `services`) | `services/status` |
 //! | [`Write::ListHosts`] | `list` | `leases.coordination.k8s.io` |
 //! | [`Write::PatchEip`] | `patch`, and `get` when it has changed | `eipbindings.berth.dev` |
 //! | [`Write::ApplyEip`] | `patch` | `eipbindings.berth.dev/status` |
@@ -34,6 +35,7 @@ use berth_index::service::Service;
 use berth_index::write::{Change, Outcome, Silence, Verdict, Write};
 use berth_ipam::OwnerKind;
 use berth_runtime::lease::Tenure;
+use berth_runtime::services::{self, Part, Services};
 use berth_runtime::watch::chain;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -45,6 +47,8 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, P
 use kube::core::Status;
 use kube::{Client, Error, Resource};
 use serde_json::{Value, json};
+
+use crate::held::Held;
 
 const MANAGER: &str = "berth-ccm";
 /// How long to wait for an answer.
@@ -60,12 +64,21 @@ pub struct Writer {
     tenure: Tenure,
     /// The namespace of the Leases of announcers.
     leases: String,
+    patcher: Services,
+    held: Held,
 }
 
 impl Writer {
     /// A writer that works while `tenure` lasts. Announcers have their Leases in the namespace `leases`.
     pub fn new(client: Client, classes: ClassPolicy, tenure: Tenure, leases: &str) -> Self {
-        Self { client, classes, tenure, leases: leases.to_owned() }
+        let patcher = Services::new(client.clone(), Some(MANAGER));
+        let held = Held::default();
+        Self { client, classes, tenure, leases: leases.to_owned(), patcher, held }
+    }
+
+    /// The claims that are held here instead of in the cluster.
+    pub fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Sends one write and says what became of it. Never fails, never takes longer than ten seconds.
@@ -103,27 +116,15 @@ impl Writer {
                 self.patch_service(key, uid, version, change).await
             }
             Write::PatchStatus { key, uid, version, verdict } => {
-                // Conditions are merged by type: those of others stay.
-                let body = Patch::Strategic(json!({
-                    "metadata": { "uid": uid, "resourceVersion": version },
-                    "status": { "conditions": [condition_of(verdict, Timestamp::now())] },
-                }));
-                let patched =
-                    self.services(key).patch_status(&key.name, &parameters(), &body).await?;
-                Ok(self.read(&patched))
+                let condition = json!(condition_of(verdict, Timestamp::now()));
+                self.patch_status(key, uid, version, &condition).await
             }
             Write::PatchAnnounced { key, uid, version, silence } => {
                 let condition = silence.as_ref().map_or(
                     json!({ "type": condition::ANNOUNCED, "$patch": "delete" }),
                     |silence| json!(silent(silence, Timestamp::now())),
                 );
-                let body = Patch::Strategic(json!({
-                    "metadata": { "uid": uid, "resourceVersion": version },
-                    "status": { "conditions": [condition] },
-                }));
-                let patched =
-                    self.services(key).patch_status(&key.name, &parameters(), &body).await?;
-                Ok(self.read(&patched))
+                self.patch_status(key, uid, version, &condition).await
             }
             Write::ListHosts => {
                 let ours = ListParams::default().labels(label::HOST);
@@ -154,6 +155,21 @@ impl Writer {
         }
     }
 
+    /// Conditions are merged by type: those of others stay.
+    async fn patch_status(
+        &self,
+        key: &NamespacedName,
+        uid: &str,
+        version: &str,
+        condition: &Value,
+    ) -> Result<Outcome, Error> {
+        let body = json!({
+            "metadata": { "uid": uid, "resourceVersion": version },
+            "status": { "conditions": [condition] },
+        });
+        Ok(self.read(&self.patcher.patch(key, Part::Status, &body).await?))
+    }
+
     async fn patch_service(
         &self,
         key: &NamespacedName,
@@ -161,31 +177,36 @@ impl Writer {
         version: &str,
         change: &Change,
     ) -> Result<Outcome, Error> {
-        let services = self.services(key);
         let Change { finalizers, addresses, .. } = change;
+        let ours = finalizer::LOAD_BALANCER_CLEANUP;
         let mut body = service_patch(uid, version, change);
-        if !addresses.is_empty() && finalizers.ours.is_none() && finalizers.is_crowd() {
+        let mut lacks = !addresses.is_empty() && finalizers.ours.is_none();
+        if lacks && finalizers.is_crowd() {
             // First, so that no Service has addresses without it.
-            let ours = finalizer::LOAD_BALANCER_CLEANUP;
             let patch = finalizer_patch(uid, version, *finalizers, ours, true);
-            match patch_as_seen(&services, &key.name, version, patch).await? {
-                Answer::Changed(other) => return Ok(self.read(&other)),
-                Answer::Patched(now) => {
+            match patch_as_seen(&self.services(key), &key.name, version, patch).await {
+                Ok(Answer::Changed(other)) => return Ok(self.read(&other)),
+                Ok(Answer::Patched(now)) => {
                     body["metadata"]["resourceVersion"] = json!(now.meta().resource_version);
+                    lacks = false;
                 }
+                // What stands in for a patch is no merge.
+                Err(Error::Api(status)) if services::is_lacking(&status) => {}
+                Err(error) => return Err(error),
             }
-        } else if !addresses.is_empty() && finalizers.ours.is_none() {
-            body["metadata"]["finalizers"] = json!([finalizer::LOAD_BALANCER_CLEANUP]);
-        } else if addresses.is_empty() && finalizers.ours.is_some() {
-            body["metadata"]["$deleteFromPrimitiveList/finalizers"] =
-                json!([finalizer::LOAD_BALANCER_CLEANUP]);
         }
-        let body = Patch::Strategic(body);
-        let patched = services.patch(&key.name, &parameters(), &body).await?;
-        Ok(self.read(&patched))
+        if lacks {
+            body["metadata"]["finalizers"] = json!([ours]);
+        } else if addresses.is_empty() && finalizers.ours.is_some() {
+            body["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!([ours]);
+        }
+        Ok(self.read(&self.patcher.patch(key, Part::Object, &body).await?))
     }
 
     async fn create_claim(&self, object: IPAddress) -> Result<Outcome, Error> {
+        if let Some(outcome) = self.held.create(&object, Timestamp::now().as_second()) {
+            return Ok(outcome);
+        }
         let parameters =
             PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
         match self.claims().create(&parameters, &object).await {
@@ -210,6 +231,9 @@ impl Writer {
         holders: &[Holder],
         pinned: Option<&BTreeSet<String>>,
     ) -> Result<Outcome, Error> {
+        if let Some(outcome) = self.held.change(address, uid, version, holders, pinned) {
+            return Ok(outcome);
+        }
         let name = address.to_string();
         let result = if holders.is_empty() {
             let preconditions = Preconditions {

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 
+use crate::held::Held;
 use crate::writer::Writer;
 
 /// The writes under way.
@@ -22,6 +23,11 @@ impl Writes {
     /// None yet, and at most `slots` at a time.
     pub(crate) fn new(writer: Writer, slots: usize) -> Self {
         Self { writer, slots, under_way: FuturesUnordered::new(), trouble: Trouble::default() }
+    }
+
+    /// Where claims are held if not in the cluster.
+    pub(crate) fn held(&self) -> &Held {
+        self.writer.held()
     }
 
     /// How many are under way.

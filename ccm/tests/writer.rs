@@ -299,6 +299,51 @@ async fn the_finalizer_is_put_on_a_crowd_of_them_by_itself_and_first() {
 }
 
 #[tokio::test]
+async fn where_a_role_lets_a_service_be_replaced_alone_it_is_replaced_as_it_was_seen() {
+    let refused = || {
+        let message = "User \"u\" cannot patch resource \"services\" in API group \"\"";
+        (403, json!({ "kind": "Status", "code": 403, "reason": "Forbidden", "message": message }))
+    };
+    let seen = |version: &str| {
+        let mut seen = service();
+        seen["apiVersion"] = json!("v1");
+        seen["kind"] = json!("Service");
+        seen["metadata"]["resourceVersion"] = json!(version);
+        seen["spec"]["new"] = json!("stays");
+        (200, seen)
+    };
+    for others in [1, 65] {
+        let write = patch_beside(Finalizers { ours: None, others }, &["192.0.2.1"]);
+        let refusals = if others > 1 { 2 } else { 1 };
+        let script = (0..refusals).map(|_| refused()).chain([seen("7"), (200, service())]);
+        let (outcome, log) = perform(script, &write).await;
+        assert!(matches!(outcome, Outcome::Claimant(service) if service.version() == "8"));
+        let lines: Vec<&str> = log[refusals..].iter().map(|(line, _)| line.as_str()).collect();
+        assert_eq!(lines, [format!("GET {SERVICE}"), format!("PUT {SERVICE}")]);
+        let written = &log[refusals + 1].1;
+        let ours = json!(["service.kubernetes.io/load-balancer-cleanup"]);
+        assert_eq!(
+            (&written["metadata"]["finalizers"], &written["spec"]["new"]),
+            (&ours, &json!("stays"))
+        );
+        assert_eq!(written["metadata"]["resourceVersion"], "7");
+    }
+    let (outcome, log) = perform([refused(), seen("8")], &patch(&["192.0.2.1"])).await;
+    assert_eq!((outcome, log.len()), (Outcome::Conflict, 2), "it was another by then");
+}
+
+#[tokio::test]
+async fn claims_that_are_held_here_cost_no_request() {
+    let (client, log) = scripted([]);
+    let writer = Writer::new(client, ClassPolicy::default(), Tenure::unlimited(), "kube-system");
+    writer.held().begin();
+    let Outcome::Claimed(claim) = writer.perform(&create()).await else { panic!("not claimed") };
+    assert_eq!(claim.holders[0].owner, owner());
+    assert!(matches!(writer.clone().perform(&create()).await, Outcome::Taken(Some(_))));
+    assert_eq!(log.lock().unwrap().len(), 0);
+}
+
+#[tokio::test]
 async fn a_release_removes_what_was_written() {
     let marked = Finalizers { ours: Some(0), others: 1 };
     let (_, log) = perform([(200, service())], &patch_beside(marked, &[])).await;

@@ -41,6 +41,8 @@ pub struct Image {
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
     files: BTreeMap<PathBuf, Content>,
+    /// Where each symbolic link leads.
+    links: BTreeMap<PathBuf, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -186,6 +188,12 @@ impl Layer {
         self
     }
 
+    /// Adds a symbolic link.
+    pub fn link(mut self, path: &str, to: &str) -> Self {
+        self.links.insert(path.into(), to.to_owned());
+        self
+    }
+
     /// Adds a copy of a file of this machine under another name, with its permissions.
     pub fn copy(mut self, path: &str, from: &Path) -> Result<Self> {
         let bytes = fs::read(from).with_context(|| format!("read {}", from.display()))?;
@@ -214,8 +222,16 @@ impl Layer {
     fn to_blob(&self) -> Result<Blob> {
         let mut archive = tar::Builder::new(Vec::new());
         let mut folders = Vec::<&Path>::new();
-        for (path, content) in &self.files {
+        for path in self.files.keys().chain(self.links.keys()) {
             ensure!(path.is_absolute(), "{} is not an absolute path", path.display());
+        }
+        for (path, to) in &self.links {
+            let mut header = header(tar::EntryType::Symlink, 0o777);
+            header.set_size(0);
+            let link = archive.append_link(&mut header, inside(path)?, to);
+            link.with_context(|| format!("pack {}", path.display()))?;
+        }
+        for (path, content) in &self.files {
             let mut above: Vec<_> =
                 path.ancestors().skip(1).filter(|p| p.parent().is_some()).collect();
             above.reverse();
@@ -341,6 +357,16 @@ mod tests {
             .map(|e| e.unwrap().path().unwrap().display().to_string())
             .collect();
         assert_eq!(paths, ["bin/", "bin/a", "bin/b", "etc/", "etc/x"]);
+    }
+
+    #[test]
+    fn a_link_leads_where_it_says() {
+        let bytes = Layer::new().link("/old", "/bin/a").to_blob().unwrap().bytes;
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let link = archive.entries().unwrap().next().unwrap().unwrap();
+        assert_eq!(link.path().unwrap().display().to_string(), "old");
+        assert_eq!(link.link_name().unwrap().unwrap().display().to_string(), "/bin/a");
+        assert!(Layer::new().link("old", "/bin/a").to_blob().is_err());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 #[path = "real_nodes/eip.rs"]
 mod eip;
+#[path = "real_nodes/swapped.rs"]
+mod swapped;
 
 use std::{
     fs,
@@ -111,6 +113,7 @@ async fn pods_answer_on_their_cluster_ips_of_both_families() -> Result<()> {
     }
     let log = kubectl(&lab, &["logs", "deployment/hello"])?;
     ensure!(log.contains("answers on port"), "kubectl logs gave {log:?}");
+    swapped::the_manifests_of_kube_vip_serve_with_the_images_alone_exchanged(&lab).await?;
     lab.down()
 }
 

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_runtime::http::Health;
+use berth_runtime::refusals::Refusals;
 use berth_runtime::watch::{chain, forbidden};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -28,8 +29,6 @@ const SOON: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(300);
 /// How long until what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// The same where there is no right to it.
-const DENIED: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keeps them.
@@ -39,6 +38,7 @@ pub struct Labeler {
     health: Health,
     /// The addresses of which no other Node says any more that it has them.
     taken: BTreeSet<IpAddr>,
+    refusals: Refusals,
     /// What was complained of last.
     complained: Option<String>,
 }
@@ -46,8 +46,8 @@ pub struct Labeler {
 impl Labeler {
     /// Of `node`, which is this one.
     pub fn new(client: Client, node: &str, health: Health) -> Self {
-        let (taken, complained) = Default::default();
-        Self { nodes: Api::all(client), node: node.to_owned(), health, taken, complained }
+        let (taken, refusals, complained) = Default::default();
+        Self { nodes: Api::all(client), node: node.to_owned(), health, taken, refusals, complained }
     }
 
     /// Keeps what is wanted, until nobody says so any more: then there is nothing.
@@ -71,8 +71,12 @@ impl Labeler {
         // Only what was gained may stand on another Node: else this one is enough to look at.
         self.taken.retain(|address| labels.live.contains(address));
         let gains = !labels.live.is_subset(&self.taken);
-        let (pause, trouble) = match tokio::time::timeout(TIMEOUT, self.write(labels, gains)).await
-        {
+        let written = tokio::time::timeout(TIMEOUT, self.write(labels, gains)).await;
+        let is_refused = |error: &Error| matches!(error, Error::Api(status) if status.code == 403);
+        if !matches!(&written, Ok(Err(error)) if is_refused(error)) {
+            self.refusals.end();
+        }
+        let (pause, trouble) = match written {
             Ok(Ok(true)) => {
                 self.taken.clone_from(&labels.live);
                 (LOOK, None)
@@ -82,12 +86,15 @@ impl Labeler {
             }
             Ok(Err(Error::Api(status))) if matches!(status.code, 404 | 409) => (SOON, None),
             Ok(Err(Error::Api(status))) if status.code == 403 => {
-                (DENIED, Some(forbidden("list and patch", "nodes", &status.message)))
+                let why = forbidden("list and patch", "nodes", &status.message);
+                (self.refusals.again(), Some(why))
             }
             Ok(Err(error)) => (AGAIN, Some(chain(&error))),
             Err(_) => (AGAIN, Some(format!("no answer within {TIMEOUT:?}"))),
         };
-        self.complain(trouble);
+        if !self.refusals.are_doubted() {
+            self.complain(trouble);
+        }
         pause
     }
 
@@ -139,8 +146,8 @@ mod tests {
 
     type Seen = Arc<Mutex<Vec<(String, Value)>>>;
 
-    /// An API server with this node, which answers a patch with `code`, and what it was asked for.
-    fn api(code: u16) -> (Client, Seen) {
+    /// An API server with this node, which refuses so many patches, and what it was asked for.
+    fn api(refusals: usize) -> (Client, Seen) {
         let (seen, labels) = (Seen::default(), Arc::new(Mutex::new(json!({}))));
         let asked = seen.clone();
         let service = tower::service_fn(move |request: http::Request<Body>| {
@@ -152,16 +159,19 @@ mod tests {
                 let query = parts.uri.query().unwrap_or_default();
                 let what = if query.contains("fieldSelector") { "own" } else { "all" };
                 let what = if parts.method == "PATCH" { "patch" } else { what };
-                asked.lock().unwrap().push((what.to_owned(), sent.clone()));
+                let mut asked = asked.lock().unwrap();
+                asked.push((what.to_owned(), sent.clone()));
+                let is_refused =
+                    asked.iter().filter(|(what, _)| what == "patch").count() <= refusals;
                 let mut had = labels.lock().unwrap();
-                let taken = sent["metadata"]["labels"].as_object().filter(|_| code == 200);
+                let taken = sent["metadata"]["labels"].as_object().filter(|_| !is_refused);
                 for (key, value) in taken.into_iter().flatten() {
                     had[key] = value.clone();
                 }
                 had.as_object_mut().unwrap().retain(|_, value| !value.is_null());
                 let metadata = json!({ "name": "a", "resourceVersion": "7", "labels": *had });
                 let (code, body) = match what {
-                    "patch" if code != 200 => (code, json!({ "code": code, "message": "no" })),
+                    "patch" if is_refused => (403, json!({ "code": 403, "message": "no" })),
                     "patch" => (200, json!({ "metadata": metadata })),
                     _ => (200, json!({ "metadata": {}, "items": [{ "metadata": metadata }] })),
                 };
@@ -178,8 +188,12 @@ mod tests {
     }
 
     /// What was asked for, and how much readiness said to be missing before the end.
-    async fn after(code: u16, tells: &[Option<Labels>], rest: Duration) -> (Vec<String>, usize) {
-        let ((client, seen), health) = (api(code), Health::default());
+    async fn after(
+        refusals: usize,
+        tells: &[Option<Labels>],
+        rest: Duration,
+    ) -> (Vec<String>, usize) {
+        let ((client, seen), health) = (api(refusals), Health::default());
         let (tell, told) = watch::channel(None);
         let keeping = tokio::spawn(Labeler::new(client, "a", health.clone()).keep(told));
         for labels in tells {
@@ -197,25 +211,36 @@ mod tests {
     async fn other_nodes_are_looked_at_where_an_address_is_gained_and_the_labels_go_with_the_announcer()
      {
         let quarter = Duration::from_secs(900);
-        let (asked, missing) = after(200, &[labels("192.0.2.1")], quarter).await;
+        let (asked, missing) = after(0, &[labels("192.0.2.1")], quarter).await;
         assert_eq!(asked, ["all", "patch", "own", "own", "own", "patch"]);
         assert_eq!(missing, 0);
         let moves = [labels("192.0.2.1"), labels("192.0.2.2"), Some(Labels::default())];
-        let (asked, _) = after(200, &moves, Duration::from_secs(10)).await;
+        let (asked, _) = after(0, &moves, Duration::from_secs(10)).await;
         assert_eq!(asked, ["all", "patch", "all", "patch", "own", "patch", "own"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_right_that_is_missing_is_shown_by_readiness_and_seldom_tried() {
-        let (asked, missing) = after(403, &[labels("192.0.2.1")], Duration::from_secs(3600)).await;
+        let (asked, missing) =
+            after(usize::MAX, &[labels("192.0.2.1")], Duration::from_secs(3600)).await;
         assert!((100..140).contains(&asked.len()), "{}", asked.len());
         assert_eq!(missing, 1);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_an_api_server_refuses_that_has_just_begun_is_asked_for_again_at_once_and_not_told()
+     {
+        let (asked, missing) = after(2, &[labels("192.0.2.1")], Duration::from_secs(10)).await;
+        assert_eq!(asked[..6], ["all", "patch"].repeat(3), "{asked:?}");
+        assert_eq!(missing, 0);
+        let (_, missing) = after(2, &[labels("192.0.2.1")], Duration::from_millis(2500)).await;
+        assert_eq!(missing, 0, "while it refuses");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_hundred_changes_in_a_second_are_one_write() {
         let changes: Vec<_> = (1..=100).map(|n| labels(&format!("192.0.2.{n}"))).collect();
-        let (asked, _) = after(200, &changes, Duration::from_millis(10)).await;
+        let (asked, _) = after(0, &changes, Duration::from_millis(10)).await;
         assert!(asked.len() <= 6, "{asked:?}");
     }
 }

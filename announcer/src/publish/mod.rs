@@ -13,7 +13,6 @@ mod open;
 mod order;
 mod overtaken;
 pub mod publisher;
-mod replace;
 mod rewords;
 pub mod status;
 mod strays;

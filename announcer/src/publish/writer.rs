@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use berth_api::claim;
 use berth_api::eip::EipBinding;
 use berth_api::election::{Action, Reply};
 use berth_runtime::lease::{self, Deletion};
+use berth_runtime::services::{Part, Services};
 use berth_runtime::supervise::Errands;
 use berth_runtime::watch::{chain, forbidden};
 use jiff::Timestamp;
@@ -19,7 +20,6 @@ use tokio::sync::mpsc;
 use tokio::time::error::Elapsed;
 
 use super::eip::Apply;
-use super::replace::{self, Rights};
 use super::status::Update;
 use crate::ownership::leases::Request;
 use crate::source::cluster::{Eip, Name};
@@ -77,7 +77,7 @@ struct Ways {
     client: Client,
     leases: lease::Leases,
     views: Absence,
-    rights: Rights,
+    services: Services,
 }
 
 impl Ways {
@@ -118,7 +118,8 @@ impl Writer {
         let (done, receive) = mpsc::unbounded_channel();
         let leases = lease::Leases::new(client.clone(), timeout);
         let views = Absence::new(client.clone(), namespace, timeout);
-        let ways = Ways { client, leases, views, rights: Rights::default() };
+        let services = Services::new(client.clone(), None);
+        let ways = Ways { client, leases, views, services };
         (Self::of(Some(ways), errands, done), receive)
     }
 
@@ -230,7 +231,7 @@ fn has_place(under_way: &BTreeSet<Name>, name: &Name) -> bool {
 
 #[allow(clippy::disallowed_methods, reason = "the time of a condition is for people")]
 async fn write(ways: Ways, update: &Update) -> WriteOutcome<Service> {
-    let Ways { client, rights, .. } = ways;
+    let Ways { client, services, .. } = ways;
     for address in &update.unclaimed {
         match is_claimed(&client, *address, &update.uid).await {
             Ok(false) => {}
@@ -239,25 +240,8 @@ async fn write(ways: Ways, update: &Update) -> WriteOutcome<Service> {
         }
     }
     let patch = update.patch(Timestamp::now());
-    let mut refused = None;
-    if !rights.lack_patch(Instant::now()) {
-        let api: Api<Service> = Api::namespaced(client.clone(), &update.name.namespace);
-        let (parameters, patch) = (PatchParams::default(), Patch::Strategic(&patch));
-        let request = api.patch_status(&update.name.name, &parameters, &patch);
-        match tokio::time::timeout(TIMEOUT, request).await {
-            Ok(Err(Error::Api(status))) if replace::is_lacking(&status) => {
-                refused = Some(status.message);
-            }
-            answer => return outcome(answer, ("patch", "services/status")),
-        }
-    }
-    let request = replace::status(client, &update.name, &patch);
+    let request = services.patch(&update.name, Part::Status, &patch);
     let answer = tokio::time::timeout(TIMEOUT, request).await;
-    match (&answer, refused) {
-        (Ok(Ok(_)), Some(refused)) => rights.serve(&refused, Instant::now()),
-        (Ok(Err(Error::Api(status))), _) if status.code == 403 => rights.end(),
-        _ => {}
-    }
     outcome(answer, ("patch (or get services, and update)", "services/status"))
 }
 
@@ -361,7 +345,7 @@ mod tests {
         let ways = Ways {
             leases: lease::Leases::new(client.clone(), TIMEOUT),
             views: Absence::new(client.clone(), "d", TIMEOUT),
-            rights: Rights::default(),
+            services: Services::new(client.clone(), None),
             client,
         };
         let update = Update::of(Name::new("d", "web"), "uid", "1");

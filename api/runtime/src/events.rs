@@ -1,5 +1,6 @@
 //! Owns the Events (events.k8s.io/v1) of a program. Reporting never waits and never fails its caller: what the
-//! cluster does not take is lost and counted.
+//! cluster does not take is lost and counted. A role that was made for another program may know Events by their older name
+//! alone, as those of the core group: they are the same objects.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use berth_api::one_line;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{self as core_v1, ObjectReference};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::Client;
@@ -75,6 +76,16 @@ pub struct Publisher {
     series: HashMap<u64, Series>,
     sums: RandomState,
     told: String,
+    /// Whether they may be created in the core group alone.
+    is_core: bool,
+}
+
+/// What came of a request.
+enum Sent {
+    Taken,
+    /// There is no right to it, in the words of the API server.
+    Forbidden(String),
+    Lost,
 }
 
 #[derive(Debug)]
@@ -97,7 +108,8 @@ pub fn channel(
     let events = Events { queue: sender, lost: lost.clone() };
     let (series, sums, told) = Default::default();
     let instance = instance.into();
-    (events, Publisher { client, controller, instance, queue, lost, series, sums, told })
+    let is_core = false;
+    (events, Publisher { client, controller, instance, queue, lost, series, sums, told, is_core })
 }
 
 /// Sends what [`Events`] takes to the log.
@@ -217,58 +229,99 @@ impl Publisher {
     }
 
     async fn create(&mut self, namespace: &str, event: Event) {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        self.attempt("create", || {
+        let mut refused = None;
+        if !self.is_core {
+            let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+            let sent = self.attempt("create", || {
+                let (api, event) = (&api, &event);
+                async move { api.create(&PostParams::default(), event).await.map(drop) }
+            });
+            match sent.await {
+                Sent::Forbidden(message) => refused = Some(message),
+                Sent::Taken | Sent::Lost => return,
+            }
+        }
+        let api: Api<core_v1::Event> = Api::namespaced(self.client.clone(), namespace);
+        let event = of_core(event);
+        let sent = self.attempt("create", || {
             let (api, event) = (&api, &event);
             async move { api.create(&PostParams::default(), event).await.map(drop) }
-        })
-        .await;
+        });
+        match sent.await {
+            Sent::Taken => self.is_core = true,
+            Sent::Forbidden(message) => {
+                self.is_core = false;
+                self.forbidden("create", &refused.unwrap_or(message));
+            }
+            Sent::Lost => {}
+        }
     }
 
     async fn repeat(&mut self, name: &str, namespace: &str, count: i32) {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let last = MicroTime(Timestamp::now());
         let patch = Patch::Merge(json!({ "series": { "count": count, "lastObservedTime": last } }));
-        self.attempt("patch", || {
-            let (api, patch) = (&api, &patch);
-            async move { api.patch(name, &PatchParams::default(), patch).await.map(drop) }
-        })
-        .await;
+        let sent = if self.is_core {
+            let api: Api<core_v1::Event> = Api::namespaced(self.client.clone(), namespace);
+            self.attempt("patch", || {
+                let (api, patch) = (&api, &patch);
+                async move { api.patch(name, &PatchParams::default(), patch).await.map(drop) }
+            })
+            .await
+        } else {
+            let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+            self.attempt("patch", || {
+                let (api, patch) = (&api, &patch);
+                async move { api.patch(name, &PatchParams::default(), patch).await.map(drop) }
+            })
+            .await
+        };
+        if let Sent::Forbidden(message) = sent {
+            self.forbidden("patch", &message);
+        }
     }
 
-    async fn attempt<F, A>(&mut self, verb: &str, mut send: F)
+    async fn attempt<F, A>(&mut self, verb: &str, mut send: F) -> Sent
     where
         F: FnMut() -> A,
         A: Future<Output = kube::Result<()>>,
     {
         for attempt in 1.. {
             let error = match tokio::time::timeout(TIMEOUT, send()).await {
-                Ok(Ok(())) => return self.told.clear(),
-                Ok(Err(kube::Error::Api(status))) if status.code == 409 => return,
+                Ok(Ok(())) => {
+                    self.told.clear();
+                    return Sent::Taken;
+                }
+                Ok(Err(kube::Error::Api(status))) if status.code == 409 => return Sent::Taken,
                 Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
-                    self.lost.fetch_add(1, Ordering::Relaxed);
-                    let ending = status.message.contains("being terminated");
-                    return if !ending {
-                        self.tell(forbidden(verb, "events.events.k8s.io", &status.message))
-                    };
+                    if status.message.contains("being terminated") {
+                        break;
+                    }
+                    return Sent::Forbidden(status.message);
                 }
                 // The API server will never take it, or what it is about is gone.
                 Ok(Err(kube::Error::Api(status)))
                     if (400..500).contains(&status.code) && status.code != 429 =>
                 {
-                    self.lost.fetch_add(1, Ordering::Relaxed);
                     let (code, message) = (status.code, &status.message);
-                    return self.tell(format!("cannot {verb} an Event: {message} ({code})"));
+                    self.tell(format!("cannot {verb} an Event: {message} ({code})"));
+                    break;
                 }
                 Ok(Err(error)) => format!("cannot {verb} an Event: {}", chain(&error)),
                 Err(_) => format!("cannot {verb} an Event: no answer within {TIMEOUT:?}"),
             };
             if attempt == ATTEMPTS {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                return self.tell(error);
+                self.tell(error);
+                break;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        Sent::Lost
+    }
+
+    fn forbidden(&mut self, verb: &str, message: &str) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.tell(forbidden(verb, "events.events.k8s.io", message));
     }
 
     /// The first of a row of failures is news.
@@ -282,6 +335,26 @@ impl Publisher {
     }
 }
 
+/// It by its older name.
+fn of_core(event: Event) -> core_v1::Event {
+    core_v1::Event {
+        source: Some(core_v1::EventSource {
+            component: event.reporting_controller.clone(),
+            host: None,
+        }),
+        metadata: event.metadata,
+        involved_object: event.regarding.unwrap_or_default(),
+        message: event.note,
+        reason: event.reason,
+        type_: event.type_,
+        action: event.action,
+        event_time: event.event_time,
+        reporting_component: event.reporting_controller,
+        reporting_instance: event.reporting_instance,
+        ..Default::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,10 +365,17 @@ mod tests {
     type Log = Arc<Mutex<Vec<String>>>;
 
     fn scripted(code: u16) -> (Client, Log) {
+        judged(move |_| code)
+    }
+
+    /// An API server that answers by path.
+    fn judged(judge: impl Fn(&str) -> u16 + Clone + Send + 'static) -> (Client, Log) {
         let log = Log::default();
         let seen = log.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
-            seen.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
+            let path = request.uri().path();
+            seen.lock().unwrap().push(format!("{} {path}", request.method()));
+            let code = judge(path);
             async move {
                 let body =
                     if code < 300 { json!({}) } else { json!({ "code": code, "message": "no" }) };
@@ -369,12 +449,36 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_event_is_not_tried_again_and_a_lost_one_is() {
-        for (code, attempts) in [(403, 1), (409, 1), (422, 1), (429, 3), (503, 3)] {
+        for (code, attempts) in [(403, 2), (409, 1), (422, 1), (429, 3), (503, 3)] {
             let (client, log) = scripted(code);
             let (_events, mut publisher) = channel(client, "berth-ccm", "ccm-0");
             publisher.take(report("note"), Instant::now()).await;
             assert_eq!(log.lock().unwrap().len(), attempts, "{code}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_a_role_knows_them_by_their_older_name_alone_they_are_written_by_that() {
+        let (client, log) = judged(|path| if path.starts_with("/apis/events") { 403 } else { 201 });
+        let (_events, mut publisher) = channel(client, "berth-ccm", "ccm-0");
+        let start = Instant::now();
+        for note in ["one", "another", "one"] {
+            publisher.take(report(note), start + PERIOD).await;
+        }
+        publisher.take(report("one"), start + 3 * PERIOD).await;
+        let older = "POST /api/v1/namespaces/shop/events";
+        let log = log.lock().unwrap();
+        let newer = "POST /apis/events.k8s.io/v1/namespaces/shop/events";
+        assert_eq!(log[..3], [newer, older, older]);
+        assert!(log[3].starts_with("PATCH /api/v1/namespaces/shop/events/web."), "{log:?}");
+        assert_eq!((log.len(), publisher.lost.load(Ordering::Relaxed)), (4, 0));
+        let event = of_core(publisher.event(&report("note"), Timestamp::UNIX_EPOCH));
+        assert_eq!(event.involved_object.name.as_deref(), Some("web"));
+        assert_eq!(
+            (event.message.as_deref(), event.type_.as_deref()),
+            (Some("note"), Some("Warning"))
+        );
+        assert!(event.event_time.is_some() && event.reporting_component.is_some());
     }
 
     #[tokio::test]

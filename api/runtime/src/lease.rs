@@ -63,8 +63,18 @@ impl Tenure {
 pub struct Word {
     annotation: &'static str,
     by: &'static str,
-    said: Arc<Mutex<Option<String>>>,
+    said: Arc<Mutex<Said>>,
     found: Arc<Mutex<Option<String>>>,
+}
+
+/// What a Lease is written with.
+#[derive(Clone, Debug, Default)]
+enum Said {
+    /// What it has.
+    #[default]
+    Kept,
+    Text(String),
+    Nothing,
 }
 
 impl Word {
@@ -75,7 +85,13 @@ impl Word {
 
     /// From now on the Lease is written with this text, or with what it has if `None`.
     pub fn say(&self, text: Option<String>) {
-        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) =
+            text.map_or(Said::Kept, Said::Text);
+    }
+
+    /// From now on the Lease is written without it.
+    pub fn take_back(&self) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Said::Nothing;
     }
 
     /// What the Lease had when this process last wrote it.
@@ -88,7 +104,11 @@ impl Word {
         let (Action::Create(lease) | Action::Replace(lease)) = action else { return };
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
         let annotations = lease.metadata.annotations.get_or_insert_default();
-        annotations.extend(said.map(|text| (self.annotation.to_owned(), text)));
+        match said {
+            Said::Kept => {}
+            Said::Text(text) => _ = annotations.insert(self.annotation.to_owned(), text),
+            Said::Nothing => annotations.retain(|key, _| key != self.annotation && key != self.by),
+        }
         if let (true, Some(holder)) = (annotations.contains_key(self.annotation), holder) {
             annotations.insert(self.by.to_owned(), holder);
         }

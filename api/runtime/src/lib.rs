@@ -11,6 +11,7 @@
 //! | [`lease::Leases::delete`] | `delete` | the same |
 //! | [`events`] | `create`, `patch` | `events.events.k8s.io`, every namespace that is reported on |
 //! | [`rights`] | `create` | `selfsubjectrulesreviews` and `selfsubjectaccessreviews` of `authorization.k8s.io`, as every account may |
+//! | [`services`] | `patch`; else `get` of `services` and `update` | `services`, `services/status` |
 //! | [`watch`] | `list`, `watch` | what the caller watches |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -22,6 +23,7 @@ pub mod lease;
 pub mod logs;
 pub mod refusals;
 pub mod rights;
+pub mod services;
 pub mod shutdown;
 pub mod supervise;
 pub mod watch;

@@ -7,7 +7,7 @@ const BELIEVED: u32 = 3;
 /// The first pauses.
 const SOON: Duration = Duration::from_secs(1);
 /// The longest.
-const LATE: Duration = Duration::from_secs(60);
+pub const LATE: Duration = Duration::from_secs(60);
 
 /// How often in a row there was no right to something. An API server that has just begun does not know all roles yet, and
 /// refuses for a moment what they grant: 403, as one that is meant.

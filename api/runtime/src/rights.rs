@@ -17,11 +17,13 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 
 use crate::http::Health;
+use crate::refusals::{LATE, Refusals};
 
 /// The check that says what is missing.
 const CHECK: &str = "rights";
 
-/// How often it is asked for: what was granted since is told no more.
+/// How often it is asked for: what was granted since is told no more. Sooner at first, as an API server that has just begun
+/// knows few roles.
 const LOOK: Duration = Duration::from_secs(900);
 /// The same where nobody answers.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -86,21 +88,30 @@ impl Right {
 /// Tells which of these rights the account lacks, as long as the program runs.
 pub async fn tell(client: Client, rights: Vec<Right>, health: Health) {
     let mut told = BTreeSet::new();
+    let mut refusals = Refusals::default();
     loop {
         let pause = match tokio::time::timeout(TIMEOUT, lacking(&client, &rights)).await {
+            Ok(Ok(lacking)) if lacking.is_empty() => {
+                refusals.end();
+                told.clear();
+                health.forget(CHECK);
+                LOOK
+            }
             Ok(Ok(lacking)) => {
+                let pause = refusals.again();
+                if refusals.are_doubted() {
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
                 let lines: Vec<String> =
                     lacking.iter().map(|(right, verbs)| right.rule(verbs)).collect();
                 for line in lines.iter().filter(|line| !told.contains(*line)) {
                     tracing::warn!("the account lacks a right: {line}");
                 }
-                match lines.is_empty() {
-                    true => health.forget(CHECK),
-                    // A line for each.
-                    false => health.missing(CHECK, lines.join(&format!("\n{CHECK}: "))),
-                }
+                // A line for each.
+                health.missing(CHECK, lines.join(&format!("\n{CHECK}: ")));
                 told = lines.into_iter().collect();
-                LOOK
+                if pause < LATE { pause } else { LOOK }
             }
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 403 | 404) => {
                 tracing::debug!("which rights the account has is not told: {}", status.message);
@@ -235,10 +246,21 @@ mod tests {
 
     /// An API server that names these rules, and says yes to what `allows` has. What it was asked for.
     fn api(named: Value, allows: &'static [&'static str]) -> (Client, Arc<Mutex<Vec<String>>>) {
+        api_that_begins(Duration::ZERO, named, allows)
+    }
+
+    /// The same, where it knows no rule for so long.
+    fn api_that_begins(
+        within: Duration,
+        named: Value,
+        allows: &'static [&'static str],
+    ) -> (Client, Arc<Mutex<Vec<String>>>) {
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let seen = asked.clone();
+        let begun = tokio::time::Instant::now() + within;
         let service = tower::service_fn(move |request: http::Request<Body>| {
-            let (seen, named) = (seen.clone(), named.clone());
+            let seen = seen.clone();
+            let named = if tokio::time::Instant::now() < begun { json!([]) } else { named.clone() };
             async move {
                 let path = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
                 let sent = request.into_body().collect_bytes().await?;
@@ -271,7 +293,20 @@ mod tests {
         assert!(lines[1].starts_with("rights: add") && lines[1].contains("[update]}"), "{lines:?}");
         assert_eq!(lines.len(), 2);
         assert!(health.unready_checks(std::time::Instant::now()).is_empty());
-        assert_eq!(asked.lock().unwrap().len(), 6, "{asked:?}");
+        // Twice in doubt, then 1, 2, 4 ... seconds apart, each of six.
+        assert_eq!(asked.lock().unwrap().len(), 8 * 6, "{asked:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_api_server_lacks_that_has_just_begun_is_not_told() {
+        let all = json!([{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }]);
+        let (client, _) = api_that_begins(Duration::from_millis(1500), all, &[]);
+        let health = Health::default();
+        let mut telling = std::pin::pin!(tell(client, vec![EVENTS], health.clone()));
+        for _ in 0..40 {
+            let _ = tokio::time::timeout(Duration::from_millis(100), &mut telling).await;
+            assert_eq!(health.missing_checks(), []);
+        }
     }
 
     #[tokio::test(start_paused = true)]

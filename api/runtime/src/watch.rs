@@ -21,6 +21,9 @@ const PAUSES: [Duration; 4] = [
 /// After so many attempts in a row that nobody answered a watch lists anew.
 const AWAY: usize = 2;
 
+/// How often what may be listed and not watched is listed.
+const POLL: Duration = Duration::from_secs(2);
+
 /// How often a resource is looked for that the cluster does not have.
 pub const LOOK: Duration = Duration::from_secs(5);
 /// How many times in a row there has to be no such resource: of several API servers one may hear of it later.
@@ -49,19 +52,10 @@ pub enum Served<K> {
     Absent,
 }
 
-/// Watches objects of a resource that may be installed later, or removed. The list itself is what finds out, once in
-/// [`LOOK`] while there is none: it needs no permission beyond those of the watch, and unlike a look at the
-/// CustomResourceDefinition it tells whether the resource is served.
-pub fn objects_where_served<K>(api: Api<K>, config: Config) -> impl Stream<Item = Served<K>> + Send
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    served(Watch::new(api, config, Need::WhereServed))
-}
-
-/// The same, of a resource that this program can do without where it has no right to it: roles that were made for another
-/// program need not grant it. The missing right is told, and looked for ever more rarely, up
-/// to once a minute.
+/// Watches objects of a resource that this program can do without: one that may be installed later, or removed, or to which
+/// there is no right, as in roles that were made for another program. The list itself is what finds out, while there is none
+/// once in [`LOOK`]: it needs no permission beyond those of the watch, and unlike a look at the CustomResourceDefinition it
+/// tells whether the resource is served. A missing right is told, and looked for ever more rarely, up to once a minute.
 pub fn objects_where_granted<K>(api: Api<K>, config: Config) -> impl Stream<Item = Served<K>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -80,13 +74,11 @@ where
 }
 
 /// What a watch can do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
     /// It waits until the resource is there and may be listed.
     Always,
-    /// The cluster may be without the resource.
-    WhereServed,
-    /// And there may be no right to it.
+    /// The cluster may be without the resource, and there may be no right to it.
     WhereGranted,
 }
 
@@ -99,6 +91,8 @@ struct Watch<K: 'static> {
     denied: Refusals,
     /// Whether it was listed in full.
     listed: bool,
+    /// Whether it may not be watched, which is told once.
+    polls: bool,
     /// How long to wait before the next attempt.
     pause: Option<Duration>,
     start: Box<dyn Fn() -> BoxStream<'static, watcher::Result<Event<K>>> + Send>,
@@ -121,6 +115,7 @@ where
             missed: 0,
             denied: Refusals::default(),
             listed: false,
+            polls: false,
             pause: None,
             stream,
             start,
@@ -142,6 +137,19 @@ where
                     self.recovered();
                     return Some(Served::Event(event));
                 }
+                Err(watcher::Error::WatchStartFailed(kube::Error::Api(status)))
+                    if status.code == 403 =>
+                {
+                    if !std::mem::replace(&mut self.polls, true) {
+                        tracing::warn!(
+                            resource = self.resource,
+                            "{}; until then it is listed every {POLL:?}",
+                            forbidden("watch", &self.resource, &status.message)
+                        );
+                    }
+                    self.stream = (self.start)();
+                    tokio::time::sleep(POLL).await;
+                }
                 Err(error) if self.need == Need::WhereGranted && answered(&error, 403) => {
                     self.stream = (self.start)();
                     let pause = self.denied.again();
@@ -159,7 +167,7 @@ where
                     }
                     tokio::time::sleep(pause).await;
                 }
-                Err(error) if self.need >= Need::WhereServed && answered(&error, 404) => {
+                Err(error) if self.need == Need::WhereGranted && answered(&error, 404) => {
                     self.stream = (self.start)();
                     self.missed = self.missed.saturating_add(1);
                     if self.missed == ABSENT {
@@ -319,7 +327,7 @@ mod tests {
             }
         });
         let client = kube::Client::new(service, "default");
-        let served = objects_where_served(Api::<Service>::all(client), Config::default());
+        let served = objects_where_granted(Api::<Service>::all(client), Config::default());
         let shown = served.filter_map(|served| async move {
             match served {
                 Served::Absent => Some("absent"),
@@ -380,6 +388,14 @@ mod tests {
         assert_eq!(shown, ["absent", "listed"], "granted later");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_listed_and_not_watched_is_listed_again_and_again() {
+        static LISTS: [u16; 400] = [200; 400];
+        let (shown, requests) = shown_of_the_forbidden(&LISTS).await;
+        assert!((250..=400).contains(&shown.len()), "{}", shown.len());
+        assert!(requests <= 2 * shown.len() + 2, "{requests}");
+    }
+
     /// The requests of an hour at rest, where there are no objects or, if `is_absent`, no such kind of them.
     async fn requests<S: Stream>(watch: impl FnOnce(Api<Service>) -> S, is_absent: bool) -> usize {
         let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -413,7 +429,7 @@ mod tests {
     /// Why a program of each node follows a definition instead (docs/decisions/0016).
     #[tokio::test(start_paused = true)]
     async fn to_look_for_a_resource_that_is_not_there_costs_more_than_to_watch_one_name() {
-        let looked = requests(|api| objects_where_served(api, Config::default()), true).await;
+        let looked = requests(|api| objects_where_granted(api, Config::default()), true).await;
         let watched = requests(|api| objects(api, Config::default()), false).await;
         println!("an hour at rest: {looked} requests by looking, {watched} by a watch");
         assert!(looked > 40 * watched, "{looked}, {watched}");

@@ -69,13 +69,17 @@ fn write(programs: &Path, folder: &Path, wanted: impl Fn(&str) -> bool) -> Resul
     })
 }
 
+/// Manifests of kube-vip's cloud provider name its program, which is the entrypoint of its image: so does a link here.
 fn ccm(programs: &Path) -> Result<Image> {
-    Ok(program(programs, "berth-ccm", &[])?.user(NONROOT))
+    let image = program(programs, "berth-ccm", &[])?.user(NONROOT);
+    Ok(image.layer(Layer::new().link("/kube-vip-cloud-provider", "/usr/bin/berth-ccm")))
 }
 
+/// The same of kube-vip.
 fn announcer(programs: &Path) -> Result<Image> {
     let image = program(programs, "berth-announcer", &ANNOUNCER_TOOLS)?;
-    Ok(image.layer(matches_of_iptables()?))
+    let image = image.layer(matches_of_iptables()?);
+    Ok(image.layer(Layer::new().link("/kube-vip", "/usr/bin/berth-announcer")))
 }
 
 /// What iptables loads for each match and target, also for those in rules of others that it shows. Some need a library

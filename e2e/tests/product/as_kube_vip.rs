@@ -11,6 +11,7 @@ use berth_e2e::place::Place;
 use berth_e2e::world::{Env, World, addresses_of, env, eventually, kubectl, repository};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::networking::v1::IPAddress;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -55,7 +56,8 @@ fn role() -> Vec<Value> {
     ]
 }
 
-/// `system:kube-vip-cloud-controller-role`.
+const PROVIDER: &str = "system:kube-vip-cloud-controller-role";
+
 fn allocators() -> Vec<Value> {
     vec![
         rule("coordination.k8s.io", &["leases"], &["get", "create", "update", "list", "put"]),
@@ -138,7 +140,7 @@ async fn labels_are(world: &World, node: &str, labels: &[String]) -> Result<()> 
 async fn by_the_manifests_of_kube_vip_services_are_served_and_move_and_each_missing_right_is_named()
 -> Result<()> {
     let mut world = World::without_berth(NODES + 1, env(ENVIRONMENT)).await?;
-    the_provider_says_what_it_lacks(&mut world).await?;
+    by_the_role_of_the_provider(&mut world).await?;
     grant(&world, "berth-announcer", ROLE, role()).await?;
     typed::the_commands_of_its_documentation_do_what_they_say(&mut world).await?;
     for node in 0..NODES {
@@ -169,6 +171,7 @@ async fn by_the_manifests_of_kube_vip_services_are_served_and_move_and_each_miss
     are_named(&told, &log, &missing)?;
     ensure!(readiness(&place, "127.0.0.1:2112")?.starts_with("ok\n"), "it serves all the same");
     ensure!(labelled(&world).await?.is_empty(), "a Node was labelled without a right to it");
+    by_the_rights_that_were_named(&mut world, address).await?;
 
     // What kube-vip's role has had since 2024.
     let roles: Api<ClusterRole> = Api::all(world.client.clone());
@@ -244,11 +247,10 @@ async fn by_a_lease_of_each_service(world: &mut World, node: usize) -> Result<()
     Ok(())
 }
 
-/// Of berth-ccm by the provider's role: an address is one that could be claimed, so it gives none, and says what it lacks.
-async fn the_provider_says_what_it_lacks(world: &mut World) -> Result<()> {
+/// Of berth-ccm by the provider's role: it gives addresses out, and says what it lacks.
+async fn by_the_role_of_the_provider(world: &mut World) -> Result<()> {
     world.pools(json!({ "range-global": "10.0.64.1-10.0.64.9" })).await?;
-    let name = "system:kube-vip-cloud-controller-role";
-    grant(world, "berth-ccm", name, allocators()).await?;
+    grant(world, "berth-ccm", PROVIDER, allocators()).await?;
     world.start_ccm().await?;
     let (machine, server) = (world.lab.control_plane(), "[::1]:8080");
     let told = rights(&machine, server).await.with_context(|| world.logs())?;
@@ -264,12 +266,30 @@ async fn the_provider_says_what_it_lacks(world: &mut World) -> Result<()> {
         ("events", "create, patch"),
     ];
     are_named(&told, &world.ccm()?.log_text(), &missing)?;
-    let said = readiness(&machine, server)?;
-    ensure!(said.contains("ipaddresses: "), "it is not ready for want of claims\n{said}");
-    world.ccm()?.terminate(Duration::from_secs(10))?;
-    kubectl(&world.lab, &["delete", "clusterrolebinding", name])?;
-    // With those that are named it serves.
+    eventually("it is ready", 30, || async {
+        Ok(readiness(&machine, server)?.starts_with("ok\n").then_some(()))
+    })
+    .await
+    .with_context(|| world.logs())
+}
+
+/// Once they are granted it begins anew by itself, and what it gave is claimed in the cluster.
+async fn by_the_rights_that_were_named(world: &mut World, address: IpAddr) -> Result<()> {
+    kubectl(&world.lab, &["delete", "clusterrolebinding", PROVIDER])?;
     let ours = repository().join("manifests/ccm-rbac.yaml").display().to_string();
     kubectl(&world.lab, &["--namespace=kube-system", "apply", "-f", &ours])?;
-    world.start_ccm().await.map(drop)
+    let ended = || async { Ok(world.ccm()?.ending()) };
+    let ended =
+        eventually("the end of berth-ccm", 90, ended).await.with_context(|| world.logs())?;
+    ensure!(ended == "code 0", "{ended}\n{}", world.logs());
+    world.start_ccm().await?;
+    let claims: Api<IPAddress> = Api::all(world.client.clone());
+    eventually("its claim", 15, || async {
+        claims.get_opt(&address.to_string()).await.map_err(Into::into)
+    })
+    .await
+    .with_context(|| world.logs())?;
+    let published = world.published("web", 1).await?;
+    ensure!(published == [address], "it was moved: {published:?}");
+    Ok(())
 }

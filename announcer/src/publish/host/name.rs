@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_api::host::Told;
+use berth_api::host::{HostId, Told};
 use berth_runtime::http::Health;
 use berth_runtime::watch::chain;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -39,7 +39,8 @@ fn renewed(lease: &Lease) -> Option<MicroTime> {
 }
 
 impl Keeper {
-    /// Writes the Lease for the first time, as this host's. While another host renews it this waits, and readiness says for
+    /// Makes the Lease this host's. One that is so already is left as it is: only who has begun to serve renews it, so that one which
+    /// ends again and again before that counts as none. While another host renews it this waits, and readiness says for
     /// whom. That one counts as there for as long as its Lease lasts from when this process saw the last renewal: the clocks
     /// of two hosts are not compared. Where the cluster has no such Node, or does not let this process at the Lease, nothing
     /// is waited for.
@@ -98,6 +99,14 @@ impl Keeper {
         if let Some(other) = other.as_ref().filter(|other| other.since.elapsed() < DURATION) {
             return Ok(Some(self.told_of(other)));
         }
+        let is_own = |lease: &Lease| {
+            let written = HostId::read(lease);
+            written.is_some_and(|id| id.is_same_host(&self.id)) && !self.is_orphan(lease)
+        };
+        if lease.as_ref().is_some_and(is_own) {
+            self.known = lease;
+            return Ok(None);
+        }
         let told = lease.as_ref().map(Told::read).unwrap_or_default();
         self.renew(lease, &told).await?;
         Ok(None)
@@ -129,7 +138,6 @@ fn is_transient(error: &Error) -> bool {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use berth_api::host::HostId;
     use kube::Client;
     use kube::client::Body;
     use serde_json::{Value, json};
@@ -197,6 +205,21 @@ mod tests {
         assert_eq!(takes(Some(untold)).await, Duration::ZERO, "of an earlier version");
         let waited = takes(Some(held_by("boot/2", 0))).await;
         assert!(waited >= DURATION && waited <= DURATION + LOOK, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_begins_again_and_again_does_not_renew_the_lease_of_its_host() {
+        let mut own = held_by("boot/1", 7);
+        own["metadata"]["ownerReferences"] =
+            json!([{ "apiVersion": "v1", "kind": "Node", "name": "a", "uid": "1" }]);
+        let (client, kept) = api(Some(own.clone()));
+        for _ in 0..3 {
+            keeper(client.clone(), "boot/1").claim_name(&Health::default()).await;
+            assert_eq!(kept.lock().unwrap().as_ref(), Some(&own));
+        }
+        keeper(client, "boot/2").claim_name(&Health::default()).await;
+        let taken = kept.lock().unwrap().clone().unwrap();
+        assert_eq!(taken["metadata"]["annotations"]["berth.dev/host-id"], "boot/2");
     }
 
     #[tokio::test(start_paused = true)]

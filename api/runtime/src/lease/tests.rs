@@ -208,6 +208,11 @@ async fn a_holder_leaves_word_to_the_next_one() {
     contest.holds(true).await;
     assert_eq!(second.heard().as_deref(), Some("eight"), "the last word, and before b acts");
     assert_eq!(server.annotation("berth.dev/word-by"), "b", "who keeps it signs it");
+    second.take_back();
+    contest.leave.cancel();
+    contest.task.await.unwrap();
+    let left = ["berth.dev/word", "berth.dev/word-by"].map(|name| server.annotation(name));
+    assert_eq!(left, [Value::Null, Value::Null]);
 }
 
 #[tokio::test]

@@ -86,7 +86,10 @@ pub(crate) async fn few(stock: &Stock, sort: usize, told: &mut Told) -> Result<(
 
 /// With what all programs said where it is not right.
 fn seen(result: Result<Seen>, halves: &Halves) -> Seen {
-    let (figure, judged) = result.unwrap_or_else(|error| ("did not end".to_owned(), Err(error)));
+    let (figure, judged) = result.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ("did not end".to_owned(), Err(error))
+    });
     (figure, judged.with_context(|| halves.logs()))
 }
 
@@ -158,7 +161,9 @@ async fn endpoints_that_move(halves: &Halves) -> Result<Seen> {
     let place = async |node: Option<usize>| -> Result<()> {
         let endpoint = |node: usize| {
             json!({
-                "addresses": [halves.world.lab.node(node).addresses().lan.v4], "conditions": { "ready": true },
+                "addresses": [halves.world.lab.node(node).addresses().lan.v4],
+                // All, as of Kubernetes' own controller: kube-vip 1.2.3 ends where `serving` is left out, which the API allows.
+                "conditions": { "ready": true, "serving": true, "terminating": false },
                 "nodeName": halves.world.lab.node(node).name(),
             })
         };

@@ -1,83 +1,178 @@
-//! Writes a status by replacing the object as it was read, where the role has `update` and no `patch`: what kube-vip's
-//! manifests grant. Untyped, so that a field which this program does not know stays.
+//! Owns how a Service is patched: by a patch, or, where the role has `update` and no `patch`, by replacing the object as it was
+//! read. That is what the roles of kube-vip and of its cloud provider grant. Untyped, so that a field which this program does not
+//! know stays.
+//!
+//! # Permissions
+//!
+//! `patch` on `services/status` or `services`; else `get` on `services`, and `update` on the same.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use berth_api::NamespacedName;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Api, ApiResource, DynamicObject, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::Status;
-use kube::{Client, Error};
+use kube::{Client, Error, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-
-use crate::source::cluster::Name;
 
 /// How long it is not asked again whether a patch is allowed.
 const AGAIN: Duration = Duration::from_secs(600);
 
+/// What of a Service is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All but its status.
+    Object,
+    /// Its status, and of its metadata what an API server takes beside that.
+    Status,
+}
+
+impl Part {
+    /// The resource that a role names.
+    pub fn resource(self) -> &'static str {
+        match self {
+            Self::Object => "services",
+            Self::Status => "services/status",
+        }
+    }
+}
+
+/// Patches Services. Clones share what they learned of the role.
+#[derive(Clone)]
+pub struct Services {
+    client: Client,
+    manager: Option<&'static str>,
+    object: Rights,
+    status: Rights,
+}
+
+impl Services {
+    /// In the name of this manager of fields; of the user agent where there is none.
+    pub fn new(client: Client, manager: Option<&'static str>) -> Self {
+        Self { client, manager, object: Rights::default(), status: Rights::default() }
+    }
+
+    /// Does what this strategic merge patch says. Of lists that are merged it may name the finalizers and the conditions.
+    ///
+    /// # Errors
+    /// Those of the API server; 409 where the Service is not the one, or not in the version, that the patch names.
+    pub async fn patch<K>(
+        &self,
+        name: &NamespacedName,
+        part: Part,
+        patch: &Value,
+    ) -> kube::Result<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug,
+    {
+        let rights = match part {
+            Part::Object => &self.object,
+            Part::Status => &self.status,
+        };
+        let mut refused = None;
+        if !rights.lack_patch(Instant::now()) {
+            let api: Api<K> = Api::namespaced(self.client.clone(), &name.namespace);
+            let manager = self.manager.map(str::to_owned);
+            let parameters = PatchParams { field_manager: manager, ..PatchParams::default() };
+            let merge = Patch::Strategic(patch);
+            let answer = match part {
+                Part::Object => api.patch(&name.name, &parameters, &merge).await,
+                Part::Status => api.patch_status(&name.name, &parameters, &merge).await,
+            };
+            match answer {
+                Err(Error::Api(status)) if is_lacking(&status) => refused = Some(status.message),
+                answer => return answer,
+            }
+        }
+        let replaced = self.replace(name, part, patch).await;
+        match (&replaced, refused) {
+            (Ok(_), Some(refused)) => rights.serve(part, &refused, Instant::now()),
+            (Err(Error::Api(status)), _) if status.code == 403 => rights.end(),
+            _ => {}
+        }
+        let written = serde_json::to_value(replaced?).and_then(serde_json::from_value);
+        written.map_err(Error::SerdeError)
+    }
+
+    /// Reads the Service, puts in what the patch says, and replaces it.
+    async fn replace(
+        &self,
+        name: &NamespacedName,
+        part: Part,
+        patch: &Value,
+    ) -> kube::Result<DynamicObject> {
+        let resource = ApiResource::erase::<Service>(&());
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &name.namespace, &resource);
+        let mut tries = if patch["metadata"]["resourceVersion"].is_null() { TRIES } else { 1 };
+        let manager = self.manager.map(str::to_owned);
+        let parameters = PostParams { field_manager: manager, ..PostParams::default() };
+        loop {
+            let mut object = api.get(&name.name).await?;
+            if !put(&mut object, patch) {
+                return Err(Error::Api(Box::new(Status { code: 409, ..Status::default() })));
+            }
+            tries -= 1;
+            let answer = match part {
+                Part::Object => api.replace(&name.name, &parameters, &object).await,
+                Part::Status => api.replace_status(&name.name, &parameters, &object).await,
+            };
+            match answer {
+                Err(Error::Api(status)) if status.code == 409 && tries > 0 => {}
+                answer => return answer,
+            }
+        }
+    }
+}
+
 /// Whether the role lacks `patch` and has what stands in for it. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rights(Arc<Mutex<Option<Instant>>>);
+struct Rights(Arc<Mutex<Option<Instant>>>);
 
 impl Rights {
     /// Whether a patch is not to be tried now.
-    pub(super) fn lack_patch(&self, now: Instant) -> bool {
+    fn lack_patch(&self, now: Instant) -> bool {
         let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         since.is_some_and(|since| now < since + AGAIN)
     }
 
     /// Takes in that a patch was refused with these words, and what stands in for it was not. Where both are nothing is known
     /// of the role: an API server that has just begun refuses anything.
-    pub(super) fn serve(&self, refused: &str, now: Instant) {
+    fn serve(&self, part: Part, refused: &str, now: Instant) {
         let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
         if before.is_none() {
             tracing::warn!(
                 why = refused,
-                "statuses are replaced as the role allows, which costs two requests each: add the verb patch to \
-                 services/status, as manifests/ has it"
+                "{resource} are replaced as the role allows, which costs two requests each: add the verb patch to {resource}, as \
+                 manifests/ has it",
+                resource = part.resource()
             );
         }
     }
 
     /// Takes in that what stands in for a patch is refused.
-    pub(super) fn end(&self) {
+    fn end(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
 /// Whether a patch was refused because the role lacks it, as far as the API server says, and not for what it says.
-pub(super) fn is_lacking(refused: &Status) -> bool {
+pub fn is_lacking(refused: &Status) -> bool {
     refused.code == 403 && refused.message.contains("cannot patch resource")
 }
 
 /// So often what names no version is tried where somebody else's write comes between, as an API server does with a patch.
 const TRIES: usize = 5;
 
-/// Reads the Service, puts in what the patch says, and replaces its status.
-///
-/// # Errors
-/// Those of the API server; 409 where the Service is not the one that the patch names.
-pub(super) async fn status(client: Client, name: &Name, patch: &Value) -> kube::Result<Service> {
-    let resource = ApiResource::erase::<Service>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(client, &name.namespace, &resource);
-    let mut tries = if patch["metadata"]["resourceVersion"].is_null() { TRIES } else { 1 };
-    loop {
-        let mut object = api.get(&name.name).await?;
-        if !put(&mut object, patch) {
-            return Err(Error::Api(Box::new(Status { code: 409, ..Status::default() })));
-        }
-        tries -= 1;
-        match api.replace_status(&name.name, &PostParams::default(), &object).await {
-            Err(Error::Api(status)) if status.code == 409 && tries > 0 => {}
-            answer => {
-                let written = serde_json::to_value(answer?).and_then(serde_json::from_value);
-                return written.map_err(Error::SerdeError);
-            }
-        }
-    }
-}
-
-/// Puts what [`super::status::Update::patch`] says into the object; false if it says that of another, or of an older one.
+/// Puts what the patch says into the object; false if it says that of another, or of an older one.
 fn put(object: &mut DynamicObject, patch: &Value) -> bool {
     let (said, metadata) = (&patch["metadata"], &mut object.metadata);
     let is_it =
@@ -87,22 +182,40 @@ fn put(object: &mut DynamicObject, patch: &Value) -> bool {
     {
         return false;
     }
-    let annotations = metadata.annotations.get_or_insert_default();
-    for (key, value) in said["annotations"].as_object().into_iter().flatten() {
-        match value.as_str() {
-            Some(text) => _ = annotations.insert(key.clone(), text.to_owned()),
-            None => _ = annotations.remove(key),
-        }
+    put_texts(&mut metadata.annotations, &said["annotations"]);
+    put_texts(&mut metadata.labels, &said["labels"]);
+    let names = |list: &str| {
+        let list = said[list].as_array().into_iter().flatten();
+        list.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (new, gone) = (names("finalizers"), names("$deleteFromPrimitiveList/finalizers"));
+    if !new.is_empty() || !gone.is_empty() {
+        let own = metadata.finalizers.get_or_insert_default();
+        own.retain(|name| !gone.contains(name) && !new.contains(name));
+        own.extend(new);
     }
-    let status = patch["status"].as_object().into_iter().flatten();
-    let own = &mut object.data["status"];
-    for (key, value) in status {
+    if patch["spec"].is_object() {
+        put_fields(&mut object.data["spec"], &patch["spec"]);
+    }
+    for (key, value) in patch["status"].as_object().into_iter().flatten() {
+        let own = &mut object.data["status"];
         match key.as_str() {
             "conditions" => put_conditions(&mut own["conditions"], value),
             _ => put_fields(&mut own[key], value),
         }
     }
     true
+}
+
+/// Each as it is said; what is null goes.
+fn put_texts(own: &mut Option<BTreeMap<String, String>>, said: &Value) {
+    for (key, value) in said.as_object().into_iter().flatten() {
+        let own = own.get_or_insert_default();
+        match value.as_str() {
+            Some(text) => _ = own.insert(key.clone(), text.to_owned()),
+            None => _ = own.remove(key),
+        }
+    }
 }
 
 /// By `type`, as a strategic merge patch has them.
@@ -198,6 +311,36 @@ mod tests {
     }
 
     #[test]
+    fn labels_finalizers_and_the_field_of_the_address_are_put_in_and_taken_out() {
+        let ours = "service.kubernetes.io/load-balancer-cleanup";
+        let mut object = service();
+        object.metadata.finalizers = Some(vec!["other".to_owned()]);
+        let given = json!({
+            "metadata": { "labels": { "implementation": "kube-vip" }, "finalizers": [ours] },
+            "spec": { "loadBalancerIP": "192.0.2.1" },
+        });
+        for _ in 0..2 {
+            assert!(put(&mut object, &given));
+            assert_eq!(object.metadata.finalizers.as_ref().unwrap(), &["other", ours]);
+        }
+        assert_eq!(object.metadata.labels.as_ref().unwrap()["implementation"], "kube-vip");
+        let spec = json!({ "type": "LoadBalancer", "new": true, "loadBalancerIP": "192.0.2.1" });
+        assert_eq!(object.data["spec"], spec);
+        let taken = json!({
+            "metadata": {
+                "labels": { "implementation": null },
+                "$deleteFromPrimitiveList/finalizers": [ours],
+            },
+            "spec": { "loadBalancerIP": null },
+        });
+        assert!(put(&mut object, &taken));
+        assert_eq!(object.metadata.finalizers.as_ref().unwrap(), &["other"]);
+        assert!(object.metadata.labels.as_ref().unwrap().is_empty());
+        assert_eq!(object.data["spec"], json!({ "type": "LoadBalancer", "new": true }));
+        assert_eq!(object.data["status"], service().data["status"]);
+    }
+
+    #[test]
     fn what_is_said_of_another_object_or_of_an_older_one_is_not_put_in() {
         let said = |uid, version| {
             after(json!({ "metadata": { "uid": uid, "resourceVersion": version } })).is_some()
@@ -223,7 +366,9 @@ mod tests {
             std::future::ready(Ok::<_, tower::BoxError>(answer))
         });
         let client = Client::new(server, "d");
-        let written = status(client, &Name::new("d", "web"), &patch).await.is_ok();
+        let services = Services::new(client, None);
+        let web = NamespacedName::new("d", "web");
+        let written = services.replace(&web, Part::Status, &patch).await.is_ok();
         let count = asked.lock().unwrap().0;
         (written, count)
     }
@@ -251,7 +396,7 @@ mod tests {
             "services \"web\" is forbidden: User \"u\" cannot patch resource \"services/status\"";
         assert!(is_lacking(&refused(403, role)));
         let (rights, now) = (Rights::default(), Instant::now());
-        rights.serve(role, now);
+        rights.serve(Part::Status, role, now);
         assert!(rights.lack_patch(now) && !rights.lack_patch(now + AGAIN), "granted since");
         rights.end();
         assert!(!rights.lack_patch(now));
