@@ -187,9 +187,20 @@ async fn what_kube_vip_announced_is_answered_by_berth_with_what_it_left_on_every
     one_speaks(&world, &wire, 0, began)?;
     judged("beside kube-vip", before, CLIENT).with_context(|| world.logs())?;
 
-    // It is killed: what it had bound stays, on one node it stayed of an earlier life, and on another one on `lo`.
-    let (during, killed) = (probes(&world.lab)?, Instant::now());
+    // On another node it crashed before, and what it had bound there is silent.
     bind(&world, 1, "eth0")?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let since = Instant::now();
+    for _ in 0..20 {
+        world.lab.outside().exec(["ip", "neigh", "flush", "all"])?;
+        for vip in vips() {
+            world.curl(vip).with_context(|| world.logs())?;
+        }
+    }
+    one_speaks(&world, &wire, 0, since)?;
+
+    // It is killed: what it had bound stays, and on another node it stayed on `lo`.
+    let (during, killed) = (probes(&world.lab)?, Instant::now());
     bind(&world, 2, "lo")?;
     let free = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 } });
     leases(&world).patch(LEASE, &PatchParams::default(), &Patch::Merge(free)).await?;

@@ -108,7 +108,7 @@ mod tests {
             rivalry.observe(&all(), lease, now);
             rivalry.listed();
             rivalry.services_listed(&BTreeSet::new());
-            rivalry.find(&wanted, now);
+            rivalry.find(&wanted, |_| false, now);
             let mut holdings = Holdings::new(NodeId::of(node), true, now);
             let live = live.iter().map(|node| NodeId::of(node)).collect();
             holdings.take(&MembershipEvent::Live(live), now);

@@ -228,11 +228,16 @@ impl Members {
             && self.rivalry.is_listed()
             && std::mem::take(&mut self.stale)
         {
-            self.rivalry.find(context.wanted, now);
+            let (me, peers) = (self.me, &self.peers);
+            let elsewhere = |holder: &str| NodeId::of(holder) != me && peers.stay(holder).is_some();
+            self.rivalry.find(context.wanted, elsewhere, now);
             let barred = self.rivalry.barred();
-            // What others decide on they may answer for on this node.
-            let told =
-                self.driver.outline.cover(context, |address, vip| barred.leaves(address, vip));
+            // What others decide on they may answer for on this node. Not where one on another node does, and what is here was
+            // left by one that crashed.
+            let is_here = |address: &IpAddr| context.host.foreign().any(|(own, _)| own == address);
+            let told = self.driver.outline.cover(context, |address, vip| {
+                barred.leaves(address, vip) && !(barred.is_elsewhere(address) && is_here(address))
+            });
             told.into_iter().for_each(|told| self.driver.tell(Command::Fence(told)));
             let interfaces = &context.host.interfaces;
             let is_last = |attach: &Attach| {

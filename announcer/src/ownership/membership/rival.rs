@@ -45,6 +45,10 @@ pub(super) struct Barred {
     services: BTreeSet<Name>,
     /// The addresses on which they decide.
     addresses: BTreeSet<IpAddr>,
+    /// Whether who decides on all Services is on another node.
+    is_elsewhere: bool,
+    /// The addresses on which one on another node decides.
+    elsewhere: BTreeSet<IpAddr>,
 }
 
 impl Barred {
@@ -58,6 +62,12 @@ impl Barred {
     /// Whether an address is left to somebody who may answer for it on this very node.
     pub(super) fn leaves(&self, address: &IpAddr, vip: &Vip) -> bool {
         self.bars(address, vip) && (self.is_left || !self.all)
+    }
+
+    /// Whether whoever may answer for an address that is [left](Self::leaves) to others is on another node: what this one has of it
+    /// was left by an announcer that crashed here.
+    pub(super) fn is_elsewhere(&self, address: &IpAddr) -> bool {
+        if self.all { self.is_elsewhere } else { self.elsewhere.contains(address) }
     }
 
     /// Whether others report on a Service.
@@ -86,9 +96,12 @@ impl Rivalry {
         let Some(lease) = &self.lease else { return false };
         let is_standing = lease == name;
         let before = self.rivals.remove(name);
-        let had = before.as_ref().is_some_and(|rival| rival.until > now);
+        let holder = |rival: &Option<Rival>| {
+            rival.as_ref().filter(|rival| rival.until > now).map(|rival| rival.holder.clone())
+        };
+        let had = holder(&before);
         let rival = Rival::after(before, held, now);
-        let has = rival.as_ref().is_some_and(|rival| rival.until > now);
+        let (is_another, has) = (holder(&rival) != had, holder(&rival).is_some());
         // One that has run out, and is gone, is of no use to know.
         if let Some(rival) = rival.filter(|_| has || *held != Held::Gone) {
             self.rivals.insert(name.clone(), rival);
@@ -98,7 +111,7 @@ impl Rivalry {
             let is_members = matches!(held, Held::By { identity, .. } if identity == MEMBERS);
             self.is_ours = !has && (self.is_ours || is_members);
         }
-        had != has || was_ours != self.is_ours
+        is_another || was_ours != self.is_ours
     }
 
     /// Takes in that the Lease that decides on all Services was shown, if it is there.
@@ -140,14 +153,17 @@ impl Rivalry {
     }
 
     /// Finds what this node may not ask for: everything that is a Service's, until members have the Lease, or what others
-    /// decide on by Leases of single Services. Tells of each holder once a minute.
-    pub(super) fn find(&mut self, wanted: &Wanted, now: Instant) {
+    /// decide on by Leases of single Services. Tells of each holder once a minute. `elsewhere` says whether a holder is another
+    /// node, by its name.
+    pub(super) fn find(&mut self, wanted: &Wanted, elsewhere: impl Fn(&str) -> bool, now: Instant) {
+        let elsewhere = |lease: &Name| self.holder(lease, now).is_some_and(&elsewhere);
         let held = |lease: &Name| self.holder(lease, now).is_some();
         let (mut barred, mut deciding) = (Barred::default(), BTreeSet::new());
         barred.all = !self.is_ours;
         if let Some(lease) = self.lease.as_ref().filter(|lease| held(lease)) {
             deciding.insert(lease.clone());
             barred.is_left = true;
+            barred.is_elsewhere = elsewhere(lease);
         } else if self.rivals.values().any(|rival| rival.until > now) {
             for (name, claim) in wanted.services.iter().filter(|(_, claim)| claim.ours) {
                 let lease = of_one_service(name, claim);
@@ -156,6 +172,8 @@ impl Rivalry {
                 }
                 // Of an address that others were given first theirs decides: nobody takes it away by a Lease of his own.
                 let theirs = claim.own().filter(|address| is_first(wanted, address, name));
+                let theirs: Vec<IpAddr> = theirs.copied().collect();
+                barred.elsewhere.extend(theirs.iter().filter(|_| elsewhere(&lease)));
                 barred.addresses.extend(theirs);
                 barred.services.insert(name.clone());
                 deciding.insert(lease);
@@ -271,7 +289,7 @@ mod tests {
     }
 
     fn bars(rivalry: &mut Rivalry, wanted: &Wanted, now: Instant) -> Vec<String> {
-        rivalry.find(wanted, now);
+        rivalry.find(wanted, |holder| holder == "b", now);
         let barred =
             wanted.addressed().filter(|(address, vip)| rivalry.barred().bars(address, vip));
         barred.map(|(address, _)| address.to_string()).collect()
@@ -347,6 +365,25 @@ mod tests {
         assert_eq!(decides("other"), None);
         rivalry.services_listed(&BTreeSet::new());
         assert!(bars(&mut rivalry, &wanted, now).is_empty(), "it went unseen");
+    }
+
+    #[test]
+    fn who_decides_on_another_node_answers_there_alone() {
+        let (now, wanted) = (Instant::now(), web(&[("d", "web", "192.0.2.1")]));
+        let address: IpAddr = [192, 0, 2, 1].into();
+        let elsewhere = |rivalry: &mut Rivalry| {
+            bars(rivalry, &wanted, now);
+            rivalry.barred().is_elsewhere(&address)
+        };
+        let mut rivalry = ours(now);
+        assert!(rivalry.observe(&all(), &held("b", 1), now) && elsewhere(&mut rivalry));
+        assert!(!rivalry.observe(&all(), &held("b", 2), now), "renewed");
+        assert!(rivalry.observe(&all(), &held("a", 3), now), "this node, or a name of no node");
+        assert!(!elsewhere(&mut rivalry));
+        let mut rivalry = ours(now);
+        let own = Name::new("d", "kubevip-web");
+        assert!(rivalry.observe(&own, &held("b", 1), now) && elsewhere(&mut rivalry));
+        assert!(rivalry.observe(&own, &held("a", 2), now) && !elsewhere(&mut rivalry));
     }
 
     #[test]
