@@ -18,7 +18,7 @@ const BETWEEN: Duration = Duration::from_secs(2);
 /// Who answered without a right to would have done so by then.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Who allocates is on no client's way.
-const UNTOUCHED: Duration = Duration::from_secs(1);
+const UNTOUCHED: Duration = Duration::from_millis(500);
 /// From one announcer of ours to another, and from kube-vip's end to ours.
 const TAKEOVER: Duration = Duration::from_secs(1);
 const TAKEN: Duration = Duration::from_secs(5);
