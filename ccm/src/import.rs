@@ -13,13 +13,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use berth_api::Quoted;
 use berth_runtime::watch::chain;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, TypeMeta};
 use serde_json::{Value, json};
 
-use crate::check::manifest::items;
+use crate::objects::Objects;
 
 /// How the program ends; scripts rely on it.
 pub const EXIT_CODES: &str = "Exit code:\n  0  every object was converted\n  \
@@ -82,12 +82,15 @@ pub async fn run(arguments: &Arguments) -> ExitCode {
     ExitCode::from(u8::from(!import.bad.is_empty()))
 }
 
-/// Converts what is one of the ancestors' objects; others are passed over.
+/// Converts what is one of the ancestors' objects; others are passed over. What two have is the older one's: the API server says
+/// which that is, and nobody else.
 pub fn convert(objects: &[Value]) -> Import {
-    let mut import = Import::default();
+    let (mut bindings, mut bad) = (Vec::new(), Vec::new());
     // Who has a name, an address, a machine already.
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
-    for object in objects {
+    let mut by_age: Vec<(usize, &Value)> = objects.iter().enumerate().collect();
+    by_age.sort_by_key(|(_, object)| object["metadata"]["creationTimestamp"].as_str());
+    for (place, object) in by_age {
         let Some(found) = ancestor(object) else { continue };
         let name = full_name(object);
         let source = format!("{name} ({})", object["apiVersion"].as_str().unwrap_or_default());
@@ -102,7 +105,7 @@ pub fn convert(objects: &[Value]) -> Import {
                 match uses.iter().find_map(|used| Some((used, taken.get(used)?))) {
                     None => {
                         taken.extend(uses.map(|used| (used, source.clone())));
-                        import.bindings.push(binding(object, eip, &vmi));
+                        bindings.push((place, binding(object, eip, &vmi)));
                         continue;
                     }
                     Some((used, by)) => format!("{used} is that of EipBinding {by} already"),
@@ -110,9 +113,15 @@ pub fn convert(objects: &[Value]) -> Import {
             }
             Err(problem) => problem,
         };
-        import.bad.push(Bad { name: source, problem });
+        bad.push((place, Bad { name: source, problem }));
     }
-    import
+    bindings.sort_by_key(|(place, _)| *place);
+    bad.sort_by_key(|(place, _)| *place);
+    Import { bindings: of_each(bindings), bad: of_each(bad) }
+}
+
+fn of_each<T>(listed: Vec<(usize, T)>) -> Vec<T> {
+    listed.into_iter().map(|(_, found)| found).collect()
 }
 
 /// The address and the machine that an ancestor's object names, or what is wrong with it; `None` for other objects.
@@ -184,9 +193,10 @@ async fn read(arguments: &Arguments) -> Result<Vec<Value>> {
         path => std::fs::read_to_string(path).map(|read| text = read),
     }
     .with_context(|| format!("cannot read `{name}`"))?;
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
+    let objects = Objects::read(&text)
+        .map_err(Error::msg)
         .with_context(|| format!("cannot use `{name}`: it is neither YAML nor JSON"))?;
-    Ok(documents.iter().flat_map(items).cloned().collect())
+    Ok(objects.all().cloned().collect())
 }
 
 async fn in_cluster(kubeconfig: &Path) -> Result<Vec<Value>> {
@@ -239,8 +249,7 @@ items:
 ";
 
     fn of(text: &str) -> Import {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
-        convert(&documents.iter().flat_map(items).cloned().collect::<Vec<_>>())
+        convert(&Objects::read(text).unwrap().all().cloned().collect::<Vec<_>>())
     }
 
     #[test]
@@ -258,6 +267,24 @@ items:
         for binding in import.bindings {
             serde_json::from_value::<berth_api::eip::EipBinding>(binding).unwrap();
         }
+    }
+
+    #[test]
+    fn an_address_that_two_have_is_the_older_ones_whatever_its_namespace_is_called() {
+        let object = |namespace: &str, year: u16| {
+            json!({
+                "apiVersion": "virteip.github.com/v1", "kind": "EipBinding",
+                "metadata": { "namespace": namespace, "name": "web", "creationTimestamp": format!("{year}-01-01T00:00:00Z") },
+                "spec": { "eip": "192.0.2.1", "vmi": "vm" },
+            })
+        };
+        let import = convert(&[object("a", 2025), object("shop", 2024), object("z", 2026)]);
+        let whose: Vec<_> =
+            import.bindings.iter().map(|own| own["metadata"]["namespace"].clone()).collect();
+        assert_eq!(whose, ["shop"]);
+        let bad: Vec<_> =
+            import.bad.iter().map(|bad| bad.name.split('/').next().unwrap()).collect();
+        assert_eq!(bad, ["a", "z"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | [`watches`], [`reserved`], [`writer`], [`held`] | the traffic with the API server, and what stands in for some of it |
 //! | [`run`], `writes` | the loop that joins them with the index |
 //! | [`check`], [`convert`], [`import`], [`uninstall`] | the commands |
+//! | `objects` | the files that commands read |
 //! | [`options`], [`environment`], [`rights`], [`metrics`] | what users set, grant and see |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -17,6 +18,7 @@ pub mod environment;
 pub mod held;
 pub mod import;
 pub mod metrics;
+mod objects;
 pub mod options;
 pub mod reserved;
 pub mod rights;

@@ -43,12 +43,17 @@ impl fmt::Display for Finding {
             Weight::ToDo => "to do",
             Weight::Note => "note",
         };
-        write!(f, "{weight}: {}", self.object)?;
+        write!(f, "{weight}: {}", plain(&self.object))?;
         if !self.field.is_empty() {
-            write!(f, ": `{}`", self.field)?;
+            write!(f, ": `{}`", plain(&self.field))?;
         }
-        write!(f, ": {}", self.says)
+        write!(f, ": {}", plain(&self.says))
     }
+}
+
+/// One line of a terminal, which is told nothing by what a file has.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, "?")
 }
 
 /// What is told of one object.

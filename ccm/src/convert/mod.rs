@@ -15,13 +15,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use berth_runtime::watch::chain;
 use serde_json::Value;
 
-use crate::check::manifest::items;
 use crate::check::read;
 use crate::environment::Environment;
+use crate::objects::Objects;
 use metallb::Conversion;
 
 /// How the program ends; scripts rely on it.
@@ -51,9 +51,12 @@ pub struct Arguments {
     /// Whose objects they are
     #[arg(value_name = "CONTROLLER")]
     source: Source,
-    /// The file with the objects, in YAML or as kubectl prints them; `-` is the standard input
-    #[arg(value_name = "OBJECTS.yaml")]
+    /// The file with the objects, as kubectl prints them or in YAML; `-` is the standard input
+    #[arg(value_name = "OBJECTS.json")]
     file: PathBuf,
+    /// Where that controller runs: what other namespaces have of its kinds is not its own
+    #[arg(long, value_name = "NAMESPACE", default_value = "metallb-system")]
+    namespace: String,
     /// What to print
     #[arg(long, value_name = "WHAT", default_value = "pools")]
     print: Print,
@@ -86,9 +89,10 @@ pub fn unusable(error: anyhow::Error) -> ExitCode {
 fn look(arguments: &Arguments) -> Result<Conversion> {
     let name = arguments.file.display();
     let text = read(&arguments.file).with_context(|| format!("cannot read `{name}`"))?;
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
+    let objects = Objects::read(&text)
+        .map_err(Error::msg)
         .with_context(|| format!("cannot use `{name}`: it is neither YAML nor JSON"))?;
-    let objects: Vec<&Value> = documents.iter().flat_map(items).collect();
+    let objects: Vec<&Value> = objects.all().collect();
     let Source::Metallb = arguments.source;
-    metallb::convert(&objects).with_context(|| format!("cannot use `{name}`"))
+    metallb::convert(&objects, &arguments.namespace).with_context(|| format!("cannot use `{name}`"))
 }

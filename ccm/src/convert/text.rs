@@ -21,18 +21,25 @@ pub(super) fn pools(keys: &BTreeMap<String, String>, place: &NamespacedName) -> 
 
 /// Commands for sh.
 pub(super) fn services(patches: &[Patch]) -> String {
-    let head = "#!/bin/sh\n# What Services have they ask for, so that they keep it. Twice does no harm.\nset -eu\n";
     let command = |patch: &Patch| {
         let Patch { namespace, name, .. } = patch;
         let body = quoted(&patch.body().to_string());
-        format!(
-            "kubectl --namespace {} patch service {} --type merge --patch {body}\n",
-            quoted(namespace),
-            quoted(name)
-        )
+        format!("keep {} {} {body}\n", quoted(namespace), quoted(name))
     };
-    head.to_owned() + &patches.iter().map(command).collect::<String>()
+    HEAD.to_owned() + &patches.iter().map(command).collect::<String>() + TAIL
 }
+
+/// One that is full, or gone, keeps no other Service from what it has.
+const HEAD: &str = r#"#!/bin/sh
+# What Services have they ask for, so that they keep it. Twice does no harm. Ends with 1 where one could not be told so.
+failed=0
+keep() {
+	kubectl --namespace "$1" patch service --type merge --patch "$3" -- "$2" && return
+	echo "Service $1/$2 is not told to keep what it has" >&2
+	failed=1
+}
+"#;
+const TAIL: &str = "exit $failed\n";
 
 /// A word of sh, whatever is in it.
 fn quoted(text: &str) -> String {

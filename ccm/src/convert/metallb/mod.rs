@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::finding::{Finding, Told};
-use object::{group, labels, name, title};
+use object::{group, is_in, labels, name, title};
 pub use patches::Patch;
 use pool::Pool;
 use reach::Advertisement;
@@ -51,33 +51,53 @@ pub struct Conversion {
 pub enum ConvertError {
     /// There is no pool.
     #[error(
-        "it has no pool of MetalLB (IPAddressPool, AddressPool, or the ConfigMap `config` of before), but {0} other objects"
+        "it has no pool of MetalLB (IPAddressPool, AddressPool, or the ConfigMap `config` of before) in the namespace {home}, \
+         but {others} other objects, {elsewhere} of which may be MetalLB's in other namespaces (`--namespace`)"
     )]
-    NoPool(usize),
+    NoPool {
+        /// Where they were looked for.
+        home: String,
+        /// All that it has.
+        others: usize,
+        /// Of those, what would be MetalLB's if that ran elsewhere.
+        elsewhere: usize,
+    },
 }
 
-/// Converts them.
+/// Converts them. MetalLB reads its own objects in the namespace where it runs and nowhere else, so nobody makes pools by
+/// writing them into another one.
 ///
 /// # Errors
 /// When there is no pool among them.
-pub fn convert(objects: &[&Value]) -> Result<Conversion, ConvertError> {
+pub fn convert(objects: &[&Value], home: &str) -> Result<Conversion, ConvertError> {
     let mut findings = Vec::new();
     let (mut pools, mut advertisements, mut services) = (Vec::new(), Vec::new(), Vec::new());
     let mut namespaces = BTreeMap::new();
-    let mut others = BTreeSet::new();
+    let (mut others, mut elsewhere) = (BTreeSet::new(), 0);
     for object in objects {
         let kind = object["kind"].as_str().unwrap_or_default();
+        let is_own = is_in(object, home);
         match (group(object), kind) {
+            ("metallb.io", kind) if kind.ends_with("Status") || kind.ends_with("State") => {}
+            ("metallb.io", _) if !is_own => {
+                elsewhere += 1;
+                let says =
+                    format!("MetalLB in {home} does not read it (`--namespace`): it is left out");
+                Told::of(title(object), &mut findings).lost("metadata.namespace", says);
+            }
             ("metallb.io", "IPAddressPool" | "AddressPool") => {
                 pools.push(Pool::read(object, &mut findings));
             }
             ("metallb.io", "L2Advertisement" | "BGPAdvertisement") => {
                 advertisements.push(Advertisement::read(object, &mut findings));
             }
-            ("metallb.io", kind) if kind.ends_with("Status") || kind.ends_with("State") => {}
             ("metallb.io", _) => other_kind(object, &mut findings),
-            ("", "ConfigMap") if !object["data"]["config"].is_null() => {
+            ("", "ConfigMap") if is_own && !object["data"]["config"].is_null() => {
                 pools.extend(pool::of_config_map(object, &mut findings));
+            }
+            ("", "ConfigMap") if !object["data"]["config"].is_null() => {
+                elsewhere += 1;
+                others.insert(kind.to_owned());
             }
             ("", "Service") => services.extend(Service::read(object)),
             ("", "Namespace") => _ = namespaces.insert(name(object), labels(object)),
@@ -85,7 +105,8 @@ pub fn convert(objects: &[&Value]) -> Result<Conversion, ConvertError> {
         }
     }
     if pools.is_empty() {
-        return Err(ConvertError::NoPool(objects.len()));
+        let (home, others) = (home.to_owned(), objects.len());
+        return Err(ConvertError::NoPool { home, others, elsewhere });
     }
     pools.sort_by(|a, b| a.object.cmp(&b.object));
     advertisements.sort_by(|a, b| a.object.cmp(&b.object));

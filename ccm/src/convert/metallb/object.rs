@@ -10,17 +10,22 @@ pub(super) fn group(object: &Value) -> &str {
     version.split_once('/').map_or("", |(group, _)| group)
 }
 
+/// Whether MetalLB, which runs in the namespace `home`, has it: a file of one's own may name no namespace.
+pub(super) fn is_in(object: &Value, home: &str) -> bool {
+    object["metadata"]["namespace"].as_str().is_none_or(|namespace| namespace == home)
+}
+
 /// Its name.
 pub(super) fn name(object: &Value) -> String {
     object["metadata"]["name"].as_str().unwrap_or("without a name").to_owned()
 }
 
-/// Kind, namespace and name, on one line whatever is in them.
+/// Kind, namespace and name.
 pub(super) fn title(object: &Value) -> String {
     let kind = object["kind"].as_str().unwrap_or_default();
     let namespace = object["metadata"]["namespace"].as_str();
     let namespace = namespace.map(|namespace| format!("{namespace}/")).unwrap_or_default();
-    format!("{kind} {namespace}{}", name(object)).replace(char::is_control, "?")
+    format!("{kind} {namespace}{}", name(object))
 }
 
 /// The strings of a mapping.

@@ -1,6 +1,6 @@
 //! What keeps Services as they are: each asks for what it has, under our names, before anything of ours gives addresses out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::Quoted;
@@ -41,9 +41,12 @@ impl Patch {
 /// One patch for each Service that MetalLB serves, or that asks it for an address.
 pub(super) fn of(services: &[Service], pools: &[Pool], findings: &mut Vec<Finding>) -> Vec<Patch> {
     let mut patches = Vec::new();
+    // A class is for anybody to write, and so is an annotation: MetalLB serves those of which one has an address of a pool.
+    let served = services.iter().filter(|service| has_of(pools, service));
+    let classes: BTreeSet<&str> = served.filter_map(|service| service.class.as_deref()).collect();
     for service in services {
         let mut told = Told::of(service.object.clone(), findings);
-        if is_foreign(service, pools, &mut told) {
+        if is_foreign(service, pools, &classes, &mut told) {
             continue;
         }
         annotations(service, &mut told);
@@ -55,11 +58,15 @@ pub(super) fn of(services: &[Service], pools: &[Pool], findings: &mut Vec<Findin
 }
 
 /// Whether it is none of MetalLB's, which is told.
-fn is_foreign(service: &Service, pools: &[Pool], told: &mut Told<'_>) -> bool {
-    let is_in_a_pool = service.shown.iter().any(|address| pool_of(pools, *address).is_some());
-    let is_traced = is_in_a_pool || service.said().next().is_some();
+fn is_foreign(
+    service: &Service,
+    pools: &[Pool],
+    classes: &BTreeSet<&str>,
+    told: &mut Told<'_>,
+) -> bool {
+    let is_traced = has_of(pools, service) || service.said().next().is_some();
     match &service.class {
-        Some(class) if is_traced => told.undone(
+        Some(class) if is_traced && classes.contains(class.as_str()) => told.undone(
             "spec.loadBalancerClass",
             format!(
                 "nobody can change it while the type stays: KUBEVIP_CUSTOM_LOADBALANCERCLASS_NAME of berth-ccm and `lb_class_name` \
@@ -68,7 +75,10 @@ fn is_foreign(service: &Service, pools: &[Pool], told: &mut Told<'_>) -> bool {
             ),
         ),
         Some(class) => {
-            let says = format!("{} is not MetalLB's: it is left alone", Quoted::of(class));
+            let says = format!(
+                "{} is not MetalLB's, for no Service of it has an address of a pool: it is left alone",
+                Quoted::of(class)
+            );
             told.note("spec.loadBalancerClass", says);
             return true;
         }
@@ -159,6 +169,11 @@ fn patch(service: &Service, pools: &[Pool], told: &mut Told<'_>) -> Option<Patch
     }
     let (namespace, name) = (service.namespace.clone(), service.name.clone());
     Some(Patch { namespace, name, annotations, has_them })
+}
+
+/// Whether it shows an address of a pool.
+fn has_of(pools: &[Pool], service: &Service) -> bool {
+    service.shown.iter().any(|address| pool_of(pools, *address).is_some())
 }
 
 fn pool_of(pools: &[Pool], address: IpAddr) -> Option<&Pool> {

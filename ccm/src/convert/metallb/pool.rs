@@ -12,7 +12,7 @@ use super::selector::Selector;
 use crate::convert::finding::{Finding, Told, shown};
 
 /// What no namespace can have for a name among our keys.
-const OF_ALL: &str = "global";
+pub(super) const OF_ALL: &str = "global";
 
 /// A pool.
 #[derive(Clone, Debug)]

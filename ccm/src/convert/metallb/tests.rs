@@ -1,21 +1,26 @@
 //! MetalLB's objects as people have them, and what becomes of them.
 
+mod tenants;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::{Conversion, ConvertError, convert};
-use crate::check::manifest::items;
 use crate::check::review::review;
 use crate::convert::finding::Weight;
+use crate::objects::Objects;
+
+/// Where MetalLB runs.
+const HOME: &str = "metallb-system";
 
 fn of(text: &str) -> Conversion {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
-    let objects: Vec<&Value> = documents.iter().flat_map(items).collect();
-    let conversion = convert(&objects).unwrap();
+    let objects = Objects::read(text).unwrap();
+    let objects: Vec<&Value> = objects.all().collect();
+    let conversion = convert(&objects, HOME).unwrap();
     // In another order it is the same, and what is printed is accepted.
     let turned: Vec<&Value> = objects.into_iter().rev().collect();
-    assert_eq!(convert(&turned).unwrap(), conversion);
+    assert_eq!(convert(&turned, HOME).unwrap(), conversion);
     let review = review(&conversion.keys, None);
     let is_bad = |text: &String| text.contains("not accepted") || text.contains("means nothing");
     let bad: Vec<String> = review.problems().map(ToString::to_string).filter(is_bad).collect();
@@ -356,6 +361,12 @@ fn services_of_others_are_left_alone_and_a_class_is_told() {
             &["192.168.10.7"],
         )
         + &service("a/cloud", json!({}), json!({ "loadBalancerClass": "aws" }), &["203.0.113.8"])
+        + &service(
+            "a/says-so",
+            json!({ "metallb.io/address-pool": "first-pool" }),
+            json!({ "loadBalancerClass": "mallory.example/class" }),
+            &[],
+        )
         + &service("a/other", json!({}), json!({}), &["203.0.113.9"])
         + &service("a/cluster", json!({}), json!({ "type": "ClusterIP" }), &[]);
     let conversion = of(&text);
@@ -363,6 +374,7 @@ fn services_of_others_are_left_alone_and_a_class_is_told() {
     assert_eq!(patched, ["classed"]);
     assert!(tells(&conversion, Weight::ToDo, "a/classed", "spec.loadBalancerClass"));
     assert!(tells(&conversion, Weight::Note, "a/cloud", "spec.loadBalancerClass"));
+    assert!(tells(&conversion, Weight::Note, "a/says-so", "spec.loadBalancerClass"));
     assert!(tells(&conversion, Weight::Note, "a/other", "status.loadBalancer.ingress"));
 }
 
@@ -396,5 +408,6 @@ fn a_field_that_nobody_knows_an_address_that_is_none_and_a_file_without_pools_ar
     assert!(tells(&conversion, Weight::Lost, "metallb-system/a", "spec.addresses"));
     assert!(tells(&conversion, Weight::Lost, "metallb-system/x", "spec.colour"));
     let object: Value = json!({ "kind": "Pod", "metadata": { "name": "web" } });
-    assert_eq!(convert(&[&object]), Err(ConvertError::NoPool(1)));
+    let none = ConvertError::NoPool { home: HOME.to_owned(), others: 1, elsewhere: 0 };
+    assert_eq!(convert(&[&object], HOME), Err(none));
 }
