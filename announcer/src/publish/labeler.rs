@@ -17,6 +17,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, Error};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::labels::{Change, Labelled, Labels, changes};
 
@@ -25,6 +26,10 @@ pub const TASK: &str = "node labels";
 
 /// The least time between two looks.
 const SOON: Duration = Duration::from_secs(1);
+/// The least time between two at all Nodes, which there may be thousands of: addresses may come and go as tenants like.
+const ALL: Duration = Duration::from_secs(10);
+/// How many of them are asked for at once.
+const PAGE: u32 = 250;
 /// How often the Node is looked at where nothing changes.
 const LOOK: Duration = Duration::from_secs(300);
 /// How long until what failed is tried again.
@@ -39,6 +44,8 @@ pub struct Labeler {
     /// The addresses of which no other Node says any more that it has them.
     taken: BTreeSet<IpAddr>,
     refusals: Refusals,
+    /// When all Nodes may be looked at again.
+    all_at: Instant,
     /// What was complained of last.
     complained: Option<String>,
 }
@@ -47,7 +54,8 @@ impl Labeler {
     /// Of `node`, which is this one.
     pub fn new(client: Client, node: &str, health: Health) -> Self {
         let (taken, refusals, complained) = Default::default();
-        Self { nodes: Api::all(client), node: node.to_owned(), health, taken, refusals, complained }
+        let (nodes, node, all_at) = (Api::all(client), node.to_owned(), Instant::now());
+        Self { nodes, node, health, taken, all_at, refusals, complained }
     }
 
     /// Keeps what is wanted, until nobody says so any more: then there is nothing.
@@ -70,13 +78,18 @@ impl Labeler {
     async fn see_to(&mut self, labels: &Labels) -> Duration {
         // Only what was gained may stand on another Node: else this one is enough to look at.
         self.taken.retain(|address| labels.live.contains(address));
-        let gains = !labels.live.is_subset(&self.taken);
-        let written = tokio::time::timeout(TIMEOUT, self.write(labels, gains)).await;
+        let (gains, now) = (!labels.live.is_subset(&self.taken), Instant::now());
+        let is_due = gains && now >= self.all_at;
+        if is_due {
+            self.all_at = now + ALL;
+        }
+        let written = tokio::time::timeout(TIMEOUT, self.write(labels, is_due)).await;
         let is_refused = |error: &Error| matches!(error, Error::Api(status) if status.code == 403);
         if !matches!(&written, Ok(Err(error)) if is_refused(error)) {
             self.refusals.end();
         }
         let (pause, trouble) = match written {
+            Ok(Ok(true)) if gains && !is_due => (self.all_at.duration_since(now), None),
             Ok(Ok(true)) => {
                 self.taken.clone_from(&labels.live);
                 (LOOK, None)
@@ -98,20 +111,40 @@ impl Labeler {
         pause
     }
 
-    /// False if there is no such Node.
-    async fn write(&self, labels: &Labels, gains: bool) -> kube::Result<bool> {
+    /// False if there is no such Node. One that cannot be written keeps no other from it, and this one comes first.
+    async fn write(&self, labels: &Labels, at_all: bool) -> kube::Result<bool> {
         let own = ListParams::default().fields(&format!("metadata.name={}", self.node));
-        let those = if gains { ListParams::default() } else { own };
-        let nodes = self.nodes.list_metadata(&those).await?;
-        let nodes: Vec<Labelled> =
-            nodes.into_iter().map(|node| Labelled::read(node.metadata)).collect();
-        for Change { node, version, labels } in changes(&nodes, &self.node, labels) {
+        let nodes = self.list(if at_all { ListParams::default() } else { own }).await?;
+        let mut changes = changes(&nodes, &self.node, labels);
+        changes.sort_by_key(|change| change.node != self.node);
+        let mut refused = None;
+        for Change { node, version, labels } in changes {
             let patch = Patch::Merge(
                 json!({ "metadata": { "resourceVersion": version, "labels": labels } }),
             );
-            self.nodes.patch_metadata(&node, &PatchParams::default(), &patch).await?;
+            match self.nodes.patch_metadata(&node, &PatchParams::default(), &patch).await {
+                Ok(_) => {}
+                Err(Error::Api(status)) => _ = refused.get_or_insert(status),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(nodes.iter().any(|node| node.name == self.node))
+        match refused {
+            Some(status) => Err(Error::Api(status)),
+            None => Ok(nodes.iter().any(|node| node.name == self.node)),
+        }
+    }
+
+    async fn list(&self, those: ListParams) -> kube::Result<Vec<Labelled>> {
+        let (mut those, mut nodes) = (those.limit(PAGE), Vec::new());
+        loop {
+            let page = self.nodes.list_metadata(&those).await?;
+            let rest = page.metadata.continue_.clone().filter(|rest| !rest.is_empty());
+            nodes.extend(page.into_iter().map(|node| Labelled::read(node.metadata)));
+            match rest {
+                Some(rest) => those = those.continue_token(&rest),
+                None => return Ok(nodes),
+            }
+        }
     }
 
     /// Tells the same trouble once, and its end.
@@ -125,7 +158,9 @@ impl Labeler {
         }
         match &trouble {
             Some(why) => {
-                tracing::warn!("no Node is labelled with the addresses that it answers for: {why}")
+                tracing::warn!(
+                    "not every Node is labelled with the addresses that it answers for: {why}"
+                )
             }
             None => {
                 tracing::info!("Nodes are labelled again with the addresses that they answer for")
@@ -231,10 +266,54 @@ mod tests {
     async fn what_an_api_server_refuses_that_has_just_begun_is_asked_for_again_at_once_and_not_told()
      {
         let (asked, missing) = after(2, &[labels("192.0.2.1")], Duration::from_secs(10)).await;
-        assert_eq!(asked[..6], ["all", "patch"].repeat(3), "{asked:?}");
+        assert_eq!(asked[..6], ["all", "patch", "own", "patch", "own", "patch"], "{asked:?}");
         assert_eq!(missing, 0);
         let (_, missing) = after(2, &[labels("192.0.2.1")], Duration::from_millis(2500)).await;
         assert_eq!(missing, 0, "while it refuses");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_an_address_come_and_go_has_all_nodes_looked_at_no_more_than_every_ten_seconds()
+    {
+        let moves: Vec<_> = (0..60).map(|n| labels(&format!("192.0.2.{}", n % 2))).collect();
+        let (asked, _) = after(0, &moves, Duration::from_secs(2)).await;
+        let of = |what: &str| asked.iter().filter(|asked| *asked == what).count();
+        assert!(of("all") <= 13, "{asked:?}");
+        assert!(of("patch") >= 60, "its own Node follows: {asked:?}");
+        assert!(of("all") + of("own") <= 75, "{asked:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_cannot_be_written_keeps_no_other_from_it() {
+        let patched = Arc::new(Mutex::new(Vec::new()));
+        let seen = patched.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let path = request.uri().path().to_owned();
+            if request.method() == "PATCH" {
+                seen.lock().unwrap().push(path.clone());
+            }
+            let node = |name: &str| json!({ "metadata": { "name": name, "resourceVersion": "7", "labels": { "kube-vip.io/has-ip": "192.0.2.1" } } });
+            let (code, body) = match (request.method().as_str(), path.ends_with("/0")) {
+                ("PATCH", true) => (422, json!({ "code": 422, "message": "no" })),
+                ("PATCH", false) => (200, node("a")),
+                _ => (200, json!({ "metadata": {}, "items": [node("0"), node("a"), node("z")] })),
+            };
+            let body = Body::from(body.to_string().into_bytes());
+            let answer = http::Response::builder().status(code).body(body).unwrap();
+            std::future::ready(Ok::<_, tower::BoxError>(answer))
+        });
+        let client = Client::new(service, "default");
+        let mut labeler = Labeler::new(client, "a", Health::default());
+        let both = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
+        let all = [("kube-vip.io/has-ip".to_owned(), "192.0.2.2".to_owned())].into();
+        labeler.see_to(&Labels { all, live: both.into() }).await;
+        let patched: Vec<_> = patched
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|path| path.rsplit('/').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(patched, ["a", "0", "z"]);
     }
 
     #[tokio::test(start_paused = true)]

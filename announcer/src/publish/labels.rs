@@ -13,7 +13,7 @@ use kube::core::ObjectMeta;
 use crate::source::room;
 use crate::vip::{Name, Wanted, unserved};
 
-/// The longest name of a label, behind its prefix.
+/// The longest name of a label, behind its prefix, and the longest value.
 const LONGEST: usize = 63;
 /// So many Services are labelled on a Node, shared by their namespaces: a Node has to leave room for what the kubelet writes.
 const MOST: usize = 512;
@@ -41,14 +41,15 @@ pub fn wanted(
     for (name, claim) in wanted.services.iter().filter(|(_, claim)| claim.ours) {
         let serves = |own: &&IpAddr| live.contains(*own) && unserved(claim, own, node).is_none();
         let own: Vec<IpAddr> = claim.own().filter(serves).copied().collect();
-        let values: Vec<String> = own.iter().map(|own| value(*own)).collect();
+        let values = values(&own);
         labels.live.extend(own);
         let Some(key) = key(name).filter(|_| !values.is_empty()) else { continue };
-        let of_namespace = each.entry(&name.namespace).or_default();
-        of_namespace.push((key, values.join(&AND.to_string())));
+        each.entry(&name.namespace).or_default().push((key, values));
     }
-    let share = room::share(each.values().map(Vec::len), MOST, MOST);
-    labels.all.extend(each.into_values().flat_map(|all| all.into_iter().take(share)));
+    // Where there are more namespaces than labels some have one.
+    let share = room::share(each.values().map(Vec::len), MOST, MOST).max(1);
+    let shared = each.into_values().flat_map(|all| all.into_iter().take(share));
+    labels.all.extend(shared.take(MOST));
     let first = first.filter(|first| labels.live.contains(first));
     let named = first.or_else(|| labels.live.first().copied());
     labels.all.extend(named.map(|address| (HAS_IP.to_owned(), value(address))));
@@ -63,6 +64,15 @@ fn key(Name { namespace, name }: &Name) -> Option<String> {
 
 fn is_ours(key: &str) -> bool {
     key == HAS_IP || key.split_once('/').is_some_and(|(prefix, _)| prefix == SERVICE_PROVIDED)
+}
+
+/// As many of the addresses, in their order, as a label has room for: two of IPv6 it has not.
+fn values(own: &[IpAddr]) -> String {
+    own.iter().fold(String::new(), |text, own| {
+        let more =
+            if text.is_empty() { value(*own) } else { format!("{text}{AND}{}", value(*own)) };
+        if more.len() <= LONGEST { more } else { text }
+    })
 }
 
 fn value(address: IpAddr) -> String {
@@ -189,6 +199,33 @@ mod tests {
         assert_eq!(only, map(&[(HAS_IP, "192.0.2.1")]));
         let fits = labelled(&[(&long[1..], &["192.0.2.1"])], &["192.0.2.1"], None);
         assert_eq!(fits.len(), 2);
+    }
+
+    #[test]
+    fn whatever_addresses_a_service_has_its_label_is_one_that_an_api_server_takes() {
+        let (four, six) = (["192.0.2.101", "192.0.2.102"], ["2001:db8::1", "2001:db8::2"]);
+        for both in [[six[0], six[1]], [four[0], four[1]], [four[0], six[0]], [six[1], four[1]]] {
+            let labels = labelled(&[("web", &both)], &both, None);
+            let own = &labels["service-provided.kube-vip.io/web.d"];
+            let is_taken = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            assert!(own.len() <= 63 && own.chars().all(is_taken), "{own}");
+            assert_eq!(addresses(own).unwrap()[0], ip(both[0]), "{own}");
+        }
+    }
+
+    #[test]
+    fn where_there_are_more_namespaces_than_labels_as_many_have_one() {
+        let (mut cluster, mut live) = (Cluster::default(), BTreeSet::new());
+        for number in 0..600u16 {
+            let [high, low] = number.to_be_bytes();
+            let address = IpAddr::from([10, 0, high, low]);
+            let name = Name::new(format!("n{number}"), "web");
+            cluster.apply_service(name.clone(), service(&[&address.to_string()]));
+            slice_of(&mut cluster, &name, &["a"]);
+            live.insert(address);
+        }
+        let all = wanted(&seen(&cluster, &host(), None), &live, "a", None).all;
+        assert_eq!(all.len(), MOST + 1);
     }
 
     #[test]
