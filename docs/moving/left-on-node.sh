@@ -1,10 +1,17 @@
 #!/bin/sh
 # On a node: takes off these addresses wherever another announcer than Berth has left them.
 #   left-on-node.sh 192.0.2.10 2001:db8::10
-# What Berth has bound is deprecated, and stays.
+# What Berth has bound is deprecated, and stays. So does what has a subnet, and is named: that may be the node's own address, which
+# somebody has asked for.
 set -eu
 for vip; do
+	case $vip in
+	*[!0-9A-Fa-f.:]* | '') echo "$0: '$vip' is no address" >&2 && exit 2 ;;
+	esac
 	ip -o address show to "$vip" | grep -v -w deprecated | while read -r _ interface _ found _; do
-		ip address del "$found" dev "$interface"
+		case $found in
+		*.*/32 | *:*/128) ip address del "$found" dev "$interface" ;;
+		*) echo "$found on $interface stays: if it is not the node's own, ip address del $found dev $interface" >&2 ;;
+		esac
 	done
 done

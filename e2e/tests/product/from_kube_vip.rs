@@ -39,6 +39,22 @@ fn on_a_node() -> Result<Vec<String>> {
     Ok(words.into_iter().chain(VIPS.map(ToOwned::to_owned)).collect())
 }
 
+/// Does it, and with the node's own address beside them, which somebody may have asked for.
+fn clear(world: &World, node: usize) -> Result<()> {
+    let node = world.lab.node(node);
+    let shown = "ip -o -4 address show dev eth0 | awk '{print $4}' | grep -v /32";
+    let before = node.exec(["sh", "-c", shown])?;
+    let own = before.split('/').next().context("no address of its own")?.to_owned();
+    let words = on_a_node()?;
+    node.exec([&words[..], &[own]].concat())?;
+    for what in ["0.0.0.0/0", "any", ""] {
+        let output = node.place()?.output([&words[..], &[what.to_owned()]].concat())?;
+        ensure!(!output.status.success(), "{what} is no address");
+    }
+    ensure!(node.exec(["sh", "-c", shown])? == before, "its own address");
+    Ok(())
+}
+
 /// As kube-vip binds it: alone, for ever, and in the name of nobody.
 pub(crate) fn bind(world: &World, node: usize, interface: &str) -> Result<()> {
     for vip in vips() {
@@ -220,7 +236,7 @@ async fn what_kube_vip_announced_is_answered_by_berth_with_what_it_left_on_every
             if node == 2 { there == VIPS.len() } else { node != owner || there == 0 },
             "{there}"
         );
-        world.lab.node(node).exec(on_a_node()?)?;
+        clear(&world, node)?;
         ensure!(left(&world, node)? == 0, "it is cleared away");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
