@@ -114,8 +114,13 @@ fn checked(file: &str) -> Told {
         file => std::fs::read_to_string(file),
     };
     let text = text.map_err(|error| (format!("cannot read `{file}`: {error}"), 2))?;
-    let report = Report::of(&text).map_err(|why| (format!("cannot use `{file}`: {why}"), 2))?;
+    let report = Report::of(&text).map_err(|why| (unusable(file, &why), 2))?;
     Ok((report.to_string(), report.code()))
+}
+
+/// On one line of a terminal, which is told nothing by what the file has.
+fn unusable(file: &str, why: &str) -> String {
+    format!("cannot use `{file}`: {}", why.replace(char::is_control, "?"))
 }
 
 fn printed(matches: &ArgMatches) -> Told {

@@ -262,3 +262,12 @@ fn what_is_generated_is_checked_as_the_same_throughout() {
     let report = Report::of(&given("pod", "--interface eth0").unwrap()).unwrap();
     assert_eq!(report.code(), 0, "{report}");
 }
+
+#[test]
+fn why_a_file_cannot_be_used_tells_a_terminal_nothing() {
+    let twice = "\"\\e]2;mine\\a\": 1\n";
+    let why = Report::of(&twice.repeat(2)).unwrap_err();
+    assert!(why.contains("\u{1b}"), "{why:?}");
+    let said = unusable("x", &why);
+    assert!(said.contains("mine") && !said.contains(char::is_control), "{said:?}");
+}

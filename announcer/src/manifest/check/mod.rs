@@ -132,7 +132,14 @@ fn announcer<'n>(object: &'n Node, objects: &[&'n Node]) -> Option<(Sheet, Annou
     let container = containers.iter().find(|container| pod::is_announcer(container))?;
     let mut sheet = Sheet::new(title(object));
     let config_map = |wanted: &str| {
-        let is_it = |other: &&&Node| kind(other) == "ConfigMap" && name(other) == wanted;
+        // A pod reads none of another namespace. A file may leave the namespace to whoever applies it.
+        let is_beside = |other: &Node| match (namespace(object), namespace(other)) {
+            (Some(own), Some(other)) => own == other,
+            _ => true,
+        };
+        let is_it = |other: &&&Node| {
+            kind(other) == "ConfigMap" && name(other) == wanted && is_beside(other)
+        };
         objects.iter().find(is_it).copied()
     };
     let mut aside = Sheet::new(String::new());

@@ -257,3 +257,22 @@ fn what_has_nothing_of_kube_vip_is_told() {
         assert!(Report::of(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_configmap_of_another_namespace_says_nothing_of_an_announcer() {
+    let map = |namespace: &str, value: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings, namespace: {namespace}}}\ndata:\n  bgp_enable: '{value}'\n"
+        )
+    };
+    let pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: kube-vip, namespace: kube-system}\nspec:\n  hostNetwork: true\n  \
+        containers:\n  - {name: kube-vip, image: kube-vip, args: [manager], envFrom: [{configMapRef: {name: settings}}]}\n";
+    let judged = |text: &str| {
+        let report = Report::of(text).unwrap();
+        report.rows().any(|row| row.text.contains("bgp_enable=\"true\""))
+    };
+    let own = map("kube-system", "true");
+    assert!(judged(&(own.clone() + pod)));
+    assert!(judged(&(map("a-tenants", "false") + &own + pod)), "its own counts");
+    assert!(!judged(&(map("a-tenants", "true") + pod)), "and no other");
+}
