@@ -10,10 +10,10 @@ use berth_e2e::world::{
     ADDRESSES, HOST, POOL, World, by_lease, env, eventually, ingress, kubectl, repository,
 };
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Service;
-use kube::Client;
+use k8s_openapi::api::core::v1::{Node, Service};
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::config::AuthInfo;
+use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::elections::says;
@@ -25,7 +25,7 @@ mod ccm;
 mod tries;
 
 use tries::{
-    ANNOUNCER, Answer, CCM, FAR, FULL, FULL_AS_CCM, IGNORED, LEFT, OF_NO_POD, OTHERS, PER_SERVICE,
+    ANNOUNCER, Answer, CCM, FAR, FULL, FULL_AS_CCM, IGNORED, LEFT, OF_NO_POD, OTHERS, OVERLAID,
     REFUSED, Try, event, merged, said,
 };
 
@@ -102,6 +102,8 @@ async fn prepare(world: &World) -> Result<()> {
     };
     let two = json!([{ "ip": "192.0.2.1" }, { "ip": "192.0.2.3" }]);
     let far = json!({ "loadBalancer": { "ingress": two }, "conditions": silent("NoLiveNode") });
+    // What an announcer that has died said of its Node.
+    kubectl(&world.lab, &["label", "node", "node1", "kube-vip.io/has-ip=192.0.2.9"])?;
     for (object, status) in [
         (format!("service/{REFUSED}"), json!({ "conditions": refused })),
         (format!("service/{FAR}"), far),
@@ -126,6 +128,11 @@ async fn view(world: &World) -> Result<Value> {
         Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
     })
     .await
+}
+
+/// Whether its account has an overlay's rights besides its own.
+fn is_overlaid(tried: &Try) -> bool {
+    OVERLAID.iter().any(|(account, _)| *account == tried.account)
 }
 
 /// A client by a token alone.
@@ -169,14 +176,16 @@ async fn a_stolen_token_does_what_the_docs_say_and_both_programs_go_on_under_the
     for tried in &tries {
         let said = rows.iter().find(|[who, what, ..]| who == tried.account && what == tried.what);
         let [.., roles, policies] = said.context("no row")?;
-        let account = if tried.account == PER_SERVICE { ANNOUNCER } else { tried.account };
+        let account = if is_overlaid(tried) { ANNOUNCER } else { tried.account };
         let thief = thieves.iter().find(|(of, _)| *of == account);
         of_each.push((tried, &thief.context("no thief")?.1, roles == "yes", policies == "yes"));
     }
     let (more, plain): (Vec<_>, Vec<_>) =
-        of_each.iter().partition(|(tried, ..)| tried.account == PER_SERVICE);
-    let rights = repository().join("overlays/svc-election/rbac.yaml").display().to_string();
-    let rights = ["-n", "kube-system", "-f", &rights];
+        of_each.iter().partition(|(tried, ..)| is_overlaid(tried));
+    let rights = OVERLAID.map(|(_, overlay)| {
+        repository().join(format!("overlays/{overlay}/rbac.yaml")).display().to_string()
+    });
+    let rights = ["-n", "kube-system", "-f", &rights[0], "-f", &rights[1]];
     for some in [plain, more] {
         for (tried, thief, roles, _) in some {
             let answer = tried.ask(thief, &world.client).await?;
@@ -275,8 +284,18 @@ async fn both_go_on(world: &mut World) -> Result<()> {
     }
     world.announcer("node0")?.terminate(Duration::from_secs(15))?;
     world.start_ccm().await?;
-    world.start_announcer(0).await?;
+    let file = repository().join("overlays/node-labels/rbac.yaml").display().to_string();
+    kubectl(&world.lab, &["apply", "-n", "kube-system", "-f", &file])?;
+    world.start_announcer_with(0, env([("enable_node_labeling", "true")])).await?;
     serves(world, "default", "late", None).await?;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    eventually("its Node says what it answers for", 10, || async {
+        let node = nodes.get("node0").await?;
+        let web = node.labels().contains_key("service-provided.kube-vip.io/web.default");
+        Ok(web.then_some(()))
+    })
+    .await
+    .with_context(|| world.logs())?;
 
     // A Lease for each Service takes more, and who lacks it waits and says so.
     world.announcer("node0")?.terminate(Duration::from_secs(15))?;

@@ -4,9 +4,9 @@ use berth_e2e::world::HOST;
 use serde_json::{Value, json};
 
 use super::tries::{
-    ANNOUNCER, BINDINGS, CLAIMS, FAR, FULL, How, IGNORED, LEASES, LEFT, NODE_LEASE, OF_NO_POD,
-    OTHERS, PER_SERVICE, REFUSED, SECRETS, SERVICES, Tries, Try, claim, condition, crowded, events,
-    gone, lease, metadata, said, signed_often, status,
+    ANNOUNCER, BINDINGS, CLAIMS, FAR, FULL, How, IGNORED, LABELLING, LEASES, LEFT, NODE_LEASE,
+    OF_NO_POD, OTHERS, PER_SERVICE, REFUSED, SECRETS, SERVICES, Tries, Try, claim, condition,
+    crowded, events, gone, lease, metadata, said, signed_often, status,
 };
 
 /// Where it may write Leases with overlays/svc-election.
@@ -29,6 +29,8 @@ pub(super) fn tries(address: &str, view: &Value) -> Vec<Try> {
     tries.add("any status", How::Patch, status, shown(None, address));
     tries.account = PER_SERVICE;
     per_service(&mut tries);
+    tries.account = LABELLING;
+    labelling(&mut tries);
     tries.all
 }
 
@@ -255,4 +257,51 @@ fn per_service(tries: &mut Tries) {
         named("berth-membership"),
         json!({}),
     );
+}
+
+fn labelling(tries: &mut Tries) {
+    let node = |name: &str| format!("/api/v1/nodes/{name}");
+    let labels = |labels: Value| json!({ "metadata": { "labels": labels } });
+    let own = |value: Value| {
+        ["kube-vip.io/has-ip", "service-provided.kube-vip.io/web.default"]
+            .map(|key| labels(json!({ key: value })))
+    };
+    for (what, name, value) in [
+        ("which addresses its own Node answers for", "node0", json!("10.0.64.1")),
+        ("which addresses its own Node answers for", "node0", Value::Null),
+        ("that another Node answers for nothing", "node1", Value::Null),
+        ("that another Node answers for an address", "node1", json!("10.0.64.1")),
+    ] {
+        own(value).into_iter().for_each(|patch| tries.add(what, How::Patch, node(name), patch));
+    }
+    let what = "other labels, annotations, finalizers, owners and taints of any Node, or labels and metadata without end";
+    let taints = json!([{ "key": "example.com/out", "effect": "NoExecute" }]);
+    let many = |count: usize| {
+        let key = |number| format!("service-provided.kube-vip.io/s{number}.default");
+        let all = (0..count).map(|number| (key(number), json!("10.0.64.1")));
+        labels(all.collect::<serde_json::Map<_, _>>().into())
+    };
+    for patch in [
+        labels(json!({ "node-role.kubernetes.io/control-plane": "" })),
+        labels(json!({ "kube-vip.io/has-ip.example.com": "10.0.64.1" })),
+        labels(json!({ "kubernetes.io/hostname": null })),
+        labels(json!({ "kubernetes.io/hostname": null, "example.com/other": "" })),
+        labels(json!({ "kubernetes.io/hostname": "node7" })),
+        json!({ "metadata": { "annotations": { "berth.dev/drain": "true" } } }),
+        json!({ "metadata": { "finalizers": ["example.com/stays"] } }),
+        json!({ "metadata": { "ownerReferences": gone() } }),
+        json!({ "spec": { "unschedulable": true } }),
+        json!({ "spec": { "taints": taints } }),
+        many(600),
+        many(3000),
+        crowded("v1"),
+        signed_often("v1"),
+    ] {
+        tries.add(what, How::Patch, node("node0"), patch.clone());
+        tries.add(what, How::Patch, node("node1"), patch);
+    }
+    let what = "conditions of a Node, and its deletion";
+    let ready = json!({ "status": { "conditions": [{ "type": "Ready", "status": "False" }] } });
+    tries.add(what, How::Patch, format!("{}/status", node("node1")), ready);
+    tries.add(what, How::Delete, node("node1"), Value::Null);
 }

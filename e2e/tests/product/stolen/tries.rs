@@ -35,6 +35,12 @@ pub(super) const OTHERS: &str = "others";
 /// The announcer's account with the rights of overlays/svc-election.
 pub(super) const PER_SERVICE: &str = "berth-announcer, with `overlays/svc-election`";
 
+/// The same with those of overlays/node-labels.
+pub(super) const LABELLING: &str = "berth-announcer, with `overlays/node-labels`";
+/// The accounts that have an overlay's rights, and where those stand.
+pub(super) const OVERLAID: [(&str, &str); 2] =
+    [(PER_SERVICE, "svc-election"), (LABELLING, "node-labels")];
+
 /// A request that changes nothing (`dryRun=All`): the API server decides on it as on any other.
 pub(super) struct Try {
     pub(super) account: &'static str,
