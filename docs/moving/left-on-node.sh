@@ -4,12 +4,17 @@
 # What Berth has bound is deprecated, and stays. So does what has a subnet, and is named: that may be the node's own address, which
 # somebody has asked for.
 set -eu
+[ $# -gt 0 ] || { echo 'left-on-node.sh: no address: left-on-node.sh 192.0.2.10 2001:db8::10' >&2; exit 2; }
 for vip; do
 	case $vip in
-	*[!0-9A-Fa-f.:]* | '') echo "$0: '$vip' is no address" >&2 && exit 2 ;;
+	*[!0-9A-Fa-f.:]* | '') echo "left-on-node.sh: $vip: accepted are addresses, without a subnet" >&2; exit 2 ;;
 	esac
-	ip -o address show to "$vip" | grep -v -w deprecated | while read -r _ interface _ found _; do
+done
+for vip; do
+	left=$(ip -o address show to "$vip")
+	printf '%s\n' "$left" | grep -v -w deprecated | while read -r _ interface _ found _; do
 		case $found in
+		'') ;;
 		*.*/32 | *:*/128) ip address del "$found" dev "$interface" ;;
 		*) echo "$found on $interface stays: if it is not the node's own, ip address del $found dev $interface" >&2 ;;
 		esac
