@@ -2,14 +2,14 @@
 # On a node: shows what announcers of Berth have there, and ends with 1 if there is anything. `berth-announcer sweep` removes what
 # one has left that was killed. An empty qdisc (clsact) is nothing of theirs.
 PATH=$PATH:/usr/sbin:/sbin
-# Addresses, routes and rules have the number of their instance (190 to 247) as their protocol.
+# Addresses, routes and rules have the number of their instance (190 to 247) as their protocol. Linux before 5.18 has none for an
+# address, and an older `ip` shows none: but what Berth binds is deprecated, and only for a while.
 number='(0x(be|bf|[cde][0-9a-f]|f[0-7])|19[0-9]|2[0-3][0-9]|24[0-7])'
 found=$(
 	if ip -d -o address show dev lo | grep -q ' proto '; then
 		ip -d -o address show | grep -E " proto $number "
 	else
-		# Linux before 5.18 has none for an address, and an older ip shows none: but what Berth binds is deprecated.
-		ip -o address show | grep -E '/(32|128) .* deprecated'
+		ip -o address show | grep -E '/(32|128) .* deprecated( [a-z]+)* dynamic '
 	fi
 	for family in -4 -6; do
 		ip -N $family route show table all

@@ -1,8 +1,8 @@
 #!/bin/sh
 # On a node: takes off these addresses wherever another announcer than Berth has left them.
 #   left-on-node.sh 192.0.2.10 2001:db8::10
-# What Berth has bound is deprecated, and stays. So does what has a subnet, and is named: that may be the node's own address, which
-# somebody has asked for.
+# What Berth has bound is deprecated, and for a while alone (`dynamic`), and stays; kube-vip's may be deprecated, and is for ever. What
+# has a subnet stays too, and is named: that may be the node's own address, which somebody has asked for.
 set -eu
 [ $# -gt 0 ] || { echo 'left-on-node.sh: no address: left-on-node.sh 192.0.2.10 2001:db8::10' >&2; exit 2; }
 for vip; do
@@ -12,7 +12,7 @@ for vip; do
 done
 for vip; do
 	left=$(ip -o address show to "$vip")
-	printf '%s\n' "$left" | grep -v -w deprecated | while read -r _ interface _ found _; do
+	printf '%s\n' "$left" | grep -v -E ' deprecated( [a-z]+)* dynamic ' | while read -r _ interface _ found _; do
 		case $found in
 		'') ;;
 		*.*/32 | *:*/128) ip address del "$found" dev "$interface" ;;
