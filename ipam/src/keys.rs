@@ -97,7 +97,7 @@ const KINDS: [(&str, Kind); 10] = [
 ];
 
 impl Key {
-    /// Reads a key; `None` if it is not one of ours.
+    /// Reads a key; `None` if it is not one of ours, or for what no namespace can be called.
     pub(crate) fn parse(key: &str) -> Option<Self> {
         match key {
             "search-order" => Some(Self::SearchOrder),
@@ -106,7 +106,7 @@ impl Key {
             "reuse-delay" => Some(Self::ReuseDelay),
             "namespace-quota" => Some(Self::NamespaceQuota),
             _ => KINDS.iter().find_map(|(prefix, kind)| {
-                let name = key.strip_prefix(prefix).filter(|name| !name.is_empty())?;
+                let name = key.strip_prefix(prefix).filter(|name| is_namespace(name))?;
                 Some(Self::Of(*kind, Scope::of(name)))
             }),
         }
@@ -238,15 +238,17 @@ fn entries(text: &str) -> Result<Vec<Entry>, String> {
 /// Names of namespaces (RFC 1123 labels, as Kubernetes has them).
 fn namespaces(text: &str) -> Result<BTreeSet<String>, String> {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let is_name = |name: &str| {
-        let ends_in_hyphen = name.starts_with('-') || name.ends_with('-');
-        name.len() <= 63 && name.chars().all(is_inner) && !ends_in_hyphen
-    };
-    if let Some(bad) = names.clone().find(|name| !is_name(name)) {
+    if let Some(bad) = names.clone().find(|name| !is_namespace(name)) {
         return Err(format!("`{}` is no name of a namespace", shown(bad)));
     }
     Ok(names.map(str::to_owned).collect())
+}
+
+/// What a namespace can be called (`IsDNS1123Label`).
+fn is_namespace(name: &str) -> bool {
+    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let ends_in_hyphen = name.starts_with('-') || name.ends_with('-');
+    (1..=63).contains(&name.len()) && name.chars().all(is_inner) && !ends_in_hyphen
 }
 
 /// The spellings of Go's `strconv.ParseBool`, which the stock provider reads with.
@@ -341,6 +343,11 @@ mod tests {
         );
         assert_eq!(Key::parse("cidr-"), None);
         assert_eq!(Key::parse("cdir-global"), None);
+        // No namespace is called so: who has written it meant something else, and is told.
+        let long = format!("cidr-{}", "a".repeat(64));
+        for key in ["cidr-Shop", "exclude-Global", "quota-a_b", "pins--a", "range-a.b", &long] {
+            assert_eq!(Key::parse(key), None, "{key}");
+        }
     }
 
     #[test]
