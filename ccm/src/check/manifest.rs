@@ -20,6 +20,9 @@ pub struct Manifest {
     pub not_text: Vec<KeyError>,
 }
 
+/// How many objects are named of a file that has none of those that are wanted.
+const NAMED: usize = 10;
+
 /// Why there is no ConfigMap to look at.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
@@ -140,7 +143,8 @@ fn full_name(object: &Value) -> String {
         .map_or(name.to_owned(), |namespace| format!("{namespace}/{name}"))
 }
 
-fn listed(objects: &[&Value]) -> String {
+/// Objects by kind and name, as a message has them.
+pub(crate) fn listed(objects: &[&Value]) -> String {
     if objects.is_empty() {
         return "nothing at all".to_owned();
     }
@@ -149,7 +153,11 @@ fn listed(objects: &[&Value]) -> String {
         Some(kind) => format!("{kind} {}", full_name(object)),
         None => "something without a kind".to_owned(),
     };
-    objects.iter().map(named).collect::<Vec<_>>().join(", ")
+    let more = match objects.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    objects.iter().take(NAMED).map(named).collect::<Vec<_>>().join(", ") + &more
 }
 
 #[cfg(test)]

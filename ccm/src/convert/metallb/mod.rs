@@ -29,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::finding::{Finding, Told};
+use crate::check::manifest::listed;
 use object::{group, is_in, labels, name, title};
 pub use patches::Patch;
 use pool::Pool;
@@ -51,15 +52,15 @@ pub struct Conversion {
 pub enum ConvertError {
     /// There is no pool.
     #[error(
-        "it has no pool of MetalLB (IPAddressPool, AddressPool, or the ConfigMap `config` of before) in the namespace {home}, \
-         but {others} other objects, {elsewhere} of which may be MetalLB's in other namespaces (`--namespace`)"
+        "it has no pool of MetalLB (IPAddressPool or AddressPool of metallb.io, or the ConfigMap `config` of before) in the namespace \
+         {home}, but {others}; {elsewhere} of them may be MetalLB's in other namespaces (`--namespace`)"
     )]
     NoPool {
         /// Where they were looked for.
         home: String,
-        /// All that it has.
-        others: usize,
-        /// Of those, what would be MetalLB's if that ran elsewhere.
+        /// What it has, by kind and name.
+        others: String,
+        /// Of those, how many would be MetalLB's if that ran elsewhere.
         elsewhere: usize,
     },
 }
@@ -105,7 +106,7 @@ pub fn convert(objects: &[&Value], home: &str) -> Result<Conversion, ConvertErro
         }
     }
     if pools.is_empty() {
-        let (home, others) = (home.to_owned(), objects.len());
+        let (home, others) = (home.to_owned(), listed(objects));
         return Err(ConvertError::NoPool { home, others, elsewhere });
     }
     pools.sort_by(|a, b| a.object.cmp(&b.object));
@@ -124,6 +125,7 @@ pub fn convert(objects: &[&Value], home: &str) -> Result<Conversion, ConvertErro
         let says = format!("nothing of them is read: {}", kinds.join(", "));
         Told::of("objects of other kinds".to_owned(), &mut findings).note("", says);
     }
+    findings.iter_mut().for_each(pool::as_before);
     findings.sort();
     findings.dedup();
     Ok(Conversion { keys, patches, findings })

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::convert::finding::{Told, shown};
+
 /// The group of its API; empty for that of Services and ConfigMaps.
 pub(super) fn group(object: &Value) -> &str {
     let version = object["apiVersion"].as_str().unwrap_or_default();
@@ -20,8 +22,42 @@ pub(super) fn name(object: &Value) -> String {
     object["metadata"]["name"].as_str().unwrap_or("without a name").to_owned()
 }
 
-/// Kind, namespace and name.
+/// The entries of a list; what is none is told, and has none.
+pub(super) fn list<'v>(value: &'v Value, field: &str, told: &mut Told<'_>) -> &'v [Value] {
+    match value {
+        Value::Array(entries) => entries,
+        Value::Null => &[],
+        other => {
+            told.lost(field, format!("{} is not read: accepted is a list", shown(other)));
+            &[]
+        }
+    }
+}
+
+/// Whether it is true; what is neither true nor false is told, and is what `unread` says.
+pub(super) fn switch(
+    value: &Value,
+    field: &str,
+    (unset, unread): (bool, bool),
+    told: &mut Told<'_>,
+) -> bool {
+    match value {
+        Value::Bool(is) => *is,
+        Value::Null => unset,
+        other => {
+            let says =
+                format!("{} is taken for {unread}: accepted are true and false", shown(other));
+            told.lost(field, says);
+            unread
+        }
+    }
+}
+
+/// Kind, namespace and name, on one line whatever is in them. Of an entry of a ConfigMap, that one and its own name.
 pub(super) fn title(object: &Value) -> String {
+    if let Some(map) = object["of"].as_str() {
+        return format!("{map}, pool {}", name(object)).replace(char::is_control, "?");
+    }
     let kind = object["kind"].as_str().unwrap_or_default();
     let namespace = object["metadata"]["namespace"].as_str();
     let namespace = namespace.map(|namespace| format!("{namespace}/")).unwrap_or_default();

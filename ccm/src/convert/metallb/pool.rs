@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_ipam::{AddressSet, Range};
+use berth_ipam::{AddressSet, Range, RangeError};
 use serde_json::{Value, json};
 
-use super::object::{labels, name, title};
+use super::object::{labels, list, name, switch, title};
 use super::reach::Reach;
-use super::selector::Selector;
+use super::selector::{self, Selector};
 use crate::convert::finding::{Finding, Told, shown};
 
 /// What no namespace can have for a name among our keys.
@@ -50,6 +50,11 @@ impl Pool {
         if !spec["bgpAdvertisements"].is_null() {
             told.lost("spec.bgpAdvertisements", "Berth speaks no BGP yet");
         }
+        let protocol = &spec["protocol"];
+        if !protocol.is_null() && protocol != "layer2" && protocol != "bgp" {
+            let says = format!("{} is none: accepted are layer2 and bgp", shown(protocol));
+            told.lost("spec.protocol", says);
+        }
         let (entries, addresses) = addresses(&spec["addresses"], "spec.addresses", &mut told);
         let mut pool = Self {
             object: title(object),
@@ -57,8 +62,13 @@ impl Pool {
             labels: labels(object),
             entries,
             addresses,
-            is_automatic: spec["autoAssign"] != false,
-            avoids_buggy: spec["avoidBuggyIPs"] == true,
+            is_automatic: switch(&spec["autoAssign"], "spec.autoAssign", (true, false), &mut told),
+            avoids_buggy: switch(
+                &spec["avoidBuggyIPs"],
+                "spec.avoidBuggyIPs",
+                (false, true),
+                &mut told,
+            ),
             namespaces: None,
             selectors: Vec::new(),
             priority: 0,
@@ -72,17 +82,20 @@ impl Pool {
         let path = "spec.serviceAllocation";
         let known = ["priority", "namespaces", "namespaceSelectors", "serviceSelectors"];
         told.unknown(path, allocation, &known);
-        let filled =
-            |field: &str| allocation[field].as_array().is_some_and(|list| !list.is_empty());
+        // What cannot be read is for nobody rather than for all.
+        let filled = |field: &str| match &allocation[field] {
+            Value::Array(list) => !list.is_empty(),
+            other => !other.is_null(),
+        };
         self.priority = allocation["priority"].as_u64().unwrap_or_default();
         if filled("namespaces") || filled("namespaceSelectors") {
-            let names = allocation["namespaces"].as_array().into_iter().flatten();
-            let names = names.filter_map(|name| Some(name.as_str()?.to_owned()));
+            let names = list(&allocation["namespaces"], &format!("{path}.namespaces"), told);
+            let names = names.iter().filter_map(|name| Some(name.as_str()?.to_owned()));
             self.namespaces = Some(names.collect());
         }
         match Selector::list(&allocation["namespaceSelectors"]) {
             Some(selectors) => self.selectors = selectors,
-            None => told.lost(&format!("{path}.namespaceSelectors"), "a selector cannot be read"),
+            None => told.lost(&format!("{path}.namespaceSelectors"), selector::UNREAD),
         }
         if filled("serviceSelectors") {
             self.is_automatic = false;
@@ -114,7 +127,7 @@ impl Pool {
                     field,
                     format!(
                         "pools are for namespaces by name: it is for {} now, and for none that comes later",
-                        list(&selected)
+                        joined(&selected)
                     ),
                 ),
             }
@@ -128,7 +141,7 @@ impl Pool {
 }
 
 /// Names as a message has them.
-pub(super) fn list(names: &BTreeSet<String>) -> String {
+pub(super) fn joined(names: &BTreeSet<String>) -> String {
     names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
@@ -157,19 +170,31 @@ pub(super) fn of_config_map(object: &Value, findings: &mut Vec<Finding>) -> Vec<
             ),
         }
     }
-    let listed = config["address-pools"].as_array().into_iter().flatten();
-    let pools: Vec<Value> = listed.map(|pool| as_object(object, pool)).collect();
+    let listed = list(&config["address-pools"], "data.config.address-pools", &mut told);
+    let pools: Vec<Value> = listed.iter().map(|pool| as_object(object, pool)).collect();
     pools.iter().map(|pool| Pool::read(pool, findings)).collect()
+}
+
+/// What fields of an entry of the ConfigMap are called in an AddressPool.
+const NAMES: [(&str, &str); 4] = [
+    ("auto-assign", "autoAssign"),
+    ("avoid-buggy-ips", "avoidBuggyIPs"),
+    ("bgp-advertisements", "bgpAdvertisements"),
+    ("name", ""),
+];
+
+/// Names the field of an entry as the ConfigMap has it.
+pub(super) fn as_before(finding: &mut Finding) {
+    if !finding.object.starts_with("ConfigMap ") {
+        return;
+    }
+    let Some(field) = finding.field.strip_prefix("spec.") else { return };
+    let found = NAMES.iter().find(|(_, new)| *new == field).map(|(old, _)| *old);
+    finding.field = format!("data.config.address-pools.{}", found.unwrap_or(field));
 }
 
 /// An entry of the ConfigMap as the AddressPool that MetalLB 0.13 makes of it.
 fn as_object(map: &Value, entry: &Value) -> Value {
-    const NAMES: [(&str, &str); 4] = [
-        ("auto-assign", "autoAssign"),
-        ("avoid-buggy-ips", "avoidBuggyIPs"),
-        ("bgp-advertisements", "bgpAdvertisements"),
-        ("name", ""),
-    ];
     let mut spec = serde_json::Map::new();
     for (field, value) in entry.as_object().into_iter().flatten() {
         let renamed = NAMES.iter().find(|(old, _)| old == field).map(|(_, new)| *new);
@@ -179,8 +204,8 @@ fn as_object(map: &Value, entry: &Value) -> Value {
         }
     }
     json!({
-        "kind": "entry of ConfigMap",
-        "metadata": { "namespace": map["metadata"]["namespace"], "name": entry["name"] },
+        "of": title(map),
+        "metadata": { "name": entry["name"] },
         "spec": spec,
     })
 }
@@ -188,7 +213,8 @@ fn as_object(map: &Value, entry: &Value) -> Value {
 /// The addresses of a pool, as our keys have them and as a set.
 fn addresses(value: &Value, field: &str, told: &mut Told<'_>) -> (Vec<String>, AddressSet) {
     let (mut entries, mut set) = (Vec::new(), AddressSet::new());
-    for entry in value.as_array().into_iter().flatten() {
+    let accepted = "accepted are a prefix, FIRST-LAST and an address";
+    for entry in list(value, field, told) {
         let text: String =
             entry.as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().concat();
         match text.parse::<Range>() {
@@ -196,7 +222,18 @@ fn addresses(value: &Value, field: &str, told: &mut Told<'_>) -> (Vec<String>, A
                 set.insert(range);
                 entries.push(text);
             }
-            Err(error) => told.lost(field, format!("{}: {error}", shown(entry))),
+            Err(RangeError::Unreadable(_)) => {
+                told.lost(field, format!("{} is none: {accepted}", shown(entry)));
+            }
+            Err(RangeError::Reversed(_)) => {
+                told.lost(field, format!("{} ends below its first address", shown(entry)));
+            }
+            Err(RangeError::MixedFamilies(_)) => {
+                told.lost(
+                    field,
+                    format!("{} begins in one family and ends in the other", shown(entry)),
+                );
+            }
         }
     }
     if entries.is_empty() {

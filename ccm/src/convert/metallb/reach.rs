@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::object::title;
-use super::selector::Selector;
+use super::object::{list, title};
+use super::selector::{self, Selector};
 use crate::convert::finding::{Finding, Told, shown};
 
 /// By which of MetalLB's ways it announces.
@@ -59,17 +59,22 @@ impl Advertisement {
         }
         let mut selectors = |field: &str| {
             Selector::list(&spec[field]).unwrap_or_else(|| {
-                told.lost(&format!("spec.{field}"), "a selector cannot be read");
+                told.lost(&format!("spec.{field}"), selector::UNREAD);
                 Vec::new()
             })
+        };
+        let (by_label, nodes) = (selectors("ipAddressPoolSelectors"), selectors("nodeSelectors"));
+        let mut texts = |field: &str| -> BTreeSet<String> {
+            let entries = list(&spec[field], &format!("spec.{field}"), &mut told).iter();
+            entries.filter_map(|text| Some(text.as_str()?.to_owned())).collect()
         };
         Self {
             object: title(object),
             way,
-            pools: texts(&spec["ipAddressPools"]),
-            selectors: selectors("ipAddressPoolSelectors"),
-            nodes: selectors("nodeSelectors"),
-            interfaces: texts(&spec["interfaces"]),
+            pools: texts("ipAddressPools"),
+            selectors: by_label,
+            nodes,
+            interfaces: texts("interfaces"),
         }
     }
 
@@ -78,11 +83,6 @@ impl Advertisement {
         let selects = |selector: &Selector| selector.selects(pool.labels);
         names_none || self.pools.contains(pool.name) || self.selectors.iter().any(selects)
     }
-}
-
-fn texts(value: &Value) -> BTreeSet<String> {
-    let all = value.as_array().into_iter().flatten();
-    all.filter_map(|text| Some(text.as_str()?.to_owned())).collect()
 }
 
 /// What advertisements look at of a pool.

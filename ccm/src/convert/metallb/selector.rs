@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+/// What is said where one cannot be read.
+pub(super) const UNREAD: &str = "a selector cannot be read: accepted is a list of matchLabels and matchExpressions, whose operators are In, NotIn, Exists and \
+     DoesNotExist";
+
 /// What labels have to be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Selector(Vec<(String, Want)>);
@@ -40,7 +44,11 @@ impl Selector {
 
     /// Reads a list of them, each of which is enough; nothing where one cannot be read.
     pub(super) fn list(value: &Value) -> Option<Vec<Self>> {
-        value.as_array().into_iter().flatten().map(Self::read).collect()
+        match value {
+            Value::Array(entries) => entries.iter().map(Self::read).collect(),
+            Value::Null => Some(Vec::new()),
+            _ => None,
+        }
     }
 
     /// Whether it selects an object with these labels.

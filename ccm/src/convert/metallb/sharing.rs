@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use berth_api::Quoted;
 
 use super::patches::Patch;
-use super::pool::{OF_ALL, list};
+use super::pool::{OF_ALL, joined};
 use super::service::Service;
 use crate::convert::finding::{Finding, Told};
 
@@ -97,7 +97,7 @@ fn tell(
             let says = format!(
                 "{key}: whole namespaces may share, not single Services: from now on each Service of {} may get the address of \
                  another one that has other ports",
-                list(&among.map(str::to_owned).collect())
+                joined(&among.map(str::to_owned).collect())
             );
             told.note(&field, says);
         }

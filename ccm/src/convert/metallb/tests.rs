@@ -1,12 +1,13 @@
 //! MetalLB's objects as people have them, and what becomes of them.
 
+mod odd;
 mod tenants;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Conversion, ConvertError, convert};
+use super::{Conversion, convert};
 use crate::check::review::review;
 use crate::convert::finding::Weight;
 use crate::objects::Objects;
@@ -397,17 +398,11 @@ fn an_address_pool_and_the_configmap_of_before_are_pools_too() {
     ]);
     assert_eq!(conversion.keys, expected);
     assert!(tells(&conversion, Weight::Lost, "metallb-system/config", "data.config.peers"));
-    assert!(tells(&conversion, Weight::Lost, "metallb-system/routed", "spec.bgpAdvertisements"));
-}
-
-#[test]
-fn a_field_that_nobody_knows_an_address_that_is_none_and_a_file_without_pools_are_named() {
-    let spec = "{ addresses: [192.0.2.300/24, 192.0.2.0/28], shade: { of: blue } }";
-    let conversion = of(&(pool("a", spec) + &advertisement("x", "{ colour: red }")));
-    assert!(tells(&conversion, Weight::Lost, "metallb-system/a", "spec.shade"));
-    assert!(tells(&conversion, Weight::Lost, "metallb-system/a", "spec.addresses"));
-    assert!(tells(&conversion, Weight::Lost, "metallb-system/x", "spec.colour"));
-    let object: Value = json!({ "kind": "Pod", "metadata": { "name": "web" } });
-    let none = ConvertError::NoPool { home: HOME.to_owned(), others: 1, elsewhere: 0 };
-    assert_eq!(convert(&[&object], HOME), Err(none));
+    let field = "data.config.address-pools.bgp-advertisements";
+    assert!(tells(
+        &conversion,
+        Weight::Lost,
+        "ConfigMap metallb-system/config, pool routed",
+        field
+    ));
 }
