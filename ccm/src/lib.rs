@@ -9,7 +9,7 @@
 //! | [`run`], `writes` | the loop that joins them with the index |
 //! | [`check`], [`convert`], [`import`], [`uninstall`] | the commands |
 //! | `objects` | the files that commands read |
-//! | [`options`], [`environment`], [`rights`], [`metrics`] | what users set, grant and see |
+//! | [`options`], [`theirs`], [`environment`], [`rights`], [`metrics`] | what users set, grant and see |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod check;
@@ -23,6 +23,7 @@ pub mod options;
 pub mod reserved;
 pub mod rights;
 pub mod run;
+pub mod theirs;
 pub mod uninstall;
 pub mod watches;
 pub mod writer;

@@ -32,6 +32,9 @@ async fn main() -> ExitCode {
         eprintln!("berth-ccm: {error}");
         return ExitCode::FAILURE;
     }
+    if !options.theirs.is_empty() {
+        tracing::warn!(flags = %options.theirs, "flags of kube-vip-cloud-provider that mean nothing here");
+    }
     let ended = match berth_ccm::run::run(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,6 +9,7 @@ use berth_runtime::logs::Format;
 use clap::{Parser, Subcommand};
 
 use crate::environment::{CLASS_NAME, ENABLE_CLASS};
+use crate::theirs::Theirs;
 use crate::{check, convert, import, uninstall};
 
 /// Gives Services of type LoadBalancer their addresses out of the pools in a ConfigMap.
@@ -31,13 +32,13 @@ pub struct Options {
     #[arg(long, default_value = lease::CLOUD_CONTROLLER, value_name = "NAME")]
     pub leader_elect_resource_name: String,
     /// Seconds after which others may take an unchanged Lease
-    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = seconds)]
     pub leader_elect_lease_duration: u64,
     /// Seconds without a renewal after which the leader stops
-    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = seconds)]
     pub leader_elect_renew_deadline: u64,
     /// Seconds between renewals
-    #[arg(long, default_value_t = 2, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 2, value_name = "SECONDS", value_parser = seconds)]
     pub leader_elect_retry_period: u64,
     /// Name in the Lease, which no other running instance may have [default: POD_NAME, else the host's name]
     #[arg(long, value_name = "NAME")]
@@ -54,6 +55,9 @@ pub struct Options {
     /// text or json
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     pub log_format: Format,
+    /// Flags of kube-vip-cloud-provider that mean nothing here
+    #[command(flatten)]
+    pub theirs: Theirs,
 }
 
 /// What the program can do besides its work in the cluster.
@@ -71,6 +75,28 @@ pub enum Command {
     /// Take finalizers, claims and Leases out of a cluster when both programs are gone
     #[command(after_help = uninstall::EXIT_CODES)]
     Uninstall(uninstall::Arguments),
+}
+
+/// Seconds as a number, or as kube-vip-cloud-provider takes them: `90`, `90s`, `1m30s`.
+fn seconds(text: &str) -> Result<u64, String> {
+    let accepted = || "accepted are whole seconds, such as 15, 15s or 1m30s".to_owned();
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    let (mut all, mut rest) = (0_u64, text);
+    for (unit, length) in [('h', 3600), ('m', 60), ('s', 1)] {
+        let Some((number, after)) = rest.split_once(unit) else { continue };
+        let number: u64 = number.parse().map_err(|_| accepted())?;
+        all = number
+            .checked_mul(length)
+            .and_then(|part| all.checked_add(part))
+            .ok_or_else(accepted)?;
+        rest = after;
+    }
+    match rest.is_empty() && !text.is_empty() {
+        true => Ok(all),
+        false => Err(accepted()),
+    }
 }
 
 fn environment_help() -> String {
@@ -123,13 +149,49 @@ mod tests {
     }
 
     #[test]
+    fn seconds_are_read_as_the_stock_provider_reads_them() {
+        for (text, number) in [("15", 15), ("60s", 60), ("1m", 60), ("1m30s", 90), ("1h0m5s", 3605)]
+        {
+            assert_eq!(seconds(text), Ok(number), "{text}");
+        }
+        for text in ["", "s", "500ms", "1.5s", "-1s", "15 s", "30s1m", "99999999999999999999h"] {
+            let told = seconds(text).expect_err(text);
+            assert!(told.contains("such as 15, 15s or 1m30s"), "{told}");
+        }
+    }
+
+    #[test]
+    fn flags_of_the_stock_provider_that_mean_nothing_here_end_nothing() {
+        let given = [
+            "berth-ccm",
+            "--leader-elect-resource-name=kube-vip-cloud-controller",
+            "--leader-elect-lease-duration=60s",
+            "--leader-elect-resource-lock=leases",
+            "--v=2",
+            "--use-service-account-credentials",
+            "--secure-port",
+            "10258",
+        ];
+        let options = Options::try_parse_from(given).unwrap();
+        assert_eq!(options.leader_elect_lease_duration, 60);
+        assert_eq!(
+            options.theirs.to_string(),
+            "--leader-elect-resource-lock, --secure-port, --use-service-account-credentials, --v"
+        );
+        assert_eq!(Options::parse_from(["berth-ccm"]).theirs.to_string(), "");
+        // Where the API server is is nothing to pass over.
+        assert!(Options::try_parse_from(["berth-ccm", "--master=https://192.0.2.1"]).is_err());
+    }
+
+    #[test]
     fn the_help_tells_the_name_of_each_value_and_its_default() {
         let mut command = Options::command();
         command.build();
         for part in std::iter::once(&command).chain(command.get_subcommands()) {
             for argument in part.get_arguments() {
                 let name = format!("{} {}", part.get_name(), argument.get_id());
-                if !argument.get_action().takes_values() || part.get_name() == "help" {
+                let is_listed = !argument.is_hide_set() && part.get_name() != "help";
+                if !argument.get_action().takes_values() || !is_listed {
                     continue;
                 }
                 let values = argument.get_value_names().unwrap_or_default();

@@ -22,6 +22,7 @@ use berth_api::lean::Lean;
 use berth_api::names::{condition, finalizer, label, lease};
 use berth_index::claim::Claim;
 use berth_index::finalizers::Finalizers;
+use berth_runtime::watch::chain;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::IPAddress;
@@ -59,7 +60,7 @@ pub async fn run(arguments: &Arguments) -> ExitCode {
     let clearing = match begin(arguments).await {
         Ok(clearing) => clearing,
         Err(error) => {
-            eprintln!("berth-ccm uninstall: {error:#}");
+            eprintln!("berth-ccm uninstall: {}", chain(error.as_ref()));
             return ExitCode::from(2);
         }
     };
