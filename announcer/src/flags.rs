@@ -1,7 +1,9 @@
 //! Flags: each setting by its name in the environment, and by kube-vip's name for the flag. A flag wins over both.
 
 use berth_runtime::logs::Format;
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Error};
 
 use crate::config::{Kind, LOG_FORMAT, VARIABLES, Verdict};
 
@@ -31,7 +33,7 @@ pub fn settings() -> Vec<Arg> {
     let flags = VARIABLES.iter().map(|variable| {
         let flag = Arg::new(variable.name)
             .long(variable.name)
-            .aliases(variable.aliases())
+            .visible_aliases(variable.aliases())
             .help(variable.help_text())
             .value_name(variable.kind.value())
             .allow_hyphen_values(true)
@@ -62,6 +64,21 @@ pub fn given(matches: &ArgMatches) -> Vec<(&'static str, String)> {
         .collect();
     given.extend(value("kubeconfig").map(|file| ("k8s_config_file", file)));
     given
+}
+
+/// The same error, and where a switch was given its value as the next word, how to write that.
+pub fn explained(mut error: Error) -> Error {
+    let is_value = |value: &ContextValue| match value {
+        ContextValue::String(word) => ["true", "false"].contains(&word.as_str()),
+        _ => false,
+    };
+    if error.kind() == ErrorKind::UnknownArgument
+        && error.get(ContextKind::InvalidArg).is_some_and(is_value)
+    {
+        let tip = StyledStr::from("the value of a switch stands behind `=`, as in '--arp=false'");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
 }
 
 /// How a line of the log is to look.

@@ -10,8 +10,12 @@ use berth_runtime::watch::chain;
 use berth_runtime::{logs, shutdown};
 use clap::{ArgMatches, Command};
 
+/// What it needs, and how it ends; scripts rely on it.
+const SWEPT: &str = "It needs root in the network of the node, and changes nothing of an announcer that runs.\n\n\
+    Exit code:\n  0  nothing of them is left\n  1  an announcer of Services runs here, or something is left; it is named\n  2  the arguments are wrong";
+
 fn main() -> ExitCode {
-    let matches = Command::new("berth-announcer")
+    let command = Command::new("berth-announcer")
         .about("Binds and advertises the addresses of Services of type LoadBalancer")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
@@ -21,11 +25,13 @@ fn main() -> ExitCode {
                 .args(flags::all()),
         )
         .subcommand(manifest::command())
-        .subcommand(Command::new("sweep").about(
-            "Removes from this node what announcers have left that were killed, where none comes after them",
-        ))
-        .subcommand(Command::new("version").about("Prints the version"))
-        .get_matches();
+        .subcommand(
+            Command::new("sweep")
+                .about("Removes from this node what announcers have left that were killed, where none comes after them")
+                .after_help(SWEPT),
+        )
+        .subcommand(Command::new("version").about("Prints the version"));
+    let matches = command.try_get_matches().unwrap_or_else(|error| flags::explained(error).exit());
     let result = match matches.subcommand() {
         Some(("manager", matches)) => block_on(manager(matches)),
         Some(("manifest", matches)) => return manifest::run(matches),

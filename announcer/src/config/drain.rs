@@ -1,5 +1,6 @@
 //! The taints with which a node is emptied: none unless the operator lists them.
 
+use berth_api::limits::{is_label_key, is_label_value};
 use k8s_openapi::api::core::v1::Taint;
 
 use super::settings::{Problem, Settings};
@@ -52,13 +53,14 @@ fn drain(text: &str) -> Option<Drain> {
     };
     let is_effect =
         |effect: &str| ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect);
-    let is_key = !key.is_empty() && !key.contains(char::is_whitespace);
     let drain = Drain {
         key: key.to_owned(),
         value: value.map(str::to_owned),
         effect: effect.map(str::to_owned),
     };
-    (is_key && effect.is_none_or(is_effect)).then_some(drain)
+    let is_value = |value: &str| value.is_empty() || is_label_value(value);
+    (is_label_key(key) && value.is_none_or(is_value) && effect.is_none_or(is_effect))
+        .then_some(drain)
 }
 
 #[cfg(test)]
@@ -92,7 +94,7 @@ mod tests {
             assert_eq!(drains.has(&taint(key, value, effect)), has, "{key} {value:?} {effect}");
         }
         assert_eq!(parse(""), Ok(Drains::default()));
-        for wrong in ["=x", "a:Never", "a b", "a,:NoSchedule"] {
+        for wrong in ["=x", "a:Never", "a b", "a,:NoSchedule", "a=b=c", "a/b/c=d"] {
             assert!(
                 parse(wrong).is_err_and(|told| told.contains("accepted is a comma list")),
                 "{wrong}"

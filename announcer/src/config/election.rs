@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_api::election::{Timing, TimingError};
+use berth_api::limits::is_object_name;
 use berth_api::names::lease;
 
 use super::settings::{Problem, Settings};
@@ -99,9 +100,22 @@ pub(super) fn needs_arp(settings: &Settings) -> Result<(), Problem> {
     }
 }
 
+/// A Lease of a name that no object can have is never held, and nothing is served.
+pub(super) fn lease_name(settings: &Settings) -> Result<(), Problem> {
+    match settings.text("svc_leasename") {
+        Some(name) if !is_object_name(name) => Err(settings.problem(
+            "svc_leasename",
+            "accepted is the name of a Lease: at most 253 small letters, digits, hyphens and dots",
+        )),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn timing(settings: &Settings) -> Result<Timing, Problem> {
+    // What is no number of seconds is told of by itself.
     let seconds = |name, default| {
-        Duration::from_secs(settings.number(name).map_or(default, i64::unsigned_abs))
+        let number = settings.number(name).filter(|number| (1..=3600).contains(number));
+        Duration::from_secs(number.map_or(default, i64::unsigned_abs))
     };
     let duration = seconds("vip_leaseduration", 15);
     let (deadline, retry) = (seconds("vip_renewdeadline", 10), seconds("vip_retryperiod", 2));

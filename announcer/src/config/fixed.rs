@@ -131,8 +131,8 @@ pub(super) fn fixed(
     }
 }
 
-/// A list of members is never used beside an API: two who decide would decide differently.
-fn beside_an_api(settings: &Settings) -> Vec<Problem> {
+/// What is wrong beside a list of members: it is never used beside an API, for two who decide would decide differently.
+pub fn beside_an_api(settings: &Settings) -> Vec<Problem> {
     let beside = |name: &'static str, accepted: &str| {
         let value = settings.text(name).map(|text| Quoted::of(text).to_string());
         let value = value.unwrap_or("true, its default".to_owned());

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use berth_api::claim::ClaimPolicy;
 use berth_api::election::Timing;
-use berth_api::limits::is_interface_name;
+use berth_api::limits::{is_interface_name, is_label_key, is_node_name};
 use berth_api::names::class;
 use berth_api::service::ClassPolicy;
 
@@ -28,7 +28,7 @@ pub use drain::Drains;
 pub use eip::Eip;
 pub use election::{Election, Fence, Fenced};
 pub use file::with_file;
-pub use fixed::{Fixed, Key, Member};
+pub use fixed::{Fixed, Key, Member, beside_an_api};
 pub use flaws::Flaw;
 use flaws::Flaws;
 pub use http::Http;
@@ -160,6 +160,7 @@ impl Config {
         let instance = flaws.core(instance(settings, cluster.as_ref()));
         let timing = flaws.core(election::timing(settings));
         let drains = flaws.core(drain::drains(settings));
+        flaws.core(election::lease_name(settings));
         let annotations = flaws.core(election::lease_annotations(settings));
         flaws.core(election::needs_arp(settings));
         flaws.of(Capability::ArpNd, subnet(settings));
@@ -170,6 +171,7 @@ impl Config {
         };
         let eip = flaws.of(Capability::Eip, eip::eip(settings));
         let permits = flaws.of(Capability::Services, permits::permits(settings));
+        flaws.of(Capability::Services, class(settings));
         let services = permits
             .map(|permits| services(settings, permits))
             .filter(|_| !flaws.has(Capability::Services));
@@ -240,6 +242,10 @@ fn node(settings: &Settings, hostname: &str) -> Result<String, Problem> {
     let node = settings.text("vip_nodename").unwrap_or(hostname).to_lowercase();
     match node.is_empty() {
         true => Err(settings.problem("vip_nodename", "not set, and the host has no name either")),
+        false if settings.text("vip_nodename").is_some() && !is_node_name(&node) => Err(settings.problem(
+            "vip_nodename",
+            "accepted is the name of a Node: at most 253 small letters, digits, hyphens and dots",
+        )),
         false => Ok(node),
     }
 }
@@ -328,6 +334,16 @@ fn labels(settings: &Settings) -> Option<NodeLabels> {
     let text = address.and_then(|name| settings.text(name)).unwrap_or_default();
     let first = text.split(',').find_map(|part| part.trim().parse().ok());
     (settings.switch("enable_node_labeling") == Some(true)).then_some(NodeLabels { first })
+}
+
+fn class(settings: &Settings) -> Result<(), Problem> {
+    match settings.text("lb_class_name") {
+        Some(class) if !is_label_key(class) => Err(settings.problem(
+            "lb_class_name",
+            "accepted is a class as Services name one, such as kube-vip.io/kube-vip-class",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// As kube-vip has it: without its older handling of classes, a Service is served that has the one that is named, or none

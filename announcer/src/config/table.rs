@@ -80,6 +80,9 @@ const ZEBRA: Verdict = Refused(
     "zebra is not spoken to; use routing-table mode, when it is built, and let FRR redistribute that table",
 );
 
+const RAFT: &str = "of elections by Raft, which kube-vip holds no more either";
+const OLD_LB: &str = "of kube-vip's balancer of before, which kube-vip reads no more either";
+
 /// All of them, by what they are for.
 #[rustfmt::skip]
 pub const VARIABLES: &[Variable] = &[
@@ -136,6 +139,10 @@ pub const VARIABLES: &[Variable] = &[
     met(Core, "vip_loseleadership_timeout_seconds", "loseLeadershiptTimeoutSeconds", Number(0, i32::MAX as i64), "30", "it does so at once"),
     met(Core, "vip_singlenode", "singleNode", Switch, "false", "a node alone needs no setting"),
     met(Core, "vip_startleader", "startAsLeader", Switch, "false", "the first to come takes the Lease at once"),
+    met(Core, "vip_localpeer", "", TEXT, "none", RAFT),
+    met(Core, "vip_peers", "", TEXT, "none", RAFT),
+    met(Core, "vip_remotepeers", "", TEXT, "none", RAFT),
+    met(Core, "vip_addpeerstolb", "", Switch, "false", RAFT),
     // Control plane
     row(ControlPlane, "cp_enable", "controlplane", Switch, "false", CP, "an address for the control plane"),
     act(Core, "cp_namespace", "namespace", Namespace, "kube-system", "namespace of the Leases and of the Secret berth-membership [default: kube-system]"),
@@ -149,6 +156,11 @@ pub const VARIABLES: &[Variable] = &[
     row(ControlPlane, "lb_enable", "enableLoadBalancer", Switch, "false", LB, "balance the control plane by IPVS"),
     part("lb_enable", row(ControlPlane, "lb_port", "lbPort", PORT, "6443", LB, "port of the balanced address")),
     part("lb_enable", row(ControlPlane, "lb_fwdmethod", "lbForwardingMethod", Word(&["local", "masquerade", "tunnel", "directroute", "direct", "bypass"]), "local", LB, "how packets reach the API servers")),
+    met(ControlPlane, "lb_bindtovip", "", Switch, "false", OLD_LB),
+    met(ControlPlane, "lb_name", "", TEXT, "none", OLD_LB),
+    met(ControlPlane, "lb_type", "", TEXT, "none", OLD_LB),
+    met(ControlPlane, "lb_backendport", "", TEXT, "none", OLD_LB),
+    met(ControlPlane, "lb_backends", "", TEXT, "none", OLD_LB),
     // Services
     act(Core, "svc_enable", "services", Switch, "false", "serve Services [default: true, but false where cp_enable is on]"),
     act(Services, "svc_namespace", "serviceNamespace", Namespace, "all", "serve Services of this namespace only [default: all]"),

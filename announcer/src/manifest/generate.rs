@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::modes::{Decides, Modes};
 use super::rights::{Place, Right, needed};
-use crate::config::{Config, Settings};
+use crate::config::{Config, Problem, Settings, Verdict, beside_an_api, find};
 
 /// The name of everything that is generated.
 const NAME: &str = "berth-announcer";
@@ -33,23 +33,52 @@ pub(super) struct Wish {
     pub(super) role: bool,
 }
 
-/// Everything for which there is no manifest.
-pub(super) fn problems(settings: &Settings) -> Vec<String> {
+/// Everything for which there is no manifest. `flags` are the settings that were given as such.
+pub(super) fn problems(settings: &Settings, flags: &[&str]) -> Vec<String> {
     let here = settings.clone().without(&READ);
     let mut problems = match Config::parse(&here, "node") {
-        Ok(config) => config.flaws.into_iter().map(|flaw| flaw.problem).collect(),
+        Ok(config) => {
+            let wide = config.arp_nd.subnet.is_some().then(|| {
+                let name = settings.first(&["vip_subnet", "vip_cidr"]).unwrap_or("vip_subnet");
+                settings.problem(
+                    name,
+                    "addresses are bound as /32 and /128 whatever it says; leave it out",
+                )
+            });
+            config.flaws.into_iter().map(|flaw| flaw.problem).chain(wide).collect()
+        }
         Err(problems) => problems,
     };
+    // Asked for by annotations of Services: an announcer starts with it, and does nothing of it.
+    problems.extend(settings.given().filter_map(|(variable, _)| match variable.verdict {
+        Verdict::NotYet(coming) if variable.with.contains('/') && settings.asks(variable) => {
+            let accepted =
+                format!("not supported yet, it comes with {}; leave it out", coming.name());
+            Some(settings.problem(variable.name, accepted))
+        }
+        _ => None,
+    }));
     problems.extend(here.check().into_iter().map(|(_, problem)| problem));
     let is_of_file = |name: &str| FILES.contains(&name) && settings.text(name).is_some();
     problems.retain(|problem| !is_of_file(&problem.name));
-    let bare =
-        FILES.iter().filter(|name| settings.text(name).is_some_and(|path| !path.starts_with('/')));
+    if settings.text("berth_members").is_some() {
+        problems.extend(beside_an_api(settings));
+    }
+    let is_path = |path: &str| path.starts_with('/') && path.split('/').all(|part| part != "..");
+    let bare = FILES.iter().filter(|name| settings.text(name).is_some_and(|path| !is_path(path)));
     problems.extend(bare.map(|name| {
-        settings.problem(name, "accepted is a path from the root, where it is mounted")
+        settings.problem(name, "accepted is a path from the root, where it is mounted, without ..")
     }));
     let mut told = Vec::new();
-    for problem in problems.iter().map(ToString::to_string) {
+    // Who has given it as a flag knows it by that name, mostly kube-vip's.
+    let text = |problem: &Problem| {
+        let flag = find(&problem.name).and_then(|variable| variable.aliases().next());
+        match flag.filter(|_| flags.contains(&problem.name.as_str())) {
+            Some(flag) => format!("--{flag}, {problem}"),
+            None => problem.to_string(),
+        }
+    };
+    for problem in problems.iter().map(text) {
         if !told.contains(&problem) {
             told.push(problem);
         }
@@ -167,13 +196,39 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
     spec
 }
 
-/// What is wrong with the name of an image, as a reference of the distribution of containers has it.
+/// What is wrong with the name of an image, as a reference of the distribution of containers has it: small letters but in
+/// the host and the tag.
 pub(super) fn unfit(image: &str) -> Option<String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "./:@_-".contains(c);
-    let begins = image.starts_with(|c: char| c.is_ascii_alphanumeric());
-    (!begins || !image.chars().all(fits)).then(|| {
+    let (rest, digest) = match image.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest)),
+        None => (image, None),
+    };
+    let last = rest.rfind('/').map_or(0, |at| at + 1);
+    let (name, tag) = match rest[last..].split_once(':') {
+        Some((name, tag)) => (&rest[..last + name.len()], Some(tag)),
+        None => (rest, None),
+    };
+    let is = |text: &str, more: &str, letter: fn(char) -> bool| {
+        text.starts_with(|c: char| letter(c) || c.is_ascii_digit())
+            && text.chars().all(|c| letter(c) || c.is_ascii_digit() || more.contains(c))
+    };
+    let any = |c: char| c.is_ascii_alphabetic();
+    let small = |c: char| c.is_ascii_lowercase();
+    let is_host =
+        |part: &str| is(part, ".-:", any) && (part.contains(['.', ':']) || part == "localhost");
+    let mut parts = name.split('/').enumerate();
+    let is_name = parts.all(|(index, part)| is(part, "._-", small) || index == 0 && is_host(part));
+    let is_tag =
+        tag.is_none_or(|tag| tag.len() <= 128 && (is(tag, "._-", any) || tag.starts_with('_')));
+    let is_digest = digest.is_none_or(|digest| {
+        digest.strip_prefix("sha256:").is_some_and(|hex| {
+            hex.len() == 64 && hex.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    });
+    (!is_name || !is_tag || !is_digest).then(|| {
         format!(
-            "--image={}: accepted is the name of an image, with or without a tag",
+            "--image={}: accepted is the name of an image, with or without a tag or digest, such as \
+             registry.example:5000/berth/berth-announcer:0.1.0",
             Quoted::of(image)
         )
     })

@@ -31,10 +31,32 @@ const EXIT_CODES: &str = "Exit code:\n  0  the manifest is printed; with --check
     2  the arguments are wrong; with --check: the file cannot be read, or has nothing of kube-vip\n  \
     3  with --check: nothing but rights is missing, and each is named";
 
+/// The same for one of them, and what it takes that is not listed.
+const PRINTED: &str = "Every flag of kube-vip 1.2 is taken: what is not built yet, or never will be, is told by name.\n\n\
+    Exit code:\n  0  the manifest is printed\n  1  settings are not accepted, and each is named\n  2  the arguments are wrong";
+
 /// The command and what it takes.
 pub fn command() -> Command {
     let kind = |name: &'static str, about: &'static str| {
-        Command::new(name).about(about).args(flags::settings()).args(own(name))
+        let command = Command::new(name).about(about).after_help(PRINTED);
+        let command = command.args(flags::settings()).args(own(name));
+        // Of `manager` they are met, and of these they are acted on.
+        let shown = |command: Command, flag: &'static str, help: &'static str| {
+            command.mut_arg(flag, |flag| flag.hide(false).help(help))
+        };
+        match name {
+            "pod" => shown(
+                command,
+                "inCluster",
+                "with the account of the pod, and no kubeconfig [default: false]",
+            ),
+            "daemonset" => {
+                let help = "with the account of the pod, and no kubeconfig [default: true, without --k8s_config_file]";
+                let command = shown(command, "inCluster", help);
+                shown(command, "taint", "on control-plane nodes alone [default: false]")
+            }
+            _ => command,
+        }
     };
     Command::new("manifest")
         .about("Prints manifests for the settings given, or says what a manifest of kube-vip means here")
@@ -135,9 +157,11 @@ fn documents(
     matches: &ArgMatches,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<String, String> {
-    let settings = Settings::gather(environment, flags::given(matches));
+    let given = flags::given(matches);
+    let flags: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
+    let settings = Settings::gather(environment, given.clone());
     let image = matches.get_one::<String>("image").cloned();
-    let mut problems = generate::problems(&settings);
+    let mut problems = generate::problems(&settings, &flags);
     problems.extend(image.as_deref().and_then(generate::unfit));
     if !problems.is_empty() {
         let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();

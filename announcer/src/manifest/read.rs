@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use berth_api::Quoted;
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
 
 /// More than any manifest has.
@@ -18,6 +19,8 @@ pub(super) struct Node {
     pub(super) last: usize,
     /// Whether it is written without quotes, and so may be read as something else than a text.
     plain: bool,
+    /// Whether it is a block whose lines are those of the text.
+    literal: bool,
 }
 
 /// What it is.
@@ -72,7 +75,7 @@ impl Node {
 
     /// Nothing, where something was.
     pub(super) fn lines(first: usize, last: usize) -> Self {
-        Self { is: Is::Nothing, first, last, plain: false }
+        Self { is: Is::Nothing, first, last, plain: false, literal: false }
     }
 
     /// Whether Kubernetes reads a truth or a number here, where it takes a text alone.
@@ -97,19 +100,48 @@ impl Node {
         }
     }
 
-    /// The same, as it is met where an alias stands.
-    fn moved_to(mut self, line: usize) -> Self {
-        (self.first, self.last) = (line, line);
-        self.is = match self.is {
+    /// Documents that stand in it as a text and are about the announcer, such as what somebody writes to a node, each with
+    /// the text and its lines.
+    pub(super) fn written(&self) -> Vec<(&Self, Vec<Self>)> {
+        match &self.is {
+            Is::Map(entries) => entries.iter().flat_map(|(_, value)| value.written()).collect(),
+            Is::List(items) => items.iter().flat_map(Self::written).collect(),
+            Is::Text(text) => self.documents(text).map(|found| (self, found)).into_iter().collect(),
+            Is::Nothing => Vec::new(),
+        }
+    }
+
+    fn documents(&self, text: &str) -> Option<Vec<Self>> {
+        let is_about = ["kube-vip", "berth-announcer"].iter().any(|name| text.contains(name));
+        if !is_about || !text.contains('\n') || !text.contains("kind") {
+            return None;
+        }
+        let found = documents(text).ok()?;
+        let is_object =
+            |found: &Self| found.get("kind").is_some() && found.get("metadata").is_some();
+        // A block is where its first line is that has something, and its text begins with the empty ones before that.
+        let empty = text.chars().take_while(|c| *c == '\n').count();
+        let line = |line: usize| match self.literal {
+            true => self.first + line.saturating_sub(1 + empty),
+            false => self.first,
+        };
+        found
+            .iter()
+            .any(is_object)
+            .then(|| found.into_iter().map(|one| one.relined(&line)).collect())
+    }
+
+    /// The same on other lines, such as where an alias stands.
+    fn relined(self, line: &impl Fn(usize) -> usize) -> Self {
+        let (first, last) = (line(self.first), line(self.last));
+        let is = match self.is {
             Is::Map(entries) => Is::Map(
-                entries.into_iter().map(|(k, v)| (k.moved_to(line), v.moved_to(line))).collect(),
+                entries.into_iter().map(|(k, v)| (k.relined(line), v.relined(line))).collect(),
             ),
-            Is::List(items) => {
-                Is::List(items.into_iter().map(|item| item.moved_to(line)).collect())
-            }
+            Is::List(items) => Is::List(items.into_iter().map(|item| item.relined(line)).collect()),
             other => other,
         };
-        self
+        Self { is, first, last, ..self }
     }
 }
 
@@ -145,13 +177,14 @@ struct Reader<'t> {
     left: usize,
 }
 
-/// A block of text ends at the beginning of the line after it.
+/// Where something ends. A block begins with its first line that has something, and ends before what comes next.
 fn last_line(event: &Event<'_>, first: usize, last: usize, column: usize) -> usize {
-    let is_block =
-        matches!(event, Event::Scalar(_, ScalarStyle::Literal | ScalarStyle::Folded, ..));
-    match is_block && column == 0 && last > first {
-        true => last - 1,
-        false => last,
+    match event {
+        Event::Scalar(text, ScalarStyle::Literal, ..) => {
+            first + text.trim_matches('\n').matches('\n').count()
+        }
+        Event::Scalar(_, ScalarStyle::Folded, ..) if column == 0 && last > first => last - 1,
+        _ => last,
     }
 }
 
@@ -186,6 +219,7 @@ impl Reader<'_> {
             return Err(too_much());
         }
         let plain = matches!(event, Event::Scalar(_, ScalarStyle::Plain, ..));
+        let literal = matches!(event, Event::Scalar(_, ScalarStyle::Literal, ..));
         let (is, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => (scalar(text, style), anchor),
             Event::SequenceStart(_, anchor, _) => {
@@ -202,7 +236,17 @@ impl Reader<'_> {
                     let value = value.ok_or_else(|| format!("line {}: a key alone", key.first))?;
                     if entries.iter().any(|(other, _)| other.is == key.is) {
                         let name = key.text().unwrap_or_default();
-                        return Err(format!("line {}: the key {name} is there twice", key.first));
+                        let hint = match name {
+                            "apiVersion" | "kind" => {
+                                "; between two objects stands a line of its own, ---"
+                            }
+                            _ => "",
+                        };
+                        return Err(format!(
+                            "line {}: the key {} is there twice{hint}",
+                            key.first,
+                            Quoted::of(name)
+                        ));
                     }
                     entries.push((key, value));
                 }
@@ -212,7 +256,7 @@ impl Reader<'_> {
                 let known = self.anchors.get(&anchor).cloned();
                 let known = known.ok_or_else(|| format!("line {first}: an alias of nothing"))?;
                 self.left = self.left.checked_sub(known.count()).ok_or_else(too_much)?;
-                return Ok(known.moved_to(first));
+                return Ok(known.relined(&|_| first));
             }
             _ => return Err(format!("line {first}: not understood")),
         };
@@ -222,7 +266,7 @@ impl Reader<'_> {
             Is::Text(_) => Some(last),
             Is::Nothing => Some(first),
         };
-        let node = Node { is, first, last: last.unwrap_or(first).max(first), plain };
+        let node = Node { is, first, last: last.unwrap_or(first).max(first), plain, literal };
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -270,6 +314,17 @@ mod tests {
         assert_eq!(both[0].get("b").unwrap().texts().collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(both[0].get("b").unwrap().items()[0].first, 3);
         assert_eq!(both[1].get("c").unwrap().text(), Some("d"));
+    }
+
+    #[test]
+    fn what_stands_in_a_text_is_found_on_its_lines() {
+        let outer = only(
+            "files:\n- content: |\n\n    # kube-vip\n    kind: Pod\n    metadata: {}\n- content: |\n    kube-vip is a word\n- a: \"kind: Pod\\nmetadata: {name: kube-vip}\\n\"\n",
+        );
+        let written = outer.written();
+        let lines: Vec<_> =
+            written.iter().map(|(text, found)| (text.first, text.last, found[0].first)).collect();
+        assert_eq!(lines, [(4, 6, 5), (9, 9, 9)]);
     }
 
     #[test]

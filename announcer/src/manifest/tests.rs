@@ -96,6 +96,25 @@ fn what_no_cluster_and_no_node_takes_is_refused_by_name() {
         ("pod", "--config-file c.yaml", "config_file=\"c.yaml\": accepted is a path from the root"),
         ("pod", "--members /m", "needed beside berth_members"),
         ("pod", "--members /m --keyFile /k --interface a/b", "vip_interface=\"a/b\": accepted is"),
+        ("pod", "--members /m --keyFile /k --address 192.0.2.1", "accepted is svc_enable=false"),
+        (
+            "pod",
+            "--k8sConfigPath /etc/../k",
+            "accepted is a path from the root, where it is mounted, without ..",
+        ),
+        ("pod", "--image=a:b:c", "--image=\"a:b:c\": accepted is the name of an image"),
+        ("pod", "--image=a/b:", "accepted is the name of an image"),
+        ("pod", "--image=a/B", "accepted is the name of an image"),
+        ("pod", "--image=a@sha256:0", "accepted is the name of an image"),
+        ("pod", "--metal", "--metal, vip_packet=\"true\": refused: "),
+        ("pod", "--cidr 24", "--cidr, vip_cidr=\"24\": addresses are bound as /32 and /128"),
+        ("pod", "--egressClean", "egress_clean=\"true\": not supported yet, it comes with egress"),
+        (
+            "pod",
+            "--servicesLeaseName A_B",
+            "svc_leasename=\"A_B\": accepted is the name of a Lease",
+        ),
+        ("pod", "--leaseDuration 0", "1 in all"),
     ] {
         let refused = given(kind, flags).expect_err(flags);
         assert!(refused.contains(told), "{kind} {flags}: {refused}");
@@ -232,6 +251,9 @@ fn image_and_nodes_are_those_that_were_asked_for() {
     assert_eq!(image(""), format!("localhost/berth/berth-announcer:{version}"));
     assert_eq!(image("--image r.example:5000/berth"), format!("r.example:5000/berth:{version}"));
     assert_eq!(image("--image r.example/berth:1"), "r.example/berth:1");
+    let digest = format!("r.example:5000/a/b_c:V1@sha256:{}", "0a".repeat(32));
+    let text = given("daemonset", &format!("--image {digest}")).unwrap();
+    assert_eq!(parsed(&text)[0]["spec"]["template"]["spec"]["containers"][0]["image"], digest);
     assert!(
         given("daemonset", "--taint").unwrap().contains("node-role.kubernetes.io/control-plane")
     );
@@ -259,8 +281,36 @@ fn what_is_generated_is_checked_as_the_same_throughout() {
         let report = Report::of(&both).unwrap();
         assert_eq!(report.code(), 0, "{flags}\n{report}");
     }
-    let report = Report::of(&given("pod", "--interface eth0").unwrap()).unwrap();
-    assert_eq!(report.code(), 0, "{report}");
+    let alone = "--members /m --keyFile /k --address 192.0.2.1 --services=false";
+    for flags in ["--interface eth0", "--interface eth0 --vip 192.0.2.1", alone] {
+        let report = Report::of(&given("pod", flags).unwrap()).unwrap();
+        assert_eq!(report.code(), 0, "{flags}\n{report}");
+    }
+}
+
+#[test]
+fn help_has_the_flags_of_kube_vip_and_says_how_a_switch_is_given() {
+    let help = |kind: &str| {
+        let mut command = command();
+        command.find_subcommand_mut(kind).unwrap().render_long_help().to_string()
+    };
+    for (kind, flags) in [
+        ("pod", &["--arp", "--interface", "--k8sConfigPath", "--inCluster"][..]),
+        ("daemonset", &["--servicesElection", "--leaderElection", "--inCluster", "--taint"]),
+        ("rbac", &["--role", "--rolebinding", "--serviceNamespace"]),
+    ] {
+        let help = help(kind);
+        for flag in flags {
+            assert!(help.contains(flag), "{kind} {flag}: {help}");
+        }
+        assert!(help.contains("Every flag of kube-vip 1.2 is taken"), "{help}");
+    }
+    let told = |word: &str| {
+        let flags = ["--arp".to_owned(), word.to_owned()];
+        flags::explained(matches("pod", &flags).unwrap_err()).to_string()
+    };
+    assert!(told("false").contains("--arp=false"), "{}", told("false"));
+    assert!(!told("eth0").contains("--arp=false"), "{}", told("eth0"));
 }
 
 #[test]

@@ -3,10 +3,12 @@
 //! | module | owns |
 //! |---|---|
 //! | `sheet` | what is said of lines, and how it reads |
-//! | `settings` | arguments and variables of the container |
+//! | `given` | arguments and variables of the container, where they stand |
+//! | `settings` | what they mean |
 //! | `pod` | the pod's other fields |
 //! | `grants` | what roles give, against what is needed |
 
+mod given;
 mod grants;
 mod pod;
 mod settings;
@@ -23,6 +25,9 @@ use crate::config::Settings;
 /// Of lines that no program reads that runs in the pod.
 const KUBERNETES: &str = "Kubernetes goes by it, whatever runs there";
 
+/// How many objects are named of a file that has nothing to look at.
+const SHOWN: usize = 3;
+
 /// An announcer of the file.
 struct Announcer<'n> {
     object: &'n Node,
@@ -38,9 +43,14 @@ impl Report {
     /// # Errors
     /// When it is no YAML, or nothing in it is kube-vip's.
     pub(super) fn of(text: &str) -> Result<Self, String> {
-        let documents = documents(text)?;
+        let documents = documents(text).map_err(|why| match text.contains("{{") {
+            true => format!("{why}; a template has to be rendered first, as by `helm template`"),
+            false => why,
+        })?;
+        // As cluster-api and Talos have manifests: a text in an object of theirs.
+        let written: Vec<(&Node, Vec<Node>)> = documents.iter().flat_map(Node::written).collect();
         let (mut objects, mut wrappers): (Vec<&Node>, Vec<&Node>) = (Vec::new(), Vec::new());
-        for document in &documents {
+        for document in documents.iter().chain(written.iter().flat_map(|(_, found)| found)) {
             match (kind(document).ends_with("List"), document.get("items")) {
                 (true, Some(items)) => {
                     wrappers.push(document);
@@ -54,7 +64,7 @@ impl Report {
             objects.iter().filter_map(|object| announcer(object, &objects)).collect();
         let has_roles = objects.iter().any(|object| is_role(object) && is_kube_vips(object));
         if announcers.is_empty() && !has_roles {
-            return Err("nothing in it is an announcer of kube-vip, or a role of one".to_owned());
+            return Err(nothing(&objects));
         }
         if announcers.is_empty() {
             report.notes.push("Note: no DaemonSet or Pod is in the file: its rights are judged as those of an announcer without settings".to_owned());
@@ -66,7 +76,7 @@ impl Report {
                     report.notes.extend(noted(found));
                     sheet.clone()
                 }
-                None => other(object, &announcers),
+                None => other(object, &announcers, &written),
             };
             report.sheets.push(sheet);
         }
@@ -92,6 +102,34 @@ fn title(object: &Node) -> String {
         "" => "No object of Kubernetes".to_owned(),
         kind => format!("{kind} {place}{}", name(object)).trim_end().to_owned(),
     }
+}
+
+/// Why a file is of no use, and what it has.
+fn nothing(objects: &[&Node]) -> String {
+    let named = |object: &&Node| match kind(object) {
+        "" => "what is no object of Kubernetes".to_owned(),
+        _ => title(object),
+    };
+    let mut titles: Vec<String> = objects.iter().map(named).collect();
+    titles.dedup();
+    let more = match titles.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    titles.truncate(SHOWN);
+    let has = match titles.is_empty() {
+        true => "nothing at all".to_owned(),
+        false => titles.join(", ") + &more,
+    };
+    let is_chart = |object: &&Node| {
+        kind(object).starts_with("Helm") || kind(object).is_empty() && object.get("env").is_some()
+    };
+    let hint = match objects.iter().any(is_chart) {
+        true => "; of values of a chart look at what `helm template` makes of them",
+        false => "",
+    };
+    format!("nothing in it is an announcer of kube-vip, or a role of one: it has {has}{hint}")
+        .replace(char::is_control, "?")
 }
 
 fn is_role(object: &Node) -> bool {
@@ -143,7 +181,8 @@ fn announcer<'n>(object: &'n Node, objects: &[&'n Node]) -> Option<(Sheet, Annou
         objects.iter().find(is_it).copied()
     };
     let mut aside = Sheet::new(String::new());
-    let settings = settings::read(&mut aside, container, config_map);
+    let read = settings::read(&mut aside, container, config_map);
+    let settings = &read.settings;
     let here = |row: &Row| object.first <= row.first && row.last <= object.last;
     let (own, elsewhere): (Vec<_>, Vec<_>) = aside.rows.into_iter().partition(here);
     sheet.rows.extend(own);
@@ -156,14 +195,14 @@ fn announcer<'n>(object: &'n Node, objects: &[&'n Node]) -> Option<(Sheet, Annou
     };
     let line = line.unwrap_or(object.first);
     pod::spec(&mut sheet, spec, line);
-    pod::container(&mut sheet, container, &settings);
-    unsaid(&mut sheet, &settings, container.first);
+    pod::container(&mut sheet, container, settings);
+    unsaid(&mut sheet, &read, container.first);
     let text = |key: &str| spec.get(key).and_then(Node::text);
     let account = text("serviceAccountName").or(text("serviceAccount"));
-    let by_file = pod::kubeconfig(&mut sheet, spec, container, &settings);
-    if kind(object) == "Pod" && account.is_none() && !by_file {
-        let text =
-            "a static pod has no account, and no kubeconfig is mounted where k8s_config_file says";
+    let by_file = pod::kubeconfig(&mut sheet, spec, container, settings);
+    let modes = Modes::of(settings);
+    if kind(object) == "Pod" && account.is_none() && !by_file && modes.cluster {
+        let text = "a static pod has no account, and no kubeconfig is mounted where k8s_config_file says: mount /etc/kubernetes/admin.conf";
         sheet.at(line, Mark::Refused, text);
     }
     let home = namespace(object).unwrap_or("kube-system");
@@ -173,7 +212,7 @@ fn announcer<'n>(object: &'n Node, objects: &[&'n Node]) -> Option<(Sheet, Annou
     };
     let needed = match by_file {
         true => Vec::new(),
-        false => needed(&Modes::of(&settings)),
+        false => needed(&modes),
     };
     if !roles.is_empty() {
         let at = spec.entry("serviceAccountName").or(spec.entry("serviceAccount"));
@@ -186,11 +225,12 @@ fn announcer<'n>(object: &'n Node, objects: &[&'n Node]) -> Option<(Sheet, Annou
 }
 
 /// What follows from settings that are not there.
-fn unsaid(sheet: &mut Sheet, settings: &Settings, line: usize) {
-    if settings.text("vip_arp").is_none() && !settings.announces_elsewhere() {
+fn unsaid(sheet: &mut Sheet, read: &settings::Read, line: usize) {
+    let settings = &read.settings;
+    if read.leaves_out("vip_arp") && !settings.announces_elsewhere() {
         sheet.at(line, Mark::Better, "vip_arp is not set: kube-vip ends where no way of announcing is named, Berth announces by ARP and neighbour discovery");
     }
-    if settings.text("svc_enable").is_none() {
+    if read.leaves_out("svc_enable") {
         let (mark, text) = match settings.serves_services() {
             true => (
                 Mark::Better,
@@ -200,13 +240,13 @@ fn unsaid(sheet: &mut Sheet, settings: &Settings, line: usize) {
         };
         sheet.at(line, mark, text);
     }
-    if settings.announces_by_arp() && settings.serves_services() && !by_lease(settings) {
+    let names_none = ["svc_election", "vip_leaderelection", "berth_election"]
+        .iter()
+        .all(|name| read.leaves_out(name) || settings.switch(name) == Some(false));
+    let is_member = Modes::of(settings).decides == super::modes::Decides::Membership;
+    if settings.announces_by_arp() && settings.serves_services() && is_member && names_none {
         sheet.at(line, Mark::Better, "no election is named: kube-vip holds one Lease for all Services, Berth's nodes decide on each address among themselves, within a second (docs/failover.md)");
     }
-}
-
-fn by_lease(settings: &Settings) -> bool {
-    Modes::of(settings).decides != super::modes::Decides::Membership
 }
 
 fn noted(announcer: &Announcer<'_>) -> Option<String> {
@@ -219,8 +259,18 @@ fn noted(announcer: &Announcer<'_>) -> Option<String> {
 }
 
 /// What is said of an object that is no announcer.
-fn other(object: &Node, announcers: &[(Sheet, Announcer<'_>)]) -> Sheet {
+fn other(
+    object: &Node,
+    announcers: &[(Sheet, Announcer<'_>)],
+    written: &[(&Node, Vec<Node>)],
+) -> Sheet {
     let mut sheet = Sheet::new(title(object));
+    for (text, _) in written {
+        if object.first <= text.first && text.last <= object.last {
+            let told = "a text with objects of its own, each of which is judged by itself";
+            sheet.node(text, Mark::Same, told);
+        }
+    }
     let bound =
         |found: &Announcer<'_>| found.roles.iter().any(|bound| std::ptr::eq(bound.role, object));
     match kind(object) {

@@ -1,5 +1,7 @@
 //! What the fields of a pod mean, besides the settings of its container.
 
+use berth_api::Quoted;
+
 use super::sheet::{Mark, Sheet};
 use crate::config::Settings;
 use crate::manifest::read::Node;
@@ -13,6 +15,8 @@ const CAPABILITIES: [(&str, &str); 4] = [
 ];
 /// Where kubeadm leaves a kubeconfig, and where it is looked for.
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
+/// Where metrics are where nothing else is said.
+const METRICS: &str = ":2112";
 
 /// Whether a container runs the announcer.
 pub(super) fn is_announcer(container: &Node) -> bool {
@@ -79,7 +83,7 @@ pub(super) fn container(sheet: &mut Sheet, container: &Node, settings: &Settings
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(entry) = container.entry(probe) {
-            let (mark, text) = probed(&entry.1, settings);
+            let (mark, text) = probed(&entry.1, container, settings);
             sheet.entry(entry, mark, text);
         }
     }
@@ -140,7 +144,7 @@ fn capabilities(sheet: &mut Sheet, container: &Node, settings: &Settings, line: 
 }
 
 /// What the kubelet asks.
-fn probed(probe: &Node, settings: &Settings) -> (Mark, String) {
+fn probed(probe: &Node, container: &Node, settings: &Settings) -> (Mark, String) {
     let get = |key: &str| probe.at(&["httpGet", key]).and_then(Node::text);
     let Some(path) = get("path") else {
         return match probe.get("tcpSocket") {
@@ -151,18 +155,44 @@ fn probed(probe: &Node, settings: &Settings) -> (Mark, String) {
             ),
         };
     };
-    let port = get("port").unwrap_or_default();
-    let health = settings.text("health_check_port").unwrap_or("0");
-    let metrics = settings.text("prometheus_server").unwrap_or(":2112");
-    let is_there = port == health || metrics.ends_with(&format!(":{port}")) || port == "2112";
+    let asked = get("port").unwrap_or_default();
+    let Some(port) = port_of(container, asked) else {
+        let text = format!("the container has no port of the name {}", Quoted::of(asked));
+        return (Mark::Refused, text);
+    };
+    let health = settings.text("health_check_port").filter(|port| *port != "0");
+    let metrics = match settings.is_empty("prometheus_server") {
+        true => None,
+        false => settings.text("prometheus_server").unwrap_or(METRICS).rsplit(':').next(),
+    };
+    // Where nothing listens they are on loopback all the same.
+    let alone = health.is_none() && metrics.is_none() && port == METRICS.trim_start_matches(':');
+    let is_there = [health, metrics].contains(&Some(port)) || alone;
     match path {
         "/healthz" | "/readyz" if is_there => (Mark::Same, format!("{path} is answered there")),
-        "/healthz" | "/readyz" => {
-            (Mark::Refused, format!("nothing answers at {port}: set health_check_port to it"))
-        }
-        "/metrics" if is_there => (Mark::Same, format!("{path} is answered there")),
-        _ => (Mark::Refused, format!("{path} is not answered; accepted are /healthz and /readyz")),
+        "/healthz" | "/readyz" => (
+            Mark::Refused,
+            format!("nothing answers at {}: set health_check_port to it", Quoted::of(port)),
+        ),
+        "/metrics" if metrics == Some(port) => (Mark::Same, format!("{path} is answered there")),
+        _ => (
+            Mark::Refused,
+            format!(
+                "{} is not answered there; accepted are /healthz and /readyz",
+                Quoted::of(path)
+            ),
+        ),
     }
+}
+
+/// The number of a port that is asked, by number or by a name of the container's.
+fn port_of<'n>(container: &'n Node, asked: &'n str) -> Option<&'n str> {
+    if asked.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Some(asked);
+    }
+    let ports = container.get("ports").map(Node::items).unwrap_or_default();
+    let named = ports.iter().find(|port| port.get("name").and_then(Node::text) == Some(asked));
+    named.and_then(|port| port.get("containerPort")).and_then(Node::text)
 }
 
 /// Whether a kubeconfig is there for it, and says so of its mount.

@@ -1,11 +1,12 @@
-//! What the settings of a container mean: its arguments and its environment.
+//! What the settings of a container mean.
 
 use std::collections::BTreeMap;
 
 use berth_api::Quoted;
 
+use super::given::{self, All, Given};
 use super::sheet::{Mark, Sheet};
-use crate::config::{Coming, Config, Kind, Settings, Variable, Verdict, find, find_flag};
+use crate::config::{Coming, Config, Kind, Settings, Variable, Verdict, beside_an_api};
 use crate::manifest::read::Node;
 
 /// What is more here than it is there.
@@ -23,62 +24,45 @@ const SECRET: &[&str] = &["bgp_peerpass", "bgp_peers", "metalKey"];
 /// Files that are read where the announcer runs.
 const FILES: [&str; 4] = ["k8s_config_file", "config_file", "berth_members", "berth_key_file"];
 
-/// A setting where it stands.
-struct Given<'n> {
-    variable: &'static Variable,
-    /// Its value, if the file says it.
-    value: Option<String>,
-    /// Where.
-    nodes: Vec<&'n Node>,
-    is_flag: bool,
-    /// Whether the API server takes it: only a text is the value of a variable.
-    is_text: bool,
+/// The address of the control plane, and its port, which Berth knows without a cluster alone.
+const OF_CONTROL_PLANE: [&str; 3] = ["address", "vip_address", "port"];
+
+/// What the file says of the settings.
+pub(super) struct Read {
+    /// Those whose values it has.
+    pub(super) settings: Settings,
+    /// Those that are set, and whose values are in objects that are not in the file.
+    unseen: Vec<&'static str>,
+    /// Whether there may be more, in such objects.
+    is_open: bool,
+}
+
+impl Read {
+    /// Whether nobody sets it.
+    pub(super) fn leaves_out(&self, name: &str) -> bool {
+        !self.is_open && self.settings.text(name).is_none() && !self.unseen.contains(&name)
+    }
 }
 
 /// Says what each argument and each variable of a container means, and gives the settings. `config_map` finds what
-/// `envFrom` names.
+/// `envFrom` and `valueFrom` name.
 pub(super) fn read<'n>(
     sheet: &mut Sheet,
     container: &'n Node,
     config_map: impl Fn(&str) -> Option<&'n Node>,
-) -> Settings {
-    let mut given = Vec::new();
-    for key in ["command", "args"] {
-        if let Some(list) = container.get(key) {
-            arguments(sheet, list, &mut given);
-        }
-    }
-    for entry in container.get("env").map(Node::items).unwrap_or_default() {
-        environment(sheet, entry, &mut given);
-    }
-    for entry in container.get("envFrom").map(Node::items).unwrap_or_default() {
-        all_of(sheet, entry, &config_map, &mut given);
-    }
-    let value = |given: &Given| given.value.clone().unwrap_or_default();
+) -> Read {
+    let All { list: given, is_open } = given::all(sheet, container, config_map);
+    let value = |given: &Given<'_>| given.value.clone().unwrap_or_default();
     let (flags, variables): (Vec<_>, Vec<_>) = given.iter().partition(|given| given.is_flag);
     let settings = Settings::gather(
         variables.iter().map(|given| (given.variable.name.to_owned(), value(given))),
         flags.iter().map(|given| (given.variable.name, value(given))),
     );
     let problems = problems(&settings);
-    for one in &given {
+    for (index, one) in given.iter().enumerate() {
+        let (mark, text) =
+            told(one, &given, index).unwrap_or_else(|| judge(&settings, &problems, one));
         let name = one.variable.name;
-        let twice = |other: &&Given| {
-            other.variable.name == name && other.is_flag != one.is_flag && other.value != one.value
-        };
-        let (mark, text) = match given.iter().find(twice) {
-            Some(_) => {
-                let text =
-                    "given twice: kube-vip goes by the variable, Berth by the flag; take one out";
-                (Mark::Refused, text.to_owned())
-            }
-            None if !one.is_text => {
-                let value = one.value.as_deref().unwrap_or_default();
-                let text = format!("Kubernetes takes a text alone: write \"{value}\" in quotes");
-                (Mark::Refused, text)
-            }
-            None => judge(&settings, &problems, one),
-        };
         let shown = match &one.value {
             Some(value) if SECRET.contains(&name) && !value.is_empty() => {
                 format!("{name} (not shown)")
@@ -91,27 +75,53 @@ pub(super) fn read<'n>(
             one.nodes.iter().map(|node| node.last).max(),
         );
         let piece = Node::lines(first.unwrap_or(1), last.unwrap_or(1));
-        sheet.node(&piece, mark, format!("{shown}: {text}"));
+        let unseen = if one.is_elsewhere { "; its value is not in this file" } else { "" };
+        sheet.node(&piece, mark, format!("{shown}: {text}{unseen}"));
     }
-    settings
+    let unseen = given.iter().filter(|given| given.value.is_none());
+    let unseen = unseen.map(|given| given.variable.name).collect();
+    Read { settings, unseen, is_open }
+}
+
+/// What is said of a setting whatever its value is.
+fn told(one: &Given<'_>, given: &[Given<'_>], index: usize) -> Option<(Mark, String)> {
+    let same = |other: &&Given<'_>| other.variable.name == one.variable.name;
+    let others = || given.iter().filter(same);
+    if others().any(|other| other.is_flag != one.is_flag && other.value != one.value) {
+        let text = "given twice: kube-vip goes by the variable, Berth by the flag; take one out";
+        return Some((Mark::Refused, text.to_owned()));
+    }
+    if one.is_flag && others().filter(|other| other.is_flag).count() > 1 {
+        let text = "given twice: kube-vip goes by the last, Berth ends; take one out";
+        return Some((Mark::Refused, text.to_owned()));
+    }
+    if let Some(unfit) = &one.unfit {
+        return Some((Mark::Refused, unfit.clone()));
+    }
+    let again = given[index + 1..].iter().any(|other| same(&other) && !other.is_flag);
+    (again && !one.is_flag).then(|| {
+        (Mark::Better, "given once more, and that counts: this one may be taken out".to_owned())
+    })
 }
 
 /// What is wrong with each, by its name.
 pub(super) fn problems(settings: &Settings) -> BTreeMap<String, String> {
     let here = settings.clone().without(&FILES);
     let found = match Config::parse(&here, "node") {
-        Ok(config) => config.flaws.into_iter().map(|flaw| flaw.problem).collect(),
+        Ok(config) => config.flaws.into_iter().map(|flaw| flaw.problem).collect::<Vec<_>>(),
         Err(problems) => problems,
     };
     // Another way of announcing, and the control plane alone, are told of by themselves; and files are not here.
     let is_told = |name: &str| match name {
         "vip_arp" => settings.switch("vip_arp").is_some() && settings.announces_elsewhere(),
-        "svc_enable" => {
+        "svc_enable" if settings.switch("svc_enable").is_some() => {
             settings.switch("cp_enable") == Some(true) || settings.text("berth_members").is_some()
         }
         _ => false,
     };
-    let kept = found.into_iter().filter(|problem| !is_told(&problem.name));
+    let beside = settings.text("berth_members").map(|_| beside_an_api(settings));
+    let found = found.into_iter().chain(beside.into_iter().flatten());
+    let kept = found.filter(|problem| !is_told(&problem.name));
     kept.map(|problem| (problem.name, problem.accepted)).collect()
 }
 
@@ -131,6 +141,9 @@ fn judge(
         "" => format!("{what}; it comes with {}", coming.name()),
         with => format!("{what}; counts with {with}, which comes with {}", coming.name()),
     };
+    if !unset && let Some(told) = among_others(settings, variable) {
+        return told;
+    }
     match variable.verdict {
         _ if unset => (Mark::Same, format!("empty: {what}")),
         Verdict::ActedOn if settings.switch(variable.name) == Some(false) && given.value.is_some() => {
@@ -144,7 +157,12 @@ fn judge(
         Verdict::Met if BETTER.contains(&variable.name) => (Mark::Better, what.to_owned()),
         Verdict::Met => (Mark::Same, what.to_owned()),
         // Asked for by Services, not by a setting.
-        Verdict::NotYet(coming) if variable.with.contains('/') => (Mark::NotYet, of(coming)),
+        Verdict::NotYet(coming)
+            if variable.with.contains('/')
+                && (given.value.is_none() || settings.asks(variable)) =>
+        {
+            (Mark::NotYet, of(coming))
+        }
         Verdict::NotYet(coming) if !variable.with.is_empty() && settings.counts(variable) => {
             (Mark::NotYet, of(coming))
         }
@@ -154,7 +172,9 @@ fn judge(
         Verdict::NotYet(_) | Verdict::Refused(_) if !variable.with.is_empty() => {
             (Mark::Same, format!("counts with {} alone, which is not asked for", variable.with))
         }
-        Verdict::NotYet(_) | Verdict::Refused(_) if variable.kind == Kind::Switch => {
+        Verdict::NotYet(_) | Verdict::Refused(_)
+            if variable.kind == Kind::Switch && given.value.is_some() =>
+        {
             (Mark::Same, format!("off, as it is here: {what}"))
         }
         Verdict::NotYet(coming) if given.value.is_none() => (Mark::NotYet, of(coming)),
@@ -163,109 +183,45 @@ fn judge(
     }
 }
 
+/// What settings mean that mean something else beside others.
+fn among_others(settings: &Settings, variable: &Variable) -> Option<(Mark, String)> {
+    let is = |name: &str| settings.switch(name) == Some(true);
+    let name = variable.name;
+    if OF_CONTROL_PLANE.contains(&name) && settings.text("berth_members").is_none() {
+        let what = match name {
+            "port" => "port of the control plane",
+            _ => "address of the control plane",
+        };
+        let (mark, text) = match (is("cp_enable"), is("enable_node_labeling") && name != "port") {
+            (true, _) => (
+                Mark::NotYet,
+                format!("counts with cp_enable, which comes with {}", Coming::ControlPlane.name()),
+            ),
+            (false, true) => (
+                Mark::Same,
+                "the node that answers for it has it in kube-vip.io/has-ip (enable_node_labeling)"
+                    .to_owned(),
+            ),
+            (false, false) => {
+                (Mark::Same, "counts with cp_enable alone, which is not asked for".to_owned())
+            }
+        };
+        return Some((mark, format!("{what}; {text}")));
+    }
+    let is_idle = name == "svc_leasename" || name == "vip_leaderelection" && is(name);
+    (is_idle && is("svc_election") && settings.text("berth_election").is_none()).then(|| {
+        let text = match name {
+            "svc_leasename" => "one Lease for all Services, which svc_election has for each",
+            _ => "of Services svc_election decides; of the control plane, with cp_enable alone",
+        };
+        (Mark::Same, text.to_owned())
+    })
+}
+
 /// Whether it asks for addresses with a subnet.
 fn is_wide(given: &Given<'_>) -> bool {
     let lengths = given.value.as_deref().unwrap_or_default();
     let is_one =
         |length: &str| matches!(length.trim().trim_start_matches('/'), "" | "32" | "128" | "auto");
     matches!(given.variable.name, "vip_subnet" | "vip_cidr") && !lengths.split(',').all(is_one)
-}
-
-fn environment<'n>(sheet: &mut Sheet, entry: &'n Node, given: &mut Vec<Given<'n>>) {
-    let name = entry.get("name").and_then(Node::text).unwrap_or_default();
-    let value = entry.get("value").map(|value| value.text().unwrap_or_default().to_owned());
-    let value = value.or_else(|| entry.get("valueFrom").is_none().then(String::new));
-    match find(name) {
-        Some(variable) => {
-            let is_text = !entry.get("value").is_some_and(Node::is_no_text);
-            given.push(Given { variable, value, nodes: vec![entry], is_flag: false, is_text });
-        }
-        None => sheet.node(
-            entry,
-            Mark::Same,
-            format!("{name}: no setting of kube-vip or of Berth; neither goes by it"),
-        ),
-    }
-}
-
-/// What a ConfigMap gives as variables: its lines are judged where they stand, if they are in this file.
-fn all_of<'n>(
-    sheet: &mut Sheet,
-    entry: &'n Node,
-    config_map: impl Fn(&str) -> Option<&'n Node>,
-    given: &mut Vec<Given<'n>>,
-) {
-    let name = entry.at(&["configMapRef", "name"]).and_then(Node::text);
-    match name.and_then(&config_map) {
-        Some(map) => {
-            let data = map.get("data").map(Node::entries).unwrap_or_default();
-            for (key, value) in data {
-                let Some(variable) = key.text().and_then(find) else { continue };
-                let is_text = !value.is_no_text();
-                let value = value.text().unwrap_or_default().to_owned();
-                let nodes = vec![key];
-                given.push(Given { variable, value: Some(value), nodes, is_flag: false, is_text });
-            }
-            sheet.node(entry, Mark::Same, "settings from a ConfigMap of this file, each judged at its line");
-        }
-        None => sheet.node(entry, Mark::Same, "settings from an object that is not in this file: put it in, and they are judged as well"),
-    }
-}
-
-/// The arguments: a flag and its value may be one of them or two.
-fn arguments<'n>(sheet: &mut Sheet, list: &'n Node, given: &mut Vec<Given<'n>>) {
-    let mut items = list.items().iter().peekable();
-    while let Some(item) = items.next() {
-        let text = item.text().unwrap_or_default();
-        let Some(flag) = text.strip_prefix('-').map(|flag| flag.trim_start_matches('-')) else {
-            word(sheet, item, text);
-            continue;
-        };
-        let (flag, value) = match flag.split_once('=') {
-            Some((flag, value)) => (flag, Some(value)),
-            None => (flag, None),
-        };
-        let flag = match flag {
-            "n" => "namespace",
-            "c" => "configMap",
-            flag => flag,
-        };
-        let Some(variable) = find_flag(flag) else {
-            let text =
-                format!("{text}: no flag of kube-vip or of Berth, which ends with it; take it out");
-            sheet.node(item, Mark::Refused, text);
-            continue;
-        };
-        let mut nodes = vec![item];
-        let value = match (value, variable.kind) {
-            (Some(value), _) => value.to_owned(),
-            (None, Kind::Switch) => "true".to_owned(),
-            (None, _) => match items.next() {
-                Some(next) => {
-                    nodes.push(next);
-                    next.text().unwrap_or_default().to_owned()
-                }
-                None => String::new(),
-            },
-        };
-        let is_text = !nodes.iter().any(|node| node.is_no_text());
-        given.push(Given { variable, value: Some(value), nodes, is_flag: true, is_text });
-    }
-}
-
-fn word(sheet: &mut Sheet, item: &Node, text: &str) {
-    match text.rsplit('/').next().unwrap_or_default() {
-        "manager" => sheet.node(item, Mark::Same, "manager"),
-        "kube-vip" => sheet.node(
-            item,
-            Mark::Refused,
-            format!("{text}: the program of kube-vip's image; take the command out, Berth's image has its own"),
-        ),
-        "berth-announcer" => sheet.node(item, Mark::Same, "the program"),
-        _ => sheet.node(
-            item,
-            Mark::Refused,
-            format!("{text}: no command of Berth; accepted is manager"),
-        ),
-    }
 }

@@ -55,5 +55,7 @@ pub(super) const THEIRS: &[&str] = &[
     "vip_routingtable", "vip_routingtableid", "vip_routingtabletype", "vip_servicesinterface", "vip_singlenode",
     "vip_skipdad", "vip_startleader", "vip_subnet", "vip_wireguard", "zebra_enable", "zebra_software_name",
     "zebra_url", "zebra_version", "bgp_source_if", "bgp_source_ip", "enableUPNP", "enable_endpointslices",
-    "provider_config", "vip_cidr", "vip_packet", "vip_packetproject", "vip_packetprojectid",
+    "provider_config", "vip_cidr", "vip_packet", "vip_packetproject", "vip_packetprojectid", "vip_localpeer",
+    "vip_peers", "vip_remotepeers", "vip_addpeerstolb", "lb_bindtovip", "lb_name", "lb_type", "lb_backendport",
+    "lb_backends",
 ];
