@@ -317,7 +317,6 @@ fn help_has_the_flags_of_kube_vip_and_says_how_a_switch_is_given() {
 fn why_a_file_cannot_be_used_tells_a_terminal_nothing() {
     let twice = "\"\\e]2;mine\\a\": 1\n";
     let why = Report::of(&twice.repeat(2)).unwrap_err();
-    assert!(why.contains("\u{1b}"), "{why:?}");
     let said = unusable("x", &why);
     assert!(said.contains("mine") && !said.contains(char::is_control), "{said:?}");
 }

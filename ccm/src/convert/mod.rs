@@ -55,7 +55,7 @@ pub struct Arguments {
     #[arg(value_name = "OBJECTS.json")]
     file: PathBuf,
     /// Where that controller runs: what other namespaces have of its kinds is not its own
-    #[arg(long, value_name = "NAMESPACE", default_value = "metallb-system")]
+    #[arg(long, value_name = "NAME", default_value = "metallb-system")]
     namespace: String,
     /// What to print
     #[arg(long, value_name = "WHAT", default_value = "pools")]
