@@ -15,6 +15,9 @@ use crate::kernel::nftables::shown;
 use crate::kernel::{Door, Host, Kernel, Lifetime};
 use crate::locks::{self, WhenTaken};
 
+/// The number of the capability (`linux/capability.h`).
+const NET_ADMIN: u32 = 12;
+
 /// How long a start waits for the list of tables: somebody's large transaction may hold the rule set.
 const LISTING: Duration = Duration::from_secs(2);
 
@@ -24,6 +27,10 @@ const LISTING: Duration = Duration::from_secs(2);
 /// # Errors
 /// When that announcer runs, the kernel cannot be looked at, or something is left.
 pub async fn node(supervisor: &mut Supervisor) -> anyhow::Result<()> {
+    ensure!(
+        may_change_the_network(),
+        "it may not change the network of this node: it needs root there (CAP_NET_ADMIN)"
+    );
     let me = Instance::services();
     let (_locks, telling) = locks::take(&me, WhenTaken::End).await?;
     let (door, tasks) = Door::open().context("opening a netlink socket")?;
@@ -36,14 +43,24 @@ pub async fn node(supervisor: &mut Supervisor) -> anyhow::Result<()> {
     };
     own(&mut kernel, &host, &me).await;
     others(&door, &host, &me).await;
-    if let Err(error) = eip::sweep(&door, &me).await {
+    let rules = eip::sweep(&door, &me).await;
+    if let Err(error) = &rules {
         tracing::warn!(error, "rules of elastic IPs are left");
     }
     fencing::remove(&me);
     let host = kernel.look().await.context("looking at the addresses of this node")?;
     let left = host.ours.len() + host.made.len();
     ensure!(left == 0, "{left} addresses and interfaces of it are left, as the log says");
+    ensure!(rules.is_ok(), "rules of elastic IPs are left, as the log says");
     Ok(())
+}
+
+/// Whether this process has the capability; where the kernel does not say so, it shows when something is changed.
+fn may_change_the_network() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    effective.is_none_or(|set| set >> NET_ADMIN & 1 == 1)
 }
 
 /// Removes what is left of this instance, before anything else.

@@ -127,8 +127,12 @@ async fn uninstalled_as_the_readme_says_with_services_and_elastic_ips_left_nothi
 async fn where_the_manifests_were_deleted_first_and_an_announcer_was_killed_the_commands_end_it()
 -> Result<()> {
     let world = installed().await?;
+    let vips: Vec<String> =
+        world.published("web", 1).await?.iter().map(ToString::to_string).collect();
     world.ccm()?.terminate(END)?;
     announcer(&world)?.kill()?;
+    let left = on_node(&world)?;
+    ensure!(vips.iter().all(|vip| left.contains(vip)), "its addresses are left, {vips:?}: {left}");
     shell(&world, "kubectl delete -k manifests/ --ignore-not-found --wait=false")?;
     let crd = "kubectl wait --for=delete crd/eipbindings.berth.dev --timeout=";
     ensure!(shell(&world, &format!("{crd}5s")).is_err(), "it hangs on a finalizer");
@@ -138,6 +142,12 @@ async fn where_the_manifests_were_deleted_first_and_an_announcer_was_killed_the_
     // Nobody comes after the announcer that was killed.
     let left = on_node(&world)?;
     ensure!(left.contains("berth-fence"), "what was killed leaves its fence: {left}");
+    let program = sibling_program("berth-announcer", "BERTH_ANNOUNCER")?;
+    let bare = ["setpriv", "--bounding-set=-net_admin"].map(OsStr::new);
+    let bare = bare.into_iter().chain([program.as_os_str(), OsStr::new("sweep")]);
+    let refused = world.lab.node(0).place()?.output(bare)?;
+    let told = String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && told.contains("CAP_NET_ADMIN"), "without rights: {told}");
     let said = sweep(&world)?;
     let left = on_node(&world)?;
     ensure!(left.is_empty(), "{left}{said}");
