@@ -444,7 +444,10 @@ where
 fn service_patch(uid: &str, version: &str, change: &Change) -> Value {
     let served = !change.addresses.is_empty();
     let text = served.then(|| address::format(change.addresses.iter().copied()));
-    let mut annotations = json!({ annotation::LOADBALANCER_IPS: text });
+    let mut annotations = json!({});
+    if change.annotates {
+        annotations[annotation::LOADBALANCER_IPS] = json!(text);
+    }
     if let Some(interface) = &change.interface {
         annotations[annotation::SERVICE_INTERFACE] = json!(interface);
     }

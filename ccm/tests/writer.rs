@@ -143,6 +143,7 @@ fn patch(addresses: &[&str]) -> Write {
 fn patch_beside(finalizers: Finalizers, addresses: &[&str]) -> Write {
     let change = Change {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        annotates: true,
         interface: None,
         finalizers,
         is_news: true,

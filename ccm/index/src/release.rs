@@ -40,7 +40,8 @@ pub(super) fn release(state: &mut State, service: &Service, now: Duration) {
     if leave_all(state, &owner, now) {
         let finalizers = service.finalizers;
         let is_news = !service.deleting;
-        let change = Change { addresses: Vec::new(), interface: None, finalizers, is_news };
+        let (addresses, interface) = Default::default();
+        let change = Change { addresses, annotates: true, interface, finalizers, is_news };
         let Service { key, uid, version, .. } = service.clone();
         state.traffic.start(Write::PatchService { key, uid, version, change });
     }

@@ -179,6 +179,14 @@ impl Service {
         List::parse(self.deprecated.as_deref().unwrap_or_default())
     }
 
+    /// Whether somebody serves it at these addresses for what its deprecated field alone says. kube-vip lets the address go,
+    /// until it begins anew, where an annotation comes that says the same.
+    pub fn is_served_by_field(&self, addresses: &[IpAddr]) -> bool {
+        self.annotated.is_none()
+            && matches!(addresses, [only] if self.published == [*only])
+            && self.field().addresses().eq(addresses.iter().copied())
+    }
+
     /// Which addresses it asks for, given what it holds. `is_newer` tells whether the claim of one held address was
     /// made after that of another.
     ///

@@ -32,7 +32,8 @@ pub(super) fn project(
 }
 
 fn project_service(state: &mut State, service: &Service, addresses: &[IpAddr]) -> bool {
-    let annotated = service.annotation().addresses().eq(addresses.iter().copied());
+    let annotated = service.annotation().addresses().eq(addresses.iter().copied())
+        || service.is_served_by_field(addresses);
     let field = service.field().addresses().next() == addresses.first().copied();
     if annotated && field && service.labelled && service.has_finalizer() {
         return false;
@@ -45,6 +46,7 @@ fn project_service(state: &mut State, service: &Service, addresses: &[IpAddr]) -
         pools.interface(&service.key.namespace).filter(|_| !service.has_interface && !is_served);
     let change = Change {
         addresses: addresses.to_vec(),
+        annotates: !annotated,
         interface: interface.map(str::to_owned),
         finalizers: service.finalizers,
         is_news: !service.labelled || state.said.is_fresh(&Id::service(&service.key)),

@@ -167,6 +167,8 @@ pub struct Silence {
 pub struct Change {
     /// Its addresses, in the order of its families; empty when it is released.
     pub addresses: Vec<IpAddr>,
+    /// Whether its annotation is to name them, or else stays as it is.
+    pub annotates: bool,
     /// The interface to write, if any.
     pub interface: Option<String>,
     /// Its finalizers as they were seen. Ours is to be among them while it has addresses.

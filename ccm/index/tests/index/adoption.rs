@@ -123,13 +123,17 @@ fn a_pin_that_was_made_while_nobody_led_is_a_wish_and_no_fact() {
 }
 
 #[test]
-fn an_old_service_with_the_field_alone_gets_its_annotation() {
+fn who_is_served_by_the_field_alone_gets_no_annotation_for_which_kube_vip_would_let_it_go() {
     let deprecated = Some("192.0.2.6".to_owned());
     let mut lab =
         stock([Service { deprecated, published: vec![ip("192.0.2.6")], ..service("legacy") }]);
     lab.start();
-    assert_eq!(lab.cluster.addresses("legacy"), "192.0.2.6");
+    let legacy = |lab: &Lab| lab.cluster.services[&key("legacy")].clone();
+    assert_eq!((legacy(&lab).annotated, legacy(&lab).labelled), (None, true));
+    assert!(lab.cluster.claims.contains_key(&ip("192.0.2.6")));
     assert_eq!(lab.cost(), 2);
+    lab.edit("legacy", |service| service.published.clear());
+    assert_eq!(legacy(&lab).annotated.as_deref(), Some("192.0.2.6"), "nobody serves it");
 }
 
 /// What a tenant can write alone: label, annotation and field, and no status.

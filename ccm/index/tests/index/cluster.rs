@@ -200,8 +200,10 @@ impl Cluster {
             Write::PatchService { key, uid, version, change } => {
                 self.patch(key, uid, version, |service| {
                     let served = !change.addresses.is_empty();
-                    service.annotated = served
-                        .then(|| berth_api::address::format(change.addresses.iter().copied()));
+                    let text = || berth_api::address::format(change.addresses.iter().copied());
+                    if change.annotates {
+                        service.annotated = served.then(text);
+                    }
                     service.deprecated = change.addresses.first().map(ToString::to_string);
                     service.labelled = served;
                     service.has_interface |= change.interface.is_some();
