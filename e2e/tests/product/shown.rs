@@ -244,8 +244,9 @@ impl Client {
         let asks = std::thread::spawn(move || {
             let mut answers = Vec::new();
             while !done.load(Ordering::Relaxed) {
-                let at = Instant::now();
-                answers.extend(curl(&place, address).ok().map(|body| (at, body)));
+                // When it came: who asks before an edit, and asks again, may be answered after it.
+                let body = curl(&place, address).ok();
+                answers.extend(body.map(|body| (Instant::now(), body)));
             }
             answers
         });
