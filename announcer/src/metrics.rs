@@ -1,5 +1,7 @@
 //! What this program counts. Users alert on these names and labels: none ever changes its spelling.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -27,7 +29,7 @@ const TRANSLATED: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 /// Upper bounds in seconds. A crash is due to be over in 0.4 s; a handover takes milliseconds.
 const TAKEOVER: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.4, 0.6, 1.0, 5.0];
 
-/// Upper bounds in seconds of how late a heartbeat is: what is 0.35 late has lost its lease.
+/// Upper bounds in seconds of how late a heartbeat is: what is later than a lease, 0.1 to 0.35, has lost it.
 const LATE: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35];
 
 /// The numbers of this node.
@@ -50,6 +52,8 @@ pub struct Metrics {
     pub live: Gauge,
     /// With membership: seconds by which heartbeats were late, because the node was busy.
     pub late: Histogram,
+    /// With membership: the lease in seconds that this node asks for.
+    pub lease: Gauge<f64, AtomicU64>,
     /// With membership: datagrams that did not leave.
     pub datagrams_lost: Counter,
     /// With membership: datagrams that were not authentic, not for this node or this run, or not understood.
@@ -112,6 +116,7 @@ impl Default for Metrics {
             epoch: Gauge::default(),
             live: Gauge::default(),
             late: Histogram::new(LATE),
+            lease: Gauge::default(),
             datagrams_lost: Counter::default(),
             datagrams_refused: Counter::default(),
             datagrams_of_strangers: Counter::default(),
@@ -152,6 +157,8 @@ impl Metrics {
         registry.register("membership_live_nodes", help, self.live.clone());
         let help = "Seconds by which heartbeats were late";
         registry.register("heartbeat_late_seconds", help, self.late.clone());
+        let help = "Seconds for which this node asks to be granted what it has, with membership";
+        registry.register("membership_lease_seconds", help, self.lease.clone());
         let help = "Datagrams to peers that did not leave";
         registry.register("datagrams_lost", help, self.datagrams_lost.clone());
         let help = "Datagrams that were refused";

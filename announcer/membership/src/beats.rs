@@ -13,6 +13,7 @@ const APART_EACH: Duration = Duration::from_micros(10);
 
 #[derive(Debug)]
 pub(crate) struct Beats {
+    /// The longest time between two.
     heartbeat: Duration,
     last: Moment,
     next: Moment,
@@ -44,10 +45,15 @@ impl Beats {
         self.retry_at = self.retry_at.min(self.soon(now + after + RETRY_LATE, about));
     }
 
-    /// One goes now; the next one after the usual time, or sooner.
-    pub(crate) fn beat(&mut self, now: Moment, sooner: Option<Duration>, about: usize) {
+    /// When one went last.
+    pub(crate) fn last(&self) -> Moment {
+        self.last
+    }
+
+    /// One goes now, the next one after this.
+    pub(crate) fn beat(&mut self, now: Moment, next: Duration, about: usize) {
         self.last = now;
-        self.next = self.soon(now + sooner.unwrap_or(self.heartbeat), about);
+        self.next = self.soon(now + next.min(self.heartbeat), about);
         self.retry_at = Moment::NEVER;
     }
 

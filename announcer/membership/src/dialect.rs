@@ -1,5 +1,5 @@
-//! Owns in which version of the wire each node is spoken to, and what is taken of one that speaks version 1. Nodes of both
-//! versions go together while a cluster is updated, and back (docs/decisions/0022).
+//! Owns in which version of the wire each node is spoken to, and what is taken of one that speaks version 1. Nodes of all
+//! versions go together while a cluster is updated, and back (docs/decisions/0022, 0033).
 //!
 //! Guarantee: of version 1 nothing is looked at, save a hand, that was not made for this run of this node; so nothing that
 //! was recorded in another incarnation of the cluster.
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::message::Message;
 use crate::moment::Moment;
 use crate::name::NodeId;
-use crate::wire::{DatagramError, Version};
+use crate::wire::{DatagramError, Tongue, Version};
 
 /// The session of a run that speaks version 2 ends so. For one that does not know of it, a session is a number.
 const MARK: u64 = 0x0042_4d32;
@@ -56,7 +56,7 @@ impl Dialect {
     pub(crate) fn session(&self, random: u64) -> u64 {
         match self.newest {
             Version::First => random,
-            Version::Second => random & !MARKED | MARK,
+            Version::Second | Version::Third => random & !MARKED | MARK,
         }
     }
 
@@ -65,18 +65,18 @@ impl Dialect {
         &mut self,
         now: Moment,
         from: NodeId,
-        version: Version,
+        tongue: Tongue,
         message: &Message,
     ) -> bool {
         if self.newest == Version::First {
             return false;
         }
         let reads = match message {
-            Message::Heartbeat(heartbeat) if is_marked(heartbeat.session) => Version::Second,
-            _ => version,
+            Message::Heartbeat(heartbeat) => read_by(heartbeat.session, tongue),
+            Message::Ack(_) | Message::Hand(_) => tongue.reads,
         };
         let before = self.known.insert(from, Known { at: now, reads });
-        reads == Version::First && before.is_none_or(|known| known.reads == Version::Second)
+        reads == Version::First && before.is_none_or(|known| known.reads > Version::First)
     }
 
     /// Whether a message is taken.
@@ -87,11 +87,11 @@ impl Dialect {
         version: Version,
         said: Said,
     ) -> Result<(), DatagramError> {
-        let outdated = self.newest == Version::Second && version == Version::First;
+        let outdated = self.newest > Version::First && version == Version::First;
         match said {
             Said::Now => Ok(()),
             _ if !outdated => Ok(()),
-            _ if self.reads_second(from).is_some_and(|at| now.since(at) < SPOKEN_FOR) => {
+            _ if self.newer(from).is_some_and(|known| now.since(known.at) < SPOKEN_FOR) => {
                 Err(DatagramError::Superseded(from))
             }
             Said::Here => Ok(()),
@@ -99,24 +99,37 @@ impl Dialect {
         }
     }
 
-    /// The version in which a message is said to a node.
-    pub(crate) fn version(&self, now: Moment, to: NodeId, message: &Message) -> Version {
-        let reads = match message {
-            Message::Ack(ack) => is_marked(ack.session),
-            // Another program may have taken the place of one that is silent. Either reads this.
-            Message::Heartbeat(_) => {
-                self.reads_second(to).is_some_and(|at| now.since(at) <= self.suspicion)
-            }
-            Message::Hand(_) => self.reads_second(to).is_some(),
-        };
-        if reads { self.newest } else { Version::First }
+    /// The version in which a heartbeat is sent to a node. Another program may have taken the place of one that is silent. Each
+    /// reads the first one.
+    pub(crate) fn of_heartbeat(&self, now: Moment, to: NodeId) -> Version {
+        let known = self.newer(to).filter(|known| now.since(known.at) <= self.suspicion);
+        known.map_or(Version::First, |known| known.reads.min(self.newest))
     }
 
-    /// When a node was last heard, if it reads version 2.
-    fn reads_second(&self, node: NodeId) -> Option<Moment> {
-        let known = self.known.get(&node).filter(|known| known.reads == Version::Second);
-        known.map(|known| known.at)
+    /// The version in which a heartbeat of this session is answered that was written so.
+    pub(crate) fn of_ack(&self, session: u64, tongue: Tongue) -> Version {
+        read_by(session, tongue).min(self.newest)
     }
+
+    /// The version in which a node is handed something: the second one says all of it.
+    pub(crate) fn of_hand(&self, to: NodeId) -> Version {
+        self.newer(to).map_or(Version::First, |_| Version::Second.min(self.newest))
+    }
+
+    /// Whether a node was last heard to read version 3.
+    pub(crate) fn reads_third(&self, node: NodeId) -> bool {
+        self.known.get(&node).is_some_and(|known| known.reads == Version::Third)
+    }
+
+    /// What is known of a node that reads more than version 1.
+    fn newer(&self, node: NodeId) -> Option<&Known> {
+        self.known.get(&node).filter(|known| known.reads > Version::First)
+    }
+}
+
+/// What the sender of a heartbeat of this session reads that was written so.
+fn read_by(session: u64, tongue: Tongue) -> Version {
+    if is_marked(session) { tongue.reads.max(Version::Second) } else { tongue.reads }
 }
 
 fn is_marked(session: u64) -> bool {

@@ -7,7 +7,7 @@ pub const MAGIC: [u8; 2] = *b"BM";
 pub const VERSION_AT: usize = 2;
 
 /// The versions there are, from the first to the last.
-pub const VERSIONS: (u8, u8) = (1, 2);
+pub const VERSIONS: (u8, u8) = (1, 3);
 
 /// Where its kind stands, an octet: heartbeat, ack, hand.
 pub const KIND_AT: usize = 3;

@@ -6,10 +6,11 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::envelope::TAG;
+use crate::decode::{Opened, decode};
+use crate::envelope::{TAG, VERSION_AT};
 use crate::message::Message;
 use crate::name::NodeId;
-use crate::wire::{DatagramError, Version, decode, encode};
+use crate::wire::{DatagramError, Tongue, Version, encode};
 
 /// What SHA-256 takes in at a time (RFC 6234).
 const BLOCK: usize = 64;
@@ -28,11 +29,13 @@ pub enum KeyError {
 /// The cluster's keys for HMAC-SHA256 (RFC 2104): the first signs, any of them verifies, so that a key is changed by
 /// adding the new one last everywhere, then moving it first, then removing the old one.
 ///
-/// Version 1 of the wire signs the octets. Version 2 signs the incarnation of the cluster and the octets, so that nothing
+/// Version 1 of the wire signs the octets. From version 2 on the incarnation of the cluster is signed with them, so that nothing
 /// is authentic that was made in another one with the same key.
 #[derive(Clone)]
 pub struct Keyring {
     keys: Vec<Keyed>,
+    /// The newest version that is known.
+    newest: Version,
 }
 
 #[derive(Clone)]
@@ -53,7 +56,7 @@ impl Keyed {
     fn mac(&self, version: Version) -> Option<&Hmac<Sha256>> {
         match version {
             Version::First => Some(&self.first),
-            Version::Second => self.second.as_ref(),
+            Version::Second | Version::Third => self.second.as_ref(),
         }
     }
 }
@@ -72,7 +75,7 @@ impl Keyring {
             keys.into_iter().map(|key| Keyed::new(incarnation, key)).collect();
         match keys? {
             keys if keys.is_empty() => Err(KeyError::Missing),
-            keys => Ok(Self { keys }),
+            keys => Ok(Self { keys, newest: Version::Third }),
         }
     }
 
@@ -84,15 +87,20 @@ impl Keyring {
     pub fn former<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, KeyError> {
         let mut ring = Self::new("", keys)?;
         ring.keys.iter_mut().for_each(|key| key.second = None);
+        ring.newest = Version::First;
         Ok(ring)
+    }
+
+    /// The keys as a node has them that knows versions 1 and 2 only.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn without_third(self) -> Self {
+        Self { newest: Version::Second, ..self }
     }
 
     /// The newest version that is known.
     pub(crate) fn newest(&self) -> Version {
-        match self.keys[0].second {
-            Some(_) => Version::Second,
-            None => Version::First,
-        }
+        self.newest
     }
 
     /// The datagram that carries a message.
@@ -103,19 +111,16 @@ impl Keyring {
         to: NodeId,
         message: &Message,
     ) -> Vec<u8> {
-        let mut octets = encode(version, from, to, message);
+        let tongue = Tongue { version, reads: self.newest };
+        let mut octets = encode(tongue, from, to, message);
         let mut mac = self.keys[0].mac(version).unwrap_or(&self.keys[0].first).clone();
         mac.update(&octets);
         octets.extend(mac.finalize().into_bytes());
         octets
     }
 
-    /// The message in a datagram for `me`, its sender and version.
-    pub(crate) fn open(
-        &self,
-        me: NodeId,
-        datagram: &[u8],
-    ) -> Result<(NodeId, Version, Message), DatagramError> {
+    /// What a datagram for `me` says.
+    pub(crate) fn open(&self, me: NodeId, datagram: &[u8]) -> Result<Opened, DatagramError> {
         let (octets, tag) = datagram.split_last_chunk::<TAG>().ok_or(DatagramError::Truncated)?;
         let version = Version::of(octets);
         let signed = |key: &Keyed| {
@@ -125,8 +130,13 @@ impl Keyring {
         if !self.keys.iter().any(signed) {
             return Err(DatagramError::Forged);
         }
-        let (from, to, message) = decode(octets)?;
-        if to == me { Ok((from, version, message)) } else { Err(DatagramError::Misdirected(to)) }
+        if version > self.newest {
+            return Err(DatagramError::Version(octets[VERSION_AT]));
+        }
+        let mut opened = decode(octets)?;
+        // Who knows no version 3 does not see who does.
+        opened.tongue.reads = opened.tongue.reads.min(self.newest);
+        if opened.to == me { Ok(opened) } else { Err(DatagramError::Misdirected(opened.to)) }
     }
 }
 
@@ -158,7 +168,7 @@ mod tests {
 
     const FROM: NodeId = NodeId::from_bits(1);
     const TO: NodeId = NodeId::from_bits(2);
-    const BOTH: [Version; 2] = [Version::First, Version::Second];
+    const ALL: [Version; 3] = [Version::First, Version::Second, Version::Third];
 
     fn ring(incarnation: &str, keys: &[&str]) -> Keyring {
         Keyring::new(incarnation, keys.iter().map(|key| key.as_bytes())).unwrap()
@@ -169,11 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn each_version_is_read_by_whoever_has_the_key_and_only_the_second_asks_for_the_incarnation() {
+    fn each_version_is_read_by_whoever_has_the_key_and_all_but_the_first_ask_for_the_incarnation() {
         let mine = ring("one", &["0123456789abcdef"]);
-        for version in BOTH {
+        for version in ALL {
             let datagram = mine.seal(version, FROM, TO, &message());
-            assert_eq!(mine.open(TO, &datagram), Ok((FROM, version, message())));
+            let tongue = Tongue { version, reads: version };
+            let opened = Opened { from: FROM, to: TO, tongue, message: message() };
+            assert_eq!(mine.open(TO, &datagram), Ok(opened));
             let misdirected = Err(DatagramError::Misdirected(TO));
             assert_eq!(mine.open(FROM, &datagram), misdirected);
             let other = ring("one", &["fedcba9876543210"]).open(TO, &datagram);
@@ -187,10 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn no_octet_of_a_datagram_may_change_and_neither_version_passes_for_the_other() {
-        for (incarnation, version) in
-            [("", Version::First), ("", Version::Second), ("one", Version::Second)]
-        {
+    fn no_octet_of_a_datagram_may_change_and_no_version_passes_for_another() {
+        for (incarnation, version) in [
+            ("", Version::First),
+            ("", Version::Second),
+            ("one", Version::Second),
+            ("one", Version::Third),
+        ] {
             let mine = ring(incarnation, &["0123456789abcdef"]);
             let datagram = mine.seal(version, FROM, TO, &message());
             for at in 0..datagram.len() {
@@ -207,10 +222,10 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_changed_while_nodes_run_in_either_version() {
+    fn keys_are_changed_while_nodes_run_in_any_version() {
         let (old, new) = ("0123456789abcdef", "fedcba9876543210");
         let steps = [vec![old], vec![old, new], vec![new, old], vec![new]];
-        for version in BOTH {
+        for version in ALL {
             for pair in steps.windows(2) {
                 let [before, after] = [0, 1].map(|at: usize| ring("one", &pair[at]));
                 for (by, to) in [(&before, &after), (&after, &before)] {

@@ -14,10 +14,11 @@
 //! | `owner` | what it holds: leases from majorities, counted from the send time |
 //! | `view` | the voter set, its adoption, sealing and activity |
 //! | `proposal`, `claims`, `placement`, `handover` | policy: which voters, who asks when, who should have what, planned moves |
+//! | `pace`, `bounds` | for how long leases are asked for, and how short and long they may be |
 //! | `serving`, `beats`, `outbox` | what is ready and armed, when heartbeats go, what a turn leaves to be done |
 //! | `sight` | what voters report about nodes and addresses |
 //! | `journal` | long lists in short datagrams: versions, digests, deltas |
-//! | `message`, `wire`, `keyring` | what nodes say, as octets, authenticated |
+//! | `message`, `wire`, `decode`, `keyring` | what nodes say, as octets, authenticated |
 //! | `envelope` | what a datagram looks like from outside |
 //! | `dialect` | in which version each node is spoken to, and taken |
 //!
@@ -45,13 +46,15 @@
 //!     let outputs = node.poll(due);
 //!     armed = outputs.iter().any(|output| matches!(output, Output::Arm { .. })).then_some(due);
 //! }
-//! assert!(armed >= Some(clock(361)));
+//! assert!(armed >= Some(clock(511)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod beats;
+mod bounds;
 mod claims;
+mod decode;
 mod dialect;
 pub mod envelope;
 mod event;
@@ -64,6 +67,7 @@ mod name;
 mod node;
 mod outbox;
 mod owner;
+mod pace;
 mod parameters;
 mod placement;
 mod proposal;
@@ -74,6 +78,7 @@ mod view;
 mod voter;
 mod wire;
 
+pub use bounds::{Bounds, BoundsError, LONGEST, SHORTEST};
 pub use event::{Cause, Input, Loss, Output};
 pub use keyring::{KeyError, Keyring};
 pub use moment::Moment;

@@ -45,12 +45,24 @@ pub(crate) struct Heartbeat {
     pub(crate) active: bool,
     /// More of this round follows; only its last part is answered.
     pub(crate) more: bool,
-    /// The sender is about to stop, and is to be no voter again.
-    pub(crate) leaving: bool,
+    pub(crate) condition: Condition,
     /// What the sender holds or claims.
     pub(crate) list: Delta<IpAddr, Stage>,
     /// The version of the voter's reports that the sender has.
     pub(crate) reports: u64,
+}
+
+/// What a node says of itself with a heartbeat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Condition {
+    /// It is about to stop, and is to be no voter again.
+    pub(crate) leaving: bool,
+    /// No majority answers it, though it asks: it is as good as gone.
+    pub(crate) deaf: bool,
+    /// It has ended, and what it had is mute: this is the last of its session. Said by whoever outlives the process.
+    pub(crate) over: bool,
+    /// The lease that it asks for; none: it knows one only.
+    pub(crate) lease: Option<Duration>,
 }
 
 /// A voter's answer to a heartbeat.
@@ -66,6 +78,8 @@ pub(crate) struct Ack {
     pub(crate) active: bool,
     /// The version of the sender's list that the voter has.
     pub(crate) applied: u64,
+    /// For how long a lease the voter has promised what it grants; none: it knows one only.
+    pub(crate) lease: Option<Duration>,
     /// None if nothing was looked at.
     pub(crate) verdict: Option<Verdict>,
     pub(crate) reports: Delta<Subject, Report>,

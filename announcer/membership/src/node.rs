@@ -1,6 +1,7 @@
 //! Owns one run of one node: voter, owner and their advisers around one clock. Composes them, decides nothing that they
 //! decide.
 
+mod exchange;
 mod moves;
 #[cfg(feature = "simulation")]
 pub(crate) mod pressure;
@@ -11,15 +12,15 @@ use std::time::Duration;
 
 use crate::beats::Beats;
 use crate::claims::Claims;
-use crate::dialect::{Dialect, Said};
+use crate::dialect::Dialect;
 use crate::event::{Cause, Input, Loss, Output};
 use crate::handover::Handovers;
 use crate::keyring::Keyring;
-use crate::message::{Ack, Heartbeat, Message};
 use crate::moment::Moment;
 use crate::name::NodeId;
 use crate::outbox::Outbox;
 use crate::owner::Owner;
+use crate::pace::Pace;
 use crate::parameters::{ParameterError, Parameters};
 use crate::placement::mix;
 use crate::proposal::Proposer;
@@ -28,7 +29,7 @@ use crate::serving::Serving;
 use crate::sight::Sight;
 use crate::view::{Change, Standing, View};
 use crate::voter::Voter;
-use crate::wire::{DatagramError, Version};
+use crate::wire::Version;
 
 /// One run of the announcer on one node.
 ///
@@ -37,6 +38,7 @@ use crate::wire::{DatagramError, Version};
 /// in order. The same inputs at the same moments give the same outputs.
 #[derive(Debug)]
 pub struct Node {
+    parameters: Parameters,
     now: Moment,
     stay: Stay,
     standing: Option<Standing>,
@@ -47,6 +49,7 @@ pub struct Node {
     handovers: Handovers,
     serving: Serving,
     beats: Beats,
+    pace: Pace,
     proposer: Proposer,
     out: Outbox,
 }
@@ -88,12 +91,17 @@ impl Node {
         rules: Rules,
     ) -> Result<Self, ParameterError> {
         parameters.check()?;
+        let varies = keyring.newest() == Version::Third;
+        // Who knows no other lease waits for no other promise.
+        let longest = if varies { parameters.longest } else { parameters.lease };
+        let parameters = Parameters { longest, ..parameters };
         let (random, secret, luck) = (mix(seed), mix(mix(seed)), mix(mix(mix(seed))));
         let dialect = Dialect::new(keyring.newest(), parameters.suspicion);
         let session = dialect.session(random);
         let voter = Voter::new(parameters, rules, secret, now);
         let cookie = voter.cookie(me, session);
         Ok(Self {
+            parameters,
             now,
             stay: Stay::Here,
             standing: None,
@@ -104,6 +112,7 @@ impl Node {
             handovers: Handovers::default(),
             serving: Serving::default(),
             beats: Beats::new(parameters.heartbeat),
+            pace: Pace::new(parameters, varies, now),
             proposer: Proposer::new(parameters.suspicion, now),
             out: Outbox::new(me, keyring, dialect, rules),
         })
@@ -114,7 +123,7 @@ impl Node {
         self.begin(now);
         match input {
             Input::Datagram(datagram) => match self.out.open(datagram) {
-                Ok((from, version, message)) => self.message(from, version, &message),
+                Ok(opened) => self.message(&opened),
                 Err(error) => self.out.push(Output::Refused(error)),
             },
             Input::View(view) => self.view_read(view),
@@ -205,69 +214,6 @@ impl Node {
         }
     }
 
-    fn message(&mut self, from: NodeId, version: Version, message: &Message) {
-        // Before its own read of the view a node is no part of anything.
-        let there = self.stay != Stay::Left;
-        let Some(standing) = self.standing.as_ref().filter(|_| there) else { return };
-        if message.view().is_some_and(|view| !view.goes_with(standing.view())) {
-            self.out.push(Output::Refused(DatagramError::OtherMembers(from)));
-            return;
-        }
-        let said = self.said(from, message);
-        if let Err(error) = self.out.dialect().takes(self.now, from, version, said) {
-            return match message {
-                Message::Heartbeat(heartbeat) if said == Said::Elsewhere => {
-                    self.greet(from, heartbeat);
-                }
-                _ => self.out.push(Output::Refused(error)),
-            };
-        }
-        if said == Said::Now {
-            self.hear(from, version, message);
-        }
-        match message {
-            Message::Heartbeat(heartbeat) => {
-                self.witness(from, &heartbeat.view, heartbeat.active);
-                for ack in self.answer(from, heartbeat, said) {
-                    self.out.send(self.now, from, &Message::Ack(ack));
-                }
-            }
-            Message::Ack(ack) => {
-                self.witness(from, &ack.view, ack.active);
-                self.acknowledge(from, ack);
-            }
-            Message::Hand(hand) => self.handed(from, hand),
-        }
-    }
-
-    /// Who has not got the cookie yet gets it, and is listened to when it comes with that.
-    fn greet(&mut self, from: NodeId, heartbeat: &Heartbeat) {
-        let Some(standing) = &self.standing else { return };
-        let ack = self.voter.greeting(from, heartbeat, standing);
-        self.out.send(self.now, from, &Message::Ack(ack));
-    }
-
-    /// To whom a message was said, and when.
-    fn said(&mut self, from: NodeId, message: &Message) -> Said {
-        match message {
-            Message::Heartbeat(heartbeat) => self.voter.said(from, heartbeat),
-            Message::Ack(ack) if !self.owner.asked_for(ack) => Said::Elsewhere,
-            Message::Ack(ack) if self.owner.is_news(from, ack) => Said::Now,
-            Message::Ack(_) | Message::Hand(_) => Said::Here,
-        }
-    }
-
-    fn hear(&mut self, from: NodeId, version: Version, message: &Message) {
-        self.voter.heard(self.now, from);
-        self.out.push(Output::Heard { node: from });
-        if self.out.dialect().hear(self.now, from, version, message) {
-            self.out.push(Output::Former { node: from });
-        }
-        if let Message::Heartbeat(heartbeat) = message {
-            self.voter.leaves(from, heartbeat.leaving);
-        }
-    }
-
     fn view_read(&mut self, view: View) {
         if self.standing.is_some() {
             self.witness(self.out.me(), &view, false);
@@ -304,41 +250,6 @@ impl Node {
         }
         if change.adopted || change.activated {
             self.hurry();
-        }
-    }
-
-    fn answer(&mut self, from: NodeId, heartbeat: &Heartbeat, said: Said) -> Vec<Ack> {
-        let Some(standing) = &self.standing else { return Vec::new() };
-        let local = from == self.out.me();
-        self.voter.answer(self.now, from, heartbeat, said, standing, local)
-    }
-
-    fn acknowledge(&mut self, from: NodeId, ack: &Ack) {
-        let Some(standing) = &self.standing else { return };
-        if !self.owner.asked_for(ack) {
-            return;
-        }
-        let outcome = self.owner.acknowledge(self.now, from, ack, standing);
-        self.sight.note(self.now, from, ack);
-        for address in &outcome.won {
-            self.claims.won(*address);
-            if self.claims.moves(*address) {
-                self.handovers.doubt([*address]);
-            }
-            self.out.push(Output::Granted { address: *address });
-            self.hurry();
-        }
-        if outcome.ask_again {
-            self.hurry();
-        }
-        if let Some(after) = outcome.retry_after {
-            self.beats.retry(self.now, after, self.concerns());
-        }
-        if outcome.renewed {
-            self.arm_all();
-        }
-        if outcome.behind && from != self.out.me() {
-            self.beat_to(from);
         }
     }
 

@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 
+use crate::decode::Opened;
 use crate::dialect::Dialect;
 use crate::event::Output;
 use crate::keyring::Keyring;
-use crate::message::Message;
+use crate::message::{Ack, Hand, Heartbeat, Message};
 use crate::moment::Moment;
 use crate::name::NodeId;
 use crate::rules::Rules;
-use crate::wire::{DatagramError, Version};
+use crate::wire::{DatagramError, Tongue, Version};
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -45,11 +46,8 @@ impl Outbox {
         &mut self.dialect
     }
 
-    /// The message in a datagram for this node, its sender and version.
-    pub(crate) fn open(
-        &self,
-        datagram: &[u8],
-    ) -> Result<(NodeId, Version, Message), DatagramError> {
+    /// What a datagram for this node says.
+    pub(crate) fn open(&self, datagram: &[u8]) -> Result<Opened, DatagramError> {
         self.keyring.open(self.me, datagram)
     }
 
@@ -61,10 +59,42 @@ impl Outbox {
         self.out.extend(outputs);
     }
 
-    pub(crate) fn send(&mut self, now: Moment, to: NodeId, message: &Message) {
-        let version = self.dialect.version(now, to, message);
+    pub(crate) fn beat(&mut self, now: Moment, to: NodeId, heartbeat: Heartbeat) {
+        let version = self.dialect.of_heartbeat(now, to);
+        self.send(version, to, &Message::Heartbeat(heartbeat));
+    }
+
+    /// Whether a heartbeat to a node would say less than that one is known to read.
+    pub(crate) fn says_less(&self, now: Moment, to: NodeId) -> bool {
+        let newest = self.keyring.newest() == Version::Third && self.dialect.reads_third(to);
+        newest && self.dialect.of_heartbeat(now, to) < Version::Third
+    }
+
+    pub(crate) fn beat_in_full(&mut self, to: NodeId, heartbeat: Heartbeat) {
+        self.send(Version::Third, to, &Message::Heartbeat(heartbeat));
+    }
+
+    /// Answers a heartbeat that was written so.
+    pub(crate) fn answer(&mut self, to: NodeId, tongue: Tongue, ack: Ack) {
+        let version = self.dialect.of_ack(ack.session, tongue);
+        self.send(version, to, &Message::Ack(ack));
+    }
+
+    pub(crate) fn hand(&mut self, to: NodeId, hand: Hand) {
+        self.send(self.dialect.of_hand(to), to, &Message::Hand(hand));
+    }
+
+    fn send(&mut self, version: Version, to: NodeId, message: &Message) {
         let datagram = self.keyring.seal(version, self.me, to, message);
         self.out.push(Output::Send { to, datagram });
+    }
+
+    /// The datagram that tells a node of the end of this one; none if it would not understand it.
+    pub(crate) fn farewell(&self, to: NodeId, heartbeat: Heartbeat) -> Option<Vec<u8>> {
+        let message = Message::Heartbeat(heartbeat);
+        let version = Version::Third;
+        let is_read = self.keyring.newest() == version && self.dialect.reads_third(to);
+        is_read.then(|| self.keyring.seal(version, self.me, to, &message))
     }
 
     pub(crate) fn mute(&mut self, address: IpAddr) {

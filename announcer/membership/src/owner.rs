@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::journal::Journal;
-use crate::message::{Ack, Heartbeat, Stage};
+use crate::bounds::LONGEST;
+use crate::journal::{Delta, Journal};
+use crate::message::{Ack, Condition, Heartbeat, Stage};
 use crate::moment::Moment;
 use crate::name::NodeId;
 use crate::parameters::Parameters;
@@ -27,8 +28,17 @@ pub(crate) struct Hold {
     second: Option<Moment>,
     /// What an older view granted.
     frozen: Moment,
-    /// The newest send time that each voter granted.
-    grants: Vec<(NodeId, Moment)>,
+    grants: Vec<Grant>,
+}
+
+/// What a voter granted.
+#[derive(Clone, Copy, Debug)]
+struct Grant {
+    voter: NodeId,
+    /// When the newest was sent that it granted.
+    sent: Moment,
+    /// Until when it is promised to nobody else: a promise is never shortened.
+    until: Moment,
 }
 
 /// What this node knows of a voter.
@@ -41,6 +51,8 @@ struct Peer {
     answered: u64,
     /// The newest that I sent to it.
     sent: u64,
+    /// The newest of mine that it judged as a voter of my view, once that was active.
+    judged: Moment,
     heard: Moment,
 }
 
@@ -57,6 +69,8 @@ pub(crate) struct Outcome {
     pub(crate) ask_again: bool,
     /// The voter lacks something that it can be sent at once.
     pub(crate) behind: bool,
+    /// A majority has judged what was sent later than all before: how long it took since that was sent.
+    pub(crate) took: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -69,6 +83,10 @@ pub(crate) struct Owner {
     list: Journal<IpAddr, Stage>,
     holds: BTreeMap<IpAddr, Hold>,
     next_lapse: Moment,
+    /// The lease that was asked for last.
+    asked: Duration,
+    /// When what a majority has judged was sent; none before the first time.
+    judged: Option<Moment>,
     peers: BTreeMap<NodeId, Peer>,
 }
 
@@ -90,6 +108,8 @@ impl Owner {
             list: Journal::new(parameters.memory),
             holds: BTreeMap::new(),
             next_lapse: Moment::NEVER,
+            asked: parameters.lease,
+            judged: None,
             peers: [(me, Peer { cookie, ..Peer::default() })].into(),
         }
     }
@@ -147,6 +167,7 @@ impl Owner {
 
     /// Goes over to another view: what the old one granted to a hold stands as a fixed deadline. Claims begin anew.
     pub(crate) fn adopted(&mut self) {
+        self.peers.values_mut().for_each(|peer| peer.judged = Moment::default());
         for hold in self.holds.values_mut() {
             if self.rules.grants_of_my_epoch() {
                 hold.grants.clear();
@@ -165,8 +186,9 @@ impl Owner {
         to: NodeId,
         standing: &Standing,
         reports: u64,
-        leaving: bool,
+        condition: Condition,
     ) -> Vec<Heartbeat> {
+        self.asked = condition.lease.unwrap_or(self.parameters.lease);
         let parameters = &self.parameters;
         let (budget, burst) = if to == self.me {
             (usize::MAX, 1)
@@ -185,7 +207,7 @@ impl Owner {
                 view: standing.view().clone(),
                 active: standing.is_active(),
                 more: at + 1 < count,
-                leaving,
+                condition,
                 list,
                 reports,
             }
@@ -193,6 +215,23 @@ impl Owner {
         let heartbeats = numbered.collect();
         peer.sent = self.sequence;
         heartbeats
+    }
+
+    /// What a voter is told when this run has ended: after all that it was ever sent. None before it has answered.
+    pub(crate) fn last_heartbeat(&self, to: NodeId, standing: &Standing) -> Option<Heartbeat> {
+        let peer = self.peers.get(&to).filter(|peer| peer.answered > 0)?;
+        let changes = Vec::new();
+        Some(Heartbeat {
+            session: self.session,
+            sequence: u64::MAX,
+            cookie: peer.cookie,
+            view: standing.view().clone(),
+            active: standing.is_active(),
+            more: false,
+            condition: Condition { over: true, ..Condition::default() },
+            list: Delta { base: 0, upto: 0, latest: 0, digest: 0, changes },
+            reports: 0,
+        })
     }
 
     /// Whether this answers a heartbeat of this run. One of an earlier run proves nothing, and its sequence may lie ahead of
@@ -236,8 +275,13 @@ impl Owner {
         if !(of_my_epoch && of_active_view && view.voters().contains(from)) {
             return outcome;
         }
-        let sent =
-            if self.rules.lease_from_send() { Moment::from_nanos(ack.sequence) } else { now };
+        let sent = Moment::from_nanos(ack.sequence);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.judged = sent.max(peer.judged);
+        }
+        outcome.took = self.took(now, view.voters());
+        let sent = if self.rules.lease_from_send() { sent } else { now };
+        let until = sent + self.granted(ack);
         for (address, hold) in &mut self.holds {
             if hold.version > ack.applied || !verdict.covers(*address) {
                 continue;
@@ -250,12 +294,12 @@ impl Owner {
             if hold.lease <= now {
                 hold.second = None;
             }
-            hold.grant(from, sent);
-            let lease = |since| hold.lease_in(view.voters(), since, &self.parameters, &self.rules);
+            hold.grant(from, sent, until);
+            let lease = |since| hold.lease_in(view.voters(), since, &self.rules);
             let (granted, again) = (lease(Moment::default()), hold.second.map(lease));
             outcome.renewed |= granted > hold.lease;
             hold.lease = granted;
-            let long = now + self.parameters.lease / 3;
+            let long = now + self.asked / 3;
             if hold.stage == Stage::Held || granted <= long {
                 continue;
             }
@@ -279,6 +323,28 @@ impl Owner {
         outcome
     }
 
+    /// For how long an ack grants, from when its heartbeat was sent.
+    fn granted(&self, ack: &Ack) -> Duration {
+        let granted = match ack.lease {
+            Some(said) if self.rules.said_lease() => said,
+            None if self.rules.unsaid_lease() => self.parameters.lease,
+            _ => self.asked,
+        };
+        granted.min(LONGEST)
+    }
+
+    /// Whether a majority has judged what was sent later than all before, and how long a lease had to last for that.
+    fn took(&mut self, now: Moment, voters: &Voters) -> Option<Duration> {
+        let judged = |voter: &NodeId| self.peers.get(voter).map(|peer| peer.judged);
+        let mut judged: Vec<_> = voters.nodes().iter().filter_map(judged).collect();
+        judged.sort_unstable_by(|a, b| b.cmp(a));
+        let renewed = judged.get(voters.majority() - 1).copied().unwrap_or_default();
+        if renewed <= self.judged.unwrap_or_default() {
+            return None;
+        }
+        self.judged.replace(renewed).map(|before| now.since(before))
+    }
+
     fn note_next_lapse(&mut self, now: Moment) {
         let held = self.holds.values().filter(|hold| hold.stage == Stage::Held && hold.lease > now);
         self.next_lapse = held.map(|hold| hold.lease).min().unwrap_or(Moment::NEVER);
@@ -286,29 +352,24 @@ impl Owner {
 }
 
 impl Hold {
-    fn grant(&mut self, voter: NodeId, sent: Moment) {
-        match self.grants.iter_mut().find(|(node, _)| *node == voter) {
-            Some((_, newest)) => *newest = sent.max(*newest),
-            None => self.grants.push((voter, sent)),
+    fn grant(&mut self, voter: NodeId, sent: Moment, until: Moment) {
+        match self.grants.iter_mut().find(|grant| grant.voter == voter) {
+            Some(grant) => {
+                (grant.sent, grant.until) = (sent.max(grant.sent), until.max(grant.until));
+            }
+            None => self.grants.push(Grant { voter, sent, until }),
         }
     }
 
-    /// The m-th newest send time that voters granted and a lease, m being the majority, of what was sent since a moment;
-    /// or what an older view granted.
-    fn lease_in(
-        &self,
-        voters: &Voters,
-        since: Moment,
-        parameters: &Parameters,
-        rules: &Rules,
-    ) -> Moment {
-        let counts = |(node, sent): &&(NodeId, Moment)| voters.contains(*node) && *sent >= since;
+    /// Until when a majority of voters has promised this, of those that granted what was sent since a moment: each of the m,
+    /// m being the majority, whose promises last longest. Or what an older view granted.
+    fn lease_in(&self, voters: &Voters, since: Moment, rules: &Rules) -> Moment {
+        let counts = |grant: &&Grant| voters.contains(grant.voter) && grant.sent >= since;
         let granted = self.grants.iter().filter(counts);
-        let mut sent: Vec<_> = granted.map(|(_, sent)| *sent).collect();
-        sent.sort_unstable_by(|a, b| b.cmp(a));
+        let mut ends: Vec<_> = granted.map(|grant| grant.until).collect();
+        ends.sort_unstable_by(|a, b| b.cmp(a));
         let needed =
             if rules.majority() { voters.majority() } else { voters.majority().max(2) - 1 };
-        let granted = sent.get(needed - 1).map(|sent| *sent + parameters.lease);
-        granted.unwrap_or_default().max(self.frozen)
+        ends.get(needed - 1).copied().unwrap_or_default().max(self.frozen)
     }
 }

@@ -276,7 +276,15 @@ mod tests {
     ) -> Option<(Vec<u64>, bool)> {
         let mut standing = Standing::new(id(me), view.clone(), Rules::default());
         let contact = |(node, last, since, leaving): &(u64, u64, u64, bool)| {
-            (id(*node), Contact { last: ago(*last), since: ago(*since), leaving: *leaving })
+            (
+                id(*node),
+                Contact {
+                    last: ago(*last),
+                    since: ago(*since),
+                    leaving: *leaving,
+                    ..Contact::default()
+                },
+            )
         };
         let contacts: BTreeMap<_, _> = heard.iter().map(contact).collect();
         contacts.keys().for_each(|node| _ = standing.witness(*node, &view, true));
@@ -336,7 +344,7 @@ mod tests {
     fn turn(proposer: &mut Proposer, voters: &[u64], answers: bool, now: Moment) -> Vec<u64> {
         let view = View::new(7, of(voters), vec![]).unwrap();
         let mut standing = Standing::new(id(1), view.clone(), Rules::default());
-        let contact = Contact { last: now, since: ago(60_000), leaving: false };
+        let contact = Contact { last: now, since: ago(60_000), ..Contact::default() };
         let contacts: BTreeMap<_, _> = [1, 2, 3].map(|node| (id(node), contact)).into();
         contacts.keys().for_each(|node| _ = standing.witness(*node, &view, true));
         let mut answered: BTreeMap<_, _> = [1, 2, 3].map(|node| (id(node), now)).into();

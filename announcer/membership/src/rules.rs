@@ -44,6 +44,16 @@ rules! {
     promises_exclude,
     /// A promise covers the owner's lease, clock drift and the kernel's lateness; else it is a lease long, less drift.
     promise_outlasts_lease,
+    /// A promise is never shortened: who asks for less later is owed what it was promised; else the last promise counts.
+    promise_is_kept,
+    /// A voter promises no more than its view allows; else what was asked for.
+    ceiling,
+    /// A grant lasts for what its voter said; else for what its owner asks for.
+    said_lease,
+    /// A grant of a voter that does not say lasts for what every version promises; else for what its owner asks for.
+    unsaid_lease,
+    /// Who cannot know what was promised waits for the longest promise there may be; else for what every version promises.
+    longest_wait,
     /// A lease needs a majority; else one voter fewer.
     majority,
     /// A lease counts from the send time of what was granted; else from the arrival of the grant.

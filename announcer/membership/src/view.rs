@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use crate::bounds::Bounds;
 use crate::name::NodeId;
 use crate::rules::Rules;
 
@@ -73,6 +74,8 @@ pub struct View {
     epoch: u64,
     voters: Voters,
     previous: Vec<Voters>,
+    /// How long leases are in it.
+    bounds: Bounds,
     /// Of the list that this view is fixed by.
     list: Option<ListDigest>,
 }
@@ -117,12 +120,17 @@ impl View {
         if previous.len() > MOST_PREVIOUS {
             return Err(ViewError::Previous(previous.len()));
         }
-        Ok(Self { epoch, voters, previous, list: None })
+        Ok(Self { epoch, voters, previous, bounds: Bounds::default(), list: None })
+    }
+
+    /// The same with leases within these bounds.
+    pub fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// The view that a list with this digest fixes.
     pub(crate) fn of_list(voters: Voters, list: ListDigest) -> Self {
-        Self { epoch: 1, voters, previous: Vec::new(), list: Some(list) }
+        Self { epoch: 1, voters, previous: Vec::new(), bounds: Bounds::default(), list: Some(list) }
     }
 
     /// The same voters, for ever.
@@ -154,7 +162,13 @@ impl View {
 
     /// The view of a cluster that has none yet.
     pub fn first(node: NodeId) -> Self {
-        Self { epoch: 1, voters: Voters(vec![node]), previous: Vec::new(), list: None }
+        let (voters, bounds) = (Voters(vec![node]), Bounds::default());
+        Self { epoch: 1, voters, previous: Vec::new(), bounds, list: None }
+    }
+
+    /// How long leases are that its voters grant.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     /// The number of this view; each view differs from the one before by one.
@@ -266,7 +280,7 @@ impl Standing {
         if !previous.contains(&self.view.voters) {
             previous.push(self.view.voters.clone());
         }
-        let view = View::new(self.view.epoch + 1, voters, previous).ok()?;
+        let view = View::new(self.view.epoch + 1, voters, previous).ok()?.within(self.view.bounds);
         (view.voters != self.view.voters).then_some(view)
     }
 

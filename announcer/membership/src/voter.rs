@@ -1,5 +1,5 @@
-//! Owns what this node promised to others. A promise is never broken and never shortened: until it runs out, no other
-//! session gets the address from this voter.
+//! Owns what this node promised to others. A promise is never broken and never shortened: until it runs out, or who has it says
+//! that it dropped the address, no other session gets it from this voter.
 
 mod runs;
 #[cfg(test)]
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::dialect::Said;
 use crate::journal::{Applied, Journal, Replica};
-use crate::message::{Ack, Heartbeat, Refused, Report, Stage, Subject, Verdict};
+use crate::message::{Ack, Condition, Heartbeat, Refused, Report, Stage, Subject, Verdict};
 use crate::moment::Moment;
 use crate::name::NodeId;
 use crate::parameters::Parameters;
@@ -36,20 +36,23 @@ struct Session {
 }
 
 /// When a node was heard.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Contact {
     pub(crate) last: Moment,
     /// Since when without a gap longer than suspicion.
     pub(crate) since: Moment,
     /// Whether it said that it is about to stop.
     pub(crate) leaving: bool,
+    /// Whether it said that nobody answers it, or that it has ended.
+    pub(crate) gone: bool,
+    /// How long it may be silent, for how often it is to be heard.
+    pub(crate) suspicion: Duration,
 }
 
 #[derive(Debug)]
 pub(crate) struct Voter {
     parameters: Parameters,
     rules: Rules,
-    promise: Duration,
     nothing_before: Moment,
     no_claims_before: Moment,
     sessions: BTreeMap<SessionKey, Session>,
@@ -64,14 +67,12 @@ pub(crate) struct Voter {
 impl Voter {
     /// A voter that starts now, with a secret nobody has seen: the cookies come of it.
     pub(crate) fn new(parameters: Parameters, rules: Rules, secret: u64, now: Moment) -> Self {
-        let full = parameters.promise();
-        let promise = if rules.promise_outlasts_lease() { full } else { parameters.lease * 9 / 10 };
         // What an earlier run of this voter promised has run out by then.
-        let nothing_before = if rules.restart_wait() { now + full } else { now };
+        let forgotten = forgotten(&parameters, rules);
+        let nothing_before = if rules.restart_wait() { now + forgotten } else { now };
         Self {
             parameters,
             rules,
-            promise,
             nothing_before,
             no_claims_before: now,
             sessions: BTreeMap::new(),
@@ -96,7 +97,8 @@ impl Voter {
     /// The view became active here: whatever earlier voters granted has run out when claims are granted again.
     pub(crate) fn activated(&mut self, now: Moment, standing: &Standing) {
         if self.rules.wait_after_activation() && !standing.knows_every_promise() {
-            self.no_claims_before = self.no_claims_before.max(now + self.parameters.promise());
+            let forgotten = forgotten(&self.parameters, self.rules);
+            self.no_claims_before = self.no_claims_before.max(now + forgotten);
         }
     }
 
@@ -113,21 +115,35 @@ impl Voter {
 
     /// A node was heard, by what only it can say now.
     pub(crate) fn heard(&mut self, now: Moment, node: NodeId) {
-        let new = Contact { last: now, since: now, leaving: false };
+        let suspicion = self.parameters.suspicion;
+        let new = Contact { last: now, since: now, suspicion, ..Contact::default() };
         let contact = self.contacts.entry(node).or_insert(new);
-        if now.since(contact.last) > self.parameters.suspicion {
+        if now.since(contact.last) > suspicion {
             contact.since = now;
         }
         contact.last = now;
-        self.next_silence = self.next_silence.min(now + self.parameters.suspicion);
-        self.journal.set(Subject::Node(node), Some(Report::Heard));
+        self.next_silence = self.next_silence.min(now + contact.suspicion);
+        if !contact.gone {
+            self.journal.set(Subject::Node(node), Some(Report::Heard));
+        }
     }
 
-    /// A node that was heard says whether it is about to stop.
+    /// A node that was heard says whether it is about to stop, and could say no more.
     pub(crate) fn leaves(&mut self, node: NodeId, leaving: bool) {
         if let Some(contact) = self.contacts.get_mut(&node) {
             contact.leaving = leaving;
         }
+    }
+
+    /// A node that was heard says how it is. One that hears nobody, or has ended, is reported as little as one that is not heard.
+    pub(crate) fn says(&mut self, node: NodeId, condition: &Condition) {
+        let Some(contact) = self.contacts.get_mut(&node) else { return };
+        contact.leaving = condition.leaving;
+        contact.gone = condition.deaf || condition.over;
+        contact.suspicion = self.parameters.suspicion_of(condition.lease);
+        self.next_silence = self.next_silence.min(contact.last + contact.suspicion);
+        let report = (!contact.gone).then_some(Report::Heard);
+        self.journal.set(Subject::Node(node), report);
     }
 
     /// Whether a node said so last, as far as it is heard here.
@@ -140,7 +156,7 @@ impl Voter {
         if now >= self.next_silence {
             self.next_silence = Moment::NEVER;
             for (node, contact) in &self.contacts {
-                let silence = contact.last + self.parameters.suspicion;
+                let silence = contact.last + contact.suspicion;
                 if silence <= now {
                     self.journal.set(Subject::Node(*node), None);
                 } else {
@@ -172,6 +188,7 @@ impl Voter {
             view: standing.view().clone(),
             active: standing.is_active(),
             applied: 0,
+            lease: None,
             verdict: None,
             reports: self.journal.deltas(u64::MAX, 0, 1).remove(0),
         }
@@ -198,6 +215,10 @@ impl Voter {
         if said == Said::Here {
             return Vec::new();
         }
+        if heartbeat.condition.over {
+            self.end(key);
+            return Vec::new();
+        }
         self.admit(key);
         let Some(session) = self.sessions.get_mut(&key) else { return Vec::new() };
         if session.fresh_until <= now {
@@ -206,12 +227,14 @@ impl Voter {
         let applied = session.list.apply(&heartbeat.list);
         ack.applied = session.list.applied();
         if applied != Applied::Gap {
-            session.fresh_until = now + self.promise;
+            session.fresh_until = now + self.parameters.longest_promise();
             if applied == Applied::Newer {
                 self.free(key, heartbeat);
             }
             if !heartbeat.more {
-                ack.verdict = Some(self.judge(now, key, standing));
+                let lease = self.grantable(heartbeat.condition.lease, standing);
+                ack.lease = Some(lease);
+                ack.verdict = Some(self.judge(now, key, lease, standing));
             }
         }
         if heartbeat.more { Vec::new() } else { self.split(ack, heartbeat.reports, local) }
@@ -238,6 +261,24 @@ impl Voter {
         self.sessions.insert(key, session);
     }
 
+    /// Frees what a session had that has ended.
+    fn end(&mut self, key: SessionKey) {
+        for address in self.sessions.remove(&key).into_iter().flat_map(|session| session.granted) {
+            self.table.remove(&address);
+            self.journal.set(Subject::Address(address), None);
+        }
+    }
+
+    /// The lease that is granted where this one was asked for. Who does not say counts what every version promises, whatever the
+    /// view allows.
+    fn grantable(&self, asked: Option<Duration>, standing: &Standing) -> Duration {
+        match asked {
+            Some(asked) if self.rules.ceiling() => standing.view().bounds().granted(asked),
+            Some(asked) => asked,
+            None => self.parameters.lease,
+        }
+    }
+
     /// Frees what the session lists no longer.
     fn free(&mut self, key: SessionKey, heartbeat: &Heartbeat) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
@@ -249,8 +290,14 @@ impl Voter {
         }
     }
 
-    /// Grants what the session lists, or refuses it.
-    fn judge(&mut self, now: Moment, key: SessionKey, standing: &Standing) -> Verdict {
+    /// Grants what the session lists for so long, or refuses it.
+    fn judge(
+        &mut self,
+        now: Moment,
+        key: SessionKey,
+        lease: Duration,
+        standing: &Standing,
+    ) -> Verdict {
         let Some(mut session) = self.sessions.remove(&key) else { return Verdict::default() };
         let mut verdict = Verdict::default();
         let mut granted_any = false;
@@ -272,7 +319,10 @@ impl Voter {
             }
         }
         if granted_any {
-            session.promise = now + self.promise;
+            let outlasts = self.rules.promise_outlasts_lease();
+            let promise = if outlasts { self.parameters.promise_of(lease) } else { lease * 9 / 10 };
+            let kept = if self.rules.promise_is_kept() { session.promise } else { now };
+            session.promise = kept.max(now + promise);
             self.next_expiry = self.next_expiry.min(session.promise);
         }
         self.sessions.insert(key, session);
@@ -326,6 +376,11 @@ impl Voter {
         }));
         acks
     }
+}
+
+/// How long to wait for what was promised, and by whom nobody knows.
+fn forgotten(parameters: &Parameters, rules: Rules) -> Duration {
+    if rules.longest_wait() { parameters.longest_promise() } else { parameters.promise() }
 }
 
 /// Cuts a verdict into ranges whose refusals fit `budget`, and says how much the last one leaves.

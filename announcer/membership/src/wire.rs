@@ -1,49 +1,55 @@
-//! Owns how messages become octets and back. Decoding takes what any peer may send: it refuses, it never panics.
+//! Owns how messages become octets; how these are read is in `decode`.
 //!
-//! All numbers are big-endian. A datagram is `"BM" version kind from to body tag`. The versions differ in the tag alone:
-//! HMAC-SHA256 over all before it, in version 2 with the cluster's incarnation in front (`keyring`).
+//! All numbers are big-endian. A datagram is `"BM" version kind from to body tag`. The tag is HMAC-SHA256 over all before it, from
+//! version 2 on with the cluster's incarnation in front (`keyring`). Versions 1 and 2 differ in nothing else. In version 3
+//! leases have a length: heartbeats and acks say it, and a view its bounds.
+//!
+//! Who reads version 3 shows it in the others: it names the last of the voters twice. They are a set, so whoever knows no
+//! version 3 reads the same.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::envelope::{MAGIC, TAG, VERSION_AT, VERSIONS};
+use crate::bounds::BoundsError;
+use crate::envelope::{MAGIC, TAG, VERSION_AT};
 use crate::journal::{Delta, Item, put_change};
-use crate::message::{
-    Ack, Hand, Heartbeat, Message, Refused, Report, Stage, Step, Subject, Verdict,
-};
+use crate::message::{Ack, Condition, Heartbeat, Message, Refused, Step};
 use crate::name::NodeId;
-use crate::view::{ListDigest, MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters};
+use crate::view::{MOST_PREVIOUS, MOST_VOTERS, View, ViewError, Voters};
 
 /// Of the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Version {
     First,
     Second,
+    Third,
 }
 
 impl Version {
     fn octet(self) -> u8 {
         match self {
-            Self::First => VERSIONS.0,
-            Self::Second => VERSIONS.1,
+            Self::First => 1,
+            Self::Second => 2,
+            Self::Third => 3,
         }
     }
 
     /// The version that a datagram claims; the first if it claims none, for whoever reads it to say so.
     pub(crate) fn of(datagram: &[u8]) -> Self {
         match datagram.get(VERSION_AT) {
-            Some(version) if *version == VERSIONS.1 => Self::Second,
+            Some(2) => Self::Second,
+            Some(3) => Self::Third,
             _ => Self::First,
         }
     }
 }
 
 /// Where the number of earlier sets stands: a list fixes the view. Whoever knows no lists finds no view here.
-const FIXED: u8 = 0xff;
+pub(crate) const FIXED: u8 = 0xff;
 
 /// Octets of a message that are not items: a bound over every kind, with the largest view and the tag.
 pub(crate) const OVERHEAD: usize =
-    20 + 40 + 11 + (MOST_PREVIOUS + 1) * (1 + 8 * MOST_VOTERS) + 40 + 40 + TAG;
+    20 + 40 + 19 + (MOST_PREVIOUS + 1) * (1 + 8 * MOST_VOTERS) + 40 + 40 + TAG;
 
 /// Why a datagram was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +64,7 @@ pub enum DatagramError {
     #[error("datagram: not of Berth's membership")]
     Foreign,
     /// It was made by another version.
-    #[error("datagram: version {0}, must be 1 or 2")]
+    #[error("datagram: version {0}, must be 1, 2 or 3")]
     Version(u8),
     /// A field has no such value.
     #[error("datagram: {field} {value}, which is unknown")]
@@ -94,11 +100,31 @@ impl From<ViewError> for DatagramError {
     }
 }
 
+impl From<BoundsError> for DatagramError {
+    fn from(_: BoundsError) -> Self {
+        Self::View
+    }
+}
+
+/// In what a message is written, and what its sender reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tongue {
+    pub(crate) version: Version,
+    pub(crate) reads: Version,
+}
+
+impl Tongue {
+    /// Whether the message has to show what the version does not: it says less than its sender could.
+    pub(crate) fn is_marked(self) -> bool {
+        self.reads == Version::Third && self.version < Version::Third
+    }
+}
+
 /// The octets of a message, without its tag.
-pub(crate) fn encode(version: Version, from: NodeId, to: NodeId, message: &Message) -> Vec<u8> {
+pub(crate) fn encode(tongue: Tongue, from: NodeId, to: NodeId, message: &Message) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.extend(MAGIC);
-    out.push(version.octet());
+    out.push(tongue.version.octet());
     out.push(match message {
         Message::Heartbeat(_) => 1,
         Message::Ack(_) => 2,
@@ -106,8 +132,8 @@ pub(crate) fn encode(version: Version, from: NodeId, to: NodeId, message: &Messa
     });
     put_u64s(&[from.bits(), to.bits()], &mut out);
     match message {
-        Message::Heartbeat(heartbeat) => put_heartbeat(heartbeat, &mut out),
-        Message::Ack(ack) => put_ack(ack, &mut out),
+        Message::Heartbeat(heartbeat) => put_heartbeat(tongue, heartbeat, &mut out),
+        Message::Ack(ack) => put_ack(tongue, ack, &mut out),
         Message::Hand(hand) => {
             out.push(match hand.step {
                 Step::Prepare => 0,
@@ -121,31 +147,6 @@ pub(crate) fn encode(version: Version, from: NodeId, to: NodeId, message: &Messa
     out
 }
 
-/// The message in these octets, its sender and whom it is for.
-pub(crate) fn decode(octets: &[u8]) -> Result<(NodeId, NodeId, Message), DatagramError> {
-    let mut input = Input(octets);
-    if input.array()? != MAGIC {
-        return Err(DatagramError::Foreign);
-    }
-    match input.u8()? {
-        1 | 2 => {}
-        other => return Err(DatagramError::Version(other)),
-    }
-    let kind = input.u8()?;
-    let (from, to) = (input.node()?, input.node()?);
-    let message = match kind {
-        1 => Message::Heartbeat(input.heartbeat()?),
-        2 => Message::Ack(input.ack()?),
-        3 => Message::Hand(input.hand()?),
-        value => return Err(DatagramError::Unknown { field: "kind", value }),
-    };
-    if input.0.is_empty() {
-        Ok((from, to, message))
-    } else {
-        Err(DatagramError::Trailing(input.0.len()))
-    }
-}
-
 fn put_u64s(values: &[u64], out: &mut Vec<u8>) {
     values.iter().for_each(|value| out.extend(value.to_be_bytes()));
 }
@@ -154,20 +155,36 @@ fn put_count(count: usize, out: &mut Vec<u8>) {
     out.extend(u16::try_from(count).unwrap_or(u16::MAX).to_be_bytes());
 }
 
-fn put_heartbeat(heartbeat: &Heartbeat, out: &mut Vec<u8>) {
-    let Heartbeat { session, sequence, cookie, view, active, more, leaving, list, reports } =
+/// In microseconds; 0 is none.
+fn put_lease(lease: Option<Duration>, out: &mut Vec<u8>) {
+    let micros = lease.map_or(0, |lease| lease.as_micros());
+    out.extend(u32::try_from(micros).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+fn put_heartbeat(tongue: Tongue, heartbeat: &Heartbeat, out: &mut Vec<u8>) {
+    let Heartbeat { session, sequence, cookie, view, active, more, condition, list, reports } =
         heartbeat;
+    let Condition { leaving, deaf, over, lease } = *condition;
     put_u64s(&[*session, *sequence, *cookie, *reports], out);
-    out.push(u8::from(*active) | u8::from(*more) << 1 | u8::from(*leaving) << 2);
-    put_view(view, out);
+    let flags = u8::from(*active) | u8::from(*more) << 1 | u8::from(leaving) << 2;
+    if tongue.version == Version::Third {
+        out.push(flags | u8::from(deaf) << 3 | u8::from(over) << 4);
+        put_lease(lease, out);
+    } else {
+        out.push(flags);
+    }
+    put_view(tongue, view, out);
     put_delta(list, out);
 }
 
-fn put_ack(ack: &Ack, out: &mut Vec<u8>) {
-    let Ack { session, sequence, cookie, view, active, applied, verdict, reports } = ack;
+fn put_ack(tongue: Tongue, ack: &Ack, out: &mut Vec<u8>) {
+    let Ack { session, sequence, cookie, view, active, applied, lease, verdict, reports } = ack;
     put_u64s(&[*session, *sequence, *cookie, *applied], out);
     out.push(u8::from(*active) | u8::from(verdict.is_some()) << 1);
-    put_view(view, out);
+    if tongue.version == Version::Third {
+        put_lease(*lease, out);
+    }
+    put_view(tongue, view, out);
     if let Some(verdict) = verdict {
         put_bound(verdict.after, out);
         put_bound(verdict.through, out);
@@ -188,8 +205,12 @@ fn put_bound(bound: Option<IpAddr>, out: &mut Vec<u8>) {
     }
 }
 
-fn put_view(view: &View, out: &mut Vec<u8>) {
+fn put_view(tongue: Tongue, view: &View, out: &mut Vec<u8>) {
     put_u64s(&[view.epoch()], out);
+    if tongue.version == Version::Third {
+        put_lease(Some(view.bounds().floor()), out);
+        put_lease(Some(view.bounds().ceiling()), out);
+    }
     match view.list() {
         Some(list) => {
             out.push(FIXED);
@@ -197,172 +218,19 @@ fn put_view(view: &View, out: &mut Vec<u8>) {
         }
         None => out.push(u8::try_from(view.previous().len()).unwrap_or(FIXED - 1)),
     }
-    for set in [view.voters()].into_iter().chain(view.previous()) {
-        out.push(u8::try_from(set.nodes().len()).unwrap_or(u8::MAX));
-        set.nodes().iter().for_each(|node| put_u64s(&[node.bits()], out));
-    }
+    put_voters(view.voters(), tongue.is_marked(), out);
+    view.previous().iter().for_each(|set| put_voters(set, false, out));
+}
+
+fn put_voters(set: &Voters, is_marked: bool, out: &mut Vec<u8>) {
+    let again = set.nodes().last().filter(|_| is_marked);
+    let nodes = set.nodes().iter().chain(again);
+    out.push(u8::try_from(nodes.clone().count()).unwrap_or(u8::MAX));
+    nodes.for_each(|node| put_u64s(&[node.bits()], out));
 }
 
 fn put_delta<K: Item, V: Item>(delta: &Delta<K, V>, out: &mut Vec<u8>) {
     put_u64s(&[delta.base, delta.upto, delta.latest, delta.digest], out);
     put_count(delta.changes.len(), out);
     delta.changes.iter().for_each(|(key, value)| put_change(key, value.as_ref(), out));
-}
-
-/// What is left to read.
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DatagramError> {
-        let (head, rest) = self.0.split_first_chunk().ok_or(DatagramError::Truncated)?;
-        self.0 = rest;
-        Ok(*head)
-    }
-
-    fn u8(&mut self) -> Result<u8, DatagramError> {
-        Ok(self.array::<1>()?[0])
-    }
-
-    fn u64(&mut self) -> Result<u64, DatagramError> {
-        Ok(u64::from_be_bytes(self.array()?))
-    }
-
-    fn node(&mut self) -> Result<NodeId, DatagramError> {
-        Ok(NodeId::from_bits(self.u64()?))
-    }
-
-    /// A list with its length in front. Its room is not reserved before its items were seen.
-    fn list<T>(
-        &mut self,
-        item: impl Fn(&mut Self) -> Result<T, DatagramError>,
-    ) -> Result<Vec<T>, DatagramError> {
-        let count = u16::from_be_bytes(self.array()?);
-        (0..count).map(|_| item(self)).collect()
-    }
-
-    fn address_of(&mut self, family: u8) -> Result<IpAddr, DatagramError> {
-        match family {
-            4 => Ok(Ipv4Addr::from(self.array::<4>()?).into()),
-            6 => Ok(Ipv6Addr::from(self.array::<16>()?).into()),
-            value => Err(DatagramError::Unknown { field: "family", value }),
-        }
-    }
-
-    fn address(&mut self) -> Result<IpAddr, DatagramError> {
-        let family = self.u8()?;
-        self.address_of(family)
-    }
-
-    fn bound(&mut self) -> Result<Option<IpAddr>, DatagramError> {
-        match self.u8()? {
-            0 => Ok(None),
-            family => self.address_of(family).map(Some),
-        }
-    }
-
-    fn stage(&mut self) -> Result<Stage, DatagramError> {
-        match self.u8()? {
-            0 => Ok(Stage::Claim),
-            1 => Ok(Stage::Held),
-            value => Err(DatagramError::Unknown { field: "stage", value }),
-        }
-    }
-
-    fn subject(&mut self) -> Result<Subject, DatagramError> {
-        match self.u8()? {
-            0 => self.node().map(Subject::Node),
-            family => self.address_of(family).map(Subject::Address),
-        }
-    }
-
-    fn report(&mut self) -> Result<Report, DatagramError> {
-        match self.u8()? {
-            0 => Ok(Report::Heard),
-            1 => Ok(Report::Promised { node: self.node()?, stage: self.stage()? }),
-            value => Err(DatagramError::Unknown { field: "report", value }),
-        }
-    }
-
-    fn flags<const N: usize>(&mut self) -> Result<[bool; N], DatagramError> {
-        let value = self.u8()?;
-        if value >> N != 0 {
-            return Err(DatagramError::Unknown { field: "flags", value });
-        }
-        Ok(std::array::from_fn(|bit| value >> bit & 1 != 0))
-    }
-
-    fn voters(&mut self) -> Result<Voters, DatagramError> {
-        let count = self.u8()?;
-        let nodes: Result<Vec<_>, _> = (0..count).map(|_| self.node()).collect();
-        Ok(Voters::new(nodes?)?)
-    }
-
-    fn view(&mut self) -> Result<View, DatagramError> {
-        let (epoch, previous) = (self.u64()?, self.u8()?);
-        if previous == FIXED {
-            let list = ListDigest(self.u64()?);
-            let view = View::of_list(self.voters()?, list);
-            return if view.epoch() == epoch { Ok(view) } else { Err(DatagramError::View) };
-        }
-        let voters = self.voters()?;
-        let previous: Result<Vec<_>, _> = (0..previous).map(|_| self.voters()).collect();
-        Ok(View::new(epoch, voters, previous?)?)
-    }
-
-    fn delta<K, V>(
-        &mut self,
-        key: impl Fn(&mut Self) -> Result<K, DatagramError>,
-        value: impl Fn(&mut Self) -> Result<V, DatagramError>,
-    ) -> Result<Delta<K, V>, DatagramError> {
-        let (base, upto, latest, digest) = (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
-        let changes = self.list(|input| {
-            let key = key(input)?;
-            match input.u8()? {
-                0 => Ok((key, None)),
-                1 => Ok((key, Some(value(input)?))),
-                value => Err(DatagramError::Unknown { field: "presence", value }),
-            }
-        })?;
-        Ok(Delta { base, upto, latest, digest, changes })
-    }
-
-    fn heartbeat(&mut self) -> Result<Heartbeat, DatagramError> {
-        let (session, sequence, cookie, reports) =
-            (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
-        let [active, more, leaving] = self.flags()?;
-        let view = self.view()?;
-        let list = self.delta(Self::address, Self::stage)?;
-        Ok(Heartbeat { session, sequence, cookie, view, active, more, leaving, list, reports })
-    }
-
-    fn ack(&mut self) -> Result<Ack, DatagramError> {
-        let (session, sequence, cookie, applied) =
-            (self.u64()?, self.u64()?, self.u64()?, self.u64()?);
-        let [active, judged] = self.flags()?;
-        let view = self.view()?;
-        let verdict = if judged { Some(self.verdict()?) } else { None };
-        let reports = self.delta(Self::subject, Self::report)?;
-        Ok(Ack { session, sequence, cookie, view, active, applied, verdict, reports })
-    }
-
-    fn verdict(&mut self) -> Result<Verdict, DatagramError> {
-        let (after, through) = (self.bound()?, self.bound()?);
-        let refused = self.list(|input| {
-            let address = input.address()?;
-            let micros = u32::from_be_bytes(input.array()?);
-            let retry_after = (micros != u32::MAX).then(|| Duration::from_micros(micros.into()));
-            Ok(Refused { address, retry_after })
-        })?;
-        Ok(Verdict { after, through, refused })
-    }
-
-    fn hand(&mut self) -> Result<Hand, DatagramError> {
-        let step = match self.u8()? {
-            0 => Step::Prepare,
-            1 => Step::Ready,
-            2 => Step::Take,
-            value => return Err(DatagramError::Unknown { field: "step", value }),
-        };
-        Ok(Hand { step, addresses: self.list(Self::address)? })
-    }
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use berth_fence::{BootTime, Fence, Finding};
-use berth_membership::{Moment, Parameters};
+use berth_membership::{LONGEST, Moment};
 use berth_runtime::http::Health;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -353,7 +353,7 @@ pub(crate) fn now() -> Moment {
 /// Where an address could not be muted, its deadline silences it: nothing more is said before that. No longer than
 /// anything passes without a refresh, for nothing is refreshed meanwhile.
 fn wait_out(deadline: Option<Moment>) {
-    let deadline = deadline.unwrap_or_else(|| now() + Parameters::default().lease);
+    let deadline = deadline.unwrap_or_else(|| now() + LONGEST);
     thread::sleep(deadline.since(now()).min(UNREFRESHED));
 }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use berth_fence::Fence;
+use berth_fence::{Fence, Kind};
 use berth_membership::{
     Cause, DatagramError, Input, Keyring, Moment, Node, NodeId, Output, ParameterError, Parameters,
 };
@@ -93,7 +93,8 @@ pub fn start(
     commands: UnboundedReceiver<Command>,
 ) -> Result<BoxFuture<'static, ()>, StartError> {
     let me = NodeId::of(&parts.node);
-    let node = Node::new(me, Parameters::default(), parts.keyring, parts.seed, now())?;
+    let parameters = parameters(parts.fence.kind());
+    let node = Node::new(me, parameters, parts.keyring, parts.seed, now())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let wire = {
         let _inside = runtime.enter();
@@ -116,6 +117,18 @@ pub fn start(
         // An inspection may wait for the kernel still.
         runtime.shutdown_background();
     })?)
+}
+
+/// What the fence of this node can keep to. One of timeouts is refreshed with what is left over a quarter of a second, and
+/// without one a process that is late answers for longer than it may.
+fn parameters(fence: Kind) -> Parameters {
+    let parameters = Parameters::default();
+    match fence {
+        Kind::Bpf => parameters,
+        Kind::NftTimeout | Kind::Unfenced => {
+            Parameters { shortest: parameters.lease, ..parameters }
+        }
+    }
 }
 
 struct Driver {
@@ -218,6 +231,7 @@ impl Driver {
                 self.survey.live.clone_from(&live);
                 self.tell(MembershipEvent::Live(live));
             }
+            self.metrics.lease.set(self.node.lease().as_secs_f64());
             if self.survey.census_at <= time {
                 self.survey.census_at = time + CENSUS;
                 let orphans: BTreeSet<IpAddr> = self.node.orphans(ORPHANED).collect();
@@ -408,6 +422,23 @@ impl Driver {
     fn end(mut self, unfence: bool) {
         if unfence {
             self.fencing.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What lets an address pass for twice this without a refresh needs leases that are longer.
+    #[test]
+    fn leases_are_as_long_as_the_fence_needs_them() {
+        let needs = 2 * berth_fence::Options::default().life;
+        for (kind, shortest) in [(Kind::Bpf, 100), (Kind::NftTimeout, 350), (Kind::Unfenced, 350)] {
+            let parameters = parameters(kind);
+            assert_eq!(parameters.shortest, Duration::from_millis(shortest));
+            assert_eq!(parameters.check(), Ok(()));
+            assert!(kind != Kind::NftTimeout || parameters.shortest > needs);
         }
     }
 }

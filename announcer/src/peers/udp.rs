@@ -284,14 +284,14 @@ mod tests {
             sized(60_000),
             with(1, b'm'),
             with(VERSION_AT, 0),
-            with(VERSION_AT, 3),
+            with(VERSION_AT, 4),
             with(KIND_AT, 0),
             with(KIND_AT, 4),
             with(TO_AT, !good[TO_AT]),
             with(TO_AT + 7, !good[TO_AT + 7]),
         ];
         let passes =
-            [good.clone(), sized(SHORTEST), sized(longest), with(VERSION_AT, 2), with(KIND_AT, 3)];
+            [good.clone(), sized(SHORTEST), sized(longest), with(VERSION_AT, 3), with(KIND_AT, 3)];
         let mut wire = Wire::bind(0, "node-b").unwrap().run("node-b").unwrap();
         for (own, socket) in [("127.0.0.1", &wire.v4), ("::1", &wire.v6)] {
             let own: IpAddr = own.parse().unwrap();

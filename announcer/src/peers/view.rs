@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use berth_api::election::Held;
 use berth_api::names::{label, lease};
-use berth_membership::{NodeId, View, ViewError, Voters};
+use berth_membership::{Bounds, NodeId, View, ViewError, Voters};
 use berth_runtime::freshness::Freshness;
 use berth_runtime::http::Health;
 use berth_runtime::lease::Tenure;
@@ -37,6 +37,9 @@ struct Written {
     voters: Vec<String>,
     #[serde(default)]
     previous: Vec<Vec<String>>,
+    /// The shortest and the longest lease in milliseconds, unless they are the usual ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leases: Option<(u64, u64)>,
 }
 
 /// What a first view waits for: that members hold the Lease by which others decide.
@@ -285,6 +288,7 @@ fn object(found: Option<Lease>, proposal: &Proposal) -> Lease {
         epoch: view.epoch(),
         voters: names(view.voters()),
         previous: view.previous().iter().map(names).collect(),
+        leases: Some(view.bounds()).filter(|bounds| *bounds != Bounds::default()).map(millis),
     };
     let made = || Lease {
         metadata: ObjectMeta {
@@ -330,7 +334,20 @@ fn read(text: &str) -> Result<View, String> {
         Voters::new(ids).map_err(|error| error.to_string())
     };
     let previous = written.previous.iter().map(set).collect::<Result<Vec<_>, _>>()?;
-    View::new(written.epoch, set(&written.voters)?, previous).map_err(|error| error.to_string())
+    let bounds = match written.leases {
+        Some((floor, ceiling)) => {
+            let [floor, ceiling] = [floor, ceiling].map(Duration::from_millis);
+            Bounds::new(floor, ceiling).map_err(|error| error.to_string())?
+        }
+        None => Bounds::default(),
+    };
+    let view = View::new(written.epoch, set(&written.voters)?, previous);
+    Ok(view.map_err(|error| error.to_string())?.within(bounds))
+}
+
+fn millis(bounds: Bounds) -> (u64, u64) {
+    let of = |lease: Duration| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+    (of(bounds.floor()), of(bounds.ceiling()))
 }
 
 #[cfg(test)]
@@ -353,6 +370,21 @@ mod tests {
         assert_eq!(view(&again), Some(stored));
         assert_eq!(again.metadata.resource_version.as_deref(), Some("41"), "compare and swap");
         assert_eq!(again.spec.unwrap().holder_identity.as_deref(), Some("node-a,node-b"));
+    }
+
+    #[test]
+    fn a_view_with_other_leases_says_so_and_the_next_one_goes_on_with_them() {
+        let read = |leases: &str| read(&format!(r#"{{"epoch":7,"voters":["1"]{leases}}}"#));
+        assert_eq!(read("").unwrap().bounds(), Bounds::default());
+        let wide = read(r#","leases":[100,500]"#).unwrap();
+        assert_eq!(wide.bounds().ceiling(), Duration::from_millis(500));
+        let proposal = Proposal { from_epoch: 6, view: wide.clone(), voters: Vec::new() };
+        assert_eq!(view(&object(None, &proposal)), Some(wide));
+        let error = read(r#","leases":[20,500]"#).unwrap_err();
+        assert!(error.contains("must be from 100ms to 350ms"), "{error}");
+        let usual = Proposal { from_epoch: 6, view: read("").unwrap(), voters: Vec::new() };
+        let text = object(None, &usual).metadata.annotations.unwrap()[ANNOTATION].clone();
+        assert_eq!(text, r#"{"epoch":7,"voters":["0000000000000001"],"previous":[]}"#);
     }
 
     #[test]

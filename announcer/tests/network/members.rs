@@ -21,16 +21,16 @@ use crate::namespace::run;
 const VIP: &str = "192.0.2.100";
 const CLIENT: [u8; 4] = [192, 0, 2, 1];
 
-/// What a voter promised is over after so long: the lease, the drift of two clocks and the kernel's lateness.
-const PROMISE: Duration = Duration::from_millis(360);
+/// Whatever a voter may have promised is over after so long: the longest lease, the drift of two clocks and the kernel's lateness.
+const PROMISE: Duration = Duration::from_millis(510);
 
 /// How long an address may go unanswered when its owner dies, beside what the machine itself stood still.
 const TAKEOVER: Duration = Duration::from_secs(1);
 
-/// A pause that lets peers suspect each other.
-const LONG: Duration = Duration::from_millis(100);
+/// A pause that lets leases run out.
+const LONG: Duration = Duration::from_millis(70);
 
-/// Nobody takes over in less: a node is suspected after 125 ms.
+/// Nobody takes over in less: no lease is shorter.
 const SOONEST: Duration = Duration::from_millis(100);
 
 const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];

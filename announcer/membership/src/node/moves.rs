@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Node, Stay};
 use crate::event::{Cause, Output};
 use crate::handover::hands;
-use crate::message::{Hand, Message, Stage, Step};
+use crate::message::{Hand, Stage, Step};
 use crate::name::NodeId;
 
 impl Node {
@@ -25,7 +25,7 @@ impl Node {
             self.handovers.expected_by(&address).filter(|_| self.serving.is_prepared(&address))
         {
             for hand in hands(Step::Ready, &[address]) {
-                self.out.send(self.now, holder, &Message::Hand(hand));
+                self.out.hand(holder, hand);
             }
         }
     }

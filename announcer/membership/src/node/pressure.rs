@@ -1,6 +1,7 @@
 //! Owns what only a simulation does to a node: it takes rules out, and makes the node act against its policy.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Node;
 use crate::event::Output;
@@ -21,6 +22,8 @@ pub enum Pressure {
     },
     /// Propose these voters, if this node is one now.
     Propose(Voters),
+    /// Ask for so long a lease from now on, whatever happens; or none in particular.
+    Ask(Option<Duration>),
 }
 
 impl Node {
@@ -45,6 +48,7 @@ impl Node {
         match pressure {
             Pressure::Take { address } => self.take(address),
             Pressure::Propose(voters) => self.propose_these(voters),
+            Pressure::Ask(lease) => self.pace.press(lease),
         }
         self.settle();
         self.out.take()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Node, Stay};
 use crate::claims::Decision;
 use crate::event::{Loss, Output};
-use crate::message::{Message, Stage};
+use crate::message::{Condition, Stage};
 use crate::name::NodeId;
 use crate::proposal::Seen;
 
@@ -110,33 +110,47 @@ impl Node {
         if !standing.is_active() {
             targets.extend(view.previous().iter().flat_map(|set| set.nodes()));
         }
-        self.beats.beat(self.now, self.handovers.urgency(), self.concerns());
+        self.pace.roll(self.now);
+        let (condition, usual) = (self.condition(), self.parameters.heartbeat_of(self.lease()));
+        let next = self.handovers.urgency().unwrap_or(usual);
+        self.beats.beat(self.now, next, self.concerns());
         let votes = targets.remove(&self.out.me());
-        targets.into_iter().for_each(|to| self.beat_to(to));
+        targets.into_iter().for_each(|to| self.say_to(to, condition));
         for (to, hand) in self.handovers.messages() {
-            self.out.send(self.now, to, &Message::Hand(hand));
+            self.out.hand(to, hand);
         }
         if votes {
-            self.beat_here();
+            self.beat_here(condition);
         }
         self.propose();
         self.leave();
     }
 
     pub(super) fn beat_to(&mut self, to: NodeId) {
+        self.say_to(to, self.condition());
+    }
+
+    fn say_to(&mut self, to: NodeId, condition: Condition) {
         let Some(standing) = &self.standing else { return };
-        let (reports, leaving) = (self.sight.version(to), self.stay != Stay::Here);
-        for heartbeat in self.owner.heartbeat(self.now, to, standing, reports, leaving) {
-            self.out.send(self.now, to, &Message::Heartbeat(heartbeat));
+        let reports = self.sight.version(to);
+        for heartbeat in self.owner.heartbeat(self.now, to, standing, reports, condition) {
+            self.out.beat(self.now, to, heartbeat);
+        }
+        // Who is silent may be of another program by now, or it is this node that hears nobody; then it says that.
+        if condition.deaf && self.out.says_less(self.now, to) {
+            for heartbeat in self.owner.heartbeat(self.now, to, standing, reports, condition) {
+                self.out.beat_in_full(to, heartbeat);
+            }
         }
     }
 
-    fn beat_here(&mut self) {
+    fn beat_here(&mut self, condition: Condition) {
         let Some(standing) = &self.standing else { return };
         let me = self.out.me();
         self.voter.heard(self.now, me);
-        let (reports, leaving) = (self.sight.version(me), self.stay != Stay::Here);
-        for heartbeat in self.owner.heartbeat(self.now, me, standing, reports, leaving) {
+        self.voter.says(me, &condition);
+        let reports = self.sight.version(me);
+        for heartbeat in self.owner.heartbeat(self.now, me, standing, reports, condition) {
             let said = self.voter.said(me, &heartbeat);
             for ack in self.answer(me, &heartbeat, said) {
                 self.acknowledge(me, &ack);
@@ -155,9 +169,15 @@ impl Node {
             answered: answered
                 .filter_map(|voter| Some((voter, self.owner.heard(voter)?)))
                 .collect(),
-            leaving: self.stay != Stay::Here,
+            // First things are handed over: claims wait for long when a view has become active.
+            leaving: self.stay != Stay::Here && self.is_empty(),
         };
         self.out.extend(self.proposer.turn(&seen));
+    }
+
+    /// Whether this node has nothing, and is giving nothing to anybody.
+    fn is_empty(&self) -> bool {
+        self.owner.holds().next().is_none() && !self.handovers.is_giving()
     }
 
     /// Leaves once everything is handed over and the view does without this node, if it ever will.
@@ -171,8 +191,7 @@ impl Node {
         let alone = self.sight.live().iter().all(|node| *node == self.out.me());
         // A list of members stays as it is, whoever of them is away.
         let outside = standing.view().is_fixed() || !standing.votes() && standing.is_active();
-        let empty = self.owner.holds().next().is_none() && !self.handovers.is_giving();
-        if self.now.since(since) >= LEAVE_WITHIN || (empty && (alone || outside)) {
+        if self.now.since(since) >= LEAVE_WITHIN || (self.is_empty() && (alone || outside)) {
             let held: Vec<_> = self.owner.holds().map(|(address, _)| address).collect();
             held.into_iter().for_each(|address| self.release(address, Loss::Dropped));
             self.stay = Stay::Left;

@@ -113,7 +113,7 @@ impl Runs {
 mod tests {
     use super::*;
     use crate::journal::Journal;
-    use crate::message::Stage;
+    use crate::message::{Condition, Stage};
     use crate::view::View;
 
     const NODE: NodeId = NodeId::from_bits(2);
@@ -148,7 +148,7 @@ mod tests {
                 view: View::first(self.node),
                 active: true,
                 more: false,
-                leaving: false,
+                condition: Condition::default(),
                 list,
                 reports: 0,
             };

@@ -43,7 +43,7 @@ impl Scene {
             view: self.standing.view().clone(),
             active: true,
             more: false,
-            leaving: false,
+            condition: Condition::default(),
             list: self.list.deltas(0, usize::MAX, 1).remove(0),
             reports: 0,
         }
@@ -90,12 +90,12 @@ fn what_was_sent_to_an_earlier_run_is_granted_nothing_and_learns_the_cookie() {
     let mut scene = Scene::new();
     let old = scene.heartbeat(1, 100);
     scene.voter = Voter::new(Parameters::default(), Rules::default(), SECRET + 1, at(0));
-    let acks = scene.answer(at(400), &old);
+    let acks = scene.answer(at(600), &old);
     let cookie = scene.voter.cookie(PEER, 1);
     assert_eq!((acks[0].cookie, &acks[0].verdict), (cookie, &None));
     assert!(scene.voter.table.is_empty());
     let new = scene.heartbeat(1, 101);
-    assert!(scene.grants(at(401), &new));
+    assert!(scene.grants(at(601), &new));
 }
 
 #[test]
@@ -104,8 +104,8 @@ fn a_voter_that_starts_grants_nothing_not_even_what_is_held() {
     scene.voter = Voter::new(Parameters::default(), Rules::default(), SECRET, at(0));
     scene.list.set(address(), Some(Stage::Held));
     let (early, late) = (scene.heartbeat(1, 100), scene.heartbeat(1, 200));
-    assert!(!scene.grants(at(350), &early));
-    assert!(scene.grants(at(362), &late));
+    assert!(!scene.grants(at(510), &early));
+    assert!(scene.grants(at(512), &late));
 }
 
 #[test]
@@ -152,4 +152,89 @@ fn a_new_run_of_a_node_takes_nothing_from_one_that_goes_on() {
         let acks = scene.answer(at(20 * sequence + 10), &new);
         assert_eq!(acks[0].verdict.as_ref().unwrap().refused.len(), 1);
     }
+}
+
+/// A heartbeat of a run that asks for so long a lease.
+fn asking(scene: &Scene, sequence: u64, millis: u64) -> Heartbeat {
+    let lease = Some(Duration::from_millis(millis));
+    let condition = Condition { lease, ..Condition::default() };
+    Heartbeat { condition, ..scene.heartbeat(1, sequence) }
+}
+
+#[test]
+fn a_voter_promises_what_was_asked_for_within_the_view_and_says_it() {
+    let parameters = Parameters::default();
+    for (asked, granted) in [(100, 100), (220, 220), (350, 350), (40, 100), (2_000, 350)] {
+        let mut scene = Scene::new();
+        let heartbeat = asking(&scene, 100, asked);
+        let acks = scene.answer(at(0), &heartbeat);
+        let granted = Duration::from_millis(granted);
+        assert_eq!(acks[0].lease, Some(granted));
+        let promise = parameters.promise_of(granted);
+        let early = scene.heartbeat(2, 1);
+        assert!(!scene.grants(at(0) + (promise - Duration::from_nanos(1)), &early));
+        let late = scene.heartbeat(2, 2);
+        assert!(scene.grants(at(0) + promise, &late), "{asked}");
+    }
+    let mut scene = Scene::new();
+    let unsaid = scene.heartbeat(1, 100);
+    assert_eq!(scene.answer(at(0), &unsaid)[0].lease, Some(parameters.lease));
+}
+
+#[test]
+fn who_asks_for_less_is_owed_what_it_was_promised_before() {
+    let mut scene = Scene::new();
+    let (long, short) = (asking(&scene, 100, 350), asking(&scene, 101, 100));
+    assert!(scene.grants(at(0), &long) && scene.grants(at(50), &short));
+    let promise = Parameters::default().promise();
+    let early = scene.heartbeat(2, 1);
+    assert!(!scene.grants(at(0) + (promise - Duration::from_nanos(1)), &early));
+    let late = scene.heartbeat(2, 2);
+    assert!(scene.grants(at(0) + promise, &late));
+}
+
+#[test]
+fn a_run_that_has_ended_is_owed_nothing_and_heard_no_more() {
+    let mut scene = Scene::new();
+    let first = scene.heartbeat(1, 100);
+    assert!(scene.grants(at(0), &first));
+    let condition = Condition { over: true, ..Condition::default() };
+    let last = Heartbeat { condition, ..scene.heartbeat(1, u64::MAX) };
+    assert_eq!(scene.answer(at(1), &last), []);
+    assert_eq!(scene.answer(at(2), &last), [], "it may be repeated");
+    let again = scene.heartbeat(1, 101);
+    assert_eq!(scene.answer(at(3), &again), []);
+    let other = scene.heartbeat(2, 1);
+    assert!(scene.grants(at(4), &other));
+    assert_eq!(scene.answer(at(5), &last), [], "also then");
+    let other = scene.heartbeat(3, 1);
+    assert!(!scene.grants(at(6), &other), "it ends no other run");
+}
+
+#[test]
+fn who_says_that_it_hears_nobody_is_not_reported_and_keeps_what_it_has() {
+    let mut scene = Scene::new();
+    let seen = |scene: &Scene| {
+        let mut replica = Replica::new();
+        replica.apply(&scene.voter.journal.deltas(0, usize::MAX, 1)[0]);
+        replica.get(&Subject::Node(PEER)).is_some()
+    };
+    let mut sequence = 100;
+    for (deaf, expected) in [(false, true), (true, false), (true, false), (false, true)] {
+        sequence += 1;
+        let condition = Condition { deaf, ..Condition::default() };
+        let heartbeat = Heartbeat { condition, ..scene.heartbeat(1, sequence) };
+        scene.voter.heard(at(sequence), PEER);
+        scene.voter.says(PEER, &condition);
+        assert!(scene.grants(at(sequence), &heartbeat));
+        scene.voter.heard(at(sequence), PEER);
+        assert_eq!(seen(&scene), expected);
+    }
+    let quick = Condition { lease: Some(Duration::from_millis(100)), ..Condition::default() };
+    scene.voter.heard(at(200), PEER);
+    scene.voter.says(PEER, &quick);
+    scene.voter.sweep(at(262));
+    assert!(seen(&scene));
+    scene.voter.sweep(at(263));
+    assert!(!seen(&scene), "it would have been heard every 25 ms");
 }

@@ -18,7 +18,7 @@ const INCARNATION: &str = "one";
 fn signed(octets: &[u8]) -> Vec<u8> {
     let body = &octets[..octets.len().saturating_sub(TAG)];
     let mut mac = Hmac::<Sha256>::new_from_slice(KEY).unwrap();
-    if body.get(VERSION_AT) == Some(&2) {
+    if matches!(body.get(VERSION_AT), Some(2 | 3)) {
         let mut prefix = (INCARNATION.len() as u64).to_be_bytes().to_vec();
         prefix.extend(INCARNATION.as_bytes());
         prefix.resize(64, 0);

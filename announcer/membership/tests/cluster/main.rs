@@ -3,6 +3,7 @@
 
 mod cluster;
 mod hostile;
+mod leases;
 mod list;
 mod replay;
 mod versions;

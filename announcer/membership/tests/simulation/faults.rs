@@ -68,10 +68,15 @@ pub(crate) enum Fault {
     Leave {
         host: usize,
     },
-    /// From its next start on the host runs the program that knows version 1 of the wire only, or the one that knows both.
+    /// From its next start on the host runs this program.
     Program {
         host: usize,
-        former: bool,
+        program: Program,
+    },
+    /// From now on the host asks for so long a lease, whatever happens; or none in particular.
+    Ask {
+        host: usize,
+        lease: Option<Time>,
     },
     /// The host, if it is a voter, proposes these hosts, sensible or not.
     Propose {
@@ -85,6 +90,14 @@ pub(crate) enum Fault {
     },
 }
 
+/// What a host runs, by the newest version of the wire that it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    This,
+    Second,
+    First,
+}
+
 /// One schedule.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -94,8 +107,12 @@ pub(crate) struct Plan {
     pub(crate) v6: bool,
     /// Hosts that are voters from the start; none: the cluster has to begin.
     pub(crate) voters: usize,
-    /// Hosts that begin with the program that knows version 1 of the wire only.
-    pub(crate) former: Vec<bool>,
+    /// What each host begins with.
+    pub(crate) programs: Vec<Program>,
+    /// The longest lease that the first view allows.
+    pub(crate) ceiling: Time,
+    /// Whether somebody outlives a process that is killed, mutes the kernel and tells the voters.
+    pub(crate) watched: bool,
     /// Hosts that cannot have any address, which only they know.
     pub(crate) unable: Vec<bool>,
     /// Those are the voters for ever, by a list that every host has, and there is no API.
@@ -135,7 +152,9 @@ impl Plan {
             addresses: 1,
             v6: false,
             voters: voters_of(hosts),
-            former: vec![false; hosts],
+            programs: vec![Program::This; hosts],
+            ceiling: 350 * MILLI,
+            watched: false,
             unable: vec![false; hosts],
             listed: false,
             faults: Vec::new(),
@@ -189,6 +208,7 @@ impl Plan {
         if random.chance(0.3) {
             plan.press(random);
         }
+        plan.vary(random);
         plan.faults.sort_by_key(|(at, _)| *at);
         plan
     }
@@ -254,15 +274,39 @@ impl Plan {
         self.faults.sort_by_key(|(at, _)| *at);
     }
 
+    /// Leases of any length at any time, and processes that are missed at once.
+    fn vary(&mut self, random: &mut Random) {
+        self.ceiling = random.pick(&[350, 350, 500]) * MILLI;
+        self.watched = random.chance(0.5);
+        let asked = |random: &mut Random| random.pick(&[100, 100, 150, 250, 350, 500]) * MILLI;
+        if random.chance(0.3) {
+            return;
+        }
+        for host in 0..self.hosts {
+            let lease = random.chance(0.8).then(|| asked(random));
+            self.faults.push((0, Fault::Ask { host, lease }));
+        }
+        for _ in 0..random.below(3 * self.hosts as u64) {
+            let (at, host) = (random.below(self.healed), random.below(self.hosts as u64) as usize);
+            let lease = random.chance(0.8).then(|| asked(random));
+            self.faults.push((at, Fault::Ask { host, lease }));
+        }
+    }
+
+    /// Programs of all versions. Those before this one keep no promise of more than 350 ms over a restart.
     fn mix(&mut self, random: &mut Random) {
-        self.former.fill_with(|| random.chance(0.5));
+        use Program::{First, Second, This};
+        let programs: &[Program] =
+            random.pick(&[&[This, Second][..], &[This, First], &[This, Second, First]]);
+        self.ceiling = 350 * MILLI;
+        self.programs.fill_with(|| random.pick(programs));
         for _ in 0..random.between(1, 3 * self.hosts as u64) {
             let at = 300 * MILLI + random.below(self.healed - 300 * MILLI);
-            let (host, former) = (random.below(self.hosts as u64) as usize, random.chance(0.5));
+            let (host, program) = (random.below(self.hosts as u64) as usize, random.pick(programs));
             let down = random.magnitude(MILLI, 2 * SECOND);
             let restarts =
                 if random.chance(0.5) { Fault::Leave { host } } else { Fault::Kill { host, down } };
-            self.faults.extend([(at, Fault::Program { host, former }), (at, restarts)]);
+            self.faults.extend([(at, Fault::Program { host, program }), (at, restarts)]);
         }
         self.faults.sort_by_key(|(at, _)| *at);
     }

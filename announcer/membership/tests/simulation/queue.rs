@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
-use berth_membership::{Pressure, View};
+use berth_membership::{NodeId, Pressure, View};
 
 use crate::api::{Call, Reply};
 use crate::faults::Fault;
@@ -49,9 +49,22 @@ pub(crate) enum Event {
         host: usize,
         tier: (u8, bool),
     },
+    /// Whoever outlives a process that was killed finds it gone.
+    Gone {
+        host: usize,
+        step: Gone,
+        farewells: Vec<(NodeId, Vec<u8>)>,
+    },
     /// The weather is fair again.
     Calm,
     Heal,
+}
+
+/// What is left to do after a process that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    Mute,
+    Tell,
 }
 
 /// What a process may find when it looks.

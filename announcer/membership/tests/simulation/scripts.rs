@@ -3,7 +3,7 @@
 //!
 //! Node 0 holds the address to begin with, being the only candidate; another may ask for it later.
 
-use crate::faults::{Fault, Plan};
+use crate::faults::{Fault, Plan, Program};
 use crate::machine::{MILLI, SECOND, Time};
 use crate::network::Weather;
 use crate::random::Random;
@@ -187,6 +187,64 @@ pub(crate) fn long_list(_: &mut Random) -> Plan {
     script.may(0, 2, false);
     script.may(QUIET, 2, true);
     (0..20).fold(script, |script, address| script.at(1, Fault::Take { host: 2, address })).done()
+}
+
+impl Script {
+    /// From then on the host asks for a lease of so many milliseconds, whatever happens.
+    fn ask(self, millis: u64, host: usize, lease: u64) -> Self {
+        self.at(millis, Fault::Ask { host, lease: Some(lease * MILLI) })
+    }
+
+    /// Nobody hears the holder any more, and the last of three hosts asks for what it has, again and again.
+    fn unheard(self, from: u64) -> Self {
+        let script = self.deaf(from, LAST, 0, 1).deaf(from, LAST, 0, 2).candidate(from + 20, 2);
+        (2..40).fold(script, |script, turn| {
+            script.at(from + 15 * turn, Fault::Take { host: 2, address: 0 })
+        })
+    }
+}
+
+/// The holder asks for more than its view allows, of voters that say so.
+pub(crate) fn asks_for_more(_: &mut Random) -> Plan {
+    Script::new(3).ask(0, 0, 500).unheard(300).done()
+}
+
+/// The same of voters that know no other lease than the one that every version promises.
+pub(crate) fn asks_who_does_not_say(_: &mut Random) -> Plan {
+    let mut script = Script::new(3);
+    script.plan.programs[1..].fill(Program::Second);
+    script.ask(0, 0, 500).unheard(300).done()
+}
+
+/// The holder asks for less when it has been promised more.
+pub(crate) fn asks_for_less(_: &mut Random) -> Plan {
+    Script::new(3).ask(0, 0, 350).ask(285, 0, 100).unheard(330).done()
+}
+
+/// Both voters beside the holder forget what they promised, in a view that allows long leases.
+pub(crate) fn forgotten_long_leases(_: &mut Random) -> Plan {
+    let mut script = Script::new(3);
+    script.plan.ceiling = 500 * MILLI;
+    forgotten(script)
+}
+
+/// The same in one that does not, where an older program takes the place of theirs.
+pub(crate) fn forgotten_by_an_older_program(_: &mut Random) -> Plan {
+    let program = |host| Fault::Program { host, program: Program::Second };
+    forgotten(Script::new(3).at(0, program(1)).at(0, program(2)))
+}
+
+fn forgotten(script: Script) -> Plan {
+    let kill = |host| Fault::Kill { host, down: MILLI };
+    script.ask(0, 0, 500).at(300, kill(1)).at(300, kill(2)).unheard(299).done()
+}
+
+/// The holder is killed, and somebody outlives it.
+pub(crate) fn outlived(random: &mut Random) -> Plan {
+    let mut script = Script::new(3);
+    script.plan.watched = true;
+    let kill = Fault::Kill { host: 0, down: 800 * MILLI };
+    script.at(300 + random.below(50), kill).candidate(200, 1).candidate(200, 2).done()
 }
 
 /// The process stalls anywhere, also between deciding and doing, while the address is moved to and fro.

@@ -5,8 +5,9 @@ mod host;
 
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use berth_membership::{Keyring, Pressure, Rules, View, Voters};
+use berth_membership::{Bounds, Keyring, Pressure, Rules, SHORTEST, View, Voters};
 
 use crate::api::Api;
 use crate::faults::{Fault, Plan};
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) fresh_read: bool,
     /// The view is stored by compare-and-swap.
     pub(crate) compare_and_swap: bool,
+    /// Whoever outlives a process mutes the kernel before it tells anybody.
+    pub(crate) mute_before_farewell: bool,
     pub(crate) trace: bool,
 }
 
@@ -38,6 +41,7 @@ impl Default for Settings {
             absolute_deadline: true,
             fresh_read: true,
             compare_and_swap: true,
+            mute_before_farewell: true,
             trace: false,
         }
     }
@@ -61,8 +65,8 @@ pub(crate) struct World {
     random: Random,
     network: Network,
     api: Api,
-    /// Of the program that knows both versions of the wire, and of the one before.
-    keyrings: [Keyring; 2],
+    /// Of each program.
+    keyrings: [Keyring; 3],
     /// How often a host was sent what it cannot tell from a forgery.
     pub(crate) alarms: u64,
 }
@@ -74,8 +78,11 @@ impl World {
         let hosts: Vec<_> =
             (0..plan.hosts).map(|number| Host::new(number, &plan, drift, &mut random)).collect();
         let first = hosts.iter().take(plan.voters).map(|host| host.id);
+        let bounds = Bounds::new(SHORTEST, Duration::from_nanos(plan.ceiling)).unwrap();
         let stored =
             Voters::new(first).ok().and_then(|voters| View::new(1, voters, Vec::new()).ok());
+        let stored = stored.map(|view| view.within(bounds));
+        let keyring = Keyring::new("one", [KEY]).unwrap();
         let mut api = Api::new(plan.hosts, stored);
         (api.compares, api.stale) = (settings.compare_and_swap, !settings.fresh_read);
         let addresses = (0..plan.addresses).map(|at| address(at, plan.v6)).collect();
@@ -90,7 +97,7 @@ impl World {
             order: 0,
             network: Network::new(plan.hosts),
             api,
-            keyrings: [Keyring::new("one", [KEY]).unwrap(), Keyring::former([KEY]).unwrap()],
+            keyrings: [keyring.clone(), keyring.without_third(), Keyring::former([KEY]).unwrap()],
             alarms: 0,
             random,
             plan,
@@ -190,6 +197,7 @@ impl World {
                     self.tell(watcher, News::Request(address));
                 }
             }
+            Event::Gone { host, step, farewells } => self.outlive(host, step, farewells),
             Event::Calm => self.network.weather = Weather::FAIR,
             Event::Heal => self.heal(),
         }
@@ -203,7 +211,7 @@ impl World {
                 let host = &mut self.hosts[host];
                 host.paused_until = host.paused_until.max(now + span);
             }
-            Fault::Kill { host, down } => self.stop(host, down),
+            Fault::Kill { host, down } => self.kill(host, down),
             Fault::Crash { host, down } => {
                 self.hosts[host].kernel.mute_all();
                 self.stop(host, down);
@@ -237,7 +245,12 @@ impl World {
                 }
             }
             Fault::Leave { host } => self.tell(host, News::Leave),
-            Fault::Program { host, former } => self.hosts[host].next_is_former = former,
+            Fault::Program { host, program } => self.hosts[host].next_program = program,
+            Fault::Ask { host, lease } => {
+                self.hosts[host].asks = lease;
+                let lease = lease.map(Duration::from_nanos);
+                self.tell(host, News::Press(Pressure::Ask(lease)));
+            }
             Fault::Propose { host, voters } => {
                 if let Ok(voters) = Voters::new(voters.iter().map(|host| self.hosts[*host].id)) {
                     self.tell(host, News::Press(Pressure::Propose(voters)));

@@ -1,12 +1,17 @@
 //! Owns the process on each machine: it does for the real state machine what the announcer does, and stalls anywhere.
 
-use berth_membership::{DatagramError, Input, Moment, Node, Output, Parameters, Request};
+use std::time::Duration;
+
+use berth_membership::{
+    DatagramError, Input, Moment, Node, NodeId, Output, Parameters, Pressure, Request, envelope,
+};
 
 use super::World;
 use super::host::Host;
 use crate::api::{Call, Reply, TIMEOUT};
+use crate::faults::Program;
 use crate::machine::{MILLI, Time};
-use crate::queue::{Event, News};
+use crate::queue::{Event, Gone, News};
 
 impl World {
     pub(super) fn start(&mut self, number: usize) {
@@ -15,25 +20,68 @@ impl World {
         }
         self.note(|| format!("{number} starts"));
         let seed = self.random.number();
-        let former = self.hosts[number].next_is_former;
-        let keyring = self.keyrings[usize::from(former)].clone();
+        let program = self.hosts[number].next_program;
+        let keyring = self.keyrings[program as usize].clone();
         let (datagram, burst) = (self.plan.datagram, self.plan.burst);
         let parameters = Parameters { datagram, burst, memory: 3, ..Parameters::default() };
         let host = &mut self.hosts[number];
         let now = host.clock.read(self.now);
         host.run += 1;
-        host.is_former = former;
+        host.program = program;
         host.process =
             Node::with_rules(host.id, parameters, keyring, seed, now, self.settings.rules).ok();
         assert!(host.process.is_some(), "the parameters fit each other");
         (host.paused_until, host.wake) = (self.now, Time::MAX);
         self.tell(number, News::Tick);
+        if let Some(lease) = self.hosts[number].asks {
+            self.tell(number, News::Press(Pressure::Ask(Some(Duration::from_nanos(lease)))));
+        }
         for address in 0..self.addresses.len() {
             self.tell(number, News::Request(address));
         }
         match self.api.stored.clone().filter(|_| self.plan.listed) {
             Some(view) => self.tell(number, News::Fixed(view)),
             None => self.ask(number, Call::Get, None),
+        }
+    }
+
+    /// The process is killed. Whoever outlives it finds that some time later, if there is anybody.
+    pub(super) fn kill(&mut self, number: usize, down: Time) {
+        let process = self.hosts[number].process.as_ref().filter(|_| self.plan.watched);
+        let Some(farewells) = process.map(Node::farewells) else {
+            return self.stop(number, down);
+        };
+        let (first, second) = match self.settings.mute_before_farewell {
+            true => (Gone::Mute, Gone::Tell),
+            false => (Gone::Tell, Gone::Mute),
+        };
+        let found = self.random.magnitude(0, 20 * MILLI);
+        let then = found + self.random.magnitude(0, 300 * MILLI);
+        // It is the parent of the process: nobody starts another one before it has done its work.
+        self.stop(number, down.max(then + 1));
+        for (after, step) in [(found, first), (then, second)] {
+            let farewells = farewells.clone();
+            self.push(self.now + after, Event::Gone { host: number, step, farewells });
+        }
+    }
+
+    /// What outlives a process does.
+    pub(super) fn outlive(&mut self, number: usize, step: Gone, farewells: Vec<(NodeId, Vec<u8>)>) {
+        self.note(|| format!("{number} is gone: {step:?}"));
+        match step {
+            Gone::Mute => self.hosts[number].kernel.mute_all(),
+            Gone::Tell => {
+                farewells.into_iter().for_each(|(to, datagram)| self.send(number, to, datagram))
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, to: NodeId, datagram: Vec<u8>) {
+        let octets = datagram.len();
+        assert!(octets <= self.plan.datagram, "a datagram of {octets} octets");
+        let Some(to) = self.hosts.iter().position(|host| host.id == to) else { return };
+        for at in self.network.arrivals(self.now, from, to, &mut self.random) {
+            self.push(at, Event::Datagram { host: to, datagram: datagram.clone() });
         }
     }
 
@@ -154,6 +202,8 @@ impl World {
         let address = |at: usize| self.addresses[at];
         let inputs = match &news {
             News::Tick => Vec::new(),
+            // The kernel keeps from a program what it does not know, from version 2 on.
+            News::Datagram(datagram) if self.is_strange(number, datagram) => Vec::new(),
             News::Datagram(datagram) => vec![Input::Datagram(datagram)],
             News::Request(at) => request
                 .map(|request| Input::Request { address: address(*at), request })
@@ -184,6 +234,10 @@ impl World {
             host.doing.extend(node.handle(now, input));
         }
         host.decided = now;
+    }
+
+    fn is_strange(&self, number: usize, datagram: &[u8]) -> bool {
+        self.hosts[number].program == Program::Second && datagram[envelope::VERSION_AT] > 2
     }
 
     /// What the driver makes of an answer: it reads until every write is clear.
@@ -224,17 +278,7 @@ impl World {
                     self.hosts.iter().map(|host| (&host.kernel, &host.clock)).collect();
                 self.oracle.armed(now, number, address, &machines);
             }
-            Output::Send { to, datagram } => {
-                assert!(
-                    datagram.len() <= self.plan.datagram,
-                    "a datagram of {} octets",
-                    datagram.len()
-                );
-                let Some(to) = self.hosts.iter().position(|host| host.id == to) else { return };
-                for at in self.network.arrivals(now, number, to, &mut self.random) {
-                    self.push(at, Event::Datagram { host: to, datagram: datagram.clone() });
-                }
-            }
+            Output::Send { to, datagram } => self.send(number, to, datagram),
             Output::Prepare { address, .. } => {
                 let (run, at) = (host.run, now + self.random.below(self.plan.preparation + 1));
                 self.push(at, Event::News { host: number, run, news: News::Prepared(address) });
@@ -250,7 +294,9 @@ impl World {
             // By version 1, and overtaken or sent to another run.
             Output::Refused(DatagramError::Superseded(_) | DatagramError::Unasked(_)) => {}
             // Who knows version 1 only was sent the other one before it was known to have gone back to it.
-            Output::Refused(DatagramError::Forged) if host.is_former => self.alarms += 1,
+            Output::Refused(DatagramError::Forged) if host.program == Program::First => {
+                self.alarms += 1
+            }
             Output::Refused(error) => {
                 unreachable!("every datagram of the simulation is authentic: {error}")
             }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use berth_membership::{Moment, Node, NodeId, Output};
 
-use crate::faults::Plan;
+use crate::faults::{Plan, Program};
 use crate::machine::{Clock, Kernel, MILLI, Time};
 use crate::queue::News;
 use crate::random::Random;
@@ -16,9 +16,11 @@ pub(crate) struct Host {
     pub(crate) clock: Clock,
     pub(crate) kernel: Kernel,
     pub(crate) process: Option<Node>,
-    /// Whether it is of the program that knows version 1 of the wire only, and whether the next one will be.
-    pub(super) is_former: bool,
-    pub(super) next_is_former: bool,
+    /// What it runs, and what it will run.
+    pub(super) program: Program,
+    pub(super) next_program: Program,
+    /// The lease that it asks for, whatever happens.
+    pub(super) asks: Option<Time>,
     /// The number of the process; what is for an earlier one is thrown away.
     pub(super) run: u64,
     pub(super) paused_until: Time,
@@ -44,8 +46,9 @@ impl Host {
             clock: Clock { ahead: random.below(1 << 40), ppm },
             kernel: Kernel::new(random.below(10 * MILLI)),
             process: None,
-            is_former: false,
-            next_is_former: plan.former[number],
+            program: plan.programs[number],
+            next_program: plan.programs[number],
+            asks: None,
             run: 0,
             paused_until: 0,
             inbox: VecDeque::new(),

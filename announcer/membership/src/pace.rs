@@ -1,0 +1,199 @@
+//! Owns for how long this node asks to be granted: the shortest lease that would have lost nothing lately. It becomes longer at
+//! once and shorter slowly. Policy only: a grant lasts for what its voter said, whatever was asked.
+
+use std::time::Duration;
+
+use crate::bounds::{Bounds, LONGEST};
+use crate::moment::Moment;
+use crate::parameters::Parameters;
+
+/// What happened within the last four minutes is lately: whatever comes back every half minute is not forgotten in between.
+const SPAN: Duration = Duration::from_secs(30);
+const SPANS: usize = 8;
+
+/// A lease is so many times as long as would have been enough: what comes next may be worse than all before.
+const MARGIN: u32 = 2;
+
+/// In each second a lease becomes shorter by as much at most, down to this, and from there on by less: of 350 ms in six seconds, and
+/// then in 100 to the shortest. A machine that stands still now and then has mostly done so until then, and has lost nothing by it.
+const SHORTER_BY: Duration = Duration::from_millis(25);
+const DOWN_TO: Duration = Duration::from_millis(200);
+const THEN_BY: Duration = Duration::from_millis(1);
+
+/// For each address that a heartbeat is about it takes longer to make, and to answer.
+const EACH: Duration = Duration::from_micros(50);
+
+#[derive(Debug)]
+pub(crate) struct Pace {
+    parameters: Parameters,
+    /// Whether there is a choice: whoever knows version 3 of the wire has it.
+    varies: bool,
+    /// The longest that a lease had to last until it was renewed, of each span, the last one first.
+    worst: [Duration; SPANS],
+    span_ends: Moment,
+    wanted: Duration,
+    /// Until when it was made shorter.
+    shortened: Moment,
+    #[cfg(feature = "simulation")]
+    pressed: Option<Duration>,
+}
+
+impl Pace {
+    /// That of a node that starts, and knows nothing yet.
+    pub(crate) fn new(parameters: Parameters, varies: bool, now: Moment) -> Self {
+        Self {
+            parameters,
+            varies,
+            worst: [Duration::ZERO; SPANS],
+            span_ends: now + SPAN,
+            wanted: parameters.lease,
+            shortened: now,
+            #[cfg(feature = "simulation")]
+            pressed: None,
+        }
+    }
+
+    /// All leases that a majority grants were renewed now; the ones before counted from so long ago.
+    pub(crate) fn renewed(&mut self, now: Moment, after: Duration) {
+        self.roll(now);
+        self.worst[0] = self.worst[0].max(after);
+        self.wanted = self.wanted.max(self.needed());
+    }
+
+    /// As time goes on.
+    pub(crate) fn roll(&mut self, now: Moment) {
+        while self.span_ends <= now {
+            self.worst.rotate_right(1);
+            self.worst[0] = Duration::ZERO;
+            // Whoever stood still for long has nothing to tell of that time.
+            let behind = now.since(self.span_ends) / u32::try_from(SPANS).unwrap_or(1);
+            self.span_ends = self.span_ends + SPAN.max(behind);
+        }
+        let seconds = now.since(self.shortened).min(Duration::from_secs(1)).as_secs_f64();
+        self.shortened = self.shortened.max(now);
+        let quickly = self.wanted.saturating_sub(SHORTER_BY.mul_f64(seconds)).max(DOWN_TO);
+        let slowly = self.wanted.saturating_sub(THEN_BY.mul_f64(seconds));
+        self.wanted = quickly.min(slowly).max(self.needed());
+    }
+
+    fn needed(&self) -> Duration {
+        let worst = self.worst.iter().max().copied().unwrap_or_default();
+        worst.saturating_mul(MARGIN).min(LONGEST)
+    }
+
+    /// The lease to ask for, in a view of so many voters, by a heartbeat about so many addresses; nothing where there is no
+    /// choice. Of two voters both have to grant it, and when one is gone the API server is asked before the other goes on alone:
+    /// that takes longer than a short lease.
+    pub(crate) fn ask(&self, bounds: Bounds, voters: usize, about: usize) -> Option<Duration> {
+        #[cfg(feature = "simulation")]
+        if let Some(pressed) = self.pressed.filter(|_| self.varies) {
+            return Some(pressed);
+        }
+        let about = u32::try_from(about).unwrap_or(u32::MAX);
+        let floor = self.parameters.shortest.max(bounds.floor()) + EACH.saturating_mul(about);
+        let wanted = if voters == 2 { bounds.ceiling() } else { self.wanted.max(floor) };
+        self.varies.then(|| bounds.granted(wanted))
+    }
+
+    /// Asks for this from now on, sensible or not.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn press(&mut self, lease: Option<Duration>) {
+        self.pressed = lease;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_nanos(1_000_000_000) + MILLI * u32::try_from(millis).unwrap()
+    }
+
+    fn pace() -> Pace {
+        Pace::new(Parameters::default(), true, at(0))
+    }
+
+    fn asked(pace: &Pace) -> u128 {
+        pace.ask(Bounds::default(), 3, 1).unwrap().as_millis()
+    }
+
+    /// Renewals every 25 ms from one time to another, in milliseconds.
+    fn quiet(pace: &mut Pace, from: u64, to: u64) {
+        for millis in (from..to).step_by(25) {
+            pace.renewed(at(millis), MILLI * 26);
+        }
+    }
+
+    #[test]
+    fn it_begins_with_what_everybody_promises_and_becomes_shorter_soon_and_then_slowly() {
+        let mut pace = pace();
+        assert_eq!(asked(&pace), 350);
+        for (from, to, lease) in
+            [(0, 3_000, 275), (3_000, 6_000, 200), (6_000, 56_000, 150), (56_000, 120_000, 100)]
+        {
+            quiet(&mut pace, from, to);
+            assert!((lease..=lease + 2).contains(&asked(&pace)), "{to}: {}", asked(&pace));
+        }
+        quiet(&mut pace, 120_000, 600_000);
+        assert_eq!(asked(&pace), 100);
+    }
+
+    #[test]
+    fn who_was_late_asks_for_twice_as_much_at_once_and_remembers_it_for_minutes() {
+        let mut pace = pace();
+        quiet(&mut pace, 0, 120_000);
+        pace.renewed(at(120_145), MILLI * 145);
+        assert_eq!(asked(&pace), 290);
+        quiet(&mut pace, 120_200, 330_000);
+        assert_eq!(asked(&pace), 290, "it may come again");
+        quiet(&mut pace, 330_000, 500_000);
+        assert_eq!(asked(&pace), 100);
+        pace.renewed(at(500_500), MILLI * 500);
+        assert_eq!(asked(&pace), 350, "no more than the view allows");
+        let wide = Bounds::new(MILLI * 100, MILLI * 500).unwrap();
+        assert_eq!(pace.ask(wide, 3, 1), Some(MILLI * 500));
+    }
+
+    #[test]
+    fn processors_taken_away_every_half_minute_cost_no_lease_after_the_first_time() {
+        for (first, worst) in [(120, 220), (130, 220), (220, 120)] {
+            let mut pace = pace();
+            for turn in 0..60 {
+                let begin = turn * 30_000;
+                let gap = if turn % 3 == 1 { worst } else { first } + 26;
+                let lease = asked(&pace);
+                assert!(turn == 0 || lease > u128::from(gap), "{turn}: {lease} {gap}");
+                pace.renewed(at(begin + gap), MILLI * u32::try_from(gap).unwrap());
+                quiet(&mut pace, begin + gap, begin + 30_000);
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_that_stood_still_asks_for_no_less_by_it() {
+        let mut pace = pace();
+        quiet(&mut pace, 0, 1_000);
+        let before = asked(&pace);
+        pace.roll(at(60_000));
+        assert!(asked(&pace) + 26 >= before);
+        pace.roll(at(100 * 86_400_000 / 50));
+    }
+
+    #[test]
+    fn much_to_tell_two_voters_and_a_weak_fence_take_longer_leases() {
+        let mut pace = pace();
+        quiet(&mut pace, 0, 120_000);
+        let ask = |pace: &Pace, voters, about| pace.ask(Bounds::default(), voters, about);
+        assert_eq!(ask(&pace, 2, 1), Some(MILLI * 350));
+        assert_eq!(ask(&pace, 3, 2_000), Some(MILLI * 200));
+        assert_eq!(ask(&pace, 3, usize::MAX), Some(MILLI * 350));
+        let weak = Parameters { shortest: MILLI * 350, ..Parameters::default() };
+        let mut pace = Pace::new(weak, true, at(0));
+        quiet(&mut pace, 0, 20_000);
+        assert_eq!(ask(&pace, 3, 1), Some(MILLI * 350));
+        assert_eq!(Pace::new(weak, false, at(0)).ask(Bounds::default(), 3, 1), None);
+    }
+}
