@@ -16,8 +16,8 @@ const EVERY: Duration = Duration::from_millis(5);
 /// What is shorter is not worth a line.
 const SHORT: Duration = Duration::from_millis(20);
 
-/// A pause that moves addresses by itself: peers of an announcer suspect it after 125 ms.
-const LONG: Duration = Duration::from_millis(100);
+/// A pause that moves addresses by itself: leases are 100 ms and more, and renewed each 25.
+const LONG: Duration = Duration::from_millis(70);
 
 /// A time in which a processor did nothing, whatever was to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn only_a_long_pause_excuses_a_move_and_only_in_its_time() {
         let start = Instant::now();
-        let pauses = pauses(start, &[(100, 199), (1000, 1100)]);
+        let pauses = pauses(start, &[(100, 169), (1000, 1100)]);
         let excuse = |from, to| pauses.excuse(start + MS(from), start + MS(to));
         assert!(!excuse(0, 900));
         assert!(excuse(0, 1000));
