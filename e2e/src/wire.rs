@@ -387,7 +387,7 @@ mod tests {
         assert!(!moved.is_excused(&Pauses::default()), "a lease that was dropped");
         assert!(!excused(400, 649), "long before");
         assert!(excused(400, 650) && excused(1000, 1200) && excused(1300, 1500));
-        assert!(!excused(1000, 1099), "too short");
+        assert!(!excused(1000, 1069), "too short");
         assert!(!excused(1371, 1500), "after it");
     }
 
