@@ -25,6 +25,7 @@ forbid berth-runtime 'berth-(ipam|index|ccm|announcer)' 'what both programs shar
 forbid berth-announcer 'berth-(ipam|index|ccm)' 'the announcer never chooses an address'
 forbid berth-fence 'berth-.*|tokio|kube.*' 'the fence knows the kernel and nothing else'
 forbid berth-membership 'berth-.*|tokio|kube.*|socket2' 'the protocol is pure'
+forbid berth-bgp 'berth-.*|tokio|kube.*|socket2|nix' 'the speaker decides without I/O'
 forbid berth-ccm 'berth-announcer|rtnetlink' 'the ccm never touches an interface'
 forbid berth-e2e 'berth-.*' 'the tests judge from outside'
 forbid lab-programs 'berth-.*|tokio|kube.*|nix' 'it is built in seconds, before all others'

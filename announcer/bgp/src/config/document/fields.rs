@@ -1,0 +1,239 @@
+//! Fields of a document, each looked at once; what is wrong is collected.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use super::super::flaw::{Flaw, MOST_FLAWS};
+use super::super::settings::hold_time;
+use super::super::yaml::{Is, Node};
+use crate::attributes::{Community, CommunityError, LargeCommunity, MOST_COMMUNITIES};
+use crate::policy::{Requirement, Selector};
+use crate::session::Restart;
+
+pub(super) struct Fields {
+    of: String,
+    pub(super) flaws: Vec<Flaw>,
+}
+
+const SWITCH: &str = "accepted are true and false";
+
+impl Fields {
+    pub(super) fn of(of: &str) -> Self {
+        Self { of: of.to_owned(), flaws: Vec::new() }
+    }
+
+    /// From here on it is known whose they are.
+    pub(super) fn called(&mut self, name: &str) {
+        self.of = format!("{} ({name})", self.of);
+    }
+
+    pub(super) fn note(&mut self, flaw: Flaw) {
+        if self.flaws.len() < MOST_FLAWS {
+            self.flaws.push(flaw);
+        }
+    }
+
+    pub(super) fn wrong(&mut self, field: &str, node: &Node, accepted: impl Into<String>) {
+        let flaw = Flaw::new(&self.of, field, node.place(), accepted);
+        self.note(match node.text() {
+            Some(text) => flaw.value(text),
+            None => flaw,
+        });
+    }
+
+    /// Something that was not said.
+    pub(super) fn missing(&mut self, field: &str, node: &Node, accepted: &str) {
+        self.note(Flaw::new(&self.of, field, node.place(), format!("it is missing; {accepted}")));
+    }
+
+    /// Whether it has keys, and which of them are none.
+    pub(super) fn map(&mut self, field: &str, node: &Node, known: &[&str]) -> bool {
+        let Is::Map(entries) = &node.is else {
+            self.wrong(field, node, format!("accepted are keys: {}", known.join(", ")));
+            return false;
+        };
+        for (key, _) in entries {
+            if !key.text().is_some_and(|key| known.contains(&key)) {
+                self.wrong("key", key, format!("accepted are {}", known.join(", ")));
+            }
+        }
+        true
+    }
+
+    /// What is below a key, unless that is nothing.
+    pub(super) fn get<'n>(&self, node: &'n Node, key: &str) -> Option<&'n Node> {
+        node.get(key).filter(|value| value.is != Is::Nothing)
+    }
+
+    pub(super) fn read<T>(
+        &mut self,
+        node: &Node,
+        key: &str,
+        accepted: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.get(node, key)?;
+        let parsed = value.text().and_then(read);
+        if parsed.is_none() {
+            self.wrong(key, value, accepted);
+        }
+        parsed
+    }
+
+    pub(super) fn parsed<T: FromStr>(
+        &mut self,
+        node: &Node,
+        key: &str,
+        accepted: &str,
+    ) -> Option<T> {
+        self.read(node, key, accepted, |text| text.parse().ok())
+    }
+
+    pub(super) fn number<T>(&mut self, node: &Node, key: &str, least: T, most: T) -> Option<T>
+    where
+        T: FromStr + PartialOrd + Copy + std::fmt::Display,
+    {
+        let accepted = format!("accepted is a whole number from {least} to {most}");
+        self.read(node, key, &accepted, |text| {
+            text.parse().ok().filter(|number| (least..=most).contains(number))
+        })
+    }
+
+    pub(super) fn switch(&mut self, node: &Node, key: &str) -> Option<bool> {
+        self.parsed(node, key, SWITCH)
+    }
+
+    pub(super) fn hold_time(&mut self, node: &Node) -> Option<u16> {
+        self.read(node, "holdTime", "accepted are seconds: 0 for never, or 3 to 65535", hold_time)
+    }
+
+    /// `false`, or how long.
+    pub(super) fn restart(&mut self, node: &Node) -> Option<Option<Restart>> {
+        let value = self.get(node, "gracefulRestart")?;
+        match value.text() {
+            Some("false") => return Some(None),
+            Some("true") => return Some(Some(Restart::default())),
+            Some(_) => {
+                self.wrong(
+                    "gracefulRestart",
+                    value,
+                    "accepted are true, false, and keys: time, notification",
+                );
+                return None;
+            }
+            None if !self.map("gracefulRestart", value, &["time", "notification"]) => return None,
+            None => {}
+        }
+        let usual = Restart::default();
+        Some(Some(Restart {
+            time: self.number(value, "time", 1, 4095).unwrap_or(usual.time),
+            notification: self.switch(value, "notification").unwrap_or(usual.notification),
+        }))
+    }
+
+    /// The entries of a list.
+    pub(super) fn items<'n>(&mut self, node: &'n Node, key: &str) -> &'n [Node] {
+        match self.get(node, key) {
+            None => &[],
+            Some(Node { is: Is::List(items), .. }) => items,
+            Some(other) => {
+                self.wrong(key, other, "accepted is a list");
+                &[]
+            }
+        }
+    }
+
+    /// The texts of a list.
+    pub(super) fn texts<'n>(&mut self, node: &'n Node, key: &str) -> Vec<(&'n str, &'n Node)> {
+        let mut texts = Vec::new();
+        for item in self.items(node, key) {
+            match item.text() {
+                Some(text) => texts.push((text, item)),
+                None => self.wrong(key, item, "accepted is a text"),
+            }
+        }
+        texts
+    }
+
+    pub(super) fn names(&mut self, node: &Node, key: &str) -> BTreeSet<String> {
+        self.texts(node, key).into_iter().map(|(text, _)| text.to_owned()).collect()
+    }
+
+    /// Communities of either kind.
+    pub(super) fn communities(
+        &mut self,
+        node: &Node,
+    ) -> (BTreeSet<Community>, BTreeSet<LargeCommunity>) {
+        let (mut communities, mut large) = (BTreeSet::new(), BTreeSet::new());
+        for (text, item) in self.texts(node, "communities") {
+            match (text.parse::<Community>(), text.parse::<LargeCommunity>()) {
+                (Ok(community), _) => _ = communities.insert(community),
+                (_, Ok(community)) => _ = large.insert(community),
+                _ => self.wrong("communities", item, CommunityError.to_string()),
+            }
+        }
+        if communities.len().max(large.len()) > MOST_COMMUNITIES {
+            self.wrong(
+                "communities",
+                node,
+                format!("accepted are {MOST_COMMUNITIES} of each kind"),
+            );
+        }
+        (communities, large)
+    }
+
+    /// A label selector.
+    pub(super) fn selector(&mut self, node: &Node, key: &str) -> Option<Selector> {
+        let value = self.get(node, key)?;
+        if !self.map(key, value, &["matchLabels", "matchExpressions"]) {
+            return None;
+        }
+        let mut selector = Selector::default();
+        match self.get(value, "matchLabels") {
+            None => {}
+            Some(Node { is: Is::Map(entries), .. }) => {
+                for (label, wanted) in entries {
+                    let wanted_text =
+                        if wanted.is == Is::Nothing { Some("") } else { wanted.text() };
+                    match (label.text(), wanted_text) {
+                        (Some(label), Some(wanted)) => {
+                            selector.labels.insert(label.to_owned(), wanted.to_owned());
+                        }
+                        _ => self.wrong("matchLabels", wanted, "accepted is a text"),
+                    }
+                }
+            }
+            Some(other) => {
+                self.wrong("matchLabels", other, "accepted are labels, as keys with values")
+            }
+        }
+        for item in self.items(value, "matchExpressions") {
+            selector.requirements.extend(self.requirement(item));
+        }
+        Some(selector)
+    }
+
+    fn requirement(&mut self, node: &Node) -> Option<Requirement> {
+        if !self.map("matchExpressions", node, &["key", "operator", "values"]) {
+            return None;
+        }
+        let Some(key) = self.get(node, "key").and_then(Node::text).map(str::to_owned) else {
+            self.missing("key", node, "accepted is a label");
+            return None;
+        };
+        let values = self.names(node, "values");
+        let accepted = "accepted are In and NotIn with values, Exists and DoesNotExist without";
+        let operator =
+            self.read(node, "operator", accepted, |text| match (text, values.is_empty()) {
+                ("In", false) => Some(Requirement::In(key.clone(), values.clone())),
+                ("NotIn", false) => Some(Requirement::NotIn(key.clone(), values.clone())),
+                ("Exists", true) => Some(Requirement::Exists(key.clone())),
+                ("DoesNotExist", true) => Some(Requirement::DoesNotExist(key.clone())),
+                _ => None,
+            });
+        if self.get(node, "operator").is_none() {
+            self.missing("operator", node, accepted);
+        }
+        operator
+    }
+}

@@ -1,0 +1,157 @@
+//! The ConfigMap `berth-bgp`: one key, `config.yaml`, whose text is what settings cannot say.
+
+mod fields;
+mod peer;
+mod policy;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use self::fields::Fields;
+use super::flaw::{Flaw, Place};
+use super::grammar::{AS_ACCEPTED, asn, is_interface};
+use super::peer::{Peer, RouterId};
+use super::permits::Permits;
+use super::yaml::{self, Is, Node};
+use crate::policy::Policy;
+use crate::session::Restart;
+
+const KEY: &str = "config.yaml";
+
+/// What the ConfigMap says. What it does not say stays as settings have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Document {
+    /// The own AS.
+    pub local_as: Option<u32>,
+    /// Where the BGP Identifier comes from.
+    pub router_id: Option<RouterId>,
+    /// Seconds of silence after which a peer is given up.
+    pub hold_time: Option<u16>,
+    /// Seconds between signs of life.
+    pub keepalive: Option<u16>,
+    /// The longest wait between two attempts to connect, in seconds.
+    pub connect_retry: Option<u16>,
+    /// Whether routes survive a restart, and for how long.
+    pub graceful_restart: Option<Option<Restart>>,
+    /// Where peers may connect to.
+    pub listen: Option<u16>,
+    /// More peers.
+    pub peers: Vec<Peer>,
+    /// What is announced to whom, and how.
+    pub policy: Policy,
+    /// What Services may ask for.
+    pub permits: Permits,
+}
+
+/// Reads the data of the ConfigMap. What is right is there, whatever is wrong with the rest.
+pub fn config_map(data: &BTreeMap<String, String>) -> (Document, Vec<Flaw>) {
+    let others = data.keys().filter(|key| *key != KEY);
+    let mut flaws: Vec<Flaw> = others
+        .map(|key| Flaw::new("", key, Place::Named, format!("accepted is one key, {KEY}")))
+        .collect();
+    let (document, wrong) = read(data.get(KEY).map_or("", String::as_str));
+    flaws.extend(wrong);
+    (document, flaws)
+}
+
+/// Reads a file as `berth-announcer check-bgp` does: the ConfigMap as a manifest, or the text in it.
+pub fn check(file: &str) -> (Document, Vec<Flaw>) {
+    let node = match yaml::read(file) {
+        Ok(Some(node)) => node,
+        Ok(None) => return (Document::default(), vec![]),
+        Err(flaw) => return (Document::default(), vec![flaw]),
+    };
+    let Some(kind) = node.get("kind") else { return document(&node) };
+    let mut fields = Fields::of("");
+    let data = node.get("data").map_or(&[][..], |data| match &data.is {
+        Is::Map(entries) => entries.as_slice(),
+        _ => &[],
+    });
+    if kind.text() != Some("ConfigMap") {
+        fields.wrong("kind", kind, "accepted is ConfigMap");
+    }
+    let mut result = Document::default();
+    for (key, value) in data {
+        match (key.text(), value.text()) {
+            (Some(KEY), Some(text)) => {
+                let (document, wrong) = read(text);
+                // The text begins on this line of the file.
+                let before = value.line - 1;
+                fields.flaws.extend(wrong.into_iter().map(|flaw| match flaw.place {
+                    Place::Line(line) => Flaw { place: Place::Line(before + line), ..flaw },
+                    _ => flaw,
+                }));
+                result = document;
+            }
+            _ => fields.wrong("data", key, "accepted is one key, config.yaml, with a text"),
+        }
+    }
+    (result, fields.flaws)
+}
+
+fn read(text: &str) -> (Document, Vec<Flaw>) {
+    match yaml::read(text) {
+        Ok(Some(node)) => document(&node),
+        Ok(None) => (Document::default(), vec![]),
+        Err(flaw) => (Document::default(), vec![flaw]),
+    }
+}
+
+fn document(node: &Node) -> (Document, Vec<Flaw>) {
+    let known = [
+        "asn",
+        "routerId",
+        "routerInterface",
+        "holdTime",
+        "keepalive",
+        "connectRetry",
+        "gracefulRestart",
+        "listen",
+        "peers",
+        "policy",
+        "services",
+    ];
+    let mut fields = Fields::of("");
+    if !fields.map("config", node, &known) {
+        return (Document::default(), fields.flaws);
+    }
+    let id = |text: &str| text.parse::<Ipv4Addr>().ok().filter(|id| !id.is_unspecified());
+    let given =
+        fields.read(node, "routerId", "accepted is an IPv4 address that is not 0.0.0.0", id);
+    let interface = |text: &str| Some(RouterId::Of(text.to_owned())).filter(|_| is_interface(text));
+    let by =
+        fields.read(node, "routerInterface", "accepted is the name of an interface", interface);
+    let mut document = Document {
+        local_as: fields.read(node, "asn", AS_ACCEPTED, asn),
+        router_id: given.map(RouterId::Is).or(by),
+        hold_time: fields.hold_time(node),
+        keepalive: fields.number(node, "keepalive", 1, u16::MAX),
+        connect_retry: fields.number(node, "connectRetry", 1, u16::MAX),
+        graceful_restart: fields.restart(node),
+        listen: fields.number(node, "listen", 1, u16::MAX),
+        ..Document::default()
+    };
+    for (number, item) in fields.items(node, "peers").iter().enumerate() {
+        let mut of_peer = Fields::of(&format!("peer {}", number + 1));
+        let peer = peer::read(&mut of_peer, item);
+        match peer.filter(|_| of_peer.flaws.is_empty()) {
+            Some(peer) => document.peers.push(peer),
+            None => of_peer.flaws.into_iter().for_each(|flaw| fields.note(flaw)),
+        }
+    }
+    for (number, item) in fields.items(node, "policy").iter().enumerate() {
+        let mut of_rule = Fields::of(&format!("policy {}", number + 1));
+        let rule = policy::rule(&mut of_rule, item);
+        document.policy.rules.extend(rule);
+        of_rule.flaws.into_iter().for_each(|flaw| fields.note(flaw));
+    }
+    for (number, item) in fields.items(node, "services").iter().enumerate() {
+        let mut of_permit = Fields::of(&format!("services {}", number + 1));
+        document.permits.0.extend(policy::permit(&mut of_permit, item));
+        of_permit.flaws.into_iter().for_each(|flaw| fields.note(flaw));
+    }
+    (document, fields.flaws)
+}
+
+#[cfg(test)]
+mod tests;

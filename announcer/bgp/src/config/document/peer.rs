@@ -1,0 +1,214 @@
+//! A peer, as the ConfigMap has it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::super::grammar::{AS_ACCEPTED, asn, is_interface, is_peer};
+use super::super::password::Password;
+use super::super::peer::{Bfd, Distance, Hops, Peer, Remote};
+use super::super::yaml::{Is, Node};
+use super::fields::Fields;
+use crate::prefix::Family;
+use crate::session::{RemoteAs, Role};
+
+const KNOWN: [&str; 21] = [
+    "name",
+    "address",
+    "interface",
+    "asn",
+    "localAsn",
+    "port",
+    "connect",
+    "password",
+    "multihop",
+    "ttlSecurity",
+    "families",
+    "source",
+    "sourceInterface",
+    "nextHop",
+    "holdTime",
+    "keepalive",
+    "connectRetry",
+    "gracefulRestart",
+    "bfd",
+    "nodes",
+    "description",
+];
+
+pub(super) fn read(fields: &mut Fields, node: &Node) -> Option<Peer> {
+    if !fields.map("peer", node, &KNOWN) {
+        return None;
+    }
+    let host = |text: &str| text.parse::<IpAddr>().ok().filter(|address| is_peer(*address));
+    let address =
+        fields.read(node, "address", "accepted is an IPv4 or IPv6 address of a host", host);
+    let link = fields.read(node, "interface", INTERFACE, interface);
+    let remote = match (address, link) {
+        (Some(address), None) => Remote::Address(address),
+        (None, Some(interface)) => Remote::Interface(interface),
+        (Some(_), Some(_)) => {
+            fields.wrong(
+                "interface",
+                node.get("interface")?,
+                "accepted is address or interface, not both",
+            );
+            return None;
+        }
+        (None, None) => {
+            if fields.flaws.is_empty() {
+                fields.missing("address", node, "accepted is address or interface");
+            }
+            return None;
+        }
+    };
+    let accepted = "accepted is a name of 1 to 63 letters, digits, dots, colons, hyphens";
+    let name = fields
+        .read(node, "name", accepted, |text| Some(text.to_owned()).filter(|name| is_name(name)));
+    fields.called(name.as_deref().unwrap_or(&remote.to_string()));
+    let as_accepted = format!("{AS_ACCEPTED}, external, internal");
+    let remote_as = fields.read(node, "asn", &as_accepted, |text| match text {
+        "external" => Some(RemoteAs::External),
+        "internal" => Some(RemoteAs::Internal),
+        text => asn(text).map(RemoteAs::Is),
+    });
+    if fields.get(node, "asn").is_none() {
+        fields.missing("asn", node, &as_accepted);
+    }
+    let mut peer = Peer::new(remote, remote_as?);
+    peer.name = name.unwrap_or(peer.name);
+    peer.local_as = fields.read(node, "localAsn", AS_ACCEPTED, asn);
+    peer.port = fields.number(node, "port", 1, u16::MAX).unwrap_or(peer.port);
+    let connect = "accepted are active (this speaker connects), passive (the peer does), both";
+    let role = fields.read(node, "connect", connect, |text| match text {
+        "active" => Some(Role::Active),
+        "passive" => Some(Role::Passive),
+        "both" => Some(Role::Both),
+        _ => None,
+    });
+    peer.role = role.unwrap_or(peer.role);
+    peer.password = password(fields, node);
+    peer.distance = distance(fields, node);
+    peer.families = families(fields, node).unwrap_or(peer.families);
+    let own = |text: &str| text.parse::<IpAddr>().ok().filter(|address| !address.is_unspecified());
+    peer.source = fields.read(node, "source", "accepted is an address of the node", own);
+    peer.interface = fields.read(node, "sourceInterface", INTERFACE, interface);
+    peer.hops = hops(fields, node).unwrap_or_default();
+    peer.hold_time = fields.hold_time(node);
+    peer.keepalive = fields.number(node, "keepalive", 1, u16::MAX);
+    peer.connect_retry = fields.number(node, "connectRetry", 1, u16::MAX);
+    peer.graceful_restart = fields.restart(node);
+    peer.bfd = bfd(fields, node);
+    peer.nodes = fields.selector(node, "nodes").unwrap_or_default();
+    if let (Remote::Address(address), Some(source)) = (&peer.remote, peer.source)
+        && address.is_ipv4() != source.is_ipv4()
+    {
+        fields.wrong("source", node.get("source")?, "accepted is an address of the peer's family");
+    }
+    Some(peer)
+}
+
+const INTERFACE: &str = "accepted is the name of an interface, 1 to 15 characters";
+
+fn interface(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|name| is_interface(name))
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".:-".contains(c);
+    (1..64).contains(&name.len()) && name.chars().all(plain)
+}
+
+/// Where it is, never itself: whoever may read ConfigMaps would read it.
+fn password(fields: &mut Fields, node: &Node) -> Option<Password> {
+    let value = fields.get(node, "password")?;
+    let accepted = "accepted is where it is: {secret: NAME, key: KEY} or {file: /PATH}";
+    if !matches!(value.is, Is::Map(_)) {
+        // Without what stands there.
+        fields.missing("password", value, accepted);
+        return None;
+    }
+    fields.map("password", value, &["secret", "key", "file"]);
+    let text = |key: &str| value.get(key).and_then(Node::text).map(str::to_owned);
+    match (text("secret"), text("key"), text("file")) {
+        (Some(name), key, None) => {
+            Some(Password::Secret { name, key: key.unwrap_or_else(|| "password".to_owned()) })
+        }
+        (None, None, Some(path)) if path.starts_with('/') => Some(Password::File(path.into())),
+        _ => {
+            fields.wrong("password", value, accepted);
+            None
+        }
+    }
+}
+
+fn distance(fields: &mut Fields, node: &Node) -> Distance {
+    let hops = fields.number(node, "multihop", 1, u8::MAX);
+    let secured = fields.switch(node, "ttlSecurity") == Some(true);
+    match (hops, secured) {
+        (Some(hops), false) => Distance::Hops(hops),
+        (hops, true) => Distance::Secured(hops.unwrap_or(1)),
+        (None, false) => Distance::Near,
+    }
+}
+
+fn families(fields: &mut Fields, node: &Node) -> Option<BTreeSet<Family>> {
+    let list = fields.get(node, "families")?;
+    let mut families = BTreeSet::new();
+    for (text, item) in fields.texts(node, "families") {
+        match text {
+            "ipv4" => _ = families.insert(Family::V4),
+            "ipv6" => _ = families.insert(Family::V6),
+            _ => fields.wrong("families", item, "accepted are ipv4 and ipv6"),
+        }
+    }
+    if families.is_empty() && fields.flaws.is_empty() {
+        fields.wrong("families", list, "accepted is at least one of ipv4 and ipv6");
+    }
+    Some(families)
+}
+
+fn hops(fields: &mut Fields, node: &Node) -> Option<Hops> {
+    let value = fields.get(node, "nextHop")?;
+    let accepted =
+        "accepted are connection, interface, and addresses: {ipv4: ADDRESS, ipv6: ADDRESS}";
+    match value.text() {
+        Some("connection") => return Some(Hops::Connection),
+        Some("interface") => return Some(Hops::Interface),
+        Some(_) => {
+            fields.wrong("nextHop", value, accepted);
+            return None;
+        }
+        None if !fields.map("nextHop", value, &["ipv4", "ipv6"]) => return None,
+        None => {}
+    }
+    let v4 = fields.parsed(value, "ipv4", "accepted is an IPv4 address");
+    let v6 = fields.parsed(value, "ipv6", "accepted is an IPv6 address");
+    if v4.is_none() && v6.is_none() && fields.flaws.is_empty() {
+        fields.wrong("nextHop", value, accepted);
+    }
+    Some(Hops::Fixed { v4, v6 })
+}
+
+fn bfd(fields: &mut Fields, node: &Node) -> Option<Bfd> {
+    let value = fields.get(node, "bfd")?;
+    let usual = Bfd::default();
+    match value.text() {
+        Some("true") => return Some(usual),
+        Some("false") => return None,
+        Some(_) => {
+            fields.wrong(
+                "bfd",
+                value,
+                "accepted are true, false, and keys: receive, transmit, multiplier",
+            );
+            return None;
+        }
+        None if !fields.map("bfd", value, &["receive", "transmit", "multiplier"]) => return None,
+        None => {}
+    }
+    Some(Bfd {
+        receive: fields.number(value, "receive", 10, 60_000).unwrap_or(usual.receive),
+        transmit: fields.number(value, "transmit", 10, 60_000).unwrap_or(usual.transmit),
+        multiplier: fields.number(value, "multiplier", 1, u8::MAX).unwrap_or(usual.multiplier),
+    })
+}

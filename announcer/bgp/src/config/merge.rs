@@ -1,0 +1,191 @@
+//! Everything that is said, together: the ConfigMap over settings, and what holds only of all of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::document::Document;
+use super::flaw::{Flaw, Place};
+use super::peer::{Peer, Speaker};
+use super::permits::Permits;
+use crate::policy::Policy;
+
+/// What a speaker goes by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// What is the same for all peers.
+    pub speaker: Speaker,
+    /// All peers, of whichever node.
+    pub peers: Vec<Peer>,
+    /// What is announced to whom, and how.
+    pub policy: Policy,
+    /// What Services may ask for.
+    pub permits: Permits,
+}
+
+impl Config {
+    /// Puts the ConfigMap over settings. Of two peers with one name the first counts.
+    pub fn of(settings: (Speaker, Vec<Peer>), document: Document) -> (Self, Vec<Flaw>) {
+        let (usual, peers) = settings;
+        let speaker = Speaker {
+            local_as: document.local_as.unwrap_or(usual.local_as),
+            router_id: document.router_id.unwrap_or(usual.router_id),
+            hold_time: document.hold_time.unwrap_or(usual.hold_time),
+            keepalive: document.keepalive.or(usual.keepalive),
+            connect_retry: document.connect_retry.unwrap_or(usual.connect_retry),
+            graceful_restart: document.graceful_restart.unwrap_or(usual.graceful_restart),
+            listen: document.listen.or(usual.listen),
+        };
+        let mut config =
+            Self { speaker, peers: vec![], policy: document.policy, permits: document.permits };
+        let mut flaws = Vec::new();
+        let mut names = BTreeSet::new();
+        for peer in peers.into_iter().chain(document.peers) {
+            if !names.insert(peer.name.clone()) {
+                let of = format!("peer {}", peer.name);
+                flaws.push(Flaw::new(
+                    &of,
+                    "name",
+                    Place::Named,
+                    "accepted is a name that no other peer has",
+                ));
+                continue;
+            }
+            if peer.role.accepts() && config.speaker.listen.is_none() {
+                let of = format!("peer {}", peer.name);
+                let accepted = "accepted is active, for nobody listens: set listen to a port";
+                flaws.push(Flaw::new(&of, "connect", Place::Named, accepted));
+                continue;
+            }
+            config.peers.push(peer);
+        }
+        (config, flaws)
+    }
+
+    /// Rules and permits that name a peer that is not there: misspelt, or one that a node's annotations bring.
+    pub fn strangers(&self) -> Vec<Flaw> {
+        let names: BTreeSet<String> = self.peers.iter().map(|peer| peer.name.clone()).collect();
+        let mut flaws = Vec::new();
+        let mut tell = |of: &str, number: usize, named: &BTreeSet<String>| {
+            for name in named.difference(&names).filter(|name| *name != "*") {
+                let of = format!("{of} {}", number + 1);
+                flaws.push(
+                    Flaw::new(&of, "peers", Place::Named, "no peer has this name").value(name),
+                );
+            }
+        };
+        let rules = self.policy.rules.iter().enumerate();
+        rules.for_each(|(number, rule)| tell("policy", number, &rule.filter.peers));
+        let permits = self.permits.0.iter().enumerate();
+        permits.for_each(|(number, permit)| tell("services", number, &permit.peers));
+        flaws
+    }
+
+    /// The peers of the node with these labels. Two that are at one place, reached the same way, collide there: neither is
+    /// spoken to, for nobody could tell which is meant.
+    pub fn of_node(&self, labels: &BTreeMap<String, String>) -> (Vec<&Peer>, Vec<Flaw>) {
+        let mut places: BTreeMap<_, Vec<&Peer>> = BTreeMap::new();
+        for peer in self.peers.iter().filter(|peer| peer.is_of(labels)) {
+            places.entry((&peer.remote, peer.port, peer.source)).or_default().push(peer);
+        }
+        let (mut peers, mut flaws) = (Vec::new(), Vec::new());
+        for alike in places.into_values() {
+            match alike.as_slice() {
+                [peer] => peers.push(*peer),
+                alike => {
+                    let names: Vec<&str> = alike.iter().map(|peer| peer.name.as_str()).collect();
+                    let of = format!("peers {}", names.join(" and "));
+                    let accepted = format!(
+                        "both are of this node and at {}: accepted are nodes that differ, or sources",
+                        alike[0].remote
+                    );
+                    flaws.push(Flaw::new(&of, "nodes", Place::Named, accepted));
+                }
+            }
+        }
+        peers.sort_by(|one, other| one.name.cmp(&other.name));
+        (peers, flaws)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{check, peers};
+    use super::*;
+
+    fn config(list: &str, document: &str) -> (Config, Vec<String>) {
+        let (peers, wrong) = peers(list);
+        let (document, also) = check(document);
+        assert_eq!((wrong, also), (vec![], vec![]));
+        let (config, flaws) = Config::of((Speaker::default(), peers), document);
+        (config, flaws.iter().map(ToString::to_string).collect())
+    }
+
+    const RACKS: &str = "
+asn: 65010
+peers:
+- {name: a, address: 192.0.2.1, asn: 65001, source: 192.0.2.11, nodes: {matchLabels: {rack: a}}}
+- {name: b, address: 192.0.2.1, asn: 65002, nodes: {matchLabels: {rack: b}}}
+- {name: c, address: 192.0.2.1, asn: 65003, nodes: {matchLabels: {row: c}}}
+";
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn one_address_is_a_different_peer_on_each_node() {
+        let (config, flaws) = config("192.0.2.99:65099", RACKS);
+        assert!(flaws.is_empty(), "{flaws:?}");
+        assert_eq!(config.speaker.local_as, 65010);
+        let names = |pairs: &[(&str, &str)]| {
+            let (peers, flaws) = config.of_node(&labels(pairs));
+            let names: Vec<String> = peers.iter().map(|peer| peer.name.clone()).collect();
+            (names, flaws.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            names(&[("rack", "a")]),
+            (vec!["192.0.2.99".to_owned(), "a".to_owned()], vec![])
+        );
+        assert_eq!(names(&[("rack", "b")]).0, ["192.0.2.99", "b"]);
+        assert_eq!(names(&[]).0, ["192.0.2.99"]);
+        let (both, flaws) = names(&[("rack", "b"), ("row", "c")]);
+        assert_eq!(both, ["192.0.2.99"], "neither of the two, and the other one all the same");
+        assert!(
+            flaws[0].starts_with("peers b and c, nodes: both are of this node and at 192.0.2.1"),
+            "{flaws:?}"
+        );
+        assert_eq!(
+            names(&[("rack", "a"), ("row", "c")]).0,
+            ["192.0.2.99", "a", "c"],
+            "from two sources"
+        );
+    }
+
+    #[test]
+    fn names_are_unique_and_rules_name_peers_that_are_there() {
+        let document = "
+peers:
+- {address: 192.0.2.1, asn: 65001}
+- {name: p, address: 192.0.2.2, asn: external, connect: passive}
+policy:
+- {peers: [192.0.2.1, nobody], localPref: 200}
+services:
+- {namespaces: [\"*\"], peers: [\"*\", noone]}
+";
+        let (config, flaws) = config("192.0.2.1:65099", document);
+        assert_eq!(config.peers.len(), 1);
+        assert_eq!(flaws.len(), 2, "{flaws:?}");
+        assert!(
+            flaws[0].starts_with("peer 192.0.2.1, name: accepted is a name that no other"),
+            "{flaws:?}"
+        );
+        assert!(flaws[1].starts_with("peer p, connect: accepted is active"), "{flaws:?}");
+        let strangers: Vec<String> = config.strangers().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            strangers,
+            [
+                "policy 1, peers \"nobody\": no peer has this name",
+                "services 1, peers \"noone\": no peer has this name"
+            ]
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! What Services ask for by their annotations, and which of them may. What is not allowed is left out and told; the
+//! address is announced without it.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use super::flaw::{Flaw, Place};
+use crate::attributes::{Community, CommunityError, LargeCommunity, MOST_COMMUNITIES};
+use crate::policy::Asked;
+
+/// The annotations.
+pub const ASKED: [&str; 3] = [COMMUNITIES, LOCAL_PREF, PEERS];
+
+const COMMUNITIES: &str = "berth.dev/bgp-communities";
+const LOCAL_PREF: &str = "berth.dev/bgp-local-pref";
+const PEERS: &str = "berth.dev/bgp-peers";
+
+/// The longest value that is read.
+const LONGEST: usize = 4096;
+
+/// Reads the annotations of a Service. One that cannot be read asks for nothing.
+pub fn asked<'t>(annotation: impl Fn(&str) -> Option<&'t str>) -> (Asked, Vec<Flaw>) {
+    let (mut asked, mut flaws) = (Asked::default(), Vec::new());
+    let given = |name: &str| annotation(name).map(str::trim).filter(|text| !text.is_empty());
+    let mut wrong = |name: &str, text: &str, accepted: String| {
+        flaws.push(Flaw::new("", name, Place::Named, accepted).value(text));
+    };
+    if let Some(text) = given(COMMUNITIES) {
+        match communities(text) {
+            Some((communities, large)) => {
+                (asked.communities, asked.large_communities) = (communities, large)
+            }
+            None => {
+                let accepted = format!(
+                    "{CommunityError}; with commas between them, {MOST_COMMUNITIES} at most"
+                );
+                wrong(COMMUNITIES, text, accepted);
+            }
+        }
+    }
+    if let Some(text) = given(LOCAL_PREF) {
+        match text.parse() {
+            Ok(preference) => asked.local_pref = Some(preference),
+            Err(_) => wrong(
+                LOCAL_PREF,
+                text,
+                "accepted is a whole number from 0 to 4294967295".to_owned(),
+            ),
+        }
+    }
+    if let Some(text) = given(PEERS) {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let names: BTreeSet<String> = names.map(str::to_owned).collect();
+        match text.len() <= LONGEST && !names.is_empty() {
+            true => asked.peers = Some(names),
+            false => wrong(
+                PEERS,
+                text,
+                "accepted are names of peers with commas between them".to_owned(),
+            ),
+        }
+    }
+    (asked, flaws)
+}
+
+fn communities(text: &str) -> Option<(BTreeSet<Community>, BTreeSet<LargeCommunity>)> {
+    let (mut communities, mut large) = (BTreeSet::new(), BTreeSet::new());
+    if text.len() > LONGEST {
+        return None;
+    }
+    for text in text.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        match text.parse() {
+            Ok(community) => _ = communities.insert(community),
+            Err(_) => _ = large.insert(text.parse().ok()?),
+        }
+    }
+    (communities.len().max(large.len()) <= MOST_COMMUNITIES).then_some((communities, large))
+}
+
+/// Communities that may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// This one.
+    Is(Community),
+    /// All of this AS.
+    Of(u16),
+    /// This one.
+    IsLarge(LargeCommunity),
+    /// All of this AS.
+    OfLarge(u32),
+}
+
+impl Pattern {
+    pub(super) fn read(text: &str) -> Option<Self> {
+        if let Some(asn) = text.strip_suffix(":*:*") {
+            return asn.parse().ok().map(Self::OfLarge);
+        }
+        if let Some(asn) = text.strip_suffix(":*") {
+            return asn.parse().ok().map(Self::Of);
+        }
+        let community = text.parse().ok().map(Self::Is);
+        community.or_else(|| text.parse().ok().map(Self::IsLarge))
+    }
+
+    fn takes(self, community: Community) -> bool {
+        match self {
+            Self::Is(allowed) => allowed == community,
+            Self::Of(asn) => community.0 >> 16 == u32::from(asn),
+            Self::IsLarge(_) | Self::OfLarge(_) => false,
+        }
+    }
+
+    fn takes_large(self, community: LargeCommunity) -> bool {
+        match self {
+            Self::IsLarge(allowed) => allowed == community,
+            Self::OfLarge(asn) => community.0 == asn,
+            Self::Is(_) | Self::Of(_) => false,
+        }
+    }
+}
+
+/// What Services of some namespaces may ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permit {
+    /// The namespaces; `*` for all.
+    pub namespaces: BTreeSet<String>,
+    /// Communities.
+    pub communities: Vec<Pattern>,
+    /// Preferences.
+    pub local_pref: Option<RangeInclusive<u32>>,
+    /// Peers that may be chosen among, by their names; `*` for all.
+    pub peers: BTreeSet<String>,
+}
+
+/// What Services may ask for. Without any permit, for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permits(pub Vec<Permit>);
+
+impl Permits {
+    /// What a Service of this namespace gets of what it asks for, and what it does not get, for people.
+    pub fn admit(&self, namespace: &str, asked: Asked) -> (Asked, Vec<String>) {
+        let has =
+            |names: &BTreeSet<String>, name: &str| names.contains("*") || names.contains(name);
+        let permits: Vec<&Permit> =
+            self.0.iter().filter(|permit| has(&permit.namespaces, namespace)).collect();
+        let patterns = || permits.iter().flat_map(|permit| &permit.communities);
+        let mut refused = Vec::new();
+        let mut refuse =
+            |what: String| refused.push(format!("{what} is not allowed in namespace {namespace}"));
+        let (communities, not): (BTreeSet<_>, BTreeSet<_>) = asked
+            .communities
+            .into_iter()
+            .partition(|community| patterns().any(|pattern| pattern.takes(*community)));
+        not.iter().for_each(|community: &Community| refuse(format!("community {community}")));
+        let (large_communities, not): (BTreeSet<_>, BTreeSet<_>) = asked
+            .large_communities
+            .into_iter()
+            .partition(|community| patterns().any(|pattern| pattern.takes_large(*community)));
+        not.iter().for_each(|community: &LargeCommunity| refuse(format!("community {community}")));
+        let preferred = |preference: &u32| {
+            permits
+                .iter()
+                .filter_map(|permit| permit.local_pref.as_ref())
+                .any(|range| range.contains(preference))
+        };
+        let local_pref = asked.local_pref.filter(preferred);
+        if let (Some(preference), None) = (asked.local_pref, local_pref) {
+            refuse(format!("preference {preference}"));
+        }
+        let peers = asked.peers.and_then(|names| {
+            let chosen = |name: &String| permits.iter().any(|permit| has(&permit.peers, name));
+            let (chosen, not): (BTreeSet<_>, BTreeSet<_>) = names.into_iter().partition(chosen);
+            not.iter().for_each(|name| refuse(format!("a choice of peer {name:?}")));
+            // Where none of those that it names may be chosen, all are told, as without the annotation.
+            Some(chosen).filter(|chosen| !chosen.is_empty())
+        });
+        (Asked { communities, large_communities, local_pref, peers }, refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &'static str)]) -> (Asked, Vec<String>) {
+        let (asked, flaws) =
+            asked(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| *value));
+        (asked, flaws.iter().map(ToString::to_string).collect())
+    }
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_service_asks_by_annotations() {
+        let (asked, flaws) = read(&[
+            (COMMUNITIES, "65000:100, no-export,4200000000:1:2"),
+            (LOCAL_PREF, " 200 "),
+            (PEERS, "tor-a, tor-b,"),
+        ]);
+        assert!(flaws.is_empty(), "{flaws:?}");
+        assert_eq!((asked.communities.len(), asked.large_communities.len()), (2, 1));
+        assert_eq!((asked.local_pref, asked.peers), (Some(200), Some(names(&["tor-a", "tor-b"]))));
+        assert_eq!(read(&[]), (Asked::default(), vec![]));
+        assert_eq!(read(&[(PEERS, " ")]), (Asked::default(), vec![]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_asks_for_nothing_and_costs_nothing_else() {
+        let (asked, flaws) =
+            read(&[(COMMUNITIES, "65000:100,x"), (LOCAL_PREF, "200"), (PEERS, ",,")]);
+        assert_eq!((asked.communities.len(), asked.local_pref, asked.peers), (0, Some(200), None));
+        assert_eq!(flaws.len(), 2);
+        assert!(
+            flaws[0].starts_with("berth.dev/bgp-communities \"65000:100,x\": accepted is"),
+            "{flaws:?}"
+        );
+        let many: String = (0..101).map(|n| format!("1:{n},")).collect();
+        assert!(communities(&many).is_none() && communities(&many[..many.len() - 6]).is_some());
+        assert!(communities(&"1:1,".repeat(2000)).is_none());
+    }
+
+    #[test]
+    fn without_a_permit_nothing_is_allowed_and_each_refusal_is_told() {
+        let (asked, _) =
+            read(&[(COMMUNITIES, "65000:100,1:2:3"), (LOCAL_PREF, "200"), (PEERS, "tor-a")]);
+        let (admitted, refused) = Permits::default().admit("web", asked);
+        assert_eq!(admitted, Asked::default());
+        assert_eq!(refused.len(), 4);
+        assert_eq!(refused[0], "community 65000:100 is not allowed in namespace web");
+    }
+
+    #[test]
+    fn a_permit_is_for_its_namespaces_and_what_it_lists() {
+        let communities =
+            ["65000:*", "no-export", "4200000000:*:*"].map(|text| Pattern::read(text).unwrap());
+        let permits = Permits(vec![Permit {
+            namespaces: names(&["web"]),
+            communities: communities.to_vec(),
+            local_pref: Some(100..=200),
+            peers: names(&["tor-a"]),
+        }]);
+        let ask = || {
+            let texts = [
+                (COMMUNITIES, "65000:1,65001:1,no-export,4200000000:1:2,1:2:3"),
+                (LOCAL_PREF, "200"),
+                (PEERS, "tor-a,tor-b"),
+            ];
+            read(&texts).0
+        };
+        let (admitted, refused) = permits.admit("web", ask());
+        assert_eq!((admitted.communities.len(), admitted.large_communities.len()), (2, 1));
+        assert_eq!((admitted.local_pref, admitted.peers), (Some(200), Some(names(&["tor-a"]))));
+        assert_eq!(refused.len(), 3, "{refused:?}");
+        assert_eq!(permits.admit("other", ask()).0, Asked::default());
+        let (admitted, _) =
+            permits.admit("web", Asked { local_pref: Some(201), ..Asked::default() });
+        assert_eq!(admitted.local_pref, None);
+        assert_eq!(Pattern::read("70000:*"), None);
+    }
+}

@@ -1,0 +1,200 @@
+//! What each peer is to know of what is announced, and how: rules in order, and what Services were allowed to ask for.
+
+mod selector;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::attributes::{Attributes, Community, LargeCommunity, MOST_PREPENDS};
+use crate::prefix::{Family, Prefix};
+use crate::rib::Routes;
+
+pub use selector::{Requirement, Selector};
+
+/// An address that this node announces, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// The address.
+    pub address: IpAddr,
+    /// The pool that it is of, by the namespace in its keys (`global`, too); empty where that is not known.
+    pub pool: String,
+    /// The namespace of its Service or binding.
+    pub namespace: String,
+    /// The labels of that.
+    pub labels: BTreeMap<String, String>,
+    /// What that asks for, as far as it may.
+    pub asked: Asked,
+    /// Whether this node is about to withdraw it.
+    pub shutting_down: bool,
+}
+
+impl Announcement {
+    /// An address of which nothing else is said.
+    pub fn of(address: IpAddr, namespace: &str) -> Self {
+        Self {
+            address,
+            pool: String::new(),
+            namespace: namespace.to_owned(),
+            labels: BTreeMap::new(),
+            asked: Asked::default(),
+            shutting_down: false,
+        }
+    }
+}
+
+/// What the annotations of a Service ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// More communities.
+    pub communities: BTreeSet<Community>,
+    /// More large communities.
+    pub large_communities: BTreeSet<LargeCommunity>,
+    /// Another preference.
+    pub local_pref: Option<u32>,
+    /// These peers alone, by their names.
+    pub peers: Option<BTreeSet<String>>,
+}
+
+/// What a rule is about. Nothing said means any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Peers, by their names.
+    pub peers: BTreeSet<String>,
+    /// Pools, by the namespace in their keys.
+    pub pools: BTreeSet<String>,
+    /// Namespaces of Services and bindings.
+    pub namespaces: BTreeSet<String>,
+    /// Their labels.
+    pub services: Option<Selector>,
+}
+
+impl Filter {
+    /// Whether it is about this address and this peer.
+    pub fn takes(&self, peer: &str, announcement: &Announcement) -> bool {
+        let among = |names: &BTreeSet<String>, name: &str| names.is_empty() || names.contains(name);
+        among(&self.peers, peer)
+            && among(&self.pools, &announcement.pool)
+            && among(&self.namespaces, &announcement.namespace)
+            && self.services.as_ref().is_none_or(|selector| selector.selects(&announcement.labels))
+    }
+}
+
+/// What a rule changes. What it does not say stays as earlier rules have it; communities are added to theirs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Whether it is announced at all.
+    pub announce: Option<bool>,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// How often the own AS is repeated.
+    pub prepend: Option<u8>,
+    /// More communities.
+    pub communities: BTreeSet<Community>,
+    /// More large communities.
+    pub large_communities: BTreeSet<LargeCommunity>,
+    /// A prefix in place of the address.
+    pub widened: Option<Widened>,
+}
+
+/// How long the prefix is that stands for all addresses in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Widened {
+    /// Of IPv4.
+    pub v4: u8,
+    /// Of IPv6.
+    pub v6: u8,
+}
+
+impl Default for Widened {
+    fn default() -> Self {
+        Self { v4: Family::V4.bits(), v6: Family::V6.bits() }
+    }
+}
+
+/// A rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// What it is about.
+    pub filter: Filter,
+    /// What it changes.
+    pub change: Change,
+}
+
+/// Rules, in order. Without any, each peer is told of each address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The rules.
+    pub rules: Vec<Rule>,
+}
+
+impl Policy {
+    /// What a peer is to know of these announcements. Where several are in one prefix, it has the communities of all, and
+    /// the rest of the lowest address among those that do not go; it goes with the last of them.
+    pub fn routes<'a>(
+        &self,
+        peer: &str,
+        announcements: impl IntoIterator<Item = &'a Announcement>,
+    ) -> Routes {
+        let mut all: Vec<&Announcement> = announcements.into_iter().collect();
+        all.sort_by_key(|announcement| (announcement.shutting_down, announcement.address));
+        let mut merged: BTreeMap<Prefix, (Attributes, bool)> = BTreeMap::new();
+        for announcement in all {
+            let Some((prefix, attributes)) = self.decide(peer, announcement) else { continue };
+            let going = announcement.shutting_down;
+            let (first, all_go) =
+                merged.entry(prefix).or_insert_with(|| (attributes.clone(), going));
+            *all_go &= going;
+            first.communities.extend(attributes.communities);
+            first.large_communities.extend(attributes.large_communities);
+        }
+        let mut shared: BTreeSet<Arc<Attributes>> = BTreeSet::new();
+        let mut share = |attributes: Attributes| {
+            if let Some(known) = shared.get(&attributes) {
+                return Arc::clone(known);
+            }
+            let new = Arc::new(attributes);
+            shared.insert(Arc::clone(&new));
+            new
+        };
+        let going = |(prefix, (attributes, goes)): (Prefix, (Attributes, bool))| {
+            (prefix, share(if goes { attributes.shutting_down() } else { attributes }))
+        };
+        merged.into_iter().map(going).collect()
+    }
+
+    /// What a peer is to know of one address, before others in the same prefix are looked at; nothing where it is to know
+    /// nothing.
+    fn decide(&self, peer: &str, announcement: &Announcement) -> Option<(Prefix, Attributes)> {
+        let asked = &announcement.asked;
+        if asked.peers.as_ref().is_some_and(|peers| !peers.contains(peer)) {
+            return None;
+        }
+        let (mut announce, mut widened) = (true, Widened::default());
+        let mut attributes = Attributes::default();
+        for Rule { change, .. } in
+            self.rules.iter().filter(|rule| rule.filter.takes(peer, announcement))
+        {
+            announce = change.announce.unwrap_or(announce);
+            widened = change.widened.unwrap_or(widened);
+            attributes.local_pref = change.local_pref.or(attributes.local_pref);
+            attributes.med = change.med.or(attributes.med);
+            attributes.prepend = change.prepend.unwrap_or(attributes.prepend).min(MOST_PREPENDS);
+            attributes.communities.extend(&change.communities);
+            attributes.large_communities.extend(&change.large_communities);
+        }
+        attributes.local_pref = asked.local_pref.or(attributes.local_pref);
+        attributes.communities.extend(&asked.communities);
+        attributes.large_communities.extend(&asked.large_communities);
+        let length = match announcement.address {
+            IpAddr::V4(_) => widened.v4,
+            IpAddr::V6(_) => widened.v6,
+        };
+        announce.then(|| (Prefix::host(announcement.address).widened(length), attributes))
+    }
+}
+
+#[cfg(test)]
+mod tests;

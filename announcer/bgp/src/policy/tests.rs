@@ -1,0 +1,160 @@
+use super::*;
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn rule(filter: Filter, change: Change) -> Rule {
+    Rule { filter, change }
+}
+
+fn shown(routes: &Routes) -> Vec<String> {
+    routes.keys().map(ToString::to_string).collect()
+}
+
+#[test]
+fn without_rules_each_peer_is_told_of_each_address() {
+    let both = [
+        Announcement::of(address("192.0.2.7"), "a"),
+        Announcement::of(address("2001:db8::7"), "b"),
+    ];
+    let routes = Policy::default().routes("tor", &both);
+    assert_eq!(shown(&routes), ["192.0.2.7/32", "2001:db8::7/128"]);
+    assert!(routes.values().all(|attributes| **attributes == Attributes::default()));
+    let shared: Vec<_> = routes.values().collect();
+    assert!(Arc::ptr_eq(shared[0], shared[1]), "what is alike is there once");
+}
+
+#[test]
+fn later_rules_win_and_communities_add_up() {
+    let policy = Policy {
+        rules: vec![
+            rule(
+                Filter::default(),
+                Change {
+                    local_pref: Some(100),
+                    med: Some(5),
+                    communities: BTreeSet::from([Community(1)]),
+                    ..Change::default()
+                },
+            ),
+            rule(
+                Filter { namespaces: names(&["web"]), ..Filter::default() },
+                Change {
+                    local_pref: Some(300),
+                    prepend: Some(200),
+                    communities: BTreeSet::from([Community(2)]),
+                    ..Change::default()
+                },
+            ),
+        ],
+    };
+    let web = policy.routes("tor", &[Announcement::of(address("192.0.2.7"), "web")]);
+    let attributes = web.values().next().unwrap();
+    assert_eq!((attributes.local_pref, attributes.med), (Some(300), Some(5)));
+    assert_eq!(attributes.prepend, MOST_PREPENDS);
+    assert_eq!(attributes.communities, BTreeSet::from([Community(1), Community(2)]));
+    let other = policy.routes("tor", &[Announcement::of(address("192.0.2.7"), "other")]);
+    assert_eq!(other.values().next().unwrap().local_pref, Some(100));
+}
+
+#[test]
+fn a_rule_is_about_peers_pools_namespaces_and_labels_that_all_fit() {
+    let filter = Filter {
+        peers: names(&["tor-a", "tor-b"]),
+        pools: names(&["global"]),
+        namespaces: names(&["web"]),
+        services: Some(Selector {
+            labels: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
+            ..Selector::default()
+        }),
+    };
+    let fits = Announcement {
+        pool: "global".to_owned(),
+        labels: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
+        ..Announcement::of(address("192.0.2.7"), "web")
+    };
+    assert!(filter.takes("tor-b", &fits));
+    assert!(!filter.takes("tor-c", &fits));
+    assert!(!filter.takes("tor-b", &Announcement { pool: "web".to_owned(), ..fits.clone() }));
+    assert!(!filter.takes("tor-b", &Announcement { namespace: "x".to_owned(), ..fits.clone() }));
+    assert!(!filter.takes("tor-b", &Announcement { labels: BTreeMap::new(), ..fits }));
+}
+
+#[test]
+fn what_is_not_to_be_announced_is_not_unless_a_later_rule_says_so() {
+    let never = rule(Filter::default(), Change { announce: Some(false), ..Change::default() });
+    let web = rule(
+        Filter { namespaces: names(&["web"]), ..Filter::default() },
+        Change { announce: Some(true), ..Change::default() },
+    );
+    let policy = Policy { rules: vec![never, web] };
+    let both = [
+        Announcement::of(address("192.0.2.7"), "web"),
+        Announcement::of(address("192.0.2.8"), "b"),
+    ];
+    assert_eq!(shown(&policy.routes("tor", &both)), ["192.0.2.7/32"]);
+}
+
+#[test]
+fn a_service_may_name_its_peers_its_preference_and_communities() {
+    let asked = Asked {
+        communities: BTreeSet::from([Community(9)]),
+        large_communities: BTreeSet::from([LargeCommunity(1, 2, 3)]),
+        local_pref: Some(50),
+        peers: Some(names(&["tor-a"])),
+    };
+    let one = Announcement { asked, ..Announcement::of(address("192.0.2.7"), "web") };
+    let rules =
+        vec![rule(Filter::default(), Change { local_pref: Some(100), ..Change::default() })];
+    let policy = Policy { rules };
+    assert!(policy.routes("tor-b", [&one]).is_empty());
+    let routes = policy.routes("tor-a", [&one]);
+    let attributes = routes.values().next().unwrap();
+    assert_eq!(attributes.local_pref, Some(50));
+    assert_eq!((attributes.communities.len(), attributes.large_communities.len()), (1, 1));
+}
+
+#[test]
+fn an_aggregate_stands_for_all_its_addresses_until_the_last_of_them_goes() {
+    let widened = Some(Widened { v4: 24, v6: 64 });
+    let policy =
+        Policy { rules: vec![rule(Filter::default(), Change { widened, ..Change::default() })] };
+    let one = Announcement::of(address("192.0.2.7"), "a");
+    let other = Announcement::of(address("192.0.2.200"), "a");
+    let outside = Announcement::of(address("198.51.100.1"), "a");
+    let v6 = Announcement::of(address("2001:db8::7"), "a");
+    let all = [&one, &other, &outside, &v6];
+    assert_eq!(
+        shown(&policy.routes("tor", all)),
+        ["192.0.2.0/24", "198.51.100.0/24", "2001:db8::/64"]
+    );
+    let going =
+        |announcement: &Announcement| Announcement { shutting_down: true, ..announcement.clone() };
+    let first = policy.routes("tor", [&going(&one), &other]);
+    assert_eq!(
+        *first[&"192.0.2.0/24".parse().unwrap()],
+        Attributes::default(),
+        "the other one is still there"
+    );
+    let last = policy.routes("tor", [&going(&one), &going(&other)]);
+    assert_eq!(*last[&"192.0.2.0/24".parse().unwrap()], Attributes::default().shutting_down());
+}
+
+#[test]
+fn what_a_peer_knows_does_not_depend_on_the_order_of_announcements() {
+    let widened = Some(Widened { v4: 24, v6: 64 });
+    let policy =
+        Policy { rules: vec![rule(Filter::default(), Change { widened, ..Change::default() })] };
+    let with = |text: &str, preference| Announcement {
+        asked: Asked { local_pref: Some(preference), ..Asked::default() },
+        ..Announcement::of(address(text), "a")
+    };
+    let (low, high) = (with("192.0.2.7", 10), with("192.0.2.8", 20));
+    assert_eq!(policy.routes("tor", [&low, &high]), policy.routes("tor", [&high, &low]));
+    assert_eq!(policy.routes("tor", [&high, &low]).values().next().unwrap().local_pref, Some(10));
+}

@@ -1,0 +1,95 @@
+//! What operators and tenants may write: it is read or refused, and harms nothing.
+#![allow(clippy::unwrap_used)]
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use berth_bgp::config::{Config, asked, check, node_annotations, peers, report, settings};
+
+#[global_allocator]
+static ALLOCATOR: berth_hostile::Counting = berth_hostile::Counting;
+
+fn text(octets: &[u8]) -> String {
+    String::from_utf8_lossy(octets).into_owned()
+}
+
+#[test]
+fn any_list_of_peers_is_read_or_refused_and_no_password_is_shown() {
+    let samples = [
+        "192.0.2.1:65001:hunter2:true:179/mpbgp_nexthop=fixed;mpbgp_ipv4=192.0.2.11;mpbgp_ipv6=fd00::11",
+        "[2001:db8::1]:65001:[hunter2]:false:179:mpbgp_nexthop=auto_sourceip;mpbgp_ipv6=[fd00::11]:true;300;300;3,192.0.2.2:65002",
+        "unnumbered:eth0:65001::::,,[fd00::2]:4294967295",
+    ];
+    let samples = samples.map(|sample| sample.as_bytes().to_vec());
+    let (right, wrong) = (Cell::new(0), Cell::new(0));
+    berth_hostile::octets(&samples, |octets| {
+        let text = text(octets);
+        let (peers, flaws) = peers(&text);
+        right.set(right.get() + peers.len());
+        wrong.set(wrong.get() + flaws.len());
+        assert!(peers.len() + flaws.len() <= 8 * (1 + text.matches(',').count()));
+        for flaw in flaws {
+            assert!(flaw.to_string().len() < 4096, "{flaw}");
+        }
+        assert!(!format!("{peers:?}").contains("hunter2"), "{peers:?}");
+        let one = |name: &str| {
+            ["bgp_peers", "bgp_peeraddress", "bgp_as", "mpbgp_nexthop"]
+                .contains(&name)
+                .then_some(text.as_str())
+        };
+        let (speaker, peers, _) = settings(one);
+        let _ = Config::of((speaker, peers), Default::default());
+    });
+    assert!(right.get() > 0 && wrong.get() > 0);
+}
+
+#[test]
+fn any_document_is_read_or_refused() {
+    let whole = "asn: 65000\nlisten: 1790\npeers:\n- name: tor\n  address: 192.0.2.1\n  asn: 65001\n  connect: both\n  password: {secret: a}\n  nodes: {matchLabels: {a: b}, matchExpressions: [{key: a, operator: In, values: [b]}]}\npolicy:\n- {peers: [tor], communities: [\"1:2\", \"1:2:3\"], aggregate: {ipv4: 24}}\nservices:\n- {namespaces: [\"*\"], communities: [\"1:*\"], localPref: {min: 1, max: 2}}\n";
+    let manifest =
+        format!("kind: ConfigMap\ndata:\n  config.yaml: |\n{}", whole.replace('\n', "\n    "));
+    let samples = [whole.as_bytes().to_vec(), manifest.replace("|\n", "|\n    ").into_bytes()];
+    assert!(check(whole).1.is_empty(), "{:?}", check(whole).1);
+    let (right, wrong) = (Cell::new(0), Cell::new(0));
+    berth_hostile::octets(&samples, |octets| {
+        let (document, flaws) = check(&text(octets));
+        right.set(right.get() + document.peers.len());
+        wrong.set(wrong.get() + flaws.len());
+        flaws.iter().for_each(|flaw| assert!(flaw.to_string().len() < 4096, "{flaw}"));
+        let (config, _) = Config::of(Default::default(), document);
+        let _ = report(&text(octets)).to_string();
+        let _ = config.of_node(&BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+    });
+    assert!(right.get() > 0 && wrong.get() > 0);
+}
+
+#[test]
+fn any_annotation_is_read_or_refused() {
+    let samples = [
+        "65000:100,no-export,4200000000:1:2",
+        "200",
+        "tor-a,tor-b",
+        "aHVudGVyMg==",
+        "192.0.2.1,192.0.2.2",
+    ];
+    let samples = samples.map(|sample| sample.as_bytes().to_vec());
+    berth_hostile::octets(&samples, |octets| {
+        let text = text(octets);
+        let (got, flaws) = asked(|_| Some(text.as_str()));
+        assert!(flaws.len() <= 3);
+        let (_, refused) = Config::default().permits.admit("a", got);
+        assert!(refused.len() <= text.len() + 3);
+        let keys = [
+            "node-asn",
+            "peer-asn",
+            "src-ip",
+            "peer-ip",
+            "bgp-pass",
+            "bgp-peers-1-peer-ip",
+            "bgp-peers-1-node-asn",
+        ];
+        let annotations = keys.map(|key| (format!("x/{key}"), text.clone())).into_iter().collect();
+        let (_, flaws) = node_annotations("x", &annotations);
+        flaws.iter().for_each(|flaw| assert!(flaw.to_string().len() < 4096, "{flaw}"));
+    });
+}
