@@ -26,6 +26,7 @@ forbid berth-announcer 'berth-(ipam|index|ccm)' 'the announcer never chooses an 
 forbid berth-fence 'berth-.*|tokio|kube.*' 'the fence knows the kernel and nothing else'
 forbid berth-membership 'berth-.*|tokio|kube.*|socket2' 'the protocol is pure'
 forbid berth-bgp 'berth-.*|tokio|kube.*|socket2|nix' 'the speaker decides without I/O'
+forbid berth-bgp-speaker 'berth-(api|runtime|ipam|index|ccm|announcer|fence|membership)|kube.*' 'its sockets know BGP and nothing else'
 forbid berth-ccm 'berth-announcer|rtnetlink' 'the ccm never touches an interface'
 forbid berth-e2e 'berth-.*' 'the tests judge from outside'
 forbid lab-programs 'berth-.*|tokio|kube.*|nix' 'it is built in seconds, before all others'

@@ -22,6 +22,7 @@ need sysctl procps
 need setpriv util-linux
 need cc gcc
 need faketime faketime
+need bird bird2
 need strip binutils
 # The headers that cc needs come apart from it.
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
