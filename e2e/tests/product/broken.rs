@@ -90,8 +90,13 @@ async fn judge(
     within: Duration,
 ) -> Result<Duration> {
     let mut first: Option<Instant> = None;
+    // What it told, since when.
+    let mut history: Vec<(Duration, Vec<String>)> = Vec::new();
     loop {
         let (told, answers) = look(right.is_none()).await?;
+        if history.last().is_none_or(|(_, last)| *last != told) {
+            history.push((since.elapsed(), told.clone()));
+        }
         let is_right = match right {
             Some(reasons) => matches!(&told[..], [reason] if reasons.contains(&&**reason)),
             None => told.is_empty() && answers,
@@ -103,7 +108,10 @@ async fn judge(
             (false, _) => first = None,
         }
         if first.is_none_or(|at| at - since > within) && since.elapsed() > within {
-            bail!("{name} says {told:?} after {:.1?}, and right is {right:?}", since.elapsed());
+            bail!(
+                "{name} says {history:.1?} until {:.1?}, and right is {right:?}",
+                since.elapsed()
+            );
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
