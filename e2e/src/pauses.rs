@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_millis(5);
 const SHORT: Duration = Duration::from_millis(20);
 
 /// A pause that moves addresses by itself: leases are 100 ms and more, and renewed each 25.
-const LONG: Duration = Duration::from_millis(70);
+pub const LONG: Duration = Duration::from_millis(70);
 
 /// A time in which a processor did nothing, whatever was to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,8 @@ use berth_e2e::rivals::{Stage, System};
 use berth_e2e::wire::{Asker, Record, Watch};
 use berth_e2e::world::eventually;
 
+/// How many crashes a lab sees.
+const BLOCK: usize = 10;
 /// How often the client connects.
 const PROBE: Duration = Duration::from_millis(10);
 /// How often the client asks who has the address.
@@ -51,38 +53,29 @@ async fn main() -> Result<()> {
     println!(
         "## The owner's node crashes: longest gap of a client that connects every {PROBE:?}\n"
     );
+    println!("In blocks of {BLOCK} in a lab of their own, of each system in turn.\n");
     println!(
-        "| system | nodes | crashes | p50 | p99 | max | crashes with two answering | at most for | crashes with a further move | frames looked at | machine stood still, at most |"
+        "| system | nodes | crashes | p50 | p99 | max | with two answering | at most for | with a further move | frames looked at | machine stood still, at most | in blocks without a pause: crashes | p50 | p99 | max |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|");
-    let mut paused = Vec::new();
-    for (system, name) in systems {
-        pauses::watch();
-        let began = Instant::now();
-        let (row, pause) = measure(system, crashes).await.with_context(|| name.clone())?;
-        println!(
-            "| {name} | {} | {crashes} | {:.2} s | {:.2} s | {:.2} s | {} | {:.2} s | {} | {} | {:.2} s |",
-            system.nodes(),
-            rank(&row.gaps, 50),
-            rank(&row.gaps, 99),
-            rank(&row.gaps, 100),
-            row.overlapped,
-            row.both.as_secs_f64(),
-            row.moved_on,
-            row.frames,
-            pauses::so_far().longest(began, Instant::now()).as_secs_f64(),
-        );
-        paused.push((name, system.nodes(), pause));
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    let mut measured: Vec<Measured> =
+        systems.into_iter().map(|(system, name)| Measured::new(system, name, crashes)).collect();
+    while measured.iter().any(|one| one.left > 0) {
+        for one in measured.iter_mut().filter(|one| one.left > 0) {
+            one.block().await.with_context(|| one.name.clone())?;
+        }
     }
+    measured.iter().for_each(Measured::print);
     faults(&wanted, number("BERTH_BENCH_FAULTS", 0)?).await?;
     println!("\n## All processes of the owner's node are stopped for {PAUSE:?}\n");
     println!(
         "| system | nodes | longest gap of the client | two answered for | frames looked at |"
     );
     println!("|---|---|---|---|---|");
-    for (name, nodes, pause) in paused {
+    for Measured { name, system, pause, .. } in measured {
+        let pause = pause.context("no pause")?;
         let (gap, both) = (pause.gap.as_secs_f64(), pause.both.unwrap_or_default().as_secs_f64());
-        println!("| {name} | {nodes} | {gap:.2} s | {both:.2} s | {} |", pause.frames);
+        println!("| {name} | {} | {gap:.2} s | {both:.2} s | {} |", system.nodes(), pause.frames);
     }
     Ok(())
 }
@@ -191,16 +184,24 @@ fn rank(gaps: &[Duration], percent: usize) -> f64 {
     gaps[rank - 1].as_secs_f64()
 }
 
-/// What many crashes showed.
-struct Crashes {
-    gaps: Vec<Duration>,
-    /// In how many two spoke at the same time.
-    overlapped: usize,
-    /// In how many the address moved on from the node that had taken it over.
-    moved_on: usize,
-    /// The longest that two answered in one crash.
-    both: Duration,
-    frames: usize,
+/// What a system showed so far.
+struct Measured {
+    system: System,
+    name: String,
+    /// How many crashes are to come.
+    left: usize,
+    crashes: Vec<Crash>,
+    /// What happened when the owner was stopped, after all of them.
+    pause: Option<Seen>,
+}
+
+/// What one crash showed.
+struct Crash {
+    seen: Seen,
+    /// Whether the address moved on from the node that had taken it over.
+    moved_on: bool,
+    /// The longest that the machine stood still in its block.
+    still: Duration,
 }
 
 /// What one fault showed.
@@ -213,29 +214,69 @@ struct Seen {
     frames: usize,
 }
 
-async fn measure(system: System, count: usize) -> Result<(Crashes, Seen)> {
-    let mut stage = system.up().await?;
-    eventually("an answer", 60, || async { Ok(stage.world.curl(stage.address).ok()) })
-        .await
-        .with_context(|| stage.logs())?;
-    let mut crashes =
-        Crashes { gaps: Vec::new(), overlapped: 0, moved_on: 0, both: Duration::ZERO, frames: 0 };
-    for number in 1..=count {
-        let (seen, moved_on) = crash(&mut stage).await?;
-        eprintln!(
-            "{system:?}: crash {number}: {:.2?}, two answering: {:.2?}, moved on: {moved_on}",
-            seen.gap, seen.both
-        );
-        crashes.gaps.push(seen.gap);
-        crashes.overlapped += usize::from(seen.both.is_some());
-        crashes.moved_on += usize::from(moved_on);
-        crashes.both = crashes.both.max(seen.both.unwrap_or_default());
-        crashes.frames += seen.frames;
+impl Measured {
+    fn new(system: System, name: String, crashes: usize) -> Self {
+        // What takes seconds each time differs less by it.
+        let left = if system.is_fast() { crashes } else { crashes.div_ceil(5) };
+        Self { system, name, left, crashes: Vec::new(), pause: None }
     }
-    crashes.gaps.sort();
-    let pause = pause(&stage).await?;
-    stage.world.lab.down()?;
-    Ok((crashes, pause))
+
+    /// Some crashes in a lab of their own.
+    async fn block(&mut self) -> Result<()> {
+        let mut stage = self.system.up().await?;
+        eventually("an answer", 60, || async { Ok(stage.world.curl(stage.address).ok()) })
+            .await
+            .with_context(|| stage.logs())?;
+        pauses::watch();
+        let (began, first) = (Instant::now(), self.crashes.len());
+        for _ in 0..self.left.min(BLOCK) {
+            let (seen, moved_on) = crash(&mut stage).await?;
+            let (name, number) = (&self.name, self.crashes.len() + 1);
+            let Seen { gap, both, .. } = &seen;
+            eprintln!(
+                "{name}: crash {number}: {gap:.2?}, two answering: {both:.2?}, moved on: {moved_on}"
+            );
+            self.crashes.push(Crash { seen, moved_on, still: Duration::ZERO });
+            self.left -= 1;
+        }
+        let still = pauses::so_far().longest(began, Instant::now());
+        self.crashes[first..].iter_mut().for_each(|crash| crash.still = still);
+        if self.left == 0 {
+            self.pause = Some(pause(&stage).await?);
+        }
+        stage.world.lab.down()
+    }
+
+    /// Its row of the table.
+    fn print(&self) {
+        let all = || self.crashes.iter();
+        let both = || all().filter_map(|crash| crash.seen.both);
+        let still = all().map(|crash| crash.still).max().unwrap_or_default();
+        let quiet = all().filter(|crash| crash.still < pauses::LONG);
+        println!(
+            "| {} | {} | {} | {} | {:.2} s | {} | {} | {:.2} s | {} |",
+            self.name,
+            self.system.nodes(),
+            ranks(all()),
+            both().count(),
+            both().max().unwrap_or_default().as_secs_f64(),
+            all().filter(|crash| crash.moved_on).count(),
+            all().map(|crash| crash.seen.frames).sum::<usize>(),
+            still.as_secs_f64(),
+            ranks(quiet),
+        );
+    }
+}
+
+/// How many they are, and the columns of their gaps.
+fn ranks<'a>(crashes: impl Iterator<Item = &'a Crash>) -> String {
+    let mut gaps: Vec<Duration> = crashes.map(|crash| crash.seen.gap).collect();
+    gaps.sort();
+    let columns = [50, 99, 100].map(|percent| match gaps.is_empty() {
+        true => "-".to_owned(),
+        false => format!("{:.3} s", rank(&gaps, percent)),
+    });
+    format!("{} | {}", gaps.len(), columns.join(" | "))
 }
 
 /// The owner's node crashes, another takes over, the node comes back. The gap is the takeover's. Also whether the

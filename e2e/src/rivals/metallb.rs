@@ -102,6 +102,7 @@ impl MetalLb {
         let environment = env([
             ("METALLB_NAMESPACE", NAMESPACE),
             ("METALLB_NODE_NAME", lab.node(node).name()),
+            ("METALLB_POD_NAME", &pod_of(lab.node(node).name())),
             ("METALLB_HOST", "127.0.0.1"),
             ("METALLB_ML_BIND_ADDR", &node_addresses.lan.v4.to_string()),
             ("METALLB_ML_LABELS", &format!("{LABEL}=speaker")),
@@ -148,10 +149,14 @@ fn configure(lab: &Lab, addresses: &[String]) -> Result<()> {
     kubectl(lab, &["apply", "-f", &file.display().to_string()]).map(drop)
 }
 
+fn pod_of(node: &str) -> String {
+    format!("speaker-{node}")
+}
+
 /// The pod by which other speakers learn a node's address.
 async fn announce_pod(world: &World, node: usize) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
-    let name = format!("speaker-{}", world.lab.node(node).name());
+    let name = pod_of(world.lab.node(node).name());
     let pod = json!({
         "metadata": { "name": name, "labels": { LABEL: "speaker" } },
         "spec": { "schedulerName": "none", "containers": [{ "name": "speaker", "image": "none" }] },

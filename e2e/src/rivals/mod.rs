@@ -64,6 +64,15 @@ impl System {
         }
     }
 
+    /// Whether a takeover is to cost less than a second.
+    pub fn is_fast(self) -> bool {
+        match self {
+            Self::Berth { .. } => true,
+            Self::Keepalived { advert } => advert < Duration::from_secs(1),
+            Self::MetalLb => false,
+        }
+    }
+
     /// A lab in which it serves one address. The pods are on one node more, which is never taken away.
     pub async fn up(self) -> Result<Stage> {
         let nodes = self.nodes();
