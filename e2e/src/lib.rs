@@ -41,6 +41,7 @@
 //! | [`cluster`], [`diagnosis`] | what black-box tests need, in the lab or in kind; what shows why one failed |
 //! | [`kind_node`] | kind, Docker and a node image, where there are none |
 //! | [`rivals`], [`stock`], [`membership`] | other systems in the same lab, for comparison; kube-vip's halves beside ours; what Berth's membership shows |
+//! | [`busy_host`] | processors that are taken away |
 //! | [`agent`] | the stand-in for the kubelet on bare nodes |
 //! | [`control_plane`], [`programs`] | etcd and Kubernetes: how they are run, how they are built |
 //! | [`supervisor`], [`keeper`], [`disk`], [`cgroup`] | life and death of a lab; nothing is left behind |
@@ -62,6 +63,7 @@ mod apply;
 pub mod audit;
 pub mod bare_client;
 mod bare_node;
+pub mod busy_host;
 pub mod capture;
 pub mod cgroup;
 pub mod cli;

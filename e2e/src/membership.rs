@@ -25,10 +25,20 @@ pub fn won(world: &World, node: usize) -> Result<u64> {
     counted(world, node, "takeover_seconds_count")
 }
 
+/// The lease in seconds that the announcer on a node asks for.
+pub fn lease(world: &World, node: usize) -> Result<String> {
+    said(world, node, "membership_lease_seconds").map(Option::unwrap_or_default)
+}
+
 fn counted(world: &World, node: usize, what: &str) -> Result<u64> {
+    let count = said(world, node, what)?;
+    count.map_or(Ok(0), |count| count.parse().with_context(|| format!("{what} {count}")))
+}
+
+fn said(world: &World, node: usize, what: &str) -> Result<Option<String>> {
     let (shown, name) = (metrics(world, node)?, format!("berth_announcer_{what} "));
     let line = shown.lines().find_map(|line| line.strip_prefix(&name));
-    line.map_or(Ok(0), |count| count.trim().parse().with_context(|| format!("{name}{count}")))
+    Ok(line.map(|value| value.trim().to_owned()))
 }
 
 /// Whether each of the first `nodes` nodes sees all of them alive, and as many of them vote as should.

@@ -50,6 +50,11 @@ impl Pauses {
         touching.map(Pause::length).max().unwrap_or_default()
     }
 
+    /// How many pauses of which a part is between `from` and `to` are long enough to move addresses by themselves.
+    pub fn count(&self, from: Instant, to: Instant) -> usize {
+        self.0.iter().filter(|pause| pause.touches(from, to) && pause.length() >= LONG).count()
+    }
+
     /// Whether the machine stood still between `from` and `to`, for long enough to move addresses by itself.
     pub fn excuse(&self, from: Instant, to: Instant) -> bool {
         self.longest(from, to) >= LONG

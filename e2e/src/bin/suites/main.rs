@@ -4,7 +4,6 @@
 //! suite and the slowest twenty tests.
 
 mod found;
-mod host;
 mod past;
 mod report;
 
@@ -69,7 +68,7 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.busy_host {
-        host::be_busy()?;
+        berth_e2e::busy_host::be_busy()?;
     }
     let seconds = arguments.messages.with_file_name("seconds.json");
     let past = Past::read(&seconds);

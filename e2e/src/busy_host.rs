@@ -1,28 +1,25 @@
 //! A busy host of a virtual machine: from time to time no processor does anything for a moment.
 
-use std::{
-    process::Command,
-    sync::{
-        Arc, Barrier,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
-};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    unistd::{Pid, gettid},
-};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::{Pid, gettid};
 
 /// From one pause to the next.
-const EVERY: Duration = Duration::from_secs(30);
+pub const EVERY: Duration = Duration::from_secs(30);
 /// How long one lasts, in milliseconds.
 const LENGTH: std::ops::RangeInclusive<u64> = 120..=220;
 
 /// Takes every processor away from all others, at once, again and again until the process ends.
-pub(crate) fn be_busy() -> Result<()> {
+///
+/// # Errors
+/// If a thread cannot be bound to its processor, or may not come first there.
+pub fn be_busy() -> Result<()> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).context("which processors there are")?;
     let mut processors = Vec::new();
     for processor in 0..CpuSet::count() {
