@@ -1,7 +1,7 @@
-//! Owns the claims of a cluster that lets this program have none there ([decision 33]): who holds which address, in memory. What an
+//! Owns the claims of a cluster that lets this program have none there ([decision 32]): who holds which address, in memory. What an
 //! API server does with [`IPAddress`] objects is done here in the same way. Pure.
 //!
-//! [decision 33]: ../../../docs/decisions/0033-claims-in-memory-where-the-role-has-none.md
+//! [decision 32]: ../../../docs/decisions/0032-claims-in-memory-where-the-role-has-none.md
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -12,7 +12,7 @@ use crate::claimant::Id;
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long an address rests at least whose node never said that it let go of it. A node that hears nothing more, or is
-/// heard of no more, stops answering when its ownership runs out: after 350 ms where membership decides, after 15 s at
+/// heard of no more, stops answering when its ownership runs out: after 350 ms at most where membership decides, after 15 s at
 /// the latest where a Lease does (the default of kube-vip and of Kubernetes).
 pub(super) const SILENT: Duration = Duration::from_secs(15);
 
