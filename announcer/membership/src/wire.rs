@@ -86,8 +86,8 @@ pub enum DatagramError {
     /// It is of a node with another list of members, or with a list where this node has none, or the other way round.
     #[error("datagram: node {0} has another list of members: must be the same on all")]
     OtherMembers(NodeId),
-    /// It is of version 1, and the node speaks version 2.
-    #[error("datagram: version 1 of node {0}, which speaks version 2")]
+    /// It is of version 1, and the node speaks a later one.
+    #[error("datagram: version 1 of node {0}, which speaks a later one")]
     Superseded(NodeId),
     /// It is of version 1, which does not say for which incarnation of the cluster, and answers nothing that this run asked.
     #[error("datagram: version 1 of node {0}, made for another run of this node")]
