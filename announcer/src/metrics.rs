@@ -29,8 +29,8 @@ const TRANSLATED: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 /// Upper bounds in seconds. A crash is due to be over in 0.4 s; a handover takes milliseconds.
 const TAKEOVER: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.4, 0.6, 1.0, 5.0];
 
-/// Upper bounds in seconds of how late a heartbeat is: what is later than a lease, 0.1 to 0.35, has lost it.
-const LATE: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35];
+/// Upper bounds in seconds of how late a heartbeat is: by 0.075 a lease of 0.1 is lost, by 0.3 one of 0.35.
+const LATE: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.2, 0.35];
 
 /// The numbers of this node.
 #[derive(Clone, Debug)]
@@ -157,7 +157,7 @@ impl Metrics {
         registry.register("membership_live_nodes", help, self.live.clone());
         let help = "Seconds by which heartbeats were late";
         registry.register("heartbeat_late_seconds", help, self.late.clone());
-        let help = "Seconds for which this node asks to be granted what it has, with membership";
+        let help = "Lease in seconds that this node asks for, with membership";
         registry.register("membership_lease_seconds", help, self.lease.clone());
         let help = "Datagrams to peers that did not leave";
         registry.register("datagrams_lost", help, self.datagrams_lost.clone());

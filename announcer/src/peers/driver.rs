@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use berth_fence::{Fence, Kind};
 use berth_membership::{
-    Cause, DatagramError, Input, Keyring, Moment, Node, NodeId, Output, ParameterError, Parameters,
+    Cause, DatagramError, Input, Keyring, Loss, Moment, Node, NodeId, Output, ParameterError,
+    Parameters,
 };
 use berth_runtime::http::Health;
 use berth_runtime::supervise;
@@ -40,7 +41,7 @@ const CENSUS: Duration = Duration::from_millis(500);
 /// The thread must come by this often, or it is stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// A heartbeat that is later than this is told of, this often.
+/// A heartbeat that is later than this, or than half of the lease that it renews, is told of, this often.
 const LATE: Duration = Duration::from_millis(100);
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
@@ -165,6 +166,8 @@ struct Survey {
     census_at: Moment,
     /// When it was last said that a heartbeat is late.
     warned_at: Option<Moment>,
+    /// When it was last said that a lease ran out.
+    lapsed_at: Option<Moment>,
     /// Why others are not heard.
     others: Others,
     /// Which voters are not.
@@ -175,7 +178,8 @@ impl Survey {
     fn new() -> Self {
         let (live, orphans, at) = (BTreeSet::new(), BTreeSet::new(), now());
         let (others, unheard) = (Others::default(), Unheard::default());
-        Self { live, at, orphans, census_at: at, warned_at: None, others, unheard }
+        let (warned_at, lapsed_at) = (None, None);
+        Self { live, at, orphans, census_at: at, warned_at, lapsed_at, others, unheard }
     }
 }
 
@@ -255,9 +259,27 @@ impl Driver {
         }
         let late = now.since(due);
         self.metrics.late.observe(late.as_secs_f64());
-        if late > LATE && self.survey.warned_at.is_none_or(|at| now.since(at) > WARN_EVERY) {
+        let lease = self.node.lease();
+        let is_due = self.survey.warned_at.is_none_or(|at| now.since(at) > WARN_EVERY);
+        if is_to_be_told(late, lease) && is_due {
             self.survey.warned_at = Some(now);
-            tracing::warn!(?late, "this node is too busy: what is not renewed in time is lost");
+            tracing::warn!(
+                ?late,
+                ?lease,
+                "this node is too busy: what is not renewed within its lease is lost"
+            );
+        }
+    }
+
+    /// That something was lost is told for each address; why, once for all.
+    fn note_lapse(&mut self) {
+        let (now, lease) = (now(), self.node.lease());
+        if self.survey.lapsed_at.is_none_or(|at| now.since(at) > WARN_EVERY) {
+            self.survey.lapsed_at = Some(now);
+            tracing::warn!(
+                ?lease,
+                "no majority of voters renewed a lease in time: this node, its voters or the network between them were late"
+            );
         }
     }
 
@@ -345,6 +367,9 @@ impl Driver {
                     self.tell(MembershipEvent::Holds { address, cause, took });
                 }
                 Output::Lost { address, cause } => {
+                    if cause == Loss::Expired {
+                        self.note_lapse();
+                    }
                     self.addresses.links.remove(&address);
                     self.tell(MembershipEvent::Lost { address, cause });
                 }
@@ -426,9 +451,26 @@ impl Driver {
     }
 }
 
+/// Whether a heartbeat is so late that people should know, before what it renews is lost.
+fn is_to_be_told(late: Duration, lease: Duration) -> bool {
+    late > LATE.min(lease / 2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_late_heartbeat_is_told_of_before_the_lease_that_it_renews_is_over() {
+        // A seventh of a lease apart, 25 to 50 ms.
+        for (lease, apart) in [(100, 25), (140, 25), (200, 29), (280, 40), (350, 50)] {
+            let [lease, apart] = [lease, apart].map(Duration::from_millis);
+            let lost = lease - apart;
+            let is_told = |late| is_to_be_told(late, lease);
+            assert!(is_told(lost - Duration::from_millis(20)), "{lease:?}");
+            assert!(!is_told(lease / 4), "{lease:?}: nothing is near yet");
+        }
+    }
 
     /// What lets an address pass for twice this without a refresh needs leases that are longer.
     #[test]
