@@ -1,6 +1,7 @@
 //! Owns the thread on which the protocol runs, its clock, the fence, and the order in which things take effect: above
 //! all that the kernel is silent about an address before anybody hears that it was released.
 
+mod lateness;
 mod others;
 mod unheard;
 
@@ -19,6 +20,7 @@ use berth_runtime::supervise;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
+use self::lateness::Lateness;
 use self::others::Others;
 use self::unheard::Unheard;
 use super::priority;
@@ -40,10 +42,6 @@ const CENSUS: Duration = Duration::from_millis(500);
 
 /// The thread must come by this often, or it is stuck.
 const STUCK: Duration = Duration::from_secs(60);
-
-/// A heartbeat that is later than this, or than half of the lease that it renews, is told of, this often.
-const LATE: Duration = Duration::from_millis(100);
-const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// The longest sleep: to say that the thread is alive.
 const NAP: Duration = Duration::from_secs(10);
@@ -164,10 +162,8 @@ struct Survey {
     orphans: BTreeSet<IpAddr>,
     /// When that is looked for next.
     census_at: Moment,
-    /// When it was last said that a heartbeat is late.
-    warned_at: Option<Moment>,
-    /// When it was last said that a lease ran out.
-    lapsed_at: Option<Moment>,
+    /// What people are told of a node that is too busy.
+    lateness: Lateness,
     /// Why others are not heard.
     others: Others,
     /// Which voters are not.
@@ -178,8 +174,8 @@ impl Survey {
     fn new() -> Self {
         let (live, orphans, at) = (BTreeSet::new(), BTreeSet::new(), now());
         let (others, unheard) = (Others::default(), Unheard::default());
-        let (warned_at, lapsed_at) = (None, None);
-        Self { live, at, orphans, census_at: at, warned_at, lapsed_at, others, unheard }
+        let lateness = Lateness::default();
+        Self { live, at, orphans, census_at: at, lateness, others, unheard }
     }
 }
 
@@ -259,28 +255,7 @@ impl Driver {
         }
         let late = now.since(due);
         self.metrics.late.observe(late.as_secs_f64());
-        let lease = self.node.lease();
-        let is_due = self.survey.warned_at.is_none_or(|at| now.since(at) > WARN_EVERY);
-        if is_to_be_told(late, lease) && is_due {
-            self.survey.warned_at = Some(now);
-            tracing::warn!(
-                ?late,
-                ?lease,
-                "this node is too busy: what is not renewed within its lease is lost"
-            );
-        }
-    }
-
-    /// That something was lost is told for each address; why, once for all.
-    fn note_lapse(&mut self) {
-        let (now, lease) = (now(), self.node.lease());
-        if self.survey.lapsed_at.is_none_or(|at| now.since(at) > WARN_EVERY) {
-            self.survey.lapsed_at = Some(now);
-            tracing::warn!(
-                ?lease,
-                "no majority of voters renewed a lease in time: this node, its voters or the network between them were late"
-            );
-        }
+        self.survey.lateness.late(late, self.node.lease(), now);
     }
 
     fn receive(&mut self) {
@@ -368,7 +343,7 @@ impl Driver {
                 }
                 Output::Lost { address, cause } => {
                     if cause == Loss::Expired {
-                        self.note_lapse();
+                        self.survey.lateness.lapsed(self.node.lease(), now());
                     }
                     self.addresses.links.remove(&address);
                     self.tell(MembershipEvent::Lost { address, cause });
@@ -451,26 +426,9 @@ impl Driver {
     }
 }
 
-/// Whether a heartbeat is so late that people should know, before what it renews is lost.
-fn is_to_be_told(late: Duration, lease: Duration) -> bool {
-    late > LATE.min(lease / 2)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_late_heartbeat_is_told_of_before_the_lease_that_it_renews_is_over() {
-        // A seventh of a lease apart, 25 to 50 ms.
-        for (lease, apart) in [(100, 25), (140, 25), (200, 29), (280, 40), (350, 50)] {
-            let [lease, apart] = [lease, apart].map(Duration::from_millis);
-            let lost = lease - apart;
-            let is_told = |late| is_to_be_told(late, lease);
-            assert!(is_told(lost - Duration::from_millis(20)), "{lease:?}");
-            assert!(!is_told(lease / 4), "{lease:?}: nothing is near yet");
-        }
-    }
 
     /// What lets an address pass for twice this without a refresh needs leases that are longer.
     #[test]
