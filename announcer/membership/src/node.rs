@@ -215,7 +215,8 @@ impl Node {
     }
 
     fn view_read(&mut self, view: View) {
-        if self.standing.is_some() {
+        if let Some(standing) = &mut self.standing {
+            standing.read(&view);
             self.witness(self.out.me(), &view, false);
             return;
         }

@@ -246,6 +246,14 @@ impl Standing {
         Change { adopted: true, activated: self.active }
     }
 
+    /// Takes the bounds of leases as they are stored with this view: who heard of it from a node that knows one lease only heard
+    /// of none, and they may be edited. A grant lasts for what its voter says, so no two nodes need have the same ones.
+    pub(crate) fn read(&mut self, view: &View) {
+        if view.epoch == self.view.epoch && view.goes_with(&self.view) {
+            self.view.bounds = view.bounds;
+        }
+    }
+
     /// Notes the epoch a node is at, as it said itself, and whether it knows its view to be active.
     pub(crate) fn witness(&mut self, node: NodeId, view: &View, active: bool) -> Change {
         let mut change = self.adopt(view);

@@ -283,12 +283,14 @@ impl Store {
 /// The object with another view; everything else of it stays.
 fn object(found: Option<Lease>, proposal: &Proposal) -> Lease {
     let names = |set: &Voters| set.nodes().iter().map(NodeId::to_string).collect();
+    // Who proposes may have heard of the view before from a node that knows no bounds.
+    let bounds = found.as_ref().and_then(view).map_or(proposal.view.bounds(), |view| view.bounds());
     let view = &proposal.view;
     let written = Written {
         epoch: view.epoch(),
         voters: names(view.voters()),
         previous: view.previous().iter().map(names).collect(),
-        leases: Some(view.bounds()).filter(|bounds| *bounds != Bounds::default()).map(millis),
+        leases: Some(bounds).filter(|bounds| *bounds != Bounds::default()).map(millis),
     };
     let made = || Lease {
         metadata: ObjectMeta {
@@ -379,10 +381,13 @@ mod tests {
         let wide = read(r#","leases":[100,500]"#).unwrap();
         assert_eq!(wide.bounds().ceiling(), Duration::from_millis(500));
         let proposal = Proposal { from_epoch: 6, view: wide.clone(), voters: Vec::new() };
-        assert_eq!(view(&object(None, &proposal)), Some(wide));
+        assert_eq!(view(&object(None, &proposal)), Some(wide.clone()));
         let error = read(r#","leases":[20,500]"#).unwrap_err();
         assert!(error.contains("must be from 100ms to 350ms"), "{error}");
         let usual = Proposal { from_epoch: 6, view: read("").unwrap(), voters: Vec::new() };
+        let found = object(None, &proposal);
+        let next = view(&object(Some(found), &usual)).unwrap();
+        assert_eq!(next.bounds(), wide.bounds(), "who proposes may have heard of none");
         let text = object(None, &usual).metadata.annotations.unwrap()[ANNOTATION].clone();
         assert_eq!(text, r#"{"epoch":7,"voters":["0000000000000001"],"previous":[]}"#);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use berth_membership::{Input, Keyring, NodeId, Parameters, View, Voters};
+use berth_membership::{Bounds, Input, Keyring, NodeId, Parameters, View, Voters};
 
 use crate::cluster::{Cluster, ids, keys, sender};
 
@@ -143,4 +143,23 @@ fn who_says_that_it_has_ended_is_replaced_at_once_and_says_it_of_no_other_run() 
         let live: Vec<usize> = cluster.nodes.values().map(|node| node.live().count()).collect();
         assert_eq!(live, [3, 3, 3]);
     }
+}
+
+#[test]
+fn bounds_that_a_former_voter_left_out_of_a_view_are_there_once_it_is_read() {
+    let mut cluster = cluster([third(), second(), second()]);
+    cluster.run(MILLI * 2_000);
+    let [a, b, _] = NAMES.map(NodeId::of);
+    let bounds = Bounds::new(MILLI * 350, MILLI * 350).unwrap();
+    let voters = Voters::new(ids(&NAMES)).unwrap();
+    let next = View::new(2, voters.clone(), vec![voters]).unwrap().within(bounds);
+    cluster.tell(b, Input::View(next.clone()));
+    cluster.run(MILLI * 200);
+    let stands = |cluster: &Cluster| cluster.nodes[&a].view().unwrap().0.clone();
+    assert_eq!((stands(&cluster).epoch(), stands(&cluster).bounds()), (2, Bounds::default()));
+    cluster.tell(a, Input::View(next.clone()));
+    assert_eq!(stands(&cluster), next);
+    cluster.run(MILLI * 10_000);
+    assert_eq!(cluster.nodes[&a].lease(), MILLI * 350);
+    assert_eq!(stands(&cluster), next);
 }
