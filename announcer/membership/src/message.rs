@@ -130,11 +130,11 @@ pub(crate) enum Message {
 }
 
 impl Message {
-    /// The view its sender stands in, if it says so.
-    pub(crate) fn view(&self) -> Option<&View> {
+    /// The view its sender stands in, and whether it knows that to be active, if it says so.
+    pub(crate) fn stands(&self) -> Option<(&View, bool)> {
         match self {
-            Self::Heartbeat(heartbeat) => Some(&heartbeat.view),
-            Self::Ack(ack) => Some(&ack.view),
+            Self::Heartbeat(heartbeat) => Some((&heartbeat.view, heartbeat.active)),
+            Self::Ack(ack) => Some((&ack.view, ack.active)),
             Self::Hand(_) => None,
         }
     }

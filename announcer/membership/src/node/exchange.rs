@@ -18,7 +18,7 @@ impl Node {
         // Before its own read of the view a node is no part of anything.
         let there = self.stay != Stay::Left;
         let Some(standing) = self.standing.as_ref().filter(|_| there) else { return };
-        if message.view().is_some_and(|view| !view.goes_with(standing.view())) {
+        if message.stands().is_some_and(|(view, _)| !view.goes_with(standing.view())) {
             self.out.push(Output::Refused(DatagramError::OtherMembers(from)));
             return;
         }
@@ -34,17 +34,17 @@ impl Node {
         if said == Said::Now {
             self.hear(from, tongue, message);
         }
+        // What was said to another run may tell of a view that has been taken away since, with all that stood in it.
+        if let Some((view, active)) = message.stands().filter(|_| said != Said::Elsewhere) {
+            self.witness(from, view, active);
+        }
         match message {
             Message::Heartbeat(heartbeat) => {
-                self.witness(from, &heartbeat.view, heartbeat.active);
                 for ack in self.answer(from, heartbeat, said) {
                     self.out.answer(from, tongue, ack);
                 }
             }
-            Message::Ack(ack) => {
-                self.witness(from, &ack.view, ack.active);
-                self.acknowledge(from, ack);
-            }
+            Message::Ack(ack) => self.acknowledge(from, ack),
             Message::Hand(hand) => self.handed(from, hand),
         }
     }

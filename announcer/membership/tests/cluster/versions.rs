@@ -129,6 +129,25 @@ fn nothing_that_was_recorded_in_another_incarnation_is_looked_at() {
 }
 
 #[test]
+fn no_view_that_was_taken_away_comes_back_by_what_was_recorded_in_it() {
+    for (what, recorded) in recordings() {
+        let mut cluster = Cluster::new();
+        cluster.now = cluster.now + Duration::from_millis(7);
+        for name in NAMES {
+            cluster.start_with(keys("one"), name, all(1));
+        }
+        for _ in 0..2 {
+            for (to, datagram) in &recorded {
+                cluster.show(*to, datagram);
+            }
+            assert_eq!(cluster.epochs(), [1; 3], "{what}");
+            cluster.run(Duration::from_secs(2));
+        }
+        assert_eq!((cluster.epochs(), cluster.owners().len()), (vec![1; 3], 1), "{what}");
+    }
+}
+
+#[test]
 fn a_node_that_speaks_version_2_is_not_spoken_for_by_what_it_said_in_version_1() {
     let [a, b, _] = NAMES.map(NodeId::of);
     let mut cluster = Cluster::of(&former(), 1);
