@@ -52,7 +52,7 @@ fn forged(world: &World, length: impl Fn() -> usize) -> Vec<(SocketAddr, Vec<u8>
             std::iter::repeat_with(|| fastrand::u8(..)).take(length()).collect();
         if !number.is_multiple_of(8) && octets.len() >= 20 {
             let id = Sha256::digest(world.lab.node(node).name().as_bytes());
-            octets[..4].copy_from_slice(&[b'B', b'M', fastrand::u8(1..=2), fastrand::u8(1..=3)]);
+            octets[..4].copy_from_slice(&[b'B', b'M', fastrand::u8(1..=3), fastrand::u8(1..=3)]);
             octets[12..20].copy_from_slice(&id[..8]);
         }
         (target(world, node), octets)
