@@ -277,6 +277,29 @@ async fn serves(world: &World, namespace: &str, name: &str, lease: Option<&str>)
     Ok(())
 }
 
+/// An operator says how long leases are, and a view that follows says the same.
+async fn leases_are_kept(world: &mut World) -> Result<()> {
+    let mut stored = view(world).await?;
+    stored["leases"] = json!([350, 350]);
+    let note = format!("berth.dev/view={stored}");
+    let lease = ["--namespace=kube-system", "lease", "berth-membership"];
+    kubectl(&world.lab, &[&["annotate", "--overwrite"][..], &lease, &[&note]].concat())?;
+    let config = world.lab.dir().join(format!("{ANNOUNCER}.kubeconfig"));
+    let of_node0 = std::fs::read(&config)?;
+    world.bind(ANNOUNCER, "node1").await?;
+    world.start_announcer(1).await?;
+    eventually("a view of two voters", 20, || async {
+        let next = view(world).await?;
+        let voters = next["voters"].as_array().map_or(0, Vec::len);
+        ensure!(next["leases"] == stored["leases"], "{next} follows {stored}");
+        Ok((voters == 2).then_some(()))
+    })
+    .await
+    .with_context(|| world.logs())?;
+    world.announcer("node1")?.terminate(Duration::from_secs(15))?;
+    Ok(std::fs::write(&config, of_node0)?)
+}
+
 /// Under the policies, from their start, whoever decides on owners.
 async fn both_go_on(world: &mut World) -> Result<()> {
     for binding in ["vm", OTHERS] {
@@ -296,6 +319,8 @@ async fn both_go_on(world: &mut World) -> Result<()> {
     })
     .await
     .with_context(|| world.logs())?;
+
+    leases_are_kept(world).await?;
 
     // A Lease for each Service takes more, and who lacks it waits and says so.
     world.announcer("node0")?.terminate(Duration::from_secs(15))?;

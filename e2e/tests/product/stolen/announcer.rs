@@ -49,9 +49,13 @@ fn numbered(view: &Value, epoch: u64) -> Value {
 
 /// As announcers write it, member by member in this order.
 fn written(view: &Value) -> Value {
+    let leases = view.get("leases").map(|leases| format!(r#","leases":{leases}"#));
     let text = format!(
-        r#"{{"epoch":{},"voters":{},"previous":{}}}"#,
-        view["epoch"], view["voters"], view["previous"]
+        r#"{{"epoch":{},"voters":{},"previous":{}{}}}"#,
+        view["epoch"],
+        view["voters"],
+        view["previous"],
+        leases.unwrap_or_default()
     );
     json!({ "metadata": { "annotations": { "berth.dev/view": text } } })
 }
@@ -76,6 +80,10 @@ fn leases(tries: &mut Tries, view: &Value) {
     ] {
         tries.add(what, How::Replace, membership.clone(), other);
     }
+    let mut longer = view.clone();
+    longer["leases"] = json!([350, 500]);
+    let what = "a view with other leases than the one before";
+    tries.add(what, How::Replace, membership.clone(), numbered(&longer, epoch + 1));
     tries.add("another node's Lease", How::Create, LEASES, lease("berth-announcer-node1"));
     let what = "the Lease of another program";
     tries.add(what, How::Replace, named("kube-controller-manager"), held("node0"));
