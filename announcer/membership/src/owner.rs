@@ -59,7 +59,7 @@ struct Peer {
 /// What an ack led to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// Leases that became longer.
+    /// Leases that became longer, or are of a hold now.
     pub(crate) renewed: bool,
     /// Claims that became holds.
     pub(crate) won: Vec<IpAddr>,
@@ -317,6 +317,8 @@ impl Owner {
                 hold.version = if self.rules.versions() { version } else { 0 };
             }
         }
+        // What was won may have been granted for less the second time: its lease is no longer than it was, and lapses all the same.
+        outcome.renewed |= !outcome.won.is_empty();
         if outcome.renewed {
             self.note_next_lapse(now);
         }
@@ -371,5 +373,37 @@ impl Hold {
         let needed =
             if rules.majority() { voters.majority() } else { voters.majority().max(2) - 1 };
         ends.get(needed - 1).copied().unwrap_or_default().max(self.frozen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Verdict;
+    use crate::view::View;
+    use crate::voter::Voter;
+
+    #[test]
+    fn what_is_won_by_a_shorter_lease_than_the_claim_had_lapses_all_the_same() {
+        let at = |millis: u64| Moment::from_nanos(millis * 1_000_000);
+        let [me, other] = [1, 2].map(NodeId::from_bits);
+        let (parameters, rules) = (Parameters::default(), Rules::default());
+        let standing = Standing::new(me, View::first(other), rules);
+        let voter = Voter::new(parameters, rules, 7, at(0));
+        let mut owner = Owner::new(me, parameters, rules, 1, 0);
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        owner.claim(at(1_000), address);
+        let mut granted = |now: Moment, lease: Option<Duration>| {
+            let condition = Condition { lease, ..Condition::default() };
+            let heartbeat = owner.heartbeat(now, other, &standing, 0, condition).remove(0);
+            let greeting = voter.greeting(me, &heartbeat, &standing);
+            let (applied, verdict) = (heartbeat.list.upto, Some(Verdict::default()));
+            let ack = Ack { applied, lease, verdict, ..greeting };
+            owner.acknowledge(now, other, &ack, &standing).won
+        };
+        assert!(granted(at(1_000), None).is_empty(), "the first majority");
+        assert_eq!(granted(at(1_001), Some(Duration::from_millis(100))), [address]);
+        assert_eq!((owner.next_lapse(), owner.lapsed(at(1_349))), (at(1_350), vec![]));
+        assert_eq!(owner.lapsed(at(1_350)), [address]);
     }
 }
