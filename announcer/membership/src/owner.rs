@@ -71,6 +71,8 @@ pub(crate) struct Outcome {
     pub(crate) behind: bool,
     /// A majority has judged what was sent later than all before: how long it took since that was sent.
     pub(crate) took: Option<Duration>,
+    /// The same of one voter more.
+    pub(crate) took_one_more: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -85,8 +87,8 @@ pub(crate) struct Owner {
     next_lapse: Moment,
     /// The lease that was asked for last.
     asked: Duration,
-    /// When what a majority has judged was sent; none before the first time.
-    judged: Option<Moment>,
+    /// When what a majority has judged was sent, and one voter more; none before the first time.
+    judged: [Option<Moment>; 2],
     peers: BTreeMap<NodeId, Peer>,
 }
 
@@ -109,7 +111,7 @@ impl Owner {
             holds: BTreeMap::new(),
             next_lapse: Moment::NEVER,
             asked: parameters.lease,
-            judged: None,
+            judged: [None; 2],
             peers: [(me, Peer { cookie, ..Peer::default() })].into(),
         }
     }
@@ -267,6 +269,10 @@ impl Owner {
             let progress =
                 peer.cookie != ack.cookie || (ack.applied != peer.applied && ack.applied < latest);
             outcome.behind = progress && ack.sequence == peer.sent && view.voters().contains(from);
+            if peer.cookie != ack.cookie {
+                // Another run of it: what was away is not late.
+                (peer.judged, self.judged[1]) = (Moment::default(), None);
+            }
             (peer.cookie, peer.applied) = (ack.cookie, ack.applied);
         }
         let of_my_epoch = ack.view.epoch() == view.epoch() || !self.rules.grants_of_my_epoch();
@@ -279,7 +285,7 @@ impl Owner {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.judged = sent.max(peer.judged);
         }
-        outcome.took = self.took(now, view.voters());
+        [outcome.took, outcome.took_one_more] = self.took(now, view.voters());
         let sent = if self.rules.lease_from_send() { sent } else { now };
         let until = sent + self.granted(ack);
         for (address, hold) in &mut self.holds {
@@ -335,16 +341,20 @@ impl Owner {
         granted.min(LONGEST)
     }
 
-    /// Whether a majority has judged what was sent later than all before, and how long a lease had to last for that.
-    fn took(&mut self, now: Moment, voters: &Voters) -> Option<Duration> {
+    /// Whether a majority, and whether one voter more, has judged what was sent later than all before, and how long a lease had
+    /// to last for that.
+    fn took(&mut self, now: Moment, voters: &Voters) -> [Option<Duration>; 2] {
         let judged = |voter: &NodeId| self.peers.get(voter).map(|peer| peer.judged);
         let mut judged: Vec<_> = voters.nodes().iter().filter_map(judged).collect();
         judged.sort_unstable_by(|a, b| b.cmp(a));
-        let renewed = judged.get(voters.majority() - 1).copied().unwrap_or_default();
-        if renewed <= self.judged.unwrap_or_default() {
-            return None;
+        let mut took = [None; 2];
+        for (more, (took, before)) in took.iter_mut().zip(&mut self.judged).enumerate() {
+            let renewed = judged.get(voters.majority() - 1 + more).copied().unwrap_or_default();
+            if renewed > before.unwrap_or_default() {
+                *took = before.replace(renewed).map(|before| now.since(before));
+            }
         }
-        self.judged.replace(renewed).map(|before| now.since(before))
+        took
     }
 
     fn note_next_lapse(&mut self, now: Moment) {

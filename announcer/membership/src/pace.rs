@@ -14,6 +14,11 @@ const SPANS: usize = 8;
 /// A lease is so many times as long as would have been enough: what comes next may be worse than all before.
 const MARGIN: u32 = 2;
 
+/// What may never be needed is not met by twice as much.
+fn and_half(duration: Duration) -> Duration {
+    duration.saturating_mul(3) / 2
+}
+
 /// In each second a lease becomes shorter by as much at most, down to this, and from there on by less: of 350 ms in six seconds, and
 /// then in 100 to the shortest. A machine that stands still now and then has mostly done so until then, and has lost nothing by it.
 const SHORTER_BY: Duration = Duration::from_millis(25);
@@ -28,8 +33,8 @@ pub(crate) struct Pace {
     parameters: Parameters,
     /// Whether there is a choice: whoever knows version 3 of the wire has it.
     varies: bool,
-    /// The longest that a lease had to last until it was renewed, of each span, the last one first.
-    worst: [Duration; SPANS],
+    /// The longest lease that was needed, with its margin, of each span, the last one first.
+    needs: [Duration; SPANS],
     span_ends: Moment,
     wanted: Duration,
     /// Until when it was made shorter.
@@ -44,7 +49,7 @@ impl Pace {
         Self {
             parameters,
             varies,
-            worst: [Duration::ZERO; SPANS],
+            needs: [Duration::ZERO; SPANS],
             span_ends: now + SPAN,
             wanted: parameters.lease,
             shortened: now,
@@ -56,15 +61,28 @@ impl Pace {
     /// All leases that a majority grants were renewed now; the ones before counted from so long ago.
     pub(crate) fn renewed(&mut self, now: Moment, after: Duration) {
         self.roll(now);
-        self.worst[0] = self.worst[0].max(after);
+        self.need(after.saturating_mul(MARGIN));
+    }
+
+    /// The same by one voter more than a majority. When one of those that answer sooner is lost, it is this one that leases
+    /// rest on (patroni#2375). Who takes longer than a lease lasts is of no use then.
+    pub(crate) fn renewed_by_one_more(&mut self, now: Moment, after: Duration) {
+        self.roll(now);
+        if after < self.parameters.lease {
+            self.need(and_half(after));
+        }
+    }
+
+    fn need(&mut self, lease: Duration) {
+        self.needs[0] = self.needs[0].max(lease);
         self.wanted = self.wanted.max(self.needed());
     }
 
     /// As time goes on.
     pub(crate) fn roll(&mut self, now: Moment) {
         while self.span_ends <= now {
-            self.worst.rotate_right(1);
-            self.worst[0] = Duration::ZERO;
+            self.needs.rotate_right(1);
+            self.needs[0] = Duration::ZERO;
             // Whoever stood still for long has nothing to tell of that time.
             let behind = now.since(self.span_ends) / u32::try_from(SPANS).unwrap_or(1);
             self.span_ends = self.span_ends + SPAN.max(behind);
@@ -77,8 +95,8 @@ impl Pace {
     }
 
     fn needed(&self) -> Duration {
-        let worst = self.worst.iter().max().copied().unwrap_or_default();
-        worst.saturating_mul(MARGIN).min(LONGEST)
+        let lately = self.needs.iter().max().copied().unwrap_or_default();
+        lately.min(LONGEST)
     }
 
     /// The lease to ask for, in a view of so many voters, by a heartbeat about so many addresses; nothing where there is no
@@ -169,6 +187,19 @@ mod tests {
                 pace.renewed(at(begin + gap), MILLI * u32::try_from(gap).unwrap());
                 quiet(&mut pace, begin + gap, begin + 30_000);
             }
+        }
+    }
+
+    #[test]
+    fn a_voter_that_answers_late_makes_leases_as_long_as_it_takes_and_none_that_is_of_no_use() {
+        for (late, lease) in [(106, 159), (200, 300), (340, 350), (351, 100), (5_000, 100)] {
+            let (mut pace, mut now) = (pace(), 0);
+            while now < 600_000 {
+                quiet(&mut pace, now, now + late);
+                now += late;
+                pace.renewed_by_one_more(at(now), MILLI * u32::try_from(late).unwrap());
+            }
+            assert_eq!(asked(&pace), lease, "{late}");
         }
     }
 

@@ -96,6 +96,9 @@ impl Node {
         if let Some(took) = outcome.took {
             self.pace.renewed(self.now, took);
         }
+        if let Some(took) = outcome.took_one_more {
+            self.pace.renewed_by_one_more(self.now, took);
+        }
         for address in &outcome.won {
             self.claims.won(*address);
             if self.claims.moves(*address) {

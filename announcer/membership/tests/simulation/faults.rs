@@ -33,6 +33,12 @@ pub(crate) enum Fault {
         members: Vec<bool>,
         span: Time,
     },
+    /// One direction holds everything up for so long more.
+    Slow {
+        from: usize,
+        to: usize,
+        late: Time,
+    },
     Weather {
         weather: Weather,
         span: Time,

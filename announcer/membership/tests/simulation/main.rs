@@ -11,6 +11,7 @@
 mod api;
 mod explore;
 mod faults;
+mod field;
 mod machine;
 mod mutations;
 mod network;

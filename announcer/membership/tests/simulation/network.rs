@@ -23,11 +23,18 @@ pub(crate) struct Network {
     pub(crate) weather: Weather,
     /// Until when each direction is cut.
     cut: Vec<Time>,
+    /// How much later each direction carries everything.
+    late: Vec<Time>,
 }
 
 impl Network {
     pub(crate) fn new(hosts: usize) -> Self {
-        Self { hosts, weather: Weather::FAIR, cut: vec![0; hosts * hosts] }
+        Self {
+            hosts,
+            weather: Weather::FAIR,
+            cut: vec![0; hosts * hosts],
+            late: vec![0; hosts * hosts],
+        }
     }
 
     pub(crate) fn cut(&mut self, from: usize, to: usize, until: Time) {
@@ -35,8 +42,13 @@ impl Network {
         *cut = until.max(*cut);
     }
 
+    pub(crate) fn slow(&mut self, from: usize, to: usize, late: Time) {
+        self.late[from * self.hosts + to] = late;
+    }
+
     pub(crate) fn heal(&mut self) {
         self.cut.fill(0);
+        self.late.fill(0);
         self.weather = Weather::FAIR;
     }
 
@@ -59,7 +71,7 @@ impl Network {
             } else {
                 0
             };
-            now + wire + held_up
+            now + wire + self.late[from * self.hosts + to] + held_up
         };
         (0..copies).map(arrival).collect()
     }

@@ -224,6 +224,7 @@ impl World {
                     }
                 }
             }
+            Fault::Slow { from, to, late } => self.network.slow(from, to, late),
             Fault::Weather { weather, span } => {
                 self.network.weather = weather;
                 self.push(now + span, Event::Calm);
