@@ -1,6 +1,7 @@
 //! Owns for how long this node asks to be granted: the shortest lease that would have lost nothing lately. It becomes longer at
 //! once and shorter slowly. Policy only: a grant lasts for what its voter said, whatever was asked.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::bounds::{Bounds, LONGEST};
@@ -14,10 +15,16 @@ const SPANS: usize = 8;
 /// A lease is so many times as long as would have been enough: what comes next may be worse than all before.
 const MARGIN: u32 = 2;
 
-/// What may never be needed is not met by twice as much.
+/// What comes seldom is not met by twice as much: it makes leases longer for long.
 fn and_half(duration: Duration) -> Duration {
     duration.saturating_mul(3) / 2
 }
+
+/// What a lease was lost by, that a longer one would have outlasted, is remembered for longer than other things, each time for
+/// twice as long, up to this: jobs of each five minutes, hour or day stall a machine when all else about it is forgotten
+/// (keepalived#486, #1927).
+const LONGEST_REGRET: Duration = Duration::from_secs(25 * 3_600);
+const SHORTEST_REGRET: Duration = Duration::from_secs(240);
 
 /// In each second a lease becomes shorter by as much at most, down to this, and from there on by less: of 350 ms in six seconds, and
 /// then in 100 to the shortest. A machine that stands still now and then has mostly done so until then, and has lost nothing by it.
@@ -35,12 +42,23 @@ pub(crate) struct Pace {
     varies: bool,
     /// The longest lease that was needed, with its margin, of each span, the last one first.
     needs: [Duration; SPANS],
+    regret: Regret,
     span_ends: Moment,
     wanted: Duration,
     /// Until when it was made shorter.
     shortened: Moment,
     #[cfg(feature = "simulation")]
     pressed: Option<Duration>,
+}
+
+/// What a lease was lost by.
+#[derive(Clone, Copy, Debug)]
+struct Regret {
+    /// How long it would have had to last.
+    after: Duration,
+    /// For how long that is remembered, from the last time that something like it came.
+    span: Duration,
+    until: Moment,
 }
 
 impl Pace {
@@ -50,6 +68,7 @@ impl Pace {
             parameters,
             varies,
             needs: [Duration::ZERO; SPANS],
+            regret: Regret::new(now),
             span_ends: now + SPAN,
             wanted: parameters.lease,
             shortened: now,
@@ -61,6 +80,7 @@ impl Pace {
     /// All leases that a majority grants were renewed now; the ones before counted from so long ago.
     pub(crate) fn renewed(&mut self, now: Moment, after: Duration) {
         self.roll(now);
+        self.regret.note(now, after, self.wanted..self.parameters.lease);
         self.need(after.saturating_mul(MARGIN));
     }
 
@@ -89,6 +109,9 @@ impl Pace {
         }
         let seconds = now.since(self.shortened).min(Duration::from_secs(1)).as_secs_f64();
         self.shortened = self.shortened.max(now);
+        if self.regret.until <= now {
+            self.regret.after = Duration::ZERO;
+        }
         let quickly = self.wanted.saturating_sub(SHORTER_BY.mul_f64(seconds)).max(DOWN_TO);
         let slowly = self.wanted.saturating_sub(THEN_BY.mul_f64(seconds));
         self.wanted = quickly.min(slowly).max(self.needed());
@@ -96,7 +119,7 @@ impl Pace {
 
     fn needed(&self) -> Duration {
         let lately = self.needs.iter().max().copied().unwrap_or_default();
-        lately.min(LONGEST)
+        lately.max(and_half(self.regret.after)).min(LONGEST)
     }
 
     /// The lease to ask for, in a view of so many voters, by a heartbeat about so many addresses; nothing where there is no
@@ -117,6 +140,23 @@ impl Pace {
     #[cfg(feature = "simulation")]
     pub(crate) fn press(&mut self, lease: Option<Duration>) {
         self.pressed = lease;
+    }
+}
+
+impl Regret {
+    fn new(now: Moment) -> Self {
+        Self { after: Duration::ZERO, span: SHORTEST_REGRET, until: now }
+    }
+
+    /// A lease had to last so long. Between `lost` it did not, and a longer one would have.
+    fn note(&mut self, now: Moment, after: Duration, lost: Range<Duration>) {
+        if lost.start < after && after < lost.end {
+            self.after = self.after.max(after);
+            self.span = (self.span * 2).min(LONGEST_REGRET);
+            self.until = now + self.span;
+        } else if after >= self.after * 3 / 4 {
+            self.until = now + self.span;
+        }
     }
 }
 
@@ -168,8 +208,10 @@ mod tests {
         quiet(&mut pace, 120_200, 330_000);
         assert_eq!(asked(&pace), 290, "it may come again");
         quiet(&mut pace, 330_000, 500_000);
+        assert_eq!(asked(&pace), 217, "a lease was lost by it");
+        quiet(&mut pace, 500_000, 800_000);
         assert_eq!(asked(&pace), 100);
-        pace.renewed(at(500_500), MILLI * 500);
+        pace.renewed(at(800_500), MILLI * 500);
         assert_eq!(asked(&pace), 350, "no more than the view allows");
         let wide = Bounds::new(MILLI * 100, MILLI * 500).unwrap();
         assert_eq!(pace.ask(wide, 3, 1), Some(MILLI * 500));
@@ -188,6 +230,35 @@ mod tests {
                 quiet(&mut pace, begin + gap, begin + 30_000);
             }
         }
+    }
+
+    #[test]
+    fn what_comes_back_when_all_else_is_forgotten_costs_a_few_leases_and_no_more() {
+        for (minutes, most) in [(5, 1), (10, 2), (15, 2), (30, 3), (60, 4)] {
+            let (mut pace, mut lost) = (pace(), 0);
+            quiet(&mut pace, 0, 300_000);
+            for turn in 5..5 + 24 {
+                let begin = turn * minutes * 60_000;
+                let lease = asked(&pace);
+                lost += usize::from(lease <= 145);
+                pace.renewed(at(begin + 145), MILLI * 145);
+                // What is quiet needs no telling for hours.
+                for second in 1..minutes * 60 {
+                    pace.renewed(at(begin + second * 1_000), MILLI * 26);
+                }
+            }
+            assert!((1..=most).contains(&lost), "each {minutes} minutes: {lost}");
+        }
+    }
+
+    #[test]
+    fn what_no_lease_would_have_outlasted_is_not_remembered_for_long() {
+        let mut pace = pace();
+        quiet(&mut pace, 0, 120_000);
+        pace.renewed(at(121_000), MILLI * 1_000);
+        assert_eq!(asked(&pace), 350);
+        quiet(&mut pace, 121_000, 500_000);
+        assert_eq!(asked(&pace), 100);
     }
 
     #[test]
