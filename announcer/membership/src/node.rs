@@ -1,6 +1,7 @@
 //! Owns one run of one node: voter, owner and their advisers around one clock. Composes them, decides nothing that they
 //! decide.
 
+mod condition;
 mod exchange;
 mod moves;
 #[cfg(feature = "simulation")]

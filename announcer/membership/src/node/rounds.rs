@@ -126,24 +126,6 @@ impl Node {
         self.leave();
     }
 
-    pub(super) fn beat_to(&mut self, to: NodeId) {
-        self.say_to(to, self.condition());
-    }
-
-    fn say_to(&mut self, to: NodeId, condition: Condition) {
-        let Some(standing) = &self.standing else { return };
-        let reports = self.sight.version(to);
-        for heartbeat in self.owner.heartbeat(self.now, to, standing, reports, condition) {
-            self.out.beat(self.now, to, heartbeat);
-        }
-        // Who is silent may be of another program by now, or it is this node that hears nobody; then it says that.
-        if condition.deaf && self.out.says_less(self.now, to) {
-            for heartbeat in self.owner.heartbeat(self.now, to, standing, reports, condition) {
-                self.out.beat_in_full(to, heartbeat);
-            }
-        }
-    }
-
     fn beat_here(&mut self, condition: Condition) {
         let Some(standing) = &self.standing else { return };
         let me = self.out.me();
