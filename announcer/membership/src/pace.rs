@@ -32,6 +32,10 @@ const SHORTER_BY: Duration = Duration::from_millis(25);
 const DOWN_TO: Duration = Duration::from_millis(200);
 const THEN_BY: Duration = Duration::from_millis(1);
 
+/// Who gets so many addresses more within a span has more to do than lately: its heartbeats are in time, and what answers them is
+/// not. It has the longest leases then, before one is lost.
+const CROWD: usize = 32;
+
 /// For each address that a heartbeat is about it takes longer to make, and to answer.
 const EACH: Duration = Duration::from_micros(50);
 
@@ -43,6 +47,8 @@ pub(crate) struct Pace {
     /// The longest lease that was needed, with its margin, of each span, the last one first.
     needs: [Duration; SPANS],
     regret: Regret,
+    /// The fewest addresses that heartbeats were about in this span.
+    fewest: usize,
     span_ends: Moment,
     wanted: Duration,
     /// Until when it was made shorter.
@@ -69,6 +75,7 @@ impl Pace {
             varies,
             needs: [Duration::ZERO; SPANS],
             regret: Regret::new(now),
+            fewest: 0,
             span_ends: now + SPAN,
             wanted: parameters.lease,
             shortened: now,
@@ -93,6 +100,15 @@ impl Pace {
         }
     }
 
+    /// Heartbeats are about so many addresses now.
+    pub(crate) fn concerns(&mut self, about: usize) {
+        self.fewest = self.fewest.min(about);
+        if about - self.fewest >= CROWD {
+            self.fewest = about;
+            self.need(self.parameters.lease);
+        }
+    }
+
     fn need(&mut self, lease: Duration) {
         self.needs[0] = self.needs[0].max(lease);
         self.wanted = self.wanted.max(self.needed());
@@ -103,6 +119,7 @@ impl Pace {
         while self.span_ends <= now {
             self.needs.rotate_right(1);
             self.needs[0] = Duration::ZERO;
+            self.fewest = usize::MAX;
             // Whoever stood still for long has nothing to tell of that time.
             let behind = now.since(self.span_ends) / u32::try_from(SPANS).unwrap_or(1);
             self.span_ends = self.span_ends + SPAN.max(behind);
@@ -272,6 +289,23 @@ mod tests {
             }
             assert_eq!(asked(&pace), lease, "{late}");
         }
+    }
+
+    #[test]
+    fn who_gets_many_addresses_at_once_has_long_leases_before_one_is_lost() {
+        let mut pace = pace();
+        quiet(&mut pace, 0, 120_000);
+        for about in (0..200).rev().chain(0..CROWD) {
+            pace.concerns(about);
+        }
+        assert_eq!(asked(&pace), 100);
+        pace.concerns(CROWD);
+        assert_eq!(asked(&pace), 350);
+        for second in 120..600 {
+            quiet(&mut pace, second * 1_000, (second + 1) * 1_000);
+            pace.concerns(CROWD);
+        }
+        assert_eq!(asked(&pace), 100, "they are many, and no more come");
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl Node {
             targets.extend(view.previous().iter().flat_map(|set| set.nodes()));
         }
         self.pace.roll(self.now);
+        self.pace.concerns(self.concerns());
         let (condition, usual) = (self.condition(), self.parameters.heartbeat_of(self.lease()));
         let next = self.handovers.urgency().unwrap_or(usual);
         self.beats.beat(self.now, next, self.concerns());
