@@ -10,8 +10,7 @@ use berth_e2e::rivals::{Stage, System};
 use berth_e2e::wire::Record;
 use berth_e2e::world::eventually;
 
-use crate::ears::{BRIEFLY, CALM, Ears, Seen, mac_of};
-use crate::{AFTER, PAUSE, rank};
+use crate::ears::{AFTER, BRIEFLY, CALM, Ears, PAUSE, Seen, mac_of, rank};
 
 /// How many crashes a lab sees.
 pub(crate) const BLOCK: usize = 10;

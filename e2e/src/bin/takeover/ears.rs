@@ -16,6 +16,10 @@ pub(crate) const QUIET: Duration = Duration::from_millis(100);
 pub(crate) const BRIEFLY: Duration = Duration::from_millis(500);
 /// How long one node alone must have answered for a fault to be over.
 pub(crate) const CALM: Duration = Duration::from_secs(2);
+/// How long an owner is stopped.
+pub(crate) const PAUSE: Duration = Duration::from_secs(12);
+/// How long one is listened to that was stopped.
+pub(crate) const AFTER: Duration = Duration::from_secs(6);
 
 /// What one fault showed.
 pub(crate) struct Seen {
@@ -88,4 +92,10 @@ impl Ears {
 
 pub(crate) fn mac_of(node: usize) -> Mac {
     mac(Net::Lan, node_host(node))
+}
+
+/// Seconds that `percent` of the sorted gaps do not exceed, by nearest rank.
+pub(crate) fn rank(gaps: &[Duration], percent: usize) -> f64 {
+    let rank = (gaps.len() * percent).div_ceil(100).max(1);
+    gaps[rank - 1].as_secs_f64()
 }

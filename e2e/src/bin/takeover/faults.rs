@@ -8,8 +8,7 @@ use berth_e2e::pauses;
 use berth_e2e::rivals::{Stage, System};
 use berth_e2e::wire::Record;
 
-use crate::ears::{BRIEFLY, CALM, Ears, mac_of};
-use crate::{AFTER, PAUSE, rank};
+use crate::ears::{AFTER, BRIEFLY, CALM, Ears, PAUSE, mac_of, rank};
 
 /// What happens to an owner whose node goes on.
 #[derive(Clone, Copy, Debug)]

@@ -8,17 +8,11 @@ mod crashes;
 mod ears;
 mod faults;
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use berth_e2e::rivals::System;
 
 use crate::crashes::{BLOCK, Measured, PROBE};
-
-/// How long an owner is stopped.
-const PAUSE: Duration = Duration::from_secs(12);
-/// How long one is listened to that was stopped.
-const AFTER: Duration = Duration::from_secs(6);
+use crate::ears::PAUSE;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -82,10 +76,4 @@ fn number(variable: &str) -> Result<Option<usize>> {
     let number = text.parse().ok().filter(|number| *number > 0);
     let number = number.with_context(|| format!("{variable}={text}: a number from 1 is accepted"));
     number.map(Some)
-}
-
-/// Seconds that `percent` of the sorted gaps do not exceed, by nearest rank.
-fn rank(gaps: &[Duration], percent: usize) -> f64 {
-    let rank = (gaps.len() * percent).div_ceil(100).max(1);
-    gaps[rank - 1].as_secs_f64()
 }
