@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 oldest=$(sed -n 's/.*k8s\.io\/kubernetes v\([^ ]*\).*/\1/p' e2e/kubernetes/oldest/go.mod | sed -n 1p)
 echo "Kubernetes $oldest"
-BERTH_KUBERNETES=$oldest e2e/test.sh black_box:: product::expose:: product::failover:: product::eip:: \
-	product::eip_allocation:: real_nodes::
+BERTH_KUBERNETES=$oldest BERTH_CONTROL_PLANE=1 e2e/test.sh black_box:: product::expose:: product::failover:: product::eip:: \
+	product::eip_allocation:: product::control_plane:: real_nodes::
 # MetalLB itself in place of what is done by hand for it.
 BERTH_METALLB=1 e2e/test.sh --no-build product::moving::
 e2e/upgrade.sh

@@ -10,6 +10,7 @@
 //! | `reconcile` | the loop, one round, the plan |
 //! | `fencing` | the kernel's fence, as whoever decides on owners drives it |
 //! | `peers` | the input and output of membership |
+//! | `control_plane` | how the API server of this node is reached and asked |
 //! | `publish` | status, Events, writes |
 //! | `ownership` | who may answer |
 //! | `source` | who wants addresses |
@@ -26,6 +27,7 @@
 pub mod advertise;
 pub mod backoff;
 pub mod config;
+mod control_plane;
 pub mod dataplane;
 mod fencing;
 pub mod flags;

@@ -4,10 +4,12 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `control_plane` | how it reaches the API server of its own node, where it has the control plane's address |
 //! | `ties` | what ties it to what stands behind it |
 //! | `outside` | what others see of it |
 //! | `inquiry` | who asks what is known of each address |
 
+mod control_plane;
 mod inquiry;
 mod outside;
 mod ties;
@@ -25,8 +27,9 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::control_plane::Known;
 use self::outside::Outside;
-use self::ties::{Ties, cluster_namespace, connect};
+use self::ties::{Ties, cluster_namespace};
 use crate::config::{Cluster, Config, Election};
 use crate::dataplane::{self, Dataplane, eip as nat};
 use crate::fencing;
@@ -123,6 +126,7 @@ impl Ground {
         supervisor.spawn_all(tasks);
         let mut kernel = door.netlink(instance);
         let host = kernel.look().await.context("looking at the addresses of this node")?;
+        control_plane::are_free(config.control_plane.as_ref(), &host)?;
         let alone = alone(&host, instance, supervisor)?;
         // Before anything is unbound: what an earlier life has left may still be armed.
         let fence = fencing::open(config, &host);
@@ -206,25 +210,37 @@ async fn start(
         tracing::error!(check, "does not run: {flaw}");
         health.unready(check, flaw);
     }
-    let backing = match &config.cluster {
-        Cluster::Api(api) => Backing::Api(connect(api).await?),
-        Cluster::Fixed(fixed) => Backing::Files(fixed.clone()),
+    let (backing, known) = match &config.cluster {
+        Cluster::Api(api) => {
+            let (client, known) = control_plane::reach(&config, api, &health, supervisor).await?;
+            (Backing::Api(client), known)
+        }
+        Cluster::Fixed(fixed) => (Backing::Files(fixed.clone()), Known::nothing()),
     };
     if let Backing::Api(client) = &backing {
         supervisor.spawn("rights", rights::tell(client.clone(), rights, health.clone()));
     }
     let arp = interface.as_deref().and_then(fencing::arp_announce);
     let wants_membership = matches!(config.election, Election::Membership(_));
-    let mut own = match &backing {
+    let namespace = cluster_namespace(&config);
+    let (mut own, mut beside) = match &backing {
         Backing::Api(client) => {
-            let namespace = cluster_namespace(&config);
-            Some(host::Keeper::new(client.clone(), &namespace, &config.core.node, id))
+            let of_node =
+                || host::Keeper::new(client.clone(), &namespace, &config.core.node, id.clone());
+            let of_control_plane = || {
+                let (client, node) = (client.clone(), &config.core.node);
+                host::Keeper::of_control_plane(client, &namespace, node, id.clone())
+            };
+            (
+                (config.election != Election::Nothing).then(of_node),
+                config.control_plane.is_some().then(of_control_plane),
+            )
         }
-        Backing::Files(_) => None,
+        Backing::Files(_) => (None, None),
     };
     let join = async {
-        if let Some(own) = &mut own {
-            own.claim_name(&health).await;
+        for keeper in own.iter_mut().chain(&mut beside) {
+            keeper.claim_name(&health).await;
         }
         member::join(&mut config, &backing, fence, &metrics, &health).await
     };
@@ -250,13 +266,17 @@ async fn start(
         }
     };
     let superseded = CancellationToken::new();
-    if let (Backing::Api(client), false) = (&backing, keeper.is_member()) {
+    let by_lease = !keeper.is_member() && config.election != Election::Nothing;
+    if let (Backing::Api(client), true) = (&backing, by_lease) {
         let (client, namespace) = (client.clone(), cluster_namespace(&config));
         let (told, stop) = (superseded.clone(), stop.clone());
         let giving_way = give_way(client, namespace, wants_membership, told, stop);
         supervisor.spawn("membership to come", giving_way);
     }
 
+    if let Some(beside) = beside {
+        supervisor.spawn("control plane's host lease", beside.keep(known.told));
+    }
     let labels = label(&config, &backing, &health, supervisor);
     let (host, told_of_host) = watch::channel(None);
     let ties = Ties::to(backing, &config, &health, own, told_of_host, supervisor);
@@ -273,7 +293,8 @@ async fn start(
     let owners = reconcile::owners(&config, members, now);
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
     let announcer = announcer.with_backstop(backstop);
-    let sources = Sources { seen, done, changes, dataplane: kept, told, fenced, inquiries };
+    let (dataplane, standing) = (kept, known.standing);
+    let sources = Sources { seen, done, changes, dataplane, told, fenced, standing, inquiries };
     let sources = Some(sources);
     Ok(Some(Started { door, instance, announcer, sources, keeper, arp, superseded, _alone: alone }))
 }

@@ -31,6 +31,8 @@ pub struct Told {
     pub macs: BTreeSet<Mac>,
     /// By the uid of a Service, the addresses that the network gave for it, one of each family.
     pub offers: BTreeSet<(String, IpAddr)>,
+    /// Of the control plane, in the Lease for that alone.
+    pub control_plane: ControlPlane,
 }
 
 impl Told {
@@ -78,7 +80,47 @@ impl Told {
             gateways: gateways.collect(),
             macs: macs.map(|MacText(mac)| mac).collect(),
             offers: offers.collect(),
+            control_plane: ControlPlane::default(),
         }
+    }
+}
+
+/// What a control-plane node tells in a Lease beside the other ([`lease::of_control_plane`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControlPlane {
+    /// Whether its API server is healthy: who has the address yields it to nobody else.
+    pub is_healthy: bool,
+    /// The control plane's own addresses, which are nobody else's to have.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+impl ControlPlane {
+    const HEALTHY: &str = "healthy";
+
+    /// Writes it on the Lease.
+    pub fn write(&self, lease: &mut Lease) {
+        let word = if self.is_healthy { Self::HEALTHY } else { "unhealthy" };
+        let addresses: Vec<String> =
+            self.addresses.iter().take(MOST).map(ToString::to_string).collect();
+        let metadata = &mut lease.metadata;
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(annotation::API_SERVER.to_owned(), word.to_owned());
+        annotations.insert(annotation::CONTROL_PLANE_ADDRESSES.to_owned(), addresses.join(","));
+        let labels = metadata.labels.get_or_insert_default();
+        for label in [label::CONTROL_PLANE, label::HOST] {
+            labels.insert(label.to_owned(), String::new());
+        }
+    }
+
+    /// What a Lease tells, and of which node; `None` if it is none's. Whatever is not understood is not healthy.
+    pub fn read(lease: &Lease) -> Option<(&str, Self)> {
+        let node = lease.metadata.name.as_deref()?.strip_prefix(&*lease::of_control_plane(""))?;
+        let annotations = lease.metadata.annotations.as_ref()?;
+        let is_healthy = annotations.get(annotation::API_SERVER)? == Self::HEALTHY;
+        let listed = annotations.get(annotation::CONTROL_PLANE_ADDRESSES);
+        let listed = listed.into_iter().flat_map(|text| text.split(',')).take(MOST);
+        let addresses = listed.filter_map(|entry| entry.trim().parse().ok()).collect();
+        Some((node, Self { is_healthy, addresses }))
     }
 }
 
@@ -93,8 +135,13 @@ pub fn renewed(lease: &Lease) -> String {
 /// than there are.
 pub fn node(lease: &Lease) -> Option<&str> {
     let node = lease.metadata.name.as_deref()?.strip_prefix(lease::of_host("").as_str())?;
+    is_of_node(lease, node).then_some(node)
+}
+
+/// Whether it belongs to this Node object.
+pub fn is_of_node(lease: &Lease, node: &str) -> bool {
     let mut owners = lease.metadata.owner_references.iter().flatten();
-    owners.any(|owner| owner.kind == "Node" && owner.name == node).then_some(node)
+    owners.any(|owner| owner.kind == "Node" && owner.name == node)
 }
 
 #[cfg(test)]
@@ -111,6 +158,7 @@ mod tests {
             gateways: ["192.0.2.254".parse().unwrap()].into(),
             macs: [[2, 0, 0, 0, 0, 7], [2, 0, 0, 0, 0, 8]].into(),
             offers: [("one".to_owned(), "192.0.2.100".parse().unwrap())].into(),
+            ..Told::default()
         };
         let mut lease = Lease::default();
         told.write(&mut lease);
@@ -135,6 +183,28 @@ mod tests {
         assert_eq!(Told::read(&lease).addresses.len(), MOST);
         let written = &lease.metadata.annotations.unwrap()[annotation::HOST_ADDRESSES];
         assert_eq!(written.split(',').count(), MOST);
+    }
+
+    #[test]
+    fn what_is_told_of_a_control_plane_is_read_and_what_is_not_understood_is_not_healthy() {
+        let mut lease = Lease::default();
+        lease.metadata.name = Some(lease::of_control_plane("a"));
+        assert_eq!(ControlPlane::read(&lease), None);
+        for is_healthy in [true, false] {
+            let addresses = ["192.0.2.100", "2001:db8::100"].map(|own| own.parse().unwrap());
+            let told = ControlPlane { is_healthy, addresses: addresses.into() };
+            told.write(&mut lease);
+            assert_eq!(ControlPlane::read(&lease), Some(("a", told)));
+        }
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(annotation::API_SERVER.to_owned(), "Healthy?".to_owned());
+        let text = "192.0.2.100,x,,192.0.2.101/32";
+        annotations.insert(annotation::CONTROL_PLANE_ADDRESSES.to_owned(), text.to_owned());
+        let (_, told) = ControlPlane::read(&lease).unwrap();
+        assert_eq!((told.is_healthy, told.addresses.len()), (false, 1));
+        assert_eq!(node(&lease), None, "it is no announcer's of Services");
+        lease.metadata.name = Some(lease::of_host("a"));
+        assert_eq!(ControlPlane::read(&lease), None);
     }
 
     #[test]

@@ -56,6 +56,10 @@ pub mod annotation {
     pub const HOST_MACS: &str = "berth.dev/host-macs";
     /// On the Lease of a node: the routers of its default routes. See [`crate::host`].
     pub const HOST_GATEWAYS: &str = "berth.dev/host-gateways";
+    /// On the Lease of a control-plane node: `healthy`, or not. See [`crate::host::ControlPlane`].
+    pub const API_SERVER: &str = "berth.dev/api-server";
+    /// On the Lease of a control-plane node: the control plane's own addresses. See [`crate::host::ControlPlane`].
+    pub const CONTROL_PLANE_ADDRESSES: &str = "berth.dev/control-plane-addresses";
     /// On the Lease of a node: addresses that the network gave it for Services. See [`crate::host`].
     pub const OFFERS: &str = "berth.dev/offers";
 }
@@ -74,6 +78,9 @@ pub mod label {
     pub const BERTH: &str = "berth";
     /// On the Lease of a node, with an empty value: an announcer keeps it. See [`crate::host`].
     pub const HOST: &str = "berth.dev/host";
+    /// On the Lease of a control-plane node, with an empty value: it may have the control plane's address. See
+    /// [`crate::host::ControlPlane`].
+    pub const CONTROL_PLANE: &str = "berth.dev/control-plane";
     /// On a Node: an address that it answers for. An IPv6 address stands as 32 hexadecimal digits, since a colon is none of what
     /// the value of a label has.
     pub const HAS_IP: &str = "kube-vip.io/has-ip";
@@ -118,6 +125,8 @@ pub mod lease {
     pub const CLOUD_CONTROLLER: &str = "kube-vip-cloud-controller";
     /// Who announces all Services.
     pub const SERVICES: &str = "plndr-svcs-lock";
+    /// Who has the address of the control plane.
+    pub const CONTROL_PLANE: &str = "plndr-cp-lock";
     /// Which nodes vote on who announces what.
     pub const VIEW: &str = "berth-membership";
     /// Under this identity the members of that hold [`SERVICES`] together. It has a slash, as no name of a node has.
@@ -126,6 +135,11 @@ pub mod lease {
     /// Whose announcer lives and which addresses are the node's own. See [`crate::host`].
     pub fn of_host(node: &str) -> String {
         format!("berth-announcer-{node}")
+    }
+
+    /// Which host goes by a name among those that may have the address of the control plane.
+    pub fn of_control_plane(node: &str) -> String {
+        format!("berth-control-plane-{node}")
     }
 
     /// Who announces one Service.

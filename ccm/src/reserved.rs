@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use berth_api::host::Told;
+use berth_api::host::{self, ControlPlane, Told};
 use berth_api::names::label;
 use berth_index::intake::Reservation;
 use berth_index::{MAY_BE_VIPS, PODS};
 use berth_ipam::{AddressSet, Range};
 use http::Uri;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -109,6 +110,18 @@ pub fn of_cluster_info(info: &ConfigMap) -> Reservation {
     ("the control plane".to_owned(), hosts.collect())
 }
 
+/// The control plane's own addresses, as a node of it tells them in a Lease that belongs to its Node object.
+pub fn of_control_plane(lease: &Lease) -> Option<Reservation> {
+    let (node, told) = ControlPlane::read(lease)?;
+    let addresses = told.addresses.into_iter().collect();
+    host::is_of_node(lease, node).then(|| (name_of_control_plane(node), addresses))
+}
+
+/// What [`of_control_plane`] calls it.
+pub fn name_of_control_plane(node: &str) -> String {
+    format!("the control plane (by node {node})")
+}
+
 fn ranges<'a>(texts: impl Iterator<Item = &'a String>) -> AddressSet {
     texts.filter_map(|text| text.parse::<Range>().ok()).collect()
 }
@@ -126,6 +139,25 @@ mod tests {
     fn info(server: &str) -> ConfigMap {
         let kubeconfig = json!({ "apiVersion": "v1", "kind": "Config", "clusters": [{ "name": "", "cluster": { "server": server } }] });
         from_value(json!({ "data": { "kubeconfig": kubeconfig.to_string() } })).unwrap()
+    }
+
+    #[test]
+    fn the_control_planes_own_addresses_are_reserved_where_a_node_of_the_cluster_tells_them() {
+        let lease = |owner: &str| {
+            let lease: Lease = from_value(json!({ "metadata": {
+                "name": "berth-control-plane-a",
+                "annotations": {
+                    "berth.dev/api-server": "healthy",
+                    "berth.dev/control-plane-addresses": "192.0.2.100,2001:db8::100",
+                },
+                "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": owner, "uid": "1" }],
+            } }))
+            .unwrap();
+            of_control_plane(&lease).map(shown)
+        };
+        let told = "the control plane (by node a): 192.0.2.100 2001:db8::100";
+        assert_eq!(lease("a").as_deref(), Some(told));
+        assert_eq!(lease("b"), None, "of no node");
     }
 
     #[test]

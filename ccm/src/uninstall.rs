@@ -260,8 +260,10 @@ impl Clearing {
     }
 }
 
+/// Those of the control plane's own announcers stay, and these may go on: they have nothing of Services.
 fn is_of_host(lease: &Lease) -> bool {
-    lease.labels().contains_key(label::HOST)
+    let labels = lease.labels();
+    labels.contains_key(label::HOST) && !labels.contains_key(label::CONTROL_PLANE)
 }
 
 fn missing_is_well(result: kube::Result<()>) -> kube::Result<()> {

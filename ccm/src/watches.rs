@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use berth_api::eip::EipBinding;
-use berth_api::host::{self, Told};
+use berth_api::host::{self, ControlPlane, Told};
 use berth_api::lean::Lean;
 use berth_api::names::{label, lease};
 use berth_api::service::ClassPolicy;
@@ -223,9 +223,17 @@ fn told(event: Event<Lease>) -> Option<Change> {
         let node = node.to_owned();
         Change::Host(Box::new(Host { node, reservations, macs, offers, renewed }))
     };
+    let reserve = |reservation| Some(Change::Reserved(Source::Hosts, vec![reservation]));
     match event {
         Event::Init => Some(Change::Listing(Source::Hosts)),
         Event::InitDone => Some(Change::Listed(Source::Hosts)),
+        Event::Delete(lease) if ControlPlane::read(&lease).is_some() => {
+            let (node, _) = ControlPlane::read(&lease)?;
+            reserve((reserved::name_of_control_plane(node), AddressSet::new()))
+        }
+        Event::Apply(lease) | Event::InitApply(lease) if ControlPlane::read(&lease).is_some() => {
+            reserve(reserved::of_control_plane(&lease)?)
+        }
         Event::Apply(lease) | Event::InitApply(lease) => {
             Some(there(host::node(&lease)?, Told::read(&lease), Some(host::renewed(&lease))))
         }

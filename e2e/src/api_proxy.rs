@@ -18,13 +18,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::lab::Lab;
+use crate::place::Place;
 
 /// The largest request that is taken, in bytes: as the API server.
 const LARGEST: usize = 3 << 20;
 /// How many events back an old one is repeated from.
 const OLD: usize = 5;
 
-/// A proxy inside the network namespace of the control plane. It ends when it is dropped.
+/// A proxy inside the network namespace of the control plane, or of a node. It ends when it is dropped.
 pub struct ApiProxy {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -65,6 +66,8 @@ pub struct Trouble {
     pub is_cut: bool,
     /// Each event of a watch comes twice, with an old one behind it.
     pub repeats: bool,
+    /// `/readyz` is answered 500.
+    pub is_unready: bool,
     /// A write is performed and never answered, and no other request is from then on.
     pub mute_after_write: bool,
 }
@@ -89,8 +92,12 @@ struct Shared {
 impl ApiProxy {
     /// Starts one in front of the API server of `lab`.
     pub async fn start(lab: &Lab) -> Result<Self> {
-        let place = lab.control_plane();
-        let listen = || std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        Self::start_in(lab, &lab.control_plane(), (Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// Starts one in a place and at an address there. Whoever asks it for `/` is answered by itself.
+    pub async fn start_in(lab: &Lab, place: &Place, at: SocketAddr) -> Result<Self> {
+        let listen = || std::net::TcpListener::bind(at);
         let listener = place.in_network(listen)?.context("listen for the proxy")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -200,6 +207,13 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
 fn refusal(shared: &Shared, trouble: &Trouble, seen: &Seen) -> Option<Response<Body>> {
     if trouble.is_cut {
         return Some(status(503, "ServiceUnavailable", "the proxy is cut off"));
+    }
+    match seen.path.as_str() {
+        "/" => return Some(Response::new(Body::from("the proxy"))),
+        "/readyz" if trouble.is_unready => {
+            return Some(status(500, "InternalError", "not ready, says the proxy"));
+        }
+        _ => {}
     }
     let count = lock(&shared.seen).len();
     if trouble.busy_one_in > 0 && count.is_multiple_of(trouble.busy_one_in) {

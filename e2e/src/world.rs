@@ -354,6 +354,11 @@ impl World {
         if !self.is_policed {
             return self.kubeconfig(account).await;
         }
+        self.kubeconfig_of_pod(account, node).await
+    }
+
+    /// A kubeconfig with a token of a pod of an account of `kube-system`, which is on this node and never runs.
+    pub async fn kubeconfig_of_pod(&self, account: &str, node: usize) -> Result<PathBuf> {
         let node = self.lab.node(node).name();
         let pod = format!("{account}-{node}");
         let path = tokens::kubeconfig(self.lab.dir(), &pod);

@@ -7,6 +7,7 @@ use berth_api::election::{Timing, TimingError};
 use berth_api::limits::is_object_name;
 use berth_api::names::lease;
 
+use super::control_plane;
 use super::settings::{Problem, Settings};
 
 const DEFAULT_NAMESPACE: &str = "kube-system";
@@ -26,6 +27,8 @@ pub enum Election {
     PerService,
     /// Grants of a majority of nodes.
     Membership(Fenced),
+    /// There are no Services to decide on.
+    Nothing,
 }
 
 /// How fenced membership runs.
@@ -57,8 +60,8 @@ pub(super) fn namespace(settings: &Settings) -> String {
     settings.text("cp_namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned()
 }
 
-/// What was asked for by name; else what kube-vip's settings ask for; else membership. A list of members knows nothing
-/// else.
+/// What was asked for by name; else what kube-vip's settings ask for; else membership, but beside the control plane's
+/// address. A list of members knows nothing else.
 pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
     let namespace = || namespace(settings);
     let name = || settings.text("svc_leasename").unwrap_or(lease::SERVICES).to_owned();
@@ -70,12 +73,15 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
     };
     match settings.text("berth_election") {
         _ if fixed => membership(false),
+        _ if !settings.serves_services() => Election::Nothing,
         Some("membership") => membership(false),
         Some("service") => Election::PerService,
         Some(_) => global(),
         None if settings.switch("svc_election") == Some(true) => Election::PerService,
         None if settings.switch("vip_leaderelection") == Some(true) => global(),
         None if settings.text("svc_leasename").is_some() => global(),
+        // Which goes by a Lease, and so does the other half of the same process.
+        None if control_plane::is_on(settings) => global(),
         None => membership(true),
     }
 }

@@ -10,6 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use berth_api::Quoted;
 use berth_membership::{LEAST_MEMBERS, voters_among};
 
+use super::addresses::{self, usable};
+use super::control_plane;
 use super::settings::{Problem, Settings};
 use crate::instance::Instance;
 
@@ -21,9 +23,6 @@ const SHORTEST_KEY: usize = 16;
 
 /// Octets that a file may have.
 const LONGEST: u64 = 1 << 20;
-
-/// kube-vip's default for the port of the control plane.
-const DEFAULT_PORT: u16 = 6443;
 
 /// Wrong lines that are named.
 const MOST_LINES: usize = 10;
@@ -95,9 +94,9 @@ pub(super) fn fixed(
 ) -> Result<Option<Fixed>, Vec<Problem>> {
     let Some(path) = settings.text(MEMBERS) else {
         let mut problems = Vec::new();
-        if settings.switch("svc_enable") == Some(false) {
-            let accepted = "accepted is true; or false beside berth_members, berth_key_file and address: a cluster \
-                            without API server";
+        if settings.switch("svc_enable") == Some(false) && !control_plane::is_on(settings) {
+            let accepted = "accepted is true; or false beside cp_enable=true, or beside berth_members, berth_key_file and \
+                            address: a cluster without API server";
             problems.push(settings.problem("svc_enable", accepted));
         }
         if settings.text(KEY).is_some() {
@@ -110,9 +109,8 @@ pub(super) fn fixed(
     let mut note = |problem| problems.push(problem);
     let members = members(settings, path, node).map_err(&mut note).ok();
     let key = key(settings).map_err(&mut note).ok();
-    let addresses = addresses(settings).map_err(&mut note).ok();
-    let port = settings.number("port").and_then(|port| u16::try_from(port).ok());
-    let port = port.filter(|port| *port != 0).unwrap_or(DEFAULT_PORT);
+    let addresses = addresses::addresses(settings, MEMBERS).map_err(&mut note).ok();
+    let port = addresses::port(settings);
     let own = |address: &IpAddr| {
         let owner = members.iter().flatten().find(|member| member.addresses.contains(address));
         owner.map(|member| {
@@ -120,8 +118,7 @@ pub(super) fn fixed(
         })
     };
     if let Some(accepted) = addresses.iter().flatten().find_map(own) {
-        let name = settings.first(&["address", "vip_address"]).unwrap_or("address");
-        problems.push(settings.problem(name, accepted));
+        problems.push(settings.problem(addresses::setting(settings), accepted));
     }
     match (members, key, addresses) {
         (Some(members), Some(key), Some(addresses)) if problems.is_empty() => {
@@ -153,7 +150,7 @@ pub fn beside_an_api(settings: &Settings) -> Vec<Problem> {
             problems.push(beside(name, &format!("no {name}")));
         }
     }
-    for name in ["svc_election", "vip_leaderelection"] {
+    for name in ["svc_election", "vip_leaderelection", "cp_enable"] {
         if settings.switch(name) == Some(true) {
             problems.push(beside(name, &format!("{name}=false, or none")));
         }
@@ -245,13 +242,6 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(plain)
 }
 
-/// An address that one host can have on a LAN.
-fn usable(text: &str) -> Option<IpAddr> {
-    let address: IpAddr = text.trim().parse().ok()?;
-    let general = address.is_unspecified() || address.is_loopback() || address.is_multicast();
-    (!general && address != IpAddr::from([255; 4])).then_some(address)
-}
-
 fn key(settings: &Settings) -> Result<Key, Problem> {
     let wrong = |why: String| settings.problem(KEY, why);
     let accepted = format!(
@@ -291,34 +281,6 @@ fn read(path: &str) -> io::Result<(Vec<u8>, u32)> {
         return Err(io::Error::other(format!("longer than {LONGEST} octets")));
     }
     Ok((octets, metadata.permissions().mode()))
-}
-
-fn addresses(settings: &Settings) -> Result<Vec<IpAddr>, Problem> {
-    let name = settings.first(&["address", "vip_address"]).unwrap_or("address");
-    let text = settings.text(name).unwrap_or_default();
-    let mut addresses = Vec::new();
-    for text in text.split(',') {
-        let why = match usable(text) {
-            Some(address) if !addresses.contains(&address) => {
-                addresses.push(address);
-                continue;
-            }
-            Some(_) => "stands there twice",
-            None => match text.trim().parse::<IpAddr>() {
-                Ok(address) if address.is_loopback() => "is a loopback address",
-                Ok(address) if address.is_multicast() => "is a multicast address",
-                Ok(_) => "is no address of a host",
-                Err(_) => "is no address",
-            },
-        };
-        let accepted = format!(
-            "{} {why}; accepted beside berth_members is a comma list of different addresses, such as \
-             192.0.2.1,2001:db8::1",
-            Quoted::of(text.trim())
-        );
-        return Err(settings.problem(name, accepted));
-    }
-    Ok(addresses)
 }
 
 #[cfg(test)]

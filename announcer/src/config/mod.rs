@@ -1,5 +1,7 @@
 //! The typed configuration, one part for each capability. Whatever stands here has been checked; nobody checks it again.
 
+mod addresses;
+mod control_plane;
 mod drain;
 mod eip;
 mod election;
@@ -24,6 +26,7 @@ use berth_api::names::class;
 use berth_api::service::ClassPolicy;
 
 use crate::instance::Instance;
+pub use control_plane::{ControlPlane, HealthCheck};
 pub use drain::Drains;
 pub use eip::Eip;
 pub use election::{Election, Fence, Fenced};
@@ -56,6 +59,8 @@ pub struct Config {
     pub services: Option<Services>,
     /// Elastic IPs; none where they are not served.
     pub eip: Option<Eip>,
+    /// The control plane's own address; none where it is not asked for.
+    pub control_plane: Option<ControlPlane>,
     /// Announcing by ARP and neighbour discovery.
     pub arp_nd: ArpNd,
     /// What listens for people and probes.
@@ -157,6 +162,9 @@ impl Config {
         let interface = flaws.core(interface(settings));
         let cluster = flaws.core(cluster(settings, node.as_deref()));
         let fixed = matches!(cluster, Some(Cluster::Fixed(_)));
+        let has_services = !fixed && settings.serves_services();
+        let control_plane =
+            flaws.of(Capability::ControlPlane, control_plane::control_plane(settings)).flatten();
         let instance = flaws.core(instance(settings, cluster.as_ref()));
         let timing = flaws.core(election::timing(settings));
         let drains = flaws.core(drain::drains(settings));
@@ -175,15 +183,16 @@ impl Config {
         let services = permits
             .map(|permits| services(settings, permits))
             .filter(|_| !flaws.has(Capability::Services));
-        let (eip, services) = match fixed {
-            true => (None, None),
-            false => (eip.filter(|_| !flaws.has(Capability::Eip)), services),
+        let (eip, services) = match has_services {
+            false => (None, None),
+            true => (eip.filter(|_| !flaws.has(Capability::Eip)), services),
         };
-        let needed = match fixed {
+        // A node whose own way to its API servers is meant otherwise than it is read is to say so at once.
+        let needed = match fixed || control_plane::is_on(settings) {
             true => &[Capability::Core, Capability::ArpNd, Capability::ControlPlane][..],
             false => &[Capability::Core, Capability::ArpNd],
         };
-        let idle = !fixed && eip.is_none() && services.is_none();
+        let idle = has_services && eip.is_none() && services.is_none();
         let whole = !idle && !needed.iter().any(|needed| flaws.has(*needed));
         match (node, instance, cluster, timing, annotations, drains) {
             (
@@ -199,6 +208,7 @@ impl Config {
                     core: Core { node, instance, log_level: level, interface: interface.flatten() },
                     cluster,
                     election: election::election(settings, fixed),
+                    control_plane,
                     drains,
                     fence: election::fence(settings),
                     leases: Leases { timing, annotations },
@@ -213,11 +223,11 @@ impl Config {
         }
     }
 
-    /// When only what a claim names is served. What the operator names without a cluster needs none.
+    /// When only what a claim names is served. What the operator names needs none.
     pub fn claims(&self) -> ClaimPolicy {
         match &self.cluster {
-            Cluster::Api(api) => api.claims,
-            Cluster::Fixed(_) => ClaimPolicy::Ignored,
+            Cluster::Api(api) if self.services.is_some() || self.eip.is_some() => api.claims,
+            Cluster::Api(_) | Cluster::Fixed(_) => ClaimPolicy::Ignored,
         }
     }
 
@@ -269,8 +279,11 @@ fn cluster(settings: &Settings, node: Option<&str>) -> Result<Cluster, Vec<Probl
         return Ok(Cluster::Fixed(fixed));
     }
     let mut problems = Vec::new();
-    let kubeconfig = match settings.text("k8s_config_file").map(|path| file(settings, path)) {
+    let kubeconfig = settings.text("k8s_config_file");
+    let kubeconfig = match kubeconfig.map(|path| file(settings, path)) {
         None => None,
+        // kubeadm may write it later.
+        Some(Err(_)) if control_plane::is_on(settings) => kubeconfig.map(PathBuf::from),
         Some(Ok(path)) => Some(path),
         Some(Err(problem)) => {
             problems.push(problem);
@@ -311,9 +324,10 @@ fn instance(settings: &Settings, cluster: Option<&Cluster>) -> Result<Instance, 
     if let Some(name) = settings.text(NAME) {
         return Instance::named(name).map_err(|error| settings.problem(NAME, error.to_string()));
     }
+    let roles = (control_plane::is_on(settings), settings.serves_services());
     match cluster {
         Some(Cluster::Fixed(fixed)) => Ok(fixed.instance()),
-        _ => Ok(Instance::services()),
+        _ => Ok(Instance::of_roles(roles.0, roles.1)),
     }
 }
 

@@ -59,7 +59,6 @@ const PORT: Kind = Number(0, 65535);
 const ASN: Kind = Number(1, u32::MAX as i64);
 const RTM: Kind = Number(0, 255);
 
-const CP: Verdict = NotYet(Coming::ControlPlane);
 const LB: Verdict = NotYet(Coming::Balancing);
 const BGP: Verdict = NotYet(Coming::Bgp);
 const TABLE: Verdict = NotYet(Coming::Routes);
@@ -97,14 +96,14 @@ pub const VARIABLES: &[Variable] = &[
     met(ArpNd, "vip_cidr", "cidr", TEXT, "32", "older name of vip_subnet"),
     act(Core, "instance_name", "instanceName", Text("NAME"), "none", "name of this announcer on the node [default: by its roles]"),
     act(ControlPlane, "vip_address", "vip", Text("ADDRESSES"), "none", "older name of address [default: none]"),
-    act(ControlPlane, "address", "address", Text("ADDRESSES"), "none", "addresses to announce without a cluster, a comma list; used with berth_members [default: none]"),
-    act(ControlPlane, "port", "port", PORT, "6443", "port of that address, for people [default: 6443]"),
+    act(ControlPlane, "address", "address", Text("ADDRESSES"), "none", "addresses to announce, a comma list: those of the control plane, with cp_enable, or without a cluster, with berth_members [default: none]"),
+    act(ControlPlane, "port", "port", PORT, "6443", "port of that address, and with cp_enable of the API server of this node [default: 6443]"),
     row(ControlPlane, "vip_ddns", "ddns", Switch, "false", DHCP, "address of the control plane by DHCP and dynamic DNS"),
     part("vip_ddns", row(ControlPlane, "dhcp_mode", "dhcpMode", Word(&["ipv4", "ipv6", "dual"]), "dns_mode, else ipv4", DHCP, "families asked for by DHCP")),
     part("vip_ddns", row(ControlPlane, "dhcp_backoff_attempts", "dhcpBackoffAttempts", Number(0, i32::MAX as i64), "3", DHCP, "how often a DHCP server is asked")),
-    part("cp_enable", row(ControlPlane, "dns_mode", "dnsMode", Word(&["first", "ipv4", "ipv6", "dual"]), "first", CP, "which of a name's addresses are used")),
+    part("cp_enable", met(ControlPlane, "dns_mode", "dnsMode", Word(&["first", "ipv4", "ipv6", "dual"]), "first", "which of a name's addresses are used; accepted as address are addresses alone, which are used as they are")),
     act(Core, "k8s_config_file", "k8sConfigPath", Text("FILE"), "/etc/kubernetes/admin.conf", "kubeconfig [default: KUBECONFIG, else the account of the pod, else /etc/kubernetes/admin.conf]"),
-    act(Core, "kubernetes_addr", "kubernetesAddr", Text("URL"), "that of the kubeconfig", "URL of the API server, instead of the one in the kubeconfig [default: that of the kubeconfig]"),
+    act(Core, "kubernetes_addr", "kubernetesAddr", Text("URL"), "that of the kubeconfig", "URL of the API server, instead of the one in the kubeconfig [default: that of the kubeconfig; with cp_enable the API server of this node]"),
     flag(met(Core, "inCluster", "", Switch, "false", "where no kubeconfig is named the account of the pod is taken; `manifest` goes by it")),
     flag(met(Core, "taint", "", Switch, "false", "of `manifest daemonset`: on control-plane nodes alone")),
     part("bgp_enable", row(Bgp, "annotation", "annotations", TEXT, "none", BGP, "prefix of node annotations that hold BGP settings")),
@@ -117,7 +116,7 @@ pub const VARIABLES: &[Variable] = &[
     part("leaderElectionType", flag(row(Core, "etcdCert", "", TEXT, "none", ETCD, "certificate for etcd"))),
     part("leaderElectionType", flag(row(Core, "etcdKey", "", TEXT, "none", ETCD, "key for etcd"))),
     part("leaderElectionType", flag(row(Core, "etcdEndpoints", "", TEXT, "none", ETCD, "where etcd is"))),
-    part("cp_enable", row(ControlPlane, "vip_leasename", "leaseName", TEXT, "plndr-cp-lock", CP, "Lease of the control plane")),
+    part("cp_enable", act(ControlPlane, "vip_leasename", "leaseName", Text("NAME"), "plndr-cp-lock", "Lease of the control plane's address [default: plndr-cp-lock]")),
     act(Core, "vip_leaseduration", "leaseDuration", SECONDS, "15", "seconds after which others may take a Lease [default: 15]"),
     act(Core, "vip_renewdeadline", "leaseRenewDuration", SECONDS, "10", "seconds without renewal after which an owner stops [default: 10]"),
     act(Core, "vip_retryperiod", "leaseRetry", SECONDS, "2", "seconds between renewals [default: 2]"),
@@ -144,14 +143,14 @@ pub const VARIABLES: &[Variable] = &[
     met(Core, "vip_remotepeers", "", TEXT, "none", RAFT),
     met(Core, "vip_addpeerstolb", "", Switch, "false", RAFT),
     // Control plane
-    row(ControlPlane, "cp_enable", "controlplane", Switch, "false", CP, "an address for the control plane"),
+    act(ControlPlane, "cp_enable", "controlplane", Switch, "false", "an address for the control plane (docs/control-plane.md) [default: false]"),
     act(Core, "cp_namespace", "namespace", Namespace, "kube-system", "namespace of the Leases and of the Secret berth-membership [default: kube-system]"),
-    part("cp_enable", row(ControlPlane, "cp_detect", "autodetectcp", Switch, "false", CP, "find the local API server")),
-    part("cp_enable", row(ControlPlane, "control_plane_health_check_address", "controlPlaneHealthCheckAddress", TEXT, "none", CP, "what is asked for the API server's health")),
-    part("cp_enable", row(ControlPlane, "control_plane_health_check_period_seconds", "controlPlaneHealthCheckPeriodSeconds", SECONDS, "5", CP, "how often")),
-    part("cp_enable", row(ControlPlane, "control_plane_health_check_timeout_seconds", "controlPlaneHealthCheckTimeoutSeconds", SECONDS, "3", CP, "how long an answer may take")),
-    part("cp_enable", row(ControlPlane, "control_plane_health_check_failure_threshold", "controlPlaneHealthCheckFailureThreshold", SECONDS, "3", CP, "how many may fail")),
-    part("cp_enable", row(ControlPlane, "control_plane_health_check_ca_path", "controlPlaneHealthCheckCAPath", TEXT, "none", CP, "by which authority it is known")),
+    part("cp_enable", met(ControlPlane, "cp_detect", "autodetectcp", Switch, "false", "the API server of this node is asked in any case, unless kubernetes_addr names another")),
+    part("cp_enable", act(ControlPlane, "control_plane_health_check_address", "controlPlaneHealthCheckAddress", Text("URL"), "none", "what is asked for the API server's health [default: /readyz of the API server of this node]")),
+    part("cp_enable", act(ControlPlane, "control_plane_health_check_period_seconds", "controlPlaneHealthCheckPeriodSeconds", SECONDS, "5", "how often, in seconds [default: 1]")),
+    part("cp_enable", act(ControlPlane, "control_plane_health_check_timeout_seconds", "controlPlaneHealthCheckTimeoutSeconds", SECONDS, "3", "how long an answer may take, in seconds [default: 1]")),
+    part("cp_enable", act(ControlPlane, "control_plane_health_check_failure_threshold", "controlPlaneHealthCheckFailureThreshold", SECONDS, "3", "how many may fail in a row [default: 3]")),
+    part("cp_enable", act(ControlPlane, "control_plane_health_check_ca_path", "controlPlaneHealthCheckCAPath", Text("FILE"), "none", "by which authority it is known [default: that of the kubeconfig]")),
     part("lb_enable", row(ControlPlane, "backend_health_check_interval", "backendHealthCheckInterval", SECONDS, "5", LB, "how often the API servers are asked")),
     row(ControlPlane, "lb_enable", "enableLoadBalancer", Switch, "false", LB, "balance the control plane by IPVS"),
     part("lb_enable", row(ControlPlane, "lb_port", "lbPort", PORT, "6443", LB, "port of the balanced address")),

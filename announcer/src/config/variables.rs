@@ -34,8 +34,6 @@ pub enum Verdict {
 /// What is not built yet, as its user knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coming {
-    /// The address of the control plane.
-    ControlPlane,
     /// Balancing the API servers behind it.
     Balancing,
     /// Announcing by BGP.
@@ -54,7 +52,6 @@ impl Coming {
     /// In the user's words.
     pub fn name(self) -> &'static str {
         match self {
-            Self::ControlPlane => "the control plane's own address",
             Self::Balancing => "balancing the API servers",
             Self::Bgp => "BGP",
             Self::Routes => "routing-table mode",

@@ -50,7 +50,9 @@ pub(crate) fn open(config: &Config, host: &Host) -> Box<dyn Fence> {
     let options = Options { strongest, capacity: CAPACITY, ..Options::default() };
     let life = match config.election {
         Election::Membership(_) => options.life,
-        Election::Global { .. } | Election::PerService => by_lease(config.leases.timing),
+        Election::Global { .. } | Election::PerService | Election::Nothing => {
+            by_lease(config.leases.timing)
+        }
     };
     let instance = names(&config.core.instance);
     let opened = berth_fence::open(&Options { instance, life, ..options });

@@ -112,6 +112,7 @@ pub(super) fn assemble(
             all.prefix_len = all.prefix_len.min(found.prefix_len);
             all.adoptable &= found.adoptable;
             all.untagged &= found.untagged;
+            all.anothers |= found.anothers;
         }
     }
     host
@@ -261,6 +262,7 @@ impl Seen {
             prefix_len: self.prefix_len,
             adoptable: self.is_single() && abandoned,
             untagged: self.is_single() && tag == UNSPECIFIED,
+            anothers: other && self.looks_ours(),
         }
     }
 }
@@ -371,10 +373,13 @@ mod tests {
         let foreign = host.interfaces["eth0"].foreign.values();
         let untagged: Vec<bool> = foreign.map(|foreign| foreign.untagged).collect();
         assert_eq!(untagged, [false, true, false]);
+        let is_anothers = |own: &str| host.is_anothers(&own.parse().unwrap());
+        assert!(is_anothers("192.0.2.1") && !is_anothers("192.0.2.2") && !is_anothers("192.0.2.3"));
         assert_eq!(host.others, [ANOTHER].into());
         let lasting = shown("192.0.2.1", 32, FOREVER, Some(ANOTHER));
         let host = assemble(OURS, &[link()], &[lasting], &[], Instant::now());
-        assert!(host.others.is_empty(), "no instance binds one for ever");
+        let is_anothers = host.is_anothers(&"192.0.2.1".parse().unwrap());
+        assert!(host.others.is_empty() && !is_anothers, "no instance binds one for ever");
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub struct Foreign {
     pub adoptable: bool,
     /// Whether nothing says whose it is: it serves one address only, and nobody has tagged it.
     pub untagged: bool,
+    /// Whether another instance of this program has bound it.
+    pub anothers: bool,
 }
 
 /// What is known of an address that an announcer of before may have left on a host.

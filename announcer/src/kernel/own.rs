@@ -41,6 +41,12 @@ impl Host {
         all.any(|foreign| foreign.prefix_len < single(address))
     }
 
+    /// Whether another instance of this program on this node has bound it.
+    pub fn is_anothers(&self, address: &IpAddr) -> bool {
+        let mut all = self.own_interfaces().filter_map(|(_, all)| all.foreign.get(address));
+        all.any(|foreign| foreign.anothers)
+    }
+
     /// Whether this node has an address of this family that is no announcer's.
     fn has_besides(&self, address: &IpAddr) -> bool {
         self.foreign().any(|(other, foreign)| {

@@ -1,5 +1,7 @@
 //! Manifests for settings: what `manifests/` has, with what was asked for and the rights for that and no more.
 
+use std::net::SocketAddr;
+
 use berth_api::Quoted;
 use serde_json::{Value, json};
 
@@ -9,14 +11,25 @@ use crate::config::{Config, Problem, Settings, Verdict, beside_an_api, find};
 
 /// The name of everything that is generated.
 const NAME: &str = "berth-announcer";
+const METRICS: &str = "prometheus_server";
 const IMAGE: &str = "localhost/berth/berth-announcer";
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// Where probes ask where nothing else is said: not where the metrics are, for so are kube-vip's.
 const HEALTH_PORT: &str = "2114";
+/// The control plane's own announcer runs beside the other on its node: its name and its ports.
+const OF_CONTROL_PLANE: (&str, &str, &str) = ("berth-control-plane", "2115", ":2122");
 /// The kubeconfig of a control-plane node, which has rights before anybody has given any.
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
+/// Where it is, and that of `kubeadm init` beside it.
+const FOLDER: &str = "/etc/kubernetes/";
 /// Files that are read where the announcer runs, not where its manifest is written.
-const FILES: [&str; 4] = ["k8s_config_file", "config_file", "berth_members", "berth_key_file"];
+const FILES: [&str; 5] = [
+    "k8s_config_file",
+    "config_file",
+    "berth_members",
+    "berth_key_file",
+    "control_plane_health_check_ca_path",
+];
 /// Those of them that say what else is asked for.
 const READ: [&str; 2] = ["k8s_config_file", "config_file"];
 
@@ -88,13 +101,44 @@ pub(super) fn problems(settings: &Settings, flags: &[&str]) -> Vec<String> {
 
 /// A Pod, as the kubelet runs it from a file of its node.
 pub(super) fn pod(settings: &Settings, wish: &Wish) -> Vec<Value> {
-    let namespace = Modes::of(settings).namespace;
+    let modes = Modes::of(settings);
     let in_cluster = wish.in_cluster.unwrap_or(false);
+    let name = name(&modes);
     vec![json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": NAME, "namespace": namespace, "labels": labels() },
+        "metadata": { "name": name, "namespace": modes.namespace, "labels": labels(name) },
         "spec": pod_spec(settings, wish, in_cluster, settings.text("vip_nodename")),
     })]
+}
+
+/// The Pod for every control-plane node, and the configuration by which kubeadm makes a cluster at its address.
+pub(super) fn kubeadm(settings: &Settings, wish: &Wish) -> Vec<Value> {
+    let own = Config::parse(&settings.clone().without(&FILES), "node").ok();
+    let own = own.and_then(|config| config.control_plane);
+    let (addresses, port) = own.map(|own| (own.addresses, own.port)).unwrap_or_default();
+    let endpoint = addresses.first().map(|first| SocketAddr::new(*first, port).to_string());
+    let names: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let configuration = json!({
+        "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration",
+        "controlPlaneEndpoint": endpoint, "apiServer": { "certSANs": names },
+    });
+    let mut documents = pod(settings, wish);
+    documents.push(configuration);
+    documents
+}
+
+/// That of both halves, or of the control plane's alone.
+fn name(modes: &Modes) -> &'static str {
+    match modes.control_plane && !modes.services {
+        true => OF_CONTROL_PLANE.0,
+        false => NAME,
+    }
+}
+
+/// Where probes ask.
+fn health_port<'a>(settings: &'a Settings, modes: &Modes) -> &'a str {
+    let own = if name(modes) == NAME { HEALTH_PORT } else { OF_CONTROL_PLANE.1 };
+    settings.text("health_check_port").unwrap_or(own)
 }
 
 /// A DaemonSet.
@@ -108,21 +152,23 @@ pub(super) fn daemonset(settings: &Settings, wish: &Wish) -> Vec<Value> {
             "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": terms },
         } });
     }
+    let modes = Modes::of(settings);
+    let name = name(&modes);
     vec![json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet",
         "metadata": {
-            "name": NAME, "namespace": Modes::of(settings).namespace, "labels": labels(),
+            "name": name, "namespace": modes.namespace, "labels": labels(name),
         },
         "spec": {
-            "selector": { "matchLabels": labels() },
+            "selector": { "matchLabels": labels(name) },
             "updateStrategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1 } },
-            "template": { "metadata": { "labels": labels() }, "spec": spec },
+            "template": { "metadata": { "labels": labels(name) }, "spec": spec },
         },
     })]
 }
 
-fn labels() -> Value {
-    json!({ "app.kubernetes.io/name": NAME })
+fn labels(name: &str) -> Value {
+    json!({ "app.kubernetes.io/name": name })
 }
 
 fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&str>) -> Value {
@@ -134,19 +180,27 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
         ("settings", settings.text("config_file")),
         ("members", settings.text("berth_members")),
         ("key", settings.text("berth_key_file")),
+        ("authority", settings.text("control_plane_health_check_ca_path")),
     ]);
+    // kubeadm writes what is in its folder while this runs, and one of its files on the first node alone.
+    let folder = kubeconfig.filter(|file| modes.control_plane && *file == ADMIN).map(|_| FOLDER);
     let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
     for (name, file) in files {
         let Some(file) = file else { continue };
+        let (file, kind) = match folder {
+            Some(folder) if name == "kubeconfig" => (folder, "Directory"),
+            Some(folder) if file.starts_with(folder) => continue,
+            _ => (file, "File"),
+        };
         mounts.push(json!({ "name": name, "mountPath": file, "readOnly": true }));
-        volumes.push(json!({ "name": name, "hostPath": { "path": file, "type": "File" } }));
+        volumes.push(json!({ "name": name, "hostPath": { "path": file, "type": kind } }));
     }
     // The older iptables knows no transactions: who changes it holds this lock, kube-proxy as well.
     mounts.push(json!({ "name": "xtables-lock", "mountPath": "/run/xtables.lock" }));
     volumes.push(json!({
         "name": "xtables-lock", "hostPath": { "path": "/run/xtables.lock", "type": "FileOrCreate" },
     }));
-    let port = match settings.text("health_check_port").unwrap_or(HEALTH_PORT) {
+    let port = match health_port(settings, &modes) {
         // The announcer then answers on loopback all the same.
         "0" => 2112,
         port => port.parse().unwrap_or(2112),
@@ -170,7 +224,7 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
         "securityContext": { "seccompProfile": { "type": "RuntimeDefault" } },
         "tolerations": [{ "operator": "Exists" }],
         "containers": [{
-            "name": NAME,
+            "name": name(&modes),
             "image": image(wish.image.as_deref()),
             "imagePullPolicy": "IfNotPresent",
             "args": ["manager"],
@@ -191,7 +245,7 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
         "volumes": volumes,
     });
     if in_cluster && modes.cluster {
-        spec["serviceAccountName"] = json!(NAME);
+        spec["serviceAccountName"] = json!(name(&modes));
     }
     spec
 }
@@ -258,8 +312,11 @@ fn environment(settings: &Settings, node: Option<&str>, kubeconfig: Option<&str>
         .map(|(variable, value)| json!({ "name": variable.name, "value": value }));
     let mut environment = vec![node];
     environment.extend(own);
-    let namespace = Modes::of(settings).namespace;
-    let port = settings.text("health_check_port").unwrap_or(HEALTH_PORT);
+    let modes = Modes::of(settings);
+    let (namespace, port) = (&modes.namespace, health_port(settings, &modes));
+    if name(&modes) != NAME && !settings.given().any(|(other, _)| other.name == METRICS) {
+        environment.push(json!({ "name": METRICS, "value": OF_CONTROL_PLANE.2 }));
+    }
     if let Some(kubeconfig) = kubeconfig {
         environment.push(json!({ "name": "k8s_config_file", "value": kubeconfig }));
     }
@@ -293,7 +350,7 @@ pub(super) fn rbac(settings: &Settings, wish: &Wish) -> Result<Vec<Value>, Strin
     }
     let account = json!({
         "apiVersion": "v1", "kind": "ServiceAccount",
-        "metadata": { "name": NAME, "namespace": modes.namespace },
+        "metadata": { "name": name(&modes), "namespace": modes.namespace },
     });
     let mut documents = vec![account];
     if modes.decides == Decides::Membership {
@@ -308,16 +365,16 @@ pub(super) fn rbac(settings: &Settings, wish: &Wish) -> Result<Vec<Value>, Strin
     places.dedup();
     for place in places {
         let of_place: Vec<&Right> = rights.iter().filter(|right| right.place == place).collect();
-        documents.extend(role(&place, &of_place, &modes.namespace));
+        documents.extend(role(name(&modes), &place, &of_place, &modes.namespace));
     }
     Ok(documents)
 }
 
-fn role(place: &Place, rights: &[&Right], home: &str) -> [Value; 2] {
+fn role(name: &str, place: &Place, rights: &[&Right], home: &str) -> [Value; 2] {
     let (kind, binding, mut metadata) = match place {
-        Place::Everywhere => ("ClusterRole", "ClusterRoleBinding", json!({ "name": NAME })),
+        Place::Everywhere => ("ClusterRole", "ClusterRoleBinding", json!({ "name": name })),
         Place::Namespace(namespace) => {
-            ("Role", "RoleBinding", json!({ "name": NAME, "namespace": namespace }))
+            ("Role", "RoleBinding", json!({ "name": name, "namespace": namespace }))
         }
     };
     let rule = |right: &&Right| {
@@ -334,8 +391,8 @@ fn role(place: &Place, rights: &[&Right], home: &str) -> [Value; 2] {
     let role = json!({ "apiVersion": api, "kind": kind, "metadata": metadata, "rules": rules });
     let binding = json!({
         "apiVersion": api, "kind": binding, "metadata": metadata.take(),
-        "roleRef": { "apiGroup": GROUP, "kind": kind, "name": NAME },
-        "subjects": [{ "kind": "ServiceAccount", "name": NAME, "namespace": home }],
+        "roleRef": { "apiGroup": GROUP, "kind": kind, "name": name },
+        "subjects": [{ "kind": "ServiceAccount", "name": name, "namespace": home }],
     });
     [role, binding]
 }

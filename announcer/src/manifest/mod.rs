@@ -71,6 +71,10 @@ pub fn command() -> Command {
         )
         .subcommand(kind("pod", "Prints a Pod, such as for /etc/kubernetes/manifests"))
         .subcommand(kind("daemonset", "Prints a DaemonSet"))
+        .subcommand(kind(
+            "kubeadm",
+            "Prints the Pod of all control-plane nodes, and the configuration for kubeadm that goes with it",
+        ))
         .subcommand(kind("rbac", "Prints the account and its rights, for what is asked and no more"))
 }
 
@@ -157,7 +161,10 @@ fn documents(
     matches: &ArgMatches,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<String, String> {
-    let given = flags::given(matches);
+    let mut given = flags::given(matches);
+    if kind == "kubeadm" && !given.iter().any(|(name, _)| *name == "cp_enable") {
+        given.push(("cp_enable", "true".to_owned()));
+    }
     let flags: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
     let settings = Settings::gather(environment, given.clone());
     let image = matches.get_one::<String>("image").cloned();
@@ -181,6 +188,7 @@ fn documents(
     let documents = match kind {
         "pod" => generate::pod(&settings, &wish),
         "daemonset" => generate::daemonset(&settings, &wish),
+        "kubeadm" => generate::kubeadm(&settings, &wish),
         _ => generate::rbac(&settings, &wish)?,
     };
     Ok(generate::print(&documents))

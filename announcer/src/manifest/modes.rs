@@ -16,8 +16,12 @@ pub(super) enum Decides {
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Modes {
-    /// Who decides.
+    /// Who decides on Services, or on the control plane's address where there are none.
     pub(super) decides: Decides,
+    /// Whether Services and elastic IPs are served.
+    pub(super) services: bool,
+    /// Whether the control plane has an address.
+    pub(super) control_plane: bool,
     /// The only namespace whose Services are served.
     pub(super) services_in: Option<String>,
     /// Whether the status of Services is written.
@@ -40,16 +44,19 @@ impl Modes {
         let is = |name: &str| settings.switch(name) == Some(true);
         let decides = match elects(settings) {
             Election::Membership(_) => Decides::Membership,
-            Election::Global { .. } => Decides::Lease,
+            Election::Global { .. } | Election::Nothing => Decides::Lease,
             Election::PerService => Decides::LeasePerService,
         };
+        let services = settings.serves_services();
         Self {
             decides,
+            services,
+            control_plane: is("cp_enable"),
             services_in: settings.text("svc_namespace").map(str::to_owned),
-            publishes: !is("disable_service_updates"),
-            labels: is("enable_node_labeling"),
-            claims: settings.text("berth_claims") != Some("ignored"),
-            networks: settings.text("berth_eip_internal_net").is_none(),
+            publishes: services && !is("disable_service_updates"),
+            labels: services && is("enable_node_labeling"),
+            claims: services && settings.text("berth_claims") != Some("ignored"),
+            networks: services && settings.text("berth_eip_internal_net").is_none(),
             namespace: settings.text("cp_namespace").unwrap_or("kube-system").to_owned(),
             cluster: settings.text("berth_members").is_none(),
         }

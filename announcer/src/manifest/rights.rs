@@ -67,7 +67,10 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
     let all = Place::Everywhere;
     let own = Place::Namespace(modes.namespace.clone());
     let services = modes.services_in.clone().map_or(Place::Everywhere, Place::Namespace);
-    let mut rights = vec![right(&services, "", "services", SEE, "no Service is served")];
+    let mut rights = Vec::new();
+    if modes.services {
+        rights.push(right(&services, "", "services", SEE, "no Service is served"));
+    }
     if modes.publishes {
         let without = "each status is read before it is written, and by nobody who may not get services and update services/status either";
         rights.push(Right {
@@ -75,8 +78,8 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
             ..right(&services, "", "services/status", &["patch"], without)
         });
     }
-    rights.extend([
-        Right {
+    if modes.services {
+        rights.push(Right {
             instead: &[("list", "endpoints"), ("watch", "endpoints")],
             ..right(
                 &services,
@@ -85,18 +88,18 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
                 SEE,
                 "Endpoints are read, which know one family of a Service; without these either, no Service is served",
             )
+        });
+    }
+    rights.push(right(
+        &all,
+        "",
+        "nodes",
+        SEE,
+        match modes.decides {
+            Decides::Membership => "no member is known, and nothing is served",
+            _ => "a node that is drained keeps its addresses until it ends",
         },
-        right(
-            &all,
-            "",
-            "nodes",
-            SEE,
-            match modes.decides {
-                Decides::Membership => "no member is known, and nothing is served",
-                _ => "a node that is drained keeps its addresses until it ends",
-            },
-        ),
-    ]);
+    ));
     if modes.labels {
         let without = "no Node is labelled with the addresses that it answers for";
         rights.push(right(&all, "", "nodes", &["list", "patch"], without));
@@ -120,14 +123,16 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
     }
     let eips = "no elastic IP is served";
     let bindings = &services;
-    rights.extend([
-        right(bindings, "berth.dev", "eipbindings", SEE, eips),
-        right(bindings, "berth.dev", "eipbindings/status", &["patch"], eips),
-        Right {
-            name: Some("eipbindings.berth.dev"),
-            ..right(&all, "apiextensions.k8s.io", "customresourcedefinitions", SEE, eips)
-        },
-    ]);
+    if modes.services {
+        rights.extend([
+            right(bindings, "berth.dev", "eipbindings", SEE, eips),
+            right(bindings, "berth.dev", "eipbindings/status", &["patch"], eips),
+            Right {
+                name: Some("eipbindings.berth.dev"),
+                ..right(&all, "apiextensions.k8s.io", "customresourcedefinitions", SEE, eips)
+            },
+        ]);
+    }
     if modes.claims {
         let without =
             "claims are ignored, and what an annotation names is served, whoever else holds it";

@@ -263,7 +263,7 @@ fn image_and_nodes_are_those_that_were_asked_for() {
 #[test]
 fn what_is_not_accepted_gives_no_manifest_and_is_named_with_all_else() {
     let told = given("daemonset", "--bgp --arp=perhaps --zebra --controlplane").unwrap_err();
-    for name in ["bgp_enable=", "vip_arp=", "zebra_enable=", "cp_enable="] {
+    for name in ["bgp_enable=", "vip_arp=", "zebra_enable=", "address="] {
         assert!(told.contains(name), "{name}: {told}");
     }
     assert!(told.starts_with("settings that are not accepted, 4 in all:"), "{told}");
@@ -282,10 +282,15 @@ fn what_is_generated_is_checked_as_the_same_throughout() {
         assert_eq!(report.code(), 0, "{flags}\n{report}");
     }
     let alone = "--members /m --keyFile /k --address 192.0.2.1 --services=false";
-    for flags in ["--interface eth0", "--interface eth0 --vip 192.0.2.1", alone] {
+    let of_control_plane = "--controlplane --address 192.0.2.100 --interface eth0";
+    for flags in ["--interface eth0", "--interface eth0 --vip 192.0.2.1", alone, of_control_plane] {
         let report = Report::of(&given("pod", flags).unwrap()).unwrap();
         assert_eq!(report.code(), 0, "{flags}\n{report}");
     }
+    let both =
+        given("daemonset", of_control_plane).unwrap() + &given("rbac", of_control_plane).unwrap();
+    let report = Report::of(&both).unwrap();
+    assert_eq!(report.code(), 0, "{report}");
 }
 
 #[test]
@@ -319,4 +324,71 @@ fn why_a_file_cannot_be_used_tells_a_terminal_nothing() {
     let why = Report::of(&twice.repeat(2)).unwrap_err();
     let said = unusable("x", &why);
     assert!(said.contains("mine") && !said.contains(char::is_control), "{said:?}");
+}
+
+#[test]
+fn the_control_planes_pod_has_a_name_and_ports_of_its_own_and_sees_what_kubeadm_writes_later() {
+    let flags = "--address 192.0.2.100,2001:db8::100 --interface eth0 --port 8443";
+    let text = given("kubeadm", flags).unwrap();
+    let documents = parsed(&text);
+    let [pod, kubeadm] = &documents[..] else { panic!("{text}") };
+    assert_eq!(pod["metadata"]["name"], "berth-control-plane");
+    let spec = &pod["spec"];
+    let volume = spec["volumes"].as_array().unwrap().iter();
+    let volume = volume.clone().find(|volume| volume["name"] == "kubeconfig").unwrap();
+    assert_eq!(
+        volume["hostPath"],
+        serde_json::json!({ "path": "/etc/kubernetes/", "type": "Directory" })
+    );
+    assert!(spec["hostAliases"].is_null());
+    let port = &spec["containers"][0]["livenessProbe"]["httpGet"]["port"];
+    assert_eq!(*port, 2115);
+    for (name, value) in [
+        ("cp_enable", "true"),
+        ("prometheus_server", ":2122"),
+        ("health_check_port", "2115"),
+        ("k8s_config_file", "/etc/kubernetes/admin.conf"),
+    ] {
+        let is_there = env(&text).contains(&(name.to_owned(), value.to_owned()));
+        assert!(is_there, "{name}: {text}");
+    }
+    assert_eq!(kubeadm["apiVersion"], "kubeadm.k8s.io/v1beta4");
+    assert_eq!(kubeadm["controlPlaneEndpoint"], "192.0.2.100:8443");
+    assert_eq!(kubeadm["apiServer"]["certSANs"][1], "2001:db8::100");
+    let six = parsed(&given("kubeadm", "--address 2001:db8::100").unwrap());
+    assert_eq!(six[1]["controlPlaneEndpoint"], "[2001:db8::100]:6443");
+    assert!(given("kubeadm", "").unwrap_err().contains("address="));
+}
+
+#[test]
+fn the_control_plane_alone_needs_leases_of_its_namespace_and_little_else() {
+    let text = given("rbac", "--controlplane --address 192.0.2.100").unwrap();
+    let all = rights(&text);
+    assert!(
+        all.iter().all(|right| !right.contains("services") && !right.contains("secrets")),
+        "{all:#?}"
+    );
+    assert!(all.contains("Role update leases.coordination.k8s.io []"), "{all:#?}");
+    let both = given("rbac", "--controlplane --address 192.0.2.100 --services").unwrap();
+    assert!(rights(&both).iter().any(|right| right.contains("services/status")));
+}
+
+#[test]
+fn the_example_of_the_control_plane_is_what_is_printed_for_it() {
+    let flags = "--address 192.0.2.100 --interface eth0 --leaseDuration 5 --leaseRenewDuration 3 --leaseRetry 1";
+    let [pod, kubeadm] = [
+        include_str!("../../../examples/08-control-plane/berth-control-plane.yaml"),
+        include_str!("../../../examples/08-control-plane/kubeadm.yaml"),
+    ];
+    let printed = given("kubeadm", flags).unwrap();
+    let image = berth_image(&printed);
+    assert_eq!(
+        printed.replace(&image, "IMAGE"),
+        format!("---\n{pod}---\n{kubeadm}").replace(&berth_image(pod), "IMAGE")
+    );
+}
+
+/// The image of a Pod, whose tag is that of the release.
+fn berth_image(text: &str) -> String {
+    text.lines().find(|line| line.contains("image: ")).unwrap().to_owned()
 }

@@ -47,7 +47,8 @@ impl Outline {
 
     /// What is bound anywhere may answer anywhere, so every address that is wanted is covered on every node; and what is
     /// bound here stays covered until it is unbound. But not the node's own, whoever asks for it: the node would be gone
-    /// from the LAN, and another one would find its address free. Nor what is `anothers` to answer for.
+    /// from the LAN, and another one would find its address free. Nor what another instance answers for on this node, and
+    /// what is `anothers` to answer for.
     pub(super) fn cover(
         &mut self,
         context: Context<'_>,

@@ -7,13 +7,18 @@
 //! | `named` | by the one node that the object names |
 //! | `everyone` | every candidate may: routers choose among them |
 //!
+//! `control_plane` says which part a node has in the election of the control plane's address, by the `health` of its own API
+//! server.
+//!
 //! `fence` says what the kernel's fence is to cover, and `backstop` until when, where Leases or names decide.
 
 pub mod backstop;
 mod clearing;
 mod context;
+pub mod control_plane;
 mod everyone;
 mod fence;
+pub mod health;
 pub mod leases;
 pub mod membership;
 mod named;
@@ -27,6 +32,7 @@ use std::time::{Duration, Instant};
 pub use backstop::Backstop;
 pub use clearing::turn;
 pub use context::Context;
+pub use control_plane::ControlPlane;
 pub use everyone::Everyone;
 pub use fence::{Fencing, Uncovered};
 pub use leases::Leases;
@@ -35,7 +41,7 @@ pub use named::Named;
 
 use berth_api::Few;
 
-use crate::vip::{Attach, Claim, Holds, Name, Verdict};
+use crate::vip::{Attach, Claim, Holds, Name, Verdict, Wanted};
 
 /// Who decides on some addresses: requests go in, events go in, holds come out.
 #[derive(Debug)]
@@ -62,7 +68,10 @@ impl Ownership {
     /// Takes in what is wanted.
     pub fn request(&mut self, context: Context<'_>, now: Instant) {
         match self {
-            Self::Leases(leases) => leases.request(context),
+            Self::Leases(leases) => {
+                leases.look(now);
+                leases.request(context);
+            }
             Self::Membership(members) => members.request(context, now),
             Self::Named(named) => named.request(context, now),
             Self::Everyone(_) => {}
@@ -88,9 +97,10 @@ impl Ownership {
     }
 
     /// Whether it is sure that no other node of the cluster had an address before.
-    pub fn is_first(&self, address: &IpAddr) -> bool {
+    pub fn is_first(&self, wanted: &Wanted, address: &IpAddr) -> bool {
         match self {
             Self::Membership(members) => members.holdings().is_first(address),
+            Self::Leases(leases) => leases.is_first(wanted, address),
             _ => true,
         }
     }
@@ -187,8 +197,9 @@ impl Ownership {
         match self {
             Self::Membership(members) => members.deadline(now),
             Self::Named(named) => named.deadline(now),
-            // Leases say when they are polled.
-            Self::Leases(_) | Self::Everyone(_) => None,
+            // The rest Leases say when they are polled.
+            Self::Leases(leases) => leases.deadline(now),
+            Self::Everyone(_) => None,
         }
     }
 

@@ -261,7 +261,10 @@ pub(crate) async fn join(
                 let only = services.and_then(|services| services.namespace.as_deref());
                 leases_granted(client, only, health).await;
             }
-            stand_back(client, &api.namespace, health).await;
+            // On the control plane's address no member decides.
+            if config.election != Election::Nothing {
+                stand_back(client, &api.namespace, health).await;
+            }
         }
         return Ok(Joined::Lease(fence));
     };

@@ -54,6 +54,8 @@ pub struct Keeper {
     node: String,
     namespace: String,
     id: HostId,
+    /// Whether it tells of the node, and goes with its Node object, which has to be there.
+    of_node: bool,
     /// As it was written last.
     known: Option<Lease>,
     /// What the Lease told, and is not seen any more, with when it is told no longer.
@@ -92,12 +94,20 @@ impl Keeper {
             node: node.to_owned(),
             namespace: namespace.to_owned(),
             id,
+            of_node: true,
             known: None,
             going: BTreeMap::new(),
             missed: false,
             refusals: Refusals::default(),
             complained: None,
         }
+    }
+
+    /// Of `node` among those that may have the control plane's address: it tells which host goes by that name, and of its API
+    /// server, in a Lease beside the other, and before there is a Node.
+    pub fn of_control_plane(client: Client, namespace: &str, node: &str, id: HostId) -> Self {
+        let of_node = Self::new(client, namespace, node, id);
+        Self { name: lease::of_control_plane(node), of_node: false, ..of_node }
     }
 
     /// Keeps the Lease, with what `told` says. Returns when another host goes by this name: this process is to end, then.
@@ -109,7 +119,7 @@ impl Keeper {
                 Ok(told) => told.clone().unwrap_or_default(),
                 Err(_) => return,
             };
-            let rests = changed_at.is_some_and(|at| at + CHANGE > Instant::now());
+            let rests = changed_at.is_some_and(|at| at + self.rest() > Instant::now());
             let telling = match &written {
                 Some(written) if rests => written.clone(),
                 _ => wanted,
@@ -139,7 +149,7 @@ impl Keeper {
             }
             written = Some(telling);
             let renewal = now + RENEW;
-            let may_change = changed_at.map_or(now, |at| at + CHANGE).min(renewal);
+            let may_change = changed_at.map_or(now, |at| at + self.rest()).min(renewal);
             tokio::time::sleep_until(may_change).await;
             while Instant::now() < renewal && *told.borrow() == written {
                 match tokio::time::timeout_at(renewal, told.changed()).await {
@@ -149,6 +159,11 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// How soon after a change the next one is written: others go by what is told of an API server.
+    fn rest(&self) -> Duration {
+        if self.of_node { CHANGE } else { SOON }
     }
 
     /// Renews the Lease, with what is told. What was read and not written by this process has to be this host's.
@@ -176,9 +191,16 @@ impl Keeper {
         let is_new = known.is_none();
         let mut lease = known.unwrap_or_default();
         if is_new || self.is_orphan(&lease) {
-            lease.metadata.owner_references = Some(vec![self.owner().await?]);
+            lease.metadata.owner_references = match self.owner().await {
+                Ok(owner) => Some(vec![owner]),
+                Err(Failure::NoNode) if !self.of_node => None,
+                Err(failure) => return Err(failure),
+            };
         }
-        self.with_what_goes(&Told::read(&lease), told).write(&mut lease);
+        match self.of_node {
+            true => self.with_what_goes(&Told::read(&lease), told).write(&mut lease),
+            false => told.control_plane.write(&mut lease),
+        }
         self.id.write(&mut lease);
         let now = MicroTime(Timestamp::now());
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
@@ -267,10 +289,15 @@ impl Keeper {
             return;
         }
         match &trouble {
-            Some(text) => tracing::warn!(
+            Some(text) if self.of_node => tracing::warn!(
                 lease = self.name,
                 "cannot tell which addresses are this node's own, so that they could be given out: {text}"
             ),
+            Some(text) => tracing::warn!(
+                lease = self.name,
+                "cannot tell the other nodes whether this node's API server is healthy: {text}"
+            ),
+            None if !self.of_node => tracing::info!(lease = self.name, "it is told again"),
             None => tracing::info!(lease = self.name, "the node's own addresses are told again"),
         }
         self.complained = trouble;

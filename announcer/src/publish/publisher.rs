@@ -400,7 +400,7 @@ impl Publisher {
 fn holder(wanted: &Wanted, address: IpAddr) -> Option<ObjectReference> {
     let first = wanted.vip(address).and_then(|vip| vip.wants.first())?;
     match &first.claimant {
-        Claimant::Operator => None,
+        Claimant::Operator | Claimant::ControlPlane => None,
         Claimant::Service(name) => Some(service_reference(name, Some(first.uid.clone()))),
         Claimant::Eip(name) => Some(eip_reference(name, Some(first.uid.clone()))),
     }

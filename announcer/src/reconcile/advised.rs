@@ -76,7 +76,7 @@ mod tests {
         for (address, prefix_len) in [("192.0.2.9", 32), ("2001:db8::9", 128)] {
             let (mut host, mut advised) = (two_interfaces(), Advised::default());
             let address = address.parse().unwrap();
-            let left = Foreign { prefix_len, adoptable: false, untagged: true };
+            let left = Foreign { prefix_len, untagged: true, ..Foreign::default() };
             let lo = Interface { index: 1, mac: None, up: true, foreign: [(address, left)].into() };
             host.interfaces.insert("lo".to_owned(), lo);
             let silent = |_: &str| None;

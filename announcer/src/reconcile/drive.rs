@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::dataplane;
 use crate::kernel::{Kernel, KernelChange};
 use crate::ownership::backstop::Fenced;
+use crate::ownership::health::Standing;
 use crate::ownership::membership::MembershipEvent;
 use crate::publish::writer::WriteEvent;
 use crate::reconcile::Announcer;
@@ -46,6 +47,8 @@ pub struct Sources {
     pub told: mpsc::UnboundedReceiver<MembershipEvent>,
     /// The thread of the fence; nothing ever comes where membership decides.
     pub fenced: mpsc::UnboundedReceiver<Fenced>,
+    /// What is known of the API server of this node; nothing ever comes where nobody asks it.
+    pub standing: watch::Receiver<Standing>,
     /// Who asks what is known.
     pub inquiries: mpsc::Receiver<Inquiry>,
 }
@@ -114,6 +117,12 @@ pub async fn drive<K: Kernel>(
                     }
                     // A renewal needs no round.
                     if !is_news {
+                        continue;
+                    }
+                }
+                Ok(()) = sources.standing.changed() => {
+                    let standing = *sources.standing.borrow_and_update();
+                    if !announcer.stands(standing, Instant::now()) {
                         continue;
                     }
                 }

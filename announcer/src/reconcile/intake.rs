@@ -6,8 +6,9 @@ use berth_api::election;
 
 use super::Announcer;
 use super::sight::Sight;
+use crate::config::Election;
 use crate::kernel::Kernel;
-use crate::ownership::Ownership;
+use crate::ownership::{Leases, Ownership};
 use crate::source::watch::ClusterEvent;
 use crate::vip::Name;
 use crate::vip::nodes::Peer;
@@ -21,6 +22,27 @@ impl<K: Kernel> Announcer<K> {
         self.owners.iter_mut().for_each(|owner| owner.hear(now));
         match seen {
             ClusterEvent::Lease(name, sight) => self.see_lease(name, sight, now),
+            ClusterEvent::LeaseOfControlPlane(name, sight) => {
+                let is_alone = matches!(self.config.election, Election::Nothing);
+                if let Some(leases) = self.leases() {
+                    leases.observe(name, sight, now);
+                }
+                // Nothing else is waited for.
+                if is_alone {
+                    self.leases_listed();
+                }
+                true
+            }
+            ClusterEvent::ApiServer(node, said) => {
+                let own = self.leases().and_then(Leases::control_plane);
+                own.into_iter().for_each(|own| own.hear(node.clone(), said.clone(), now));
+                true
+            }
+            ClusterEvent::ApiServers(nodes) => {
+                let own = self.leases().and_then(Leases::control_plane);
+                own.into_iter().for_each(|own| own.heard(&nodes));
+                true
+            }
             ClusterEvent::Rival(name, held) => self.see_rival(&name, &held, now),
             seen => {
                 self.touch_owners();
@@ -110,7 +132,11 @@ impl<K: Kernel> Announcer<K> {
             ClusterEvent::Import(is_marked) => cluster.claims.imported(is_marked),
             ClusterEvent::ImportListed => cluster.claims.asked(),
             // Taken in where it came.
-            ClusterEvent::Lease(..) | ClusterEvent::Rival(..) => return,
+            ClusterEvent::Lease(..)
+            | ClusterEvent::LeaseOfControlPlane(..)
+            | ClusterEvent::ApiServer(..)
+            | ClusterEvent::ApiServers(..)
+            | ClusterEvent::Rival(..) => return,
             ClusterEvent::Leases(names) => {
                 if let Some(members) = self.members() {
                     members.leases_listed();

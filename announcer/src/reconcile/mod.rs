@@ -7,6 +7,7 @@
 //! | `drive` | the loop: events, then a round |
 //! | `intake` | taking in what the watches show |
 //! | `round` | one round, in its order |
+//! | `owners` | who decides on which addresses, by the settings |
 //! | `sight` | what is seen, and what is wanted as far as it goes |
 //! | `desired`, `plan` | what is to be in the kernel, and the steps to it, as values |
 //! | `hands` | doing the steps |
@@ -27,6 +28,7 @@ mod guarding;
 mod hands;
 mod intake;
 mod lan;
+mod owners;
 mod plan;
 mod round;
 mod sight;
@@ -42,26 +44,27 @@ use berth_runtime::http::Health;
 use berth_runtime::lease::Deletion;
 use tokio::sync::watch;
 
+pub use self::owners::{lease_of_control_plane, owners};
+
 use self::guarding::Guarding;
 use self::hands::Hands;
 use self::lan::Lan;
 use self::sight::Sight;
 use self::translate::Elastic;
 use crate::advertise::arp_nd::listener::Listener;
-use crate::config::{Cluster, Config, Election};
+use crate::config::{Cluster, Config};
 use crate::dataplane::{self, Dataplane};
 use crate::kernel::{Guard, Kernel, KernelChange};
 use crate::metrics::{Metrics, cause};
 use crate::ownership::backstop::Fenced;
-use crate::ownership::leases::Strategy;
+use crate::ownership::health::Standing;
 use crate::ownership::membership::MembershipEvent;
-use crate::ownership::{Backstop, Leases, Members, Named, Ownership};
+use crate::ownership::{Backstop, Leases, Members, Ownership};
 use crate::publish::labels::Labels;
 use crate::publish::publisher::Publisher;
 use crate::publish::writer::{WriteEvent, WriteOutcome};
 use crate::source::cluster::Service;
 use crate::source::placement;
-use crate::vip::Name;
 
 /// Changes in the kernel come in crowds: they are looked at together.
 const CROWD: Duration = Duration::from_millis(20);
@@ -103,20 +106,6 @@ pub struct Outlets {
     pub host: watch::Sender<Option<Told>>,
     /// What its Node is to be labelled with, where that is asked for.
     pub labels: Option<watch::Sender<Option<Labels>>>,
-}
-
-/// Who decides on owners: `members` where this node is one, else the Leases that are configured.
-pub fn owners(config: &Config, members: Option<Members>, now: Instant) -> Vec<Ownership> {
-    let strategy = match (&config.election, members) {
-        (_, Some(members)) => return vec![Ownership::Membership(Box::new(members))],
-        (Election::Global { namespace, name }, None) => {
-            Strategy::Global(Name::new(namespace, name))
-        }
-        (Election::PerService | Election::Membership(_), None) => Strategy::PerService,
-    };
-    let (timing, annotations) = (config.leases.timing, config.leases.annotations.clone());
-    let leases = Leases::new(&config.core.node, strategy, timing, annotations);
-    vec![Ownership::Leases(Box::new(leases)), Ownership::Named(Named::new(timing, now))]
 }
 
 impl<K: Kernel> Announcer<K> {
@@ -241,6 +230,12 @@ impl<K: Kernel> Announcer<K> {
                 }
             }
         }
+    }
+
+    /// Takes in what is known of the API server of this node; true if that is news.
+    pub fn stands(&mut self, standing: Standing, now: Instant) -> bool {
+        let leases = self.leases();
+        leases.and_then(Leases::control_plane).is_some_and(|own| own.stands(standing, now))
     }
 
     /// Takes in what the driver of membership told.

@@ -194,7 +194,7 @@ impl<K: Kernel> Announcer<K> {
             // What this node answers for is in use, whatever has become of the status.
             let asked = owner.asked(context, now).into_iter();
             let asked = asked.filter(|address| !lan.answers(address)).collect();
-            let is_first = |address: &IpAddr| owner.is_first(address);
+            let is_first = |address: &IpAddr| owner.is_first(context.wanted, address);
             questions.extend(detection::questions(context.wanted, context.node, &asked, is_first));
         }
         lan.ask(&questions, &sight.host, now);

@@ -16,7 +16,7 @@ use crate::source::placement;
 use crate::source::scene::Scene;
 use crate::source::wanted::wanted;
 use crate::vip::nodes::Peers;
-use crate::vip::{Refusal, Wanted};
+use crate::vip::{Claimant, Refusal, Wanted};
 
 /// What this node sees.
 pub(super) struct Sight {
@@ -56,17 +56,28 @@ pub(super) struct Listed {
     pub(super) bindings: bool,
 }
 
+/// The addresses that settings name.
+fn fixed(config: &Config) -> Fixed {
+    match (&config.cluster, &config.control_plane) {
+        (Backing::Fixed(fixed), _) => {
+            let voters = fixed.voters().iter().map(|voter| voter.name.as_str());
+            let mark = voters.collect::<Vec<_>>().join(" ");
+            let interface = config.core.interface.clone();
+            Fixed { by: Claimant::Operator, interface, addresses: fixed.addresses.clone(), mark }
+        }
+        (Backing::Api(api), Some(own)) => {
+            let (by, interface) = (Claimant::ControlPlane, own.interface.clone());
+            let mark = format!("{}/{}", api.namespace, own.lease);
+            Fixed { by, interface, addresses: own.addresses.clone(), mark }
+        }
+        (Backing::Api(_), None) => Fixed::default(),
+    }
+}
+
 impl Sight {
     pub(super) fn new(config: &Config) -> Self {
         // Without a cluster there is nothing to wait for.
-        let (fixed, alone) = match &config.cluster {
-            Backing::Api(_) => (Fixed::default(), false),
-            Backing::Fixed(fixed) => {
-                let voters = fixed.voters().iter().map(|voter| voter.name.as_str());
-                let mark = voters.collect::<Vec<_>>().join(" ");
-                (Fixed { addresses: fixed.addresses.clone(), mark }, true)
-            }
-        };
+        let alone = matches!(config.cluster, Backing::Fixed(_));
         let mut cluster = Cluster::new(Claims::new(config.claims()));
         cluster.nodes.apply(&config.core.node);
         Self {
@@ -74,7 +85,7 @@ impl Sight {
             interface: config.core.interface.clone(),
             permits: config.services.as_ref().map(|s| s.permits.clone()).unwrap_or_default(),
             closes: config.services.as_ref().is_some_and(|all| all.closes_host_ports),
-            fixed,
+            fixed: fixed(config),
             cluster,
             listed: Listed { services: alone, slices: alone, bindings: alone },
             host: Host::default(),

@@ -16,6 +16,7 @@ use crate::config::{Api, Cluster, Config, Election};
 use crate::peers::join::Backing;
 use crate::publish::host::Keeper;
 use crate::publish::writer::{WriteEvent, Writer};
+use crate::reconcile::lease_of_control_plane;
 use crate::source::cluster::Name;
 use crate::source::watch::{self, ClusterEvent, Scope};
 
@@ -83,13 +84,15 @@ fn scope(config: &Config) -> Scope {
     let lease = match &config.election {
         Election::Global { namespace, name } => Some(Name::new(namespace, name)),
         Election::Membership(fenced) => Some(Name::new(&fenced.namespace, &fenced.lease)),
-        Election::PerService => None,
+        Election::PerService | Election::Nothing => None,
     };
     let nodes = matches!(config.election, Election::Membership(_));
     let services = config.services.as_ref();
     Scope {
         namespace: services.and_then(|services| services.namespace.clone()),
+        leases: config.election != Election::Nothing,
         lease,
+        control_plane: lease_of_control_plane(config),
         rivals: nodes,
         classes: services.map(|services| services.classes.clone()),
         eips: config.eip.is_some(),

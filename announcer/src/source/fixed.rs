@@ -3,16 +3,20 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::placement::place_anywhere;
+use super::placement::place_on;
 use super::scene::Scene;
 use crate::vip::{Claimant, Serving, Traffic, Want};
 
 /// Addresses that the settings name.
 #[derive(Clone, Debug, Default)]
 pub struct Fixed {
+    /// For whom.
+    pub by: Claimant,
+    /// The interface of the addresses; none for that of the default route.
+    pub interface: Option<String>,
     /// The addresses, in their order.
     pub addresses: Vec<IpAddr>,
-    /// What the members of this list have in common: by it they know each other's probes.
+    /// What all nodes have in common that may have them: by it they know each other's probes.
     pub mark: String,
 }
 
@@ -20,7 +24,7 @@ pub struct Fixed {
 pub fn wants<'a>(scene: Scene<'a>, fixed: &'a Fixed) -> impl Iterator<Item = (IpAddr, Want)> + 'a {
     fixed.addresses.iter().map(move |address| {
         let want = Want {
-            claimant: Claimant::Operator,
+            claimant: fixed.by.clone(),
             uid: fixed.mark.clone(),
             created: String::new(),
             leads_to: None,
@@ -28,7 +32,7 @@ pub fn wants<'a>(scene: Scene<'a>, fixed: &'a Fixed) -> impl Iterator<Item = (Ip
             serving: Arc::new(Serving::of(Traffic::Anyhow)),
             preferred: Arc::default(),
             previous: None,
-            attach: place_anywhere(scene, *address),
+            attach: place_on(scene, fixed.interface.as_deref(), *address),
             ports: [].into(),
             conflicts: false,
             in_use: false,

@@ -56,7 +56,7 @@ mod tests {
     fn a_node_tells_every_address_of_its_interfaces_and_its_routers() {
         let mut host = two_interfaces();
         host.gateways.insert(2, ["10.0.0.1".parse().unwrap(), "fe80::1".parse().unwrap()].into());
-        let single = |adoptable| Foreign { prefix_len: 32, adoptable, untagged: false };
+        let single = |adoptable| Foreign { prefix_len: 32, adoptable, ..Foreign::default() };
         let eth1 = host.interfaces.get_mut("eth1").unwrap();
         eth1.foreign.insert("192.0.2.9".parse().unwrap(), single(true));
         let of = |address: &str| [(address.parse().unwrap(), single(false))].into();

@@ -159,7 +159,12 @@ pub(crate) fn place_anywhere(scene: Scene<'_>, address: IpAddr) -> Result<Attach
     place_on(scene, scene.interface, address)
 }
 
-fn place_on(scene: Scene<'_>, name: Option<&str>, address: IpAddr) -> Result<Attach, Refusal> {
+/// Where an address belongs on this host that is to be on the interface of this name, or on that of the default route.
+pub(crate) fn place_on(
+    scene: Scene<'_>,
+    name: Option<&str>,
+    address: IpAddr,
+) -> Result<Attach, Refusal> {
     let (name, _, link) = ready(scene.node, scene.host.met(named(scene, name, address)?))?;
     let node = || scene.node.to_owned();
     // Binding what the node has already would change the node's own address, and later take it away.

@@ -58,7 +58,9 @@ pub fn wanted(scene: Scene<'_>, usage: &Usage, fixed: &Fixed) -> Wanted {
     }
     settle(&mut wanted, &scene.cluster.claims);
     let asked = wanted.addressed().map(|(address, _)| address);
-    wanted.own = asked.filter(|address| scene.host.is_reached_by(address)).collect();
+    let host = scene.host;
+    let is_own = |address: &IpAddr| host.is_reached_by(address) || host.is_anothers(address);
+    wanted.own = asked.filter(is_own).collect();
     wanted
 }
 
@@ -122,8 +124,12 @@ fn settle(wanted: &mut Wanted, claims: &Claims) {
         let refused = vip.wants.extract_if(.., |want| !want.claimant.shares(&by));
         for want in refused {
             let refusal = Refusal::AddressInUse { address, by: by.clone() };
+            let refusal = match by {
+                Claimant::ControlPlane => Refusal::AddressReserved { address, by: by.clone() },
+                _ => refusal,
+            };
             match want.claimant {
-                Claimant::Operator => {}
+                Claimant::Operator | Claimant::ControlPlane => {}
                 Claimant::Service(name) => {
                     let claim = services.get_mut(&name);
                     claim.map(|claim| claim.places.insert(address, Err(refusal)));
@@ -150,7 +156,7 @@ fn settle(wanted: &mut Wanted, claims: &Claims) {
 fn turn(claims: &Claims, address: &IpAddr, want: &Want) -> (u8, usize, u8, String, Claimant) {
     let by_claim = claims.turn(address, &want.uid).unwrap_or(usize::MAX);
     let rank = match want.claimant {
-        Claimant::Operator => 0,
+        Claimant::Operator | Claimant::ControlPlane => 0,
         Claimant::Eip(_) => 1,
         Claimant::Service(_) => {
             if want.in_use {
@@ -172,6 +178,8 @@ mod tests {
     use super::super::cluster::{Claims, Cluster, Eip, Ingress};
     use super::super::testing::{host, seen};
     use super::*;
+    use crate::config::Permits;
+    use crate::kernel::{Foreign, Host};
 
     const ADDRESS: &str = "192.0.2.1";
 
@@ -272,6 +280,40 @@ mod tests {
         assert_eq!(wanted.attach(&wish, address), Some(&refused));
         assert!(wanted.ports().iter().all(|port| port.address.to_string() == "192.0.2.1"));
         assert_eq!(wanted.vips.len(), 1, "it is neither bound nor guarded");
+    }
+
+    #[test]
+    fn what_another_instance_answers_for_goes_on_as_it_is_whoever_asks_for_it() {
+        let (mut cluster, mut host) = (Cluster::default(), host());
+        cluster.apply_service(Name::new("d", "wish"), service(&[ADDRESS]));
+        let own = |host: &Host| seen(&cluster, host, Some("eth0")).own.len();
+        assert_eq!(own(&host), 0);
+        let bound = Foreign { prefix_len: 32, anothers: true, ..Foreign::default() };
+        let eth0 = host.interfaces.get_mut("eth0").unwrap();
+        eth0.foreign.insert(ADDRESS.parse().unwrap(), bound);
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        assert_eq!(wanted.own, [ADDRESS.parse().unwrap()].into());
+        assert!(wanted.ports().is_empty(), "neither guarded nor covered");
+        let place = wanted.attach(&Name::new("d", "wish"), ADDRESS.parse().unwrap()).unwrap();
+        assert_eq!(place.as_ref().unwrap_err().reason(), "AddressOnHost");
+    }
+
+    #[test]
+    fn the_control_planes_address_is_nobodys_to_ask_for() {
+        let (mut cluster, host) = (Cluster::default(), host());
+        let wish = Name::new("d", "wish");
+        cluster.apply_service(wish.clone(), service(&[ADDRESS]));
+        let address: IpAddr = ADDRESS.parse().unwrap();
+        let fixed =
+            Fixed { by: Claimant::ControlPlane, addresses: vec![address], ..Fixed::default() };
+        let (cluster, host, interface) = (&cluster, &host, Some("eth0"));
+        let scene = Scene { cluster, host, node: "a", interface, permits: Permits::ALL };
+        let wanted = wanted(scene, &Usage::default(), &fixed);
+        let refused = wanted.attach(&wish, address).unwrap().as_ref().unwrap_err();
+        assert_eq!(refused.reason(), "AddressReserved");
+        assert!(refused.note().ends_with("that of the control plane; accepted: another address"));
+        assert_eq!(wanted.of_control_plane().map(|(own, _)| own).collect::<Vec<_>>(), [address]);
+        assert!(wanted.ports().is_empty(), "whatever listens there answers");
     }
 
     #[test]

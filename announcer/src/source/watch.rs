@@ -2,6 +2,7 @@
 //! forgets the rest at once.
 
 mod claims;
+mod control_plane;
 mod eip;
 mod endpoints;
 mod feed;
@@ -67,7 +68,10 @@ pub fn start(
 
     tasks.extend(claims::tasks(client, &scope, health, &send));
 
-    tasks.push((LEASE, watch_leases(fresh(client, health, LEASE), &scope, send.clone())));
+    if scope.leases {
+        tasks.push((LEASE, watch_leases(fresh(client, health, LEASE), &scope, send.clone())));
+    }
+    tasks.extend(control_plane::tasks(client, &scope, health, &send));
     if scope.rivals {
         let rivals = fresh_if_granted(client, health, RIVALS);
         tasks.push((RIVALS, watch_rivals(rivals, &scope, send.clone())));

@@ -5,10 +5,13 @@ use std::fmt;
 use berth_api::NamespacedName as Name;
 
 /// An object, or an operator, that wants addresses.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claimant {
     /// The operator, by the settings of the announcer.
+    #[default]
     Operator,
+    /// The API servers of the cluster, for which the operator names the address.
+    ControlPlane,
     /// A Service.
     Service(Name),
     /// An `EipBinding`.
@@ -26,6 +29,11 @@ impl Claimant {
         matches!((self, other), (Self::Service(one), Self::Service(two)) if one.namespace == two.namespace)
     }
 
+    /// Whether settings name the address, and no object.
+    pub fn is_of_operator(&self) -> bool {
+        matches!(self, Self::Operator | Self::ControlPlane)
+    }
+
     /// Whether it is a Service.
     pub fn is_service(&self) -> bool {
         matches!(self, Self::Service(_))
@@ -36,6 +44,7 @@ impl fmt::Display for Claimant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Operator => f.write_str("settings"),
+            Self::ControlPlane => f.write_str("the control plane"),
             Self::Service(name) => write!(f, "service/{name}"),
             Self::Eip(name) => write!(f, "eipbinding/{name}"),
         }

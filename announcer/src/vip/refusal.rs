@@ -158,6 +158,13 @@ pub enum Refusal {
         /// Who has it.
         by: Claimant,
     },
+    /// The address is nobody's to ask for.
+    AddressReserved {
+        /// The address.
+        address: IpAddr,
+        /// Whose it is.
+        by: Claimant,
+    },
     /// It has a port now that another was given who shares the address.
     PortInUse {
         /// The address.
@@ -288,6 +295,7 @@ impl Refusal {
             | Self::PortInUse { .. }
             | Self::Paused { .. }
             | Self::PortsUnknown { .. } => "AddressInUse",
+            Self::AddressReserved { .. } => "AddressReserved",
             Self::NotClaimed { .. } => "AddressNotClaimed",
             Self::VmiAddressReserved { .. } => reason::VMI_ADDRESS_RESERVED,
             Self::VmiAddressInUse { .. } => reason::VMI_ADDRESS_IN_USE,
@@ -309,6 +317,7 @@ impl Refusal {
         matches!(
             self,
             Self::AddressInUse { .. }
+                | Self::AddressReserved { .. }
                 | Self::PortInUse { .. }
                 | Self::Paused { .. }
                 | Self::PortsUnknown { .. }

@@ -136,7 +136,7 @@ impl Vip {
 
     /// Whether the operator names it: no object publishes it.
     pub fn is_of_operator(&self) -> bool {
-        self.wants.iter().any(|want| want.claimant == Claimant::Operator)
+        self.wants.iter().any(|want| want.claimant.is_of_operator())
     }
 
     /// The node that is said to have it now.
@@ -236,7 +236,8 @@ pub struct Wanted {
     pub services: BTreeMap<Name, Claim>,
     /// The addresses of bindings that are not theirs to have.
     pub lost: BTreeMap<(Name, IpAddr), Refusal>,
-    /// Those of all these addresses by which this node is reached: whoever asks for them, it goes on as it is.
+    /// Those of all these addresses by which this node is reached, or for which another instance of this program answers here:
+    /// whoever asks for them, it goes on as it is.
     pub own: BTreeSet<IpAddr>,
     /// Where host ports are closed: the addresses whose ports others than their Services may take, and where these lead.
     pub doubted: BTreeMap<IpAddr, BTreeSet<IpAddr>>,
@@ -251,6 +252,14 @@ impl Wanted {
     /// Every VIP that has an address.
     pub fn addressed(&self) -> impl Iterator<Item = (IpAddr, &Vip)> {
         self.vips.values().filter_map(|vip| Some((vip.address?, vip)))
+    }
+
+    /// Those of the control plane.
+    pub fn of_control_plane(&self) -> impl Iterator<Item = (IpAddr, &Vip)> {
+        let is_own = |vip: &Vip| {
+            vip.wants.first().is_some_and(|want| want.claimant == Claimant::ControlPlane)
+        };
+        self.addressed().filter(move |(_, vip)| is_own(vip))
     }
 
     /// Where an address of a Service belongs on this host, or why it cannot be here; nothing if it wants none such.

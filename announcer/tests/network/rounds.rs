@@ -8,6 +8,7 @@ use berth_announcer::dataplane::{Dataplane, unserved};
 use berth_announcer::instance::Instance;
 use berth_announcer::kernel::{Binding, Kernel, Lifetime};
 use berth_announcer::metrics::Metrics;
+use berth_announcer::ownership::health::Standing;
 use berth_announcer::publish::publisher::Publisher;
 use berth_announcer::publish::writer::Writer;
 use berth_announcer::reconcile::drive::{Sources, drive};
@@ -79,8 +80,11 @@ impl Node {
         let stopped = stop.clone();
         let driving = tokio::spawn(async move {
             let (told, fenced) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
-            let inquiries = mpsc::channel(1).1;
-            let sources = Sources { seen, done, changes, dataplane: kept, told, fenced, inquiries };
+            let (standing, inquiries) =
+                (tokio::sync::watch::channel(Standing::Unknown).1, mpsc::channel(1).1);
+            let dataplane = kept;
+            let sources =
+                Sources { seen, done, changes, dataplane, told, fenced, standing, inquiries };
             drive(&mut announcer, sources, stopped).await
         });
         let cluster = cluster.clone();

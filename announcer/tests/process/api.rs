@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -20,6 +21,8 @@ const LONGEST: usize = 1 << 20;
 pub(crate) struct Api {
     state: Arc<Mutex<Objects>>,
     changes: broadcast::Sender<(Key, Value)>,
+    /// What `/readyz` is answered with.
+    ready: Arc<AtomicU16>,
 }
 
 #[derive(Default)]
@@ -64,12 +67,24 @@ impl Key {
 impl Api {
     /// Starts it in the network namespace of the calling thread.
     pub(crate) async fn start() -> (Self, SocketAddr) {
-        let api = Self { state: Arc::default(), changes: broadcast::channel(256).0 };
+        let ready = Arc::new(AtomicU16::new(200));
+        let api = Self { state: Arc::default(), changes: broadcast::channel(256).0, ready };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("an address");
         let router = Router::new().fallback(answer).with_state(api.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         (api, address)
+    }
+
+    /// From now on says that it is ready, or not.
+    pub(crate) fn is_ready(&self, is_ready: bool) {
+        self.ready.store(if is_ready { 200 } else { 500 }, Ordering::Relaxed);
+    }
+
+    /// What is kept under a path.
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
+        let key = Key::parse(path).expect("a path of an object");
+        self.state.lock().unwrap().of.get(&key).cloned()
     }
 
     /// Keeps an object under a path.
@@ -144,11 +159,18 @@ impl Api {
 
 async fn answer(State(api): State<Api>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    if parts.uri.path() == "/readyz" {
+        let code = StatusCode::from_u16(api.ready.load(Ordering::Relaxed)).expect("a code");
+        return (code, "[-]etcd failed: reason withheld").into_response();
+    }
     let Some(key) = Key::parse(parts.uri.path()) else { return failure(StatusCode::NOT_FOUND) };
     let query = parts.uri.query().unwrap_or_default().to_owned();
     if parts.method != Method::GET {
         let body = to_bytes(body, LONGEST).await.unwrap_or_default();
-        let body = serde_json::from_slice(&body).unwrap_or_default();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if key.resource.ends_with("/selfsubjectaccessreviews") {
+            return found(&json!({ "spec": body["spec"], "status": { "allowed": true } }));
+        }
         return api.write(&parts.method, key, body);
     }
     match &key.name {

@@ -13,6 +13,7 @@ macro_rules! tests {
 }
 
 mod api;
+mod control_plane;
 mod field;
 mod lease;
 mod life;
@@ -167,6 +168,7 @@ fn main() -> ExitCode {
     tests.extend(many::tests());
     tests.extend(field::tests());
     tests.extend(lease::tests());
+    tests.extend(control_plane::tests());
     for case in cases {
         let name = format!("{DEATHS}: {case}");
         tests.push((name, Box::new(move || alone(async || shows(case).await))));

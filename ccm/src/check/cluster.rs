@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_api::NamespacedName;
-use berth_api::host::{self, Told};
+use berth_api::host::{self, ControlPlane, Told};
 use berth_api::lean::Lean;
 use berth_api::names::label;
 use berth_api::service::ClassPolicy;
@@ -79,10 +79,12 @@ pub async fn read(
     let servers = Api::<EndpointSlice>::namespaced(client.clone(), reserved::API_SERVERS);
     let servers = servers.list(&all.clone().labels(&reserved::of_kubernetes())).await;
     let servers = servers.map_err(ClusterError::on("list", "endpointslices in default"))?;
-    let is_untold = told.items.is_empty() && !nodes.items.is_empty();
+    let tells_no_more = |lease: &Lease| ControlPlane::read(lease).is_some();
+    let is_untold = told.items.iter().all(tells_no_more) && !nodes.items.is_empty();
     let reserved = nodes.items.iter().flat_map(reserved::of_node);
     let reserved = reserved.chain(cidrs.items.iter().map(reserved::of_service_cidr));
     let reserved = reserved.chain(of_hosts(&told.items, &nodes.items));
+    let reserved = reserved.chain(told.items.iter().filter_map(reserved::of_control_plane));
     let reserved = reserved.chain(servers.items.iter().map(reserved::of_api_servers));
     Ok(Cluster {
         live: live.map(|map| map.data.unwrap_or_default()),

@@ -10,6 +10,7 @@ mod bad_input;
 mod broken;
 mod claims;
 mod conflict;
+mod control_plane;
 mod eip;
 mod eip_allocation;
 mod elections;

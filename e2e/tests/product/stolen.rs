@@ -22,11 +22,12 @@ use crate::tenant::client_as;
 
 mod announcer;
 mod ccm;
+mod control_plane;
 mod tries;
 
 use tries::{
-    ANNOUNCER, Answer, CCM, FAR, FULL, FULL_AS_CCM, IGNORED, LEFT, OF_NO_POD, OTHERS, OVERLAID,
-    REFUSED, Try, event, merged, said,
+    ANNOUNCER, Answer, CCM, CONTROL_PLANE, FAR, FULL, FULL_AS_CCM, IGNORED, LEFT, OF_NO_POD,
+    OTHERS, OVERLAID, REFUSED, Try, event, merged, said,
 };
 
 /// Within so long the API server takes a write to what its author has filled.
@@ -70,6 +71,7 @@ async fn prepare(world: &World) -> Result<()> {
         ),
         service(REFUSED, "192.0.2.3", ""),
         lease("kube-system", "kube-controller-manager"),
+        lease("kube-system", control_plane::LOCK),
         lease("default", "other"),
         binding("vm"),
         binding(OTHERS),
@@ -148,9 +150,11 @@ async fn a_stolen_token_does_what_the_docs_say_and_both_programs_go_on_under_the
 -> Result<()> {
     let mut world = World::without_berth(2, env([])).await?;
     world.pools(json!({ "range-global": POOL })).await?;
+    crate::control_plane::rights(&world)?;
     let thieves = [
         (ANNOUNCER, by_token(&world, world.bind(ANNOUNCER, "node0").await?).await?),
         (CCM, by_token(&world, world.bind(CCM, "node1").await?).await?),
+        (CONTROL_PLANE, by_token(&world, world.bind(CONTROL_PLANE, "node0").await?).await?),
         (OF_NO_POD, {
             let token = tokens::of_account(&world.client, "kube-system", ANNOUNCER).await?;
             by_token(&world, token).await?
@@ -165,7 +169,8 @@ async fn a_stolen_token_does_what_the_docs_say_and_both_programs_go_on_under_the
     world.ccm()?.terminate(Duration::from_secs(15))?;
     prepare(&world).await?;
     let by_announcer = announcer::tries(&address, &view(&world).await?).into_iter();
-    let tries: Vec<Try> = by_announcer.chain(ccm::tries(&address, &web)).collect();
+    let by_both = by_announcer.chain(ccm::tries(&address, &web));
+    let tries: Vec<Try> = by_both.chain(control_plane::tries(&address)).collect();
 
     let rows = table::<4>("## Stolen tokens")?;
     let told: BTreeSet<_> =

@@ -240,6 +240,13 @@ fn unsaid(sheet: &mut Sheet, read: &settings::Read, line: usize) {
         };
         sheet.at(line, mark, text);
     }
+    let control_plane = settings.switch("cp_enable") == Some(true);
+    if control_plane && settings.switch("vip_leaderelection") != Some(true) {
+        sheet.at(line, Mark::Better, "vip_leaderelection is not set: kube-vip then takes the control plane's address on every node, Berth goes by its Lease");
+    }
+    if control_plane && settings.text("control_plane_health_check_address").is_none() {
+        sheet.at(line, Mark::Better, "no health check is named: kube-vip then keeps the address where the API server hangs, Berth asks it at /readyz (docs/control-plane.md)");
+    }
     let names_none = ["svc_election", "vip_leaderelection", "berth_election"]
         .iter()
         .all(|name| read.leaves_out(name) || settings.switch(name) == Some(false));

@@ -209,7 +209,14 @@ pub(super) fn kubeconfig(
         wanted == path || wanted.starts_with(&format!("{}/", path.trim_end_matches('/')))
     };
     let Some(mount) = mounts.iter().find(covers) else { return false };
-    sheet.node(mount, Mark::Same, format!("the kubeconfig, {wanted}: its user's rights count"));
+    let text = match settings.switch("cp_enable") == Some(true) && mount_is(mount, wanted) {
+        true => format!(
+            "the kubeconfig, {wanted}: its user's rights count; mount its folder instead, and what kubeadm writes later is seen, \
+             and super-admin.conf used while this one has no rights yet"
+        ),
+        false => format!("the kubeconfig, {wanted}: its user's rights count"),
+    };
+    sheet.node(mount, Mark::Same, text);
     let name = mount.get("name").and_then(Node::text);
     let volumes = spec.get("volumes").map(Node::items).unwrap_or_default();
     let volume = volumes.iter().find(|volume| volume.get("name").and_then(Node::text) == name);
@@ -217,4 +224,9 @@ pub(super) fn kubeconfig(
         sheet.node(volume, Mark::Same, "the kubeconfig on the node");
     }
     true
+}
+
+/// Whether a mount is of this very file.
+fn mount_is(mount: &Node, file: &str) -> bool {
+    mount.get("mountPath").and_then(Node::text) == Some(file)
 }

@@ -22,7 +22,13 @@ const BETTER: &[&str] = &[
 const SECRET: &[&str] = &["bgp_peerpass", "bgp_peers", "metalKey"];
 
 /// Files that are read where the announcer runs.
-const FILES: [&str; 4] = ["k8s_config_file", "config_file", "berth_members", "berth_key_file"];
+const FILES: [&str; 5] = [
+    "k8s_config_file",
+    "config_file",
+    "berth_members",
+    "berth_key_file",
+    "control_plane_health_check_ca_path",
+];
 
 /// The address of the control plane, and its port, which Berth knows without a cluster alone.
 const OF_CONTROL_PLANE: [&str; 3] = ["address", "vip_address", "port"];
@@ -187,26 +193,19 @@ fn judge(
 fn among_others(settings: &Settings, variable: &Variable) -> Option<(Mark, String)> {
     let is = |name: &str| settings.switch(name) == Some(true);
     let name = variable.name;
-    if OF_CONTROL_PLANE.contains(&name) && settings.text("berth_members").is_none() {
+    let is_own = is("cp_enable") || settings.text("berth_members").is_some();
+    if OF_CONTROL_PLANE.contains(&name) && !is_own {
         let what = match name {
             "port" => "port of the control plane",
             _ => "address of the control plane",
         };
-        let (mark, text) = match (is("cp_enable"), is("enable_node_labeling") && name != "port") {
-            (true, _) => (
-                Mark::NotYet,
-                format!("counts with cp_enable, which comes with {}", Coming::ControlPlane.name()),
-            ),
-            (false, true) => (
-                Mark::Same,
+        let text = match is("enable_node_labeling") && name != "port" {
+            true => {
                 "the node that answers for it has it in kube-vip.io/has-ip (enable_node_labeling)"
-                    .to_owned(),
-            ),
-            (false, false) => {
-                (Mark::Same, "counts with cp_enable alone, which is not asked for".to_owned())
             }
+            false => "counts with cp_enable alone, which is not asked for",
         };
-        return Some((mark, format!("{what}; {text}")));
+        return Some((Mark::Same, format!("{what}; {text}")));
     }
     let is_idle = name == "svc_leasename" || name == "vip_leaderelection" && is(name);
     (is_idle && is("svc_election") && settings.text("berth_election").is_none()).then(|| {

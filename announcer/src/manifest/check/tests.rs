@@ -79,7 +79,7 @@ fn what_is_the_same_is_said_to_be() {
     let name = "daemonset-arp";
     is(name, "name: vip_arp", Mark::Same, "vip_arp=\"true\": announce by ARP");
     is(name, "fieldPath: spec.nodeName", Mark::Same, "vip_nodename: this node's name");
-    is(name, "name: dns_mode", Mark::Same, "counts with cp_enable alone");
+    is(name, "name: dns_mode", Mark::Same, "which are used as they are");
     is(name, "name: vip_address", Mark::Same, "empty");
     is(name, "image: ghcr.io", Mark::Same, "put Berth's image here");
     is(name, "  name: kube-vip-ds", Mark::Same, "Kubernetes goes by it");
@@ -113,14 +113,13 @@ fn what_is_not_built_yet_names_what_it_comes_with() {
         "counts with bgp_enable, which comes with BGP",
     );
     is("daemonset-bgp", "name: annotation", Mark::NotYet, "comes with BGP");
-    is("daemonset-bgp", "name: cp_enable", Mark::Same, "off, as it is here");
-    is(
-        "static-pod",
-        "name: cp_enable",
-        Mark::NotYet,
-        "it comes with the control plane's own address",
-    );
-    is("static-pod", "name: cp_enable", Mark::NotYet, "leave it out");
+    is("daemonset-bgp", "name: cp_enable", Mark::Same, "off: an address for the control plane");
+    is("static-pod", "name: cp_enable", Mark::Same, "an address for the control plane");
+    is("static-pod", "name: address", Mark::Same, "those of the control plane, with cp_enable");
+    is("static-pod", "name: dns_mode", Mark::Same, "accepted as address are addresses alone");
+    is("static-pod", "- args:", Mark::Better, "no health check is named");
+    is("static-pod", "mountPath: /etc/kubernetes/admin.conf", Mark::Same, "mount its folder");
+    assert_eq!(report("static-pod").code(), 3, "capabilities: {}", report("static-pod"));
     is("static-pod", "mountPath: /etc/kubernetes/admin.conf", Mark::Same, "the kubeconfig");
     is("static-pod", "name: svc_enable", Mark::Same, "svc_enable=\"false\": off: serve Services");
     is("daemonset-bgp", "name: vip_arp", Mark::Same, "vip_arp=\"false\": off: announce by ARP");
@@ -157,30 +156,19 @@ fn what_is_refused_says_what_to_use_instead() {
 fn what_a_manifest_in_a_text_means_is_said_at_its_lines() {
     let name = "cluster-api";
     let own = "a text with objects of its own";
-    is(name, "- name: cp_enable", Mark::NotYet, "it comes with the control plane's own address");
+    is(name, "- name: cp_enable", Mark::Same, "an address for the control plane");
     is(name, "- name: cp_enable", Mark::Same, own);
     is(name, "mountPath: /etc/kubernetes/admin.conf", Mark::Same, "the kubeconfig");
     is(name, "securityContext:", Mark::MissingRight, "add the capability BPF");
     is(name, "preKubeadmCommands", Mark::Same, "nothing of an announcer");
     is(name, "path: /etc/kube-vip.hosts", Mark::Same, "nothing of an announcer");
-    assert_eq!(report(name).code(), 1);
+    assert_eq!(report(name).code(), 3);
 }
 
 #[test]
 fn the_address_of_the_control_plane_is_none_of_services() {
-    is(
-        "cluster-api",
-        "- name: address",
-        Mark::NotYet,
-        "address of the control plane; counts with cp_enable, which",
-    );
-    is(
-        "cluster-api",
-        "- name: port",
-        Mark::NotYet,
-        "port of the control plane; counts with cp_enable, which",
-    );
-    is("daemonset-bgp", "name: cp_enable", Mark::Same, "off, as it is here");
+    is("cluster-api", "- name: address", Mark::Same, "those of the control plane, with cp_enable");
+    is("cluster-api", "- name: port", Mark::Same, "port of that address");
     let told = |more: &str| {
         let text = format!(
             "kind: Pod\nmetadata: {{name: kube-vip}}\nspec: {{containers: [{{image: kube-vip, args: [manager, \"--vip=192.0.2.1\", {more}]}}]}}\n"

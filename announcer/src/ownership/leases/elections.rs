@@ -38,8 +38,8 @@ pub(super) struct Tied {
 pub(super) struct Strife {
     /// The Service that it is tied to.
     pub(super) tied: Option<Tied>,
-    /// Whether others are to go first: here no fence would stand behind it.
-    pub(super) defers: bool,
+    /// For how long it is left to others where it is free: here no fence would stand behind it, or the like.
+    pub(super) deference: Duration,
 }
 
 /// The Leases that are watched, and this node's part in them.
@@ -51,6 +51,8 @@ pub(super) struct Elections {
     known: BTreeMap<Name, Lease>,
     /// Whether the first list has come in: before that, a Lease that is not known may exist.
     listed: bool,
+    /// A Lease that is watched by itself, of which that list knows nothing, and whether it was shown.
+    apart: Option<(Name, bool)>,
     elections: BTreeMap<Name, Election>,
     /// Leases that do not exist although another node answers: since when that is so.
     waiting: BTreeMap<Name, Instant>,
@@ -66,14 +68,28 @@ impl Elections {
             annotations,
             known: BTreeMap::new(),
             listed: false,
+            apart: None,
             elections: BTreeMap::new(),
             waiting: BTreeMap::new(),
             deleting: BTreeSet::new(),
         }
     }
 
+    /// This node.
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The same, with a Lease that is watched by itself.
+    pub(super) fn with_apart(self, lease: Option<Name>) -> Self {
+        Self { apart: lease.map(|lease| (lease, false)), ..self }
+    }
+
     /// Takes in what the watch shows of a Lease.
     pub(super) fn observe(&mut self, name: Name, mut sight: Sight, now: Instant) {
+        if let Some((apart, shown)) = &mut self.apart {
+            *shown |= *apart == name;
+        }
         if let Sight::Present(lease) | Sight::Deleted(lease) = &mut sight {
             cut(lease);
         }
@@ -94,7 +110,9 @@ impl Elections {
     pub(super) fn listed(&mut self, names: &BTreeSet<Name>, now: Instant) {
         self.listed = true;
         let known = self.known.keys().chain(self.elections.keys());
-        let gone: Vec<Name> = known.filter(|name| !names.contains(name)).cloned().collect();
+        let is_apart = |name: &Name| self.apart.as_ref().is_some_and(|(apart, _)| apart == name);
+        let gone = known.filter(|name| !names.contains(name) && !is_apart(name));
+        let gone: Vec<Name> = gone.cloned().collect();
         for name in gone {
             self.observe(name, Sight::Absent, now);
         }
@@ -109,18 +127,17 @@ impl Elections {
         now: Instant,
     ) {
         self.waiting.retain(|name, _| wanted.contains_key(name));
-        for (name, Strife { tied, defers }) in wanted {
-            let deference = if *defers { self.timing.retry() } else { Duration::ZERO };
+        for (name, Strife { tied, deference }) in wanted {
             if let Some(election) = self.elections.get_mut(name) {
-                election.defer(deference);
+                election.defer(*deference);
                 continue;
             }
-            if !self.listed || self.must_wait(name, tied, now) {
+            if !self.is_shown(name) || self.must_wait(name, tied, now) {
                 continue;
             }
             let mut election =
                 Election::new(self.template(name, tied.as_ref()), &self.node, self.timing);
-            election.defer(deference);
+            election.defer(*deference);
             let lease = self.known.get(name);
             election
                 .observe(lease.map_or(Sight::Absent, |l| Sight::Present(Box::new(l.clone()))), now);
@@ -139,6 +156,14 @@ impl Elections {
             if !self.elections.contains_key(name) && self.is_left_behind(lease) && obsolete(name) {
                 self.deleting.insert(name.clone());
             }
+        }
+    }
+
+    /// Whether it is known if there is such a Lease.
+    fn is_shown(&self, name: &Name) -> bool {
+        match &self.apart {
+            Some((apart, shown)) if apart == name => *shown,
+            _ => self.listed,
         }
     }
 
@@ -174,9 +199,15 @@ impl Elections {
         self.known.get(name)?.spec.as_ref()?.holder_identity.as_deref()
     }
 
+    /// Whether a Lease was acquired again since it was made, as far as that was seen.
+    pub(super) fn has_moved(&self, name: &Name) -> bool {
+        let spec = self.known.get(name).and_then(|lease| lease.spec.as_ref());
+        spec.and_then(|spec| spec.lease_transitions).is_some_and(|transitions| transitions > 1)
+    }
+
     /// Whether nobody holds a Lease, as far as that was seen.
     pub(super) fn is_free(&self, name: &Name) -> bool {
-        self.listed && self.holder(name).is_none_or(str::is_empty)
+        self.is_shown(name) && self.holder(name).is_none_or(str::is_empty)
     }
 
     /// The requests to send now, and when to ask again.
@@ -265,7 +296,7 @@ mod tests {
     }
 
     fn strive_for(tied: Option<Tied>) -> BTreeMap<Name, Strife> {
-        [(name(), Strife { tied, defers: false })].into()
+        [(name(), Strife { tied, deference: Duration::ZERO })].into()
     }
 
     fn stored(mut lease: Lease, version: &str) -> Box<Lease> {
@@ -296,6 +327,24 @@ mod tests {
         let mut leases = Elections::new("a", Timing::DEFAULT, BTreeMap::new());
         leases.strive(&strive_for(None), |_| true, |_| false, now);
         assert!(leases.poll(now).0.is_empty());
+    }
+
+    #[test]
+    fn a_lease_that_is_watched_by_itself_is_asked_for_once_it_was_shown_and_no_list_hides_it() {
+        let now = Instant::now();
+        let leases = Elections::new("a", Timing::DEFAULT, BTreeMap::new());
+        let mut leases = leases.with_apart(Some(name()));
+        leases.listed(&BTreeSet::new(), now);
+        leases.strive(&strive_for(None), |_| true, |_| false, now);
+        assert!(leases.poll(now).0.is_empty(), "the list has no word of it");
+        leases.observe(name(), Sight::Absent, now);
+        leases.strive(&strive_for(None), |_| true, |_| false, now);
+        let (mut requests, _) = leases.poll(now);
+        let Some((_, Request::Acquire(Action::Create(lease)))) = requests.pop() else { panic!() };
+        leases.replied(&name(), Reply::Written(stored(*lease, "1")), now);
+        leases.listed(&BTreeSet::new(), now);
+        assert!(leases.holds_until(&name(), now).is_some());
+        assert!(leases.poll(now).0.is_empty(), "nor is it read");
     }
 
     #[test]

@@ -26,13 +26,19 @@ pub use self::strategy::{Deciding, Strategy, of_one_service};
 use self::elections::{Elections, Strife, Tied};
 use super::clearing::in_turn;
 use super::context::Context;
+use super::control_plane::{ControlPlane, Part};
 use crate::vip::serve::{Ask, Lives, Reach, serve};
-use crate::vip::{Attach, Claim, Hold, Holds, Name, Refusal, Serving, Traffic, Verdict, Voice};
+use crate::vip::{
+    Attach, Claim, Hold, Holds, Name, Refusal, Serving, Traffic, Verdict, Voice, Wanted,
+};
 
 /// Who owns what, by Leases.
 #[derive(Debug)]
 pub struct Leases {
-    strategy: Strategy,
+    /// How Services are decided on; nothing where they are not.
+    strategy: Option<Strategy>,
+    /// The control plane's address, where that is decided on.
+    control_plane: Option<ControlPlane>,
     timing: Timing,
     elections: Elections,
     deciding: Deciding,
@@ -64,7 +70,8 @@ impl Leases {
         annotations: BTreeMap<String, String>,
     ) -> Self {
         Self {
-            strategy,
+            strategy: Some(strategy),
+            control_plane: None,
             timing,
             elections: Elections::new(node, timing, annotations),
             deciding: Deciding::default(),
@@ -73,6 +80,22 @@ impl Leases {
             withheld: None,
             leaving: false,
         }
+    }
+
+    /// The same, and decides on no Service.
+    pub fn without_services(self) -> Self {
+        Self { strategy: None, ..self }
+    }
+
+    /// The same, and decides on the control plane's address, if there is a Lease for that, which is watched by itself.
+    pub fn with_control_plane(self, own: Option<ControlPlane>) -> Self {
+        let elections = self.elections.with_apart(own.as_ref().map(|own| own.lease().clone()));
+        Self { elections, control_plane: own, ..self }
+    }
+
+    /// The control plane, where this decides on its address.
+    pub fn control_plane(&mut self) -> Option<&mut ControlPlane> {
+        self.control_plane.as_mut()
     }
 
     /// Takes in what the watch shows of a Lease.
@@ -105,24 +128,59 @@ impl Leases {
         self.elections.is_idle()
     }
 
+    /// When something changes although nothing happens, besides what [`Leases::poll`] says.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.control_plane.as_ref().and_then(|own| own.deadline(now))
+    }
+
     /// How far the lifetime of an address may fall behind the hold: renewed in steps, since each renewal of a lifetime wakes
     /// everybody who listens for addresses.
     pub fn slack(&self) -> Duration {
         self.timing.renew_deadline() * 2 / 5
     }
 
+    /// Goes by what other control-plane nodes have said lately.
+    pub fn look(&mut self, now: Instant) {
+        let node = self.elections.node();
+        self.control_plane.iter_mut().for_each(|own| own.look(node, now));
+    }
+
     /// Takes in what is wanted.
     pub fn request(&mut self, context: Context<'_>) {
-        self.deciding = self.strategy.decide(context.wanted);
+        let strategy = self.strategy.as_ref();
+        self.deciding =
+            strategy.map(|strategy| strategy.decide(context.wanted)).unwrap_or_default();
         self.strives = match context.known && !self.leaving {
-            true => self.to_strive_for(context),
+            true => {
+                let services = strategy.map(|strategy| self.to_strive_for(strategy, context));
+                let own = self.strife_of_control_plane(context);
+                services.unwrap_or_default().into_iter().chain(own).collect()
+            }
             false => BTreeMap::new(),
         };
     }
 
+    /// How this node strives for the Lease of the control plane, if it does: not without a place for its addresses, all of
+    /// which one node is to have.
+    fn strife_of_control_plane(&self, context: Context<'_>) -> Option<(Name, Strife)> {
+        let own = self.control_plane.as_ref()?;
+        let is_mine = self.elections.holder(own.lease()) == Some(context.node);
+        let places = || context.wanted.of_control_plane().map(|(_, vip)| vip.attach(context.node));
+        let placed = places().flatten().count();
+        let is_poor = placed < places().count()
+            || places().flatten().any(|attach| context.host.is_exposed(attach.index()));
+        match own.part(is_mine, is_poor, self.timing) {
+            Part::After(deference) if placed > 0 => {
+                Some((own.lease().clone(), Strife { tied: None, deference }))
+            }
+            _ => None,
+        }
+    }
+
     /// The Leases that this node should strive for, each with the Service it is tied to.
-    fn to_strive_for(&self, context: Context<'_>) -> BTreeMap<Name, Strife> {
+    fn to_strive_for(&self, strategy: &Strategy, context: Context<'_>) -> BTreeMap<Name, Strife> {
         let Context { wanted, node, host, .. } = context;
+        let deference = |defers| if defers { self.timing.retry() } else { Duration::ZERO };
         let is_later = |serving: &Serving| {
             let (lives, reach) = (Lives::Unknown, Reach::Good);
             serve(Ask { serving, nodes: context.nodes, lives, me: node, reach }).is_beaten(node)
@@ -140,15 +198,15 @@ impl Leases {
             let exposed = |attach: &Attach| host.is_exposed(attach.index());
             placed.into_iter().any(exposed)
         };
-        if let Some(lease) = self.strategy.standing() {
-            let defers = *anywhere || self.deciding.services.keys().any(is_exposed);
+        if let Some(lease) = strategy.standing() {
+            let deference = deference(*anywhere || self.deciding.services.keys().any(is_exposed));
             // A node without the interface would own every address and answer for none.
-            let strife = context.usable.then(|| (lease.clone(), Strife { tied: None, defers }));
+            let strife = context.usable.then(|| (lease.clone(), Strife { tied: None, deference }));
             return strife.into_iter().collect();
         }
         let mut strives = BTreeMap::new();
         for (lease, services) in self.deciding.by_lease(wanted) {
-            if self.strategy.strives(node, &services, wanted) {
+            if strategy.strives(node, &services, wanted) {
                 let of_lease = || services.iter().map(|name| (*name, &wanted.services[*name]));
                 let oldest = of_lease().min_by_key(|(name, claim)| (&claim.created, *name));
                 let hosts = of_lease().filter_map(|(_, claim)| claim.host.as_deref());
@@ -159,7 +217,8 @@ impl Leases {
                     claimed_by: claimed_by.map(str::to_owned),
                 };
                 let defers = services.iter().any(|name| is_exposed(name) || is_late(name));
-                strives.insert(lease.clone(), Strife { tied: oldest.map(tied), defers });
+                let deference = deference(defers);
+                strives.insert(lease.clone(), Strife { tied: oldest.map(tied), deference });
             }
         }
         strives
@@ -189,7 +248,21 @@ impl Leases {
                 holds.entry(*address).or_insert(hold);
             }
         }
+        let lease = self.control_plane.as_ref().map(ControlPlane::lease);
+        if let Some((until, lapses)) = lease.and_then(|lease| self.until(Some(lease), now)) {
+            let hold = Hold { until, answers: true, lapses: Some(lapses) };
+            let own = context.wanted.of_control_plane().map(|(address, _)| (address, hold));
+            holds.extend(own);
+        }
         holds
+    }
+
+    /// Whether it is sure that no other node had an address before: of what the Lease of the control plane decides on, where
+    /// that never had another holder.
+    pub fn is_first(&self, wanted: &Wanted, address: &IpAddr) -> bool {
+        let own = self.control_plane.as_ref().map(ControlPlane::lease);
+        let is_own = || wanted.of_control_plane().any(|(own, _)| own == *address);
+        own.is_none_or(|lease| !self.elections.has_moved(lease) || !is_own())
     }
 
     /// What becomes of the Services that this node decides on, and of those on which nobody does.
@@ -264,7 +337,7 @@ impl Leases {
             return None;
         }
         let is_mine = |lease: &Name| self.until(Some(lease), now).is_some();
-        if let Some(lease) = self.strategy.standing() {
+        if let Some(lease) = self.strategy.as_ref()?.standing() {
             return is_mine(lease).then_some(Duration::ZERO);
         }
         let mut leases = claim.out().filter_map(|stray| self.deciding.addresses.get(stray));
@@ -286,8 +359,9 @@ impl Leases {
         let unwritten: BTreeSet<&Name> =
             pending.iter().filter_map(|name| self.deciding.services.get(name)).collect();
         let idle = |lease: &Name| !moving && !unwritten.contains(lease);
-        let used: BTreeSet<&Name> =
-            self.deciding.leases().chain(self.strategy.standing()).collect();
+        let standing = self.strategy.as_ref().and_then(Strategy::standing);
+        let own = self.control_plane.as_ref().map(ControlPlane::lease);
+        let used: BTreeSet<&Name> = self.deciding.leases().chain(standing).chain(own).collect();
         let known = known && !self.leaving;
         let obsolete = |lease: &Name| known && !used.contains(lease);
         self.elections.strive(&self.strives, idle, obsolete, now);
@@ -310,7 +384,15 @@ impl Leases {
 
     /// What to send now, and when to ask again.
     pub fn poll(&mut self, now: Instant) -> (Vec<(Name, Request)>, Option<Instant>) {
-        self.elections.poll(now)
+        let (mut requests, due) = self.elections.poll(now);
+        let own = self.control_plane.as_ref().map(ControlPlane::lease);
+        for (_, request) in requests.iter_mut().filter(|(name, _)| Some(name) == own) {
+            // Members decide on Services, and on nothing that this Lease is about.
+            if let Request::Acquire(action) = request {
+                *request = Request::Elect(action.clone());
+            }
+        }
+        (requests, due)
     }
 }
 

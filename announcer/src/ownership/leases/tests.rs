@@ -1,3 +1,5 @@
+mod control_plane;
+
 use berth_api::claim::{ClaimPolicy, Holder};
 use berth_api::election::Action;
 use berth_api::service::{Port, Protocol};
@@ -290,7 +292,7 @@ fn who_is_emptied_or_cordoned_lets_others_acquire_first_and_strives_all_the_same
         }
         let nodes = stays.map(|_| &peers);
         let leases = holder(strategy, Context { nodes, ..context(&wanted, &host) }, now);
-        let later = leases.strives.iter().filter(|(_, strife)| strife.defers);
+        let later = leases.strives.iter().filter(|(_, strife)| !strife.deference.is_zero());
         let later: Vec<String> = later.map(|(name, _)| name.name.clone()).collect();
         (leases.strives.len(), later.join(" "))
     };
@@ -331,9 +333,9 @@ fn endpoints_that_serve_until_they_end_keep_the_lease_where_it_is_and_let_others
         let context = Context { nodes: Some(&peers), ..context(&wanted, &host) };
         let leases = holder(Strategy::PerService, context, now);
         let strife = leases.strives.values().next();
-        let holds_now = strife.is_some_and(|strife| !strife.defers);
+        let holds_now = strife.is_some_and(|strife| strife.deference.is_zero());
         assert_eq!(leases.holds(context, now).len(), usize::from(holds_now));
-        strife.map(|strife| strife.defers)
+        strife.map(|strife| !strife.deference.is_zero())
     };
     assert_eq!(strives(&["a"], &[]), Some(false));
     assert_eq!(strives(&[], &["a"]), Some(false));

@@ -88,7 +88,7 @@ impl Asker<'_> {
 /// What is hashed to choose a node: addresses of one object go together.
 fn key(claimant: &Claimant) -> String {
     match claimant {
-        Claimant::Operator => claimant.to_string(),
+        Claimant::Operator | Claimant::ControlPlane => claimant.to_string(),
         Claimant::Service(name) | Claimant::Eip(name) => name.to_string(),
     }
 }

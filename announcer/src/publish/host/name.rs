@@ -154,12 +154,16 @@ mod tests {
                 let (parts, body) = request.into_parts();
                 let sent = body.collect_bytes().await?;
                 let node = json!({ "metadata": { "name": "a", "uid": "1" } });
+                let is_there = parts.uri.query().is_none_or(|query| !query.ends_with("z"));
+                let nodes = Some(node).filter(|_| is_there);
                 let mut kept = kept.lock().unwrap();
                 if parts.method != "GET" {
                     *kept = Some(serde_json::from_slice(&sent)?);
                 }
                 let (code, body) = match (parts.uri.path(), &*kept) {
-                    ("/api/v1/nodes", _) => (200, json!({ "metadata": {}, "items": [node] })),
+                    ("/api/v1/nodes", _) => {
+                        (200, json!({ "metadata": {}, "items": nodes.iter().collect::<Vec<_>>() }))
+                    }
                     (_, Some(lease)) => (200, lease.clone()),
                     (_, None) => (404, json!({ "code": 404, "reason": "NotFound" })),
                 };
@@ -186,6 +190,24 @@ mod tests {
             },
             "spec": { "renewTime": format!("2026-01-01T00:00:{second:02}.000000Z") },
         })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn before_there_is_a_node_a_host_of_the_control_plane_has_its_name_and_tells_nothing_else()
+     {
+        let (client, kept) = api(None);
+        let id = HostId { network: "boot/1".to_owned(), mac: None };
+        let mut first = Keeper::of_control_plane(client, "kube-system", "z", id);
+        first.claim_name(&Health::default()).await;
+        let lease = kept.lock().unwrap().clone().unwrap();
+        assert_eq!(lease["metadata"]["name"], "berth-control-plane-z");
+        let told = json!({
+            "berth.dev/host-id": "boot/1", "berth.dev/api-server": "unhealthy",
+            "berth.dev/control-plane-addresses": "",
+        });
+        assert_eq!(lease["metadata"]["annotations"], told);
+        let labels = json!({ "berth.dev/control-plane": "", "berth.dev/host": "" });
+        assert_eq!(lease["metadata"]["labels"], labels);
     }
 
     async fn takes(lease: Option<Value>) -> Duration {

@@ -80,7 +80,7 @@ fn what_the_fence_does_not_cover_is_not_to_be_had_here() {
 fn what_an_announcer_left_is_taken_over_only_where_its_claim_is_older() {
     let (mut host, address) = (two_interfaces(), "192.0.2.9".parse().unwrap());
     let eth0 = host.interfaces.get_mut("eth0").unwrap();
-    eth0.foreign.insert(address, Foreign { prefix_len: 32, adoptable: true, untagged: false });
+    eth0.foreign.insert(address, Foreign { prefix_len: 32, adoptable: true, ..Foreign::default() });
     let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
     let refused = |cluster: &Cluster, host: &Host| {
         let scene =
@@ -106,7 +106,7 @@ fn what_nobody_has_tagged_is_taken_over_where_its_claim_is_older_and_the_node_ha
         [("192.0.2.9", "192.0.2.7", 32), ("2001:db8::9", "2001:db8::7", 128)]
     {
         let (mut host, address) = (two_interfaces(), address.parse().unwrap());
-        let left = Foreign { prefix_len, adoptable: false, untagged: true };
+        let left = Foreign { prefix_len, untagged: true, ..Foreign::default() };
         let subnet = Foreign { prefix_len: 24, ..Foreign::default() };
         let lo = Interface { index: 1, mac: None, up: true, foreign: [(address, left)].into() };
         host.interfaces.insert("lo".to_owned(), lo);

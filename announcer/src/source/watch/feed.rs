@@ -42,6 +42,12 @@ pub enum ClusterEvent {
     SlicesDenied(bool),
     /// A Lease is like this.
     Lease(Name, Sight),
+    /// The Lease of the control plane's address, which is watched by itself, is like this.
+    LeaseOfControlPlane(Name, Sight),
+    /// A control-plane node says whether its API server is healthy, and when it wrote that; nothing any more.
+    ApiServer(String, Option<(bool, String)>),
+    /// These are all that say so.
+    ApiServers(BTreeSet<String>),
     /// These are all the Leases there are.
     Leases(BTreeSet<Name>),
     /// Who holds a Lease of another election.
@@ -83,8 +89,12 @@ pub enum ClusterEvent {
 pub struct Scope {
     /// The only namespace whose Services matter.
     pub namespace: Option<String>,
-    /// The only Lease that matters.
+    /// Whether Leases decide on Services, or members hold one against those who go by it.
+    pub leases: bool,
+    /// The only one of these that matters.
     pub lease: Option<Name>,
+    /// The Lease of the control plane's address, if that matters.
+    pub control_plane: Option<Name>,
     /// Whether those by which others decide on single Services matter too.
     pub rivals: bool,
     /// Which Services are ours; none where no Service is served.

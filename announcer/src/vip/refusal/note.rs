@@ -118,6 +118,9 @@ impl Refusal {
             Self::AddressInUse { address, by } => {
                 format!("{address} is not announced for it: {by} had it first")
             }
+            Self::AddressReserved { address, by } => {
+                format!("{address} is not announced for it: it is that of {by}; accepted: another address")
+            }
             Self::PortInUse { address, by, port } => format!(
                 "{address} is not announced for it: of those that share the address Service {by} was given port {}/{}, \
                  which it has now, too; with other ports it is announced again after a pause, longer each time",
@@ -257,6 +260,7 @@ mod tests {
             | InterfaceNotPermitted { .. }
             | VlanNotPermitted { .. }
             | AddressInUse { .. }
+            | AddressReserved { .. }
             | PortInUse { .. }
             | Paused { .. }
             | PortsUnknown { .. }

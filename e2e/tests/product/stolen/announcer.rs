@@ -3,6 +3,7 @@
 use berth_e2e::world::HOST;
 use serde_json::{Value, json};
 
+use super::control_plane;
 use super::tries::{
     ANNOUNCER, BINDINGS, CLAIMS, FAR, FULL, How, IGNORED, LABELLING, LEASES, LEFT, NODE_LEASE,
     OF_NO_POD, OTHERS, PER_SERVICE, REFUSED, SECRETS, SERVICES, Tries, Try, claim, condition,
@@ -104,6 +105,7 @@ fn leases(tries: &mut Tries, view: &Value) {
         tries.add(what, How::Replace, named(name), json!({ "metadata": metadata }));
     }
     tries.add("a node's heartbeat in `kube-node-lease`", How::Replace, NODE_LEASE, json!({}));
+    control_plane::of_services(tries);
 }
 
 fn key(tries: &mut Tries) {

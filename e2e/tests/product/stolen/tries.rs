@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 pub(super) const ANNOUNCER: &str = "berth-announcer";
 pub(super) const CCM: &str = "berth-ccm";
+/// That of announcers of the control plane's own address.
+pub(super) const CONTROL_PLANE: &str = "berth-control-plane";
 /// The announcer's account by a token that is of no pod.
 pub(super) const OF_NO_POD: &str = "berth-announcer, of no pod";
 pub(super) const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
@@ -253,8 +255,9 @@ pub(super) fn metadata() -> [Value; 4] {
 }
 
 pub(super) fn events(tries: &mut Tries) {
-    let (program, big) = (tries.account, "x".repeat(200_000));
-    let other = if program == CCM { ANNOUNCER } else { CCM };
+    let big = "x".repeat(200_000);
+    let programs = [ANNOUNCER, CCM];
+    let [program, other] = if tries.account == CCM { [CCM, ANNOUNCER] } else { programs };
     tries.add("an Event of its own", How::Create, EVENTS, event(program, &json!({})));
     let what = "an Event of another program, or one of 200 KB";
     tries.add(what, How::Create, EVENTS, event(other, &json!({})));

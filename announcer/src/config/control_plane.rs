@@ -1,0 +1,194 @@
+//! The control plane's own address: settings of `cp_enable`.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use berth_api::Quoted;
+use berth_api::limits::{is_interface_name, is_object_name};
+use berth_api::names::lease;
+
+use super::addresses;
+use super::settings::{Problem, Settings};
+
+const ENABLE: &str = "cp_enable";
+const LEASE: &str = "vip_leasename";
+const URL: &str = "control_plane_health_check_address";
+const CA: &str = "control_plane_health_check_ca_path";
+const SERVER: &str = "kubernetes_addr";
+
+/// How often the local API server is asked, how long it may take, and how many times in a row it may fail. kube-vip's 5, 3
+/// and 3 seconds leave an address for a quarter of a minute with a server that hangs.
+const PERIOD: i64 = 1;
+const TIMEOUT: i64 = 1;
+const FAILURES: i64 = 3;
+
+/// The control plane's own address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlPlane {
+    /// Its addresses, in their order: one owner has all of them.
+    pub addresses: Vec<IpAddr>,
+    /// The port of the API servers, there and on their nodes.
+    pub port: u16,
+    /// The interface of the addresses; none for that of the default route.
+    pub interface: Option<String>,
+    /// The name of the Lease that decides.
+    pub lease: String,
+    /// How the API server of this node is asked whether it is healthy.
+    pub health: HealthCheck,
+}
+
+/// How the API server of this node is asked whether it is healthy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked; none for `/readyz` of the API server of this node.
+    pub url: Option<String>,
+    /// The certificates of who may answer there; none for those of the kubeconfig.
+    pub authority: Option<PathBuf>,
+    /// How often.
+    pub period: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// How many times in a row it may fail.
+    pub failures: u32,
+}
+
+/// Whether it is asked for.
+pub(super) fn is_on(settings: &Settings) -> bool {
+    settings.switch(ENABLE) == Some(true)
+}
+
+/// The control plane's own address, if it is asked for. Everything that is wrong is told at once.
+pub(super) fn control_plane(settings: &Settings) -> Result<Option<ControlPlane>, Vec<Problem>> {
+    if !is_on(settings) {
+        return Ok(None);
+    }
+    let mut problems = Vec::new();
+    let mut note = |problem: Problem| problems.push(problem);
+    let addresses = addresses::addresses(settings, ENABLE).map_err(&mut note).ok();
+    let lease = named_lease(settings).map_err(&mut note).ok();
+    let health = health(settings).map_err(|all| all.into_iter().for_each(&mut note)).ok();
+    let interface = interface(settings).map_err(&mut note).ok();
+    let decides = decides(settings).map_err(&mut note).ok();
+    let server = server(settings, addresses.as_deref().unwrap_or_default()).map_err(note).ok();
+    match (addresses, lease, health, interface, decides, server) {
+        (Some(addresses), Some(lease), Some(health), Some(interface), Some(()), Some(())) => {
+            let port = addresses::port(settings);
+            Ok(Some(ControlPlane { addresses, port, interface, lease, health }))
+        }
+        _ => Err(problems),
+    }
+}
+
+/// The interface of the control plane; that of Services is another setting.
+fn interface(settings: &Settings) -> Result<Option<String>, Problem> {
+    match settings.text("vip_interface") {
+        Some(name) if !is_interface_name(name) => Err(settings.problem(
+            "vip_interface",
+            "accepted is the name of one interface, at most 15 octets, such as eth0",
+        )),
+        name => Ok(name.map(str::to_owned)),
+    }
+}
+
+fn named_lease(settings: &Settings) -> Result<String, Problem> {
+    let Some(name) = settings.text(LEASE) else { return Ok(lease::CONTROL_PLANE.to_owned()) };
+    if !is_object_name(name) {
+        let accepted =
+            "accepted is the name of a Lease: at most 253 small letters, digits, hyphens and dots";
+        return Err(settings.problem(LEASE, accepted));
+    }
+    let taken = [settings.text("svc_leasename").unwrap_or(lease::SERVICES), lease::VIEW];
+    match taken.contains(&name) {
+        true => {
+            Err(settings
+                .problem(LEASE, "accepted is a Lease of its own: by this one others decide"))
+        }
+        false => Ok(name.to_owned()),
+    }
+}
+
+/// Members decide on Services alone, yet.
+fn decides(settings: &Settings) -> Result<(), Problem> {
+    match settings.text("berth_election") {
+        Some("membership") => Err(settings.problem(
+            "berth_election",
+            "beside cp_enable accepted are global and service, or none: on the control plane's address a Lease decides yet",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whoever asks for it by itself hears nothing while nobody has it.
+fn server(settings: &Settings, addresses: &[IpAddr]) -> Result<(), Problem> {
+    let host = settings.text(SERVER).and_then(host);
+    match host.and_then(|host| host.parse().ok()) {
+        Some(address) if addresses.contains(&address) => Err(settings.problem(
+            SERVER,
+            "it is the control plane's own address; accepted is the API server of this node, as it is where this is left out",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn health(settings: &Settings) -> Result<HealthCheck, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let url = settings.text(URL);
+    if let Some(text) = url.filter(|text| host(text).is_none()) {
+        let accepted = format!(
+            "{} is no URL; accepted is one of http or https, such as https://localhost:6443/readyz",
+            Quoted::of(text)
+        );
+        problems.push(settings.problem(URL, accepted));
+    }
+    let authority = settings.text(CA);
+    if let Some(path) = authority {
+        match certificates(Path::new(path)) {
+            _ if url.is_some_and(|url| url.starts_with("http://")) => {
+                let accepted = format!(
+                    "nobody shows a certificate at {URL}, which is no https; leave one of them out"
+                );
+                problems.push(settings.problem(CA, accepted));
+            }
+            Ok(()) => {}
+            Err(why) => problems.push(settings.problem(CA, why)),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let number = |what: &str, default: i64| {
+        let name = format!("control_plane_health_check_{what}");
+        settings.number(&name).unwrap_or(default).unsigned_abs()
+    };
+    Ok(HealthCheck {
+        url: url.map(str::to_owned),
+        authority: authority.map(PathBuf::from),
+        period: Duration::from_secs(number("period_seconds", PERIOD)),
+        timeout: Duration::from_secs(number("timeout_seconds", TIMEOUT)),
+        failures: u32::try_from(number("failure_threshold", FAILURES)).unwrap_or(u32::MAX),
+    })
+}
+
+/// The host of a URL of http or https, without the brackets of IPv6.
+fn host(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(six) => six.split_once(']').map(|(host, _)| host)?,
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    (!host.is_empty() && !host.contains(char::is_whitespace)).then_some(host)
+}
+
+/// Whether a file has a certificate, as it has to where it is to say who may answer.
+fn certificates(path: &Path) -> Result<(), String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
+    match text.contains("-----BEGIN CERTIFICATE-----") {
+        true => Ok(()),
+        false => Err("it has no certificate; accepted is a file in PEM".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

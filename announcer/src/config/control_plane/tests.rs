@@ -1,0 +1,167 @@
+use berth_api::claim::ClaimPolicy;
+
+use super::super::{Cluster, Config, Election};
+use super::*;
+
+/// What comes of `cp_enable=true`, an address and these settings.
+fn parse(other: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let usual = [("cp_enable", "true"), ("address", "192.0.2.100")];
+    let given = usual.iter().chain(other);
+    let given = given.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::parse(&Settings::gather(given, []), "node-a")
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn refused(other: &[(&str, &str)]) -> Vec<String> {
+    parse(other).expect_err("a refusal")
+}
+
+fn control_plane(other: &[(&str, &str)]) -> ControlPlane {
+    parse(other).unwrap().control_plane.unwrap()
+}
+
+#[test]
+fn the_control_plane_alone_goes_by_its_own_lease_under_its_own_name_and_serves_nothing_else() {
+    let config = parse(&[]).unwrap();
+    assert_eq!(config.core.instance.name(), "cp");
+    assert!(config.services.is_none() && config.eip.is_none());
+    assert_eq!((&config.election, config.claims()), (&Election::Nothing, ClaimPolicy::Ignored));
+    let own = config.control_plane.unwrap();
+    assert_eq!((own.addresses[0].to_string(), own.port), ("192.0.2.100".to_owned(), 6443));
+    assert_eq!(own.lease, "plndr-cp-lock");
+    let HealthCheck { url, authority, period, timeout, failures } = own.health;
+    assert_eq!((url, authority, failures), (None, None, 3));
+    assert_eq!((period, timeout), (Duration::from_secs(1), Duration::from_secs(1)));
+    let off = parse(&[("svc_enable", "false")]).unwrap();
+    assert!(off.services.is_none() && off.control_plane.is_some());
+}
+
+#[test]
+fn beside_services_one_process_goes_by_leases_and_each_has_its_own_interface() {
+    let interfaces = [("vip_interface", "eth0"), ("vip_servicesinterface", "eth1")];
+    let config = parse(&[&[("svc_enable", "true")][..], &interfaces].concat()).unwrap();
+    assert_eq!(config.core.instance.name(), "cp-svc");
+    assert!(config.services.is_some() && config.eip.is_some());
+    assert!(matches!(&config.election, Election::Global { name, .. } if name == "plndr-svcs-lock"));
+    let own = config.control_plane.unwrap();
+    assert_eq!(own.interface.as_deref(), Some("eth0"));
+    assert_eq!(config.core.interface.as_deref(), Some("eth1"));
+    let each = [("svc_enable", "true"), ("svc_election", "true")];
+    assert_eq!(parse(&each).unwrap().election, Election::PerService);
+}
+
+#[test]
+fn a_static_pod_written_for_kube_vip_is_taken_as_it_is() {
+    let own = control_plane(&[
+        ("vip_arp", "true"),
+        ("port", "8443"),
+        ("vip_interface", "ens18"),
+        ("vip_cidr", "32"),
+        ("vip_subnet", "32"),
+        ("dns_mode", "first"),
+        ("dhcp_mode", "ipv4"),
+        ("cp_detect", "true"),
+        ("cp_namespace", "kube-system"),
+        ("svc_enable", "false"),
+        ("svc_leasename", "plndr-svcs-lock"),
+        ("vip_leaderelection", "true"),
+        ("vip_leasename", "plndr-cp-lock"),
+        ("vip_leaseduration", "5"),
+        ("vip_renewdeadline", "3"),
+        ("vip_retryperiod", "1"),
+        ("address", ""),
+        ("vip_address", "192.0.2.100,2001:db8::100"),
+        ("control_plane_health_check_address", "https://localhost:8443/livez"),
+        ("control_plane_health_check_period_seconds", "5"),
+        ("control_plane_health_check_timeout_seconds", "3"),
+        ("control_plane_health_check_failure_threshold", "2"),
+    ]);
+    assert_eq!((own.addresses.len(), own.port), (2, 8443));
+    assert_eq!(own.health.url.as_deref(), Some("https://localhost:8443/livez"));
+    assert_eq!(own.health.timeout, Duration::from_secs(3));
+}
+
+#[test]
+fn a_kubeconfig_that_is_not_there_yet_is_waited_for() {
+    let later = [("k8s_config_file", "/nowhere/admin.conf")];
+    let Cluster::Api(api) = parse(&later).unwrap().cluster else { panic!("an API server") };
+    assert_eq!(api.kubeconfig, Some(PathBuf::from("/nowhere/admin.conf")));
+}
+
+#[test]
+fn every_bad_combination_is_named_at_once_with_what_is_accepted() {
+    let told = refused(&[
+        ("address", "vip.example.org"),
+        ("vip_interface", "eth0/1"),
+        ("vip_arp", "false"),
+        ("vip_leasename", "plndr-svcs-lock"),
+        ("berth_election", "membership"),
+        ("control_plane_health_check_address", "localhost:6443/livez"),
+        ("control_plane_health_check_ca_path", "/nowhere/ca.crt"),
+        ("control_plane_health_check_period_seconds", "0"),
+        ("leaderElectionType", "etcd"),
+    ]);
+    for (name, why) in [
+        ("address", "\"vip.example.org\" is no address; accepted beside cp_enable"),
+        ("vip_interface", "the name of one interface"),
+        ("vip_arp", "announcing by ARP and neighbour discovery is all there is yet"),
+        ("vip_leasename", "a Lease of its own"),
+        ("berth_election", "global and service, or none"),
+        ("control_plane_health_check_address", "is no URL"),
+        ("control_plane_health_check_ca_path", "cannot be read"),
+        ("control_plane_health_check_period_seconds", "1 to 3600"),
+        ("leaderElectionType", "elections are not held in etcd; use berth_election"),
+    ] {
+        let is_it = |line: &&String| line.starts_with(&format!("{name}=")) && line.contains(why);
+        assert!(told.iter().any(|line| is_it(&line)), "{name}: {told:#?}");
+    }
+}
+
+#[test]
+fn without_an_address_or_with_its_own_for_a_server_nothing_begins() {
+    for (name, value, at, why) in [
+        ("address", "", "address=", "\"\" is no address; accepted beside cp_enable"),
+        ("address", "127.0.0.1", "address=", "is a loopback address"),
+        ("address", "192.0.2.1,192.0.2.1", "address=", "stands there twice"),
+        ("kubernetes_addr", "https://192.0.2.100:6443", "kubernetes_addr=", "own address"),
+        ("vip_leasename", "Lock", "vip_leasename=", "the name of a Lease"),
+        ("vip_leasename", "berth-membership", "vip_leasename=", "a Lease of its own"),
+        ("berth_members", "/nowhere", "berth_members=", "cp_enable=\"true\" asks for"),
+    ] {
+        let told = refused(&[(name, value)]);
+        let is_told = told.iter().any(|line| line.starts_with(at) && line.contains(why));
+        assert!(is_told, "{name}: {told:#?}");
+    }
+    assert!(parse(&[("kubernetes_addr", "https://192.0.2.11:6443")]).is_ok(), "of this node");
+}
+
+#[test]
+fn an_authority_is_a_file_with_a_certificate_and_for_https_alone() {
+    let folder = std::env::temp_dir();
+    let path = folder.join(format!("berth-authority-{}", std::process::id()));
+    let file = path.display().to_string();
+    let ca = ("control_plane_health_check_ca_path", file.as_str());
+    std::fs::write(&path, "no certificate").unwrap();
+    assert!(refused(&[ca])[0].contains("it has no certificate"));
+    std::fs::write(&path, "-----BEGIN CERTIFICATE-----\n").unwrap();
+    assert_eq!(control_plane(&[ca]).health.authority, Some(path.clone()));
+    let plain = ("control_plane_health_check_address", "http://127.0.0.1:8080/healthz");
+    assert!(refused(&[ca, plain])[0].contains("nobody shows a certificate"));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn the_host_of_a_url_is_found_without_brackets_and_port() {
+    for (url, expected) in [
+        ("https://192.0.2.1:6443/readyz", Some("192.0.2.1")),
+        ("https://[2001:db8::1]:6443", Some("2001:db8::1")),
+        ("http://localhost", Some("localhost")),
+        ("https://", None),
+        ("https://:6443", None),
+        ("https://[::1", None),
+        ("tcp://localhost:6443", None),
+        ("localhost:6443", None),
+    ] {
+        assert_eq!(host(url), expected, "{url}");
+    }
+}

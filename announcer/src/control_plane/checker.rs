@@ -1,0 +1,106 @@
+//! Asks the API server of this node whether it is healthy, and tells what is known of it.
+
+use std::time::Instant;
+
+use berth_runtime::client;
+use berth_runtime::http::Health as Probes;
+use kube::Client;
+
+use super::access::Way;
+use crate::config::HealthCheck;
+use crate::ownership::health::{Health, Rules, Standing};
+
+/// The name of the task, and of the readiness check.
+pub(crate) const TASK: &str = "API server's health";
+
+/// What is asked where nothing else is said: whether it can serve, and not only that it lives.
+const READY: &str = "/readyz";
+
+/// Letters of an answer that are told.
+const SHOWN: usize = 200;
+
+/// Asks for ever, and tells what is known whenever that changes. `client` is of the API server of this node; another URL is asked by what `way` says of who may answer.
+pub(crate) async fn ask(
+    check: HealthCheck,
+    client: Client,
+    way: Way,
+    probes: Probes,
+    tell: impl Fn(Standing) + Send,
+) {
+    let rules = Rules { period: check.period, failures: check.failures };
+    let mut health = Health::new(rules, Instant::now());
+    let (mut other, mut told): (Option<(Client, String)>, _) = (None, Standing::default());
+    loop {
+        tokio::time::sleep_until(health.due().into()).await;
+        if other.is_none() {
+            other = elsewhere(&check, &way).await;
+        }
+        let asked = Instant::now();
+        let answer = match (&check.url, &other) {
+            (None, _) => answer(&client, READY, &check).await,
+            (Some(_), Some((client, path))) => answer(client, path, &check).await,
+            (Some(url), None) => Err(format!("{url} cannot be asked yet")),
+        };
+        health.answered(answer.is_ok(), asked, Instant::now());
+        report(&answer, &health, &probes);
+        let standing = health.standing();
+        if std::mem::replace(&mut told, standing) != standing {
+            tell(standing);
+        }
+    }
+}
+
+/// Whoever answers at the URL that is to be asked instead.
+async fn elsewhere(check: &HealthCheck, way: &Way) -> Option<(Client, String)> {
+    let url = check.url.as_deref()?;
+    let like = way.config().await.ok()?;
+    let (config, path) = client::for_url(url, check.authority.as_deref(), &like)?;
+    Some((client::connect(config).ok()?, path))
+}
+
+/// What is wrong with the answer, if anything.
+async fn answer(client: &Client, path: &str, check: &HealthCheck) -> Result<(), String> {
+    match tokio::time::timeout(check.timeout, client::get(client, path)).await {
+        Ok(Ok((200..300, _))) => Ok(()),
+        Ok(Ok((code, text))) => Err(format!("{path}: {code}{}", failing(&text))),
+        Ok(Err(why)) => Err(format!("{path}: {why}")),
+        Err(_) => Err(format!("{path}: no answer within {:?}", check.timeout)),
+    }
+}
+
+/// The checks that fail, of the lines of an API server.
+fn failing(text: &str) -> String {
+    let lines = text.lines().filter(|line| line.starts_with("[-]"));
+    let lines = lines.collect::<Vec<_>>().join(", ");
+    match lines.is_empty() {
+        true => String::new(),
+        false => format!(
+            " {}",
+            lines.chars().filter(|c| !c.is_control()).take(SHOWN).collect::<String>()
+        ),
+    }
+}
+
+fn report(answer: &Result<(), String>, health: &Health, probes: &Probes) {
+    match (health.standing(), answer) {
+        (Standing::Healthy, _) => probes.ready(TASK),
+        (_, Err(why)) => {
+            probes.waits(TASK, format!("the API server of this node is not ready: {why}"))
+        }
+        (_, Ok(())) => probes
+            .unready(TASK, "the API server of this node is ready again, and has to be for a while"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_lines_of_an_api_server_those_are_told_that_fail() {
+        let text = "[+]ping ok\n[-]etcd failed: reason withheld\n[+]log ok\nreadyz check failed\n";
+        assert_eq!(failing(text), " [-]etcd failed: reason withheld");
+        assert_eq!(failing("no"), "");
+        assert!(failing(&format!("[-]{}", "x".repeat(10_000))).len() <= SHOWN + 1);
+    }
+}

@@ -1,0 +1,13 @@
+//! How the API server of this node is reached and asked, for an announcer that has the control plane's address.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `credentials` | which kubeconfig is asked with |
+//! | `access` | a client that goes on with another kubeconfig, without a restart |
+//! | `checker` | asking the API server whether it is healthy |
+//! | `certificate` | telling of a certificate that does not have the address |
+
+pub(crate) mod access;
+pub(crate) mod certificate;
+pub(crate) mod checker;
+mod credentials;

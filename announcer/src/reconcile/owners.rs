@@ -1,0 +1,42 @@
+//! Who decides on which addresses, by the settings. Pure.
+
+use std::time::{Duration, Instant};
+
+use crate::config::{Cluster, Config, Election};
+use crate::ownership::leases::Strategy;
+use crate::ownership::{ControlPlane, Leases, Members, Named, Ownership};
+use crate::vip::Name;
+
+/// How long it takes until the others know what a node has found out of its API server.
+const TOLD: Duration = Duration::from_secs(1);
+
+/// Who decides on owners: `members` where this node is one, else the Leases that are configured.
+pub fn owners(config: &Config, members: Option<Members>, now: Instant) -> Vec<Ownership> {
+    let control_plane = control_plane(config);
+    let (timing, annotations) = (config.leases.timing, config.leases.annotations.clone());
+    let of_services = |strategy| Leases::new(&config.core.node, strategy, timing, annotations);
+    let leases = match (&config.election, members) {
+        (_, Some(members)) => return vec![Ownership::Membership(Box::new(members))],
+        (Election::Global { namespace, name }, None) => {
+            of_services(Strategy::Global(Name::new(namespace, name)))
+        }
+        (Election::PerService | Election::Membership(_), None) => of_services(Strategy::PerService),
+        (Election::Nothing, None) => of_services(Strategy::PerService).without_services(),
+    };
+    let leases = leases.with_control_plane(control_plane);
+    vec![Ownership::Leases(Box::new(leases)), Ownership::Named(Named::new(timing, now))]
+}
+
+fn control_plane(config: &Config) -> Option<ControlPlane> {
+    let health = &config.control_plane.as_ref()?.health;
+    let settling = health.period + health.timeout * health.failures + TOLD;
+    Some(ControlPlane::new(lease_of_control_plane(config)?, settling))
+}
+
+/// The Lease that decides on the control plane's address, where that is asked for.
+pub fn lease_of_control_plane(config: &Config) -> Option<Name> {
+    let (Cluster::Api(api), Some(own)) = (&config.cluster, &config.control_plane) else {
+        return None;
+    };
+    Some(Name::new(&api.namespace, &own.lease))
+}
