@@ -1,14 +1,15 @@
 //! Addresses and links of one instance. Every call waits for the kernel's acknowledgement. Touches only what carries the
 //! instance's number.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressProtocol, CacheInfo,
 };
-use rtnetlink::packet_route::route::RouteProtocol;
+use rtnetlink::packet_route::route::{RouteProtocol, RouteType};
 use rtnetlink::{LinkVlan, RouteMessageBuilder};
 
 use super::dump::{DefaultRoute, FOREVER, assemble, default_route};
@@ -27,11 +28,49 @@ pub struct Netlink {
     /// this program, none is left behind without it.
     number: u8,
     way_back: WayBack,
+    /// The addresses that lead here, as far as that was waited for.
+    led: BTreeSet<Binding>,
+    /// Until when it is waited for no more: an interface that is down leads nowhere.
+    patient: Option<Instant>,
 }
+
+/// How long it is waited for that an address leads here, how soon that is looked at again, and how long it is not after it did not.
+const LED_WITHIN: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(1);
+const IMPATIENT: Duration = Duration::from_secs(10);
 
 impl Netlink {
     pub(super) fn new(rtnetlink: Rtnetlink, instance: &Instance) -> Self {
-        Self { rtnetlink, number: instance.number(), way_back: WayBack::default() }
+        let (led, patient) = (BTreeSet::new(), None);
+        Self { rtnetlink, number: instance.number(), way_back: WayBack::default(), led, patient }
+    }
+
+    /// Waits until an address leads here. The kernel acknowledges one of IPv6 before a worker of its own has added the route
+    /// (`addrconf_dad_work`), which it is late for where many change the network: until then the address is answered for, and
+    /// what comes to it is sent on, to nobody; 3 s later its sender is told that there is no way.
+    async fn lead(&mut self, binding: Binding) -> Result<(), rtnetlink::Error> {
+        let begun = Instant::now();
+        let is_waited_for = self.patient.is_none_or(|until| until <= begun);
+        if binding.address.is_ipv4() || !is_waited_for || self.led.contains(&binding) {
+            return Ok(());
+        }
+        let mut pause = LOOK;
+        while begun.elapsed() < LED_WITHIN {
+            let route = match self.rtnetlink.route_to(binding.address).await {
+                // Nor to anything else, where it is the first.
+                Err(error) if code(&error) == Some(libc::ENETUNREACH) => None,
+                result => result?,
+            };
+            if route.is_some_and(|route| route.header.kind == RouteType::Local) {
+                self.led.insert(binding);
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK * 16);
+        }
+        self.patient = Some(Instant::now() + IMPATIENT);
+        tracing::warn!(address = %binding.address, "the kernel has it and does not lead to it yet");
+        Ok(())
     }
 
     /// The default routes of the main table, those of IPv4 first, and by which interfaces any lead.
@@ -59,6 +98,7 @@ impl Kernel for Netlink {
         let now = Instant::now();
         let mut host = assemble(self.number, &links, &addresses, &routes, now);
         self.way_back.judge(&mut host, &ways, rp_filter, now);
+        self.led.retain(|binding| host.ours.contains_key(binding));
         Ok(host)
     }
 
@@ -80,10 +120,16 @@ impl Kernel for Netlink {
         message.attributes.push(AddressAttribute::CacheInfo(times));
         message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(self.number)));
         let failed = |source| Error::Address { verb: "binding", address, index, source };
-        request.execute().await.map_err(failed)
+        request.execute().await.map_err(failed)?;
+        // Whoever cannot be asked has said that the address is there.
+        if let Err(error) = self.lead(binding).await {
+            tracing::debug!(%error, %address, "no route to it");
+        }
+        Ok(())
     }
 
     async fn remove(&mut self, binding: Binding) -> Result<(), Error> {
+        self.led.remove(&binding);
         let Binding { index, address } = binding;
         // The message of an addition names the address as a removal does.
         let prefix_len = single(&address);

@@ -2,6 +2,8 @@
 //! for the kernel's answer.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::rule::RuleMessage;
-use rtnetlink::{Error, Handle, IpVersion};
+use rtnetlink::{Error, Handle, IpVersion, RouteMessageBuilder};
 use tokio::sync::Mutex;
 
 use super::task::Task;
@@ -53,6 +55,19 @@ impl Rtnetlink {
     /// Every route of the family of `like`, in whatever table.
     pub(crate) async fn routes(&self, like: RouteMessage) -> Result<Vec<RouteMessage>, Error> {
         self.dump(|| self.handle.route().get(like.clone()).execute()).await
+    }
+
+    /// The route that the kernel would take, which is one to itself where an address is its own.
+    pub(crate) async fn route_to(&self, address: IpAddr) -> Result<Option<RouteMessage>, Error> {
+        let route = match address {
+            IpAddr::V4(address) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build()
+            }
+            IpAddr::V6(address) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build()
+            }
+        };
+        pin!(self.handle.route().get(route).execute()).try_next().await
     }
 
     /// Every policy rule of a family.

@@ -1,3 +1,7 @@
+use std::io::ErrorKind;
+use std::net::{Ipv6Addr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use berth_announcer::kernel::{Binding, Kernel, KernelChange, Lifetime, Netlink};
@@ -48,6 +52,39 @@ fn the_node_never_speaks_from_an_address_of_a_service() {
         }
         assert!(run("ip route get 192.0.2.77").contains("src 192.0.2.250"));
         assert!(run("ip route get 2001:db8::77").contains("src 2001:db8::250"));
+    });
+}
+
+#[test]
+fn what_comes_for_an_address_that_is_bound_stays_here_though_others_change_the_network() {
+    alone(async || {
+        let (mut kernel, mut astray) = (kernel(), Vec::new());
+        let any = binding(&mut kernel, "2001:db8::1").await;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let others: Vec<_> = (0..2)
+            .map(|number| {
+                let is_over = is_over.clone();
+                std::thread::spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        run(&format!("ip link add other{number} type bridge"));
+                        run(&format!("ip link del other{number}"));
+                    }
+                })
+            })
+            .collect();
+        for number in 1..=40 {
+            let address = Ipv6Addr::from_bits(0x2001_0db8 << 96 | 1 << 16 | number);
+            kernel.bind(Binding { address: address.into(), ..any }, seconds(100)).await.unwrap();
+            // Nobody listens there, which is told at once by whoever has the address, and never by anybody else.
+            let asked =
+                TcpStream::connect_timeout(&(address, 9).into(), Duration::from_millis(100));
+            if asked.is_err_and(|error| error.kind() != ErrorKind::ConnectionRefused) {
+                astray.push(address);
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        others.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(astray, [] as [Ipv6Addr; 0]);
     });
 }
 
