@@ -2,7 +2,7 @@
 //! instance's number.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use nix::libc;
@@ -31,7 +31,7 @@ pub struct Netlink {
     /// The addresses that lead here, as far as that was waited for.
     led: BTreeSet<Binding>,
     /// Until when it is waited for no more: an interface that is down leads nowhere.
-    patient: Option<Instant>,
+    impatient: Option<Instant>,
 }
 
 /// How long it is waited for that an address leads here, how soon that is looked at again, and how long it is not after it did not.
@@ -41,22 +41,23 @@ const IMPATIENT: Duration = Duration::from_secs(10);
 
 impl Netlink {
     pub(super) fn new(rtnetlink: Rtnetlink, instance: &Instance) -> Self {
-        let (led, patient) = (BTreeSet::new(), None);
-        Self { rtnetlink, number: instance.number(), way_back: WayBack::default(), led, patient }
+        let (led, impatient) = (BTreeSet::new(), None);
+        Self { rtnetlink, number: instance.number(), way_back: WayBack::default(), led, impatient }
     }
 
     /// Waits until an address leads here. The kernel acknowledges one of IPv6 before a worker of its own has added the route
     /// (`addrconf_dad_work`), which it is late for where many change the network: until then the address is answered for, and
     /// what comes to it is sent on, to nobody; 3 s later its sender is told that there is no way.
     async fn lead(&mut self, binding: Binding) -> Result<(), rtnetlink::Error> {
+        let IpAddr::V6(address) = binding.address else { return Ok(()) };
         let begun = Instant::now();
-        let is_waited_for = self.patient.is_none_or(|until| until <= begun);
-        if binding.address.is_ipv4() || !is_waited_for || self.led.contains(&binding) {
+        let is_impatient = self.impatient.is_some_and(|until| begun < until);
+        if is_impatient || self.led.contains(&binding) {
             return Ok(());
         }
         let mut pause = LOOK;
         while begun.elapsed() < LED_WITHIN {
-            let route = match self.rtnetlink.route_to(binding.address).await {
+            let route = match self.rtnetlink.route_to(address).await {
                 // Nor to anything else, where it is the first.
                 Err(error) if code(&error) == Some(libc::ENETUNREACH) => None,
                 result => result?,
@@ -68,8 +69,8 @@ impl Netlink {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK * 16);
         }
-        self.patient = Some(Instant::now() + IMPATIENT);
-        tracing::warn!(address = %binding.address, "the kernel has it and does not lead to it yet");
+        self.impatient = Some(Instant::now() + IMPATIENT);
+        tracing::warn!(%address, "the kernel has it and does not lead to it yet");
         Ok(())
     }
 

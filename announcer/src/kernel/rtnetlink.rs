@@ -2,7 +2,7 @@
 //! for the kernel's answer.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,15 +58,8 @@ impl Rtnetlink {
     }
 
     /// The route that the kernel would take, which is one to itself where an address is its own.
-    pub(crate) async fn route_to(&self, address: IpAddr) -> Result<Option<RouteMessage>, Error> {
-        let route = match address {
-            IpAddr::V4(address) => {
-                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build()
-            }
-            IpAddr::V6(address) => {
-                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build()
-            }
-        };
+    pub(crate) async fn route_to(&self, address: Ipv6Addr) -> Result<Option<RouteMessage>, Error> {
+        let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build();
         pin!(self.handle.route().get(route).execute()).try_next().await
     }
 

@@ -19,10 +19,11 @@ async fn main() -> Result<()> {
     let crashes = number("BERTH_BENCH_CRASHES")?.unwrap_or(10);
     // Words that names must contain, e.g. "Berth": what is not asked for is left out.
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| name.contains(word));
     let mut systems = Vec::new();
     for system in System::all() {
         let name = system.name()?;
-        if wanted.is_empty() || wanted.iter().any(|word| name.contains(word)) {
+        if is_wanted(&name) {
             systems.push((system, name));
         }
     }
@@ -48,7 +49,6 @@ async fn main() -> Result<()> {
         }
     }
     measured.iter().for_each(Measured::print);
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| name.contains(word));
     let berth = System::Berth { nodes: 3 };
     let is_wanted = is_wanted(&berth.name()?);
     if let Some(count) = number("BERTH_BENCH_FAULTS")?.filter(|_| is_wanted) {
