@@ -34,20 +34,25 @@ table bridge faults {
   set from { type ifname; }
   set to { type ifname; }
   set pairs { type ifname . ifname; }
-  chain ingress { type filter hook prerouting priority -300; iifname @from drop; }
-  chain egress { type filter hook postrouting priority 300; oifname @to drop; }
+  set dead { type ifname; }
+  chain ingress { type filter hook prerouting priority -300; iifname @from drop; iifname @dead drop; }
+  chain egress { type filter hook postrouting priority 300; oifname @to drop; oifname @dead drop; }
   chain forward { type filter hook forward priority -300; iifname . oifname @pairs drop; }
   chain loss { type filter hook prerouting priority -299; }
 }
 ";
 
 impl Lab {
-    /// A node loses its power: both links go down and every process of it dies.
+    /// A node loses its power: every process of it dies, both links go down, and nobody hears anything of that.
     pub fn crash(&self, i: usize) -> Result<()> {
         let node = self.node(i);
-        self.set_links(node, "down")?;
+        let ports = [Net::Lan, Net::Api].map(|net| port(net, node.name())).join(", ");
+        // A process that saw its links go down first would still do something, and a kernel tells whose sockets it closes.
+        self.faults(&format!("add element bridge faults dead {{ {ports} }}\n"))?;
         cgroup::thaw_all(&node.context.cgroup());
-        node.place()?.keeper.id.kill()
+        node.place()?.keeper.id.kill()?;
+        self.set_links(node, "down")?;
+        self.faults(&format!("delete element bridge faults dead {{ {ports} }}\n"))
     }
 
     /// A node that crashed comes back. Returns when its processes run; [`Lab::until_ready`] waits for more.
