@@ -152,6 +152,16 @@ impl Process {
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
+
+    /// How long it has had a processor so far, all threads together, in hundredths of a second (proc_pid_stat(5)).
+    pub fn processor_time(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))
+            .with_context(|| format!("{} is gone", self.name))?;
+        // The name may have anything in it, and ends with the last bracket.
+        let (_, rest) = stat.rsplit_once(')').context("no name")?;
+        let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        Ok(Duration::from_millis(ticks.sum::<Result<u64, _>>()? * 10))
+    }
 }
 
 /// The pid in the host's namespace of the process that is `inner` in the PID namespace of `keeper`.

@@ -29,7 +29,9 @@ use berth_e2e::bare_client;
 use berth_e2e::lab::{Lab, Spec};
 use berth_e2e::world::{Env, World, annotated, by_lease, env, eventually, kubectl, repository};
 
-use costs::{SETTLES, a_second, by_verb, mebibytes, spent_at_rest};
+use costs::{
+    SETTLES, SHORTENS, Used, a_second, by_verb, mebibytes, spent_at_rest, used_at_rest,
+};
 
 /// How many Services the allocation benchmark creates.
 const SERVICES: usize = 1000;
@@ -307,11 +309,11 @@ async fn annotations(world: &World) -> Result<JoinHandle<Result<()>>> {
 
 /// What 150 Services on three nodes cost while nothing happens, by membership and where one Lease decides.
 async fn rest() -> Result<()> {
-    at_rest("by membership", env([])).await?;
-    at_rest("by one Lease", by_lease()).await
+    at_rest("by membership", env([]), SHORTENS).await?;
+    at_rest("by one Lease", by_lease(), SETTLES).await
 }
 
-async fn at_rest(how: &str, environment: Env) -> Result<()> {
+async fn at_rest(how: &str, environment: Env, settles: Duration) -> Result<()> {
     println!("## 150 Services on 3 nodes at rest, {how}\n");
     let world = World::up(3, environment).await?;
     for n in 0..150 {
@@ -324,9 +326,12 @@ async fn at_rest(how: &str, environment: Env) -> Result<()> {
     for n in 0..150 {
         world.published(&format!("s{n}"), 1).await?;
     }
-    tokio::time::sleep(SETTLES).await;
+    tokio::time::sleep(settles).await;
+    let before = Used::by_each(&world)?;
     let (spent, [announcers, ccm]) = spent_at_rest(&world, counted).await?;
+    let after = Used::by_each(&world)?;
     by_verb(&spent);
+    used_at_rest(&world, &before, &after)?;
     println!("\n| requests of | a second |\n|---|---|");
     println!("| all clients | {:.2} |", a_second(spent.total()));
     println!("| each announcer | {:.2} |", a_second(announcers) / 3.0);
