@@ -10,6 +10,9 @@ use berth_e2e::wire::Record;
 
 use crate::ears::{AFTER, BRIEFLY, CALM, Ears, PAUSE, mac_of, rank};
 
+/// After so long a node whose link was gone counts like any other: until then it lets others go first.
+const STEADY: Duration = Duration::from_secs(11);
+
 /// What happens to an owner whose node goes on.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -77,7 +80,10 @@ async fn happens(stage: &mut Stage, fault: Fault) -> Result<(Duration, bool)> {
     let lab = &stage.world.lab;
     match fault {
         Fault::Killed => stage.start(owner).await?,
-        Fault::Unplugged => lab.plug(owner, Net::Lan)?,
+        Fault::Unplugged => {
+            lab.plug(owner, Net::Lan)?;
+            tokio::time::sleep(STEADY).await;
+        }
         Fault::Deaf | Fault::Mute => lab.heal_all()?,
         Fault::Stopped => {
             tokio::time::sleep(PAUSE).await;
