@@ -8,7 +8,7 @@ use berth_announcer::{flags, manifest, run, sweep};
 use berth_runtime::supervise::{self, Supervisor};
 use berth_runtime::watch::chain;
 use berth_runtime::{logs, shutdown};
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 
 /// What it needs, and how it ends; scripts rely on it.
 const SWEPT: &str = "It needs root in the network of the node, and changes nothing of an announcer that runs.\n\n\
@@ -30,12 +30,14 @@ fn main() -> ExitCode {
                 .about("Removes from this node what announcers have left that were killed, where none comes after them")
                 .after_help(SWEPT),
         )
+        .subcommand(check_bgp())
         .subcommand(Command::new("version").about("Prints the version"));
     let matches = command.try_get_matches().unwrap_or_else(|error| flags::explained(error).exit());
     let result = match matches.subcommand() {
         Some(("manager", matches)) => block_on(manager(matches)),
         Some(("manifest", matches)) => return manifest::run(matches),
         Some(("sweep", _)) => block_on(swept()),
+        Some(("check-bgp", matches)) => return checked(matches),
         _ => {
             println!("berth-announcer {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
@@ -63,6 +65,26 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
     // Whatever is stuck in a system call keeps nobody from ending.
     runtime.shutdown_background();
     result
+}
+
+fn check_bgp() -> Command {
+    Command::new("check-bgp")
+        .about("Says what a file for the ConfigMap berth-bgp means, and all that is wrong with it; nothing is applied")
+        .arg(Arg::new("FILE").required(true).help("the ConfigMap as a manifest, or the text of its key config.yaml"))
+        .after_help("Exit code:\n  0  nothing is wrong\n  1  something is, or the file cannot be read\n  2  the arguments are wrong")
+}
+
+fn checked(matches: &ArgMatches) -> ExitCode {
+    let path = matches.get_one::<String>("FILE").map(String::as_str).unwrap_or_default();
+    let report = match std::fs::read_to_string(path) {
+        Ok(text) => berth_bgp::config::report(&text),
+        Err(error) => {
+            eprintln!("berth-announcer check-bgp: {path}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    print!("{report}");
+    if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn swept() -> anyhow::Result<()> {

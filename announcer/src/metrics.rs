@@ -23,6 +23,36 @@ pub struct Kind {
     pub kind: &'static str,
 }
 
+/// Of which router something is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PeerLabel {
+    /// Its name: its address, where it has no other.
+    pub peer: String,
+}
+
+impl PeerLabel {
+    /// The label of a router.
+    pub fn of(peer: &str) -> Self {
+        Self { peer: peer.to_owned() }
+    }
+}
+
+/// Of which router, and of which family of routes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RouteLabel {
+    /// The router's name.
+    pub peer: String,
+    /// `IPv4` or `IPv6`.
+    pub family: String,
+}
+
+impl RouteLabel {
+    /// The label of a router's routes of a family.
+    pub fn of(peer: &str, family: berth_bgp::Family) -> Self {
+        Self { peer: peer.to_owned(), family: family.to_string() }
+    }
+}
+
 /// Upper bounds in seconds of a change of iptables.
 const TRANSLATED: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
@@ -93,6 +123,12 @@ pub struct Metrics {
     pub translated: Histogram,
     /// What somebody else changed of it and was put back, by what: `sets`, `rules`, `order`, `routes`.
     pub repairs: Family<Cause, Counter>,
+    /// Whether the BGP session with a router is up: 1 or 0.
+    pub bgp_up: Family<PeerLabel, Gauge>,
+    /// Routes that a router has been told.
+    pub bgp_routes: Family<RouteLabel, Gauge>,
+    /// How often a session that was up ended.
+    pub bgp_lost: Family<PeerLabel, Counter>,
 }
 
 /// The label of a cause.
@@ -136,6 +172,9 @@ impl Default for Metrics {
             eips: Gauge::default(),
             translated: Histogram::new(TRANSLATED),
             repairs: Family::default(),
+            bgp_up: Family::default(),
+            bgp_routes: Family::default(),
+            bgp_lost: Family::default(),
         }
     }
 }
@@ -193,5 +232,11 @@ impl Metrics {
         registry.register("conflicts", help, self.conflicts.clone());
         let help = "Probes sent before the first use of an address";
         registry.register("probes_sent", help, self.probes_sent.clone());
+        let help = "Whether the BGP session with a router is up";
+        registry.register("bgp_session_up", help, self.bgp_up.clone());
+        let help = "Routes a router has been told by BGP";
+        registry.register("bgp_routes", help, self.bgp_routes.clone());
+        let help = "BGP sessions that were up and ended";
+        registry.register("bgp_sessions_lost", help, self.bgp_lost.clone());
     }
 }

@@ -8,10 +8,12 @@
 //! | `ties` | what ties it to what stands behind it |
 //! | `outside` | what others see of it |
 //! | `inquiry` | who asks what is known of each address |
+//! | `routers` | the sessions with routers, where they are asked for |
 
 mod control_plane;
 mod inquiry;
 mod outside;
+mod routers;
 mod ties;
 
 use std::pin::pin;
@@ -30,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use self::control_plane::Known;
 use self::outside::Outside;
 use self::ties::{Ties, cluster_namespace};
+use crate::advertise::bgp;
 use crate::config::{Cluster, Config, Election};
 use crate::dataplane::{self, Dataplane, eip as nat};
 use crate::fencing;
@@ -54,6 +57,8 @@ use crate::sweep;
 const UNGUARDING: Duration = Duration::from_secs(4);
 /// How long the thread of the fence may take to end.
 const UNFENCING: Duration = Duration::from_secs(10);
+/// How long the last words to routers may take.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// How long it may take until the Node says no more what it answered for.
 const UNLABELLING: Duration = Duration::from_secs(2);
 /// How long the Lease may take to be given back.
@@ -205,6 +210,7 @@ async fn start(
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<Option<Started>> {
     let Ground { door, kernel, changes, fence, interface, id, alone } = ground;
+    routers::may_be_told(&config, fence.kind())?;
     let Outside { health, metrics, inquiries, closed: _ } = outside;
     for (check, flaw) in config.flaws_by_check() {
         tracing::error!(check, "does not run: {flaw}");
@@ -266,7 +272,8 @@ async fn start(
         }
     };
     let superseded = CancellationToken::new();
-    let by_lease = !keeper.is_member() && config.election != Election::Nothing;
+    let by_lease =
+        !keeper.is_member() && !matches!(config.election, Election::Nothing | Election::Everyone);
     if let (Backing::Api(client), true) = (&backing, by_lease) {
         let (client, namespace) = (client.clone(), cluster_namespace(&config));
         let (told, stop) = (superseded.clone(), stop.clone());
@@ -277,6 +284,7 @@ async fn start(
     if let Some(beside) = beside {
         supervisor.spawn("control plane's host lease", beside.keep(known.told));
     }
+    let (routed, routers) = routers::start(&config, interface, &metrics, &health, supervisor);
     let labels = label(&config, &backing, &health, supervisor);
     let (host, told_of_host) = watch::channel(None);
     let ties = Ties::to(backing, &config, &health, own, told_of_host, supervisor);
@@ -292,9 +300,10 @@ async fn start(
     let now = Instant::now();
     let owners = reconcile::owners(&config, members, now);
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
-    let announcer = announcer.with_backstop(backstop);
-    let (dataplane, standing) = (kept, known.standing);
-    let sources = Sources { seen, done, changes, dataplane, told, fenced, standing, inquiries };
+    let announcer = announcer.with_backstop(backstop).with_routed(routed);
+    let (dataplane, standing, routed) = (kept, known.standing, routers);
+    let sources =
+        Sources { seen, done, changes, dataplane, told, fenced, standing, routed, inquiries };
     let sources = Some(sources);
     Ok(Some(Started { door, instance, announcer, sources, keeper, arp, superseded, _alone: alone }))
 }
@@ -376,6 +385,9 @@ async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
     drop(arp);
     // The tables go last: nothing that they are about is bound any more.
     drop(announcer);
+    if !supervisor.finish(&[bgp::TASK], FAREWELL).await.is_empty() {
+        tracing::warn!("a router does not hear that this node goes");
+    }
     for task in supervisor.finish(&[labeler::TASK], UNLABELLING).await {
         tracing::warn!(task, "its Node keeps labels of addresses that it has no more");
     }

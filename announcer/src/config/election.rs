@@ -7,8 +7,8 @@ use berth_api::election::{Timing, TimingError};
 use berth_api::limits::is_object_name;
 use berth_api::names::lease;
 
-use super::control_plane;
 use super::settings::{Problem, Settings};
+use super::{bgp, control_plane};
 
 const DEFAULT_NAMESPACE: &str = "kube-system";
 const DEFAULT_PEER_PORT: u16 = 2113;
@@ -27,6 +27,8 @@ pub enum Election {
     PerService,
     /// Grants of a majority of nodes.
     Membership(Fenced),
+    /// Nobody: every node that can serve an address announces it, and routers choose.
+    Everyone,
     /// There are no Services to decide on.
     Nothing,
 }
@@ -74,6 +76,7 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
     match settings.text("berth_election") {
         _ if fixed => membership(false),
         _ if !settings.serves_services() => Election::Nothing,
+        _ if bgp::is_asked(settings) => Election::Everyone,
         Some("membership") => membership(false),
         Some("service") => Election::PerService,
         Some(_) => global(),
@@ -95,15 +98,20 @@ pub(super) fn fence(settings: &Settings) -> Fence {
     }
 }
 
-/// Announcing by ARP is all there is so far: switching it off leaves nothing to do.
+/// Without ARP and without BGP nothing is left to do.
 pub(super) fn needs_arp(settings: &Settings) -> Result<(), Problem> {
-    match settings.switch("vip_arp") {
-        Some(false) => Err(settings.problem(
-            "vip_arp",
-            "accepted is true: announcing by ARP and neighbour discovery is all there is yet",
-        )),
-        _ => Ok(()),
+    if settings.switch("vip_arp") != Some(false) || bgp::is_asked(settings) {
+        return Ok(());
     }
+    let accepted = match control_plane::is_on(settings) {
+        true => {
+            "beside cp_enable accepted is true: announcing by ARP and neighbour discovery is all there is yet"
+        }
+        false => {
+            "accepted is true, or false beside bgp_enable: there is no other way of announcing yet"
+        }
+    };
+    Err(settings.problem("vip_arp", accepted))
 }
 
 /// A Lease of a name that no object can have is never held, and nothing is served.

@@ -1,6 +1,7 @@
 //! The typed configuration, one part for each capability. Whatever stands here has been checked; nobody checks it again.
 
 mod addresses;
+mod bgp;
 mod control_plane;
 mod drain;
 mod eip;
@@ -26,6 +27,7 @@ use berth_api::names::class;
 use berth_api::service::ClassPolicy;
 
 use crate::instance::Instance;
+pub use bgp::Bgp;
 pub use control_plane::{ControlPlane, HealthCheck};
 pub use drain::Drains;
 pub use eip::Eip;
@@ -63,6 +65,8 @@ pub struct Config {
     pub control_plane: Option<ControlPlane>,
     /// Announcing by ARP and neighbour discovery.
     pub arp_nd: ArpNd,
+    /// Announcing by BGP instead; none where it is not asked for.
+    pub bgp: Option<Bgp>,
     /// What listens for people and probes.
     pub http: Http,
     /// What is wrong with capabilities that are missing above.
@@ -150,6 +154,9 @@ pub struct ArpNd {
 
 const DEFAULT_REFRESH_MS: i64 = 60_000;
 
+/// The loopback interface, where nobody asks for an address.
+const LOOPBACK: &str = "lo";
+
 impl Config {
     /// Parses `settings`; `hostname` names the node if nothing else does. What is wrong with one capability leaves it
     /// out and is noted.
@@ -171,6 +178,9 @@ impl Config {
         flaws.core(election::lease_name(settings));
         let annotations = flaws.core(election::lease_annotations(settings));
         flaws.core(election::needs_arp(settings));
+        flaws.core(bgp::alone(settings, fixed));
+        let (bgp, wrong) = bgp::bgp(settings);
+        flaws.of(Capability::Bgp, wrong);
         flaws.of(Capability::ArpNd, subnet(settings));
         let http = Http {
             // Where it is not known where they are to be, they are nowhere.
@@ -204,8 +214,11 @@ impl Config {
                 Some(drains),
             ) if whole => {
                 let level = log_level(settings.number("vip_loglevel").unwrap_or(0));
+                // By kube-vip's word for BGP it is the loopback interface, which has no neighbours to be heard on.
+                let interface =
+                    interface.flatten().filter(|name| bgp.is_none() || name != LOOPBACK);
                 Ok(Self {
-                    core: Core { node, instance, log_level: level, interface: interface.flatten() },
+                    core: Core { node, instance, log_level: level, interface },
                     cluster,
                     election: election::election(settings, fixed),
                     control_plane,
@@ -215,6 +228,7 @@ impl Config {
                     services,
                     eip,
                     arp_nd: arp_nd(settings),
+                    bgp,
                     http,
                     flaws: flaws.into_list(),
                 })
@@ -229,6 +243,13 @@ impl Config {
             Cluster::Api(api) if self.services.is_some() || self.eip.is_some() => api.claims,
             Cluster::Api(_) | Cluster::Fixed(_) => ClaimPolicy::Ignored,
         }
+    }
+
+    /// The interface on which addresses are bound that routers lead here; none where neighbours are told of them.
+    pub fn routed(&self) -> Option<&str> {
+        let bgp = self.bgp.as_ref()?;
+        let named = self.core.interface.as_deref().filter(|_| bgp.attach);
+        Some(named.unwrap_or(LOOPBACK))
     }
 
     /// By readiness check, what is wrong with the capability.

@@ -69,9 +69,8 @@ const UPNP: Verdict = NotYet(Coming::Upnp);
 /// Asked for by annotations of Services.
 const EGRESS_OF_A_SERVICE: &str = "kube-vip.io/egress";
 
-const EQUINIX: Verdict = Refused(
-    "Equinix Metal has closed, and its API with it; use BGP, when it is built, with the peers in node annotations or in bgp_peers",
-);
+const EQUINIX: Verdict =
+    Refused("Equinix Metal has closed, and its API with it; use BGP with the peers in bgp_peers");
 const ETCD: Verdict = Refused(
     "elections are not held in etcd; use berth_election=membership, where the nodes decide among themselves, or a Lease",
 );
@@ -182,25 +181,25 @@ pub const VARIABLES: &[Variable] = &[
     act(ArpNd, "vip_arpRate", "arpRate", Number(100, 3_600_000), "3000", "milliseconds between announcements after the first burst [default: 60000]"),
     act(ArpNd, "vip_skipdad", "skipDAD", Switch, "false", "take an address into use without asking whether another host has it [default: false]"),
     // BGP
-    row(Bgp, "bgp_enable", "bgp", Switch, "false", BGP, "announce by BGP"),
-    part("bgp_enable", row(Bgp, "bgp_attach_ip_to_interface", "bgpAttachIPToInterface", Switch, "false", BGP, "bind addresses to the interface as well")),
-    part("bgp_enable", row(Bgp, "bgp_routerid", "bgpRouterID", TEXT, "none", BGP, "id of this router")),
-    part("bgp_enable", row(Bgp, "bgp_routerinterface", "bgpRouterInterface", TEXT, "none", BGP, "interface whose address is that id")),
-    part("bgp_enable", row(Bgp, "bgp_as", "localAS", ASN, "65000", BGP, "own AS")),
-    part("bgp_enable", row(Bgp, "bgp_peeraddress", "peerAddress", TEXT, "none", BGP, "address of the one peer")),
-    part("bgp_enable", row(Bgp, "bgp_peers", "bgppeers", TEXT, "none", BGP, "peers, a comma list")),
-    part("bgp_enable", row(Bgp, "bgp_peeras", "peerAS", ASN, "65000", BGP, "AS of the one peer")),
-    part("bgp_enable", row(Bgp, "bgp_peerpass", "peerPass", TEXT, "none", BGP, "password of the one peer")),
-    part("bgp_enable", row(Bgp, "bgp_multihop", "multihop", Switch, "false", BGP, "the peer is more than one hop away")),
-    part("bgp_enable", row(Bgp, "bgp_sourceif", "sourceIF", TEXT, "none", BGP, "interface of the session")),
-    part("bgp_enable", row(Bgp, "bgp_sourceip", "sourceIP", TEXT, "none", BGP, "own address of the session")),
-    part("bgp_enable", row(Bgp, "bgp_source_if", "", TEXT, "none", BGP, "older name of bgp_sourceif")),
-    part("bgp_enable", row(Bgp, "bgp_source_ip", "", TEXT, "none", BGP, "older name of bgp_sourceip")),
-    part("bgp_enable", row(Bgp, "bgp_hold_time", "bgpHoldTimer", PORT, "30", BGP, "seconds until a silent peer is given up")),
-    part("bgp_enable", row(Bgp, "bgp_keepalive_interval", "bgpKeepAliveInterval", PORT, "10", BGP, "seconds between signs of life")),
-    part("bgp_enable", row(Bgp, "mpbgp_nexthop", "mpbgpNexthop", TEXT, "none", BGP, "next hop of the other family")),
-    part("bgp_enable", row(Bgp, "mpbgp_ipv4", "mpbgpIPv4", TEXT, "none", BGP, "the same, fixed, for IPv4")),
-    part("bgp_enable", row(Bgp, "mpbgp_ipv6", "mpbgpIPv6", TEXT, "none", BGP, "the same, fixed, for IPv6")),
+    act(Bgp, "bgp_enable", "bgp", Switch, "false", "announce by BGP, from every node that can serve an address [default: false]"),
+    part("bgp_enable", act(Bgp, "bgp_attach_ip_to_interface", "bgpAttachIPToInterface", Switch, "false", "bind addresses on vip_interface, and not on lo [default: false]")),
+    part("bgp_enable", act(Bgp, "bgp_routerid", "bgpRouterID", Text("ADDRESS"), "none", "id of this router [default: the IPv4 address of the interface of the default route, else one made of the name of the node]")),
+    part("bgp_enable", act(Bgp, "bgp_routerinterface", "bgpRouterInterface", Text("INTERFACE"), "none", "interface whose IPv4 address is that id [default: none]")),
+    part("bgp_enable", act(Bgp, "bgp_as", "localAS", ASN, "65000", "own AS [default: 65000]")),
+    part("bgp_enable", act(Bgp, "bgp_peeraddress", "peerAddress", Text("ADDRESS"), "none", "address of the one peer [default: none]")),
+    part("bgp_enable", act(Bgp, "bgp_peers", "bgppeers", Text("PEERS"), "none", "peers, a comma list in either grammar of kube-vip [default: none]")),
+    part("bgp_enable", act(Bgp, "bgp_peeras", "peerAS", ASN, "65000", "AS of the one peer [default: 65000]")),
+    part("bgp_enable", act(Bgp, "bgp_peerpass", "peerPass", Text("PASSWORD"), "none", "password of the one peer, or file:/PATH [default: none]")),
+    part("bgp_enable", act(Bgp, "bgp_multihop", "multihop", Switch, "false", "the peer is more than one hop away [default: false]")),
+    part("bgp_enable", act(Bgp, "bgp_sourceif", "sourceIF", Text("INTERFACE"), "none", "interface of the sessions [default: none]")),
+    part("bgp_enable", act(Bgp, "bgp_sourceip", "sourceIP", Text("ADDRESS"), "none", "own address of the sessions [default: that of the route to the peer]")),
+    part("bgp_enable", act(Bgp, "bgp_source_if", "", Text("INTERFACE"), "none", "older name of bgp_sourceif [default: none]")),
+    part("bgp_enable", act(Bgp, "bgp_source_ip", "", Text("ADDRESS"), "none", "older name of bgp_sourceip [default: none]")),
+    part("bgp_enable", act(Bgp, "bgp_hold_time", "bgpHoldTimer", PORT, "30", "seconds until a silent peer is given up; 0 for never [default: 30]")),
+    part("bgp_enable", act(Bgp, "bgp_keepalive_interval", "bgpKeepAliveInterval", PORT, "10", "seconds between signs of life; 0 for a third of what is agreed on [default: 10]")),
+    part("bgp_enable", act(Bgp, "mpbgp_nexthop", "mpbgpNexthop", Text("MODE"), "none", "fixed, auto_sourceip or auto_sourceif: routes of both families are announced, and where they lead [default: none]")),
+    part("bgp_enable", act(Bgp, "mpbgp_ipv4", "mpbgpIPv4", Text("ADDRESS"), "none", "where routes of IPv4 lead, with fixed [default: none]")),
+    part("bgp_enable", act(Bgp, "mpbgp_ipv6", "mpbgpIPv6", Text("ADDRESS"), "none", "where routes of IPv6 lead, with fixed [default: none]")),
     row(Bgp, "zebra_enable", "zebra", Switch, "false", ZEBRA, "hand routes to FRR's zebra"),
     part("zebra_enable", row(Bgp, "zebra_url", "zebraUrl", TEXT, "unix:/var/run/frr/zserv.api", ZEBRA, "where zebra listens")),
     part("zebra_enable", row(Bgp, "zebra_version", "zebraVersion", RTM, "6", ZEBRA, "version of its protocol")),
@@ -216,7 +215,7 @@ pub const VARIABLES: &[Variable] = &[
     part("vip_routingtable", row(Routes, "vip_routingtabletype", "tableType", RTM, "1", TABLE, "type of its routes")),
     part("vip_routingtable", row(Routes, "vip_routingprotocol", "routingProtocol", RTM, "248", TABLE, "protocol of its routes")),
     part("vip_routingtable", row(Routes, "vip_cleanroutingtable", "cleanRoutingTable", Switch, "false", TABLE, "sweep it at the start")),
-    row(Routes, "vip_wireguard", "wireguard", Switch, "false", Refused("no tunnel is made; use a WireGuard interface that the node has, and BGP or routing-table mode over it, when they are built"), "addresses behind a WireGuard tunnel"),
+    row(Routes, "vip_wireguard", "wireguard", Switch, "false", Refused("no tunnel is made; use a WireGuard interface that the node has, and BGP over it, or routing-table mode when that is built"), "addresses behind a WireGuard tunnel"),
     // Egress
     part(EGRESS_OF_A_SERVICE, row(Egress, "egress_podcidr", "egressPodCidr", TEXT, "10.0.0.0/16", EGRESS, "networks of pods")),
     part(EGRESS_OF_A_SERVICE, row(Egress, "egress_servicecidr", "egressServiceCidr", TEXT, "10.96.0.0/12", EGRESS, "networks of Services")),

@@ -112,7 +112,6 @@ fn every_wrong_value_is_told_at_once_with_what_is_accepted() {
 #[test]
 fn what_is_not_built_yet_is_an_error_that_names_what_it_comes_with() {
     for (name, coming) in [
-        ("bgp_enable", "BGP"),
         ("enable_upnp", "ports opened at an internet gateway (UPnP, PCP)"),
         ("enableUPNP", "ports opened at an internet gateway (UPnP, PCP)"),
         ("vip_routingtable", "routing-table mode"),
@@ -160,7 +159,7 @@ fn what_counts_with_a_switch_is_no_error_without_it_and_leaves_the_word_to_it() 
         ("egress_enableinternalsnat", "true"),
     ];
     assert_eq!(parse(&parts).unwrap().flaws, []);
-    let told = refused(&[parts.as_slice(), &[("bgp_enable", "true")]].concat());
+    let told = refused(&[parts.as_slice(), &[("vip_routingtable", "true")]].concat());
     assert_eq!(told.len(), 1, "{told:?}");
 }
 
@@ -334,4 +333,38 @@ fn whether_claims_decide_is_set_by_a_word() {
     assert_eq!(of("ignored"), Ok(ClaimPolicy::Ignored));
     let refused = refused(&[("berth_claims", "always")]);
     assert!(refused[0].contains("required"), "{refused:?}");
+}
+
+#[test]
+fn by_bgp_nobody_is_elected_and_a_peer_that_is_wrong_costs_no_other() {
+    let on = ("bgp_enable", "true");
+    let parse_with = |more: &[(&str, &str)]| parse(&[&[on], more].concat());
+    let list = "192.0.2.1:64513:hunter2,192.0.2.2:x:hunter2,unnumbered:eth1:64513,192.0.2.3:64513:::::true;300;300;3";
+    let config =
+        parse_with(&[("vip_arp", "false"), ("vip_interface", "lo"), ("bgp_peers", list)]).unwrap();
+    let bgp = config.bgp.as_ref().unwrap();
+    assert_eq!(bgp.peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["192.0.2.1"]);
+    assert_eq!(config.election, Election::Everyone);
+    assert_eq!((config.core.interface.as_deref(), config.routed()), (None, Some("lo")));
+    let told = &config.flaws_by_check()["config/bgp"];
+    assert!(told.contains("peer 2 (192.0.2.2)") && !told.contains("hunter2"), "{told}");
+    assert!(told.contains("unnumbered") && told.contains("BFD"), "{told}");
+
+    let attached = [
+        ("bgp_attach_ip_to_interface", "true"),
+        ("vip_interface", "eth1"),
+        ("bgp_peers", "192.0.2.1:1"),
+    ];
+    let config = parse_with(&attached).unwrap();
+    assert_eq!((config.routed(), config.flaws.len()), (Some("eth1"), 0));
+    assert_eq!(parse(&[]).unwrap().routed(), None);
+    let alone = parse_with(&[]).unwrap();
+    assert!(alone.flaws.is_empty() && alone.bgp.unwrap().peers.is_empty(), "it waits");
+    let noted = parse_with(&[("bgp_peers", "192.0.2.1:1"), ("annotation", "example.com")]).unwrap();
+    assert!(noted.flaws_by_check()["config/bgp"].contains("annotations of nodes"));
+    for beside in [("vip_arp", "true"), ("berth_election", "membership"), ("cp_enable", "true")] {
+        let own = ("address", "192.0.2.100");
+        let told = parse_with(&[("bgp_peers", "192.0.2.1:1"), own, beside]).expect_err("a refusal");
+        assert!(told.len() == 1 && told[0].starts_with(beside.0), "{told:?}");
+    }
 }

@@ -36,7 +36,7 @@ pub enum Verdict {
 pub enum Coming {
     /// Balancing the API servers behind it.
     Balancing,
-    /// Announcing by BGP.
+    /// Peers that nodes name by annotations.
     Bgp,
     /// Routes in a table of their own.
     Routes,
@@ -53,7 +53,7 @@ impl Coming {
     pub fn name(self) -> &'static str {
         match self {
             Self::Balancing => "balancing the API servers",
-            Self::Bgp => "BGP",
+            Self::Bgp => "BGP peers in annotations of nodes",
             Self::Routes => "routing-table mode",
             Self::Egress => "egress",
             Self::Dhcp => "addresses by DHCP",
@@ -71,7 +71,7 @@ pub enum Capability {
     Services,
     /// Elastic IPs.
     Eip,
-    /// Announcing by ARP and neighbour discovery, by which everything is announced yet.
+    /// Announcing by ARP and neighbour discovery.
     ArpNd,
     /// `/metrics`, `/healthz` and `/readyz`.
     Http,

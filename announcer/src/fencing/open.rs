@@ -50,7 +50,8 @@ pub(crate) fn open(config: &Config, host: &Host) -> Box<dyn Fence> {
     let options = Options { strongest, capacity: CAPACITY, ..Options::default() };
     let life = match config.election {
         Election::Membership(_) => options.life,
-        Election::Global { .. } | Election::PerService | Election::Nothing => {
+        // Where nobody is elected nothing is ever let pass.
+        Election::Global { .. } | Election::PerService | Election::Everyone | Election::Nothing => {
             by_lease(config.leases.timing)
         }
     };
@@ -77,6 +78,7 @@ pub(crate) fn open(config: &Config, host: &Host) -> Box<dyn Fence> {
         node: &config.core.node,
         interface,
         permits: Permits::ALL,
+        routed: config.routed(),
     };
     for error in fence.attach(&placement::guarded(scene)) {
         tracing::warn!(%error, "the fence is not everywhere");

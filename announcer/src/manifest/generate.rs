@@ -339,8 +339,10 @@ pub(super) fn rbac(settings: &Settings, wish: &Wish) -> Result<Vec<Value>, Strin
         let Some(services) = &modes.services_in else {
             return Err("--role, --rolebinding: rights in namespaces alone serve the Services of one; name it by --serviceNamespace".to_owned());
         };
-        if modes.decides == Decides::Membership {
-            return Err("--role, --rolebinding: membership reads Nodes, which are in no namespace; add --leaderElection or --servicesElection".to_owned());
+        match modes.decides {
+            Decides::Membership => return Err("--role, --rolebinding: membership reads Nodes, which are in no namespace; add --leaderElection or --servicesElection".to_owned()),
+            Decides::Everyone => return Err("--role, --rolebinding: by BGP Nodes are read, which are in no namespace; leave it out".to_owned()),
+            Decides::Lease | Decides::LeasePerService => {}
         }
         // Of objects that are in no namespace nothing can be given so; Events are where the Services are.
         for right in rights.iter_mut().filter(|right| right.resource == "events") {

@@ -11,6 +11,8 @@ pub(super) enum Decides {
     Lease,
     /// A Lease for each Service.
     LeasePerService,
+    /// Nobody.
+    Everyone,
 }
 
 /// What is asked for.
@@ -46,6 +48,7 @@ impl Modes {
             Election::Membership(_) => Decides::Membership,
             Election::Global { .. } | Election::Nothing => Decides::Lease,
             Election::PerService => Decides::LeasePerService,
+            Election::Everyone => Decides::Everyone,
         };
         let services = settings.serves_services();
         Self {

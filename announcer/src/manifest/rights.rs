@@ -119,7 +119,7 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
             &["get", "list", "watch", "create", "update", "delete"],
             "no Service is served; without delete alone, the Lease of a Service stays behind when that is deleted",
         )),
-        Decides::Lease => {}
+        Decides::Lease | Decides::Everyone => {}
     }
     let eips = "no elastic IP is served";
     let bindings = &services;

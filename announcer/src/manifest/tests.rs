@@ -191,6 +191,7 @@ fn rights_in_namespaces_alone_are_given_where_they_are_enough() {
     assert!(
         given("rbac", "--role --serviceNamespace shop").unwrap_err().contains("--leaderElection")
     );
+    assert!(given("rbac", "--role --serviceNamespace shop --bgp").unwrap_err().contains("Nodes"));
     assert!(
         given("rbac", "--members /m --berth_key_file /k --address 192.0.2.1 --services=false")
             .is_err()
@@ -263,7 +264,7 @@ fn image_and_nodes_are_those_that_were_asked_for() {
 #[test]
 fn what_is_not_accepted_gives_no_manifest_and_is_named_with_all_else() {
     let told = given("daemonset", "--bgp --arp=perhaps --zebra --controlplane").unwrap_err();
-    for name in ["bgp_enable=", "vip_arp=", "zebra_enable=", "address="] {
+    for name in ["cp_enable=", "vip_arp=", "zebra_enable=", "address="] {
         assert!(told.contains(name), "{name}: {told}");
     }
     assert!(told.starts_with("settings that are not accepted, 4 in all:"), "{told}");

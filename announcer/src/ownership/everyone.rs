@@ -1,12 +1,14 @@
 //! Every candidate may have an address, but for those that are being emptied while there are others: its routers choose
 //! among those that tell them of it. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::clearing::in_turn;
 use super::context::Context;
 use crate::vip::serve::{Ask, Lives, Reach, serve};
-use crate::vip::{Hold, Holds, Name, Vip, Want};
+use crate::vip::{Claim, Hold, Holds, Name, Refusal, Serving, Verdict, Vip, Voice, unserved};
 
 /// The kernel drops an address that nobody renews for so long.
 const KEPT: Duration = Duration::from_secs(60);
@@ -18,25 +20,83 @@ const SLACK: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, Default)]
 pub struct Everyone {
     leaving: bool,
+    /// What routers were told to lead here.
+    announced: BTreeSet<IpAddr>,
+    /// Why no router is told anything.
+    silence: Option<String>,
 }
 
 impl Everyone {
-    /// What this node may have bound.
+    /// Takes in what routers were told to lead here, and why none is told anything, where that is so.
+    pub fn told(&mut self, announced: &BTreeSet<IpAddr>, silence: Option<String>) {
+        self.announced.clone_from(announced);
+        self.silence = silence;
+    }
+
+    /// What this node may have bound. Where it goes and others stay, what still comes is served, and nothing more is to.
     pub fn holds(&self, context: Context<'_>, now: Instant) -> Holds {
         if self.leaving || !context.known {
             return Holds::new();
         }
-        let may = |want: &Want| {
-            let Context { nodes, node: me, .. } = context;
-            let (lives, reach) = (Lives::Unknown, Reach::Good);
-            let serves = serve(Ask { serving: &want.serving, nodes, lives, me, reach });
-            let is_emptied = serves.ranks.get(me).is_some_and(|rank| rank.moves());
-            want.serving.has(me) && !(is_emptied && serves.is_beaten(me))
+        let hold = |(address, vip): (IpAddr, &Vip)| {
+            let serves = || vip.wants.iter().filter(|want| want.serving.has(context.node));
+            serves().next()?;
+            let answers = serves().any(|want| stays(context, &want.serving));
+            Some((address, Hold { until: now + KEPT, answers, lapses: None }))
         };
-        let serves = |vip: &Vip| vip.wants.iter().any(may);
-        let mine = context.wanted.addressed().filter(|(_, vip)| serves(vip));
-        mine.map(|(address, _)| (address, Hold { until: now + KEPT, answers: true, lapses: None }))
+        context.wanted.addressed().filter_map(hold).collect()
+    }
+
+    /// What becomes of the Services of which this node has anything to say. Whoever announces one says so, whoever does first,
+    /// and nobody takes out what others announce.
+    pub fn verdicts(&self, context: Context<'_>) -> BTreeMap<Name, Verdict> {
+        if self.leaving {
+            return BTreeMap::new();
+        }
+        let services = context.wanted.services.iter();
+        services
+            .filter_map(|(name, claim)| Some((name.clone(), self.judge(context, name, claim)?)))
             .collect()
+    }
+
+    fn judge(&self, context: Context<'_>, name: &Name, claim: &Claim) -> Option<Verdict> {
+        let Context { wanted, node: me, .. } = context;
+        let place = |address: &IpAddr| wanted.attach(name, *address);
+        let is_nobodys = |address: &IpAddr| {
+            claim.serving(address).is_empty()
+                || matches!(place(address), Some(Err(refusal)) if refusal.is_of_object())
+        };
+        let all = claim.addresses.iter().filter(|_| claim.ours);
+        let could: BTreeSet<IpAddr> = all.filter(|address| !is_nobodys(address)).copied().collect();
+        let mut verdict = Verdict::default();
+        if claim.ours {
+            verdict.refusals.extend(claim.remarks.iter().cloned());
+        }
+        for address in claim.addresses.iter().filter(|_| claim.ours) {
+            match (unserved(claim, address, me), place(address)) {
+                (Some(_), _) if could.contains(address) => {}
+                (Some(why), _) => verdict.refuse_at(*address, why),
+                (None, Some(Err(why))) => verdict.refuse_at(*address, why.clone()),
+                (None, Some(Ok(_))) => {
+                    verdict.announce.push(*address);
+                    let stays = stays(context, claim.serving(address));
+                    if let Some(why) = self.silence.as_ref().filter(|_| stays) {
+                        let (node, why) = (me.to_owned(), why.clone());
+                        verdict.refuse_at(*address, Refusal::NoSession { node, why });
+                    }
+                }
+                (None, None) => {}
+            }
+        }
+        let announces = verdict.announce.iter().any(|address| self.announced.contains(address));
+        let is_host = claim.host.as_deref() == Some(me);
+        verdict.voice = match announces || is_host || could.is_empty() {
+            true => Voice::Decides,
+            false if claim.host.is_none() => Voice::Bystander,
+            false => return None,
+        };
+        verdict.shared = Some(could);
+        Some(verdict)
     }
 
     /// After how long this node clears the status of a Service.
@@ -53,6 +113,16 @@ impl Everyone {
     pub fn leave(&mut self) {
         self.leaving = true;
     }
+}
+
+/// Whether routers are to lead here what this node could serve: not where it is being emptied, or what it has is being ended,
+/// while others stay.
+fn stays(context: Context<'_>, serving: &Serving) -> bool {
+    let Context { nodes, node: me, .. } = context;
+    let (lives, reach) = (Lives::Unknown, Reach::Good);
+    let serves = serve(Ask { serving, nodes, lives, me, reach });
+    let moves = serves.ranks.get(me).is_some_and(|rank| rank.moves());
+    serving.has(me) && !(moves && serves.is_beaten(me))
 }
 
 #[cfg(test)]
@@ -90,9 +160,59 @@ mod tests {
                 peers.apply(name.to_owned(), Peer { stay, ..Peer::default() });
             }
             let held = everyone.holds(Context { nodes: Some(&peers), ..context }, now);
-            assert_eq!(held.len(), count, "{mine:?}, {other:?}");
+            let answering = held.values().filter(|hold| hold.answers).count();
+            assert_eq!((held.len(), answering), (1, count), "{mine:?}, {other:?}");
         }
         everyone.leave();
         assert!(everyone.holds(context, now).is_empty());
+    }
+
+    /// What becomes of a Service with an endpoint on these nodes, as `a` sees it: by what right, whether it is to be announced,
+    /// the reasons, and how many addresses anybody could announce.
+    fn judged(
+        everyone: &Everyone,
+        nodes: &[&str],
+        local: bool,
+        host: Option<&str>,
+    ) -> Option<(Voice, usize, Vec<&'static str>, usize)> {
+        let mut cluster = Cluster::default();
+        let vip_host = host.map(str::to_owned);
+        let web = crate::source::cluster::Service { local, vip_host, ..service(&["192.0.2.1"]) };
+        cluster.apply_service(Name::new("d", "web"), web);
+        if !nodes.is_empty() {
+            slice(&mut cluster, "web", "s", nodes);
+        }
+        let host = crate::source::testing::host();
+        let wanted = seen(&cluster, &host, Some("eth0"));
+        let verdicts = everyone.verdicts(context(&wanted, &host));
+        let verdict = verdicts.into_values().next()?;
+        let reasons = verdict.refusals.iter().map(Refusal::reason).collect();
+        Some((verdict.voice, verdict.announce.len(), reasons, verdict.shared.unwrap().len()))
+    }
+
+    #[test]
+    fn who_announces_it_says_so_and_who_does_not_speaks_where_nobody_else_does() {
+        let address = "192.0.2.1".parse().unwrap();
+        let mut everyone = Everyone::default();
+        let none = Vec::new;
+        assert_eq!(judged(&everyone, &["b"], false, None), Some((Voice::Bystander, 1, none(), 1)));
+        assert_eq!(judged(&everyone, &["b"], false, Some("b")), None, "b has told it");
+        everyone.told(&BTreeSet::new(), Some("r: refused".to_owned()));
+        let silent = Some((Voice::Bystander, 1, vec!["NoBgpSession"], 1));
+        assert_eq!(judged(&everyone, &["b"], false, None), silent);
+        let gives_way = Some((Voice::Decides, 1, vec!["NoBgpSession"], 1));
+        assert_eq!(judged(&everyone, &["b"], false, Some("a")), gives_way);
+        everyone.told(&[address].into(), None);
+        assert_eq!(
+            judged(&everyone, &["b"], false, Some("b")),
+            Some((Voice::Decides, 1, none(), 1))
+        );
+        // Local: it is announced on b, or nowhere.
+        assert_eq!(judged(&everyone, &["b"], true, None), Some((Voice::Bystander, 0, none(), 1)));
+        let nowhere = |reason| Some((Voice::Decides, 0, vec![reason], 0));
+        assert_eq!(judged(&everyone, &[], true, Some("b")), nowhere("NoEndpoint"));
+        assert_eq!(judged(&everyone, &[], false, None), nowhere("NoEndpoint"));
+        everyone.leave();
+        assert_eq!(judged(&everyone, &["b"], false, Some("a")), None);
     }
 }

@@ -134,7 +134,8 @@ impl Ownership {
         match self {
             Self::Leases(leases) => leases.verdicts(context, now),
             Self::Membership(members) => members.verdicts(context, taken, now),
-            Self::Named(_) | Self::Everyone(_) => BTreeMap::new(),
+            Self::Everyone(everyone) => everyone.verdicts(context),
+            Self::Named(_) => BTreeMap::new(),
         }
     }
 

@@ -41,7 +41,7 @@ const LATE_KEY: Duration = Duration::from_secs(15);
 pub(crate) enum Joined {
     /// Membership.
     Member(Box<Member>),
-    /// Leases, with what was opened of the fence.
+    /// Leases, or nobody, with what was opened of the fence.
     Lease(Box<dyn Fence>),
 }
 
@@ -254,6 +254,9 @@ pub(crate) async fn join(
     metrics: &Metrics,
     health: &Health,
 ) -> anyhow::Result<Joined> {
+    if config.election == Election::Everyone {
+        return Ok(Joined::Lease(fence));
+    }
     let Election::Membership(fenced) = config.election.clone() else {
         if let (Backing::Api(client), Stands::Api(api)) = (backing, &config.cluster) {
             if config.election == Election::PerService {

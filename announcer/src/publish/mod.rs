@@ -14,6 +14,7 @@ mod order;
 mod overtaken;
 pub mod publisher;
 mod rewords;
+mod shared;
 pub mod status;
 mod strays;
 mod turns;

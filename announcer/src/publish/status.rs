@@ -12,11 +12,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
 use super::announced::{Word, taken_back, word};
+use super::shared;
 use crate::source::cluster::{Cluster, Ingress, Name, Service};
 use crate::vip::{Refusal, Verdict, Voice, Wanted};
 
 /// What is being deleted is gone sooner, unless something holds it.
 const GONE: Duration = Duration::from_secs(2);
+
+/// Who is named and announces nothing is up again sooner, if it has only been started anew.
+const GIVING_WAY: Duration = Duration::from_secs(5);
 
 /// One write of a Service's status and of the annotations that go with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,7 +121,10 @@ pub fn updates<'a>(
             (false, _) => (None, None),
             (true, true) => (removal(service, name, &strays, stuck, answering), None),
             (true, false) => {
-                let publication = publish(service, verdict, &strays, answering, node);
+                let publication = match &verdict.shared {
+                    Some(could) => publish_shared(service, verdict, could, answering, node),
+                    None => publish(service, verdict, &strays, answering, node),
+                };
                 (publication, notice(service, verdict))
             }
         };
@@ -138,7 +145,12 @@ pub fn updates<'a>(
         // What is being deleted is written no more for that alone.
         let word = word.filter(|_| !service.ending || publication.is_some());
         // Nor does a word hold up what takes an address out.
-        let waits = (verdict.voice == Voice::Bystander).then_some(Duration::ZERO);
+        let is_anybodys = verdict.voice == Voice::Bystander || verdict.shared.is_some();
+        let gives_way = verdict.shared.is_some()
+            && publication
+                .as_ref()
+                .is_some_and(|new| new.vip_host.is_none() && !new.ingress.is_empty());
+        let waits = is_anybodys.then_some(if gives_way { GIVING_WAY } else { Duration::ZERO });
         let word = word.filter(|_| decides || !clears.contains(name));
         if publication.is_some() || notice.is_some() || word.is_some() {
             let news = Update { publication, notice, word, waits, ..nothing(name, service) };
@@ -241,6 +253,20 @@ fn publish(
     let due = !is_true && verdict.announce.iter().all(settled);
     let publication = due.then(|| Publication { vip_host: Some(node.to_owned()), ingress });
     publication.or_else(|| without(service, strays, answering))
+}
+
+/// The same where several nodes announce it at once.
+fn publish_shared(
+    service: &Service,
+    verdict: &Verdict,
+    could: &BTreeSet<IpAddr>,
+    answering: &Answering,
+    node: &str,
+) -> Option<Publication> {
+    let (vip_host, ingress) = shared::publish(service, verdict, could, &answering.live, node)?;
+    // Only then may it be said: others wait for that before they give the address away.
+    let may = !ingress.is_empty() || is_silent(service, answering);
+    may.then_some(Publication { vip_host, ingress })
 }
 
 /// Its status without those of `strays` that are not bound here for it any more, if there are any.

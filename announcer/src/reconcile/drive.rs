@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::advertise::bgp::Told;
 use crate::dataplane;
 use crate::kernel::{Kernel, KernelChange};
 use crate::ownership::backstop::Fenced;
@@ -49,6 +50,8 @@ pub struct Sources {
     pub fenced: mpsc::UnboundedReceiver<Fenced>,
     /// What is known of the API server of this node; nothing ever comes where nobody asks it.
     pub standing: watch::Receiver<Standing>,
+    /// What is known of routers; nothing ever comes where none is told anything.
+    pub routed: watch::Receiver<Told>,
     /// Who asks what is known.
     pub inquiries: mpsc::Receiver<Inquiry>,
 }
@@ -126,6 +129,7 @@ pub async fn drive<K: Kernel>(
                         continue;
                     }
                 }
+                Ok(()) = sources.routed.changed() => {}
                 Some(inquiry) = sources.inquiries.recv() => {
                     // Whoever asked may not have waited.
                     if !inquiry.is_closed() {
@@ -141,7 +145,7 @@ pub async fn drive<K: Kernel>(
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
                 () = stop.cancelled(), if end.is_none() => {
-                    announcer.leave();
+                    announcer.leave(Instant::now());
                     let leaving = if announcer.is_member() { LEAVING_MEMBERS } else { LEAVING };
                     end = Some(Instant::now() + leaving);
                 }

@@ -74,6 +74,10 @@ impl<K: Kernel> Announcer<K> {
         };
         let obstacles = vip.wants.iter().filter_map(|want| want.attach.as_ref().err());
         let refusals = obstacles.map(crate::vip::Refusal::reason);
+        let routers = self.routed.as_ref().zip(address);
+        let told_to: Vec<String> = routers
+            .map(|(routed, address)| routed.told().knowing(&address).map(str::to_owned).collect())
+            .unwrap_or_default();
         let not_bound = address.filter(|address| unbound.contains(address)).map(|_| "NotBound");
         Record {
             address,
@@ -84,7 +88,9 @@ impl<K: Kernel> Announcer<K> {
             refusals: refusals.chain(not_bound).collect(),
             ownership,
             bound_on: address.and_then(|a| known.bound.get(&a)).cloned().unwrap_or_default(),
-            announced: address.is_some_and(|a| self.lan.schedule.is_announced(a)),
+            announced: address.is_some_and(|a| self.lan.schedule.is_announced(a))
+                || !told_to.is_empty(),
+            told_to,
             conflict: match standing {
                 None => "not asked now".to_owned(),
                 Some(Standing::Asking) => "asking".to_owned(),

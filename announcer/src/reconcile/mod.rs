@@ -12,6 +12,7 @@
 //! | `desired`, `plan` | what is to be in the kernel, and the steps to it, as values |
 //! | `hands` | doing the steps |
 //! | `lan` | the other hosts on the LAN |
+//! | `routing` | what routers are told |
 //! | `detection` | which addresses are asked for before their first use |
 //! | `translate` | what is translated for elastic IPs |
 //! | `guarding` | what is known of the guard, and how long addresses wait for it |
@@ -31,6 +32,7 @@ mod lan;
 mod owners;
 mod plan;
 mod round;
+mod routing;
 mod sight;
 mod slow;
 mod translate;
@@ -52,7 +54,8 @@ use self::lan::Lan;
 use self::sight::Sight;
 use self::translate::Elastic;
 use crate::advertise::arp_nd::listener::Listener;
-use crate::config::{Cluster, Config};
+use crate::advertise::bgp::Routed;
+use crate::config::{Cluster, Config, Election};
 use crate::dataplane::{self, Dataplane};
 use crate::kernel::{Guard, Kernel, KernelChange};
 use crate::metrics::{Metrics, cause};
@@ -81,6 +84,8 @@ pub struct Announcer<K> {
     backstop: Option<Backstop>,
     hands: Hands<K>,
     lan: Lan,
+    /// What routers are told, where they are.
+    routed: Option<Routed>,
     dataplane: Dataplane,
     guarding: Guarding,
     elastic: Elastic,
@@ -125,9 +130,13 @@ impl<K: Kernel> Announcer<K> {
                 outlets.health.ready(check);
             }
         }
+        if config.election == Election::Everyone {
+            outlets.health.ready("leases");
+        }
         Self {
             sight: Sight::new(&config),
             owners,
+            routed: None,
             backstop: None,
             hands: Hands::new(kernel, outlets.metrics.clone()),
             lan: Lan::new(config.arp_nd.refresh, outlets.metrics.clone()),
@@ -148,6 +157,11 @@ impl<K: Kernel> Announcer<K> {
     /// The same, with a fence in the kernel behind what Leases decide.
     pub fn with_backstop(self, backstop: Option<Backstop>) -> Self {
         Self { backstop, ..self }
+    }
+
+    /// The same, which tells routers where addresses are.
+    pub fn with_routed(self, routed: Option<Routed>) -> Self {
+        Self { routed, ..self }
     }
 
     fn members(&mut self) -> Option<&mut Members> {
@@ -348,9 +362,12 @@ impl<K: Kernel> Announcer<K> {
     }
 
     /// Releases everything: from now on each round takes off what is held and gives back what is free of it.
-    pub fn leave(&mut self) {
+    pub fn leave(&mut self, now: Instant) {
         self.leaving = true;
         self.owners.iter_mut().for_each(Ownership::leave);
+        if let Some(routed) = &mut self.routed {
+            routed.leave(now);
+        }
     }
 
     /// Whether everything has been released.

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Cluster, Config, Election};
 use crate::ownership::leases::Strategy;
-use crate::ownership::{ControlPlane, Leases, Members, Named, Ownership};
+use crate::ownership::{ControlPlane, Everyone, Leases, Members, Named, Ownership};
 use crate::vip::Name;
 
 /// How long it takes until the others know what a node has found out of its API server.
 const TOLD: Duration = Duration::from_secs(1);
 
-/// Who decides on owners: `members` where this node is one, else the Leases that are configured.
+/// Who decides on owners: `members` where this node is one, else the Leases that are configured, or nobody.
 pub fn owners(config: &Config, members: Option<Members>, now: Instant) -> Vec<Ownership> {
     let control_plane = control_plane(config);
     let (timing, annotations) = (config.leases.timing, config.leases.annotations.clone());
@@ -20,6 +20,7 @@ pub fn owners(config: &Config, members: Option<Members>, now: Instant) -> Vec<Ow
         (Election::Global { namespace, name }, None) => {
             of_services(Strategy::Global(Name::new(namespace, name)))
         }
+        (Election::Everyone, None) => return vec![Ownership::Everyone(Everyone::default())],
         (Election::PerService | Election::Membership(_), None) => of_services(Strategy::PerService),
         (Election::Nothing, None) => of_services(Strategy::PerService).without_services(),
     };

@@ -9,6 +9,7 @@ use super::desired::Desired;
 use super::detection;
 use super::plan::plan;
 use super::slow::timed;
+use crate::advertise::bgp::Routed;
 use crate::kernel::{Binding, Guard, Kernel, Listening, Vlan};
 use crate::metrics::cause;
 use crate::ownership::leases::Turn;
@@ -44,6 +45,7 @@ impl<K: Kernel> Announcer<K> {
             self.tell_of_host();
         }
         let refused = self.hands.refused();
+        self.hear_routers(now);
         let (holds, forwards) = self.request(&refused, now);
         self.tell_of_the_members_lease(now);
         self.dataplane.forward.want(forwards);
@@ -57,6 +59,7 @@ impl<K: Kernel> Announcer<K> {
         self.perform(&desired, now).await;
         self.confirm(&desired, now);
         let more = self.announce(&desired);
+        self.tell_routers(&desired, now);
         let now = Instant::now();
         for attack in self.lan.defend(now) {
             self.publisher.defended(&self.sight.wanted, attack.address, attack.mac, now);
@@ -85,6 +88,7 @@ impl<K: Kernel> Announcer<K> {
             self.sight.cluster.pauses.deadline(),
             self.sight.lingering.deadline(),
             self.guarding.deadline(now),
+            self.routed.as_ref().and_then(Routed::deadline),
             self.backstop.as_ref().and_then(|backstop| backstop.deadline(now)),
         ];
         let owners = self.owners.iter().map(|owner| owner.deadline(now));
@@ -112,7 +116,11 @@ impl<K: Kernel> Announcer<K> {
         let asked = self.config.services.as_ref().and_then(|services| services.labels);
         let (Some(tell), Some(asked)) = (&self.outlets.labels, asked) else { return };
         let (node, live) = (&self.config.core.node, &answering.live);
-        let labels = labels::wanted(&self.sight.wanted, live, node, asked.first);
+        let mut labels = labels::wanted(&self.sight.wanted, live, node, asked.first);
+        if self.routed.is_some() {
+            // Other nodes answer for them as well, and say so rightly.
+            labels.live.clear();
+        }
         tell.send_if_modified(|known| {
             let is_news = known.as_ref() != Some(&labels);
             *known = Some(labels);
@@ -139,8 +147,7 @@ impl<K: Kernel> Announcer<K> {
                 self.look_at = now + Duration::from_secs(1);
             }
         }
-        let interface = self.config.core.interface.as_deref();
-        let found = placement::interface(&self.sight.host, &self.config.core.node, interface).err();
+        let found = placement::obstacle(self.sight.scene());
         if found != self.sight.obstacle {
             match &found {
                 Some(refusal) => {
@@ -159,7 +166,7 @@ impl<K: Kernel> Announcer<K> {
     /// Tells everybody who decides on owners what is wanted. Gives what this node may have bound, and where packets go of
     /// connections that began at a previous owner.
     fn request(&mut self, refused: &BTreeSet<IpAddr>, now: Instant) -> (Holds, Forwards) {
-        let Self { sight, owners, backstop, publisher, lan, .. } = self;
+        let Self { sight, owners, backstop, routed, publisher, lan, .. } = self;
         let context = sight.context(refused);
         let (mut holds, mut forwards) = (Holds::new(), Forwards::new());
         for owner in owners {
@@ -172,6 +179,9 @@ impl<K: Kernel> Announcer<K> {
             for (address, hold) in owner.holds(context, now) {
                 holds.entry(address).or_insert(hold);
             }
+        }
+        if let Some(routed) = routed {
+            routed.linger(&mut holds, now);
         }
         if let Some(backstop) = backstop {
             // A copy that somebody else has bound answers as well, so only what is to be bound here is armed.
@@ -293,7 +303,7 @@ impl<K: Kernel> Announcer<K> {
             place.is_some_and(|place| {
                 let told = match place.attach {
                     Attach::L2(_) => self.lan.schedule.is_announced(**address),
-                    Attach::Host(_) => true,
+                    Attach::Host(_) => self.is_routed(address),
                 };
                 place.answers && place.until > now && told
             })

@@ -23,6 +23,8 @@ pub(super) struct Sight {
     node: String,
     interface: Option<String>,
     permits: Permits,
+    /// Where addresses are bound that routers lead here.
+    routed: Option<String>,
     /// Whether ports of this host are closed behind addresses.
     closes: bool,
     fixed: Fixed,
@@ -84,6 +86,7 @@ impl Sight {
             node: config.core.node.clone(),
             interface: config.core.interface.clone(),
             permits: config.services.as_ref().map(|s| s.permits.clone()).unwrap_or_default(),
+            routed: config.routed().map(str::to_owned),
             closes: config.services.as_ref().is_some_and(|all| all.closes_host_ports),
             fixed: fixed(config),
             cluster,
@@ -130,8 +133,9 @@ impl Sight {
         let stale = std::mem::take(&mut self.stale) || self.cluster.pauses.are_due(now) || over;
         if stale {
             self.cluster.see(now);
-            let Self { node, interface, permits, fixed, cluster, host, usage, .. } = self;
-            let scene = Scene { cluster, host, node, interface: interface.as_deref(), permits };
+            let Self { node, interface, permits, routed, fixed, cluster, host, usage, .. } = self;
+            let (interface, routed) = (interface.as_deref(), routed.as_deref());
+            let scene = Scene { cluster, host, node, interface, permits, routed };
             usage.see(scene);
             let mut wanted = wanted(scene, usage, fixed);
             if self.closes {
@@ -147,8 +151,9 @@ impl Sight {
     }
 
     pub(super) fn scene(&self) -> Scene<'_> {
-        let Self { node, interface, permits, cluster, host, .. } = self;
-        Scene { cluster, host, node, interface: interface.as_deref(), permits }
+        let Self { node, interface, permits, routed, cluster, host, .. } = self;
+        let (interface, routed) = (interface.as_deref(), routed.as_deref());
+        Scene { cluster, host, node, interface, permits, routed }
     }
 
     pub(super) fn context<'a>(&'a self, refused: &'a BTreeSet<IpAddr>) -> Context<'a> {

@@ -231,8 +231,14 @@ fn a_shared_address_has_the_ports_of_all_its_services() {
 fn an_interface_that_a_service_names_is_awaited_and_no_other() {
     let (mut cluster, host) = (Cluster::default(), two_interfaces());
     let waits = |cluster: &Cluster| {
-        let scene =
-            Scene { cluster, host: &host, node: "a", interface: None, permits: Permits::ALL };
+        let scene = Scene {
+            cluster,
+            host: &host,
+            node: "a",
+            interface: None,
+            permits: Permits::ALL,
+            routed: None,
+        };
         assert!(vlans(scene).is_empty());
         [2, 3, 9].map(|index| is_awaited(scene, index))
     };

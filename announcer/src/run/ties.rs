@@ -84,16 +84,17 @@ fn scope(config: &Config) -> Scope {
     let lease = match &config.election {
         Election::Global { namespace, name } => Some(Name::new(namespace, name)),
         Election::Membership(fenced) => Some(Name::new(&fenced.namespace, &fenced.lease)),
-        Election::PerService | Election::Nothing => None,
+        Election::PerService | Election::Everyone | Election::Nothing => None,
     };
-    let nodes = matches!(config.election, Election::Membership(_));
+    let is_member = matches!(config.election, Election::Membership(_));
+    let nodes = is_member || config.election == Election::Everyone;
     let services = config.services.as_ref();
     Scope {
         namespace: services.and_then(|services| services.namespace.clone()),
-        leases: config.election != Election::Nothing,
+        leases: !matches!(config.election, Election::Nothing | Election::Everyone),
         lease,
         control_plane: lease_of_control_plane(config),
-        rivals: nodes,
+        rivals: is_member,
         classes: services.map(|services| services.classes.clone()),
         eips: config.eip.is_some(),
         nodes,

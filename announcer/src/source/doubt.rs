@@ -228,7 +228,14 @@ mod tests {
         }
         let wanted = seen(&cluster, &host, Some("eth0"));
         let permits = Permits::ALL;
-        let scene = Scene { cluster: &cluster, host: &host, node: "a", interface: None, permits };
+        let scene = Scene {
+            cluster: &cluster,
+            host: &host,
+            node: "a",
+            interface: None,
+            permits,
+            routed: None,
+        };
         let mut doubted = doubted(scene, &wanted);
         assert!(doubted.len() < 2, "{doubted:?}");
         let (_, to) = doubted.pop_first()?;
@@ -411,7 +418,14 @@ mod tests {
         add("mm", 99, 1);
         let wanted = seen(&cluster, &host, Some("eth0"));
         let permits = Permits::ALL;
-        let scene = Scene { cluster: &cluster, host: &host, node: "a", interface: None, permits };
+        let scene = Scene {
+            cluster: &cluster,
+            host: &host,
+            node: "a",
+            interface: None,
+            permits,
+            routed: None,
+        };
         let doubted = doubted(scene, &wanted);
         let of = |third: u8| {
             let of =

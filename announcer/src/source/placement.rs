@@ -39,6 +39,15 @@ fn named<'a>(
     named.and_then(|name| host.interface(name)).ok_or_else(|| missing(node, named))
 }
 
+/// Why nothing could be bound on `node` that names no interface; nothing where it can.
+pub fn obstacle(scene: Scene<'_>) -> Option<Refusal> {
+    let Scene { host, node, interface: own, routed, .. } = scene;
+    match routed {
+        Some(name) => host.interface(name).is_none().then(|| missing(node, Some(name))),
+        None => interface(host, node, own).err(),
+    }
+}
+
 fn missing(node: &str, name: Option<&str>) -> Refusal {
     Refusal::InterfaceMissing { node: node.to_owned(), name: name.map(Quoted::of) }
 }
@@ -127,6 +136,9 @@ pub(crate) fn place(
     if let Some(Err(text)) = &service.interface {
         return Err(Refusal::InvalidInterface { text: text.clone() });
     }
+    if let Some(name) = scene.routed {
+        return place_routed(scene, name, address);
+    }
     let not_permitted = |name: &str| Refusal::InterfaceNotPermitted { name: Quoted::of(name) };
     // Whether an interface that it may not name is there is not told.
     let found = named(scene, base(scene, service, address), address).map_err(|missing| {
@@ -156,7 +168,17 @@ pub(crate) fn place(
 
 /// Where an address that names no interface belongs on this host.
 pub(crate) fn place_anywhere(scene: Scene<'_>, address: IpAddr) -> Result<Attach, Refusal> {
-    place_on(scene, scene.interface, address)
+    match scene.routed {
+        Some(name) => place_routed(scene, name, address),
+        None => place_on(scene, scene.interface, address),
+    }
+}
+
+/// Routers lead it here, whichever interface a Service names; no neighbour is told of it.
+fn place_routed(scene: Scene<'_>, name: &str, address: IpAddr) -> Result<Attach, Refusal> {
+    let (_, interface) = named(scene, Some(name), address)?;
+    may_be_bound(scene, address)?;
+    Ok(Attach::Host(interface.index))
 }
 
 /// Where an address belongs on this host that is to be on the interface of this name, or on that of the default route.
@@ -166,6 +188,12 @@ pub(crate) fn place_on(
     address: IpAddr,
 ) -> Result<Attach, Refusal> {
     let (name, _, link) = ready(scene.node, scene.host.met(named(scene, name, address)?))?;
+    may_be_bound(scene, address)?;
+    has_way_back(scene, name, link.index, address)?;
+    Ok(Attach::L2(link))
+}
+
+fn may_be_bound(scene: Scene<'_>, address: IpAddr) -> Result<(), Refusal> {
     let node = || scene.node.to_owned();
     // Binding what the node has already would change the node's own address, and later take it away.
     let left = scene.cluster.claims.left(&address);
@@ -176,8 +204,7 @@ pub(crate) fn place_on(
     if let Some(why) = scene.host.uncovered.get(&address) {
         return Err(Refusal::NotBound { node: node(), address, error: why.clone() });
     }
-    has_way_back(scene, name, link.index, address)?;
-    Ok(Attach::L2(link))
+    Ok(())
 }
 
 /// Whether somebody who asks for an address on an interface may be answered, as far as the node's settings decide it.
@@ -201,6 +228,9 @@ fn has_way_back(scene: Scene<'_>, name: &str, index: u32, address: IpAddr) -> Re
 /// used as it is.
 pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
     let mut vlans = BTreeMap::new();
+    if scene.routed.is_some() {
+        return vlans;
+    }
     for (Name { namespace, .. }, service) in scene.cluster.services() {
         let Some(Ok(id)) = service.vlan.as_ref().filter(|_| service.ours) else { continue };
         if !scene.permits.vlan(namespace, *id) {

@@ -17,4 +17,6 @@ pub struct Scene<'a> {
     pub interface: Option<&'a str>,
     /// Which others Services may name.
     pub permits: &'a Permits,
+    /// The interface of addresses that routers lead here; none where neighbours are told of them.
+    pub routed: Option<&'a str>,
 }

@@ -38,7 +38,7 @@ pub(crate) fn two_interfaces() -> Host {
 /// What is wanted as node `a` sees it.
 pub(crate) fn seen(cluster: &Cluster, host: &Host, interface: Option<&str>) -> Wanted {
     wanted(
-        Scene { cluster, host, node: "a", interface, permits: Permits::ALL },
+        Scene { cluster, host, node: "a", interface, permits: Permits::ALL, routed: None },
         &Usage::default(),
         &Fixed::default(),
     )

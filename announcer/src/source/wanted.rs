@@ -307,7 +307,8 @@ mod tests {
         let fixed =
             Fixed { by: Claimant::ControlPlane, addresses: vec![address], ..Fixed::default() };
         let (cluster, host, interface) = (&cluster, &host, Some("eth0"));
-        let scene = Scene { cluster, host, node: "a", interface, permits: Permits::ALL };
+        let permits = Permits::ALL;
+        let scene = Scene { cluster, host, node: "a", interface, permits, routed: None };
         let wanted = wanted(scene, &Usage::default(), &fixed);
         let refused = wanted.attach(&wish, address).unwrap().as_ref().unwrap_err();
         assert_eq!(refused.reason(), "AddressReserved");

@@ -43,6 +43,7 @@ impl Refusal {
             Self::VlanNotMade { .. } => 32,
             Self::InterfaceUnfit { .. } => 33,
             Self::NotBound { .. } => 39,
+            Self::NoSession { .. } => 40,
             Self::NoLiveNode { .. } => 50,
             Self::MembersWait { .. } | Self::LeaseWithheld { .. } => 51,
             Self::LeftToLease { .. } => 52,

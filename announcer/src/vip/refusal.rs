@@ -253,6 +253,13 @@ pub enum Refusal {
         /// Who holds it.
         holder: Quoted,
     },
+    /// Routers are to lead it here, and none is told so: no session is up.
+    NoSession {
+        /// The node.
+        node: String,
+        /// What is in the way, by router.
+        why: String,
+    },
     /// The kernel does not take the address.
     NotBound {
         /// The node.
@@ -308,6 +315,7 @@ impl Refusal {
             Self::InvalidLease { .. } => "InvalidLease",
             Self::NotSupported { .. } => "NotSupported",
             Self::LeftToLease { .. } => Self::LEFT_TO_LEASE,
+            Self::NoSession { .. } => "NoBgpSession",
             Self::NotBound { .. } => "NotBound",
         }
     }

@@ -25,6 +25,8 @@ pub struct Record {
     pub bound_on: Vec<u32>,
     /// Whether it is announced here.
     pub announced: bool,
+    /// The routers that were told of it by BGP.
+    pub told_to: Vec<String>,
     /// Whether another host has it: `not asked now`, `asking`, `free`, or its hardware address.
     pub conflict: String,
     /// The address of the VM that it leads to.

@@ -37,6 +37,8 @@ pub struct Verdict {
     pub left: bool,
     /// By what right it is said.
     pub voice: Voice,
+    /// Where several nodes announce it at once: its addresses that any node could. Each may write the same of them then.
+    pub shared: Option<BTreeSet<IpAddr>>,
 }
 
 impl Verdict {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use berth_announcer::advertise::bgp::Told;
 use berth_announcer::config::{Config, Settings};
 use berth_announcer::dataplane::{Dataplane, unserved};
 use berth_announcer::instance::Instance;
@@ -82,9 +83,19 @@ impl Node {
             let (told, fenced) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
             let (standing, inquiries) =
                 (tokio::sync::watch::channel(Standing::Unknown).1, mpsc::channel(1).1);
+            let routed = tokio::sync::watch::channel(Told::default()).1;
             let dataplane = kept;
-            let sources =
-                Sources { seen, done, changes, dataplane, told, fenced, standing, inquiries };
+            let sources = Sources {
+                seen,
+                done,
+                changes,
+                dataplane,
+                told,
+                fenced,
+                standing,
+                routed,
+                inquiries,
+            };
             drive(&mut announcer, sources, stopped).await
         });
         let cluster = cluster.clone();

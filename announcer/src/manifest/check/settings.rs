@@ -119,7 +119,7 @@ pub(super) fn problems(settings: &Settings) -> BTreeMap<String, String> {
     };
     // Another way of announcing, and the control plane alone, are told of by themselves; and files are not here.
     let is_told = |name: &str| match name {
-        "vip_arp" => settings.switch("vip_arp").is_some() && settings.announces_elsewhere(),
+        "vip_arp" => settings.switch("vip_arp") == Some(false) && settings.announces_elsewhere(),
         "svc_enable" if settings.switch("svc_enable").is_some() => {
             settings.switch("cp_enable") == Some(true) || settings.text("berth_members").is_some()
         }

@@ -105,14 +105,7 @@ fn what_is_the_same_is_said_to_be() {
 
 #[test]
 fn what_is_not_built_yet_names_what_it_comes_with() {
-    is("daemonset-bgp", "name: bgp_enable", Mark::NotYet, "it comes with BGP");
-    is(
-        "daemonset-bgp",
-        "name: bgp_as",
-        Mark::NotYet,
-        "counts with bgp_enable, which comes with BGP",
-    );
-    is("daemonset-bgp", "name: annotation", Mark::NotYet, "comes with BGP");
+    is("daemonset-bgp", "name: annotation", Mark::NotYet, "annotations of nodes are not read yet");
     is("daemonset-bgp", "name: cp_enable", Mark::Same, "off: an address for the control plane");
     is("static-pod", "name: cp_enable", Mark::Same, "an address for the control plane");
     is("static-pod", "name: address", Mark::Same, "those of the control plane, with cp_enable");
@@ -127,8 +120,14 @@ fn what_is_not_built_yet_names_what_it_comes_with() {
     is("years-ago", "name: enableUPNP", Mark::NotYet, "UPnP");
     is("table", "--table\n".trim(), Mark::NotYet, "routing-table mode");
     is("table", "egress_podcidr", Mark::NotYet, "kube-vip.io/egress");
-    is("list", "bgp_enable: ", Mark::NotYet, "it comes with BGP");
-    assert_eq!(report("list").code(), 1);
+    assert_eq!(report("daemonset-bgp").code(), 1);
+}
+
+#[test]
+fn what_asks_for_bgp_is_as_in_kube_vip_but_for_peers_in_annotations_of_nodes() {
+    is("daemonset-bgp", "name: bgp_enable", Mark::Same, "announce by BGP");
+    is("daemonset-bgp", "name: bgp_as", Mark::Same, "own AS");
+    is("list", "bgp_enable: ", Mark::Same, "announce by BGP");
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn decide(case: &Case) -> Vec<Apply> {
         node: "a",
         interface: Some("eth0"),
         permits: Permits::ALL,
+        routed: None,
     };
     let (answering, translated) = (&answering, &translated);
     let (refused, lost, node) = (&BTreeMap::new(), &case.lost, || "a".to_owned());

@@ -1,5 +1,6 @@
 mod conflict;
 mod removal;
+mod shared;
 mod words;
 
 use berth_api::claim::{ClaimPolicy, Holder};

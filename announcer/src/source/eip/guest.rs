@@ -72,8 +72,14 @@ mod tests {
         host.ours.insert(Binding { index: 2, address }, Lifetime::Forever);
         cluster.claims.apply("192.0.2.78", vec![Holder::alone("web")], false);
         let (cluster, host) = (&cluster, &host);
-        let scene =
-            Scene { cluster, host, node: "a", interface: Some("eth0"), permits: Permits::ALL };
+        let scene = Scene {
+            cluster,
+            host,
+            node: "a",
+            interface: Some("eth0"),
+            permits: Permits::ALL,
+            routed: None,
+        };
         let own = Own::of(scene);
         let told = |text: &str| {
             let refusal = own.objection(text.parse().unwrap());

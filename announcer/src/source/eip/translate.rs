@@ -207,8 +207,14 @@ mod tests {
         /// What node `a` translates to, and how far it is with it.
         fn see(&mut self, now: Instant) -> Option<(String, Stage)> {
             let (cluster, host) = (&self.cluster, &self.host);
-            let scene =
-                Scene { cluster, host, node: "a", interface: Some("eth0"), permits: Permits::ALL };
+            let scene = Scene {
+                cluster,
+                host,
+                node: "a",
+                interface: Some("eth0"),
+                permits: Permits::ALL,
+                routed: None,
+            };
             let wanted = seen(cluster, host, Some("eth0"));
             self.translations.see(scene, &wanted, |_| !self.taken, now);
             let pairs = self.translations.pairs(now);

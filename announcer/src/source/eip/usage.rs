@@ -89,7 +89,14 @@ mod tests {
 
         fn scene(&self) -> Scene<'_> {
             let (cluster, host) = (&self.cluster, &self.host);
-            Scene { cluster, host, node: "a", interface: Some("eth0"), permits: Permits::ALL }
+            Scene {
+                cluster,
+                host,
+                node: "a",
+                interface: Some("eth0"),
+                permits: Permits::ALL,
+                routed: None,
+            }
         }
 
         /// The binding is like this; gives whether its address is in use.

@@ -15,6 +15,7 @@ fn refused(host: &Host, address: &str) -> Option<&'static str> {
         node: "a",
         interface: Some("eth0"),
         permits: Permits::ALL,
+        routed: None,
     };
     place_anywhere(scene, address.parse().unwrap()).err().map(|refusal| refusal.reason())
 }
@@ -31,8 +32,14 @@ fn the_hosts_own_address_on_another_interface_is_not_to_be_had() {
 /// The interface of an address that names none, where default routes lead so.
 fn placed(host: &Host, address: &str) -> Option<u32> {
     let cluster = Cluster::default();
-    let scene =
-        Scene { cluster: &cluster, host, node: "a", interface: None, permits: Permits::ALL };
+    let scene = Scene {
+        cluster: &cluster,
+        host,
+        node: "a",
+        interface: None,
+        permits: Permits::ALL,
+        routed: None,
+    };
     match place_anywhere(scene, address.parse().unwrap()) {
         Ok(Attach::L2(link)) => Some(link.index),
         _ => None,
@@ -83,8 +90,14 @@ fn what_an_announcer_left_is_taken_over_only_where_its_claim_is_older() {
     eth0.foreign.insert(address, Foreign { prefix_len: 32, adoptable: true, ..Foreign::default() });
     let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
     let refused = |cluster: &Cluster, host: &Host| {
-        let scene =
-            Scene { cluster, host, node: "a", interface: Some("eth0"), permits: Permits::ALL };
+        let scene = Scene {
+            cluster,
+            host,
+            node: "a",
+            interface: Some("eth0"),
+            permits: Permits::ALL,
+            routed: None,
+        };
         place_anywhere(scene, address).err().map(|refusal| refusal.reason())
     };
     assert_eq!(refused(&cluster, &host), Some("AddressOnHost"), "nobody claims it");
@@ -114,8 +127,14 @@ fn what_nobody_has_tagged_is_taken_over_where_its_claim_is_older_and_the_node_ha
         eth0.foreign.extend([(address, left), (own.parse().unwrap(), subnet)]);
         let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
         let refused = |cluster: &Cluster, host: &Host| {
-            let scene =
-                Scene { cluster, host, node: "a", interface: Some("eth0"), permits: Permits::ALL };
+            let scene = Scene {
+                cluster,
+                host,
+                node: "a",
+                interface: Some("eth0"),
+                permits: Permits::ALL,
+                routed: None,
+            };
             place_anywhere(scene, address).err().map(|refusal| refusal.reason())
         };
         let text = address.to_string();
@@ -152,7 +171,8 @@ fn where_nobody_could_be_answered_an_address_is_not_to_be_had() {
     host.ports = [(2, 3)].into();
     assert_eq!(refused(&host, "10.0.0.9"), Some("ReversePathFiltered"));
     let (cluster, interface, permits) = (Cluster::default(), Some("eth0"), Permits::ALL);
-    let scene = Scene { cluster: &cluster, host: &host, node: "node-17", interface, permits };
+    let scene =
+        Scene { cluster: &cluster, host: &host, node: "node-17", interface, permits, routed: None };
     let told = place_anywhere(scene, "10.0.0.9".parse().unwrap()).unwrap_err().note();
     let names = ["node-17", "eth1", "rp_filter"].iter().all(|name| told.contains(name));
     assert!(names, "{told}");
@@ -169,7 +189,14 @@ fn a_vlan_is_the_one_of_its_parent_and_number_whatever_its_name() {
     host.interfaces.insert(long.to_owned(), eth0);
     let seen = |host: &Host| {
         let interface = Some(long);
-        let scene = Scene { cluster: &cluster, host, node: "a", interface, permits: Permits::ALL };
+        let scene = Scene {
+            cluster: &cluster,
+            host,
+            node: "a",
+            interface,
+            permits: Permits::ALL,
+            routed: None,
+        };
         let names: Vec<String> = vlans(scene).into_keys().collect();
         let placed = place(scene, "shop", &web, "192.0.2.77".parse().unwrap());
         (names, placed.map(|attach| attach.index()).map_err(|refusal| refusal.reason()))
@@ -193,8 +220,14 @@ fn a_service_has_addresses_only_where_the_operator_permits() {
         let given = given.into_iter().zip(lists).map(|(name, list)| (name.into(), list.into()));
         let config = Config::parse(&Settings::gather(given, []), "a").unwrap();
         let permits = &config.services.unwrap().permits;
-        let scene =
-            Scene { cluster: &cluster, host: &host, node: "a", interface: Some("eth0"), permits };
+        let scene = Scene {
+            cluster: &cluster,
+            host: &host,
+            node: "a",
+            interface: Some("eth0"),
+            permits,
+            routed: None,
+        };
         let service = Service {
             interface: interface.map(|name| Ok(name.to_owned())),
             vlan: vlan.map(Ok),
@@ -244,7 +277,8 @@ fn what_a_namespace_may_not_name_is_neither_fenced_for_it_nor_made() {
         let config = Config::parse(&Settings::gather(given, []), "a").unwrap();
         let permits = &config.services.unwrap().permits;
         let interface = Some("eth0");
-        let scene = Scene { cluster: &cluster, host: &host, node: "a", interface, permits };
+        let scene =
+            Scene { cluster: &cluster, host: &host, node: "a", interface, permits, routed: None };
         let vlans: Vec<String> = vlans(scene).into_keys().collect();
         (guarded(scene).contains("eth2"), vlans)
     };
@@ -261,8 +295,14 @@ fn a_port_of_a_port_is_met_on_the_topmost_and_a_vlan_is_its_own() {
     host.alternatives = [("uplink".to_owned(), "eth0".to_owned())].into();
     assert_eq!(interface(&host, "a", Some("uplink")).unwrap().0, "br0");
     let cluster = Cluster::default();
-    let scene =
-        Scene { cluster: &cluster, host: &host, node: "a", interface: None, permits: Permits::ALL };
+    let scene = Scene {
+        cluster: &cluster,
+        host: &host,
+        node: "a",
+        interface: None,
+        permits: Permits::ALL,
+        routed: None,
+    };
     assert_eq!(named(scene, Some("uplink"), "10.0.0.9".parse().unwrap()).unwrap().0, "eth0");
     host.ports.insert(9, 2);
     assert!(interface(&host, "a", Some("eth0")).is_ok(), "a circle ends");

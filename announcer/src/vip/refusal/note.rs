@@ -180,6 +180,10 @@ impl Refusal {
                 "not announced here: what it asks for goes by Lease {lease}, which {holder} holds; it is taken when that Lease is \
                  given back or has run out"
             ),
+            Self::NoSession { node, why } => format!(
+                "not announced: no router is told of it by node {node}, {why}; accepted: a BGP session that is up on a node that \
+                 can serve it"
+            ),
             Self::NotBound { node, address, error } => {
                 format!("{address} is not announced by node {node}: {error}; it is tried again")
             }
@@ -219,6 +223,7 @@ mod tests {
             Refusal::ReversePathFiltered { node: node.clone(), address, name: name.clone() },
             Refusal::NoWayBack { node: node.clone(), address, name },
             Refusal::NotBound { node: node.clone(), address, error: error.clone() },
+            Refusal::NoSession { node: node.clone(), why: error.clone() },
             Refusal::AddressConflict {
                 address,
                 mac: [2; 6],
@@ -243,6 +248,7 @@ mod tests {
             | InterfaceUnfit { .. }
             | ReversePathFiltered { .. }
             | NoWayBack { .. }
+            | NoSession { .. }
             | NotBound { .. }
             | AddressConflict { .. }
             | MembersWait { .. }
@@ -285,7 +291,7 @@ mod tests {
             assert!(note.contains(NODE) && names_a_node(refusal), "{note}");
         }
         let reasons: std::collections::BTreeSet<_> = refusals.iter().map(Refusal::reason).collect();
-        assert_eq!(reasons.len(), 12, "each that names one is here");
+        assert_eq!(reasons.len(), 13, "each that names one is here");
     }
 
     #[test]

@@ -17,7 +17,8 @@ fn of_control_plane(host: &Host) -> Wanted {
     let (by, interface) = (Claimant::ControlPlane, Some("eth0".to_owned()));
     let fixed = Fixed { by, interface, addresses: addresses.into(), ..Fixed::default() };
     let (cluster, interface) = (&cluster, Some("eth0"));
-    let scene = Scene { cluster, host, node: "a", interface, permits: Permits::ALL };
+    let permits = Permits::ALL;
+    let scene = Scene { cluster, host, node: "a", interface, permits, routed: None };
     wanted(scene, &Usage::default(), &fixed)
 }
 

@@ -1,0 +1,19 @@
+//! Announcing by BGP: routers are told of what this node serves, and lead it here.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `routed` | what is to be announced, and what stays bound until routers know better: a value |
+//! | `told` | what is known of each peer: a value |
+//! | `speaker` | the task that has the peers, and one for each |
+//! | `place` | where a peer is from here: addresses of this host that sessions and routes go by |
+//!
+//! Nothing of it runs, and no socket is opened, where it is not asked for.
+
+mod place;
+mod routed;
+mod speaker;
+mod told;
+
+pub use routed::{Advert, Routed};
+pub use speaker::{Speaker, TASK};
+pub use told::{PeerTold, Told};

@@ -1,0 +1,148 @@
+//! Where a peer is from here: addresses of this host that sessions and routes go by, as they are when a session begins.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use berth_bgp::config::{Hops, Password, Peer, Remote, RouterId};
+use berth_bgp::{Family, NextHops, RemoteAs};
+use berth_bgp_speaker::{Key, Target};
+use berth_membership::Request;
+use nix::ifaddrs::getifaddrs;
+
+/// The addresses of this host, by the names of interfaces, in their order.
+fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
+    let all = getifaddrs()?.filter_map(|entry| {
+        let address = entry.address?;
+        let v4 = address.as_sockaddr_in().map(|own| IpAddr::V4(own.ip()));
+        let v6 = address.as_sockaddr_in6().map(|own| IpAddr::V6(own.ip()));
+        Some((entry.interface_name, v4.or(v6)?))
+    });
+    let mut all: Vec<(String, IpAddr)> = all.collect();
+    all.sort();
+    Ok(all)
+}
+
+/// The BGP Identifier of this node; nothing while the interface that is named has no address. `own` is the interface of the
+/// node, `vips` what is not its own.
+pub(super) fn router_id(
+    id: &RouterId,
+    node: &str,
+    own: Option<&str>,
+    vips: &BTreeSet<IpAddr>,
+) -> Result<Ipv4Addr, String> {
+    let of = |name: &str| -> Result<Option<Ipv4Addr>, String> {
+        let all =
+            addresses().map_err(|error| format!("reading the addresses of this host: {error}"))?;
+        let mut all = all.into_iter().filter(|(on, own)| on == name && !vips.contains(own));
+        Ok(all.find_map(|(_, own)| match own {
+            IpAddr::V4(own) => Some(own),
+            IpAddr::V6(_) => None,
+        }))
+    };
+    match id {
+        RouterId::Is(id) => Ok(*id),
+        RouterId::Of(name) => of(name)?.ok_or_else(|| {
+            format!("waiting for an IPv4 address of interface {name}, which is to be the router id")
+        }),
+        RouterId::Found => match own.map(of).transpose()?.flatten() {
+            Some(own) => Ok(own),
+            // A host of IPv6 alone: as good as any, so long as no two nodes have the same (RFC 6286).
+            None => Ok(Ipv4Addr::from((Request::key_of(node) >> 32) as u32 | 1)),
+        },
+    }
+}
+
+/// How a peer is reached.
+pub(super) fn target(peer: &Peer, local_as: u32) -> Result<Target, String> {
+    let Remote::Address(address) = &peer.remote else {
+        return Err("unnumbered peers are not supported yet".to_owned());
+    };
+    let key = match &peer.password {
+        None => None,
+        Some(password) => Some(key(password)?),
+    };
+    let external = match peer.remote_as {
+        RemoteAs::Is(asn) => asn != local_as,
+        RemoteAs::Internal => false,
+        RemoteAs::External => true,
+    };
+    Ok(Target {
+        remote: SocketAddr::new(*address, peer.port),
+        source: peer.source,
+        interface: peer.interface.clone(),
+        key,
+        distance: peer.distance,
+        external,
+    })
+}
+
+fn key(password: &Password) -> Result<Key, String> {
+    let accepted = "a password of 1 to 80 octets";
+    match password {
+        Password::Text(text) => {
+            Key::new(text.as_bytes()).ok_or_else(|| format!("accepted is {accepted}"))
+        }
+        Password::File(path) => {
+            let read = std::fs::read(path)
+                .map_err(|error| format!("reading the password in {}: {error}", path.display()))?;
+            let text = read.strip_suffix(b"\n").unwrap_or(&read);
+            Key::new(text).ok_or_else(|| format!("{}: accepted is {accepted}", path.display()))
+        }
+        Password::Secret { name, .. } => {
+            Err(format!("passwords in Secrets ({name}) are not read yet"))
+        }
+    }
+}
+
+/// Where routes lead by a connection with this own end.
+pub(super) fn next_hops(
+    hops: Hops,
+    interface: Option<&str>,
+    end: SocketAddr,
+    vips: &BTreeSet<IpAddr>,
+) -> NextHops {
+    let all = addresses().unwrap_or_default();
+    let end = end.ip();
+    let of_end = || all.iter().find(|(_, own)| *own == end).map(|(on, _)| on.as_str());
+    let named = match hops {
+        Hops::Fixed { v4, v6 } => return NextHops { v4, v6, link_local: None },
+        Hops::Connection => of_end(),
+        Hops::Interface => interface.or_else(of_end),
+    };
+    let own = |family: Family, is_it: fn(&IpAddr) -> bool| {
+        let mut own = all.iter().filter(|(on, own)| {
+            Some(on.as_str()) == named
+                && Family::of(*own) == family
+                && is_it(own)
+                && !vips.contains(own)
+        });
+        let is_end = Some(end)
+            .filter(|own| hops == Hops::Connection && Family::of(*own) == family && is_it(own));
+        is_end.or_else(|| own.next().map(|(_, own)| *own))
+    };
+    let v4 = |own| match own {
+        IpAddr::V4(own) => Some(own),
+        IpAddr::V6(_) => None,
+    };
+    let v6 = |own| match own {
+        IpAddr::V6(own) => Some(own),
+        IpAddr::V4(_) => None,
+    };
+    let is_of_a_link =
+        |own: &IpAddr| matches!(own, IpAddr::V6(own) if Ipv6Addr::is_unicast_link_local(own));
+    NextHops {
+        v4: own(Family::V4, |own| !own.is_loopback()).and_then(v4),
+        v6: own(Family::V6, |own| {
+            !own.is_loopback() && !matches!(own, IpAddr::V6(own) if own.is_unicast_link_local())
+        })
+        .and_then(v6),
+        link_local: Some(end).filter(is_of_a_link).and_then(v6),
+    }
+}
+
+/// A number that no other session has.
+pub(super) fn seed() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}

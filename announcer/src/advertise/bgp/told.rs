@@ -1,0 +1,87 @@
+//! What is known of each peer, for whoever publishes it. A value.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use berth_bgp::{Family, State};
+
+/// What is known of all peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told(pub BTreeMap<String, PeerTold>);
+
+/// What is known of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerTold {
+    /// How far the session is.
+    pub state: State,
+    /// Why it was not up the last time, or what is in its way.
+    pub last: Option<String>,
+    /// How many routes it has been told.
+    pub routes: BTreeMap<Family, usize>,
+    /// The addresses that it has been told of, and has not been told to forget.
+    pub knows: Arc<BTreeSet<IpAddr>>,
+}
+
+impl Default for PeerTold {
+    fn default() -> Self {
+        Self { state: State::Idle, last: None, routes: BTreeMap::new(), knows: Arc::default() }
+    }
+}
+
+impl PeerTold {
+    /// Whether its session is up.
+    pub fn is_up(&self) -> bool {
+        self.state == State::Established
+    }
+}
+
+impl Told {
+    /// The addresses that some peer knows.
+    pub fn known(&self) -> BTreeSet<IpAddr> {
+        self.0.values().flat_map(|peer| peer.knows.iter().copied()).collect()
+    }
+
+    /// The peers that know an address.
+    pub fn knowing<'a>(&'a self, address: &'a IpAddr) -> impl Iterator<Item = &'a str> {
+        let knowing = self.0.iter().filter(|(_, peer)| peer.knows.contains(address));
+        knowing.map(|(name, _)| name.as_str())
+    }
+
+    /// Why no session is up, by peer; nothing where one is.
+    pub fn silence(&self) -> Option<String> {
+        if self.0.values().any(PeerTold::is_up) {
+            return None;
+        }
+        let why = |(name, peer): (&String, &PeerTold)| {
+            format!("{name}: {}", peer.last.as_deref().unwrap_or("not yet"))
+        };
+        let each: Vec<String> = self.0.iter().map(why).collect();
+        Some(match each.is_empty() {
+            true => "no session is up: no peer is named that is right".to_owned(),
+            false => format!("no session is up: {}", each.join("; ")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_session_is_enough_and_without_any_each_peer_says_why() {
+        let peer = |state, last: Option<&str>| PeerTold {
+            state,
+            last: last.map(str::to_owned),
+            ..PeerTold::default()
+        };
+        let mut told = Told::default();
+        assert!(told.silence().unwrap().ends_with("no peer is named that is right"));
+        told.0.insert("b".to_owned(), peer(State::Active, None));
+        told.0.insert("a".to_owned(), peer(State::Idle, Some("cannot connect: refused")));
+        let why = "no session is up: a: cannot connect: refused; b: not yet";
+        assert_eq!(told.silence().as_deref(), Some(why));
+        told.0.insert("b".to_owned(), peer(State::Established, None));
+        assert_eq!(told.silence(), None);
+    }
+}

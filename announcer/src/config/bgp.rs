@@ -1,0 +1,115 @@
+//! Settings of BGP. What they say is read where peers are known, by `berth-bgp`: each flaw names peer, field and position.
+
+use berth_bgp::config::{self as bgp, Flaw, Peer, Remote, Speaker};
+
+use super::control_plane;
+use super::settings::{Problem, Settings};
+
+/// How addresses are announced to routers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bgp {
+    /// What is the same for all peers.
+    pub speaker: Speaker,
+    /// The peers.
+    pub peers: Vec<Peer>,
+    /// Whether addresses are bound on the interface that is named, and not on the loopback interface.
+    pub attach: bool,
+    /// A setting by which kube-vip has one node announce a Service, and that does not count here.
+    pub elected_by: Option<&'static str>,
+}
+
+/// The switch.
+const ENABLE: &str = "bgp_enable";
+
+/// Whether addresses are announced by BGP.
+pub(super) fn is_asked(settings: &Settings) -> bool {
+    settings.switch(ENABLE) == Some(true)
+}
+
+/// Reads them. What is right is there, whatever is wrong with the rest.
+pub(super) fn bgp(settings: &Settings) -> (Option<Bgp>, Result<(), Vec<Problem>>) {
+    if !is_asked(settings) {
+        return (None, Ok(()));
+    }
+    let (speaker, peers, flaws) = bgp::settings(|name| settings.text(name));
+    // What its variable does not take has been told.
+    let known: Vec<String> = settings.check().into_iter().map(|(_, told)| told.name).collect();
+    let flaws = flaws.iter().filter(|flaw| !known.contains(&flaw.field));
+    let mut problems: Vec<Problem> = flaws.map(problem).collect();
+    let (mut spoken_to, mut coming) = (Vec::new(), Vec::new());
+    for peer in peers {
+        match unmet(&peer) {
+            Some(accepted) => coming.push(told(&peer.name, accepted)),
+            None => spoken_to.push(peer),
+        }
+    }
+    problems.extend(coming);
+    if settings.text("annotation").is_some() {
+        problems.push(settings.problem(
+            "annotation",
+            "peers in annotations of nodes are not read yet; accepted are bgp_peers, or bgp_peeraddress",
+        ));
+    }
+    // Nothing of it outlives this process yet, so a router is not to go on as if it did.
+    let speaker = Speaker { graceful_restart: None, ..speaker };
+    let attach = settings.switch("bgp_attach_ip_to_interface") == Some(true);
+    let result = if problems.is_empty() { Ok(()) } else { Err(problems) };
+    let elections = ["svc_election", "vip_leaderelection"];
+    let elected_by = elections.into_iter().find(|name| settings.switch(name) == Some(true));
+    (Some(Bgp { speaker, peers: spoken_to, attach, elected_by }), result)
+}
+
+/// What a peer asks for that is not built.
+fn unmet(peer: &Peer) -> Option<&'static str> {
+    match (&peer.remote, &peer.bfd) {
+        (Remote::Interface(_), _) => {
+            Some("unnumbered peers are not supported yet; accepted is the address of the router")
+        }
+        (_, Some(_)) => Some(
+            "BFD is not supported yet; accepted is a peer without, who is given up by bgp_hold_time",
+        ),
+        _ => None,
+    }
+}
+
+/// A flaw says where it is, and shows no password.
+fn problem(flaw: &Flaw) -> Problem {
+    let name = flaw.field.split(',').next().unwrap_or_default().to_owned();
+    let value = flaw.value.clone().unwrap_or_else(|| "not shown".to_owned());
+    Problem { name, value, accepted: flaw.to_string() }
+}
+
+fn told(peer: &str, accepted: &str) -> Problem {
+    Problem { name: "bgp_peers".to_owned(), value: peer.to_owned(), accepted: accepted.to_owned() }
+}
+
+/// What cannot be beside it.
+pub(super) fn alone(settings: &Settings, fixed: bool) -> Result<(), Vec<Problem>> {
+    if !is_asked(settings) {
+        return Ok(());
+    }
+    let mut problems = Vec::new();
+    if settings.switch("vip_arp") == Some(true) {
+        problems.push(settings.problem(
+            "vip_arp",
+            "beside bgp_enable accepted is false: both ways at once are not supported yet",
+        ));
+    }
+    if settings.text("berth_election").is_some() {
+        problems.push(settings.problem("berth_election", "beside bgp_enable nobody is elected: every node that can serve an address announces it, and routers choose; leave it out"));
+    }
+    if control_plane::is_on(settings) {
+        problems.push(settings.problem(
+            "cp_enable",
+            "beside bgp_enable accepted is false: the control plane's address is not announced by BGP yet; an announcer of its \
+             own announces it by ARP (docs/control-plane.md)",
+        ));
+    }
+    if fixed {
+        problems.push(settings.problem(
+            ENABLE,
+            "addresses without a cluster are not announced by BGP yet; accepted is false",
+        ));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}

@@ -1,0 +1,43 @@
+//! What is said of a Service that several nodes announce at once, and of which each may write what is true of all. Pure.
+//!
+//! Whoever announces an address first shows it, and nobody takes out what others announce. Who is named and announces nothing any
+//! more gives way, so that another is. What no node could announce is taken out by whoever finds it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::source::cluster::{Ingress, Service};
+use crate::vip::Verdict;
+
+/// The node that is to be named and the addresses that are to be shown, if that is not what the status says: those that this
+/// node announces, which are `live`, and those that are shown and that any node `could`.
+pub(super) fn publish(
+    service: &Service,
+    verdict: &Verdict,
+    could: &BTreeSet<IpAddr>,
+    live: &BTreeSet<IpAddr>,
+    node: &str,
+) -> Option<(Option<String>, Vec<Ingress>)> {
+    let shown: BTreeSet<IpAddr> =
+        service.published.iter().filter_map(|ingress| ingress.ip.parse().ok()).collect();
+    let is_own = |address: &IpAddr| verdict.announce.contains(address) && live.contains(address);
+    let stays =
+        |address: &&IpAddr| is_own(address) || could.contains(*address) && shown.contains(*address);
+    let rest = service.addresses.iter().filter(stays);
+    let ingress: Vec<Ingress> =
+        rest.map(|address| Ingress::vip(*address, &service.ports)).collect();
+    if ingress.is_empty() {
+        let says = service.vip_host.is_some() || !shown.is_empty();
+        return says.then_some((None, ingress));
+    }
+    let announces = service.addresses.iter().any(is_own);
+    let is_named = service.vip_host.as_deref() == Some(node);
+    let vip_host = match announces {
+        true if service.vip_host.is_none() => Some(node.to_owned()),
+        false if is_named => None,
+        _ => service.vip_host.clone(),
+    };
+    let is_true = service.published == ingress && service.vip_host == vip_host;
+    let is_ours_to_say = announces || is_named || shown.len() > ingress.len();
+    (!is_true && is_ours_to_say).then_some((vip_host, ingress))
+}

@@ -1,0 +1,57 @@
+//! What routers are told of what is bound here, and what they know.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use berth_bgp::Announcement;
+
+use super::Announcer;
+use super::desired::Desired;
+use crate::advertise::bgp::Advert;
+use crate::kernel::{Binding, Kernel};
+use crate::ownership::Ownership;
+use crate::vip::{Attach, Claimant, Vip};
+
+impl<K: Kernel> Announcer<K> {
+    /// Takes in what routers know by now.
+    pub(super) fn hear_routers(&mut self, now: Instant) {
+        let Self { routed, owners, .. } = self;
+        let Some(routed) = routed else { return };
+        routed.see(now);
+        let silence = routed.told().silence();
+        let everyone = owners.iter_mut().filter_map(|owner| match owner {
+            Ownership::Everyone(everyone) => Some(everyone),
+            _ => None,
+        });
+        everyone.for_each(|everyone| everyone.told(routed.known(), silence.clone()));
+    }
+
+    /// Has routers told of what is bound here, and nothing else.
+    pub(super) fn tell_routers(&mut self, desired: &Desired, now: Instant) {
+        let Self { routed, sight, .. } = self;
+        let Some(routed) = routed else { return };
+        let advert = |(address, place): (&IpAddr, &super::desired::Place)| {
+            let Attach::Host(index) = place.attach else { return None };
+            sight.host.ours.contains_key(&Binding { index, address: *address }).then_some(())?;
+            let announcement = announcement(*address, sight.wanted.vip(*address)?);
+            Some((*address, Advert { announcement, stays: place.answers }))
+        };
+        let bound: BTreeMap<IpAddr, Advert> = desired.addresses.iter().filter_map(advert).collect();
+        routed.announce(bound, now);
+    }
+
+    /// Whether a router was told to lead an address here.
+    pub(super) fn is_routed(&self, address: &IpAddr) -> bool {
+        self.routed.as_ref().is_none_or(|routed| routed.known().contains(address))
+    }
+}
+
+/// What is said of an address: whose it is, for rules to go by.
+fn announcement(address: IpAddr, vip: &Vip) -> Announcement {
+    let namespace = vip.wants.first().map(|want| match &want.claimant {
+        Claimant::Service(name) | Claimant::Eip(name) => name.namespace.to_string(),
+        Claimant::Operator | Claimant::ControlPlane => String::new(),
+    });
+    Announcement::of(address, &namespace.unwrap_or_default())
+}
