@@ -7,6 +7,7 @@ mod allocation_faults;
 mod allocation_under_fire;
 mod as_kube_vip;
 mod bad_input;
+mod bgp;
 mod broken;
 mod claims;
 mod conflict;

@@ -1,0 +1,189 @@
+//! Addresses by BGP, judged by the table of the router: whom it leads to, and when it leads nobody anywhere.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use berth_e2e::addresses::router;
+use berth_e2e::bird::{Bird, protocol};
+use berth_e2e::get::get;
+use berth_e2e::world::{Env, HOST, World, env, eventually, ingress, kubectl};
+use k8s_openapi::api::core::v1::Service;
+use serde_json::{Value, json};
+
+/// Of no network of the lab: the client asks its router for them.
+const POOL: &str = "10.99.0.1-10.99.0.50,fd00:99::1-fd00:99::50";
+
+/// Who is answered is answered sooner.
+const UNANSWERED: Duration = Duration::from_secs(1);
+
+/// Routers know better within this many seconds.
+const SOON: u64 = 10;
+
+fn by_bgp(peers: &str) -> Env {
+    let settings = [
+        ("bgp_enable", "true"),
+        ("vip_arp", "false"),
+        ("bgp_as", "65000"),
+        ("bgp_peers", peers),
+        ("bgp_hold_time", "9"),
+        ("bgp_keepalive_interval", "3"),
+        // As in kube-vip's manifests for BGP.
+        ("vip_interface", "lo"),
+    ];
+    env(settings)
+}
+
+/// A router that has both families of each address of these nodes, and of no other.
+async fn leads_to(bird: &Bird, addresses: &[IpAddr], nodes: &[&str]) -> Result<()> {
+    let expected: BTreeSet<String> = nodes.iter().map(|node| protocol(node)).collect();
+    let known = || async {
+        for address in addresses {
+            if bird.knows(*address)? != expected {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    };
+    let found = eventually(&format!("a way to {nodes:?} and to no other"), SOON, known).await;
+    found.with_context(|| {
+        format!("{:?}", addresses.iter().map(|a| bird.paths(*a)).collect::<Vec<_>>())
+    })
+}
+
+/// The addresses that are bound anywhere on a node, but for its own.
+fn bound(world: &World, node: usize, addresses: &[IpAddr]) -> Result<Vec<String>> {
+    let said = world.lab.node(node).exec(["ip", "-json", "address"])?;
+    let links: Vec<Value> = serde_json::from_str(&said)?;
+    let on = |link: &Value| -> Vec<String> {
+        let infos = link["addr_info"].as_array().cloned().unwrap_or_default();
+        let local = infos.iter().filter_map(|info| info["local"].as_str()?.parse::<IpAddr>().ok());
+        let ours = local.filter(|own| addresses.contains(own));
+        ours.map(|own| format!("{own} on {}", link["ifname"].as_str().unwrap_or_default()))
+            .collect()
+    };
+    Ok(links.iter().flat_map(on).collect())
+}
+
+/// Of no node; what was under way is served for a second.
+async fn is_unbound(world: &World, addresses: &[IpAddr]) -> Result<()> {
+    eventually("that nothing is bound", 5, || async {
+        let nodes = 0..world.lab.nodes().len();
+        let all: Vec<Vec<String>> =
+            nodes.map(|node| bound(world, node, addresses)).collect::<Result<_>>()?;
+        Ok(all.iter().all(Vec::is_empty).then_some(()))
+    })
+    .await
+}
+
+fn announced(service: &Service) -> Option<(String, String, String)> {
+    let conditions = service.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|condition| condition.type_ == "berth.dev/Announced")?;
+    Some((condition.status.clone(), condition.reason.clone(), condition.message.clone()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> {
+    let peer = router().v4;
+    let environment = by_bgp(&format!("{peer}:65001:secret/mpbgp_nexthop=auto_sourceip"));
+    let mut world = World::up(2, environment).await?;
+    world.pools(json!({ "range-global": POOL })).await?;
+    // The pods are on the third.
+    world.start_announcer(2).await?;
+    let names: Vec<String> = world.lab.nodes().iter().map(|node| node.name().to_owned()).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+
+    // Nobody is told that it is served before a router is told where.
+    world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
+    let told = eventually("why it is not announced", 10, || async {
+        Ok(announced(&world.service("web").await?))
+    });
+    let (status, reason, message) = told.await.with_context(|| world.logs())?;
+    ensure!((status.as_str(), reason.as_str()) == ("False", "NoBgpSession"), "{reason}: {message}");
+    ensure!(message.contains(&peer.to_string()), "{message}");
+    ensure!(ingress(&world.service("web").await?).is_empty());
+
+    let bird = Bird::start(&world.lab, 65000, "password \"secret\";")?;
+    let addresses = world.published("web", 2).await.with_context(|| bird.log())?;
+    leads_to(&bird, &addresses, &all).await?;
+    for (index, node) in world.lab.nodes().iter().enumerate() {
+        let own = node.addresses().lan;
+        let [v4, v6] = addresses.as_slice() else { unreachable!() };
+        let name = protocol(node.name());
+        ensure!(bird.paths(*v4)?[&name] == IpAddr::from(own.v4), "{:?}", bird.paths(*v4)?);
+        ensure!(bird.paths(*v6)?[&name] == IpAddr::from(own.v6), "{:?}", bird.paths(*v6)?);
+        let bound = bound(&world, index, &addresses)?;
+        ensure!(bound.len() == 2 && bound.iter().all(|own| own.ends_with(" on lo")), "{bound:?}");
+    }
+    eventually("that it is announced", 10, || async {
+        let told = announced(&world.service("web").await?);
+        Ok(told.filter(|(status, _, _)| status == "True").map(drop))
+    })
+    .await?;
+    for address in &addresses {
+        eventually("an answer through the router", 10, || async { Ok(world.curl(*address).ok()) })
+            .await?;
+    }
+
+    // A neighbour that asks for it is told by nobody where it is.
+    let client = world.lab.outside();
+    for address in &addresses {
+        let text = address.to_string();
+        client.exec(["ip", "route", "add", &text, "dev", "eth0"])?;
+        let answer = get(&client, SocketAddr::new(*address, 80), "/", UNANSWERED);
+        let neighbour = client.exec(["ip", "neighbour", "show", "to", &text])?;
+        client.exec(["ip", "route", "delete", &text, "dev", "eth0"])?;
+        ensure!(answer.is_err() && !neighbour.contains("lladdr"), "{answer:?}: {neighbour}");
+    }
+    // Nothing listens for it.
+    let listening = world.lab.node(0).exec(["ss", "-Hltn", "sport", "=", ":179"])?;
+    ensure!(listening.trim().is_empty(), "{listening}");
+
+    // Local: to the node with the pods alone.
+    world.patch("web", json!({ "spec": { "externalTrafficPolicy": "Local" } })).await?;
+    leads_to(&bird, &addresses, &all[2..]).await?;
+    world.patch("web", json!({ "spec": { "externalTrafficPolicy": "Cluster" } })).await?;
+    leads_to(&bird, &addresses, &all).await?;
+
+    // Nothing is ready anywhere: withdrawn, unbound, and told.
+    kubectl(&world.lab, &["scale", "deployment", "hello", "--replicas=0"])?;
+    leads_to(&bird, &addresses, &[]).await?;
+    eventually("that nothing is shown", 10, || async {
+        let service = world.service("web").await?;
+        let is_told = announced(&service).is_some_and(|(_, reason, _)| reason == "NoEndpoint");
+        Ok((ingress(&service).is_empty() && is_told).then_some(()))
+    })
+    .await?;
+    is_unbound(&world, &addresses).await?;
+    kubectl(&world.lab, &["scale", "deployment", "hello", "--replicas=2"])?;
+    leads_to(&bird, &addresses, &all).await?;
+    world.published("web", 2).await?;
+
+    // A node that is emptied: the others stay.
+    kubectl(&world.lab, &["annotate", "node", all[0], "berth.dev/drain=true"])?;
+    leads_to(&bird, &addresses, &all[1..]).await?;
+    kubectl(&world.lab, &["annotate", "node", all[0], "berth.dev/drain-"])?;
+    leads_to(&bird, &addresses, &all).await?;
+
+    // One that ends says so, and leaves nothing.
+    world.announcer(all[0])?.terminate(Duration::from_secs(10))?;
+    leads_to(&bird, &addresses, &all[1..]).await?;
+    ensure!(bird.log().contains("the announcer ends"), "{}", bird.log());
+    ensure!(bound(&world, 0, &addresses)?.is_empty(), "nothing is left");
+    ensure!(ingress(&world.service("web").await?) == addresses, "others announce it");
+
+    // One that is killed is gone with its connection; the next takes over what it has left.
+    world.announcer(all[1])?.kill()?;
+    leads_to(&bird, &addresses, &all[2..]).await?;
+    world.start_announcer(1).await?;
+    leads_to(&bird, &addresses, &all[1..]).await?;
+    let host =
+        world.service("web").await?.metadata.annotations.unwrap_or_default().get(HOST).cloned();
+    ensure!(host.is_some(), "somebody has written it");
+    for address in &addresses {
+        eventually("an answer through the router", 10, || async { Ok(world.curl(*address).ok()) })
+            .await?;
+    }
+    Ok(())
+}
