@@ -22,13 +22,13 @@ pub struct Everyone {
     leaving: bool,
     /// What routers were told to lead here.
     announced: BTreeSet<IpAddr>,
-    /// Why no router is told anything.
-    silence: Option<String>,
+    /// Why no router is told anything of IPv4, and of IPv6.
+    silence: [Option<String>; 2],
 }
 
 impl Everyone {
-    /// Takes in what routers were told to lead here, and why none is told anything, where that is so.
-    pub fn told(&mut self, announced: &BTreeSet<IpAddr>, silence: Option<String>) {
+    /// Takes in what routers were told to lead here, and why none is told anything of IPv4, and of IPv6, where that is so.
+    pub fn told(&mut self, announced: &BTreeSet<IpAddr>, silence: [Option<String>; 2]) {
         self.announced.clone_from(announced);
         self.silence = silence;
     }
@@ -39,9 +39,10 @@ impl Everyone {
             return Holds::new();
         }
         let hold = |(address, vip): (IpAddr, &Vip)| {
-            let serves = || vip.wants.iter().filter(|want| want.serving.has(context.node));
-            serves().next()?;
-            let answers = serves().any(|want| stays(context, &want.serving));
+            // Of those that share an address all are served here, or none.
+            vip.is_served_by(context.node).then_some(())?;
+            let mut deciding = vip.deciding().filter(|want| want.serving.has(context.node));
+            let answers = deciding.all(|want| stays(context, &want.serving));
             Some((address, Hold { until: now + KEPT, answers, lapses: None }))
         };
         context.wanted.addressed().filter_map(hold).collect()
@@ -64,6 +65,7 @@ impl Everyone {
         let place = |address: &IpAddr| wanted.attach(name, *address);
         let is_nobodys = |address: &IpAddr| {
             claim.serving(address).is_empty()
+                || claim.apart.contains_key(address)
                 || matches!(place(address), Some(Err(refusal)) if refusal.is_of_object())
         };
         let all = claim.addresses.iter().filter(|_| claim.ours);
@@ -73,6 +75,11 @@ impl Everyone {
             verdict.refusals.extend(claim.remarks.iter().cloned());
         }
         for address in claim.addresses.iter().filter(|_| claim.ours) {
+            if let Some(by) = claim.apart.get(address) {
+                let refusal = Refusal::NotServedTogether { address: *address, by: by.clone() };
+                verdict.refuse_at(*address, refusal);
+                continue;
+            }
             match (unserved(claim, address, me), place(address)) {
                 (Some(_), _) if could.contains(address) => {}
                 (Some(why), _) => verdict.refuse_at(*address, why),
@@ -80,7 +87,9 @@ impl Everyone {
                 (None, Some(Ok(_))) => {
                     verdict.announce.push(*address);
                     let stays = stays(context, claim.serving(address));
-                    if let Some(why) = self.silence.as_ref().filter(|_| stays) {
+                    if let Some(why) =
+                        self.silence[usize::from(address.is_ipv6())].as_ref().filter(|_| stays)
+                    {
                         let (node, why) = (me.to_owned(), why.clone());
                         verdict.refuse_at(*address, Refusal::NoSession { node, why });
                     }
@@ -90,9 +99,10 @@ impl Everyone {
         }
         let announces = verdict.announce.iter().any(|address| self.announced.contains(address));
         let is_host = claim.host.as_deref() == Some(me);
-        verdict.voice = match announces || is_host || could.is_empty() {
+        // Who announces it says so; what is true of all nodes alike one of them says, each in its turn.
+        verdict.voice = match announces || is_host {
             true => Voice::Decides,
-            false if claim.host.is_none() => Voice::Bystander,
+            false if claim.host.is_none() || could.is_empty() => Voice::Bystander,
             false => return None,
         };
         verdict.shared = Some(could);
@@ -197,19 +207,19 @@ mod tests {
         let none = Vec::new;
         assert_eq!(judged(&everyone, &["b"], false, None), Some((Voice::Bystander, 1, none(), 1)));
         assert_eq!(judged(&everyone, &["b"], false, Some("b")), None, "b has told it");
-        everyone.told(&BTreeSet::new(), Some("r: refused".to_owned()));
+        everyone.told(&BTreeSet::new(), [Some("r: refused".to_owned()), None]);
         let silent = Some((Voice::Bystander, 1, vec!["NoBgpSession"], 1));
         assert_eq!(judged(&everyone, &["b"], false, None), silent);
         let gives_way = Some((Voice::Decides, 1, vec!["NoBgpSession"], 1));
         assert_eq!(judged(&everyone, &["b"], false, Some("a")), gives_way);
-        everyone.told(&[address].into(), None);
+        everyone.told(&[address].into(), [None, None]);
         assert_eq!(
             judged(&everyone, &["b"], false, Some("b")),
             Some((Voice::Decides, 1, none(), 1))
         );
         // Local: it is announced on b, or nowhere.
         assert_eq!(judged(&everyone, &["b"], true, None), Some((Voice::Bystander, 0, none(), 1)));
-        let nowhere = |reason| Some((Voice::Decides, 0, vec![reason], 0));
+        let nowhere = |reason| Some((Voice::Bystander, 0, vec![reason], 0));
         assert_eq!(judged(&everyone, &[], true, Some("b")), nowhere("NoEndpoint"));
         assert_eq!(judged(&everyone, &[], false, None), nowhere("NoEndpoint"));
         everyone.leave();

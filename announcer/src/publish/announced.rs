@@ -73,7 +73,9 @@ pub(super) fn word(
         Voice::Decides | Voice::Lasts => true,
         Voice::Bystander => {
             let is_unsaid = !is("False") || shown.is_some_and(is_that_nobody_spoke);
-            is_anybodys || is_unsaid && matches!(says, Says::Silent(..))
+            is_anybodys
+                || is_unsaid && matches!(says, Says::Silent(..))
+                || verdict.shared.is_some() && is_said_by_all(&says, shown)
         }
     };
     let status = if says == Says::Announced { "True" } else { "False" };
@@ -93,6 +95,19 @@ pub(super) fn taken_back(service: &Service) -> Option<Word> {
     let is_over = !service.ours && (!service.foreign || service.ignored);
     let word = Word { says: Says::Nothing, since: None, rewords: false, is_anybodys: true };
     (is_over && !is_of_ccm(shown)).then_some(word)
+}
+
+/// Where several nodes announce it at once: whether each of them says the same, in the place of what is shown. Where there are
+/// endpoints all of them know.
+fn is_said_by_all(says: &Says, shown: Option<&Condition>) -> bool {
+    let is_of_endpoints = |reason: &str| reason == Refusal::NoEndpoint.reason();
+    match (says, shown) {
+        (Says::Nothing, _) => true,
+        (Says::Silent(reason, _), Some(shown)) => {
+            *reason != shown.reason && (is_of_endpoints(reason) || is_of_endpoints(&shown.reason))
+        }
+        _ => false,
+    }
 }
 
 fn is_of_a_lease(shown: &Condition) -> bool {
@@ -120,7 +135,17 @@ fn says(
     if !service.ours || service.addresses.is_empty() && !awaited || is_others {
         return Some(Says::Nothing);
     }
-    let answers = |address: &&IpAddr| verdict.announce.contains(address) && live.contains(*address);
+    // Of what several announce at once others may announce what this node does not.
+    let of_others = |address: &IpAddr| {
+        let could = verdict.shared.as_ref().is_some_and(|could| could.contains(address));
+        let mut shown = service.published.iter();
+        could
+            && service.vip_host.is_some()
+            && shown.any(|shown| shown.ip.parse::<IpAddr>().is_ok_and(|shown| shown == *address))
+    };
+    let answers = |address: &&IpAddr| {
+        verdict.announce.contains(address) && live.contains(*address) || of_others(address)
+    };
     let silent: Vec<&IpAddr> = service.addresses.iter().filter(|own| !answers(own)).collect();
     if silent.is_empty() && !awaited {
         return Some(Says::Announced);

@@ -1,7 +1,8 @@
 //! What is said of a Service that several nodes announce at once, and of which each may write what is true of all. Pure.
 //!
 //! Whoever announces an address first shows it, and nobody takes out what others announce. Who is named and announces nothing any
-//! more gives way, so that another is. What no node could announce is taken out by whoever finds it.
+//! more gives way, so that another is. What no node could announce is taken out by whoever finds it, where Berth has said that it
+//! is announced: what another provider shows is its own.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -26,18 +27,18 @@ pub(super) fn publish(
     let rest = service.addresses.iter().filter(stays);
     let ingress: Vec<Ingress> =
         rest.map(|address| Ingress::vip(*address, &service.ports)).collect();
+    let is_said = service.vip_host.is_some();
     if ingress.is_empty() {
-        let says = service.vip_host.is_some() || !shown.is_empty();
-        return says.then_some((None, ingress));
+        return is_said.then_some((None, ingress));
     }
     let announces = service.addresses.iter().any(is_own);
     let is_named = service.vip_host.as_deref() == Some(node);
     let vip_host = match announces {
-        true if service.vip_host.is_none() => Some(node.to_owned()),
+        true if !is_said => Some(node.to_owned()),
         false if is_named => None,
         _ => service.vip_host.clone(),
     };
     let is_true = service.published == ingress && service.vip_host == vip_host;
-    let is_ours_to_say = announces || is_named || shown.len() > ingress.len();
+    let is_ours_to_say = announces || is_named || is_said && shown.len() > ingress.len();
     (!is_true && is_ours_to_say).then_some((vip_host, ingress))
 }

@@ -114,7 +114,9 @@ pub fn updates<'a>(
         let strays = out(wanted, name);
         // What is nobody's harms nobody: who writes it again and again is not fought.
         let is_anothers = |stray: &IpAddr| cluster.claims.are_of(stray);
-        let decides = verdict.voice != Voice::Bystander && !verdict.left;
+        // What several nodes announce each may write, in its turn.
+        let decides =
+            (verdict.voice != Voice::Bystander || verdict.shared.is_some()) && !verdict.left;
         let takes_out = strays.iter().any(is_anothers);
         let shrinks = takes_out || is_stuck(stuck, name, &strays);
         let (publication, notice) = match (decides, shrinks) {
@@ -122,7 +124,8 @@ pub fn updates<'a>(
             (true, true) => (removal(service, name, &strays, stuck, answering), None),
             (true, false) => {
                 let publication = match &verdict.shared {
-                    Some(could) => publish_shared(service, verdict, could, answering, node),
+                    Some(could) => publish_shared(service, verdict, could, answering, node)
+                        .or_else(|| without(service, &strays, answering)),
                     None => publish(service, verdict, &strays, answering, node),
                 };
                 (publication, notice(service, verdict))

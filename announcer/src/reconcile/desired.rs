@@ -77,6 +77,7 @@ impl Desired {
         for verdict in self.verdicts.values_mut() {
             verdict.refusals.retain(|refusal| refusal.conflict().is_some());
             verdict.voice = Voice::Bystander;
+            verdict.shared = None;
         }
     }
 

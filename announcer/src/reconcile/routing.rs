@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use berth_bgp::Announcement;
+use berth_bgp::{Announcement, Family};
 
 use super::Announcer;
 use super::desired::Desired;
@@ -19,7 +19,8 @@ impl<K: Kernel> Announcer<K> {
         let Self { routed, owners, .. } = self;
         let Some(routed) = routed else { return };
         routed.see(now);
-        let silence = routed.told().silence();
+        let told = routed.told();
+        let silence = Family::ALL.map(|family| told.silence_of(family));
         let everyone = owners.iter_mut().filter_map(|owner| match owner {
             Ownership::Everyone(everyone) => Some(everyone),
             _ => None,

@@ -62,6 +62,19 @@ impl Told {
             false => format!("no session is up: {}", each.join("; ")),
         })
     }
+
+    /// Why no router is told of addresses of a family; nothing where one is.
+    pub fn silence_of(&self, family: Family) -> Option<String> {
+        let is_told = |peer: &PeerTold| peer.is_up() && peer.routes.contains_key(&family);
+        if self.0.values().any(is_told) {
+            return None;
+        }
+        Some(self.silence().unwrap_or_else(|| {
+            format!(
+                "no peer is told routes of {family} (a peer of that family, or mpbgp_nexthop, which gives them a next hop)"
+            )
+        }))
+    }
 }
 
 #[cfg(test)]
@@ -83,5 +96,9 @@ mod tests {
         assert_eq!(told.silence().as_deref(), Some(why));
         told.0.insert("b".to_owned(), peer(State::Established, None));
         assert_eq!(told.silence(), None);
+        let up = told.0.get_mut("b").unwrap();
+        up.routes.insert(Family::V4, 0);
+        assert_eq!(told.silence_of(Family::V4), None);
+        assert!(told.silence_of(Family::V6).unwrap().contains("routes of IPv6"));
     }
 }

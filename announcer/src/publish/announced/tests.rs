@@ -156,3 +156,29 @@ fn an_address_that_dhcp_is_to_find_is_one_that_is_not_answered_for() {
     let word = told(&dhcp(&BOTH[1..]), Voice::Decides, other, &causes).unwrap();
     assert_eq!(word["reason"], "DhcpNotServed", "though it has an address of the other family");
 }
+
+#[test]
+fn where_several_announce_at_once_nobody_denies_what_another_does_and_all_tell_of_endpoints() {
+    let shared = Some([address(BOTH[0]), address(BOTH[1])].into());
+    let no_session = || Refusal::NoSession { node: "a".to_owned(), why: "refused".to_owned() };
+    let of = |web: &Service, voice, live: &[&str], refusal: Refusal| {
+        let announce = BOTH.iter().map(|text| address(text)).collect();
+        let verdict = Verdict { announce, voice, shared: shared.clone(), ..Verdict::default() };
+        said(web, &verdict, live, &[refusal]).map(|word| word["reason"].clone())
+    };
+    let mut both = web(&BOTH, None);
+    both.published =
+        BOTH.map(|text| crate::source::cluster::Ingress::vip(address(text), &[])).into();
+    both.vip_host = Some("b".to_owned());
+    assert_eq!(of(&both, Voice::Decides, &BOTH[..1], no_session()), None, "b has a session for it");
+    both.published.truncate(1);
+    let silent = Some(json!("NoBgpSession"));
+    assert_eq!(of(&both, Voice::Decides, &BOTH[..1], no_session()), silent);
+    both.vip_host = None;
+    assert_eq!(of(&both, Voice::Bystander, &[], no_session()), silent, "nobody announces it");
+    let told = |reason| web(&BOTH, Some(shown("False", reason, "")));
+    assert_eq!(of(&told("NoEndpoint"), Voice::Bystander, &[], no_session()), silent);
+    let nothing_there = of(&told("NoBgpSession"), Voice::Bystander, &[], Refusal::NoEndpoint);
+    assert_eq!(nothing_there, Some(json!("NoEndpoint")));
+    assert_eq!(of(&told("AddressOnHost"), Voice::Bystander, &[], no_session()), None);
+}

@@ -65,3 +65,10 @@ fn what_nobody_could_announce_is_shown_by_nobody() {
     assert_eq!(written(&BOTH, Some("b"), &[], &[]), shows(&[], None));
     assert_eq!(written(&[], None, &[], &[]), None);
 }
+
+#[test]
+fn what_another_provider_shows_is_its_own() {
+    let other = ["203.0.113.7"];
+    assert_eq!(written(&other, None, &[], &[]), None);
+    assert_eq!(written(&other, None, &[], &BOTH), None, "no router knows ours yet");
+}
