@@ -14,6 +14,8 @@ pub struct Bgp {
     pub peers: Vec<Peer>,
     /// Whether addresses are bound on the interface that is named, and not on the loopback interface.
     pub attach: bool,
+    /// The prefix of annotations of nodes that name more peers.
+    pub notes: Option<String>,
     /// A setting by which kube-vip has one node announce a Service, and that does not count here.
     pub elected_by: Option<&'static str>,
 }
@@ -44,19 +46,14 @@ pub(super) fn bgp(settings: &Settings) -> (Option<Bgp>, Result<(), Vec<Problem>>
         }
     }
     problems.extend(coming);
-    if settings.text("annotation").is_some() {
-        problems.push(settings.problem(
-            "annotation",
-            "peers in annotations of nodes are not read yet; accepted are bgp_peers, or bgp_peeraddress",
-        ));
-    }
     // Nothing of it outlives this process yet, so a router is not to go on as if it did.
     let speaker = Speaker { graceful_restart: None, ..speaker };
     let attach = settings.switch("bgp_attach_ip_to_interface") == Some(true);
     let result = if problems.is_empty() { Ok(()) } else { Err(problems) };
     let elections = ["svc_election", "vip_leaderelection"];
     let elected_by = elections.into_iter().find(|name| settings.switch(name) == Some(true));
-    (Some(Bgp { speaker, peers: spoken_to, attach, elected_by }), result)
+    let notes = settings.text("annotation").map(str::to_owned);
+    (Some(Bgp { speaker, peers: spoken_to, attach, notes, elected_by }), result)
 }
 
 /// What a peer asks for that is not built.

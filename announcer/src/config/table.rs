@@ -60,7 +60,6 @@ const ASN: Kind = Number(1, u32::MAX as i64);
 const RTM: Kind = Number(0, 255);
 
 const LB: Verdict = NotYet(Coming::Balancing);
-const BGP: Verdict = NotYet(Coming::Bgp);
 const TABLE: Verdict = NotYet(Coming::Routes);
 const EGRESS: Verdict = NotYet(Coming::Egress);
 const DHCP: Verdict = NotYet(Coming::Dhcp);
@@ -69,8 +68,9 @@ const UPNP: Verdict = NotYet(Coming::Upnp);
 /// Asked for by annotations of Services.
 const EGRESS_OF_A_SERVICE: &str = "kube-vip.io/egress";
 
-const EQUINIX: Verdict =
-    Refused("Equinix Metal has closed, and its API with it; use BGP with the peers in bgp_peers");
+const EQUINIX: Verdict = Refused(
+    "Equinix Metal has closed, and its API with it; use BGP with the peers in node annotations or in bgp_peers",
+);
 const ETCD: Verdict = Refused(
     "elections are not held in etcd; use berth_election=membership, where the nodes decide among themselves, or a Lease",
 );
@@ -105,7 +105,7 @@ pub const VARIABLES: &[Variable] = &[
     act(Core, "kubernetes_addr", "kubernetesAddr", Text("URL"), "that of the kubeconfig", "URL of the API server, instead of the one in the kubeconfig [default: that of the kubeconfig; with cp_enable the API server of this node]"),
     flag(met(Core, "inCluster", "", Switch, "false", "where no kubeconfig is named the account of the pod is taken; `manifest` goes by it")),
     flag(met(Core, "taint", "", Switch, "false", "of `manifest daemonset`: on control-plane nodes alone")),
-    part("bgp_enable", row(Bgp, "annotation", "annotations", TEXT, "none", BGP, "prefix of node annotations that hold BGP settings")),
+    part("bgp_enable", act(Bgp, "annotation", "annotations", Text("PREFIX"), "none", "prefix of annotations of nodes that name peers [default: none]")),
     act(Core, "config_file", "config-file", Text("FILE"), "none", "YAML or JSON with settings, which count where no flag and no variable says otherwise [default: none]"),
     met(Core, "vip_configmap", "configMap", TEXT, "plndr", "no announcer reads its settings from a ConfigMap any more, kube-vip's neither"),
     // Election

@@ -360,8 +360,8 @@ fn by_bgp_nobody_is_elected_and_a_peer_that_is_wrong_costs_no_other() {
     assert_eq!(parse(&[]).unwrap().routed(), None);
     let alone = parse_with(&[]).unwrap();
     assert!(alone.flaws.is_empty() && alone.bgp.unwrap().peers.is_empty(), "it waits");
-    let noted = parse_with(&[("bgp_peers", "192.0.2.1:1"), ("annotation", "example.com")]).unwrap();
-    assert!(noted.flaws_by_check()["config/bgp"].contains("annotations of nodes"));
+    let noted = parse_with(&[("annotation", "example.com")]).unwrap();
+    assert_eq!(noted.bgp.unwrap().notes.as_deref(), Some("example.com"));
     for beside in [("vip_arp", "true"), ("berth_election", "membership"), ("cp_enable", "true")] {
         let own = ("address", "192.0.2.100");
         let told = parse_with(&[("bgp_peers", "192.0.2.1:1"), own, beside]).expect_err("a refusal");

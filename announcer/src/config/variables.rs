@@ -36,8 +36,6 @@ pub enum Verdict {
 pub enum Coming {
     /// Balancing the API servers behind it.
     Balancing,
-    /// Peers that nodes name by annotations.
-    Bgp,
     /// Routes in a table of their own.
     Routes,
     /// Leaving by an address.
@@ -53,7 +51,6 @@ impl Coming {
     pub fn name(self) -> &'static str {
         match self {
             Self::Balancing => "balancing the API servers",
-            Self::Bgp => "BGP peers in annotations of nodes",
             Self::Routes => "routing-table mode",
             Self::Egress => "egress",
             Self::Dhcp => "addresses by DHCP",

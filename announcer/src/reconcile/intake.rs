@@ -156,6 +156,10 @@ impl<K: Kernel> Announcer<K> {
                     self.sight.touch();
                 }
                 self.elastic.networks.pods(name.clone(), peer.pods.clone());
+                if let Some(routed) = self.routed.as_ref().filter(|_| name == self.config.core.node)
+                {
+                    routed.note(&peer.notes);
+                }
                 return self.peer(name, Some(peer));
             }
             ClusterEvent::NodeGone(name) => {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::advertise::bgp::{Routed, Speaker, TASK, Told};
 use crate::config::{Config, Fence};
 use crate::metrics::Metrics;
+use crate::vip::nodes::Notes;
 
 /// Whether addresses may be bound that routers lead here: only where neighbours are told nothing of them.
 ///
@@ -38,14 +39,34 @@ pub(super) fn start(
         );
     }
     let (order, orders) = watch::channel(Vec::new());
+    let (note, notes) = watch::channel(Notes::new());
     let speaker = Speaker {
         node: config.core.node.clone(),
         interface,
         speaker: bgp.speaker.clone(),
         peers: bgp.peers.clone(),
+        prefix: bgp.notes.clone(),
         metrics: metrics.clone(),
         health: health.clone(),
     };
-    supervisor.spawn(TASK, speaker.keep(orders, tell));
-    (Some(Routed::new(order, told.clone())), told)
+    supervisor.spawn(TASK, speaker.keep(notes, orders, tell));
+    (Some(Routed::new(order, told.clone(), note)), told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[tokio::test]
+    async fn where_it_is_not_asked_for_nothing_is_started() {
+        let config = Config::parse(&Settings::default(), "a").unwrap();
+        let (metrics, health) = (Metrics::default(), Health::default());
+        let (routed, mut told) = start(&config, None, &metrics, &health, &mut Supervisor::new());
+        assert!(
+            routed.is_none() && told.changed().await.is_err(),
+            "nobody is left to tell anything"
+        );
+        assert!(health.unready_checks(std::time::Instant::now()).is_empty());
+    }
 }

@@ -78,9 +78,11 @@ pub fn start(
     }
 
     if scope.nodes {
-        let drains = scope.drains.clone();
+        let (drains, notes, own) = (scope.drains.clone(), scope.notes.clone(), scope.node.clone());
         let node = move |name: Name, node: core::Node| {
-            ClusterEvent::Node(name.name, Peer::read(&node, |taint| drains.has(taint)))
+            let peer = Peer::read(&node, |taint| drains.has(taint));
+            let notes = notes.as_deref().filter(|_| name.name == own);
+            ClusterEvent::Node(name.name, peer.noting(&node, notes))
         };
         let gone = |name: Name, _| ClusterEvent::NodeGone(name.name);
         let listed = |names| ClusterEvent::Nodes(plain(names));

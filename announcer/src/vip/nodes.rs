@@ -12,6 +12,10 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 /// Nodes with it take no traffic from outside (`v1.LabelNodeExcludeBalancers`, KEP-1143).
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
+/// Annotations that are kept of a node, and the octets of each.
+const MOST_NOTES: usize = 256;
+const LONGEST_NOTE: usize = 1024;
+
 /// Whether a node stays where traffic from outside comes in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stay {
@@ -37,9 +41,26 @@ pub struct Peer {
     pub labels: BTreeMap<String, String>,
     /// The networks of its pods (`spec.podCIDRs`).
     pub pods: Vec<IpNetwork>,
+    /// What its annotations say to announcers by BGP: those with the prefix that is set.
+    pub notes: Notes,
 }
 
+/// Annotations of a node, by their whole keys.
+pub type Notes = BTreeMap<String, String>;
+
 impl Peer {
+    /// The same with those of its annotations that have this prefix, if any is set.
+    #[must_use]
+    pub fn noting(self, node: &Node, prefix: Option<&str>) -> Self {
+        let Some(prefix) = prefix else { return self };
+        let all = node.metadata.annotations.iter().flatten();
+        let ours =
+            all.filter(|(key, _)| key.strip_prefix(prefix).is_some_and(|key| key.starts_with('/')));
+        let ours = ours.filter(|(_, value)| value.len() <= LONGEST_NOTE).take(MOST_NOTES);
+        let notes = ours.map(|(key, value)| (key.clone(), value.clone())).collect();
+        Self { notes, ..self }
+    }
+
     /// Reads what matters of a Node, which is emptied with a taint that `drains`.
     pub fn read(node: &Node, drains: impl Fn(&Taint) -> bool) -> Self {
         let status = node.status.as_ref().and_then(|status| status.addresses.as_deref());
@@ -61,6 +82,7 @@ impl Peer {
             },
             labels,
             pods: pods.unwrap_or_default().iter().filter_map(|pods| pods.parse().ok()).collect(),
+            notes: Notes::new(),
         }
     }
 }
@@ -150,6 +172,16 @@ mod tests {
         };
         assert_eq!(stay(taint("out-of-service")), Stay::Emptied);
         assert_eq!(stay(taint("node.kubernetes.io/unschedulable")), Stay::Cordoned);
+    }
+
+    #[test]
+    fn of_its_annotations_those_with_the_prefix_that_is_set_are_kept() {
+        let notes = json!({ "example.com/a": "1", "example.com.net/a": "2", "other/a": "3" });
+        let node = json!({ "metadata": { "annotations": notes } });
+        let node: Node = serde_json::from_value(node).unwrap();
+        let noted = |prefix| Peer::default().noting(&node, prefix).notes;
+        assert_eq!(noted(None), Notes::new());
+        assert_eq!(noted(Some("example.com")), [("example.com/a".into(), "1".into())].into());
     }
 
     #[test]

@@ -18,6 +18,9 @@ const POOL: &str = "10.99.0.1-10.99.0.50,fd00:99::1-fd00:99::50";
 /// Who is answered is answered sooner.
 const UNANSWERED: Duration = Duration::from_secs(1);
 
+/// Which nobody should find anywhere.
+const PASSWORD: &str = "correct-horse";
+
 /// Routers know better within this many seconds.
 const SOON: u64 = 10;
 
@@ -86,7 +89,7 @@ fn announced(service: &Service) -> Option<(String, String, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> {
     let peer = router().v4;
-    let environment = by_bgp(&format!("{peer}:65001:secret/mpbgp_nexthop=auto_sourceip"));
+    let environment = by_bgp(&format!("{peer}:65001:{PASSWORD}/mpbgp_nexthop=auto_sourceip"));
     let mut world = World::up(2, environment).await?;
     world.pools(json!({ "range-global": POOL })).await?;
     // The pods are on the third.
@@ -104,7 +107,7 @@ async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> 
     ensure!(message.contains(&peer.to_string()), "{message}");
     ensure!(ingress(&world.service("web").await?).is_empty());
 
-    let bird = Bird::start(&world.lab, 65000, "password \"secret\";")?;
+    let bird = Bird::start(&world.lab, 65000, &format!("password \"{PASSWORD}\";"))?;
     let addresses = world.published("web", 2).await.with_context(|| bird.log())?;
     leads_to(&bird, &addresses, &all).await?;
     for (index, node) in world.lab.nodes().iter().enumerate() {
@@ -140,6 +143,20 @@ async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> 
     let listening = world.lab.node(0).exec(["ss", "-Hltn", "sport", "=", ":179"])?;
     ensure!(listening.trim().is_empty(), "{listening}");
 
+    // It is told who knows what, and no password.
+    let ask = |path: &str| {
+        world.lab.node(0).exec(["curl", "-s", &format!("http://127.0.0.1:2112{path}")])
+    };
+    let (numbers, vips) = (ask("/metrics")?, ask("/debug/vips")?);
+    ensure!(numbers.contains(&format!("bgp_session_up{{peer=\"{peer}\"}} 1")), "{numbers}");
+    let routes = format!("bgp_routes{{peer=\"{peer}\",family=\"IPv6\"}} 1");
+    ensure!(numbers.contains(&routes), "{numbers}");
+    let records: Vec<Value> = serde_json::from_str(&vips)?;
+    let told_to = records.iter().filter(|vip| vip["told_to"] == json!([peer.to_string()]));
+    ensure!(told_to.count() == 2, "{vips}");
+    let said = [numbers, vips, ask("/readyz")?, world.announcer(all[0])?.log_text()].concat();
+    ensure!(!said.contains(PASSWORD), "{said}");
+
     // Local: to the node with the pods alone.
     world.patch("web", json!({ "spec": { "externalTrafficPolicy": "Local" } })).await?;
     leads_to(&bird, &addresses, &all[2..]).await?;
@@ -173,17 +190,32 @@ async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> 
     ensure!(bound(&world, 0, &addresses)?.is_empty(), "nothing is left");
     ensure!(ingress(&world.service("web").await?) == addresses, "others announce it");
 
-    // One that is killed is gone with its connection; the next takes over what it has left.
+    // One that is killed is gone with its connection. The next takes off what it has left, and waits for its node to name a
+    // router.
     world.announcer(all[1])?.kill()?;
     leads_to(&bird, &addresses, &all[2..]).await?;
-    world.start_announcer(1).await?;
-    leads_to(&bird, &addresses, &all[1..]).await?;
-    let host =
-        world.service("web").await?.metadata.annotations.unwrap_or_default().get(HOST).cloned();
-    ensure!(host.is_some(), "somebody has written it");
+    let mut by_node = by_bgp("");
+    by_node.insert("annotation".to_owned(), "bgp.example.com".to_owned());
+    world.start_announcer_with(1, by_node).await?;
+    let own = world.lab.node(1).addresses().lan.v4;
+    let note = |name: &str, value: &str| format!("bgp.example.com/bgp-peers-0-{name}={value}");
+    let notes = [
+        note("node-asn", "65000"),
+        note("peer-asn", "65001"),
+        note("src-ip", &own.to_string()),
+        note("peer-ip", &peer.to_string()),
+        note("bgp-pass", "Y29ycmVjdC1ob3JzZQ=="),
+    ];
+    let notes: Vec<&str> = notes.iter().map(String::as_str).collect();
+    kubectl(&world.lab, &[&["annotate", "node", all[1]][..], &notes].concat())?;
+    leads_to(&bird, &addresses[..1], &all[1..]).await?;
+    kubectl(&world.lab, &["annotate", "node", all[1], "bgp.example.com/bgp-peers-0-peer-ip-"])?;
+    leads_to(&bird, &addresses[..1], &all[2..]).await?;
+    ensure!(bird.log().contains("Peer de-configured"), "{}", bird.log());
+    let host = world.service("web").await?.metadata.annotations.unwrap_or_default();
+    ensure!(host.contains_key(HOST), "somebody has written it");
     for address in &addresses {
-        eventually("an answer through the router", 10, || async { Ok(world.curl(*address).ok()) })
-            .await?;
+        world.curl(*address)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use berth_bgp::Announcement;
 use tokio::sync::watch;
 
 use super::told::Told;
+use crate::vip::nodes::Notes;
 use crate::vip::{Hold, Holds};
 
 /// How long an address stays bound after the last router was told to forget it: by then it has, and what was under way is here.
@@ -36,6 +37,7 @@ pub struct Advert {
 pub struct Routed {
     orders: watch::Sender<Vec<Announcement>>,
     told: watch::Receiver<Told>,
+    notes: watch::Sender<Notes>,
     /// What routers are to know as of the last round.
     adverts: BTreeMap<IpAddr, Announcement>,
     /// Since when what goes has been going.
@@ -50,10 +52,15 @@ pub struct Routed {
 
 impl Routed {
     /// Nothing is announced yet.
-    pub fn new(orders: watch::Sender<Vec<Announcement>>, told: watch::Receiver<Told>) -> Self {
+    pub fn new(
+        orders: watch::Sender<Vec<Announcement>>,
+        told: watch::Receiver<Told>,
+        notes: watch::Sender<Notes>,
+    ) -> Self {
         Self {
             orders,
             told,
+            notes,
             adverts: BTreeMap::new(),
             going: BTreeMap::new(),
             lingering: BTreeMap::new(),
@@ -61,6 +68,17 @@ impl Routed {
             over: BTreeSet::new(),
             left_at: None,
         }
+    }
+
+    /// Takes in which peers this node names by its annotations.
+    pub fn note(&self, notes: &Notes) {
+        self.notes.send_if_modified(|known| {
+            let is_news = known != notes;
+            if is_news {
+                known.clone_from(notes);
+            }
+            is_news
+        });
     }
 
     /// What is known of the peers.
@@ -159,7 +177,8 @@ mod tests {
         fn new() -> Self {
             let (order, orders) = watch::channel(Vec::new());
             let (tell, told) = watch::channel(Told::default());
-            Self { routed: Routed::new(order, told), orders, tell, start: Instant::now() }
+            let notes = watch::channel(Notes::new()).0;
+            Self { routed: Routed::new(order, told, notes), orders, tell, start: Instant::now() }
         }
 
         /// One round: what is held, each with whether routers are to lead it here. Gives what is bound then.

@@ -105,7 +105,6 @@ fn what_is_the_same_is_said_to_be() {
 
 #[test]
 fn what_is_not_built_yet_names_what_it_comes_with() {
-    is("daemonset-bgp", "name: annotation", Mark::NotYet, "annotations of nodes are not read yet");
     is("daemonset-bgp", "name: cp_enable", Mark::Same, "off: an address for the control plane");
     is("static-pod", "name: cp_enable", Mark::Same, "an address for the control plane");
     is("static-pod", "name: address", Mark::Same, "those of the control plane, with cp_enable");
@@ -120,13 +119,13 @@ fn what_is_not_built_yet_names_what_it_comes_with() {
     is("years-ago", "name: enableUPNP", Mark::NotYet, "UPnP");
     is("table", "--table\n".trim(), Mark::NotYet, "routing-table mode");
     is("table", "egress_podcidr", Mark::NotYet, "kube-vip.io/egress");
-    assert_eq!(report("daemonset-bgp").code(), 1);
 }
 
 #[test]
-fn what_asks_for_bgp_is_as_in_kube_vip_but_for_peers_in_annotations_of_nodes() {
+fn what_asks_for_bgp_is_as_in_kube_vip() {
     is("daemonset-bgp", "name: bgp_enable", Mark::Same, "announce by BGP");
     is("daemonset-bgp", "name: bgp_as", Mark::Same, "own AS");
+    is("daemonset-bgp", "name: annotation", Mark::Same, "annotations of nodes");
     is("list", "bgp_enable: ", Mark::Same, "announce by BGP");
 }
 

@@ -105,6 +105,8 @@ pub struct Scope {
     pub nodes: bool,
     /// The taints with which a node is emptied.
     pub drains: Drains,
+    /// The prefix of annotations of nodes that name routers.
+    pub notes: Option<String>,
     /// When claims do.
     pub claims: ClaimPolicy,
     /// The namespace of berth-ccm's Lease.
