@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 /// Of no network of the lab: the client asks its router for them.
-const POOL: &str = "10.99.0.1-10.99.0.50,fd00:99::1-fd00:99::50";
+pub(crate) const POOL: &str = "10.99.0.1-10.99.0.50,fd00:99::1-fd00:99::50";
 
 /// Who is answered is answered sooner.
 const UNANSWERED: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const PASSWORD: &str = "correct-horse";
 /// Routers know better within this many seconds.
 const SOON: u64 = 10;
 
-fn by_bgp(peers: &str) -> Env {
+pub(crate) fn by_bgp(peers: &str) -> Env {
     let settings = [
         ("bgp_enable", "true"),
         ("vip_arp", "false"),

@@ -4,6 +4,7 @@
 
 mod conflict;
 mod policed;
+mod routed;
 mod scene;
 mod streams;
 
