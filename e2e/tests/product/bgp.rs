@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::router;
 use berth_e2e::bird::{Bird, protocol};
 use berth_e2e::get::get;
+use berth_e2e::place::sibling_program;
 use berth_e2e::world::{Env, HOST, World, env, eventually, ingress, kubectl};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
@@ -217,5 +219,25 @@ async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> 
     for address in &addresses {
         world.curl(*address)?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_file_is_checked_before_it_is_applied() -> Result<()> {
+    let program = sibling_program("berth-announcer", "BERTH_ANNOUNCER")?;
+    let file = std::env::temp_dir().join(format!("berth-check-bgp-{}", std::process::id()));
+    for (text, code, says) in [
+        ("asn: 65000\n", 0, "rules: 0"),
+        ("peers:\n- {address: 192.0.2.1, asn: x}\n", 1, "asn on line 2 \"x\": accepted is"),
+    ] {
+        std::fs::write(&file, text)?;
+        let output = Command::new(&program).arg("check-bgp").arg(&file).output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.code() == Some(code) && said.contains(says), "{text}: {said}");
+    }
+    std::fs::remove_file(&file)?;
+    let absent = Command::new(&program).arg("check-bgp").arg(&file).output()?;
+    let said = String::from_utf8_lossy(&absent.stderr);
+    ensure!(absent.status.code() == Some(1) && said.contains("berth-check-bgp-"), "{said}");
     Ok(())
 }
