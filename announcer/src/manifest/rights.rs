@@ -97,7 +97,12 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
         SEE,
         match modes.decides {
             Decides::Membership => "no member is known, and nothing is served",
-            _ => "a node that is drained keeps its addresses until it ends",
+            Decides::Everyone => {
+                "a node that is emptied goes on to announce, and routers of some nodes alone are not known"
+            }
+            Decides::Lease | Decides::LeasePerService => {
+                "a node that is drained keeps its addresses until it ends"
+            }
         },
     ));
     if modes.labels {
@@ -155,6 +160,12 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
                 "one Lease decides for all Services, which costs seconds where an owner dies, and not fenced membership",
             )
         });
+    }
+    if modes.decides == Decides::Everyone {
+        let without =
+            "the ConfigMap berth-bgp is not read, and settings alone say which routers are told";
+        rights
+            .push(Right { name: Some("berth-bgp"), ..right(&own, "", "configmaps", SEE, without) });
     }
     let without =
         "nodes do not tell their own addresses, and no Lease can be held: nothing is served by one";

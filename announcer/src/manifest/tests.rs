@@ -145,23 +145,27 @@ fn the_daemonset_of_manifests_is_what_its_settings_give() {
 
 #[test]
 fn the_rights_are_those_of_manifests_and_overlays_for_what_is_asked_and_no_more() {
-    let all = include_str!("../../../manifests/announcer-rbac.yaml");
-    assert_eq!(rights(&given("rbac", "").unwrap()), rights(all));
+    let is_of_bgp = |right: &String| right.contains("configmaps");
+    let of_manifests = rights(include_str!("../../../manifests/announcer-rbac.yaml"));
+    let all: BTreeSet<_> = of_manifests.iter().filter(|right| !is_of_bgp(right)).cloned().collect();
+    assert_eq!(rights(&given("rbac", "").unwrap()), all);
+    let by_bgp = rights(&given("rbac", "--bgp").unwrap());
+    assert!(by_bgp.is_subset(&of_manifests) && by_bgp.iter().any(is_of_bgp), "{by_bgp:#?}");
     let overlay = include_str!("../../../overlays/svc-election/rbac.yaml");
     let per_service = rights(&given("rbac", "--servicesElection").unwrap());
     let is_of_members = |right: &String| right.contains("secrets");
-    let expected: BTreeSet<_> = rights(all).union(&rights(overlay)).cloned().collect();
+    let expected: BTreeSet<_> = all.union(&rights(overlay)).cloned().collect();
     assert_eq!(per_service, expected.into_iter().filter(|right| !is_of_members(right)).collect());
     let by_lease = rights(&given("rbac", "--leaderElection").unwrap());
-    assert!(by_lease.iter().all(|right| !right.contains("secrets")), "{by_lease:#?}");
-    assert!(
-        by_lease
-            .iter()
-            .all(|right| !right.starts_with("ClusterRole ") || !right.contains("leases"))
-    );
+    for asked in [&by_lease, &by_bgp] {
+        assert!(!asked.iter().any(is_of_members), "{asked:#?}");
+        let is_wide =
+            |right: &String| right.starts_with("ClusterRole ") && right.contains("leases");
+        assert!(!asked.iter().any(is_wide), "{asked:#?}");
+    }
     let labels = include_str!("../../../overlays/node-labels/rbac.yaml");
     let labelling = rights(&given("rbac", "--enableNodeLabeling").unwrap());
-    assert_eq!(labelling, rights(all).union(&rights(labels)).cloned().collect());
+    assert_eq!(labelling, all.union(&rights(labels)).cloned().collect());
     let less = rights(
         &given("rbac", "--claims ignored --disableServiceUpdates --eipInternalNet 10.0.0.0/8")
             .unwrap(),

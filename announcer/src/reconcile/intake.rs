@@ -158,7 +158,7 @@ impl<K: Kernel> Announcer<K> {
                 self.elastic.networks.pods(name.clone(), peer.pods.clone());
                 if let Some(routed) = self.routed.as_ref().filter(|_| name == self.config.core.node)
                 {
-                    routed.note(&peer.notes);
+                    routed.note(&peer);
                 }
                 return self.peer(name, Some(peer));
             }
@@ -177,6 +177,12 @@ impl<K: Kernel> Announcer<K> {
                         self.sight.nodes.peers.retain(&names);
                         self.sight.nodes.listed = true;
                     }
+                }
+                return;
+            }
+            ClusterEvent::Bgp(data) => {
+                if let Some(routed) = &self.routed {
+                    routed.configure(data);
                 }
                 return;
             }

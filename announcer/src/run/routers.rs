@@ -5,10 +5,9 @@ use berth_runtime::http::Health;
 use berth_runtime::supervise::Supervisor;
 use tokio::sync::watch;
 
-use crate::advertise::bgp::{Routed, Speaker, TASK, Told};
+use crate::advertise::bgp::{Routed, Said, Speaker, TASK, Told};
 use crate::config::{Config, Fence};
 use crate::metrics::Metrics;
-use crate::vip::nodes::Notes;
 
 /// Whether addresses may be bound that routers lead here: only where neighbours are told nothing of them.
 ///
@@ -39,18 +38,12 @@ pub(super) fn start(
         );
     }
     let (order, orders) = watch::channel(Vec::new());
-    let (note, notes) = watch::channel(Notes::new());
-    let speaker = Speaker {
-        node: config.core.node.clone(),
-        interface,
-        speaker: bgp.speaker.clone(),
-        peers: bgp.peers.clone(),
-        prefix: bgp.notes.clone(),
-        metrics: metrics.clone(),
-        health: health.clone(),
-    };
-    supervisor.spawn(TASK, speaker.keep(notes, orders, tell));
-    (Some(Routed::new(order, told.clone(), note)), told)
+    let (say, said) = watch::channel(Said::default());
+    let settings = (bgp.speaker.clone(), bgp.peers.clone(), bgp.notes.clone());
+    let speaker =
+        Speaker::new(&config.core.node, interface, settings, metrics.clone(), health.clone());
+    supervisor.spawn(TASK, speaker.keep(said, orders, tell));
+    (Some(Routed::new(order, told.clone(), say)), told)
 }
 
 #[cfg(test)]

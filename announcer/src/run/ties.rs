@@ -99,6 +99,7 @@ fn scope(config: &Config) -> Scope {
         eips: config.eip.is_some(),
         nodes,
         drains: config.drains.clone(),
+        bgp: config.bgp.as_ref().map(|_| cluster_namespace(config)),
         notes: config.bgp.as_ref().and_then(|bgp| bgp.notes.clone()),
         claims: config.claims(),
         allocator_namespace: cluster_namespace(config),

@@ -1,6 +1,7 @@
 //! Owns the watches: a fixed number of them, however many Services there are. Passes on what matters of each object and
 //! forgets the rest at once.
 
+mod bgp;
 mod claims;
 mod control_plane;
 mod eip;
@@ -67,6 +68,7 @@ pub fn start(
     }
 
     tasks.extend(claims::tasks(client, &scope, health, &send));
+    tasks.extend(bgp::task(client, &scope, health, &send));
 
     if scope.leases {
         tasks.push((LEASE, watch_leases(fresh(client, health, LEASE), &scope, send.clone())));

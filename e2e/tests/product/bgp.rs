@@ -10,7 +10,7 @@ use berth_e2e::addresses::router;
 use berth_e2e::bird::{Bird, protocol};
 use berth_e2e::get::get;
 use berth_e2e::place::sibling_program;
-use berth_e2e::world::{Env, HOST, World, env, eventually, ingress, kubectl};
+use berth_e2e::world::{Env, HOST, World, env, eventually, ingress, kubectl, repository};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
@@ -159,6 +159,16 @@ async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> 
     let said = [numbers, vips, ask("/readyz")?, world.announcer(all[0])?.log_text()].concat();
     ensure!(!said.contains(PASSWORD), "{said}");
 
+    // What the ConfigMap says is told at once, and no session ends for it.
+    let rule = "--from-literal=config.yaml=policy: [{communities: [\"65000:7\"], prepend: 2}]";
+    kubectl(&world.lab, &["-n", "kube-system", "create", "configmap", "berth-bgp", rule])?;
+    eventually("the community of the rule, from each node", SOON, || async {
+        let said = bird.says(&format!("show route {}/32 all", addresses[0]))?;
+        Ok((said.matches("(65000,7)").count() == all.len()).then_some(()))
+    })
+    .await?;
+    ensure!(!ask("/metrics")?.contains("bgp_sessions_lost_total{"), "no session has ended");
+
     // Local: to the node with the pods alone.
     world.patch("web", json!({ "spec": { "externalTrafficPolicy": "Local" } })).await?;
     leads_to(&bird, &addresses, &all[2..]).await?;
@@ -235,6 +245,10 @@ fn a_file_is_checked_before_it_is_applied() -> Result<()> {
         let said = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.code() == Some(code) && said.contains(says), "{text}: {said}");
     }
+    let example = repository().join("examples/06-bgp/berth-bgp.yaml");
+    let checked = Command::new(&program).arg("check-bgp").arg(example).output()?;
+    let said = String::from_utf8_lossy(&checked.stdout);
+    ensure!(checked.status.success() && said.contains("peer tor-b: 192.0.2.129"), "{said}");
     std::fs::remove_file(&file)?;
     let absent = Command::new(&program).arg("check-bgp").arg(&file).output()?;
     let said = String::from_utf8_lossy(&absent.stderr);

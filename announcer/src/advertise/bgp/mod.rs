@@ -5,15 +5,17 @@
 //! | `routed` | what is to be announced, and what stays bound until routers know better: a value |
 //! | `told` | what is known of each peer: a value |
 //! | `speaker` | the task that has the peers, and one for each |
+//! | `peers` | which peers this node has, of all that is said: a value |
 //! | `place` | where a peer is from here: addresses of this host that sessions and routes go by |
 //!
 //! Nothing of it runs, and no socket is opened, where it is not asked for.
 
+mod peers;
 mod place;
 mod routed;
 mod speaker;
 mod told;
 
-pub use routed::{Advert, Routed};
+pub use routed::{Advert, Routed, Said};
 pub use speaker::{Speaker, TASK};
 pub use told::{PeerTold, Told};

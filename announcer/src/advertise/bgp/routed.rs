@@ -11,7 +11,7 @@ use berth_bgp::Announcement;
 use tokio::sync::watch;
 
 use super::told::Told;
-use crate::vip::nodes::Notes;
+use crate::vip::nodes::{Notes, Peer};
 use crate::vip::{Hold, Holds};
 
 /// How long an address stays bound after the last router was told to forget it: by then it has, and what was under way is here.
@@ -22,6 +22,17 @@ const GOING: Duration = Duration::from_secs(1);
 
 /// The kernel drops an address that nobody renews for so long.
 const KEPT: Duration = Duration::from_secs(60);
+
+/// What is said of routers beside settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The annotations of this node that name any.
+    pub notes: Notes,
+    /// Its labels, by which the ConfigMap selects nodes.
+    pub labels: BTreeMap<String, String>,
+    /// The data of the ConfigMap `berth-bgp`; nothing before it was looked for.
+    pub data: Option<BTreeMap<String, String>>,
+}
 
 /// An address that is bound here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +48,7 @@ pub struct Advert {
 pub struct Routed {
     orders: watch::Sender<Vec<Announcement>>,
     told: watch::Receiver<Told>,
-    notes: watch::Sender<Notes>,
+    said: watch::Sender<Said>,
     /// What routers are to know as of the last round.
     adverts: BTreeMap<IpAddr, Announcement>,
     /// Since when what goes has been going.
@@ -55,12 +66,12 @@ impl Routed {
     pub fn new(
         orders: watch::Sender<Vec<Announcement>>,
         told: watch::Receiver<Told>,
-        notes: watch::Sender<Notes>,
+        said: watch::Sender<Said>,
     ) -> Self {
         Self {
             orders,
             told,
-            notes,
+            said,
             adverts: BTreeMap::new(),
             going: BTreeMap::new(),
             lingering: BTreeMap::new(),
@@ -70,14 +81,24 @@ impl Routed {
         }
     }
 
-    /// Takes in which peers this node names by its annotations.
-    pub fn note(&self, notes: &Notes) {
-        self.notes.send_if_modified(|known| {
-            let is_news = known != notes;
-            if is_news {
-                known.clone_from(notes);
-            }
-            is_news
+    /// Takes in what this node is called by, and which peers it names.
+    pub fn note(&self, node: &Peer) {
+        self.say(|said| {
+            said.labels.clone_from(&node.labels);
+            said.notes.clone_from(&node.notes);
+        });
+    }
+
+    /// Takes in what the ConfigMap says.
+    pub fn configure(&self, data: BTreeMap<String, String>) {
+        self.say(|said| said.data = Some(data));
+    }
+
+    fn say(&self, change: impl FnOnce(&mut Said)) {
+        self.said.send_if_modified(|known| {
+            let before = known.clone();
+            change(known);
+            *known != before
         });
     }
 
@@ -177,8 +198,8 @@ mod tests {
         fn new() -> Self {
             let (order, orders) = watch::channel(Vec::new());
             let (tell, told) = watch::channel(Told::default());
-            let notes = watch::channel(Notes::new()).0;
-            Self { routed: Routed::new(order, told, notes), orders, tell, start: Instant::now() }
+            let said = watch::channel(Said::default()).0;
+            Self { routed: Routed::new(order, told, said), orders, tell, start: Instant::now() }
         }
 
         /// One round: what is held, each with whether routers are to lead it here. Gives what is bound then.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use berth_bgp::config::{self, NodeSays, Peer, Remote, RouterId};
+use berth_bgp::config::{self, Peer, RouterId};
 use berth_bgp::{Announcement, Event, Policy, Prefix, Routes, Session, Stop};
 use berth_bgp_speaker::{Handle, News, spawn};
 use berth_runtime::http::Health;
@@ -13,10 +13,11 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::peers::{Peers, Settings, Terms};
 use super::place;
+use super::routed::Said;
 use super::told::{PeerTold, Told};
 use crate::metrics::{Metrics, PeerLabel, RouteLabel};
-use crate::vip::nodes::Notes;
 
 /// The name of the task.
 pub const TASK: &str = "bgp";
@@ -26,6 +27,9 @@ const CHECK: &str = "bgp";
 
 /// That of what the annotations of the node say.
 const NOTES: &str = "bgp/annotations";
+
+/// That of what the ConfigMap says.
+const MAP: &str = "bgp/configmap";
 
 /// How often what is in the way of a peer is looked at again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -38,49 +42,64 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the speaker goes by.
 pub struct Speaker {
-    /// The node.
-    pub node: String,
-    /// Its interface.
-    pub interface: Option<String>,
-    /// What is the same for all peers.
-    pub speaker: config::Speaker,
-    /// The peers.
-    pub peers: Vec<Peer>,
-    /// The prefix of annotations by which nodes name more of them.
-    pub prefix: Option<String>,
-    /// Numbers.
-    pub metrics: Metrics,
-    /// Probes.
-    pub health: Health,
+    node: String,
+    /// That of the node.
+    interface: Option<String>,
+    metrics: Metrics,
+    health: Health,
+    settings: Settings,
 }
 
 impl Speaker {
+    /// Of a node with this interface, by settings: what is the same for all peers, peers, and the prefix of annotations of nodes
+    /// that name more.
+    pub fn new(
+        node: &str,
+        interface: Option<String>,
+        (speaker, peers, prefix): (config::Speaker, Vec<Peer>, Option<String>),
+        metrics: Metrics,
+        health: Health,
+    ) -> Self {
+        let settings = Settings { speaker, peers, prefix };
+        Self { node: node.to_owned(), interface, metrics, health, settings }
+    }
+
     /// Keeps sessions with all peers, those that the node's annotations name among them, announces what is ordered, and tells
     /// what is known.
     pub async fn keep(
         self,
-        mut notes: watch::Receiver<Notes>,
+        mut said: watch::Receiver<Said>,
         mut orders: watch::Receiver<Vec<Announcement>>,
         tell: watch::Sender<Told>,
     ) {
         let (all, tell) = (Arc::new(self), Arc::new(tell));
         all.health.unready(CHECK, tell.borrow().silence().unwrap_or_default());
         let mut lines: BTreeMap<String, (Terms, oneshot::Sender<()>)> = BTreeMap::new();
+        let (mut peers, (set_policy, policy)) =
+            (Peers::default(), watch::channel(Policy::default()));
         let mut tasks = JoinSet::new();
         loop {
-            let wanted = all.wanted(&notes.borrow_and_update());
+            peers.see(&all.settings, &said.borrow_and_update());
+            all.tell_of(NOTES, &peers.of_notes);
+            all.tell_of(MAP, &peers.of_map);
+            // No session ends for what it is told.
+            set_policy.send_if_modified(|known| {
+                let is_news = *known != peers.policy;
+                known.clone_from(&peers.policy);
+                is_news
+            });
             // Who is named no more, or otherwise than before, is told so: its line ends with its end of the channel.
-            lines.retain(|name, (terms, _)| wanted.get(name) == Some(terms));
-            for (name, terms) in wanted {
-                if !lines.contains_key(&name) {
+            lines.retain(|name, (terms, _)| peers.all.get(name) == Some(terms));
+            for (name, terms) in &peers.all {
+                if !lines.contains_key(name) {
                     let (go_on, ends) = oneshot::channel();
-                    let line = Line::new(&all, terms.clone(), &orders, &tell);
+                    let line = Line::new(&all, terms.clone(), &policy, &orders, &tell);
                     tasks.spawn(line.keep(ends));
-                    lines.insert(name, (terms, go_on));
+                    lines.insert(name.clone(), (terms.clone(), go_on));
                 }
             }
             tokio::select! {
-                Ok(()) = notes.changed() => {}
+                Ok(()) = said.changed() => {}
                 Some(_) = tasks.join_next() => {}
                 () = ended(&mut orders) => break,
             }
@@ -89,41 +108,20 @@ impl Speaker {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// The peers of this node by their names, each with what is the same for all.
-    fn wanted(&self, notes: &Notes) -> BTreeMap<String, Terms> {
-        let (says, flaws) = match &self.prefix {
-            Some(prefix) => config::node_annotations(prefix, notes),
-            None => (NodeSays::default(), Vec::new()),
-        };
-        let flaws: Vec<String> = flaws.iter().map(ToString::to_string).collect();
+    /// Tells what is wrong with something, by its check.
+    fn tell_of(&self, check: &'static str, flaws: &[String]) {
         match flaws.is_empty() {
-            true => self.health.forget(NOTES),
-            false => self.health.unready(NOTES, flaws.join("; ")),
+            true => self.health.forget(check),
+            false => self.health.unready(check, flaws.join("; ")),
         }
-        let router_id = match (&self.speaker.router_id, says.router_id) {
-            (RouterId::Found, Some(id)) => id,
-            (id, _) => id.clone(),
-        };
-        let speaker = config::Speaker { router_id, ..self.speaker.clone() };
-        // What the node says of a router counts before what all nodes are told of it.
-        let named: BTreeSet<Remote> = says.peers.iter().map(|peer| peer.remote.clone()).collect();
-        let others = self.peers.iter().filter(|peer| !named.contains(&peer.remote)).cloned();
-        let all = says.peers.iter().cloned().chain(others);
-        all.map(|peer| (peer.name.clone(), Terms { peer, speaker: speaker.clone() })).collect()
     }
-}
-
-/// What a session is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Terms {
-    peer: Peer,
-    speaker: config::Speaker,
 }
 
 /// What the task of a peer has at hand.
 struct Line {
     all: Arc<Speaker>,
     terms: Terms,
+    policy: watch::Receiver<Policy>,
     orders: watch::Receiver<Vec<Announcement>>,
     tell: Arc<watch::Sender<Told>>,
     now: PeerTold,
@@ -133,11 +131,13 @@ impl Line {
     fn new(
         all: &Arc<Speaker>,
         terms: Terms,
+        policy: &watch::Receiver<Policy>,
         orders: &watch::Receiver<Vec<Announcement>>,
         tell: &Arc<watch::Sender<Told>>,
     ) -> Self {
-        let (all, orders, tell) = (all.clone(), orders.clone(), tell.clone());
-        Self { all, terms, orders, tell, now: PeerTold::default() }
+        let (all, policy, orders, tell) =
+            (all.clone(), policy.clone(), orders.clone(), tell.clone());
+        Self { all, terms, policy, orders, tell, now: PeerTold::default() }
     }
 
     /// Keeps the session until nobody orders anything any more, or this peer is not wanted.
@@ -206,11 +206,13 @@ impl Line {
                         let reason = "the announcer ends".to_owned();
                         return self.end(handle, Stop::Shutdown(reason)).await;
                     }
-                    let orders = self.orders.borrow_and_update().clone();
-                    wanted = Arc::new(Policy::default().routes(&self.terms.peer.name, &orders));
-                    if handle.set_routes((*wanted).clone()).await.is_err() {
-                        return;
-                    }
+                    let Some(routes) = self.announce(handle).await else { return };
+                    wanted = routes;
+                    telling = told(handle.clone(), wanted.clone());
+                }
+                Ok(()) = self.policy.changed() => {
+                    let Some(routes) = self.announce(handle).await else { return };
+                    wanted = routes;
                     telling = told(handle.clone(), wanted.clone());
                 }
                 Some(News { event, .. }) = news.recv() => {
@@ -241,13 +243,28 @@ impl Line {
         }
     }
 
+    /// Has the peer told what it is to know by now; nothing where its task is gone.
+    async fn announce(&mut self, handle: &Handle) -> Option<Arc<Routes>> {
+        let orders = self.orders.borrow_and_update().clone();
+        let policy = self.policy.borrow_and_update().clone();
+        let routes = Arc::new(policy.routes(&self.terms.peer.name, &orders));
+        handle.set_routes((*routes).clone()).await.ok()?;
+        Some(routes)
+    }
+
     /// Takes in that the peer has been told these, as far as it speaks their families.
     fn knows(&mut self, routes: &Routes) {
         let families: BTreeSet<_> = self.now.routes.keys().copied().collect();
-        let is_host = |prefix: &&Prefix| **prefix == Prefix::host(prefix.address());
-        let known =
-            routes.keys().filter(|prefix| families.contains(&prefix.family())).filter(is_host);
-        let known = Arc::new(known.map(|prefix| prefix.address()).collect());
+        let told = routes.keys().filter(|prefix| families.contains(&prefix.family()));
+        let told: BTreeSet<Prefix> = told.copied().collect();
+        // An address may be told as a part of a longer stretch.
+        let lengths: BTreeSet<u8> = told.iter().map(|prefix| prefix.length()).collect();
+        let is_told = |address: &IpAddr| {
+            let host = Prefix::host(*address);
+            lengths.iter().any(|length| told.contains(&host.widened(*length)))
+        };
+        let all = vips(&self.orders.borrow());
+        let known = Arc::new(all.into_iter().filter(is_told).collect());
         let is_up = self.now.is_up();
         self.tell(|now| now.knows = if is_up { known } else { Arc::default() });
     }
@@ -319,46 +336,4 @@ async fn ended(orders: &mut watch::Receiver<Vec<Announcement>>) {
 
 fn vips(orders: &[Announcement]) -> BTreeSet<IpAddr> {
     orders.iter().map(|order| order.address).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_node_says_of_a_router_counts_and_what_is_wrong_of_it_costs_no_other() {
-        let health = Health::default();
-        let (peers, _) = config::peers("192.0.2.1:65001,192.0.2.2:65001");
-        let speaker = Speaker {
-            node: "a".to_owned(),
-            interface: None,
-            speaker: config::Speaker::default(),
-            peers,
-            prefix: Some("example.com".to_owned()),
-            metrics: Metrics::default(),
-            health: health.clone(),
-        };
-        let note = |(key, value): (&str, &str)| (format!("example.com/{key}"), value.to_owned());
-        let mut notes: Notes = [
-            ("node-asn", "65010"),
-            ("peer-asn", "65002"),
-            ("src-ip", "192.0.2.11"),
-            ("peer-ip", "192.0.2.1"),
-            ("bgp-peers-0-node-asn", "0"),
-        ]
-        .map(note)
-        .into();
-        let wanted = speaker.wanted(&notes);
-        let own: Vec<(&str, Option<u32>)> =
-            wanted.iter().map(|(name, terms)| (name.as_str(), terms.peer.local_as)).collect();
-        assert_eq!(own, [("192.0.2.1", Some(65010)), ("192.0.2.2", None)]);
-        let id = RouterId::Is("192.0.2.11".parse().unwrap());
-        assert!(wanted.values().all(|terms| terms.speaker.router_id == id));
-        let told = health.unready_checks(Instant::now());
-        assert!(told.iter().any(|(check, _)| *check == NOTES), "{told:?}");
-        notes.clear();
-        let wanted = speaker.wanted(&notes);
-        assert_eq!((wanted.len(), wanted["192.0.2.1"].peer.local_as), (2, None));
-        assert!(health.unready_checks(Instant::now()).is_empty());
-    }
 }

@@ -1,6 +1,6 @@
 //! What a watch passes on, and passing it on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Instant;
 
@@ -60,6 +60,8 @@ pub enum ClusterEvent {
     NodeGone(String),
     /// These are all the nodes there are.
     Nodes(BTreeSet<String>),
+    /// What the ConfigMap `berth-bgp` says; nothing where there is none, or it may not be looked at.
+    Bgp(BTreeMap<String, String>),
     /// An `EipBinding` is like this.
     Eip(Name, Box<Eip>),
     /// An `EipBinding` is gone.
@@ -105,6 +107,8 @@ pub struct Scope {
     pub nodes: bool,
     /// The taints with which a node is emptied.
     pub drains: Drains,
+    /// The namespace of the ConfigMap `berth-bgp`, where routers are told.
+    pub bgp: Option<String>,
     /// The prefix of annotations of nodes that name routers.
     pub notes: Option<String>,
     /// When claims do.

@@ -1,0 +1,197 @@
+//! Which peers this node has, and what they are told, of all that is said: settings, the ConfigMap, and the annotations of the
+//! node. What is wrong is left out and told; a ConfigMap with anything wrong is not used, and the one before it is. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_bgp::Policy;
+use berth_bgp::config::{self, Config, Document, Flaw, NodeSays, Peer, Remote, RouterId};
+
+use super::routed::Said;
+
+/// What a session is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    pub(super) peer: Peer,
+    pub(super) speaker: config::Speaker,
+}
+
+/// What settings say.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) speaker: config::Speaker,
+    pub(super) peers: Vec<Peer>,
+    /// The prefix of annotations by which nodes name more of them.
+    pub(super) prefix: Option<String>,
+}
+
+/// What all of it comes to.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    /// By name.
+    pub(super) all: BTreeMap<String, Terms>,
+    /// What they are told.
+    pub(super) policy: Policy,
+    /// What is wrong with the ConfigMap.
+    pub(super) of_map: Vec<String>,
+    /// What is wrong with annotations.
+    pub(super) of_notes: Vec<String>,
+    /// The last ConfigMap that was right.
+    document: Document,
+}
+
+impl Peers {
+    /// Takes in what is said now.
+    pub(super) fn see(&mut self, settings: &Settings, said: &Said) {
+        // What began before would begin anew where the ConfigMap says otherwise.
+        let Some(data) = &said.data else { return };
+        let (document, flaws) = config::config_map(data);
+        let (config, wrong) = of(settings, document.clone());
+        let wrong = flaws.into_iter().chain(wrong).chain(unmet(&document));
+        self.of_map = wrong.map(|flaw| flaw.to_string()).collect();
+        let config = match self.of_map.is_empty() {
+            true => {
+                self.document = document;
+                config
+            }
+            false => of(settings, self.document.clone()).0,
+        };
+        let (says, flaws) = match &settings.prefix {
+            Some(prefix) => config::node_annotations(prefix, &said.notes),
+            None => (NodeSays::default(), Vec::new()),
+        };
+        self.of_notes = flaws.iter().map(ToString::to_string).collect();
+        let router_id = match (&config.speaker.router_id, says.router_id) {
+            (RouterId::Found, Some(id)) => id,
+            (id, _) => id.clone(),
+        };
+        // Nothing of it outlives this process yet.
+        let speaker =
+            config::Speaker { router_id, graceful_restart: None, ..config.speaker.clone() };
+        let (own, collide) = config.of_node(&said.labels);
+        self.of_map.extend(collide.iter().map(ToString::to_string));
+        // What the node says of a router counts before what all nodes are told of it.
+        let named: BTreeSet<&Remote> = says.peers.iter().map(|peer| &peer.remote).collect();
+        let others = own.into_iter().filter(|peer| !named.contains(&peer.remote));
+        let all = says.peers.iter().chain(others).cloned();
+        let terms = |peer: Peer| (peer.name.clone(), Terms { peer, speaker: speaker.clone() });
+        self.all = all.map(terms).collect();
+        self.policy = config.policy.clone();
+    }
+}
+
+fn of(settings: &Settings, document: Document) -> (Config, Vec<Flaw>) {
+    Config::of((settings.speaker.clone(), settings.peers.clone()), document)
+}
+
+/// What a ConfigMap asks for that is not built: an error, and no silence.
+fn unmet(document: &Document) -> Vec<Flaw> {
+    let not_yet = |of: String, field: &str| Flaw {
+        of,
+        field: field.to_owned(),
+        place: config::Place::Named,
+        value: None,
+        accepted: "not supported yet; leave it out".to_owned(),
+    };
+    let mut flaws = Vec::new();
+    let mut check = |of: &str, field: &str, is_asked: bool| {
+        if is_asked {
+            flaws.push(not_yet(of.to_owned(), field));
+        }
+    };
+    check("", "gracefulRestart", matches!(document.graceful_restart, Some(Some(_))));
+    check("", "listen", document.listen.is_some());
+    check("", "services", !document.permits.0.is_empty());
+    for peer in &document.peers {
+        let of = format!("peer {}", peer.name);
+        check(&of, "bfd", peer.bfd.is_some());
+        check(&of, "interface", matches!(peer.remote, Remote::Interface(_)));
+        check(&of, "gracefulRestart", matches!(peer.graceful_restart, Some(Some(_))));
+        check(&of, "password", matches!(peer.password, Some(config::Password::Secret { .. })));
+    }
+    for (number, rule) in document.policy.rules.iter().enumerate() {
+        let of = format!("policy {}", number + 1);
+        check(&of, "pools", !rule.filter.pools.is_empty());
+        check(&of, "services", rule.filter.services.is_some());
+    }
+    flaws
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        let (peers, _) = config::peers("192.0.2.1:65001,192.0.2.2:65001");
+        let prefix = Some("example.com".to_owned());
+        Settings { speaker: config::Speaker::default(), peers, prefix }
+    }
+
+    fn said(notes: &[(&str, &str)], map: &str) -> Said {
+        let note =
+            |(key, value): &(&str, &str)| (format!("example.com/{key}"), (*value).to_owned());
+        Said {
+            notes: notes.iter().map(note).collect(),
+            labels: [("rack".to_owned(), "a".to_owned())].into(),
+            data: Some([("config.yaml".to_owned(), map.to_owned())].into()),
+        }
+    }
+
+    fn names(peers: &Peers) -> Vec<&str> {
+        peers.all.keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn nobody_is_spoken_to_before_the_map_was_looked_for() {
+        let mut peers = Peers::default();
+        peers.see(&settings(), &Said::default());
+        assert!(peers.all.is_empty());
+        peers.see(&settings(), &Said { data: Some(BTreeMap::new()), ..Said::default() });
+        assert_eq!(names(&peers), ["192.0.2.1", "192.0.2.2"]);
+    }
+
+    #[test]
+    fn what_a_node_says_of_a_router_counts_and_what_is_wrong_of_it_costs_no_other() {
+        let mut peers = Peers::default();
+        let notes = [
+            ("node-asn", "65010"),
+            ("peer-asn", "65002"),
+            ("src-ip", "192.0.2.11"),
+            ("peer-ip", "192.0.2.1"),
+            ("bgp-peers-0-node-asn", "0"),
+        ];
+        peers.see(&settings(), &said(&notes, ""));
+        assert_eq!(names(&peers), ["192.0.2.1", "192.0.2.2"]);
+        assert_eq!(peers.all["192.0.2.1"].peer.local_as, Some(65010));
+        assert_eq!(peers.all["192.0.2.2"].peer.local_as, None);
+        let id = RouterId::Is("192.0.2.11".parse().unwrap());
+        assert!(peers.all.values().all(|terms| terms.speaker.router_id == id));
+        assert!(!peers.of_notes.is_empty() && peers.of_map.is_empty());
+    }
+
+    #[test]
+    fn a_map_with_anything_wrong_is_told_and_the_one_before_it_goes_on() {
+        let mut peers = Peers::default();
+        let right = "
+peers:
+- {name: a, address: 192.0.2.3, asn: 65001, nodes: {matchLabels: {rack: a}}}
+- {name: b, address: 192.0.2.4, asn: 65001, nodes: {matchLabels: {rack: b}}}
+policy:
+- {peers: [a], localPref: 200}
+";
+        peers.see(&settings(), &said(&[], right));
+        assert_eq!((names(&peers), peers.of_map.len()), (vec!["192.0.2.1", "192.0.2.2", "a"], 0));
+        assert_eq!(peers.policy.rules.len(), 1);
+        for wrong in [
+            right.replace("65001", "x"),
+            right.replace("asn: 65001", "asn: 65001, bfd: {}"),
+            right.replace("localPref: 200", "localPref: 200, pools: [shop]"),
+            format!("gracefulRestart: {{time: 60}}\n{right}"),
+        ] {
+            peers.see(&settings(), &said(&[], &wrong));
+            assert_eq!(names(&peers), ["192.0.2.1", "192.0.2.2", "a"], "{wrong}");
+            assert!(!peers.of_map.is_empty(), "{wrong}");
+        }
+        peers.see(&settings(), &said(&[], ""));
+        assert_eq!((names(&peers), peers.of_map.len()), (vec!["192.0.2.1", "192.0.2.2"], 0));
+    }
+}
