@@ -10,18 +10,35 @@ use berth_bgp::{Family, NextHops, RemoteAs};
 use berth_bgp_speaker::{Key, Target};
 use berth_membership::Request;
 use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
+
+/// The addresses of this host, by the names of interfaces, each with its mask.
+type Addresses = Vec<(String, IpAddr, Option<IpAddr>)>;
 
 /// The addresses of this host, by the names of interfaces, in their order.
 fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
+    let ip = |socket: SockaddrStorage| {
+        let v4 = socket.as_sockaddr_in().map(|own| IpAddr::V4(own.ip()));
+        v4.or_else(|| socket.as_sockaddr_in6().map(|own| IpAddr::V6(own.ip())))
+    };
     let all = getifaddrs()?.filter_map(|entry| {
-        let address = entry.address?;
-        let v4 = address.as_sockaddr_in().map(|own| IpAddr::V4(own.ip()));
-        let v6 = address.as_sockaddr_in6().map(|own| IpAddr::V6(own.ip()));
-        Some((entry.interface_name, v4.or(v6)?))
+        Some((entry.interface_name, entry.address.and_then(ip)?, entry.netmask.and_then(ip)))
     });
-    let mut all: Vec<(String, IpAddr)> = all.collect();
-    all.sort();
-    Ok(all)
+    Ok(in_order(all.collect()))
+}
+
+/// By the names of interfaces; of one those first that come with a subnet. What has none may be another announcer's, as that
+/// of the control plane, and goes to another node some day.
+fn in_order(mut all: Addresses) -> Vec<(String, IpAddr)> {
+    let is_single = |mask: &Option<IpAddr>| match mask {
+        Some(IpAddr::V4(mask)) => mask.to_bits() == u32::MAX,
+        Some(IpAddr::V6(mask)) => mask.to_bits() == u128::MAX,
+        None => false,
+    };
+    all.sort_by(|(on, own, mask), (other, another, theirs)| {
+        (on, is_single(mask), own).cmp(&(other, is_single(theirs), another))
+    });
+    all.into_iter().map(|(on, own, _)| (on, own)).collect()
 }
 
 /// The BGP Identifier of this node; nothing while the interface that is named has no address. `own` is the interface of the
@@ -145,4 +162,37 @@ pub(super) fn next_hops(
 /// A number that no other session has.
 pub(super) fn seed() -> u64 {
     RandomState::new().hash_one(std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_without_a_subnet_is_how_a_node_is_known_only_where_it_has_nothing_else() {
+        let of = |on: &str, own: &str, mask: &str| {
+            (on.to_owned(), own.parse().unwrap(), mask.parse().ok())
+        };
+        let all = vec![
+            of("lo", "127.0.0.1", "255.0.0.0"),
+            of("eth1", "198.51.100.1", "255.255.255.255"),
+            of("eth0", "192.0.2.9", "255.255.255.255"),
+            of("eth0", "2001:db8::9", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            of("eth0", "192.0.2.100", "255.255.255.0"),
+            of("eth0", "2001:db8::100", "ffff:ffff:ffff:ffff::"),
+        ];
+        let told: Vec<String> =
+            in_order(all).iter().map(|(on, own)| format!("{on} {own}")).collect();
+        assert_eq!(
+            told,
+            [
+                "eth0 192.0.2.100",
+                "eth0 2001:db8::100",
+                "eth0 192.0.2.9",
+                "eth0 2001:db8::9",
+                "eth1 198.51.100.1",
+                "lo 127.0.0.1",
+            ]
+        );
+    }
 }
