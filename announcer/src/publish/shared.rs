@@ -19,26 +19,31 @@ pub(super) fn publish(
     live: &BTreeSet<IpAddr>,
     node: &str,
 ) -> Option<(Option<String>, Vec<Ingress>)> {
-    let shown: BTreeSet<IpAddr> =
-        service.published.iter().filter_map(|ingress| ingress.ip.parse().ok()).collect();
+    let shown = |address: &IpAddr| {
+        let is_it = |entry: &&Ingress| entry.ip.parse::<IpAddr>().is_ok_and(|own| own == *address);
+        service.published.iter().find(is_it)
+    };
     let is_own = |address: &IpAddr| verdict.announce.contains(address) && live.contains(address);
-    let stays =
-        |address: &&IpAddr| is_own(address) || could.contains(*address) && shown.contains(*address);
-    let rest = service.addresses.iter().filter(stays);
-    let ingress: Vec<Ingress> =
-        rest.map(|address| Ingress::vip(*address, &service.ports)).collect();
+    // What others announce is left as they wrote it.
+    let entry = |address: &IpAddr| match is_own(address) {
+        true => Some(Ingress::vip(*address, &service.ports)),
+        false => shown(address).filter(|_| could.contains(address)).cloned(),
+    };
+    let ingress: Vec<Ingress> = service.addresses.iter().filter_map(entry).collect();
     let is_said = service.vip_host.is_some();
     if ingress.is_empty() {
         return is_said.then_some((None, ingress));
     }
     let announces = service.addresses.iter().any(is_own);
     let is_named = service.vip_host.as_deref() == Some(node);
+    // Nobody adds to a status in another node's name (overlays/policies).
+    let adds = ingress.iter().any(|entry| !service.published.contains(entry));
     let vip_host = match announces {
-        true if !is_said => Some(node.to_owned()),
+        true if !is_said || adds => Some(node.to_owned()),
         false if is_named => None,
         _ => service.vip_host.clone(),
     };
     let is_true = service.published == ingress && service.vip_host == vip_host;
-    let is_ours_to_say = announces || is_named || is_said && shown.len() > ingress.len();
+    let is_ours_to_say = announces || is_named || is_said && service.published.len() > ingress.len();
     (!is_true && is_ours_to_say).then_some((vip_host, ingress))
 }

@@ -49,7 +49,11 @@ fn nobody_takes_out_what_others_announce() {
         None,
         "b has a session for the other family"
     );
-    assert_eq!(written(&[v6], Some("b"), &[v4], &BOTH), shows(&BOTH, Some("b")));
+    assert_eq!(
+        written(&[v6], Some("b"), &[v4], &BOTH),
+        shows(&BOTH, Some("a")),
+        "it adds to it in its own name alone"
+    );
     assert_eq!(written(&BOTH, Some("b"), &[v4], &[v4]), shows(&[v4], Some("b")), "nobody could");
 }
 
