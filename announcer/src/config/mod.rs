@@ -155,7 +155,7 @@ pub struct ArpNd {
 const DEFAULT_REFRESH_MS: i64 = 60_000;
 
 /// The loopback interface, where nobody asks for an address.
-const LOOPBACK: &str = "lo";
+pub(crate) const LOOPBACK: &str = "lo";
 
 impl Config {
     /// Parses `settings`; `hostname` names the node if nothing else does. What is wrong with one capability leaves it

@@ -44,6 +44,7 @@ pub(super) fn publish(
         _ => service.vip_host.clone(),
     };
     let is_true = service.published == ingress && service.vip_host == vip_host;
-    let is_ours_to_say = announces || is_named || is_said && service.published.len() > ingress.len();
+    let is_ours_to_say =
+        announces || is_named || is_said && service.published.len() > ingress.len();
     (!is_true && is_ours_to_say).then_some((vip_host, ingress))
 }

@@ -78,7 +78,8 @@ impl Elastic {
         if !sight.listed.bindings {
             return Vec::new();
         }
-        let asks = config.arp_nd.probe;
+        // By what routers lead here nobody on the LAN is known.
+        let asks = config.arp_nd.probe && config.routed().is_none();
         let is_free = |eip: &IpAddr| !asks || sight.usage.has(eip) || lan.is_free(eip);
         self.translations.see(sight.scene(), &sight.wanted, is_free, now);
         let (pairs, parting) = (self.translations.pairs(now), self.translations.parting());

@@ -7,6 +7,7 @@ use berth_api::{Family, Quoted};
 
 use super::cluster::{Name, Service};
 use super::scene::Scene;
+use crate::config::LOOPBACK;
 use crate::kernel::{Host, Interface, Vlan, is_global};
 use crate::vip::{Attach, Link, Refusal};
 
@@ -174,8 +175,10 @@ pub(crate) fn place_anywhere(scene: Scene<'_>, address: IpAddr) -> Result<Attach
     }
 }
 
-/// Routers lead it here, whichever interface a Service names; no neighbour is told of it.
+/// Routers lead it here, whichever interface a Service names; no neighbour is told of it. An IPv6 address of an interface is what
+/// a host asks its neighbours with where it answers from it, and nobody is to hear it: such a one is on the loopback interface.
 fn place_routed(scene: Scene<'_>, name: &str, address: IpAddr) -> Result<Attach, Refusal> {
+    let name = if address.is_ipv6() { LOOPBACK } else { name };
     let (_, interface) = named(scene, Some(name), address)?;
     may_be_bound(scene, address)?;
     Ok(Attach::Host(interface.index))
