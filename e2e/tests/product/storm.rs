@@ -63,7 +63,8 @@ async fn both() -> Result<(World, IpAddr)> {
 /// How long after the edit a watch, such as kube-proxy's, showed that a Service has no address any more.
 fn watched(world: &World, name: (&str, &str), edit: Instant) -> JoinHandle<Duration> {
     let only = watcher::Config::default().fields(&format!("metadata.name={}", name.1));
-    let mut events = watcher(world.services(name.0), only).default_backoff().applied_objects().boxed();
+    let mut events =
+        watcher(world.services(name.0), only).default_backoff().applied_objects().boxed();
     tokio::spawn(async move {
         while let Some(service) = events.next().await {
             if service.is_ok_and(|service| ingress(&service).is_empty()) {

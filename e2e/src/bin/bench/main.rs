@@ -29,9 +29,7 @@ use berth_e2e::bare_client;
 use berth_e2e::lab::{Lab, Spec};
 use berth_e2e::world::{Env, World, annotated, by_lease, env, eventually, kubectl, repository};
 
-use costs::{
-    SETTLES, SHORTENS, Used, a_second, by_verb, mebibytes, spent_at_rest, used_at_rest,
-};
+use costs::{SETTLES, SHORTENS, Used, a_second, by_verb, mebibytes, spent_at_rest, used_at_rest};
 
 /// How many Services the allocation benchmark creates.
 const SERVICES: usize = 1000;
