@@ -180,7 +180,9 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
 
 async fn a_hangup_is_an_end_as_any_other_but_where_it_is_ignored() {
     let scene = Scene::new().await;
-    let mut announcer = scene.settings(&[]);
+    let command = scene.command(real(), Election::Membership, None, &scene.log);
+    // Where these tests are run under nohup themselves, it is ignored by whatever they start.
+    let mut announcer = under(&["env", "--default-signal=HUP"], &command).spawn().unwrap();
     let mut peer = Peer::new().await;
     peer.until(true, "it serves", &scene.log).await;
     signal_to(&announcer, Signal::SIGHUP);
@@ -188,8 +190,7 @@ async fn a_hangup_is_an_end_as_any_other_but_where_it_is_ignored() {
     assert!(status.success() && address("eth0", ADDRESS).is_none(), "{status}");
     assert_eq!(run("nft list ruleset"), "");
 
-    let command = scene.command(real(), Election::Membership, None, &scene.log);
-    let announcer = under("nohup", &command).spawn().unwrap();
+    let announcer = under(&["nohup"], &command).spawn().unwrap();
     peer.until(true, "under nohup", &scene.log).await;
     signal_to(&announcer, Signal::SIGHUP);
     pause(500).await;
@@ -197,11 +198,11 @@ async fn a_hangup_is_an_end_as_any_other_but_where_it_is_ignored() {
     scene.leaves(announcer).await;
 }
 
-/// The same, started by another program.
-fn under(program: &str, command: &Command) -> Command {
+/// The same, started by another program with these arguments.
+fn under(program: &[&str], command: &Command) -> Command {
     let command = command.as_std();
-    let mut outer = Command::new(program);
-    outer.arg(real()).arg("manager").stdin(Stdio::null()).stdout(Stdio::null());
+    let mut outer = Command::new(program[0]);
+    outer.args(&program[1..]).arg(real()).arg("manager").stdin(Stdio::null()).stdout(Stdio::null());
     let set = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
     outer.envs(set).kill_on_drop(true).stderr(Stdio::null());
     outer
