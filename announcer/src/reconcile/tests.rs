@@ -11,7 +11,6 @@ use super::desired::Desired;
 use super::detection;
 use crate::advertise::arp_nd::hearing::{Heard, Said};
 use crate::advertise::arp_nd::probe::{Probes, Question};
-use crate::config::Permits;
 use crate::dataplane::eip::{Nat, Pair, Stage};
 use crate::kernel::{Binding, Host, Lifetime};
 use crate::reconcile::sight::Sight;
@@ -19,8 +18,7 @@ use crate::reconcile::translate::Elastic;
 use crate::source::cluster::testing::{eip, service, slice};
 use crate::source::cluster::{Cluster, Ingress, Service};
 use crate::source::placement::{is_awaited, vlans};
-use crate::source::scene::Scene;
-use crate::source::testing::{host, seen, two_interfaces};
+use crate::source::testing::{host, scene, seen, two_interfaces};
 use crate::source::watch::ENDPOINT_SLICES;
 use crate::vip::{Attach, Family, Hold, Holds, Name, Refusal, Verdict, Vip, VipId, Wanted};
 
@@ -231,14 +229,7 @@ fn a_shared_address_has_the_ports_of_all_its_services() {
 fn an_interface_that_a_service_names_is_awaited_and_no_other() {
     let (mut cluster, host) = (Cluster::default(), two_interfaces());
     let waits = |cluster: &Cluster| {
-        let scene = Scene {
-            cluster,
-            host: &host,
-            node: "a",
-            interface: None,
-            permits: Permits::ALL,
-            routed: None,
-        };
+        let scene = scene(cluster, &host, None);
         assert!(vlans(scene).is_empty());
         [2, 3, 9].map(|index| is_awaited(scene, index))
     };

@@ -178,9 +178,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::cluster::Slice;
-    use super::super::testing::{host, seen};
+    use super::super::testing::{host, scene, seen};
     use super::*;
-    use crate::config::Permits;
     use berth_api::service::ClassPolicy;
 
     const ADDRESS: &str = "192.0.2.1";
@@ -227,15 +226,7 @@ mod tests {
             cluster.apply_slice(Name::new("d", format!("slice-{n}")), Some(slice));
         }
         let wanted = seen(&cluster, &host, Some("eth0"));
-        let permits = Permits::ALL;
-        let scene = Scene {
-            cluster: &cluster,
-            host: &host,
-            node: "a",
-            interface: None,
-            permits,
-            routed: None,
-        };
+        let scene = scene(&cluster, &host, None);
         let mut doubted = doubted(scene, &wanted);
         assert!(doubted.len() < 2, "{doubted:?}");
         let (_, to) = doubted.pop_first()?;
@@ -417,15 +408,7 @@ mod tests {
         (1..=2).for_each(|number| add("aaa", number, 1999));
         add("mm", 99, 1);
         let wanted = seen(&cluster, &host, Some("eth0"));
-        let permits = Permits::ALL;
-        let scene = Scene {
-            cluster: &cluster,
-            host: &host,
-            node: "a",
-            interface: None,
-            permits,
-            routed: None,
-        };
+        let scene = scene(&cluster, &host, None);
         let doubted = doubted(scene, &wanted);
         let of = |third: u8| {
             let of =

@@ -35,11 +35,16 @@ pub(crate) fn two_interfaces() -> Host {
     }
 }
 
+/// What node `a` sees, where Services may name any interface and neighbours are told of addresses.
+pub(crate) fn scene<'a>(
+    cluster: &'a Cluster,
+    host: &'a Host,
+    interface: Option<&'a str>,
+) -> Scene<'a> {
+    Scene { cluster, host, node: "a", interface, permits: Permits::ALL, routed: None }
+}
+
 /// What is wanted as node `a` sees it.
 pub(crate) fn seen(cluster: &Cluster, host: &Host, interface: Option<&str>) -> Wanted {
-    wanted(
-        Scene { cluster, host, node: "a", interface, permits: Permits::ALL, routed: None },
-        &Usage::default(),
-        &Fixed::default(),
-    )
+    wanted(scene(cluster, host, interface), &Usage::default(), &Fixed::default())
 }

@@ -176,9 +176,8 @@ mod tests {
 
     use super::super::cluster::testing::{eip, service};
     use super::super::cluster::{Claims, Cluster, Eip, Ingress};
-    use super::super::testing::{host, seen};
+    use super::super::testing::{host, scene, seen};
     use super::*;
-    use crate::config::Permits;
     use crate::kernel::{Foreign, Host};
 
     const ADDRESS: &str = "192.0.2.1";
@@ -307,8 +306,7 @@ mod tests {
         let fixed =
             Fixed { by: Claimant::ControlPlane, addresses: vec![address], ..Fixed::default() };
         let (cluster, host, interface) = (&cluster, &host, Some("eth0"));
-        let permits = Permits::ALL;
-        let scene = Scene { cluster, host, node: "a", interface, permits, routed: None };
+        let scene = scene(cluster, host, interface);
         let wanted = wanted(scene, &Usage::default(), &fixed);
         let refused = wanted.attach(&wish, address).unwrap().as_ref().unwrap_err();
         assert_eq!(refused.reason(), "AddressReserved");

@@ -1,9 +1,9 @@
 use super::*;
-use crate::config::Permits;
 use crate::dataplane::eip::{Pair, Stage};
 use crate::kernel::{Binding, Host, Interface, Lifetime};
 use crate::source::cluster::Cluster;
 use crate::source::cluster::testing::eip;
+use crate::source::testing::scene;
 use crate::vip::Claimant;
 
 const EIP: &str = "192.0.2.1";
@@ -33,14 +33,7 @@ fn decide(case: &Case) -> Vec<Apply> {
     let answering = Answering { live, ..Answering::default() };
     let pair = Pair { vmi: VMI.parse().unwrap(), stage: Stage::Held };
     let translated = Nat { pairs: [(address, pair)].into(), ..Nat::default() };
-    let scene = Scene {
-        cluster: &cluster,
-        host: &host,
-        node: "a",
-        interface: Some("eth0"),
-        permits: Permits::ALL,
-        routed: None,
-    };
+    let scene = scene(&cluster, &host, Some("eth0"));
     let (answering, translated) = (&answering, &translated);
     let (refused, lost, node) = (&BTreeMap::new(), &case.lost, || "a".to_owned());
     let conflict = |text: &str| {

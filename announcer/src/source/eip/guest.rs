@@ -59,10 +59,9 @@ mod tests {
     use berth_api::claim::Holder;
 
     use super::*;
-    use crate::config::Permits;
     use crate::kernel::{Binding, Lifetime};
     use crate::source::cluster::Cluster;
-    use crate::source::testing::two_interfaces;
+    use crate::source::testing::{scene, two_interfaces};
 
     #[test]
     fn what_is_the_nodes_or_nobodys_or_given_out_is_no_vms() {
@@ -72,14 +71,7 @@ mod tests {
         host.ours.insert(Binding { index: 2, address }, Lifetime::Forever);
         cluster.claims.apply("192.0.2.78", vec![Holder::alone("web")], false);
         let (cluster, host) = (&cluster, &host);
-        let scene = Scene {
-            cluster,
-            host,
-            node: "a",
-            interface: Some("eth0"),
-            permits: Permits::ALL,
-            routed: None,
-        };
+        let scene = scene(cluster, host, Some("eth0"));
         let own = Own::of(scene);
         let told = |text: &str| {
             let refusal = own.objection(text.parse().unwrap());

@@ -163,11 +163,10 @@ fn wanted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Permits;
     use crate::kernel::{Binding, Foreign, Host, Interface, Lifetime};
     use crate::source::cluster::testing::{eip, service};
     use crate::source::cluster::{Ingress, Name, Service};
-    use crate::source::testing::seen;
+    use crate::source::testing::{scene, seen};
 
     const EIP: &str = "192.0.2.1";
     const VMI: &str = "10.244.0.4";
@@ -207,14 +206,7 @@ mod tests {
         /// What node `a` translates to, and how far it is with it.
         fn see(&mut self, now: Instant) -> Option<(String, Stage)> {
             let (cluster, host) = (&self.cluster, &self.host);
-            let scene = Scene {
-                cluster,
-                host,
-                node: "a",
-                interface: Some("eth0"),
-                permits: Permits::ALL,
-                routed: None,
-            };
+            let scene = scene(cluster, host, Some("eth0"));
             let wanted = seen(cluster, host, Some("eth0"));
             self.translations.see(scene, &wanted, |_| !self.taken, now);
             let pairs = self.translations.pairs(now);

@@ -60,10 +60,10 @@ mod tests {
     use berth_api::eip::EipHolder;
 
     use super::*;
-    use crate::config::Permits;
     use crate::kernel::{Binding, Host, Interface, Lifetime};
     use crate::source::cluster::Cluster;
     use crate::source::cluster::testing::eip;
+    use crate::source::testing::scene;
 
     const EIP: &str = "192.0.2.1";
     const NEXT: &str = "192.0.2.2";
@@ -89,14 +89,7 @@ mod tests {
 
         fn scene(&self) -> Scene<'_> {
             let (cluster, host) = (&self.cluster, &self.host);
-            Scene {
-                cluster,
-                host,
-                node: "a",
-                interface: Some("eth0"),
-                permits: Permits::ALL,
-                routed: None,
-            }
+            scene(cluster, host, Some("eth0"))
         }
 
         /// The binding is like this; gives whether its address is in use.

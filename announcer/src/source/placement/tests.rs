@@ -5,18 +5,11 @@ use crate::config::{Config, Permits, Settings};
 use crate::kernel::Foreign;
 use crate::source::cluster::testing::service;
 use crate::source::cluster::{Claims, Cluster};
-use crate::source::testing::two_interfaces;
+use crate::source::testing::{scene, two_interfaces};
 
 fn refused(host: &Host, address: &str) -> Option<&'static str> {
     let cluster = Cluster::default();
-    let scene = Scene {
-        cluster: &cluster,
-        host,
-        node: "a",
-        interface: Some("eth0"),
-        permits: Permits::ALL,
-        routed: None,
-    };
+    let scene = scene(&cluster, host, Some("eth0"));
     place_anywhere(scene, address.parse().unwrap()).err().map(|refusal| refusal.reason())
 }
 
@@ -32,14 +25,7 @@ fn the_hosts_own_address_on_another_interface_is_not_to_be_had() {
 /// The interface of an address that names none, where default routes lead so.
 fn placed(host: &Host, address: &str) -> Option<u32> {
     let cluster = Cluster::default();
-    let scene = Scene {
-        cluster: &cluster,
-        host,
-        node: "a",
-        interface: None,
-        permits: Permits::ALL,
-        routed: None,
-    };
+    let scene = scene(&cluster, host, None);
     match place_anywhere(scene, address.parse().unwrap()) {
         Ok(Attach::L2(link)) => Some(link.index),
         _ => None,
@@ -90,14 +76,7 @@ fn what_an_announcer_left_is_taken_over_only_where_its_claim_is_older() {
     eth0.foreign.insert(address, Foreign { prefix_len: 32, adoptable: true, ..Foreign::default() });
     let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
     let refused = |cluster: &Cluster, host: &Host| {
-        let scene = Scene {
-            cluster,
-            host,
-            node: "a",
-            interface: Some("eth0"),
-            permits: Permits::ALL,
-            routed: None,
-        };
+        let scene = scene(cluster, host, Some("eth0"));
         place_anywhere(scene, address).err().map(|refusal| refusal.reason())
     };
     assert_eq!(refused(&cluster, &host), Some("AddressOnHost"), "nobody claims it");
@@ -127,14 +106,7 @@ fn what_nobody_has_tagged_is_taken_over_where_its_claim_is_older_and_the_node_ha
         eth0.foreign.extend([(address, left), (own.parse().unwrap(), subnet)]);
         let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
         let refused = |cluster: &Cluster, host: &Host| {
-            let scene = Scene {
-                cluster,
-                host,
-                node: "a",
-                interface: Some("eth0"),
-                permits: Permits::ALL,
-                routed: None,
-            };
+            let scene = scene(cluster, host, Some("eth0"));
             place_anywhere(scene, address).err().map(|refusal| refusal.reason())
         };
         let text = address.to_string();
@@ -189,14 +161,7 @@ fn a_vlan_is_the_one_of_its_parent_and_number_whatever_its_name() {
     host.interfaces.insert(long.to_owned(), eth0);
     let seen = |host: &Host| {
         let interface = Some(long);
-        let scene = Scene {
-            cluster: &cluster,
-            host,
-            node: "a",
-            interface,
-            permits: Permits::ALL,
-            routed: None,
-        };
+        let scene = scene(&cluster, host, interface);
         let names: Vec<String> = vlans(scene).into_keys().collect();
         let placed = place(scene, "shop", &web, "192.0.2.77".parse().unwrap());
         (names, placed.map(|attach| attach.index()).map_err(|refusal| refusal.reason()))
@@ -295,14 +260,7 @@ fn a_port_of_a_port_is_met_on_the_topmost_and_a_vlan_is_its_own() {
     host.alternatives = [("uplink".to_owned(), "eth0".to_owned())].into();
     assert_eq!(interface(&host, "a", Some("uplink")).unwrap().0, "br0");
     let cluster = Cluster::default();
-    let scene = Scene {
-        cluster: &cluster,
-        host: &host,
-        node: "a",
-        interface: None,
-        permits: Permits::ALL,
-        routed: None,
-    };
+    let scene = scene(&cluster, &host, None);
     assert_eq!(named(scene, Some("uplink"), "10.0.0.9".parse().unwrap()).unwrap().0, "eth0");
     host.ports.insert(9, 2);
     assert!(interface(&host, "a", Some("eth0")).is_ok(), "a circle ends");

@@ -1,12 +1,11 @@
 //! The control plane's addresses, which one Lease decides on.
 
 use super::*;
-use crate::config::Permits;
 use crate::kernel::Host;
 use crate::ownership::health::Standing;
 use crate::source::eip::Usage;
 use crate::source::fixed::Fixed;
-use crate::source::scene::Scene;
+use crate::source::testing::scene;
 use crate::source::wanted::wanted;
 use crate::vip::Claimant;
 
@@ -16,10 +15,7 @@ fn of_control_plane(host: &Host) -> Wanted {
     let addresses = ["192.0.2.100", "2001:db8::100"].map(|own| own.parse().unwrap());
     let (by, interface) = (Claimant::ControlPlane, Some("eth0".to_owned()));
     let fixed = Fixed { by, interface, addresses: addresses.into(), ..Fixed::default() };
-    let (cluster, interface) = (&cluster, Some("eth0"));
-    let permits = Permits::ALL;
-    let scene = Scene { cluster, host, node: "a", interface, permits, routed: None };
-    wanted(scene, &Usage::default(), &fixed)
+    wanted(scene(&cluster, host, Some("eth0")), &Usage::default(), &fixed)
 }
 
 fn cp_lock() -> Name {
