@@ -25,6 +25,9 @@ pub struct Announcement {
     pub labels: BTreeMap<String, String>,
     /// What that asks for, as far as it may.
     pub asked: Asked,
+    /// MULTI_EXIT_DISC, whatever rules say: less is preferred (RFC 4271 §5.1.4). For what is at one node at a time, so that of
+    /// two that announce it for a moment each router prefers the right one.
+    pub med: Option<u32>,
     /// Whether this node is about to withdraw it.
     pub shutting_down: bool,
 }
@@ -38,6 +41,7 @@ impl Announcement {
             namespace: namespace.to_owned(),
             labels: BTreeMap::new(),
             asked: Asked::default(),
+            med: None,
             shutting_down: false,
         }
     }
@@ -185,6 +189,7 @@ impl Policy {
             attributes.communities.extend(&change.communities);
             attributes.large_communities.extend(&change.large_communities);
         }
+        attributes.med = announcement.med.or(attributes.med);
         attributes.local_pref = asked.local_pref.or(attributes.local_pref);
         attributes.communities.extend(&asked.communities);
         attributes.large_communities.extend(&asked.large_communities);

@@ -8,7 +8,7 @@ use berth_bgp::{Announcement, Family};
 
 use super::Announcer;
 use super::desired::Desired;
-use crate::advertise::bgp::Advert;
+use crate::advertise::bgp::{Advert, Way};
 use crate::kernel::{Binding, Kernel};
 use crate::ownership::Ownership;
 use crate::vip::{Attach, Claimant, Vip};
@@ -30,13 +30,19 @@ impl<K: Kernel> Announcer<K> {
 
     /// Has routers told of what is bound here, and nothing else.
     pub(super) fn tell_routers(&mut self, desired: &Desired, now: Instant) {
-        let Self { routed, sight, .. } = self;
+        let Self { routed, sight, config, .. } = self;
         let Some(routed) = routed else { return };
+        let node = &config.core.node;
         let advert = |(address, place): (&IpAddr, &super::desired::Place)| {
             let Attach::Host(index) = place.attach else { return None };
             sight.host.ours.contains_key(&Binding { index, address: *address }).then_some(())?;
-            let announcement = announcement(*address, sight.wanted.vip(*address)?);
-            Some((*address, Advert { announcement, stays: place.answers }))
+            let vip = sight.wanted.vip(*address)?;
+            let way = match vip.heir(node) {
+                Some(heir) => Way::Moved { told: vip.previous() == Some(heir) },
+                None if place.answers => Way::Here,
+                None => Way::Elsewhere,
+            };
+            Some((*address, Advert { announcement: announcement(*address, vip, node), way }))
         };
         let bound: BTreeMap<IpAddr, Advert> = desired.addresses.iter().filter_map(advert).collect();
         routed.announce(bound, now);
@@ -49,10 +55,15 @@ impl<K: Kernel> Announcer<K> {
 }
 
 /// What is said of an address: whose it is, for rules to go by.
-fn announcement(address: IpAddr, vip: &Vip) -> Announcement {
+fn announcement(address: IpAddr, vip: &Vip, node: &str) -> Announcement {
     let namespace = vip.wants.first().map(|want| match &want.claimant {
         Claimant::Service(name) | Claimant::Eip(name) => name.namespace.to_string(),
         Claimant::Operator | Claimant::ControlPlane => String::new(),
     });
-    Announcement::of(address, &namespace.unwrap_or_default())
+    // Who was named last is preferred, and never is there a second one that is as good: whatever becomes of a route of the
+    // node before, as where it is kept for a speaker that may come back.
+    let epoch = vip.wants.iter().map(|want| want.epoch).find(|epoch| *epoch > 0);
+    let epoch = epoch.map(|epoch| epoch - i64::from(vip.heir(node).is_some()));
+    let med = epoch.map(|epoch| u32::MAX.saturating_sub(u32::try_from(epoch).unwrap_or(u32::MAX)));
+    Announcement { med, ..Announcement::of(address, &namespace.unwrap_or_default()) }
 }

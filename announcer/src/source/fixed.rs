@@ -32,6 +32,7 @@ pub fn wants<'a>(scene: Scene<'a>, fixed: &'a Fixed) -> impl Iterator<Item = (Ip
             serving: Arc::new(Serving::of(Traffic::Anyhow)),
             preferred: Arc::default(),
             previous: None,
+            epoch: 0,
             attach: place_on(scene, fixed.interface.as_deref(), *address),
             ports: [].into(),
             conflicts: false,

@@ -141,6 +141,7 @@ pub fn wants<'a>(
             serving: claim.serving(address).clone(),
             preferred: service.preferred.clone(),
             previous: service.vip_host.clone(),
+            epoch: 0,
             attach: place.clone(),
             ports: ports(service, *address),
             conflicts: service.conflict.of(address).is_some(),

@@ -9,7 +9,7 @@ use berth_api::preference::Preference;
 
 use berth_api::{Family, NamespacedName as Name};
 
-use super::serve::apart;
+use super::serve::{Traffic, apart};
 use super::{Attach, ByFamily, Claimant, Refusal, Serving};
 use crate::kernel::{Guarded, Port};
 
@@ -39,6 +39,8 @@ pub struct Want {
     pub preferred: Arc<[Preference]>,
     /// The node that is said to have it now.
     pub previous: Option<String>,
+    /// How often the object has named another node; 0 where it names none.
+    pub epoch: i64,
     /// Where it belongs on this host, or why it cannot be here.
     pub attach: Result<Attach, Refusal>,
     /// The ports of it that kube-proxy is to serve.
@@ -137,6 +139,15 @@ impl Vip {
     /// Whether the operator names it: no object publishes it.
     pub fn is_of_operator(&self) -> bool {
         self.wants.iter().any(|want| want.claimant.is_of_operator())
+    }
+
+    /// The one other node that is to have it, where the object names one.
+    pub fn heir(&self, node: &str) -> Option<&str> {
+        let named = self.wants.iter().find_map(|want| match &want.serving.traffic {
+            Traffic::Named(named) => named.as_deref(),
+            _ => None,
+        });
+        named.filter(|named| *named != node)
     }
 
     /// The node that is said to have it now.

@@ -120,6 +120,17 @@ fn a_service_may_name_its_peers_its_preference_and_communities() {
 }
 
 #[test]
+fn what_is_at_one_node_at_a_time_has_its_own_place_among_those_that_announce_it() {
+    let rules = vec![rule(Filter::default(), Change { med: Some(7), ..Change::default() })];
+    let policy = Policy { rules };
+    let med = |med| {
+        let one = Announcement { med, ..Announcement::of(address("192.0.2.7"), "web") };
+        policy.routes("tor", [&one]).into_values().next().unwrap().med
+    };
+    assert_eq!((med(None), med(Some(3))), (Some(7), Some(3)));
+}
+
+#[test]
 fn an_aggregate_stands_for_all_its_addresses_until_the_last_of_them_goes() {
     let widened = Some(Widened { v4: 24, v6: 64 });
     let policy =

@@ -16,6 +16,6 @@ mod routed;
 mod speaker;
 mod told;
 
-pub use routed::{Advert, Routed, Said};
+pub use routed::{Advert, Routed, Said, Way};
 pub use speaker::{Speaker, TASK};
 pub use told::{PeerTold, Told};

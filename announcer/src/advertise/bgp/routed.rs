@@ -20,6 +20,10 @@ const LINGERING: Duration = Duration::from_secs(1);
 /// How long routers are asked to prefer others before a route is withdrawn.
 const GOING: Duration = Duration::from_secs(1);
 
+/// How long an address is announced here that is another node's now and is not announced there. What comes is sent on for at
+/// least as long.
+const HANDING: Duration = Duration::from_secs(5);
+
 /// The kernel drops an address that nobody renews for so long.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -39,8 +43,22 @@ pub struct Said {
 pub struct Advert {
     /// What is said of it.
     pub announcement: Announcement,
-    /// Whether routers are to lead it here; else they are to lead it to others, and what still comes is served.
-    pub stays: bool,
+    /// Where routers are to lead it.
+    pub way: Way,
+}
+
+/// Where routers are to lead an address that is bound here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Here.
+    Here,
+    /// To others, if there are any that could have it; what still comes is served.
+    Elsewhere,
+    /// To the one node that has it now.
+    Moved {
+        /// Whether routers know of it there.
+        told: bool,
+    },
 }
 
 /// What is to be announced, and what stays bound.
@@ -51,8 +69,8 @@ pub struct Routed {
     said: watch::Sender<Said>,
     /// What routers are to know as of the last round.
     adverts: BTreeMap<IpAddr, Announcement>,
-    /// Since when what goes has been going.
-    going: BTreeMap<IpAddr, Instant>,
+    /// Until when what goes is announced, and where to.
+    going: BTreeMap<IpAddr, (Instant, Way)>,
     /// Until when what is known to nobody any more stays bound.
     lingering: BTreeMap<IpAddr, Instant>,
     known: BTreeSet<IpAddr>,
@@ -136,18 +154,27 @@ impl Routed {
         let mut going = BTreeMap::new();
         let leaves = self.left_at.is_some();
         for (address, advert) in bound {
+            let Advert { announcement, way } = advert;
             let was = self.adverts.contains_key(&address);
-            if advert.stays && !leaves {
-                next.insert(address, advert.announcement);
-            } else if was && (leaves || !self.over.contains(&address)) {
-                let since = self.going.get(&address).copied().unwrap_or(now);
-                if now < since + GOING {
-                    going.insert(address, since);
-                    next.insert(
-                        address,
-                        Announcement { shutting_down: true, ..advert.announcement },
-                    );
+            let is_over = self.over.contains(&address);
+            let patience = match way {
+                Way::Here if !leaves => {
+                    next.insert(address, announcement);
+                    continue;
                 }
+                Way::Moved { told: false } if was && !leaves => HANDING,
+                Way::Moved { .. } if was => GOING,
+                _ if was && (leaves || !is_over) => GOING,
+                _ => continue,
+            };
+            let until = match self.going.get(&address) {
+                Some((until, before)) if *before == way => *until,
+                Some((until, _)) => *until.min(&(now + patience)),
+                None => now + patience,
+            };
+            if now < until {
+                going.insert(address, (until, way));
+                next.insert(address, Announcement { shutting_down: true, ..announcement });
             }
         }
         self.going = going;
@@ -169,7 +196,7 @@ impl Routed {
 
     /// When something is due although nothing happens.
     pub fn deadline(&self) -> Option<Instant> {
-        let going = self.going.values().map(|since| *since + GOING);
+        let going = self.going.values().map(|(until, _)| *until);
         going.chain(self.lingering.values().copied()).min()
     }
 }
@@ -204,14 +231,31 @@ mod tests {
 
         /// One round: what is held, each with whether routers are to lead it here. Gives what is bound then.
         fn round(&mut self, held: &[(u8, bool)], after: Duration) -> Vec<u8> {
+            self.round_with(held, &[], after)
+        }
+
+        /// The same, where some of what was held is another node's now, each with whether routers know of it there.
+        fn round_with(
+            &mut self,
+            held: &[(u8, bool)],
+            moved: &[(u8, bool)],
+            after: Duration,
+        ) -> Vec<u8> {
             let now = self.start + after;
             self.routed.see(now);
             let hold = |answers| Hold { until: now, answers, lapses: None };
             let mut holds: Holds =
                 held.iter().map(|(last, answers)| (address(*last), hold(*answers))).collect();
             self.routed.linger(&mut holds, now);
+            let moved: BTreeMap<IpAddr, bool> =
+                moved.iter().map(|(last, told)| (address(*last), *told)).collect();
             let advert = |(own, hold): (&IpAddr, &Hold)| {
-                (*own, Advert { announcement: Announcement::of(*own, "d"), stays: hold.answers })
+                let way = match (moved.get(own), hold.answers) {
+                    (Some(told), _) => Way::Moved { told: *told },
+                    (None, true) => Way::Here,
+                    (None, false) => Way::Elsewhere,
+                };
+                (*own, Advert { announcement: Announcement::of(*own, "d"), way })
             };
             self.routed.announce(holds.iter().map(advert).collect(), now);
             let last = |own: &IpAddr| match own {
@@ -272,6 +316,26 @@ mod tests {
         assert_eq!(scene.told(), [], "it is not announced anew");
         scene.round(&[(1, true)], SECOND * 31);
         assert_eq!(scene.told(), [(address(1), false)]);
+    }
+
+    #[test]
+    fn what_moves_to_another_node_is_announced_until_it_is_announced_there() {
+        let mut scene = Scene::new();
+        scene.round(&[(1, true), (2, true)], Duration::ZERO);
+        scene.learn();
+        let moved = |told| [(1, told), (2, false)];
+        scene.round_with(&[], &moved(false), SECOND);
+        assert_eq!(scene.told(), [(address(1), true), (address(2), true)]);
+        scene.round_with(&[], &moved(true), SECOND * 2);
+        assert_eq!(scene.told().len(), 2, "not every router may know by now");
+        assert_eq!(scene.routed.deadline(), Some(scene.start + SECOND * 2 + GOING));
+        scene.round_with(&[], &moved(true), SECOND * 2 + GOING);
+        assert_eq!(scene.told(), [(address(2), true)]);
+        scene.round_with(&[], &moved(false), SECOND + HANDING);
+        assert_eq!(scene.told(), [], "nobody says that it is announced there, and it is not here");
+        scene.learn();
+        scene.round(&[(1, true)], SECOND * 9);
+        assert_eq!(scene.told(), [(address(1), false)], "it has come back");
     }
 
     #[test]

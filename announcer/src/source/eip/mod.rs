@@ -54,6 +54,7 @@ pub fn wants<'a>(
             serving: Arc::new(Serving::of(Traffic::Named(eip.owner().map(str::to_owned)))),
             preferred: Arc::default(),
             previous: eip.holder.as_ref().map(|holder| holder.node.clone()),
+            epoch: eip.epoch,
             attach: place_anywhere(scene, *address),
             ports: [].into(),
             conflicts: eip.conflicts.of(address).is_some(),

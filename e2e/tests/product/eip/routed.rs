@@ -1,4 +1,5 @@
-//! Elastic IPs by BGP: the router leads to the node of the machine and to no other, and follows it.
+//! Elastic IPs by BGP: the router leads to the node of the machine and to no other, and follows it
+//! without a moment in which it has two ways, or none.
 
 use std::collections::BTreeSet;
 
@@ -36,6 +37,8 @@ async fn a_router_follows_a_machine_to_its_node() -> Result<()> {
     scene.machine("one", 0).await?;
     scene.is_held("one").await?;
     leads_to(&scene, &bird, 0).await?;
+    let router = scene.world.lab.router();
+    let monitor = router.start("routes", ["ip", "-o", "monitor", "route"].map(str::to_owned))?;
     let mut gaps = Vec::new();
     for round in 0..if is_soak() { 100 } else { 4 } {
         let traffic = scene.streams("one")?;
@@ -49,5 +52,16 @@ async fn a_router_follows_a_machine_to_its_node() -> Result<()> {
         gaps.push(report.longest_gap);
     }
     println!("longest gaps: {gaps:.0?}");
+    // The router's own table had one way at each moment. (Of IPv6 BIRD replaces a route by taking it out.)
+    let changes = monitor.log_text();
+    for eip in scene.machines["one"].eips {
+        let of_it: Vec<&str> =
+            changes.lines().filter(|line| line.contains(&format!("{eip} "))).collect();
+        let is_wrong = |line: &&&str| {
+            line.matches("nexthop").count() > 1 || eip.is_ipv4() && line.starts_with("Deleted")
+        };
+        let wrong: Vec<&&str> = of_it.iter().filter(is_wrong).collect();
+        ensure!(!of_it.is_empty() && wrong.is_empty(), "{wrong:#?}\nof\n{changes}");
+    }
     Ok(())
 }
