@@ -19,7 +19,7 @@ const QUERY: &str = "fieldManager=kubectl-client-side-apply&fieldValidation=Stri
 ///
 /// # Errors
 /// When one of them is there already, is refused, or is of a kind that this does not know.
-pub(crate) async fn create(client: &Client, yaml: &str, namespace: &str) -> Result<()> {
+pub async fn create(client: &Client, yaml: &str, namespace: &str) -> Result<()> {
     let objects: Vec<Value> = serde_saphyr::from_multiple(yaml)?;
     let objects = || objects.iter().filter(|object| !object.is_null());
     for object in objects() {
@@ -79,7 +79,7 @@ async fn served(client: &Client, spec: &Value) -> Result<()> {
 }
 
 /// Waits until all pods of a Deployment are of its template and Ready, as `kubectl rollout status` does.
-pub(crate) async fn rolled_out(client: &Client, namespace: &str, name: &str) -> Result<()> {
+pub async fn rolled_out(client: &Client, namespace: &str, name: &str) -> Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let is_there = |deployment: Option<&Deployment>| deployment.is_some_and(is_rolled_out);
     let wait = await_condition(deployments, name, is_there);

@@ -60,7 +60,7 @@ pub mod addresses;
 pub mod agent;
 pub mod api_proxy;
 pub mod apiserver_metrics;
-mod apply;
+pub mod apply;
 pub mod audit;
 pub mod bare_client;
 mod bare_node;

@@ -140,10 +140,14 @@ fn start_process(
     }
 }
 
-/// SIGTERM, the pod's grace, SIGKILL; then the API server may forget it.
+/// What the pod sleeps before it is told (KEP-3960), SIGTERM, its grace, SIGKILL; then the API server may forget it.
 async fn end(api: &Api<Pod>, sandboxes: &Sandboxes, pod: &Pod) -> Result<()> {
     let uid = pod.uid().context("no uid")?;
     let grace = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
+    let sleeps = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let sleeps = sleeps.filter_map(|one| one.lifecycle.as_ref()?.pre_stop.as_ref()?.sleep.as_ref());
+    let pause = sleeps.map(|action| action.seconds).max().unwrap_or_default();
+    sleep(Duration::from_secs(u64::try_from(pause).unwrap_or(0))).await;
     let boxes = sandboxes.clone();
     let of = uid.clone();
     spawn_blocking(move || {

@@ -1,5 +1,7 @@
 //! Addresses by BGP, judged by the table of the router: whom it leads to, and when it leads nobody anywhere.
 
+mod rolling;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
