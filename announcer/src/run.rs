@@ -9,11 +9,13 @@
 //! | `outside` | what others see of it |
 //! | `inquiry` | who asks what is known of each address |
 //! | `routers` | the sessions with routers, where they are asked for |
+//! | `stop` | who says what a stop is |
 
 mod control_plane;
 mod inquiry;
 mod outside;
 mod routers;
+mod stop;
 mod ties;
 
 use std::pin::pin;
@@ -31,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::control_plane::Known;
 use self::outside::Outside;
+use self::stop::Asker;
 use self::ties::{Ties, cluster_namespace};
 use crate::advertise::bgp;
 use crate::config::{Cluster, Config, Election};
@@ -48,7 +51,7 @@ use crate::publish::host;
 use crate::publish::labeler::{self, Labeler};
 use crate::publish::labels::Labels;
 use crate::publish::publisher::Publisher;
-use crate::reconcile::drive::{Sources, drive};
+use crate::reconcile::drive::{Left, Sources, drive};
 use crate::reconcile::{self, Announcer, Outlets};
 use crate::source::view;
 use crate::sweep;
@@ -116,6 +119,8 @@ struct Ground {
     /// Where the addresses are to be.
     interface: Option<String>,
     id: HostId,
+    /// What of an earlier life routers may lead here still.
+    kept: bgp::Kept,
     /// Held where addresses cannot be tagged.
     alone: Option<Locks>,
 }
@@ -135,13 +140,14 @@ impl Ground {
         let alone = alone(&host, instance, supervisor)?;
         // Before anything is unbound: what an earlier life has left may still be armed.
         let fence = fencing::open(config, &host);
-        sweep::own(&mut kernel, &host, instance).await;
+        let (kept, bindings) = routers::kept(config, &host);
+        sweep::own(&mut kernel, &host, instance, &bindings).await;
         sweep::others(&door, &host, instance).await;
         let interface = advise(&host, config);
         let mac = interface.as_ref().and_then(|name| host.interfaces.get(name)?.mac);
         let network = kernel::network_id().context("which network of which boot this is")?;
         let (id, changes) = (HostId { network, mac }, door.changes());
-        Ok(Self { door, kernel, changes, fence, interface, id, alone })
+        Ok(Self { door, kernel, changes, fence, interface, id, kept, alone })
     }
 }
 
@@ -154,6 +160,7 @@ struct Started {
     sources: Option<Sources>,
     keeper: Keeper,
     arp: Option<ArpAnnounce>,
+    asker: Asker,
     /// Cancelled when the Lease by which this process goes may no longer decide.
     superseded: CancellationToken,
     _alone: Option<Locks>,
@@ -209,7 +216,7 @@ async fn start(
     stop: &CancellationToken,
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<Option<Started>> {
-    let Ground { door, kernel, changes, fence, interface, id, alone } = ground;
+    let Ground { door, kernel, changes, fence, interface, id, kept, alone } = ground;
     routers::may_be_told(&config, fence.kind())?;
     let Outside { health, metrics, inquiries, closed: _ } = outside;
     for (check, flaw) in config.flaws_by_check() {
@@ -284,7 +291,15 @@ async fn start(
     if let Some(beside) = beside {
         supervisor.spawn("control plane's host lease", beside.keep(known.told));
     }
-    let (routed, routers) = routers::start(&config, interface, &metrics, &health, supervisor);
+    let sessions = own.as_ref().map(host::Keeper::sessions_before).unwrap_or_default();
+    let before = routers::Before { kept, sessions };
+    let (routed, routers) =
+        routers::start(&config, interface, before, &metrics, &health, supervisor);
+    let asked = match &backing {
+        Backing::Api(client) => routed.is_some().then(|| client.clone()),
+        Backing::Files(_) => None,
+    };
+    let asker = Asker::new(asked, &namespace);
     let labels = label(&config, &backing, &health, supervisor);
     let (host, told_of_host) = watch::channel(None);
     let ties = Ties::to(backing, &config, &health, own, told_of_host, supervisor);
@@ -305,7 +320,8 @@ async fn start(
     let sources =
         Sources { seen, done, changes, dataplane, told, fenced, standing, routed, inquiries };
     let sources = Some(sources);
-    Ok(Some(Started { door, instance, announcer, sources, keeper, arp, superseded, _alone: alone }))
+    let _alone = alone;
+    Ok(Some(Started { door, instance, announcer, sources, keeper, arp, asker, superseded, _alone }))
 }
 
 /// Labels Nodes, where that is asked for, with what it is told.
@@ -350,14 +366,15 @@ async fn give_way(
     std::future::pending::<()>().await;
 }
 
-/// Drives the announcer until it has left, or may not wait for that any longer. True if it has.
+/// Drives the announcer until it has left, or may not wait for that any longer.
 async fn serve(
     started: &mut Started,
     stop: &CancellationToken,
     supervisor: &mut Supervisor,
-) -> Result<bool, Ended> {
-    let Some(sources) = started.sources.take() else { return Ok(true) };
-    let mut driving = pin!(drive(&mut started.announcer, sources, stop.clone()));
+) -> Result<Left, Ended> {
+    let Some(sources) = started.sources.take() else { return Ok(Left::Bare) };
+    let asked = std::mem::take(&mut started.asker).at(stop.clone());
+    let mut driving = pin!(drive(&mut started.announcer, sources, asked));
     loop {
         match supervisor.during(&mut driving).await {
             Ok(left) => return Ok(left),
@@ -369,7 +386,11 @@ async fn serve(
 }
 
 /// Ends what was started, the fence after the addresses and the tables last.
-async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
+async fn end(started: Started, left: Left, supervisor: &mut Supervisor) {
+    if left == Left::Kept {
+        return pause(started, supervisor).await;
+    }
+    let left = left == Left::Bare;
     if !left {
         tracing::warn!("leaving before everything could be handed over");
     }
@@ -399,6 +420,18 @@ async fn end(started: Started, left: bool, supervisor: &mut Supervisor) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "rules of elastic IPs are left"),
         Err(_) => tracing::warn!("iptables does not end: rules of elastic IPs are left"),
+    }
+}
+
+/// Ends for the next process to go on: sessions end without a word, and everything stays as a crash would leave it.
+async fn pause(started: Started, supervisor: &mut Supervisor) {
+    let Started { announcer, keeper, arp, _alone, .. } = started;
+    std::mem::forget(arp);
+    drop(announcer);
+    let keeper = keeper.end(false);
+    let all = [&[bgp::TASK, keeper][..], &KEEPERS].concat();
+    for task in supervisor.finish(&all, UNGUARDING).await {
+        tracing::warn!(task, "does not end");
     }
 }
 

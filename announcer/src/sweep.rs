@@ -2,7 +2,7 @@
 //! anew under another name would never come back for it, and its fence would go on silencing addresses that are another's
 //! by now. What others have is theirs for as long as they hold their locks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -12,7 +12,7 @@ use crate::dataplane::{self, eip};
 use crate::fencing;
 use crate::instance::Instance;
 use crate::kernel::nftables::shown;
-use crate::kernel::{Door, Host, Kernel, Lifetime};
+use crate::kernel::{Binding, Door, Host, Kernel, Lifetime};
 use crate::locks::{self, WhenTaken};
 
 /// The number of the capability (`linux/capability.h`).
@@ -41,7 +41,7 @@ pub async fn node(supervisor: &mut Supervisor) -> anyhow::Result<()> {
         true => Some(locks::take_untagged(&me)?),
         false => None,
     };
-    own(&mut kernel, &host, &me).await;
+    own(&mut kernel, &host, &me, &BTreeSet::new()).await;
     others(&door, &host, &me).await;
     let rules = eip::sweep(&door, &me).await;
     if let Err(error) = &rules {
@@ -63,10 +63,24 @@ fn may_change_the_network() -> bool {
     effective.is_none_or(|set| set >> NET_ADMIN & 1 == 1)
 }
 
-/// Removes what is left of this instance, before anything else.
-pub async fn own(kernel: &mut impl Kernel, host: &Host, instance: &Instance) {
-    clear(kernel, host).await;
-    dataplane::remove(instance).await;
+/// Removes what is left of this instance, before anything else. What is `kept` stays, and its guard: routers may lead it here.
+pub async fn own(
+    kernel: &mut impl Kernel,
+    host: &Host,
+    instance: &Instance,
+    kept: &BTreeSet<Binding>,
+) {
+    if kept.is_empty() {
+        clear(kernel, host).await;
+        return dataplane::remove(instance).await;
+    }
+    let mut rest = host.clone();
+    rest.ours.retain(|binding, _| !kept.contains(binding));
+    clear(kernel, &rest).await;
+    tracing::info!(
+        addresses = kept.len(),
+        "what was left stays until it is known what is wanted: routers may lead it here"
+    );
 }
 
 /// Removes what is left of instances that do not run.

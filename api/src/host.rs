@@ -2,10 +2,14 @@
 //! the node's, by which hardware addresses it answers, and which routers it has. Kubernetes lists one address of each family
 //! of a node; a node has more, and none of them is anybody's to ask for.
 //!
+//! Where it tells routers where addresses are, it tells of those as well: for how long they may lead an address to a node that
+//! is gone is how long nobody else is to have it.
+//!
 //! And which addresses the network gave it for Services that asked for DHCP: a Service's own metadata is its tenant's to
 //! write, so they are offered here, and are the Service's once berth-ccm has claimed them.
 
 mod id;
+mod routers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,6 +20,7 @@ use crate::conflict::{Mac, MacText};
 use crate::names::{annotation, label, lease};
 
 pub use id::HostId;
+pub use routers::Routers;
 
 /// The most addresses, the most routers, and the most offers that one node may tell.
 pub const MOST: usize = 256;
@@ -31,6 +36,8 @@ pub struct Told {
     pub macs: BTreeSet<Mac>,
     /// By the uid of a Service, the addresses that the network gave for it, one of each family.
     pub offers: BTreeSet<(String, IpAddr)>,
+    /// The routers that it tells where addresses are; nothing where it tells none.
+    pub routers: Option<Routers>,
     /// Of the control plane, in the Lease for that alone.
     pub control_plane: ControlPlane,
 }
@@ -55,6 +62,7 @@ impl Told {
             true => _ = annotations.remove(annotation::OFFERS),
             false => _ = annotations.insert(annotation::OFFERS.to_owned(), offers.join(",")),
         }
+        Routers::write(self.routers.as_ref(), annotations);
         lease.metadata.labels.get_or_insert_default().insert(label::HOST.to_owned(), String::new());
     }
 
@@ -80,6 +88,7 @@ impl Told {
             gateways: gateways.collect(),
             macs: macs.map(|MacText(mac)| mac).collect(),
             offers: offers.collect(),
+            routers: annotations.and_then(Routers::read),
             control_plane: ControlPlane::default(),
         }
     }

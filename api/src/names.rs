@@ -60,6 +60,10 @@ pub mod annotation {
     pub const API_SERVER: &str = "berth.dev/api-server";
     /// On the Lease of a control-plane node: the control plane's own addresses. See [`crate::host::ControlPlane`].
     pub const CONTROL_PLANE_ADDRESSES: &str = "berth.dev/control-plane-addresses";
+    /// On the Lease of a node that tells routers where addresses are: the sessions that are up. See [`crate::host::Routers`].
+    pub const BGP_SESSIONS: &str = "berth.dev/bgp-sessions";
+    /// On the same: for how many seconds routers may lead addresses there of which nothing is heard any more.
+    pub const BGP_KEEPS: &str = "berth.dev/bgp-keeps";
     /// On the Lease of a node: addresses that the network gave it for Services. See [`crate::host`].
     pub const OFFERS: &str = "berth.dev/offers";
 }

@@ -219,9 +219,9 @@ fn node(event: Event<Node>) -> Option<Change> {
 fn told(event: Event<Lease>) -> Option<Change> {
     let there = |node: &str, told: Told, renewed| {
         let reservations = reserved::of_host(node, &told).into();
-        let Told { macs, offers, .. } = told;
-        let node = node.to_owned();
-        Change::Host(Box::new(Host { node, reservations, macs, offers, renewed }))
+        let Told { macs, offers, routers, .. } = told;
+        let (node, keeps) = (node.to_owned(), routers.map(|routers| routers.keeps));
+        Change::Host(Box::new(Host { node, reservations, macs, offers, keeps, renewed }))
     };
     let reserve = |reservation| Some(Change::Reserved(Source::Hosts, vec![reservation]));
     match event {

@@ -46,8 +46,6 @@ pub(super) fn bgp(settings: &Settings) -> (Option<Bgp>, Result<(), Vec<Problem>>
         }
     }
     problems.extend(coming);
-    // Nothing of it outlives this process yet, so a router is not to go on as if it did.
-    let speaker = Speaker { graceful_restart: None, ..speaker };
     let attach = settings.switch("bgp_attach_ip_to_interface") == Some(true);
     let result = if problems.is_empty() { Ok(()) } else { Err(problems) };
     let elections = ["svc_election", "vip_leaderelection"];

@@ -10,23 +10,37 @@ use super::context::Context;
 use crate::vip::serve::{Ask, Lives, Reach, serve};
 use crate::vip::{Claim, Hold, Holds, Name, Refusal, Serving, Verdict, Vip, Voice, unserved};
 
-/// The kernel drops an address that nobody renews for so long.
-const KEPT: Duration = Duration::from_secs(60);
+/// The kernel drops an address that nobody renews for so long where no router is told.
+const LASTS: Duration = Duration::from_secs(60);
 
 /// How far the lifetime of a bound address may fall behind before it is renewed.
 const SLACK: Duration = Duration::from_secs(20);
 
 /// Every candidate owns.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Everyone {
     leaving: bool,
+    /// The kernel drops an address that nobody renews for so long.
+    lasts: Duration,
     /// What routers were told to lead here.
     announced: BTreeSet<IpAddr>,
     /// Why no router is told anything of IPv4, and of IPv6.
     silence: [Option<String>; 2],
 }
 
+impl Default for Everyone {
+    fn default() -> Self {
+        let (leaving, announced, silence) = Default::default();
+        Self { leaving, lasts: LASTS, announced, silence }
+    }
+}
+
 impl Everyone {
+    /// Takes in how long the kernel is to keep an address that nobody renews: routers may lead it here for as long.
+    pub fn last(&mut self, lasts: Duration) {
+        self.lasts = lasts;
+    }
+
     /// Takes in what routers were told to lead here, and why none is told anything of IPv4, and of IPv6, where that is so.
     pub fn told(&mut self, announced: &BTreeSet<IpAddr>, silence: [Option<String>; 2]) {
         self.announced.clone_from(announced);
@@ -43,7 +57,7 @@ impl Everyone {
             vip.is_served_by(context.node).then_some(())?;
             let mut deciding = vip.deciding().filter(|want| want.serving.has(context.node));
             let answers = deciding.all(|want| stays(context, &want.serving));
-            Some((address, Hold { until: now + KEPT, answers, lapses: None }))
+            Some((address, Hold { until: now + self.lasts, answers, lapses: None }))
         };
         context.wanted.addressed().filter_map(hold).collect()
     }

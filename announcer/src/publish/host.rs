@@ -12,7 +12,7 @@
 
 mod name;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ use tokio::time::Instant;
 
 /// How often the Lease is renewed.
 const RENEW: Duration = Duration::from_secs(20);
+/// How soon after a write one follows that tells of other routers: the next life of this process goes by it.
+const HASTE: Duration = Duration::from_secs(2);
 /// How soon after a change the next one is written.
 const CHANGE: Duration = Duration::from_secs(60);
 /// How long it says that this process lives.
@@ -110,6 +112,12 @@ impl Keeper {
         Self { name: lease::of_control_plane(node), of_node: false, ..of_node }
     }
 
+    /// The sessions with routers that the Lease tells of, once the name is this host's: those of an earlier life.
+    pub fn sessions_before(&self) -> BTreeSet<String> {
+        let told = self.known.as_ref().and_then(|lease| Told::read(lease).routers);
+        told.map(|routers| routers.sessions).unwrap_or_default()
+    }
+
     /// Keeps the Lease, with what `told` says. Returns when another host goes by this name: this process is to end, then.
     pub async fn keep(mut self, mut told: watch::Receiver<Option<Told>>) {
         let mut changed_at: Option<Instant> = None;
@@ -121,7 +129,7 @@ impl Keeper {
             };
             let rests = changed_at.is_some_and(|at| at + self.rest() > Instant::now());
             let telling = match &written {
-                Some(written) if rests => written.clone(),
+                Some(written) if rests => Told { routers: wanted.routers, ..written.clone() },
                 _ => wanted,
             };
             let failed = match tokio::time::timeout(TIMEOUT, self.write(&telling)).await {
@@ -144,18 +152,27 @@ impl Keeper {
             self.missed = false;
             self.refusals.end();
             let now = Instant::now();
-            if written.as_ref() != Some(&telling) {
+            let routers = telling.routers.clone();
+            let is_same = |written: &Told| {
+                *written == Told { routers: written.routers.clone(), ..telling.clone() }
+            };
+            if !written.as_ref().is_some_and(is_same) {
                 changed_at = Some(now);
             }
             written = Some(telling);
             let renewal = now + RENEW;
             let may_change = changed_at.map_or(now, |at| at + self.rest()).min(renewal);
-            tokio::time::sleep_until(may_change).await;
-            while Instant::now() < renewal && *told.borrow() == written {
-                match tokio::time::timeout_at(renewal, told.changed()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return,
-                    Err(_) => break,
+            loop {
+                let due = match &*told.borrow_and_update() {
+                    same if *same == written => renewal,
+                    Some(news) if news.routers != routers => (now + HASTE).min(renewal),
+                    _ => may_change,
+                };
+                if due <= Instant::now() {
+                    break;
+                }
+                if let Ok(Err(_)) = tokio::time::timeout_at(due, told.changed()).await {
+                    return;
                 }
             }
         }

@@ -1,12 +1,12 @@
 //! Drives an announcer: takes in what happens, one round after the other, until it has left.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 
-use crate::advertise::bgp::Told;
+use crate::advertise::bgp::{Asked, Ending, Told};
 use crate::dataplane;
 use crate::kernel::{Kernel, KernelChange};
 use crate::ownership::backstop::Fenced;
@@ -56,21 +56,34 @@ pub struct Sources {
     pub inquiries: mpsc::Receiver<Inquiry>,
 }
 
-/// Drives `announcer` until `stop` is cancelled and everything has been released, or cannot be in time. True if it has.
+/// How it was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Everything was released.
+    Bare,
+    /// Not everything was in time.
+    Late,
+    /// Another process comes, and finds everything as it is: routers lead addresses here meanwhile.
+    Kept,
+}
+
+/// Drives `announcer` until `stop` is done and everything has been released, cannot be in time, or is to stay for the next
+/// process: what `stop` gives says so, where routers go by it.
 pub async fn drive<K: Kernel>(
     announcer: &mut Announcer<K>,
     mut sources: Sources,
-    stop: CancellationToken,
-) -> bool {
+    stop: impl Future<Output = Asked>,
+) -> Left {
+    let mut stop = pin!(stop);
     let mut end: Option<Instant> = None;
     loop {
         let began = Instant::now();
         let wake = announcer.round().await;
         if announcer.has_left() {
-            return true;
+            return Left::Bare;
         }
         if end.is_some_and(|end| end <= Instant::now()) {
-            return false;
+            return Left::Late;
         }
         let wake = end.map_or(wake, |end| end.min(wake));
         let took = began.elapsed();
@@ -144,8 +157,10 @@ pub async fn drive<K: Kernel>(
                     }
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
-                () = stop.cancelled(), if end.is_none() => {
-                    announcer.leave(Instant::now());
+                asked = &mut stop, if end.is_none() => {
+                    if announcer.leave(&asked, Instant::now()) == Some(Ending::Restart) {
+                        return Left::Kept;
+                    }
                     let leaving = if announcer.is_member() { LEAVING_MEMBERS } else { LEAVING };
                     end = Some(Instant::now() + leaving);
                 }

@@ -35,17 +35,20 @@ impl<K: Kernel> Announcer<K> {
             self.look(now).await;
         }
         self.hear(now);
-        if self.sight.refresh(now) {
+        let refreshed = self.sight.refresh(now);
+        if refreshed {
             let guarded = placement::guarded(self.sight.scene());
             if let Some(backstop) = &mut self.backstop {
                 backstop.attach(guarded);
             } else if let Some(members) = self.members() {
                 members.attach(guarded);
             }
+        }
+        self.hear_routers(now);
+        if refreshed || self.routers_are_news() {
             self.tell_of_host();
         }
         let refused = self.hands.refused();
-        self.hear_routers(now);
         let (holds, forwards) = self.request(&refused, now);
         self.tell_of_the_members_lease(now);
         self.dataplane.forward.want(forwards);
@@ -103,7 +106,8 @@ impl<K: Kernel> Announcer<K> {
         if host.interfaces.is_empty() || begins && !self.sight.context(&BTreeSet::new()).known {
             return;
         }
-        let told = Some(own::told(host, &self.sight.cluster.claims));
+        let routers = self.routed.as_ref().map(|routed| routed.told().routers());
+        let told = Some(Told { routers, ..own::told(host, &self.sight.cluster.claims) });
         self.outlets.host.send_if_modified(|known| {
             let is_news = *known != told;
             *known = told;
@@ -213,10 +217,11 @@ impl<K: Kernel> Announcer<K> {
     /// What is to be in the kernel, and what becomes of each Service that this node decides on.
     fn decide(&mut self, refused: &BTreeSet<IpAddr>, holds: &Holds, now: Instant) -> Desired {
         let vlans = self.vlans();
-        let Self { sight, owners, lan, elastic, hands, outlets, .. } = self;
+        let Self { sight, owners, lan, elastic, hands, outlets, routed, .. } = self;
         let context = sight.context(refused);
         let probes = &lan.probes;
-        let ready = |address, vip: &_| elastic.is_ready(address, vip, sight);
+        let is_kept = |address| routed.as_ref().is_some_and(|routed| routed.is_kept(address));
+        let ready = |address, vip: &_| is_kept(&address) || elastic.is_ready(address, vip, sight);
         let mut desired = Desired::of(context.wanted, context.node, holds, probes, ready);
         desired.hear(&outlets.health, sight.cluster.slices_denied, now);
         let taken = |address: &IpAddr| probes.taken(address).is_some();
@@ -245,6 +250,9 @@ impl<K: Kernel> Announcer<K> {
     }
 
     async fn perform(&mut self, desired: &Desired, now: Instant) {
+        if self.is_kept_as_it_is() {
+            return;
+        }
         let slack = self.owners.iter().map(Ownership::slack).min().unwrap_or_default();
         let Self { sight, hands, dataplane, guarding, .. } = self;
         let guard = guarding.expected(desired, now);

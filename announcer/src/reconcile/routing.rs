@@ -1,6 +1,6 @@
 //! What routers are told of what is bound here, and what they know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use berth_bgp::{Announcement, Family};
 
 use super::Announcer;
 use super::desired::Desired;
-use crate::advertise::bgp::{Advert, Way};
+use crate::advertise::bgp::{Advert, Asked, Ending, Routed, Way};
 use crate::kernel::{Binding, Kernel};
 use crate::ownership::Ownership;
 use crate::vip::{Attach, Claimant, Vip};
@@ -16,16 +16,43 @@ use crate::vip::{Attach, Claimant, Vip};
 impl<K: Kernel> Announcer<K> {
     /// Takes in what routers know by now.
     pub(super) fn hear_routers(&mut self, now: Instant) {
-        let Self { routed, owners, .. } = self;
+        let Self { routed, owners, sight, config, .. } = self;
         let Some(routed) = routed else { return };
-        routed.see(now);
+        let refused = BTreeSet::new();
+        let context = sight.context(&refused);
+        let eips_known = config.eip.is_none() || context.bindings_known;
+        routed.see([context.known, eips_known], now);
         let told = routed.told();
         let silence = Family::ALL.map(|family| told.silence_of(family));
         let everyone = owners.iter_mut().filter_map(|owner| match owner {
             Ownership::Everyone(everyone) => Some(everyone),
             _ => None,
         });
-        everyone.for_each(|everyone| everyone.told(routed.known(), silence.clone()));
+        everyone.for_each(|everyone| {
+            everyone.told(routed.known(), silence.clone());
+            everyone.last(routed.lasts());
+        });
+    }
+
+    /// Whether the node is to tell of routers what it has not told yet.
+    pub(super) fn routers_are_news(&self) -> bool {
+        let told = self.outlets.host.borrow();
+        let (Some(told), Some(routed)) = (&*told, &self.routed) else { return false };
+        told.routers != Some(routed.told().routers())
+    }
+
+    /// Whether the host is to stay as an earlier life left it, addresses and guard: routers lead here what it is not known yet that
+    /// it is wanted.
+    pub(super) fn is_kept_as_it_is(&self) -> bool {
+        self.routed.as_ref().is_some_and(Routed::waits)
+    }
+
+    /// What the stop is, where routers go by it; nothing where they do not.
+    pub(super) fn ending(&self, asked: &Asked) -> Option<Ending> {
+        let told = self.routed.as_ref()?.told();
+        let node = &self.config.core.node;
+        let shown = self.sight.nodes.peers.iter().find(|(name, _)| *name == node);
+        Some(Ending::of(asked, node, shown.map(|(_, shown)| shown), told.survives()))
     }
 
     /// Has routers told of what is bound here, and nothing else.

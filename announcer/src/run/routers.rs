@@ -1,12 +1,16 @@
 //! The sessions with routers, where they are asked for.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use berth_fence::Kind;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Supervisor;
 use tokio::sync::watch;
 
-use crate::advertise::bgp::{Routed, Said, Speaker, TASK, Told};
+use crate::advertise::bgp::{Awaited, Kept, Orders, Routed, Said, Speaker, TASK, Told};
 use crate::config::{Config, Fence};
+use crate::kernel::{Binding, Host};
 use crate::metrics::Metrics;
 
 /// Whether addresses may be bound that routers lead here: only where neighbours are told nothing of them.
@@ -22,10 +26,25 @@ pub(super) fn may_be_told(config: &Config, fence: Kind) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What of an earlier life stays, since routers may lead it here still.
+pub(super) fn kept(config: &Config, host: &Host) -> (Kept, BTreeSet<Binding>) {
+    config.routed().map(|interface| Kept::of(host, interface)).unwrap_or_default()
+}
+
+/// What an earlier life has left of sessions.
+#[derive(Default)]
+pub(super) struct Before {
+    /// What is bound still.
+    pub(super) kept: Kept,
+    /// Those that were up.
+    pub(super) sessions: BTreeSet<String>,
+}
+
 /// Starts the sessions with routers, where they are asked for.
 pub(super) fn start(
     config: &Config,
     interface: Option<String>,
+    before: Before,
     metrics: &Metrics,
     health: &Health,
     supervisor: &mut Supervisor,
@@ -37,13 +56,14 @@ pub(super) fn start(
             "{name}=true elects nobody beside bgp_enable: every node that can serve a Service announces it"
         );
     }
-    let (order, orders) = watch::channel(Vec::new());
+    let (order, orders) = watch::channel(Orders::default());
     let (say, said) = watch::channel(Said::default());
     let settings = (bgp.speaker.clone(), bgp.peers.clone(), bgp.notes.clone());
     let speaker =
         Speaker::new(&config.core.node, interface, settings, metrics.clone(), health.clone());
+    let speaker = speaker.awaiting(Awaited::new(before.sessions, Instant::now()));
     supervisor.spawn(TASK, speaker.keep(said, orders, tell));
-    (Some(Routed::new(order, told.clone(), say)), told)
+    (Some(Routed::new(order, told.clone(), say, before.kept)), told)
 }
 
 #[cfg(test)]
@@ -55,7 +75,9 @@ mod tests {
     async fn where_it_is_not_asked_for_nothing_is_started() {
         let config = Config::parse(&Settings::default(), "a").unwrap();
         let (metrics, health) = (Metrics::default(), Health::default());
-        let (routed, mut told) = start(&config, None, &metrics, &health, &mut Supervisor::new());
+        let before = Before::default();
+        let (routed, mut told) =
+            start(&config, None, before, &metrics, &health, &mut Supervisor::new());
         assert!(
             routed.is_none() && told.changed().await.is_err(),
             "nobody is left to tell anything"

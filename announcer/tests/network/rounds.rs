@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use berth_announcer::advertise::bgp::Told;
+use berth_announcer::advertise::bgp::{self, Told};
 use berth_announcer::config::{Config, Settings};
 use berth_announcer::dataplane::{Dataplane, unserved};
 use berth_announcer::instance::Instance;
@@ -12,7 +12,7 @@ use berth_announcer::metrics::Metrics;
 use berth_announcer::ownership::health::Standing;
 use berth_announcer::publish::publisher::Publisher;
 use berth_announcer::publish::writer::Writer;
-use berth_announcer::reconcile::drive::{Sources, drive};
+use berth_announcer::reconcile::drive::{Left, Sources, drive};
 use berth_announcer::reconcile::{self, Announcer, CHECKS, Outlets};
 use berth_announcer::source::cluster::{Name, Service, Slice};
 use berth_announcer::source::watch::ClusterEvent;
@@ -96,7 +96,11 @@ impl Node {
                 routed,
                 inquiries,
             };
-            drive(&mut announcer, sources, stopped).await
+            let stop = async {
+                stopped.cancelled().await;
+                bgp::Asked::Silent("nobody is asked".to_owned())
+            };
+            drive(&mut announcer, sources, stop).await == Left::Bare
         });
         let cluster = cluster.clone();
         let node = Self { cluster, config, health, watches, stop, driving, keeping };

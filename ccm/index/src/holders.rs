@@ -28,9 +28,11 @@ pub(super) fn unclaim(state: &mut State, address: IpAddr, now: Duration) {
 /// The owner does not hold the address any more.
 pub(super) fn left(state: &mut State, address: IpAddr, owner: &Owner, now: Duration) {
     state.cluster.release(owner, address, now);
+    let silent = if state.departures.left(address, owner) { SILENT } else { Duration::ZERO };
     let ledger = &mut state.cluster.ledger;
-    if state.departures.left(address, owner) {
-        let more = SILENT.saturating_sub(ledger.pools().reuse_delay());
+    let least = silent.max(state.routers.keep(now));
+    let more = least.saturating_sub(ledger.pools().reuse_delay());
+    if !more.is_zero() {
         ledger.rest(address, owner.clone(), now + more);
     }
     state.agenda.retry();

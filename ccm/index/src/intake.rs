@@ -67,6 +67,8 @@ pub struct Host {
     pub macs: BTreeSet<Mac>,
     /// By uid, which addresses the network gave it for Services.
     pub offers: BTreeSet<(String, IpAddr)>,
+    /// For how long routers may lead addresses to it of which nothing is heard any more, where it tells any.
+    pub keeps: Option<Duration>,
     /// When its announcer renewed the Lease, as written; none when that is gone.
     pub renewed: Option<String>,
 }
@@ -137,13 +139,14 @@ impl Intake {
             Change::PoolsGone => index.remove_pools(),
             Change::Reserved(source, reservations) => self.reserve(source, reservations, index),
             Change::Host(host) => {
-                let Host { node, reservations, macs, offers, renewed } = *host;
+                let Host { node, reservations, macs, offers, keeps, renewed } = *host;
                 self.reserve(Source::Hosts, reservations, index);
                 if let Some(missing) = &mut self.hosts {
                     missing.remove(&node);
                 }
                 index.offer(&node, offers);
                 index.meet(&node, macs);
+                index.route(&node, keeps, now);
                 index.hear(&node, renewed.as_deref(), now);
             }
             Change::Elected(elected) => {
@@ -218,6 +221,7 @@ impl Intake {
                 if source == Source::Hosts {
                     for node in self.hosts.take().unwrap_or_default() {
                         index.offer(&node, BTreeSet::new());
+                        index.route(&node, None, now);
                         index.hear(&node, None, now);
                     }
                     index.heard_again(now);

@@ -5,7 +5,7 @@
 //! Deterministic: time is the argument `now`, counted since an origin of the caller's choice.
 //!
 //! What is known stands in parts, each with what can be asked of it: `cluster` (objects and ledger), `pools`,
-//! `agenda` (who is looked at next), `liveness`, `claiming`, `adoption`, `departures`, `exchanges`, `traffic` (writes), `said` with its
+//! `agenda` (who is looked at next), `liveness`, `claiming`, `adoption`, `departures`, `routers`, `exchanges`, `traffic` (writes), `said` with its
 //! `verdicts`, `silences` and `figures`. `state` has them all. Above it stands what is decided, from what comes in to what goes out:
 //!
 //! | module | owns |
@@ -67,6 +67,7 @@ mod offers;
 mod pairs;
 mod pools;
 mod release;
+mod routers;
 mod said;
 mod settle;
 mod show;
@@ -207,6 +208,12 @@ impl Index {
         if self.0.liveness.elect(elected, now) {
             self.0.silences.hear_at_once();
         }
+    }
+
+    /// Takes in for how long routers may lead addresses to a node that is gone; nothing where it tells none of them, or its Lease
+    /// is gone.
+    pub fn route(&mut self, node: &str, keeps: Option<Duration>, now: Duration) {
+        self.0.routers.hear(node, keeps, now);
     }
 
     /// Takes in that the Leases of announcers were listed anew: how long nothing was heard of them until then counts for

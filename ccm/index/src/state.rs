@@ -19,6 +19,7 @@ use super::fellows::Fellows;
 use super::figures::Figures;
 use super::liveness::Liveness;
 use super::pools::PoolMap;
+use super::routers::Routers;
 use super::said::Said;
 use super::silences::Silences;
 use super::traffic::Traffic;
@@ -34,6 +35,7 @@ pub(super) struct State {
     pub(super) claiming: Claiming,
     pub(super) adoption: Adoption,
     pub(super) departures: Departures,
+    pub(super) routers: Routers,
     pub(super) endings: Endings,
     pub(super) exchanges: Exchanges,
     pub(super) fellows: Fellows,

@@ -119,8 +119,10 @@ pub struct Restart {
 }
 
 impl Default for Restart {
+    /// A node that dies says nothing, so that its hold time runs out: with `notification` its routes would stay for as long
+    /// again as a restart takes.
     fn default() -> Self {
-        Self { time: 120, notification: true }
+        Self { time: 120, notification: false }
     }
 }
 

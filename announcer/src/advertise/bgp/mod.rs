@@ -3,19 +3,28 @@
 //! | file | owns |
 //! |---|---|
 //! | `routed` | what is to be announced, and what stays bound until routers know better: a value |
+//! | `kept` | what an earlier life has left that routers may lead here still: a value |
 //! | `told` | what is known of each peer: a value |
+//! | `ending` | what a stop is: a restart, or the end: a value |
+//! | `awaited` | the sessions of an earlier life, for which readiness waits: a value |
 //! | `speaker` | the task that has the peers, and one for each |
 //! | `peers` | which peers this node has, of all that is said: a value |
 //! | `place` | where a peer is from here: addresses of this host that sessions and routes go by |
 //!
 //! Nothing of it runs, and no socket is opened, where it is not asked for.
 
+mod awaited;
+mod ending;
+mod kept;
 mod peers;
 mod place;
 mod routed;
 mod speaker;
 mod told;
 
-pub use routed::{Advert, Routed, Said, Way};
+pub use awaited::Awaited;
+pub use ending::{Asked, Ending};
+pub use kept::Kept;
+pub use routed::{Advert, Orders, Routed, Said, Way};
 pub use speaker::{Speaker, TASK};
 pub use told::{PeerTold, Told};

@@ -2,6 +2,7 @@
 //! node. What is wrong is left out and told; a ConfigMap with anything wrong is not used, and the one before it is. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use berth_bgp::Policy;
 use berth_bgp::config::{self, Config, Document, Flaw, NodeSays, Peer, Remote, RouterId};
@@ -13,6 +14,21 @@ use super::routed::Said;
 pub(super) struct Terms {
     pub(super) peer: Peer,
     pub(super) speaker: config::Speaker,
+}
+
+impl Terms {
+    /// How long the router keeps routes while this process restarts; nothing where it is not asked to.
+    pub(super) fn restart(&self) -> Option<Duration> {
+        let restart = self.peer.graceful_restart.unwrap_or(self.speaker.graceful_restart);
+        restart.map(|restart| Duration::from_secs(restart.time.into()))
+    }
+
+    /// How long the router may lead addresses here of which it hears nothing any more: until it notices, and then for as long
+    /// as a restart may take.
+    pub(super) fn keeps(&self) -> Duration {
+        let hold = self.peer.hold_time.unwrap_or(self.speaker.hold_time);
+        Duration::from_secs(hold.into()) + self.restart().unwrap_or_default()
+    }
 }
 
 /// What settings say.
@@ -64,9 +80,7 @@ impl Peers {
             (RouterId::Found, Some(id)) => id,
             (id, _) => id.clone(),
         };
-        // Nothing of it outlives this process yet.
-        let speaker =
-            config::Speaker { router_id, graceful_restart: None, ..config.speaker.clone() };
+        let speaker = config::Speaker { router_id, ..config.speaker.clone() };
         let (own, collide) = config.of_node(&said.labels);
         self.of_map.extend(collide.iter().map(ToString::to_string));
         // What the node says of a router counts before what all nodes are told of it.
@@ -98,14 +112,12 @@ fn unmet(document: &Document) -> Vec<Flaw> {
             flaws.push(not_yet(of.to_owned(), field));
         }
     };
-    check("", "gracefulRestart", matches!(document.graceful_restart, Some(Some(_))));
     check("", "listen", document.listen.is_some());
     check("", "services", !document.permits.0.is_empty());
     for peer in &document.peers {
         let of = format!("peer {}", peer.name);
         check(&of, "bfd", peer.bfd.is_some());
         check(&of, "interface", matches!(peer.remote, Remote::Interface(_)));
-        check(&of, "gracefulRestart", matches!(peer.graceful_restart, Some(Some(_))));
         check(&of, "password", matches!(peer.password, Some(config::Password::Secret { .. })));
     }
     for (number, rule) in document.policy.rules.iter().enumerate() {
@@ -150,6 +162,28 @@ mod tests {
     }
 
     #[test]
+    fn routes_outlive_a_restart_unless_the_map_says_otherwise_for_all_or_for_one() {
+        let of = |map: &str| {
+            let mut peers = Peers::default();
+            peers.see(&settings(), &said(&[], map));
+            assert!(peers.of_map.is_empty(), "{:?}", peers.of_map);
+            let kept =
+                |terms: &Terms| (terms.restart().map(|t| t.as_secs()), terms.keeps().as_secs());
+            peers.all.iter().map(|(name, terms)| (name.clone(), kept(terms))).collect::<Vec<_>>()
+        };
+        let [one, two] = ["192.0.2.1", "192.0.2.2"].map(str::to_owned);
+        let (usual, none) = ((Some(120), 150), (None, 30));
+        assert_eq!(of(""), [(one.clone(), usual), (two.clone(), usual)]);
+        let off = "gracefulRestart: false";
+        assert_eq!(of(off), [(one.clone(), none), (two.clone(), none)]);
+        let some = "gracefulRestart: {time: 60}
+holdTime: 9
+peers: [{name: a, address: 192.0.2.3, asn: 65001, gracefulRestart: false}]";
+        let (some, a) = (of(some), ("a".to_owned(), (None, 9)));
+        assert_eq!(some, [(one, (Some(60), 69)), (two, (Some(60), 69)), a]);
+    }
+
+    #[test]
     fn what_a_node_says_of_a_router_counts_and_what_is_wrong_of_it_costs_no_other() {
         let mut peers = Peers::default();
         let notes = [
@@ -185,7 +219,7 @@ policy:
             right.replace("65001", "x"),
             right.replace("asn: 65001", "asn: 65001, bfd: {}"),
             right.replace("localPref: 200", "localPref: 200, pools: [shop]"),
-            format!("gracefulRestart: {{time: 60}}\n{right}"),
+            format!("gracefulRestart: {{time: 5000}}\n{right}"),
         ] {
             peers.see(&settings(), &said(&[], &wrong));
             assert_eq!(names(&peers), ["192.0.2.1", "192.0.2.2", "a"], "{wrong}");

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use berth_bgp::Announcement;
 use tokio::sync::watch;
 
+use super::ending::Ending;
+use super::kept::Kept;
 use super::told::Told;
 use crate::vip::nodes::{Notes, Peer};
 use crate::vip::{Hold, Holds};
@@ -24,8 +26,8 @@ const GOING: Duration = Duration::from_secs(1);
 /// least as long.
 const HANDING: Duration = Duration::from_secs(5);
 
-/// The kernel drops an address that nobody renews for so long.
-const KEPT: Duration = Duration::from_secs(60);
+/// The kernel drops an address that nobody renews once no router can lead it here any more, and this much later.
+const SPARE: Duration = Duration::from_secs(60);
 
 /// What is said of routers beside settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +38,32 @@ pub struct Said {
     pub labels: BTreeMap<String, String>,
     /// The data of the ConfigMap `berth-bgp`; nothing before it was looked for.
     pub data: Option<BTreeMap<String, String>>,
+}
+
+/// What the speaker is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orders {
+    /// What routers are to be told; nothing before that is known: sessions wait, since who is told everything else forgets what
+    /// is not among it.
+    pub announcements: Option<Vec<Announcement>>,
+    /// Until when routers may go by what an earlier life told them; all of it is here still.
+    pub restarted: Option<Instant>,
+    /// What it is when nothing is ordered any more.
+    pub ending: Ending,
+}
+
+impl Default for Orders {
+    /// Nothing is known. Who ends without a word comes again.
+    fn default() -> Self {
+        Self { announcements: None, restarted: None, ending: Ending::Restart }
+    }
+}
+
+impl Orders {
+    /// The addresses that routers are to be told.
+    pub fn vips(&self) -> BTreeSet<IpAddr> {
+        self.announcements.iter().flatten().map(|order| order.address).collect()
+    }
 }
 
 /// An address that is bound here.
@@ -64,9 +92,11 @@ pub enum Way {
 /// What is to be announced, and what stays bound.
 #[derive(Debug)]
 pub struct Routed {
-    orders: watch::Sender<Vec<Announcement>>,
+    orders: watch::Sender<Orders>,
     told: watch::Receiver<Told>,
     said: watch::Sender<Said>,
+    /// What an earlier life has left.
+    kept: Kept,
     /// What routers are to know as of the last round.
     adverts: BTreeMap<IpAddr, Announcement>,
     /// Until when what goes is announced, and where to.
@@ -77,25 +107,30 @@ pub struct Routed {
     /// What nobody holds any more: there is nothing here to lead anybody to.
     over: BTreeSet<IpAddr>,
     left_at: Option<Instant>,
+    /// How long the kernel is to keep an address that nobody renews.
+    lasts: Duration,
 }
 
 impl Routed {
-    /// Nothing is announced yet.
+    /// Nothing is announced yet. `kept` is what an earlier life has left.
     pub fn new(
-        orders: watch::Sender<Vec<Announcement>>,
+        orders: watch::Sender<Orders>,
         told: watch::Receiver<Told>,
         said: watch::Sender<Said>,
+        kept: Kept,
     ) -> Self {
         Self {
             orders,
             told,
             said,
+            kept,
             adverts: BTreeMap::new(),
             going: BTreeMap::new(),
             lingering: BTreeMap::new(),
             known: BTreeSet::new(),
             over: BTreeSet::new(),
             left_at: None,
+            lasts: SPARE,
         }
     }
 
@@ -130,9 +165,17 @@ impl Routed {
         &self.known
     }
 
-    /// Takes in what routers know by now.
-    pub fn see(&mut self, now: Instant) {
-        let known = self.told.borrow_and_update().known();
+    /// Takes in what routers know by now, and whether it is known what Services want, and elastic IPs. As soon as it is, sessions
+    /// begin.
+    pub fn see(&mut self, wanted: [bool; 2], now: Instant) {
+        let told = self.told.borrow_and_update().clone();
+        let known = told.known();
+        if self.kept.see(wanted[0], wanted[1], now) && told.is_complete() {
+            let ended = self.kept.end();
+            self.lingering.extend(ended.into_iter().map(|address| (address, now + LINGERING)));
+        }
+        let left = self.kept.until().map(|until| until.saturating_duration_since(now));
+        self.lasts = (told.keeps() + SPARE).max(left.unwrap_or_default());
         for address in self.known.difference(&known) {
             self.lingering.insert(*address, now + LINGERING);
         }
@@ -140,16 +183,35 @@ impl Routed {
         self.known = known;
     }
 
+    /// How long the kernel is to keep an address that nobody renews: as long as routers may lead it here, and longer.
+    pub fn lasts(&self) -> Duration {
+        self.lasts
+    }
+
+    /// Whether all is to stay as an earlier life left it.
+    pub fn waits(&self) -> bool {
+        self.kept.waits()
+    }
+
+    /// Whether an earlier life has left an address, which routers may have led here all the time.
+    pub fn is_kept(&self, address: &IpAddr) -> bool {
+        self.kept.has(address)
+    }
+
     /// Keeps what routers lead here still, or did a moment ago, among what this node holds.
     pub fn linger(&mut self, holds: &mut Holds, now: Instant) {
-        let hold = Hold { until: now + KEPT, answers: false, lapses: None };
+        let hold = Hold { until: now + self.lasts, answers: false, lapses: None };
         let recent = self.known.iter().chain(self.lingering.keys()).chain(self.adverts.keys());
+        let recent = recent.chain(self.kept.addresses());
         self.over = recent.filter(|address| !holds.contains_key(address)).copied().collect();
         holds.extend(self.over.iter().map(|address| (*address, hold)));
     }
 
     /// From now on these are announced, of what is bound here; and none of it once this node leaves.
     pub fn announce(&mut self, bound: BTreeMap<IpAddr, Advert>, now: Instant) {
+        if self.kept.waits() {
+            return;
+        }
         let mut next = BTreeMap::new();
         let mut going = BTreeMap::new();
         let leaves = self.left_at.is_some();
@@ -179,25 +241,37 @@ impl Routed {
         }
         self.going = going;
         self.adverts = next;
-        let orders: Vec<Announcement> = self.adverts.values().cloned().collect();
-        self.orders.send_if_modified(|last| {
-            let is_news = *last != orders;
+        let announcements: Vec<Announcement> = self.adverts.values().cloned().collect();
+        let restarted = self.kept.until();
+        self.orders.send_if_modified(|orders| {
+            let is_first = orders.announcements.is_none();
+            if is_first {
+                orders.restarted = restarted;
+            }
+            let is_news = is_first || orders.announcements.as_ref() != Some(&announcements);
             if is_news {
-                *last = orders;
+                orders.announcements = Some(announcements);
             }
             is_news
         });
     }
 
-    /// Announces nothing any more: routers are asked to prefer others first.
-    pub fn leave(&mut self, now: Instant) {
-        self.left_at.get_or_insert(now);
+    /// Ends. But for a restart nothing is announced any more: routers are asked to prefer others first.
+    pub fn leave(&mut self, ending: Ending, now: Instant) {
+        if ending != Ending::Restart {
+            self.left_at.get_or_insert(now);
+        }
+        // It matters to nobody before nothing more is ordered.
+        self.orders.send_if_modified(|orders| {
+            orders.ending = ending;
+            false
+        });
     }
 
     /// When something is due although nothing happens.
     pub fn deadline(&self) -> Option<Instant> {
         let going = self.going.values().map(|(until, _)| *until);
-        going.chain(self.lingering.values().copied()).min()
+        going.chain(self.lingering.values().copied()).chain(self.kept.deadline()).min()
     }
 }
 
@@ -207,12 +281,17 @@ mod tests {
 
     use super::*;
     use crate::advertise::bgp::PeerTold;
+    use crate::kernel::{Binding, Host, Interface, Lifetime};
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn drained() -> Ending {
+        Ending::Drain("it is emptied".to_owned())
+    }
+
     struct Scene {
         routed: Routed,
-        orders: watch::Receiver<Vec<Announcement>>,
+        orders: watch::Receiver<Orders>,
         tell: watch::Sender<Told>,
         start: Instant,
     }
@@ -223,15 +302,30 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
-            let (order, orders) = watch::channel(Vec::new());
+            Self::after(&[], Instant::now())
+        }
+
+        /// An earlier life has left these, for a minute.
+        fn after(left: &[u8], start: Instant) -> Self {
+            let (order, orders) = watch::channel(Orders::default());
             let (tell, told) = watch::channel(Told::default());
             let said = watch::channel(Said::default()).0;
-            Self { routed: Routed::new(order, told, said), orders, tell, start: Instant::now() }
+            let lo = Interface { index: 1, mac: None, up: true, foreign: [].into() };
+            let binding = |last: &u8| Binding { index: 1, address: address(*last) };
+            let lifetime = Lifetime::Until(start + SECOND * 60);
+            let host = Host {
+                interfaces: [("lo".to_owned(), lo)].into(),
+                ours: left.iter().map(|last| (binding(last), lifetime)).collect(),
+                ..Host::default()
+            };
+            let (kept, bindings) = Kept::of(&host, "lo");
+            assert_eq!(bindings.len(), left.len());
+            Self { routed: Routed::new(order, told, said, kept), orders, tell, start }
         }
 
         /// One round: what is held, each with whether routers are to lead it here. Gives what is bound then.
         fn round(&mut self, held: &[(u8, bool)], after: Duration) -> Vec<u8> {
-            self.round_with(held, &[], after)
+            self.round_of(true, held, &[], after)
         }
 
         /// The same, where some of what was held is another node's now, each with whether routers know of it there.
@@ -241,8 +335,18 @@ mod tests {
             moved: &[(u8, bool)],
             after: Duration,
         ) -> Vec<u8> {
+            self.round_of(true, held, moved, after)
+        }
+
+        fn round_of(
+            &mut self,
+            known: bool,
+            held: &[(u8, bool)],
+            moved: &[(u8, bool)],
+            after: Duration,
+        ) -> Vec<u8> {
             let now = self.start + after;
-            self.routed.see(now);
+            self.routed.see([known; 2], now);
             let hold = |answers| Hold { until: now, answers, lapses: None };
             let mut holds: Holds =
                 held.iter().map(|(last, answers)| (address(*last), hold(*answers))).collect();
@@ -267,14 +371,18 @@ mod tests {
 
         /// What routers are told, each with whether they are to prefer others.
         fn told(&self) -> Vec<(IpAddr, bool)> {
-            self.orders.borrow().iter().map(|one| (one.address, one.shutting_down)).collect()
+            let orders = self.orders.borrow();
+            let all = orders.announcements.iter().flatten();
+            all.map(|one| (one.address, one.shutting_down)).collect()
         }
 
         /// A router knows what it was told.
         fn learn(&self) {
-            let knows = Arc::new(self.orders.borrow().iter().map(|one| one.address).collect());
-            let peer = PeerTold { knows, ..PeerTold::default() };
-            self.tell.send_replace(Told([("r".to_owned(), peer)].into()));
+            let knows = Arc::new(self.orders.borrow().vips());
+            let keeps = SECOND * 150;
+            let peer = PeerTold { knows, is_complete: true, keeps, ..PeerTold::default() };
+            let peers = [("r".to_owned(), peer)].into();
+            self.tell.send_replace(Told { peers, ..Told::default() });
         }
     }
 
@@ -343,7 +451,7 @@ mod tests {
         let mut scene = Scene::new();
         scene.round(&[(1, true)], Duration::ZERO);
         scene.learn();
-        scene.routed.leave(scene.start + SECOND);
+        scene.routed.leave(drained(), scene.start + SECOND);
         assert_eq!(scene.round(&[], SECOND), [1]);
         assert_eq!(scene.told(), [(address(1), true)]);
         scene.round(&[], SECOND + GOING);
@@ -357,9 +465,57 @@ mod tests {
     fn a_node_that_leaves_without_a_session_waits_for_nobody() {
         let mut scene = Scene::new();
         scene.round(&[(1, true)], Duration::ZERO);
-        scene.routed.leave(scene.start);
+        scene.routed.leave(drained(), scene.start);
         scene.round(&[], Duration::ZERO);
         scene.round(&[], GOING);
         assert!(scene.round(&[], GOING).is_empty());
+    }
+
+    #[test]
+    fn what_was_left_stays_until_it_is_known_what_is_wanted_and_no_session_begins_before() {
+        let mut scene = Scene::after(&[1, 2], Instant::now());
+        assert_eq!(scene.round_of(false, &[], &[], SECOND), [1, 2]);
+        assert!(scene.routed.waits() && scene.orders.borrow().announcements.is_none());
+        assert_eq!(
+            scene.round(&[(1, true)], SECOND * 2),
+            [1, 2],
+            "routers lead the other one here"
+        );
+        assert_eq!(scene.told(), [(address(1), false)], "and are to know that it is gone");
+        assert_eq!(scene.orders.borrow().restarted, Some(scene.start + SECOND * 60));
+        assert!(!scene.routed.waits() && scene.routed.is_kept(&address(2)));
+        scene.learn();
+        assert_eq!(scene.round(&[(1, true)], SECOND * 3), [1, 2], "packets may be under way");
+        assert_eq!(scene.round(&[(1, true)], SECOND * 3 + LINGERING), [1]);
+        assert_eq!(
+            scene.routed.lasts(),
+            SECOND * 210,
+            "as long as a router goes by it, and a minute"
+        );
+    }
+
+    #[test]
+    fn what_was_left_goes_when_no_router_leads_it_here_any_more_although_nothing_is_known() {
+        let mut scene = Scene::after(&[1], Instant::now());
+        assert_eq!(scene.round_of(false, &[], &[], SECOND * 59), [1]);
+        assert_eq!(scene.routed.deadline(), Some(scene.start + SECOND * 60));
+        assert!(scene.round_of(false, &[], &[], SECOND * 60).is_empty());
+        assert_eq!(scene.orders.borrow().announcements, Some(Vec::new()), "sessions begin anew");
+        assert_eq!(scene.orders.borrow().restarted, None, "nothing is kept");
+    }
+
+    #[test]
+    fn at_a_restart_routers_are_told_nothing_and_who_ends_without_a_word_comes_again() {
+        let mut scene = Scene::new();
+        scene.round(&[(1, true)], Duration::ZERO);
+        assert_eq!(scene.orders.borrow().ending, Ending::Restart);
+        scene.learn();
+        scene.routed.leave(drained(), scene.start);
+        assert_eq!(scene.orders.borrow().ending, drained());
+        let mut scene = Scene::new();
+        scene.round(&[(1, true)], Duration::ZERO);
+        scene.routed.leave(Ending::Restart, scene.start);
+        scene.round(&[(1, true)], SECOND);
+        assert_eq!(scene.told(), [(address(1), false)]);
     }
 }

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_bgp::config::{self, Peer, RouterId};
-use berth_bgp::{Announcement, Event, Policy, Prefix, Routes, Session, Stop};
+use berth_bgp::{Event, Policy, Prefix, Routes, Session, Stop};
 use berth_bgp_speaker::{Handle, News, spawn};
 use berth_runtime::http::Health;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::awaited::Awaited;
+use super::ending::Ending;
 use super::peers::{Peers, Settings, Terms};
 use super::place;
-use super::routed::Said;
+use super::routed::{Orders, Said};
 use super::told::{PeerTold, Told};
 use crate::metrics::{Metrics, PeerLabel, RouteLabel};
 
@@ -30,6 +32,9 @@ const NOTES: &str = "bgp/annotations";
 
 /// That of what the ConfigMap says.
 const MAP: &str = "bgp/configmap";
+
+/// That of the sessions that were up in an earlier life.
+const RESTART: &str = "bgp/restart";
 
 /// How often what is in the way of a peer is looked at again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -48,6 +53,7 @@ pub struct Speaker {
     metrics: Metrics,
     health: Health,
     settings: Settings,
+    awaited: Awaited,
 }
 
 impl Speaker {
@@ -60,8 +66,13 @@ impl Speaker {
         metrics: Metrics,
         health: Health,
     ) -> Self {
-        let settings = Settings { speaker, peers, prefix };
-        Self { node: node.to_owned(), interface, metrics, health, settings }
+        let (settings, awaited) = (Settings { speaker, peers, prefix }, Awaited::default());
+        Self { node: node.to_owned(), interface, metrics, health, settings, awaited }
+    }
+
+    /// The same, with the sessions that were up in an earlier life of this process: it is ready once they are again.
+    pub fn awaiting(self, awaited: Awaited) -> Self {
+        Self { awaited, ..self }
     }
 
     /// Keeps sessions with all peers, those that the node's annotations name among them, announces what is ordered, and tells
@@ -69,9 +80,10 @@ impl Speaker {
     pub async fn keep(
         self,
         mut said: watch::Receiver<Said>,
-        mut orders: watch::Receiver<Vec<Announcement>>,
+        mut orders: watch::Receiver<Orders>,
         tell: watch::Sender<Told>,
     ) {
+        let (mut awaited, mut heard) = (self.awaited.clone(), tell.subscribe());
         let (all, tell) = (Arc::new(self), Arc::new(tell));
         all.health.unready(CHECK, tell.borrow().silence().unwrap_or_default());
         let mut lines: BTreeMap<String, (Terms, oneshot::Sender<()>)> = BTreeMap::new();
@@ -98,14 +110,45 @@ impl Speaker {
                     lines.insert(name.clone(), (terms.clone(), go_on));
                 }
             }
+            let known = said.borrow().data.is_some();
+            heard.mark_unchanged();
+            let over = all.wait_for(&mut awaited, known.then_some(&peers), &tell);
             tokio::select! {
                 Ok(()) = said.changed() => {}
                 Some(_) = tasks.join_next() => {}
+                Ok(()) = heard.changed(), if over.is_some() => {}
+                () = until(over) => {}
                 () = ended(&mut orders) => break,
             }
         }
         // Each ends by the same.
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// Looks whether the sessions of an earlier life are up again. Gives when they are waited for no longer, if any is; not before
+    /// it is known which peers there are.
+    fn wait_for(
+        &self,
+        awaited: &mut Awaited,
+        peers: Option<&Peers>,
+        tell: &watch::Sender<Told>,
+    ) -> Option<Instant> {
+        if let Some(peers) = peers {
+            awaited.see(&tell.borrow(), &peers.all, Instant::now());
+        }
+        match awaited.why() {
+            Some(why) => self.health.unready(RESTART, why),
+            None => self.health.forget(RESTART),
+        }
+        tell.send_if_modified(|told| {
+            let is_news = told.awaited != *awaited.peers();
+            told.awaited.clone_from(awaited.peers());
+            is_news
+        });
+        if awaited.peers().is_empty() {
+            return None;
+        }
+        awaited.until(&peers?.all)
     }
 
     /// Tells what is wrong with something, by its check.
@@ -122,7 +165,7 @@ struct Line {
     all: Arc<Speaker>,
     terms: Terms,
     policy: watch::Receiver<Policy>,
-    orders: watch::Receiver<Vec<Announcement>>,
+    orders: watch::Receiver<Orders>,
     tell: Arc<watch::Sender<Told>>,
     now: PeerTold,
 }
@@ -132,12 +175,14 @@ impl Line {
         all: &Arc<Speaker>,
         terms: Terms,
         policy: &watch::Receiver<Policy>,
-        orders: &watch::Receiver<Vec<Announcement>>,
+        orders: &watch::Receiver<Orders>,
         tell: &Arc<watch::Sender<Told>>,
     ) -> Self {
         let (all, policy, orders, tell) =
             (all.clone(), policy.clone(), orders.clone(), tell.clone());
-        Self { all, terms, policy, orders, tell, now: PeerTold::default() }
+        let (survives, keeps) = (terms.restart().is_some(), terms.keeps());
+        let now = PeerTold { survives, keeps, ..PeerTold::default() };
+        Self { all, terms, policy, orders, tell, now }
     }
 
     /// Keeps the session until nobody orders anything any more, or this peer is not wanted.
@@ -155,6 +200,11 @@ impl Line {
 
     /// Starts the session, as soon as all is there that it goes by; nothing where it is over before.
     async fn open(&mut self) -> Option<(Handle, mpsc::UnboundedReceiver<News>)> {
+        if self.orders.borrow().announcements.is_none() {
+            let why = "what an earlier life told it holds until this one knows what is wanted";
+            self.tell(|now| now.last = Some(why.to_owned()));
+        }
+        self.orders.wait_for(|orders| orders.announcements.is_some()).await.ok()?;
         let (target, router_id) = loop {
             match self.place() {
                 Ok(place) => break place,
@@ -171,18 +221,19 @@ impl Line {
         let session = Session::new(Instant::now(), parameters, place::seed());
         let (hops, interface, orders) = (peer.hops, peer.interface.clone(), self.orders.clone());
         let addresses = Arc::new(move |end| {
-            place::next_hops(hops, interface.as_deref(), end, &vips(&orders.borrow()))
+            place::next_hops(hops, interface.as_deref(), end, &orders.borrow().vips())
         });
         // Nobody connects to this node, which has no port for it.
         let (handle, news) = spawn(target, session, addresses, mpsc::channel(1).1);
-        handle.start(None).await.ok()?;
+        let restarted = self.orders.borrow().restarted;
+        handle.start(restarted).await.ok()?;
         Some((handle, news))
     }
 
     fn place(&self) -> Result<(berth_bgp_speaker::Target, std::net::Ipv4Addr), String> {
         let Speaker { node, interface, .. } = &*self.all;
         let Terms { peer, speaker } = &self.terms;
-        let vips = vips(&self.orders.borrow());
+        let vips = self.orders.borrow().vips();
         let id: &RouterId = &speaker.router_id;
         let router_id = place::router_id(id, node, interface.as_deref(), &vips)?;
         let target = place::target(peer, peer.local_as.unwrap_or(speaker.local_as))?;
@@ -203,8 +254,11 @@ impl Line {
             tokio::select! {
                 changed = self.orders.changed() => {
                     if changed.is_err() {
-                        let reason = "the announcer ends".to_owned();
-                        return self.end(handle, Stop::Shutdown(reason)).await;
+                        let stop = match &self.orders.borrow().ending {
+                            Ending::Restart => Stop::Restart,
+                            Ending::Drain(why) | Ending::Uninstall(why) => Stop::Shutdown(why.clone()),
+                        };
+                        return self.end(handle, stop).await;
                     }
                     let Some(routes) = self.announce(handle).await else { return };
                     wanted = routes;
@@ -225,6 +279,7 @@ impl Line {
                             tracing::warn!(peer = %self.terms.peer.name, %why, "the session is down");
                             self.all.metrics.bgp_lost.get_or_create(&PeerLabel::of(&self.terms.peer.name)).inc();
                             self.now.knows = Arc::default();
+                            self.now.is_complete = false;
                         }
                         Event::EndOfRib(_) => {}
                     }
@@ -245,7 +300,7 @@ impl Line {
 
     /// Has the peer told what it is to know by now; nothing where its task is gone.
     async fn announce(&mut self, handle: &Handle) -> Option<Arc<Routes>> {
-        let orders = self.orders.borrow_and_update().clone();
+        let orders = self.orders.borrow_and_update().announcements.clone().unwrap_or_default();
         let policy = self.policy.borrow_and_update().clone();
         let routes = Arc::new(policy.routes(&self.terms.peer.name, &orders));
         handle.set_routes((*routes).clone()).await.ok()?;
@@ -263,10 +318,13 @@ impl Line {
             let host = Prefix::host(*address);
             lengths.iter().any(|length| told.contains(&host.widened(*length)))
         };
-        let all = vips(&self.orders.borrow());
+        let all = self.orders.borrow().vips();
         let known = Arc::new(all.into_iter().filter(is_told).collect());
         let is_up = self.now.is_up();
-        self.tell(|now| now.knows = if is_up { known } else { Arc::default() });
+        self.tell(|now| {
+            now.knows = if is_up { known } else { Arc::default() };
+            now.is_complete = is_up;
+        });
     }
 
     async fn look(&mut self, handle: &Handle) {
@@ -277,12 +335,14 @@ impl Line {
             tracing::warn!(peer = %self.terms.peer.name, state = %status.state, why, "no session");
         }
         let agreed = status.agreed;
+        let asks = self.terms.restart().is_some();
         self.tell(|now| {
             now.state = status.state;
             now.last = last;
             now.routes = agreed.as_ref().map(|agreed| agreed.told.clone()).unwrap_or_default();
-            if agreed.is_none() {
-                now.knows = Arc::default();
+            match &agreed {
+                Some(agreed) => now.survives = asks && agreed.peer_restart.is_some(),
+                None => (now.knows, now.is_complete) = Default::default(),
             }
         });
     }
@@ -290,7 +350,8 @@ impl Line {
     fn tell(&mut self, change: impl FnOnce(&mut PeerTold)) {
         let before = self.now.clone();
         change(&mut self.now);
-        if self.now == before && self.tell.borrow().0.get(&self.terms.peer.name) == Some(&self.now)
+        if self.now == before
+            && self.tell.borrow().peers.get(&self.terms.peer.name) == Some(&self.now)
         {
             return;
         }
@@ -302,7 +363,7 @@ impl Line {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             metrics.bgp_routes.get_or_create(&RouteLabel::of(name, family)).set(count);
         }
-        self.tell.send_modify(|told| _ = told.0.insert(name.clone(), now.clone()));
+        self.tell.send_modify(|told| _ = told.peers.insert(name.clone(), now.clone()));
         match self.tell.borrow().silence() {
             None => health.ready(CHECK),
             Some(why) => health.unready(CHECK, why),
@@ -322,7 +383,7 @@ impl Line {
         for family in berth_bgp::Family::ALL {
             metrics.bgp_routes.remove(&RouteLabel::of(name, family));
         }
-        self.tell.send_modify(|told| _ = told.0.remove(name));
+        self.tell.send_modify(|told| _ = told.peers.remove(name));
     }
 }
 
@@ -330,10 +391,13 @@ fn told(handle: Handle, routes: Arc<Routes>) -> BoxFuture<'static, Option<Arc<Ro
     Box::pin(async move { handle.told().await.ok().map(|()| routes) })
 }
 
-async fn ended(orders: &mut watch::Receiver<Vec<Announcement>>) {
+async fn ended(orders: &mut watch::Receiver<Orders>) {
     while orders.changed().await.is_ok() {}
 }
 
-fn vips(orders: &[Announcement]) -> BTreeSet<IpAddr> {
-    orders.iter().map(|order| order.address).collect()
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }

@@ -3,12 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use berth_api::host::Routers;
 use berth_bgp::{Family, State};
 
 /// What is known of all peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told(pub BTreeMap<String, PeerTold>);
+pub struct Told {
+    /// By name.
+    pub peers: BTreeMap<String, PeerTold>,
+    /// Those whose sessions were up in an earlier life and are waited for.
+    pub awaited: BTreeSet<String>,
+}
 
 /// What is known of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +28,26 @@ pub struct PeerTold {
     pub routes: BTreeMap<Family, usize>,
     /// The addresses that it has been told of, and has not been told to forget.
     pub knows: Arc<BTreeSet<IpAddr>>,
+    /// Whether it has been told everything since its session is up, the end of it too (RFC 4724 §2).
+    pub is_complete: bool,
+    /// Whether it keeps routes while this process restarts, as far as that is known: it is asked to, and says that it does once
+    /// its session is up.
+    pub survives: bool,
+    /// How long it may lead addresses here of which it hears nothing any more.
+    pub keeps: Duration,
 }
 
 impl Default for PeerTold {
     fn default() -> Self {
-        Self { state: State::Idle, last: None, routes: BTreeMap::new(), knows: Arc::default() }
+        Self {
+            state: State::Idle,
+            last: None,
+            routes: BTreeMap::new(),
+            knows: Arc::default(),
+            is_complete: false,
+            survives: false,
+            keeps: Duration::ZERO,
+        }
     }
 }
 
@@ -39,24 +61,47 @@ impl PeerTold {
 impl Told {
     /// The addresses that some peer knows.
     pub fn known(&self) -> BTreeSet<IpAddr> {
-        self.0.values().flat_map(|peer| peer.knows.iter().copied()).collect()
+        self.peers.values().flat_map(|peer| peer.knows.iter().copied()).collect()
     }
 
     /// The peers that know an address.
     pub fn knowing<'a>(&'a self, address: &'a IpAddr) -> impl Iterator<Item = &'a str> {
-        let knowing = self.0.iter().filter(|(_, peer)| peer.knows.contains(address));
+        let knowing = self.peers.iter().filter(|(_, peer)| peer.knows.contains(address));
         knowing.map(|(name, _)| name.as_str())
+    }
+
+    /// Whether there are peers, and each has been told everything.
+    pub fn is_complete(&self) -> bool {
+        !self.peers.is_empty() && self.peers.values().all(|peer| peer.is_complete)
+    }
+
+    /// Whether a peer keeps routes while this process restarts.
+    pub fn survives(&self) -> bool {
+        self.peers.values().any(|peer| peer.survives)
+    }
+
+    /// How long a peer may lead addresses here of which it hears nothing any more.
+    pub fn keeps(&self) -> Duration {
+        self.peers.values().map(|peer| peer.keeps).max().unwrap_or_default()
+    }
+
+    /// What the node tells of it.
+    pub fn routers(&self) -> Routers {
+        let complete = self.peers.iter().filter(|(_, peer)| peer.is_complete);
+        let complete = complete.map(|(name, _)| name);
+        let sessions = complete.chain(&self.awaited).cloned().collect();
+        Routers { sessions, keeps: self.keeps() }
     }
 
     /// Why no session is up, by peer; nothing where one is.
     pub fn silence(&self) -> Option<String> {
-        if self.0.values().any(PeerTold::is_up) {
+        if self.peers.values().any(PeerTold::is_up) {
             return None;
         }
         let why = |(name, peer): (&String, &PeerTold)| {
             format!("{name}: {}", peer.last.as_deref().unwrap_or("not yet"))
         };
-        let each: Vec<String> = self.0.iter().map(why).collect();
+        let each: Vec<String> = self.peers.iter().map(why).collect();
         Some(match each.is_empty() {
             true => "no session is up: no peer is named that is right".to_owned(),
             false => format!("no session is up: {}", each.join("; ")),
@@ -66,7 +111,7 @@ impl Told {
     /// Why no router is told of addresses of a family; nothing where one is.
     pub fn silence_of(&self, family: Family) -> Option<String> {
         let is_told = |peer: &PeerTold| peer.is_up() && peer.routes.contains_key(&family);
-        if self.0.values().any(is_told) {
+        if self.peers.values().any(is_told) {
             return None;
         }
         Some(self.silence().unwrap_or_else(|| {
@@ -90,13 +135,13 @@ mod tests {
         };
         let mut told = Told::default();
         assert!(told.silence().unwrap().ends_with("no peer is named that is right"));
-        told.0.insert("b".to_owned(), peer(State::Active, None));
-        told.0.insert("a".to_owned(), peer(State::Idle, Some("cannot connect: refused")));
+        told.peers.insert("b".to_owned(), peer(State::Active, None));
+        told.peers.insert("a".to_owned(), peer(State::Idle, Some("cannot connect: refused")));
         let why = "no session is up: a: cannot connect: refused; b: not yet";
         assert_eq!(told.silence().as_deref(), Some(why));
-        told.0.insert("b".to_owned(), peer(State::Established, None));
+        told.peers.insert("b".to_owned(), peer(State::Established, None));
         assert_eq!(told.silence(), None);
-        let up = told.0.get_mut("b").unwrap();
+        let up = told.peers.get_mut("b").unwrap();
         up.routes.insert(Family::V4, 0);
         assert_eq!(told.silence_of(Family::V4), None);
         assert!(told.silence_of(Family::V6).unwrap().contains("routes of IPv6"));

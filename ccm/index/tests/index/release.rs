@@ -1,7 +1,9 @@
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::reason;
 use berth_index::finalizers::Finalizers;
+use berth_index::intake::{Change, Host};
 use berth_index::service::{Service, Standing};
 use berth_index::write::Write;
 use berth_ipam::{Owner, OwnerKind};
@@ -241,4 +243,41 @@ fn a_service_that_loses_class_and_label_at_once_is_let_go() {
     lab.pass(Duration::from_secs(10));
     let left: Vec<_> = lab.cluster.services.keys().map(|key| key.name.as_str()).collect();
     assert_eq!(left, ["other"], "another controller's finalizer stays");
+}
+
+#[test]
+fn what_routers_may_lead_to_a_node_that_is_gone_is_given_to_nobody_meanwhile() {
+    let mut lab = Lab::with_pools([("cidr-global", "192.0.2.0/30"), ("reuse-delay", "10s")]);
+    let told = |keeps: Option<u64>| {
+        let keeps = keeps.map(Duration::from_secs);
+        let host = Host { node: "a".to_owned(), keeps, ..Host::default() };
+        Change::Host(Box::new(host))
+    };
+    lab.show(told(Some(150)));
+    for name in ["web", "next"] {
+        lab.create(service(name));
+    }
+    let address: IpAddr = lab.cluster.addresses("web").parse().unwrap();
+    lab.cluster.delete("web");
+    lab.settle();
+    let released = lab.now;
+    let until = lab.index.ledger().resting(address).map(|(until, _)| until);
+    assert_eq!(until, Some(released + 150 * SECOND));
+    lab.create(service("late"));
+    lab.pass(149 * SECOND);
+    assert_eq!(lab.cluster.addresses("late"), "", "a router may lead to a node that was killed");
+    lab.pass(SECOND);
+    assert_eq!(lab.cluster.addresses("late"), address.to_string());
+    // Who tells no routers any more was believed by some for as long.
+    lab.show(told(None));
+    lab.cluster.delete("late");
+    lab.settle();
+    let until = lab.index.ledger().resting(address).map(|(until, _)| until);
+    assert_eq!(until, Some(lab.now + 150 * SECOND));
+    lab.pass(200 * SECOND);
+    lab.create(service("last"));
+    lab.cluster.delete("last");
+    lab.settle();
+    let until = lab.index.ledger().resting(address).map(|(until, _)| until);
+    assert_eq!(until, Some(lab.now + 10 * SECOND), "the reuse delay alone");
 }

@@ -107,17 +107,17 @@ impl Fields {
         self.read(node, "holdTime", "accepted are seconds: 0 for never, or 3 to 65535", hold_time)
     }
 
-    /// `false`, or how long.
+    /// `false` or `off`, or how long.
     pub(super) fn restart(&mut self, node: &Node) -> Option<Option<Restart>> {
         let value = self.get(node, "gracefulRestart")?;
         match value.text() {
-            Some("false") => return Some(None),
-            Some("true") => return Some(Some(Restart::default())),
+            Some("false" | "off") => return Some(None),
+            Some("true" | "on") => return Some(Some(Restart::default())),
             Some(_) => {
                 self.wrong(
                     "gracefulRestart",
                     value,
-                    "accepted are true, false, and keys: time, notification",
+                    "accepted are true, false, off, and keys: time, notification",
                 );
                 return None;
             }

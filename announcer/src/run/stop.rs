@@ -1,0 +1,93 @@
+//! Asks why this process is to stop, which nobody tells it: whether its DaemonSet wants another one.
+//!
+//! # Permissions
+//!
+//! `get` on `daemonsets.apps` of the name [`NAME`] in the namespace of the control plane's Lease. Without it each stop is the end.
+
+use std::time::Duration;
+
+use berth_runtime::watch::chain;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::{Api, Client, Error};
+use tokio_util::sync::CancellationToken;
+
+use crate::advertise::bgp::Asked;
+
+/// The DaemonSet of `manifests/`.
+const NAME: &str = "berth-announcer";
+
+/// How long an answer is waited for: a pod has 15 s to end.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Who is asked; nobody where nothing depends on it.
+#[derive(Default)]
+pub(super) struct Asker(Option<Api<DaemonSet>>);
+
+impl Asker {
+    pub(super) fn new(client: Option<Client>, namespace: &str) -> Self {
+        Self(client.map(|client| Api::namespaced(client, namespace)))
+    }
+
+    /// Waits for the stop, and asks then.
+    pub(super) async fn at(self, stop: CancellationToken) -> Asked {
+        stop.cancelled().await;
+        let Some(sets) = self.0 else { return Asked::Silent("nobody is asked".to_owned()) };
+        let place = format!("DaemonSet {NAME}");
+        match tokio::time::timeout(TIMEOUT, sets.get(NAME)).await {
+            Ok(Ok(set)) => Asked::There(Box::new(set)),
+            Ok(Err(Error::Api(status))) if matches!(status.code, 401 | 403) => {
+                Asked::Gone(format!("{place} is not shown to its account ({})", status.code))
+            }
+            Ok(Err(Error::Api(status))) if status.code == 404 => {
+                Asked::Gone(format!("there is no {place}"))
+            }
+            Ok(Err(error)) => Asked::Silent(format!("no answer about {place}: {}", chain(&error))),
+            Err(_) => Asked::Silent(format!("no answer about {place} within {TIMEOUT:?}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is made of an answer with this code; of none at all where there is none.
+    async fn asked(code: Option<u16>) -> Asked {
+        let service = tower::service_fn(move |request: http::Request<Body>| async move {
+            let path = "/apis/apps/v1/namespaces/kube-system/daemonsets/berth-announcer";
+            assert_eq!((request.method().as_str(), request.uri().path()), ("GET", path));
+            let Some(code) = code else { return std::future::pending().await };
+            let set = json!({ "metadata": { "name": NAME } });
+            let body = if code == 200 { set } else { json!({ "code": code, "status": "Failure" }) };
+            let body = Body::from(serde_json::to_vec(&body)?);
+            Ok::<_, tower::BoxError>(http::Response::builder().status(code).body(body)?)
+        });
+        let stop = CancellationToken::new();
+        stop.cancel();
+        Asker::new(Some(Client::new(service, "default")), "kube-system").at(stop).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_shown_it_ends_and_who_is_not_answered_does_not_know() {
+        assert!(matches!(asked(Some(200)).await, Asked::There(_)));
+        for code in [401, 403, 404] {
+            assert!(matches!(asked(Some(code)).await, Asked::Gone(_)), "{code}");
+        }
+        for code in [Some(500), None] {
+            assert!(matches!(asked(code).await, Asked::Silent(_)), "{code:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_before_the_stop() {
+        let stop = CancellationToken::new();
+        let asking = Asker::new(None, "").at(stop.clone());
+        tokio::pin!(asking);
+        assert!(futures::poll!(&mut asking).is_pending());
+        stop.cancel();
+        assert!(matches!(asking.await, Asked::Silent(_)));
+    }
+}
