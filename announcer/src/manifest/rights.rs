@@ -166,6 +166,12 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
             "the ConfigMap berth-bgp is not read, and settings alone say which routers are told";
         rights
             .push(Right { name: Some("berth-bgp"), ..right(&own, "", "configmaps", SEE, without) });
+        let without =
+            "each stop counts as the end, and routers lead addresses elsewhere while it restarts";
+        rights.push(Right {
+            name: Some("berth-announcer"),
+            ..right(&own, "apps", "daemonsets", &["get"], without)
+        });
     }
     let without =
         "nodes do not tell their own addresses, and no Lease can be held: nothing is served by one";

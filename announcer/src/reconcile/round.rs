@@ -107,7 +107,8 @@ impl<K: Kernel> Announcer<K> {
             return;
         }
         let routers = self.routed.as_ref().map(|routed| routed.told().routers());
-        let told = Some(Told { routers, ..own::told(host, &self.sight.cluster.claims) });
+        let told =
+            Some(berth_api::host::Told { routers, ..own::told(host, &self.sight.cluster.claims) });
         self.outlets.host.send_if_modified(|known| {
             let is_news = *known != told;
             *known = told;
@@ -220,7 +221,8 @@ impl<K: Kernel> Announcer<K> {
         let Self { sight, owners, lan, elastic, hands, outlets, routed, .. } = self;
         let context = sight.context(refused);
         let probes = &lan.probes;
-        let is_kept = |address| routed.as_ref().is_some_and(|routed| routed.is_kept(address));
+        let is_kept =
+            |address: &IpAddr| routed.as_ref().is_some_and(|routed| routed.is_kept(address));
         let ready = |address, vip: &_| is_kept(&address) || elastic.is_ready(address, vip, sight);
         let mut desired = Desired::of(context.wanted, context.node, holds, probes, ready);
         desired.hear(&outlets.health, sight.cluster.slices_denied, now);
