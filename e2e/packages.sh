@@ -23,6 +23,7 @@ need setpriv util-linux
 need cc gcc
 need faketime faketime
 need bird bird2
+need vtysh frr
 need strip binutils
 # The headers that cc needs come apart from it.
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"

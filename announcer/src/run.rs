@@ -291,15 +291,15 @@ async fn start(
     if let Some(beside) = beside {
         supervisor.spawn("control plane's host lease", beside.keep(known.told));
     }
+    let client = match &backing {
+        Backing::Api(client) => Some(client),
+        Backing::Files(_) => None,
+    };
     let sessions = own.as_ref().map(host::Keeper::sessions_before).unwrap_or_default();
     let before = routers::Before { kept, sessions };
     let (routed, routers) =
-        routers::start(&config, interface, before, &metrics, &health, supervisor);
-    let asked = match &backing {
-        Backing::Api(client) => routed.is_some().then(|| client.clone()),
-        Backing::Files(_) => None,
-    };
-    let asker = Asker::new(asked, &namespace);
+        routers::start(&config, client, interface, before, &metrics, &health, supervisor);
+    let asker = Asker::new(client.filter(|_| routed.is_some()).cloned(), &namespace);
     let labels = label(&config, &backing, &health, supervisor);
     let (host, told_of_host) = watch::channel(None);
     let ties = Ties::to(backing, &config, &health, own, told_of_host, supervisor);

@@ -77,6 +77,12 @@ pub fn is_import_complete(lease: &Lease) -> bool {
         }
 }
 
+/// The pool that the address is of, by the namespace in its keys (`global`, too); nothing where it is of none.
+pub fn pool(object: &IPAddress) -> Option<&str> {
+    let annotations = object.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(annotation::POOL)).map(String::as_str)
+}
+
 /// The selector of claims, for lists and watches.
 pub fn selector() -> String {
     format!("{}={}", label::IP_ADDRESS_MANAGED_BY, label::BERTH)

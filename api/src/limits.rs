@@ -10,6 +10,9 @@ pub const LONGEST_LIST: usize = 1024;
 /// The most nodes or labels that a Service prefers.
 pub const MOST_PREFERENCES: usize = 16;
 
+/// The most labels of a Service by which rules of BGP go.
+pub const MOST_LABELS: usize = 32;
+
 /// The most ports of a Service that anything but kube-proxy looks at.
 pub const MOST_PORTS: usize = 1024;
 

@@ -28,6 +28,11 @@ impl Bird {
     /// Starts it. `more` is said of each session: a password, for one. Its protocols are called as the nodes are, with `_`
     /// in the place of hyphens.
     pub fn start(lab: &Lab, nodes_as: u32, more: &str) -> Result<Self> {
+        Self::start_with(lab, nodes_as, more, "")
+    }
+
+    /// The same with protocols beside those.
+    pub fn start_with(lab: &Lab, nodes_as: u32, more: &str, beside: &str) -> Result<Self> {
         let place = lab.router();
         let folder = lab.dir().join("bird");
         std::fs::create_dir_all(&folder)?;
@@ -47,6 +52,7 @@ impl Bird {
                  {more}\n  ipv4 {{ import all; export none; }};\n  ipv6 {{ import all; export none; }};\n}}"
             );
         }
+        text.push_str(beside);
         replace(&folder.join("conf"), text)?;
         // A client on the LAN that was told of a node would go there past the router.
         for side in ["all", "eth0"] {
@@ -55,6 +61,15 @@ impl Bird {
         let run = ["bird", "-f", "-c", &file("conf"), "-s", &file("ctl")].map(str::to_owned);
         let process = place.start("bird", run)?;
         Ok(Self { place, folder, process })
+    }
+
+    /// Has one text in the place of another in its configuration, and takes that in.
+    pub fn exchange(&self, before: &str, after: &str) -> Result<()> {
+        let conf = self.folder.join("conf");
+        replace(&conf, std::fs::read_to_string(&conf)?.replace(before, after))?;
+        let said = self.says("configure")?;
+        ensure!(said.contains("Reconfigur"), "{said}");
+        Ok(())
     }
 
     /// What it says to a command.

@@ -21,8 +21,8 @@ pub struct Announcement {
     pub pool: String,
     /// The namespace of its Service or binding.
     pub namespace: String,
-    /// The labels of that.
-    pub labels: BTreeMap<String, String>,
+    /// The labels of its Service; nothing where it is none's.
+    pub labels: Option<Arc<BTreeMap<String, String>>>,
     /// What that asks for, as far as it may.
     pub asked: Asked,
     /// MULTI_EXIT_DISC, whatever rules say: less is preferred (RFC 4271 §5.1.4). For what is at one node at a time, so that of
@@ -39,7 +39,7 @@ impl Announcement {
             address,
             pool: String::new(),
             namespace: namespace.to_owned(),
-            labels: BTreeMap::new(),
+            labels: None,
             asked: Asked::default(),
             med: None,
             shutting_down: false,
@@ -69,7 +69,7 @@ pub struct Filter {
     pub pools: BTreeSet<String>,
     /// Namespaces of Services and bindings.
     pub namespaces: BTreeSet<String>,
-    /// Their labels.
+    /// Services, by their labels, and nothing else.
     pub services: Option<Selector>,
 }
 
@@ -80,7 +80,9 @@ impl Filter {
         among(&self.peers, peer)
             && among(&self.pools, &announcement.pool)
             && among(&self.namespaces, &announcement.namespace)
-            && self.services.as_ref().is_none_or(|selector| selector.selects(&announcement.labels))
+            && self.services.as_ref().is_none_or(|selector| {
+                announcement.labels.as_ref().is_some_and(|labels| selector.selects(labels))
+            })
     }
 }
 
@@ -190,14 +192,19 @@ impl Policy {
             attributes.large_communities.extend(&change.large_communities);
         }
         attributes.med = announcement.med.or(attributes.med);
-        attributes.local_pref = asked.local_pref.or(attributes.local_pref);
-        attributes.communities.extend(&asked.communities);
-        attributes.large_communities.extend(&asked.large_communities);
         let length = match announcement.address {
             IpAddr::V4(_) => widened.v4,
             IpAddr::V6(_) => widened.v6,
         };
-        announce.then(|| (Prefix::host(announcement.address).widened(length), attributes))
+        let host = Prefix::host(announcement.address);
+        let prefix = host.widened(length);
+        // What stands for addresses of others too says nothing that one of them asks for.
+        if prefix == host {
+            attributes.local_pref = asked.local_pref.or(attributes.local_pref);
+            attributes.communities.extend(&asked.communities);
+            attributes.large_communities.extend(&asked.large_communities);
+        }
+        announce.then_some((prefix, attributes))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Settings of BGP. What they say is read where peers are known, by `berth-bgp`: each flaw names peer, field and position.
 
-use berth_bgp::config::{self as bgp, Flaw, Peer, Remote, Speaker};
+use berth_bgp::config::{self as bgp, Flaw, Peer, Speaker};
 
 use super::control_plane;
 use super::settings::{Problem, Settings};
@@ -56,15 +56,9 @@ pub(super) fn bgp(settings: &Settings) -> (Option<Bgp>, Result<(), Vec<Problem>>
 
 /// What a peer asks for that is not built.
 fn unmet(peer: &Peer) -> Option<&'static str> {
-    match (&peer.remote, &peer.bfd) {
-        (Remote::Interface(_), _) => {
-            Some("unnumbered peers are not supported yet; accepted is the address of the router")
-        }
-        (_, Some(_)) => Some(
-            "BFD is not supported yet; accepted is a peer without, who is given up by bgp_hold_time",
-        ),
-        _ => None,
-    }
+    peer.bfd.as_ref().map(|_| {
+        "BFD is not supported yet; accepted is a peer without, who is given up by bgp_hold_time"
+    })
 }
 
 /// A flaw says where it is, and shows no password.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::advertise::bgp::{Asked, Ending, Told};
+use crate::advertise::bgp::{Answer, Ending, Told};
 use crate::dataplane;
 use crate::kernel::{Kernel, KernelChange};
 use crate::ownership::backstop::Fenced;
@@ -72,7 +72,7 @@ pub enum Left {
 pub async fn drive<K: Kernel>(
     announcer: &mut Announcer<K>,
     mut sources: Sources,
-    stop: impl Future<Output = Asked>,
+    stop: impl Future<Output = Answer>,
 ) -> Left {
     let mut stop = pin!(stop);
     let mut end: Option<Instant> = None;

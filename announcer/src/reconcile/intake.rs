@@ -123,8 +123,9 @@ impl<K: Kernel> Announcer<K> {
                 cluster.retain_eips(&names);
                 listed.bindings = true;
             }
-            ClusterEvent::Claim(name, holders, is_imported) => {
+            ClusterEvent::Claim(name, holders, is_imported, pool) => {
                 cluster.claims.apply(&name, holders, is_imported);
+                cluster.claims.pooled(&name, pool);
             }
             ClusterEvent::ClaimGone(name) => cluster.claims.delete(&name),
             ClusterEvent::Claims(names) => cluster.claims.listed(&names),

@@ -54,7 +54,7 @@ use self::lan::Lan;
 use self::sight::Sight;
 use self::translate::Elastic;
 use crate::advertise::arp_nd::listener::Listener;
-use crate::advertise::bgp::{Asked, Ending, Routed};
+use crate::advertise::bgp::{Answer, Ending, Routed};
 use crate::config::{Cluster, Config, Election};
 use crate::dataplane::{self, Dataplane};
 use crate::kernel::{Guard, Kernel, KernelChange};
@@ -363,7 +363,7 @@ impl<K: Kernel> Announcer<K> {
 
     /// Releases everything: from now on each round takes off what is held and gives back what is free of it. But for a restart
     /// where routers go by it: then all stays as it is. Gives what the stop is, where they do.
-    pub fn leave(&mut self, asked: &Asked, now: Instant) -> Option<Ending> {
+    pub fn leave(&mut self, asked: &Answer, now: Instant) -> Option<Ending> {
         let ending = self.ending(asked);
         if let (Some(routed), Some(ending)) = (&mut self.routed, &ending) {
             tracing::info!("this stop is a {ending}");

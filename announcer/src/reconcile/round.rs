@@ -234,8 +234,10 @@ impl<K: Kernel> Announcer<K> {
         }
         desired.vlans = vlans;
         hands.note(&mut desired, context.wanted, context.node);
+        let is_known = context.known;
+        self.note_routed(&mut desired);
         // Before the claims are known each Service looks as if none named it, and who it names would empty its status.
-        if !context.known {
+        if !is_known {
             desired.forget_what_is_not_seen();
         }
         desired

@@ -1,17 +1,21 @@
-//! What routers are told of what is bound here, and what they know.
+//! What routers are told of what is bound here, what they know, and who is told what of that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use berth_bgp::{Announcement, Family};
+use berth_api::Few;
+use berth_api::limits::MOST_LABELS;
+use berth_bgp::config::{Denied, Permits};
+use berth_bgp::{Announcement, Asked, Family};
 
 use super::Announcer;
 use super::desired::Desired;
-use crate::advertise::bgp::{Advert, Asked, Ending, Routed, Way};
+use crate::advertise::bgp::{Advert, Answer, Ending, Routed, Told, Way};
 use crate::kernel::{Binding, Kernel};
 use crate::ownership::Ownership;
-use crate::vip::{Attach, Claimant, Vip};
+use crate::source::cluster::{Cluster, Service};
+use crate::vip::{Attach, Claimant, Name, Refusal, Verdict, Vip, Wanted};
 
 impl<K: Kernel> Announcer<K> {
     /// Takes in what routers know by now.
@@ -48,18 +52,20 @@ impl<K: Kernel> Announcer<K> {
     }
 
     /// What the stop is, where routers go by it; nothing where they do not.
-    pub(super) fn ending(&self, asked: &Asked) -> Option<Ending> {
+    pub(super) fn ending(&self, asked: &Answer) -> Option<Ending> {
         let told = self.routed.as_ref()?.told();
         let node = &self.config.core.node;
         let shown = self.sight.nodes.peers.iter().find(|(name, _)| *name == node);
         Some(Ending::of(asked, node, shown.map(|(_, shown)| shown), told.survives()))
     }
 
-    /// Has routers told of what is bound here, and nothing else.
+    /// Has routers told of what is bound here, and nothing else. Before it is known what Services may ask for nothing is: of two
+    /// peers the wrong one would be told of what is for the other.
     pub(super) fn tell_routers(&mut self, desired: &Desired, now: Instant) {
         let Self { routed, sight, config, .. } = self;
         let Some(routed) = routed else { return };
         let node = &config.core.node;
+        let permits = routed.told().permits;
         let advert = |(address, place): (&IpAddr, &super::desired::Place)| {
             let Attach::Host(index) = place.attach else { return None };
             sight.host.ours.contains_key(&Binding { index, address: *address }).then_some(())?;
@@ -69,10 +75,35 @@ impl<K: Kernel> Announcer<K> {
                 None if place.answers => Way::Here,
                 None => Way::Elsewhere,
             };
-            Some((*address, Advert { announcement: announcement(*address, vip, node), way }))
+            let of = (*address, vip);
+            let announcement = announcement(of, node, &sight.cluster, permits.as_deref()?);
+            Some((*address, Advert { announcement, way }))
         };
         let bound: BTreeMap<IpAddr, Advert> = desired.addresses.iter().filter_map(advert).collect();
         routed.announce(bound, now);
+    }
+
+    /// Adds to what becomes of Services what routers are not told of them, or not as they ask.
+    pub(super) fn note_routed(&self, desired: &mut Desired) {
+        let Self { routed, sight, config, .. } = self;
+        let Some(routed) = routed else { return };
+        let (node, told) = (config.core.node.as_str(), routed.told());
+        let Some(permits) = &told.permits else { return };
+        for (name, verdict) in &mut desired.verdicts {
+            let Some(service) = sight.cluster.services().get(name).filter(|own| own.ours) else {
+                continue;
+            };
+            let announced = verdict.announce.iter().copied();
+            let is_announced = |address: &IpAddr| routed.announces(address);
+            for address in kept(&told, announced.filter(is_announced)) {
+                let node = node.to_owned();
+                verdict.refuse_at(address, Refusal::KeptFromRouters { node });
+            }
+            // Of all nodes that announce it one says what each of them sees.
+            if service.vip_host.as_deref() == Some(node) {
+                remark(verdict, name, service, &sight.wanted, permits);
+            }
+        }
     }
 
     /// Whether a router was told to lead an address here.
@@ -81,16 +112,171 @@ impl<K: Kernel> Announcer<K> {
     }
 }
 
-/// What is said of an address: whose it is, for rules to go by.
-fn announcement(address: IpAddr, vip: &Vip, node: &str) -> Announcement {
-    let namespace = vip.wants.first().map(|want| match &want.claimant {
-        Claimant::Service(name) | Claimant::Eip(name) => name.namespace.to_string(),
-        Claimant::Operator | Claimant::ControlPlane => String::new(),
-    });
+/// Those of the addresses that none of the peers that are up is to be told of.
+fn kept(told: &Told, announced: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    announced.filter(|address| told.is_kept(address)).collect()
+}
+
+/// What is said of an address: whose it is, for rules to go by, and what that asks for, as far as it may. Of those that share it
+/// that is who had it first: nobody who joins later decides what routers are told of what another has.
+fn announcement(
+    (address, vip): (IpAddr, &Vip),
+    node: &str,
+    cluster: &Cluster,
+    permits: &Permits,
+) -> Announcement {
+    let (namespace, service) = match vip.wants.first().map(|want| &want.claimant) {
+        Some(Claimant::Service(name)) => (&*name.namespace, cluster.services().get(name)),
+        Some(Claimant::Eip(name)) => (&*name.namespace, None),
+        Some(Claimant::Operator | Claimant::ControlPlane) | None => ("", None),
+    };
+    let asks = service.filter(|service| !service.asks.is_nothing());
+    let asked = asks.map(|service| permits.admit(namespace, service.asks.asked.clone()).0);
     // Who was named last is preferred, and never is there a second one that is as good: whatever becomes of a route of the
     // node before, as where it is kept for a speaker that may come back.
     let epoch = vip.wants.iter().map(|want| want.epoch).find(|epoch| *epoch > 0);
     let epoch = epoch.map(|epoch| epoch - i64::from(vip.heir(node).is_some()));
     let med = epoch.map(|epoch| u32::MAX.saturating_sub(u32::try_from(epoch).unwrap_or(u32::MAX)));
-    Announcement { med, ..Announcement::of(address, &namespace.unwrap_or_default()) }
+    Announcement {
+        med,
+        pool: cluster.claims.pool(&address).unwrap_or_default().to_owned(),
+        labels: service.map(|service| service.labels.read.clone()),
+        asked: asked.unwrap_or_default(),
+        ..Announcement::of(address, namespace)
+    }
+}
+
+/// Adds what a Service does not get of what it asks to be told to routers.
+fn remark(
+    verdict: &mut Verdict,
+    name: &Name,
+    service: &Service,
+    wanted: &Wanted,
+    permits: &Permits,
+) {
+    let labels = service.labels.count;
+    if labels > MOST_LABELS {
+        verdict.refuse(Refusal::TooManyLabels { count: labels });
+    }
+    if service.asks.is_nothing() {
+        return;
+    }
+    service.asks.wrong.iter().for_each(|wrong| verdict.refuse(wrong.clone()));
+    let (admitted, denied) = permits.admit(&name.namespace, service.asks.asked.clone());
+    let mut texts: BTreeMap<&'static str, Few> = BTreeMap::new();
+    for Denied { annotation, value } in &denied {
+        texts.entry(annotation).or_default().push(value);
+    }
+    for (annotation, texts) in texts {
+        verdict.refuse(Refusal::BgpNotPermitted { annotation, texts });
+    }
+    if admitted == Asked::default() {
+        return;
+    }
+    for address in verdict.announce.clone() {
+        let first = wanted.vip(address).and_then(|vip| vip.wants.first());
+        let Some(by) = first.map(|want| &want.claimant) else { continue };
+        if !matches!(by, Claimant::Service(owner) if owner == name) {
+            verdict.refuse_at(address, Refusal::BgpOfAnother { address, by: by.clone() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use berth_api::claim::{ClaimPolicy, Holder};
+    use berth_bgp::Community;
+    use berth_bgp::config::{Pattern, Permit};
+
+    use super::*;
+    use crate::source::cluster::testing::{eip, service};
+    use crate::source::cluster::{Asks, Claims, Labels};
+    use crate::source::testing::{host, seen};
+
+    const ADDRESS: &str = "192.0.2.1";
+
+    /// What a Service says that asks for this community.
+    fn asking(uid: &str, number: u32) -> Service {
+        let asked = Asked { communities: BTreeSet::from([Community(number)]), ..Asked::default() };
+        let labels = BTreeMap::from([("uid".to_owned(), uid.to_owned())]);
+        Service {
+            uid: uid.to_owned(),
+            asks: Arc::new(Asks { asked, wrong: Vec::new() }),
+            labels: Labels { read: Arc::new(labels), count: 1 },
+            ..service(&[ADDRESS])
+        }
+    }
+
+    /// One namespace, whose Services may ask for one community.
+    fn permits(namespace: &str, community: u32) -> Permits {
+        Permits(vec![Permit {
+            namespaces: BTreeSet::from([namespace.to_owned()]),
+            communities: vec![Pattern::Is(Community(community))],
+            ..Permit::default()
+        }])
+    }
+
+    fn shared() -> Cluster {
+        let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
+        cluster.apply_service(Name::new("alice", "web"), asking("web", 1));
+        cluster.apply_service(Name::new("bob", "dns"), asking("dns", 2));
+        cluster.claims.apply(ADDRESS, ["web", "dns"].map(Holder::alone).into(), false);
+        cluster.claims.pooled(ADDRESS, Some("global".to_owned()));
+        cluster.claims.listed(&BTreeSet::from([ADDRESS.to_owned()]));
+        cluster
+    }
+
+    fn said(cluster: &Cluster, permits: &Permits) -> Announcement {
+        let wanted = seen(cluster, &host(), Some("eth0"));
+        let address = ADDRESS.parse().unwrap();
+        announcement((address, wanted.vip(address).unwrap()), "a", cluster, permits)
+    }
+
+    #[test]
+    fn of_an_address_that_two_share_whoever_had_it_first_says_what_routers_are_told() {
+        let cluster = shared();
+        let told = said(&cluster, &permits("alice", 1));
+        assert_eq!((&*told.namespace, &*told.pool), ("alice", "global"));
+        assert_eq!(told.asked.communities, BTreeSet::from([Community(1)]));
+        assert_eq!(told.labels.unwrap()["uid"], "web");
+        assert_eq!(said(&cluster, &permits("bob", 2)).asked, Asked::default(), "bob came later");
+        assert_eq!(said(&cluster, &permits("alice", 2)).asked, Asked::default());
+        assert_eq!(said(&cluster, &Permits::default()).asked, Asked::default());
+    }
+
+    #[test]
+    fn an_elastic_ip_is_of_its_pool_and_has_no_labels() {
+        let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
+        cluster.apply_eip(Name::new("alice", "vm"), eip("a", &[(ADDRESS, "10.244.0.4")]));
+        cluster.claims.apply(ADDRESS, vec![Holder::alone("uid")], false);
+        cluster.claims.pooled(ADDRESS, Some("alice".to_owned()));
+        let told = said(&cluster, &Permits::default());
+        assert_eq!((&*told.namespace, &*told.pool, told.labels), ("alice", "alice", None));
+    }
+
+    /// The reasons that a Service is told, with what it asks for.
+    fn remarks(of: (&str, &str), permits: &Permits) -> Vec<String> {
+        let cluster = shared();
+        let (name, wanted) = (Name::new(of.0, of.1), seen(&cluster, &host(), Some("eth0")));
+        let announce = vec![ADDRESS.parse().unwrap()];
+        let mut verdict = Verdict { announce, ..Verdict::default() };
+        remark(&mut verdict, &name, &cluster.services()[&name], &wanted, permits);
+        let told = |refusal: &Refusal| format!("{}: {}", refusal.reason(), refusal.note());
+        verdict.refusals.iter().map(told).collect()
+    }
+
+    #[test]
+    fn who_does_not_get_what_it_asks_for_is_told_why() {
+        assert!(remarks(("alice", "web"), &permits("alice", 1)).is_empty());
+        let told = remarks(("alice", "web"), &Permits::default());
+        let [told] = &told[..] else { panic!("{told:?}") };
+        let begins = "BgpNotPermitted: berth.dev/bgp-communities has \"0:1\", which is passed over";
+        assert!(told.starts_with(begins), "{told}");
+        let told = remarks(("bob", "dns"), &permits("bob", 2));
+        let [told] = &told[..] else { panic!("{told:?}") };
+        assert!(told.starts_with("BgpOfAnother: ") && told.contains("service/alice/web"), "{told}");
+    }
 }

@@ -1,17 +1,21 @@
 //! The sessions with routers, where they are asked for.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use berth_fence::Kind;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Supervisor;
+use kube::Client;
 use tokio::sync::watch;
 
-use crate::advertise::bgp::{Awaited, Kept, Orders, Routed, Said, Speaker, TASK, Told};
+use super::ties::cluster_namespace;
+use crate::advertise::bgp::{Awaited, Kept, Orders, Routed, Said, Secrets, Speaker, TASK, Told};
 use crate::config::{Config, Fence};
 use crate::kernel::{Binding, Host};
 use crate::metrics::Metrics;
+use crate::source::passwords::Passwords;
 
 /// Whether addresses may be bound that routers lead here: only where neighbours are told nothing of them.
 ///
@@ -43,6 +47,7 @@ pub(super) struct Before {
 /// Starts the sessions with routers, where they are asked for.
 pub(super) fn start(
     config: &Config,
+    client: Option<&Client>,
     interface: Option<String>,
     before: Before,
     metrics: &Metrics,
@@ -59,11 +64,26 @@ pub(super) fn start(
     let (order, orders) = watch::channel(Orders::default());
     let (say, said) = watch::channel(Said::default());
     let settings = (bgp.speaker.clone(), bgp.peers.clone(), bgp.notes.clone());
-    let speaker =
-        Speaker::new(&config.core.node, interface, settings, metrics.clone(), health.clone());
+    let (node, secrets) = (&config.core.node, secrets(config, client));
+    let speaker = Speaker::new(node, interface, settings, secrets, metrics.clone(), health.clone());
     let speaker = speaker.awaiting(Awaited::new(before.sessions, Instant::now()));
     supervisor.spawn(TASK, speaker.keep(said, orders, tell));
     (Some(Routed::new(order, told.clone(), say, before.kept)), told)
+}
+
+/// Reads Secrets beside the ConfigMap that names them.
+fn secrets(config: &Config, client: Option<&Client>) -> Secrets {
+    let namespace = cluster_namespace(config);
+    let passwords = client.map(|client| Passwords::new(client.clone(), &namespace));
+    Arc::new(move |name, key| {
+        let (passwords, name, key) = (passwords.clone(), name.to_owned(), key.to_owned());
+        Box::pin(async move {
+            match passwords {
+                Some(passwords) => passwords.read(&name, &key).await,
+                None => Err(format!("there is no cluster to read Secret {name} of")),
+            }
+        })
+    })
 }
 
 #[cfg(test)]
@@ -77,7 +97,7 @@ mod tests {
         let (metrics, health) = (Metrics::default(), Health::default());
         let before = Before::default();
         let (routed, mut told) =
-            start(&config, None, before, &metrics, &health, &mut Supervisor::new());
+            start(&config, None, None, before, &metrics, &health, &mut Supervisor::new());
         assert!(
             routed.is_none() && told.changed().await.is_err(),
             "nobody is left to tell anything"

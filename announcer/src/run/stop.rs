@@ -11,7 +11,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::{Api, Client, Error};
 use tokio_util::sync::CancellationToken;
 
-use crate::advertise::bgp::Asked;
+use crate::advertise::bgp::Answer;
 
 /// The DaemonSet of `manifests/`.
 const NAME: &str = "berth-announcer";
@@ -29,20 +29,20 @@ impl Asker {
     }
 
     /// Waits for the stop, and asks then.
-    pub(super) async fn at(self, stop: CancellationToken) -> Asked {
+    pub(super) async fn at(self, stop: CancellationToken) -> Answer {
         stop.cancelled().await;
-        let Some(sets) = self.0 else { return Asked::Silent("nobody is asked".to_owned()) };
+        let Some(sets) = self.0 else { return Answer::Silent("nobody is asked".to_owned()) };
         let place = format!("DaemonSet {NAME}");
         match tokio::time::timeout(TIMEOUT, sets.get(NAME)).await {
-            Ok(Ok(set)) => Asked::There(Box::new(set)),
+            Ok(Ok(set)) => Answer::There(Box::new(set)),
             Ok(Err(Error::Api(status))) if matches!(status.code, 401 | 403) => {
-                Asked::Gone(format!("{place} is not shown to its account ({})", status.code))
+                Answer::Gone(format!("{place} is not shown to its account ({})", status.code))
             }
             Ok(Err(Error::Api(status))) if status.code == 404 => {
-                Asked::Gone(format!("there is no {place}"))
+                Answer::Gone(format!("there is no {place}"))
             }
-            Ok(Err(error)) => Asked::Silent(format!("no answer about {place}: {}", chain(&error))),
-            Err(_) => Asked::Silent(format!("no answer about {place} within {TIMEOUT:?}")),
+            Ok(Err(error)) => Answer::Silent(format!("no answer about {place}: {}", chain(&error))),
+            Err(_) => Answer::Silent(format!("no answer about {place} within {TIMEOUT:?}")),
         }
     }
 }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     /// What is made of an answer with this code; of none at all where there is none.
-    async fn asked(code: Option<u16>) -> Asked {
+    async fn asked(code: Option<u16>) -> Answer {
         let service = tower::service_fn(move |request: http::Request<Body>| async move {
             let path = "/apis/apps/v1/namespaces/kube-system/daemonsets/berth-announcer";
             assert_eq!((request.method().as_str(), request.uri().path()), ("GET", path));
@@ -72,12 +72,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_is_not_shown_it_ends_and_who_is_not_answered_does_not_know() {
-        assert!(matches!(asked(Some(200)).await, Asked::There(_)));
+        assert!(matches!(asked(Some(200)).await, Answer::There(_)));
         for code in [401, 403, 404] {
-            assert!(matches!(asked(Some(code)).await, Asked::Gone(_)), "{code}");
+            assert!(matches!(asked(Some(code)).await, Answer::Gone(_)), "{code}");
         }
         for code in [Some(500), None] {
-            assert!(matches!(asked(code).await, Asked::Silent(_)), "{code:?}");
+            assert!(matches!(asked(code).await, Answer::Silent(_)), "{code:?}");
         }
     }
 
@@ -88,6 +88,6 @@ mod tests {
         tokio::pin!(asking);
         assert!(futures::poll!(&mut asking).is_pending());
         stop.cancel();
-        assert!(matches!(asking.await, Asked::Silent(_)));
+        assert!(matches!(asking.await, Answer::Silent(_)));
     }
 }

@@ -1,5 +1,6 @@
 //! What is kept of the objects that are watched: only what decides. A plain struct with synchronous changes.
 
+mod asks;
 mod claims;
 mod eip;
 mod networks;
@@ -15,6 +16,7 @@ use berth_api::Family;
 
 pub use crate::vip::Name;
 use crate::vip::serve::Endpoints;
+pub use asks::{Asks, Labels};
 pub use claims::Claims;
 pub use eip::Eip;
 pub use networks::Networks;
@@ -96,8 +98,10 @@ impl Cluster {
         // Resource versions are numbers that grow (KEP-5504).
         let number = |service: &Service| service.version.parse::<u64>().ok();
         let newer = |known: &&Service| known.uid == written.uid && number(known) < number(&written);
-        if self.services.get(&name).filter(newer).is_some() {
-            self.services.insert(name, written);
+        if let Some(known) = self.services.get(&name).filter(newer) {
+            // The answer to a write has no labels.
+            let labels = known.labels.clone();
+            self.services.insert(name, Service { labels, ..written });
         }
     }
 
@@ -210,6 +214,8 @@ pub(crate) mod testing {
             vip_host: None,
             conflict: Conflicts::default(),
             conditions: Vec::new(),
+            labels: Labels::default(),
+            asks: Arc::default(),
         }
     }
 

@@ -13,7 +13,7 @@ use k8s_openapi::api::networking::v1::IPAddress;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::cluster::{Claims, Cluster, Eip, Name, Service, Slice};
+use super::cluster::{Claims, Cluster, Eip, Labels, Name, Service, Slice};
 use super::testing::{seen, two_interfaces};
 use crate::vip::VipId;
 use crate::vip::nodes::{Peer, Peers};
@@ -63,6 +63,9 @@ fn whatever_arrives_as_a_service_is_read_or_passed_over() {
         "kube-vip.io/allow-reconcile-without-endpoints": "true",
         "kube-vip.io/egress": "true",
         "berth.dev/preferred-nodes": "a,rack=b",
+        "berth.dev/bgp-communities": "65000:1,4200000000:1:2",
+        "berth.dev/bgp-local-pref": "200",
+        "berth.dev/bgp-peers": "tor-a,tor-b",
         "berth.dev/conflict": "192.0.2.3=02:00:00:00:00:0a",
     });
     let condition = json!({
@@ -81,8 +84,9 @@ fn whatever_arrives_as_a_service_is_read_or_passed_over() {
         "status": { "loadBalancer": { "ingress": [ingress] }, "conditions": [condition] },
     });
     objects(&[sample], |text| {
-        let Some(object) = decoded::<Lean<core::Service>>(text) else { return };
-        let service = Service::read(&object.object, &ClassPolicy::default());
+        let Some(object) = decoded::<Lean<core::Service, Labels>>(text) else { return };
+        let labels = object.taken;
+        let service = Service { labels, ..Service::read(&object.object, &ClassPolicy::default()) };
         beside(|cluster| cluster.apply_service(Name::new("other", "hostile"), service));
     });
 }

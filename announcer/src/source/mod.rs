@@ -12,6 +12,7 @@
 //! | `room` | how much of what all share is for a namespace |
 //! | `doubt` | behind which addresses others may answer |
 //! | `wanted` | all of it, by address |
+//! | `passwords` | those of routers, in Secrets |
 //! | `view` | whether there is a view of membership |
 
 pub mod cluster;
@@ -21,6 +22,7 @@ pub mod fixed;
 #[cfg(test)]
 mod hostile;
 pub mod own;
+pub mod passwords;
 pub mod placement;
 pub(crate) mod room;
 pub mod scene;

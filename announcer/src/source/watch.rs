@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 pub use self::feed::{ClusterEvent, Scope};
 use self::feed::{LARGE, NODES, PAGE, api, fresh, fresh_if_granted, pass, plain};
 use crate::config::Drains;
-use crate::source::cluster::{Name, Service};
+use crate::source::cluster::{Labels, Name, Service};
 use crate::vip::nodes::Peer;
 
 /// Room for changes that are not taken in yet; a watch that is ahead waits.
@@ -52,14 +52,13 @@ pub fn start(
     health: &Health,
 ) -> (mpsc::Receiver<ClusterEvent>, Vec<Task>) {
     let (send, receive) = mpsc::channel(QUEUE);
-    let namespace = scope.namespace.as_deref();
     let mut tasks: Vec<Task> = Vec::new();
     if scope.eips {
         let eips = eip::follow(client.clone(), scope.clone(), health.clone(), send.clone());
         tasks.push(("elastic IPs watch", eips.boxed()));
     }
     match scope.classes.clone() {
-        Some(classes) => tasks.extend(watch_services(client, namespace, classes, health, &send)),
+        Some(classes) => tasks.extend(watch_services(client, &scope, classes, health, &send)),
         None => {
             // There is room for these two.
             let _ = send.try_send(ClusterEvent::Services(BTreeSet::new()));
@@ -207,14 +206,18 @@ fn watch_rivals(
 
 fn watch_services(
     client: &Client,
-    namespace: Option<&str>,
+    scope: &Scope,
     classes: ClassPolicy,
     health: &Health,
     send: &mpsc::Sender<ClusterEvent>,
 ) -> [Task; 2] {
-    let services = api::<Lean<core::Service>>(&fresh(client, health, SERVICES), namespace);
-    let service = move |name, service: Lean<core::Service>| {
-        ClusterEvent::Service(name, Box::new(Service::read(&service.object, &classes)))
+    let (namespace, is_routed) = (scope.namespace.as_deref(), scope.bgp.is_some());
+    let services = api::<Lean<core::Service, Labels>>(&fresh(client, health, SERVICES), namespace);
+    let service = move |name, Lean { object, taken }: Lean<core::Service, Labels>| {
+        // Nobody else goes by them.
+        let labels = if is_routed { taken } else { Labels::default() };
+        let service = Service { labels, ..Service::read(&object, &classes) };
+        ClusterEvent::Service(name, Box::new(service))
     };
     let gone = |name, _| ClusterEvent::ServiceGone(name);
     let services = pass(

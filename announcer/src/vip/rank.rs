@@ -15,6 +15,10 @@ impl Refusal {
                 | Self::TooManyPorts { .. }
                 | Self::InvalidLease { .. }
                 | Self::NotSupported { .. }
+                | Self::InvalidBgp { .. }
+                | Self::BgpNotPermitted { .. }
+                | Self::BgpOfAnother { .. }
+                | Self::TooManyLabels { .. }
         )
     }
 
@@ -44,6 +48,7 @@ impl Refusal {
             Self::InterfaceUnfit { .. } => 33,
             Self::NotBound { .. } => 39,
             Self::NoSession { .. } => 40,
+            Self::KeptFromRouters { .. } => 41,
             Self::NoLiveNode { .. } => 50,
             Self::MembersWait { .. } | Self::LeaseWithheld { .. } => 51,
             Self::LeftToLease { .. } => 52,

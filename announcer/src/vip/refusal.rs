@@ -260,6 +260,39 @@ pub enum Refusal {
         /// What is in the way, by router.
         why: String,
     },
+    /// Rules, or what it asks for, keep it from each router that this node has a session with.
+    KeptFromRouters {
+        /// The node.
+        node: String,
+    },
+    /// What an annotation about BGP says cannot be read.
+    InvalidBgp {
+        /// The annotation.
+        annotation: String,
+        /// As it is written.
+        text: Quoted,
+        /// What is accepted.
+        accepted: String,
+    },
+    /// What an annotation about BGP asks for is not its namespace's to ask for.
+    BgpNotPermitted {
+        /// The annotation.
+        annotation: &'static str,
+        /// What it asks for and does not get.
+        texts: Few,
+    },
+    /// What it asks to be told to routers does not count at an address that it shares.
+    BgpOfAnother {
+        /// The address.
+        address: IpAddr,
+        /// Whose word counts.
+        by: Claimant,
+    },
+    /// More labels than rules of BGP go by.
+    TooManyLabels {
+        /// How many it has.
+        count: usize,
+    },
     /// The kernel does not take the address.
     NotBound {
         /// The node.
@@ -316,6 +349,11 @@ impl Refusal {
             Self::NotSupported { .. } => "NotSupported",
             Self::LeftToLease { .. } => Self::LEFT_TO_LEASE,
             Self::NoSession { .. } => "NoBgpSession",
+            Self::KeptFromRouters { .. } => "KeptFromRouters",
+            Self::InvalidBgp { .. } => "InvalidBgpAnnotation",
+            Self::BgpNotPermitted { .. } => "BgpNotPermitted",
+            Self::BgpOfAnother { .. } => "BgpOfAnother",
+            Self::TooManyLabels { .. } => "TooManyLabels",
             Self::NotBound { .. } => "NotBound",
         }
     }

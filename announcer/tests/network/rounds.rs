@@ -98,7 +98,7 @@ impl Node {
             };
             let stop = async {
                 stopped.cancelled().await;
-                bgp::Asked::Silent("nobody is asked".to_owned())
+                bgp::Answer::Silent("nobody is asked".to_owned())
             };
             drive(&mut announcer, sources, stop).await == Left::Bare
         });

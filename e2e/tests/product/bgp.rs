@@ -1,5 +1,7 @@
 //! Addresses by BGP, judged by the table of the router: whom it leads to, and when it leads nobody anywhere.
 
+mod attributes;
+mod passwords;
 mod rolling;
 mod stops;
 
@@ -14,7 +16,8 @@ use berth_e2e::bird::{Bird, protocol};
 use berth_e2e::get::get;
 use berth_e2e::place::sibling_program;
 use berth_e2e::world::{Env, HOST, World, env, eventually, ingress, kubectl, repository};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
 /// Of no network of the lab: the client asks its router for them.
@@ -41,6 +44,19 @@ pub(crate) fn by_bgp(peers: &str) -> Env {
         ("vip_interface", "lo"),
     ];
     env(settings)
+}
+
+/// Has the ConfigMap `berth-bgp` say this.
+async fn configure(world: &World, text: &str) -> Result<()> {
+    const NAME: &str = "berth-bgp";
+    let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), "kube-system");
+    let map = json!({ "metadata": { "name": NAME }, "data": { "config.yaml": text } });
+    let map = serde_json::from_value(map)?;
+    match maps.get_opt(NAME).await? {
+        None => maps.create(&PostParams::default(), &map).await?,
+        Some(_) => maps.replace(NAME, &PostParams::default(), &map).await?,
+    };
+    Ok(())
 }
 
 /// A router that has both families of each address of these nodes, and of no other.

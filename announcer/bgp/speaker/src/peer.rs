@@ -32,6 +32,11 @@ const COMMANDS: usize = 64;
 /// Which addresses of the node routes have by a connection, by its own end.
 pub type Addresses = Arc<dyn Fn(SocketAddr) -> NextHops + Send + Sync>;
 
+/// How a peer is to be reached, asked anew before each attempt: keys change, and so do addresses of a link. What is in the way
+/// of it is that attempt's failure.
+pub type Find =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Target>> + Send>> + Send + Sync>;
+
 /// What the task of a peer tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
@@ -138,10 +143,24 @@ impl Handle {
     }
 }
 
-/// Starts the task of a peer, on the runtime of the caller. What it tells may be more than the caller takes: then the
-/// oldest is not lost, and the task does not wait.
+/// As [`spawn_finding`], where it does not change how the peer is reached.
 pub fn spawn(
     target: Target,
+    session: Session,
+    addresses: Addresses,
+    incoming: mpsc::Receiver<TcpStream>,
+) -> (Handle, mpsc::UnboundedReceiver<News>) {
+    let same = target.clone();
+    let find: Find = Arc::new(move || Box::pin(std::future::ready(Ok(same.clone()))));
+    spawn_finding(target, find, session, addresses, incoming)
+}
+
+/// Starts the task of a peer, on the runtime of the caller. What it tells may be more than the caller takes: then the
+/// oldest is not lost, and the task does not wait. For connections that the peer opens it goes by `target`, for its own by what
+/// it finds.
+pub fn spawn_finding(
+    target: Target,
+    find: Find,
     session: Session,
     addresses: Addresses,
     incoming: mpsc::Receiver<TcpStream>,
@@ -149,7 +168,8 @@ pub fn spawn(
     let (commands, waiting) = mpsc::channel(COMMANDS);
     let (tells, news) = mpsc::unbounded_channel();
     let peer = Peer {
-        target: Arc::new(target),
+        target,
+        find,
         session,
         addresses,
         wires: vec![],
@@ -171,7 +191,8 @@ struct Wire {
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
 struct Peer {
-    target: Arc<Target>,
+    target: Target,
+    find: Find,
     session: Session,
     addresses: Addresses,
     wires: Vec<Wire>,
@@ -286,8 +307,9 @@ impl Peer {
         while let Some(step) = self.session.next_step() {
             match step {
                 Step::Connect(link) => {
-                    let target = Arc::clone(&self.target);
-                    self.connecting = Some((link, Box::pin(async move { target.connect().await })));
+                    let target = (self.find)();
+                    let connect = async move { target.await?.connect().await };
+                    self.connecting = Some((link, Box::pin(connect)));
                 }
                 Step::Close { link, last } => self.close(link, last),
                 Step::Tell(event) => _ = self.tells.send(News { event, at: Instant::now() }),

@@ -5,11 +5,13 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use berth_bgp::config::{Distance, LONGEST_PASSWORD};
 use nix::libc;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Network control, in the octet of the traffic class.
@@ -113,15 +115,15 @@ impl Target {
     }
 }
 
-/// A port that peers of one family connect to, at every address.
-pub(crate) fn listen(unspecified: IpAddr, port: u16) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(domain(unspecified), Type::STREAM, Some(Protocol::TCP))?;
+/// A port that peers of one family connect to, at this address.
+pub(crate) fn listen(address: IpAddr, port: u16) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(domain(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
-    if unspecified.is_ipv6() {
+    if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.bind(&SocketAddr::new(unspecified, port).into())?;
+    socket.bind(&SocketAddr::new(address, port).into())?;
     socket.listen(64)?;
     Ok(socket.into())
 }
@@ -155,6 +157,25 @@ fn address_octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V6(address) => [&family(libc::AF_INET6)[..], &[0; 6], &address.octets()].concat(),
     }
 }
+
+/// Has a socket of ICMPv6 pass messages of this type alone (RFC 3542 §3.2).
+pub(crate) fn pass_icmp(socket: BorrowedFd<'_>, kind: u8) -> io::Result<()> {
+    // A bit for each type, in words of the host; what is set is not passed.
+    let mut words = [u32::MAX; 8];
+    words[usize::from(kind >> 5)] &= !(1 << (kind & 31));
+    let octets: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    set(socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &octets)
+}
+
+/// Has the runtime tell when something has come.
+pub(crate) fn readable(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned, and is closed only with the registration.
+    let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
+
+/// linux/icmpv6.h.
+const ICMPV6_FILTER: libc::c_int = 1;
 
 /// linux/tcp.h.
 const TCP_MD5SIG: libc::c_int = 14;

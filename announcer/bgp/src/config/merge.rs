@@ -79,28 +79,38 @@ impl Config {
         flaws
     }
 
-    /// The peers of the node with these labels. Two that are at one place, reached the same way, collide there: neither is
-    /// spoken to, for nobody could tell which is meant.
+    /// The peers of the node with these labels. Two that are at one place, reached the same way, collide there, and so do two at
+    /// one address that connect: none of them is spoken to, for nobody could tell which is meant.
     pub fn of_node(&self, labels: &BTreeMap<String, String>) -> (Vec<&Peer>, Vec<Flaw>) {
+        let all = || self.peers.iter().filter(|peer| peer.is_of(labels));
         let mut places: BTreeMap<_, Vec<&Peer>> = BTreeMap::new();
-        for peer in self.peers.iter().filter(|peer| peer.is_of(labels)) {
+        for peer in all() {
             places.entry((&peer.remote, peer.port, peer.source)).or_default().push(peer);
         }
-        let (mut peers, mut flaws) = (Vec::new(), Vec::new());
-        for alike in places.into_values() {
-            match alike.as_slice() {
-                [peer] => peers.push(*peer),
-                alike => {
-                    let names: Vec<&str> = alike.iter().map(|peer| peer.name.as_str()).collect();
-                    let of = format!("peers {}", names.join(" and "));
-                    let accepted = format!(
-                        "both are of this node and at {}: accepted are nodes that differ, or sources",
-                        alike[0].remote
-                    );
-                    flaws.push(Flaw::new(&of, "nodes", Place::Named, accepted));
-                }
+        let mut connecting: BTreeMap<_, Vec<&Peer>> = BTreeMap::new();
+        for peer in all().filter(|peer| peer.role.accepts()) {
+            connecting.entry(&peer.remote).or_default().push(peer);
+        }
+        let mut alike: Vec<Vec<&Peer>> = Vec::new();
+        for group in places.into_values().chain(connecting.into_values()) {
+            if group.len() > 1 && !alike.contains(&group) {
+                alike.push(group);
             }
         }
+        let flaw = |alike: &Vec<&Peer>| {
+            let names: Vec<&str> = alike.iter().map(|peer| peer.name.as_str()).collect();
+            let of = format!("peers {}", names.join(" and "));
+            let differ = match alike.iter().all(|peer| peer.role.accepts()) {
+                true => "nodes that differ: who connects is known by its address alone",
+                false => "nodes that differ, or sources",
+            };
+            let remote = &alike[0].remote;
+            let accepted = format!("both are of this node and at {remote}: accepted are {differ}");
+            Flaw::new(&of, "nodes", Place::Named, accepted)
+        };
+        let flaws = alike.iter().map(flaw).collect();
+        let collides = |peer: &&Peer| alike.iter().flatten().any(|other| other.name == peer.name);
+        let mut peers: Vec<&Peer> = all().filter(|peer| !collides(peer)).collect();
         peers.sort_by(|one, other| one.name.cmp(&other.name));
         (peers, flaws)
     }
@@ -158,6 +168,27 @@ peers:
             ["192.0.2.99", "a", "c"],
             "from two sources"
         );
+    }
+
+    #[test]
+    fn of_two_at_one_address_that_connect_neither_is_spoken_to() {
+        let document = "
+listen: {port: 1790, addresses: [192.0.2.0/24]}
+peers:
+- {name: a, address: 192.0.2.1, asn: 65001, connect: both, source: 192.0.2.11}
+- {name: b, address: 192.0.2.1, asn: 65001, connect: passive, port: 1790}
+- {name: c, address: 192.0.2.1, asn: 65001, port: 1791}
+";
+        let (config, flaws) = config("", document);
+        assert!(flaws.is_empty(), "{flaws:?}");
+        let (peers, flaws) = config.of_node(&labels(&[]));
+        assert_eq!(peers.iter().map(|peer| &*peer.name).collect::<Vec<_>>(), ["c"]);
+        let [flaw] = &flaws[..] else { panic!("{flaws:?}") };
+        assert!(flaw.to_string().contains("by its address alone"), "{flaw}");
+        let listen = config.speaker.listen.unwrap();
+        assert!(listen.is_at("192.0.2.7".parse().unwrap()));
+        assert!(!listen.is_at("192.0.3.7".parse().unwrap()));
+        assert!(!listen.is_at("2001:db8::7".parse().unwrap()));
     }
 
     #[test]

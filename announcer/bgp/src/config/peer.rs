@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::password::Password;
 use crate::policy::Selector;
-use crate::prefix::Family;
+use crate::prefix::{Family, Prefix};
 use crate::session::{Parameters, RemoteAs, Restart, Role};
 
 /// The port of BGP.
@@ -32,7 +32,7 @@ pub struct Speaker {
     /// Whether routes survive a restart, and for how long.
     pub graceful_restart: Option<Restart>,
     /// Where peers may connect to; nothing where none may.
-    pub listen: Option<u16>,
+    pub listen: Option<Listen>,
 }
 
 impl Default for Speaker {
@@ -47,6 +47,26 @@ impl Default for Speaker {
             graceful_restart: Some(Restart::default()),
             listen: None,
         }
+    }
+}
+
+/// Where peers may connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The port.
+    pub port: u16,
+    /// Of the addresses of a node those that are in one of these; without any all of them.
+    pub within: Vec<Prefix>,
+}
+
+impl Listen {
+    /// Whether an address of the node is one of those.
+    pub fn is_at(&self, own: IpAddr) -> bool {
+        let host = Prefix::host(own);
+        let has = |prefix: &Prefix| {
+            prefix.family() == host.family() && host.widened(prefix.length()) == *prefix
+        };
+        self.within.is_empty() || self.within.iter().any(has)
     }
 }
 

@@ -132,31 +132,40 @@ pub struct Permit {
     pub peers: BTreeSet<String>,
 }
 
+/// A part of what a Service asks for that it does not get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The annotation.
+    pub annotation: &'static str,
+    /// That part of its value.
+    pub value: String,
+}
+
 /// What Services may ask for. Without any permit, for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Permits(pub Vec<Permit>);
 
 impl Permits {
-    /// What a Service of this namespace gets of what it asks for, and what it does not get, for people.
-    pub fn admit(&self, namespace: &str, asked: Asked) -> (Asked, Vec<String>) {
+    /// What a Service of this namespace gets of what it asks for, and what it does not get.
+    pub fn admit(&self, namespace: &str, asked: Asked) -> (Asked, Vec<Denied>) {
         let has =
             |names: &BTreeSet<String>, name: &str| names.contains("*") || names.contains(name);
         let permits: Vec<&Permit> =
             self.0.iter().filter(|permit| has(&permit.namespaces, namespace)).collect();
         let patterns = || permits.iter().flat_map(|permit| &permit.communities);
         let mut refused = Vec::new();
-        let mut refuse =
-            |what: String| refused.push(format!("{what} is not allowed in namespace {namespace}"));
+        let mut refuse = |annotation, value| refused.push(Denied { annotation, value });
         let (communities, not): (BTreeSet<_>, BTreeSet<_>) = asked
             .communities
             .into_iter()
             .partition(|community| patterns().any(|pattern| pattern.takes(*community)));
-        not.iter().for_each(|community: &Community| refuse(format!("community {community}")));
+        not.iter().for_each(|community: &Community| refuse(COMMUNITIES, community.to_string()));
         let (large_communities, not): (BTreeSet<_>, BTreeSet<_>) = asked
             .large_communities
             .into_iter()
             .partition(|community| patterns().any(|pattern| pattern.takes_large(*community)));
-        not.iter().for_each(|community: &LargeCommunity| refuse(format!("community {community}")));
+        not.iter()
+            .for_each(|community: &LargeCommunity| refuse(COMMUNITIES, community.to_string()));
         let preferred = |preference: &u32| {
             permits
                 .iter()
@@ -165,12 +174,12 @@ impl Permits {
         };
         let local_pref = asked.local_pref.filter(preferred);
         if let (Some(preference), None) = (asked.local_pref, local_pref) {
-            refuse(format!("preference {preference}"));
+            refuse(LOCAL_PREF, preference.to_string());
         }
         let peers = asked.peers.and_then(|names| {
             let chosen = |name: &String| permits.iter().any(|permit| has(&permit.peers, name));
             let (chosen, not): (BTreeSet<_>, BTreeSet<_>) = names.into_iter().partition(chosen);
-            not.iter().for_each(|name| refuse(format!("a choice of peer {name:?}")));
+            not.into_iter().for_each(|name| refuse(PEERS, name));
             // Where none of those that it names may be chosen, all are told, as without the annotation.
             Some(chosen).filter(|chosen| !chosen.is_empty())
         });
@@ -228,7 +237,8 @@ mod tests {
         let (admitted, refused) = Permits::default().admit("web", asked);
         assert_eq!(admitted, Asked::default());
         assert_eq!(refused.len(), 4);
-        assert_eq!(refused[0], "community 65000:100 is not allowed in namespace web");
+        let first = Denied { annotation: COMMUNITIES, value: "65000:100".to_owned() };
+        assert_eq!(refused[0], first);
     }
 
     #[test]

@@ -75,14 +75,22 @@ fn a_rule_is_about_peers_pools_namespaces_and_labels_that_all_fit() {
     };
     let fits = Announcement {
         pool: "global".to_owned(),
-        labels: BTreeMap::from([("tier".to_owned(), "gold".to_owned())]),
+        labels: Some(BTreeMap::from([("tier".to_owned(), "gold".to_owned())]).into()),
         ..Announcement::of(address("192.0.2.7"), "web")
     };
     assert!(filter.takes("tor-b", &fits));
     assert!(!filter.takes("tor-c", &fits));
     assert!(!filter.takes("tor-b", &Announcement { pool: "web".to_owned(), ..fits.clone() }));
     assert!(!filter.takes("tor-b", &Announcement { namespace: "x".to_owned(), ..fits.clone() }));
-    assert!(!filter.takes("tor-b", &Announcement { labels: BTreeMap::new(), ..fits }));
+    let unlabelled = Announcement { labels: Some(Arc::default()), ..fits.clone() };
+    assert!(!filter.takes("tor-b", &unlabelled));
+    let all_but = Selector {
+        requirements: vec![Requirement::DoesNotExist("tier".to_owned())],
+        ..Selector::default()
+    };
+    let filter = Filter { services: Some(all_but), ..filter };
+    assert!(filter.takes("tor-b", &unlabelled));
+    assert!(!filter.takes("tor-b", &Announcement { labels: None, ..fits }), "it is no Service");
 }
 
 #[test]
@@ -128,6 +136,24 @@ fn what_is_at_one_node_at_a_time_has_its_own_place_among_those_that_announce_it(
         policy.routes("tor", [&one]).into_values().next().unwrap().med
     };
     assert_eq!((med(None), med(Some(3))), (Some(7), Some(3)));
+}
+
+#[test]
+fn what_a_service_asks_for_is_said_of_no_aggregate_which_is_of_others_too() {
+    let widened = Some(Widened { v4: 24, ..Widened::default() });
+    let policy =
+        Policy { rules: vec![rule(Filter::default(), Change { widened, ..Change::default() })] };
+    let asked = Asked {
+        communities: BTreeSet::from([Community(9)]),
+        local_pref: Some(0),
+        peers: Some(names(&["tor-a"])),
+        ..Asked::default()
+    };
+    let one = Announcement { asked, ..Announcement::of(address("192.0.2.7"), "web") };
+    let routes = policy.routes("tor-a", [&one]);
+    assert_eq!(shown(&routes), ["192.0.2.0/24"]);
+    assert_eq!(**routes.values().next().unwrap(), Attributes::default());
+    assert!(policy.routes("tor-b", [&one]).is_empty());
 }
 
 #[test]

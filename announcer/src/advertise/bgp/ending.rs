@@ -13,7 +13,7 @@ use crate::vip::nodes::{Peer, Stay};
 
 /// What the cluster said of the DaemonSet of this process.
 #[derive(Clone, Debug)]
-pub enum Asked {
+pub enum Answer {
     /// It is there.
     There(Box<DaemonSet>),
     /// It is not, or is not shown to this process, and why.
@@ -46,11 +46,11 @@ impl fmt::Display for Ending {
 impl Ending {
     /// What the stop of the announcer of `node` is, which is this one as the cluster shows it. `keeps` tells whether any router
     /// keeps its routes through a restart.
-    pub fn of(asked: &Asked, name: &str, node: Option<&Peer>, keeps: bool) -> Self {
+    pub fn of(asked: &Answer, name: &str, node: Option<&Peer>, keeps: bool) -> Self {
         let set = match asked {
-            Asked::There(set) => set,
-            Asked::Gone(why) => return Self::Uninstall(why.clone()),
-            Asked::Silent(why) => return Self::Drain(why.clone()),
+            Answer::There(set) => set,
+            Answer::Gone(why) => return Self::Uninstall(why.clone()),
+            Answer::Silent(why) => return Self::Drain(why.clone()),
         };
         if set.metadata.deletion_timestamp.is_some() {
             return Self::Uninstall("its DaemonSet is being deleted".to_owned());
@@ -123,11 +123,11 @@ mod tests {
 
     use super::*;
 
-    fn there(pod: Value) -> Asked {
+    fn there(pod: Value) -> Answer {
         let set = json!({ "spec": {
             "selector": {}, "template": { "spec": pod },
         } });
-        Asked::There(Box::new(serde_json::from_value(set).unwrap()))
+        Answer::There(Box::new(serde_json::from_value(set).unwrap()))
     }
 
     fn node(stay: Stay) -> Peer {
@@ -136,7 +136,7 @@ mod tests {
         Peer { labels, stay, ..Peer::default() }
     }
 
-    fn ending(asked: &Asked) -> Ending {
+    fn ending(asked: &Answer) -> Ending {
         Ending::of(asked, "a", Some(&node(Stay::Stays)), true)
     }
 
@@ -151,15 +151,15 @@ mod tests {
         assert!(matches!(Ending::of(&plain, "a", None, true), Ending::Drain(_)));
         let stays = node(Stay::Stays);
         assert!(matches!(Ending::of(&plain, "a", Some(&stays), false), Ending::Drain(_)));
-        assert!(matches!(ending(&Asked::Gone("403".to_owned())), Ending::Uninstall(_)));
-        assert!(matches!(ending(&Asked::Silent("late".to_owned())), Ending::Drain(_)));
-        let Asked::There(mut set) = plain else { unreachable!() };
+        assert!(matches!(ending(&Answer::Gone("403".to_owned())), Ending::Uninstall(_)));
+        assert!(matches!(ending(&Answer::Silent("late".to_owned())), Ending::Drain(_)));
+        let Answer::There(mut set) = plain else { unreachable!() };
         let going: DaemonSet = serde_json::from_value(
             json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } }),
         )
         .unwrap();
         set.metadata = going.metadata;
-        assert!(matches!(ending(&Asked::There(set)), Ending::Uninstall(_)));
+        assert!(matches!(ending(&Answer::There(set)), Ending::Uninstall(_)));
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! | `awaited` | the sessions of an earlier life, for which readiness waits: a value |
 //! | `speaker` | the task that has the peers, and one for each |
 //! | `peers` | which peers this node has, of all that is said: a value |
+//! | `passwords` | what sessions are signed with, read where it is |
+//! | `port` | where peers connect to, where any does |
 //! | `place` | where a peer is from here: addresses of this host that sessions and routes go by |
 //!
 //! Nothing of it runs, and no socket is opened, where it is not asked for.
@@ -16,15 +18,18 @@
 mod awaited;
 mod ending;
 mod kept;
+mod passwords;
 mod peers;
 mod place;
+mod port;
 mod routed;
 mod speaker;
 mod told;
 
 pub use awaited::Awaited;
-pub use ending::{Asked, Ending};
+pub use ending::{Answer, Ending};
 pub use kept::Kept;
+pub use passwords::Secrets;
 pub use routed::{Advert, Orders, Routed, Said, Way};
 pub use speaker::{Speaker, TASK};
 pub use told::{PeerTold, Told};

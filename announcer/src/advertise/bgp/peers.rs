@@ -2,10 +2,13 @@
 //! node. What is wrong is left out and told; a ConfigMap with anything wrong is not used, and the one before it is. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_bgp::Policy;
-use berth_bgp::config::{self, Config, Document, Flaw, NodeSays, Peer, Remote, RouterId};
+use berth_bgp::config::{
+    self, Config, Document, Flaw, Listen, NodeSays, Peer, Permits, Remote, RouterId,
+};
 
 use super::routed::Said;
 
@@ -47,6 +50,10 @@ pub(super) struct Peers {
     pub(super) all: BTreeMap<String, Terms>,
     /// What they are told.
     pub(super) policy: Policy,
+    /// What Services may ask for; nothing before the ConfigMap was looked for.
+    pub(super) permits: Option<Arc<Permits>>,
+    /// Where they connect to, where any of them does.
+    pub(super) listen: Option<Listen>,
     /// What is wrong with the ConfigMap.
     pub(super) of_map: Vec<String>,
     /// What is wrong with annotations.
@@ -87,9 +94,16 @@ impl Peers {
         let named: BTreeSet<&Remote> = says.peers.iter().map(|peer| &peer.remote).collect();
         let others = own.into_iter().filter(|peer| !named.contains(&peer.remote));
         let all = says.peers.iter().chain(others).cloned();
-        let terms = |peer: Peer| (peer.name.clone(), Terms { peer, speaker: speaker.clone() });
+        let terms = |peer: Peer| {
+            // Whom this node connects to nothing is to another port.
+            let listen = speaker.listen.clone().filter(|_| peer.role.accepts());
+            let speaker = config::Speaker { listen, ..speaker.clone() };
+            (peer.name.clone(), Terms { peer, speaker })
+        };
         self.all = all.map(terms).collect();
+        self.listen = self.all.values().find_map(|terms| terms.speaker.listen.clone());
         self.policy = config.policy.clone();
+        self.permits = Some(Arc::new(config.permits.clone()));
     }
 }
 
@@ -112,18 +126,9 @@ fn unmet(document: &Document) -> Vec<Flaw> {
             flaws.push(not_yet(of.to_owned(), field));
         }
     };
-    check("", "listen", document.listen.is_some());
-    check("", "services", !document.permits.0.is_empty());
     for peer in &document.peers {
         let of = format!("peer {}", peer.name);
         check(&of, "bfd", peer.bfd.is_some());
-        check(&of, "interface", matches!(peer.remote, Remote::Interface(_)));
-        check(&of, "password", matches!(peer.password, Some(config::Password::Secret { .. })));
-    }
-    for (number, rule) in document.policy.rules.iter().enumerate() {
-        let of = format!("policy {}", number + 1);
-        check(&of, "pools", !rule.filter.pools.is_empty());
-        check(&of, "services", rule.filter.services.is_some());
     }
     flaws
 }
@@ -203,6 +208,24 @@ peers: [{name: a, address: 192.0.2.3, asn: 65001, gracefulRestart: false}]";
     }
 
     #[test]
+    fn a_port_is_wanted_where_a_peer_of_this_node_connects_and_concerns_no_other() {
+        let mut peers = Peers::default();
+        let map = "
+listen: 1790
+peers:
+- {name: a, address: 192.0.2.3, asn: 65001, connect: passive, nodes: {matchLabels: {rack: a}}}
+";
+        peers.see(&settings(), &said(&[], &map.replace("rack: a", "rack: b")));
+        assert_eq!((names(&peers).len(), peers.listen.take()), (2, None), "{:?}", peers.of_map);
+        peers.see(&settings(), &said(&[], map));
+        assert_eq!(peers.listen.take().map(|listen| listen.port), Some(1790));
+        let before = peers.all.clone();
+        peers.see(&settings(), &said(&[], &map.replace("1790", "1791")));
+        assert_ne!(peers.all["a"], before["a"]);
+        assert_eq!(peers.all["192.0.2.1"], before["192.0.2.1"], "its session goes on");
+    }
+
+    #[test]
     fn a_map_with_anything_wrong_is_told_and_the_one_before_it_goes_on() {
         let mut peers = Peers::default();
         let right = "
@@ -210,15 +233,17 @@ peers:
 - {name: a, address: 192.0.2.3, asn: 65001, nodes: {matchLabels: {rack: a}}}
 - {name: b, address: 192.0.2.4, asn: 65001, nodes: {matchLabels: {rack: b}}}
 policy:
-- {peers: [a], localPref: 200}
+- {peers: [a], pools: [shop], services: {matchLabels: {tier: gold}}, localPref: 200}
+services:
+- {namespaces: [shop], communities: [\"65010:*\"]}
 ";
         peers.see(&settings(), &said(&[], right));
         assert_eq!((names(&peers), peers.of_map.len()), (vec!["192.0.2.1", "192.0.2.2", "a"], 0));
         assert_eq!(peers.policy.rules.len(), 1);
+        assert_eq!(peers.permits.as_ref().map(|permits| permits.0.len()), Some(1));
         for wrong in [
             right.replace("65001", "x"),
             right.replace("asn: 65001", "asn: 65001, bfd: {}"),
-            right.replace("localPref: 200", "localPref: 200, pools: [shop]"),
             format!("gracefulRestart: {{time: 5000}}\n{right}"),
         ] {
             peers.see(&settings(), &said(&[], &wrong));

@@ -4,19 +4,22 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
-use berth_bgp::config::{Hops, Password, Peer, Remote, RouterId};
+use berth_bgp::config::{Hops, Peer, Remote, RouterId};
 use berth_bgp::{Family, NextHops, RemoteAs};
-use berth_bgp_speaker::{Key, Target};
+use berth_bgp_speaker::{Find, Target, router_on};
 use berth_membership::Request;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
+
+use super::passwords::{Secrets, key};
 
 /// The addresses of this host, by the names of interfaces, each with its mask.
 type Addresses = Vec<(String, IpAddr, Option<IpAddr>)>;
 
 /// The addresses of this host, by the names of interfaces, in their order.
-fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
+pub(super) fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
     let ip = |socket: SockaddrStorage| {
         let v4 = socket.as_sockaddr_in().map(|own| IpAddr::V4(own.ip()));
         v4.or_else(|| socket.as_sockaddr_in6().map(|own| IpAddr::V6(own.ip())))
@@ -71,46 +74,38 @@ pub(super) fn router_id(
     }
 }
 
-/// How a peer is reached.
-pub(super) fn target(peer: &Peer, local_as: u32) -> Result<Target, String> {
-    let Remote::Address(address) = &peer.remote else {
-        return Err("unnumbered peers are not supported yet".to_owned());
+/// How a peer is reached, looked at anew for each attempt.
+pub(super) fn find(peer: Peer, local_as: u32, secrets: Secrets) -> Find {
+    let all = Arc::new((peer, secrets));
+    Arc::new(move || {
+        let all = all.clone();
+        Box::pin(async move { target(&all.0, local_as, &all.1).await.map_err(io::Error::other) })
+    })
+}
+
+/// How a peer is reached now.
+pub(super) async fn target(
+    peer: &Peer,
+    local_as: u32,
+    secrets: &Secrets,
+) -> Result<Target, String> {
+    let (remote, interface) = match &peer.remote {
+        Remote::Address(address) => (SocketAddr::new(*address, peer.port), peer.interface.clone()),
+        Remote::Interface(interface) => {
+            let found = router_on(interface, peer.port).await;
+            (found.map_err(|error| error.to_string())?, Some(interface.clone()))
+        }
     };
     let key = match &peer.password {
         None => None,
-        Some(password) => Some(key(password)?),
+        Some(password) => Some(key(password, secrets).await?),
     };
     let external = match peer.remote_as {
         RemoteAs::Is(asn) => asn != local_as,
         RemoteAs::Internal => false,
         RemoteAs::External => true,
     };
-    Ok(Target {
-        remote: SocketAddr::new(*address, peer.port),
-        source: peer.source,
-        interface: peer.interface.clone(),
-        key,
-        distance: peer.distance,
-        external,
-    })
-}
-
-fn key(password: &Password) -> Result<Key, String> {
-    let accepted = "a password of 1 to 80 octets";
-    match password {
-        Password::Text(text) => {
-            Key::new(text.as_bytes()).ok_or_else(|| format!("accepted is {accepted}"))
-        }
-        Password::File(path) => {
-            let read = std::fs::read(path)
-                .map_err(|error| format!("reading the password in {}: {error}", path.display()))?;
-            let text = read.strip_suffix(b"\n").unwrap_or(&read);
-            Key::new(text).ok_or_else(|| format!("{}: accepted is {accepted}", path.display()))
-        }
-        Password::Secret { name, .. } => {
-            Err(format!("passwords in Secrets ({name}) are not read yet"))
-        }
-    }
+    Ok(Target { remote, source: peer.source, interface, key, distance: peer.distance, external })
 }
 
 /// Where routes lead by a connection with this own end.
@@ -149,8 +144,10 @@ pub(super) fn next_hops(
     };
     let is_of_a_link =
         |own: &IpAddr| matches!(own, IpAddr::V6(own) if Ipv6Addr::is_unicast_link_local(own));
+    let by_link = hops == Hops::Connection && is_of_a_link(&end);
     NextHops {
-        v4: own(Family::V4, |own| !own.is_loopback()).and_then(v4),
+        // By a link that has no other addresses IPv4 goes by that of the link, too (RFC 8950).
+        v4: own(Family::V4, |own| !own.is_loopback()).filter(|_| !by_link).and_then(v4),
         v6: own(Family::V6, |own| {
             !own.is_loopback() && !matches!(own, IpAddr::V6(own) if own.is_unicast_link_local())
         })

@@ -165,6 +165,11 @@ impl Routed {
         &self.known
     }
 
+    /// Whether an address is to be announced, as of the last round.
+    pub fn announces(&self, address: &IpAddr) -> bool {
+        self.adverts.contains_key(address) && !self.going.contains_key(address)
+    }
+
     /// Takes in what routers know by now, and whether it is known what Services want, and elastic IPs. As soon as it is, sessions
     /// begin.
     pub fn see(&mut self, wanted: [bool; 2], now: Instant) {

@@ -1,22 +1,25 @@
 //! The task that has the peers. It ends when nobody orders anything any more: routers are told so, and keep nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_bgp::config::{self, Peer, RouterId};
-use berth_bgp::{Event, Policy, Prefix, Routes, Session, Stop};
-use berth_bgp_speaker::{Handle, News, spawn};
+use berth_bgp::{Announcement, Event, Policy, Prefix, Routes, Session, Stop};
+use berth_bgp_speaker::{Admission, Door, Find, Handle, News, Target, spawn_finding};
 use berth_runtime::http::Health;
 use futures::future::BoxFuture;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::awaited::Awaited;
 use super::ending::Ending;
+use super::passwords::{Secrets, key};
 use super::peers::{Peers, Settings, Terms};
 use super::place;
+use super::port;
 use super::routed::{Orders, Said};
 use super::told::{PeerTold, Told};
 use crate::metrics::{Metrics, PeerLabel, RouteLabel};
@@ -35,6 +38,8 @@ const MAP: &str = "bgp/configmap";
 
 /// That of the sessions that were up in an earlier life.
 const RESTART: &str = "bgp/restart";
+/// That of the port that peers connect to.
+const PORT: &str = "bgp/listen";
 
 /// How often what is in the way of a peer is looked at again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -54,20 +59,22 @@ pub struct Speaker {
     health: Health,
     settings: Settings,
     awaited: Awaited,
+    secrets: Secrets,
 }
 
 impl Speaker {
     /// Of a node with this interface, by settings: what is the same for all peers, peers, and the prefix of annotations of nodes
-    /// that name more.
+    /// that name more. Passwords in Secrets are read by `secrets`.
     pub fn new(
         node: &str,
         interface: Option<String>,
         (speaker, peers, prefix): (config::Speaker, Vec<Peer>, Option<String>),
+        secrets: Secrets,
         metrics: Metrics,
         health: Health,
     ) -> Self {
         let (settings, awaited) = (Settings { speaker, peers, prefix }, Awaited::default());
-        Self { node: node.to_owned(), interface, metrics, health, settings, awaited }
+        Self { node: node.to_owned(), interface, metrics, health, settings, secrets, awaited }
     }
 
     /// The same, with the sessions that were up in an earlier life of this process: it is ready once they are again.
@@ -89,23 +96,47 @@ impl Speaker {
         let mut lines: BTreeMap<String, (Terms, oneshot::Sender<()>)> = BTreeMap::new();
         let (mut peers, (set_policy, policy)) =
             (Peers::default(), watch::channel(Policy::default()));
+        let ((set_door, door), mut open) = (watch::channel(None), None);
         let mut tasks = JoinSet::new();
         loop {
             peers.see(&all.settings, &said.borrow_and_update());
             all.tell_of(NOTES, &peers.of_notes);
             all.tell_of(MAP, &peers.of_map);
+            // Before any peer is spoken to.
+            tell.send_if_modified(|told| {
+                let is_news = told.permits != peers.permits;
+                told.permits.clone_from(&peers.permits);
+                is_news
+            });
             // No session ends for what it is told.
             set_policy.send_if_modified(|known| {
                 let is_news = *known != peers.policy;
                 known.clone_from(&peers.policy);
                 is_news
             });
+            // Another port is opened in the place of one that is closed.
+            if open != peers.listen {
+                set_door.send_replace(None);
+                open = None;
+                all.tell_of(PORT, &[]);
+            }
+            if let (None, Some(listen)) = (&open, &peers.listen) {
+                match port::open(listen, &orders.borrow().vips()) {
+                    Ok(door) => {
+                        set_door.send_replace(Some(Arc::new(door)));
+                        open = Some(listen.clone());
+                        all.tell_of(PORT, &[]);
+                    }
+                    Err(why) => all.tell_of(PORT, &[why]),
+                }
+            }
+            let is_shut = open != peers.listen;
             // Who is named no more, or otherwise than before, is told so: its line ends with its end of the channel.
             lines.retain(|name, (terms, _)| peers.all.get(name) == Some(terms));
             for (name, terms) in &peers.all {
                 if !lines.contains_key(name) {
                     let (go_on, ends) = oneshot::channel();
-                    let line = Line::new(&all, terms.clone(), &policy, &orders, &tell);
+                    let line = Line::new(&all, terms.clone(), &policy, &orders, &tell, &door);
                     tasks.spawn(line.keep(ends));
                     lines.insert(name.clone(), (terms.clone(), go_on));
                 }
@@ -118,6 +149,7 @@ impl Speaker {
                 Some(_) = tasks.join_next() => {}
                 Ok(()) = heard.changed(), if over.is_some() => {}
                 () = until(over) => {}
+                () = tokio::time::sleep(AGAIN), if is_shut => {}
                 () = ended(&mut orders) => break,
             }
         }
@@ -167,6 +199,10 @@ struct Line {
     policy: watch::Receiver<Policy>,
     orders: watch::Receiver<Orders>,
     tell: Arc<watch::Sender<Told>>,
+    /// The port that peers connect to, while it is open.
+    door: watch::Receiver<Option<Arc<Door>>>,
+    /// That this one is let in there.
+    admission: Option<Admission>,
     now: PeerTold,
 }
 
@@ -177,12 +213,14 @@ impl Line {
         policy: &watch::Receiver<Policy>,
         orders: &watch::Receiver<Orders>,
         tell: &Arc<watch::Sender<Told>>,
+        door: &watch::Receiver<Option<Arc<Door>>>,
     ) -> Self {
         let (all, policy, orders, tell) =
             (all.clone(), policy.clone(), orders.clone(), tell.clone());
         let (survives, keeps) = (terms.restart().is_some(), terms.keeps());
         let now = PeerTold { survives, keeps, ..PeerTold::default() };
-        Self { all, terms, policy, orders, tell, now }
+        let (door, admission) = (door.clone(), None);
+        Self { all, terms, policy, orders, tell, door, admission, now }
     }
 
     /// Keeps the session until nobody orders anything any more, or this peer is not wanted.
@@ -205,15 +243,19 @@ impl Line {
             self.tell(|now| now.last = Some(why.to_owned()));
         }
         self.orders.wait_for(|orders| orders.announcements.is_some()).await.ok()?;
-        let (target, router_id) = loop {
-            match self.place() {
-                Ok(place) => break place,
-                Err(why) => self.tell(|now| now.last = Some(why)),
+        let mut orders = self.orders.clone();
+        let found = async {
+            loop {
+                match self.place().await {
+                    Ok(place) => break place,
+                    Err(why) => self.tell(|now| now.last = Some(why)),
+                }
+                tokio::time::sleep(AGAIN).await;
             }
-            tokio::select! {
-                () = tokio::time::sleep(AGAIN) => {}
-                () = ended(&mut self.orders) => return None,
-            }
+        };
+        let (target, find, router_id, incoming) = tokio::select! {
+            found = found => found,
+            () = ended(&mut orders) => return None,
         };
         let (peer, speaker) = (&self.terms.peer, &self.terms.speaker);
         let parameters = peer.parameters(speaker, router_id);
@@ -223,21 +265,34 @@ impl Line {
         let addresses = Arc::new(move |end| {
             place::next_hops(hops, interface.as_deref(), end, &orders.borrow().vips())
         });
-        // Nobody connects to this node, which has no port for it.
-        let (handle, news) = spawn(target, session, addresses, mpsc::channel(1).1);
+        let (handle, news) = spawn_finding(target, find, session, addresses, incoming);
         let restarted = self.orders.borrow().restarted;
         handle.start(restarted).await.ok()?;
         Some((handle, news))
     }
 
-    fn place(&self) -> Result<(berth_bgp_speaker::Target, std::net::Ipv4Addr), String> {
-        let Speaker { node, interface, .. } = &*self.all;
+    /// How the peer is reached, and how it reaches this node where it connects.
+    async fn place(
+        &mut self,
+    ) -> Result<(Target, Find, Ipv4Addr, mpsc::Receiver<TcpStream>), String> {
+        let Speaker { node, interface, secrets, .. } = &*self.all;
         let Terms { peer, speaker } = &self.terms;
         let vips = self.orders.borrow().vips();
         let id: &RouterId = &speaker.router_id;
         let router_id = place::router_id(id, node, interface.as_deref(), &vips)?;
-        let target = place::target(peer, peer.local_as.unwrap_or(speaker.local_as))?;
-        Ok((target, router_id))
+        let local_as = peer.local_as.unwrap_or(speaker.local_as);
+        let target = place::target(peer, local_as, secrets).await?;
+        let find = place::find(peer.clone(), local_as, secrets.clone());
+        if !peer.role.accepts() {
+            return Ok((target, find, router_id, mpsc::channel(1).1));
+        }
+        let door = self.door.borrow().clone();
+        let door = door.ok_or("waiting for the port that it is to connect to")?;
+        let admitted = door.admit(target.remote.ip(), target.key.as_ref());
+        let told = |error| format!("signing what comes to the port that it connects to: {error}");
+        let (admission, incoming) = admitted.map_err(told)?;
+        self.admission = Some(admission);
+        Ok((target, find, router_id, incoming))
     }
 
     async fn run(
@@ -293,8 +348,28 @@ impl Line {
                     }
                 }
                 _ = &mut ends => return self.end(handle, Stop::Removed).await,
-                () = tokio::time::sleep(LOOK) => self.look(handle).await,
+                () = tokio::time::sleep(LOOK) => {
+                    self.look(handle).await;
+                    self.exchange().await;
+                }
             }
+        }
+    }
+
+    /// Has what a peer sends that connects signed with the password of now, where it has no session: it may be another one.
+    async fn exchange(&mut self) {
+        let (peer, secrets) = (&self.terms.peer, &self.all.secrets);
+        let (Some(admission), Some(password), false) =
+            (&self.admission, &peer.password, self.now.is_up())
+        else {
+            return;
+        };
+        let why = match key(password, secrets).await {
+            Ok(key) => admission.exchange(Some(&key)).err().map(|error| error.to_string()),
+            Err(why) => Some(why),
+        };
+        if why.is_some() {
+            self.tell(|now| now.last = why);
         }
     }
 
@@ -303,6 +378,8 @@ impl Line {
         let orders = self.orders.borrow_and_update().announcements.clone().unwrap_or_default();
         let policy = self.policy.borrow_and_update().clone();
         let routes = Arc::new(policy.routes(&self.terms.peer.name, &orders));
+        let meant = Arc::new(covered(&orders, routes.keys().copied()));
+        self.tell(|now| now.meant = meant);
         handle.set_routes((*routes).clone()).await.ok()?;
         Some(routes)
     }
@@ -311,15 +388,8 @@ impl Line {
     fn knows(&mut self, routes: &Routes) {
         let families: BTreeSet<_> = self.now.routes.keys().copied().collect();
         let told = routes.keys().filter(|prefix| families.contains(&prefix.family()));
-        let told: BTreeSet<Prefix> = told.copied().collect();
-        // An address may be told as a part of a longer stretch.
-        let lengths: BTreeSet<u8> = told.iter().map(|prefix| prefix.length()).collect();
-        let is_told = |address: &IpAddr| {
-            let host = Prefix::host(*address);
-            lengths.iter().any(|length| told.contains(&host.widened(*length)))
-        };
-        let all = self.orders.borrow().vips();
-        let known = Arc::new(all.into_iter().filter(is_told).collect());
+        let announced = self.orders.borrow().announcements.clone().unwrap_or_default();
+        let known = Arc::new(covered(&announced, told.copied()));
         let is_up = self.now.is_up();
         self.tell(|now| {
             now.knows = if is_up { known } else { Arc::default() };
@@ -378,6 +448,7 @@ impl Line {
 
     /// Nothing is told of it any more.
     fn forget(&mut self) {
+        self.admission = None;
         let (name, metrics) = (&self.terms.peer.name, &self.all.metrics);
         metrics.bgp_up.remove(&PeerLabel::of(name));
         for family in berth_bgp::Family::ALL {
@@ -400,4 +471,15 @@ async fn until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
+}
+
+/// The addresses that some of these routes stand for: one may be told as a part of a longer stretch.
+fn covered(orders: &[Announcement], routes: impl Iterator<Item = Prefix>) -> BTreeSet<IpAddr> {
+    let routes: BTreeSet<Prefix> = routes.collect();
+    let lengths: BTreeSet<u8> = routes.iter().map(|prefix| prefix.length()).collect();
+    let is_told = |address: &IpAddr| {
+        let host = Prefix::host(*address);
+        lengths.iter().any(|length| routes.contains(&host.widened(*length)))
+    };
+    orders.iter().map(|order| order.address).filter(is_told).collect()
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::host::Routers;
+use berth_bgp::config::Permits;
 use berth_bgp::{Family, State};
 
 /// What is known of all peers.
@@ -15,6 +16,8 @@ pub struct Told {
     pub peers: BTreeMap<String, PeerTold>,
     /// Those whose sessions were up in an earlier life and are waited for.
     pub awaited: BTreeSet<String>,
+    /// What Services may ask for; nothing before the ConfigMap was looked for.
+    pub permits: Option<Arc<Permits>>,
 }
 
 /// What is known of one.
@@ -35,6 +38,8 @@ pub struct PeerTold {
     pub survives: bool,
     /// How long it may lead addresses here of which it hears nothing any more.
     pub keeps: Duration,
+    /// Those that it is to be told of, by rules and by what Services ask for, whatever its family.
+    pub meant: Arc<BTreeSet<IpAddr>>,
 }
 
 impl Default for PeerTold {
@@ -47,6 +52,7 @@ impl Default for PeerTold {
             is_complete: false,
             survives: false,
             keeps: Duration::ZERO,
+            meant: Arc::default(),
         }
     }
 }
@@ -91,6 +97,14 @@ impl Told {
         let complete = complete.map(|(name, _)| name);
         let sessions = complete.chain(&self.awaited).cloned().collect();
         Routers { sessions, keeps: self.keeps() }
+    }
+
+    /// Whether each peer that is up and of its family is to be told nothing of an address.
+    pub fn is_kept(&self, address: &IpAddr) -> bool {
+        let family = Family::of(*address);
+        let hears = |peer: &&PeerTold| peer.is_up() && peer.routes.contains_key(&family);
+        let mut hearing = self.peers.values().filter(hears).peekable();
+        hearing.peek().is_some() && hearing.all(|peer| !peer.meant.contains(address))
     }
 
     /// Why no session is up, by peer; nothing where one is.
@@ -145,5 +159,22 @@ mod tests {
         up.routes.insert(Family::V4, 0);
         assert_eq!(told.silence_of(Family::V4), None);
         assert!(told.silence_of(Family::V6).unwrap().contains("routes of IPv6"));
+    }
+
+    #[test]
+    fn what_no_peer_of_its_family_is_to_be_told_of_is_kept_from_all() {
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let mut told = Told::default();
+        assert!(!told.is_kept(&address), "nobody is there to keep it from");
+        let up = |meant: &[IpAddr]| PeerTold {
+            state: State::Established,
+            routes: [(Family::V4, 0)].into(),
+            meant: Arc::new(meant.iter().copied().collect()),
+            ..PeerTold::default()
+        };
+        told.peers.insert("a".to_owned(), up(&[]));
+        assert!(told.is_kept(&address) && !told.is_kept(&"2001:db8::1".parse().unwrap()));
+        told.peers.insert("b".to_owned(), up(&[address]));
+        assert!(!told.is_kept(&address));
     }
 }

@@ -18,6 +18,8 @@ pub struct Claims {
     holders: BTreeMap<IpAddr, Holders>,
     /// Those that were somebody's before there were claims.
     imports: BTreeSet<IpAddr>,
+    /// The pools that they are of.
+    pools: BTreeMap<IpAddr, Box<str>>,
     /// Whether all claims were shown.
     listed: bool,
     /// Whether they may not be read, or there is no such resource.
@@ -161,11 +163,26 @@ impl Claims {
         }
     }
 
+    /// Takes in which pool the address of this name is of, if of any.
+    pub fn pooled(&mut self, name: &str, pool: Option<String>) {
+        let Ok(address) = name.parse() else { return };
+        match pool {
+            Some(pool) => self.pools.insert(address, pool.into()),
+            None => self.pools.remove(&address),
+        };
+    }
+
+    /// The pool that an address is of, as its claim says; nothing where claims do not decide.
+    pub fn pool(&self, address: &IpAddr) -> Option<&str> {
+        self.pools.get(address).filter(|_| self.decide()).map(|pool| &**pool)
+    }
+
     /// Takes in that nobody does.
     pub fn delete(&mut self, name: &str) {
         if let Ok(address) = name.parse() {
             self.holders.remove(&address);
             self.imports.remove(&address);
+            self.pools.remove(&address);
         }
     }
 
@@ -174,6 +191,7 @@ impl Claims {
         self.listed = true;
         self.holders.retain(|address, _| kept.contains(&address.to_string()));
         self.imports.retain(|address| self.holders.contains_key(address));
+        self.pools.retain(|address, _| self.holders.contains_key(address));
     }
 
     /// Takes in that they may not be read.
@@ -239,7 +257,10 @@ mod tests {
         assert!(!claims.grant(&address(), "one") && claims.unknown().is_some(), "not yet");
         claims.apply("192.0.2.1", uids(), false);
         assert!(claims.grant(&address(), "one") && !claims.grant(&address(), "two"));
+        claims.pooled("192.0.2.1", Some("shop".to_owned()));
+        assert_eq!(claims.pool(&address()), Some("shop"));
         claims.delete("192.0.2.1");
+        assert_eq!(claims.pool(&address()), None);
         assert!(!claims.grant(&address(), "one"));
         claims.apply("192.0.2.1", uids(), false);
         claims.apply("2001:db8::1", uids(), false);
@@ -254,6 +275,8 @@ mod tests {
         assert!(claims.unknown().is_some(), "not before the Lease was asked");
         claims.asked();
         assert!(claims.unknown().is_none() && claims.grant(&address(), "any"), "a stock provider");
+        claims.pooled("192.0.2.1", Some("shop".to_owned()));
+        assert_eq!(claims.pool(&address()), None, "what decides on nothing says nothing");
         claims.imported(true);
         assert!(claims.unknown().is_none() && claims.grant(&address(), "any"), "it goes on");
         claims.listed(&BTreeSet::new());

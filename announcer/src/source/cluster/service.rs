@@ -16,6 +16,7 @@ use berth_api::{Few, Quoted};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::asks::{Asks, Labels};
 use crate::vip::Refusal;
 
 /// A Service, as far as announcing it goes. Whatever a user wrote is read up to a limit, beyond which it is a remark
@@ -73,6 +74,10 @@ pub struct Service {
     pub conflict: Conflicts,
     /// `status.conditions`, all of them.
     pub conditions: Vec<Condition>,
+    /// Its labels, where routers are told of it.
+    pub labels: Labels,
+    /// What it asks to be told to them.
+    pub asks: Arc<Asks>,
 }
 
 /// One entry of `status.loadBalancer.ingress`.
@@ -152,6 +157,8 @@ impl Service {
                 .as_ref()
                 .and_then(|s| s.conditions.clone())
                 .unwrap_or_default(),
+            labels: Labels::default(),
+            asks: Asks::read(object),
         }
     }
 

@@ -41,7 +41,8 @@ pub(super) fn tasks(
 ) -> Vec<Task> {
     let ours = || Config::default().labels(&claim::selector());
     let claim = |name: Name, claim: IPAddress| {
-        ClusterEvent::Claim(name.name, claim::holders(&claim), claim::is_imported(&claim))
+        let pool = claim::pool(&claim).map(str::to_owned);
+        ClusterEvent::Claim(name.name, claim::holders(&claim), claim::is_imported(&claim), pool)
     };
     let gone = |name: Name, _| ClusterEvent::ClaimGone(name.name);
     let listed = |names| ClusterEvent::Claims(plain(names));

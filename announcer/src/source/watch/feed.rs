@@ -68,8 +68,9 @@ pub enum ClusterEvent {
     EipGone(Name),
     /// These are all the `EipBinding`s there are; none where there is no such kind of object.
     Eips(BTreeSet<Name>),
-    /// These hold the address that is this name, the first of them first; some since before there were claims or not.
-    Claim(String, Vec<Holder>, bool),
+    /// These hold the address that is this name, the first of them first; some since before there were claims or not; and the
+    /// pool that it is of.
+    Claim(String, Vec<Holder>, bool, Option<String>),
     /// Nobody holds the address any more.
     ClaimGone(String),
     /// These are all the addresses that somebody holds.

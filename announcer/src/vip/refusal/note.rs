@@ -2,7 +2,7 @@
 
 use berth_api::conflict::MacText;
 use berth_api::limits::{
-    MOST_ADDRESSES, MOST_GUARDED, MOST_GUARDED_TOGETHER, MOST_PORTS, MOST_PREFERENCES,
+    MOST_ADDRESSES, MOST_GUARDED, MOST_GUARDED_TOGETHER, MOST_LABELS, MOST_PORTS, MOST_PREFERENCES,
 };
 use berth_api::names::{annotation, condition};
 
@@ -184,6 +184,25 @@ impl Refusal {
                 "not announced: no router is told of it by node {node}, {why}; accepted: a BGP session that is up on a node that \
                  can serve it"
             ),
+            Self::KeptFromRouters { node } => format!(
+                "not announced: no router that node {node} has a session with is to be told of it, by `policy` of ConfigMap berth-bgp \
+                 or by its annotation berth.dev/bgp-peers; accepted there are the names of peers that a node has which can serve it"
+            ),
+            Self::InvalidBgp { annotation, text, accepted } => {
+                format!("{annotation} has {text}, which is passed over; {accepted}")
+            }
+            Self::BgpNotPermitted { annotation, texts } => format!(
+                "{annotation} has {texts}, which is passed over; accepted is what `services` of ConfigMap berth-bgp lists for the \
+                 namespace"
+            ),
+            Self::BgpOfAnother { address, by } => format!(
+                "what its annotations ask to be told to routers of {address}, which it shares, is passed over: {by} had the address \
+                 first, and its annotations count; accepted: an address of its own"
+            ),
+            Self::TooManyLabels { count } => format!(
+                "metadata.labels has {count} labels; accepted are {MOST_LABELS}, and by the first ones alone, by their keys, \
+                 `policy` of ConfigMap berth-bgp goes"
+            ),
             Self::NotBound { node, address, error } => {
                 format!("{address} is not announced by node {node}: {error}; it is tried again")
             }
@@ -224,6 +243,7 @@ mod tests {
             Refusal::NoWayBack { node: node.clone(), address, name },
             Refusal::NotBound { node: node.clone(), address, error: error.clone() },
             Refusal::NoSession { node: node.clone(), why: error.clone() },
+            Refusal::KeptFromRouters { node: node.clone() },
             Refusal::AddressConflict {
                 address,
                 mac: [2; 6],
@@ -249,6 +269,7 @@ mod tests {
             | ReversePathFiltered { .. }
             | NoWayBack { .. }
             | NoSession { .. }
+            | KeptFromRouters { .. }
             | NotBound { .. }
             | AddressConflict { .. }
             | MembersWait { .. }
@@ -279,7 +300,11 @@ mod tests {
             | TooManyPorts { .. }
             | TooManyGuarded { .. }
             | InvalidLease { .. }
-            | NotSupported { .. } => false,
+            | NotSupported { .. }
+            | InvalidBgp { .. }
+            | BgpNotPermitted { .. }
+            | BgpOfAnother { .. }
+            | TooManyLabels { .. } => false,
         }
     }
 
@@ -291,7 +316,7 @@ mod tests {
             assert!(note.contains(NODE) && names_a_node(refusal), "{note}");
         }
         let reasons: std::collections::BTreeSet<_> = refusals.iter().map(Refusal::reason).collect();
-        assert_eq!(reasons.len(), 13, "each that names one is here");
+        assert_eq!(reasons.len(), 14, "each that names one is here");
     }
 
     #[test]
@@ -327,6 +352,12 @@ mod tests {
             Refusal::InvalidAddress { texts: texts.clone() },
             Refusal::InvalidPreference { texts: texts.clone() },
             Refusal::NotSupported { annotations: texts.clone() },
+            Refusal::BgpNotPermitted { annotation: "berth.dev/bgp-peers", texts: texts.clone() },
+            Refusal::InvalidBgp {
+                annotation: "berth.dev/bgp-peers".to_owned(),
+                text: text.clone(),
+                accepted: String::new(),
+            },
         ];
         for refusal in of_objects.into_iter().chain(of_a_node(&text, &texts)) {
             let note = refusal.note();

@@ -55,7 +55,7 @@ fn run(command: &str) -> String {
     said
 }
 
-const SEARCHED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const SEARCHED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Two hosts on one cable: `node` for the speaker at 192.0.2.11 and 2001:db8::11, and a BIRD at .1 and ::1.
 pub(crate) struct Router {
@@ -65,21 +65,29 @@ pub(crate) struct Router {
     folder: PathBuf,
 }
 
+/// Two hosts on one cable: the first at 192.0.2.11, 2001:db8::11 and fe80::11, the other at .1 and ::1.
+pub(crate) fn cable() -> (Namespace, Namespace) {
+    let (node, router) = (Namespace::new(), Namespace::new());
+    for namespace in [&node, &router] {
+        namespace.run("ip link set lo up");
+        namespace.run("sysctl -qw net.ipv6.conf.default.accept_dad=0");
+    }
+    node.run(&format!("ip link add eth0 type veth peer name eth0 netns {}", router.path()));
+    for (namespace, last) in [(&node, 11), (&router, 1)] {
+        // Of the link they have the address below, and no other.
+        namespace.run("ip link set eth0 addrgenmode none");
+        namespace.run("ip link set eth0 up");
+        namespace.run(&format!("ip addr add 192.0.2.{last}/24 dev eth0"));
+        namespace.run(&format!("ip addr add 2001:db8::{last}/64 dev eth0 nodad"));
+        namespace.run(&format!("ip addr add fe80::{last}/64 dev eth0 nodad"));
+    }
+    (node, router)
+}
+
 impl Router {
     /// Starts BIRD with protocols that are told how to speak to the speaker.
     pub(crate) fn with(protocols: &str) -> Self {
-        let (node, router) = (Namespace::new(), Namespace::new());
-        for namespace in [&node, &router] {
-            namespace.run("ip link set lo up");
-            namespace.run("sysctl -qw net.ipv6.conf.default.accept_dad=0");
-        }
-        node.run(&format!("ip link add eth0 type veth peer name eth0 netns {}", router.path()));
-        for (namespace, last) in [(&node, 11), (&router, 1)] {
-            namespace.run("ip link set eth0 up");
-            namespace.run(&format!("ip addr add 192.0.2.{last}/24 dev eth0"));
-            namespace.run(&format!("ip addr add 2001:db8::{last}/64 dev eth0 nodad"));
-            namespace.run(&format!("ip addr add fe80::{last}/64 dev eth0 nodad"));
-        }
+        let (node, router) = cable();
         let folder = std::env::temp_dir().join(format!(
             "berth-bird-{}-{:?}",
             std::process::id(),

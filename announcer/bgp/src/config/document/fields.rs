@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use super::super::flaw::{Flaw, MOST_FLAWS};
+use super::super::peer::{Listen, PORT};
 use super::super::settings::hold_time;
 use super::super::yaml::{Is, Node};
 use crate::attributes::{Community, CommunityError, LargeCommunity, MOST_COMMUNITIES};
 use crate::policy::{Requirement, Selector};
+use crate::prefix::Prefix;
 use crate::session::Restart;
 
 pub(super) struct Fields {
@@ -129,6 +131,31 @@ impl Fields {
             time: self.number(value, "time", 1, 4095).unwrap_or(usual.time),
             notification: self.switch(value, "notification").unwrap_or(usual.notification),
         }))
+    }
+
+    /// A port, or that with addresses.
+    pub(super) fn listen(&mut self, node: &Node) -> Option<Listen> {
+        let value = self.get(node, "listen")?;
+        if value.text().is_some() {
+            let port = self.number(node, "listen", 1, u16::MAX)?;
+            return Some(Listen { port, within: Vec::new() });
+        }
+        if !self.map("listen", value, &["port", "addresses"]) {
+            return None;
+        }
+        let mut within = Vec::new();
+        for (text, item) in self.texts(value, "addresses") {
+            let prefix = text.parse().or_else(|_| text.parse().map(Prefix::host));
+            match prefix {
+                Ok(prefix) => within.push(prefix),
+                Err(_) => self.wrong("addresses", item, "accepted are addresses and prefixes"),
+            }
+        }
+        let port = match self.get(value, "port") {
+            Some(_) => self.number(value, "port", 1, u16::MAX)?,
+            None => PORT,
+        };
+        Some(Listen { port, within })
     }
 
     /// The entries of a list.

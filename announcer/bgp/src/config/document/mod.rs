@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use self::fields::Fields;
 use super::flaw::{Flaw, Place};
 use super::grammar::{AS_ACCEPTED, asn, is_interface};
-use super::peer::{Peer, RouterId};
+use super::peer::{Listen, Peer, RouterId};
 use super::permits::Permits;
 use super::yaml::{self, Is, Node};
 use crate::policy::Policy;
@@ -34,7 +34,7 @@ pub struct Document {
     /// Whether routes survive a restart, and for how long.
     pub graceful_restart: Option<Option<Restart>>,
     /// Where peers may connect to.
-    pub listen: Option<u16>,
+    pub listen: Option<Listen>,
     /// More peers.
     pub peers: Vec<Peer>,
     /// What is announced to whom, and how.
@@ -128,7 +128,7 @@ fn document(node: &Node) -> (Document, Vec<Flaw>) {
         keepalive: fields.number(node, "keepalive", 1, u16::MAX),
         connect_retry: fields.number(node, "connectRetry", 1, u16::MAX),
         graceful_restart: fields.restart(node),
-        listen: fields.number(node, "listen", 1, u16::MAX),
+        listen: fields.listen(node),
         ..Document::default()
     };
     for (number, item) in fields.items(node, "peers").iter().enumerate() {

@@ -64,13 +64,23 @@ fn wrong(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn peers_may_connect_to_a_port_of_some_addresses() {
+    let of = |text: &str| check(text).0.listen;
+    let listen = of("listen: {addresses: [192.0.2.11, \"2001:db8::/64\"]}").unwrap();
+    let within: Vec<String> = listen.within.iter().map(ToString::to_string).collect();
+    assert_eq!((listen.port, within.join(" ")), (179, "192.0.2.11/32 2001:db8::/64".to_owned()));
+    assert_eq!(of("asn: 65000"), None);
+    for text in ["listen: 0", "listen: [179]", "listen: {port: x}", "listen: {addresses: [eth0]}"] {
+        assert!(!wrong(text).is_empty(), "{text}");
+    }
+}
+
+#[test]
 fn everything_that_can_be_said_is_read() {
     let (document, flaws) = check(WHOLE);
     assert!(flaws.is_empty(), "{flaws:#?}");
-    assert_eq!(
-        (document.local_as, document.listen, document.hold_time),
-        (Some(65000), Some(1790), Some(9))
-    );
+    assert_eq!((document.local_as, document.hold_time), (Some(65000), Some(9)));
+    assert_eq!(document.listen, Some(Listen { port: 1790, within: vec![] }));
     assert_eq!(document.router_id, Some(RouterId::Is("192.0.2.11".parse().unwrap())));
     assert_eq!(document.graceful_restart, Some(Some(Restart { time: 300, notification: false })));
     let [tor, link] = document.peers.as_slice() else { panic!("{document:?}") };
