@@ -299,6 +299,7 @@ async fn start(
     let before = routers::Before { kept, sessions };
     let (routed, routers) =
         routers::start(&config, client, interface, before, &metrics, &health, supervisor);
+    let (proxied, leads) = routers::ask_proxy(routed.is_some(), supervisor);
     let asker = Asker::new(client.filter(|_| routed.is_some()).cloned(), &namespace);
     let labels = label(&config, &backing, &health, supervisor);
     let (host, told_of_host) = watch::channel(None);
@@ -315,11 +316,20 @@ async fn start(
     let now = Instant::now();
     let owners = reconcile::owners(&config, members, now);
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
-    let announcer = announcer.with_backstop(backstop).with_routed(routed);
+    let announcer = announcer.with_backstop(backstop).with_routed(routed, proxied);
     let (dataplane, standing, routed) = (kept, known.standing, routers);
-    let sources =
-        Sources { seen, done, changes, dataplane, told, fenced, standing, routed, inquiries };
-    let sources = Some(sources);
+    let sources = Some(Sources {
+        seen,
+        done,
+        changes,
+        dataplane,
+        told,
+        fenced,
+        standing,
+        routed,
+        proxied: leads,
+        inquiries,
+    });
     let _alone = alone;
     Ok(Some(Started { door, instance, announcer, sources, keeper, arp, asker, superseded, _alone }))
 }

@@ -191,7 +191,6 @@ impl Policy {
             attributes.communities.extend(&change.communities);
             attributes.large_communities.extend(&change.large_communities);
         }
-        attributes.med = announcement.med.or(attributes.med);
         let length = match announcement.address {
             IpAddr::V4(_) => widened.v4,
             IpAddr::V6(_) => widened.v6,
@@ -200,6 +199,7 @@ impl Policy {
         let prefix = host.widened(length);
         // What stands for addresses of others too says nothing that one of them asks for.
         if prefix == host {
+            attributes.med = announcement.med.or(attributes.med);
             attributes.local_pref = asked.local_pref.or(attributes.local_pref);
             attributes.communities.extend(&asked.communities);
             attributes.large_communities.extend(&asked.large_communities);

@@ -1,5 +1,6 @@
 //! Drives an announcer: takes in what happens, one round after the other, until it has left.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::ownership::health::Standing;
 use crate::ownership::membership::MembershipEvent;
 use crate::publish::writer::WriteEvent;
 use crate::reconcile::Announcer;
+use crate::source::proxied::Question;
 use crate::source::watch::ClusterEvent;
 
 /// How long leaving may take before it is given up; the kernel drops addresses by itself then. A member that cannot
@@ -52,6 +54,8 @@ pub struct Sources {
     pub standing: watch::Receiver<Standing>,
     /// What is known of routers; nothing ever comes where none is told anything.
     pub routed: watch::Receiver<Told>,
+    /// Where kube-proxy leads to what is here; nothing ever comes where it is not asked.
+    pub proxied: watch::Receiver<BTreeSet<Question>>,
     /// Who asks what is known.
     pub inquiries: mpsc::Receiver<Inquiry>,
 }
@@ -143,6 +147,7 @@ pub async fn drive<K: Kernel>(
                     }
                 }
                 Ok(()) = sources.routed.changed() => {}
+                Ok(()) = sources.proxied.changed() => {}
                 Some(inquiry) = sources.inquiries.recv() => {
                     // Whoever asked may not have waited.
                     if !inquiry.is_closed() {

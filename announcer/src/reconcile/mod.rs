@@ -68,6 +68,7 @@ use crate::publish::publisher::Publisher;
 use crate::publish::writer::{WriteEvent, WriteOutcome};
 use crate::source::cluster::Service;
 use crate::source::placement;
+use crate::source::proxied::Proxied;
 
 /// Changes in the kernel come in crowds: they are looked at together.
 const CROWD: Duration = Duration::from_millis(20);
@@ -86,6 +87,8 @@ pub struct Announcer<K> {
     lan: Lan,
     /// What routers are told, where they are.
     routed: Option<Routed>,
+    /// Whether kube-proxy leads to what they lead here.
+    proxied: Option<Proxied>,
     dataplane: Dataplane,
     guarding: Guarding,
     elastic: Elastic,
@@ -137,6 +140,7 @@ impl<K: Kernel> Announcer<K> {
             sight: Sight::new(&config),
             owners,
             routed: None,
+            proxied: None,
             backstop: None,
             hands: Hands::new(kernel, outlets.metrics.clone()),
             lan: Lan::new(config.arp_nd.refresh, outlets.metrics.clone()),
@@ -160,8 +164,8 @@ impl<K: Kernel> Announcer<K> {
     }
 
     /// The same, which tells routers where addresses are.
-    pub fn with_routed(self, routed: Option<Routed>) -> Self {
-        Self { routed, ..self }
+    pub fn with_routed(self, routed: Option<Routed>, proxied: Option<Proxied>) -> Self {
+        Self { routed, proxied, ..self }
     }
 
     fn members(&mut self) -> Option<&mut Members> {

@@ -1,7 +1,7 @@
 //! What routers are told of what is bound here, what they know, and who is told what of that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use berth_api::Few;
@@ -15,6 +15,7 @@ use crate::advertise::bgp::{Advert, Answer, Ending, Routed, Told, Way};
 use crate::kernel::{Binding, Kernel};
 use crate::ownership::Ownership;
 use crate::source::cluster::{Cluster, Service};
+use crate::source::proxied::{Question, Questions};
 use crate::vip::{Attach, Claimant, Name, Refusal, Verdict, Vip, Wanted};
 
 impl<K: Kernel> Announcer<K> {
@@ -25,8 +26,9 @@ impl<K: Kernel> Announcer<K> {
         let refused = BTreeSet::new();
         let context = sight.context(&refused);
         let eips_known = config.eip.is_none() || context.bindings_known;
-        routed.see([context.known, eips_known], now);
+        // What Services may ask for is a part of what they want.
         let told = routed.told();
+        routed.see([context.known && told.permits.is_some(), eips_known], now);
         let silence = Family::ALL.map(|family| told.silence_of(family));
         let everyone = owners.iter_mut().filter_map(|owner| match owner {
             Ownership::Everyone(everyone) => Some(everyone),
@@ -62,11 +64,12 @@ impl<K: Kernel> Announcer<K> {
     /// Has routers told of what is bound here, and nothing else. Before it is known what Services may ask for nothing is: of two
     /// peers the wrong one would be told of what is for the other.
     pub(super) fn tell_routers(&mut self, desired: &Desired, now: Instant) {
-        let Self { routed, sight, config, .. } = self;
+        let Self { routed, proxied, sight, config, .. } = self;
         let Some(routed) = routed else { return };
-        let node = &config.core.node;
-        let permits = routed.told().permits;
-        let advert = |(address, place): (&IpAddr, &super::desired::Place)| {
+        let (node, permits) = (&config.core.node, routed.told().permits);
+        let leads = proxied.as_ref().map(|proxied| proxied.answers().borrow().clone());
+        let mut asked = BTreeSet::new();
+        let mut advert = |(address, place): (&IpAddr, &super::desired::Place)| {
             let Attach::Host(index) = place.attach else { return None };
             sight.host.ours.contains_key(&Binding { index, address: *address }).then_some(())?;
             let vip = sight.wanted.vip(*address)?;
@@ -75,11 +78,23 @@ impl<K: Kernel> Announcer<K> {
                 None if place.answers => Way::Here,
                 None => Way::Elsewhere,
             };
+            // Who is led here before kube-proxy leads on is lost, though there may be another way.
+            let ports = health_ports((*address, vip), node, &sight.cluster);
+            let is_led = leads.as_ref().is_none_or(|leads| ports.is_subset(leads));
+            asked.extend(ports);
+            let was_led = routed.announces(address) || routed.is_kept(address);
+            (is_led || was_led || way != Way::Here).then_some(())?;
             let of = (*address, vip);
             let announcement = announcement(of, node, &sight.cluster, permits.as_deref()?);
             Some((*address, Advert { announcement, way }))
         };
-        let bound: BTreeMap<IpAddr, Advert> = desired.addresses.iter().filter_map(advert).collect();
+        let bound: BTreeMap<IpAddr, Advert> =
+            desired.addresses.iter().filter_map(&mut advert).collect();
+        if let Some(proxied) = proxied {
+            let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+            let own = sight.nodes.peers.addresses_of(node).iter().copied();
+            proxied.ask(Questions { at: loopback.into_iter().chain(own).collect(), ports: asked });
+        }
         routed.announce(bound, now);
     }
 
@@ -110,6 +125,21 @@ impl<K: Kernel> Announcer<K> {
     pub(super) fn is_routed(&self, address: &IpAddr) -> bool {
         self.routed.as_ref().is_none_or(|routed| routed.known().contains(address))
     }
+}
+
+/// Where kube-proxy says whether it leads to what is ready here, of all that share an address with `Local`.
+fn health_ports(
+    (address, vip): (IpAddr, &Vip),
+    node: &str,
+    cluster: &Cluster,
+) -> BTreeSet<Question> {
+    let ready = vip.wants.iter().filter(|want| want.serving.endpoints.ready.nodes.contains(node));
+    let services = ready.filter_map(|want| match &want.claimant {
+        Claimant::Service(name) => cluster.services().get(name).filter(|service| service.local),
+        _ => None,
+    });
+    let family = crate::vip::Family::of(&address);
+    services.filter_map(|service| Some((family, service.health_port?))).collect()
 }
 
 /// Those of the addresses that none of the peers that are up is to be told of.

@@ -205,6 +205,7 @@ pub(crate) mod testing {
             passed_over: false,
             has_more_ports: false,
             local: false,
+            health_port: None,
             interface: None,
             vlan: None,
             cluster_ips: Vec::new(),

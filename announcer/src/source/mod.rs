@@ -12,6 +12,7 @@
 //! | `room` | how much of what all share is for a namespace |
 //! | `doubt` | behind which addresses others may answer |
 //! | `wanted` | all of it, by address |
+//! | `proxied` | whether kube-proxy leads to what is here |
 //! | `passwords` | those of routers, in Secrets |
 //! | `view` | whether there is a view of membership |
 
@@ -24,6 +25,7 @@ mod hostile;
 pub mod own;
 pub mod passwords;
 pub mod placement;
+pub mod proxied;
 pub(crate) mod room;
 pub mod scene;
 pub mod service;

@@ -84,6 +84,7 @@ impl Node {
             let (standing, inquiries) =
                 (tokio::sync::watch::channel(Standing::Unknown).1, mpsc::channel(1).1);
             let routed = tokio::sync::watch::channel(Told::default()).1;
+            let proxied = tokio::sync::watch::channel(Default::default()).1;
             let dataplane = kept;
             let sources = Sources {
                 seen,
@@ -94,6 +95,7 @@ impl Node {
                 fenced,
                 standing,
                 routed,
+                proxied,
                 inquiries,
             };
             let stop = async {

@@ -1,5 +1,6 @@
 //! Owns how the API server is reached. A connection that went silent is given up within seconds, never waited for.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -139,6 +140,31 @@ pub async fn get(client: &Client, path: &str) -> Result<(u16, String), String> {
     let code = answer.status().as_u16();
     let text = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), LONGEST).await;
     Ok((code, text.map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()))
+}
+
+/// Asks servers of this host whom anybody may ask, without TLS.
+#[derive(Clone, Debug)]
+pub struct Plain(HttpClient<HttpConnector, Body>);
+
+impl Default for Plain {
+    fn default() -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(Some(CONNECT));
+        Self(HttpClient::builder(TokioExecutor::new()).build(tcp))
+    }
+}
+
+impl Plain {
+    /// Asks for a path. Gives the code of the answer.
+    ///
+    /// # Errors
+    /// When there is none, in words.
+    pub async fn get(&self, at: SocketAddr, path: &str) -> Result<u16, String> {
+        let request = axum::http::Request::get(format!("http://{at}{path}")).body(Body::empty());
+        let request = request.map_err(|error| error.to_string())?;
+        let answer = self.0.request(request).await.map_err(|error| chain(&error))?;
+        Ok(answer.status().as_u16())
+    }
 }
 
 /// Clients that go by whichever was given last, when they ask.

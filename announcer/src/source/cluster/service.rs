@@ -58,6 +58,8 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// Whether only nodes with an endpoint of it take its traffic.
     pub local: bool,
+    /// Where kube-proxy of each node says whether it leads to endpoints there.
+    pub health_port: Option<u16>,
     /// The interface that it names, `auto` for the one whose subnet the address is in; or what it has written in its place.
     pub interface: Option<Result<String, Quoted>>,
     /// The VLAN of that interface that it names, or what it has written in its place.
@@ -144,6 +146,7 @@ impl Service {
             has_more_ports,
             cluster_ips: cluster_ips(object),
             local: service::is_local(object),
+            health_port: health_port(object),
             interface: note(annotation::SERVICE_INTERFACE).map(interface),
             vlan: note(annotation::SERVICE_VLAN).map(vlan),
             without_endpoints: note(annotation::ALLOW_WITHOUT_ENDPOINTS) == Some("true"),
@@ -219,6 +222,12 @@ fn cluster_ips(object: &core::Service) -> Vec<IpAddr> {
     let spec = object.spec.as_ref();
     let all = spec.into_iter().flat_map(|spec| spec.cluster_ips.iter().flatten());
     all.filter_map(|own| own.parse().ok()).take(MOST_ADDRESSES).collect()
+}
+
+/// Nothing where the API server has given it none, as in a class whose balancers ask for none.
+fn health_port(object: &core::Service) -> Option<u16> {
+    let port = object.spec.as_ref()?.health_check_node_port?;
+    u16::try_from(port).ok().filter(|port| *port != 0)
 }
 
 fn too_many_ports(ports: &[Port]) -> Option<Refusal> {

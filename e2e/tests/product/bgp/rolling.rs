@@ -95,10 +95,15 @@ async fn a_deployment_is_rolled_out_anew_and_nobody_who_connects_is_lost() -> Re
         }
     }
     let mut answered = 0;
-    for client in clients {
+    for (client, address) in clients.into_iter().zip(&addresses) {
         let seen = client.finish()?;
         let lost = seen.failed.len();
-        ensure!(lost == 0, "{lost} lost of {} in {rollouts} rollouts: {seen:?}", seen.ok);
+        ensure!(
+            lost == 0,
+            "{address}: {lost} lost of {} in {rollouts} rollouts: {seen:?}\n{}",
+            seen.ok,
+            world.logs()
+        );
         answered += seen.ok;
     }
     println!("{answered} connections through {rollouts} rollouts, none lost");
