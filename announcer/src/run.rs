@@ -18,6 +18,7 @@ mod routers;
 mod stop;
 mod ties;
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,7 @@ use crate::publish::labels::Labels;
 use crate::publish::publisher::Publisher;
 use crate::reconcile::drive::{Left, Sources, drive};
 use crate::reconcile::{self, Announcer, Outlets};
+use crate::source::proxied::{self, Proxied, Question};
 use crate::source::view;
 use crate::sweep;
 
@@ -299,7 +301,7 @@ async fn start(
     let before = routers::Before { kept, sessions };
     let (routed, routers) =
         routers::start(&config, client, interface, before, &metrics, &health, supervisor);
-    let (proxied, leads) = routers::ask_proxy(routed.is_some(), supervisor);
+    let (proxied, leads) = ask_proxy(client.is_some(), supervisor);
     let asker = Asker::new(client.filter(|_| routed.is_some()).cloned(), &namespace);
     let labels = label(&config, &backing, &health, supervisor);
     let (host, told_of_host) = watch::channel(None);
@@ -316,7 +318,7 @@ async fn start(
     let now = Instant::now();
     let owners = reconcile::owners(&config, members, now);
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
-    let announcer = announcer.with_backstop(backstop).with_routed(routed, proxied);
+    let announcer = announcer.with_backstop(backstop).with_routed(routed).with_proxied(proxied);
     let (dataplane, standing, routed) = (kept, known.standing, routers);
     let sources = Some(Sources {
         seen,
@@ -332,6 +334,20 @@ async fn start(
     });
     let _alone = alone;
     Ok(Some(Started { door, instance, announcer, sources, keeper, arp, asker, superseded, _alone }))
+}
+
+/// Asks kube-proxy of this node where it leads, where there is a cluster.
+fn ask_proxy(
+    is_asked: bool,
+    supervisor: &mut Supervisor,
+) -> (Option<Proxied>, watch::Receiver<BTreeSet<Question>>) {
+    let (proxied, task) = Proxied::new(proxied::PATIENCE);
+    let answers = proxied.answers();
+    if !is_asked {
+        return (None, answers);
+    }
+    supervisor.spawn(proxied::TASK, task);
+    (Some(proxied), answers)
 }
 
 /// Labels Nodes, where that is asked for, with what it is told.

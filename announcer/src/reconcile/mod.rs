@@ -29,6 +29,7 @@ mod guarding;
 mod hands;
 mod intake;
 mod lan;
+mod leading;
 mod owners;
 mod plan;
 mod round;
@@ -87,7 +88,7 @@ pub struct Announcer<K> {
     lan: Lan,
     /// What routers are told, where they are.
     routed: Option<Routed>,
-    /// Whether kube-proxy leads to what they lead here.
+    /// Whether kube-proxy leads on what is led here.
     proxied: Option<Proxied>,
     dataplane: Dataplane,
     guarding: Guarding,
@@ -164,8 +165,13 @@ impl<K: Kernel> Announcer<K> {
     }
 
     /// The same, which tells routers where addresses are.
-    pub fn with_routed(self, routed: Option<Routed>, proxied: Option<Proxied>) -> Self {
-        Self { routed, proxied, ..self }
+    pub fn with_routed(self, routed: Option<Routed>) -> Self {
+        Self { routed, ..self }
+    }
+
+    /// The same, which asks kube-proxy of this node where it leads.
+    pub fn with_proxied(self, proxied: Option<Proxied>) -> Self {
+        Self { proxied, ..self }
     }
 
     fn members(&mut self) -> Option<&mut Members> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Announcer;
 use super::desired::Desired;
 use super::detection;
+use super::leading;
 use super::plan::plan;
 use super::slow::timed;
 use crate::advertise::bgp::Routed;
@@ -47,6 +48,7 @@ impl<K: Kernel> Announcer<K> {
         self.hear_routers(now);
         if refreshed || self.routers_are_news() {
             self.tell_of_host();
+            self.ask_proxy();
         }
         let refused = self.hands.refused();
         let (holds, forwards) = self.request(&refused, now);
@@ -276,15 +278,19 @@ impl<K: Kernel> Announcer<K> {
 
     /// Says what is bound by now.
     fn confirm(&mut self, desired: &Desired, now: Instant) {
-        let Self { sight, owners, lan, config, .. } = self;
+        let Self { sight, owners, lan, config, proxied, .. } = self;
+        let is_led = |address| {
+            let vip = sight.wanted.vip(address);
+            vip.is_none_or(|vip| leading::leads(proxied, (address, vip), sight))
+        };
         let bound = |address: IpAddr| {
             let attach = desired.addresses.get(&address)?.attach;
             let binding = Binding { index: attach.index(), address };
-            sight.host.ours.contains_key(&binding).then_some(attach)
+            (sight.host.ours.contains_key(&binding) && is_led(address)).then_some(attach)
         };
         let bindable = |address: IpAddr| {
             let attach = sight.wanted.vip(address)?.attach(&config.core.node)?;
-            lan.probes.allows(&address).then_some(attach)
+            (lan.probes.allows(&address) && is_led(address)).then_some(attach)
         };
         for owner in owners {
             owner.confirm(bound, bindable, now);

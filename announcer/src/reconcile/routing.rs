@@ -1,7 +1,7 @@
 //! What routers are told of what is bound here, what they know, and who is told what of that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use berth_api::Few;
@@ -11,11 +11,11 @@ use berth_bgp::{Announcement, Asked, Family};
 
 use super::Announcer;
 use super::desired::Desired;
+use super::leading;
 use crate::advertise::bgp::{Advert, Answer, Ending, Routed, Told, Way};
 use crate::kernel::{Binding, Kernel};
 use crate::ownership::Ownership;
 use crate::source::cluster::{Cluster, Service};
-use crate::source::proxied::{Question, Questions};
 use crate::vip::{Attach, Claimant, Name, Refusal, Verdict, Vip, Wanted};
 
 impl<K: Kernel> Announcer<K> {
@@ -67,9 +67,7 @@ impl<K: Kernel> Announcer<K> {
         let Self { routed, proxied, sight, config, .. } = self;
         let Some(routed) = routed else { return };
         let (node, permits) = (&config.core.node, routed.told().permits);
-        let leads = proxied.as_ref().map(|proxied| proxied.answers().borrow().clone());
-        let mut asked = BTreeSet::new();
-        let mut advert = |(address, place): (&IpAddr, &super::desired::Place)| {
+        let advert = |(address, place): (&IpAddr, &super::desired::Place)| {
             let Attach::Host(index) = place.attach else { return None };
             sight.host.ours.contains_key(&Binding { index, address: *address }).then_some(())?;
             let vip = sight.wanted.vip(*address)?;
@@ -79,22 +77,14 @@ impl<K: Kernel> Announcer<K> {
                 None => Way::Elsewhere,
             };
             // Who is led here before kube-proxy leads on is lost, though there may be another way.
-            let ports = health_ports((*address, vip), node, &sight.cluster);
-            let is_led = leads.as_ref().is_none_or(|leads| ports.is_subset(leads));
-            asked.extend(ports);
+            let is_led = leading::leads(proxied, (*address, vip), sight);
             let was_led = routed.announces(address) || routed.is_kept(address);
             (is_led || was_led || way != Way::Here).then_some(())?;
             let of = (*address, vip);
             let announcement = announcement(of, node, &sight.cluster, permits.as_deref()?);
             Some((*address, Advert { announcement, way }))
         };
-        let bound: BTreeMap<IpAddr, Advert> =
-            desired.addresses.iter().filter_map(&mut advert).collect();
-        if let Some(proxied) = proxied {
-            let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-            let own = sight.nodes.peers.addresses_of(node).iter().copied();
-            proxied.ask(Questions { at: loopback.into_iter().chain(own).collect(), ports: asked });
-        }
+        let bound: BTreeMap<IpAddr, Advert> = desired.addresses.iter().filter_map(advert).collect();
         routed.announce(bound, now);
     }
 
@@ -125,21 +115,6 @@ impl<K: Kernel> Announcer<K> {
     pub(super) fn is_routed(&self, address: &IpAddr) -> bool {
         self.routed.as_ref().is_none_or(|routed| routed.known().contains(address))
     }
-}
-
-/// Where kube-proxy says whether it leads to what is ready here, of all that share an address with `Local`.
-fn health_ports(
-    (address, vip): (IpAddr, &Vip),
-    node: &str,
-    cluster: &Cluster,
-) -> BTreeSet<Question> {
-    let ready = vip.wants.iter().filter(|want| want.serving.endpoints.ready.nodes.contains(node));
-    let services = ready.filter_map(|want| match &want.claimant {
-        Claimant::Service(name) => cluster.services().get(name).filter(|service| service.local),
-        _ => None,
-    });
-    let family = crate::vip::Family::of(&address);
-    services.filter_map(|service| Some((family, service.health_port?))).collect()
 }
 
 /// Those of the addresses that none of the peers that are up is to be told of.

@@ -150,6 +150,11 @@ impl Sight {
         stale
     }
 
+    /// This node.
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
     pub(super) fn scene(&self) -> Scene<'_> {
         let Self { node, interface, permits, routed, cluster, host, .. } = self;
         let (interface, routed) = (interface.as_deref(), routed.as_deref());

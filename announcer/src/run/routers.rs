@@ -16,7 +16,6 @@ use crate::config::{Config, Fence};
 use crate::kernel::{Binding, Host};
 use crate::metrics::Metrics;
 use crate::source::passwords::Passwords;
-use crate::source::proxied::{self, Proxied, Question};
 
 /// Whether addresses may be bound that routers lead here: only where neighbours are told nothing of them.
 ///
@@ -70,20 +69,6 @@ pub(super) fn start(
     let speaker = speaker.awaiting(Awaited::new(before.sessions, Instant::now()));
     supervisor.spawn(TASK, speaker.keep(said, orders, tell));
     (Some(Routed::new(order, told.clone(), say, before.kept)), told)
-}
-
-/// Asks kube-proxy where it leads to, where routers go by it.
-pub(super) fn ask_proxy(
-    is_asked: bool,
-    supervisor: &mut Supervisor,
-) -> (Option<Proxied>, watch::Receiver<BTreeSet<Question>>) {
-    let (proxied, task) = Proxied::new(proxied::PATIENCE);
-    let answers = proxied.answers();
-    if !is_asked {
-        return (None, answers);
-    }
-    supervisor.spawn(proxied::TASK, task);
-    (Some(proxied), answers)
 }
 
 /// Reads Secrets beside the ConfigMap that names them.

@@ -23,6 +23,10 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two times that it is asked.
 const AGAIN: Duration = Duration::from_millis(25);
 
+/// After so long it goes by what is there by now: it writes what is news once a second where nothing else is set
+/// (`--iptables-min-sync-period` and the like).
+const STALE: Duration = Duration::from_secs(2);
+
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -65,6 +69,11 @@ impl Proxied {
         });
     }
 
+    /// Whether it says at all of these that it leads to endpoints here, or does not answer.
+    pub fn leads(&self, questions: &BTreeSet<Question>) -> bool {
+        questions.is_subset(&self.answers.borrow())
+    }
+
     /// The ports at which it says that it leads to endpoints here, or does not answer.
     pub fn answers(&self) -> watch::Receiver<BTreeSet<Question>> {
         self.answers.clone()
@@ -78,11 +87,16 @@ async fn keep(
 ) {
     let mut since: BTreeMap<Question, Instant> = BTreeMap::new();
     let (client, mut known) = (Plain::default(), BTreeSet::new());
+    // What was ready here and is no more, and since when. Until kube-proxy knows it leads to what was here, and says so.
+    let mut left: BTreeMap<Question, Instant> = BTreeMap::new();
     loop {
         let Questions { at, ports } = questions.borrow_and_update().clone();
+        left.extend(known.difference(&ports).map(|gone| (*gone, Instant::now())));
+        left.retain(|_, since| since.elapsed() < STALE);
         known.retain(|port| ports.contains(port));
         since.retain(|port, _| ports.contains(port) && !known.contains(port));
-        let open: Vec<Question> = ports.difference(&known).copied().collect();
+        let open: BTreeSet<Question> =
+            ports.difference(&known).chain(left.keys()).copied().collect();
         let asked = open.into_iter().map(|question| {
             let (client, at) = (&client, &at);
             async move { (question, leads(client, at, question).await) }
@@ -90,13 +104,19 @@ async fn keep(
         let answers: Vec<_> =
             futures::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
         for (question, leads) in answers {
+            if leads.is_err() {
+                left.remove(&question);
+            }
+            if !ports.contains(&question) {
+                continue;
+            }
             let since = *since.entry(question).or_insert_with(Instant::now);
             let is_over = since.elapsed() >= patience;
             if is_over && leads.is_err() {
                 let why = leads.as_ref().err();
                 tracing::warn!(port = question.1, why, "kube-proxy is not waited for any longer");
             }
-            if leads.is_ok() || is_over {
+            if leads.is_ok() && !left.contains_key(&question) || is_over {
                 known.insert(question);
             }
         }
@@ -107,7 +127,7 @@ async fn keep(
         });
         tokio::select! {
             changed = questions.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(AGAIN), if known.len() < ports.len() => {}
+            () = tokio::time::sleep(AGAIN), if known.len() < ports.len() || !left.is_empty() => {}
         }
     }
 }
@@ -173,6 +193,22 @@ mod tests {
         answers.wait_for(|known| *known == [late].into()).await.unwrap();
         drop(proxied);
         task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_it_says_of_what_was_here_before_is_not_believed() {
+        let port = kube_proxy(&[200, 200, 200, 200, 503, 200]).await;
+        let (proxied, task) = Proxied::new(LONG);
+        let mut answers = proxied.answers();
+        tokio::spawn(task);
+        proxied.ask(questions(&[port]));
+        answers.wait_for(|known| known.contains(&port)).await.unwrap();
+        proxied.ask(questions(&[]));
+        answers.wait_for(BTreeSet::is_empty).await.unwrap();
+        let again = Instant::now();
+        proxied.ask(questions(&[port]));
+        answers.wait_for(|known| known.contains(&port)).await.unwrap();
+        assert!(again.elapsed() >= AGAIN, "it has heard of the end of what was here");
     }
 
     #[tokio::test]

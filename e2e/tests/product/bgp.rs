@@ -2,7 +2,6 @@
 
 mod attributes;
 mod passwords;
-mod rolling;
 mod stops;
 
 use std::collections::BTreeSet;

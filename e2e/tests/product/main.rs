@@ -36,6 +36,7 @@ mod probes;
 mod reach;
 mod repair;
 mod rights;
+mod rolling;
 mod rotation;
 mod scene;
 mod shell;
