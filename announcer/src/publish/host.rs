@@ -325,6 +325,7 @@ impl Keeper {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use berth_api::host::Routers;
     use kube::client::Body;
     use serde_json::{Value, json};
 
@@ -436,5 +437,28 @@ mod tests {
         assert_eq!(told_at(60), ["192.0.2.1"]);
         assert_eq!(told_at(600), ["192.0.2.1", "192.0.2.2"]);
         assert_eq!(told_at(760), ["192.0.2.2"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_are_told_at_once_and_do_not_hurry_what_rests() {
+        let (client, seen) = api(200);
+        let (tell, told) = watch::channel(Some(of(1)));
+        let keeping = keeper(client).keep(told);
+        let changing = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let sessions = ["router".to_owned()].into();
+            let routers = Some(Routers { sessions, keeps: Duration::from_secs(150) });
+            tell.send_replace(Some(Told { routers, ..of(2) }));
+            tokio::time::sleep(HASTE).await;
+        };
+        tokio::select! {
+            () = keeping => panic!("it ended"),
+            () = changing => {}
+        }
+        let seen = seen.lock().unwrap();
+        let lease: Lease = serde_json::from_value(seen.last().unwrap().2.clone()).unwrap();
+        let read = Told::read(&lease);
+        assert_eq!(read.routers.unwrap().sessions, ["router".to_owned()].into());
+        assert_eq!(read.addresses, of(1).addresses, "an address is told once a minute");
     }
 }

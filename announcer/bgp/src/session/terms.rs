@@ -126,7 +126,9 @@ mod tests {
     const OWN: u32 = 65000;
 
     fn parameters() -> Parameters {
-        Parameters::new(OWN, RemoteAs::Is(65001), Ipv4Addr::new(192, 0, 2, 11))
+        let graceful_restart = Some(Restart { notification: true, ..Restart::default() });
+        let id = Ipv4Addr::new(192, 0, 2, 11);
+        Parameters { graceful_restart, ..Parameters::new(OWN, RemoteAs::Is(65001), id) }
     }
 
     fn next_hops() -> NextHops {
@@ -134,7 +136,13 @@ mod tests {
     }
 
     fn peer() -> Open {
-        let parameters = Parameters::new(65001, RemoteAs::External, Ipv4Addr::new(192, 0, 2, 1));
+        let id = Ipv4Addr::new(192, 0, 2, 1);
+        let parameters = Parameters {
+            local_as: 65001,
+            remote_as: RemoteAs::External,
+            router_id: id,
+            ..parameters()
+        };
         open(&parameters, Kept::default())
     }
 
