@@ -291,6 +291,10 @@ impl Host {
     }
 }
 
+/// With everything that there is.
 pub(crate) fn parameters(asn: u32, last: u8) -> Parameters {
-    Parameters::new(asn, berth_bgp::RemoteAs::External, Ipv4Addr::new(192, 0, 2, last))
+    let graceful_restart =
+        Some(berth_bgp::Restart { notification: true, ..berth_bgp::Restart::default() });
+    let id = Ipv4Addr::new(192, 0, 2, last);
+    Parameters { graceful_restart, ..Parameters::new(asn, berth_bgp::RemoteAs::External, id) }
 }

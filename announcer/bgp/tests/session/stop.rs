@@ -27,12 +27,9 @@ fn told(net: &Network) -> String {
 
 #[test]
 fn who_goes_for_good_says_why_and_no_route_is_kept() {
-    let soft = Restart { notification: false, ..Restart::default() };
+    let (soft, hard) = (Restart::default(), Restart { notification: true, ..Restart::default() });
     let cases = [
-        (
-            Some(Restart::default()),
-            "Cease/Hard Reset (Cease/Administrative Shutdown: \"uninstalled\")",
-        ),
+        (Some(hard), "Cease/Hard Reset (Cease/Administrative Shutdown: \"uninstalled\")"),
         (Some(soft), "Cease/Administrative Shutdown: \"uninstalled\""),
         (None, "Cease/Administrative Shutdown: \"uninstalled\""),
     ];

@@ -247,7 +247,8 @@ fn a_service_that_loses_class_and_label_at_once_is_let_go() {
 
 #[test]
 fn what_routers_may_lead_to_a_node_that_is_gone_is_given_to_nobody_meanwhile() {
-    let mut lab = Lab::with_pools([("cidr-global", "192.0.2.0/30"), ("reuse-delay", "10s")]);
+    let mut lab =
+        Lab::with_pools([("range-global", "192.0.2.1-192.0.2.2"), ("reuse-delay", "10s")]);
     let told = |keeps: Option<u64>| {
         let keeps = keeps.map(Duration::from_secs);
         let host = Host { node: "a".to_owned(), keeps, ..Host::default() };
