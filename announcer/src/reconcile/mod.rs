@@ -13,6 +13,7 @@
 //! | `hands` | doing the steps |
 //! | `lan` | the other hosts on the LAN |
 //! | `routing` | what routers are told |
+//! | `leaving` | how this node leaves |
 //! | `detection` | which addresses are asked for before their first use |
 //! | `translate` | what is translated for elastic IPs |
 //! | `guarding` | what is known of the guard, and how long addresses wait for it |
@@ -30,6 +31,7 @@ mod hands;
 mod intake;
 mod lan;
 mod leading;
+mod leaving;
 mod owners;
 mod plan;
 mod round;
@@ -55,7 +57,7 @@ use self::lan::Lan;
 use self::sight::Sight;
 use self::translate::Elastic;
 use crate::advertise::arp_nd::listener::Listener;
-use crate::advertise::bgp::{Answer, Ending, Routed};
+use crate::advertise::bgp::Routed;
 use crate::config::{Cluster, Config, Election};
 use crate::dataplane::{self, Dataplane};
 use crate::kernel::{Guard, Kernel, KernelChange};
@@ -369,24 +371,6 @@ impl<K: Kernel> Announcer<K> {
     /// Takes in what neighbours have said; true if any of it is about an address of ours.
     pub fn hear(&mut self, now: Instant) -> bool {
         self.lan.hear(&self.sight.host, now)
-    }
-
-    /// Releases everything: from now on each round takes off what is held and gives back what is free of it. But for a restart
-    /// where routers go by it: then all stays as it is. Gives what the stop is, where they do.
-    pub fn leave(&mut self, asked: &Answer, now: Instant) -> Option<Ending> {
-        let ending = self.ending(asked);
-        if let (Some(routed), Some(ending)) = (&mut self.routed, &ending) {
-            tracing::info!("this stop is a {ending}");
-            routed.leave(ending.clone(), now);
-            if *ending == Ending::Restart {
-                // The Node keeps its labels.
-                std::mem::forget(self.outlets.labels.take());
-                return Some(Ending::Restart);
-            }
-        }
-        self.leaving = true;
-        self.owners.iter_mut().for_each(Ownership::leave);
-        ending
     }
 
     /// Whether everything has been released.

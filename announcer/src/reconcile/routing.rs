@@ -12,7 +12,7 @@ use berth_bgp::{Announcement, Asked, Family};
 use super::Announcer;
 use super::desired::Desired;
 use super::leading;
-use crate::advertise::bgp::{Advert, Answer, Ending, Routed, Told, Way};
+use crate::advertise::bgp::{Advert, Routed, Told, Way};
 use crate::kernel::{Binding, Kernel};
 use crate::ownership::Ownership;
 use crate::source::cluster::{Cluster, Service};
@@ -51,14 +51,6 @@ impl<K: Kernel> Announcer<K> {
     /// it is wanted.
     pub(super) fn is_kept_as_it_is(&self) -> bool {
         self.routed.as_ref().is_some_and(Routed::waits)
-    }
-
-    /// What the stop is, where routers go by it; nothing where they do not.
-    pub(super) fn ending(&self, asked: &Answer) -> Option<Ending> {
-        let told = self.routed.as_ref()?.told();
-        let node = &self.config.core.node;
-        let shown = self.sight.nodes.peers.iter().find(|(name, _)| *name == node);
-        Some(Ending::of(asked, node, shown.map(|(_, shown)| shown), told.survives()))
     }
 
     /// Has routers told of what is bound here, and nothing else. Before it is known what Services may ask for nothing is: of two

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::MOST;
 use crate::names::annotation;
+
+/// The most routers that one node may tell.
+const MOST: usize = 256;
 
 /// The longest name of a router that is told.
 const LONGEST: usize = 64;

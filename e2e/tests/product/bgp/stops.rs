@@ -20,6 +20,11 @@ const GRACE: Duration = Duration::from_secs(15);
 /// So often each client connects.
 const EVERY: Duration = Duration::from_millis(10);
 
+/// How long the next process is not there, as where a kubelet starts it.
+const AWAY: Duration = Duration::from_millis(500);
+
+const KILLS: usize = 20;
+
 const DAEMON_SET: &str = "daemonset/berth-announcer";
 
 /// Three nodes whose router keeps routes, and a Service with an address of each family that it leads to all of them.
@@ -177,6 +182,7 @@ async fn nothing_is_lost_while_announcers_are_restarted_in_turn_and_killed() -> 
     let clients = scene.clients()?;
     for node in 0..scene.nodes.len() {
         scene.stop(node)?;
+        tokio::time::sleep(AWAY).await;
         scene.is_kept(node).context("after a stop that is a restart")?;
         scene.world.start_announcer(node).await?;
         scene.is_ready(node).await?;
@@ -187,9 +193,10 @@ async fn nothing_is_lost_while_announcers_are_restarted_in_turn_and_killed() -> 
     ensure!(!scene.bird.log().contains("Received: Cease"), "{}", scene.bird.log());
 
     let clients = scene.clients()?;
-    for kill in 0..2 * scene.nodes.len() {
+    for kill in 0..KILLS {
         let node = kill % scene.nodes.len();
         scene.world.announcer(&scene.nodes[node])?.kill()?;
+        tokio::time::sleep(AWAY).await;
         scene.is_kept(node).context("after a crash")?;
         scene.world.start_announcer(node).await?;
         scene.is_ready(node).await?;
