@@ -90,10 +90,14 @@ pub async fn run(
     let ground = Ground::clear(&config, &instance, &mut supervisor).await?;
     let outside = Outside::open(&config, &mut supervisor)?;
     let closed = outside.closed.clone();
+    let is_kept = ground.kept.until().is_some();
     let Some(mut started) =
         start(config, rights, instance.clone(), ground, outside, &stop, &mut supervisor).await?
     else {
-        fencing::remove(&instance);
+        // What an earlier life has left stays silent towards neighbours.
+        if !is_kept {
+            fencing::remove(&instance);
+        }
         return Ok(());
     };
     let superseded = started.superseded.clone();

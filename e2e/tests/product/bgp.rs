@@ -31,6 +31,9 @@ const PASSWORD: &str = "correct-horse";
 /// Routers know better within this many seconds.
 const SOON: u64 = 10;
 
+/// Who is silent for so many seconds is given up.
+const HOLD_TIME: u64 = 9;
+
 pub(crate) fn by_bgp(peers: &str) -> Env {
     let settings = [
         ("bgp_enable", "true"),
@@ -60,6 +63,15 @@ async fn configure(world: &World, text: &str) -> Result<()> {
 
 /// A router that has both families of each address of these nodes, and of no other.
 async fn leads_to(bird: &Bird, addresses: &[IpAddr], nodes: &[&str]) -> Result<()> {
+    leads_to_within(SOON, bird, addresses, nodes).await
+}
+
+async fn leads_to_within(
+    seconds: u64,
+    bird: &Bird,
+    addresses: &[IpAddr],
+    nodes: &[&str],
+) -> Result<()> {
     let expected: BTreeSet<String> = nodes.iter().map(|node| protocol(node)).collect();
     let known = || async {
         for address in addresses {
@@ -69,7 +81,7 @@ async fn leads_to(bird: &Bird, addresses: &[IpAddr], nodes: &[&str]) -> Result<(
         }
         Ok(Some(()))
     };
-    let found = eventually(&format!("a way to {nodes:?} and to no other"), SOON, known).await;
+    let found = eventually(&format!("a way to {nodes:?} and to no other"), seconds, known).await;
     found.with_context(|| {
         format!("{:?}", addresses.iter().map(|a| bird.paths(*a)).collect::<Vec<_>>())
     })
@@ -215,10 +227,11 @@ async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> 
     kubectl(&world.lab, &["annotate", "node", all[0], "berth.dev/drain-"])?;
     leads_to(&bird, &addresses, &all).await?;
 
-    // One that ends says so, and leaves nothing.
+    // One that restarts says so, and leaves nothing, since the router would keep no way to it.
+    stops::wants_announcers(&world)?;
     world.announcer(all[0])?.terminate(Duration::from_secs(10))?;
     leads_to(&bird, &addresses, &all[1..]).await?;
-    ensure!(bird.log().contains("there is no DaemonSet berth-announcer"), "{}", bird.log());
+    ensure!(bird.log().contains("no router keeps routes meanwhile"), "{}", bird.log());
     ensure!(bound(&world, 0, &addresses)?.is_empty(), "nothing is left");
     ensure!(ingress(&world.service("web").await?) == addresses, "others announce it");
 

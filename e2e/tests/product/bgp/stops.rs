@@ -10,9 +10,9 @@ use berth_e2e::bird::{Bird, protocol};
 use berth_e2e::control_plane::Part;
 use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::world::{World, eventually, kubectl};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{POOL, bound, by_bgp, is_unbound, leads_to};
+use super::{HOLD_TIME, POOL, SOON, bound, by_bgp, is_unbound, leads_to, leads_to_within};
 
 /// A pod is given 15 s by `manifests/`.
 const GRACE: Duration = Duration::from_secs(15);
@@ -135,7 +135,7 @@ impl Scene {
 }
 
 /// A DaemonSet of the announcer's name that wants one on each node. What runs here was started by the test.
-fn wants_announcers(world: &World) -> Result<()> {
+pub(super) fn wants_announcers(world: &World) -> Result<()> {
     let labels = json!({ "app.kubernetes.io/name": "berth-announcer" });
     let container = json!({ "name": "berth-announcer", "image": "localhost/berth/none:1" });
     let set = json!({
@@ -205,12 +205,31 @@ async fn nothing_is_lost_while_announcers_are_restarted_in_turn_and_killed() -> 
     let more = nothing_was_lost(clients, "crashes")?;
     println!("{answered} connections through restarts, {more} through crashes, none lost");
 
+    // One that says nothing any more is gone when its hold time is over, and comes back.
+    let names = scene.nodes.clone();
+    let others: Vec<&str> = names[..2].iter().map(String::as_str).collect();
+    scene.world.announcer(&names[2])?.freeze()?;
+    leads_to_within(HOLD_TIME + SOON, &scene.bird, &scene.addresses, &others).await?;
+    scene.world.announcer(&names[2])?.thaw()?;
+    scene.leads_to_all().await?;
+
     // What is wanted no more when the next one comes goes by then, here and in the router.
     scene.world.announcer(&scene.nodes[0])?.kill()?;
     scene.world.delete("web").await?;
     scene.world.start_announcer(0).await?;
     leads_to(&scene.bird, &scene.addresses, &[]).await?;
     is_unbound(&scene.world, &scene.addresses).await?;
+    // It rests for as long as a router may lead to a node that was killed, on top of the usual delay.
+    let path = "jsonpath={.metadata.annotations.berth\\.dev/resting}";
+    let lease = ["-n", "kube-system", "get", "lease/kube-vip-cloud-controller", "-o", path];
+    eventually("that both rest for the restart time", SOON, || async {
+        let rests: Vec<Value> = serde_json::from_str(&kubectl(&scene.world.lab, &lease)?)?;
+        let longer =
+            rests.iter().filter(|rest| rest["more"].as_u64().is_some_and(|more| more > 60));
+        Ok((longer.count() == 2).then_some(()))
+    })
+    .await
+    .with_context(|| format!("{:?}", kubectl(&scene.world.lab, &lease)))?;
 
     // Who cannot go on with a router that it had is not ready: a rolling update waits.
     let name = protocol(&scene.nodes[1]);
