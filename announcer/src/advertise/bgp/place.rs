@@ -146,11 +146,12 @@ pub(super) fn next_hops(
         |own: &IpAddr| matches!(own, IpAddr::V6(own) if Ipv6Addr::is_unicast_link_local(own));
     let by_link = hops == Hops::Connection && is_of_a_link(&end);
     NextHops {
-        // By a link that has no other addresses IPv4 goes by that of the link, too (RFC 8950).
+        // By a link whose ends need no other addresses both families go by that of the link alone (RFC 8950 for IPv4).
         v4: own(Family::V4, |own| !own.is_loopback()).filter(|_| !by_link).and_then(v4),
         v6: own(Family::V6, |own| {
             !own.is_loopback() && !matches!(own, IpAddr::V6(own) if own.is_unicast_link_local())
         })
+        .filter(|_| !by_link)
         .and_then(v6),
         link_local: Some(end).filter(is_of_a_link).and_then(v6),
     }

@@ -84,7 +84,7 @@ async fn routers_have_what_rules_say_and_what_services_may_ask_for() -> Result<(
     let (theirs, ours) = (of_link(&world.lab.router())?, of_link(&world.lab.node(0).place()?)?);
     let link = format!(
         "protocol radv {{ interface \"eth0\" {{ max ra interval 600; default lifetime 0; }}; }} \
-         protocol bgp link {{ local {theirs} as 65001; neighbor {ours}%eth0 as 65000; passive on; \
+         protocol bgp by_link {{ local {theirs} as 65001; neighbor {ours}%eth0 as 65000; passive on; \
          ipv4 {{ import all; export none; extended next hop on; }}; ipv6 {{ import all; export none; }}; }}"
     );
     let bird = Bird::start_with(&world.lab, 65000, "", &format!("{core}\n{link}\n"))?;
@@ -94,7 +94,7 @@ async fn routers_have_what_rules_say_and_what_services_may_ask_for() -> Result<(
     has(&bird, address, &tor, &plain, &["BGP.community"]).await?;
     has(&bird, address, "core", &["BGP.local_pref: 100", "BGP.med: 7"], &[]).await?;
     // By the link alone IPv4 goes too (RFC 8950), and the router leads there.
-    has(&bird, address, "link", &[&format!("BGP.next_hop: {ours}")], &[]).await?;
+    has(&bird, address, "by_link", &["unicast", &ours.to_string()], &[]).await?;
 
     // What it may ask for is told, what it may not is passed over, and it is told so.
     let annotate = |texts: &[&str]| {
@@ -134,10 +134,10 @@ async fn routers_have_what_rules_say_and_what_services_may_ask_for() -> Result<(
 
     // Which routers are told; and where that is none, why.
     annotate(&["berth.dev/bgp-peers=core"])?;
-    has(&bird, address, &tor, &[], &["unicast"]).await?;
-    has(&bird, address, "core", &["unicast"], &[]).await?;
+    has(&bird, address, &tor, &[], &["BGP.origin"]).await?;
+    has(&bird, address, "core", &["BGP.origin"], &[]).await?;
     annotate(&["berth.dev/bgp-peers=nobody"])?;
-    has(&bird, address, "core", &[], &["unicast"]).await?;
+    has(&bird, address, "core", &[], &["BGP.origin"]).await?;
     eventually("why it is not announced", 30, || async {
         let told = announced(&world.service("web").await?);
         Ok(told.filter(|(status, reason, _)| status == "False" && reason == "KeptFromRouters"))

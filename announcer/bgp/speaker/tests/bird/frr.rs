@@ -40,6 +40,9 @@ impl Frr {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("bgpd.conf"), CONFIGURED).unwrap();
         fs::write(folder.join("zebra.conf"), "").unwrap();
+        // Its daemons have an account of their own.
+        let owner = Command::new("chown").args(["-R", "frr:frr"]).arg(&folder).status();
+        assert!(owner.unwrap().success(), "FRR is needed: Debian's package frr");
         let mut frr = Self { node, _router: router, daemons: vec![], folder };
         for daemon in ["zebra", "bgpd"] {
             let child = frr._router.within(|| {
@@ -49,7 +52,7 @@ impl Frr {
                 command.args(["-i", &file(format!("{daemon}.pid"))]);
                 command.args(["-z", &file("zserv.api".to_owned())]);
                 command.args(["--vty_socket", &frr.folder.display().to_string()]);
-                command.args(["-u", "root", "-g", "root", "-P", "0"]);
+                command.args(["-P", "0"]);
                 command.args(["--log", &format!("file:{}", file(format!("{daemon}.log")))]);
                 command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
                 command.spawn().expect("FRR is needed: Debian's package frr")
