@@ -185,13 +185,13 @@ fn an_aggregate_stands_for_all_its_addresses_until_the_last_of_them_goes() {
 #[test]
 fn what_a_peer_knows_does_not_depend_on_the_order_of_announcements() {
     let widened = Some(Widened { v4: 24, v6: 64 });
-    let policy =
-        Policy { rules: vec![rule(Filter::default(), Change { widened, ..Change::default() })] };
-    let with = |text: &str, preference| Announcement {
-        asked: Asked { local_pref: Some(preference), ..Asked::default() },
-        ..Announcement::of(address(text), "a")
+    let of = |namespace: &str, local_pref| {
+        let filter = Filter { namespaces: names(&[namespace]), ..Filter::default() };
+        rule(filter, Change { widened, local_pref: Some(local_pref), ..Change::default() })
     };
-    let (low, high) = (with("192.0.2.7", 10), with("192.0.2.8", 20));
+    let policy = Policy { rules: vec![of("a", 10), of("b", 20)] };
+    let low = Announcement::of(address("192.0.2.7"), "a");
+    let high = Announcement::of(address("192.0.2.8"), "b");
     assert_eq!(policy.routes("tor", [&low, &high]), policy.routes("tor", [&high, &low]));
     assert_eq!(policy.routes("tor", [&high, &low]).values().next().unwrap().local_pref, Some(10));
 }
