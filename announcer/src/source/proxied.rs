@@ -30,7 +30,7 @@ const STALE: Duration = Duration::from_secs(2);
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// So many are asked at a time.
+/// So many are asked at a time. Of more each is asked as much less often: Services cost nothing to who makes them.
 const AT_ONCE: usize = 32;
 
 /// Of each family kube-proxy has rules of its own, and says at addresses of that family whether they are there.
@@ -97,6 +97,7 @@ async fn keep(
         since.retain(|port, _| ports.contains(port) && !known.contains(port));
         let open: BTreeSet<Question> =
             ports.difference(&known).chain(left.keys()).copied().collect();
+        let again = AGAIN * u32::try_from(1 + open.len() / AT_ONCE).unwrap_or(u32::MAX);
         let asked = open.into_iter().map(|question| {
             let (client, at) = (&client, &at);
             async move { (question, leads(client, at, question).await) }
@@ -127,7 +128,7 @@ async fn keep(
         });
         tokio::select! {
             changed = questions.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(AGAIN), if known.len() < ports.len() || !left.is_empty() => {}
+            () = tokio::time::sleep(again), if known.len() < ports.len() || !left.is_empty() => {}
         }
     }
 }
@@ -205,7 +206,7 @@ mod tests {
         answers.wait_for(|known| known.contains(&port)).await.unwrap();
         proxied.ask(questions(&[]));
         answers.wait_for(BTreeSet::is_empty).await.unwrap();
-        let again = Instant::now();
+        let again = AGAIN * u32::try_from(1 + open.len() / AT_ONCE).unwrap_or(u32::MAX);
         proxied.ask(questions(&[port]));
         answers.wait_for(|known| known.contains(&port)).await.unwrap();
         assert!(again.elapsed() >= AGAIN, "it has heard of the end of what was here");

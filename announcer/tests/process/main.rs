@@ -51,7 +51,7 @@ use crate::api::Api;
 use crate::namespace::{alone, kernel};
 
 /// Every background task of an announcer.
-const TASKS: [&str; 27] = [
+const TASKS: [&str; 28] = [
     "SIGUSR1",
     "berth-ccm lease watch",
     "elastic IPs",
@@ -68,6 +68,7 @@ const TASKS: [&str; 27] = [
     "ipaddresses watch",
     "kernel events",
     "leases of Services watch",
+    "kube-proxy",
     "leases watch",
     "members' lease",
     "membership",
