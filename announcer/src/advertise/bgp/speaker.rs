@@ -248,7 +248,12 @@ impl Line {
             loop {
                 match self.place().await {
                     Ok(place) => break place,
-                    Err(why) => self.tell(|now| now.last = Some(why)),
+                    Err(why) => {
+                        if self.now.last.as_ref() != Some(&why) {
+                            tracing::warn!(peer = %self.terms.peer.name, why, "no session");
+                        }
+                        self.tell(|now| now.last = Some(why));
+                    }
                 }
                 tokio::time::sleep(AGAIN).await;
             }
