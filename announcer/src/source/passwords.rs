@@ -17,12 +17,15 @@ use kube::{Client, Error};
 /// How long the API server may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What was read last, by the name of the Secret and the key.
+type Last = BTreeMap<(String, String), Vec<u8>>;
+
 /// Passwords of one namespace.
 #[derive(Clone)]
 pub struct Passwords {
     secrets: Api<Secret>,
     namespace: Arc<str>,
-    last: Arc<Mutex<BTreeMap<(String, String), Vec<u8>>>>,
+    last: Arc<Mutex<Last>>,
 }
 
 impl Passwords {
