@@ -13,12 +13,12 @@ key=$({ cat Cargo.lock rust-toolchain.toml; sed -n '/^\[profile/,$p' Cargo.toml;
 
 # In target/PROFILE, what belongs to foreign crates.
 foreign() {
-	find .fingerprint build -mindepth 1 -maxdepth 1 -type d ! -name 'berth-*' ! -name 'lab-programs-*'
+	find .fingerprint build -mindepth 1 -maxdepth 1 -type d ! -name 'berth-*' ! -name 'lab-programs-*' ! -name 'lab-routers-*'
 	find deps -maxdepth 1 -type f \( -name 'lib*' -o -name '*.d' \) \
-		! -name '*berth_*' ! -name '*lab_programs-*'
+		! -name '*berth_*' ! -name '*lab_programs-*' ! -name '*lab_routers-*'
 }
 
-count() { find "$1/.fingerprint" -mindepth 1 -maxdepth 1 ! -name 'berth-*' ! -name 'lab-programs-*' 2>/dev/null | wc -l; }
+count() { find "$1/.fingerprint" -mindepth 1 -maxdepth 1 ! -name 'berth-*' ! -name 'lab-programs-*' ! -name 'lab-routers-*' 2>/dev/null | wc -l; }
 
 take() {
 	from=$cache/$key

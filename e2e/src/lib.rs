@@ -36,7 +36,7 @@
 //! | [`audit`], [`apiserver_metrics`] | how addresses were given, and what it cost, as the API server has it |
 //! | [`api_proxy`] | what can go wrong between a client and the API server |
 //! | [`guest`] | a virtual machine's inside: a namespace behind a node, which can move |
-//! | [`bird`] | BIRD as the LAN's router, and what nodes have told it |
+//! | [`lan_router`], [`bird`] | BIRD or FRR as the LAN's router, and what nodes have told it |
 //! | [`other_kernel`] | a program under another kernel than the machine's, in QEMU; needs no lab |
 //! | [`get`], [`probe`], [`wire`], [`capture`] | what a client gets, once and all the time, who answers for an address, every frame |
 //! | [`cluster`], [`diagnosis`] | what black-box tests need, in the lab or in kind; what shows why one failed |
@@ -83,6 +83,7 @@ pub mod image;
 pub mod keeper;
 pub mod kind_node;
 pub mod lab;
+pub mod lan_router;
 pub mod membership;
 pub mod node;
 pub mod other_kernel;

@@ -4,5 +4,6 @@
 
 pub mod cache;
 pub mod go_tools;
+pub mod gobgp;
 pub mod kind;
 pub mod kubernetes;

@@ -38,6 +38,7 @@ mod repair;
 mod rights;
 mod rolling;
 mod rotation;
+mod routers;
 mod scene;
 mod shell;
 mod shown;

@@ -5,11 +5,43 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_bgp::config::Distance;
-use berth_bgp::{NextHops, Parameters, Prefix, RemoteAs, Routes, Session, State};
+use berth_bgp::{Event, NextHops, Parameters, Prefix, RemoteAs, Routes, Session, State};
 use berth_bgp_speaker::{Handle, News, Target, spawn};
+use lab_routers::{Cable, Namespace, Neighbor, Program, Wired};
 use tokio::sync::mpsc;
 
+/// How long anything may take that is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
 pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+
+pub(crate) const ROUTER: &str = "192.0.2.1:179";
+
+pub(crate) const CABLE: Cable = Cable(0);
+
+/// A node, and a router of AS 65001 on its cable.
+pub(crate) struct Pair {
+    pub(crate) node: Namespace,
+    pub(crate) router: Wired,
+}
+
+/// A router that waits for the node, which is of AS 65000; more is said by the caller.
+pub(crate) fn pair(program: &'static dyn Program, more: impl FnOnce(&mut Neighbor)) -> Pair {
+    pair_of(program, 65001, more)
+}
+
+/// The same with a router of this AS.
+pub(crate) fn pair_of(
+    program: &'static dyn Program,
+    asn: u32,
+    more: impl FnOnce(&mut Neighbor),
+) -> Pair {
+    let mut neighbor = Neighbor::new(CABLE.v4(1), CABLE.v4(11), 65000);
+    more(&mut neighbor);
+    let node = Namespace::new().unwrap();
+    let router = Wired::up(program, &node, CABLE, asn, vec![neighbor]).unwrap();
+    Pair { node, router }
+}
 
 pub(crate) fn parameters() -> Parameters {
     Parameters::new(65000, RemoteAs::Is(65001), NODE)
@@ -78,7 +110,7 @@ impl Speaker {
             if status.state == State::Established {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(15), "{status:?}");
+            assert!(begun.elapsed() < PATIENCE, "{status:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -87,10 +119,25 @@ impl Speaker {
         let status = self.handle.status().await.unwrap();
         status.last.map_or_else(String::new, |(_, cause)| cause.to_string())
     }
+
+    /// Waits until the last cause says this.
+    pub(crate) async fn until_told(&self, words: &str) {
+        let begun = Instant::now();
+        while !self.last_cause().await.contains(words) {
+            assert!(begun.elapsed() < PATIENCE, "{words}: {}", self.last_cause().await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What it has told since this was asked last.
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.news.try_recv().ok()).map(|news| news.event).collect()
+    }
 }
 
-/// Runs `work` on a runtime in the calling thread, and takes everything of it away at the end.
+/// Runs `work` in the calling thread, and what it spawns on one thread beside it, in the same namespace; takes everything of
+/// it away at the end.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(work)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().build().unwrap().block_on(work)
 }
