@@ -30,6 +30,7 @@ forbid berth-bgp-speaker 'berth-(api|runtime|ipam|index|ccm|announcer|fence|memb
 forbid berth-ccm 'berth-announcer|rtnetlink' 'the ccm never touches an interface'
 forbid berth-e2e 'berth-.*' 'the tests judge from outside'
 forbid lab-programs 'berth-.*|tokio|kube.*|nix' 'it is built in seconds, before all others'
+forbid lab-routers 'berth-.*|tokio|kube.*' 'routers judge, and know nothing of who is judged'
 [ "$failed" = 0 ] && echo "dependencies: the direction holds"
 .ci/modules.py --self-test && .ci/modules.py || failed=1
 exit "$failed"

@@ -91,7 +91,9 @@ impl LanRouter {
     fn is_alive(&self) -> Result<()> {
         let ended = self.processes.iter().find(|process| !process.is_alive());
         match ended {
-            Some(ended) => anyhow::bail!("{} ended: {}{}", ended.name, ended.log_tail(), self.log()),
+            Some(ended) => {
+                anyhow::bail!("{} ended: {}{}", ended.name, ended.log_tail(), self.log())
+            }
             None => Ok(()),
         }
     }

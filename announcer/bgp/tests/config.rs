@@ -93,3 +93,89 @@ fn any_annotation_is_read_or_refused() {
         flaws.iter().for_each(|flaw| assert!(flaw.to_string().len() < 4096, "{flaw}"));
     });
 }
+
+/// kube-vip#1637: an IPv6 peer was `invalid IP` in metrics. What it is called here is its label.
+#[test]
+fn a_peer_is_called_by_its_address_in_one_form_whatever_stands_there() {
+    let (peers, flaws) = peers("[2001:DB8:0:0::1]:65001,192.0.2.1:65001,unnumbered:eth0:65001");
+    assert_eq!(flaws, []);
+    let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+    assert_eq!(names, ["2001:db8::1", "192.0.2.1", "eth0"]);
+    let document = check("peers: [{address: \"2001:db8::0001\", asn: 65001}]").0;
+    assert_eq!(document.peers[0].name, "2001:db8::1");
+}
+
+/// One kind of lines, or of whatever a document may have many of, as often as is said.
+type Many = (&'static str, fn(usize) -> String);
+
+/// What somebody may write a megabyte of who may edit the ConfigMap.
+const LONG: [Many; 16] = [
+    ("keys", |count| repeat(count, |n| format!("k{n}: v\n"))),
+    ("keys on one line", |count| format!("{{{}}}", repeat(count, |n| format!("k{n}: v, ")))),
+    ("entries", |count| format!("peers:\n{}", "- a\n".repeat(count))),
+    ("entries on one line", |count| format!("peers: [{}]", "a, ".repeat(count))),
+    ("comments", |count| "# nothing\n".repeat(count)),
+    ("empty lines", |count| format!("asn:{} 1", "\n".repeat(count))),
+    ("lines of a text", |count| format!("asn: a\n{}", "  b\n".repeat(count))),
+    ("lines of a block", |count| format!("asn: |\n{}", "  b\n".repeat(count))),
+    ("escapes", |count| format!("asn: \"{}\"", "\\u0041".repeat(count))),
+    ("open brackets", |count| "[".repeat(count)),
+    ("open braces", |count| "{a: ".repeat(count)),
+    ("dashes", |count| "- ".repeat(count)),
+    ("question marks", |count| "? ".repeat(count)),
+    ("anchors", |count| format!("peers:\n{}", repeat(count, |n| format!("- &a{n} x\n")))),
+    ("tags", |count| format!("peers:\n{}", "- !!str x\n".repeat(count))),
+    ("documents", |count| "---\n".repeat(count)),
+];
+
+/// The same of what a document is about.
+const MEANT: [Many; 6] = [
+    ("peers at one place", |count| {
+        format!(
+            "peers:\n{}",
+            repeat(count, |n| format!("- {{name: p{n}, address: 192.0.2.1, asn: 1}}\n"))
+        )
+    }),
+    ("peers of one name", |count| {
+        format!("peers:\n{}", "- {name: p, address: 192.0.2.1, asn: 1}\n".repeat(count))
+    }),
+    ("rules about strangers", |count| {
+        format!("policy:\n{}", repeat(count, |n| format!("- {{peers: [p{n}], med: 1}}\n")))
+    }),
+    ("strangers in one rule", |count| {
+        format!("policy:\n- peers: [{}]\n", repeat(count, |n| format!("p{n}, ")))
+    }),
+    ("communities", |count| {
+        format!("policy:\n- communities: [{}]\n", repeat(count, |n| format!("\"1:{n}\", ")))
+    }),
+    ("labels", |count| {
+        let labels = repeat(count, |n| format!("l{n}: v, "));
+        format!("policy:\n- services: {{matchLabels: {{{labels}}}}}\n")
+    }),
+];
+
+fn repeat(count: usize, line: impl Fn(usize) -> String) -> String {
+    (0..count).map(line).collect()
+}
+
+#[test]
+fn a_long_document_costs_work_in_proportion_whatever_it_is_full_of() {
+    for (what, make) in LONG.into_iter().chain(MEANT) {
+        println!("{what}:");
+        berth_hostile::in_proportion(3_000, |count| {
+            let _ = report(&make(count)).to_string();
+        });
+    }
+}
+
+#[test]
+fn a_megabyte_is_read_or_refused_within_seconds() {
+    for (what, make) in LONG.into_iter().chain(MEANT) {
+        let (one, two) = (make(1).len(), make(1001).len());
+        let text = make((1 << 20) * 1000 / (two - one));
+        let begun = std::time::Instant::now();
+        let said = report(&text).to_string();
+        println!("{what}: {} octets, {:?}, {} said", text.len(), begun.elapsed(), said.len());
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{what}");
+    }
+}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::ask::ask;
 use crate::plan::{Daemon, Family, Neighbor, Plan, Program, Route, Session};
 
 /// BIRD 2, of Debian's package bird2.
@@ -39,7 +40,7 @@ impl Program for Bird {
     }
 
     fn routes(&self, _: &Plan, folder: &Path, prefix: &str) -> Result<Vec<Route>> {
-        routes(&self.says(folder, &format!("show route for {prefix} all"))?)
+        routes(&self.says(folder, &format!("show route {prefix} all"))?)
     }
 
     fn count(&self, folder: &Path, family: Family) -> Result<usize> {
@@ -66,7 +67,7 @@ impl Program for Bird {
     fn says(&self, folder: &Path, command: &str) -> Result<String> {
         let control = folder.join("ctl");
         let words = ["-s".into(), control].into_iter();
-        crate::ask(Path::new("birdc"), words.chain(command.split_whitespace().map(PathBuf::from)))
+        ask(Path::new("birdc"), words.chain(command.split_whitespace().map(PathBuf::from)))
     }
 }
 
@@ -83,16 +84,18 @@ fn protocol(text: &mut String, asn: u32, neighbor: &Neighbor) {
     if !neighbor.connects {
         line("passive on;");
     }
+    if asn == *theirs {
+        // Else next hops are looked up in a table that has no routes of interfaces.
+        line("direct;");
+    }
     if let Some(password) = &neighbor.password {
         line(&format!("password \"{password}\";"));
     }
     line(if neighbor.keeps { "graceful restart aware;" } else { "graceful restart off;" });
     neighbor.more.iter().for_each(|more| line(more));
     let extended = if own.is_ipv6() { " extended next hop on;" } else { "" };
-    // Next hops within an AS are looked up in a table that has no routes of interfaces.
-    let direct = if asn == *theirs { " gateway direct;" } else { "" };
-    line(&format!("ipv4 {{ import all; export none;{extended}{direct} }};"));
-    line(&format!("ipv6 {{ import all; export none;{direct} }};\n}}"));
+    line(&format!("ipv4 {{ import all; export none;{extended} }};"));
+    line("ipv6 { import all; export none; };\n}");
 }
 
 /// Reads `show route .. all`.
@@ -124,7 +127,8 @@ fn routes(said: &str) -> Result<Vec<Route>> {
             }
             "BGP.next_hop" => {
                 let hops = value.split_whitespace().map(str::parse);
-                route.next_hops = hops.collect::<Result<_, _>>().with_context(|| line.to_owned())?;
+                route.next_hops =
+                    hops.collect::<Result<_, _>>().with_context(|| line.to_owned())?;
             }
             "BGP.med" => route.med = Some(number()?),
             "BGP.local_pref" => route.local_pref = Some(number()?),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use nix::unistd::{Group, User, chown};
 use serde_json::Value;
 
+use crate::ask::ask;
 use crate::plan::{Daemon, Family, Neighbor, Plan, Program, Route, Session, name_of};
 
 /// Where Debian's package frr has its daemons.
@@ -24,7 +25,8 @@ impl Program for Frr {
 
     fn configure(&self, plan: &Plan, folder: &Path) -> Result<Vec<Daemon>> {
         // Its daemons become this user, and make their sockets as that.
-        let user = User::from_name("frr")?.context("no user frr: Debian's package frr is needed")?;
+        let user =
+            User::from_name("frr")?.context("no user frr: Debian's package frr is needed")?;
         let group = Group::from_name("frr")?.context("no group frr")?;
         chown(folder, Some(user.uid), Some(group.gid))?;
         let log = format!("log file {}\n", folder.join("log").display());
@@ -64,7 +66,7 @@ impl Program for Frr {
 
     fn says(&self, folder: &Path, command: &str) -> Result<String> {
         let words = ["--vty_socket".into(), folder.to_owned(), "-c".into(), PathBuf::from(command)];
-        crate::ask(Path::new("vtysh"), words)
+        ask(Path::new("vtysh"), words)
     }
 }
 

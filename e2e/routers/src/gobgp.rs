@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use lab_programs::gobgp;
 use serde_json::Value;
 
+use crate::ask::ask;
 use crate::plan::{Daemon, Family, Neighbor, Plan, Program, Route, Session, name_of};
 
 /// GoBGP, built from `e2e/gobgp/go.mod`.
@@ -89,7 +90,7 @@ impl Program for GoBgp {
     fn says(&self, folder: &Path, command: &str) -> Result<String> {
         let target = Self::target(folder);
         let words = ["--target", &target].into_iter().chain(command.split_whitespace());
-        crate::ask(&Self::program("gobgp")?, words)
+        ask(&Self::program("gobgp")?, words)
     }
 }
 
@@ -108,7 +109,8 @@ fn configuration(plan: &Plan) -> String {
         if let Some(password) = &neighbor.password {
             let _ = writeln!(text, "auth-password = \"{password}\"");
         }
-        let _ = writeln!(text, "[neighbors.transport.config]\npassive-mode = {}", !neighbor.connects);
+        let _ =
+            writeln!(text, "[neighbors.transport.config]\npassive-mode = {}", !neighbor.connects);
         if neighbor.keeps {
             text.push_str(
                 "[neighbors.graceful-restart.config]\nenabled = true\nnotification-enabled = true\nrestart-time = 120\n",
@@ -131,18 +133,17 @@ fn configuration(plan: &Plan) -> String {
 /// Attributes by the numbers of their types.
 fn route(plan: &Plan, path: &Value) -> Route {
     let from = path["peer-address"].as_str().unwrap_or_default();
-    let mut route = Route {
-        from: name_of(plan, from),
-        is_stale: path["stale"] == true,
-        ..Route::default()
-    };
+    let mut route =
+        Route { from: name_of(plan, from), is_stale: path["stale"] == true, ..Route::default() };
     let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
     for attribute in path["attrs"].as_array().into_iter().flatten() {
         let list = |name: &str| attribute[name].as_array().cloned().unwrap_or_default();
         match attribute["type"].as_u64() {
             Some(2) => {
                 let segments = list("as_paths");
-                let ases = segments.iter().flat_map(|segment| segment["asns"].as_array().into_iter().flatten());
+                let ases = segments
+                    .iter()
+                    .flat_map(|segment| segment["asns"].as_array().into_iter().flatten());
                 route.as_path = ases.filter_map(number).collect();
             }
             Some(3 | 14) => route.next_hops = hops(attribute),
@@ -150,7 +151,8 @@ fn route(plan: &Plan, path: &Value) -> Route {
             Some(5) => route.local_pref = number(&attribute["value"]),
             Some(8) => {
                 let known = list("communities").iter().filter_map(number).collect::<Vec<_>>();
-                let written = known.iter().map(|value| format!("{}:{}", value >> 16, value & 0xffff));
+                let written =
+                    known.iter().map(|value| format!("{}:{}", value >> 16, value & 0xffff));
                 route.communities = written.collect();
             }
             Some(32) => {

@@ -8,6 +8,8 @@ use std::thread;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::ask::ask;
+
 /// A network namespace.
 #[derive(Debug)]
 pub struct Namespace(File);
@@ -22,7 +24,8 @@ impl Namespace {
             unshare(CloneFlags::CLONE_NEWNET).context("a network namespace: root is needed")?;
             Ok(File::open("/proc/thread-self/ns/net")?)
         });
-        let made: Result<File> = made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let made: Result<File> =
+            made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let namespace = Self(made?);
         namespace.run("ip link set lo up")?;
         namespace.run("sysctl -qw net.ipv6.conf.default.accept_dad=0")?;
@@ -48,7 +51,7 @@ impl Namespace {
     pub fn run(&self, command: &str) -> Result<String> {
         let mut words = command.split_whitespace();
         let program = words.next().unwrap_or_default();
-        self.within(|| crate::ask(Path::new(program), words)).with_context(|| command.to_owned())
+        self.within(|| ask(Path::new(program), words)).with_context(|| command.to_owned())
     }
 
     /// Where programs find it.

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::ask::SEARCHED;
 use crate::namespace::Namespace;
 use crate::plan::{Family, Neighbor, OUTPUT, Plan, Program, Route, Session};
-use crate::SEARCHED;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -72,7 +72,8 @@ impl Wired {
     ) -> Result<Self> {
         let namespace = Namespace::new()?;
         let interface = cable.interface();
-        let add = format!("ip link add {interface} type veth peer name eth0 netns {}", namespace.path());
+        let add =
+            format!("ip link add {interface} type veth peer name eth0 netns {}", namespace.path());
         node.run(&add)?;
         for (side, last, interface) in [(node, 11, interface.as_str()), (&namespace, 1, "eth0")] {
             side.run(&format!("ip link set {interface} up"))?;
@@ -82,7 +83,8 @@ impl Wired {
             side.run(&format!("ip addr add {link}/64 dev {interface} nodad"))?;
         }
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("berth-router-{}-{number}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("berth-router-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let plan = Plan { asn, router_id: cable.v4(1), neighbors, forwards: false, more: vec![] };
         let daemons = program.configure(&plan, &folder)?;
@@ -90,7 +92,8 @@ impl Wired {
         for daemon in daemons {
             let (first, rest) = daemon.command.split_first().context("a command")?;
             let mut command = Command::new(first);
-            let output = File::options().create(true).append(true).open(wired.folder.join(OUTPUT))?;
+            let output =
+                File::options().create(true).append(true).open(wired.folder.join(OUTPUT))?;
             command.args(rest).env("PATH", SEARCHED).stdin(Stdio::null());
             command.stdout(output.try_clone()?).stderr(output);
             let started = wired.namespace.within(|| command.spawn());
@@ -192,7 +195,8 @@ pub fn until<T>(mut found: impl FnMut() -> Option<T>) -> Option<T> {
         if begun.elapsed() > PATIENCE {
             return None;
         }
-        thread::sleep(Duration::from_millis(5));
+        // Each look is a program that is started.
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 use crate::bgp::{POOL, by_bgp};
 
+mod chosen;
+
 /// So many connections that none of three nodes is left out by chance but once in 10^10.
 const CONNECTIONS: usize = 60;
 
@@ -92,7 +94,8 @@ async fn spreads(world: &World, program: &'static dyn Program, addresses: &[IpAd
             Ok((ways(world, *address)? == 3).then_some(()))
         })
         .await?;
-        let ask = |_: usize| get(&client, SocketAddr::new(*address, 80), "/", Duration::from_secs(5));
+        let ask =
+            |_: usize| get(&client, SocketAddr::new(*address, 80), "/", Duration::from_secs(5));
         // What has come before is not of these.
         eventually("an answer", 10, || async { Ok(ask(0).ok()) }).await?;
         asked(world, *address)?;
@@ -117,11 +120,13 @@ async fn spreads(world: &World, program: &'static dyn Program, addresses: &[IpAd
 #[tokio::test(flavor = "multi_thread")]
 async fn bird_and_frr_spread_connections_over_all_three_nodes() -> Result<()> {
     let peers = format!("{}:65001/mpbgp_nexthop=auto_sourceip", router().v4);
-    let mut world = World::up(3, by_bgp(&peers)).await?;
+    let mut world = World::up(2, by_bgp(&peers)).await?;
     world.pools(json!({ "range-global": POOL })).await?;
+    // The pods are on the third.
+    world.start_announcer(2).await?;
     world.expose("web", json!({ "ipFamilyPolicy": "RequireDualStack" })).await?;
     for node in world.lab.nodes() {
-        node.exec_with_input(["nft", "-f", "-"], COUNTS)?;
+        node.place()?.exec_with_input(["nft", "-f", "-"], COUNTS)?;
     }
     // Addresses are shown once a router has been told.
     let first = LanRouter::start(&world.lab, &Bird, 65000, |_| {})?;

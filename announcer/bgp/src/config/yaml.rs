@@ -1,6 +1,8 @@
 //! YAML with the line of everything in it, and no more of it than a configuration needs: what stands for something else
 //! (aliases) is refused, so what is read is never more than what is written.
 
+use std::collections::BTreeSet;
+
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, StrInput};
 
 use super::flaw::{Flaw, Place};
@@ -117,11 +119,13 @@ impl<'t> Reader<'t> {
 
     fn entries(&mut self, line: usize, depth: usize) -> Result<Vec<(Node, Node)>, Flaw> {
         let mut entries: Vec<(Node, Node)> = Vec::new();
+        // Looked up, for a map may be as long as the whole text.
+        let mut names = BTreeSet::new();
         while let Some(key) = self.next(line, depth)? {
             let Some(name) = key.text() else {
                 return Err(flaw(key.line, "accepted is a name as a key"));
             };
-            if entries.iter().any(|(other, _)| other.text() == Some(name)) {
+            if !names.insert(name.to_owned()) {
                 return Err(flaw(key.line, "it is there twice").value(name));
             }
             let value = self.next(key.line, depth)?.ok_or_else(|| flaw(key.line, "a key alone"))?;

@@ -21,7 +21,8 @@ each!(
 fn routes(document: &str, addresses: &[&str]) -> Routes {
     let (document, flaws) = check(document);
     assert!(flaws.is_empty(), "{flaws:?}");
-    let announcements = addresses.iter().map(|text| Announcement::of(text.parse().unwrap(), "shop"));
+    let announcements =
+        addresses.iter().map(|text| Announcement::of(text.parse().unwrap(), "shop"));
     document.policy.routes("tor", &announcements.collect::<Vec<_>>())
 }
 

@@ -9,9 +9,7 @@ use std::time::Duration;
 use berth_bgp::{Event, Parameters};
 use lab_routers::Bird;
 
-use crate::speaker::{
-    CABLE, NODE, Pair, ROUTER, block_on, hosts, pair, parameters, speak, target,
-};
+use crate::speaker::{CABLE, NODE, Pair, ROUTER, block_on, hosts, pair, parameters, speak, target};
 
 /// A message of this kind.
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -26,8 +24,7 @@ fn open() -> Vec<u8> {
 
 /// A route of 10.0.0.0/24, as anybody might send it.
 fn update() -> Vec<u8> {
-    let attributes =
-        [0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9, 0x40, 3, 4, 192, 0, 2, 9];
+    let attributes = [0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9, 0x40, 3, 4, 192, 0, 2, 9];
     message(2, &[&[0, 0, 0, 20][..], &attributes, &[24, 10, 0, 0]].concat())
 }
 
@@ -44,12 +41,16 @@ fn stranger(talk: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'stati
 }
 
 /// While a stranger does that, BIRD keeps its session, and learns each of a hundred changes.
-fn others_go_on(pair: &Pair, talk: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) {
+fn others_go_on(
+    pair: &Pair,
+    talk: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static,
+) {
     pair.node.within(|| {
         block_on(async {
             let quick = Parameters { connect_retry: Duration::from_secs(1), ..parameters() };
             let odd = speak(target(stranger(talk)), quick, hosts("10.0.0.0", 50), false).await;
-            let mut speaker = speak(target(ROUTER), parameters(), hosts("10.0.0.0", 1), false).await;
+            let mut speaker =
+                speak(target(ROUTER), parameters(), hosts("10.0.0.0", 1), false).await;
             speaker.until_up().await;
             speaker.events();
             for count in 2..30 {

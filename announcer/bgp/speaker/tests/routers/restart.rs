@@ -69,10 +69,11 @@ fn no_route_is_missing_at_any_time_while_the_speaker_restarts_and_is_killed(
                     fewest.fetch_min(kept, Ordering::Relaxed);
                     looks.fetch_add(1, Ordering::Relaxed);
                 }
-                thread::sleep(Duration::from_millis(2));
+                thread::sleep(Duration::from_millis(10));
             }
         });
-        for stop in [Some(Stop::Restart), None, None, Some(Stop::Restart)] {
+        // GoBGP takes no connection for five seconds after one has ended.
+        for stop in [None, Some(Stop::Restart)] {
             thread::sleep(Duration::from_millis(100));
             live(&pair, COUNT, true, stop);
         }
@@ -103,9 +104,8 @@ fn a_router_is_told_how_long_a_restart_may_take(program: &'static dyn Program) {
             let parameters = Parameters { graceful_restart: restart, ..parameters() };
             let speaker = speak(target(ROUTER), parameters, hosts("10.0.0.0", 1), false).await;
             speaker.until_up().await;
-            pair.router.until("77 s", || {
-                (pair.router.session().restart_time == Some(77)).then_some(())
-            });
+            pair.router
+                .until("77 s", || (pair.router.session().restart_time == Some(77)).then_some(()));
         });
     });
 }

@@ -30,7 +30,8 @@ fn the_right_password_is_one_and_a_wrong_one_is_no_answer(program: &'static dyn 
             // One that is wrong, and none where the router wants one.
             for key in [Key::new(b"wrong"), None] {
                 signed.key = key;
-                let speaker = speak(signed.clone(), short.clone(), hosts("198.51.100.1", 1), false).await;
+                let speaker =
+                    speak(signed.clone(), short.clone(), hosts("198.51.100.1", 1), false).await;
                 speaker.until_told("no answer: wrong password, or filtered?").await;
                 assert!(!pair.router.session().is_up);
             }
@@ -58,7 +59,8 @@ fn a_change_of_routes_touches_no_session(program: &'static dyn Program) {
     let pair = pair(program, |_| {});
     pair.node.within(|| {
         block_on(async {
-            let mut speaker = speak(target(ROUTER), parameters(), hosts("10.0.0.0", 1), false).await;
+            let mut speaker =
+                speak(target(ROUTER), parameters(), hosts("10.0.0.0", 1), false).await;
             speaker.until_up().await;
             pair.router.until_has([1, 0]);
             speaker.events();
