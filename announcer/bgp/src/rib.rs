@@ -34,6 +34,8 @@ pub(crate) struct Rib {
     queued: BTreeMap<Prefix, Batch>,
     /// Families that are spoken, and whether their end is still to be told.
     families: BTreeMap<Family, bool>,
+    /// Families of which the peer wants all routes again.
+    again: BTreeSet<Family>,
 }
 
 impl Rib {
@@ -70,10 +72,18 @@ impl Rib {
         self.queue.clear();
         self.queued.clear();
         self.families.clear();
+        self.again.clear();
     }
 
-    /// The peer wants all routes of a family again.
+    /// The peer wants all routes of a family again. However often it asks meanwhile, it has them once, and not before it has
+    /// read what waits for it.
     pub(crate) fn refresh(&mut self, family: Family) {
+        if self.families.contains_key(&family) {
+            self.again.insert(family);
+        }
+    }
+
+    fn begin_again(&mut self, family: Family) {
         let of_family = self.wanted.keys().filter(|prefix| prefix.family() == family);
         let again: Vec<Prefix> = of_family.copied().collect();
         for prefix in again {
@@ -111,6 +121,9 @@ impl Rib {
 
     /// Appends the next message; false where the peer has been told everything.
     pub(crate) fn next(&mut self, path: &Path, out: &mut Vec<u8>) -> bool {
+        while let Some(family) = self.again.pop_first() {
+            self.begin_again(family);
+        }
         if let Some(family) = self.ended() {
             self.families.insert(family, false);
             wire::end_of_rib(out, family);
@@ -150,7 +163,8 @@ impl Rib {
 
     /// Whether the peer has been told everything, ends too.
     pub(crate) fn is_told(&self) -> bool {
-        self.queue.is_empty() && self.families.values().all(|waits| !waits)
+        let told = self.queue.is_empty() && self.again.is_empty();
+        told && self.families.values().all(|waits| !waits)
     }
 
     /// How many routes of a family the peer has been told.

@@ -174,8 +174,12 @@ fn a_megabyte_is_read_or_refused_within_seconds() {
         let (one, two) = (make(1).len(), make(1001).len());
         let text = make((1 << 20) * 1000 / (two - one));
         let begun = std::time::Instant::now();
-        let said = report(&text).to_string();
-        println!("{what}: {} octets, {:?}, {} said", text.len(), begun.elapsed(), said.len());
+        let report = report(&text);
+        let said = report.to_string().len();
+        println!("{what}: {} octets, {:?}, {said} said", text.len(), begun.elapsed());
+        let wrong: Vec<_> = report.flaws.iter().chain(&report.notes).collect();
+        assert!(wrong.len() <= 400, "{what}: {} flaws", wrong.len());
+        wrong.iter().for_each(|flaw| assert!(flaw.to_string().len() < 1024, "{what}: {flaw}"));
         assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{what}");
     }
 }

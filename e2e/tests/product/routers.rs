@@ -23,7 +23,7 @@ const CONNECTIONS: usize = 60;
 const COUNTS: &str = "table inet counts {
   set asked4 { type ipv4_addr; flags dynamic; counter; }
   set asked6 { type ipv6_addr; flags dynamic; counter; }
-  chain all {
+  chain begun {
     type filter hook prerouting priority raw; policy accept;
     iifname eth0 tcp dport 80 tcp flags & (syn | ack) == syn update @asked4 { ip daddr }
     iifname eth0 tcp dport 80 tcp flags & (syn | ack) == syn update @asked6 { ip6 daddr }

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Document;
-use super::flaw::{Flaw, Place};
+use super::flaw::{Flaw, MOST_FLAWS, Place};
 use super::peer::{Peer, Speaker};
 use super::permits::Permits;
 use crate::policy::Policy;
+
+/// Peers of one place that are named.
+const MOST_NAMES: usize = 4;
 
 /// What a speaker goes by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +60,7 @@ impl Config {
             }
             config.peers.push(peer);
         }
+        flaws.truncate(MOST_FLAWS);
         (config, flaws)
     }
 
@@ -65,7 +69,8 @@ impl Config {
         let names: BTreeSet<String> = self.peers.iter().map(|peer| peer.name.clone()).collect();
         let mut flaws = Vec::new();
         let mut tell = |of: &str, number: usize, named: &BTreeSet<String>| {
-            for name in named.difference(&names).filter(|name| *name != "*") {
+            let room = MOST_FLAWS.saturating_sub(flaws.len());
+            for name in named.difference(&names).filter(|name| *name != "*").take(room) {
                 let of = format!("{of} {}", number + 1);
                 flaws.push(
                     Flaw::new(&of, "peers", Place::Named, "no peer has this name").value(name),
@@ -91,29 +96,33 @@ impl Config {
         for peer in all().filter(|peer| peer.role.accepts()) {
             connecting.entry(&peer.remote).or_default().push(peer);
         }
-        let mut alike: Vec<Vec<&Peer>> = Vec::new();
-        for group in places.into_values().chain(connecting.into_values()) {
-            if group.len() > 1 && !alike.contains(&group) {
-                alike.push(group);
+        let (mut collide, mut told) = (BTreeSet::new(), BTreeSet::new());
+        let mut flaws = Vec::new();
+        for alike in places.values().chain(connecting.values()).filter(|alike| alike.len() > 1) {
+            let names: Vec<&str> = alike.iter().map(|peer| peer.name.as_str()).collect();
+            collide.extend(names.iter().copied());
+            if told.insert(names) && flaws.len() < MOST_FLAWS {
+                flaws.push(collision(alike));
             }
         }
-        let flaw = |alike: &Vec<&Peer>| {
-            let names: Vec<&str> = alike.iter().map(|peer| peer.name.as_str()).collect();
-            let of = format!("peers {}", names.join(" and "));
-            let differ = match alike.iter().all(|peer| peer.role.accepts()) {
-                true => "nodes that differ: who connects is known by its address alone",
-                false => "nodes that differ, or sources",
-            };
-            let remote = &alike[0].remote;
-            let accepted = format!("both are of this node and at {remote}: accepted are {differ}");
-            Flaw::new(&of, "nodes", Place::Named, accepted)
-        };
-        let flaws = alike.iter().map(flaw).collect();
-        let collides = |peer: &&Peer| alike.iter().flatten().any(|other| other.name == peer.name);
-        let mut peers: Vec<&Peer> = all().filter(|peer| !collides(peer)).collect();
+        let mut peers: Vec<&Peer> = all().filter(|peer| !collide.contains(&*peer.name)).collect();
         peers.sort_by(|one, other| one.name.cmp(&other.name));
         (peers, flaws)
     }
+}
+
+/// That these peers of one node cannot be told apart.
+fn collision(alike: &[&Peer]) -> Flaw {
+    let names: Vec<&str> = alike.iter().take(MOST_NAMES).map(|peer| peer.name.as_str()).collect();
+    let more = alike.len() - names.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let of = format!("peers {}{more}", names.join(" and "));
+    let differ = match alike.iter().all(|peer| peer.role.accepts()) {
+        true => "nodes that differ: who connects is known by its address alone",
+        false => "nodes that differ, or sources",
+    };
+    let accepted = format!("both are of this node and at {}: accepted are {differ}", alike[0].remote);
+    Flaw::new(&of, "nodes", Place::Named, accepted)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use berth_bgp::wire::decode;
-use berth_bgp::{State, Step};
+use berth_bgp::{Prefix, Session, State, Step};
 
 use crate::scripted::{begun, keepalive, message, open};
 
@@ -77,4 +77,46 @@ fn a_flood_of_signs_of_life_costs_work_in_proportion() {
         session.received(now, link, &[open(90), keepalive().repeat(count)].concat());
         assert_eq!(session.status().state, State::Established);
     });
+}
+
+#[test]
+fn a_flood_of_routes_costs_work_in_proportion() {
+    let attributes = [0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9, 0x40, 3, 4, 192, 0, 2, 1];
+    // As many prefixes as fit.
+    let prefixes = [24, 10, 0, 0].repeat(1000);
+    let update = message(2, &[&[0, 0, 0, 20][..], &attributes, &prefixes].concat());
+    berth_hostile::in_proportion(30, |count| {
+        let now = Instant::now();
+        let (mut session, link) = begun(now);
+        session.received(now, link, &[open(90), keepalive(), update.repeat(count)].concat());
+        assert_eq!(session.status().state, State::Established);
+    });
+}
+
+#[test]
+fn who_asks_for_everything_again_and_again_has_it_once_for_each_time_it_has_read_it() {
+    let now = Instant::now();
+    let (mut session, link) = begun(now);
+    let host = |n: u32| Prefix::host(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into());
+    session.set_routes((0..2_000).map(|n| (host(n), Default::default())).collect());
+    session.received(now, link, &[open(90), keepalive()].concat());
+    let sent = |session: &mut Session| {
+        let mut sent = 0;
+        while let count @ 1.. = session.output(now, link).len() {
+            session.written(now, link, count);
+            sent += count;
+        }
+        sent
+    };
+    let all = sent(&mut session);
+    let refresh = message(5, &[0, 1, 0, 1]);
+    session.received(now, link, &refresh.repeat(10_000));
+    assert!(!session.is_told());
+    let again = sent(&mut session);
+    assert!(again > 10_000 && again <= all, "{again} of {all}");
+    // For a peer that reads nothing no more is made than a few messages.
+    for _ in 0..10_000 {
+        session.received(now, link, &refresh);
+        assert!(session.output(now, link).len() < 10 * 4096);
+    }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// Suites and modules of the lab whose tests may keep the processors busy: none has a time in its verdict, and none judges
 /// who owns an address while a machine that is slow for a moment may change that. They do not run beside those that do.
-const BUSY: [&str; 12] = [
+const BUSY: [&str; 13] = [
     "black_box",
     "lab::faults",
     "other_kernel",
@@ -24,6 +24,7 @@ const BUSY: [&str; 12] = [
     "product::examples",
     "product::flaws",
     "product::migration",
+    "product::routers",
     "product::uninstall",
     "real_nodes",
 ];

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::router;
 use berth_e2e::lan_router::LanRouter;
+use berth_e2e::place::sibling_program;
 use berth_e2e::world::{World, curl_port, eventually, kubectl};
 use lab_routers::Frr;
 use serde_json::{Value, json};
@@ -12,8 +13,8 @@ use serde_json::{Value, json};
 use super::leads_to;
 use crate::bgp::{POOL, by_bgp};
 
-/// Where kube-proxy tells everybody how it is, at every address of a node.
-const HOST_PORT: u16 = 10_256;
+/// Where somebody listens at every address of a node.
+const HOST_PORT: u16 = 8080;
 
 /// The router has one address for all nodes, and is another peer of the nodes of each rack.
 fn racks() -> String {
@@ -88,8 +89,15 @@ async fn nodes_speak_to_whom_their_labels_choose_and_tell_what_they_can() -> Res
     ensure!(on == ["lo"], "{on:?}");
     let client = world.lab.outside();
     eventually("an answer", 10, || async { Ok(world.curl(addresses[0]).ok()) }).await?;
-    let own = IpAddr::from(world.lab.node(0).addresses().lan.v4);
-    ensure!(curl_port(&client, own, HOST_PORT).is_ok(), "the host's own address has it");
+    let echo = sibling_program("echo", "BERTH_ECHO")?.display().to_string();
+    for node in &world.lab.nodes()[..2] {
+        node.place()?.start("echo", [&echo])?;
+        let own = IpAddr::from(node.addresses().lan.v4);
+        eventually("an answer of the host", 10, || async {
+            Ok(curl_port(&client, own, HOST_PORT).ok())
+        })
+        .await?;
+    }
     let answer = curl_port(&client, addresses[0], HOST_PORT);
     ensure!(answer.is_err(), "{answer:?}");
     Ok(())

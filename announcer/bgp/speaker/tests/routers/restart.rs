@@ -74,12 +74,12 @@ fn no_route_is_missing_at_any_time_while_the_speaker_restarts_and_is_killed(
         });
         // GoBGP takes no connection for five seconds after one has ended.
         for stop in [None, Some(Stop::Restart)] {
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(300));
             live(&pair, COUNT, true, stop);
         }
     });
     assert_eq!(fewest.into_inner(), COUNT, "of {looks:?} looks");
-    assert!(looks.into_inner() > 10, "it has been looked at");
+    assert!(looks.into_inner() > 5, "it has been looked at");
     // What is gone by the next life goes with its end, and everything with the last.
     live(&pair, 300, true, Some(Stop::Restart));
     pair.router.until("300 routes", || (kept(&pair) == Some(300)).then_some(()));

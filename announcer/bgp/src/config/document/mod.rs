@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use self::fields::Fields;
-use super::flaw::{Flaw, Place};
+use super::flaw::{Flaw, MOST_FLAWS, Place};
 use super::grammar::{AS_ACCEPTED, asn, is_interface};
 use super::peer::{Listen, Peer, RouterId};
 use super::permits::Permits;
@@ -45,7 +45,7 @@ pub struct Document {
 
 /// Reads the data of the ConfigMap. What is right is there, whatever is wrong with the rest.
 pub fn config_map(data: &BTreeMap<String, String>) -> (Document, Vec<Flaw>) {
-    let others = data.keys().filter(|key| *key != KEY);
+    let others = data.keys().filter(|key| *key != KEY).take(MOST_FLAWS);
     let mut flaws: Vec<Flaw> = others
         .map(|key| Flaw::new("", key, Place::Named, format!("accepted is one key, {KEY}")))
         .collect();
