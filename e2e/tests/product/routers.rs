@@ -106,14 +106,7 @@ async fn spreads(world: &World, program: &'static dyn Program, addresses: &[IpAd
         ensure!(asked.values().all(|count| *count > 0), "{}: {asked:?}", program.name());
         ensure!(sum >= CONNECTIONS as u64, "{asked:?}");
     }
-    lan.kill()?;
-    // What it has given to the kernel stays there.
-    for family in ["-4", "-6"] {
-        for protocol in ["bird", "bgp"] {
-            world.lab.router().exec(["ip", family, "route", "flush", "proto", protocol])?;
-        }
-    }
-    Ok(())
+    lan.kill()
 }
 
 /// kube-vip#1519: since 1.0.3 one node alone announced, and the routers had nothing to spread over.
@@ -134,6 +127,10 @@ async fn bird_and_frr_spread_connections_over_all_three_nodes() -> Result<()> {
     first.kill()?;
     for program in [&Bird as &'static dyn Program, &Frr] {
         spreads(&world, program, &addresses).await.with_context(|| world.logs())?;
+        // What BIRD has given to the kernel stays there.
+        for family in ["-4", "-6"] {
+            world.lab.router().exec(["ip", family, "route", "flush", "proto", "bird"])?;
+        }
     }
     Ok(())
 }
