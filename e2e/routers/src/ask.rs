@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,14 +14,24 @@ pub(crate) fn ask<S: AsRef<OsStr>>(
     program: &Path,
     words: impl IntoIterator<Item = S>,
 ) -> Result<String> {
-    let name = program.display();
-    let output = Command::new(program)
-        .args(words)
-        .env("PATH", SEARCHED)
-        .output()
-        .with_context(|| format!("{name} is needed"))?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let error = String::from_utf8_lossy(&output.stderr);
+    let output = run(program, words)?;
+    let said = text(&output.stdout);
+    let (name, error) = (program.display(), text(&output.stderr));
     ensure!(output.status.success(), "{name}: {}: {said}{error}", output.status);
     Ok(said)
+}
+
+/// How a program ends.
+pub(crate) fn run<S: AsRef<OsStr>>(
+    program: &Path,
+    words: impl IntoIterator<Item = S>,
+) -> Result<Output> {
+    let mut command = Command::new(program);
+    command.args(words).env("PATH", SEARCHED);
+    command.output().with_context(|| format!("{} is needed", program.display()))
+}
+
+/// What it says, as text.
+pub(crate) fn text(octets: &[u8]) -> String {
+    String::from_utf8_lossy(octets).into_owned()
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::ask::ask;
+use crate::ask::{run, text};
 use crate::plan::{Daemon, Family, Neighbor, Plan, Program, Route, Session};
 
 /// BIRD 2, of Debian's package bird2.
@@ -67,7 +67,12 @@ impl Program for Bird {
     fn says(&self, folder: &Path, command: &str) -> Result<String> {
         let control = folder.join("ctl");
         let words = ["-s".into(), control].into_iter();
-        ask(Path::new("birdc"), words.chain(command.split_whitespace().map(PathBuf::from)))
+        let words = words.chain(command.split_whitespace().map(PathBuf::from));
+        let output = run(Path::new("birdc"), words)?;
+        // It fails where BIRD has nothing to show, too.
+        let said = text(&output.stdout);
+        ensure!(said.starts_with("BIRD"), "birdc: {said}{}", text(&output.stderr));
+        Ok(said)
     }
 }
 
