@@ -10,7 +10,6 @@ use berth_bgp::config::Distance;
 use berth_bgp::{NextHops, Parameters, Prefix, RemoteAs, Role, Routes, Session};
 use berth_bgp_speaker::{Target, spawn};
 use lab_routers::{Cable, Namespace};
-use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 use crate::{Announcer, Known, OWN, THEIRS};
@@ -58,7 +57,8 @@ pub(crate) fn run(count: u32, later: bool) {
             handles.push(handle);
         }
         if later {
-            tokio::io::stdin().read_u8().await.unwrap();
+            let told = || std::io::stdin().read_line(&mut String::new());
+            tokio::task::spawn_blocking(told).await.unwrap().unwrap();
             for handle in &handles {
                 handle.set_routes(given.clone()).await.unwrap();
             }
