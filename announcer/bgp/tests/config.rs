@@ -162,7 +162,7 @@ fn repeat(count: usize, line: impl Fn(usize) -> String) -> String {
 fn a_long_document_costs_work_in_proportion_whatever_it_is_full_of() {
     for (what, make) in LONG.into_iter().chain(MEANT) {
         println!("{what}:");
-        berth_hostile::in_proportion(3_000, |count| {
+        berth_hostile::in_proportion(1_000, |count| {
             let _ = report(&make(count)).to_string();
         });
     }
