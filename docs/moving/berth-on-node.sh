@@ -3,11 +3,12 @@
 # one has left that was killed. An empty qdisc (clsact) is nothing of theirs.
 PATH=$PATH:/usr/sbin:/sbin
 # Addresses, routes and rules have the number of their instance (190 to 247) as their protocol. Linux before 5.18 has none for an
-# address, and an older `ip` shows none: but what Berth binds is deprecated, and only for a while.
+# address, and an older `ip` shows none: but what Berth binds is deprecated, and only for a while. Names are what packages of the
+# host say (FRR's calls 190 `ripng`), so `ip` is asked for numbers.
 number='(0x(be|bf|[cde][0-9a-f]|f[0-7])|19[0-9]|2[0-3][0-9]|24[0-7])'
 found=$(
-	if ip -d -o address show dev lo | grep -q ' proto '; then
-		ip -d -o address show | grep -E " proto $number "
+	if ip -N -d -o address show dev lo | grep -q ' proto '; then
+		ip -N -d -o address show | grep -E " proto $number "
 	else
 		ip -o address show | grep -E '/(32|128) .* deprecated( [a-z]+)* dynamic '
 	fi

@@ -27,7 +27,7 @@ fn an_address_is_bound_alone_deprecated_and_without_detection_of_duplicates() {
             kernel.bind(binding, seconds(100)).await.unwrap();
             let shown = address("eth0", text).unwrap();
             assert_eq!(shown["prefixlen"], prefix, "{shown}");
-            assert_eq!(shown["scope"], "global", "{shown}");
+            assert_eq!(shown["scope"], "0", "it is for all: {shown}");
             assert_eq!(shown["deprecated"], true, "{shown}");
             assert_eq!(shown["preferred_life_time"], 0, "{shown}");
             assert!((98..=100).contains(&shown["valid_life_time"].as_u64().unwrap()), "{shown}");

@@ -63,9 +63,9 @@ impl Left {
             // Its lifetime runs.
             |line| line.split("valid_lft").next().unwrap_or_default().to_owned(),
         );
-        let rules = [run("ip -d rule"), run("ip -6 -d rule")].concat();
+        let rules = [run("ip -N -d rule"), run("ip -N -6 -d rule")].concat();
         let rules = rules.lines().filter(|line| line.contains(&format!("proto {number}")));
-        let routes = attempt(&format!("ip -d route show table {number}"));
+        let routes = attempt(&format!("ip -N -d route show table {number}"));
         [
             tables.concat(),
             link,
@@ -112,7 +112,7 @@ async fn translate() {
 }
 
 fn untouched() -> String {
-    [run("ipset save"), chains(), run("ip -d rule")].concat()
+    [run("ipset save"), chains(), run("ip -N -d rule")].concat()
 }
 
 fn chains() -> String {

@@ -64,9 +64,9 @@ pub(crate) fn attempt(command: &str) -> Output {
     result.unwrap_or_else(|error| panic!("{command}: {error}"))
 }
 
-/// The addresses of an interface as `ip -j` shows them.
+/// The addresses of an interface as `ip -N -j` shows them, by numbers.
 pub(crate) fn addresses(interface: &str) -> Vec<Value> {
-    let shown = run(&format!("ip -j addr show dev {interface}"));
+    let shown = run(&format!("ip -N -j addr show dev {interface}"));
     let shown: Value = serde_json::from_str(&shown).expect("JSON");
     shown[0]["addr_info"].as_array().cloned().unwrap_or_default()
 }

@@ -170,15 +170,21 @@ fn set(name: &str) -> BTreeSet<String> {
 
 /// The sources of policy rules to our table.
 fn policy(six: &str) -> Vec<String> {
-    let shown: Vec<Value> = serde_json::from_str(&run(&format!("ip {six} -j rule"))).unwrap();
+    let shown: Vec<Value> = serde_json::from_str(&run(&format!("ip -N {six} -j rule"))).unwrap();
     let ours = shown.iter().filter(|rule| rule["priority"] == 1001 && rule["table"] == "190");
     ours.map(|rule| rule["src"].as_str().unwrap().to_owned()).collect()
 }
 
 fn table(six: &str) -> Vec<String> {
-    let text =
-        String::from_utf8(attempt(&format!("ip {six} route show table 190")).stdout).unwrap();
-    let trim = |line: &str| line.replace(" proto 190", "").replace("  ", " ").trim().to_owned();
+    table_of(six, 190)
+}
+
+/// The routes of a table of ours, by numbers: names are what packages of the host say, and FRR's calls 190 `ripng`.
+fn table_of(six: &str, number: u8) -> Vec<String> {
+    let shown = attempt(&format!("ip -N {six} route show table {number}"));
+    let text = String::from_utf8(shown.stdout).unwrap();
+    let tag = format!(" proto {number}");
+    let trim = |line: &str| line.replace(&tag, "").replace("  ", " ").trim().to_owned();
     text.lines().map(trim).collect()
 }
 
@@ -224,19 +230,18 @@ fn the_rules_are_those_of_the_contract_and_those_of_others_stay_as_they_are_to_t
             let internal = ["10.96.0.0/12", "10.244.0.0/16"].map(str::to_owned);
             assert_eq!(set("k8s_internal_net"), internal.into());
             assert_eq!(policy("-4"), ["10.244.0.4"]);
+            // Type 9 is `throw`, scope 253 that of the link.
             let v4 = [
                 "default via 192.0.2.254 dev eth0",
-                "throw 10.96.0.0/12",
-                "throw 10.244.0.0/16",
-                "192.0.2.0/24 dev eth0 scope link",
+                "9 10.96.0.0/12",
+                "9 10.244.0.0/16",
+                "192.0.2.0/24 dev eth0 scope 253",
             ];
             assert_eq!(table("-4"), v4);
             let v6 = table("-6").join("\n");
-            for part in [
-                "throw fd00:244::/48",
-                "2001:db8::/64 dev eth0",
-                "default via 2001:db8::fe dev eth0",
-            ] {
+            for part in
+                ["9 fd00:244::/48", "2001:db8::/64 dev eth0", "default via 2001:db8::fe dev eth0"]
+            {
                 assert!(v6.contains(part), "{v6}");
             }
             let other = if backend == "nft" { "legacy" } else { "nft" };

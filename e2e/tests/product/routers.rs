@@ -127,9 +127,9 @@ async fn bird_and_frr_spread_connections_over_all_three_nodes() -> Result<()> {
     first.kill()?;
     for program in [&Bird as &'static dyn Program, &Frr] {
         spreads(&world, program, &addresses).await.with_context(|| world.logs())?;
-        // What BIRD has given to the kernel stays there.
+        // What BIRD, which is protocol 12, has given to the kernel stays there.
         for family in ["-4", "-6"] {
-            world.lab.router().exec(["ip", family, "route", "flush", "proto", "bird"])?;
+            world.lab.router().exec(["ip", family, "route", "flush", "proto", "12"])?;
         }
     }
     Ok(())

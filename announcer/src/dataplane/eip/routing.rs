@@ -49,6 +49,11 @@ impl Routing {
         self.number.into()
     }
 
+    /// The protocol, as it is read: some numbers, as 192, have names there.
+    fn protocol(&self) -> RouteProtocol {
+        RouteProtocol::from(self.number)
+    }
+
     /// Looks at rules, at our table, and at the interface that is named, or else that of the best default route of each
     /// family, or of the other one where a family has none.
     pub(super) async fn look(&self, uplink: Option<&str>) -> Result<Shown, rtnetlink::Error> {
@@ -73,7 +78,7 @@ impl Routing {
             Some((family, uplink_of(&routes, index)))
         });
         shown.uplinks = found.collect();
-        let ours = RouteProtocol::Other(self.number);
+        let ours = self.protocol();
         let table = routes.into_iter();
         let table = table.filter(|route| route.table == self.table() && route.protocol == ours);
         shown.routes = table.map(|route| (route.destination, route.via)).collect();
@@ -126,7 +131,7 @@ impl Routing {
             RuleAttribute::Source(*vmi),
             RuleAttribute::Priority(PREFERENCE),
             RuleAttribute::Table(self.table()),
-            RuleAttribute::Protocol(RouteProtocol::Other(self.number)),
+            RuleAttribute::Protocol(self.protocol()),
         ];
         rule
     }
@@ -148,9 +153,8 @@ impl Routing {
     }
 
     fn route(&self, network: &IpNetwork, via: &Via) -> RouteMessage {
-        let mut builder = RouteMessageBuilder::<IpAddr>::new()
-            .table_id(self.table())
-            .protocol(RouteProtocol::Other(self.number));
+        let mut builder =
+            RouteMessageBuilder::<IpAddr>::new().table_id(self.table()).protocol(self.protocol());
         builder = match via {
             Via::Throw => builder.kind(RouteType::Throw),
             Via::Link(index) => builder.scope(RouteScope::Link).output_interface(*index),

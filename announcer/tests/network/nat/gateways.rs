@@ -1,8 +1,10 @@
 //! By which interface and gateway it leaves what machines with an elastic IP send.
 
 use berth_announcer::dataplane::eip::Nat;
+use berth_announcer::instance::Instance;
 
-use super::{Translator, both, nat, table};
+use super::{Translator, both, nat, table, table_of};
+use crate::kept::Kept;
 use crate::namespace::{alone, run};
 
 #[test]
@@ -52,5 +54,18 @@ fn what_machines_send_leaves_by_the_default_route_of_its_family_where_no_interfa
             assert!(v6.contains(&format!("default {gateway}")), "{v6}");
             translator.stop().await;
         }
+    });
+}
+
+/// Its number is 192, which is that of EIGRP: a protocol with a name was not known again, and its routes stayed.
+#[test]
+fn an_announcer_of_both_roles_knows_its_routes_again() {
+    alone(async || {
+        let mut translator = Translator(Kept::of(&Instance::of_roles(true, true), "elastic IPs"));
+        translator.make(&both()).await;
+        assert_eq!(table_of("-4", 192).len(), 4);
+        translator.make(&Nat::default()).await;
+        assert_eq!((table_of("-4", 192), table_of("-6", 192)), (vec![], vec![]));
+        translator.stop().await;
     });
 }

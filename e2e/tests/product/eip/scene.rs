@@ -252,7 +252,7 @@ impl Scene {
             traces.extend(ours.map(|line| format!("{six} {line}")));
             let family = if six.is_empty() { "-4" } else { "-6" };
             let shown: Vec<Value> =
-                serde_json::from_str(&node.exec(["ip", family, "-j", "rule"])?)?;
+                serde_json::from_str(&node.exec(["ip", "-N", family, "-j", "rule"])?)?;
             for rule in shown.iter().filter(|rule| rule["priority"] == 1001) {
                 let (from, table) = (rule["src"].as_str(), rule["table"].as_str());
                 let (from, table) = (from.unwrap_or("all"), table.unwrap_or_default());
