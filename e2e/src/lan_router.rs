@@ -56,8 +56,7 @@ impl LanRouter {
             neighbor
         };
         let neighbors = lab.nodes().iter().map(neighbor).collect();
-        let plan =
-            Plan { asn: ROUTER_AS, router_id: own, neighbors, forwards: true, more: beside };
+        let plan = Plan { asn: ROUTER_AS, router_id: own, neighbors, forwards: true, more: beside };
         // A client on the LAN that was told of a node would go there past the router. Of several ways each connection takes
         // one, by its ports.
         for setting in [

@@ -101,6 +101,10 @@ fn protocol(text: &mut String, asn: u32, neighbor: &Neighbor) {
     let extended = if own.is_ipv6() { " extended next hop on;" } else { "" };
     line(&format!("ipv4 {{ import all; export none;{extended} }};"));
     line("ipv6 { import all; export none; };\n}");
+    if let (true, Some(link)) = (neighbor.unnumbered, &neighbor.link) {
+        let _ =
+            writeln!(text, "protocol radv {{ interface \"{link}\" {{ max ra interval 600; }}; }}");
+    }
 }
 
 /// Reads `show route .. all`.

@@ -52,10 +52,10 @@ impl Program for Frr {
     }
 
     fn session(&self, folder: &Path, neighbor: &Neighbor) -> Result<Session> {
-        let address = neighbor.address.to_string();
-        let said = self.says(folder, &format!("show bgp neighbors {address} json"))?;
+        let called = called(neighbor);
+        let said = self.says(folder, &format!("show bgp neighbors {called} json"))?;
         let said: Value = serde_json::from_str(&said).with_context(|| said.clone())?;
-        let said = &said[&address];
+        let said = &said[&called];
         let time = said["gracefulRestartInfo"]["timers"]["receivedRestartTimer"].as_u64();
         Ok(Session {
             is_up: said["bgpState"] == "Established",
@@ -106,11 +106,12 @@ fn speaker(plan: &Plan) -> String {
     );
     for neighbor in &plan.neighbors {
         let mut line = |words: &str| {
-            let _ = writeln!(text, " neighbor {} {words}", neighbor.address);
+            let _ = writeln!(text, " neighbor {} {words}", called(neighbor));
         };
-        line(&format!("remote-as {}", neighbor.asn));
+        let found = if neighbor.unnumbered { "interface " } else { "" };
+        line(&format!("{found}remote-as {}", neighbor.asn));
         line("timers connect 1");
-        if let Some(link) = &neighbor.link {
+        if let (false, Some(link)) = (neighbor.unnumbered, &neighbor.link) {
             line(&format!("interface {link}"));
         }
         if neighbor.address.is_ipv6() {
@@ -128,12 +129,20 @@ fn speaker(plan: &Plan) -> String {
     for family in [Family::V4, Family::V6] {
         let _ = writeln!(text, " address-family {family} unicast\n  maximum-paths 64");
         for neighbor in &plan.neighbors {
-            let _ = writeln!(text, "  neighbor {} activate", neighbor.address);
+            let _ = writeln!(text, "  neighbor {} activate", called(neighbor));
         }
         text.push_str(" exit-address-family\n");
     }
     plan.more.iter().for_each(|more| _ = writeln!(text, "{more}"));
     text
+}
+
+/// What a neighbour is called: by its address, or by the link that it is found on.
+fn called(neighbor: &Neighbor) -> String {
+    match (&neighbor.link, neighbor.unnumbered) {
+        (Some(link), true) => link.clone(),
+        _ => neighbor.address.to_string(),
+    }
 }
 
 fn route(plan: &Plan, path: &Value) -> Route {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lab_programs::gobgp;
 use serde_json::Value;
 
@@ -44,6 +44,8 @@ impl Program for GoBgp {
     }
 
     fn configure(&self, plan: &Plan, folder: &Path) -> Result<Vec<Daemon>> {
+        let unnumbered = plan.neighbors.iter().find(|neighbor| neighbor.unnumbered);
+        ensure!(unnumbered.is_none(), "GoBGP sends no router advertisements: {unnumbered:?}");
         let file = folder.join("conf.toml");
         std::fs::write(&file, configuration(plan))?;
         let daemon = Self::program("gobgpd")?.display().to_string();

@@ -36,6 +36,9 @@ pub struct Neighbor {
     pub address: IpAddr,
     /// The interface, where the address is one of a link.
     pub link: Option<String>,
+    /// Whether both know each other on the link by router advertisements: the router sends some, and goes by those of the
+    /// neighbour where the program can. GoBGP sends none.
+    pub unnumbered: bool,
     /// Its AS.
     pub asn: u32,
     /// TCP-MD5.
@@ -56,6 +59,7 @@ impl Neighbor {
             own: own.into(),
             address: address.into(),
             link: None,
+            unnumbered: false,
             asn,
             password: None,
             keeps: false,

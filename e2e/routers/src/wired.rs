@@ -76,6 +76,8 @@ impl Wired {
             format!("ip link add {interface} type veth peer name eth0 netns {}", namespace.path());
         node.run(&add)?;
         for (side, last, interface) in [(node, 11, interface.as_str()), (&namespace, 1, "eth0")] {
+            // Of the link each has the address below, and no other.
+            side.run(&format!("ip link set {interface} addrgenmode none"))?;
             side.run(&format!("ip link set {interface} up"))?;
             let (v4, v6, link) = (cable.v4(last), cable.v6(last), cable.link(last));
             side.run(&format!("ip addr add {v4}/24 dev {interface}"))?;

@@ -121,7 +121,8 @@ fn collision(alike: &[&Peer]) -> Flaw {
         true => "nodes that differ: who connects is known by its address alone",
         false => "nodes that differ, or sources",
     };
-    let accepted = format!("both are of this node and at {}: accepted are {differ}", alike[0].remote);
+    let accepted =
+        format!("both are of this node and at {}: accepted are {differ}", alike[0].remote);
     Flaw::new(&of, "nodes", Place::Named, accepted)
 }
 

@@ -8,7 +8,9 @@ use berth_bgp::config::check;
 use berth_bgp::{Announcement, Parameters, RemoteAs, Routes};
 use lab_routers::Program;
 
-use crate::speaker::{CABLE, ROUTER, block_on, hosts, pair, pair_of, parameters, speak, target};
+use crate::speaker::{
+    CABLE, ROUTER, block_on, by_link, hosts, pair, pair_of, parameters, speak, target,
+};
 
 each!(
     each_attribute_of_both_families_is_in_the_table_of_a_peer_of_another_as,
@@ -91,19 +93,13 @@ fn a_peer_of_the_own_as_has_the_preference(program: &'static dyn Program) {
 }
 
 fn ipv4_routes_lead_over_a_link_that_has_ipv6_alone(program: &'static dyn Program) {
-    let pair = pair(program, |neighbor| {
-        neighbor.own = CABLE.link(1).into();
-        neighbor.address = CABLE.link(11).into();
-        neighbor.link = Some("eth0".to_owned());
-    });
+    let pair = pair(program, by_link);
     pair.node.within(|| {
         block_on(async {
             let index = nix::net::if_::if_nametoindex(CABLE.interface().as_str()).unwrap();
             let mut routes = hosts("198.51.100.1", 2);
             routes.insert("2001:db8:1::1/128".parse().unwrap(), Arc::default());
-            let mut target = target(&format!("[{}%{index}]:179", CABLE.link(1)));
-            // The interface has one that the kernel has made, too.
-            target.source = Some(CABLE.link(11).into());
+            let target = target(&format!("[{}%{index}]:179", CABLE.link(1)));
             let speaker = speak(target, parameters(), routes, false).await;
             speaker.until_up().await;
             for prefix in ["198.51.100.1/32", "198.51.100.2/32", "2001:db8:1::1/128"] {

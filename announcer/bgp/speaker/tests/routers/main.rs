@@ -23,3 +23,4 @@ mod restart;
 mod routes;
 mod sessions;
 mod speaker;
+mod unnumbered;

@@ -30,6 +30,13 @@ pub(crate) fn pair(program: &'static dyn Program, more: impl FnOnce(&mut Neighbo
     pair_of(program, 65001, more)
 }
 
+/// Says of a neighbour that it is known by its address of the link alone.
+pub(crate) fn by_link(neighbor: &mut Neighbor) {
+    neighbor.own = CABLE.link(1).into();
+    neighbor.address = CABLE.link(11).into();
+    neighbor.link = Some("eth0".to_owned());
+}
+
 /// The same with a router of this AS.
 pub(crate) fn pair_of(
     program: &'static dyn Program,
