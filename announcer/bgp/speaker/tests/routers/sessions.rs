@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use berth_bgp::config::Distance;
 use berth_bgp::{Cause, Event, Parameters, Role, Session, Stop};
-use berth_bgp_speaker::{Door, Find, Key, Target, spawn, spawn_finding};
+use berth_bgp_speaker::{Door, Find, Key, Target, spawn};
 use lab_routers::{Bird, Program};
 use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
 
 use crate::speaker::{
-    PATIENCE, ROUTER, Speaker, block_on, hosts, own, pair, parameters, speak, target,
+    PATIENCE, ROUTER, Speaker, block_on, hosts, own, pair, parameters, speak, speak_finding, target,
 };
 
 each!(
@@ -85,13 +84,7 @@ fn a_password_is_asked_for_anew_before_each_attempt(program: &'static dyn Progra
                 Box::pin(std::future::ready(Ok(Target { key, ..target(ROUTER) })))
             });
             let short = Parameters { connect_retry: Duration::from_secs(1), ..parameters() };
-            let mut session = Session::new(Instant::now(), short, 7);
-            session.set_routes(hosts("198.51.100.1", 1));
-            let nobody = mpsc::channel(1).1;
-            let (handle, news) =
-                spawn_finding(target(ROUTER), find, session, Arc::new(own), nobody);
-            handle.start(None).await.unwrap();
-            let speaker = Speaker { handle, news };
+            let speaker = speak_finding(find, short, hosts("198.51.100.1", 1)).await;
             speaker.until_told("no answer: wrong password, or filtered?").await;
             *key.lock().unwrap() = Key::new(b"later");
             speaker.until_up().await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use berth_bgp::config::Distance;
 use berth_bgp::{Event, NextHops, Parameters, Prefix, RemoteAs, Routes, Session, State};
-use berth_bgp_speaker::{Handle, News, Target, spawn};
+use berth_bgp_speaker::{Find, Handle, News, Target, spawn, spawn_finding};
 use lab_routers::{Cable, Namespace, Neighbor, Program, Wired};
 use tokio::sync::mpsc;
 
@@ -106,6 +106,16 @@ pub(crate) async fn speak(
     let (handle, news) = spawn(target, session, Arc::new(own), nobody);
     let until = restarted.then(|| now + Duration::from_secs(60));
     handle.start(until).await.unwrap();
+    Speaker { handle, news }
+}
+
+/// The same with a router that is looked for before each attempt.
+pub(crate) async fn speak_finding(find: Find, parameters: Parameters, routes: Routes) -> Speaker {
+    let (_, nobody) = mpsc::channel(1);
+    let mut session = Session::new(Instant::now(), parameters, 7);
+    session.set_routes(routes);
+    let (handle, news) = spawn_finding(target(ROUTER), find, session, Arc::new(own), nobody);
+    handle.start(None).await.unwrap();
     Speaker { handle, news }
 }
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_bgp::{Parameters, Stop};
-use berth_bgp_speaker::{Target, router_on};
+use berth_bgp_speaker::{Find, Target, router_on};
 use lab_routers::{Bird, Frr, Namespace, Program};
 
-use crate::speaker::{CABLE, ROUTER, block_on, by_link, hosts, pair, parameters, speak, target};
+use crate::speaker::{
+    CABLE, ROUTER, block_on, by_link, hosts, pair, parameters, speak_finding, target,
+};
 
 #[test]
 fn bird_is_found_by_its_advertisements_and_has_both_families_by_the_link_alone() {
@@ -29,14 +31,19 @@ fn is_found_and_has_both_families_by_the_link_alone(program: &'static dyn Progra
     });
     pair.node.within(|| {
         block_on(async {
-            let interface = CABLE.interface();
-            let found = router_on(&interface, 179).await.unwrap();
-            assert_eq!(found.ip(), CABLE.link(1));
-            let unnumbered = Target { remote: found, interface: Some(interface), ..target(ROUTER) };
+            // This node tells of itself in the same way, whenever it looks.
+            let find: Find = Arc::new(|| {
+                Box::pin(async {
+                    let interface = CABLE.interface();
+                    let remote = router_on(&interface, 179).await?;
+                    assert_eq!(remote.ip(), CABLE.link(1));
+                    Ok(Target { remote, interface: Some(interface), ..target(ROUTER) })
+                })
+            });
             let parameters = Parameters { connect_retry: Duration::from_secs(1), ..parameters() };
             let mut routes = hosts("198.51.100.1", 1);
             routes.insert("2001:db8:1::1/128".parse().unwrap(), Arc::default());
-            let speaker = speak(unnumbered, parameters, routes, false).await;
+            let speaker = speak_finding(find, parameters, routes).await;
             speaker.until_up().await;
             for prefix in ["198.51.100.1/32", "2001:db8:1::1/128"] {
                 let route = pair.router.only(prefix);
