@@ -67,7 +67,7 @@ fn main() {
     );
     for count in counts {
         for known in [Known::AtStart, Known::Later] {
-            row(count, known, "berth", &mut speak::Berth::default());
+            row(count, known, "berth", &mut speak::Berth);
             row(count, known, "GoBGP", &mut gobgp::Injector::new(count));
         }
     }

@@ -20,7 +20,6 @@ pub(crate) const MODE: &str = "--speak";
 /// The first prefix.
 pub(crate) const FIRST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
 
-#[derive(Default)]
 pub(crate) struct Berth;
 
 impl Announcer for Berth {
