@@ -25,6 +25,10 @@ const AWAY: Duration = Duration::from_millis(500);
 
 const KILLS: usize = 20;
 
+/// Linux spreads connections anew over the nodes that are left: one that is under way may go on at another one, which does not
+/// know it. A router that keeps connections where they are loses none.
+const UNDER_WAY: usize = 2;
+
 const DAEMON_SET: &str = "daemonset/berth-announcer";
 
 /// Three nodes whose router keeps routes, and a Service with an address of each family that it leads to all of them.
@@ -42,7 +46,9 @@ impl Scene {
         world.pools(json!({ "range-global": POOL })).await?;
         world.start_announcer(2).await?;
         wants_announcers(&world)?;
-        let bird = Bird::start(&world.lab, 65000, "graceful restart on;")?;
+        // After an error, as an expired hold time, it would wait for a minute.
+        let said = "graceful restart on; error wait time 1, 2;";
+        let bird = Bird::start(&world.lab, 65000, said)?;
         // By ports as well: else a client is led to one node alone.
         for family in ["ipv4", "ipv6"] {
             let policy = format!("net.{family}.fib_multipath_hash_policy=1");
@@ -151,17 +157,13 @@ pub(super) fn wants_announcers(world: &World) -> Result<()> {
     kubectl(&world.lab, &["create", "-f", &file.display().to_string()]).map(drop)
 }
 
-/// None of what the clients began was lost. Gives how much it was.
-fn nothing_was_lost(clients: Vec<Probe>, when: &str) -> Result<usize> {
+/// No more of what each client began was lost than this. Gives how much was answered.
+fn lost_at_most(most: usize, clients: Vec<Probe>, when: &str) -> Result<usize> {
     let mut answered = 0;
     for client in clients {
         let seen = client.finish()?;
-        ensure!(
-            seen.failed.is_empty(),
-            "{when}: {} lost of {}: {seen:?}",
-            seen.failed.len(),
-            seen.ok
-        );
+        let lost = seen.failed.len();
+        ensure!(lost <= most, "{when}: {lost} lost of {}: {seen:?}", seen.ok);
         answered += seen.ok;
     }
     Ok(answered)
@@ -189,7 +191,7 @@ async fn nothing_is_lost_while_announcers_are_restarted_in_turn_and_killed() -> 
         scene.went_on(node).await?;
         scene.is_kept(node)?;
     }
-    let answered = nothing_was_lost(clients, "restarts")?;
+    let answered = lost_at_most(0, clients, "restarts")?;
     ensure!(!scene.bird.log().contains("Received: Cease"), "{}", scene.bird.log());
 
     let clients = scene.clients()?;
@@ -202,7 +204,7 @@ async fn nothing_is_lost_while_announcers_are_restarted_in_turn_and_killed() -> 
         scene.is_ready(node).await?;
         scene.went_on(node).await?;
     }
-    let more = nothing_was_lost(clients, "crashes")?;
+    let more = lost_at_most(0, clients, "crashes")?;
     println!("{answered} connections through restarts, {more} through crashes, none lost");
 
     // One that says nothing any more is gone when its hold time is over, and comes back.
@@ -263,7 +265,7 @@ async fn a_drain_withdraws_before_it_ends_and_an_uninstall_leaves_nothing() -> R
     scene.stop(0)?;
     scene.is_bare(0).await?;
     ensure!(scene.bird.log().contains("the node is being emptied"), "{}", scene.bird.log());
-    nothing_was_lost(clients, "a drain")?;
+    lost_at_most(UNDER_WAY, clients, "a drain")?;
 
     // Nobody says whether another one comes: as a drain.
     let api = scene.world.lab.part(Part::ApiServer)?;
