@@ -235,8 +235,8 @@ async fn nothing_is_lost_while_announcers_are_restarted_in_turn_and_killed() -> 
 
     // Who cannot go on with a router that it had is not ready: a rolling update waits.
     let name = protocol(&scene.nodes[1]);
-    scene.bird.says(&format!("disable {name}"))?;
     scene.stop(1)?;
+    scene.bird.says(&format!("disable {name}"))?;
     scene.world.start_announcer(1).await?;
     eventually("why it is not ready", 10, || async {
         Ok(scene.readiness(1)?.contains("bgp/restart: ").then_some(()))
