@@ -37,7 +37,8 @@ impl Announcer for Injector {
             neighbor
         };
         let neighbors = (0..3).map(neighbor).collect();
-        let plan = Plan { asn: OWN, router_id: Cable(0).v4(11), neighbors, forwards: false };
+        let (router_id, more) = (Cable(0).v4(11), Vec::new());
+        let plan = Plan { asn: OWN, router_id, neighbors, forwards: false, more };
         let daemons = GoBgp.configure(&plan, &self.folder).unwrap();
         let (program, words) = daemons[0].command.split_first().unwrap();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
