@@ -434,7 +434,8 @@ async fn end(started: Started, left: Left, supervisor: &mut Supervisor) {
         tracing::warn!("the Lease that members hold is not given back: it runs out");
     }
     drop(arp);
-    // The tables go last: nothing that they are about is bound any more.
+    // The tables go last: nothing that they are about is bound any more, or nobody is led to it.
+    let guards = !left && announcer.is_routed_here() && !announcer.is_bare();
     drop(announcer);
     if !supervisor.finish(&[bgp::TASK], FAREWELL).await.is_empty() {
         tracing::warn!("a router does not hear that this node goes");
@@ -444,6 +445,12 @@ async fn end(started: Started, left: Left, supervisor: &mut Supervisor) {
     }
     for task in supervisor.finish(&KEEPERS, UNGUARDING).await {
         tracing::warn!(task, "nft or iptables does not end");
+    }
+    if guards {
+        tracing::warn!(
+            "addresses stay bound until the kernel drops them, and their guard until the next start"
+        );
+        return;
     }
     let sweep = tokio::time::timeout(UNGUARDING, nat::sweep(&door, &instance));
     match tokio::join!(dataplane::remove(&instance), sweep).1 {

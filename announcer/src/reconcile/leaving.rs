@@ -28,9 +28,11 @@ impl<K: Kernel> Announcer<K> {
 
     /// What the stop is, where routers go by it; nothing where they do not.
     fn ending(&self, asked: &Answer) -> Option<Ending> {
-        let told = self.routed.as_ref()?.told();
+        let routed = self.routed.as_ref()?;
+        // Of routers that the life before spoke to nothing is known yet.
+        let keeps = routed.told().survives() || routed.waits();
         let node = &self.config.core.node;
         let shown = self.sight.nodes.peers.iter().find(|(name, _)| *name == node);
-        Some(Ending::of(asked, node, shown.map(|(_, shown)| shown), told.survives()))
+        Some(Ending::of(asked, node, shown.map(|(_, shown)| shown), keeps))
     }
 }

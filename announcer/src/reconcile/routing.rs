@@ -103,6 +103,11 @@ impl<K: Kernel> Announcer<K> {
         }
     }
 
+    /// Whether routers lead addresses here.
+    pub fn is_routed_here(&self) -> bool {
+        self.routed.is_some()
+    }
+
     /// Whether a router was told to lead an address here.
     pub(super) fn is_routed(&self, address: &IpAddr) -> bool {
         self.routed.as_ref().is_none_or(|routed| routed.known().contains(address))

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::ties::cluster_namespace;
 use crate::advertise::bgp::{Awaited, Kept, Orders, Routed, Said, Secrets, Speaker, TASK, Told};
-use crate::config::{Config, Fence};
+use crate::config::{Config, Fence, LOOPBACK};
 use crate::kernel::{Binding, Host};
 use crate::metrics::Metrics;
 use crate::source::passwords::Passwords;
@@ -32,7 +32,8 @@ pub(super) fn may_be_told(config: &Config, fence: Kind) -> anyhow::Result<()> {
 
 /// What of an earlier life stays, since routers may lead it here still.
 pub(super) fn kept(config: &Config, host: &Host) -> (Kept, BTreeSet<Binding>) {
-    config.routed().map(|interface| Kept::of(host, interface)).unwrap_or_default()
+    // IPv6 is on the loopback interface, wherever IPv4 is.
+    config.routed().map(|interface| Kept::of(host, &[interface, LOOPBACK])).unwrap_or_default()
 }
 
 /// What an earlier life has left of sessions.

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use berth_runtime::client::Plain;
@@ -28,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(25);
 const STALE: Duration = Duration::from_secs(2);
 
 /// How long one answer may take.
-const TIMEOUT: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(250);
 
 /// So many are asked at a time. Of more each is asked as much less often: Services cost nothing to who makes them.
 const AT_ONCE: usize = 32;
@@ -91,34 +92,40 @@ async fn keep(
     let mut left: BTreeMap<Question, Instant> = BTreeMap::new();
     loop {
         let Questions { at, ports } = questions.borrow_and_update().clone();
-        left.extend(known.difference(&ports).map(|gone| (*gone, Instant::now())));
+        let now = Instant::now();
+        left.extend(known.difference(&ports).map(|gone| (*gone, now)));
         left.retain(|_, since| since.elapsed() < STALE);
         known.retain(|port| ports.contains(port));
         since.retain(|port, _| ports.contains(port) && !known.contains(port));
+        for question in ports.difference(&known) {
+            since.entry(*question).or_insert(now);
+        }
+        let late = since.iter().filter(|(_, since)| since.elapsed() >= patience);
+        let late: BTreeSet<Question> = late.map(|(question, _)| *question).collect();
+        if let Some((_, port)) = late.first() {
+            tracing::warn!(port, count = late.len(), "kube-proxy is not waited for any longer");
+            known.extend(&late);
+            tell.send_replace(known.clone());
+        }
         let open: BTreeSet<Question> =
             ports.difference(&known).chain(left.keys()).copied().collect();
         let again = AGAIN * u32::try_from(1 + open.len() / AT_ONCE).unwrap_or(u32::MAX);
         let asked = open.into_iter().map(|question| {
             let (client, at) = (&client, &at);
-            async move { (question, leads(client, at, question).await) }
+            async move { (question, ask(client, at, question).await) }
         });
-        let answers: Vec<_> =
-            futures::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
-        for (question, leads) in answers {
-            if leads.is_err() {
-                left.remove(&question);
-            }
-            if !ports.contains(&question) {
-                continue;
-            }
-            let since = *since.entry(question).or_insert_with(Instant::now);
-            let is_over = since.elapsed() >= patience;
-            if is_over && leads.is_err() {
-                let why = leads.as_ref().err();
-                tracing::warn!(port = question.1, why, "kube-proxy is not waited for any longer");
-            }
-            if leads.is_ok() && !left.contains_key(&question) || is_over {
-                known.insert(question);
+        let mut answers = pin!(futures::stream::iter(asked).buffer_unordered(AT_ONCE));
+        // Who does not answer keeps nobody waiting for others.
+        while let Ok(Some((question, says))) =
+            tokio::time::timeout_at((now + patience).into(), answers.next()).await
+        {
+            match says {
+                Says::Leads if ports.contains(&question) && !left.contains_key(&question) => {
+                    known.insert(question);
+                    tell.send_replace(known.clone());
+                }
+                Says::Otherwise => _ = left.remove(&question),
+                Says::Leads | Says::Nothing => {}
             }
         }
         tell.send_if_modified(|told| {
@@ -133,19 +140,29 @@ async fn keep(
     }
 }
 
-/// Whether it says at one of these addresses that it leads to endpoints here; else what it says, or why nothing.
-async fn leads(client: &Plain, at: &[IpAddr], (family, port): Question) -> Result<(), String> {
-    let mut why = "it has no address".to_owned();
+/// What kube-proxy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Says {
+    /// It leads to endpoints here.
+    Leads,
+    /// There are none, as far as it knows.
+    Otherwise,
+    /// No answer.
+    Nothing,
+}
+
+/// Asks at these addresses until one of them answers.
+async fn ask(client: &Plain, at: &[IpAddr], (family, port): Question) -> Says {
+    let mut says = Says::Nothing;
     for address in at.iter().filter(|address| Family::of(address) == family) {
-        let at = SocketAddr::new(*address, port);
-        match tokio::time::timeout(TIMEOUT, client.get(at, "/healthz")).await {
-            Ok(Ok(200)) => return Ok(()),
-            Ok(Ok(code)) => why = format!("{at}: {code}"),
-            Ok(Err(error)) => why = format!("{at}: {error}"),
-            Err(_) => why = format!("{at}: no answer within {TIMEOUT:?}"),
+        let asked = client.get(SocketAddr::new(*address, port), "/healthz");
+        match tokio::time::timeout(TIMEOUT, asked).await {
+            Ok(Ok(200)) => return Says::Leads,
+            Ok(Ok(_)) => says = Says::Otherwise,
+            Ok(Err(_)) | Err(_) => {}
         }
     }
-    Err(why)
+    says
 }
 
 #[cfg(test)]

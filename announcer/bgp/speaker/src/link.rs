@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// How long others are waited for after the first.
 const SETTLING: Duration = Duration::from_millis(200);
 
+/// More than so many are not told apart: whoever is on the link may say so of any number.
+const MOST: usize = 4;
+
 const SOLICITATION: [u8; 8] = [133, 0, 0, 0, 0, 0, 0, 0];
 const ADVERTISES: u8 = 134;
 const ADVERTISEMENT: [u8; 16] = [ADVERTISES, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -45,13 +48,21 @@ pub async fn router_on(interface: &str, port: u16) -> io::Result<SocketAddr> {
         socket.send_to(message, &to.into()).map_err(|error| unknown_errno(interface, &error))?;
     }
     let socket = readable(OwnedFd::from(socket))?;
-    let (mut routers, mut until) = (BTreeSet::new(), Instant::now() + PATIENCE);
-    while let Ok(heard) = timeout_at(until, hear(&socket)).await {
-        if routers.is_empty() {
+    // Who routes nothing may be a node like this one, and is the router where nobody else is: FRR may tell of itself like that.
+    let (mut routers, mut others) = (BTreeSet::new(), BTreeSet::new());
+    let mut until = Instant::now() + PATIENCE;
+    while routers.len() < MOST
+        && let Ok(heard) = timeout_at(until, hear(&socket)).await
+    {
+        let (router, routes) = heard?;
+        if routes {
             until = until.min(Instant::now() + SETTLING);
+            routers.insert(router);
+        } else if others.len() < MOST {
+            others.insert(router);
         }
-        routers.insert(heard?);
     }
+    let routers = if routers.is_empty() { others } else { routers };
     let names: Vec<String> = routers.iter().map(ToString::to_string).collect();
     match routers.into_iter().collect::<Vec<_>>()[..] {
         [router] => Ok(SocketAddrV6::new(router, port, 0, index).into()),
@@ -82,7 +93,8 @@ fn open(interface: &str) -> io::Result<Socket> {
     Ok(socket)
 }
 
-async fn hear(socket: &AsyncFd<OwnedFd>) -> io::Result<Ipv6Addr> {
+/// Who tells of itself, and whether it routes (RFC 4861 §4.2: a lifetime that is not 0).
+async fn hear(socket: &AsyncFd<OwnedFd>) -> io::Result<(Ipv6Addr, bool)> {
     loop {
         let mut ready = socket.readable().await?;
         // What would block has been read by now.
@@ -94,7 +106,7 @@ async fn hear(socket: &AsyncFd<OwnedFd>) -> io::Result<Ipv6Addr> {
 }
 
 /// The sender of what has come, where that is a router on this link (RFC 4861 §6.1.2).
-fn receive(socket: std::os::fd::RawFd) -> io::Result<Option<Ipv6Addr>> {
+fn receive(socket: std::os::fd::RawFd) -> io::Result<Option<(Ipv6Addr, bool)>> {
     let (mut octets, mut control) = ([0; 1500], nix::cmsg_space!(libc::c_int));
     let mut parts = [IoSliceMut::new(&mut octets)];
     let message =
@@ -106,5 +118,7 @@ fn receive(socket: std::os::fd::RawFd) -> io::Result<Option<Ipv6Addr>> {
     let (from, length) = (message.address.map(|from| from.ip()), message.bytes);
     let is_whole = length >= ADVERTISEMENT.len() && hops == Some(255);
     let is_one = is_whole && octets[..2] == ADVERTISEMENT[..2];
-    Ok(from.filter(|from| is_one && from.is_unicast_link_local()))
+    let routes = octets[6..8] != [0, 0];
+    let router = from.filter(|from| is_one && from.is_unicast_link_local());
+    Ok(router.map(|router| (router, routes)))
 }

@@ -289,7 +289,11 @@ impl Peer {
                 let _ = done.send(());
             }
             Command::Status(answer) => _ = answer.send(self.session.status()),
-            Command::Told(done) => self.waiting_for_told.push(done),
+            Command::Told(done) => {
+                // Who asks anew has given up what was asked before.
+                self.waiting_for_told.retain(|waiting| !waiting.is_closed());
+                self.waiting_for_told.push(done);
+            }
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::kernel::{Binding, Host, Lifetime};
 
-/// How long elastic IPs are waited for where all else is known: an account may not see them.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long elastic IPs are waited for where all else is known: an account may not see them, and many are listed slowly.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What was left, each with when the kernel drops it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,11 +21,12 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// What the host has of it on the interface where routers lead addresses.
-    pub fn of(host: &Host, interface: &str) -> (Self, BTreeSet<Binding>) {
-        let Some((_, interface)) = host.interface(interface) else { return Default::default() };
+    /// What the host has of it on the interfaces where routers lead addresses.
+    pub fn of(host: &Host, interfaces: &[&str]) -> (Self, BTreeSet<Binding>) {
+        let indices = interfaces.iter().filter_map(|name| Some(host.interface(name)?.1.index));
+        let indices: BTreeSet<u32> = indices.collect();
         let left = host.ours.iter().filter_map(|(binding, lifetime)| match lifetime {
-            Lifetime::Until(until) if binding.index == interface.index => Some((*binding, *until)),
+            Lifetime::Until(until) if indices.contains(&binding.index) => Some((*binding, *until)),
             _ => None,
         });
         let left: BTreeMap<Binding, Instant> = left.collect();
@@ -105,7 +106,16 @@ mod tests {
         ] {
             host.ours.insert(Binding { index, address: address(last) }, lifetime);
         }
-        let (mut kept, bindings) = Kept::of(&host, "eth0");
+        let lo = Interface { index: 1, mac: None, up: true, foreign: [].into() };
+        host.interfaces.insert("lo".to_owned(), lo);
+        let v6 = Binding { index: 1, address: "2001:db8::1".parse().unwrap() };
+        let mut both = host.clone();
+        both.ours.insert(v6, Lifetime::Until(until));
+        assert_eq!(
+            Kept::of(&both, &["eth0", "lo"]).1,
+            [v6, Binding { index, address: address(1) }].into()
+        );
+        let (mut kept, bindings) = Kept::of(&host, &["eth0"]);
         assert_eq!(bindings, [Binding { index, address: address(1) }].into());
         assert_eq!((kept.until(), kept.deadline()), (Some(until), Some(until)));
         assert!(!kept.see(false, false, now) && kept.waits());
@@ -126,6 +136,6 @@ mod tests {
         assert!(!kept.see(false, false, now));
         assert!(kept.see(false, false, now + SECOND) && !kept.waits());
         assert!(Kept::default().see(false, false, now), "nothing was left");
-        assert_eq!(Kept::of(&host(), "eth7").0, Kept::default());
+        assert_eq!(Kept::of(&host(), &["eth7"]).0, Kept::default());
     }
 }

@@ -147,6 +147,7 @@ mod tests {
         let note =
             |(key, value): &(&str, &str)| (format!("example.com/{key}"), (*value).to_owned());
         Said {
+            is_node_known: true,
             notes: notes.iter().map(note).collect(),
             labels: [("rack".to_owned(), "a".to_owned())].into(),
             data: Some([("config.yaml".to_owned(), map.to_owned())].into()),

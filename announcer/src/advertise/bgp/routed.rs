@@ -19,8 +19,9 @@ use crate::vip::{Hold, Holds};
 /// How long an address stays bound after the last router was told to forget it: by then it has, and what was under way is here.
 const LINGERING: Duration = Duration::from_secs(1);
 
-/// How long routers are asked to prefer others before a route is withdrawn.
-const GOING: Duration = Duration::from_secs(1);
+/// How long routers are asked to prefer others before a route is withdrawn: another node announces what it did not have before
+/// once kube-proxy there leads on, a second later.
+const GOING: Duration = Duration::from_secs(2);
 
 /// How long an address is announced here that is another node's now and is not announced there. What comes is sent on for at
 /// least as long.
@@ -36,6 +37,8 @@ pub struct Said {
     pub notes: Notes,
     /// Its labels, by which the ConfigMap selects nodes.
     pub labels: BTreeMap<String, String>,
+    /// Whether these are known.
+    pub is_node_known: bool,
     /// The data of the ConfigMap `berth-bgp`; nothing before it was looked for.
     pub data: Option<BTreeMap<String, String>>,
 }
@@ -139,6 +142,7 @@ impl Routed {
         self.say(|said| {
             said.labels.clone_from(&node.labels);
             said.notes.clone_from(&node.notes);
+            said.is_node_known = true;
         });
     }
 
@@ -222,7 +226,7 @@ impl Routed {
         let leaves = self.left_at.is_some();
         for (address, advert) in bound {
             let Advert { announcement, way } = advert;
-            let was = self.adverts.contains_key(&address);
+            let was = self.adverts.contains_key(&address) || self.kept.has(&address);
             let is_over = self.over.contains(&address);
             let patience = match way {
                 Way::Here if !leaves => {
@@ -265,6 +269,11 @@ impl Routed {
     pub fn leave(&mut self, ending: Ending, now: Instant) {
         if ending != Ending::Restart {
             self.left_at.get_or_insert(now);
+            if self.kept.waits() {
+                // Whatever is wanted of it, none of it is any more.
+                let left = self.kept.end().into_iter();
+                self.lingering.extend(left.map(|address| (address, now + LINGERING)));
+            }
         }
         // It matters to nobody before nothing more is ordered.
         self.orders.send_if_modified(|orders| {
@@ -323,7 +332,7 @@ mod tests {
                 ours: left.iter().map(|last| (binding(last), lifetime)).collect(),
                 ..Host::default()
             };
-            let (kept, bindings) = Kept::of(&host, "lo");
+            let (kept, bindings) = Kept::of(&host, &["lo"]);
             assert_eq!(bindings.len(), left.len());
             Self { routed: Routed::new(order, told, said, kept), orders, tell, start }
         }

@@ -36,6 +36,9 @@ const NOTES: &str = "bgp/annotations";
 /// That of what the ConfigMap says.
 const MAP: &str = "bgp/configmap";
 
+/// How long the own Node is waited for: an account may not see it.
+const NODE: Duration = Duration::from_secs(5);
+
 /// That of the sessions that were up in an earlier life.
 const RESTART: &str = "bgp/restart";
 /// That of the port that peers connect to.
@@ -98,6 +101,16 @@ impl Speaker {
             (Peers::default(), watch::channel(Policy::default()));
         let ((set_door, door), mut open) = (watch::channel(None), None);
         let mut tasks = JoinSet::new();
+        // What a node says of itself changes sessions that have begun without it.
+        let all_said = async {
+            let mut said = said.clone();
+            _ = said.wait_for(|said| said.data.is_some()).await;
+            _ = tokio::time::timeout(NODE, said.wait_for(|said| said.is_node_known)).await;
+        };
+        tokio::select! {
+            () = all_said => {}
+            () = ended(&mut orders) => return,
+        }
         loop {
             peers.see(&all.settings, &said.borrow_and_update());
             all.tell_of(NOTES, &peers.of_notes);
@@ -271,6 +284,8 @@ impl Line {
             place::next_hops(hops, interface.as_deref(), end, &orders.borrow().vips())
         });
         let (handle, news) = spawn_finding(target, find, session, addresses, incoming);
+        // Before anything is heard: a table that is empty when the session is up ends what routers have kept.
+        self.announce(&handle).await?;
         let restarted = self.orders.borrow().restarted;
         handle.start(restarted).await.ok()?;
         Some((handle, news))
