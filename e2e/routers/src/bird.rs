@@ -135,7 +135,8 @@ fn routes(said: &str) -> Result<Vec<Route>> {
                 route.as_path = ases.collect::<Result<_, _>>().with_context(|| line.to_owned())?;
             }
             "BGP.next_hop" => {
-                let hops = value.split_whitespace().map(str::parse);
+                // `::` stands before one of a link that was told alone.
+                let hops = value.split_whitespace().filter(|hop| *hop != "::").map(str::parse);
                 route.next_hops =
                     hops.collect::<Result<_, _>>().with_context(|| line.to_owned())?;
             }

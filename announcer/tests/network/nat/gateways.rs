@@ -3,7 +3,7 @@
 use berth_announcer::dataplane::eip::Nat;
 use berth_announcer::instance::Instance;
 
-use super::{Translator, both, nat, table, table_of};
+use super::{Translator, both, nat, prepare, table, table_of};
 use crate::kept::Kept;
 use crate::namespace::{alone, run};
 
@@ -61,6 +61,7 @@ fn what_machines_send_leaves_by_the_default_route_of_its_family_where_no_interfa
 #[test]
 fn an_announcer_of_both_roles_knows_its_routes_again() {
     alone(async || {
+        prepare("nft");
         let mut translator = Translator(Kept::of(&Instance::of_roles(true, true), "elastic IPs"));
         translator.make(&both()).await;
         assert_eq!(table_of("-4", 192).len(), 4);
