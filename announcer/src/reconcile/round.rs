@@ -281,7 +281,7 @@ impl<K: Kernel> Announcer<K> {
         let Self { sight, owners, lan, config, proxied, .. } = self;
         let is_led = |address| {
             let vip = sight.wanted.vip(address);
-            vip.is_none_or(|vip| leading::leads(proxied, (address, vip), sight))
+            vip.is_none_or(|vip| !vip.is_served() || leading::leads(proxied, (address, vip), sight))
         };
         let bound = |address: IpAddr| {
             let attach = desired.addresses.get(&address)?.attach;

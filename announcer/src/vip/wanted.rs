@@ -150,6 +150,12 @@ impl Vip {
         named.filter(|named| *named != node)
     }
 
+    /// Whether the node that is said to have it now can serve all that is wanted of it: whoever is to take it may take its time.
+    pub fn is_served(&self) -> bool {
+        let serves = |node| self.wants.iter().all(|want| want.serving.has(node));
+        self.previous().is_some_and(serves)
+    }
+
     /// The node that is said to have it now.
     pub fn previous(&self) -> Option<&str> {
         self.wants.iter().find_map(|want| want.previous.as_deref())
