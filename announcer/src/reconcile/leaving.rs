@@ -32,7 +32,6 @@ impl<K: Kernel> Announcer<K> {
         // Of routers that the life before spoke to nothing is known yet.
         let keeps = routed.told().survives() || routed.waits();
         let node = &self.config.core.node;
-        let shown = self.sight.nodes.peers.iter().find(|(name, _)| *name == node);
-        Some(Ending::of(asked, node, shown.map(|(_, shown)| shown), keeps))
+        Some(Ending::of(asked, node, self.sight.nodes.peers.get(node), keeps))
     }
 }

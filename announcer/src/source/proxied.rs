@@ -63,11 +63,7 @@ impl Proxied {
 
     /// From now on this is asked, and what was known of anything else forgotten.
     pub fn ask(&self, questions: Questions) {
-        self.ask.send_if_modified(|known| {
-            let is_news = *known != questions;
-            *known = questions;
-            is_news
-        });
+        tell_news(&self.ask, &questions);
     }
 
     /// Whether it says at all of these that it leads to endpoints here, or does not answer.
@@ -79,6 +75,14 @@ impl Proxied {
     pub fn answers(&self) -> watch::Receiver<BTreeSet<Question>> {
         self.answers.clone()
     }
+}
+
+fn tell_news<T: Clone + PartialEq>(tell: &watch::Sender<T>, now: &T) {
+    tell.send_if_modified(|told| {
+        let is_news = told != now;
+        told.clone_from(now);
+        is_news
+    });
 }
 
 async fn keep(
@@ -105,8 +109,8 @@ async fn keep(
         if let Some((_, port)) = late.first() {
             tracing::warn!(port, count = late.len(), "kube-proxy is not waited for any longer");
             known.extend(&late);
-            tell.send_replace(known.clone());
         }
+        tell_news(&tell, &known);
         let open: BTreeSet<Question> =
             ports.difference(&known).chain(left.keys()).copied().collect();
         let again = AGAIN * u32::try_from(1 + open.len() / AT_ONCE).unwrap_or(u32::MAX);
@@ -122,17 +126,12 @@ async fn keep(
             match says {
                 Says::Leads if ports.contains(&question) && !left.contains_key(&question) => {
                     known.insert(question);
-                    tell.send_replace(known.clone());
+                    tell_news(&tell, &known);
                 }
                 Says::Otherwise => _ = left.remove(&question),
                 Says::Leads | Says::Nothing => {}
             }
         }
-        tell.send_if_modified(|told| {
-            let is_news = *told != known;
-            told.clone_from(&known);
-            is_news
-        });
         tokio::select! {
             changed = questions.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(again), if known.len() < ports.len() || !left.is_empty() => {}

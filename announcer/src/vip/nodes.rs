@@ -110,14 +110,19 @@ impl Peers {
         self.0.len() != before
     }
 
+    /// A node.
+    pub fn get(&self, name: &str) -> Option<&Peer> {
+        self.0.get(name)
+    }
+
     /// The internal addresses of a node; none if there is no such node.
     pub fn addresses_of(&self, name: &str) -> &[IpAddr] {
-        self.0.get(name).map_or(&[], |peer| &peer.addresses)
+        self.get(name).map_or(&[], |peer| &peer.addresses)
     }
 
     /// Whether a node stays; nothing if there is no such node.
     pub fn stay(&self, name: &str) -> Option<Stay> {
-        self.0.get(name).map(|peer| peer.stay)
+        self.get(name).map(|peer| peer.stay)
     }
 
     /// Every node.

@@ -62,6 +62,11 @@ impl PeerTold {
     pub fn is_up(&self) -> bool {
         self.state == State::Established
     }
+
+    /// Whether it is told routes of a family.
+    fn hears(&self, family: Family) -> bool {
+        self.is_up() && self.routes.contains_key(&family)
+    }
 }
 
 impl Told {
@@ -102,8 +107,7 @@ impl Told {
     /// Whether each peer that is up and of its family is to be told nothing of an address.
     pub fn is_kept(&self, address: &IpAddr) -> bool {
         let family = Family::of(*address);
-        let hears = |peer: &&PeerTold| peer.is_up() && peer.routes.contains_key(&family);
-        let mut hearing = self.peers.values().filter(hears).peekable();
+        let mut hearing = self.peers.values().filter(|peer| peer.hears(family)).peekable();
         hearing.peek().is_some() && hearing.all(|peer| !peer.meant.contains(address))
     }
 
@@ -124,8 +128,7 @@ impl Told {
 
     /// Why no router is told of addresses of a family; nothing where one is.
     pub fn silence_of(&self, family: Family) -> Option<String> {
-        let is_told = |peer: &PeerTold| peer.is_up() && peer.routes.contains_key(&family);
-        if self.peers.values().any(is_told) {
+        if self.peers.values().any(|peer| peer.hears(family)) {
             return None;
         }
         Some(self.silence().unwrap_or_else(|| {
