@@ -194,11 +194,12 @@ impl Keeper {
         matches!(self, Self::Membership { .. })
     }
 
-    /// Tells it to end, and takes the fence away if nothing is bound any more. Gives its name.
-    fn end(&self, unfence: bool) -> &'static str {
+    /// Tells it to end, and takes the fence away if nothing is bound any more; the Lease is given back where all that it is about
+    /// is handed over. Gives its name.
+    fn end(&self, unfence: bool, handed: bool) -> &'static str {
         match self {
             Self::Membership { commands, give_back } => {
-                if unfence {
+                if handed {
                     give_back.cancel();
                 }
                 let _ = commands.send(Command::End { unfence });
@@ -427,11 +428,11 @@ async fn end(started: Started, left: Left, supervisor: &mut Supervisor) {
     let Started { door, instance, announcer, keeper, arp, _alone, .. } = started;
     // What is still bound stays fenced. A Lease that could not be given back is no reason.
     let unfence = left || !keeper.is_member() && announcer.is_bare();
-    for task in supervisor.finish(&[keeper.end(unfence)], UNFENCING).await {
+    for task in supervisor.finish(&[keeper.end(unfence, unfence)], UNFENCING).await {
         tracing::warn!(task, "does not end");
     }
-    if left && keeper.is_member() && !supervisor.finish(&[LOCK], GIVING_BACK).await.is_empty() {
-        tracing::warn!("the Lease that members hold is not given back: it runs out");
+    if left && keeper.is_member() {
+        give_back(supervisor).await;
     }
     drop(arp);
     // The tables go last: nothing that they are about is bound any more, or nobody is led to it.
@@ -460,15 +461,26 @@ async fn end(started: Started, left: Left, supervisor: &mut Supervisor) {
     }
 }
 
-/// Ends for the next process to go on: sessions end without a word, and everything stays as a crash would leave it.
+/// Ends for the next process to go on: sessions end without a word, and what routers lead here stays as a crash would leave it.
 async fn pause(started: Started, supervisor: &mut Supervisor) {
     let Started { announcer, keeper, arp, _alone, .. } = started;
     std::mem::forget(arp);
+    let handed = announcer.has_left();
     drop(announcer);
-    let keeper = keeper.end(false);
-    let all = [&[bgp::TASK, keeper][..], &KEEPERS].concat();
+    let thread = keeper.end(false, handed);
+    let all = [&[bgp::TASK, thread][..], &KEEPERS].concat();
     for task in supervisor.finish(&all, UNGUARDING).await {
         tracing::warn!(task, "does not end");
+    }
+    if handed && keeper.is_member() {
+        give_back(supervisor).await;
+    }
+}
+
+/// Waits until the Lease that members hold is given back.
+async fn give_back(supervisor: &mut Supervisor) {
+    if !supervisor.finish(&[LOCK], GIVING_BACK).await.is_empty() {
+        tracing::warn!("the Lease that members hold is not given back: it runs out");
     }
 }
 

@@ -76,14 +76,27 @@ pub struct Filter {
 impl Filter {
     /// Whether it is about this address and this peer.
     pub fn takes(&self, peer: &str, announcement: &Announcement) -> bool {
-        let among = |names: &BTreeSet<String>, name: &str| names.is_empty() || names.contains(name);
-        among(&self.peers, peer)
-            && among(&self.pools, &announcement.pool)
-            && among(&self.namespaces, &announcement.namespace)
-            && self.services.as_ref().is_none_or(|selector| {
-                announcement.labels.as_ref().is_some_and(|labels| selector.selects(labels))
-            })
+        let Announcement { pool, namespace, labels, .. } = announcement;
+        among(&self.peers, peer) && self.covers(pool, namespace, labels.as_deref())
     }
+
+    /// Whether it is about an address of this pool and namespace, and of a Service with these labels, whatever peers it names.
+    pub fn covers(
+        &self,
+        pool: &str,
+        namespace: &str,
+        labels: Option<&BTreeMap<String, String>>,
+    ) -> bool {
+        let selects = |selector: &Selector| labels.is_some_and(|labels| selector.selects(labels));
+        among(&self.pools, pool)
+            && among(&self.namespaces, namespace)
+            && self.services.as_ref().is_none_or(selects)
+    }
+}
+
+/// Whether a name is one of these, or none is said.
+fn among(names: &BTreeSet<String>, name: &str) -> bool {
+    names.is_empty() || names.contains(name)
 }
 
 /// What a rule changes. What it does not say stays as earlier rules have it; communities are added to theirs.

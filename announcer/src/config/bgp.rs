@@ -14,6 +14,8 @@ pub struct Bgp {
     pub peers: Vec<Peer>,
     /// Whether addresses are bound on the interface that is named, and not on the loopback interface.
     pub attach: bool,
+    /// Whether neighbours may be told of some addresses, as the ConfigMap says, and routers of the rest.
+    pub is_mixed: bool,
     /// The prefix of annotations of nodes that name more peers.
     pub notes: Option<String>,
     /// A setting by which kube-vip has one node announce a Service, and that does not count here.
@@ -23,9 +25,24 @@ pub struct Bgp {
 /// The switch.
 const ENABLE: &str = "bgp_enable";
 
+/// That of announcing to neighbours.
+const ARP: &str = "vip_arp";
+
+/// Where what routers lead here is bound.
+const ATTACH: &str = "bgp_attach_ip_to_interface";
+
 /// Whether addresses are announced by BGP.
 pub(super) fn is_asked(settings: &Settings) -> bool {
     settings.switch(ENABLE) == Some(true)
+}
+
+/// Whether neighbours on the LAN are told of nothing, and so nobody is elected.
+pub(super) fn is_alone(settings: &Settings) -> bool {
+    is_asked(settings) && !is_mixed(settings)
+}
+
+fn is_mixed(settings: &Settings) -> bool {
+    is_asked(settings) && settings.switch(ARP) == Some(true)
 }
 
 /// Reads them. What is right is there, whatever is wrong with the rest.
@@ -46,12 +63,14 @@ pub(super) fn bgp(settings: &Settings) -> (Option<Bgp>, Result<(), Vec<Problem>>
         }
     }
     problems.extend(coming);
-    let attach = settings.switch("bgp_attach_ip_to_interface") == Some(true);
+    let attach = settings.switch(ATTACH) == Some(true);
     let result = if problems.is_empty() { Ok(()) } else { Err(problems) };
     let elections = ["svc_election", "vip_leaderelection"];
-    let elected_by = elections.into_iter().find(|name| settings.switch(name) == Some(true));
+    let is_mixed = is_mixed(settings);
+    let mut elected_by = elections.into_iter().filter(|_| !is_mixed);
+    let elected_by = elected_by.find(|name| settings.switch(name) == Some(true));
     let notes = settings.text("annotation").map(str::to_owned);
-    (Some(Bgp { speaker, peers: spoken_to, attach, notes, elected_by }), result)
+    (Some(Bgp { speaker, peers: spoken_to, attach, is_mixed, notes, elected_by }), result)
 }
 
 /// What a peer asks for that is not built.
@@ -78,14 +97,16 @@ pub(super) fn alone(settings: &Settings, fixed: bool) -> Result<(), Vec<Problem>
         return Ok(());
     }
     let mut problems = Vec::new();
-    if settings.switch("vip_arp") == Some(true) {
+    let mixed = is_mixed(settings);
+    if mixed && settings.switch(ATTACH) == Some(true) {
         problems.push(settings.problem(
-            "vip_arp",
-            "beside bgp_enable accepted is false: both ways at once are not supported yet",
+            ATTACH,
+            "beside bgp_enable and vip_arp accepted is false: on an interface with neighbours is what these are told of, and \
+             what routers lead here is on lo",
         ));
     }
-    if settings.text("berth_election").is_some() {
-        problems.push(settings.problem("berth_election", "beside bgp_enable nobody is elected: every node that can serve an address announces it, and routers choose; leave it out"));
+    if !mixed && settings.text("berth_election").is_some() {
+        problems.push(settings.problem("berth_election", "beside bgp_enable nobody is elected: every node that can serve an address announces it, and routers choose; leave it out, or set vip_arp=true, then it is for what layer2 of ConfigMap berth-bgp leaves to neighbours"));
     }
     if control_plane::is_on(settings) {
         problems.push(settings.problem(

@@ -76,7 +76,7 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
     match settings.text("berth_election") {
         _ if fixed => membership(false),
         _ if !settings.serves_services() => Election::Nothing,
-        _ if bgp::is_asked(settings) => Election::Everyone,
+        _ if bgp::is_alone(settings) => Election::Everyone,
         Some("membership") => membership(false),
         Some("service") => Election::PerService,
         Some(_) => global(),

@@ -252,6 +252,11 @@ impl Config {
         Some(named.unwrap_or(LOOPBACK))
     }
 
+    /// Whether neighbours may be told of some addresses, and routers of others.
+    pub fn is_mixed(&self) -> bool {
+        self.bgp.as_ref().is_some_and(|bgp| bgp.is_mixed)
+    }
+
     /// By readiness check, what is wrong with the capability.
     pub fn flaws_by_check(&self) -> BTreeMap<&'static str, String> {
         let mut told: BTreeMap<&'static str, String> = BTreeMap::new();

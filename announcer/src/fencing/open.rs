@@ -79,6 +79,7 @@ pub(crate) fn open(config: &Config, host: &Host) -> Box<dyn Fence> {
         interface,
         permits: Permits::ALL,
         routed: config.routed(),
+        layer2: &[],
     };
     for error in fence.attach(&placement::guarded(scene)) {
         tracing::warn!(%error, "the fence is not everywhere");

@@ -20,6 +20,8 @@ pub(super) enum Decides {
 pub(super) struct Modes {
     /// Who decides on Services, or on the control plane's address where there are none.
     pub(super) decides: Decides,
+    /// Whether routers are told.
+    pub(super) routed: bool,
     /// Whether Services and elastic IPs are served.
     pub(super) services: bool,
     /// Whether the control plane has an address.
@@ -53,6 +55,7 @@ impl Modes {
         let services = settings.serves_services();
         Self {
             decides,
+            routed: services && is("bgp_enable"),
             services,
             control_plane: is("cp_enable"),
             services_in: settings.text("svc_namespace").map(str::to_owned),

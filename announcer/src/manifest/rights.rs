@@ -161,7 +161,7 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
             )
         });
     }
-    if modes.decides == Decides::Everyone {
+    if modes.routed {
         let without =
             "the ConfigMap berth-bgp is not read, and settings alone say which routers are told";
         rights

@@ -10,8 +10,10 @@ use crate::vip::nodes::Peers;
 /// What every way of deciding on owners looks at.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// What is wanted.
+    /// What is wanted of what is decided on here.
     pub wanted: &'a Wanted,
+    /// All that is wanted, by whichever way neighbours or routers come to know of it.
+    pub all: &'a Wanted,
     /// This node.
     pub node: &'a str,
     /// What the kernel has shown.

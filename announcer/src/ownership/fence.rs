@@ -55,9 +55,10 @@ impl Outline {
         anothers: impl Fn(&IpAddr, &Vip) -> bool,
     ) -> Vec<Fencing> {
         let bound = context.host.ours.keys().map(|binding| binding.address);
-        let wanted = context.wanted.addressed().filter(|(address, vip)| {
-            !context.wanted.own.contains(address) && !anothers(address, vip)
-        });
+        let wanted = context
+            .all
+            .addressed()
+            .filter(|(address, vip)| !context.all.own.contains(address) && !anothers(address, vip));
         let wanted = wanted.map(|(address, _)| address);
         let covered: BTreeSet<IpAddr> = wanted.chain(bound).collect();
         let mut told = Vec::new();

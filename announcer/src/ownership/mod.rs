@@ -65,6 +65,11 @@ impl Ownership {
         }
     }
 
+    /// Whether it decides on what routers lead here, and not on what neighbours are told of.
+    pub fn is_routed(&self) -> bool {
+        matches!(self, Self::Everyone(_))
+    }
+
     /// Takes in what is wanted.
     pub fn request(&mut self, context: Context<'_>, now: Instant) {
         match self {

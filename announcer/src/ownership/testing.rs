@@ -12,6 +12,7 @@ pub(crate) fn context<'a>(wanted: &'a Wanted, host: &'a Host) -> Context<'a> {
     static NOTHING: BTreeSet<IpAddr> = BTreeSet::new();
     Context {
         wanted,
+        all: wanted,
         node: "a",
         host,
         nodes: None,

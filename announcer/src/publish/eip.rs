@@ -163,9 +163,10 @@ fn verdict(scene: Scene<'_>, name: &Name, eip: &Eip, outlook: &Outlook<'_>) -> V
     if eip.pairs.iter().all(|pair| outlook.serves(pair)) {
         return Verdict::Holds;
     }
+    let routed = scene.routed_of_eip(&name.namespace, eip);
     for (address, _) in eip.pairs.iter().filter(|pair| !outlook.serves(pair)) {
         let lost = lost.get(&(name.clone(), *address)).cloned();
-        let known = lost.or_else(|| place_anywhere(scene, *address).err());
+        let known = lost.or_else(|| place_anywhere(scene, routed, *address).err());
         let known = known.or_else(|| taken.get(address).cloned());
         let why = match (known, refused.get(address), broken) {
             (Some(refusal), _, _) => Refused { reason: refusal.reason(), note: refusal.note() },

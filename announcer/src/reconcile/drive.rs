@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::advertise::bgp::{Answer, Ending, Told};
+use crate::advertise::bgp::{Answer, Told};
 use crate::dataplane;
 use crate::kernel::{Kernel, KernelChange};
 use crate::ownership::backstop::Fenced;
@@ -83,11 +83,13 @@ pub async fn drive<K: Kernel>(
     loop {
         let began = Instant::now();
         let wake = announcer.round().await;
-        if announcer.has_left() {
-            return Left::Bare;
-        }
-        if end.is_some_and(|end| end <= Instant::now()) {
-            return Left::Late;
+        let left = announcer.has_left();
+        if left || end.is_some_and(|end| end <= Instant::now()) {
+            return match (announcer.pauses(), left) {
+                (true, _) => Left::Kept,
+                (false, true) => Left::Bare,
+                (false, false) => Left::Late,
+            };
         }
         let wake = end.map_or(wake, |end| end.min(wake));
         let took = began.elapsed();
@@ -163,7 +165,9 @@ pub async fn drive<K: Kernel>(
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
                 asked = &mut stop, if end.is_none() => {
-                    if announcer.leave(&asked, Instant::now()) == Some(Ending::Restart) {
+                    announcer.leave(&asked, Instant::now());
+                    // Nothing is looked at, or changed, before the next process does.
+                    if announcer.pauses() && announcer.has_left() {
                         return Left::Kept;
                     }
                     let leaving = if announcer.is_member() { LEAVING_MEMBERS } else { LEAVING };

@@ -172,12 +172,12 @@ impl<K: Kernel> Announcer<K> {
                 self.sight.keep_nodes(&names);
                 ready("nodes");
                 self.elastic.networks.pods_listed(&names);
-                match self.members() {
-                    Some(members) => members.peers(&names),
-                    None => {
-                        self.sight.nodes.peers.retain(&names);
-                        self.sight.nodes.listed = true;
-                    }
+                let is_routed = self.routed.is_some();
+                let members = self.members();
+                let is_member = members.map(|members| members.peers(&names)).is_some();
+                if is_routed || !is_member {
+                    self.sight.nodes.peers.retain(&names);
+                    self.sight.nodes.listed = true;
                 }
                 return;
             }
@@ -213,11 +213,17 @@ impl<K: Kernel> Announcer<K> {
     }
 
     fn peer(&mut self, name: String, peer: Option<Peer>) {
+        if let Some(members) = self.owners.iter_mut().find_map(Ownership::members) {
+            members.peer(name.clone(), peer.clone());
+            // Who decides on what routers lead here knows no members.
+            if self.routed.is_none() {
+                return;
+            }
+        }
         let peers = &mut self.sight.nodes.peers;
-        match (self.owners.iter_mut().find_map(Ownership::members), peer) {
-            (Some(members), peer) => members.peer(name, peer),
-            (None, Some(peer)) => _ = peers.apply(name, peer),
-            (None, None) => _ = peers.delete(&name),
+        match peer {
+            Some(peer) => _ = peers.apply(name, peer),
+            None => _ = peers.delete(&name),
         }
     }
 }

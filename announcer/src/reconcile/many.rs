@@ -76,7 +76,15 @@ fn decide(cluster: &Cluster, held: &[IpAddr]) -> Wanted {
 }
 
 fn scene<'a>(cluster: &'a Cluster, host: &'a Host) -> Scene<'a> {
-    Scene { cluster, host, node: "a", interface: Some("eth0"), permits: Permits::ALL, routed: None }
+    Scene {
+        cluster,
+        host,
+        node: "a",
+        interface: Some("eth0"),
+        permits: Permits::ALL,
+        routed: None,
+        layer2: &[],
+    }
 }
 
 #[test]

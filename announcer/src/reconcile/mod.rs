@@ -98,6 +98,8 @@ pub struct Announcer<K> {
     publisher: Publisher,
     look_at: Instant,
     leaving: bool,
+    /// Whether it leaves for a restart: what routers lead here stays.
+    pauses: bool,
     /// Why no Lease is acquired.
     withheld: Option<String>,
     /// Whether it was told that Leases of Services that are gone stay.
@@ -153,6 +155,7 @@ impl<K: Kernel> Announcer<K> {
             publisher,
             look_at: now,
             leaving: false,
+            pauses: false,
             withheld: None,
             told_of_leases: false,
             waits_since: None,
@@ -373,16 +376,15 @@ impl<K: Kernel> Announcer<K> {
         self.lan.hear(&self.sight.host, now)
     }
 
-    /// Whether everything has been released.
-    pub fn has_left(&self) -> bool {
-        self.leaving && self.owners.iter().all(Ownership::has_left) && self.is_bare()
-    }
-
     /// Whether nothing of ours is bound, and what was is silent.
     pub fn is_bare(&self) -> bool {
         let host = &self.sight.host;
-        let silent = self.backstop.iter().all(|backstop| backstop.muting().next().is_none());
-        silent && host.ours.is_empty() && host.made.is_empty()
+        self.is_silent() && host.ours.is_empty() && host.made.is_empty()
+    }
+
+    /// Whether nothing is being silenced.
+    fn is_silent(&self) -> bool {
+        self.backstop.iter().all(|backstop| backstop.muting().next().is_none())
     }
 }
 

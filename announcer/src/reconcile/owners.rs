@@ -12,6 +12,14 @@ const TOLD: Duration = Duration::from_secs(1);
 
 /// Who decides on owners: `members` where this node is one, else the Leases that are configured, or nobody.
 pub fn owners(config: &Config, members: Option<Members>, now: Instant) -> Vec<Ownership> {
+    let everyone = || Ownership::Everyone(Everyone::default());
+    let mut owners = on_lan(config, members, now);
+    owners.extend(config.bgp.as_ref().map(|_| everyone()));
+    owners
+}
+
+/// Who decides on what neighbours are told of.
+fn on_lan(config: &Config, members: Option<Members>, now: Instant) -> Vec<Ownership> {
     let control_plane = control_plane(config);
     let (timing, annotations) = (config.leases.timing, config.leases.annotations.clone());
     let of_services = |strategy| Leases::new(&config.core.node, strategy, timing, annotations);
@@ -20,7 +28,7 @@ pub fn owners(config: &Config, members: Option<Members>, now: Instant) -> Vec<Ow
         (Election::Global { namespace, name }, None) => {
             of_services(Strategy::Global(Name::new(namespace, name)))
         }
-        (Election::Everyone, None) => return vec![Ownership::Everyone(Everyone::default())],
+        (Election::Everyone, None) => return Vec::new(),
         (Election::PerService | Election::Membership(_), None) => of_services(Strategy::PerService),
         (Election::Nothing, None) => of_services(Strategy::PerService).without_services(),
     };

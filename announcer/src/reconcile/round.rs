@@ -36,6 +36,9 @@ impl<K: Kernel> Announcer<K> {
             self.look(now).await;
         }
         self.hear(now);
+        if let Some(routed) = &self.routed {
+            self.sight.divide(routed.told().layer2);
+        }
         let refreshed = self.sight.refresh(now);
         if refreshed {
             let guarded = placement::guarded(self.sight.scene());
@@ -124,10 +127,9 @@ impl<K: Kernel> Announcer<K> {
         let (Some(tell), Some(asked)) = (&self.outlets.labels, asked) else { return };
         let (node, live) = (&self.config.core.node, &answering.live);
         let mut labels = labels::wanted(&self.sight.wanted, live, node, asked.first);
-        if self.routed.is_some() {
-            // Other nodes answer for them as well, and say so rightly.
-            labels.live.clear();
-        }
+        // For what routers lead here other nodes answer as well, and say so rightly.
+        let wanted = &self.sight.wanted;
+        labels.live.retain(|own| wanted.vip(*own).is_none_or(|vip| !vip.is_routed()));
         tell.send_if_modified(|known| {
             let is_news = known.as_ref() != Some(&labels);
             *known = Some(labels);
@@ -177,6 +179,7 @@ impl<K: Kernel> Announcer<K> {
         let context = sight.context(refused);
         let (mut holds, mut forwards) = (Holds::new(), Forwards::new());
         for owner in owners {
+            let context = sight.context_of(owner, refused);
             owner.request(context, now);
             match owner {
                 Ownership::Membership(members) => forwards = members.forwards(context, now),
@@ -205,9 +208,9 @@ impl<K: Kernel> Announcer<K> {
     /// Asks for what was never in use, and listens for that and for what is bound.
     fn ask(&mut self, refused: &BTreeSet<IpAddr>, now: Instant) {
         let Self { sight, owners, lan, config, .. } = self;
-        let context = sight.context(refused);
         let mut questions = BTreeMap::new();
         for owner in owners.iter().filter(|_| config.arp_nd.probe) {
+            let context = sight.context_of(owner, refused);
             // What this node answers for is in use, whatever has become of the status.
             let asked = owner.asked(context, now).into_iter();
             let asked = asked.filter(|address| !lan.answers(address)).collect();
@@ -232,7 +235,8 @@ impl<K: Kernel> Announcer<K> {
         let Context { host, node, .. } = context;
         for owner in owners.iter() {
             let conflict = |address, mac| detection::conflict(host, node, probes, address, mac);
-            desired.judge(owner.verdicts(context, &taken, now), probes, conflict);
+            let verdicts = owner.verdicts(sight.context_of(owner, refused), &taken, now);
+            desired.judge(verdicts, probes, conflict);
         }
         desired.vlans = vlans;
         hands.note(&mut desired, context.wanted, context.node);
@@ -347,8 +351,11 @@ impl<K: Kernel> Announcer<K> {
         let services = context.wanted.services.iter();
         let strays = services.filter(|(name, claim)| claim.shows_too_much() && !is_decided(name));
         let patience = |(name, claim): (&Name, &Claim)| {
-            let all =
-                self.owners.iter().filter_map(|owner| owner.clears(context, name, claim, now));
+            let decide = self
+                .owners
+                .iter()
+                .filter(|owner| self.routed.is_none() || owner.is_routed() == claim.routed);
+            let all = decide.filter_map(|owner| owner.clears(context, name, claim, now));
             Some((name.clone(), all.min()?))
         };
         strays.filter_map(patience).collect()

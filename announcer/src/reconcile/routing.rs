@@ -90,6 +90,13 @@ impl<K: Kernel> Announcer<K> {
             let Some(service) = sight.cluster.services().get(name).filter(|own| own.ours) else {
                 continue;
             };
+            if !sight.wanted.services.get(name).is_some_and(|claim| claim.routed) {
+                let is_asked = service.asks.asked != Asked::default();
+                if is_asked && service.vip_host.as_deref() == Some(node) {
+                    verdict.refuse(Refusal::BgpOnLan);
+                }
+                continue;
+            }
             let announced = verdict.announce.iter().copied();
             let is_announced = |address: &IpAddr| routed.announces(address);
             for address in kept(&told, announced.filter(is_announced)) {

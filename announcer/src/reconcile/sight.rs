@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
+
+use berth_bgp::Filter;
 
 use super::advised::Advised;
 use crate::config::{Cluster as Backing, Config, Permits};
 use crate::kernel::{Host, sysctl};
-use crate::ownership::{Context, Uncovered};
+use crate::ownership::{Context, Ownership, Uncovered};
 use crate::source::cluster::{Claims, Cluster};
 use crate::source::doubt::{Lingering, doubted};
 use crate::source::eip::Usage;
@@ -25,6 +28,10 @@ pub(super) struct Sight {
     permits: Permits,
     /// Where addresses are bound that routers lead here.
     routed: Option<String>,
+    /// Where neighbours are told of some of them, of which; nothing before that is known.
+    layer2: Option<Arc<Vec<Filter>>>,
+    /// Whether neighbours may be told of some, and routers of others.
+    is_mixed: bool,
     /// Whether ports of this host are closed behind addresses.
     closes: bool,
     fixed: Fixed,
@@ -37,6 +44,8 @@ pub(super) struct Sight {
     pub(super) obstacle: Option<Refusal>,
     pub(super) usage: Usage,
     pub(super) wanted: Wanted,
+    /// Of that what neighbours are told of, and what routers are, where that differs.
+    parts: Option<[Wanted; 2]>,
     /// Where doubted addresses led lately.
     pub(super) lingering: Lingering,
     advised: Advised,
@@ -87,6 +96,8 @@ impl Sight {
             interface: config.core.interface.clone(),
             permits: config.services.as_ref().map(|s| s.permits.clone()).unwrap_or_default(),
             routed: config.routed().map(str::to_owned),
+            layer2: None,
+            is_mixed: config.is_mixed(),
             closes: config.services.as_ref().is_some_and(|all| all.closes_host_ports),
             fixed: fixed(config),
             cluster,
@@ -96,6 +107,7 @@ impl Sight {
             obstacle: None,
             usage: Usage::default(),
             wanted: Wanted::default(),
+            parts: None,
             lingering: Lingering::default(),
             advised: Advised::default(),
             stale: true,
@@ -134,14 +146,16 @@ impl Sight {
         if stale {
             self.cluster.see(now);
             let Self { node, interface, permits, routed, fixed, cluster, host, usage, .. } = self;
+            let layer2 = self.layer2.as_deref().map_or(&[][..], Vec::as_slice);
             let (interface, routed) = (interface.as_deref(), routed.as_deref());
-            let scene = Scene { cluster, host, node, interface, permits, routed };
+            let scene = Scene { cluster, host, node, interface, permits, routed, layer2 };
             usage.see(scene);
             let mut wanted = wanted(scene, usage, fixed);
             if self.closes {
                 wanted.doubted = doubted(scene, &wanted);
                 self.lingering.join(&mut wanted.doubted, now);
             }
+            self.parts = self.is_mixed.then(|| [false, true].map(|routed| wanted.part(routed)));
             self.wanted = wanted;
             for advice in self.advised.see(&self.host, sysctl::read) {
                 tracing::warn!("{advice}");
@@ -156,9 +170,31 @@ impl Sight {
     }
 
     pub(super) fn scene(&self) -> Scene<'_> {
-        let Self { node, interface, permits, routed, cluster, host, .. } = self;
+        let Self { node, interface, permits, routed, layer2, cluster, host, .. } = self;
         let (interface, routed) = (interface.as_deref(), routed.as_deref());
-        Scene { cluster, host, node, interface, permits, routed }
+        let layer2 = layer2.as_deref().map_or(&[][..], Vec::as_slice);
+        Scene { cluster, host, node, interface, permits, routed, layer2 }
+    }
+
+    /// Takes in which of what routers may lead here neighbours are told of instead, as far as that is known.
+    pub(super) fn divide(&mut self, layer2: Option<Arc<Vec<Filter>>>) {
+        if self.is_mixed && self.layer2 != layer2 {
+            self.layer2 = layer2;
+            self.touch();
+        }
+    }
+
+    /// What `owner` looks at: what it decides on, of all that is seen.
+    pub(super) fn context_of<'a>(
+        &'a self,
+        owner: &Ownership,
+        refused: &'a BTreeSet<IpAddr>,
+    ) -> Context<'a> {
+        let context = self.context(refused);
+        match &self.parts {
+            Some(parts) => Context { wanted: &parts[usize::from(owner.is_routed())], ..context },
+            None => context,
+        }
     }
 
     pub(super) fn context<'a>(&'a self, refused: &'a BTreeSet<IpAddr>) -> Context<'a> {
@@ -167,12 +203,16 @@ impl Sight {
             placement::interface(&self.host, &self.node, self.interface.as_deref()).is_ok();
         Context {
             wanted: &self.wanted,
+            all: &self.wanted,
             node: &self.node,
             host: &self.host,
             nodes: Some(&self.nodes.peers).filter(|_| self.nodes.listed),
             usable,
             refused,
-            known: self.listed.services && self.listed.slices && claims_known,
+            known: self.listed.services
+                && self.listed.slices
+                && claims_known
+                && (!self.is_mixed || self.layer2.is_some()),
             bindings_known: self.listed.bindings && claims_known,
         }
     }

@@ -64,9 +64,8 @@ pub(super) fn start(
     }
     let (order, orders) = watch::channel(Orders::default());
     let (say, said) = watch::channel(Said::default());
-    let settings = (bgp.speaker.clone(), bgp.peers.clone(), bgp.notes.clone());
     let (node, secrets) = (&config.core.node, secrets(config, client));
-    let speaker = Speaker::new(node, interface, settings, secrets, metrics.clone(), health.clone());
+    let speaker = Speaker::new(node, interface, bgp, secrets, metrics.clone(), health.clone());
     let speaker = speaker.awaiting(Awaited::new(before.sessions, Instant::now()));
     supervisor.spawn(TASK, speaker.keep(said, orders, tell));
     (Some(Routed::new(order, told.clone(), say, before.kept)), told)

@@ -87,7 +87,7 @@ fn scope(config: &Config) -> Scope {
         Election::PerService | Election::Everyone | Election::Nothing => None,
     };
     let is_member = matches!(config.election, Election::Membership(_));
-    let nodes = is_member || config.election == Election::Everyone;
+    let nodes = is_member || config.bgp.is_some();
     let services = config.services.as_ref();
     Scope {
         namespace: services.and_then(|services| services.namespace.clone()),

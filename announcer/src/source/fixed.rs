@@ -33,6 +33,7 @@ pub fn wants<'a>(scene: Scene<'a>, fixed: &'a Fixed) -> impl Iterator<Item = (Ip
             preferred: Arc::default(),
             previous: None,
             epoch: 0,
+            routed: false,
             attach: place_on(scene, fixed.interface.as_deref(), *address),
             ports: [].into(),
             conflicts: false,

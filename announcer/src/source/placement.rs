@@ -42,11 +42,11 @@ fn named<'a>(
 
 /// Why nothing could be bound on `node` that names no interface; nothing where it can.
 pub fn obstacle(scene: Scene<'_>) -> Option<Refusal> {
-    let Scene { host, node, interface: own, routed, .. } = scene;
-    match routed {
-        Some(name) => host.interface(name).is_none().then(|| missing(node, Some(name))),
-        None => interface(host, node, own).err(),
-    }
+    let Scene { host, node, interface: own, routed, layer2, .. } = scene;
+    let absent = routed.filter(|name| host.interface(name).is_none());
+    let on_lan = || routed.is_none() || !layer2.is_empty();
+    let absent = absent.map(|name| missing(node, Some(name)));
+    absent.or_else(|| on_lan().then(|| interface(host, node, own).err()).flatten())
 }
 
 fn missing(node: &str, name: Option<&str>) -> Refusal {
@@ -137,7 +137,7 @@ pub(crate) fn place(
     if let Some(Err(text)) = &service.interface {
         return Err(Refusal::InvalidInterface { text: text.clone() });
     }
-    if let Some(name) = scene.routed {
+    if let Some(name) = scene.routed_of(namespace, service) {
         return place_routed(scene, name, address);
     }
     let not_permitted = |name: &str| Refusal::InterfaceNotPermitted { name: Quoted::of(name) };
@@ -167,9 +167,13 @@ pub(crate) fn place(
     place_on(scene, Some(name), address)
 }
 
-/// Where an address that names no interface belongs on this host.
-pub(crate) fn place_anywhere(scene: Scene<'_>, address: IpAddr) -> Result<Attach, Refusal> {
-    match scene.routed {
+/// Where an address that names no interface belongs on this host, where routers lead it to one that is `routed`.
+pub(crate) fn place_anywhere(
+    scene: Scene<'_>,
+    routed: Option<&str>,
+    address: IpAddr,
+) -> Result<Attach, Refusal> {
+    match routed {
         Some(name) => place_routed(scene, name, address),
         None => place_on(scene, scene.interface, address),
     }
@@ -231,12 +235,9 @@ fn has_way_back(scene: Scene<'_>, name: &str, index: u32, address: IpAddr) -> Re
 /// used as it is.
 pub fn vlans(scene: Scene<'_>) -> BTreeMap<String, Vlan> {
     let mut vlans = BTreeMap::new();
-    if scene.routed.is_some() {
-        return vlans;
-    }
     for (Name { namespace, .. }, service) in scene.cluster.services() {
         let Some(Ok(id)) = service.vlan.as_ref().filter(|_| service.ours) else { continue };
-        if !scene.permits.vlan(namespace, *id) {
+        if !scene.permits.vlan(namespace, *id) || scene.routed_of(namespace, service).is_some() {
             continue;
         }
         if let Some(Err(_)) = service.interface {

@@ -41,7 +41,7 @@ pub(crate) fn scene<'a>(
     host: &'a Host,
     interface: Option<&'a str>,
 ) -> Scene<'a> {
-    Scene { cluster, host, node: "a", interface, permits: Permits::ALL, routed: None }
+    Scene { cluster, host, node: "a", interface, permits: Permits::ALL, routed: None, layer2: &[] }
 }
 
 /// What is wanted as node `a` sees it.

@@ -120,13 +120,17 @@ fn settle(wanted: &mut Wanted, claims: &Claims) {
         if vip.wants.len() > 1 {
             vip.wants.sort_by_cached_key(|want| turn(claims, &address, want));
         }
-        let Some(by) = vip.wants.first().map(|want| want.claimant.clone()) else { continue };
-        let refused = vip.wants.extract_if(.., |want| !want.claimant.shares(&by));
+        let Some(first) = vip.wants.first() else { continue };
+        let (by, routed) = (first.claimant.clone(), first.routed);
+        let refused =
+            vip.wants.extract_if(.., |want| !want.claimant.shares(&by) || want.routed != routed);
         for want in refused {
-            let refusal = Refusal::AddressInUse { address, by: by.clone() };
             let refusal = match by {
                 Claimant::ControlPlane => Refusal::AddressReserved { address, by: by.clone() },
-                _ => refusal,
+                _ if want.claimant.shares(&by) => {
+                    Refusal::AnnouncedOtherwise { address, by: by.clone(), routed }
+                }
+                _ => Refusal::AddressInUse { address, by: by.clone() },
             };
             match want.claimant {
                 Claimant::Operator | Claimant::ControlPlane => {}

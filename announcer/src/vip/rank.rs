@@ -18,6 +18,7 @@ impl Refusal {
                 | Self::InvalidBgp { .. }
                 | Self::BgpNotPermitted { .. }
                 | Self::BgpOfAnother { .. }
+                | Self::BgpOnLan
                 | Self::TooManyLabels { .. }
         )
     }

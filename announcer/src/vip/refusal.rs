@@ -31,6 +31,15 @@ pub enum Refusal {
         /// Who decides where it is.
         by: Claimant,
     },
+    /// It shares the address with one that is announced in the other way: to neighbours on the LAN, or to routers.
+    AnnouncedOtherwise {
+        /// The address.
+        address: IpAddr,
+        /// Who had it first.
+        by: Claimant,
+        /// Whether routers are told of that one.
+        routed: bool,
+    },
     /// Membership grants the addresses to nobody.
     NotGranted {
         /// The node that tells.
@@ -288,6 +297,8 @@ pub enum Refusal {
         /// Whose word counts.
         by: Claimant,
     },
+    /// Neighbours on the LAN are told of it and no router, so what it asks to be told to routers does not count.
+    BgpOnLan,
     /// More labels than rules of BGP go by.
     TooManyLabels {
         /// How many it has.
@@ -315,6 +326,7 @@ impl Refusal {
             Self::NoLocalEndpoint { .. } => "NoLocalEndpoint",
             Self::EndpointWithoutNode => "EndpointWithoutNode",
             Self::NotServedTogether { .. } => "NotServedTogether",
+            Self::AnnouncedOtherwise { .. } => "AnnouncedOtherwise",
             Self::NotGranted { .. } => "NotGranted",
             Self::NoLiveNode { .. } => "NoLiveNode",
             Self::MembersWait { .. } => "MembersWait",
@@ -353,6 +365,7 @@ impl Refusal {
             Self::InvalidBgp { .. } => "InvalidBgpAnnotation",
             Self::BgpNotPermitted { .. } => "BgpNotPermitted",
             Self::BgpOfAnother { .. } => "BgpOfAnother",
+            Self::BgpOnLan => "BgpOnLan",
             Self::TooManyLabels { .. } => "TooManyLabels",
             Self::NotBound { .. } => "NotBound",
         }
@@ -368,6 +381,7 @@ impl Refusal {
                 | Self::Paused { .. }
                 | Self::PortsUnknown { .. }
                 | Self::NotClaimed { .. }
+                | Self::AnnouncedOtherwise { .. }
         )
     }
 

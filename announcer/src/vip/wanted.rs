@@ -41,6 +41,8 @@ pub struct Want {
     pub previous: Option<String>,
     /// How often the object has named another node; 0 where it names none.
     pub epoch: i64,
+    /// Whether routers are to lead it here, and not neighbours on the LAN.
+    pub routed: bool,
     /// Where it belongs on this host, or why it cannot be here.
     pub attach: Result<Attach, Refusal>,
     /// The ports of it that kube-proxy is to serve.
@@ -121,6 +123,11 @@ impl Vip {
         }
     }
 
+    /// Whether routers are to lead it here, as for whoever had it first.
+    pub fn is_routed(&self) -> bool {
+        self.wants.first().is_some_and(|want| want.routed)
+    }
+
     /// The address of the VM that it leads to.
     pub fn leads_to(&self) -> Option<IpAddr> {
         self.wants.first().and_then(|want| want.leads_to)
@@ -173,6 +180,8 @@ pub struct Claim {
     pub created: String,
     /// The Lease that it names.
     pub lease: Option<String>,
+    /// Whether routers are to lead its addresses here, and not neighbours on the LAN.
+    pub routed: bool,
     /// Its addresses, in its order.
     pub addresses: Vec<IpAddr>,
     /// Where each of them belongs on this host, or why it cannot be here; nothing if it is not to be served.
@@ -269,6 +278,18 @@ impl Wanted {
     /// Every VIP that has an address.
     pub fn addressed(&self) -> impl Iterator<Item = (IpAddr, &Vip)> {
         self.vips.values().filter_map(|vip| Some((vip.address?, vip)))
+    }
+
+    /// Of all of it what routers are to lead here, or the rest.
+    pub fn part(&self, routed: bool) -> Self {
+        let vips = self.vips.iter().filter(|(_, vip)| vip.is_routed() == routed);
+        let services = self.services.iter().filter(|(_, claim)| claim.routed == routed);
+        Self {
+            vips: vips.map(|(id, vip)| (id.clone(), vip.clone())).collect(),
+            services: services.map(|(name, claim)| (name.clone(), claim.clone())).collect(),
+            own: self.own.clone(),
+            ..Self::default()
+        }
     }
 
     /// Those of the control plane.

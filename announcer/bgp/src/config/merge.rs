@@ -6,7 +6,7 @@ use super::document::Document;
 use super::flaw::{Flaw, MOST_FLAWS, Place};
 use super::peer::{Peer, Speaker};
 use super::permits::Permits;
-use crate::policy::Policy;
+use crate::policy::{Filter, Policy};
 
 /// Peers of one place that are named.
 const MOST_NAMES: usize = 4;
@@ -22,6 +22,8 @@ pub struct Config {
     pub policy: Policy,
     /// What Services may ask for.
     pub permits: Permits,
+    /// What neighbours on the LAN are told of, and no router.
+    pub layer2: Vec<Filter>,
 }
 
 impl Config {
@@ -37,8 +39,8 @@ impl Config {
             graceful_restart: document.graceful_restart.unwrap_or(usual.graceful_restart),
             listen: document.listen.or(usual.listen),
         };
-        let mut config =
-            Self { speaker, peers: vec![], policy: document.policy, permits: document.permits };
+        let Document { policy, permits, layer2, .. } = document;
+        let mut config = Self { speaker, peers: vec![], policy, permits, layer2 };
         let mut flaws = Vec::new();
         let mut names = BTreeSet::new();
         for peer in peers.into_iter().chain(document.peers) {

@@ -44,7 +44,11 @@ impl fmt::Display for Report {
             writeln!(f, "{peer}{some}")?;
         }
         let (rules, permits) = (self.config.policy.rules.len(), self.config.permits.0.len());
-        writeln!(f, "rules: {rules}; what Services may ask for: {permits}")?;
+        let layer2 = self.config.layer2.len();
+        writeln!(
+            f,
+            "rules: {rules}; what Services may ask for: {permits}; what is on the LAN: {layer2}"
+        )?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         self.flaws.iter().try_for_each(|flaw| writeln!(f, "wrong: {flaw}"))
     }
@@ -71,7 +75,7 @@ policy:
 peer tor: 192.0.2.1, port 179, AS 65001, IPv4, with a password, of some nodes
 peer one: 192.0.2.2, port 179, the own AS, IPv4
 peer two: 192.0.2.2, port 179, any AS but the own, IPv4
-rules: 1; what Services may ask for: 0
+rules: 1; what Services may ask for: 0; what is on the LAN: 0
 note: policy 1, peers \"core\": no peer has this name
 wrong: peer 4 (bad), asn on line 6 \"x\": accepted is a whole number from 1 to 4294967295, external, internal
 wrong: peers one and two, nodes: both are of this node and at 192.0.2.2: accepted are nodes that differ, or sources

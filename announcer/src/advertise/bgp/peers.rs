@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_bgp::Policy;
 use berth_bgp::config::{
     self, Config, Document, Flaw, Listen, NodeSays, Peer, Permits, Remote, RouterId,
 };
+use berth_bgp::{Filter, Policy};
 
 use super::routed::Said;
 
@@ -41,6 +41,8 @@ pub(super) struct Settings {
     pub(super) peers: Vec<Peer>,
     /// The prefix of annotations by which nodes name more of them.
     pub(super) prefix: Option<String>,
+    /// Whether neighbours may be told of addresses as well.
+    pub(super) is_mixed: bool,
 }
 
 /// What all of it comes to.
@@ -52,6 +54,8 @@ pub(super) struct Peers {
     pub(super) policy: Policy,
     /// What Services may ask for; nothing before the ConfigMap was looked for.
     pub(super) permits: Option<Arc<Permits>>,
+    /// What neighbours are told of; nothing before that.
+    pub(super) layer2: Option<Arc<Vec<Filter>>>,
     /// Where they connect to, where any of them does.
     pub(super) listen: Option<Listen>,
     /// What is wrong with the ConfigMap.
@@ -69,7 +73,7 @@ impl Peers {
         let Some(data) = &said.data else { return };
         let (document, flaws) = config::config_map(data);
         let (config, wrong) = of(settings, document.clone());
-        let wrong = flaws.into_iter().chain(wrong).chain(unmet(&document));
+        let wrong = flaws.into_iter().chain(wrong).chain(unmet(settings, &document));
         self.of_map = wrong.map(|flaw| flaw.to_string()).collect();
         let config = match self.of_map.is_empty() {
             true => {
@@ -104,6 +108,7 @@ impl Peers {
         self.listen = self.all.values().find_map(|terms| terms.speaker.listen.clone());
         self.policy = config.policy.clone();
         self.permits = Some(Arc::new(config.permits.clone()));
+        self.layer2 = Some(Arc::new(config.layer2.clone()));
     }
 }
 
@@ -111,24 +116,23 @@ fn of(settings: &Settings, document: Document) -> (Config, Vec<Flaw>) {
     Config::of((settings.speaker.clone(), settings.peers.clone()), document)
 }
 
-/// What a ConfigMap asks for that is not built: an error, and no silence.
-fn unmet(document: &Document) -> Vec<Flaw> {
-    let not_yet = |of: String, field: &str| Flaw {
-        of,
+/// What a ConfigMap asks for that is not built, or not as settings are: an error, and no silence.
+fn unmet(settings: &Settings, document: &Document) -> Vec<Flaw> {
+    let flaw = |of: &str, field: &str, accepted: &str| Flaw {
+        of: of.to_owned(),
         field: field.to_owned(),
         place: config::Place::Named,
         value: None,
-        accepted: "not supported yet; leave it out".to_owned(),
+        accepted: accepted.to_owned(),
     };
-    let mut flaws = Vec::new();
-    let mut check = |of: &str, field: &str, is_asked: bool| {
-        if is_asked {
-            flaws.push(not_yet(of.to_owned(), field));
-        }
-    };
-    for peer in &document.peers {
-        let of = format!("peer {}", peer.name);
-        check(&of, "bfd", peer.bfd.is_some());
+    let with_bfd = document.peers.iter().filter(|peer| peer.bfd.is_some());
+    let mut flaws: Vec<Flaw> = with_bfd
+        .map(|peer| flaw(&format!("peer {}", peer.name), "bfd", "not supported yet; leave it out"))
+        .collect();
+    if !settings.is_mixed && !document.layer2.is_empty() {
+        let accepted =
+            "accepted beside vip_arp=true alone: this announcer tells neighbours nothing";
+        flaws.push(flaw("", "layer2", accepted));
     }
     flaws
 }
@@ -140,7 +144,7 @@ mod tests {
     fn settings() -> Settings {
         let (peers, _) = config::peers("192.0.2.1:65001,192.0.2.2:65001");
         let prefix = Some("example.com".to_owned());
-        Settings { speaker: config::Speaker::default(), peers, prefix }
+        Settings { speaker: config::Speaker::default(), peers, prefix, is_mixed: false }
     }
 
     fn said(notes: &[(&str, &str)], map: &str) -> Said {
@@ -253,5 +257,17 @@ services:
         }
         peers.see(&settings(), &said(&[], ""));
         assert_eq!((names(&peers), peers.of_map.len()), (vec!["192.0.2.1", "192.0.2.2"], 0));
+    }
+
+    #[test]
+    fn what_is_for_the_lan_is_taken_where_neighbours_are_told_and_refused_where_they_are_not() {
+        let map = "layer2: [{pools: [lan]}, {services: {matchLabels: {way: lan}}}]";
+        let mixed = Settings { is_mixed: true, ..settings() };
+        let mut peers = Peers::default();
+        peers.see(&mixed, &said(&[], map));
+        assert_eq!((peers.of_map.len(), peers.layer2.as_ref().map(|all| all.len())), (0, Some(2)));
+        peers.see(&settings(), &said(&[], map));
+        let [told] = &peers.of_map[..] else { panic!("{:?}", peers.of_map) };
+        assert!(told.contains("layer2") && told.contains("vip_arp=true"), "{told}");
     }
 }

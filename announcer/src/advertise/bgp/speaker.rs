@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use berth_bgp::config::{self, Peer, RouterId};
+use berth_bgp::config::RouterId;
 use berth_bgp::{Announcement, Event, Policy, Prefix, Routes, Session, Stop};
 use berth_bgp_speaker::{Admission, Door, Find, Handle, News, Target, spawn_finding};
 use berth_runtime::http::Health;
@@ -22,6 +22,7 @@ use super::place;
 use super::port;
 use super::routed::{Orders, Said};
 use super::told::{PeerTold, Told};
+use crate::config::Bgp;
 use crate::metrics::{Metrics, PeerLabel, RouteLabel};
 
 /// The name of the task.
@@ -66,17 +67,18 @@ pub struct Speaker {
 }
 
 impl Speaker {
-    /// Of a node with this interface, by settings: what is the same for all peers, peers, and the prefix of annotations of nodes
-    /// that name more. Passwords in Secrets are read by `secrets`.
+    /// Of a node with this interface, by settings. Passwords in Secrets are read by `secrets`.
     pub fn new(
         node: &str,
         interface: Option<String>,
-        (speaker, peers, prefix): (config::Speaker, Vec<Peer>, Option<String>),
+        settings: &Bgp,
         secrets: Secrets,
         metrics: Metrics,
         health: Health,
     ) -> Self {
-        let (settings, awaited) = (Settings { speaker, peers, prefix }, Awaited::default());
+        let Bgp { speaker, peers, notes, is_mixed, .. } = settings.clone();
+        let settings = Settings { speaker, peers, prefix: notes, is_mixed };
+        let awaited = Awaited::default();
         Self { node: node.to_owned(), interface, metrics, health, settings, secrets, awaited }
     }
 
@@ -117,8 +119,9 @@ impl Speaker {
             all.tell_of(MAP, &peers.of_map);
             // Before any peer is spoken to.
             tell.send_if_modified(|told| {
-                let is_news = told.permits != peers.permits;
+                let is_news = told.permits != peers.permits || told.layer2 != peers.layer2;
                 told.permits.clone_from(&peers.permits);
+                told.layer2.clone_from(&peers.layer2);
                 is_news
             });
             // No session ends for what it is told.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use berth_api::host::Routers;
 use berth_bgp::config::Permits;
-use berth_bgp::{Family, State};
+use berth_bgp::{Family, Filter, State};
 
 /// What is known of all peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Told {
     pub awaited: BTreeSet<String>,
     /// What Services may ask for; nothing before the ConfigMap was looked for.
     pub permits: Option<Arc<Permits>>,
+    /// What neighbours on the LAN are told of, and no router; nothing before the ConfigMap was looked for.
+    pub layer2: Option<Arc<Vec<Filter>>>,
 }
 
 /// What is known of one.

@@ -45,6 +45,7 @@ pub fn wants<'a>(
     eip: &'a Eip,
     usage: &'a Usage,
 ) -> impl Iterator<Item = (IpAddr, Want)> + 'a {
+    let routed = scene.routed_of_eip(&name.namespace, eip);
     eip.pairs.iter().map(move |(address, vmi)| {
         let want = Want {
             claimant: Claimant::Eip(name.clone()),
@@ -55,7 +56,8 @@ pub fn wants<'a>(
             preferred: Arc::default(),
             previous: eip.holder.as_ref().map(|holder| holder.node.clone()),
             epoch: eip.epoch,
-            attach: place_anywhere(scene, *address),
+            routed: routed.is_some(),
+            attach: place_anywhere(scene, routed, *address),
             ports: [].into(),
             conflicts: eip.conflicts.of(address).is_some(),
             in_use: usage.has(address),

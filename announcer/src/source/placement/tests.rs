@@ -10,7 +10,9 @@ use crate::source::testing::{scene, two_interfaces};
 fn refused(host: &Host, address: &str) -> Option<&'static str> {
     let cluster = Cluster::default();
     let scene = scene(&cluster, host, Some("eth0"));
-    place_anywhere(scene, address.parse().unwrap()).err().map(|refusal| refusal.reason())
+    place_anywhere(scene, scene.routed, address.parse().unwrap())
+        .err()
+        .map(|refusal| refusal.reason())
 }
 
 #[test]
@@ -26,7 +28,7 @@ fn the_hosts_own_address_on_another_interface_is_not_to_be_had() {
 fn placed(host: &Host, address: &str) -> Option<u32> {
     let cluster = Cluster::default();
     let scene = scene(&cluster, host, None);
-    match place_anywhere(scene, address.parse().unwrap()) {
+    match place_anywhere(scene, scene.routed, address.parse().unwrap()) {
         Ok(Attach::L2(link)) => Some(link.index),
         _ => None,
     }
@@ -77,7 +79,7 @@ fn what_an_announcer_left_is_taken_over_only_where_its_claim_is_older() {
     let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
     let refused = |cluster: &Cluster, host: &Host| {
         let scene = scene(cluster, host, Some("eth0"));
-        place_anywhere(scene, address).err().map(|refusal| refusal.reason())
+        place_anywhere(scene, scene.routed, address).err().map(|refusal| refusal.reason())
     };
     assert_eq!(refused(&cluster, &host), Some("AddressOnHost"), "nobody claims it");
     cluster.claims.apply("192.0.2.9", vec![Holder::alone("web")], false);
@@ -107,7 +109,7 @@ fn what_nobody_has_tagged_is_taken_over_where_its_claim_is_older_and_the_node_ha
         let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
         let refused = |cluster: &Cluster, host: &Host| {
             let scene = scene(cluster, host, Some("eth0"));
-            place_anywhere(scene, address).err().map(|refusal| refusal.reason())
+            place_anywhere(scene, scene.routed, address).err().map(|refusal| refusal.reason())
         };
         let text = address.to_string();
         cluster.claims.apply(&text, vec![Holder::alone("web")], false);
@@ -143,9 +145,16 @@ fn where_nobody_could_be_answered_an_address_is_not_to_be_had() {
     host.ports = [(2, 3)].into();
     assert_eq!(refused(&host, "10.0.0.9"), Some("ReversePathFiltered"));
     let (cluster, interface, permits) = (Cluster::default(), Some("eth0"), Permits::ALL);
-    let scene =
-        Scene { cluster: &cluster, host: &host, node: "node-17", interface, permits, routed: None };
-    let told = place_anywhere(scene, "10.0.0.9".parse().unwrap()).unwrap_err().note();
+    let scene = Scene {
+        cluster: &cluster,
+        host: &host,
+        node: "node-17",
+        interface,
+        permits,
+        routed: None,
+        layer2: &[],
+    };
+    let told = place_anywhere(scene, scene.routed, "10.0.0.9".parse().unwrap()).unwrap_err().note();
     let names = ["node-17", "eth1", "rp_filter"].iter().all(|name| told.contains(name));
     assert!(names, "{told}");
 }
@@ -192,6 +201,7 @@ fn a_service_has_addresses_only_where_the_operator_permits() {
             interface: Some("eth0"),
             permits,
             routed: None,
+            layer2: &[],
         };
         let service = Service {
             interface: interface.map(|name| Ok(name.to_owned())),
@@ -242,8 +252,15 @@ fn what_a_namespace_may_not_name_is_neither_fenced_for_it_nor_made() {
         let config = Config::parse(&Settings::gather(given, []), "a").unwrap();
         let permits = &config.services.unwrap().permits;
         let interface = Some("eth0");
-        let scene =
-            Scene { cluster: &cluster, host: &host, node: "a", interface, permits, routed: None };
+        let scene = Scene {
+            cluster: &cluster,
+            host: &host,
+            node: "a",
+            interface,
+            permits,
+            routed: None,
+            layer2: &[],
+        };
         let vlans: Vec<String> = vlans(scene).into_keys().collect();
         (guarded(scene).contains("eth2"), vlans)
     };

@@ -27,6 +27,16 @@ impl Refusal {
                  externalTrafficPolicy Local asks for; accepted: endpoints on the same node, externalTrafficPolicy Cluster, or \
                  an address of its own"
             ),
+            Self::AnnouncedOtherwise { address, by, routed } => {
+                let (one, other) = match routed {
+                    true => ("to routers", "on the LAN"),
+                    false => ("on the LAN", "to routers"),
+                };
+                format!(
+                    "{address} is not announced for it: {by} had it first and is announced {one}, and this is to be {other}, \
+                     as layer2 of ConfigMap berth-bgp says; accepted: one way for both, or an address of its own"
+                )
+            }
             Self::NotGranted { node, had, unheard, could } => {
                 let what = match had {
                     true => {
@@ -199,6 +209,9 @@ impl Refusal {
                 "what its annotations ask to be told to routers of {address}, which it shares, is passed over: {by} had the address \
                  first, and its annotations count; accepted: an address of its own"
             ),
+            Self::BgpOnLan => "berth.dev/bgp-* is passed over: its addresses are announced on the LAN, as layer2 of ConfigMap \
+                 berth-bgp says, and no router is told of them"
+                .to_owned(),
             Self::TooManyLabels { count } => format!(
                 "metadata.labels has {count} labels; accepted are {MOST_LABELS}, and by the first ones alone, by their keys, \
                  `policy` of ConfigMap berth-bgp goes"
@@ -281,6 +294,8 @@ mod tests {
             NoEndpoint
             | EndpointWithoutNode
             | NotServedTogether { .. }
+            | AnnouncedOtherwise { .. }
+            | BgpOnLan
             | DhcpNotServed { .. }
             | InvalidInterface { .. }
             | InvalidVlan { .. }

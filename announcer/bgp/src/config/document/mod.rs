@@ -13,7 +13,7 @@ use super::grammar::{AS_ACCEPTED, asn, is_interface};
 use super::peer::{Listen, Peer, RouterId};
 use super::permits::Permits;
 use super::yaml::{self, Is, Node};
-use crate::policy::Policy;
+use crate::policy::{Filter, Policy};
 use crate::session::Restart;
 
 const KEY: &str = "config.yaml";
@@ -41,6 +41,8 @@ pub struct Document {
     pub policy: Policy,
     /// What Services may ask for.
     pub permits: Permits,
+    /// What neighbours on the LAN are told of, and no router: whatever fits one of these.
+    pub layer2: Vec<Filter>,
 }
 
 /// Reads the data of the ConfigMap. What is right is there, whatever is wrong with the rest.
@@ -110,6 +112,7 @@ fn document(node: &Node) -> (Document, Vec<Flaw>) {
         "peers",
         "policy",
         "services",
+        "layer2",
     ];
     let mut fields = Fields::of("");
     if !fields.map("config", node, &known) {
@@ -149,6 +152,11 @@ fn document(node: &Node) -> (Document, Vec<Flaw>) {
         let mut of_permit = Fields::of(&format!("services {}", number + 1));
         document.permits.0.extend(policy::permit(&mut of_permit, item));
         of_permit.flaws.into_iter().for_each(|flaw| fields.note(flaw));
+    }
+    for (number, item) in fields.items(node, "layer2").iter().enumerate() {
+        let mut of_filter = Fields::of(&format!("layer2 {}", number + 1));
+        document.layer2.extend(policy::on_lan(&mut of_filter, item));
+        of_filter.flaws.into_iter().for_each(|flaw| fields.note(flaw));
     }
     (document, fields.flaws)
 }

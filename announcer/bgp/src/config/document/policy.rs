@@ -25,12 +25,7 @@ pub(super) fn rule(fields: &mut Fields, node: &Node) -> Option<Rule> {
     if !fields.map("rule", node, &known) {
         return None;
     }
-    let filter = Filter {
-        peers: fields.names(node, "peers"),
-        pools: fields.names(node, "pools"),
-        namespaces: fields.names(node, "namespaces"),
-        services: fields.selector(node, "services"),
-    };
+    let filter = Filter { peers: fields.names(node, "peers"), ..filter(fields, node) };
     let (communities, large_communities) = fields.communities(node);
     let change = Change {
         announce: fields.switch(node, "announce"),
@@ -42,6 +37,25 @@ pub(super) fn rule(fields: &mut Fields, node: &Node) -> Option<Rule> {
         widened: widened(fields, node),
     };
     fields.flaws.is_empty().then_some(Rule { filter, change })
+}
+
+/// What neighbours on the LAN are told of.
+pub(super) fn on_lan(fields: &mut Fields, node: &Node) -> Option<Filter> {
+    if !fields.map("filter", node, &["pools", "namespaces", "services", "description"]) {
+        return None;
+    }
+    let filter = filter(fields, node);
+    fields.flaws.is_empty().then_some(filter)
+}
+
+/// What something is about, whoever is told of it.
+fn filter(fields: &mut Fields, node: &Node) -> Filter {
+    Filter {
+        peers: Default::default(),
+        pools: fields.names(node, "pools"),
+        namespaces: fields.names(node, "namespaces"),
+        services: fields.selector(node, "services"),
+    }
 }
 
 fn widened(fields: &mut Fields, node: &Node) -> Option<Widened> {
