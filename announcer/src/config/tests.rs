@@ -363,9 +363,26 @@ fn by_bgp_nobody_is_elected_and_a_peer_that_is_wrong_costs_no_other() {
     assert!(alone.flaws.is_empty() && alone.bgp.unwrap().peers.is_empty(), "it waits");
     let noted = parse_with(&[("annotation", "example.com")]).unwrap();
     assert_eq!(noted.bgp.unwrap().notes.as_deref(), Some("example.com"));
-    for beside in [("vip_arp", "true"), ("berth_election", "membership"), ("cp_enable", "true")] {
+    for beside in [("berth_election", "membership"), ("cp_enable", "true")] {
         let own = ("address", "192.0.2.100");
         let told = parse_with(&[("bgp_peers", "192.0.2.1:1"), own, beside]).expect_err("a refusal");
         assert!(told.len() == 1 && told[0].starts_with(beside.0), "{told:?}");
     }
+}
+
+#[test]
+fn beside_routers_neighbours_may_be_told_and_then_somebody_is_elected_for_them() {
+    let both = [("bgp_enable", "true"), ("vip_arp", "true"), ("vip_interface", "eth1")];
+    let parse_with = |more: &[(&str, &str)]| parse(&[&both, more].concat());
+    let config = parse_with(&[]).unwrap();
+    assert!(config.is_mixed() && matches!(config.election, Election::Membership(_)));
+    assert_eq!((config.core.interface.as_deref(), config.routed()), (Some("eth1"), Some("lo")));
+    let config = parse_with(&[("berth_election", "service")]).unwrap();
+    assert_eq!(config.election, Election::PerService);
+    let config = parse_with(&[("svc_election", "true")]).unwrap();
+    assert_eq!((config.election, config.bgp.unwrap().elected_by), (Election::PerService, None));
+    let told = parse_with(&[("bgp_attach_ip_to_interface", "true")]).expect_err("a refusal");
+    assert!(told.len() == 1 && told[0].starts_with("bgp_attach_ip_to_interface"), "{told:?}");
+    let alone = parse(&[("bgp_enable", "true")]).unwrap();
+    assert!(!alone.is_mixed() && alone.election == Election::Everyone);
 }

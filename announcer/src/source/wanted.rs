@@ -175,14 +175,17 @@ fn turn(claims: &Claims, address: &IpAddr, want: &Want) -> (u8, usize, u8, Strin
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use berth_api::claim::{ClaimPolicy, Holder};
     use berth_api::service::{Port, Protocol};
 
     use super::super::cluster::testing::{eip, service};
-    use super::super::cluster::{Claims, Cluster, Eip, Ingress};
+    use super::super::cluster::{Claims, Cluster, Eip, Ingress, Labels};
     use super::super::testing::{host, scene, seen};
     use super::*;
-    use crate::kernel::{Foreign, Host};
+    use crate::kernel::{Foreign, Host, Interface};
+    use crate::vip::Attach;
 
     const ADDRESS: &str = "192.0.2.1";
 
@@ -235,6 +238,47 @@ mod tests {
         let wants = &wanted.vip(ADDRESS.parse().unwrap()).unwrap().wants;
         let order: Vec<String> = wants.iter().map(|want| want.claimant.to_string()).collect();
         assert_eq!(order, ["service/alice/web", "service/mallory/old"]);
+    }
+
+    #[test]
+    fn of_those_that_share_an_address_who_had_it_first_says_whether_routers_or_neighbours_are_told()
+    {
+        let way = |uid: &str, way: &str| {
+            let read = [("way".to_owned(), way.to_owned())];
+            let labels = Labels { read: Arc::new(read.into()), count: 1 };
+            Service { uid: uid.to_owned(), labels, ..service(&[ADDRESS, "192.0.2.2"]) }
+        };
+        let select = "layer2: [{services: {matchLabels: {way: lan}}}]";
+        let map = [("config.yaml".to_owned(), select.to_owned())].into();
+        let (document, flaws) = berth_bgp::config::config_map(&map);
+        assert!(flaws.is_empty(), "{flaws:?}");
+        let mut host = host();
+        let lo = Interface { index: 1, mac: None, up: true, foreign: [].into() };
+        host.interfaces.insert("lo".to_owned(), lo);
+        let address: IpAddr = ADDRESS.parse().unwrap();
+        for (first, second, routed) in [("lan", "far", false), ("far", "lan", true)] {
+            let mut cluster = Cluster::new(Claims::new(ClaimPolicy::Required));
+            let names = ["one", "two"].map(|name| Name::new("d", name));
+            cluster.apply_service(names[0].clone(), way("one", first));
+            cluster.apply_service(names[1].clone(), way("two", second));
+            cluster.claims.apply(ADDRESS, ["one", "two"].map(Holder::alone).into(), false);
+            cluster.claims.apply("192.0.2.2", vec![Holder::alone("two")], false);
+            let layer2 = &document.layer2;
+            let scene =
+                Scene { routed: Some("lo"), layer2, ..scene(&cluster, &host, Some("eth0")) };
+            let wanted = wanted(scene, &Usage::default(), &Fixed::default());
+            let by = Claimant::Service(names[0].clone());
+            let refused = Err(Refusal::AnnouncedOtherwise { address, by, routed });
+            assert_eq!(wanted.attach(&names[1], address), Some(&refused));
+            let of = |routed: bool| -> Vec<String> {
+                wanted.part(routed).addressed().map(|(own, _)| own.to_string()).collect()
+            };
+            assert_eq!((of(routed), of(!routed)), (vec![ADDRESS.into()], vec!["192.0.2.2".into()]));
+            let place = wanted.vip(address).unwrap().attach("a").unwrap();
+            assert_eq!(matches!(place, Attach::Host(1)), routed, "{place:?}");
+            let part = wanted.part(routed).services.into_keys().collect::<Vec<_>>();
+            assert_eq!(part, names[..1], "each Service is decided on once");
+        }
     }
 
     #[test]
