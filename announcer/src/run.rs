@@ -70,7 +70,7 @@ const UNLABELLING: Duration = Duration::from_secs(2);
 const GIVING_BACK: Duration = Duration::from_secs(2);
 
 /// The tasks that keep something in the kernel by running programs.
-const KEEPERS: [&str; 3] = ["unserved", "forward", "elastic IPs"];
+const KEEPERS: [&str; 4] = ["unserved", "forward", "elastic IPs", dataplane::transit::TASK];
 
 /// Runs until `stop` is cancelled, then hands over, removes everything and returns. The background tasks go to
 /// `supervisor`. Those of the `rights` that the account lacks are told.
@@ -315,7 +315,8 @@ async fn start(
     let publishes = config.services.as_ref().is_some_and(|services| services.publish);
 
     let closes = config.services.as_ref().is_some_and(|services| services.closes_host_ports);
-    let (dataplane, kept, tasks) = Dataplane::new(&door, &instance, &metrics, closes);
+    let (dataplane, kept, tasks) =
+        Dataplane::new(&door, &instance, &metrics, (closes, routed.is_some()));
     supervisor.spawn_all(tasks);
 
     let publisher = Publisher::new(writer, events, metrics.clone(), &config.core.node, publishes);

@@ -5,11 +5,13 @@
 //! | `unserved` | the guard that drops what kube-proxy does not serve yet |
 //! | `forward` | where packets of connections go that began at an address's previous owner |
 //! | `eip` | the translation of elastic IPs |
+//! | `transit` | what passes through this node and is not to, where routers lead addresses here |
 //!
 //! Each is a [`Reconciler`]: the rounds of the announcer say what is wanted, and hear by one channel what holds.
 
 pub mod eip;
 pub mod forward;
+pub mod transit;
 pub mod unserved;
 
 use std::time::Duration;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use self::eip::{Nat, Translation};
+use self::transit::Transit;
 use crate::instance::Instance;
 use crate::kernel::reconciler::reconciler;
 use crate::kernel::{Door, Guard, Guarded, Reconciler, Task};
@@ -32,6 +35,8 @@ pub struct Dataplane {
     pub forward: Reconciler<Forwards>,
     /// The elastic IPs to translate; nothing until the cluster is known.
     pub eip: Reconciler<Option<Nat>>,
+    /// What is not to pass, where routers lead addresses here.
+    pub transit: Option<Reconciler<Transit>>,
 }
 
 /// What one of them tells.
@@ -43,6 +48,8 @@ pub enum Event {
     Forward(Forwards),
     /// What becomes of what is to be translated.
     Eip(Translation),
+    /// Why what is not to pass may, if it may.
+    Transit(Option<String>),
 }
 
 impl From<Guard> for Event {
@@ -68,13 +75,13 @@ const BACKLOG: usize = 64;
 
 impl Dataplane {
     /// What is kept for `instance`, what it tells, and the tasks that keep it; with `closes` no port of the host answers
-    /// behind an address of a Service. Each task ends when its reconciler is dropped, and leaves what is in the kernel
+    /// behind an address of a Service, and where routers lead addresses here (`routed`) nobody passes for this node. Each task ends when its reconciler is dropped, and leaves what is in the kernel
     /// ([`remove`]).
     pub fn new(
         door: &Door,
         instance: &Instance,
         metrics: &Metrics,
-        closes: bool,
+        (closes, routed): (bool, bool),
     ) -> (Self, mpsc::Receiver<Event>, Vec<Task>) {
         let (tell, events) = mpsc::channel(BACKLOG);
         let layout = unserved::Layout { table: instance.table(), closes };
@@ -82,10 +89,16 @@ impl Dataplane {
         let (forward, forwarding) =
             reconciler(forward::Tables::new(instance.table()), tell.clone());
         let (eip, translating) =
-            reconciler(eip::Translator::new(door, instance, metrics.clone()), tell);
-        let tasks =
+            reconciler(eip::Translator::new(door, instance, metrics.clone()), tell.clone());
+        let mut tasks =
             vec![("unserved", guarding), ("forward", forwarding), ("elastic IPs", translating)];
-        (Self { unserved, forward, eip }, events, tasks)
+        let transit = routed.then(|| {
+            let table = transit::Table::new(door, &instance.table());
+            let (transit, task) = reconciler(table, tell);
+            tasks.push((transit::TASK, task));
+            transit
+        });
+        (Self { unserved, forward, eip, transit }, events, tasks)
     }
 }
 
@@ -95,8 +108,10 @@ const REMOVAL: Duration = Duration::from_secs(4);
 /// Removes the tables of the guard and of forwarding of this instance, if they are there. What cannot be removed is told.
 pub async fn remove(instance: &Instance) {
     let table = instance.table();
-    let removal = async { tokio::join!(unserved::remove(&table), forward::remove(&table)) };
-    let Ok((guard, forward)) = tokio::time::timeout(REMOVAL, removal).await else {
+    let removal = async {
+        tokio::join!(unserved::remove(&table), forward::remove(&table), transit::remove(&table))
+    };
+    let Ok((guard, forward, transit)) = tokio::time::timeout(REMOVAL, removal).await else {
         return tracing::warn!(table, "nft does not end: what it has of this table stays");
     };
     if let Err(error) = guard {
@@ -104,5 +119,8 @@ pub async fn remove(instance: &Instance) {
     }
     if let Err(error) = forward {
         tracing::debug!(%error, "nothing of forwarding to remove");
+    }
+    if let Err(error) = transit {
+        tracing::debug!(%error, "nothing that keeps anybody from passing to remove");
     }
 }

@@ -79,6 +79,9 @@ const CROWD: Duration = Duration::from_millis(20);
 /// Names of the readiness checks.
 pub const CHECKS: [&str; 4] = ["services", "endpointslices", "leases", "interface"];
 
+/// The check that tells why pods may speak to routers as this node.
+const TRANSIT: &str = "bgp/transit";
+
 /// Everything this node knows and holds.
 pub struct Announcer<K> {
     config: Config,
@@ -328,6 +331,11 @@ impl<K: Kernel> Announcer<K> {
                 }
             }
             dataplane::Event::Eip(translation) => self.elastic.took(translation),
+            dataplane::Event::Transit(None) => self.outlets.health.forget(TRANSIT),
+            dataplane::Event::Transit(Some(why)) => {
+                tracing::warn!(why, "pods may speak to routers as this node");
+                self.outlets.health.unready(TRANSIT, why);
+            }
         }
     }
 

@@ -68,6 +68,7 @@ impl<K: Kernel> Announcer<K> {
         self.confirm(&desired, now);
         let more = self.announce(&desired);
         self.tell_routers(&desired, now);
+        self.keep_transit();
         let now = Instant::now();
         for attack in self.lan.defend(now) {
             self.publisher.defended(&self.sight.wanted, attack.address, attack.mac, now);

@@ -13,9 +13,11 @@ use super::Announcer;
 use super::desired::Desired;
 use super::leading;
 use crate::advertise::bgp::{Advert, Routed, Told, Way};
+use crate::dataplane::transit::Transit;
 use crate::kernel::{Binding, Kernel};
 use crate::ownership::Ownership;
 use crate::source::cluster::{Cluster, Service};
+use crate::source::placement;
 use crate::vip::{Attach, Claimant, Name, Refusal, Verdict, Vip, Wanted};
 
 impl<K: Kernel> Announcer<K> {
@@ -78,6 +80,21 @@ impl<K: Kernel> Announcer<K> {
         };
         let bound: BTreeMap<IpAddr, Advert> = desired.addresses.iter().filter_map(advert).collect();
         routed.announce(bound, now);
+    }
+
+    /// Keeps from passing through this node what would pass for it, and what would only go back.
+    pub(super) fn keep_transit(&self) {
+        let (Some(routed), Some(keeper)) = (&self.routed, &self.dataplane.transit) else { return };
+        let told = routed.told();
+        // What an earlier life keeps stays until the peers are known.
+        if told.permits.is_none() {
+            return;
+        }
+        let wide = told.peers.values().flat_map(|peer| peer.wide.iter().copied()).collect();
+        let links = placement::guarded(self.sight.scene()).into_iter();
+        let index = |name: String| Some(self.sight.host.interfaces.get(&name)?.index);
+        let (links, moved) = (links.filter_map(index).collect(), routed.moved().collect());
+        keeper.want(Transit { peers: (*told.places).clone(), wide, moved, links });
     }
 
     /// Adds to what becomes of Services what routers are not told of them, or not as they ask.

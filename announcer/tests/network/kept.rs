@@ -31,7 +31,8 @@ impl Kept {
     /// The same; with `closes` no port of the host answers behind what is guarded.
     pub(crate) fn with(instance: &Instance, part: &str, closes: bool) -> Self {
         let metrics = Metrics::default();
-        let (dataplane, events, tasks) = Dataplane::new(&door(), instance, &metrics, closes);
+        let (dataplane, events, tasks) =
+            Dataplane::new(&door(), instance, &metrics, (closes, false));
         let found = tasks.into_iter().find(|(name, _)| *name == part);
         let (_, task) = found.unwrap_or_else(|| panic!("no part {part}"));
         Self { dataplane, events, task: tokio::spawn(task) }

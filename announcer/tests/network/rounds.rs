@@ -58,7 +58,8 @@ impl Node {
         let (writer, done) =
             Writer::new(client, "kube-system", timeout, Supervisor::new().errands());
         let (door, instance) = (door(), Instance::services());
-        let (dataplane, kept, tasks) = Dataplane::new(&door, &instance, &Metrics::default(), false);
+        let (dataplane, kept, tasks) =
+            Dataplane::new(&door, &instance, &Metrics::default(), (false, false));
         let keeping = tasks.into_iter().map(|(_, task)| tokio::spawn(task)).collect();
         let health = Health::new(CHECKS);
         let metrics = Metrics::default();

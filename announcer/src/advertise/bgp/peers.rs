@@ -2,6 +2,7 @@
 //! node. What is wrong is left out and told; a ConfigMap with anything wrong is not used, and the one before it is. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,15 @@ pub(super) struct Peers {
 }
 
 impl Peers {
+    /// Where they are spoken to, but for those of a link, which nobody but a host of that link reaches.
+    pub(super) fn places(&self) -> BTreeSet<SocketAddr> {
+        let place = |terms: &Terms| match terms.peer.remote {
+            Remote::Address(address) => Some(SocketAddr::new(address, terms.peer.port)),
+            Remote::Interface(_) => None,
+        };
+        self.all.values().filter_map(place).collect()
+    }
+
     /// Takes in what is said now.
     pub(super) fn see(&mut self, settings: &Settings, said: &Said) {
         // What began before would begin anew where the ConfigMap says otherwise.

@@ -174,6 +174,12 @@ impl Routed {
         self.adverts.contains_key(address) && !self.going.contains_key(address)
     }
 
+    /// Those that another node has by now, and that routers may lead here still.
+    pub fn moved(&self) -> impl Iterator<Item = IpAddr> {
+        let moved = self.going.iter().filter(|(_, (_, way))| matches!(way, Way::Moved { .. }));
+        moved.map(|(address, _)| *address)
+    }
+
     /// Takes in what routers know by now, and whether it is known what Services want, and elastic IPs. As soon as it is, sessions
     /// begin.
     pub fn see(&mut self, wanted: [bool; 2], now: Instant) {

@@ -119,7 +119,11 @@ impl Speaker {
             all.tell_of(MAP, &peers.of_map);
             // Before any peer is spoken to.
             tell.send_if_modified(|told| {
-                let is_news = told.permits != peers.permits || told.layer2 != peers.layer2;
+                let places = peers.places();
+                let is_news = told.permits != peers.permits
+                    || told.layer2 != peers.layer2
+                    || *told.places != places;
+                told.places = Arc::new(places);
                 told.permits.clone_from(&peers.permits);
                 told.layer2.clone_from(&peers.layer2);
                 is_news
@@ -402,7 +406,9 @@ impl Line {
         let policy = self.policy.borrow_and_update().clone();
         let routes = Arc::new(policy.routes(&self.terms.peer.name, &orders));
         let meant = Arc::new(covered(&orders, routes.keys().copied()));
-        self.tell(|now| now.meant = meant);
+        let is_wide = |prefix: &Prefix| prefix.length() < prefix.family().bits();
+        let wide = Arc::new(routes.keys().copied().filter(is_wide).collect());
+        self.tell(|now| (now.meant, now.wide) = (meant, wide));
         handle.set_routes((*routes).clone()).await.ok()?;
         Some(routes)
     }

@@ -1,13 +1,13 @@
 //! What is known of each peer, for whoever publishes it. A value.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::host::Routers;
 use berth_bgp::config::Permits;
-use berth_bgp::{Family, Filter, State};
+use berth_bgp::{Family, Filter, Prefix, State};
 
 /// What is known of all peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Told {
     pub permits: Option<Arc<Permits>>,
     /// What neighbours on the LAN are told of, and no router; nothing before the ConfigMap was looked for.
     pub layer2: Option<Arc<Vec<Filter>>>,
+    /// Where the peers are spoken to.
+    pub places: Arc<BTreeSet<SocketAddr>>,
 }
 
 /// What is known of one.
@@ -42,6 +44,8 @@ pub struct PeerTold {
     pub keeps: Duration,
     /// Those that it is to be told of, by rules and by what Services ask for, whatever its family.
     pub meant: Arc<BTreeSet<IpAddr>>,
+    /// The prefixes among what it is to be told that stand for addresses.
+    pub wide: Arc<BTreeSet<Prefix>>,
 }
 
 impl Default for PeerTold {
@@ -55,6 +59,7 @@ impl Default for PeerTold {
             survives: false,
             keeps: Duration::ZERO,
             meant: Arc::default(),
+            wide: Arc::default(),
         }
     }
 }

@@ -1,18 +1,19 @@
 //! Neighbours on the LAN are told of some addresses, and routers of the rest, by one announcer: each judged by whom it is for.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_e2e::addresses::{Net, mac, node_host, router};
 use berth_e2e::bird::Bird;
+use berth_e2e::get::get;
 use berth_e2e::wire::{Asker, Watch};
 use berth_e2e::world::{HOST, POOL as LAN, World, eventually, ingress, kubectl};
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::{POOL, SOON, bound, by_bgp, configure, leads_to, stops};
+use super::{POOL, SOON, UNANSWERED, bound, by_bgp, configure, leads_to, stops};
 use crate::scene::{ASK, never_together};
 
 /// What the ConfigMap leaves to neighbours: a pool, and what has a label.
@@ -97,6 +98,72 @@ impl Scene {
         let said = self.wire.heard(address, since);
         ensure!(said.is_empty(), "{address}: {said:?}");
         Ok(())
+    }
+
+    /// A tenant's Service whose endpoint is the router: kube-proxy would have its client speak there with a node's address.
+    async fn nobody_speaks_to_a_router_as_a_node(&self) -> Result<()> {
+        let world = &self.world;
+        let service = json!({
+            "metadata": { "name": "to-the-router" },
+            "spec": { "type": "LoadBalancer", "ports": [{ "port": 80, "targetPort": 179 }] },
+        });
+        world.create(service).await?;
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {
+                "name": "to-the-router", "labels": { "kubernetes.io/service-name": "to-the-router" },
+            },
+            "ports": [{ "port": 179 }],
+            "endpoints": [{ "addresses": [router().v4], "conditions": { "ready": true } }],
+        });
+        let file = world.lab.dir().join("to-the-router.json");
+        std::fs::write(&file, slice.to_string())?;
+        kubectl(&world.lab, &["create", "-f", &file.display().to_string()])?;
+        let address = world.published("to-the-router", 1).await?[0];
+        leads_to(&self.bird, &[address], &self.all()).await?;
+        // It is dropped, and not refused before kube-proxy leads there.
+        eventually("that a node has dropped it", 20, || async {
+            let place = SocketAddr::new(address, 80);
+            let opened = get(&world.lab.outside(), place, "/", UNANSWERED);
+            ensure!(opened.is_err(), "the router has answered: {opened:?}");
+            Ok((self.dropped("leaves")? > 0).then_some(()))
+        })
+        .await?;
+        world.delete("to-the-router").await
+    }
+
+    /// A prefix stands for its addresses, and one of them is nobody's.
+    async fn what_is_nobodys_goes_no_round(&self) -> Result<()> {
+        const PINGS: u64 = 5;
+        configure(&self.world, &format!("{ON_LAN}\npolicy: [{{aggregate: {{ipv4: 24}}}}]")).await?;
+        eventually("the prefix, and that it is kept from going round", SOON, || async {
+            let said = self.bird.says("show route 10.99.0.0/24 all")?;
+            let mut is_kept = said.contains("10.99.0.0/24");
+            for node in self.world.lab.nodes() {
+                let set = ["nft", "list", "set", "inet", "berth.transit", "wide4"];
+                is_kept &= node.exec(set)?.contains("10.99.0.0/24");
+            }
+            Ok(is_kept.then_some(()))
+        })
+        .await?;
+        let count = PINGS.to_string();
+        let client = self.world.lab.outside();
+        let _ = client.exec(["ping", "-c", &count, "-i", "0.2", "-W", "1", "10.99.0.77"]);
+        let dropped = self.dropped("passes")?;
+        ensure!(dropped == PINGS, "{dropped} dropped of {PINGS}, each once");
+        Ok(())
+    }
+
+    /// How many packets a chain has dropped, of what is not to pass, on all nodes.
+    fn dropped(&self, chain: &str) -> Result<u64> {
+        let mut dropped = 0;
+        for node in self.world.lab.nodes() {
+            let said = node.exec(["nft", "list", "chain", "inet", "berth.transit", chain])?;
+            let words: Vec<&str> = said.split_whitespace().collect();
+            let counts = words.windows(2).filter(|pair| pair[0] == "packets");
+            dropped += counts.filter_map(|pair| pair[1].parse::<u64>().ok()).sum::<u64>();
+        }
+        Ok(dropped)
     }
 
     /// The node whose hardware address was heard last.
@@ -188,5 +255,6 @@ async fn neighbours_are_told_of_some_addresses_and_routers_of_the_rest() -> Resu
     let untouched = (0..scene.names.len()).find(|node| *node != owner && *node != next);
     let untouched = metrics(untouched.context("a node that nobody has touched")?)?;
     ensure!(!untouched.contains("bgp_sessions_lost_total{"), "no session has ended: {untouched}");
-    Ok(())
+    scene.nobody_speaks_to_a_router_as_a_node().await?;
+    scene.what_is_nobodys_goes_no_round().await
 }
