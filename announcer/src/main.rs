@@ -70,13 +70,17 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
 fn check_bgp() -> Command {
     Command::new("check-bgp")
         .about("Says what a file for the ConfigMap berth-bgp means, and all that is wrong with it; nothing is applied")
-        .arg(Arg::new("FILE").required(true).help("the ConfigMap as a manifest, or the text of its key config.yaml"))
+        .arg(Arg::new("FILE").required(true).help("the ConfigMap as a manifest, or the text of its key config.yaml; - for standard input"))
         .after_help("Exit code:\n  0  nothing is wrong\n  1  something is, or the file cannot be read\n  2  the arguments are wrong")
 }
 
 fn checked(matches: &ArgMatches) -> ExitCode {
     let path = matches.get_one::<String>("FILE").map(String::as_str).unwrap_or_default();
-    let report = match std::fs::read_to_string(path) {
+    let read = match path {
+        "-" => std::io::read_to_string(std::io::stdin()),
+        path => std::fs::read_to_string(path),
+    };
+    let report = match read {
         Ok(text) => berth_bgp::config::report(&text),
         Err(error) => {
             eprintln!("berth-announcer check-bgp: {path}: {error}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Document;
 use super::flaw::{Flaw, MOST_FLAWS, Place};
-use super::peer::{Peer, Speaker};
+use super::peer::{Peer, Remote, Speaker};
 use super::permits::Permits;
 use crate::policy::{Filter, Policy};
 
@@ -27,7 +27,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Puts the ConfigMap over settings. Of two peers with one name the first counts.
+    /// Puts the ConfigMap over settings. Of two peers with one name the first counts, unless that is one of settings at the same
+    /// place.
     pub fn of(settings: (Speaker, Vec<Peer>), document: Document) -> (Self, Vec<Flaw>) {
         let (usual, peers) = settings;
         let speaker = Speaker {
@@ -42,16 +43,18 @@ impl Config {
         let Document { policy, permits, layer2, .. } = document;
         let mut config = Self { speaker, peers: vec![], policy, permits, layer2 };
         let mut flaws = Vec::new();
-        let mut names = BTreeSet::new();
-        for peer in peers.into_iter().chain(document.peers) {
-            if !names.insert(peer.name.clone()) {
+        let mut names: BTreeMap<String, (bool, Remote)> = BTreeMap::new();
+        let peers = peers.into_iter().map(|peer| Peer { of_settings: true, ..peer });
+        for peer in peers.chain(document.peers) {
+            let is = (peer.of_settings, peer.remote.clone());
+            let before = names.insert(peer.name.clone(), is);
+            let gives_way = |(of_settings, remote): &(bool, Remote)| {
+                *of_settings && !peer.of_settings && *remote == peer.remote
+            };
+            if !before.as_ref().is_none_or(gives_way) {
                 let of = format!("peer {}", peer.name);
-                flaws.push(Flaw::new(
-                    &of,
-                    "name",
-                    Place::Named,
-                    "accepted is a name that no other peer has",
-                ));
+                let accepted = "accepted is a name that no other peer has; one of the settings is called by its address";
+                flaws.push(Flaw::new(&of, "name", Place::Named, accepted));
                 continue;
             }
             if peer.role.accepts() && config.speaker.listen.is_none() {
@@ -86,10 +89,13 @@ impl Config {
         flaws
     }
 
-    /// The peers of the node with these labels. Two that are at one place, reached the same way, collide there, and so do two at
+    /// The peers of the node with these labels. One of the ConfigMap takes the place of one of settings at its address. Two that are at one place, reached the same way, collide there, and so do two at
     /// one address that connect: none of them is spoken to, for nobody could tell which is meant.
     pub fn of_node(&self, labels: &BTreeMap<String, String>) -> (Vec<&Peer>, Vec<Flaw>) {
-        let all = || self.peers.iter().filter(|peer| peer.is_of(labels));
+        let of_node = || self.peers.iter().filter(|peer| peer.is_of(labels));
+        let said = of_node().filter(|peer| !peer.of_settings).map(|peer| &peer.remote);
+        let said: BTreeSet<&Remote> = said.collect();
+        let all = || of_node().filter(|peer| !peer.of_settings || !said.contains(&peer.remote));
         let mut places: BTreeMap<_, Vec<&Peer>> = BTreeMap::new();
         for peer in all() {
             places.entry((&peer.remote, peer.port, peer.source)).or_default().push(peer);
@@ -183,6 +189,27 @@ peers:
     }
 
     #[test]
+    fn a_router_that_settings_name_as_well_is_the_one_of_the_configmap_where_that_has_it() {
+        for name in ["name: tor, ", ""] {
+            let document = format!(
+                "peers:\n- {{{name}address: 192.0.2.1, asn: 65001, nodes: {{matchLabels: {{rack: a}}}}}}\n"
+            );
+            let (config, flaws) = config("192.0.2.1:65099,192.0.2.2:65001", &document);
+            assert!(flaws.is_empty(), "{flaws:?}");
+            let of_node = |rack: &str| {
+                let labels = labels(&[("rack", rack)]);
+                let (peers, flaws) = config.of_node(&labels);
+                assert!(flaws.is_empty(), "{flaws:?}");
+                peers.iter().map(|peer| format!("{}", peer.remote_as)).collect::<Vec<_>>()
+            };
+            assert_eq!(of_node("b"), ["AS 65099", "AS 65001"], "not of this node");
+            let mut there = of_node("a");
+            there.sort();
+            assert_eq!(there, ["AS 65001", "AS 65001"]);
+        }
+    }
+
+    #[test]
     fn of_two_at_one_address_that_connect_neither_is_spoken_to() {
         let document = "
 listen: {port: 1790, addresses: [192.0.2.0/24]}
@@ -214,12 +241,11 @@ policy:
 services:
 - {namespaces: [\"*\"], peers: [\"*\", noone]}
 ";
-        let (config, flaws) = config("192.0.2.1:65099", document);
-        assert_eq!(config.peers.len(), 1);
+        let (config, flaws) = config("192.0.2.1:65099,192.0.2.1:65098", document);
         assert_eq!(flaws.len(), 2, "{flaws:?}");
         assert!(
             flaws[0].starts_with("peer 192.0.2.1, name: accepted is a name that no other"),
-            "{flaws:?}"
+            "of two of settings: {flaws:?}"
         );
         assert!(flaws[1].starts_with("peer p, connect: accepted is active"), "{flaws:?}");
         let strangers: Vec<String> = config.strangers().iter().map(ToString::to_string).collect();

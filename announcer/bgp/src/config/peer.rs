@@ -25,7 +25,7 @@ pub struct Speaker {
     pub router_id: RouterId,
     /// Seconds of silence after which a peer is given up; 0 for never.
     pub hold_time: u16,
-    /// Seconds between signs of life.
+    /// Seconds between signs of life; nothing, or 0, for a third of the hold time.
     pub keepalive: Option<u16>,
     /// The longest wait between two attempts to connect, in seconds.
     pub connect_retry: u16,
@@ -121,6 +121,8 @@ pub struct Peer {
     pub bfd: Option<Bfd>,
     /// The nodes that have it.
     pub nodes: Selector,
+    /// Whether it is of settings: where the ConfigMap has one at the same place, that one counts.
+    pub of_settings: bool,
 }
 
 impl Peer {
@@ -149,6 +151,7 @@ impl Peer {
             graceful_restart: None,
             bfd: None,
             nodes: Selector::default(),
+            of_settings: false,
         }
     }
 
@@ -160,7 +163,7 @@ impl Peer {
             families: self.families.clone(),
             role: self.role,
             hold_time: self.hold_time.unwrap_or(speaker.hold_time),
-            keepalive: self.keepalive.or(speaker.keepalive),
+            keepalive: self.keepalive.or(speaker.keepalive).filter(|seconds| *seconds > 0),
             connect_retry: Duration::from_secs(retry.into()),
             graceful_restart: self.graceful_restart.unwrap_or(speaker.graceful_restart),
             ..Parameters::new(local_as, self.remote_as, router_id)

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::document;
-use super::flaw::Flaw;
+use super::document::{self, Document};
+use super::flaw::{Flaw, Place};
 use super::merge::Config;
 use super::peer::Speaker;
+use crate::policy::Change;
 
 /// What a file means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +23,42 @@ pub struct Report {
 /// Checks a file: the ConfigMap as a manifest, or the text in it.
 pub fn report(file: &str) -> Report {
     let (document, mut flaws) = document::check(file);
+    let mut notes = document::strays(file);
+    if document.peers.is_empty() && flaws.is_empty() {
+        let told = "none is named here: those of settings and of annotations of nodes are all";
+        notes.push(Flaw::new("", "peers", Place::Named, told));
+    }
+    notes.extend(idle(&document));
     let (config, wrong) = Config::of((Speaker::default(), vec![]), document);
     flaws.extend(wrong);
     // Whatever selectors say, these are of each node.
     flaws.extend(config.of_node(&BTreeMap::new()).1);
-    let notes = config.strangers();
+    notes.extend(config.strangers());
     Report { config, flaws, notes }
+}
+
+/// What is said and comes to nothing.
+fn idle(document: &Document) -> Vec<Flaw> {
+    let rules = document.policy.rules.iter().enumerate();
+    let empty = rules.filter(|(_, rule)| rule.change == Change::default());
+    let empty = empty.map(|(number, _)| {
+        let told = "it changes nothing; what does are announce, localPref, med, prepend, communities, aggregate";
+        Flaw::new(&format!("policy {}", number + 1), "rule", Place::Named, told)
+    });
+    let third = |of: &str, keepalive: Option<u16>, hold_time: u16| {
+        let keepalive = keepalive.filter(|own| hold_time > 0 && *own > hold_time / 3)?;
+        let told = format!("a third of holdTime {hold_time} is less, and is what it is");
+        Some(Flaw::new(of, "keepalive", Place::Named, told).value(&keepalive.to_string()))
+    };
+    let hold_time = document.hold_time.unwrap_or(Speaker::default().hold_time);
+    let of_peers = document.peers.iter().filter_map(|peer| {
+        if peer.keepalive.is_none() && peer.hold_time.is_none() {
+            return None;
+        }
+        let keepalive = peer.keepalive.or(document.keepalive);
+        third(&format!("peer {}", peer.name), keepalive, peer.hold_time.unwrap_or(hold_time))
+    });
+    empty.chain(third("", document.keepalive, hold_time)).chain(of_peers).collect()
 }
 
 impl Report {
@@ -57,6 +88,45 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_right_and_comes_to_nothing_is_noted() {
+        let notes = |file: &str| {
+            let report = super::report(file);
+            assert!(report.is_sound(), "{report}");
+            report.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        let peer = "peers: [{address: 192.0.2.1, asn: 65001}]\n";
+        assert_eq!(notes(peer), "");
+        for (file, told) in [
+            ("", "peers: none is named here"),
+            (
+                &format!("{peer}policy: [{{pools: [global]}}]\n"),
+                "policy 1, rule: it changes nothing",
+            ),
+            (
+                &format!("{peer}holdTime: 3\nkeepalive: 20\n"),
+                "keepalive \"20\": a third of holdTime 3 is less",
+            ),
+            (
+                "peers: [{name: a, address: 192.0.2.1, asn: 65001, keepalive: 11}]\n",
+                "peer a, keepalive \"11\": a third of holdTime 30",
+            ),
+        ] {
+            let said = notes(file);
+            assert!(said.starts_with(told) && !said.contains('\n'), "{file}: {said}");
+        }
+        assert_eq!(notes(&format!("{peer}keepalive: 0\n")), "", "a third, whatever that is");
+        let manifest =
+            "kind: ConfigMap\nmetadata: {name: berth-bpg, namespace: default}\ndata: {}\n";
+        assert_eq!(
+            notes(manifest),
+            "metadata.name on line 2 \"berth-bpg\": announcers read berth-bgp, and no other\n\
+             metadata.namespace on line 2 \"default\": announcers read it in cp_namespace, kube-system where that is not set\n\
+             data on line 3: config.yaml is not there\n\
+             peers: none is named here: those of settings and of annotations of nodes are all"
+        );
+    }
 
     #[test]
     fn a_file_is_shown_as_what_it_means_with_all_that_is_wrong() {

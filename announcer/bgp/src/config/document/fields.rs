@@ -1,12 +1,13 @@
 //! Fields of a document, each looked at once; what is wrong is collected.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use super::super::flaw::{Flaw, MOST_FLAWS};
 use super::super::peer::{Listen, PORT};
 use super::super::settings::hold_time;
 use super::super::yaml::{Is, Node};
+use super::names;
 use crate::attributes::{Community, CommunityError, LargeCommunity, MOST_COMMUNITIES};
 use crate::policy::{Requirement, Selector};
 use crate::prefix::Prefix;
@@ -14,6 +15,8 @@ use crate::session::Restart;
 
 pub(super) struct Fields {
     of: String,
+    /// The keys above those that are looked at, each with a dot behind it.
+    within: String,
     pub(super) flaws: Vec<Flaw>,
 }
 
@@ -21,7 +24,7 @@ const SWITCH: &str = "accepted are true and false";
 
 impl Fields {
     pub(super) fn of(of: &str) -> Self {
-        Self { of: of.to_owned(), flaws: Vec::new() }
+        Self { of: of.to_owned(), within: String::new(), flaws: Vec::new() }
     }
 
     /// From here on it is known whose they are.
@@ -36,7 +39,7 @@ impl Fields {
     }
 
     pub(super) fn wrong(&mut self, field: &str, node: &Node, accepted: impl Into<String>) {
-        let flaw = Flaw::new(&self.of, field, node.place(), accepted);
+        let flaw = self.flaw(field, node, accepted);
         self.note(match node.text() {
             Some(text) => flaw.value(text),
             None => flaw,
@@ -45,7 +48,17 @@ impl Fields {
 
     /// Something that was not said.
     pub(super) fn missing(&mut self, field: &str, node: &Node, accepted: &str) {
-        self.note(Flaw::new(&self.of, field, node.place(), format!("it is missing; {accepted}")));
+        self.say(field, node, format!("it is missing; {accepted}"));
+    }
+
+    /// Something of which what stands there is not shown.
+    pub(super) fn say(&mut self, field: &str, node: &Node, accepted: impl Into<String>) {
+        let flaw = self.flaw(field, node, accepted);
+        self.note(flaw);
+    }
+
+    fn flaw(&self, field: &str, node: &Node, accepted: impl Into<String>) -> Flaw {
+        Flaw::new(&self.of, &format!("{}{field}", self.within), node.place(), accepted)
     }
 
     /// Whether it has keys, and which of them are none.
@@ -54,12 +67,36 @@ impl Fields {
             self.wrong(field, node, format!("accepted are keys: {}", known.join(", ")));
             return false;
         };
+        let of = self.within.strip_suffix('.').map(|above| format!(" of {above}"));
         for (key, _) in entries {
             if !key.text().is_some_and(|key| known.contains(&key)) {
-                self.wrong("key", key, format!("accepted are {}", known.join(", ")));
+                let field = format!("key{}", of.as_deref().unwrap_or_default());
+                let accepted = format!("accepted are {}", known.join(", "));
+                let flaw = Flaw::new(&self.of, &field, key.place(), accepted);
+                self.note(flaw.value(key.text().unwrap_or_default()));
             }
         }
         true
+    }
+
+    /// What is read of the keys below a key, which all errors there name; nothing where it has none.
+    pub(super) fn below<T>(
+        &mut self,
+        field: &str,
+        node: &Node,
+        known: &[&str],
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        if !matches!(node.is, Is::Map(_)) {
+            self.map(field, node, known);
+            return None;
+        }
+        let above = self.within.len();
+        self.within.push_str(&format!("{field}."));
+        self.map(field, node, known);
+        let result = read(self);
+        self.within.truncate(above);
+        Some(result)
     }
 
     /// What is below a key, unless that is nothing.
@@ -123,14 +160,15 @@ impl Fields {
                 );
                 return None;
             }
-            None if !self.map("gracefulRestart", value, &["time", "notification"]) => return None,
             None => {}
         }
         let usual = Restart::default();
-        Some(Some(Restart {
-            time: self.number(value, "time", 1, 4095).unwrap_or(usual.time),
-            notification: self.switch(value, "notification").unwrap_or(usual.notification),
-        }))
+        self.below("gracefulRestart", value, &["time", "notification"], |fields| {
+            Some(Restart {
+                time: fields.number(value, "time", 1, 4095).unwrap_or(usual.time),
+                notification: fields.switch(value, "notification").unwrap_or(usual.notification),
+            })
+        })
     }
 
     /// A port, or that with addresses.
@@ -140,22 +178,24 @@ impl Fields {
             let port = self.number(node, "listen", 1, u16::MAX)?;
             return Some(Listen { port, within: Vec::new() });
         }
-        if !self.map("listen", value, &["port", "addresses"]) {
-            return None;
-        }
-        let mut within = Vec::new();
-        for (text, item) in self.texts(value, "addresses") {
-            let prefix = text.parse().or_else(|_| text.parse().map(Prefix::host));
-            match prefix {
-                Ok(prefix) => within.push(prefix),
-                Err(_) => self.wrong("addresses", item, "accepted are addresses and prefixes"),
+        let listen = self.below("listen", value, &["port", "addresses"], |fields| {
+            let mut within = Vec::new();
+            for (text, item) in fields.texts(value, "addresses") {
+                let prefix = text.parse().or_else(|_| text.parse().map(Prefix::host));
+                match prefix {
+                    Ok(prefix) => within.push(prefix),
+                    Err(_) => {
+                        fields.wrong("addresses", item, "accepted are addresses and prefixes")
+                    }
+                }
             }
-        }
-        let port = match self.get(value, "port") {
-            Some(_) => self.number(value, "port", 1, u16::MAX)?,
-            None => PORT,
-        };
-        Some(Listen { port, within })
+            let port = match fields.get(value, "port") {
+                Some(_) => fields.number(value, "port", 1, u16::MAX)?,
+                None => PORT,
+            };
+            Some(Listen { port, within })
+        });
+        listen.flatten()
     }
 
     /// The entries of a list.
@@ -182,8 +222,22 @@ impl Fields {
         texts
     }
 
-    pub(super) fn names(&mut self, node: &Node, key: &str) -> BTreeSet<String> {
-        self.texts(node, key).into_iter().map(|(text, _)| text.to_owned()).collect()
+    /// The texts of a list that are names of this kind.
+    pub(super) fn names(
+        &mut self,
+        node: &Node,
+        key: &str,
+        accepted: &str,
+        is_name: impl Fn(&str) -> bool,
+    ) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for (text, item) in self.texts(node, key) {
+            match is_name(text) {
+                true => _ = names.insert(text.to_owned()),
+                false => self.wrong(key, item, accepted),
+            }
+        }
+        names
     }
 
     /// Communities of either kind.
@@ -212,43 +266,47 @@ impl Fields {
     /// A label selector.
     pub(super) fn selector(&mut self, node: &Node, key: &str) -> Option<Selector> {
         let value = self.get(node, key)?;
-        if !self.map(key, value, &["matchLabels", "matchExpressions"]) {
-            return None;
-        }
-        let mut selector = Selector::default();
-        match self.get(value, "matchLabels") {
-            None => {}
-            Some(Node { is: Is::Map(entries), .. }) => {
-                for (label, wanted) in entries {
-                    let wanted_text =
-                        if wanted.is == Is::Nothing { Some("") } else { wanted.text() };
-                    match (label.text(), wanted_text) {
-                        (Some(label), Some(wanted)) => {
-                            selector.labels.insert(label.to_owned(), wanted.to_owned());
-                        }
-                        _ => self.wrong("matchLabels", wanted, "accepted is a text"),
-                    }
+        self.below(key, value, &["matchLabels", "matchExpressions"], |fields| {
+            let mut selector = Selector { labels: fields.labels(value), ..Selector::default() };
+            for item in fields.items(value, "matchExpressions") {
+                let known = ["key", "operator", "values"];
+                let read = |fields: &mut Self| fields.requirement(item);
+                let requirement = fields.below("matchExpressions", item, &known, read);
+                selector.requirements.extend(requirement.flatten());
+            }
+            selector
+        })
+    }
+
+    fn labels(&mut self, node: &Node) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::new();
+        let Some(value) = self.get(node, "matchLabels") else { return labels };
+        let Is::Map(entries) = &value.is else {
+            self.wrong("matchLabels", value, "accepted are labels, as keys with values");
+            return labels;
+        };
+        for (label, wanted) in entries {
+            let text = if wanted.is == Is::Nothing { Some("") } else { wanted.text() };
+            match (label.text(), text) {
+                (Some(key), _) if !names::is_label_key(key) => {
+                    self.wrong("matchLabels", label, names::LABEL_KEY);
                 }
-            }
-            Some(other) => {
-                self.wrong("matchLabels", other, "accepted are labels, as keys with values")
+                (Some(key), Some(text)) if names::is_label_value(text) => {
+                    labels.insert(key.to_owned(), text.to_owned());
+                }
+                _ => self.wrong("matchLabels", wanted, names::LABEL_VALUE),
             }
         }
-        for item in self.items(value, "matchExpressions") {
-            selector.requirements.extend(self.requirement(item));
-        }
-        Some(selector)
+        labels
     }
 
     fn requirement(&mut self, node: &Node) -> Option<Requirement> {
-        if !self.map("matchExpressions", node, &["key", "operator", "values"]) {
-            return None;
+        if self.get(node, "key").is_none() {
+            self.missing("key", node, names::LABEL_KEY);
         }
-        let Some(key) = self.get(node, "key").and_then(Node::text).map(str::to_owned) else {
-            self.missing("key", node, "accepted is a label");
-            return None;
-        };
-        let values = self.names(node, "values");
+        let is_key = |text: &str| Some(text.to_owned()).filter(|key| names::is_label_key(key));
+        let key = self.read(node, "key", names::LABEL_KEY, is_key)?;
+        let values = self.names(node, "values", names::LABEL_VALUE, names::is_label_value);
         let accepted = "accepted are In and NotIn with values, Exists and DoesNotExist without";
         let operator =
             self.read(node, "operator", accepted, |text| match (text, values.is_empty()) {

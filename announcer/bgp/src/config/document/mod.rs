@@ -1,6 +1,7 @@
 //! The ConfigMap `berth-bgp`: one key, `config.yaml`, whose text is what settings cannot say.
 
 mod fields;
+mod names;
 mod peer;
 mod policy;
 
@@ -18,6 +19,12 @@ use crate::session::Restart;
 
 const KEY: &str = "config.yaml";
 
+/// The name of the ConfigMap.
+const NAME: &str = "berth-bgp";
+
+/// Where it is, unless `cp_namespace` says another namespace.
+const NAMESPACE: &str = "kube-system";
+
 /// What the ConfigMap says. What it does not say stays as settings have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Document {
@@ -27,7 +34,7 @@ pub struct Document {
     pub router_id: Option<RouterId>,
     /// Seconds of silence after which a peer is given up.
     pub hold_time: Option<u16>,
-    /// Seconds between signs of life.
+    /// Seconds between signs of life; 0 for a third of the hold time.
     pub keepalive: Option<u16>,
     /// The longest wait between two attempts to connect, in seconds.
     pub connect_retry: Option<u16>,
@@ -91,6 +98,25 @@ pub fn check(file: &str) -> (Document, Vec<Flaw>) {
     (result, fields.flaws)
 }
 
+/// What is right and is nothing that an announcer reads, of the ConfigMap as a manifest.
+pub(super) fn strays(file: &str) -> Vec<Flaw> {
+    let manifest = yaml::read(file).ok().flatten().filter(|node| node.get("kind").is_some());
+    let Some(node) = manifest else { return Vec::new() };
+    let mut fields = Fields::of("");
+    let said = |key: &str| node.get("metadata").and_then(|metadata| metadata.get(key));
+    if let Some(name) = said("name").filter(|name| name.text() != Some(NAME)) {
+        fields.wrong("metadata.name", name, format!("announcers read {NAME}, and no other"));
+    }
+    if let Some(namespace) = said("namespace").filter(|name| name.text() != Some(NAMESPACE)) {
+        let told = format!("announcers read it in cp_namespace, {NAMESPACE} where that is not set");
+        fields.wrong("metadata.namespace", namespace, told);
+    }
+    if node.get("data").and_then(|data| data.get(KEY)).is_none() {
+        fields.say("data", node.get("data").unwrap_or(&node), format!("{KEY} is not there"));
+    }
+    fields.flaws
+}
+
 fn read(text: &str) -> (Document, Vec<Flaw>) {
     match yaml::read(text) {
         Ok(Some(node)) => document(&node),
@@ -128,15 +154,26 @@ fn document(node: &Node) -> (Document, Vec<Flaw>) {
         local_as: fields.read(node, "asn", AS_ACCEPTED, asn),
         router_id: given.map(RouterId::Is).or(by),
         hold_time: fields.hold_time(node),
-        keepalive: fields.number(node, "keepalive", 1, u16::MAX),
+        keepalive: fields.number(node, "keepalive", 0, u16::MAX),
         connect_retry: fields.number(node, "connectRetry", 1, u16::MAX),
         graceful_restart: fields.restart(node),
         listen: fields.listen(node),
         ..Document::default()
     };
+    let mut named: BTreeMap<String, usize> = BTreeMap::new();
     for (number, item) in fields.items(node, "peers").iter().enumerate() {
         let mut of_peer = Fields::of(&format!("peer {}", number + 1));
         let peer = peer::read(&mut of_peer, item);
+        if let Some(name) = peer.as_ref().map(|peer| peer.name.clone()) {
+            match named.get(&name) {
+                Some(first) => {
+                    let by = ["name", "address", "interface"].map(|key| item.get(key));
+                    let by = by.into_iter().flatten().next().unwrap_or(item);
+                    of_peer.wrong("name", by, format!("peer {first} has it too, and who has none is called by its address or interface; accepted is a name that no other peer has"));
+                }
+                None => _ = named.insert(name, number + 1),
+            }
+        }
         match peer.filter(|_| of_peer.flaws.is_empty()) {
             Some(peer) => document.peers.push(peer),
             None => of_peer.flaws.into_iter().for_each(|flaw| fields.note(flaw)),

@@ -8,6 +8,7 @@ use super::super::password::Password;
 use super::super::peer::{Bfd, Distance, Hops, Peer, Remote};
 use super::super::yaml::{Is, Node};
 use super::fields::Fields;
+use super::names;
 use crate::prefix::Family;
 use crate::session::{RemoteAs, Role};
 
@@ -36,12 +37,13 @@ const KNOWN: [&str; 21] = [
 ];
 
 pub(super) fn read(fields: &mut Fields, node: &Node) -> Option<Peer> {
+    if let Some(name) = name_of(node) {
+        fields.called(name);
+    }
     if !fields.map("peer", node, &KNOWN) {
         return None;
     }
-    let host = |text: &str| text.parse::<IpAddr>().ok().filter(|address| is_peer(*address));
-    let address =
-        fields.read(node, "address", "accepted is an IPv4 or IPv6 address of a host", host);
+    let address = fields.read(node, "address", ADDRESS, host);
     let link = fields.read(node, "interface", INTERFACE, interface);
     let remote = match (address, link) {
         (Some(address), None) => Remote::Address(address),
@@ -64,7 +66,6 @@ pub(super) fn read(fields: &mut Fields, node: &Node) -> Option<Peer> {
     let accepted = "accepted is a name of 1 to 63 letters, digits, dots, colons, hyphens";
     let name = fields
         .read(node, "name", accepted, |text| Some(text.to_owned()).filter(|name| is_name(name)));
-    fields.called(name.as_deref().unwrap_or(&remote.to_string()));
     let as_accepted = format!("{AS_ACCEPTED}, external, internal");
     let remote_as = fields.read(node, "asn", &as_accepted, |text| match text {
         "external" => Some(RemoteAs::External),
@@ -94,7 +95,7 @@ pub(super) fn read(fields: &mut Fields, node: &Node) -> Option<Peer> {
     peer.interface = fields.read(node, "sourceInterface", INTERFACE, interface);
     peer.hops = hops(fields, node).unwrap_or_default();
     peer.hold_time = fields.hold_time(node);
-    peer.keepalive = fields.number(node, "keepalive", 1, u16::MAX);
+    peer.keepalive = fields.number(node, "keepalive", 0, u16::MAX);
     peer.connect_retry = fields.number(node, "connectRetry", 1, u16::MAX);
     peer.graceful_restart = fields.restart(node);
     peer.bfd = bfd(fields, node);
@@ -105,6 +106,20 @@ pub(super) fn read(fields: &mut Fields, node: &Node) -> Option<Peer> {
         fields.wrong("source", node.get("source")?, "accepted is an address of the peer's family");
     }
     Some(peer)
+}
+
+const ADDRESS: &str = "accepted is an IPv4 or IPv6 address of a host; for the one router on a link leave it out: interface: eth0";
+
+fn host(text: &str) -> Option<IpAddr> {
+    text.parse().ok().filter(|address| is_peer(*address))
+}
+
+/// What it is called, as far as that can be read.
+pub(super) fn name_of(node: &Node) -> Option<&str> {
+    let text = |key: &str| node.get(key).and_then(Node::text);
+    let name = text("name").filter(|name| is_name(name));
+    let address = || text("address").filter(|text| host(text).is_some());
+    name.or_else(address).or_else(|| text("interface").filter(|name| is_interface(name)))
 }
 
 const INTERFACE: &str = "accepted is the name of an interface, 1 to 15 characters";
@@ -124,18 +139,25 @@ fn password(fields: &mut Fields, node: &Node) -> Option<Password> {
     let accepted = "accepted is where it is: {secret: NAME, key: KEY} or {file: /PATH}";
     if !matches!(value.is, Is::Map(_)) {
         // Without what stands there.
-        fields.missing("password", value, accepted);
+        fields.say("password", value, format!("a password does not stand here; {accepted}"));
         return None;
     }
-    fields.map("password", value, &["secret", "key", "file"]);
-    let text = |key: &str| value.get(key).and_then(Node::text).map(str::to_owned);
-    match (text("secret"), text("key"), text("file")) {
+    let read = |fields: &mut Fields| {
+        let named = |is: fn(&str) -> bool| move |text: &str| is(text).then(|| text.to_owned());
+        let secret = fields.read(value, "secret", names::SECRET, named(names::is_object));
+        let key = fields.read(value, "key", names::KEY, named(names::is_key));
+        let file = fields.get(value, "file").and_then(Node::text).map(str::to_owned);
+        (secret, key, file)
+    };
+    match fields.below("password", value, &["secret", "key", "file"], read)? {
         (Some(name), key, None) => {
             Some(Password::Secret { name, key: key.unwrap_or_else(|| "password".to_owned()) })
         }
         (None, None, Some(path)) if path.starts_with('/') => Some(Password::File(path.into())),
         _ => {
-            fields.wrong("password", value, accepted);
+            if fields.flaws.is_empty() {
+                fields.wrong("password", value, accepted);
+            }
             None
         }
     }
@@ -156,8 +178,9 @@ fn families(fields: &mut Fields, node: &Node) -> Option<BTreeSet<Family>> {
     let mut families = BTreeSet::new();
     for (text, item) in fields.texts(node, "families") {
         match text {
-            "ipv4" => _ = families.insert(Family::V4),
-            "ipv6" => _ = families.insert(Family::V6),
+            // Also as the report writes them.
+            "ipv4" | "IPv4" => _ = families.insert(Family::V4),
+            "ipv6" | "IPv6" => _ = families.insert(Family::V6),
             _ => fields.wrong("families", item, "accepted are ipv4 and ipv6"),
         }
     }
@@ -178,11 +201,12 @@ fn hops(fields: &mut Fields, node: &Node) -> Option<Hops> {
             fields.wrong("nextHop", value, accepted);
             return None;
         }
-        None if !fields.map("nextHop", value, &["ipv4", "ipv6"]) => return None,
         None => {}
     }
-    let v4 = fields.parsed(value, "ipv4", "accepted is an IPv4 address");
-    let v6 = fields.parsed(value, "ipv6", "accepted is an IPv6 address");
+    let (v4, v6) = fields.below("nextHop", value, &["ipv4", "ipv6"], |fields| {
+        let v4 = fields.parsed(value, "ipv4", "accepted is an IPv4 address");
+        (v4, fields.parsed(value, "ipv6", "accepted is an IPv6 address"))
+    })?;
     if v4.is_none() && v6.is_none() && fields.flaws.is_empty() {
         fields.wrong("nextHop", value, accepted);
     }
@@ -203,10 +227,9 @@ fn bfd(fields: &mut Fields, node: &Node) -> Option<Bfd> {
             );
             return None;
         }
-        None if !fields.map("bfd", value, &["receive", "transmit", "multiplier"]) => return None,
         None => {}
     }
-    Some(Bfd {
+    fields.below("bfd", value, &["receive", "transmit", "multiplier"], |fields| Bfd {
         receive: fields.number(value, "receive", 10, 60_000).unwrap_or(usual.receive),
         transmit: fields.number(value, "transmit", 10, 60_000).unwrap_or(usual.transmit),
         multiplier: fields.number(value, "multiplier", 1, u8::MAX).unwrap_or(usual.multiplier),

@@ -3,9 +3,19 @@
 use super::super::permits::{Pattern, Permit};
 use super::super::yaml::{Is, Node};
 use super::fields::Fields;
+use super::names::is_namespace;
 use crate::attributes::{CommunityError, MOST_PREPENDS};
 use crate::policy::{Change, Filter, Rule, Widened};
 use crate::prefix::Family;
+
+/// All, where that is a word: of what is permitted. Of what a rule is about it is to say nothing.
+const ALL: &str = "*";
+
+const OF_NAMESPACES: &str = "accepted are names of namespaces; for all leave it out";
+const OF_POOLS: &str = "accepted are global and names of namespaces; for all leave it out";
+const OF_PEERS: &str = "accepted are names of peers; for all leave it out";
+const TO_NAMESPACES: &str = "accepted are names of namespaces, or \"*\" for all";
+const TO_PEERS: &str = "accepted are names of peers, or \"*\" for all";
 
 /// A rule that is wrong in any part is none: half of it might announce what the other half was to keep back.
 pub(super) fn rule(fields: &mut Fields, node: &Node) -> Option<Rule> {
@@ -25,7 +35,8 @@ pub(super) fn rule(fields: &mut Fields, node: &Node) -> Option<Rule> {
     if !fields.map("rule", node, &known) {
         return None;
     }
-    let filter = Filter { peers: fields.names(node, "peers"), ..filter(fields, node) };
+    let peers = fields.names(node, "peers", OF_PEERS, |name| name != ALL);
+    let filter = Filter { peers, ..filter(fields, node) };
     let (communities, large_communities) = fields.communities(node);
     let change = Change {
         announce: fields.switch(node, "announce"),
@@ -52,19 +63,16 @@ pub(super) fn on_lan(fields: &mut Fields, node: &Node) -> Option<Filter> {
 fn filter(fields: &mut Fields, node: &Node) -> Filter {
     Filter {
         peers: Default::default(),
-        pools: fields.names(node, "pools"),
-        namespaces: fields.names(node, "namespaces"),
+        pools: fields.names(node, "pools", OF_POOLS, is_namespace),
+        namespaces: fields.names(node, "namespaces", OF_NAMESPACES, is_namespace),
         services: fields.selector(node, "services"),
     }
 }
 
 fn widened(fields: &mut Fields, node: &Node) -> Option<Widened> {
     let value = fields.get(node, "aggregate")?;
-    if !fields.map("aggregate", value, &["ipv4", "ipv6"]) {
-        return None;
-    }
     let usual = Widened::default();
-    Some(Widened {
+    fields.below("aggregate", value, &["ipv4", "ipv6"], |fields| Widened {
         v4: fields.number(value, "ipv4", 1, Family::V4.bits()).unwrap_or(usual.v4),
         v6: fields.number(value, "ipv6", 1, Family::V6.bits()).unwrap_or(usual.v6),
     })
@@ -75,9 +83,11 @@ pub(super) fn permit(fields: &mut Fields, node: &Node) -> Option<Permit> {
     if !fields.map("services", node, &["namespaces", "communities", "localPref", "peers"]) {
         return None;
     }
-    let namespaces = fields.names(node, "namespaces");
-    if namespaces.is_empty() {
-        fields.missing("namespaces", node, "accepted are names of namespaces, or \"*\" for all");
+    let is_said = fields.get(node, "namespaces").is_some();
+    let namespaces =
+        fields.names(node, "namespaces", TO_NAMESPACES, |name| name == ALL || is_namespace(name));
+    if !is_said || namespaces.is_empty() && fields.flaws.is_empty() {
+        fields.missing("namespaces", node, TO_NAMESPACES);
     }
     let mut communities = Vec::new();
     for (text, item) in fields.texts(node, "communities") {
@@ -91,15 +101,22 @@ pub(super) fn permit(fields: &mut Fields, node: &Node) -> Option<Permit> {
         }
     }
     let local_pref = fields.get(node, "localPref").and_then(|value| {
-        let map = matches!(value.is, Is::Map(_)) && fields.map("localPref", value, &["min", "max"]);
-        if !map {
+        if !matches!(value.is, Is::Map(_)) {
             fields.wrong("localPref", value, "accepted are bounds: {min: NUMBER, max: NUMBER}");
             return None;
         }
-        let least = fields.number(value, "min", 0, u32::MAX).unwrap_or(0);
-        let most = fields.number(value, "max", 0, u32::MAX).unwrap_or(u32::MAX);
+        let (least, most) = fields.below("localPref", value, &["min", "max"], |fields| {
+            let least = fields.number(value, "min", 0, u32::MAX).unwrap_or(0);
+            (least, fields.number(value, "max", 0, u32::MAX).unwrap_or(u32::MAX))
+        })?;
+        if least > most {
+            let accepted =
+                format!("min {least} is more than max {most}: no preference is between them");
+            fields.wrong("localPref", value, accepted);
+        }
         Some(least..=most)
     });
-    let permit = Permit { namespaces, communities, local_pref, peers: fields.names(node, "peers") };
+    let peers = fields.names(node, "peers", TO_PEERS, |name| !name.is_empty());
+    let permit = Permit { namespaces, communities, local_pref, peers };
     fields.flaws.is_empty().then_some(permit)
 }

@@ -143,7 +143,7 @@ fn what_is_wrong_names_whose_field_it_is_and_its_line() {
         ),
         (
             "peers:\n- address: 192.0.2.1\n  asn: 1\n  password: hunter2",
-            "password on line 4: it is missing; accepted is where",
+            "password on line 4: a password does not stand here; accepted is where",
         ),
         (
             "peers:\n- address: 192.0.2.1\n  asn: 1\n  password: {file: x}",
@@ -172,7 +172,7 @@ fn what_is_wrong_names_whose_field_it_is_and_its_line() {
         ),
         (
             "peers:\n- {address: 192.0.2.1, asn: 1, nodes: {matchLabel: {}}}",
-            "key on line 2 \"matchLabel\"",
+            "peer 1 (192.0.2.1), key of nodes on line 2 \"matchLabel\"",
         ),
         (
             "peers:\n- {address: 192.0.2.1, asn: 1, nodes: {matchExpressions: [{key: a, operator: In}]}}",
@@ -181,14 +181,43 @@ fn what_is_wrong_names_whose_field_it_is_and_its_line() {
         ("peers:\n- {address: 192.0.2.1, asn: 1, bfd: {receive: 1}}", "receive on line 2 \"1\""),
         (
             "peers:\n- {address: 192.0.2.1, asn: 1, gracefulRestart: {time: 5000}}",
-            "time on line 2 \"5000\"",
+            "gracefulRestart.time on line 2 \"5000\"",
         ),
         ("policy:\n- {communities: [\"1:2:3:4\"]}", "policy 1, communities on line 2 \"1:2:3:4\""),
         (
             "policy:\n- {prepend: 33}",
             "policy 1, prepend on line 2 \"33\": accepted is a whole number from 0 to 32",
         ),
-        ("policy:\n- {aggregate: {ipv4: 33}}", "ipv4 on line 2 \"33\""),
+        ("policy:\n- {aggregate: {ipv4: 33}}", "policy 1, aggregate.ipv4 on line 2 \"33\""),
+        (
+            "peers:\n- {name: a, address: 192.0.2.1, asn: 1, pasword: x}",
+            "peer 1 (a), key on line 2 \"pasword\": accepted are name",
+        ),
+        (
+            "peers:\n- {name: a, address: 192.0.2.1, asn: 1, password: {secret: b, kye: x}}",
+            "peer 1 (a), key of password on line 2 \"kye\": accepted are secret, key, file",
+        ),
+        (
+            "peers:\n- {name: a, address: 192.0.2.1, asn: 1, password: {secret: B_c}}",
+            "peer 1 (a), password.secret on line 2 \"B_c\": accepted is the name of a Secret",
+        ),
+        (
+            "peers:\n- {name: a, address: 192.0.2.1, asn: 1, nodes: {matchLabels: {rack: \"a b\"}}}",
+            "peer 1 (a), nodes.matchLabels on line 2 \"a b\": accepted is the value of a label",
+        ),
+        ("listen: {port: 0}", "listen.port on line 1 \"0\""),
+        (
+            "policy:\n- {namespaces: [\"*\"], med: 1}",
+            "policy 1, namespaces on line 2 \"*\": accepted are names of namespaces; for all leave it out",
+        ),
+        ("policy:\n- {namespaces: [Shop], med: 1}", "policy 1, namespaces on line 2 \"Shop\""),
+        ("policy:\n- {pools: [Global], med: 1}", "policy 1, pools on line 2 \"Global\""),
+        ("policy:\n- {peers: [\"*\"], med: 1}", "policy 1, peers on line 2 \"*\""),
+        ("layer2:\n- {pools: [\"*\"]}", "layer2 1, pools on line 2 \"*\""),
+        (
+            "services:\n- {namespaces: [a], localPref: {min: 200, max: 100}}",
+            "services 1, localPref on line 2: min 200 is more than max 100",
+        ),
         (
             "services:\n- {communities: [\"1:*\"]}",
             "services 1, namespaces on line 2: it is missing",
@@ -214,6 +243,16 @@ fn what_is_wrong_names_whose_field_it_is_and_its_line() {
 }
 
 #[test]
+fn of_two_peers_with_one_name_the_second_is_told_of_the_first() {
+    let text = "peers:\n- {address: 192.0.2.1, asn: 1}\n- {address: 192.0.2.1, asn: 2}\n";
+    let (document, flaws) = check(text);
+    assert_eq!(document.peers.len(), 1);
+    let [flaw] = &flaws[..] else { panic!("{flaws:?}") };
+    let told = "peer 2 (192.0.2.1), name on line 3 \"192.0.2.1\": peer 1 has it too";
+    assert!(flaw.to_string().starts_with(told), "{flaw}");
+}
+
+#[test]
 fn a_peer_that_is_wrong_costs_no_other_and_all_that_is_wrong_is_told() {
     let text = "peers:\n- {address: 192.0.2.1, asn: 1}\n- {address: x, asn: 1}\n- {address: 192.0.2.3, asn: 0, port: x}\n";
     let (document, flaws) = check(text);
@@ -228,7 +267,8 @@ fn a_manifest_is_read_as_the_file_that_it_is() {
     assert_eq!(document.local_as, Some(65001));
     assert_eq!(
         flaws[0].to_string(),
-        "peer 1, address on line 9 \"x\": accepted is an IPv4 or IPv6 address of a host"
+        "peer 1, address on line 9 \"x\": accepted is an IPv4 or IPv6 address of a host; for the one router on a link leave it out: \
+         interface: eth0"
     );
     assert!(wrong("kind: Secret\n")[0].contains("accepted is ConfigMap"));
     assert!(wrong("kind: ConfigMap\ndata: {peers: x}\n")[0].contains("accepted is one key"));
