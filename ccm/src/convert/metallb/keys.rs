@@ -17,9 +17,9 @@ struct Share<'a> {
     asked: Vec<&'a Pool>,
 }
 
-/// The keys for what is announced on the LAN.
+/// The keys of pools, whichever way they are announced.
 pub(super) fn of(pools: &[Pool], findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
-    let pools: Vec<&Pool> = pools.iter().filter(|pool| pool.reach.on_lan).collect();
+    let pools: Vec<&Pool> = pools.iter().collect();
     let mut shares: BTreeMap<Scope, Share<'_>> = BTreeMap::new();
     shares.insert(Scope::Global, Share::default());
     for pool in &pools {

@@ -135,7 +135,8 @@ pub fn convert(objects: &[&Value], home: &str) -> Result<Conversion, ConvertErro
 fn other_kind(object: &Value, findings: &mut Vec<Finding>) {
     let mut told = Told::of(title(object), findings);
     match object["kind"].as_str().unwrap_or_default() {
-        "BGPPeer" | "BFDProfile" | "Community" => told.lost("", "Berth speaks no BGP yet"),
+        "BGPPeer" | "Community" => told.undone("", reach::BGP),
+        "BFDProfile" => told.lost("", reach::BFD),
         "MetalLB" => {
             told.note("", "how its operator installs it; nothing of it is about addresses")
         }

@@ -132,13 +132,6 @@ fn patch(service: &Service, pools: &[Pool], told: &mut Told<'_>) -> Option<Patch
     }
     for address in &addresses {
         match pool_of(pools, *address) {
-            Some(pool) if !pool.reach.on_lan => told.lost(
-                "status.loadBalancer.ingress",
-                format!(
-                    "{address} is of {}, which is announced to routers alone: it is left alone",
-                    pool.object
-                ),
-            ),
             Some(_) => continue,
             None if has_them => told.note(
                 "status.loadBalancer.ingress",
@@ -150,9 +143,7 @@ fn patch(service: &Service, pools: &[Pool], told: &mut Told<'_>) -> Option<Patch
             ),
         }
     }
-    let is_on_lan =
-        |address: &&IpAddr| pool_of(pools, **address).is_none_or(|pool| pool.reach.on_lan);
-    let kept: Vec<IpAddr> = addresses.iter().filter(is_on_lan).copied().collect();
+    let kept = addresses;
     if kept.len() > MOST {
         told.lost("status.loadBalancer.ingress", "a Service has two addresses at most");
     }

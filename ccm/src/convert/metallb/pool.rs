@@ -7,7 +7,7 @@ use berth_ipam::{AddressSet, Range, RangeError};
 use serde_json::{Value, json};
 
 use super::object::{labels, list, name, switch, title};
-use super::reach::Reach;
+use super::reach::{BFD, BGP, Reach};
 use super::selector::{self, Selector};
 use crate::convert::finding::{Finding, Told, shown};
 
@@ -48,7 +48,7 @@ impl Pool {
         ];
         told.unknown("spec", spec, &known);
         if !spec["bgpAdvertisements"].is_null() {
-            told.lost("spec.bgpAdvertisements", "Berth speaks no BGP yet");
+            told.undone("spec.bgpAdvertisements", BGP);
         }
         let protocol = &spec["protocol"];
         if !protocol.is_null() && protocol != "layer2" && protocol != "bgp" {
@@ -161,9 +161,8 @@ pub(super) fn of_config_map(object: &Value, findings: &mut Vec<Finding>) -> Vec<
     for (field, value) in config.as_object().into_iter().flatten() {
         match field.as_str() {
             "address-pools" => {}
-            "peers" | "bgp-communities" | "peer-autodiscovery" | "bfd-profiles" => {
-                told.lost(&format!("data.config.{field}"), "Berth speaks no BGP yet");
-            }
+            "peers" | "bgp-communities" => told.undone(&format!("data.config.{field}"), BGP),
+            "bfd-profiles" => told.lost(&format!("data.config.{field}"), BFD),
             _ => told.lost(
                 &format!("data.config.{field}"),
                 format!("it has no counterpart; it is {}", shown(value)),

@@ -8,6 +8,14 @@ use super::object::{list, title};
 use super::selector::{self, Selector};
 use crate::convert::finding::{Finding, Told, shown};
 
+/// What is said of MetalLB's objects for BGP, which nothing here converts.
+pub(super) const BGP: &str = "its counterpart is in ConfigMap berth-bgp, and you write it: docs/migrating-from-metallb.md, \
+                              `By BGP`, says field by field what";
+
+/// What is said of BFD.
+pub(super) const BFD: &str =
+    "Berth does not watch routers by BFD yet: they are given up by their hold time";
+
 /// By which of MetalLB's ways it announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -55,7 +63,7 @@ impl Advertisement {
         let known = ["ipAddressPools", "ipAddressPoolSelectors", "nodeSelectors", "interfaces"];
         match way {
             Way::Layer2 => told.unknown("spec", spec, &known),
-            Way::Bgp => told.lost("", "Berth speaks no BGP yet"),
+            Way::Bgp => told.undone("", BGP),
         }
         let mut selectors = |field: &str| {
             Selector::list(&spec[field]).unwrap_or_else(|| {
@@ -108,9 +116,14 @@ pub(super) fn of(
     reach.on_lan |= !lan.is_empty();
     let mut told = Told::of(pool.object.to_owned(), findings);
     if reach.by_bgp && !reach.on_lan {
-        let says = "it is announced to routers alone, and Berth speaks no BGP yet: it is left out";
-        told.lost("", says);
+        let says = "it is announced to routers alone: so it is here with `bgp_enable=true` of berth-announcer; with `vip_arp=true` \
+                    beside it `layer2` of ConfigMap berth-bgp says which pools are on the LAN, and this one is none of them";
+        told.undone("", says);
         return reach;
+    }
+    if reach.by_bgp {
+        let says = "it is announced to routers and on the LAN; here an address goes one way, by `layer2` of ConfigMap berth-bgp";
+        told.undone("", says);
     }
     if !reach.on_lan {
         reach.on_lan = true;

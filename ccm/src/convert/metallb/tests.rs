@@ -321,7 +321,7 @@ fn who_shares_an_address_by_a_key_goes_on_by_namespaces() {
 }
 
 #[test]
-fn what_is_announced_by_bgp_alone_is_left_out_and_named_with_all_that_is_bgps() {
+fn what_is_announced_by_bgp_is_a_pool_as_any_and_what_is_bgps_is_named() {
     let bgp = |kind: &str, name: &str, spec: &str| {
         format!(
             "---\napiVersion: metallb.io/v1beta2\nkind: {kind}\nmetadata: {{ name: {name}, namespace: metallb-system }}\nspec: {spec}\n"
@@ -337,16 +337,17 @@ fn what_is_announced_by_bgp_alone_is_left_out_and_named_with_all_that_is_bgps() 
         + &bgp("ServiceL2Status", "l2-x", "{}")
         + &service("a/routed", json!({}), json!({}), &["203.0.113.7"]);
     let conversion = of(&text);
-    assert_eq!(conversion.keys["cidr-global"], "192.0.2.0/28,198.51.100.0/28");
-    assert_eq!(conversion.patches, []);
-    for (object, field) in [
-        ("IPAddressPool metallb-system/routed", ""),
-        ("BGPAdvertisement metallb-system/routes", ""),
-        ("BGPPeer metallb-system/router", ""),
-        ("BFDProfile metallb-system/fast", ""),
-        ("Service a/routed", "status.loadBalancer.ingress"),
+    assert_eq!(conversion.keys["cidr-global"], "192.0.2.0/28,198.51.100.0/28,203.0.113.0/28");
+    let [patch] = &conversion.patches[..] else { panic!("{:?}", conversion.patches) };
+    assert_eq!(patch.name, "routed", "it keeps its address");
+    for (weight, object) in [
+        (Weight::ToDo, "IPAddressPool metallb-system/routed"),
+        (Weight::ToDo, "IPAddressPool metallb-system/lan"),
+        (Weight::ToDo, "BGPAdvertisement metallb-system/routes"),
+        (Weight::ToDo, "BGPPeer metallb-system/router"),
+        (Weight::Lost, "BFDProfile metallb-system/fast"),
     ] {
-        assert!(tells(&conversion, Weight::Lost, object, field), "{:?}", told(&conversion));
+        assert!(tells(&conversion, weight, object, ""), "{object}: {:?}", told(&conversion));
     }
     assert!(tells(&conversion, Weight::Note, "metallb-system/nowhere", ""));
     assert!(!told(&conversion).iter().any(|told| told.contains("l2-x")));
@@ -393,15 +394,15 @@ fn an_address_pool_and_the_configmap_of_before_are_pools_too() {
     let conversion = of(map);
     let expected = keys([
         ("avoid-buggy-ips", "true"),
-        ("cidr-global", "198.19.255.240/28"),
+        ("cidr-global", "198.19.255.240/28,203.0.113.0/28"),
         ("pins-global", "pool"),
     ]);
     assert_eq!(conversion.keys, expected);
-    assert!(tells(&conversion, Weight::Lost, "metallb-system/config", "data.config.peers"));
+    assert!(tells(&conversion, Weight::ToDo, "metallb-system/config", "data.config.peers"));
     let field = "data.config.address-pools.bgp-advertisements";
     assert!(tells(
         &conversion,
-        Weight::Lost,
+        Weight::ToDo,
         "ConfigMap metallb-system/config, pool routed",
         field
     ));
