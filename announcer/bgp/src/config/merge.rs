@@ -7,6 +7,7 @@ use super::flaw::{Flaw, MOST_FLAWS, Place};
 use super::peer::{Peer, Remote, Speaker};
 use super::permits::Permits;
 use crate::policy::{Filter, Policy};
+use crate::prefix::Family;
 
 /// Peers of one place that are named.
 const MOST_NAMES: usize = 4;
@@ -67,6 +68,13 @@ impl Config {
         }
         flaws.truncate(MOST_FLAWS);
         (config, flaws)
+    }
+
+    /// Families of which no peer is told anything, of whichever node.
+    pub fn unspoken(&self) -> BTreeSet<Family> {
+        let spoken: BTreeSet<Family> =
+            self.peers.iter().flat_map(|peer| peer.families.iter().copied()).collect();
+        Family::ALL.into_iter().filter(|family| !spoken.contains(family)).collect()
     }
 
     /// Rules and permits that name a peer that is not there: misspelt, or one that a node's annotations bring.
@@ -196,6 +204,7 @@ peers:
             );
             let (config, flaws) = config("192.0.2.1:65099,192.0.2.2:65001", &document);
             assert!(flaws.is_empty(), "{flaws:?}");
+            assert_eq!(config.unspoken(), BTreeSet::from([Family::V6]));
             let of_node = |rack: &str| {
                 let labels = labels(&[("rack", rack)]);
                 let (peers, flaws) = config.of_node(&labels);

@@ -29,6 +29,6 @@ pub use grammar::peers;
 pub use merge::Config;
 pub use password::{LONGEST_PASSWORD, Password};
 pub use peer::{Bfd, Distance, Hops, Listen, Peer, Remote, RouterId, Speaker};
-pub use permits::{ASKED, Denied, Pattern, Permit, Permits, asked};
+pub use permits::{ASKED, Denied, Pattern, Permit, Permits, asked, misspelt};
 pub use report::{Report, report};
 pub use settings::settings;

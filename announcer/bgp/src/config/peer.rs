@@ -248,7 +248,12 @@ impl fmt::Display for Peer {
             Remote::Address(address) => write!(f, "{address}")?,
             Remote::Interface(interface) => write!(f, "the router on {interface}")?,
         }
-        write!(f, ", port {}, {}", self.port, self.remote_as)?;
+        match self.role {
+            Role::Active => write!(f, ", port {}", self.port)?,
+            Role::Passive => f.write_str(", which connects")?,
+            Role::Both => write!(f, ", port {}, or it connects", self.port)?,
+        }
+        write!(f, ", {}", self.remote_as)?;
         let families: Vec<String> = self.families.iter().map(ToString::to_string).collect();
         write!(f, ", {}", families.join(" and "))?;
         f.write_str(if self.password.is_some() { ", with a password" } else { "" })

@@ -2,6 +2,7 @@
 //! address is announced without it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::flaw::{Flaw, Place};
@@ -15,6 +16,15 @@ const COMMUNITIES: &str = "berth.dev/bgp-communities";
 const LOCAL_PREF: &str = "berth.dev/bgp-local-pref";
 const PEERS: &str = "berth.dev/bgp-peers";
 
+/// What their names begin with.
+const COMMON: &str = "berth.dev/bgp-";
+
+/// Names that are none of these and that are told of.
+const MOST_MISSPELT: usize = 3;
+
+/// The most entries of a list of what is accepted that are named.
+const MOST_NAMED: usize = 8;
+
 /// The longest value that is read.
 const LONGEST: usize = 4096;
 
@@ -27,15 +37,10 @@ pub fn asked<'t>(annotation: impl Fn(&str) -> Option<&'t str>) -> (Asked, Vec<Fl
     };
     if let Some(text) = given(COMMUNITIES) {
         match communities(text) {
-            Some((communities, large)) => {
+            Ok((communities, large)) => {
                 (asked.communities, asked.large_communities) = (communities, large)
             }
-            None => {
-                let accepted = format!(
-                    "{CommunityError}; with commas between them, {MOST_COMMUNITIES} at most"
-                );
-                wrong(COMMUNITIES, text, accepted);
-            }
+            Err((text, accepted)) => wrong(COMMUNITIES, text, accepted),
         }
     }
     if let Some(text) = given(LOCAL_PREF) {
@@ -63,18 +68,38 @@ pub fn asked<'t>(annotation: impl Fn(&str) -> Option<&'t str>) -> (Asked, Vec<Fl
     (asked, flaws)
 }
 
-fn communities(text: &str) -> Option<(BTreeSet<Community>, BTreeSet<LargeCommunity>)> {
+/// Annotations among these that are meant to be of this kind and are none: what they ask for nobody would hear of.
+pub fn misspelt<'t>(annotations: impl Iterator<Item = &'t str>) -> Vec<Flaw> {
+    let is_none = |name: &&str| name.starts_with(COMMON) && !ASKED.contains(name);
+    let flaw = |name: &str| {
+        let accepted = format!("accepted are {}", ASKED.join(", "));
+        Flaw::new("", "metadata.annotations", Place::Named, accepted).value(name)
+    };
+    annotations.filter(is_none).take(MOST_MISSPELT).map(flaw).collect()
+}
+
+/// Communities in a list; else what of it is wrong, and what is accepted.
+fn communities(
+    text: &str,
+) -> Result<(BTreeSet<Community>, BTreeSet<LargeCommunity>), (&str, String)> {
     let (mut communities, mut large) = (BTreeSet::new(), BTreeSet::new());
     if text.len() > LONGEST {
-        return None;
+        let length = text.len();
+        return Err((text, format!("it has {length} octets; accepted are {LONGEST}")));
     }
     for text in text.split(',').map(str::trim).filter(|text| !text.is_empty()) {
-        match text.parse() {
-            Ok(community) => _ = communities.insert(community),
-            Err(_) => _ = large.insert(text.parse().ok()?),
+        match (text.parse(), text.parse()) {
+            (Ok(community), _) => _ = communities.insert(community),
+            (_, Ok(community)) => _ = large.insert(community),
+            _ => return Err((text, format!("{CommunityError}; with commas between them"))),
         }
     }
-    (communities.len().max(large.len()) <= MOST_COMMUNITIES).then_some((communities, large))
+    match communities.len().max(large.len()) {
+        most if most > MOST_COMMUNITIES => {
+            Err((text, format!("they are {most}; accepted are {MOST_COMMUNITIES} of each kind")))
+        }
+        _ => Ok((communities, large)),
+    }
 }
 
 /// Communities that may be asked for.
@@ -119,6 +144,17 @@ impl Pattern {
     }
 }
 
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Is(community) => write!(f, "{community}"),
+            Self::Of(asn) => write!(f, "{asn}:*"),
+            Self::IsLarge(community) => write!(f, "{community}"),
+            Self::OfLarge(asn) => write!(f, "{asn}:*:*"),
+        }
+    }
+}
+
 /// What Services of some namespaces may ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Permit {
@@ -146,6 +182,34 @@ pub struct Denied {
 pub struct Permits(pub Vec<Permit>);
 
 impl Permits {
+    /// What a Service of this namespace may ask for by an annotation, for people.
+    pub fn accepted(&self, namespace: &str, annotation: &str) -> String {
+        let is_for = |permit: &&Permit| {
+            permit.namespaces.contains("*") || permit.namespaces.contains(namespace)
+        };
+        let of = |permit: &Permit| -> Vec<String> {
+            match annotation {
+                COMMUNITIES => permit.communities.iter().map(ToString::to_string).collect(),
+                LOCAL_PREF => permit
+                    .local_pref
+                    .iter()
+                    .map(|range| format!("{} to {}", range.start(), range.end()))
+                    .collect(),
+                _ => permit.peers.iter().cloned().collect(),
+            }
+        };
+        let listed: Vec<String> = self.0.iter().filter(is_for).flat_map(of).collect();
+        if listed.is_empty() {
+            return format!(
+                "nothing: `services` of ConfigMap berth-bgp lists nothing for namespace {namespace}"
+            );
+        }
+        let more = listed.len().saturating_sub(MOST_NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named: Vec<String> = listed.into_iter().take(MOST_NAMED).collect();
+        format!("{}{more}, as `services` of ConfigMap berth-bgp lists", named.join(", "))
+    }
+
     /// What a Service of this namespace gets of what it asks for, and what it does not get.
     pub fn admit(&self, namespace: &str, asked: Asked) -> (Asked, Vec<Denied>) {
         let has =
@@ -221,13 +285,17 @@ mod tests {
             read(&[(COMMUNITIES, "65000:100,x"), (LOCAL_PREF, "200"), (PEERS, ",,")]);
         assert_eq!((asked.communities.len(), asked.local_pref, asked.peers), (0, Some(200), None));
         assert_eq!(flaws.len(), 2);
-        assert!(
-            flaws[0].starts_with("berth.dev/bgp-communities \"65000:100,x\": accepted is"),
-            "{flaws:?}"
-        );
+        assert!(flaws[0].starts_with("berth.dev/bgp-communities \"x\": accepted is"), "{flaws:?}");
         let many: String = (0..101).map(|n| format!("1:{n},")).collect();
-        assert!(communities(&many).is_none() && communities(&many[..many.len() - 6]).is_some());
-        assert!(communities(&"1:1,".repeat(2000)).is_none());
+        assert!(communities(&many).unwrap_err().1.starts_with("they are 101; accepted are 100"));
+        assert!(communities(&many[..many.len() - 6]).is_ok());
+        assert!(communities(&"1:1,".repeat(2000)).unwrap_err().1.starts_with("it has 8000 octets"));
+        let names = ["berth.dev/bgp-community", "berth.dev/bgp-med", PEERS, "berth.dev/drain"];
+        let told: Vec<String> =
+            misspelt(names.into_iter()).iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        let begins = "metadata.annotations \"berth.dev/bgp-community\": accepted are berth.dev/bgp-communities,";
+        assert!(told[0].starts_with(begins), "{told:?}");
     }
 
     #[test]
@@ -263,6 +331,15 @@ mod tests {
         assert_eq!((admitted.communities.len(), admitted.large_communities.len()), (2, 1));
         assert_eq!((admitted.local_pref, admitted.peers), (Some(200), Some(names(&["tor-a"]))));
         assert_eq!(refused.len(), 3, "{refused:?}");
+        for (annotation, accepted) in [
+            (COMMUNITIES, "65000:*, no-export, 4200000000:*:*, as"),
+            (LOCAL_PREF, "100 to 200, as"),
+            (PEERS, "tor-a, as"),
+        ] {
+            let told = permits.accepted("web", annotation);
+            assert!(told.starts_with(accepted), "{told}");
+            assert!(permits.accepted("other", annotation).starts_with("nothing: "));
+        }
         assert_eq!(permits.admit("other", ask()).0, Asked::default());
         let (admitted, _) =
             permits.admit("web", Asked { local_pref: Some(201), ..Asked::default() });

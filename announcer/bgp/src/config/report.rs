@@ -6,8 +6,11 @@ use std::fmt;
 use super::document::{self, Document};
 use super::flaw::{Flaw, Place};
 use super::merge::Config;
-use super::peer::Speaker;
+use super::peer::{Listen, Speaker};
 use crate::policy::Change;
+
+/// Ports below this one need a right of their own (`net.ipv4.ip_unprivileged_port_start`).
+const UNPRIVILEGED: u16 = 1024;
 
 /// What a file means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +61,11 @@ fn idle(document: &Document) -> Vec<Flaw> {
         let keepalive = peer.keepalive.or(document.keepalive);
         third(&format!("peer {}", peer.name), keepalive, peer.hold_time.unwrap_or(hold_time))
     });
-    empty.chain(third("", document.keepalive, hold_time)).chain(of_peers).collect()
+    let low = document.listen.iter().filter(|listen| listen.port < UNPRIVILEGED).map(|listen| {
+        let told = format!("below {UNPRIVILEGED} the container needs NET_BIND_SERVICE, which manifests/ does not give it");
+        Flaw::new("", "listen", Place::Named, told).value(&listen.port.to_string())
+    });
+    empty.chain(low).chain(third("", document.keepalive, hold_time)).chain(of_peers).collect()
 }
 
 impl Report {
@@ -73,6 +80,11 @@ impl fmt::Display for Report {
         for peer in &self.config.peers {
             let some = if peer.nodes.is_all() { "" } else { ", of some nodes" };
             writeln!(f, "{peer}{some}")?;
+        }
+        if let Some(Listen { port, within }) = &self.config.speaker.listen {
+            let within: Vec<String> = within.iter().map(ToString::to_string).collect();
+            let at = if within.is_empty() { "every address".to_owned() } else { within.join(", ") };
+            writeln!(f, "listening: port {port}, at {at}, on nodes with a peer that connects")?;
         }
         let (rules, permits) = (self.config.policy.rules.len(), self.config.permits.0.len());
         let layer2 = self.config.layer2.len();
@@ -100,6 +112,7 @@ mod tests {
         assert_eq!(notes(peer), "");
         for (file, told) in [
             ("", "peers: none is named here"),
+            (&format!("{peer}listen: 179\n"), "listen \"179\": below 1024 the container needs"),
             (
                 &format!("{peer}policy: [{{pools: [global]}}]\n"),
                 "policy 1, rule: it changes nothing",
@@ -151,6 +164,13 @@ wrong: peer 4 (bad), asn on line 6 \"x\": accepted is a whole number from 1 to 4
 wrong: peers one and two, nodes: both are of this node and at 192.0.2.2: accepted are nodes that differ, or sources
 ";
         assert_eq!(report.to_string(), expected);
-        assert!(super::report("asn: 65000\n").is_sound());
+        let report = super::report(
+            "listen: {port: 1790, addresses: [192.0.2.0/24]}\npeers: [{address: 192.0.2.1, asn: 1, connect: passive}]\n",
+        );
+        let expected = "\
+peer 192.0.2.1: 192.0.2.1, which connects, AS 1, IPv4
+listening: port 1790, at 192.0.2.0/24, on nodes with a peer that connects
+";
+        assert!(report.to_string().starts_with(expected), "{report}");
     }
 }

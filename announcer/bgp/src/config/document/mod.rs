@@ -59,7 +59,9 @@ pub fn config_map(data: &BTreeMap<String, String>) -> (Document, Vec<Flaw>) {
         .map(|key| Flaw::new("", key, Place::Named, format!("accepted is one key, {KEY}")))
         .collect();
     let (document, wrong) = read(data.get(KEY).map_or("", String::as_str));
-    flaws.extend(wrong);
+    // Of which text the lines are.
+    let named = |of: String| if of.is_empty() { KEY.to_owned() } else { format!("{KEY}, {of}") };
+    flaws.extend(wrong.into_iter().map(|flaw| Flaw { of: named(flaw.of.clone()), ..flaw }));
     (document, flaws)
 }
 

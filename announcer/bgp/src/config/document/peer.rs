@@ -43,7 +43,8 @@ pub(super) fn read(fields: &mut Fields, node: &Node) -> Option<Peer> {
     if !fields.map("peer", node, &KNOWN) {
         return None;
     }
-    let address = fields.read(node, "address", ADDRESS, host);
+    let is_of_link = fields.get(node, "sourceInterface").is_some();
+    let address = fields.read(node, "address", ADDRESS, |text| host(text, is_of_link));
     let link = fields.read(node, "interface", INTERFACE, interface);
     let remote = match (address, link) {
         (Some(address), None) => Remote::Address(address),
@@ -108,17 +109,22 @@ pub(super) fn read(fields: &mut Fields, node: &Node) -> Option<Peer> {
     Some(peer)
 }
 
-const ADDRESS: &str = "accepted is an IPv4 or IPv6 address of a host; for the one router on a link leave it out: interface: eth0";
+const ADDRESS: &str = "accepted is an IPv4 or IPv6 address of a host; one of a link with sourceInterface: eth0 beside it, or interface: eth0 \
+     for the one router there";
 
-fn host(text: &str) -> Option<IpAddr> {
-    text.parse().ok().filter(|address| is_peer(*address))
+/// An address that a peer can have: one of a link where the interface is named.
+fn host(text: &str, is_of_link: bool) -> Option<IpAddr> {
+    let is_link =
+        |address: &IpAddr| matches!(address, IpAddr::V6(own) if own.is_unicast_link_local());
+    let address = text.parse().ok();
+    address.filter(|address| is_peer(*address) || is_of_link && is_link(address))
 }
 
 /// What it is called, as far as that can be read.
 pub(super) fn name_of(node: &Node) -> Option<&str> {
     let text = |key: &str| node.get(key).and_then(Node::text);
     let name = text("name").filter(|name| is_name(name));
-    let address = || text("address").filter(|text| host(text).is_some());
+    let address = || text("address").filter(|text| host(text, false).is_some());
     name.or_else(address).or_else(|| text("interface").filter(|name| is_interface(name)))
 }
 

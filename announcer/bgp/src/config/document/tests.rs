@@ -243,6 +243,15 @@ fn what_is_wrong_names_whose_field_it_is_and_its_line() {
 }
 
 #[test]
+fn a_router_is_named_by_its_address_of_a_link_where_the_interface_is_named() {
+    let text = "peers:\n- {address: \"fe80::1\", sourceInterface: eth1, asn: external}\n";
+    let (document, flaws) = check(text);
+    assert_eq!((document.peers.len(), flaws), (1, vec![]));
+    let told = wrong("peers:\n- {address: \"fe80::1\", asn: external}\n");
+    assert!(told[0].contains("one of a link with sourceInterface: eth0 beside it"), "{told:?}");
+}
+
+#[test]
 fn of_two_peers_with_one_name_the_second_is_told_of_the_first() {
     let text = "peers:\n- {address: 192.0.2.1, asn: 1}\n- {address: 192.0.2.1, asn: 2}\n";
     let (document, flaws) = check(text);
@@ -267,8 +276,8 @@ fn a_manifest_is_read_as_the_file_that_it_is() {
     assert_eq!(document.local_as, Some(65001));
     assert_eq!(
         flaws[0].to_string(),
-        "peer 1, address on line 9 \"x\": accepted is an IPv4 or IPv6 address of a host; for the one router on a link leave it out: \
-         interface: eth0"
+        "peer 1, address on line 9 \"x\": accepted is an IPv4 or IPv6 address of a host; one of a link with \
+         sourceInterface: eth0 beside it, or interface: eth0 for the one router there"
     );
     assert!(wrong("kind: Secret\n")[0].contains("accepted is ConfigMap"));
     assert!(wrong("kind: ConfigMap\ndata: {peers: x}\n")[0].contains("accepted is one key"));
