@@ -101,7 +101,8 @@ pub(crate) fn arp_announce(interface: &str) -> Option<ArpAnnounce> {
         Ok(set) => set,
         Err(error) => {
             let setting = format!("net.ipv4.conf.{interface}.arp_announce");
-            tracing::warn!(%error, "set {setting} to 2 on the host: traffic may stop while an address moves");
+            tracing::warn!(%error, "set {setting} to 2 on the host: else it asks for neighbours in the name of addresses that it serves, which the fence \
+                 drops, and traffic may stop");
             None
         }
     }

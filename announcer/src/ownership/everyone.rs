@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use berth_bgp::Family;
+
 use super::clearing::in_turn;
 use super::context::Context;
 use crate::vip::serve::{Ask, Lives, Reach, serve};
@@ -26,12 +28,14 @@ pub struct Everyone {
     announced: BTreeSet<IpAddr>,
     /// Why no router is told anything of IPv4, and of IPv6.
     silence: [Option<String>; 2],
+    /// Families of which no router is told anything by any node: nobody announces an address of these.
+    unspoken: BTreeSet<Family>,
 }
 
 impl Default for Everyone {
     fn default() -> Self {
-        let (leaving, announced, silence) = Default::default();
-        Self { leaving, lasts: LASTS, announced, silence }
+        let (leaving, announced, silence, unspoken) = Default::default();
+        Self { leaving, lasts: LASTS, announced, silence, unspoken }
     }
 }
 
@@ -41,10 +45,17 @@ impl Everyone {
         self.lasts = lasts;
     }
 
-    /// Takes in what routers were told to lead here, and why none is told anything of IPv4, and of IPv6, where that is so.
-    pub fn told(&mut self, announced: &BTreeSet<IpAddr>, silence: [Option<String>; 2]) {
+    /// Takes in what routers were told to lead here, why none is told anything of IPv4, and of IPv6, where that is so, and the
+    /// families of which none of any node is.
+    pub fn told(
+        &mut self,
+        announced: &BTreeSet<IpAddr>,
+        silence: [Option<String>; 2],
+        unspoken: &BTreeSet<Family>,
+    ) {
         self.announced.clone_from(announced);
         self.silence = silence;
+        self.unspoken.clone_from(unspoken);
     }
 
     /// What this node may have bound. Where it goes and others stay, what still comes is served, and nothing more is to.
@@ -79,11 +90,13 @@ impl Everyone {
         let place = |address: &IpAddr| wanted.attach(name, *address);
         let is_nobodys = |address: &IpAddr| {
             claim.serving(address).is_empty()
+                || self.unspoken.contains(&Family::of(*address))
                 || claim.apart.contains_key(address)
                 || matches!(place(address), Some(Err(refusal)) if refusal.is_of_object())
         };
         let all = claim.addresses.iter().filter(|_| claim.ours);
         let could: BTreeSet<IpAddr> = all.filter(|address| !is_nobodys(address)).copied().collect();
+        let is_host = claim.host.as_deref() == Some(me);
         let mut verdict = Verdict::default();
         if claim.ours {
             verdict.refusals.extend(claim.remarks.iter().cloned());
@@ -101,9 +114,10 @@ impl Everyone {
                 (None, Some(Ok(_))) => {
                     verdict.announce.push(*address);
                     let stays = stays(context, claim.serving(address));
-                    if let Some(why) =
-                        self.silence[usize::from(address.is_ipv6())].as_ref().filter(|_| stays)
-                    {
+                    // What no node announces whoever is named says, and not each that announces the rest.
+                    let is_said = could.contains(address) || claim.host.is_none() || is_host;
+                    let silence = self.silence[usize::from(address.is_ipv6())].as_ref();
+                    if let Some(why) = silence.filter(|_| stays && is_said) {
                         let (node, why) = (me.to_owned(), why.clone());
                         verdict.refuse_at(*address, Refusal::NoSession { node, why });
                     }
@@ -112,7 +126,6 @@ impl Everyone {
             }
         }
         let announces = verdict.announce.iter().any(|address| self.announced.contains(address));
-        let is_host = claim.host.as_deref() == Some(me);
         // Who announces it says so; what is true of all nodes alike one of them says, each in its turn.
         verdict.voice = match announces || is_host {
             true => Voice::Decides,
@@ -221,18 +234,26 @@ mod tests {
         let none = Vec::new;
         assert_eq!(judged(&everyone, &["b"], false, None), Some((Voice::Bystander, 1, none(), 1)));
         assert_eq!(judged(&everyone, &["b"], false, Some("b")), None, "b has told it");
-        everyone.told(&BTreeSet::new(), [Some("r: refused".to_owned()), None]);
+        everyone.told(&BTreeSet::new(), [Some("r: refused".to_owned()), None], &BTreeSet::new());
         let silent = Some((Voice::Bystander, 1, vec!["NoBgpSession"], 1));
         assert_eq!(judged(&everyone, &["b"], false, None), silent);
         let gives_way = Some((Voice::Decides, 1, vec!["NoBgpSession"], 1));
         assert_eq!(judged(&everyone, &["b"], false, Some("a")), gives_way);
-        everyone.told(&[address].into(), [None, None]);
+        everyone.told(&[address].into(), [None, None], &BTreeSet::new());
         assert_eq!(
             judged(&everyone, &["b"], false, Some("b")),
             Some((Voice::Decides, 1, none(), 1))
         );
         // Local: it is announced on b, or nowhere.
         assert_eq!(judged(&everyone, &["b"], true, None), Some((Voice::Bystander, 0, none(), 1)));
+        // No router speaks its family: nobody announces it, whoever is named, and whatever its status shows.
+        everyone.told(&BTreeSet::new(), [Some("no peer".to_owned()), None], &[Family::V4].into());
+        let by_nobody = |voice| Some((voice, 1, vec!["NoBgpSession"], 0));
+        let for_b = Some((Voice::Bystander, 1, none(), 0));
+        assert_eq!(judged(&everyone, &["b"], false, Some("b")), for_b, "b says it");
+        assert_eq!(judged(&everyone, &["b"], false, None), by_nobody(Voice::Bystander));
+        assert_eq!(judged(&everyone, &["b"], false, Some("a")), by_nobody(Voice::Decides));
+        everyone.told(&[address].into(), [None, None], &BTreeSet::new());
         let nowhere = |reason| Some((Voice::Bystander, 0, vec![reason], 0));
         assert_eq!(judged(&everyone, &[], true, Some("b")), nowhere("NoEndpoint"));
         assert_eq!(judged(&everyone, &[], false, None), nowhere("NoEndpoint"));

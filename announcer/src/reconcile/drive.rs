@@ -33,8 +33,22 @@ const LEISURE: u32 = 2;
 const REST: Duration = Duration::from_millis(50);
 const BRIEF: Duration = Duration::from_millis(2);
 
-/// Somebody asks for everything that is known of each address.
-pub type Inquiry = oneshot::Sender<Value>;
+/// Somebody asks for everything that is known.
+pub struct Inquiry {
+    /// Of what.
+    pub of: About,
+    /// Who asks.
+    pub answer: oneshot::Sender<Value>,
+}
+
+/// What is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Each address.
+    Vips,
+    /// Each router.
+    Routers,
+}
 
 /// Where what happens comes from.
 pub struct Sources {
@@ -152,8 +166,12 @@ pub async fn drive<K: Kernel>(
                 Ok(()) = sources.proxied.changed() => {}
                 Some(inquiry) = sources.inquiries.recv() => {
                     // Whoever asked may not have waited.
-                    if !inquiry.is_closed() {
-                        let _ = inquiry.send(announcer.dump(Instant::now()));
+                    if !inquiry.answer.is_closed() {
+                        let told = match inquiry.of {
+                            About::Vips => announcer.dump(Instant::now()),
+                            About::Routers => announcer.dump_routers(Instant::now()),
+                        };
+                        let _ = inquiry.answer.send(told);
                     }
                     continue;
                 }

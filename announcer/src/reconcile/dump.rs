@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Announcer;
 use crate::advertise::arp_nd::probe::Standing;
+use crate::advertise::bgp::shown;
 use crate::kernel::{Guard, Kernel};
 use crate::ownership::{Context, Ownership};
 use crate::vip::serve::{Ask, Lives, Rank, Reach, serve};
@@ -51,6 +52,11 @@ impl<K: Kernel> Announcer<K> {
         let records =
             self.sight.wanted.vips.values().map(|vip| self.record(context, vip, &unbound, &known));
         json!(records.collect::<Vec<_>>())
+    }
+
+    /// What is known of every router that this node has a session with, or is to have, as JSON.
+    pub fn dump_routers(&self, now: Instant) -> Value {
+        self.routed.as_ref().map_or(json!([]), |routed| shown(&routed.told(), now))
     }
 
     fn record(

@@ -37,7 +37,7 @@ impl<K: Kernel> Announcer<K> {
             _ => None,
         });
         everyone.for_each(|everyone| {
-            everyone.told(routed.known(), silence.clone());
+            everyone.told(routed.known(), silence.clone(), &told.unspoken);
             everyone.last(routed.lasts());
         });
     }
@@ -194,7 +194,8 @@ fn remark(
         texts.entry(annotation).or_default().push(value);
     }
     for (annotation, texts) in texts {
-        verdict.refuse(Refusal::BgpNotPermitted { annotation, texts });
+        let accepted = permits.accepted(&name.namespace, annotation);
+        verdict.refuse(Refusal::BgpNotPermitted { annotation, texts, accepted });
     }
     if admitted == Asked::default() {
         return;

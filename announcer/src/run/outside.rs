@@ -12,10 +12,13 @@ use super::inquiry::{dump_on_signal, page};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::reconcile::CHECKS;
-use crate::reconcile::drive::Inquiry;
+use crate::reconcile::drive::{About, Inquiry};
 
 /// Where what is known of each address is asked for.
 const VIPS: &str = "/debug/vips";
+
+/// The same of each router.
+const ROUTERS: &str = "/debug/bgp";
 
 /// The check of the port of the metrics.
 const METRICS: &str = "prometheus_server";
@@ -35,9 +38,14 @@ impl Outside {
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         let (ask, inquiries) = mpsc::channel(1);
-        let (asked, closed) = (ask.clone(), CancellationToken::new());
-        let page: http::Page = Arc::new(move || page(asked.clone()));
-        let probes = Pages::probes(health.clone()).with_local(VIPS, page);
+        let closed = CancellationToken::new();
+        let page = |of| -> http::Page {
+            let asked = ask.clone();
+            Arc::new(move || page(asked.clone(), of))
+        };
+        let probes = Pages::probes(health.clone())
+            .with_local(VIPS, page(About::Vips))
+            .with_local(ROUTERS, page(About::Routers));
         let all = probes.clone().with_metrics(Arc::new(registry));
         let mut listen = |name, check, address, pages: &Pages| {
             // Who asks at a port of its own asks no kube-vip, and is as ready where that has the port of the metrics.

@@ -52,7 +52,7 @@ impl Passwords {
                 self.keep(name, key, None);
                 return Err(format!(
                     "no permission to get {place}: {}; grant this program's ServiceAccount the verb get on secrets, \
-                     resourceNames [{name}], by a Role there (docs/bgp.md)",
+                     resourceNames [{name}], by a Role there (docs/bgp-config.md)",
                     status.message
                 ));
             }

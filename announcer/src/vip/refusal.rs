@@ -289,6 +289,8 @@ pub enum Refusal {
         annotation: &'static str,
         /// What it asks for and does not get.
         texts: Few,
+        /// What its namespace may ask for.
+        accepted: String,
     },
     /// What it asks to be told to routers does not count at an address that it shares.
     BgpOfAnother {

@@ -6,11 +6,13 @@ mod passwords;
 mod stops;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use berth_e2e::addresses::router;
 use berth_e2e::bird::{Bird, protocol};
 use berth_e2e::get::get;
@@ -189,7 +191,15 @@ async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> 
     let records: Vec<Value> = serde_json::from_str(&vips)?;
     let told_to = records.iter().filter(|vip| vip["told_to"] == json!([peer.to_string()]));
     ensure!(told_to.count() == 2, "{vips}");
-    let said = [numbers, vips, ask("/readyz")?, world.announcer(all[0])?.log_text()].concat();
+    let lost = format!("bgp_sessions_lost_total{{peer=\"{peer}\"}} 0\n");
+    ensure!(numbers.contains(&lost), "before any is lost: {numbers}");
+    let routers = ask("/debug/bgp")?;
+    let of: Vec<Value> = serde_json::from_str(&routers)?;
+    let [router] = &of[..] else { bail!("{routers}") };
+    let up = (&router["state"], &router["routes_told"]["IPv6"], router["for_seconds"].is_u64());
+    ensure!(up == (&json!("Established"), &json!(1), true), "{routers}");
+    let said =
+        [numbers, vips, routers, ask("/readyz")?, world.announcer(all[0])?.log_text()].concat();
     ensure!(!said.contains(PASSWORD), "{said}");
 
     // What the ConfigMap says is told at once, and no session ends for it.
@@ -200,7 +210,7 @@ async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> 
         Ok((said.matches("(65000,7)").count() == all.len()).then_some(()))
     })
     .await?;
-    ensure!(!ask("/metrics")?.contains("bgp_sessions_lost_total{"), "no session has ended");
+    ensure!(ask("/metrics")?.contains(&lost), "no session has ended");
 
     // Local: to the node with the pods alone.
     world.patch("web", json!({ "spec": { "externalTrafficPolicy": "Local" } })).await?;
@@ -258,6 +268,8 @@ async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> 
     kubectl(&world.lab, &["annotate", "node", all[1], "bgp.example.com/bgp-peers-0-peer-ip-"])?;
     leads_to(&bird, &addresses[..1], &all[2..]).await?;
     ensure!(bird.log().contains("Peer de-configured"), "{}", bird.log());
+    let said = world.announcer(all[1])?.log_text();
+    ensure!(said.contains("no router is told of anything"), "{said}");
     let host = world.service("web").await?.metadata.annotations.unwrap_or_default();
     ensure!(host.contains_key(HOST), "somebody has written it");
     for address in &addresses {
@@ -280,9 +292,16 @@ fn a_file_is_checked_before_it_is_applied() -> Result<()> {
         ensure!(output.status.code() == Some(code) && said.contains(says), "{text}: {said}");
     }
     let example = repository().join("examples/06-bgp/berth-bgp.yaml");
-    let checked = Command::new(&program).arg("check-bgp").arg(example).output()?;
-    let said = String::from_utf8_lossy(&checked.stdout);
-    ensure!(checked.status.success() && said.contains("peer tor-b: 192.0.2.129"), "{said}");
+    for (file, input) in [(example.as_path(), None), (Path::new("-"), Some(&example))] {
+        let mut checking = Command::new(&program);
+        if let Some(input) = input {
+            checking.stdin(File::open(input)?);
+        }
+        let checked = checking.arg("check-bgp").arg(file).output()?;
+        let said = String::from_utf8_lossy(&checked.stdout);
+        ensure!(checked.status.success() && said.contains("peer tor-b: 192.0.2.129"), "{said}");
+        ensure!(!said.contains("note:"), "{said}");
+    }
     std::fs::remove_file(&file)?;
     let absent = Command::new(&program).arg("check-bgp").arg(&file).output()?;
     let said = String::from_utf8_lossy(&absent.stderr);

@@ -5,10 +5,12 @@
 //! | `routed` | what is to be announced, and what stays bound until routers know better: a value |
 //! | `kept` | what an earlier life has left that routers may lead here still: a value |
 //! | `told` | what is known of each peer: a value |
+//! | `shown` | what is known of each peer, for people: a value |
 //! | `ending` | what a stop is: a restart, or the end: a value |
 //! | `awaited` | the sessions of an earlier life, for which readiness waits: a value |
 //! | `speaker` | the task that has the peers, and one for each |
 //! | `peers` | which peers this node has, of all that is said: a value |
+//! | `words` | what the log says of peers |
 //! | `passwords` | what sessions are signed with, read where it is |
 //! | `port` | where peers connect to, where any does |
 //! | `place` | where a peer is from here: addresses of this host that sessions and routes go by |
@@ -23,13 +25,16 @@ mod peers;
 mod place;
 mod port;
 mod routed;
+mod shown;
 mod speaker;
 mod told;
+mod words;
 
 pub use awaited::Awaited;
 pub use ending::{Answer, Ending};
 pub use kept::Kept;
 pub use passwords::Secrets;
 pub use routed::{Advert, Orders, Routed, Said, Way};
+pub use shown::shown;
 pub use speaker::{Speaker, TASK};
 pub use told::{PeerTold, Told};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use berth_bgp::config::{
     self, Config, Document, Flaw, Listen, NodeSays, Peer, Permits, Remote, RouterId,
 };
-use berth_bgp::{Filter, Policy};
+use berth_bgp::{Family, Filter, Policy};
 
 use super::routed::Said;
 
@@ -57,6 +57,8 @@ pub(super) struct Peers {
     pub(super) permits: Option<Arc<Permits>>,
     /// What neighbours are told of; nothing before that.
     pub(super) layer2: Option<Arc<Vec<Filter>>>,
+    /// Families of which no router is told anything by any node, as far as that is known here.
+    pub(super) unspoken: BTreeSet<Family>,
     /// Where they connect to, where any of them does.
     pub(super) listen: Option<Listen>,
     /// What is wrong with the ConfigMap.
@@ -116,6 +118,9 @@ impl Peers {
         };
         self.all = all.map(terms).collect();
         self.listen = self.all.values().find_map(|terms| terms.speaker.listen.clone());
+        // Other nodes may have seen a ConfigMap that was right, or have annotations.
+        let is_known = self.of_map.is_empty() && settings.prefix.is_none();
+        self.unspoken = if is_known { config.unspoken() } else { BTreeSet::new() };
         self.policy = config.policy.clone();
         self.permits = Some(Arc::new(config.permits.clone()));
         self.layer2 = Some(Arc::new(config.layer2.clone()));
@@ -267,6 +272,22 @@ services:
         }
         peers.see(&settings(), &said(&[], ""));
         assert_eq!((names(&peers), peers.of_map.len()), (vec!["192.0.2.1", "192.0.2.2"], 0));
+    }
+
+    #[test]
+    fn a_family_that_no_peer_speaks_is_known_where_nobody_else_could_name_one() {
+        let all = Settings { prefix: None, ..settings() };
+        let mut peers = Peers::default();
+        let mut unspoken = |settings: &Settings, map: &str| {
+            peers.see(settings, &said(&[], map));
+            peers.unspoken.clone()
+        };
+        assert_eq!(unspoken(&all, ""), BTreeSet::from([Family::V6]));
+        assert!(unspoken(&settings(), "").is_empty(), "another node may name one");
+        assert!(unspoken(&all, "asn: x").is_empty(), "another may have seen one that was right");
+        let of_another =
+            "peers: [{address: \"2001:db8::1\", asn: 65001, nodes: {matchLabels: {rack: b}}}]";
+        assert!(unspoken(&all, of_another).is_empty());
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::place;
 use super::port;
 use super::routed::{Orders, Said};
 use super::told::{PeerTold, Told};
+use super::words::{self, Alarms};
 use crate::config::Bgp;
 use crate::metrics::{Metrics, PeerLabel, RouteLabel};
 
@@ -102,6 +103,7 @@ impl Speaker {
         let (mut peers, (set_policy, policy)) =
             (Peers::default(), watch::channel(Policy::default()));
         let ((set_door, door), mut open) = (watch::channel(None), None);
+        let mut alarms = Alarms::default();
         let mut tasks = JoinSet::new();
         // What a node says of itself changes sessions that have begun without it.
         let all_said = async {
@@ -115,15 +117,19 @@ impl Speaker {
         }
         loop {
             peers.see(&all.settings, &said.borrow_and_update());
-            all.tell_of(NOTES, &peers.of_notes);
-            all.tell_of(MAP, &peers.of_map);
+            for (check, flaws) in [(NOTES, &peers.of_notes), (MAP, &peers.of_map)] {
+                all.tell_of(check, flaws);
+                alarms.see(check, flaws);
+            }
             // Before any peer is spoken to.
             tell.send_if_modified(|told| {
                 let places = peers.places();
                 let is_news = told.permits != peers.permits
                     || told.layer2 != peers.layer2
+                    || told.unspoken != peers.unspoken
                     || *told.places != places;
                 told.places = Arc::new(places);
+                told.unspoken.clone_from(&peers.unspoken);
                 told.permits.clone_from(&peers.permits);
                 told.layer2.clone_from(&peers.layer2);
                 is_news
@@ -151,6 +157,7 @@ impl Speaker {
                 }
             }
             let is_shut = open != peers.listen;
+            words::changes(lines.iter().map(|(name, (terms, _))| (name, terms)), &peers.all);
             // Who is named no more, or otherwise than before, is told so: its line ends with its end of the channel.
             lines.retain(|name, (terms, _)| peers.all.get(name) == Some(terms));
             for (name, terms) in &peers.all {
@@ -238,7 +245,8 @@ impl Line {
         let (all, policy, orders, tell) =
             (all.clone(), policy.clone(), orders.clone(), tell.clone());
         let (survives, keeps) = (terms.restart().is_some(), terms.keeps());
-        let now = PeerTold { survives, keeps, ..PeerTold::default() };
+        let (at, since) = (words::at(&terms.peer), Some(Instant::now()));
+        let now = PeerTold { at, since, survives, keeps, ..PeerTold::default() };
         let (door, admission) = (door.clone(), None);
         Self { all, terms, policy, orders, tell, door, admission, now }
     }
@@ -284,7 +292,7 @@ impl Line {
         };
         let (peer, speaker) = (&self.terms.peer, &self.terms.speaker);
         let parameters = peer.parameters(speaker, router_id);
-        tracing::info!(peer = %peer.name, %router_id, local_as = parameters.local_as, "a session is to be");
+        words::begins(peer, target.remote, router_id, parameters.local_as);
         let session = Session::new(Instant::now(), parameters, place::seed());
         let (hops, interface, orders) = (peer.hops, peer.interface.clone(), self.orders.clone());
         let addresses = Arc::new(move |end| {
@@ -428,16 +436,25 @@ impl Line {
 
     async fn look(&mut self, handle: &Handle) {
         let Ok(status) = handle.status().await else { return };
+        let last_at = status.last.as_ref().map(|(at, _)| *at);
         let last = status.last.map(|(_, why)| why.to_string());
         let is_news = self.now.last != last || self.now.state != status.state;
         if let (true, Some(why), false) = (is_news, &last, status.agreed.is_some()) {
             tracing::warn!(peer = %self.terms.peer.name, state = %status.state, why, "no session");
         }
         let agreed = status.agreed;
+        let untold = agreed.as_ref().map(words::untold).unwrap_or_default();
+        for (family, why) in
+            untold.iter().filter(|(family, _)| !self.now.untold.contains_key(family))
+        {
+            tracing::warn!(peer = %self.terms.peer.name, %family, "no route of it is told: {why}");
+        }
         let asks = self.terms.restart().is_some();
         self.tell(|now| {
             now.state = status.state;
-            now.last = last;
+            now.since = Some(status.since);
+            (now.last, now.last_at) = (last, last_at);
+            now.untold = untold;
             now.routes = agreed.as_ref().map(|agreed| agreed.told.clone()).unwrap_or_default();
             match &agreed {
                 Some(agreed) => now.survives = asks && agreed.peer_restart.is_some(),
@@ -457,6 +474,8 @@ impl Line {
         let (name, now) = (&self.terms.peer.name, &self.now);
         let Speaker { metrics, health, .. } = &*self.all;
         metrics.bgp_up.get_or_create(&PeerLabel::of(name)).set(i64::from(now.is_up()));
+        // From the beginning: who asks for its increase misses the first one else.
+        drop(metrics.bgp_lost.get_or_create(&PeerLabel::of(name)));
         for family in berth_bgp::Family::ALL {
             let count = now.routes.get(&family).copied().unwrap_or_default();
             let count = i64::try_from(count).unwrap_or(i64::MAX);

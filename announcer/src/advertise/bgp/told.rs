@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_api::host::Routers;
 use berth_bgp::config::Permits;
@@ -16,6 +16,8 @@ pub struct Told {
     pub peers: BTreeMap<String, PeerTold>,
     /// Those whose sessions were up in an earlier life and are waited for.
     pub awaited: BTreeSet<String>,
+    /// Families of which no router is told anything by any node.
+    pub unspoken: BTreeSet<Family>,
     /// What Services may ask for; nothing before the ConfigMap was looked for.
     pub permits: Option<Arc<Permits>>,
     /// What neighbours on the LAN are told of, and no router; nothing before the ConfigMap was looked for.
@@ -27,12 +29,20 @@ pub struct Told {
 /// What is known of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerTold {
+    /// Where it is, for people.
+    pub at: String,
     /// How far the session is.
     pub state: State,
+    /// Since when it has been up, or has not.
+    pub since: Option<Instant>,
     /// Why it was not up the last time, or what is in its way.
     pub last: Option<String>,
+    /// When that was, of a session that has begun.
+    pub last_at: Option<Instant>,
     /// How many routes it has been told.
     pub routes: BTreeMap<Family, usize>,
+    /// Families that are wanted and of which it is told nothing while its session is up, each with why.
+    pub untold: BTreeMap<Family, &'static str>,
     /// The addresses that it has been told of, and has not been told to forget.
     pub knows: Arc<BTreeSet<IpAddr>>,
     /// Whether it has been told everything since its session is up, the end of it too (RFC 4724 §2).
@@ -51,9 +61,13 @@ pub struct PeerTold {
 impl Default for PeerTold {
     fn default() -> Self {
         Self {
+            at: String::new(),
             state: State::Idle,
+            since: None,
             last: None,
+            last_at: None,
             routes: BTreeMap::new(),
+            untold: BTreeMap::new(),
             knows: Arc::default(),
             is_complete: false,
             survives: false,
@@ -140,7 +154,7 @@ impl Told {
         }
         Some(self.silence().unwrap_or_else(|| {
             format!(
-                "no peer is told routes of {family} (a peer of that family, or mpbgp_nexthop, which gives them a next hop)"
+                "no peer is told routes of {family} (families of a peer in ConfigMap berth-bgp, mpbgp_nexthop of a setting, or a peer of that family)"
             )
         }))
     }

@@ -8,7 +8,7 @@ use berth_api::lean::{Take, strip};
 use berth_api::limits::MOST_LABELS;
 use berth_api::{Quoted, service};
 use berth_bgp::Asked;
-use berth_bgp::config::{Flaw, asked};
+use berth_bgp::config::{Flaw, asked, misspelt};
 use k8s_openapi::api::core::v1 as core;
 use kube::Resource;
 
@@ -26,7 +26,9 @@ pub struct Asks {
 impl Asks {
     pub(super) fn read(object: &core::Service) -> Arc<Self> {
         let (asked, flaws) = asked(|name| service::annotated(object, name));
-        let wrong = flaws.into_iter().map(|Flaw { field, value, accepted, .. }| {
+        let names = object.metadata.annotations.iter().flatten().map(|(name, _)| name.as_str());
+        let flaws = flaws.into_iter().chain(misspelt(names));
+        let wrong = flaws.map(|Flaw { field, value, accepted, .. }| {
             let text = Quoted::of(&value.unwrap_or_default());
             Refusal::InvalidBgp { annotation: field, text, accepted }
         });

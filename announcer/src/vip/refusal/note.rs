@@ -201,10 +201,9 @@ impl Refusal {
             Self::InvalidBgp { annotation, text, accepted } => {
                 format!("{annotation} has {text}, which is passed over; {accepted}")
             }
-            Self::BgpNotPermitted { annotation, texts } => format!(
-                "{annotation} has {texts}, which is passed over; accepted is what `services` of ConfigMap berth-bgp lists for the \
-                 namespace"
-            ),
+            Self::BgpNotPermitted { annotation, texts, accepted } => {
+                format!("{annotation} has {texts}, which is passed over; accepted: {accepted}")
+            }
             Self::BgpOfAnother { address, by } => format!(
                 "what its annotations ask to be told to routers of {address}, which it shares, is passed over: {by} had the address \
                  first, and its annotations count; accepted: an address of its own"
@@ -367,7 +366,11 @@ mod tests {
             Refusal::InvalidAddress { texts: texts.clone() },
             Refusal::InvalidPreference { texts: texts.clone() },
             Refusal::NotSupported { annotations: texts.clone() },
-            Refusal::BgpNotPermitted { annotation: "berth.dev/bgp-peers", texts: texts.clone() },
+            Refusal::BgpNotPermitted {
+                annotation: "berth.dev/bgp-peers",
+                texts: texts.clone(),
+                accepted: "tor-a".to_owned(),
+            },
             Refusal::InvalidBgp {
                 annotation: "berth.dev/bgp-peers".to_owned(),
                 text: text.clone(),

@@ -168,7 +168,7 @@ async fn passwords_come_from_secrets_and_are_followed_and_only_peers_are_let_in(
         let dumped = || async { Ok(process.log_text().contains("SIGUSR1").then_some(())) };
         eventually("the dump", 5, dumped).await?;
         said.push(process.log_text());
-        for path in ["/metrics", "/debug/vips", "/readyz"] {
+        for path in ["/metrics", "/debug/vips", "/debug/bgp", "/readyz"] {
             said.push(asked(&world, node, path)?);
         }
     }
