@@ -55,11 +55,7 @@ pub(super) fn router_id(
     let of = |name: &str| -> Result<Option<Ipv4Addr>, String> {
         let all =
             addresses().map_err(|error| format!("reading the addresses of this host: {error}"))?;
-        let mut all = all.into_iter().filter(|(on, own)| on == name && !vips.contains(own));
-        Ok(all.find_map(|(_, own)| match own {
-            IpAddr::V4(own) => Some(own),
-            IpAddr::V6(_) => None,
-        }))
+        Ok(first_v4(&all, name, vips))
     };
     match id {
         RouterId::Is(id) => Ok(*id),
@@ -72,6 +68,17 @@ pub(super) fn router_id(
             None => Ok(Ipv4Addr::from((Request::key_of(node) >> 32) as u32 | 1)),
         },
     }
+}
+
+/// The first IPv4 address of an interface that is this node's alone: what leads back to the host itself every node has
+/// (RFC 6286 §2.1).
+fn first_v4(all: &[(String, IpAddr)], name: &str, vips: &BTreeSet<IpAddr>) -> Option<Ipv4Addr> {
+    let own = all.iter().filter(|(on, own)| on == name && !vips.contains(own));
+    let mut own = own.filter_map(|(_, own)| match own {
+        IpAddr::V4(own) => Some(*own),
+        IpAddr::V6(_) => None,
+    });
+    own.find(|own| !own.is_loopback() && !own.is_link_local())
 }
 
 /// How a peer is reached, looked at anew for each attempt.
@@ -192,5 +199,17 @@ mod tests {
                 "lo 127.0.0.1",
             ]
         );
+    }
+
+    #[test]
+    fn what_every_node_has_is_no_nodes_identifier() {
+        let of = |on: &str, own: &str| (on.to_owned(), own.parse().unwrap());
+        let mut all = vec![of("eth0", "169.254.1.1"), of("eth0", "fd00::1"), of("lo", "127.0.0.1")];
+        let vips = BTreeSet::from(["192.0.2.77".parse().unwrap()]);
+        let first = |all: &[_], name| first_v4(all, name, &vips).map(|own| own.to_string());
+        assert_eq!((first(&all, "lo"), first(&all, "eth0")), (None, None));
+        all.extend([of("lo", "192.0.2.77"), of("lo", "10.0.0.11"), of("eth0", "192.0.2.11")]);
+        assert_eq!(first(&all, "lo").as_deref(), Some("10.0.0.11"));
+        assert_eq!(first(&all, "eth0").as_deref(), Some("192.0.2.11"));
     }
 }
