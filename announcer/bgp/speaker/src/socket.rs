@@ -115,13 +115,17 @@ impl Target {
     }
 }
 
-/// A port that peers of one family connect to, at this address.
+/// A port that peers of one family connect to, at this address. Its answers are as from a neighbour: before there is a
+/// connection a peer may take no others (RFC 5082 §3), and it is not known yet whose it is to be.
 pub(crate) fn listen(address: IpAddr, port: u16) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(domain(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+        socket.set_unicast_hops_v6(FULL)?;
+    } else {
+        socket.set_ttl_v4(FULL)?;
     }
     socket.bind(&SocketAddr::new(address, port).into())?;
     socket.listen(64)?;
@@ -223,5 +227,20 @@ mod tests {
         assert_eq!(format!("{key:?}"), "Key(..)");
         assert_eq!((Key::new(&[]), Key::new(&[0; 81])), (None, None));
         assert_eq!(MD5_OCTETS, 216);
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_from_afar_before_it_is_connected_is_answered() {
+        for own in ["127.0.0.1", "::1"].map(|own| own.parse::<IpAddr>().unwrap()) {
+            let listener = listen(own, 0).unwrap();
+            let peer = Socket::new(domain(own), Type::STREAM, Some(Protocol::TCP)).unwrap();
+            let (level, name) = match own {
+                IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
+                IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+            };
+            number(peer.as_fd(), level, name, FULL).unwrap();
+            let at = listener.local_addr().unwrap().into();
+            peer.connect_timeout(&at, std::time::Duration::from_secs(5)).unwrap();
+        }
     }
 }
