@@ -12,6 +12,10 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 /// Nodes with it take no traffic from outside (`v1.LabelNodeExcludeBalancers`, KEP-1143).
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
+/// What a kubelet says of its node that is being switched off, among other things in the message of the condition `Ready`
+/// (`nodeshutdown` in kubernetes/pkg/kubelet, KEP-2000).
+const SHUTS_DOWN: &str = "node is shutting down";
+
 /// Annotations that are kept of a node, and the octets of each.
 const MOST_NOTES: usize = 256;
 const LONGEST_NOTE: usize = 1024;
@@ -41,6 +45,8 @@ pub struct Peer {
     pub labels: BTreeMap<String, String>,
     /// The networks of its pods (`spec.podCIDRs`).
     pub pods: Vec<IpNetwork>,
+    /// Whether it is being switched off, as its kubelet says: the pods on it end before it does.
+    pub shuts_down: bool,
     /// What its annotations say to announcers by BGP: those with the prefix that is set.
     pub notes: Notes,
 }
@@ -63,8 +69,14 @@ impl Peer {
 
     /// Reads what matters of a Node, which is emptied with a taint that `drains`.
     pub fn read(node: &Node, drains: impl Fn(&Taint) -> bool) -> Self {
-        let status = node.status.as_ref().and_then(|status| status.addresses.as_deref());
-        let internal = status.unwrap_or_default().iter().filter(|a| a.type_ == "InternalIP");
+        let status = node.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_deref());
+        let shuts_down = conditions.unwrap_or_default().iter().any(|told| {
+            let says = told.message.as_ref().is_some_and(|message| message.contains(SHUTS_DOWN));
+            says && told.type_ == "Ready" && told.status == "False"
+        });
+        let addresses = status.and_then(|status| status.addresses.as_deref());
+        let internal = addresses.unwrap_or_default().iter().filter(|a| a.type_ == "InternalIP");
         let labels = node.metadata.labels.clone().unwrap_or_default();
         let notes = node.metadata.annotations.as_ref();
         let drained = notes.and_then(|notes| notes.get(annotation::DRAIN));
@@ -81,6 +93,7 @@ impl Peer {
                 false => Stay::Stays,
             },
             labels,
+            shuts_down,
             pods: pods.unwrap_or_default().iter().filter_map(|pods| pods.parse().ok()).collect(),
             notes: Notes::new(),
         }
@@ -177,6 +190,20 @@ mod tests {
         };
         assert_eq!(stay(taint("out-of-service")), Stay::Emptied);
         assert_eq!(stay(taint("node.kubernetes.io/unschedulable")), Stay::Cordoned);
+    }
+
+    #[test]
+    fn a_node_is_switched_off_where_its_kubelet_says_so() {
+        let node = |status: &str, message: &str| {
+            let ready = json!({ "type": "Ready", "status": status, "reason": "KubeletNotReady", "message": message });
+            let other = json!({ "type": "MemoryPressure", "status": "False" });
+            read(json!({ "status": { "conditions": [other, ready] } })).shuts_down
+        };
+        assert!(node("False", "node is shutting down"));
+        assert!(node("False", "[container runtime is down, node is shutting down]"));
+        assert!(!node("False", "container runtime is down"));
+        assert!(!node("True", "node is shutting down"));
+        assert!(!read(json!({})).shuts_down);
     }
 
     #[test]

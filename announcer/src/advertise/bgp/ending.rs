@@ -62,6 +62,10 @@ impl Ending {
         if node.stay == Stay::Emptied {
             return Self::Drain("the node is being emptied".to_owned());
         }
+        // Its kernel closes connections as a process that crashes does, and none comes before it is up again.
+        if node.shuts_down {
+            return Self::Drain("the node is shutting down".to_owned());
+        }
         let pod = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
         if pod.is_some_and(|pod| !wants(pod, name, &node.labels)) {
             return Self::Uninstall("its DaemonSet wants none on this node".to_owned());
@@ -149,6 +153,8 @@ mod tests {
         let emptied = node(Stay::Emptied);
         assert!(matches!(Ending::of(&plain, "a", Some(&emptied), true), Ending::Drain(_)));
         assert!(matches!(Ending::of(&plain, "a", None, true), Ending::Drain(_)));
+        let off = Peer { shuts_down: true, ..node(Stay::Stays) };
+        assert!(matches!(Ending::of(&plain, "a", Some(&off), true), Ending::Drain(_)));
         let stays = node(Stay::Stays);
         assert!(matches!(Ending::of(&plain, "a", Some(&stays), false), Ending::Drain(_)));
         assert!(matches!(ending(&Answer::Gone("403".to_owned())), Ending::Uninstall(_)));
