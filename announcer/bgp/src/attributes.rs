@@ -20,13 +20,41 @@ pub struct Attributes {
     pub med: Option<u32>,
     /// How often the own AS is repeated towards peers of another AS, at most [`MOST_PREPENDS`] times.
     pub prepend: u8,
-    /// Communities (RFC 1997). The first [`MOST_COMMUNITIES`] are sent; configuration refuses more.
+    /// Communities (RFC 1997). [`MOST_COMMUNITIES`] are sent, [`Community::GRACEFUL_SHUTDOWN`] besides: the well-known ones
+    /// first, by which routers act, then the lowest.
     pub communities: BTreeSet<Community>,
-    /// Large communities (RFC 8092), as many.
+    /// Large communities (RFC 8092), as many, the lowest first.
     pub large_communities: BTreeSet<LargeCommunity>,
 }
 
 impl Attributes {
+    /// The communities that are sent.
+    pub(crate) fn sent(&self) -> BTreeSet<Community> {
+        let shutdown = self.communities.get(&Community::GRACEFUL_SHUTDOWN);
+        let others = by_weight(&self.communities).filter(|one| Some(*one) != shutdown);
+        others.take(MOST_COMMUNITIES).chain(shutdown).copied().collect()
+    }
+
+    /// Adds what is asked for to what is decided, as far as there is room. Gives what there is none for: of what is decided
+    /// nothing gives way.
+    pub(crate) fn ask(
+        &mut self,
+        communities: &BTreeSet<Community>,
+        large_communities: &BTreeSet<LargeCommunity>,
+    ) -> (BTreeSet<Community>, BTreeSet<LargeCommunity>) {
+        let new = by_weight(communities).filter(|one| !self.communities.contains(one));
+        let new: Vec<Community> = new.copied().collect();
+        let room = MOST_COMMUNITIES.saturating_sub(self.communities.len()).min(new.len());
+        self.communities.extend(&new[..room]);
+        let large = large_communities.difference(&self.large_communities);
+        let large: Vec<LargeCommunity> = large.copied().collect();
+        let large_room = MOST_COMMUNITIES.saturating_sub(self.large_communities.len());
+        let large_room = large_room.min(large.len());
+        self.large_communities.extend(&large[..large_room]);
+        let left = new[room..].iter().copied().collect();
+        (left, large[large_room..].iter().copied().collect())
+    }
+
     /// The same route while this node is about to withdraw it: with the community of RFC 8326, and for peers of the own
     /// AS with the lowest preference (RFC 8326 §4).
     #[must_use]
@@ -46,6 +74,9 @@ impl Community {
     /// "Use another path if there is one: this one goes" (RFC 8326).
     pub const GRACEFUL_SHUTDOWN: Self = Self(0xffff_0000);
 
+    /// Where those begin that are the same everywhere (RFC 1997 §2).
+    const WELL_KNOWN: Self = Self(0xffff_0000);
+
     /// Those with a name, of IANA's registry.
     const NAMED: [(&str, Self); 6] = [
         ("graceful-shutdown", Self::GRACEFUL_SHUTDOWN),
@@ -55,6 +86,11 @@ impl Community {
         ("no-export-subconfed", Self(0xffff_ff03)),
         ("no-peer", Self(0xffff_ff04)),
     ];
+}
+
+/// Those that are well known first, each in their order.
+fn by_weight(communities: &BTreeSet<Community>) -> impl Iterator<Item = &Community> {
+    communities.range(Community::WELL_KNOWN..).chain(communities.range(..Community::WELL_KNOWN))
 }
 
 impl fmt::Display for Community {
@@ -110,7 +146,7 @@ impl FromStr for LargeCommunity {
 }
 
 /// A number without a sign, which Rust would take.
-fn digits<T: FromStr>(text: &str) -> Result<T, CommunityError> {
+pub(crate) fn digits<T: FromStr>(text: &str) -> Result<T, CommunityError> {
     let number = text.bytes().all(|octet| octet.is_ascii_digit()).then(|| text.parse().ok());
     number.flatten().ok_or(CommunityError)
 }
@@ -159,5 +195,32 @@ mod tests {
         let after = before.shutting_down();
         assert_eq!((after.local_pref, after.med), (Some(0), Some(3)));
         assert_eq!(after.communities, BTreeSet::from([community, Community::GRACEFUL_SHUTDOWN]));
+    }
+
+    #[test]
+    fn of_too_many_the_well_known_ones_are_sent_and_what_is_decided_before_what_is_asked_for() {
+        let [export, last] = ["no-export", "65010:7"].map(|text| text.parse().unwrap());
+        let asked: BTreeSet<Community> = (1..=100).map(|n| Community(65000 << 16 | n)).collect();
+        let mut attributes = Attributes {
+            communities: BTreeSet::from([export, last]),
+            large_communities: BTreeSet::from([LargeCommunity(9, 9, 9)]),
+            ..Attributes::default()
+        };
+        let large: BTreeSet<LargeCommunity> = (1..=100).map(|n| LargeCommunity(1, 1, n)).collect();
+        let (left, left_large) = attributes.ask(&asked, &large);
+        let texts: Vec<String> = left.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["65000:99", "65000:100"]);
+        assert_eq!(left_large, BTreeSet::from([LargeCommunity(1, 1, 100)]));
+        let sent = attributes.shutting_down().sent();
+        assert_eq!(sent.len(), MOST_COMMUNITIES + 1);
+        assert!([export, last, Community::GRACEFUL_SHUTDOWN].iter().all(|one| sent.contains(one)));
+        attributes.communities.extend(&asked);
+        let sent = attributes.sent();
+        assert_eq!((sent.len(), sent.contains(&export)), (MOST_COMMUNITIES, true));
+        assert_eq!(
+            attributes.ask(&BTreeSet::from([export]), &large).0,
+            BTreeSet::new(),
+            "it has it"
+        );
     }
 }

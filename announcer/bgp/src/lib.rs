@@ -51,7 +51,7 @@ pub use attributes::{
     Attributes, Community, CommunityError, LargeCommunity, MOST_COMMUNITIES, MOST_PREPENDS,
 };
 pub use policy::{
-    Announcement, Asked, Change, Filter, Policy, Requirement, Rule, Selector, Widened,
+    Announcement, Asked, Change, Filter, LeftOut, Policy, Requirement, Rule, Selector, Widened,
 };
 pub use prefix::{Family, Prefix, PrefixError};
 pub use rib::Routes;

@@ -28,6 +28,8 @@ pub struct Announcement {
     /// MULTI_EXIT_DISC, whatever rules say: less is preferred (RFC 4271 §5.1.4). For what is at one node at a time, so that of
     /// two that announce it for a moment each router prefers the right one.
     pub med: Option<u32>,
+    /// Whether other nodes may announce what this one does and not it: then no prefix stands for it, which would lead there.
+    pub is_alone: bool,
     /// Whether this node is about to withdraw it.
     pub shutting_down: bool,
 }
@@ -42,6 +44,7 @@ impl Announcement {
             labels: None,
             asked: Asked::default(),
             med: None,
+            is_alone: false,
             shutting_down: false,
         }
     }
@@ -151,7 +154,8 @@ pub struct Policy {
 
 impl Policy {
     /// What a peer is to know of these announcements. Where several are in one prefix, it has the communities of all, and
-    /// the rest of the lowest address among those that do not go; it goes with the last of them.
+    /// the rest of the lowest address among those that do not go; it goes with the last of them. What one of them says of
+    /// itself, by its labels or by what it asks for, is not said of what is of others, too.
     pub fn routes<'a>(
         &self,
         peer: &str,
@@ -161,7 +165,9 @@ impl Policy {
         all.sort_by_key(|announcement| (announcement.shutting_down, announcement.address));
         let mut merged: BTreeMap<Prefix, (Attributes, bool)> = BTreeMap::new();
         for announcement in all {
-            let Some((prefix, attributes)) = self.decide(peer, announcement) else { continue };
+            let Some(Decided { prefix, attributes, .. }) = self.decide(peer, announcement) else {
+                continue;
+            };
             let going = announcement.shutting_down;
             let (first, all_go) =
                 merged.entry(prefix).or_insert_with(|| (attributes.clone(), going));
@@ -184,40 +190,76 @@ impl Policy {
         merged.into_iter().map(going).collect()
     }
 
+    /// What of what is asked for at this address a peer is not told, since what rules say leaves no room for it.
+    pub fn left_out(&self, peer: &str, announcement: &Announcement) -> LeftOut {
+        self.decide(peer, announcement).map(|decided| decided.left_out).unwrap_or_default()
+    }
+
     /// What a peer is to know of one address, before others in the same prefix are looked at; nothing where it is to know
     /// nothing.
-    fn decide(&self, peer: &str, announcement: &Announcement) -> Option<(Prefix, Attributes)> {
+    fn decide(&self, peer: &str, announcement: &Announcement) -> Option<Decided> {
         let asked = &announcement.asked;
         if asked.peers.as_ref().is_some_and(|peers| !peers.contains(peer)) {
             return None;
         }
+        let rules = || self.rules.iter().filter(|rule| rule.filter.takes(peer, announcement));
         let (mut announce, mut widened) = (true, Widened::default());
-        let mut attributes = Attributes::default();
-        for Rule { change, .. } in
-            self.rules.iter().filter(|rule| rule.filter.takes(peer, announcement))
-        {
+        for Rule { change, .. } in rules() {
             announce = change.announce.unwrap_or(announce);
             widened = change.widened.unwrap_or(widened);
-            attributes.local_pref = change.local_pref.or(attributes.local_pref);
-            attributes.med = change.med.or(attributes.med);
-            attributes.prepend = change.prepend.unwrap_or(attributes.prepend).min(MOST_PREPENDS);
-            attributes.communities.extend(&change.communities);
-            attributes.large_communities.extend(&change.large_communities);
         }
         let length = match announcement.address {
             IpAddr::V4(_) => widened.v4,
             IpAddr::V6(_) => widened.v6,
         };
         let host = Prefix::host(announcement.address);
-        let prefix = host.widened(length);
-        // What stands for addresses of others too says nothing that one of them asks for.
-        if prefix == host {
+        let prefix = if announcement.is_alone { host } else { host.widened(length) };
+        let is_own = prefix == host;
+        let mut attributes = Attributes::default();
+        for Rule { change, .. } in rules().filter(|rule| is_own || rule.filter.services.is_none()) {
+            attributes.local_pref = change.local_pref.or(attributes.local_pref);
+            attributes.med = change.med.or(attributes.med);
+            attributes.prepend = change.prepend.unwrap_or(attributes.prepend).min(MOST_PREPENDS);
+            attributes.communities.extend(&change.communities);
+            attributes.large_communities.extend(&change.large_communities);
+        }
+        let mut left_out = LeftOut::default();
+        if is_own {
             attributes.med = announcement.med.or(attributes.med);
             attributes.local_pref = asked.local_pref.or(attributes.local_pref);
-            attributes.communities.extend(&asked.communities);
-            attributes.large_communities.extend(&asked.large_communities);
+            let left = attributes.ask(&asked.communities, &asked.large_communities);
+            (left_out.communities, left_out.large_communities) = left;
         }
-        announce.then_some((prefix, attributes))
+        announce.then_some(Decided { prefix, attributes, left_out })
+    }
+}
+
+/// What is decided of one address.
+struct Decided {
+    prefix: Prefix,
+    attributes: Attributes,
+    left_out: LeftOut,
+}
+
+/// What is asked for and not told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Communities.
+    pub communities: BTreeSet<Community>,
+    /// Large communities.
+    pub large_communities: BTreeSet<LargeCommunity>,
+}
+
+impl LeftOut {
+    /// Whether it is nothing.
+    pub fn is_nothing(&self) -> bool {
+        self.communities.is_empty() && self.large_communities.is_empty()
+    }
+
+    /// Adds what another peer is not told.
+    pub fn extend(&mut self, other: &Self) {
+        self.communities.extend(&other.communities);
+        self.large_communities.extend(&other.large_communities);
     }
 }
 

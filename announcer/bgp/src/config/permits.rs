@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::flaw::{Flaw, Place};
-use crate::attributes::{Community, CommunityError, LargeCommunity, MOST_COMMUNITIES};
+use crate::attributes::{Community, CommunityError, LargeCommunity, MOST_COMMUNITIES, digits};
 use crate::policy::Asked;
 
 /// The annotations.
@@ -28,6 +28,10 @@ const MOST_NAMED: usize = 8;
 /// The longest value that is read.
 const LONGEST: usize = 4096;
 
+/// The most peers that a Service may name, and the longest name.
+const MOST_PEERS: usize = 32;
+const LONGEST_NAME: usize = 63;
+
 /// Reads the annotations of a Service. One that cannot be read asks for nothing.
 pub fn asked<'t>(annotation: impl Fn(&str) -> Option<&'t str>) -> (Asked, Vec<Flaw>) {
     let (mut asked, mut flaws) = (Asked::default(), Vec::new());
@@ -44,7 +48,7 @@ pub fn asked<'t>(annotation: impl Fn(&str) -> Option<&'t str>) -> (Asked, Vec<Fl
         }
     }
     if let Some(text) = given(LOCAL_PREF) {
-        match text.parse() {
+        match digits(text) {
             Ok(preference) => asked.local_pref = Some(preference),
             Err(_) => wrong(
                 LOCAL_PREF,
@@ -54,15 +58,18 @@ pub fn asked<'t>(annotation: impl Fn(&str) -> Option<&'t str>) -> (Asked, Vec<Fl
         }
     }
     if let Some(text) = given(PEERS) {
-        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let names: BTreeSet<String> = names.map(str::to_owned).collect();
-        match text.len() <= LONGEST && !names.is_empty() {
-            true => asked.peers = Some(names),
-            false => wrong(
-                PEERS,
-                text,
-                "accepted are names of peers with commas between them".to_owned(),
-            ),
+        let names = || text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        // Each announcer keeps what any tenant writes, permitted or not.
+        let fits = (1..=MOST_PEERS).contains(&names().take(MOST_PEERS + 1).count())
+            && names().all(|name| name.len() <= LONGEST_NAME);
+        match fits {
+            true => asked.peers = Some(names().map(str::to_owned).collect()),
+            false => {
+                let accepted = format!(
+                    "accepted are names of peers with commas between them, {MOST_PEERS} at most of {LONGEST_NAME} characters"
+                );
+                wrong(PEERS, text, accepted);
+            }
         }
     }
     (asked, flaws)
@@ -118,10 +125,10 @@ pub enum Pattern {
 impl Pattern {
     pub(super) fn read(text: &str) -> Option<Self> {
         if let Some(asn) = text.strip_suffix(":*:*") {
-            return asn.parse().ok().map(Self::OfLarge);
+            return digits(asn).ok().map(Self::OfLarge);
         }
         if let Some(asn) = text.strip_suffix(":*") {
-            return asn.parse().ok().map(Self::Of);
+            return digits(asn).ok().map(Self::Of);
         }
         let community = text.parse().ok().map(Self::Is);
         community.or_else(|| text.parse().ok().map(Self::IsLarge))
@@ -296,6 +303,14 @@ mod tests {
         assert_eq!(told.len(), 2, "{told:?}");
         let begins = "metadata.annotations \"berth.dev/bgp-community\": accepted are berth.dev/bgp-communities,";
         assert!(told[0].starts_with(begins), "{told:?}");
+        for preference in ["+150", "-1", "1.5", "4294967296"] {
+            assert_eq!(read(&[(LOCAL_PREF, preference)]).0.local_pref, None, "{preference}");
+        }
+        let peers = |text: &str| super::asked(|name| (name == PEERS).then_some(text)).0.peers;
+        let many: String = (0..33).map(|n| format!("{n},")).collect();
+        let few = many.trim_end_matches("32,").to_owned();
+        assert_eq!((peers(&many), peers(&few).map(|few| few.len())), (None, Some(32)));
+        assert!(peers(&"x".repeat(64)).is_none() && peers(&"x".repeat(63)).is_some());
     }
 
     #[test]
@@ -344,6 +359,8 @@ mod tests {
         let (admitted, _) =
             permits.admit("web", Asked { local_pref: Some(201), ..Asked::default() });
         assert_eq!(admitted.local_pref, None);
-        assert_eq!(Pattern::read("70000:*"), None);
+        for wrong in ["70000:*", "+65000:*", "+1:*:*", ":*", ":*:*"] {
+            assert_eq!(Pattern::read(wrong), None, "{wrong}");
+        }
     }
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::document::{self, Document};
-use super::flaw::{Flaw, Place};
+use super::flaw::{Flaw, MOST_FLAWS, Place};
 use super::merge::Config;
 use super::peer::{Listen, Speaker};
-use crate::policy::Change;
+use crate::policy::{Change, Policy};
 
 /// Ports below this one need a right of their own (`net.ipv4.ip_unprivileged_port_start`).
 const UNPRIVILEGED: u16 = 1024;
@@ -37,6 +37,7 @@ pub fn report(file: &str) -> Report {
     // Whatever selectors say, these are of each node.
     flaws.extend(config.of_node(&BTreeMap::new()).1);
     notes.extend(config.strangers());
+    notes.extend(unsaid(&config.policy));
     Report { config, flaws, notes }
 }
 
@@ -66,6 +67,28 @@ fn idle(document: &Document) -> Vec<Flaw> {
         Flaw::new("", "listen", Place::Named, told).value(&listen.port.to_string())
     });
     empty.chain(low).chain(third("", document.keepalive, hold_time)).chain(of_peers).collect()
+}
+
+/// Rules by labels that say something which is not said of an aggregate, where there may be one.
+fn unsaid(policy: &Policy) -> Vec<Flaw> {
+    let aggregates = policy.rules.iter().any(|rule| rule.change.widened.is_some());
+    let says = |change: &Change| {
+        let Change { local_pref, med, prepend, communities, large_communities, .. } = change;
+        local_pref.is_some()
+            || med.is_some()
+            || prepend.is_some()
+            || !communities.is_empty()
+            || !large_communities.is_empty()
+    };
+    let rules = policy.rules.iter().enumerate().filter(|_| aggregates);
+    let rules = rules.filter(|(_, rule)| rule.filter.services.is_some() && says(&rule.change));
+    let told = "what it says is said of no aggregate, which is of others, too";
+    rules
+        .map(|(number, _)| {
+            Flaw::new(&format!("policy {}", number + 1), "services", Place::Named, told)
+        })
+        .take(MOST_FLAWS)
+        .collect()
 }
 
 impl Report {
@@ -172,5 +195,23 @@ peer 192.0.2.1: 192.0.2.1, which connects, AS 1, IPv4
 listening: port 1790, at 192.0.2.0/24, on nodes with a peer that connects
 ";
         assert!(report.to_string().starts_with(expected), "{report}");
+    }
+
+    #[test]
+    fn that_an_aggregate_has_nothing_of_a_rule_by_labels_is_noted() {
+        let file = "
+policy:
+- {aggregate: {ipv4: 24}}
+- {services: {matchLabels: {tier: gold}}, announce: false}
+- {services: {matchLabels: {tier: gold}}, med: 5}
+";
+        let report = report(file);
+        assert!(report.is_sound());
+        let notes: Vec<String> = report.notes.iter().map(ToString::to_string).collect();
+        let told =
+            "policy 3, services: what it says is said of no aggregate, which is of others, too";
+        assert_eq!(notes, [told]);
+        let without = super::report(&file.replace("- {aggregate: {ipv4: 24}}\n", ""));
+        assert!(without.is_sound() && without.notes.is_empty());
     }
 }

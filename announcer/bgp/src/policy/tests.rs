@@ -195,3 +195,75 @@ fn what_a_peer_knows_does_not_depend_on_the_order_of_announcements() {
     assert_eq!(policy.routes("tor", [&low, &high]), policy.routes("tor", [&high, &low]));
     assert_eq!(policy.routes("tor", [&high, &low]).values().next().unwrap().local_pref, Some(10));
 }
+
+#[test]
+fn what_a_label_brings_is_said_of_no_aggregate_which_is_of_others_too() {
+    let widened = Some(Widened { v4: 24, ..Widened::default() });
+    let services = Some(Selector {
+        labels: BTreeMap::from([("protect".to_owned(), "yes".to_owned())]),
+        ..Selector::default()
+    });
+    let by_label = rule(
+        Filter { services, ..Filter::default() },
+        Change {
+            communities: BTreeSet::from([Community(666)]),
+            large_communities: BTreeSet::from([LargeCommunity(1, 2, 3)]),
+            prepend: Some(3),
+            local_pref: Some(0),
+            med: Some(9),
+            ..Change::default()
+        },
+    );
+    let all = rule(
+        Filter::default(),
+        Change { widened, communities: BTreeSet::from([Community(7)]), ..Change::default() },
+    );
+    let labels = Arc::new(BTreeMap::from([("protect".to_owned(), "yes".to_owned())]));
+    let one =
+        Announcement { labels: Some(labels), ..Announcement::of(address("192.0.2.1"), "mallory") };
+    let other = Announcement::of(address("192.0.2.7"), "alice");
+    let policy = Policy { rules: vec![all, by_label.clone()] };
+    let routes = policy.routes("tor", [&one, &other]);
+    let said = Attributes { communities: BTreeSet::from([Community(7)]), ..Attributes::default() };
+    assert_eq!(
+        (shown(&routes), &**routes.values().next().unwrap()),
+        (vec!["192.0.2.0/24".to_owned()], &said)
+    );
+    let policy = Policy { rules: vec![by_label] };
+    let alone = policy.routes("tor", [&one]);
+    assert_eq!(alone.values().next().unwrap().prepend, 3, "of its own address it is said");
+}
+
+#[test]
+fn what_a_service_asks_for_takes_nothing_of_what_rules_say_and_what_has_no_room_is_known() {
+    let own = BTreeSet::from(["no-export", "65010:7"].map(|text| text.parse().unwrap()));
+    let change = Change { communities: own.clone(), ..Change::default() };
+    let policy = Policy { rules: vec![rule(Filter::default(), change)] };
+    let asked = Asked {
+        communities: (1..=100).map(|n| Community(65000 << 16 | n)).collect(),
+        ..Asked::default()
+    };
+    let one = Announcement { asked, ..Announcement::of(address("192.0.2.7"), "mallory") };
+    let going = Announcement { shutting_down: true, ..one.clone() };
+    for announcement in [&one, &going] {
+        let routes = policy.routes("tor", [announcement]);
+        let sent = routes.values().next().unwrap().sent();
+        assert!(own.is_subset(&sent), "{sent:?}");
+        assert_eq!(sent.contains(&Community::GRACEFUL_SHUTDOWN), announcement.shutting_down);
+    }
+    let left = policy.left_out("tor", &one);
+    let texts: Vec<String> = left.communities.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["65000:99", "65000:100"]);
+    assert!(Policy::default().left_out("tor", &one).is_nothing());
+}
+
+#[test]
+fn what_is_not_on_every_node_is_in_no_aggregate_which_would_lead_to_others() {
+    let widened = Some(Widened { v4: 24, ..Widened::default() });
+    let all = rule(Filter::default(), Change { widened, ..Change::default() });
+    let policy = Policy { rules: vec![all] };
+    let one = Announcement::of(address("192.0.2.1"), "a");
+    let local = Announcement { is_alone: true, ..Announcement::of(address("192.0.2.7"), "a") };
+    assert_eq!(shown(&policy.routes("tor", [&one, &local])), ["192.0.2.0/24", "192.0.2.7/32"]);
+    assert_eq!(shown(&policy.routes("tor", [&local])), ["192.0.2.7/32"]);
+}

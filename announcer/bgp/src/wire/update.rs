@@ -123,7 +123,7 @@ impl Path {
             let preference = attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF);
             put(out, WELL_KNOWN, LOCAL_PREF, &preference.to_be_bytes());
         }
-        let communities = attributes.communities.iter().take(MOST_COMMUNITIES);
+        let communities = attributes.sent().into_iter();
         let communities: Vec<u8> =
             communities.flat_map(|community| community.0.to_be_bytes()).collect();
         if !communities.is_empty() {
