@@ -64,6 +64,8 @@ pub mod annotation {
     pub const BGP_SESSIONS: &str = "berth.dev/bgp-sessions";
     /// On the same: for how many seconds routers may lead addresses there of which nothing is heard any more.
     pub const BGP_KEEPS: &str = "berth.dev/bgp-keeps";
+    /// On the same: the addresses of these routers, and those by which they know nodes.
+    pub const BGP_ADDRESSES: &str = "berth.dev/bgp-addresses";
     /// On the Lease of a node: addresses that the network gave it for Services. See [`crate::host`].
     pub const OFFERS: &str = "berth.dev/offers";
 }

@@ -40,10 +40,11 @@ pub fn names_of_node(name: &str) -> [String; 2] {
     [format!("node {name}"), format!("{PODS}node {name}")]
 }
 
-/// What a node tells of itself: its addresses, of which Kubernetes lists but some, its routers, and the ends of its IPv4
-/// subnets, which no host answers for (RFC 919; Linux takes the first address for a broadcast too).
-pub fn of_host(node: &str, told: &Told) -> [Reservation; 4] {
-    let [own, alone, routers, ends] = names_of_host(node);
+/// What a node tells of itself: its addresses, of which Kubernetes lists but some, its routers, the ends of its IPv4 subnets,
+/// which no host answers for (RFC 919; Linux takes the first address for a broadcast too), and the routers that it speaks BGP
+/// with: who has the address of one has the session, and who has a next hop what is led there.
+pub fn of_host(node: &str, told: &Told) -> [Reservation; 5] {
+    let [own, alone, routers, ends, spoken_to] = names_of_host(node);
     let subnets =
         told.addresses.iter().filter(|(address, length)| address.is_ipv4() && **length < 31);
     let subnets =
@@ -56,21 +57,24 @@ pub fn of_host(node: &str, told: &Told) -> [Reservation; 4] {
         told.map(|(address, _)| *address).collect()
     };
     let gateways = told.gateways.iter().copied().collect();
+    let peers = told.routers.iter().flat_map(|routers| &routers.addresses).copied();
     [
         (own, addresses(true)),
         (alone, addresses(false)),
         (routers, gateways),
         (ends, ends_of.collect()),
+        (spoken_to, peers.collect()),
     ]
 }
 
 /// What [`of_host`] calls the reservations of a node. They sort behind that of its Node object, which is told first.
-fn names_of_host(node: &str) -> [String; 4] {
+fn names_of_host(node: &str) -> [String; 5] {
     [
         format!("node {node} (its interfaces)"),
         format!("node {node} {MAY_BE_VIPS}"),
         format!("the router of node {node}"),
         format!("the subnet of node {node} (its first or last address)"),
+        format!("BGP on node {node} (a router, a next hop or a router id)"),
     ]
 }
 
@@ -128,6 +132,8 @@ fn ranges<'a>(texts: impl Iterator<Item = &'a String>) -> AddressSet {
 
 #[cfg(test)]
 mod tests {
+    use berth_api::host::Routers;
+
     use super::*;
     use serde_json::{Value, from_value, json};
 
@@ -186,6 +192,10 @@ mod tests {
             ]
             .into(),
             gateways: ["192.0.2.254".parse().unwrap()].into(),
+            routers: Some(Routers {
+                addresses: ["198.51.100.200".parse().unwrap()].into(),
+                ..Routers::default()
+            }),
             ..Told::default()
         };
         assert_eq!(
@@ -195,6 +205,7 @@ mod tests {
                 "node a (its interfaces, without a subnet): 198.51.100.1",
                 "the router of node a: 192.0.2.254",
                 "the subnet of node a (its first or last address): 192.0.2.0 192.0.2.255",
+                "BGP on node a (a router, a next hop or a router id): 198.51.100.200",
             ]
         );
     }

@@ -447,7 +447,8 @@ mod tests {
         let changing = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let sessions = ["router".to_owned()].into();
-            let routers = Some(Routers { sessions, keeps: Duration::from_secs(150) });
+            let routers =
+                Some(Routers { sessions, keeps: Duration::from_secs(150), ..Routers::default() });
             tell.send_replace(Some(Told { routers, ..of(2) }));
             tokio::time::sleep(HASTE).await;
         };

@@ -37,7 +37,9 @@ impl<K: Kernel> Announcer<K> {
         }
         self.hear(now);
         if let Some(routed) = &self.routed {
-            self.sight.divide(routed.told().layer2);
+            let told = routed.told();
+            self.sight.divide(told.layer2);
+            self.sight.know_routers(&told.addresses.all);
         }
         let refreshed = self.sight.refresh(now);
         if refreshed {
@@ -112,7 +114,12 @@ impl<K: Kernel> Announcer<K> {
         if host.interfaces.is_empty() || begins && !self.sight.context(&BTreeSet::new()).known {
             return;
         }
-        let routers = self.routed.as_ref().map(|routed| routed.told().routers());
+        let routers = self.routed.as_ref().map(Routed::told);
+        // What an earlier life told of them holds until it is known which there are.
+        if begins && routers.as_ref().is_some_and(|told| told.permits.is_none()) {
+            return;
+        }
+        let routers = routers.map(|told| told.routers());
         let told =
             Some(berth_api::host::Told { routers, ..own::told(host, &self.sight.cluster.claims) });
         self.outlets.host.send_if_modified(|known| {

@@ -18,7 +18,7 @@ use crate::kernel::{Binding, Kernel};
 use crate::ownership::Ownership;
 use crate::source::cluster::{Cluster, Service};
 use crate::source::placement;
-use crate::vip::{Attach, Claimant, Name, Refusal, Verdict, Vip, Wanted};
+use crate::vip::{Attach, Claimant, Name, Refusal, Traffic, Verdict, Vip, Wanted};
 
 impl<K: Kernel> Announcer<K> {
     /// Takes in what routers know by now.
@@ -102,7 +102,9 @@ impl<K: Kernel> Announcer<K> {
         let Self { routed, sight, config, .. } = self;
         let Some(routed) = routed else { return };
         let (node, told) = (config.core.node.as_str(), routed.told());
-        let Some(permits) = &told.permits else { return };
+        if told.permits.is_none() {
+            return;
+        }
         for (name, verdict) in &mut desired.verdicts {
             let Some(service) = sight.cluster.services().get(name).filter(|own| own.ours) else {
                 continue;
@@ -117,12 +119,11 @@ impl<K: Kernel> Announcer<K> {
             let announced = verdict.announce.iter().copied();
             let is_announced = |address: &IpAddr| routed.announces(address);
             for address in kept(&told, announced.filter(is_announced)) {
-                let node = node.to_owned();
-                verdict.refuse_at(address, Refusal::KeptFromRouters { node });
+                verdict.refuse_at(address, kept_from_routers(node, service));
             }
             // Of all nodes that announce it one says what each of them sees.
             if service.vip_host.as_deref() == Some(node) {
-                remark(verdict, name, service, &sight.wanted, permits);
+                remark(verdict, name, service, &sight.wanted, &told);
             }
         }
     }
@@ -136,6 +137,17 @@ impl<K: Kernel> Announcer<K> {
     pub(super) fn is_routed(&self, address: &IpAddr) -> bool {
         self.routed.as_ref().is_none_or(|routed| routed.known().contains(address))
     }
+}
+
+/// That no router is told of a Service. Who is announced by nobody is told nothing else of what it asks for.
+fn kept_from_routers(node: &str, service: &Service) -> Refusal {
+    let mut unread = Few::default();
+    for wrong in &service.asks.wrong {
+        if let Refusal::InvalidBgp { annotation, .. } = wrong {
+            unread.push(annotation);
+        }
+    }
+    Refusal::KeptFromRouters { node: node.to_owned(), unread }
 }
 
 /// Those of the addresses that none of the peers that are up is to be told of.
@@ -163,8 +175,10 @@ fn announcement(
     let epoch = vip.wants.iter().map(|want| want.epoch).find(|epoch| *epoch > 0);
     let epoch = epoch.map(|epoch| epoch - i64::from(vip.heir(node).is_some()));
     let med = epoch.map(|epoch| u32::MAX.saturating_sub(u32::try_from(epoch).unwrap_or(u32::MAX)));
+    let is_of_some = |traffic: &Traffic| matches!(traffic, Traffic::Local | Traffic::Named(_));
     Announcement {
         med,
+        is_alone: vip.wants.iter().any(|want| is_of_some(&want.serving.traffic)),
         pool: cluster.claims.pool(&address).unwrap_or_default().to_owned(),
         labels: service.map(|service| service.labels.read.clone()),
         asked: asked.unwrap_or_default(),
@@ -173,13 +187,8 @@ fn announcement(
 }
 
 /// Adds what a Service does not get of what it asks to be told to routers.
-fn remark(
-    verdict: &mut Verdict,
-    name: &Name,
-    service: &Service,
-    wanted: &Wanted,
-    permits: &Permits,
-) {
+fn remark(verdict: &mut Verdict, name: &Name, service: &Service, wanted: &Wanted, told: &Told) {
+    let Some(permits) = &told.permits else { return };
     let labels = service.labels.count;
     if labels > MOST_LABELS {
         verdict.refuse(Refusal::TooManyLabels { count: labels });
@@ -203,6 +212,13 @@ fn remark(
     for address in verdict.announce.clone() {
         let first = wanted.vip(address).and_then(|vip| vip.wants.first());
         let Some(by) = first.map(|want| &want.claimant) else { continue };
+        let left = told.left_out(&address);
+        let mut texts = Few::default();
+        left.communities.iter().for_each(|one| texts.push(&one.to_string()));
+        left.large_communities.iter().for_each(|one| texts.push(&one.to_string()));
+        if !left.is_nothing() && matches!(by, Claimant::Service(owner) if owner == name) {
+            verdict.refuse_at(address, Refusal::BgpLeftOut { texts });
+        }
         if !matches!(by, Claimant::Service(owner) if owner == name) {
             verdict.refuse_at(address, Refusal::BgpOfAnother { address, by: by.clone() });
         }
@@ -214,11 +230,13 @@ mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
+    use berth_api::Quoted;
     use berth_api::claim::{ClaimPolicy, Holder};
-    use berth_bgp::Community;
     use berth_bgp::config::{Pattern, Permit};
+    use berth_bgp::{Community, LeftOut};
 
     use super::*;
+    use crate::advertise::bgp::PeerTold;
     use crate::source::cluster::testing::{eip, service};
     use crate::source::cluster::{Asks, Claims, Labels};
     use crate::source::testing::{host, seen};
@@ -282,17 +300,40 @@ mod tests {
         cluster.claims.pooled(ADDRESS, Some("alice".to_owned()));
         let told = said(&cluster, &Permits::default());
         assert_eq!((&*told.namespace, &*told.pool, told.labels), ("alice", "alice", None));
+        assert!(told.is_alone, "its address is on the node of its VM alone");
+        assert!(!said(&shared(), &Permits::default()).is_alone);
     }
 
     /// The reasons that a Service is told, with what it asks for.
     fn remarks(of: (&str, &str), permits: &Permits) -> Vec<String> {
+        remarks_with(of, permits, Told::default())
+    }
+
+    fn remarks_with(of: (&str, &str), permits: &Permits, told: Told) -> Vec<String> {
         let cluster = shared();
         let (name, wanted) = (Name::new(of.0, of.1), seen(&cluster, &host(), Some("eth0")));
         let announce = vec![ADDRESS.parse().unwrap()];
         let mut verdict = Verdict { announce, ..Verdict::default() };
-        remark(&mut verdict, &name, &cluster.services()[&name], &wanted, permits);
+        let told = Told { permits: Some(Arc::new(permits.clone())), ..told };
+        remark(&mut verdict, &name, &cluster.services()[&name], &wanted, &told);
         let told = |refusal: &Refusal| format!("{}: {}", refusal.reason(), refusal.note());
         verdict.refusals.iter().map(told).collect()
+    }
+
+    #[test]
+    fn who_is_kept_from_all_routers_is_told_what_else_of_its_annotations_cannot_be_read() {
+        let mut service = asking("web", 1);
+        let note = kept_from_routers("a", &service).note();
+        assert!(
+            note.contains("node a has a session with") && !note.contains("passed over"),
+            "{note}"
+        );
+        let annotation = "berth.dev/bgp-local-pref".to_owned();
+        let (text, accepted) = (Quoted::of("+150"), String::new());
+        let wrong = vec![Refusal::InvalidBgp { annotation, text, accepted }];
+        service.asks = Arc::new(Asks { asked: Asked::default(), wrong });
+        let note = kept_from_routers("a", &service).note();
+        assert!(note.ends_with("is passed over: \"berth.dev/bgp-local-pref\""), "{note}");
     }
 
     #[test]
@@ -302,6 +343,15 @@ mod tests {
         let [told] = &told[..] else { panic!("{told:?}") };
         let begins = "BgpNotPermitted: berth.dev/bgp-communities has \"0:1\", which is passed over";
         assert!(told.starts_with(begins), "{told}");
+        let left = LeftOut { communities: [Community(1)].into(), ..LeftOut::default() };
+        let left_out = Arc::new([(ADDRESS.parse().unwrap(), left)].into());
+        let peer = PeerTold { left_out, ..PeerTold::default() };
+        let crowded = Told { peers: [("tor".to_owned(), peer)].into(), ..Told::default() };
+        let told = remarks_with(("alice", "web"), &permits("alice", 1), crowded.clone());
+        let [told] = &told[..] else { panic!("{told:?}") };
+        assert!(told.starts_with("BgpLeftOut: ") && told.contains("\"0:1\""), "{told}");
+        let told = remarks_with(("bob", "dns"), &permits("bob", 2), crowded);
+        assert!(told.iter().all(|told| !told.starts_with("BgpLeftOut")), "{told:?}");
         let told = remarks(("bob", "dns"), &permits("bob", 2));
         let [told] = &told[..] else { panic!("{told:?}") };
         assert!(told.starts_with("BgpOfAnother: ") && told.contains("service/alice/web"), "{told}");

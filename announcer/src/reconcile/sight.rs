@@ -1,6 +1,6 @@
 //! What this node sees: the objects of the cluster, its own network, and what is wanted as far as both go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -180,6 +180,14 @@ impl Sight {
     pub(super) fn divide(&mut self, layer2: Option<Arc<Vec<Filter>>>) {
         if self.is_mixed && self.layer2 != layer2 {
             self.layer2 = layer2;
+            self.touch();
+        }
+    }
+
+    /// Takes in the addresses that are nobody's to have, since they are routers', or routers know a node by them.
+    pub(super) fn know_routers(&mut self, addresses: &BTreeMap<IpAddr, String>) {
+        if self.cluster.routers != *addresses {
+            self.cluster.routers.clone_from(addresses);
             self.touch();
         }
     }

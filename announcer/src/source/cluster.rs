@@ -10,6 +10,7 @@ mod service;
 mod slice;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use berth_api::Family;
@@ -41,6 +42,8 @@ pub struct Cluster {
     pub claims: Claims,
     /// Who took a port of another at an address that they share.
     pub pauses: Pauses,
+    /// The addresses of routers that nodes speak to, and those by which they know nodes, each with what it is.
+    pub routers: BTreeMap<IpAddr, String>,
 }
 
 impl Cluster {

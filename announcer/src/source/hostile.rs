@@ -163,6 +163,9 @@ fn whatever_arrives_in_annotations_of_leases_is_read_or_passed_over() {
     let annotations = json!({
         "berth.dev/host-addresses": "10.0.0.11/24,fd00::11/64",
         "berth.dev/host-gateways": "10.0.0.1",
+        "berth.dev/bgp-keeps": "150",
+        "berth.dev/bgp-sessions": "tor-a,tor-b",
+        "berth.dev/bgp-addresses": "10.0.0.200,fd00::200",
         "berth.dev/host-id": "a/b,02:00:00:00:00:0a",
         "berth.dev/offers": "uid-other=192.0.2.7",
         "berth.dev/leaving": "true",

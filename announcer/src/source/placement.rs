@@ -185,6 +185,11 @@ fn place_routed(scene: Scene<'_>, name: &str, address: IpAddr) -> Result<Attach,
     let name = if address.is_ipv6() { LOOPBACK } else { name };
     let (_, interface) = named(scene, Some(name), address)?;
     may_be_bound(scene, address)?;
+    // Nobody is asked whose it is.
+    if scene.host.gateways.values().any(|routers| routers.contains(&address)) {
+        let (node, what) = (scene.node.to_owned(), "the router of its default route".to_owned());
+        return Err(Refusal::AddressOfRouter { node, address, what });
+    }
     Ok(Attach::Host(interface.index))
 }
 
@@ -207,6 +212,11 @@ fn may_be_bound(scene: Scene<'_>, address: IpAddr) -> Result<(), Refusal> {
     if let Some(owner) = scene.host.has_itself(&address, left) {
         let interface = owner.to_owned();
         return Err(Refusal::AddressOnHost { node: node(), address, interface });
+    }
+    // Nor would it reach the router any more that has it.
+    if let Some(what) = scene.cluster.routers.get(&address) {
+        let what = what.clone();
+        return Err(Refusal::AddressOfRouter { node: node(), address, what });
     }
     if let Some(why) = scene.host.uncovered.get(&address) {
         return Err(Refusal::NotBound { node: node(), address, error: why.clone() });

@@ -16,6 +16,7 @@ impl Refusal {
                 | Self::InvalidLease { .. }
                 | Self::NotSupported { .. }
                 | Self::InvalidBgp { .. }
+                | Self::BgpLeftOut { .. }
                 | Self::BgpNotPermitted { .. }
                 | Self::BgpOfAnother { .. }
                 | Self::BgpOnLan
@@ -43,7 +44,7 @@ impl Refusal {
             Self::EndpointWithoutNode => 21,
             Self::NotServedTogether { .. } => 22,
             Self::NoLocalEndpoint { .. } => 23,
-            Self::AddressOnHost { .. } => 30,
+            Self::AddressOnHost { .. } | Self::AddressOfRouter { .. } => 30,
             Self::InterfaceMissing { .. } => 31,
             Self::VlanNotMade { .. } => 32,
             Self::InterfaceUnfit { .. } => 33,

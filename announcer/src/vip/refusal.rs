@@ -121,6 +121,15 @@ pub enum Refusal {
         /// The interface that has it.
         interface: String,
     },
+    /// A router has the address, or knows a node by it.
+    AddressOfRouter {
+        /// The node.
+        node: String,
+        /// The address.
+        address: IpAddr,
+        /// What it is.
+        what: String,
+    },
     /// The kernel drops all that asks for the address.
     ReversePathFiltered {
         /// The node.
@@ -273,6 +282,8 @@ pub enum Refusal {
     KeptFromRouters {
         /// The node.
         node: String,
+        /// The annotations about BGP that cannot be read, by which it may not have been meant.
+        unread: Few,
     },
     /// What an annotation about BGP says cannot be read.
     InvalidBgp {
@@ -282,6 +293,11 @@ pub enum Refusal {
         text: Quoted,
         /// What is accepted.
         accepted: String,
+    },
+    /// What rules say of it leaves no room for all that it asks for.
+    BgpLeftOut {
+        /// What routers are not told.
+        texts: Few,
     },
     /// What an annotation about BGP asks for is not its namespace's to ask for.
     BgpNotPermitted {
@@ -342,6 +358,7 @@ impl Refusal {
             Self::InterfaceNotPermitted { .. } => "InterfaceNotPermitted",
             Self::VlanNotPermitted { .. } => "VlanNotPermitted",
             Self::AddressOnHost { .. } => "AddressOnHost",
+            Self::AddressOfRouter { .. } => "AddressOfRouter",
             Self::ReversePathFiltered { .. } => "ReversePathFiltered",
             Self::NoWayBack { .. } => "NoWayBack",
             Self::AddressConflict { .. } => reason::ADDRESS_CONFLICT,
@@ -365,6 +382,7 @@ impl Refusal {
             Self::NoSession { .. } => "NoBgpSession",
             Self::KeptFromRouters { .. } => "KeptFromRouters",
             Self::InvalidBgp { .. } => "InvalidBgpAnnotation",
+            Self::BgpLeftOut { .. } => "BgpLeftOut",
             Self::BgpNotPermitted { .. } => "BgpNotPermitted",
             Self::BgpOfAnother { .. } => "BgpOfAnother",
             Self::BgpOnLan => "BgpOnLan",

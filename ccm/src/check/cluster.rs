@@ -188,7 +188,7 @@ mod tests {
         let node = serde_json::from_value(json!({ "metadata": { "name": "a" } })).unwrap();
         let reserved = of_hosts(&[lease("a"), lease("gone")], &[node]);
         let (name, addresses) = &reserved[0];
-        assert_eq!((reserved.len(), name.as_str()), (4, "node a (its interfaces)"));
+        assert_eq!((reserved.len(), name.as_str()), (5, "node a (its interfaces)"));
         assert!(addresses.contains("192.0.2.7".parse().unwrap()));
     }
 

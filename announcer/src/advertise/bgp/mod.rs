@@ -6,6 +6,7 @@
 //! | `kept` | what an earlier life has left that routers may lead here still: a value |
 //! | `told` | what is known of each peer: a value |
 //! | `shown` | what is known of each peer, for people: a value |
+//! | `addresses` | what is nobody's to have, since it is a router's, or routers know a node by it: a value |
 //! | `ending` | what a stop is: a restart, or the end: a value |
 //! | `awaited` | the sessions of an earlier life, for which readiness waits: a value |
 //! | `speaker` | the task that has the peers, and one for each |
@@ -17,6 +18,7 @@
 //!
 //! Nothing of it runs, and no socket is opened, where it is not asked for.
 
+mod addresses;
 mod awaited;
 mod ending;
 mod kept;
@@ -30,6 +32,7 @@ mod speaker;
 mod told;
 mod words;
 
+pub use addresses::OfRouters;
 pub use awaited::Awaited;
 pub use ending::{Answer, Ending};
 pub use kept::Kept;

@@ -11,6 +11,7 @@ use berth_bgp::config::{
 };
 use berth_bgp::{Family, Filter, Policy};
 
+use super::addresses::OfRouters;
 use super::routed::Said;
 
 /// What a session is to be.
@@ -59,6 +60,8 @@ pub(super) struct Peers {
     pub(super) layer2: Option<Arc<Vec<Filter>>>,
     /// Families of which no router is told anything by any node, as far as that is known here.
     pub(super) unspoken: BTreeSet<Family>,
+    /// What is nobody's to have.
+    pub(super) addresses: Arc<OfRouters>,
     /// Where they connect to, where any of them does.
     pub(super) listen: Option<Listen>,
     /// What is wrong with the ConfigMap.
@@ -121,6 +124,9 @@ impl Peers {
         // Other nodes may have seen a ConfigMap that was right, or have annotations.
         let is_known = self.of_map.is_empty() && settings.prefix.is_none();
         self.unspoken = if is_known { config.unspoken() } else { BTreeSet::new() };
+        let every = config.peers.iter().chain(&says.peers);
+        let own = self.all.values().map(|terms| &terms.peer);
+        self.addresses = Arc::new(OfRouters::of(every, own, &speaker));
         self.policy = config.policy.clone();
         self.permits = Some(Arc::new(config.permits.clone()));
         self.layer2 = Some(Arc::new(config.layer2.clone()));
@@ -225,6 +231,57 @@ peers: [{name: a, address: 192.0.2.3, asn: 65001, gracefulRestart: false}]";
         let id = RouterId::Is("192.0.2.11".parse().unwrap());
         assert!(peers.all.values().all(|terms| terms.speaker.router_id == id));
         assert!(!peers.of_notes.is_empty() && peers.of_map.is_empty());
+    }
+
+    #[test]
+    fn addresses_of_routers_and_those_by_which_they_know_nodes_are_nobodys_whichever_node_has_them()
+    {
+        let mut peers = Peers::default();
+        let map = "
+routerId: 192.0.2.111
+peers:
+- {name: a, address: 192.0.2.3, asn: 65001, nextHop: {ipv4: 192.0.2.33}, nodes: {matchLabels: {rack: a}}}
+- {name: b, address: 2001:db8::4, port: 1790, asn: 65001, source: 2001:db8::b, nodes: {matchLabels: {rack: b}}}
+- {name: c, interface: eth1, asn: external}
+";
+        let notes = [
+            ("node-asn", "65010"),
+            ("peer-asn", "65002"),
+            ("src-ip", "192.0.2.11"),
+            ("peer-ip", "192.0.2.9"),
+        ];
+        peers.see(&settings(), &said(&notes, map));
+        assert!(peers.of_map.is_empty() && peers.of_notes.is_empty(), "{:?}", peers.of_map);
+        let told: Vec<String> =
+            peers.addresses.all.iter().map(|(own, what)| format!("{own}: {what}")).collect();
+        assert_eq!(
+            told,
+            [
+                "192.0.2.1: peer 192.0.2.1 of BGP",
+                "192.0.2.2: peer 192.0.2.2 of BGP",
+                "192.0.2.3: peer a of BGP",
+                "192.0.2.9: peer 192.0.2.9 of BGP",
+                "192.0.2.11: the source of the session with peer 192.0.2.9",
+                "192.0.2.33: the next hop for peer a",
+                "192.0.2.111: the router id",
+                "2001:db8::4: peer b of BGP",
+                "2001:db8::b: the source of the session with peer b",
+            ]
+        );
+        let others = peers.addresses.all.keys().filter(|own| !peers.addresses.own.contains(*own));
+        let others: Vec<String> = others.map(ToString::to_string).collect();
+        assert_eq!(others, ["2001:db8::4", "2001:db8::b"], "another node tells those");
+        let doors: Vec<String> = peers.addresses.doors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            doors,
+            [
+                "192.0.2.1:179",
+                "192.0.2.2:179",
+                "192.0.2.3:179",
+                "192.0.2.9:179",
+                "[2001:db8::4]:1790"
+            ]
+        );
     }
 
     #[test]

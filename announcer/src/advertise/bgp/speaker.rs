@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_bgp::config::RouterId;
-use berth_bgp::{Announcement, Event, Policy, Prefix, Routes, Session, Stop};
+use berth_bgp::{Announcement, Asked, Event, LeftOut, Policy, Prefix, Routes, Session, Stop};
 use berth_bgp_speaker::{Admission, Door, Find, Handle, News, Target, spawn_finding};
 use berth_runtime::http::Health;
 use futures::future::BoxFuture;
@@ -127,11 +127,13 @@ impl Speaker {
                 let is_news = told.permits != peers.permits
                     || told.layer2 != peers.layer2
                     || told.unspoken != peers.unspoken
-                    || *told.places != places;
+                    || *told.places != places
+                    || told.addresses != peers.addresses;
                 told.places = Arc::new(places);
                 told.unspoken.clone_from(&peers.unspoken);
                 told.permits.clone_from(&peers.permits);
                 told.layer2.clone_from(&peers.layer2);
+                told.addresses.clone_from(&peers.addresses);
                 is_news
             });
             // No session ends for what it is told.
@@ -416,7 +418,8 @@ impl Line {
         let meant = Arc::new(covered(&orders, routes.keys().copied()));
         let is_wide = |prefix: &Prefix| prefix.length() < prefix.family().bits();
         let wide = Arc::new(routes.keys().copied().filter(is_wide).collect());
-        self.tell(|now| (now.meant, now.wide) = (meant, wide));
+        let left_out = Arc::new(left_out(&policy, &self.terms.peer.name, &orders));
+        self.tell(|now| (now.meant, now.wide, now.left_out) = (meant, wide, left_out));
         handle.set_routes((*routes).clone()).await.ok()?;
         Some(routes)
     }
@@ -504,6 +507,13 @@ impl Line {
         }
         self.tell.send_modify(|told| _ = told.peers.remove(name));
     }
+}
+
+/// What a peer is not told of what is asked for, by address.
+fn left_out(policy: &Policy, peer: &str, orders: &[Announcement]) -> BTreeMap<IpAddr, LeftOut> {
+    let asking = orders.iter().filter(|order| order.asked != Asked::default());
+    let left = asking.map(|order| (order.address, policy.left_out(peer, order)));
+    left.filter(|(_, left)| !left.is_nothing()).collect()
 }
 
 fn told(handle: Handle, routes: Arc<Routes>) -> BoxFuture<'static, Option<Arc<Routes>>> {

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use berth_api::host::Routers;
 use berth_bgp::config::Permits;
-use berth_bgp::{Family, Filter, Prefix, State};
+use berth_bgp::{Family, Filter, LeftOut, Prefix, State};
+
+use super::addresses::OfRouters;
 
 /// What is known of all peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Told {
     pub layer2: Option<Arc<Vec<Filter>>>,
     /// Where the peers are spoken to.
     pub places: Arc<BTreeSet<SocketAddr>>,
+    /// What is nobody's to have.
+    pub addresses: Arc<OfRouters>,
 }
 
 /// What is known of one.
@@ -56,6 +60,8 @@ pub struct PeerTold {
     pub meant: Arc<BTreeSet<IpAddr>>,
     /// The prefixes among what it is to be told that stand for addresses.
     pub wide: Arc<BTreeSet<Prefix>>,
+    /// What it is not told of what Services ask for, since rules leave no room for it.
+    pub left_out: Arc<BTreeMap<IpAddr, LeftOut>>,
 }
 
 impl Default for PeerTold {
@@ -74,6 +80,7 @@ impl Default for PeerTold {
             keeps: Duration::ZERO,
             meant: Arc::default(),
             wide: Arc::default(),
+            left_out: Arc::default(),
         }
     }
 }
@@ -122,7 +129,16 @@ impl Told {
         let complete = self.peers.iter().filter(|(_, peer)| peer.is_complete);
         let complete = complete.map(|(name, _)| name);
         let sessions = complete.chain(&self.awaited).cloned().collect();
-        Routers { sessions, keeps: self.keeps() }
+        let addresses = self.addresses.own.clone();
+        Routers { sessions, keeps: self.keeps(), addresses }
+    }
+
+    /// What some peer is not told of what is asked for at an address.
+    pub fn left_out(&self, address: &IpAddr) -> LeftOut {
+        let mut all = LeftOut::default();
+        let of_peers = self.peers.values().filter_map(|peer| peer.left_out.get(address));
+        of_peers.for_each(|left| all.extend(left));
+        all
     }
 
     /// Whether each peer that is up and of its family is to be told nothing of an address.

@@ -40,6 +40,9 @@ impl<'a> Own<'a> {
         if host.gateways.values().any(|routers| routers.contains(&address)) {
             return reserved(format!("the router of node {node}"));
         }
+        if let Some(what) = cluster.routers.get(&address) {
+            return reserved(format!("a router, or known to one: {what}"));
+        }
         let is_given = self.bound.contains(&address) || cluster.claims.are_of(&address);
         is_given.then_some(Refusal::VmiAddressInUse { address })
     }

@@ -72,6 +72,31 @@ fn what_the_fence_does_not_cover_is_not_to_be_had_here() {
 }
 
 #[test]
+fn what_a_router_has_that_a_node_speaks_to_is_not_to_be_had_there_whoever_claims_it() {
+    let (mut host, mut cluster) = (two_interfaces(), Cluster::default());
+    let lo = Interface { index: 1, mac: None, up: true, foreign: [].into() };
+    host.interfaces.insert("lo".to_owned(), lo);
+    let router: IpAddr = "198.51.100.200".parse().unwrap();
+    let refused = |cluster: &Cluster, host: &Host, address: IpAddr| {
+        [None, Some("lo")].map(|routed| {
+            let scene = Scene { routed, ..scene(cluster, host, Some("eth0")) };
+            place_anywhere(scene, routed, address).err().map(|refusal| refusal.note())
+        })
+    };
+    assert_eq!(refused(&cluster, &host, router), [None, None]);
+    cluster.routers.insert(router, "peer rr of BGP".to_owned());
+    for told in refused(&cluster, &host, router) {
+        let told = told.unwrap();
+        assert!(told.contains("node a would lose what has it, peer rr of BGP"), "{told}");
+    }
+    let gateway = "10.0.0.1".parse().unwrap();
+    host.gateways.insert(2, [gateway].into());
+    let [by_lan, routed] = refused(&cluster, &host, gateway);
+    assert_eq!(by_lan, None, "it answers for it");
+    assert!(routed.unwrap().contains("the router of its default route"));
+}
+
+#[test]
 fn what_an_announcer_left_is_taken_over_only_where_its_claim_is_older() {
     let (mut host, address) = (two_interfaces(), "192.0.2.9".parse().unwrap());
     let eth0 = host.interfaces.get_mut("eth0").unwrap();

@@ -110,6 +110,9 @@ impl Refusal {
                 "{address} is not announced: it is an address of node {node} itself, on interface {interface}; what another \
                  announcer left there goes by ip address del"
             ),
+            Self::AddressOfRouter { node, address, what } => format!(
+                "{address} is not announced: node {node} would lose what has it, {what}; ask for another address"
+            ),
             Self::ReversePathFiltered { node, address, name } => format!(
                 "{address} is not announced: no route of node {node} leads out of interface {name}, and so the kernel drops what \
                  comes in there, since rp_filter of it, or of all, in net.ipv4.conf is 1 (strict); accepted: an address of the \
@@ -194,13 +197,21 @@ impl Refusal {
                 "not announced: no router is told of it by node {node}, {why}; accepted: a BGP session that is up on a node that \
                  can serve it"
             ),
-            Self::KeptFromRouters { node } => format!(
+            Self::KeptFromRouters { node, unread } => format!(
                 "not announced: no router that node {node} has a session with is to be told of it, by `policy` of ConfigMap berth-bgp \
-                 or by its annotation berth.dev/bgp-peers; accepted there are the names of peers that a node has which can serve it"
+                 or by its annotation berth.dev/bgp-peers; accepted there are the names of peers that a node has which can serve it{}",
+                match unread.is_empty() {
+                    true => String::new(),
+                    false => format!("; and what cannot be read is passed over: {unread}"),
+                }
             ),
             Self::InvalidBgp { annotation, text, accepted } => {
                 format!("{annotation} has {text}, which is passed over; {accepted}")
             }
+            Self::BgpLeftOut { texts } => format!(
+                "berth.dev/bgp-communities has {texts}, which not every router is told: a route has room for so many, and \
+                 those of the rules of ConfigMap berth-bgp come first; accepted are fewer"
+            ),
             Self::BgpNotPermitted { annotation, texts, accepted } => {
                 format!("{annotation} has {texts}, which is passed over; accepted: {accepted}")
             }
@@ -247,6 +258,7 @@ mod tests {
         vec![
             Refusal::NoLocalEndpoint { node: node.clone() },
             Refusal::AddressOnHost { node: node.clone(), address, interface: "eth0".to_owned() },
+            Refusal::AddressOfRouter { node: node.clone(), address, what: "peer tor".to_owned() },
             Refusal::InterfaceMissing { node: node.clone(), name: Some(name.clone()) },
             Refusal::InterfaceMissing { node: node.clone(), name: None },
             Refusal::VlanNotMade { node: node.clone(), name: name.clone(), error: error.clone() },
@@ -255,7 +267,7 @@ mod tests {
             Refusal::NoWayBack { node: node.clone(), address, name },
             Refusal::NotBound { node: node.clone(), address, error: error.clone() },
             Refusal::NoSession { node: node.clone(), why: error.clone() },
-            Refusal::KeptFromRouters { node: node.clone() },
+            Refusal::KeptFromRouters { node: node.clone(), unread: few.clone() },
             Refusal::AddressConflict {
                 address,
                 mac: [2; 6],
@@ -275,6 +287,7 @@ mod tests {
         match refusal {
             NoLocalEndpoint { .. }
             | AddressOnHost { .. }
+            | AddressOfRouter { .. }
             | InterfaceMissing { .. }
             | VlanNotMade { .. }
             | InterfaceUnfit { .. }
@@ -316,6 +329,7 @@ mod tests {
             | InvalidLease { .. }
             | NotSupported { .. }
             | InvalidBgp { .. }
+            | BgpLeftOut { .. }
             | BgpNotPermitted { .. }
             | BgpOfAnother { .. }
             | TooManyLabels { .. } => false,
@@ -330,7 +344,7 @@ mod tests {
             assert!(note.contains(NODE) && names_a_node(refusal), "{note}");
         }
         let reasons: std::collections::BTreeSet<_> = refusals.iter().map(Refusal::reason).collect();
-        assert_eq!(reasons.len(), 14, "each that names one is here");
+        assert_eq!(reasons.len(), 15, "each that names one is here");
     }
 
     #[test]
@@ -371,6 +385,7 @@ mod tests {
                 texts: texts.clone(),
                 accepted: "tor-a".to_owned(),
             },
+            Refusal::BgpLeftOut { texts: texts.clone() },
             Refusal::InvalidBgp {
                 annotation: "berth.dev/bgp-peers".to_owned(),
                 text: text.clone(),
