@@ -1,6 +1,7 @@
 //! What is wrong with what somebody wrote: of which peer, in which field, where, and what would be right.
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// The most characters of a value that are shown.
 const MOST: usize = 64;
@@ -43,10 +44,31 @@ impl Flaw {
     /// The same with what stands there.
     #[must_use]
     pub(super) fn value(mut self, value: &str) -> Self {
+        if self.place_is_of_a_peer() && may_have_a_password(value) {
+            let hidden = "what stands there is not shown, for it may have a password in it";
+            self.accepted = format!("{hidden}; {}", self.accepted);
+            return self;
+        }
         let end = value.char_indices().nth(MOST).map(|(end, _)| end);
         self.value = Some(end.map_or(value.to_owned(), |end| format!("{}\u{2026}", &value[..end])));
         self
     }
+
+    /// Whether it is where the ConfigMap has a peer, and somebody may put one as settings have it.
+    fn place_is_of_a_peer(&self) -> bool {
+        let field = self.field.rsplit('.').next().unwrap_or_default();
+        matches!(self.place, Place::Line(_)) && PEER.contains(&field)
+    }
+}
+
+/// Fields of the ConfigMap in which a peer stands as settings have it where somebody has taken it from there, password and all.
+const PEER: [&str; 5] = ["peers", "peer", "address", "asn", "localAsn"];
+
+/// Whether this is more than an address, by its colons: in settings a password comes behind one.
+fn may_have_a_password(value: &str) -> bool {
+    let address = value.split('%').next().unwrap_or_default();
+    let address = address.trim_matches(['[', ']']);
+    value.contains(':') && address.parse::<IpAddr>().is_err()
 }
 
 impl fmt::Display for Flaw {
@@ -79,5 +101,22 @@ mod tests {
         assert!(long.contains(r#""ä\nä"#) && long.len() < 400, "{long}");
         let line = Flaw::new("", "peers", Place::Line(3), "x");
         assert_eq!(line.to_string(), "peers on line 3: x");
+    }
+
+    #[test]
+    fn a_peer_as_settings_have_it_is_not_shown_where_the_map_has_one() {
+        let told = |field: &str, value: &str| {
+            Flaw::new("", field, Place::Line(1), "x").value(value).to_string()
+        };
+        for field in ["peers", "peer", "address", "asn", "peer.address"] {
+            for value in ["192.0.2.1:65001:SEKRIT", "[fd00::1]:65001:SEKRIT", "65001:SEKRIT"] {
+                let told = told(field, value);
+                assert!(!told.contains("SEKRIT") && told.contains("is not shown"), "{told}");
+            }
+        }
+        for value in ["fe80::1", "fe80::1%eth0", "192.0.2.999", "x"] {
+            assert!(told("address", value).contains(value), "{value}");
+        }
+        assert!(told("communities", "65001:x").contains("65001:x"));
     }
 }
