@@ -2,7 +2,7 @@
 //! has its session, and so all that it is told. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use berth_bgp::config::{Hops, Peer, Remote, RouterId, Speaker};
 
@@ -15,8 +15,6 @@ pub struct OfRouters {
     pub all: BTreeMap<IpAddr, String>,
     /// Those of routers that this node speaks to.
     pub own: BTreeSet<IpAddr>,
-    /// Where routers listen.
-    pub doors: BTreeSet<SocketAddr>,
 }
 
 impl OfRouters {
@@ -39,7 +37,6 @@ impl OfRouters {
         let name = &peer.name;
         if let Remote::Address(address) = peer.remote {
             self.note(address, format!("peer {name} of BGP"), is_own);
-            self.doors.insert(SocketAddr::new(address, peer.port));
         }
         if let Hops::Fixed { v4, v6 } = peer.hops {
             let hops = v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6));

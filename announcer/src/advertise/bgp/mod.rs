@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `routed` | what is to be announced, and what stays bound until routers know better: a value |
+//! | `pace` | how often what is said of an address changes: a value |
 //! | `kept` | what an earlier life has left that routers may lead here still: a value |
 //! | `told` | what is known of each peer: a value |
 //! | `shown` | what is known of each peer, for people: a value |
@@ -22,6 +23,7 @@ mod addresses;
 mod awaited;
 mod ending;
 mod kept;
+mod pace;
 mod passwords;
 mod peers;
 mod place;

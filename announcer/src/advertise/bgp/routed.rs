@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::ending::Ending;
 use super::kept::Kept;
+use super::pace::Pace;
 use super::told::Told;
 use crate::vip::nodes::{Notes, Peer};
 use crate::vip::{Hold, Holds};
@@ -102,6 +103,7 @@ pub struct Routed {
     kept: Kept,
     /// What routers are to know as of the last round.
     adverts: BTreeMap<IpAddr, Announcement>,
+    pace: Pace,
     /// Until when what goes is announced, and where to.
     going: BTreeMap<IpAddr, (Instant, Way)>,
     /// Until when what is known to nobody any more stays bound.
@@ -128,6 +130,7 @@ impl Routed {
             said,
             kept,
             adverts: BTreeMap::new(),
+            pace: Pace::default(),
             going: BTreeMap::new(),
             lingering: BTreeMap::new(),
             known: BTreeSet::new(),
@@ -230,13 +233,15 @@ impl Routed {
         let mut next = BTreeMap::new();
         let mut going = BTreeMap::new();
         let leaves = self.left_at.is_some();
+        self.pace.begin(now);
         for (address, advert) in bound {
             let Advert { announcement, way } = advert;
             let was = self.adverts.contains_key(&address) || self.kept.has(&address);
             let is_over = self.over.contains(&address);
             let patience = match way {
                 Way::Here if !leaves => {
-                    next.insert(address, announcement);
+                    let before = self.adverts.get(&address);
+                    next.insert(address, self.pace.say(before, announcement, now));
                     continue;
                 }
                 Way::Moved { told: false } if was && !leaves => HANDING,
@@ -291,7 +296,8 @@ impl Routed {
     /// When something is due although nothing happens.
     pub fn deadline(&self) -> Option<Instant> {
         let going = self.going.values().map(|(until, _)| *until);
-        going.chain(self.lingering.values().copied()).chain(self.kept.deadline()).min()
+        let waiting = self.kept.deadline().into_iter().chain(self.pace.deadline());
+        going.chain(self.lingering.values().copied()).chain(waiting).min()
     }
 }
 
