@@ -122,7 +122,8 @@ fn translator() -> (Dataplane, mpsc::Receiver<Event>, JoinHandle<()>) {
         tokio::spawn(task);
     }
     let instance = Instance::services();
-    let (dataplane, events, tasks) = Dataplane::new(&door, &instance, &Metrics::default(), false);
+    let (dataplane, events, tasks) =
+        Dataplane::new(&door, &instance, &Metrics::default(), (false, false));
     let (_, task) = tasks.into_iter().find(|(name, _)| *name == "elastic IPs").unwrap();
     (dataplane, events, tokio::spawn(task))
 }
