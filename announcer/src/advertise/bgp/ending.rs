@@ -70,6 +70,9 @@ impl Ending {
         if pod.is_some_and(|pod| !wants(pod, name, &node.labels)) {
             return Self::Uninstall("its DaemonSet wants none on this node".to_owned());
         }
+        if pod.is_some_and(speaks_no_more) {
+            return Self::Uninstall("its DaemonSet has bgp_enable switched off".to_owned());
+        }
         match keeps {
             true => Self::Restart,
             false => Self::Drain("it restarts, and no router keeps routes meanwhile".to_owned()),
@@ -88,6 +91,15 @@ fn wants(pod: &PodSpec, node: &str, labels: &BTreeMap<String, String>) -> bool {
         && required.is_none_or(|required| {
             required.node_selector_terms.iter().any(|term| is_met(term, node, labels))
         })
+}
+
+/// Whether the next one is told to speak to no router. Where settings come from elsewhere that is not known.
+fn speaks_no_more(pod: &PodSpec) -> bool {
+    let mut settings = pod.containers.iter().flat_map(|container| container.env.iter().flatten());
+    settings.any(|setting| {
+        let off = |value: &str| matches!(value, "0" | "f" | "F" | "FALSE" | "false" | "False");
+        setting.name == "bgp_enable" && setting.value.as_deref().is_some_and(off)
+    })
 }
 
 /// A term without any requirement is met by nobody (`NodeSelectorTerm`).
@@ -166,6 +178,16 @@ mod tests {
         .unwrap();
         set.metadata = going.metadata;
         assert!(matches!(ending(&Answer::There(set)), Ending::Uninstall(_)));
+    }
+
+    #[test]
+    fn routers_are_told_where_the_next_one_is_to_speak_to_none() {
+        let set = |value: &str| {
+            let env = json!([{ "name": "vip_arp", "value": "true" }, { "name": "bgp_enable", "value": value }]);
+            ending(&there(json!({ "containers": [{ "name": "berth-announcer", "env": env }] })))
+        };
+        assert!(matches!(set("false"), Ending::Uninstall(_)));
+        assert_eq!(set("true"), Ending::Restart);
     }
 
     #[test]
