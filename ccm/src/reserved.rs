@@ -50,6 +50,10 @@ pub fn of_host(node: &str, told: &Told) -> [Reservation; 5] {
     let subnets =
         subnets.filter_map(|(own, length)| format!("{own}/{length}").parse::<Range>().ok());
     let ends_of = subnets.flat_map(|subnet| [subnet.first(), subnet.last()]);
+    // That of all routers of the link (RFC 4291 §2.6.1), but where a link has two addresses (RFC 6164).
+    let v6 = told.addresses.iter().filter(|(own, length)| own.is_ipv6() && **length < 127);
+    let v6 = v6.filter_map(|(own, length)| format!("{own}/{length}").parse::<Range>().ok());
+    let ends_of = ends_of.chain(v6.map(|subnet| subnet.first()));
     let with_subnet =
         |(address, length): (&IpAddr, &u8)| *length < if address.is_ipv4() { 32 } else { 128 };
     let addresses = |subnet: bool| {
@@ -204,7 +208,7 @@ mod tests {
                 "node a (its interfaces): 192.0.2.7 2001:db8::7",
                 "node a (its interfaces, without a subnet): 198.51.100.1",
                 "the router of node a: 192.0.2.254",
-                "the subnet of node a (its first or last address): 192.0.2.0 192.0.2.255",
+                "the subnet of node a (its first or last address): 192.0.2.0 192.0.2.255 2001:db8::",
                 "BGP on node a (a router, a next hop or a router id): 198.51.100.200",
             ]
         );

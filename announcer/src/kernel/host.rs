@@ -26,6 +26,8 @@ pub struct Host {
     pub default_routes: BTreeMap<Family, Vec<String>>,
     /// The routers of the default routes, by the index of the interface that they are on.
     pub gateways: BTreeMap<u32, BTreeSet<IpAddr>>,
+    /// The next hops of all routes, in whichever table, but for those that are ours.
+    pub next_hops: BTreeSet<IpAddr>,
     /// The addresses that carry our tag.
     pub ours: BTreeMap<Binding, Lifetime>,
     /// The indexes of the interfaces that carry our tag.

@@ -14,6 +14,7 @@ use rtnetlink::{LinkVlan, RouteMessageBuilder};
 
 use super::dump::{DefaultRoute, FOREVER, assemble, default_route};
 use super::host::{Binding, Error, Host, Kernel, Lifetime, LinkError, Vlan, single};
+use super::routes::hops;
 use super::rtnetlink::{Rtnetlink, code};
 use super::sysctl;
 use super::wayback::{WayBack, Ways};
@@ -74,19 +75,24 @@ impl Netlink {
         Ok(())
     }
 
-    /// The default routes of the main table, those of IPv4 first, and by which interfaces any lead.
-    async fn routes(&self) -> Result<(Vec<DefaultRoute>, Ways), rtnetlink::Error> {
+    /// The default routes of the main table, those of IPv4 first, by which interfaces any lead, and to which next hops.
+    async fn routes(
+        &self,
+    ) -> Result<(Vec<DefaultRoute>, Ways, BTreeSet<IpAddr>), rtnetlink::Error> {
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        let (mut found, mut ways) = (Vec::new(), Ways::default());
+        let (mut found, mut ways, mut next_hops) = (Vec::new(), Ways::default(), BTreeSet::new());
+        let ours = RouteProtocol::from(self.number);
         for family in [v4, v6] {
             let routes = self.rtnetlink.routes(family).await?;
-            routes.iter().for_each(|route| ways.see(route, RouteProtocol::from(self.number)));
+            routes.iter().for_each(|route| ways.see(route, ours));
+            let others = routes.iter().filter(|route| route.header.protocol != ours);
+            next_hops.extend(others.flat_map(hops).filter_map(|hop| hop.gateway));
             let mut of_family: Vec<_> = routes.iter().filter_map(default_route).collect();
             of_family.sort_by_key(|route| (route.metric, route.hops.first().map(|hop| hop.index)));
             found.extend(of_family);
         }
-        Ok((found, ways))
+        Ok((found, ways, next_hops))
     }
 }
 
@@ -95,9 +101,10 @@ impl Kernel for Netlink {
         let read = |what| move |source| Error::Read { what, source };
         let links = self.rtnetlink.links().await.map_err(read("links"))?;
         let addresses = self.rtnetlink.addresses().await.map_err(read("addresses"))?;
-        let (routes, ways) = self.routes().await.map_err(read("routes"))?;
+        let (routes, ways, next_hops) = self.routes().await.map_err(read("routes"))?;
         let now = Instant::now();
         let mut host = assemble(self.number, &links, &addresses, &routes, now);
+        host.next_hops = next_hops;
         self.way_back.judge(&mut host, &ways, rp_filter, now);
         self.led.retain(|binding| host.ours.contains_key(binding));
         Ok(host)

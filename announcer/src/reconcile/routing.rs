@@ -119,7 +119,8 @@ impl<K: Kernel> Announcer<K> {
             let announced = verdict.announce.iter().copied();
             let is_announced = |address: &IpAddr| routed.announces(address);
             for address in kept(&told, announced.filter(is_announced)) {
-                verdict.refuse_at(address, kept_from_routers(node, service));
+                let by = decides(address, name, &sight.wanted).cloned();
+                verdict.refuse_at(address, kept_from_routers(node, by, service));
             }
             // Of all nodes that announce it one says what each of them sees.
             if service.vip_host.as_deref() == Some(node) {
@@ -140,14 +141,21 @@ impl<K: Kernel> Announcer<K> {
 }
 
 /// That no router is told of a Service. Who is announced by nobody is told nothing else of what it asks for.
-fn kept_from_routers(node: &str, service: &Service) -> Refusal {
+fn kept_from_routers(node: &str, by: Option<Claimant>, service: &Service) -> Refusal {
     let mut unread = Few::default();
     for wrong in &service.asks.wrong {
         if let Refusal::InvalidBgp { annotation, .. } = wrong {
             unread.push(annotation);
         }
     }
-    Refusal::KeptFromRouters { node: node.to_owned(), unread }
+    Refusal::KeptFromRouters { node: node.to_owned(), by, unread }
+}
+
+/// Whose word counts at an address of this Service, where it is another one's.
+fn decides<'a>(address: IpAddr, name: &Name, wanted: &'a Wanted) -> Option<&'a Claimant> {
+    let first = wanted.vip(address).and_then(|vip| vip.wants.first());
+    let by = first.map(|want| &want.claimant);
+    by.filter(|by| !matches!(by, Claimant::Service(owner) if owner == name))
 }
 
 /// Those of the addresses that none of the peers that are up is to be told of.
@@ -210,17 +218,16 @@ fn remark(verdict: &mut Verdict, name: &Name, service: &Service, wanted: &Wanted
         return;
     }
     for address in verdict.announce.clone() {
-        let first = wanted.vip(address).and_then(|vip| vip.wants.first());
-        let Some(by) = first.map(|want| &want.claimant) else { continue };
+        if let Some(by) = decides(address, name, wanted) {
+            verdict.refuse_at(address, Refusal::BgpOfAnother { address, by: by.clone() });
+            continue;
+        }
         let left = told.left_out(&address);
         let mut texts = Few::default();
         left.communities.iter().for_each(|one| texts.push(&one.to_string()));
         left.large_communities.iter().for_each(|one| texts.push(&one.to_string()));
-        if !left.is_nothing() && matches!(by, Claimant::Service(owner) if owner == name) {
+        if !left.is_nothing() {
             verdict.refuse_at(address, Refusal::BgpLeftOut { texts });
-        }
-        if !matches!(by, Claimant::Service(owner) if owner == name) {
-            verdict.refuse_at(address, Refusal::BgpOfAnother { address, by: by.clone() });
         }
     }
 }
@@ -323,7 +330,7 @@ mod tests {
     #[test]
     fn who_is_kept_from_all_routers_is_told_what_else_of_its_annotations_cannot_be_read() {
         let mut service = asking("web", 1);
-        let note = kept_from_routers("a", &service).note();
+        let note = kept_from_routers("a", None, &service).note();
         assert!(
             note.contains("node a has a session with") && !note.contains("passed over"),
             "{note}"
@@ -332,8 +339,17 @@ mod tests {
         let (text, accepted) = (Quoted::of("+150"), String::new());
         let wrong = vec![Refusal::InvalidBgp { annotation, text, accepted }];
         service.asks = Arc::new(Asks { asked: Asked::default(), wrong });
-        let note = kept_from_routers("a", &service).note();
+        let note = kept_from_routers("a", None, &service).note();
         assert!(note.ends_with("is passed over: \"berth.dev/bgp-local-pref\""), "{note}");
+        let (cluster, address) = (shared(), ADDRESS.parse().unwrap());
+        let wanted = seen(&cluster, &host(), Some("eth0"));
+        let by = |name: Name| decides(address, &name, &wanted).cloned();
+        assert_eq!(by(Name::new("alice", "web")), None);
+        let note = kept_from_routers("a", by(Name::new("bob", "dns")), &service).note();
+        assert!(
+            note.contains("by that of service/alice/web, which had the address first"),
+            "{note}"
+        );
     }
 
     #[test]

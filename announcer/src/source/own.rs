@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use berth_api::host::Told;
+use berth_api::host::{MOST, Told};
 
 use super::cluster::Claims;
 use crate::kernel::{Binding, Foreign, Host, Interface, Left, is_global};
@@ -20,8 +20,13 @@ pub fn told(host: &Host, claims: &Claims) -> Told {
     let own = own.filter(|(address, foreign)| is_global(address) && !is_left(address, foreign));
     let addresses: BTreeMap<IpAddr, u8> =
         own.map(|(address, foreign)| (*address, foreign.prefix_len)).collect();
-    let gateways: BTreeSet<IpAddr> = host.gateways.values().flatten().copied().collect();
-    let gateways = gateways.into_iter().filter(is_global).collect();
+    let gateways = host.gateways.values().flatten().copied();
+    let mut gateways: BTreeSet<IpAddr> = gateways.filter(is_global).collect();
+    // Those of default routes first: no more are told than so many.
+    let room = MOST.saturating_sub(gateways.len());
+    let others = host.next_hops.iter().filter(|hop| is_global(hop) && !gateways.contains(*hop));
+    let others: Vec<IpAddr> = others.copied().take(room).collect();
+    gateways.extend(others);
     let answers = |interface: &Interface| {
         let binds = |binding: &Binding| binding.index == interface.index;
         interface.foreign.keys().any(is_global) || host.ours.keys().any(binds)
@@ -85,5 +90,11 @@ mod tests {
         assert_eq!(shown(&claims), 3);
         claims.apply("203.0.113.1", vec![Holder::alone("old")], true);
         assert_eq!(shown(&claims), 2, "kube-vip has left it, and it is a VIP");
+        host.next_hops =
+            (0..300u32).map(|n| IpAddr::from((0x0900_0000 + n).to_be_bytes())).collect();
+        let gateways = told(&host, &Claims::new(ClaimPolicy::Required)).gateways;
+        assert_eq!(gateways.len(), MOST);
+        assert!(gateways.contains(&"10.0.0.1".parse().unwrap()), "its default route before all");
+        assert!(gateways.contains(&"9.0.0.7".parse().unwrap()), "the next hop of another one");
     }
 }

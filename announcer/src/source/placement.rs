@@ -186,8 +186,9 @@ fn place_routed(scene: Scene<'_>, name: &str, address: IpAddr) -> Result<Attach,
     let (_, interface) = named(scene, Some(name), address)?;
     may_be_bound(scene, address)?;
     // Nobody is asked whose it is.
-    if scene.host.gateways.values().any(|routers| routers.contains(&address)) {
-        let (node, what) = (scene.node.to_owned(), "the router of its default route".to_owned());
+    let is_gateway = scene.host.gateways.values().any(|routers| routers.contains(&address));
+    if is_gateway || scene.host.next_hops.contains(&address) {
+        let (node, what) = (scene.node.to_owned(), "the next hop of a route of it".to_owned());
         return Err(Refusal::AddressOfRouter { node, address, what });
     }
     Ok(Attach::Host(interface.index))

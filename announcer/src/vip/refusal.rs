@@ -282,6 +282,8 @@ pub enum Refusal {
     KeptFromRouters {
         /// The node.
         node: String,
+        /// Whose annotations count at the address, where it is another one's.
+        by: Option<Claimant>,
         /// The annotations about BGP that cannot be read, by which it may not have been meant.
         unread: Few,
     },

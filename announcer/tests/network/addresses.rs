@@ -204,6 +204,13 @@ fn each_family_has_its_default_route_and_each_of_several_next_hops_counts() {
             (of("eth0").as_str(), of("eth1").as_str()),
             ("192.0.2.254", "198.51.100.254 fd01::fe")
         );
+        run("ip -4 route add 203.0.113.0/24 via 192.0.2.77 dev eth0");
+        run("ip -6 route add fd02::/64 via fd01::77 dev eth1 table 77");
+        run("ip -4 route add 203.0.114.0/24 via 192.0.2.78 dev eth0 proto 190");
+        let next_hops = kernel().look().await.unwrap().next_hops;
+        let has = |hop: &str| next_hops.contains(&hop.parse().unwrap());
+        assert!(["192.0.2.254", "192.0.2.77", "fd01::fe", "fd01::77"].into_iter().all(has));
+        assert!(!has("192.0.2.78"), "a route of our own says nothing: {next_hops:?}");
     });
 }
 

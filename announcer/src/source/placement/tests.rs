@@ -93,7 +93,10 @@ fn what_a_router_has_that_a_node_speaks_to_is_not_to_be_had_there_whoever_claims
     host.gateways.insert(2, [gateway].into());
     let [by_lan, routed] = refused(&cluster, &host, gateway);
     assert_eq!(by_lan, None, "it answers for it");
-    assert!(routed.unwrap().contains("the router of its default route"));
+    assert!(routed.unwrap().contains("the next hop of a route"));
+    host.next_hops.insert("10.0.0.77".parse().unwrap());
+    let [_, routed] = refused(&cluster, &host, "10.0.0.77".parse().unwrap());
+    assert!(routed.unwrap().contains("the next hop of a route"));
 }
 
 #[test]

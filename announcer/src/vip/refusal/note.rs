@@ -197,9 +197,13 @@ impl Refusal {
                 "not announced: no router is told of it by node {node}, {why}; accepted: a BGP session that is up on a node that \
                  can serve it"
             ),
-            Self::KeptFromRouters { node, unread } => format!(
+            Self::KeptFromRouters { node, by, unread } => format!(
                 "not announced: no router that node {node} has a session with is to be told of it, by `policy` of ConfigMap berth-bgp \
-                 or by its annotation berth.dev/bgp-peers; accepted there are the names of peers that a node has which can serve it{}",
+                 or by {} berth.dev/bgp-peers; accepted there are the names of peers that a node has which can serve it{}",
+                match by {
+                    None => "its annotation".to_owned(),
+                    Some(by) => format!("that of {by}, which had the address first,"),
+                },
                 match unread.is_empty() {
                     true => String::new(),
                     false => format!("; and what cannot be read is passed over: {unread}"),
@@ -267,7 +271,7 @@ mod tests {
             Refusal::NoWayBack { node: node.clone(), address, name },
             Refusal::NotBound { node: node.clone(), address, error: error.clone() },
             Refusal::NoSession { node: node.clone(), why: error.clone() },
-            Refusal::KeptFromRouters { node: node.clone(), unread: few.clone() },
+            Refusal::KeptFromRouters { node: node.clone(), by: None, unread: few.clone() },
             Refusal::AddressConflict {
                 address,
                 mac: [2; 6],
