@@ -12,6 +12,8 @@ use berth_e2e::probe::{Manner, Probe};
 use berth_e2e::world::{World, eventually, kubectl};
 use serde_json::{Value, json};
 
+use crate::is_soak;
+
 use super::{HOLD_TIME, POOL, SOON, bound, by_bgp, is_unbound, leads_to, leads_to_within};
 
 /// A pod is given 15 s by `manifests/`.
@@ -135,6 +137,35 @@ impl Scene {
         found.await.with_context(|| said().unwrap_or_default())
     }
 
+    /// The same restarts and crashes towards a router that keeps nothing, to compare with.
+    async fn without_graceful_restart(&mut self) -> Result<()> {
+        self.bird.exchange("graceful restart on", "graceful restart off")?;
+        self.leads_to_all().await?;
+        for (what, times) in [("restarts", self.nodes.len()), ("crashes", KILLS)] {
+            let clients = self.clients()?;
+            for turn in 0..times {
+                let node = turn % self.nodes.len();
+                match what {
+                    "restarts" => self.stop(node)?,
+                    _ => self.world.announcer(&self.nodes[node])?.kill()?,
+                }
+                tokio::time::sleep(AWAY).await;
+                self.world.start_announcer(node).await?;
+                self.is_ready(node).await?;
+                self.leads_to_all().await?;
+            }
+            let (mut lost, mut answered) = (0, 0);
+            for client in clients {
+                let seen = client.finish()?;
+                lost += seen.failed.len();
+                answered += seen.ok;
+            }
+            println!("without graceful restart, {times} {what}: {lost} lost, {answered} answered");
+        }
+        self.bird.exchange("graceful restart off", "graceful restart on")?;
+        self.leads_to_all().await
+    }
+
     fn stop(&self, node: usize) -> Result<()> {
         self.world.announcer(&self.nodes[node])?.terminate(GRACE)
     }
@@ -206,6 +237,9 @@ async fn nothing_is_lost_while_announcers_are_restarted_in_turn_and_killed() -> 
     }
     let more = lost_at_most(0, clients, "crashes")?;
     println!("{answered} connections through restarts, {more} through crashes, none lost");
+    if is_soak() {
+        scene.without_graceful_restart().await?;
+    }
 
     // One that says nothing any more is gone when its hold time is over, and comes back.
     let names = scene.nodes.clone();
