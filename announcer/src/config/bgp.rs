@@ -64,6 +64,13 @@ pub(super) fn bgp(settings: &Settings) -> (Option<Bgp>, Result<(), Vec<Problem>>
     }
     problems.extend(coming);
     let attach = settings.switch(ATTACH) == Some(true);
+    let named = ["vip_servicesinterface", "vip_interface"].map(|name| settings.text(name));
+    if attach && named.into_iter().flatten().next().is_none() {
+        problems.push(settings.problem(
+            ATTACH,
+            "accepted is false where vip_interface names no interface: addresses are bound on lo",
+        ));
+    }
     let result = if problems.is_empty() { Ok(()) } else { Err(problems) };
     let elections = ["svc_election", "vip_leaderelection"];
     let is_mixed = is_mixed(settings);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::host::{Host, is_global, single};
+use super::host::{Binding, Host, is_global, single};
 use super::left::{Foreign, Left};
 
 impl Host {
@@ -54,10 +54,15 @@ impl Host {
         })
     }
 
-    /// Addresses that we have bound, and the other interfaces on which somebody else has bound the same.
+    /// Addresses that we have bound, and the other interfaces on which somebody else has bound the same. What we have bound where
+    /// it was left is ours by now.
     pub fn left_besides(&self) -> impl Iterator<Item = (IpAddr, String)> {
-        self.own_interfaces().flat_map(|(name, interface)| {
-            let bound = interface.foreign.keys().filter(|address| self.has(address));
+        self.own_interfaces().flat_map(move |(name, interface)| {
+            let is_taken = move |address: &IpAddr| {
+                self.ours.contains_key(&Binding { index: interface.index, address: *address })
+            };
+            let bound = interface.foreign.keys();
+            let bound = bound.filter(move |address| self.has(address) && !is_taken(address));
             bound.map(|address| (*address, name.clone()))
         })
     }

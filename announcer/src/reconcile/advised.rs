@@ -81,6 +81,10 @@ mod tests {
             host.interfaces.insert("lo".to_owned(), lo);
             let silent = |_: &str| None;
             assert_eq!(advised.see(&host, silent), [""; 0], "it is not bound here");
+            // What is bound where it was left is taken over.
+            host.ours.insert(Binding { index: 1, address }, Lifetime::Forever);
+            assert_eq!(advised.see(&host, silent), [""; 0]);
+            host.ours.remove(&Binding { index: 1, address });
             host.ours.insert(Binding { index: 3, address }, Lifetime::Forever);
             let told = advised.see(&host, silent);
             assert!(told.len() == 1 && told[0].contains("interface lo"), "{told:?}");
