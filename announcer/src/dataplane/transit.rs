@@ -1,9 +1,10 @@
 //! What passes through this node and is not to, where routers lead addresses here.
 //!
-//! **To a peer of BGP, as this node.** A router knows a node by its address. What a pod sends to it, by itself where the CNI
-//! masquerades or by a Service whose endpoint is the router, comes from that address: without a password the router would take it
-//! for the node that begins anew (RFC 4724 §4.2), and end the session. A chain in the `postrouting` hook, behind whoever translates
-//! sources (priority 100), drops what goes to the port of a peer with a source of this node's own and did not begin here.
+//! **To routers, as this node.** A router knows a node by its address, at whichever of its own it is spoken to. What a pod sends
+//! to it, by itself where the CNI masquerades or by a Service whose endpoint is the router, comes from that address: without a
+//! password the router would take it for the node that begins anew (RFC 4724 §4.2), and end the session. A chain in the `postrouting`
+//! hook, behind whoever translates sources (priority 100), drops what goes to a port of BGP with a source of this node's own and did
+//! not begin here.
 //!
 //! **Back to where it came from, for a prefix that stands for addresses (`aggregate`).** What is in it and nobody's is led
 //! here, goes on by the default route, comes back, and does so until its TTL ends: who announces a prefix discards what it has no
@@ -14,7 +15,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_api::Family;
@@ -37,8 +38,8 @@ const LOOK: Duration = Duration::from_secs(30);
 /// What is not to pass through this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transit {
-    /// The peers, and the ports at which they are spoken to.
-    pub peers: BTreeSet<SocketAddr>,
+    /// The ports at which routers are spoken to.
+    pub ports: BTreeSet<u16>,
     /// The prefixes that stand for addresses.
     pub wide: BTreeSet<Prefix>,
     /// Those that go on by the link that they come by.
@@ -49,7 +50,7 @@ pub struct Transit {
 
 impl Transit {
     fn is_nothing(&self) -> bool {
-        self.peers.is_empty() && self.wide.is_empty()
+        self.ports.is_empty() && self.wide.is_empty()
     }
 
     /// The table of this name as a script, which puts it in the place of what is there; without anything in it there is none.
@@ -60,19 +61,11 @@ impl Transit {
             return script;
         }
         let mut sets = String::new();
-        let (mut leaves, mut passes) = (String::new(), String::new());
+        let mut passes = String::new();
         for (family, name, kind, count) in
             [(Family::V4, "ip", "ipv4_addr", 4), (Family::V6, "ip6", "ipv6_addr", 6)]
         {
             let is_of = |address: &IpAddr| Family::of(address) == family;
-            let peers = self.peers.iter().filter(|peer| is_of(&peer.ip()));
-            let peers = peers.map(|peer| format!("{} . {}", peer.ip(), peer.port()));
-            set(
-                &mut sets,
-                &format!("peers{count}"),
-                &format!("type {kind} . inet_service;"),
-                peers,
-            );
             let wide = self.wide.iter().filter(|wide| is_of(&wide.address()));
             set(
                 &mut sets,
@@ -83,14 +76,11 @@ impl Transit {
             let moved = self.moved.iter().filter(|own| is_of(own));
             set(&mut sets, &format!("moved{count}"), &format!("type {kind};"), moved);
             let _ = writeln!(
-                leaves,
-                "iif != 0 {name} daddr . tcp dport @peers{count} fib saddr type local counter drop"
-            );
-            let _ = writeln!(
                 passes,
                 "{name} daddr @wide{count} {name} daddr != @moved{count} iif . oif @back counter drop"
             );
         }
+        set(&mut sets, "ports", "type inet_service;", self.ports.iter());
         let back = self.links.iter().map(|link| format!("{link} . {link}"));
         set(&mut sets, "back", "typeof iif . oif;", back);
         let _ = write!(
@@ -98,7 +88,8 @@ impl Transit {
             "table inet {table} {{
 {sets}chain leaves {{
 type filter hook postrouting priority {BEHIND}; policy accept;
-{leaves}}}
+iif != 0 tcp dport @ports fib saddr type local counter drop
+}}
 chain passes {{
 type filter hook forward priority 0; policy accept;
 {passes}}}
@@ -221,15 +212,14 @@ mod tests {
         let none = "add table inet berth.transit\ndelete table inet berth.transit\n";
         assert_eq!(Transit::default().script(&name), none);
         let transit = Transit {
-            peers: ["10.0.0.1:179", "[fd00::1]:1790"].map(|at| at.parse().unwrap()).into(),
+            ports: [179, 1790].into(),
             wide: ["10.99.0.0/24"].map(|at| at.parse().unwrap()).into(),
             moved: ["10.99.0.7".parse().unwrap()].into(),
             links: [2, 5].into(),
         };
         let script = transit.script(&name);
         for line in [
-            "set peers4 { type ipv4_addr . inet_service; elements = { 10.0.0.1 . 179 }; }",
-            "set peers6 { type ipv6_addr . inet_service; elements = { fd00::1 . 1790 }; }",
+            "set ports { type inet_service; elements = { 179, 1790 }; }",
             "set wide4 { type ipv4_addr; flags interval; auto-merge; elements = { 10.99.0.0/24 }; }",
             "set wide6 { type ipv6_addr; flags interval; auto-merge; }",
             "set moved4 { type ipv4_addr; elements = { 10.99.0.7 }; }",

@@ -94,7 +94,7 @@ impl<K: Kernel> Announcer<K> {
         let links = placement::guarded(self.sight.scene()).into_iter();
         let index = |name: String| Some(self.sight.host.interfaces.get(&name)?.index);
         let (links, moved) = (links.filter_map(index).collect(), routed.moved().collect());
-        keeper.want(Transit { peers: (*told.places).clone(), wide, moved, links });
+        keeper.want(Transit { ports: (*told.ports).clone(), wide, moved, links });
     }
 
     /// Adds to what becomes of Services what routers are not told of them, or not as they ask.

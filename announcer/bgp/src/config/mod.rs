@@ -28,7 +28,7 @@ pub use flaw::{Flaw, Place};
 pub use grammar::peers;
 pub use merge::Config;
 pub use password::{LONGEST_PASSWORD, Password};
-pub use peer::{Bfd, Distance, Hops, Listen, Peer, Remote, RouterId, Speaker};
+pub use peer::{Bfd, Distance, Hops, Listen, PORT, Peer, Remote, RouterId, Speaker};
 pub use permits::{ASKED, Denied, Pattern, Permit, Permits, asked, misspelt};
 pub use report::{Report, report};
 pub use settings::settings;

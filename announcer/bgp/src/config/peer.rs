@@ -11,7 +11,7 @@ use crate::prefix::{Family, Prefix};
 use crate::session::{Parameters, RemoteAs, Restart, Role};
 
 /// The port of BGP.
-pub(super) const PORT: u16 = 179;
+pub const PORT: u16 = 179;
 
 /// TTL of what goes to a peer that is more than one hop away, where nothing is said: kube-vip's.
 pub(super) const FAR: u8 = 50;

@@ -2,12 +2,11 @@
 //! node. What is wrong is left out and told; a ConfigMap with anything wrong is not used, and the one before it is. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_bgp::config::{
-    self, Config, Document, Flaw, Listen, NodeSays, Peer, Permits, Remote, RouterId,
+    self, Config, Document, Flaw, Listen, NodeSays, PORT, Peer, Permits, Remote, RouterId,
 };
 use berth_bgp::{Family, Filter, Policy};
 
@@ -73,13 +72,11 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Where they are spoken to, but for those of a link, which nobody but a host of that link reaches.
-    pub(super) fn places(&self) -> BTreeSet<SocketAddr> {
-        let place = |terms: &Terms| match terms.peer.remote {
-            Remote::Address(address) => Some(SocketAddr::new(address, terms.peer.port)),
-            Remote::Interface(_) => None,
-        };
-        self.all.values().filter_map(place).collect()
+    /// The ports at which routers are spoken to: those of peers, and the port of BGP, at which a router may have more addresses.
+    pub(super) fn ports(&self) -> BTreeSet<u16> {
+        let own = self.all.values().map(|terms| terms.peer.port);
+        let usual = own.clone().next().map(|_| PORT);
+        own.chain(usual).collect()
     }
 
     /// Takes in what is said now.

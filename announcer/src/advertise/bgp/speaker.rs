@@ -123,13 +123,13 @@ impl Speaker {
             }
             // Before any peer is spoken to.
             tell.send_if_modified(|told| {
-                let places = peers.places();
+                let ports = peers.ports();
                 let is_news = told.permits != peers.permits
                     || told.layer2 != peers.layer2
                     || told.unspoken != peers.unspoken
-                    || *told.places != places
+                    || *told.ports != ports
                     || told.addresses != peers.addresses;
-                told.places = Arc::new(places);
+                told.ports = Arc::new(ports);
                 told.unspoken.clone_from(&peers.unspoken);
                 told.permits.clone_from(&peers.permits);
                 told.layer2.clone_from(&peers.layer2);

@@ -1,7 +1,7 @@
 //! What is known of each peer, for whoever publishes it. A value.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,8 @@ pub struct Told {
     pub permits: Option<Arc<Permits>>,
     /// What neighbours on the LAN are told of, and no router; nothing before the ConfigMap was looked for.
     pub layer2: Option<Arc<Vec<Filter>>>,
-    /// Where the peers are spoken to.
-    pub places: Arc<BTreeSet<SocketAddr>>,
+    /// The ports at which routers are spoken to, while there is any peer.
+    pub ports: Arc<BTreeSet<u16>>,
     /// What is nobody's to have.
     pub addresses: Arc<OfRouters>,
 }
