@@ -207,11 +207,14 @@ policy:
 ";
         let report = report(file);
         assert!(report.is_sound());
-        let notes: Vec<String> = report.notes.iter().map(ToString::to_string).collect();
+        let notes = |report: &Report| -> Vec<String> {
+            let notes = report.notes.iter().map(ToString::to_string);
+            notes.filter(|note| note.contains("aggregate")).collect()
+        };
         let told =
             "policy 3, services: what it says is said of no aggregate, which is of others, too";
-        assert_eq!(notes, [told]);
+        assert_eq!(notes(&report), [told]);
         let without = super::report(&file.replace("- {aggregate: {ipv4: 24}}\n", ""));
-        assert!(without.is_sound() && without.notes.is_empty());
+        assert!(without.is_sound() && notes(&without).is_empty());
     }
 }
