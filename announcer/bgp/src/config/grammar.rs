@@ -292,7 +292,7 @@ fn parsed<T: FromStr>(part: Part<'_>) -> Option<T> {
     part.value().parse().ok()
 }
 
-const ADDRESS: &str = "accepted is an IPv4 address, or an IPv6 address in brackets, of a host";
+const ADDRESS: &str = "accepted is an IPv4 address, or an IPv6 address in brackets, of a host; or unnumbered:INTERFACE:AS";
 const INTERFACE: &str = "accepted is the name of an interface, 1 to 15 characters";
 const OPTIONS: &str =
     "accepted are mpbgp_nexthop=, mpbgp_ipv4= and mpbgp_ipv6= with semicolons between them";

@@ -200,6 +200,7 @@ listening: port 1790, at 192.0.2.0/24, on nodes with a peer that connects
     #[test]
     fn that_an_aggregate_has_nothing_of_a_rule_by_labels_is_noted() {
         let file = "
+peers: [{address: 192.0.2.1, asn: 65001}]
 policy:
 - {aggregate: {ipv4: 24}}
 - {services: {matchLabels: {tier: gold}}, announce: false}

@@ -117,6 +117,7 @@ fn an_empty_document_says_nothing() {
         assert_eq!(check(text), (Document::default(), vec![]), "{text}");
     }
     assert_eq!(config_map(&BTreeMap::new()), (Document::default(), vec![]));
+    assert_eq!(check("layer2: [{}]").0.layer2.len(), 1, "everything");
 }
 
 #[test]
