@@ -34,8 +34,12 @@ pub(crate) struct Rib {
     queued: BTreeMap<Prefix, Batch>,
     /// Families that are spoken, and whether their end is still to be told.
     families: BTreeMap<Family, bool>,
-    /// Families of which the peer wants all routes again.
+    /// Those of them of which routes lead somewhere; of the others none is announced.
+    leading: BTreeSet<Family>,
+    /// Families of which the peer is to have all routes again.
     again: BTreeSet<Family>,
+    /// Routes that it is to have again although it has them: until they are sent they are still to be withdrawn.
+    stale: BTreeSet<Prefix>,
 }
 
 impl Rib {
@@ -58,12 +62,32 @@ impl Rib {
         self.enqueue(prefix);
     }
 
-    /// A session is up: the peer knows nothing. The end of each family is told where the peer waits for it.
-    pub(crate) fn up(&mut self, families: impl IntoIterator<Item = Family>, ends: bool) {
+    /// A session is up: the peer knows nothing. The end of each family is told where the peer waits for it, of those without a
+    /// route that leads anywhere as well: what it has kept of these goes with it.
+    pub(crate) fn up(
+        &mut self,
+        families: impl IntoIterator<Item = Family>,
+        leading: BTreeSet<Family>,
+        ends: bool,
+    ) {
         self.down();
         self.families = families.into_iter().map(|family| (family, ends)).collect();
+        self.leading = leading;
         let all: Vec<Prefix> = self.wanted.keys().copied().collect();
         all.into_iter().for_each(|prefix| self.enqueue(prefix));
+    }
+
+    /// From now on routes of these families lead somewhere, and of no others; those of `moved` to somewhere else, which the peer is
+    /// told.
+    pub(crate) fn lead(&mut self, leading: BTreeSet<Family>, moved: &BTreeSet<Family>) {
+        let before = std::mem::replace(&mut self.leading, leading);
+        let others: Vec<Family> = before.symmetric_difference(&self.leading).copied().collect();
+        let known = self.wanted.keys().chain(self.told.keys());
+        let changed: BTreeSet<Prefix> =
+            known.filter(|prefix| others.contains(&prefix.family())).copied().collect();
+        changed.into_iter().for_each(|prefix| self.enqueue(prefix));
+        let still = moved.intersection(&before).filter(|family| self.leading.contains(family));
+        self.again.extend(still);
     }
 
     /// The session is over.
@@ -72,7 +96,9 @@ impl Rib {
         self.queue.clear();
         self.queued.clear();
         self.families.clear();
+        self.leading.clear();
         self.again.clear();
+        self.stale.clear();
     }
 
     /// The peer wants all routes of a family again. However often it asks meanwhile, it has them once, and not before it has
@@ -84,12 +110,10 @@ impl Rib {
     }
 
     fn begin_again(&mut self, family: Family) {
-        let of_family = self.wanted.keys().filter(|prefix| prefix.family() == family);
+        let of_family = self.told.keys().filter(|prefix| prefix.family() == family);
         let again: Vec<Prefix> = of_family.copied().collect();
-        for prefix in again {
-            self.told.remove(&prefix);
-            self.enqueue(prefix);
-        }
+        self.stale.extend(again.iter().copied());
+        again.into_iter().for_each(|prefix| self.enqueue(prefix));
     }
 
     /// Puts a prefix where it belongs now: into one batch, or none if the peer knows it as it is wanted.
@@ -101,8 +125,9 @@ impl Rib {
         if !self.families.contains_key(&family) {
             return;
         }
-        let batch = match (self.wanted.get(&prefix), self.told.get(&prefix)) {
-            (wanted, told) if wanted == told => return,
+        let wanted = self.wanted.get(&prefix).filter(|_| self.leading.contains(&family));
+        let batch = match (wanted, self.told.get(&prefix)) {
+            (wanted, told) if wanted == told && !self.stale.contains(&prefix) => return,
             (Some(attributes), _) => Batch::Announce(family, Arc::clone(attributes)),
             (None, _) => Batch::Withdraw(family),
         };
@@ -141,6 +166,7 @@ impl Rib {
         for prefix in &prefixes[..count] {
             self.queued.remove(prefix);
             self.leave(&batch, *prefix);
+            self.stale.remove(prefix);
             match &batch {
                 Batch::Announce(_, attributes) => self.told.insert(*prefix, Arc::clone(attributes)),
                 Batch::Withdraw(_) => self.told.remove(prefix),
@@ -175,7 +201,7 @@ impl Rib {
     /// Whether the peer has been told of a route as it is wanted now.
     pub(crate) fn knows(&self, prefix: Prefix) -> bool {
         let told = self.told.get(&prefix);
-        told.is_some() && told == self.wanted.get(&prefix)
+        told.is_some() && told == self.wanted.get(&prefix) && !self.stale.contains(&prefix)
     }
 }
 

@@ -157,6 +157,7 @@ impl<K: Kernel> Announcer<K> {
                 host.uncovered = std::mem::take(&mut self.sight.host.uncovered);
                 host.exposed = std::mem::take(&mut self.sight.host.exposed);
                 self.sight.host = host;
+                self.routed.iter().for_each(Routed::looked);
             }
             Err(error) => {
                 tracing::error!(%error, "cannot see the network");

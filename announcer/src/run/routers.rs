@@ -66,9 +66,11 @@ pub(super) fn start(
     let (say, said) = watch::channel(Said::default());
     let (node, secrets) = (&config.core.node, secrets(config, client));
     let speaker = Speaker::new(node, interface, bgp, secrets, metrics.clone(), health.clone());
-    let speaker = speaker.awaiting(Awaited::new(before.sessions, Instant::now()));
+    let (look, looks) = watch::channel(());
+    let awaited = Awaited::new(before.sessions, Instant::now());
+    let speaker = speaker.awaiting(awaited).looking(looks);
     supervisor.spawn(TASK, speaker.keep(said, orders, tell));
-    (Some(Routed::new(order, told.clone(), say, before.kept)), told)
+    (Some(Routed::new(order, told.clone(), say, before.kept).looking(look)), told)
 }
 
 /// Reads Secrets beside the ConfigMap that names them.

@@ -2,22 +2,19 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use berth_bgp::{
-    Attributes, Cause, Event, Link, NextHops, Parameters, Prefix, Routes, Session, Status, Step,
-    Stop,
-};
+use berth_bgp::{Cause, Link, NextHops, Session, Step, Stop};
 use std::os::fd::AsFd;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::handle::{Addresses, Command, Find, Handle, News, Reach};
 use crate::socket::Target;
 
 /// Octets that are read together.
@@ -28,120 +25,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Commands that wait.
 const COMMANDS: usize = 64;
-
-/// Which addresses of the node routes have by a connection, by its own end.
-pub type Addresses = Arc<dyn Fn(SocketAddr) -> NextHops + Send + Sync>;
-
-/// How a peer is to be reached, asked anew before each attempt: keys change, and so do addresses of a link. What is in the way
-/// of it is that attempt's failure.
-pub type Find =
-    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Target>> + Send>> + Send + Sync>;
-
-/// What the task of a peer tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
-    /// What has happened.
-    pub event: Event,
-    /// When.
-    pub at: Instant,
-}
-
-/// The task of a peer is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the task of the peer is gone")]
-pub struct Gone;
-
-enum Command {
-    Start(Option<Instant>),
-    Routes(Routes),
-    Route(Prefix, Option<Arc<Attributes>>),
-    Reconfigure(Box<Parameters>),
-    Stop(Stop, oneshot::Sender<()>),
-    Status(oneshot::Sender<Status>),
-    Told(oneshot::Sender<()>),
-}
-
-/// The way to the task of a peer. Without any, it ends as for a restart.
-#[derive(Clone, Debug)]
-pub struct Handle(mpsc::Sender<Command>);
-
-impl std::fmt::Debug for Command {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Command")
-    }
-}
-
-impl Handle {
-    async fn send(&self, command: Command) -> Result<(), Gone> {
-        self.0.send(command).await.map_err(|_| Gone)
-    }
-
-    /// Begins; see [`Session::start`].
-    ///
-    /// # Errors
-    /// The task is gone. So it is of all below.
-    pub async fn start(&self, restarted: Option<Instant>) -> Result<(), Gone> {
-        self.send(Command::Start(restarted)).await
-    }
-
-    /// See [`Session::set_routes`].
-    ///
-    /// # Errors
-    /// The task is gone.
-    pub async fn set_routes(&self, routes: Routes) -> Result<(), Gone> {
-        self.send(Command::Routes(routes)).await
-    }
-
-    /// See [`Session::set_route`].
-    ///
-    /// # Errors
-    /// The task is gone.
-    pub async fn set_route(
-        &self,
-        prefix: Prefix,
-        attributes: Option<Arc<Attributes>>,
-    ) -> Result<(), Gone> {
-        self.send(Command::Route(prefix, attributes)).await
-    }
-
-    /// See [`Session::reconfigure`].
-    ///
-    /// # Errors
-    /// The task is gone.
-    pub async fn reconfigure(&self, parameters: Parameters) -> Result<(), Gone> {
-        self.send(Command::Reconfigure(Box::new(parameters))).await
-    }
-
-    /// See [`Session::stop`]; returns when the peer has been told, or a second later.
-    ///
-    /// # Errors
-    /// The task is gone.
-    pub async fn stop(&self, stop: Stop) -> Result<(), Gone> {
-        let (done, is_done) = oneshot::channel();
-        self.send(Command::Stop(stop, done)).await?;
-        is_done.await.map_err(|_| Gone)
-    }
-
-    /// What is told of the session.
-    ///
-    /// # Errors
-    /// The task is gone.
-    pub async fn status(&self) -> Result<Status, Gone> {
-        let (answer, status) = oneshot::channel();
-        self.send(Command::Status(answer)).await?;
-        status.await.map_err(|_| Gone)
-    }
-
-    /// Returns when the peer has been told everything that is wanted.
-    ///
-    /// # Errors
-    /// The task is gone.
-    pub async fn told(&self) -> Result<(), Gone> {
-        let (done, is_done) = oneshot::channel();
-        self.send(Command::Told(done)).await?;
-        is_done.await.map_err(|_| Gone)
-    }
-}
 
 /// As [`spawn_finding`], where it does not change how the peer is reached.
 pub fn spawn(
@@ -168,10 +51,9 @@ pub fn spawn_finding(
     let (commands, waiting) = mpsc::channel(COMMANDS);
     let (tells, news) = mpsc::unbounded_channel();
     let peer = Peer {
-        target,
-        find,
+        reach: Reach { target, find, addresses },
         session,
-        addresses,
+        incoming,
         wires: vec![],
         connecting: None,
         farewells: JoinSet::new(),
@@ -179,22 +61,24 @@ pub fn spawn_finding(
         waiting_for_told: vec![],
         buffer: vec![0; AT_ONCE],
     };
-    tokio::spawn(peer.run(waiting, incoming));
+    tokio::spawn(peer.run(waiting));
     (Handle(commands), news)
 }
 
 struct Wire {
     link: Link,
     stream: TcpStream,
+    /// Where routes lead by it.
+    hops: NextHops,
 }
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
 struct Peer {
-    target: Target,
-    find: Find,
+    reach: Reach,
     session: Session,
-    addresses: Addresses,
+    /// The connections that the peer opens.
+    incoming: mpsc::Receiver<TcpStream>,
     wires: Vec<Wire>,
     connecting: Option<(Link, Connecting)>,
     farewells: JoinSet<()>,
@@ -214,23 +98,23 @@ enum Turn {
 }
 
 impl Peer {
-    async fn run(
-        mut self,
-        mut commands: mpsc::Receiver<Command>,
-        mut incoming: mpsc::Receiver<TcpStream>,
-    ) {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
             self.follow();
             while self.farewells.try_join_next().is_some() {}
-            match self.turn(&mut commands, &mut incoming).await {
+            match self.turn(&mut commands).await {
                 Turn::Command(None) => {
                     self.session.stop(Instant::now(), &Stop::Restart);
                     return self.goodbye().await;
                 }
                 Turn::Command(Some(command)) => self.command(command).await,
                 Turn::Accepted(stream) => self.accepted(stream),
-                Turn::Connected(link, Ok(stream)) => self.connected(link, stream),
+                Turn::Connected(link, Ok(stream)) => {
+                    self.connecting = None;
+                    self.connected(link, stream);
+                }
                 Turn::Connected(link, Err(error)) => {
+                    self.connecting = None;
                     let cause = match error.kind() {
                         io::ErrorKind::TimedOut => Cause::NoAnswer,
                         _ => Cause::Connect(error.to_string()),
@@ -243,11 +127,7 @@ impl Peer {
         }
     }
 
-    async fn turn(
-        &mut self,
-        commands: &mut mpsc::Receiver<Command>,
-        incoming: &mut mpsc::Receiver<TcpStream>,
-    ) -> Turn {
+    async fn turn(&mut self, commands: &mut mpsc::Receiver<Command>) -> Turn {
         let deadline = self.session.deadline();
         let due = async {
             match deadline {
@@ -258,7 +138,8 @@ impl Peer {
         let now = Instant::now();
         let waits: Vec<bool> =
             self.wires.iter().map(|wire| !self.session.output(now, wire.link).is_empty()).collect();
-        let (wires, connecting) = (&self.wires, &mut self.connecting);
+        let Self { wires, connecting, incoming, .. } = self;
+        let wires = &*wires;
         let ready = std::future::poll_fn(|context| poll_wires(wires, &waits, context));
         let connected = std::future::poll_fn(|context| match connecting {
             Some((link, future)) => future.as_mut().poll(context).map(|result| (*link, result)),
@@ -267,10 +148,7 @@ impl Peer {
         tokio::select! {
             command = commands.recv() => Turn::Command(command),
             Some(stream) = incoming.recv() => Turn::Accepted(stream),
-            (link, result) = connected => {
-                self.connecting = None;
-                Turn::Connected(link, result)
-            }
+            (link, result) = connected => Turn::Connected(link, result),
             number = ready => Turn::Ready(number),
             () = due => Turn::Due,
         }
@@ -283,6 +161,16 @@ impl Peer {
             Command::Routes(routes) => self.session.set_routes(routes),
             Command::Route(prefix, attributes) => self.session.set_route(prefix, attributes),
             Command::Reconfigure(parameters) => self.session.reconfigure(now, *parameters),
+            Command::Reach(reach) => {
+                self.reach = *reach;
+                for wire in &self.wires {
+                    // Where the kernel takes it not, it holds for the next one.
+                    let _ = self.reach.target.apply(wire.stream.as_fd());
+                }
+                self.look();
+            }
+            Command::Admit(incoming) => self.incoming = incoming,
+            Command::Look => self.look(),
             Command::Stop(stop, done) => {
                 self.session.stop(now, &stop);
                 self.goodbye().await;
@@ -311,7 +199,7 @@ impl Peer {
         while let Some(step) = self.session.next_step() {
             match step {
                 Step::Connect(link) => {
-                    let target = (self.find)();
+                    let target = (self.reach.find)();
                     let connect = async move { target.await?.connect().await };
                     self.connecting = Some((link, Box::pin(connect)));
                 }
@@ -335,28 +223,38 @@ impl Peer {
     }
 
     fn connected(&mut self, link: Link, stream: TcpStream) {
-        let next_hops = self.next_hops(&stream);
-        self.wires.push(Wire { link, stream });
-        self.session.connected(Instant::now(), link, next_hops);
+        let hops = self.next_hops(&stream, NextHops::default());
+        self.wires.push(Wire { link, stream, hops });
+        self.session.connected(Instant::now(), link, hops);
     }
 
     fn accepted(&mut self, stream: TcpStream) {
         // Without what holds for it, a connection is not to be had.
-        if self.target.apply(stream.as_fd()).is_err() {
+        if self.reach.target.apply(stream.as_fd()).is_err() {
             return;
         }
-        let next_hops = self.next_hops(&stream);
-        if let Some(link) = self.session.accepted(Instant::now(), next_hops) {
-            self.wires.push(Wire { link, stream });
+        let hops = self.next_hops(&stream, NextHops::default());
+        if let Some(link) = self.session.accepted(Instant::now(), hops) {
+            self.wires.push(Wire { link, stream, hops });
         }
     }
 
-    fn next_hops(&self, stream: &TcpStream) -> NextHops {
-        stream.local_addr().map_or_else(|_| NextHops::default(), |own| (self.addresses)(own))
+    fn next_hops(&self, stream: &TcpStream, before: NextHops) -> NextHops {
+        stream.local_addr().map_or(before, |own| (self.reach.addresses)(own, before))
+    }
+
+    /// Looks where routes lead by now.
+    fn look(&mut self) {
+        for number in 0..self.wires.len() {
+            let Wire { link, stream, hops } = &self.wires[number];
+            let (link, now) = (*link, self.next_hops(stream, *hops));
+            self.wires[number].hops = now;
+            self.session.set_next_hops(link, now);
+        }
     }
 
     fn read(&mut self, number: usize) {
-        let Some(Wire { link, stream }) = self.wires.get(number) else { return };
+        let Some(Wire { link, stream, .. }) = self.wires.get(number) else { return };
         let (link, now) = (*link, Instant::now());
         match stream.try_read(&mut self.buffer) {
             Ok(0) => self.lost(number, "the peer has closed it"),
@@ -368,7 +266,7 @@ impl Peer {
 
     fn write(&mut self, number: usize) {
         loop {
-            let Some(Wire { link, stream }) = self.wires.get(number) else { return };
+            let Some(Wire { link, stream, .. }) = self.wires.get(number) else { return };
             let now = Instant::now();
             let output = self.session.output(now, *link);
             if output.is_empty() {

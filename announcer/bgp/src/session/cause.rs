@@ -21,6 +21,8 @@ pub enum Cause {
     NotRead,
     /// This speaker restarts, and says nothing, for routes to be kept.
     Restart,
+    /// The session is to be another one, and begins anew; for routes to be kept nothing is said.
+    Edited,
 }
 
 impl fmt::Display for Cause {
@@ -33,6 +35,7 @@ impl fmt::Display for Cause {
             Self::Sent(notification) => write!(f, "ended: {notification}"),
             Self::NotRead => f.write_str("the peer reads nothing"),
             Self::Restart => f.write_str("this speaker restarts"),
+            Self::Edited => f.write_str("it begins anew, since it was edited"),
         }
     }
 }

@@ -107,7 +107,8 @@ impl Session {
         connection.establish(now);
         connection.heard(now);
         let Some(terms) = &connection.terms else { return };
-        self.rib.up(terms.announced.iter().copied(), terms.peer_restart.is_some());
+        let families = terms.families.iter().copied();
+        self.rib.up(families, terms.announced.clone(), terms.peer_restart.is_some());
         self.ended_families.clear();
         let others: Vec<Link> = self.links.keys().copied().filter(|other| *other != link).collect();
         others.into_iter().for_each(|other| self.give_way(other));

@@ -2,6 +2,7 @@
 
 mod cause;
 mod connection;
+mod edit;
 mod messages;
 mod parameters;
 mod state;
@@ -55,23 +56,9 @@ impl Session {
         for link in links {
             match self.farewell(link, stop) {
                 Some(notification) => self.refuse(now, link, notification),
+                None if *stop == Stop::Reset => self.end(now, link, None, Cause::Edited),
                 None => self.end(now, link, None, Cause::Restart),
             }
-        }
-    }
-
-    /// From now on the session is to be like this. It begins anew if that is not as it is; and routes are kept meanwhile
-    /// by a peer that can.
-    pub fn reconfigure(&mut self, now: Instant, parameters: Parameters) {
-        if self.parameters == parameters {
-            return;
-        }
-        let running = self.running;
-        self.stop(now, &Stop::Reset);
-        self.parameters = parameters;
-        if running {
-            let restarted = self.restart_until;
-            self.start(now, restarted);
         }
     }
 

@@ -43,6 +43,8 @@ pub enum Event {
     Down(Cause),
     /// All routes that the peer has of a family have been there.
     EndOfRib(Family),
+    /// Routes of some family lead elsewhere than before, or again, or nowhere any more.
+    Moved,
 }
 
 /// The session with one peer, decided without I/O: what happened goes in with its time, [`Step`]s, octets and a
@@ -150,8 +152,18 @@ impl Session {
                 self.attempts = 0;
             }
         }
-        self.last = Some((now, cause));
+        if !self.is_echo(connection, &cause) {
+            self.last = Some((now, cause));
+        }
         self.retry_later(now);
+    }
+
+    /// Whether a connection only ended since the one before did: who has said why, or was told, hangs up without a word on what
+    /// comes for a while.
+    fn is_echo(&self, connection: &Connection, cause: &Cause) -> bool {
+        let is_mute = connection.stage == Stage::OpenSent && matches!(cause, Cause::Lost(_));
+        let said = |cause: &Cause| matches!(cause, Cause::Received(_) | Cause::Sent(_));
+        is_mute && self.last.as_ref().is_some_and(|(_, cause)| said(cause))
     }
 
     /// Closes one of two connections with the same peer (RFC 4271 §6.8): nothing is wrong with it.

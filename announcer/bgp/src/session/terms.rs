@@ -1,7 +1,7 @@
 //! What two speakers agree on once each has the other's OPEN (RFC 4271 §4.2, §6.2; RFC 5492).
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::parameters::{NextHops, Parameters, Restart};
@@ -93,29 +93,60 @@ pub(super) fn agree(
         asn: local_as,
         external,
         four_octets: can.four_octet_as,
-        v4: next_hops.v4,
-        v6: next_hops.v6.into_iter().chain(next_hops.link_local).collect(),
+        v4: None,
+        v6: vec![],
         extended: parameters.extended_next_hop && can.extended_next_hop,
     };
-    let announced = families.iter().copied().filter(|family| path.leads(*family)).collect();
     let hold = Duration::from_secs(parameters.hold_time.min(peer.hold_time).into());
     let survives = |restart: &GracefulRestart| {
         restart.notification && parameters.graceful_restart.is_some_and(|own| own.notification)
     };
-    let own = parameters.keepalive.map(|seconds| Duration::from_secs(seconds.max(1).into()));
-    Ok(Terms {
+    let mut terms = Terms {
         peer_as: peer.asn,
         peer_id: peer.router_id,
         hold: (!hold.is_zero()).then_some(hold),
-        keepalive: own.map_or(hold / 3, |own| own.min(hold / 3)),
+        keepalive: keepalive(parameters, hold),
         send_hold: (!hold.is_zero())
             .then(|| parameters.send_hold.unwrap_or_else(|| LEAST_SEND_HOLD.max(hold * 2))),
         families,
-        announced,
+        announced: BTreeSet::new(),
         survives_notifications: can.graceful_restart.as_ref().is_some_and(survives),
         peer_restart: can.graceful_restart.clone(),
         path,
-    })
+    };
+    terms.lead(next_hops);
+    Ok(terms)
+}
+
+/// How long this speaker is silent at most, where the peer is given up after `hold`.
+pub(super) fn keepalive(parameters: &Parameters, hold: Duration) -> Duration {
+    let own = parameters.keepalive.map(|seconds| Duration::from_secs(seconds.max(1).into()));
+    own.map_or(hold / 3, |own| own.min(hold / 3))
+}
+
+impl Terms {
+    /// From now on routes lead to these addresses. Tells the families of which they lead elsewhere than before.
+    pub(super) fn lead(&mut self, next_hops: NextHops) -> BTreeSet<Family> {
+        let v6 = next_hops.v6.into_iter().chain(next_hops.link_local).collect();
+        let path = Path { v4: next_hops.v4, v6, ..self.path.clone() };
+        let leads = |family: &Family| path.leads(*family);
+        self.announced = self.families.iter().copied().filter(leads).collect();
+        let moves = |family: &Family| way(&path, *family) != way(&self.path, *family);
+        let moved = self.families.iter().copied().filter(moves).collect();
+        // What goes for want of a next hop is withdrawn in the form in which it was told.
+        let form = self.path.v4.filter(|_| !path.leads(Family::V4));
+        self.path = Path { v4: path.v4.or(form), ..path };
+        moved
+    }
+}
+
+/// Where routes of a family lead.
+fn way(path: &Path, family: Family) -> (Option<Ipv4Addr>, &[Ipv6Addr]) {
+    match path.v4 {
+        Some(own) if family == Family::V4 => (Some(own), &[]),
+        None if family == Family::V4 && !path.extended => (None, &[]),
+        _ => (None, &path.v6),
+    }
 }
 
 #[cfg(test)]

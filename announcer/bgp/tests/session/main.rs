@@ -4,6 +4,7 @@
 
 mod collision;
 mod converge;
+mod edit;
 mod hostile;
 mod network;
 mod packed;

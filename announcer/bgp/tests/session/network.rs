@@ -120,6 +120,16 @@ impl Network {
         }
     }
 
+    /// A host has other addresses than before.
+    pub(crate) fn renumber(&mut self, host: usize, next_hops: NextHops) {
+        self.hosts[host].next_hops = next_hops;
+        for cable in 0..self.cables.len() {
+            if let Some(link) = self.cables[cable][host] {
+                self.act(host, |session, _| session.set_next_hops(link, next_hops));
+            }
+        }
+    }
+
     pub(crate) fn stall(&mut self, host: usize, stalled: bool) {
         self.hosts[host].stalled = stalled;
         self.follow(1 - host);

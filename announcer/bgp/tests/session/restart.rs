@@ -144,15 +144,22 @@ fn a_peer_without_restarts_is_told_at_once_and_no_end_is_kept_from_it() {
     net.until(2 * SECOND, |net| net.hosts[1].table.routes.len() == 5);
 }
 
+/// osrg/gobgp#2761, FRR#16126: who waits for the end of a family that never comes keeps what was there before.
 #[test]
-fn an_edit_of_what_is_agreed_keeps_the_routes_and_any_other_edit_the_session() {
-    let mut net = pair();
-    net.act(0, |session, now| session.reconfigure(now, parameters(65000, 11)));
-    net.run(5 * SECOND);
-    assert!(net.downs(0).is_empty(), "the same as before");
-    let other = Parameters { hold_time: 30, ..parameters(65000, 11) };
-    net.act(0, |session, now| session.reconfigure(now, other));
-    assert_eq!(fewest_until_back(&mut net), 50);
-    assert_eq!(net.downs(0).len(), 1);
-    assert_eq!(net.hosts[0].session.status().agreed.unwrap().hold, Some(30 * SECOND));
+fn what_led_to_an_address_that_is_gone_after_a_restart_ends_with_its_family() {
+    let mut net = Network::new([parameters(65000, 11), parameters(65001, 1)]);
+    let v6 = ("2001:db8:1::1/128".parse().unwrap(), Arc::default());
+    let both = || routes(1).into_iter().chain([v6.clone()]).collect::<Routes>();
+    net.hosts[0].session.set_routes(both());
+    net.up();
+    assert_eq!(net.hosts[1].table.routes.len(), 2);
+    net.act(0, |session, now| session.stop(now, &Stop::Restart));
+    net.hosts[0].next_hops.v6 = None;
+    let mut session = Session::new(net.now, parameters(65000, 11), 77);
+    session.set_routes(both());
+    net.hosts[0].session = session;
+    net.act(0, |session, now| session.start(now, Some(now + 120 * SECOND)));
+    net.until(10 * SECOND, |net| net.hosts[1].table.ends.len() == 2);
+    let table = &net.hosts[1].table;
+    assert_eq!(table.prefixes(), ["198.51.100.0/32"], "{:?}", table.ends);
 }

@@ -175,3 +175,27 @@ fn the_words_of_a_peer_that_ends_are_shown() {
         "the peer ended it: Cease/Administrative Shutdown: \"bye\""
     );
 }
+
+/// FRR#5065, metallb#1114: a router that has ended the session hangs up on each attempt for a while, and why it did was lost.
+#[test]
+fn why_a_session_ended_is_told_until_the_peer_says_something_else() {
+    let now = Instant::now();
+    let (mut session, link) = begun(now);
+    let told = |session: &Session| session.status().last.unwrap().1.to_string();
+    session.received(now, link, &[open(90), message(3, &[2, 2])].concat());
+    let why = "the peer ended it: OPEN Message Error/Bad Peer AS";
+    assert_eq!(told(&session), why);
+    let next = |session: &mut Session| session.accepted(now, NextHops::default()).unwrap();
+    for _ in 0..3 {
+        let link = next(&mut session);
+        session.closed(now, link, "reset");
+        assert_eq!(told(&session), why);
+    }
+    let link = next(&mut session);
+    session.received(now, link, &open(90));
+    session.closed(now, link, "reset");
+    assert_eq!(told(&session), "connection lost: reset");
+    let link = next(&mut session);
+    session.closed(now, link, "closed");
+    assert_eq!(told(&session), "connection lost: closed");
+}

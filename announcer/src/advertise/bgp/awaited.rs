@@ -62,10 +62,8 @@ mod tests {
     #[test]
     fn each_that_was_up_is_waited_for_until_it_is_again_or_a_restart_would_be_over() {
         let (peers, _) = config::peers("192.0.2.1:65001,192.0.2.2:65001");
-        let terms = |peer: config::Peer| {
-            let speaker = config::Speaker::default();
-            (peer.name.clone(), Terms { peer, speaker })
-        };
+        let terms =
+            |peer: config::Peer| (peer.name.clone(), Terms::new(peer, &config::Speaker::default()));
         let all: BTreeMap<String, Terms> = peers.into_iter().map(terms).collect();
         let start = Instant::now();
         let names = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(str::to_owned);

@@ -2,38 +2,65 @@
 //! node. What is wrong is left out and told; a ConfigMap with anything wrong is not used, and the one before it is. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_bgp::config::{
     self, Config, Document, Flaw, Listen, NodeSays, PORT, Peer, Permits, Remote, RouterId,
 };
-use berth_bgp::{Family, Filter, Policy};
+use berth_bgp::{Family, Filter, Policy, Selector};
 
 use super::addresses::OfRouters;
 use super::routed::Said;
+use super::told::{Absence, Told};
 
-/// What a session is to be.
+/// What a session is to be, and nothing else: as long as it stays the same, whatever is edited is none of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
+    /// What it says itself of what [`config::Speaker`] has stands there.
     pub(super) peer: Peer,
     pub(super) speaker: config::Speaker,
 }
 
 impl Terms {
+    /// Those of a peer of this node.
+    pub(super) fn new(mut peer: Peer, speaker: &config::Speaker) -> Self {
+        let speaker = config::Speaker {
+            local_as: peer.local_as.take().unwrap_or(speaker.local_as),
+            router_id: speaker.router_id.clone(),
+            hold_time: peer.hold_time.take().unwrap_or(speaker.hold_time),
+            keepalive: peer.keepalive.take().or(speaker.keepalive),
+            connect_retry: peer.connect_retry.take().unwrap_or(speaker.connect_retry),
+            graceful_restart: peer.graceful_restart.take().unwrap_or(speaker.graceful_restart),
+            // Whom this node connects to nothing is to another port.
+            listen: speaker.listen.clone().filter(|_| peer.role.accepts()),
+        };
+        // Which others have it is nothing to this node.
+        peer.nodes = Selector::default();
+        Self { peer, speaker }
+    }
+
+    /// Between what and what the session is. What is elsewhere is another one, and what is here the same, whatever it is called.
+    pub(super) fn ends(&self) -> Ends {
+        let Peer { remote, port, source, interface, .. } = &self.peer;
+        (remote.clone(), *port, *source, interface.clone())
+    }
+
     /// How long the router keeps routes while this process restarts; nothing where it is not asked to.
     pub(super) fn restart(&self) -> Option<Duration> {
-        let restart = self.peer.graceful_restart.unwrap_or(self.speaker.graceful_restart);
-        restart.map(|restart| Duration::from_secs(restart.time.into()))
+        self.speaker.graceful_restart.map(|restart| Duration::from_secs(restart.time.into()))
     }
 
     /// How long the router may lead addresses here of which it hears nothing any more: until it notices, and then for as long
     /// as a restart may take.
     pub(super) fn keeps(&self) -> Duration {
-        let hold = self.peer.hold_time.unwrap_or(self.speaker.hold_time);
-        Duration::from_secs(hold.into()) + self.restart().unwrap_or_default()
+        Duration::from_secs(self.speaker.hold_time.into()) + self.restart().unwrap_or_default()
     }
 }
+
+/// Between what and what a session is: where the peer is, at which port, and where it is reached from.
+pub(super) type Ends = (Remote, u16, Option<IpAddr>, Option<String>);
 
 /// What settings say.
 #[derive(Clone, Debug)]
@@ -51,6 +78,8 @@ pub(super) struct Settings {
 pub(super) struct Peers {
     /// By name.
     pub(super) all: BTreeMap<String, Terms>,
+    /// Why there are none, where that is so.
+    pub(super) absence: Absence,
     /// What they are told.
     pub(super) policy: Policy,
     /// What Services may ask for; nothing before the ConfigMap was looked for.
@@ -72,6 +101,25 @@ pub(super) struct Peers {
 }
 
 impl Peers {
+    /// Has it told what is the same for all peers; true if any of it is news.
+    pub(super) fn tell(&self, told: &mut Told) -> bool {
+        let known = Told {
+            absence: self.absence.clone(),
+            unspoken: self.unspoken.clone(),
+            permits: self.permits.clone(),
+            layer2: self.layer2.clone(),
+            ports: Arc::new(self.ports()),
+            addresses: self.addresses.clone(),
+            peers: std::mem::take(&mut told.peers),
+            awaited: std::mem::take(&mut told.awaited),
+        };
+        let before = std::mem::replace(told, known);
+        let Told { absence, unspoken, permits, layer2, ports, addresses, .. } = before;
+        (absence, unspoken) != (told.absence.clone(), told.unspoken.clone())
+            || (permits, layer2) != (told.permits.clone(), told.layer2.clone())
+            || (ports, addresses) != (told.ports.clone(), told.addresses.clone())
+    }
+
     /// The ports at which routers are spoken to: those of peers, and the port of BGP, at which a router may have more addresses.
     pub(super) fn ports(&self) -> BTreeSet<u16> {
         let own = self.all.values().map(|terms| terms.peer.port);
@@ -110,13 +158,16 @@ impl Peers {
         let named: BTreeSet<&Remote> = says.peers.iter().map(|peer| &peer.remote).collect();
         let others = own.into_iter().filter(|peer| !named.contains(&peer.remote));
         let all = says.peers.iter().chain(others).cloned();
-        let terms = |peer: Peer| {
-            // Whom this node connects to nothing is to another port.
-            let listen = speaker.listen.clone().filter(|_| peer.role.accepts());
-            let speaker = config::Speaker { listen, ..speaker.clone() };
-            (peer.name.clone(), Terms { peer, speaker })
-        };
+        let terms = |peer: Peer| (peer.name.clone(), Terms::new(peer, &speaker));
         self.all = all.map(terms).collect();
+        let others = || config.peers.iter().map(|peer| peer.name.clone()).collect();
+        self.absence =
+            match (self.of_map.is_empty() && self.of_notes.is_empty(), said.is_node_known) {
+                (false, _) => Absence::Wrong,
+                _ if config.peers.is_empty() => Absence::Nobody,
+                (_, false) => Absence::Unknown,
+                _ => Absence::Others(others()),
+            };
         self.listen = self.all.values().find_map(|terms| terms.speaker.listen.clone());
         // Other nodes may have seen a ConfigMap that was right, or have annotations.
         let is_known = self.of_map.is_empty() && settings.prefix.is_none();
@@ -223,8 +274,8 @@ peers: [{name: a, address: 192.0.2.3, asn: 65001, gracefulRestart: false}]";
         ];
         peers.see(&settings(), &said(&notes, ""));
         assert_eq!(names(&peers), ["192.0.2.1", "192.0.2.2"]);
-        assert_eq!(peers.all["192.0.2.1"].peer.local_as, Some(65010));
-        assert_eq!(peers.all["192.0.2.2"].peer.local_as, None);
+        assert_eq!(peers.all["192.0.2.1"].speaker.local_as, 65010);
+        assert_eq!(peers.all["192.0.2.2"].speaker.local_as, 65000);
         let id = RouterId::Is("192.0.2.11".parse().unwrap());
         assert!(peers.all.values().all(|terms| terms.speaker.router_id == id));
         assert!(!peers.of_notes.is_empty() && peers.of_map.is_empty());
@@ -343,5 +394,73 @@ services:
         peers.see(&settings(), &said(&[], map));
         let [told] = &peers.of_map[..] else { panic!("{:?}", peers.of_map) };
         assert!(told.contains("layer2") && told.contains("vip_arp=true"), "{told}");
+    }
+
+    /// cilium#25408: even what no session goes by ended it. metallb#1715, #1944: so did what concerns others.
+    #[test]
+    fn an_edit_of_what_a_session_does_not_go_by_is_none_of_its_peer() {
+        let mut peers = Peers::default();
+        let own = "{name: a, address: 192.0.2.3, asn: 65001, localAsn: 65009, holdTime: 9, keepalive: 3, connectRetry: 5, \
+             gracefulRestart: {time: 60}, nodes: {matchLabels: {rack: a}}}";
+        let map = format!("routerId: 192.0.2.9\npeers:\n- {own}\n");
+        peers.see(&settings(), &said(&[], &map));
+        assert!(peers.of_map.is_empty(), "{:?}", peers.of_map);
+        let before = peers.all["a"].clone();
+        let selected = "nodes: {matchExpressions: [{key: rack, operator: In, values: [a, b]}]}";
+        let mut touched = Vec::new();
+        for edit in [
+            format!("holdTime: 60\n{map}"),
+            format!("keepalive: 20\n{map}"),
+            format!("connectRetry: 60\n{map}"),
+            format!("asn: 65010\n{map}"),
+            format!("gracefulRestart: {{time: 77}}\n{map}"),
+            map.replace("nodes: {matchLabels: {rack: a}}", selected),
+            map.replace("name: a,", "name: a, description: the first,"),
+        ] {
+            peers.see(&settings(), &said(&[], &edit));
+            assert!(peers.of_map.is_empty(), "{:?}", peers.of_map);
+            if peers.all["a"] != before {
+                touched.push(edit);
+            }
+        }
+        assert!(touched.is_empty(), "sessions that end for nothing: {touched:#?}");
+    }
+
+    #[test]
+    fn one_that_is_called_otherwise_is_the_same_and_one_elsewhere_is_another() {
+        let mut peers = Peers::default();
+        let mut ends = |peer: &str| {
+            peers.see(&settings(), &said(&[], &format!("peers: [{{{peer}}}]")));
+            assert!(peers.of_map.is_empty(), "{:?}", peers.of_map);
+            peers.all.values().last().unwrap().ends()
+        };
+        let before = ends("name: a, address: 192.0.2.3, asn: 65001");
+        assert_eq!(ends("name: b, address: 192.0.2.3, asn: external, holdTime: 9"), before);
+        for other in [
+            "address: 192.0.2.4",
+            "address: 192.0.2.3, source: 192.0.2.11",
+            "address: 192.0.2.3, port: 1790",
+        ] {
+            assert_ne!(ends(&format!("name: a, asn: 65001, {other}")), before, "{other}");
+        }
+    }
+
+    #[test]
+    fn why_a_node_has_no_peer_is_known() {
+        let none = Settings { peers: Vec::new(), ..settings() };
+        let mut peers = Peers::default();
+        let mut absence = |said: &Said| {
+            peers.see(&none, said);
+            assert!(peers.all.is_empty());
+            peers.absence.clone()
+        };
+        let data = |map: &str| said(&[], map);
+        assert_eq!(absence(&Said::default()), Absence::Unknown);
+        assert_eq!(absence(&data("")), Absence::Nobody);
+        let elsewhere =
+            "peers: [{name: a, address: 192.0.2.3, asn: 65001, nodes: {matchLabels: {rack: b}}}]";
+        assert_eq!(absence(&Said { is_node_known: false, ..data(elsewhere) }), Absence::Unknown);
+        assert_eq!(absence(&data(elsewhere)), Absence::Others(vec!["a".to_owned()]));
+        assert_eq!(absence(&data("peers: [{address: x}]")), Absence::Wrong);
     }
 }

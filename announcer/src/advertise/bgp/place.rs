@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use berth_bgp::config::{Hops, Peer, Remote, RouterId};
-use berth_bgp::{Family, NextHops, RemoteAs};
+use berth_bgp::RemoteAs;
+use berth_bgp::config::{Peer, Remote, RouterId};
 use berth_bgp_speaker::{Find, Target, router_on};
 use berth_membership::Request;
 use nix::ifaddrs::getifaddrs;
@@ -107,60 +107,16 @@ pub(super) async fn target(
         None => None,
         Some(password) => Some(key(password, secrets).await?),
     };
-    let external = match peer.remote_as {
-        RemoteAs::Is(asn) => asn != local_as,
-        RemoteAs::Internal => false,
-        RemoteAs::External => true,
-    };
+    let external = is_external(peer, local_as);
     Ok(Target { remote, source: peer.source, interface, key, distance: peer.distance, external })
 }
 
-/// Where routes lead by a connection with this own end.
-pub(super) fn next_hops(
-    hops: Hops,
-    interface: Option<&str>,
-    end: SocketAddr,
-    vips: &BTreeSet<IpAddr>,
-) -> NextHops {
-    let all = addresses().unwrap_or_default();
-    let end = end.ip();
-    let of_end = || all.iter().find(|(_, own)| *own == end).map(|(on, _)| on.as_str());
-    let named = match hops {
-        Hops::Fixed { v4, v6 } => return NextHops { v4, v6, link_local: None },
-        Hops::Connection => of_end(),
-        Hops::Interface => interface.or_else(of_end),
-    };
-    let own = |family: Family, is_it: fn(&IpAddr) -> bool| {
-        let mut own = all.iter().filter(|(on, own)| {
-            Some(on.as_str()) == named
-                && Family::of(*own) == family
-                && is_it(own)
-                && !vips.contains(own)
-        });
-        let is_end = Some(end)
-            .filter(|own| hops == Hops::Connection && Family::of(*own) == family && is_it(own));
-        is_end.or_else(|| own.next().map(|(_, own)| *own))
-    };
-    let v4 = |own| match own {
-        IpAddr::V4(own) => Some(own),
-        IpAddr::V6(_) => None,
-    };
-    let v6 = |own| match own {
-        IpAddr::V6(own) => Some(own),
-        IpAddr::V4(_) => None,
-    };
-    let is_of_a_link =
-        |own: &IpAddr| matches!(own, IpAddr::V6(own) if Ipv6Addr::is_unicast_link_local(own));
-    let by_link = hops == Hops::Connection && is_of_a_link(&end);
-    NextHops {
-        // By a link whose ends need no other addresses both families go by that of the link alone (RFC 8950 for IPv4).
-        v4: own(Family::V4, |own| !own.is_loopback()).filter(|_| !by_link).and_then(v4),
-        v6: own(Family::V6, |own| {
-            !own.is_loopback() && !matches!(own, IpAddr::V6(own) if own.is_unicast_link_local())
-        })
-        .filter(|_| !by_link)
-        .and_then(v6),
-        link_local: Some(end).filter(is_of_a_link).and_then(v6),
+/// Whether a peer is of another AS than this node is towards it.
+pub(super) fn is_external(peer: &Peer, local_as: u32) -> bool {
+    match peer.remote_as {
+        RemoteAs::Is(asn) => asn != local_as,
+        RemoteAs::Internal => false,
+        RemoteAs::External => true,
     }
 }
 

@@ -99,6 +99,8 @@ pub struct Routed {
     orders: watch::Sender<Orders>,
     told: watch::Receiver<Told>,
     said: watch::Sender<Said>,
+    /// Tells that the addresses of the host may be others.
+    looks: watch::Sender<()>,
     /// What an earlier life has left.
     kept: Kept,
     /// What routers are to know as of the last round.
@@ -128,6 +130,7 @@ impl Routed {
             orders,
             told,
             said,
+            looks: watch::channel(()).0,
             kept,
             adverts: BTreeMap::new(),
             pace: Pace::default(),
@@ -138,6 +141,16 @@ impl Routed {
             left_at: None,
             lasts: SPARE,
         }
+    }
+
+    /// The same, which tells here whenever the addresses of the host may be others.
+    pub fn looking(self, looks: watch::Sender<()>) -> Self {
+        Self { looks, ..self }
+    }
+
+    /// The network of this host was looked at anew: routes may lead to other addresses of it.
+    pub fn looked(&self) {
+        self.looks.send_replace(());
     }
 
     /// Takes in what this node is called by, and which peers it names.

@@ -27,6 +27,8 @@ fn of(name: &str, peer: &PeerTold, now: Instant) -> Value {
         "at": peer.at,
         "state": peer.state.to_string(),
         "for_seconds": seconds(peer.since),
+        "as": peer.is.map(|(asn, _)| asn),
+        "router_id": peer.is.map(|(_, id)| id.to_string()),
         "routes_told": told,
         "not_told": untold,
         "told_everything": peer.is_complete,
@@ -54,6 +56,7 @@ mod tests {
             since: ago(7),
             last: Some("no answer".to_owned()),
             last_at: ago(9),
+            is: Some((65001, [192, 0, 2, 1].into())),
             routes: [(Family::V4, 2)].into(),
             untold: [(Family::V6, "for want of it")].into(),
             is_complete: true,
@@ -67,7 +70,7 @@ mod tests {
         let shown = shown(&told, now);
         let expected = json!({
             "peer": "a", "at": "192.0.2.1 port 179", "state": "Established", "for_seconds": 7,
-            "routes_told": {"IPv4": 2}, "not_told": {"IPv6": "for want of it"}, "told_everything": true, "keeps_routes_in_a_restart": false,
+            "as": 65001, "router_id": "192.0.2.1", "routes_told": {"IPv4": 2}, "not_told": {"IPv6": "for want of it"}, "told_everything": true, "keeps_routes_in_a_restart": false,
             "last_error": "no answer", "last_error_seconds_ago": 9,
         });
         assert_eq!(shown[0], expected);

@@ -1,7 +1,8 @@
 //! What is known of each peer, for whoever publishes it. A value.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ pub struct Told {
     pub peers: BTreeMap<String, PeerTold>,
     /// Those whose sessions were up in an earlier life and are waited for.
     pub awaited: BTreeSet<String>,
+    /// Why there are no peers, where that is so.
+    pub absence: Absence,
     /// Families of which no router is told anything by any node.
     pub unspoken: BTreeSet<Family>,
     /// What Services may ask for; nothing before the ConfigMap was looked for.
@@ -28,6 +31,40 @@ pub struct Told {
     pub ports: Arc<BTreeSet<u16>>,
     /// What is nobody's to have.
     pub addresses: Arc<OfRouters>,
+}
+
+/// Why a node has no peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Absence {
+    /// It is not known yet which it has.
+    #[default]
+    Unknown,
+    /// Nothing names any.
+    Nobody,
+    /// What is said of them is wrong.
+    Wrong,
+    /// These are for other nodes: this one is to have none.
+    Others(Vec<String>),
+}
+
+/// Names that are told of those that are for others.
+const MOST_NAMES: usize = 4;
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("it is not known yet which peers this node has"),
+            Self::Nobody => f.write_str(
+                "no peer is named: neither by bgp_peers, nor in ConfigMap berth-bgp, nor by annotations of the node",
+            ),
+            Self::Wrong => f.write_str("no peer is named that is right"),
+            Self::Others(names) => {
+                let more = if names.len() > MOST_NAMES { ", ..." } else { "" };
+                let names = names[..names.len().min(MOST_NAMES)].join(", ");
+                write!(f, "no peer is for this node; for nodes with other labels: {names}{more}")
+            }
+        }
+    }
 }
 
 /// What is known of one.
@@ -43,6 +80,8 @@ pub struct PeerTold {
     pub last: Option<String>,
     /// When that was, of a session that has begun.
     pub last_at: Option<Instant>,
+    /// The AS and the identifier of the router, while it is up.
+    pub is: Option<(u32, Ipv4Addr)>,
     /// How many routes it has been told.
     pub routes: BTreeMap<Family, usize>,
     /// Families that are wanted and of which it is told nothing while its session is up, each with why.
@@ -72,6 +111,7 @@ impl Default for PeerTold {
             since: None,
             last: None,
             last_at: None,
+            is: None,
             routes: BTreeMap::new(),
             untold: BTreeMap::new(),
             knows: Arc::default(),
@@ -153,14 +193,25 @@ impl Told {
         if self.peers.values().any(PeerTold::is_up) {
             return None;
         }
+        Some(match self.down() {
+            None => format!("no session is up: {}", self.absence),
+            Some(each) => format!("no session is up: {each}"),
+        })
+    }
+
+    /// Whether this node is to have no peers: nothing is wrong with that.
+    pub fn is_apart(&self) -> bool {
+        self.peers.is_empty() && matches!(self.absence, Absence::Others(_))
+    }
+
+    /// The peers whose sessions are not up, each with why; nothing where there are none.
+    pub fn down(&self) -> Option<String> {
         let why = |(name, peer): (&String, &PeerTold)| {
             format!("{name}: {}", peer.last.as_deref().unwrap_or("not yet"))
         };
-        let each: Vec<String> = self.peers.iter().map(why).collect();
-        Some(match each.is_empty() {
-            true => "no session is up: no peer is named that is right".to_owned(),
-            false => format!("no session is up: {}", each.join("; ")),
-        })
+        let down = self.peers.iter().filter(|(_, peer)| !peer.is_up());
+        let each: Vec<String> = down.map(why).collect();
+        (!each.is_empty()).then(|| each.join("; "))
     }
 
     /// Why no router is told of addresses of a family; nothing where one is.
@@ -188,13 +239,20 @@ mod tests {
             ..PeerTold::default()
         };
         let mut told = Told::default();
-        assert!(told.silence().unwrap().ends_with("no peer is named that is right"));
+        assert!(told.silence().unwrap().ends_with("not known yet which peers this node has"));
+        assert!(!told.is_apart());
+        told.absence = Absence::Others(["a", "b", "c", "d", "e"].map(str::to_owned).into());
+        let why = "no session is up: no peer is for this node; for nodes with other labels: a, b, c, d, ...";
+        assert_eq!(told.silence().as_deref(), Some(why));
+        assert!(told.is_apart());
         told.peers.insert("b".to_owned(), peer(State::Active, None));
         told.peers.insert("a".to_owned(), peer(State::Idle, Some("cannot connect: refused")));
         let why = "no session is up: a: cannot connect: refused; b: not yet";
         assert_eq!(told.silence().as_deref(), Some(why));
         told.peers.insert("b".to_owned(), peer(State::Established, None));
         assert_eq!(told.silence(), None);
+        assert_eq!(told.down().as_deref(), Some("a: cannot connect: refused"));
+        assert!(!told.is_apart());
         let up = told.peers.get_mut("b").unwrap();
         up.routes.insert(Family::V4, 0);
         assert_eq!(told.silence_of(Family::V4), None);

@@ -61,10 +61,11 @@ pub(super) fn begins(peer: &Peer, remote: SocketAddr, router_id: Ipv4Addr, local
 /// Those of `before` that are named no more, or otherwise. Where none is left that is an alarm: what the whole cluster announces
 /// may be gone.
 pub(super) fn changes<'a>(
-    before: impl Iterator<Item = (&'a String, &'a Terms)>,
+    before: impl Iterator<Item = &'a Terms>,
     after: &BTreeMap<String, Terms>,
 ) {
-    for (peer, terms) in before {
+    for terms in before {
+        let peer = &terms.peer.name;
         match after.get(peer) {
             Some(now) if now == terms => {}
             Some(_) => tracing::info!(peer, "what is said of it has changed"),

@@ -83,7 +83,7 @@ fn target(cable: Cable) -> Target {
     }
 }
 
-fn own(address: SocketAddr) -> NextHops {
+fn own(address: SocketAddr, _: NextHops) -> NextHops {
     let v4 = match address.ip() {
         IpAddr::V4(own) => Some(own),
         IpAddr::V6(_) => None,

@@ -74,7 +74,7 @@ pub(crate) fn hosts(first: &str, count: u32) -> Routes {
 }
 
 /// What a session of a node has to say: its own addresses, by the family of the connection.
-pub(crate) fn own(address: SocketAddr) -> NextHops {
+pub(crate) fn own(address: SocketAddr, _: NextHops) -> NextHops {
     let link_local = match address.ip() {
         IpAddr::V6(own) if own.is_unicast_link_local() => Some(own),
         _ => None,
