@@ -183,3 +183,13 @@ fn a_megabyte_is_read_or_refused_within_seconds() {
         assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{what}");
     }
 }
+
+/// metallb#2423, calico#10844: of several routers on a link that have no other addresses one is told by its own.
+#[test]
+fn a_router_may_be_named_by_its_address_of_a_link() {
+    let (document, flaws) = check(
+        "peers:\n- {name: tor, address: \"fe80::1\", sourceInterface: eth1, asn: external}\n",
+    );
+    assert!(flaws.is_empty(), "{flaws:?}");
+    assert_eq!(document.peers.len(), 1);
+}

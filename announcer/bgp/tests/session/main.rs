@@ -5,6 +5,7 @@
 mod collision;
 mod converge;
 mod edit;
+mod field;
 mod hostile;
 mod network;
 mod packed;

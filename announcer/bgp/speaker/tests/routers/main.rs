@@ -18,6 +18,7 @@ macro_rules! each {
 }
 
 mod attributes;
+mod field;
 mod others;
 mod restart;
 mod routes;
