@@ -2,9 +2,11 @@
 
 mod attributes;
 mod field;
+mod hostile;
 mod mixed;
 mod passwords;
 mod stops;
+mod tenant;
 
 use std::collections::BTreeSet;
 use std::fs::File;
