@@ -62,7 +62,27 @@ impl Flaw {
 }
 
 /// Fields of the ConfigMap in which a peer stands as settings have it where somebody has taken it from there, password and all.
-const PEER: [&str; 5] = ["peers", "peer", "address", "asn", "localAsn"];
+const PEER: [&str; 19] = [
+    "peers",
+    "peer",
+    "name",
+    "address",
+    "interface",
+    "asn",
+    "localAsn",
+    "port",
+    "connect",
+    "multihop",
+    "ttlSecurity",
+    "families",
+    "source",
+    "sourceInterface",
+    "nextHop",
+    "holdTime",
+    "keepalive",
+    "connectRetry",
+    "secret",
+];
 
 /// Whether this is more than an address, by its colons: in settings a password comes behind one.
 fn may_have_a_password(value: &str) -> bool {
@@ -108,7 +128,7 @@ mod tests {
         let told = |field: &str, value: &str| {
             Flaw::new("", field, Place::Line(1), "x").value(value).to_string()
         };
-        for field in ["peers", "peer", "address", "asn", "peer.address"] {
+        for field in ["peers", "peer", "address", "asn", "peer.address", "name", "port", "source"] {
             for value in ["192.0.2.1:65001:SEKRIT", "[fd00::1]:65001:SEKRIT", "65001:SEKRIT"] {
                 let told = told(field, value);
                 assert!(!told.contains("SEKRIT") && told.contains("is not shown"), "{told}");
