@@ -154,6 +154,7 @@ fn what_led_to_an_address_that_is_gone_after_a_restart_ends_with_its_family() {
     net.up();
     assert_eq!(net.hosts[1].table.routes.len(), 2);
     net.act(0, |session, now| session.stop(now, &Stop::Restart));
+    net.run(2 * SECOND);
     net.hosts[0].next_hops.v6 = None;
     let mut session = Session::new(net.now, parameters(65000, 11), 77);
     session.set_routes(both());

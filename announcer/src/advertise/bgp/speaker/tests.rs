@@ -153,7 +153,7 @@ async fn an_edit_of_a_peer_ends_no_session_that_it_does_not_touch_and_costs_no_r
     let (router, port) = Router::listen().await;
     let of = |more: &str| {
         format!(
-            "routerId: 192.0.2.9\npeers: [{{address: 127.0.0.1, port: {port}, asn: 65001, {more}}}]\n"
+            "routerId: 192.0.2.9\npeers: [{{address: 127.0.0.1, port: {port}, asn: 65001, nextHop: {{ipv4: 192.0.2.9}}, {more}}}]\n"
         )
     };
     let scene = Scene::new(&of("name: a"));
