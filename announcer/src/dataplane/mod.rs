@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use self::eip::{Nat, Translation};
-use self::transit::Transit;
+use self::transit::{Passage, Transit};
 use crate::instance::Instance;
 use crate::kernel::reconciler::reconciler;
 use crate::kernel::{Door, Guard, Guarded, Reconciler, Task};
@@ -48,8 +48,8 @@ pub enum Event {
     Forward(Forwards),
     /// What becomes of what is to be translated.
     Eip(Translation),
-    /// Why what is not to pass may, if it may.
-    Transit(Option<String>),
+    /// Whether what is not to pass is kept from it.
+    Transit(Passage),
 }
 
 impl From<Guard> for Event {
@@ -61,6 +61,12 @@ impl From<Guard> for Event {
 impl From<Forwards> for Event {
     fn from(forwards: Forwards) -> Self {
         Self::Forward(forwards)
+    }
+}
+
+impl From<Passage> for Event {
+    fn from(passage: Passage) -> Self {
+        Self::Transit(passage)
     }
 }
 

@@ -35,6 +35,15 @@ const BEHIND: i32 = 150;
 /// Pause between looks at the table: somebody may have changed an element.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// Whether what is not to pass is kept from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// It is.
+    Barred,
+    /// It is not, and why.
+    Open(String),
+}
+
 /// What is not to pass through this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transit {
@@ -157,7 +166,7 @@ impl Table {
 
 impl Keep for Table {
     type Wanted = Transit;
-    type Event = super::Event;
+    type Event = Passage;
 
     const GLANCE: Duration = LOOK;
     /// The cheap look sees everything.
@@ -176,11 +185,11 @@ impl Keep for Table {
             None => wanted.is_nothing(),
         };
         if is_written && !is_doubted {
-            return Ok(Some(super::Event::Transit(None)));
+            return Ok(Some(Passage::Barred));
         }
         match self.write(wanted).await {
-            Ok(()) => Ok(Some(super::Event::Transit(None))),
-            Err(error) => Err(super::Event::Transit(Some(error.to_string()))),
+            Ok(()) => Ok(Some(Passage::Barred)),
+            Err(error) => Err(Passage::Open(error.to_string())),
         }
     }
 

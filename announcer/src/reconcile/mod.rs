@@ -59,6 +59,7 @@ use self::translate::Elastic;
 use crate::advertise::arp_nd::listener::Listener;
 use crate::advertise::bgp::Routed;
 use crate::config::{Cluster, Config, Election};
+use crate::dataplane::transit::Passage;
 use crate::dataplane::{self, Dataplane};
 use crate::kernel::{Guard, Kernel, KernelChange};
 use crate::metrics::{Metrics, cause};
@@ -331,8 +332,8 @@ impl<K: Kernel> Announcer<K> {
                 }
             }
             dataplane::Event::Eip(translation) => self.elastic.took(translation),
-            dataplane::Event::Transit(None) => self.outlets.health.forget(TRANSIT),
-            dataplane::Event::Transit(Some(why)) => {
+            dataplane::Event::Transit(Passage::Barred) => self.outlets.health.forget(TRANSIT),
+            dataplane::Event::Transit(Passage::Open(why)) => {
                 tracing::warn!(why, "pods may speak to routers as this node");
                 self.outlets.health.unready(TRANSIT, why);
             }
