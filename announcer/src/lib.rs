@@ -18,6 +18,7 @@
 //! | `advertise` | how the network learns where an address is |
 //! | `vip` | one address, and all that is wanted of it |
 //! | `kernel` | the only door to the kernel |
+//! | `kubeadm` | the control plane's static Pod beside kubeadm |
 //! | `manifest` | manifests for settings, and what kube-vip's mean here |
 //! | `config`, `instance`, `locks` | settings, what is ours on the node, and that nobody else has it |
 //!
@@ -33,6 +34,7 @@ mod fencing;
 pub mod flags;
 pub mod instance;
 pub mod kernel;
+pub mod kubeadm;
 pub mod locks;
 pub mod manifest;
 pub mod metrics;

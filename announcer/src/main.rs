@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use berth_announcer::config::{Config, Settings, with_file};
-use berth_announcer::{flags, manifest, run, sweep};
+use berth_announcer::instance::Instance;
+use berth_announcer::{flags, kubeadm, manifest, run, sweep};
 use berth_runtime::supervise::{self, Supervisor};
 use berth_runtime::watch::chain;
 use berth_runtime::{logs, shutdown};
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
                 .args(flags::all()),
         )
         .subcommand(manifest::command())
+        .subcommand(kubeadm::command())
         .subcommand(
             Command::new("sweep")
                 .about("Removes from this node what announcers have left that were killed, where none comes after them")
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let result = match matches.subcommand() {
         Some(("manager", matches)) => block_on(manager(matches)),
         Some(("manifest", matches)) => return manifest::run(matches),
+        Some(("kubeadm", matches)) => block_on(kubeadm::run(matches)),
         Some(("sweep", _)) => block_on(swept()),
         Some(("check-bgp", matches)) => return checked(matches),
         _ => {
@@ -94,7 +97,7 @@ fn checked(matches: &ArgMatches) -> ExitCode {
 async fn swept() -> anyhow::Result<()> {
     logs::init("info", logs::Format::Text).map_err(|error| anyhow::anyhow!(error))?;
     let mut supervisor = Supervisor::new();
-    sweep::node(&mut supervisor).await
+    sweep::node(&Instance::services(), &mut supervisor).await
 }
 
 async fn manager(matches: &ArgMatches) -> anyhow::Result<()> {

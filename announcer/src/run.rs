@@ -20,6 +20,7 @@ mod ties;
 
 use std::collections::BTreeSet;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -29,7 +30,7 @@ use berth_runtime::http::Health;
 use berth_runtime::rights::{self, Right};
 use berth_runtime::supervise::{Ended, Supervisor};
 use kube::Client;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::control_plane::Known;
@@ -38,10 +39,11 @@ use self::stop::Asker;
 use self::ties::{Ties, cluster_namespace};
 use crate::advertise::bgp;
 use crate::config::{Cluster, Config, Election};
+use crate::control_plane::names;
 use crate::dataplane::{self, Dataplane, eip as nat};
 use crate::fencing;
 use crate::instance::Instance;
-use crate::kernel::{self, ArpAnnounce, Door, Host, Kernel, KernelChange, Netlink};
+use crate::kernel::{self, ArpAnnounce, Door, Host, KernelChange, Netlink};
 use crate::locks::{self, Locks, WhenTaken};
 use crate::ownership::Backstop;
 use crate::ownership::backstop::Order;
@@ -79,7 +81,7 @@ const KEEPERS: [&str; 4] = ["unserved", "forward", "elastic IPs", dataplane::tra
 /// When the kernel, a listener or the configuration of the cluster cannot be used at all, when another announcer of this
 /// name runs on the node, or when a background task ends.
 pub async fn run(
-    config: Config,
+    mut config: Config,
     rights: Vec<Right>,
     stop: CancellationToken,
     mut supervisor: Supervisor,
@@ -87,6 +89,7 @@ pub async fn run(
     let instance = config.core.instance.clone();
     let (_locks, telling) = locks::take(&instance, WhenTaken::End).await?;
     supervisor.spawn_all([telling]);
+    control_plane::resolve(config.control_plane.as_mut()).await?;
     let ground = Ground::clear(&config, &instance, &mut supervisor).await?;
     let outside = Outside::open(&config, &mut supervisor)?;
     let closed = outside.closed.clone();
@@ -100,7 +103,7 @@ pub async fn run(
         }
         return Ok(());
     };
-    let superseded = started.superseded.clone();
+    let (superseded, moved) = (started.superseded.clone(), started.moved.clone());
     match serve(&mut started, &stop, &mut supervisor).await {
         Ok(left) => end(started, left, &mut supervisor).await,
         Err(ended) => {
@@ -112,6 +115,10 @@ pub async fn run(
     anyhow::ensure!(
         !superseded.is_cancelled(),
         "the nodes go by membership from now on: this one has handed over and is to be started again"
+    );
+    anyhow::ensure!(
+        !moved.is_cancelled(),
+        "the control plane's name has another address: this one has handed over and is to be started again"
     );
     Ok(())
 }
@@ -141,8 +148,7 @@ impl Ground {
         let (door, tasks) = Door::open().context("opening a netlink socket")?;
         supervisor.spawn_all(tasks);
         let mut kernel = door.netlink(instance);
-        let host = kernel.look().await.context("looking at the addresses of this node")?;
-        control_plane::are_free(config.control_plane.as_ref(), &host)?;
+        let host = control_plane::ground(config.control_plane.as_ref(), &mut kernel).await?;
         let alone = alone(&host, instance, supervisor)?;
         // Before anything is unbound: what an earlier life has left may still be armed.
         let fence = fencing::open(config, &host);
@@ -169,6 +175,8 @@ struct Started {
     asker: Asker,
     /// Cancelled when the Lease by which this process goes may no longer decide.
     superseded: CancellationToken,
+    /// The same when a name of the control plane has another address.
+    moved: CancellationToken,
     _alone: Option<Locks>,
 }
 
@@ -230,6 +238,7 @@ async fn start(
         tracing::error!(check, "does not run: {flaw}");
         health.unready(check, flaw);
     }
+    let again = Arc::new(Notify::new());
     let (backing, known) = match &config.cluster {
         Cluster::Api(api) => {
             let (client, known) = control_plane::reach(&config, api, &health, supervisor).await?;
@@ -249,7 +258,8 @@ async fn start(
                 || host::Keeper::new(client.clone(), &namespace, &config.core.node, id.clone());
             let of_control_plane = || {
                 let (client, node) = (client.clone(), &config.core.node);
-                host::Keeper::of_control_plane(client, &namespace, node, id.clone())
+                let keeper = host::Keeper::of_control_plane(client, &namespace, node, id.clone());
+                keeper.repeating(again.clone())
             };
             (
                 (config.election != Election::Nothing).then(of_node),
@@ -261,6 +271,10 @@ async fn start(
     let join = async {
         for keeper in own.iter_mut().chain(&mut beside) {
             keeper.claim_name(&health).await;
+        }
+        if let (Some(own), Backing::Api(client)) = (&config.control_plane, &backing) {
+            let node = &config.core.node;
+            control_plane::are_no_others(own, client, &namespace, node, &health).await?;
         }
         member::join(&mut config, &backing, fence, &metrics, &health).await
     };
@@ -295,6 +309,11 @@ async fn start(
         supervisor.spawn("membership to come", giving_way);
     }
 
+    let moved = CancellationToken::new();
+    if let Some(own) = config.control_plane.clone().filter(|own| own.names().next().is_some()) {
+        let following = control_plane::follow(own, health.clone(), moved.clone(), stop.clone());
+        supervisor.spawn(names::TASK, following);
+    }
     if let Some(beside) = beside {
         supervisor.spawn("control plane's host lease", beside.keep(known.told));
     }
@@ -320,7 +339,7 @@ async fn start(
     supervisor.spawn_all(tasks);
 
     let publisher = Publisher::new(writer, events, metrics.clone(), &config.core.node, publishes);
-    let outlets = Outlets { metrics, health, host, labels };
+    let outlets = Outlets { metrics, health, host, labels, again };
     let now = Instant::now();
     let owners = reconcile::owners(&config, members, now);
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
@@ -339,7 +358,18 @@ async fn start(
         inquiries,
     });
     let _alone = alone;
-    Ok(Some(Started { door, instance, announcer, sources, keeper, arp, asker, superseded, _alone }))
+    Ok(Some(Started {
+        door,
+        instance,
+        announcer,
+        sources,
+        keeper,
+        arp,
+        asker,
+        superseded,
+        moved,
+        _alone,
+    }))
 }
 
 /// Asks kube-proxy of this node where it leads, where there is a cluster.

@@ -21,33 +21,44 @@ const NET_ADMIN: u32 = 12;
 /// How long a start waits for the list of tables: somebody's large transaction may hold the rule set.
 const LISTING: Duration = Duration::from_secs(2);
 
-/// Removes what is left on this node of the announcer for Services, and of all others that do not run: for where one was
-/// killed, and none comes after it. What it is about is gone before its fence is.
+/// That this process may change the network of the node.
 ///
 /// # Errors
-/// When that announcer runs, the kernel cannot be looked at, or something is left.
-pub async fn node(supervisor: &mut Supervisor) -> anyhow::Result<()> {
+/// When it may not, with what it lacks.
+pub fn is_permitted() -> anyhow::Result<()> {
     ensure!(
         may_change_the_network(),
         "it may not change the network of this node: it needs root there (CAP_NET_ADMIN)"
     );
-    let me = Instance::services();
-    let (_locks, telling) = locks::take(&me, WhenTaken::End).await?;
+    Ok(())
+}
+
+/// Removes what is left on this node of the announcer of this name, and of all others that do not run: for where one was
+/// killed, and none comes after it. What it is about is gone before its fence is. What serves Services stays where `me` does not.
+///
+/// # Errors
+/// When that announcer runs, the kernel cannot be looked at, or something is left.
+pub async fn node(me: &Instance, supervisor: &mut Supervisor) -> anyhow::Result<()> {
+    is_permitted()?;
+    let (_locks, telling) = locks::take(me, WhenTaken::End).await?;
     let (door, tasks) = Door::open().context("opening a netlink socket")?;
     supervisor.spawn_all(tasks.into_iter().chain([telling]));
-    let mut kernel = door.netlink(&me);
+    let mut kernel = door.netlink(me);
     let host = kernel.look().await.context("looking at the addresses of this node")?;
     let _alone = match host.untagged {
-        true => Some(locks::take_untagged(&me)?),
+        true => Some(locks::take_untagged(me)?),
         false => None,
     };
-    own(&mut kernel, &host, &me, &BTreeSet::new()).await;
-    others(&door, &host, &me).await;
-    let rules = eip::sweep(&door, &me).await;
+    own(&mut kernel, &host, me, &BTreeSet::new()).await;
+    others(&door, &host, me).await;
+    let rules = match me.translates() {
+        true => eip::sweep(&door, me).await,
+        false => Ok(()),
+    };
     if let Err(error) = &rules {
         tracing::warn!(error, "rules of elastic IPs are left");
     }
-    fencing::remove(&me);
+    fencing::remove(me);
     let host = kernel.look().await.context("looking at the addresses of this node")?;
     let left = host.ours.len() + host.made.len();
     ensure!(left == 0, "{left} addresses and interfaces of it are left, as the log says");

@@ -10,6 +10,7 @@ use berth_api::names::lease;
 
 use super::addresses;
 use super::settings::{Problem, Settings};
+use super::wished::{self, Families, Wished};
 
 const ENABLE: &str = "cp_enable";
 const LEASE: &str = "vip_leasename";
@@ -26,7 +27,11 @@ const FAILURES: i64 = 3;
 /// The control plane's own address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlPlane {
-    /// Its addresses, in their order: one owner has all of them.
+    /// What is wished for: addresses, and names that have some.
+    pub wished: Vec<Wished>,
+    /// Which addresses of a name are used.
+    pub families: Families,
+    /// Its addresses, in their order: one owner has all of them. Those of names are there once they were asked for.
     pub addresses: Vec<IpAddr>,
     /// The port of the API servers, there and on their nodes.
     pub port: u16,
@@ -53,6 +58,16 @@ pub struct HealthCheck {
     pub failures: u32,
 }
 
+impl ControlPlane {
+    /// The names that have to be asked for.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.wished.iter().filter_map(|wished| match wished {
+            Wished::Name(name) => Some(name.as_str()),
+            Wished::Address(_) => None,
+        })
+    }
+}
+
 /// Whether it is asked for.
 pub(super) fn is_on(settings: &Settings) -> bool {
     settings.switch(ENABLE) == Some(true)
@@ -65,16 +80,21 @@ pub(super) fn control_plane(settings: &Settings) -> Result<Option<ControlPlane>,
     }
     let mut problems = Vec::new();
     let mut note = |problem: Problem| problems.push(problem);
-    let addresses = addresses::addresses(settings, ENABLE).map_err(&mut note).ok();
+    let wished = wished::wished(settings, ENABLE).map_err(&mut note).ok();
     let lease = named_lease(settings).map_err(&mut note).ok();
     let health = health(settings).map_err(|all| all.into_iter().for_each(&mut note)).ok();
     let interface = interface(settings).map_err(&mut note).ok();
     let decides = decides(settings).map_err(&mut note).ok();
-    let server = server(settings, addresses.as_deref().unwrap_or_default()).map_err(note).ok();
-    match (addresses, lease, health, interface, decides, server) {
-        (Some(addresses), Some(lease), Some(health), Some(interface), Some(()), Some(())) => {
-            let port = addresses::port(settings);
-            Ok(Some(ControlPlane { addresses, port, interface, lease, health }))
+    let server = server(settings, wished.as_deref().unwrap_or_default()).map_err(note).ok();
+    match (wished, lease, health, interface, decides, server) {
+        (Some(wished), Some(lease), Some(health), Some(interface), Some(()), Some(())) => {
+            let (port, families) = (addresses::port(settings), wished::families(settings));
+            let known = wished.iter().filter_map(|wished| match wished {
+                Wished::Address(address) => Some(*address),
+                Wished::Name(_) => None,
+            });
+            let addresses = known.collect();
+            Ok(Some(ControlPlane { wished, families, addresses, port, interface, lease, health }))
         }
         _ => Err(problems),
     }
@@ -120,10 +140,13 @@ fn decides(settings: &Settings) -> Result<(), Problem> {
 }
 
 /// Whoever asks for it by itself hears nothing while nobody has it.
-fn server(settings: &Settings, addresses: &[IpAddr]) -> Result<(), Problem> {
-    let host = settings.text(SERVER).and_then(host);
-    match host.and_then(|host| host.parse().ok()) {
-        Some(address) if addresses.contains(&address) => Err(settings.problem(
+fn server(settings: &Settings, wished: &[Wished]) -> Result<(), Problem> {
+    let host = settings.text(SERVER).and_then(host).map(|host| match host.parse() {
+        Ok(address) => Wished::Address(address),
+        Err(_) => Wished::Name(host.to_lowercase()),
+    });
+    match host {
+        Some(host) if wished.contains(&host) => Err(settings.problem(
             SERVER,
             "it is the control plane's own address; accepted is the API server of this node, as it is where this is left out",
         )),

@@ -14,6 +14,7 @@ mod permits;
 mod settings;
 mod table;
 mod variables;
+mod wished;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -41,6 +42,7 @@ pub use permits::Permits;
 pub use settings::{Problem, Settings};
 pub use table::{VARIABLES, find, find_flag};
 pub use variables::{Capability, Coming, Kind, LOG_FORMAT, Variable, Verdict};
+pub use wished::{Families, Wished, choose};
 
 /// How this announcer runs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -107,7 +107,7 @@ impl Settings {
             {
                 format!("accepted is a whole number from {low} to {high}")
             }
-            Kind::Word(words) if !words.contains(&value) => {
+            Kind::Word(words) if !is_word(words, value, variable.name) => {
                 format!("accepted are {}", words.join(", "))
             }
             Kind::Namespace if !is_namespace(value) => {
@@ -211,6 +211,14 @@ impl Settings {
         let value = self.text(name).unwrap_or_default().to_owned();
         Problem { name: name.to_owned(), value, accepted: accepted.into() }
     }
+}
+
+/// Those that kube-vip takes in letters of any size (kube-vip#1684).
+const ANY_SIZE: [&str; 2] = ["dns_mode", "dhcp_mode"];
+
+fn is_word(words: &[&str], value: &str, name: &str) -> bool {
+    let in_any_size = |word: &&str| ANY_SIZE.contains(&name) && word.eq_ignore_ascii_case(value);
+    words.contains(&value) || words.iter().any(in_any_size)
 }
 
 /// The spellings of Go's `strconv.ParseBool`, which kube-vip reads its environment with.

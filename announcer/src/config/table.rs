@@ -72,7 +72,7 @@ const EQUINIX: Verdict = Refused(
     "Equinix Metal has closed, and its API with it; use BGP with the peers in node annotations or in bgp_peers",
 );
 const ETCD: Verdict = Refused(
-    "elections are not held in etcd; use berth_election=membership, where the nodes decide among themselves, or a Lease",
+    "elections are not held in etcd; leave it out: a Lease decides on the control plane's address, and on Services use berth_election=membership, where the nodes decide among themselves, or a Lease",
 );
 const ZEBRA: Verdict = Refused(
     "zebra is not spoken to; use routing-table mode, when it is built, and let FRR redistribute that table",
@@ -95,12 +95,12 @@ pub const VARIABLES: &[Variable] = &[
     met(ArpNd, "vip_cidr", "cidr", TEXT, "32", "older name of vip_subnet"),
     act(Core, "instance_name", "instanceName", Text("NAME"), "none", "name of this announcer on the node [default: by its roles]"),
     act(ControlPlane, "vip_address", "vip", Text("ADDRESSES"), "none", "older name of address [default: none]"),
-    act(ControlPlane, "address", "address", Text("ADDRESSES"), "none", "addresses to announce, a comma list: those of the control plane, with cp_enable, or without a cluster, with berth_members [default: none]"),
+    act(ControlPlane, "address", "address", Text("ADDRESSES"), "none", "addresses to announce, a comma list: those of the control plane, or names of its, with cp_enable, or without a cluster, with berth_members [default: none]"),
     act(ControlPlane, "port", "port", PORT, "6443", "port of that address, and with cp_enable of the API server of this node [default: 6443]"),
     row(ControlPlane, "vip_ddns", "ddns", Switch, "false", DHCP, "address of the control plane by DHCP and dynamic DNS"),
     part("vip_ddns", row(ControlPlane, "dhcp_mode", "dhcpMode", Word(&["ipv4", "ipv6", "dual"]), "dns_mode, else ipv4", DHCP, "families asked for by DHCP")),
     part("vip_ddns", row(ControlPlane, "dhcp_backoff_attempts", "dhcpBackoffAttempts", Number(0, i32::MAX as i64), "3", DHCP, "how often a DHCP server is asked")),
-    part("cp_enable", met(ControlPlane, "dns_mode", "dnsMode", Word(&["first", "ipv4", "ipv6", "dual"]), "first", "which of a name's addresses are used; accepted as address are addresses alone, which are used as they are")),
+    part("cp_enable", act(ControlPlane, "dns_mode", "dnsMode", Word(&["first", "ipv4", "ipv6", "dual"]), "first", "which addresses are used where address is a name, in letters of any size; first is one of IPv4 where there is one [default: first]")),
     act(Core, "k8s_config_file", "k8sConfigPath", Text("FILE"), "/etc/kubernetes/admin.conf", "kubeconfig [default: KUBECONFIG, else the account of the pod, else /etc/kubernetes/admin.conf]"),
     act(Core, "kubernetes_addr", "kubernetesAddr", Text("URL"), "that of the kubeconfig", "URL of the API server, instead of the one in the kubeconfig [default: that of the kubeconfig; with cp_enable the API server of this node]"),
     flag(met(Core, "inCluster", "", Switch, "false", "where no kubeconfig is named the account of the pod is taken; `manifest` goes by it")),

@@ -1,7 +1,6 @@
-//! Tells of addresses of the control plane that the certificate of its API server does not have: whoever asks there by TLS, as
+//! Tells of addresses and names of the control plane that the certificate of its API server does not have: whoever asks there by TLS, as
 //! every kubelet and kubectl does, takes it for somebody else.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_runtime::client;
@@ -21,10 +20,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const ANOTHERS: &str = "not valid for name";
 
 /// Looks for ever.
-pub(crate) async fn watch(addresses: Vec<IpAddr>, way: Way, health: Health) {
+pub(crate) async fn watch(names: Vec<String>, way: Way, health: Health) {
     let mut told = None;
     loop {
-        let lacking = lacking(&addresses, &way).await;
+        let lacking = lacking(&names, &way).await;
         let pause = if lacking.is_some() { LOOK } else { AGAIN };
         if let Some(lacking) = lacking {
             let why = remark(&lacking);
@@ -41,32 +40,31 @@ pub(crate) async fn watch(addresses: Vec<IpAddr>, way: Way, health: Health) {
     }
 }
 
-fn remark(lacking: &[IpAddr]) -> Option<String> {
-    let names: Vec<String> = lacking.iter().map(ToString::to_string).collect();
+fn remark(lacking: &[String]) -> Option<String> {
     (!lacking.is_empty()).then(|| {
         format!(
             "the certificate of this node's API server does not have {}: whoever asks there does not believe it; kubeadm puts in \
              what apiServer.certSANs of its ClusterConfiguration lists",
-            names.join(", ")
+            lacking.join(", ")
         )
     })
 }
 
-/// The addresses that it does not have; `None` where nobody answers by TLS.
-async fn lacking(addresses: &[IpAddr], way: &Way) -> Option<Vec<IpAddr>> {
+/// Those that it does not have; `None` where nobody answers by TLS.
+async fn lacking(names: &[String], way: &Way) -> Option<Vec<String>> {
     let config = way.config().await.ok()?;
     if config.cluster_url.scheme_str() != Some("https") || config.accept_invalid_certs {
         return Some(Vec::new());
     }
     let mut lacking = Vec::new();
-    for address in addresses {
+    for name in names {
         let mut named = config.clone();
-        named.tls_server_name = Some(address.to_string());
+        named.tls_server_name = Some(name.clone());
         let client = client::connect(named).ok()?;
         match tokio::time::timeout(TIMEOUT, client::get(&client, "/readyz")).await {
             // Whatever it answers, it was believed.
             Ok(Ok(_)) => {}
-            Ok(Err(why)) if why.contains(ANOTHERS) => lacking.push(*address),
+            Ok(Err(why)) if why.contains(ANOTHERS) => lacking.push(name.clone()),
             Ok(Err(_)) | Err(_) => return None,
         }
     }

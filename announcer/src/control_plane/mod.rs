@@ -6,8 +6,14 @@
 //! | `access` | a client that goes on with another kubeconfig, without a restart |
 //! | `checker` | asking the API server whether it is healthy |
 //! | `certificate` | telling of a certificate that does not have the address |
+//! | `names` | which addresses its names have |
+//! | `place` | whether the address has a place on this node |
+//! | `nodes` | whether it is another node's |
 
 pub(crate) mod access;
 pub(crate) mod certificate;
 pub(crate) mod checker;
 mod credentials;
+pub(crate) mod names;
+pub(crate) mod nodes;
+pub(crate) mod place;

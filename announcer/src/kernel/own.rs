@@ -47,8 +47,8 @@ impl Host {
         all.any(|foreign| foreign.anothers)
     }
 
-    /// Whether this node has an address of this family that is no announcer's.
-    fn has_besides(&self, address: &IpAddr) -> bool {
+    /// Whether this node has an address of the family of this one that is no announcer's, and is met beyond its link.
+    pub fn has_besides(&self, address: &IpAddr) -> bool {
         self.foreign().any(|(other, foreign)| {
             other.is_ipv4() == address.is_ipv4() && is_global(other) && !foreign.adoptable
         })

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::modes::{Decides, Modes};
 use super::rights::{Place, Right, needed};
-use crate::config::{Config, Problem, Settings, Verdict, beside_an_api, find};
+use crate::config::{Config, Problem, Settings, Verdict, Wished, beside_an_api, find};
 
 /// The name of everything that is generated.
 const NAME: &str = "berth-announcer";
@@ -113,11 +113,7 @@ pub(super) fn pod(settings: &Settings, wish: &Wish) -> Vec<Value> {
 
 /// The Pod for every control-plane node, and the configuration by which kubeadm makes a cluster at its address.
 pub(super) fn kubeadm(settings: &Settings, wish: &Wish) -> Vec<Value> {
-    let own = Config::parse(&settings.clone().without(&FILES), "node").ok();
-    let own = own.and_then(|config| config.control_plane);
-    let (addresses, port) = own.map(|own| (own.addresses, own.port)).unwrap_or_default();
-    let endpoint = addresses.first().map(|first| SocketAddr::new(*first, port).to_string());
-    let names: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let (endpoint, names) = endpoint(settings).unzip();
     let configuration = json!({
         "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration",
         "controlPlaneEndpoint": endpoint, "apiServer": { "certSANs": names },
@@ -125,6 +121,24 @@ pub(super) fn kubeadm(settings: &Settings, wish: &Wish) -> Vec<Value> {
     let mut documents = pod(settings, wish);
     documents.push(configuration);
     documents
+}
+
+/// The control plane's first address with its port, and all of them by themselves; nothing where it has none.
+pub(super) fn endpoint(settings: &Settings) -> Option<(String, Vec<String>)> {
+    let config = Config::parse(&settings.clone().without(&FILES), "node").ok()?;
+    let own = config.control_plane?;
+    let endpoint = match own.wished.first()? {
+        Wished::Address(address) => SocketAddr::new(*address, own.port).to_string(),
+        Wished::Name(name) => format!("{name}:{}", own.port),
+    };
+    Some((endpoint, own.wished.iter().map(ToString::to_string).collect()))
+}
+
+/// Whether the control plane goes by a name.
+fn has_names(settings: &Settings) -> bool {
+    let config = Config::parse(&settings.clone().without(&FILES), "node").ok();
+    let own = config.and_then(|config| config.control_plane);
+    own.is_some_and(|own| own.names().next().is_some())
 }
 
 /// That of both halves, or of the control plane's alone.
@@ -244,6 +258,10 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
         }],
         "volumes": volumes,
     });
+    if has_names(settings) {
+        // The DNS of a cluster is behind the address whose name is asked for.
+        spec["dnsPolicy"] = json!("Default");
+    }
     if in_cluster && modes.cluster {
         spec["serviceAccountName"] = json!(name(&modes));
     }

@@ -83,6 +83,13 @@ pub fn rights_for(settings: &Settings) -> Vec<berth_runtime::rights::Right> {
     rights::needed(&modes::Modes::of(settings)).iter().map(rights::Right::plain).collect()
 }
 
+/// The flag by which an image is named.
+pub(crate) fn image_flag() -> Arg {
+    Arg::new("image").long("image").value_name("IMAGE").help(
+        "image, with or without a tag [default: localhost/berth/berth-announcer, of this version]",
+    )
+}
+
 /// What only one of them takes.
 fn own(kind: &str) -> Vec<Arg> {
     let switch = |name: &'static str, help: &'static str| {
@@ -96,10 +103,7 @@ fn own(kind: &str) -> Vec<Arg> {
             .value_name("true|false")
             .help(help)
     };
-    let image = Arg::new("image").long("image").value_name("IMAGE").help(
-        "image, with or without a tag [default: localhost/berth/berth-announcer, of this version]",
-    );
-    let mut own = vec![image];
+    let mut own = vec![image_flag()];
     if kind == "rbac" {
         own.push(switch(
             "role",
@@ -161,23 +165,10 @@ fn documents(
     matches: &ArgMatches,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<String, String> {
-    let mut given = flags::given(matches);
-    if kind == "kubeadm" && !given.iter().any(|(name, _)| *name == "cp_enable") {
-        given.push(("cp_enable", "true".to_owned()));
-    }
-    let flags: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
-    let settings = Settings::gather(environment, given.clone());
+    let given = flags::given(matches);
+    let given = if kind == "kubeadm" { of_control_plane(given) } else { given };
     let image = matches.get_one::<String>("image").cloned();
-    let mut problems = generate::problems(&settings, &flags);
-    problems.extend(image.as_deref().and_then(generate::unfit));
-    if !problems.is_empty() {
-        let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
-        let count = lines.len();
-        return Err(format!(
-            "settings that are not accepted, {count} in all:\n{}",
-            lines.join("\n")
-        ));
-    }
+    let settings = accepted(environment, given, image.as_deref())?;
     let is = |name: &str| matches.try_get_one::<bool>(name).ok().flatten() == Some(&true);
     let wish = Wish {
         image,
@@ -192,6 +183,64 @@ fn documents(
         _ => generate::rbac(&settings, &wish)?,
     };
     Ok(generate::print(&documents))
+}
+
+/// Flags that ask for the control plane's address, whatever they say of it.
+fn of_control_plane(mut given: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
+    if !given.iter().any(|(name, _)| *name == "cp_enable") {
+        given.push(("cp_enable", "true".to_owned()));
+    }
+    given
+}
+
+/// The settings, if all of them are accepted, and the image is one.
+fn accepted(
+    environment: impl IntoIterator<Item = (String, String)>,
+    given: Vec<(&'static str, String)>,
+    image: Option<&str>,
+) -> Result<Settings, String> {
+    let flags: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
+    let settings = Settings::gather(environment, given.clone());
+    let mut problems = generate::problems(&settings, &flags);
+    problems.extend(image.and_then(generate::unfit));
+    if !problems.is_empty() {
+        let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
+        let count = lines.len();
+        return Err(format!(
+            "settings that are not accepted, {count} in all:\n{}",
+            lines.join("\n")
+        ));
+    }
+    Ok(settings)
+}
+
+/// The Pod that has the control plane's address, as the kubelet runs it from a file, and what kubeadm has to know of it.
+pub(crate) struct ControlPlanePod {
+    /// As YAML, one document.
+    pub(crate) text: String,
+    /// The first address with its port, as `--control-plane-endpoint` takes it.
+    pub(crate) endpoint: String,
+    /// The other addresses, which kubeadm puts into no certificate by itself.
+    pub(crate) further: Vec<String>,
+}
+
+/// That Pod for these settings.
+///
+/// # Errors
+/// Each setting that is not accepted, in words.
+pub(crate) fn control_plane_pod(
+    environment: impl IntoIterator<Item = (String, String)>,
+    given: Vec<(&'static str, String)>,
+    image: Option<String>,
+) -> Result<ControlPlanePod, String> {
+    let settings = accepted(environment, of_control_plane(given), image.as_deref())?;
+    let Some((endpoint, names)) = generate::endpoint(&settings) else {
+        let accepted = "accepted beside `kubeadm` is true, or nothing";
+        return Err(settings.problem("cp_enable", accepted).to_string());
+    };
+    let wish = Wish { image, in_cluster: settings.switch("inCluster"), ..Wish::default() };
+    let text = generate::print(&generate::pod(&settings, &wish));
+    Ok(ControlPlanePod { text, endpoint, further: names.into_iter().skip(1).collect() })
 }
 
 #[cfg(test)]

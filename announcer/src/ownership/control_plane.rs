@@ -9,6 +9,8 @@
 //! 4. Unhealthy, it gives up what it has while another says that it is healthy, and else keeps it: an address that hops from
 //!    one slow server to the next resets every connection, and the load grows by it (OCPBUGS-1257). So it does where all recover
 //!    together, and another one's server a moment sooner; and where all become slow together, and it is the first to know.
+//! 5. What was said before it fell ill counts for nothing: whoever hangs since then can take nothing back, for it writes through
+//!    the server that hangs. Those who are healthy say so again when they hear that another one is not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -80,15 +82,19 @@ impl ControlPlane {
         std::mem::replace(&mut self.standing, standing) != standing
     }
 
-    /// Takes in what another node says of its API server, and when it wrote that; nothing if it says nothing any more.
-    pub fn hear(&mut self, node: String, said: Option<(bool, String)>, now: Instant) {
+    /// Takes in what another node says of its API server, and when it wrote that; nothing if it says nothing any more. True if
+    /// this node is to say once more that it is healthy: another one is not any more, and goes by what is said from then on.
+    pub fn hear(&mut self, node: String, said: Option<(bool, String)>, now: Instant) -> bool {
         let Some((is_healthy, renewed)) = said else {
             self.words.remove(&node);
-            return;
+            return false;
         };
-        let known = self.words.get(&node).filter(|known| known.renewed == renewed);
+        let known = self.words.get(&node);
+        let was_ill = known.is_some_and(|known| !known.is_healthy);
+        let known = known.filter(|known| known.renewed == renewed);
         let since = known.map_or(now, |known| known.since);
         self.words.insert(node, Word { is_healthy, renewed, since });
+        !is_healthy && !was_ill && self.standing == Standing::Healthy
     }
 
     /// Takes in which nodes say anything at all.
@@ -101,15 +107,18 @@ impl ControlPlane {
         self.ill.map(|since| since + self.settling).filter(|due| *due > now)
     }
 
-    /// Goes by what was said lately: a node that is gone says nothing any more. Nor does anything count before all have had time to
-    /// find out that they are as slow as this one.
+    /// Goes by what was said lately, and since this node fell ill: a node that is gone says nothing any more, nor does one that
+    /// hangs. Nor does anything count before all have had time to find out that they are as slow as this one.
     pub fn look(&mut self, me: &str, now: Instant) {
         if self.deadline(now).is_some() {
             self.others.clear();
             return;
         }
-        let is_fresh =
-            |node: &str, word: &Word| word.is_healthy && node != me && now < word.since + SILENT;
+        let ill = self.ill;
+        let is_fresh = |node: &str, word: &Word| {
+            let is_later = ill.is_none_or(|ill| word.since >= ill);
+            word.is_healthy && node != me && is_later && now < word.since + SILENT
+        };
         let fresh = self.words.iter().filter(|(node, word)| is_fresh(node, word));
         self.others = fresh.map(|(node, _)| node.clone()).collect();
     }
@@ -215,6 +224,43 @@ mod tests {
         slow.stands(Standing::Unhealthy, due);
         slow.look("a", due);
         assert_eq!(parts(&slow)[1], Part::None, "it is not healthy since then");
+    }
+
+    #[test]
+    fn what_was_said_before_a_node_fell_ill_counts_for_nothing_until_it_is_said_again() {
+        let start = Instant::now();
+        let mut slow = of(&[Standing::Healthy]);
+        slow.hear("b".to_owned(), Some((true, "1".to_owned())), start);
+        let ill = start + SILENT / 2;
+        slow.stands(Standing::Unhealthy, ill);
+        let due = ill + SETTLING;
+        slow.look("a", due);
+        assert_eq!(parts(&slow)[1], Part::After(TIMING.duration()), "b may hang since then");
+        // A watch that begins anew shows the same.
+        slow.hear("b".to_owned(), Some((true, "1".to_owned())), due);
+        slow.look("a", due);
+        assert_eq!(parts(&slow)[1], Part::After(TIMING.duration()));
+        slow.hear("b".to_owned(), Some((true, "2".to_owned())), due);
+        slow.look("a", due);
+        assert_eq!(parts(&slow)[1], Part::None);
+    }
+
+    #[test]
+    fn who_is_healthy_says_so_again_when_another_falls_ill_and_once_each_time() {
+        let now = Instant::now();
+        let mut healthy = of(&[Standing::Healthy]);
+        let mut hear = |is_healthy, renewed: &str| {
+            healthy.hear("b".to_owned(), Some((is_healthy, renewed.to_owned())), now)
+        };
+        let asked = [(true, "1"), (false, "2"), (false, "3"), (true, "4"), (false, "5")];
+        let asked = asked.map(|(is_healthy, renewed)| hear(is_healthy, renewed));
+        assert_eq!(asked, [false, true, false, false, true]);
+        assert!(!healthy.hear("b".to_owned(), None, now));
+        let mut ill = of(&[Standing::Healthy, Standing::Unhealthy]);
+        assert!(
+            !ill.hear("b".to_owned(), Some((false, "1".to_owned())), now),
+            "it has nothing to say"
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod name;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::host::{HostId, Told};
@@ -26,7 +27,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::{Api, ListParams, PostParams, Resource};
 use kube::{Client, Error};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// How often the Lease is renewed.
@@ -58,6 +59,8 @@ pub struct Keeper {
     id: HostId,
     /// Whether it tells of the node, and goes with its Node object, which has to be there.
     of_node: bool,
+    /// Somebody goes by what is told from now on: the same is written once more.
+    again: Arc<Notify>,
     /// As it was written last.
     known: Option<Lease>,
     /// What the Lease told, and is not seen any more, with when it is told no longer.
@@ -97,6 +100,7 @@ impl Keeper {
             namespace: namespace.to_owned(),
             id,
             of_node: true,
+            again: Arc::default(),
             known: None,
             going: BTreeMap::new(),
             missed: false,
@@ -110,6 +114,11 @@ impl Keeper {
     pub fn of_control_plane(client: Client, namespace: &str, node: &str, id: HostId) -> Self {
         let of_node = Self::new(client, namespace, node, id);
         Self { name: lease::of_control_plane(node), of_node: false, ..of_node }
+    }
+
+    /// The same, and says what it says once more, soon, whenever it is notified.
+    pub fn repeating(self, again: Arc<Notify>) -> Self {
+        Self { again, ..self }
     }
 
     /// The sessions with routers that the Lease tells of, once the name is this host's: those of an earlier life.
@@ -162,17 +171,20 @@ impl Keeper {
             written = Some(telling);
             let renewal = now + RENEW;
             let may_change = changed_at.map_or(now, |at| at + self.rest()).min(renewal);
+            let mut is_asked = false;
             loop {
                 let due = match &*told.borrow_and_update() {
+                    same if *same == written && is_asked => (now + SOON).min(renewal),
                     same if *same == written => renewal,
                     Some(news) if news.routers != routers => (now + HASTE).min(renewal),
                     _ => may_change,
                 };
-                if due <= Instant::now() {
-                    break;
-                }
-                if let Ok(Err(_)) = tokio::time::timeout_at(due, told.changed()).await {
-                    return;
+                tokio::select! {
+                    () = tokio::time::sleep_until(due) => break,
+                    () = self.again.notified() => is_asked = true,
+                    changed = told.changed() => if changed.is_err() {
+                        return;
+                    },
                 }
             }
         }
@@ -437,6 +449,36 @@ mod tests {
         assert_eq!(told_at(60), ["192.0.2.1"]);
         assert_eq!(told_at(600), ["192.0.2.1", "192.0.2.2"]);
         assert_eq!(told_at(760), ["192.0.2.2"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_asked_says_the_same_again_within_a_second_and_no_more_often_whoever_asks() {
+        let (client, seen) = api(200);
+        let (_tell, told) = watch::channel(Some(Told::default()));
+        let id = HostId { network: "boot/1".to_owned(), mac: None };
+        let again = Arc::new(Notify::new());
+        let keeper = Keeper::of_control_plane(client, "kube-system", "a", id);
+        let keeping = keeper.repeating(again.clone()).keep(told);
+        let asking = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            again.notify_one();
+            tokio::time::sleep(SOON).await;
+            for _ in 0..100 {
+                again.notify_one();
+                tokio::time::sleep(SOON / 10).await;
+            }
+        };
+        tokio::select! {
+            () = keeping => panic!("it ended"),
+            () = asking => {}
+        }
+        let seen = seen.lock().unwrap();
+        let writes: Vec<_> = seen.iter().filter(|(_, method, _)| method != "GET").collect();
+        let start = writes[0].0;
+        assert_eq!(writes[1].0 - start, Duration::from_secs(5), "at once, where it has rested");
+        assert!((10..=13).contains(&writes.len()), "{}", writes.len());
+        let gaps = writes.windows(2).map(|two| two[1].0 - two[0].0);
+        assert!(gaps.min().unwrap() >= SOON);
     }
 
     #[tokio::test(start_paused = true)]

@@ -35,7 +35,9 @@ impl<K: Kernel> Announcer<K> {
             }
             ClusterEvent::ApiServer(node, said) => {
                 let own = self.leases().and_then(Leases::control_plane);
-                own.into_iter().for_each(|own| own.hear(node.clone(), said.clone(), now));
+                if own.is_some_and(|own| own.hear(node, said, now)) {
+                    self.outlets.again.notify_one();
+                }
                 true
             }
             ClusterEvent::ApiServers(nodes) => {

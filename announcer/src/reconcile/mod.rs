@@ -40,6 +40,7 @@ mod sight;
 mod slow;
 mod translate;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_api::election::Reply;
@@ -47,7 +48,7 @@ use berth_api::host::Told;
 use berth_membership::{Cause, Loss};
 use berth_runtime::http::Health;
 use berth_runtime::lease::Deletion;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use self::owners::{lease_of_control_plane, owners};
 
@@ -123,6 +124,8 @@ pub struct Outlets {
     pub host: watch::Sender<Option<Told>>,
     /// What its Node is to be labelled with, where that is asked for.
     pub labels: Option<watch::Sender<Option<Labels>>>,
+    /// That it is to say once more that its API server is healthy.
+    pub again: Arc<Notify>,
 }
 
 impl<K: Kernel> Announcer<K> {

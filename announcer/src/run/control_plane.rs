@@ -1,18 +1,34 @@
 //! How an announcer reaches its API server: where it has the control plane's address, that of its own node, which is asked
 //! whether it is healthy.
 
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
 use berth_api::host::{ControlPlane as Words, Told};
 use berth_runtime::http::Health;
+use berth_runtime::refusals::Refusals;
 use berth_runtime::supervise::Supervisor;
-use kube::Client;
+use berth_runtime::watch::{chain, forbidden};
+use kube::{Client, Error};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::ties::connect;
 use crate::config::{Api, Config, ControlPlane};
 use crate::control_plane::access::{self, Way};
-use crate::control_plane::{certificate, checker};
-use crate::kernel::{Host, Left};
+use crate::control_plane::{certificate, checker, names, nodes, place};
+use crate::kernel::{Host, Kernel};
 use crate::ownership::health::Standing;
+
+/// How long an interface, a route or an address of the node may come after the announcer, and how often that is looked at.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What readiness is told under while it is not known yet whether another node has the address.
+const OTHERS: &str = "control plane's address";
+/// How long an answer is waited for, and how soon it is asked again.
+const ANSWER: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known of the API server of this node, for whoever decides by it and for the other nodes.
 pub(super) struct Known {
@@ -52,25 +68,116 @@ pub(super) async fn reach(
         stands.send_replace(standing);
         tell.send_replace(words[usize::from(standing == Standing::Healthy)].clone());
     };
-    let looking = certificate::watch(own.addresses.clone(), way.clone(), health.clone());
+    // Whoever goes by a name asks for that.
+    let names = own.wished.iter().map(ToString::to_string).collect();
+    let looking = certificate::watch(names, way.clone(), health.clone());
     supervisor.spawn(certificate::TASK, looking);
     let asking = checker::ask(own.health.clone(), client.clone(), way, health.clone(), tell);
     supervisor.spawn(checker::TASK, asking);
     Ok((client, Known { standing, told }))
 }
 
-/// That no address of the control plane is this node's own: bound by us and taken off again, the node would be gone.
+/// Takes in which addresses its names have: an answer that comes late when a node boots is waited for.
 ///
 /// # Errors
-/// Which one is, and where.
-pub(super) fn are_free(own: Option<&ControlPlane>, host: &Host) -> anyhow::Result<()> {
-    for address in own.into_iter().flat_map(|own| &own.addresses) {
-        if let Some(interface) = host.has_itself(address, Left::Marked) {
-            anyhow::bail!(
-                "address={address}: it is an address of this node itself, on interface {interface}; accepted is one that no \
-                 host has, and what another program left there goes by: ip address del {address} dev {interface}"
-            );
-        }
+/// Which have none that is wanted, and why.
+pub(super) async fn resolve(own: Option<&mut ControlPlane>) -> anyhow::Result<()> {
+    let Some(own) = own else { return Ok(()) };
+    let begun = Instant::now();
+    while let Err(problems) = names::resolve(own).await {
+        anyhow::ensure!(begun.elapsed() < PATIENCE, all(&problems));
+        tokio::time::sleep(LOOK).await;
+    }
+    if own.names().next().is_some() {
+        tracing::info!(addresses = ?own.addresses, "the control plane's names have these addresses");
     }
     Ok(())
+}
+
+/// Stops this process when a name has another address: another node may have that already, and no node is to have both.
+pub(super) async fn follow(
+    own: ControlPlane,
+    health: Health,
+    moved: CancellationToken,
+    stop: CancellationToken,
+) {
+    let what = names::follow(own, health).await;
+    tracing::warn!("{what}: handing over what it had");
+    if !stop.is_cancelled() {
+        moved.cancel();
+        stop.cancel();
+    }
+    std::future::pending::<()>().await;
+}
+
+/// What this host is, once the control plane's addresses have a place on it: bound on what has none, or taken off again where it
+/// is the node's own, they would end more than this process. An interface that comes late when a node boots is waited for.
+///
+/// # Errors
+/// Everything that keeps them from it, or what the kernel says.
+pub(super) async fn ground(
+    own: Option<&ControlPlane>,
+    kernel: &mut impl Kernel,
+) -> anyhow::Result<Host> {
+    let begun = Instant::now();
+    loop {
+        let host = kernel.look().await.context("looking at the addresses of this node")?;
+        let found = own.map(|own| place::obstacles(own, &host)).unwrap_or_default();
+        if found.is_empty() {
+            return Ok(host);
+        }
+        if found.iter().any(|one| !one.may_go) || begun.elapsed() >= PATIENCE {
+            let lines: Vec<String> = found.iter().map(|one| one.why.clone()).collect();
+            anyhow::bail!(all(&lines));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// That no address of the control plane is another node's. Where this may not know, nothing is said of it but that.
+///
+/// # Errors
+/// Which one is, and whose.
+pub(super) async fn are_no_others(
+    own: &ControlPlane,
+    client: &Client,
+    namespace: &str,
+    node: &str,
+    health: &Health,
+) -> anyhow::Result<()> {
+    let mut refusals = Refusals::default();
+    loop {
+        let asked = nodes::anothers(own, client, namespace, node);
+        let (why, pause) = match tokio::time::timeout(ANSWER, asked).await {
+            Ok(Ok(found)) => {
+                health.forget(OTHERS);
+                anyhow::ensure!(found.is_empty(), all(&found));
+                return Ok(());
+            }
+            Ok(Err(Error::Api(status))) if status.code == 403 => {
+                let pause = refusals.again();
+                if refusals.are_believed() {
+                    health.forget(OTHERS);
+                    let right = forbidden("list", "nodes", &status.message);
+                    tracing::warn!(
+                        "whether another node has the control plane's address is not known: {right}"
+                    );
+                    return Ok(());
+                }
+                (status.message.clone(), pause)
+            }
+            Ok(Err(error)) => (chain(&error), AGAIN),
+            Err(_) => (format!("no answer within {ANSWER:?}"), AGAIN),
+        };
+        health.waits(OTHERS, format!("cannot say yet whether another node has the address: {why}"));
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// All of them, as the settings that are not accepted are told.
+fn all(problems: &[String]) -> String {
+    match problems {
+        [only] => only.clone(),
+        all => format!("{} problems in all:\n  {}", all.len(), all.join("\n  ")),
+    }
 }

@@ -1,6 +1,7 @@
 //! The whole announcer but for its watches, in a namespace, against an API server of a few lines.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_announcer::advertise::bgp::{self, Told};
@@ -65,7 +66,8 @@ impl Node {
         let metrics = Metrics::default();
         let publisher = Publisher::new(writer, events, metrics.clone(), "node-a", true);
         let host = tokio::sync::watch::Sender::new(None);
-        let outlets = Outlets { metrics, health: health.clone(), host, labels: None };
+        let outlets =
+            Outlets { metrics, health: health.clone(), host, labels: None, again: Arc::default() };
         let now = Instant::now();
         let owners = reconcile::owners(&config, None, now);
         let mut announcer = Announcer::new(

@@ -1,5 +1,7 @@
 //! The control plane's own address: by its Lease, and by the health of the API server of this node.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -15,13 +17,27 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         the_control_planes_address_is_taken_once_the_own_api_server_is_ready_and_given_back,
         who_comes_later_takes_nothing_and_then_what_is_free,
         an_owner_whose_api_server_is_not_ready_keeps_it_while_no_other_says_that_it_is,
+        what_another_said_before_counts_for_nothing_and_what_it_says_again_does,
+        who_is_ready_says_so_again_when_another_is_not_any_more,
         a_stopped_owner_of_it_is_silent_before_its_lease_is_over,
         beside_an_announcer_of_services_it_has_a_name_of_its_own,
         an_address_of_the_node_itself_ends_it_with_the_reason,
+        all_that_keeps_it_from_the_node_is_named_before_anything_is_touched,
+        an_interface_that_comes_later_is_waited_for,
+        an_address_of_another_node_ends_it_with_the_reason_unless_that_may_have_it,
+        a_name_is_waited_for_kept_through_failures_and_followed,
     ]
 }
 
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/plndr-cp-lock";
+
+/// What a node says of its API server.
+fn word_of(node: &str) -> String {
+    format!("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/berth-control-plane-{node}")
+}
+
+/// How long others have to find out the same of their API servers, where nothing else is set.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// `vip_leaseduration` of the scene.
 const DURATION: Duration = Duration::from_secs(3);
@@ -29,8 +45,12 @@ const DURATION: Duration = Duration::from_secs(3);
 const SECOND: Duration = Duration::from_secs(1);
 
 impl Scene {
-    fn control_plane(&self) -> Command {
-        let mut command = self.command(real(), Election::Lease, None, &self.log);
+    pub(crate) fn control_plane(&self) -> Command {
+        self.control_plane_by(real())
+    }
+
+    fn control_plane_by(&self, program: PathBuf) -> Command {
+        let mut command = self.command(program, Election::Lease, None, &self.log);
         command
             .env_remove("berth_election")
             .env("cp_enable", "true")
@@ -47,6 +67,27 @@ impl Scene {
     fn holder(&self) -> Option<String> {
         let lease = self.api.get(LEASE)?;
         lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
+    }
+
+    /// Has a node say whether its API server is healthy, for the so manieth time.
+    fn says(&self, node: &str, is_healthy: bool, time: u32) {
+        let word = if is_healthy { "healthy" } else { "unhealthy" };
+        let object = json!({
+            "metadata": {
+                "labels": { "berth.dev/control-plane": "", "berth.dev/host": "" },
+                "annotations": {
+                    "berth.dev/api-server": word, "berth.dev/control-plane-addresses": ADDRESS,
+                },
+            },
+            "spec": { "renewTime": format!("2026-01-01T00:00:{time:02}.000000Z") },
+        });
+        self.api.put(&word_of(node), object);
+    }
+
+    /// When this node has said last what it says of its API server.
+    fn said(&self) -> Option<String> {
+        let lease = self.api.get(&word_of("node-a"))?;
+        lease["spec"]["renewTime"].as_str().map(str::to_owned)
     }
 
     fn held_by(&self, holder: Option<&str>, renewed: u32) {
@@ -137,6 +178,47 @@ async fn an_owner_whose_api_server_is_not_ready_keeps_it_while_no_other_says_tha
     scene.leaves(announcer).await;
 }
 
+async fn what_another_said_before_counts_for_nothing_and_what_it_says_again_does() {
+    let scene = Scene::new().await;
+    let announcer = scene.owner();
+    let mut peer = Peer::new().await;
+    peer.until(true, "it serves", &scene.log).await;
+    scene.says("node-b", true, 1);
+    says("HTTP/1.1 200").await;
+    scene.api.is_ready(false);
+    says("not ready: /readyz: 500").await;
+    let begun = Instant::now();
+    while begun.elapsed() < SETTLING + DURATION + SECOND {
+        peer.goes_on("node-b may hang since then").await;
+    }
+    assert_eq!(scene.holder().as_deref(), Some("node-a"));
+    scene.says("node-b", true, 2);
+    peer.until(false, "node-b is healthy still", &scene.log).await;
+    assert_eq!(scene.holder(), None);
+    scene.leaves(announcer).await;
+}
+
+async fn who_is_ready_says_so_again_when_another_is_not_any_more() {
+    let scene = Scene::new().await;
+    let announcer = scene.owner();
+    let mut peer = Peer::new().await;
+    peer.until(true, "it serves", &scene.log).await;
+    scene.says("node-b", true, 1);
+    tokio::time::sleep(2 * SECOND).await;
+    let before = scene.said().expect("a word");
+    scene.says("node-b", false, 2);
+    let asked = Instant::now();
+    while scene.said().as_ref() == Some(&before) {
+        assert!(
+            asked.elapsed() < SETTLING,
+            "it is silent until it renews, which it does each 20 s"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("said again after {:.1?}", asked.elapsed());
+    scene.leaves(announcer).await;
+}
+
 async fn a_stopped_owner_of_it_is_silent_before_its_lease_is_over() {
     let scene = Scene::new().await;
     let announcer = scene.owner();
@@ -190,4 +272,99 @@ async fn an_address_of_the_node_itself_ends_it_with_the_reason() {
         "{log}"
     );
     assert!(run("ip -4 -o address show dev eth0").contains("192.0.2.250"), "it stays");
+}
+
+/// How an announcer ended, and what it said.
+async fn ended(scene: &Scene, mut command: Command) -> String {
+    let status = command.spawn().unwrap().wait().await.unwrap();
+    let log = std::fs::read_to_string(&scene.log).unwrap();
+    assert_eq!(status.code(), Some(1), "{log}");
+    log
+}
+
+async fn all_that_keeps_it_from_the_node_is_named_before_anything_is_touched() {
+    let scene = Scene::new().await;
+    run("ip addr del 2001:db8::250/64 dev eth0");
+    let mut command = scene.control_plane();
+    command.env("address", "192.0.2.250,2001:db8::100").env("vip_interface", "eth9");
+    let log = ended(&scene, command).await;
+    for told in [
+        "3 problems in all",
+        "vip_interface=\"eth9\": this node has no such interface; accepted is one of eth0",
+        "address=192.0.2.250: it is an address of this node itself, on interface eth0",
+        "address=2001:db8::100: this node has no IPv6 address of its own",
+    ] {
+        assert!(log.contains(told), "{told}: {log}");
+    }
+    assert_eq!(scene.said(), None);
+    assert_eq!(run("nft list ruleset"), "");
+}
+
+async fn an_interface_that_comes_later_is_waited_for() {
+    let scene = Scene::new().await;
+    let mut command = scene.control_plane();
+    command.env("vip_interface", "late0");
+    let announcer = command.spawn().expect("an announcer");
+    let mut peer = Peer::new().await;
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(scene.said(), None);
+    run("ip link property add dev eth0 altname late0");
+    peer.until(true, "its interface is there", &scene.log).await;
+    scene.leaves(announcer).await;
+}
+
+async fn an_address_of_another_node_ends_it_with_the_reason_unless_that_may_have_it() {
+    let scene = Scene::new().await;
+    let status = json!({ "addresses": [{ "type": "InternalIP", "address": ADDRESS }] });
+    scene.api.put("/api/v1/nodes/node-c", json!({ "status": status }));
+    let log = ended(&scene, scene.control_plane()).await;
+    let told = format!("address={ADDRESS}: it is an address of the node node-c");
+    assert!(log.contains(&told), "{log}");
+    assert_eq!(scene.holder(), None);
+    assert!(run("ip -4 -o address show dev eth0").contains("192.0.2.250"));
+    // Its kubelet took it for its own while it had it.
+    scene.says("node-c", false, 1);
+    let announcer = scene.owner();
+    let mut peer = Peer::new().await;
+    peer.until(true, "node-c may have it, and has it no more", &scene.log).await;
+    scene.leaves(announcer).await;
+}
+
+/// The program where this file is `/etc/hosts`.
+fn with_hosts(scene: &Scene) -> (PathBuf, PathBuf) {
+    let (program, hosts) = (scene.folder.join("program"), scene.folder.join("hosts"));
+    std::fs::write(&hosts, "").unwrap();
+    let inside =
+        format!("mount --bind {} /etc/hosts && exec {} \"$@\"", hosts.display(), real().display());
+    let script = format!("#!/bin/sh\nexec unshare --mount sh -c '{inside}' sh \"$@\"\n");
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (program, hosts)
+}
+
+async fn a_name_is_waited_for_kept_through_failures_and_followed() {
+    const NAME: &str = "api.berth.test";
+    let scene = Scene::new().await;
+    let (program, hosts) = with_hosts(&scene);
+    let mut command = scene.control_plane_by(program);
+    let mut announcer = command.env("address", NAME).spawn().expect("an announcer");
+    let mut peer = Peer::new().await;
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(scene.said(), None, "nobody says which address it is");
+    let say = |address: &str| std::fs::write(&hosts, format!("{address} {NAME}\n")).unwrap();
+    say(ADDRESS);
+    peer.until(true, "the name has an address", &scene.log).await;
+    std::fs::write(&hosts, "").unwrap();
+    says("control plane's name").await;
+    let begun = Instant::now();
+    while begun.elapsed() < 20 * SECOND {
+        peer.goes_on("nobody says that it has another").await;
+    }
+    say("192.0.2.7");
+    let status = tokio::time::timeout(SOON, announcer.wait()).await.expect("it ends").unwrap();
+    let log = std::fs::read_to_string(&scene.log).unwrap();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("api.berth.test has the address 192.0.2.7 now"), "{log}");
+    assert!(address("eth0", ADDRESS).is_none(), "{log}");
+    assert_eq!(scene.holder(), None, "{log}");
 }

@@ -15,6 +15,7 @@ macro_rules! tests {
 mod api;
 mod control_plane;
 mod field;
+mod kubeadm;
 mod lease;
 mod life;
 mod many;
@@ -170,6 +171,7 @@ fn main() -> ExitCode {
     tests.extend(field::tests());
     tests.extend(lease::tests());
     tests.extend(control_plane::tests());
+    tests.extend(kubeadm::tests());
     for case in cases {
         let name = format!("{DEATHS}: {case}");
         tests.push((name, Box::new(move || alone(async || shows(case).await))));

@@ -82,6 +82,21 @@ fn a_static_pod_written_for_kube_vip_is_taken_as_it_is() {
 }
 
 #[test]
+fn a_name_is_asked_for_later_and_is_no_server_of_its_own() {
+    let own = control_plane(&[("address", "api.example.org,192.0.2.9"), ("dns_mode", "IPv6")]);
+    assert_eq!(own.names().collect::<Vec<_>>(), ["api.example.org"]);
+    assert_eq!(own.families, Families::Only(berth_api::Family::V6));
+    assert_eq!(own.addresses, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+    let told = refused(&[
+        ("address", "api.example.org"),
+        ("kubernetes_addr", "https://API.example.org:6443"),
+    ]);
+    assert!(told[0].contains("it is the control plane's own address"), "{told:?}");
+    let told = refused(&[("dns_mode", "both")]);
+    assert!(told[0].contains("accepted are first, ipv4, ipv6, dual"), "{told:?}");
+}
+
+#[test]
 fn a_kubeconfig_that_is_not_there_yet_is_waited_for() {
     let later = [("k8s_config_file", "/nowhere/admin.conf")];
     let Cluster::Api(api) = parse(&later).unwrap().cluster else { panic!("an API server") };
@@ -91,7 +106,7 @@ fn a_kubeconfig_that_is_not_there_yet_is_waited_for() {
 #[test]
 fn every_bad_combination_is_named_at_once_with_what_is_accepted() {
     let told = refused(&[
-        ("address", "vip.example.org"),
+        ("address", "vip_example.org"),
         ("vip_interface", "eth0/1"),
         ("vip_arp", "false"),
         ("vip_leasename", "plndr-svcs-lock"),
@@ -102,7 +117,10 @@ fn every_bad_combination_is_named_at_once_with_what_is_accepted() {
         ("leaderElectionType", "etcd"),
     ]);
     for (name, why) in [
-        ("address", "\"vip.example.org\" is no address; accepted beside cp_enable"),
+        (
+            "address",
+            "\"vip_example.org\" is no address, and no name that could have one; accepted beside cp_enable",
+        ),
         ("vip_interface", "the name of one interface"),
         ("vip_arp", "announcing by ARP and neighbour discovery is all there is yet"),
         ("vip_leasename", "a Lease of its own"),
@@ -110,7 +128,10 @@ fn every_bad_combination_is_named_at_once_with_what_is_accepted() {
         ("control_plane_health_check_address", "is no URL"),
         ("control_plane_health_check_ca_path", "cannot be read"),
         ("control_plane_health_check_period_seconds", "1 to 3600"),
-        ("leaderElectionType", "elections are not held in etcd; use berth_election"),
+        (
+            "leaderElectionType",
+            "elections are not held in etcd; leave it out: a Lease decides on the control",
+        ),
     ] {
         let is_it = |line: &&String| line.starts_with(&format!("{name}=")) && line.contains(why);
         assert!(told.iter().any(|line| is_it(&line)), "{name}: {told:#?}");
@@ -120,7 +141,7 @@ fn every_bad_combination_is_named_at_once_with_what_is_accepted() {
 #[test]
 fn without_an_address_or_with_its_own_for_a_server_nothing_begins() {
     for (name, value, at, why) in [
-        ("address", "", "address=", "\"\" is no address; accepted beside cp_enable"),
+        ("address", "", "address=", "\"\" is no address, and no name"),
         ("address", "127.0.0.1", "address=", "is a loopback address"),
         ("address", "192.0.2.1,192.0.2.1", "address=", "stands there twice"),
         ("kubernetes_addr", "https://192.0.2.100:6443", "kubernetes_addr=", "own address"),

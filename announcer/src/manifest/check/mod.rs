@@ -247,6 +247,9 @@ fn unsaid(sheet: &mut Sheet, read: &settings::Read, line: usize) {
     if control_plane && settings.text("control_plane_health_check_address").is_none() {
         sheet.at(line, Mark::Better, "no health check is named: kube-vip then keeps the address where the API server hangs, Berth asks it at /readyz (docs/control-plane.md)");
     }
+    if control_plane && !settings.serves_services() && is_met_by_others(settings) {
+        sheet.at(line, Mark::Same, "prometheus_server is where an announcer of Services has its metrics, too: where one runs on this node, as that of manifests/ does, set another port here, such as :2122");
+    }
     let names_none = ["svc_election", "vip_leaderelection", "berth_election"]
         .iter()
         .all(|name| read.leaves_out(name) || settings.switch(name) == Some(false));
@@ -254,6 +257,12 @@ fn unsaid(sheet: &mut Sheet, read: &settings::Read, line: usize) {
     if settings.announces_by_arp() && settings.serves_services() && is_member && names_none {
         sheet.at(line, Mark::Better, "no election is named: kube-vip holds one Lease for all Services, Berth's nodes decide on each address among themselves, within a second (docs/failover.md)");
     }
+}
+
+/// Whether metrics are where they are where nothing is said.
+fn is_met_by_others(settings: &Settings) -> bool {
+    let port = |text: &str| text.rsplit(':').next() == Some("2112");
+    !settings.is_empty("prometheus_server") && settings.text("prometheus_server").is_none_or(port)
 }
 
 fn noted(announcer: &Announcer<'_>) -> Option<String> {

@@ -146,6 +146,10 @@ fn capabilities(sheet: &mut Sheet, container: &Node, settings: &Settings, line: 
 /// What the kubelet asks.
 fn probed(probe: &Node, container: &Node, settings: &Settings) -> (Mark, String) {
     let get = |key: &str| probe.at(&["httpGet", key]).and_then(Node::text);
+    if get("host").is_some_and(|host| is_of_control_plane(host, settings)) {
+        let text = "it asks at the control plane's own address, so whichever node has that, and each is judged by another one; write host: 127.0.0.1";
+        return (Mark::Refused, text.to_owned());
+    }
     let Some(path) = get("path") else {
         return match probe.get("tcpSocket") {
             Some(_) => (Mark::Same, "a port that is listened on".to_owned()),
@@ -221,9 +225,39 @@ pub(super) fn kubeconfig(
     let volumes = spec.get("volumes").map(Node::items).unwrap_or_default();
     let volume = volumes.iter().find(|volume| volume.get("name").and_then(Node::text) == name);
     if let Some(volume) = volume {
-        sheet.node(volume, Mark::Same, "the kubeconfig on the node");
+        let (mark, text) = match settings.switch("cp_enable") == Some(true) {
+            true => on_node(volume),
+            false => (Mark::Same, "the kubeconfig on the node"),
+        };
+        sheet.node(volume, mark, text);
     }
     true
+}
+
+/// What it means where kubeadm writes its files while the pod runs already, or has not run yet.
+fn on_node(volume: &Node) -> (Mark, &'static str) {
+    let of = |key: &str| volume.at(&["hostPath", key]).and_then(Node::text).unwrap_or_default();
+    let is_initial = of("path").ends_with("/super-admin.conf");
+    match of("type") {
+        "FileOrCreate" => (
+            Mark::Refused,
+            "the kubeconfig on the node: FileOrCreate leaves an empty file where there is none yet, which kubeadm then finds; mount \
+             the folder /etc/kubernetes, of type Directory",
+        ),
+        _ if is_initial => (
+            Mark::Better,
+            "the kubeconfig on the node: the first node alone has super-admin.conf; with the folder /etc/kubernetes mounted, and \
+             admin.conf for k8s_config_file, it is used by itself while that has no rights yet",
+        ),
+        _ => (Mark::Same, "the kubeconfig on the node"),
+    }
+}
+
+/// Whether this is an address of the control plane, as the settings have it.
+fn is_of_control_plane(host: &str, settings: &Settings) -> bool {
+    let own = settings.first(&["address", "vip_address"]).and_then(|name| settings.text(name));
+    let mut own = own.unwrap_or_default().split(',').map(str::trim);
+    settings.switch("cp_enable") == Some(true) && own.any(|own| own == host)
 }
 
 /// Whether a mount is of this very file.

@@ -180,6 +180,65 @@ fn the_address_of_the_control_plane_is_none_of_services() {
     assert!(told("--members=/m").contains("older name of address"));
 }
 
+/// A static pod with the control plane's address, with this probe, these settings and this volume.
+fn static_pod(probe: &str, env: &[(&str, &str)], volume: &str) -> Report {
+    let env = [("cp_enable", "true"), ("address", "192.0.2.100"), ("vip_leaderelection", "true")]
+        .iter()
+        .chain(env)
+        .map(|(name, value)| format!("    - {{name: {name}, value: \"{value}\"}}\n"));
+    let text = format!(
+        "kind: Pod\nmetadata: {{name: kube-vip, namespace: kube-system}}\nspec:\n  hostNetwork: true\n  containers:\n  - name: kube-vip\n    image: kube-vip\n    args: [manager]\n    env:\n{}    livenessProbe: {probe}\n    volumeMounts:\n    - {{name: kubeconfig, mountPath: /etc/kubernetes/admin.conf}}\n  volumes:\n  - {volume}\n",
+        env.collect::<String>()
+    );
+    Report::of(&text).unwrap()
+}
+
+#[test]
+fn what_a_static_pod_gets_wrong_of_the_control_plane_is_told() {
+    let good = "{httpGet: {path: /healthz, port: 2112, host: 127.0.0.1}}";
+    let volume = |more: &str, path: &str| {
+        format!("{{name: kubeconfig, hostPath: {{path: /etc/kubernetes/{path}{more}}}}}")
+    };
+    let plain = volume("", "admin.conf");
+    let told = static_pod(good, &[], &plain).to_string();
+    assert!(
+        told.contains("mount its folder instead, and what kubeadm writes later is seen"),
+        "{told}"
+    );
+    assert!(told.contains("set another port here, such as :2122"), "{told}");
+    assert!(told.contains("no health check is named"), "{told}");
+    let apart =
+        static_pod(good, &[("prometheus_server", ":2122"), ("health_check_port", "2112")], &plain);
+    assert!(!apart.to_string().contains("set another port here"), "{apart}");
+    let there = good.replace("127.0.0.1", "192.0.2.100");
+    let told = static_pod(&there, &[], &plain);
+    assert!(told.to_string().contains("write host: 127.0.0.1"), "{told}");
+    assert_eq!(told.code(), 1);
+    let created = static_pod(good, &[], &volume(", type: FileOrCreate", "admin.conf"));
+    assert!(created.to_string().contains("FileOrCreate leaves an empty file"), "{created}");
+    assert_eq!(created.code(), 1);
+    let initial = static_pod(good, &[], &volume("", "super-admin.conf")).to_string();
+    assert!(initial.contains("it is used by itself"), "{initial}");
+}
+
+#[test]
+fn ways_of_the_control_plane_that_are_not_built_yet_are_named() {
+    let good = "{httpGet: {path: /healthz, port: 2112, host: 127.0.0.1}}";
+    let volume = "{name: kubeconfig, hostPath: {path: /etc/kubernetes/admin.conf}}";
+    for (name, value) in [
+        ("bgp_enable", "true"),
+        ("vip_routingtable", "true"),
+        ("lb_enable", "true"),
+        ("vip_ddns", "true"),
+        ("vip_leasename", "plndr-svcs-lock"),
+        ("address", "vip.example.org"),
+        ("vip_arp", "false"),
+    ] {
+        let report = static_pod(good, &[(name, value)], volume);
+        assert_eq!(report.code(), 1, "{name}\n{report}");
+    }
+}
+
 #[test]
 fn values_and_ports_are_found_where_they_stand() {
     let name = "named";

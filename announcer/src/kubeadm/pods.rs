@@ -1,0 +1,111 @@
+//! What the Pods that have the control plane's address are given: one manifest is for all nodes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use berth_api::Quoted;
+use berth_runtime::client;
+use berth_runtime::watch::chain;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::Client;
+use kube::api::{Api, ListParams, ResourceExt};
+
+/// The containers that `manifest` prints.
+const CONTAINERS: [&str; 2] = ["berth-control-plane", "berth-announcer"];
+/// Pods with these.
+const SELECTED: &str = "app.kubernetes.io/name in (berth-control-plane,berth-announcer)";
+/// On the Pod of a file, as the kubelet shows it to the cluster (`kubetypes.ConfigMirrorAnnotationKey`).
+const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Of one node.
+const OF_NODE: &str = "vip_nodename";
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a Pod of the control plane's address is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) image: Option<String>,
+    /// Its settings, but for the name of its node.
+    pub(super) environment: BTreeMap<String, String>,
+}
+
+/// What a Pod is given, if the control plane's address is its affair.
+pub(super) fn given(pod: &Pod) -> Option<Given> {
+    let containers = pod.spec.as_ref().map(|spec| &spec.containers[..]).unwrap_or_default();
+    let found = containers.iter().filter(|container| CONTAINERS.contains(&container.name.as_str()));
+    found.map(of).find(|given| {
+        given.environment.get("cp_enable").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    })
+}
+
+fn of(container: &Container) -> Given {
+    let variables = container.env.iter().flatten().filter(|variable| variable.name != OF_NODE);
+    let said =
+        variables.filter_map(|variable| Some((variable.name.clone(), variable.value.clone()?)));
+    Given { image: container.image.clone(), environment: said.collect() }
+}
+
+/// What the Pods of the cluster that this kubeconfig names are given.
+///
+/// # Errors
+/// When it does not answer, none is there, or they are not alike; in words.
+pub(super) async fn asked(kubeconfig: &Path, namespace: &str) -> Result<Given, String> {
+    let hint = "; give the settings as flags, as for `kubeadm init`, and no cluster is asked";
+    let config = client::configure(Some(kubeconfig)).await;
+    let config = config.map_err(|error| format!("--config: {}{hint}", chain(&error)))?;
+    let server = config.cluster_url.to_string();
+    let client = client::connect(config).map_err(|error| chain(&error))?;
+    match tokio::time::timeout(TIMEOUT, of_cluster(&client, namespace)).await {
+        Ok(found) => found.map_err(|why| format!("{why}{hint}")),
+        Err(_) => Err(format!("{server}: no answer within {TIMEOUT:?}{hint}")),
+    }
+}
+
+/// The same of whatever this client asks.
+pub(super) async fn of_cluster(client: &Client, namespace: &str) -> Result<Given, String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let pods = pods.list(&ListParams::default().labels(SELECTED)).await;
+    let pods = pods.map_err(|error| format!("Pods of {namespace}: {}", chain(&error)))?;
+    let all: Vec<(&Pod, Given)> = pods.iter().filter_map(|pod| Some((pod, given(pod)?))).collect();
+    let of_file = |pod: &Pod| pod.annotations().contains_key(MIRROR);
+    if let Some((pod, _)) = all.iter().find(|(pod, _)| !of_file(pod)) {
+        return Err(format!(
+            "Pod {namespace}/{} has the control plane's address and is of no file: a DaemonSet brings it to the nodes that join",
+            pod.name_any()
+        ));
+    }
+    let named: Vec<(String, Given)> =
+        all.into_iter().map(|(pod, given)| (pod.name_any(), given)).collect();
+    agreed(&named).map_err(|why| format!("namespace {namespace}: {why}"))
+}
+
+/// What all of them are given.
+fn agreed(pods: &[(String, Given)]) -> Result<Given, String> {
+    let Some((first, given)) = pods.first() else {
+        return Err("no Pod of berth-announcer has the control plane's address".to_owned());
+    };
+    for (other, differs) in pods {
+        let names = given.environment.keys().chain(differs.environment.keys());
+        let mut unlike = names
+            .filter(|name| given.environment.get(*name) != differs.environment.get(*name))
+            .map(|name| {
+                (name.as_str(), given.environment.get(name), differs.environment.get(name))
+            });
+        let image = (given.image != differs.image).then_some((
+            "image",
+            given.image.as_ref(),
+            differs.image.as_ref(),
+        ));
+        if let Some((name, here, there)) = unlike.next().or(image) {
+            let shown = |value: Option<&String>| {
+                value.map_or("nothing".to_owned(), |value| Quoted::of(value).to_string())
+            };
+            return Err(format!(
+                "Pods {first} and {other} differ in {name}: {} and {}; one manifest is for all nodes",
+                shown(here),
+                shown(there)
+            ));
+        }
+    }
+    Ok(given.clone())
+}

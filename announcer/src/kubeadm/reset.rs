@@ -1,0 +1,121 @@
+//! Takes the control plane's address off a node that leaves it: the file of the Pod, which the kubelet then ends, and what is left
+//! of one that could not end by itself.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use berth_runtime::logs;
+use berth_runtime::supervise::Supervisor;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::pods;
+use crate::config::{Config, Settings};
+use crate::instance::Instance;
+use crate::locks::{self, WhenTaken};
+use crate::sweep;
+
+/// Where the Pod belongs.
+pub(super) const MANIFEST: &str = "/etc/kubernetes/manifests/berth-control-plane.yaml";
+
+/// How long the kubelet may take to see that a file is gone (20 s, `fileCheckFrequency`), and the Pod to end (15 s).
+const ENDING: Duration = Duration::from_secs(60);
+
+/// Takes it off.
+///
+/// # Errors
+/// When the file is another program's, the Pod runs on, or something is left.
+pub(super) async fn run(file: &Path) -> anyhow::Result<()> {
+    logs::init("info", logs::Format::Text).map_err(anyhow::Error::msg)?;
+    sweep::is_permitted()?;
+    let instance = match instance(file)? {
+        Some(instance) => {
+            std::fs::remove_file(file).with_context(|| format!("removing {}", file.display()))?;
+            tracing::info!(file = %file.display(), "removed: the kubelet ends the Pod, which gives the address back");
+            instance
+        }
+        None => {
+            tracing::info!(file = %file.display(), "there is no such file");
+            Instance::of_roles(true, false)
+        }
+    };
+    ended(&instance).await?;
+    let mut supervisor = Supervisor::new();
+    sweep::node(&instance, &mut supervisor).await?;
+    tracing::info!(
+        "nothing of it is left here; what the node says of its API server goes with its Node: kubectl delete node"
+    );
+    Ok(())
+}
+
+/// Whose addresses the Pod of the file has; nothing where there is no file.
+fn instance(file: &Path) -> anyhow::Result<Option<Instance>> {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => bail!("{}: cannot be read: {error}", file.display()),
+    };
+    let pod: Option<Pod> = serde_saphyr::from_str(&text)
+        .ok()
+        .and_then(|pod: serde_json::Value| serde_json::from_value(pod).ok());
+    let Some(given) = pod.as_ref().and_then(pods::given) else {
+        bail!(
+            "{}: it is not the Pod of the control plane's address that berth-announcer prints, and stays; name that by --manifest",
+            file.display()
+        );
+    };
+    let settings = Settings::gather(given.environment, []);
+    let config = Config::parse(&settings.without(&["config_file"]), "node").ok();
+    Ok(Some(config.map_or_else(|| Instance::of_roles(true, false), |config| config.core.instance)))
+}
+
+/// Waits until no announcer of this name runs here.
+async fn ended(instance: &Instance) -> anyhow::Result<()> {
+    let waiting = locks::take(instance, WhenTaken::Wait);
+    match tokio::time::timeout(ENDING, waiting).await {
+        Ok(taken) => Ok(drop(taken?)),
+        Err(_) => {
+            let why = locks::take(instance, WhenTaken::End).await.err();
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            bail!(
+                "it runs still, {ENDING:?} later{why}; end its container, or the DaemonSet that it is of"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_pod_of_the_control_planes_address_is_taken_off() {
+        let folder = std::env::temp_dir().join(format!("berth-reset-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("pod.yaml");
+        assert_eq!(instance(&file).unwrap(), None);
+        let pod = include_str!("../../../examples/08-control-plane/berth-control-plane.yaml");
+        std::fs::write(&file, pod).unwrap();
+        assert_eq!(instance(&file).unwrap().unwrap().name(), "cp");
+        let with_services = pod.replace(
+            "- name: prometheus_server",
+            "- name: svc_enable\n      value: 'true'\n    - name: prometheus_server",
+        );
+        std::fs::write(&file, with_services).unwrap();
+        assert_eq!(instance(&file).unwrap().unwrap().name(), "cp-svc");
+        for other in [
+            pod.replace("name: cp_enable", "name: svc_enable"),
+            pod.replace(
+                "name: berth-control-plane\n    readiness",
+                "name: kube-vip\n    readiness",
+            ),
+            "no: pod".to_owned(),
+            "{{".to_owned(),
+        ] {
+            std::fs::write(&file, other).unwrap();
+            assert!(instance(&file).unwrap_err().to_string().contains("and stays"));
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

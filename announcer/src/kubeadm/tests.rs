@@ -1,0 +1,105 @@
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::*;
+
+const FLAGS: &str = "--address 192.0.2.100,2001:db8::100 --interface eth0 --leaseDuration 5 --leaseRenewDuration 3 --leaseRetry 1";
+
+/// The Pod by these flags, over what another one is given.
+fn pod(kind: &str, flags: &str, other: pods::Given) -> Result<ControlPlanePod, String> {
+    let arguments = ["kubeadm", kind].into_iter().chain(flags.split_whitespace());
+    let matches = command().try_get_matches_from(arguments).map_err(|error| error.to_string())?;
+    let matches = matches.subcommand().unwrap().1;
+    let image = matches.get_one::<String>("image").cloned().or(other.image);
+    manifest::control_plane_pod(other.environment, flags::given(matches), image)
+}
+
+fn init(flags: &str) -> Result<ControlPlanePod, String> {
+    pod("init", flags, pods::Given::default())
+}
+
+/// The Pod of a file as the kubelet of a node shows it.
+fn mirrored(node: &str, text: &str) -> Value {
+    let mut pod: Value = serde_saphyr::from_str(text).unwrap();
+    pod["metadata"]["name"] = json!(format!("berth-control-plane-{node}"));
+    pod["metadata"]["annotations"] = json!({ "kubernetes.io/config.mirror": "1" });
+    pod
+}
+
+/// What a cluster with these Pods says.
+async fn said(pods: Vec<Value>) -> Result<pods::Given, String> {
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let body = match request.uri().path() {
+            "/api/v1/namespaces/kube-system/pods" => json!({ "metadata": {}, "items": pods }),
+            other => panic!("{other}"),
+        };
+        async move {
+            let body = Body::from(serde_json::to_vec(&body)?);
+            Ok::<_, tower::BoxError>(http::Response::new(body))
+        }
+    });
+    pods::of_cluster(&Client::new(service, "default"), "kube-system").await
+}
+
+#[test]
+fn init_prints_one_pod_and_says_what_kubeadm_is_to_be_given() {
+    let pod = init(FLAGS).unwrap();
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&pod.text).unwrap();
+    assert_eq!(documents.len(), 1, "the kubelet reads one of a file");
+    assert_eq!(documents[0]["metadata"]["name"], "berth-control-plane");
+    let expected = "--control-plane-endpoint 192.0.2.100:6443 --upload-certs --apiserver-cert-extra-sans 2001:db8::100";
+    assert_eq!(needed(&pod), expected);
+    let six = init("--vip 2001:db8::100 --port 8443").unwrap();
+    assert_eq!(needed(&six), "--control-plane-endpoint [2001:db8::100]:8443 --upload-certs");
+}
+
+#[test]
+fn what_is_not_accepted_is_named_at_once_and_elections_in_etcd_with_what_to_use() {
+    let told = init("--leaderElectionType etcd --etcdCert /x --arp=false --controlplane=false");
+    let told = told.err().unwrap();
+    for name in ["leaderElectionType=", "a Lease decides on the control plane's address"] {
+        assert!(told.contains(name), "{name}: {told}");
+    }
+    let told = init("--leaderElectionType etcd --arp=false").err().unwrap();
+    for name in ["address=", "vip_arp=", "leaderElectionType="] {
+        assert!(told.contains(name), "{name}: {told}");
+    }
+    let off = init("--address 192.0.2.100 --controlplane=false").err().unwrap();
+    assert!(off.contains("cp_enable"), "{off}");
+    assert!(init("--address 192.0.2.100 --image A/b").err().unwrap().contains("--image"));
+}
+
+#[tokio::test]
+async fn join_prints_what_the_others_have_and_flags_win_over_it() {
+    let flags = format!("{FLAGS} --image r.example/berth:2 --nodeName a");
+    let first = init(&flags).unwrap();
+    let found = said(vec![mirrored("a", &first.text), mirrored("b", &first.text)]).await.unwrap();
+    assert!(!found.environment.contains_key("vip_nodename"));
+    let joined = pod("join", "", found.clone()).unwrap();
+    let same = init(&format!("{FLAGS} --image r.example/berth:2")).unwrap();
+    let parsed = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap();
+    assert_eq!(parsed(&joined.text), parsed(&same.text));
+    let other = pod("join", "--interface eth1 --image r.example/berth:3", found).unwrap();
+    assert!(other.text.contains("value: eth1") && other.text.contains("berth:3"), "{}", other.text);
+}
+
+#[tokio::test]
+async fn where_the_others_differ_or_are_none_that_is_said() {
+    let [one, other] =
+        [FLAGS, "--address 192.0.2.100 --interface eth1"].map(|all| init(all).unwrap().text);
+    let told = said(vec![mirrored("a", &one), mirrored("b", &other)]).await.unwrap_err();
+    assert!(
+        told.contains("Pods berth-control-plane-a and berth-control-plane-b differ in"),
+        "{told}"
+    );
+    let newer = one.replace("berth-announcer:", "berth-announcer:9");
+    let told = said(vec![mirrored("a", &one), mirrored("b", &newer)]).await.unwrap_err();
+    assert!(told.contains("differ in image"), "{told}");
+    assert!(said(vec![]).await.unwrap_err().contains("no Pod of berth-announcer"));
+    let mut of_daemonset = mirrored("a", &one);
+    of_daemonset["metadata"]["annotations"] = json!({});
+    assert!(said(vec![of_daemonset]).await.unwrap_err().contains("a DaemonSet brings it"));
+    let of_services = one.replace("name: cp_enable", "name: svc_enable");
+    assert!(said(vec![mirrored("a", &of_services)]).await.unwrap_err().contains("no Pod"));
+}
