@@ -70,3 +70,104 @@ async fn lacking(names: &[String], way: &Way) -> Option<Vec<String>> {
     }
     Some(lacking)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use berth_api::claim::ClaimPolicy;
+    use rcgen::generate_simple_self_signed;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+    use crate::config::{Api, Config, Settings};
+
+    /// An API server whose certificate has these names, and how it is reached.
+    async fn server(names: &[&str]) -> Way {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let own = generate_simple_self_signed(names).unwrap();
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let _ = stream.read(&mut [0; 4096]).await;
+                let answer =
+                    b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                let _ = stream.write_all(answer).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        let folder =
+            std::env::temp_dir().join(format!("berth-certificate-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (authority, file) = (folder.join("ca.crt"), folder.join("admin.conf"));
+        std::fs::write(&authority, own.cert.pem()).unwrap();
+        let cluster = json!({
+            "server": format!("https://127.0.0.1:{port}"), "certificate-authority": authority,
+        });
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{ "name": "lab", "cluster": cluster }],
+            "users": [{ "name": "lab", "user": {} }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
+        });
+        std::fs::write(&file, kubeconfig.to_string()).unwrap();
+        let settings = [("cp_enable", "true"), ("address", "192.0.2.100")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config::parse(&Settings::gather(settings, []), "a").unwrap();
+        let api = Api {
+            kubeconfig: Some(file),
+            server: None,
+            claims: ClaimPolicy::Ignored,
+            namespace: "kube-system".to_owned(),
+        };
+        Way::of(&api, &config.control_plane.unwrap())
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_a_certificate_does_not_have_is_told_by_name() {
+        let way = server(&["kubernetes", "192.0.2.100", "api.example.org"]).await;
+        let all = names(&["192.0.2.100", "2001:db8::100", "api.example.org", "other.example.org"]);
+        let found = lacking(&all, &way).await.unwrap();
+        assert_eq!(found, names(&["2001:db8::100", "other.example.org"]));
+        let told = remark(&found).unwrap();
+        assert!(told.contains("does not have 2001:db8::100, other.example.org"), "{told}");
+        assert_eq!(lacking(&all[..1], &way).await, Some(Vec::new()));
+        assert_eq!(remark(&[]), None);
+    }
+
+    #[tokio::test]
+    async fn it_is_told_beside_readiness_which_it_does_not_fail() {
+        let way = server(&["kubernetes"]).await;
+        let health = Health::new([]);
+        let watching = tokio::spawn(watch(names(&["192.0.2.100"]), way, health.clone()));
+        let begun = std::time::Instant::now();
+        while health.missing_checks().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is not told");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let told = health.missing_checks();
+        assert!(told[0].0 == TASK && told[0].1.contains("192.0.2.100"), "{told:?}");
+        assert!(health.unready_checks(std::time::Instant::now()).is_empty());
+        watching.abort();
+    }
+}

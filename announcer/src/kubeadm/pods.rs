@@ -1,13 +1,20 @@
 //! What the Pods that have the control plane's address are given: one manifest is for all nodes.
+//!
+//! A kubelet shows the cluster whatever Pods it likes, on its own node alone (the admission plugin NodeRestriction), and does not say
+//! itself what its node is: Pods of nodes count that belong to the control plane, and no other.
+//!
+//! # Permissions
+//!
+//! `list` on `pods` of the namespace, and on `nodes`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use berth_api::Quoted;
 use berth_runtime::client;
 use berth_runtime::watch::chain;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use kube::Client;
 use kube::api::{Api, ListParams, ResourceExt};
 
@@ -17,6 +24,8 @@ const CONTAINERS: [&str; 2] = ["berth-control-plane", "berth-announcer"];
 const SELECTED: &str = "app.kubernetes.io/name in (berth-control-plane,berth-announcer)";
 /// On the Pod of a file, as the kubelet shows it to the cluster (`kubetypes.ConfigMirrorAnnotationKey`).
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Nodes with this one (`kubeadmconstants.LabelNodeRoleControlPlane`).
+const ROLE: &str = "node-role.kubernetes.io/control-plane";
 /// Of one node.
 const OF_NODE: &str = "vip_nodename";
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,7 +75,15 @@ pub(super) async fn of_cluster(client: &Client, namespace: &str) -> Result<Given
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pods = pods.list(&ListParams::default().labels(SELECTED)).await;
     let pods = pods.map_err(|error| format!("Pods of {namespace}: {}", chain(&error)))?;
-    let all: Vec<(&Pod, Given)> = pods.iter().filter_map(|pod| Some((pod, given(pod)?))).collect();
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default().labels(ROLE)).await;
+    let nodes = nodes.map_err(|error| format!("Nodes: {}", chain(&error)))?;
+    let nodes: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
+    let is_of_one = |pod: &&Pod| {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+        node.is_some_and(|node| nodes.contains(node))
+    };
+    let all: Vec<(&Pod, Given)> =
+        pods.iter().filter(is_of_one).filter_map(|pod| Some((pod, given(pod)?))).collect();
     let of_file = |pod: &Pod| pod.annotations().contains_key(MIRROR);
     if let Some((pod, _)) = all.iter().find(|(pod, _)| !of_file(pod)) {
         return Err(format!(
@@ -82,7 +99,7 @@ pub(super) async fn of_cluster(client: &Client, namespace: &str) -> Result<Given
 /// What all of them are given.
 fn agreed(pods: &[(String, Given)]) -> Result<Given, String> {
     let Some((first, given)) = pods.first() else {
-        return Err("no Pod of berth-announcer has the control plane's address".to_owned());
+        return Err("no Pod of berth-announcer has the control plane's address on a node with the label node-role.kubernetes.io/control-plane".to_owned());
     };
     for (other, differs) in pods {
         let names = given.environment.keys().chain(differs.environment.keys());

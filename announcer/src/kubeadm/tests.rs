@@ -23,15 +23,25 @@ fn init(flags: &str) -> Result<ControlPlanePod, String> {
 fn mirrored(node: &str, text: &str) -> Value {
     let mut pod: Value = serde_saphyr::from_str(text).unwrap();
     pod["metadata"]["name"] = json!(format!("berth-control-plane-{node}"));
+    pod["spec"]["nodeName"] = json!(node);
     pod["metadata"]["annotations"] = json!({ "kubernetes.io/config.mirror": "1" });
     pod
 }
 
-/// What a cluster with these Pods says.
+/// What a cluster with these Pods says, whose control plane are the nodes a and b.
 async fn said(pods: Vec<Value>) -> Result<pods::Given, String> {
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let body = match request.uri().path() {
             "/api/v1/namespaces/kube-system/pods" => json!({ "metadata": {}, "items": pods }),
+            "/api/v1/nodes" => {
+                let query = request.uri().query().unwrap_or_default();
+                assert!(
+                    query.contains("labelSelector=node-role.kubernetes.io%2Fcontrol-plane"),
+                    "{query}"
+                );
+                let nodes = ["a", "b"].map(|name| json!({ "metadata": { "name": name } }));
+                json!({ "metadata": {}, "items": nodes })
+            }
             other => panic!("{other}"),
         };
         async move {
@@ -102,4 +112,13 @@ async fn where_the_others_differ_or_are_none_that_is_said() {
     assert!(said(vec![of_daemonset]).await.unwrap_err().contains("a DaemonSet brings it"));
     let of_services = one.replace("name: cp_enable", "name: svc_enable");
     assert!(said(vec![mirrored("a", &of_services)]).await.unwrap_err().contains("no Pod"));
+}
+
+#[tokio::test]
+async fn what_the_kubelet_of_another_node_shows_counts_for_nothing() {
+    let own = init(FLAGS).unwrap().text;
+    let theirs = init(&format!("{FLAGS} --image evil.example/x:1")).unwrap().text;
+    let found = said(vec![mirrored("worker", &theirs), mirrored("a", &own)]).await.unwrap();
+    assert!(!found.image.unwrap().contains("evil"));
+    assert!(said(vec![mirrored("worker", &theirs)]).await.unwrap_err().contains("no Pod"));
 }

@@ -53,6 +53,7 @@ async fn a_node_that_joins_gets_the_pod_that_the_others_have() {
     let [pod] = &parsed(&first)[..] else { panic!("{first}") };
     for node in ["node-a", "node-b"] {
         let mut mirror = pod.clone();
+        mirror["spec"]["nodeName"] = json!("node-a");
         mirror["metadata"]["annotations"] = json!({ "kubernetes.io/config.mirror": "x" });
         let path = format!("/api/v1/namespaces/kube-system/pods/berth-control-plane-{node}");
         scene.api.put(&path, mirror);
