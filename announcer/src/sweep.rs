@@ -60,6 +60,13 @@ pub async fn node(me: &Instance, supervisor: &mut Supervisor) -> anyhow::Result<
     }
     fencing::remove(me);
     let host = kernel.look().await.context("looking at the addresses of this node")?;
+    let tables = tokio::time::timeout(LISTING, tables(&door)).await.unwrap_or_default();
+    let is_own =
+        |(prefix, name): &(&str, String)| Instance::of_mark(prefix, name).as_ref() == Some(me);
+    ensure!(
+        !tables.iter().any(is_own),
+        "tables of it are left in nftables, which `nft` is to remove"
+    );
     let left = host.ours.len() + host.made.len();
     ensure!(left == 0, "{left} addresses and interfaces of it are left, as the log says");
     ensure!(rules.is_ok(), "rules of elastic IPs are left, as the log says");

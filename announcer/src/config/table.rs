@@ -95,7 +95,7 @@ pub const VARIABLES: &[Variable] = &[
     met(ArpNd, "vip_cidr", "cidr", TEXT, "32", "older name of vip_subnet"),
     act(Core, "instance_name", "instanceName", Text("NAME"), "none", "name of this announcer on the node [default: by its roles]"),
     act(ControlPlane, "vip_address", "vip", Text("ADDRESSES"), "none", "older name of address [default: none]"),
-    act(ControlPlane, "address", "address", Text("ADDRESSES"), "none", "addresses to announce, a comma list: those of the control plane, or names of its, with cp_enable, or without a cluster, with berth_members [default: none]"),
+    act(ControlPlane, "address", "address", Text("ADDRESSES"), "none", "addresses to announce, a comma list: those of the control plane, with cp_enable, by themselves or by name, or without a cluster, with berth_members [default: none]"),
     act(ControlPlane, "port", "port", PORT, "6443", "port of that address, and with cp_enable of the API server of this node [default: 6443]"),
     row(ControlPlane, "vip_ddns", "ddns", Switch, "false", DHCP, "address of the control plane by DHCP and dynamic DNS"),
     part("vip_ddns", row(ControlPlane, "dhcp_mode", "dhcpMode", Word(&["ipv4", "ipv6", "dual"]), "dns_mode, else ipv4", DHCP, "families asked for by DHCP")),

@@ -20,8 +20,9 @@ use crate::control_plane::{certificate, checker, names, nodes, place};
 use crate::kernel::{Host, Kernel};
 use crate::ownership::health::Standing;
 
-/// How long an interface, a route or an address of the node may come after the announcer, and how often that is looked at.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an interface, a route, an address of the node or of a name may come after the announcer: a kubelet gives a process that
+/// answers no probe half a minute, and both are waited for. And how often that is looked at.
+const PATIENCE: Duration = Duration::from_secs(12);
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What readiness is told under while it is not known yet whether another node has the address.

@@ -22,7 +22,13 @@ const FLAGS: [&str; 4] = ["--address", ADDRESS, "--interface", "eth0"];
 
 /// What the program says, and how it ends.
 async fn kubeadm(words: &[&str]) -> (String, String, Option<i32>) {
-    let output = Command::new(real()).arg("kubeadm").args(words).env_clear().output().await;
+    kubeadm_with(words, &std::env::var("PATH").unwrap()).await
+}
+
+/// The same where other programs are found here.
+async fn kubeadm_with(words: &[&str], path: &str) -> (String, String, Option<i32>) {
+    let mut command = Command::new(real());
+    let output = command.arg("kubeadm").args(words).env_clear().env("PATH", path).output().await;
     let output = output.expect("the program");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr), output.status.code())
@@ -113,7 +119,13 @@ async fn a_node_that_leaves_keeps_nothing_whether_its_pod_ends_or_was_killed() {
                 announcer.wait().await.unwrap();
             }
         };
-        let ((_, told, code), ()) = tokio::join!(kubeadm(&reset), kubelet);
+        let path = if ends { std::env::var("PATH").unwrap() } else { "/nowhere".to_owned() };
+        let ((_, mut told, mut code), ()) = tokio::join!(kubeadm_with(&reset, &path), kubelet);
+        if !ends {
+            assert!(code == Some(1) && told.contains("tables of it are left"), "{told}");
+            (_, told, code) = kubeadm(&reset).await;
+            assert!(told.contains("there is no such file"), "{told}");
+        }
         assert_eq!(code, Some(0), "{told}");
         assert!(address("eth0", ADDRESS).is_none(), "{told}");
         assert_eq!(run("nft list ruleset"), "", "{told}");

@@ -79,7 +79,7 @@ fn what_is_the_same_is_said_to_be() {
     let name = "daemonset-arp";
     is(name, "name: vip_arp", Mark::Same, "vip_arp=\"true\": announce by ARP");
     is(name, "fieldPath: spec.nodeName", Mark::Same, "vip_nodename: this node's name");
-    is(name, "name: dns_mode", Mark::Same, "which are used as they are");
+    is(name, "name: dns_mode", Mark::Same, "which addresses are used where address is a name");
     is(name, "name: vip_address", Mark::Same, "empty");
     is(name, "image: ghcr.io", Mark::Same, "put Berth's image here");
     is(name, "  name: kube-vip-ds", Mark::Same, "Kubernetes goes by it");
@@ -108,14 +108,19 @@ fn what_is_not_built_yet_names_what_it_comes_with() {
     is("daemonset-bgp", "name: cp_enable", Mark::Same, "off: an address for the control plane");
     is("static-pod", "name: cp_enable", Mark::Same, "an address for the control plane");
     is("static-pod", "name: address", Mark::Same, "those of the control plane, with cp_enable");
-    is("static-pod", "name: dns_mode", Mark::Same, "accepted as address are addresses alone");
+    is(
+        "static-pod",
+        "name: dns_mode",
+        Mark::Same,
+        "which addresses are used where address is a name",
+    );
     is("static-pod", "- args:", Mark::Better, "no health check is named");
     is("static-pod", "mountPath: /etc/kubernetes/admin.conf", Mark::Same, "mount its folder");
     assert_eq!(report("static-pod").code(), 3, "capabilities: {}", report("static-pod"));
     is("static-pod", "mountPath: /etc/kubernetes/admin.conf", Mark::Same, "the kubeconfig");
     is("static-pod", "name: svc_enable", Mark::Same, "svc_enable=\"false\": off: serve Services");
     is("daemonset-bgp", "name: vip_arp", Mark::Same, "vip_arp=\"false\": off: announce by ARP");
-    is("static-pod", "super-admin.conf", Mark::Same, "on the node");
+    is("static-pod", "super-admin.conf", Mark::Better, "the first node alone has super-admin.conf");
     is("years-ago", "name: enableUPNP", Mark::NotYet, "UPnP");
     is("table", "--table\n".trim(), Mark::NotYet, "routing-table mode");
     is("table", "egress_podcidr", Mark::NotYet, "kube-vip.io/egress");
@@ -231,7 +236,7 @@ fn ways_of_the_control_plane_that_are_not_built_yet_are_named() {
         ("lb_enable", "true"),
         ("vip_ddns", "true"),
         ("vip_leasename", "plndr-svcs-lock"),
-        ("address", "vip.example.org"),
+        ("address", "vip_example.org"),
         ("vip_arp", "false"),
     ] {
         let report = static_pod(good, &[(name, value)], volume);
