@@ -164,6 +164,19 @@ impl Scene {
         self.servers.iter().for_each(|server| server.make(Trouble::default()));
         self.stays_with(&node, PATIENCE).await.context("somebody preempts")?;
 
+        // The others hang, and the last that they could say is that they are healthy: nobody is to have it for that.
+        let probe = self.probe()?;
+        let names = self.world.lab.nodes().iter().map(|node| node.name());
+        for other in names.filter(|other| *other != node) {
+            self.server(other)?.make(hangs());
+        }
+        self.server(&node)?.make(slow());
+        self.stays_with(&node, 2 * PATIENCE).await.context("it yields to one that hangs")?;
+        let report = probe.finish()?;
+        report.answered_within(Duration::from_millis(500)).with_context(|| self.world.logs())?;
+        self.servers.iter().for_each(|server| server.make(Trouble::default()));
+        self.stays_with(&node, PATIENCE).await.context("it moves when all are back")?;
+
         // It is not ready, and lives: another one that is takes it over by its word.
         let probe = self.probe()?;
         let begun = Instant::now();
