@@ -74,7 +74,7 @@ fn instance(file: &Path) -> anyhow::Result<Option<Instance>> {
 async fn ended(instance: &Instance) -> anyhow::Result<()> {
     let waiting = locks::take(instance, WhenTaken::Wait);
     match tokio::time::timeout(ENDING, waiting).await {
-        Ok(taken) => Ok(drop(taken?)),
+        Ok(taken) => taken.map(drop).map_err(anyhow::Error::from),
         Err(_) => {
             let why = locks::take(instance, WhenTaken::End).await.err();
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
