@@ -85,10 +85,11 @@ pub fn misspelt<'t>(annotations: impl Iterator<Item = &'t str>) -> Vec<Flaw> {
     annotations.filter(is_none).take(MOST_MISSPELT).map(flaw).collect()
 }
 
+/// Communities of both kinds.
+type Communities = (BTreeSet<Community>, BTreeSet<LargeCommunity>);
+
 /// Communities in a list; else what of it is wrong, and what is accepted.
-fn communities(
-    text: &str,
-) -> Result<(BTreeSet<Community>, BTreeSet<LargeCommunity>), (&str, String)> {
+fn communities(text: &str) -> Result<Communities, (&str, String)> {
     let (mut communities, mut large) = (BTreeSet::new(), BTreeSet::new());
     if text.len() > LONGEST {
         let length = text.len();
