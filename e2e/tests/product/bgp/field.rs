@@ -179,7 +179,12 @@ async fn sessions_follow_their_node_and_an_edit_of_one_costs_nobody_a_route() ->
     configure(&world, &document(OF_RACK, "{aggregate: {ipv4: 24}}")).await?;
     let prefix = "show route 10.99.0.0/24";
     eventually("the prefix from both", 90, || async {
-        Ok((bird.says(prefix)?.matches("unicast").count() == 2).then_some(()))
+        let mut is_kept = bird.says(prefix)?.matches("unicast").count() == 2;
+        for node in 0..2 {
+            let set = ["nft", "list", "set", "inet", "berth.transit", "wide4"];
+            is_kept &= world.lab.node(node).exec(set)?.contains("10.99.0.0/24");
+        }
+        Ok(is_kept.then_some(()))
     })
     .await?;
     world.lab.router().exec_with_input(["nft", "-f", "-"], COUNT)?;

@@ -16,16 +16,20 @@ const PEER: &str = include_str!("hostile/peer.py");
 /// Of the port that the loud router has beside BIRD.
 const LOUD: &str = "1179";
 
+/// How long each sends what it likes.
+const SECONDS: &str = "4";
+
 const MEGABYTES: u64 = 24 << 20;
 
 fn hostile(place: &Place, arguments: &[&str]) -> Result<String> {
     place.exec([&["python3", "-c", PEER][..], arguments].concat())
 }
 
-/// How many sessions were lost on a node, as it counts them.
+/// What a node says of sessions that it has lost.
 fn lost(world: &World, node: usize) -> Result<String> {
     let said = world.lab.node(node).exec(["curl", "-s", "http://127.0.0.1:2112/metrics"])?;
     let lines = said.lines().filter(|line| line.contains("bgp_sessions_lost_total{"));
+    let lines = lines.filter(|line| !line.ends_with(" 0"));
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
@@ -95,7 +99,7 @@ async fn nobody_speaks_to_a_router_in_the_place_of_a_node() -> Result<()> {
     world.lab.down()
 }
 
-/// 20 million routes, a wish for all routes again without end, and strangers at the port for peers that connect.
+/// Millions of routes, a wish for all routes again without end, and strangers at the port for peers that connect.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_routers_and_strangers_send_costs_nothing() -> Result<()> {
     let world = World::up(1, by_bgp(&format!("{}:65001", router().v4))).await?;
@@ -119,13 +123,13 @@ async fn what_routers_and_strangers_send_costs_nothing() -> Result<()> {
     let process = world.announcer(&name)?;
     let before = process.resident_bytes()?;
     for mode in ["routes", "refreshes"] {
-        let said = hostile(&world.lab.router(), &["router", mode, "198.51.100.1", LOUD, "15"])?;
+        let said = hostile(&world.lab.router(), &["router", mode, "198.51.100.1", LOUD, SECONDS])?;
         ensure!(mode == "refreshes" || said.contains("routes "), "it was spoken to: {said}");
         let grown = process.resident_bytes()?.saturating_sub(before);
         ensure!(grown < MEGABYTES, "{mode}: {grown} octets");
     }
     for place in [world.lab.outside(), world.lab.router()] {
-        let let_in = hostile(&place, &["strangers", &own.v6.to_string(), "1790", "5"])?;
+        let let_in = hostile(&place, &["strangers", &own.v6.to_string(), "1790", "2"])?;
         ensure!(let_in.trim().parse::<u32>()? > 100, "somebody tried: {let_in}");
         let grown = process.resident_bytes()?.saturating_sub(before);
         ensure!(grown < MEGABYTES, "{}: {grown} octets", place.name);

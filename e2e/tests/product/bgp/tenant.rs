@@ -109,31 +109,6 @@ async fn what_a_service_asks_for_takes_no_word_of_the_operator_s_away() -> Resul
     world.lab.down()
 }
 
-/// An aggregate leads the free addresses in it to nodes, too, which lead them back.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_nobody_s_of_an_aggregate_goes_no_circles() -> Result<()> {
-    let (world, bird, _) = world().await?;
-    configure(&world, "policy: [{aggregate: {ipv4: 24}}]").await?;
-    world.expose("web", json!({})).await?;
-    world.published("web", 1).await?;
-    eventually("the aggregate", SOON, || async {
-        Ok(bird.says("show route 10.99.0.0/24")?.contains("unicast").then_some(()))
-    })
-    .await?;
-    let packets = || -> Result<u64> {
-        let said = world.lab.node(0).exec(["cat", "/sys/class/net/eth0/statistics/rx_packets"])?;
-        Ok(said.trim().parse()?)
-    };
-    let before = packets()?;
-    // Nobody answers.
-    let _ =
-        world.lab.outside().output(["ping", "-c", "50", "-i", "0.01", "-W", "1", "10.99.0.200"])?;
-    let came = packets()? - before;
-    ensure!((50..400).contains(&came), "{came} packets came for 50");
-    drop(bird);
-    world.lab.down()
-}
-
 /// What went by BGP rests, and counts as long for whoever gave it back: also where berth-ccm begins anew meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_gives_back_without_end_takes_no_more_than_its_quota_from_others() -> Result<()> {
@@ -157,16 +132,6 @@ async fn who_gives_back_without_end_takes_no_more_than_its_quota_from_others() -
     world.lab.down()
 }
 
-/// The same, killed at once.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_given_back_before_berth_ccm_was_killed_rests() -> Result<()> {
-    let (mut world, bird, _) = world().await?;
-    give_back(&world, 3).await?;
-    begins_anew(&mut world).await?;
-    drop(bird);
-    world.lab.down()
-}
-
 /// Has so many addresses of a pool of four given back, by a namespace that may have three, and waits until they rest.
 async fn give_back(world: &World, count: usize) -> Result<()> {
     let pools = json!({ "range-global": "10.99.0.1-10.99.0.4", "quota-default": "3" });
@@ -183,14 +148,17 @@ async fn give_back(world: &World, count: usize) -> Result<()> {
 }
 
 async fn is_refused(world: &World, name: &str) -> Result<()> {
-    eventually("that the quota is used up by what rests", 10, || async {
-        let told = allocated(&world.service(name).await?);
+    let told = || async { Ok::<_, anyhow::Error>(allocated(&world.service(name).await?)) };
+    let refused = eventually("that the quota is used up by what rests", 10, || async {
         let is_so = |told: &String| {
-            told.starts_with("False QuotaExceeded") && told.contains("(3 of them rest")
+            told.starts_with("False QuotaExceeded") && told.contains("rest after their release")
         };
-        Ok(told.filter(is_so).map(drop))
-    })
-    .await
+        Ok(told().await?.filter(is_so).map(drop))
+    });
+    match refused.await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(error.context(format!("{:?}", told().await?))),
+    }
 }
 
 /// Kills berth-ccm and starts the next one: what rests is given to nobody, and counts as before.
@@ -218,7 +186,7 @@ async fn edits_without_end_end_no_session_and_are_told_once() -> Result<()> {
     world.expose("web", json!({})).await?;
     let address: IpAddr = world.published("web", 1).await?[0];
     let (begun, mut number) = (Instant::now(), 0_u32);
-    while begun.elapsed() < Duration::from_secs(10) {
+    while begun.elapsed() < Duration::from_secs(5) {
         number += 1;
         let communities = match number % 2 {
             0 => format!("65000:{number}"),
@@ -235,7 +203,8 @@ async fn edits_without_end_end_no_session_and_are_told_once() -> Result<()> {
     })
     .await?;
     let numbers = world.lab.node(0).exec(["curl", "-s", "http://127.0.0.1:2112/metrics"])?;
-    ensure!(!numbers.contains("bgp_sessions_lost_total{"), "{numbers}");
+    let mut lost = numbers.lines().filter(|line| line.contains("bgp_sessions_lost_total{"));
+    ensure!(lost.all(|line| line.ends_with(" 0")), "{numbers}");
     let events = kubectl(&world.lab, &["get", "events", "-o", "name"])?;
     ensure!(number > 50 && events.lines().count() < 50, "{} Events", events.lines().count());
     drop(bird);
