@@ -40,6 +40,7 @@ mod sight;
 mod slow;
 mod translate;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -99,6 +100,8 @@ pub struct Announcer<K> {
     proxied: Option<Proxied>,
     dataplane: Dataplane,
     guarding: Guarding,
+    /// The links where neighbours may ask, by their indices.
+    links: BTreeSet<u32>,
     elastic: Elastic,
     publisher: Publisher,
     look_at: Instant,
@@ -158,6 +161,7 @@ impl<K: Kernel> Announcer<K> {
             lan: Lan::new(config.arp_nd.refresh, outlets.metrics.clone()),
             dataplane,
             guarding: Guarding::default(),
+            links: BTreeSet::new(),
             elastic: Elastic::default(),
             publisher,
             look_at: now,

@@ -44,6 +44,9 @@ impl<K: Kernel> Announcer<K> {
         let refreshed = self.sight.refresh(now);
         if refreshed {
             let guarded = placement::guarded(self.sight.scene());
+            let interfaces = &self.sight.host.interfaces;
+            let index = |name: &String| Some(interfaces.get(name)?.index);
+            self.links = guarded.iter().filter_map(index).collect();
             if let Some(backstop) = &mut self.backstop {
                 backstop.attach(guarded);
             } else if let Some(members) = self.members() {

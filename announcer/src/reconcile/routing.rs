@@ -17,7 +17,6 @@ use crate::dataplane::transit::Transit;
 use crate::kernel::{Binding, Kernel};
 use crate::ownership::Ownership;
 use crate::source::cluster::{Cluster, Service};
-use crate::source::placement;
 use crate::vip::{Attach, Claimant, Name, Refusal, Traffic, Verdict, Vip, Wanted};
 
 impl<K: Kernel> Announcer<K> {
@@ -91,9 +90,7 @@ impl<K: Kernel> Announcer<K> {
             return;
         }
         let wide = told.peers.values().flat_map(|peer| peer.wide.iter().copied()).collect();
-        let links = placement::guarded(self.sight.scene()).into_iter();
-        let index = |name: String| Some(self.sight.host.interfaces.get(&name)?.index);
-        let (links, moved) = (links.filter_map(index).collect(), routed.moved().collect());
+        let (links, moved) = (self.links.clone(), routed.moved().collect());
         keeper.want(Transit { ports: (*told.ports).clone(), wide, moved, links });
     }
 
