@@ -64,8 +64,7 @@ pub(super) fn bgp(settings: &Settings) -> (Option<Bgp>, Result<(), Vec<Problem>>
     }
     problems.extend(coming);
     let attach = settings.switch(ATTACH) == Some(true);
-    let named = ["vip_servicesinterface", "vip_interface"].map(|name| settings.text(name));
-    if attach && named.into_iter().flatten().next().is_none() {
+    if attach && settings.first(&["vip_servicesinterface", "vip_interface"]).is_none() {
         problems.push(settings.problem(
             ATTACH,
             "accepted is false where vip_interface names no interface: addresses are bound on lo",

@@ -103,21 +103,14 @@ pub(super) struct Peers {
 impl Peers {
     /// Has it told what is the same for all peers; true if any of it is news.
     pub(super) fn tell(&self, told: &mut Told) -> bool {
-        let known = Told {
-            absence: self.absence.clone(),
-            unspoken: self.unspoken.clone(),
-            permits: self.permits.clone(),
-            layer2: self.layer2.clone(),
-            ports: Arc::new(self.ports()),
-            addresses: self.addresses.clone(),
-            peers: std::mem::take(&mut told.peers),
-            awaited: std::mem::take(&mut told.awaited),
-        };
-        let before = std::mem::replace(told, known);
-        let Told { absence, unspoken, permits, layer2, ports, addresses, .. } = before;
-        (absence, unspoken) != (told.absence.clone(), told.unspoken.clone())
-            || (permits, layer2) != (told.permits.clone(), told.layer2.clone())
-            || (ports, addresses) != (told.ports.clone(), told.addresses.clone())
+        let before = told.clone();
+        told.absence.clone_from(&self.absence);
+        told.unspoken.clone_from(&self.unspoken);
+        told.permits.clone_from(&self.permits);
+        told.layer2.clone_from(&self.layer2);
+        told.ports = Arc::new(self.ports());
+        told.addresses.clone_from(&self.addresses);
+        *told != before
     }
 
     /// The ports at which routers are spoken to: those of peers, and the port of BGP, at which a router may have more addresses.
