@@ -45,7 +45,6 @@ async fn nobody_is_given_the_address_of_a_router_that_nodes_speak_to() -> Result
     let document =
         |peer: &str| format!("peers: [{{name: rr, address: {peer}, asn: 65001, multihop: 5}}]");
     configure(&world, &document(REFLECTOR)).await?;
-    // Until berth-ccm has heard of it.
     let is_refused = |name: &'static str, pin: &'static str| {
         let world = &world;
         async move {
@@ -59,7 +58,13 @@ async fn nobody_is_given_the_address_of_a_router_that_nodes_speak_to() -> Result
             world.delete(name).await
         }
     };
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let lease = format!("lease/berth-announcer-{}", world.lab.node(0).name());
+    let path = "jsonpath={.metadata.annotations.berth\\.dev/bgp-addresses}";
+    eventually("that the node tells whose it is", SOON, || async {
+        let told = kubectl(&world.lab, &["-n", "kube-system", "get", &lease, "-o", path])?;
+        Ok(told.contains(REFLECTOR).then_some(()))
+    })
+    .await?;
     is_refused("reflector", REFLECTOR).await?;
 
     // One that somebody has when it becomes a router's.
