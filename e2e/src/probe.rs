@@ -37,8 +37,10 @@ pub enum Manner {
 /// Why an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// No answer in time.
+    /// No connection in time, or no answer on one that was held.
     Timeout,
+    /// A new connection stood, and no answer came on it in time: who had it is not reached any more.
+    Unanswered,
     /// The other side, or someone on the way, closed what it had opened.
     Reset,
     /// Nobody listens.
@@ -230,11 +232,17 @@ async fn new_connections(
         let seen = seen.clone();
         attempts.spawn(async move {
             let began = Instant::now();
+            let mut stands = false;
             let result = timeout(LIMIT, async {
                 let mut stream = TcpStream::connect(target).await?;
+                stands = true;
                 get(&mut stream, target, "close").await
             });
-            note(&seen, began, flatten(result.await));
+            let result = flatten(result.await).map_err(|failure| match failure {
+                Failure::Timeout if stands => Failure::Unanswered,
+                other => other,
+            });
+            note(&seen, began, result);
         });
         while attempts.try_join_next().is_some() {}
     }

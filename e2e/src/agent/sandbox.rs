@@ -136,6 +136,9 @@ impl Sandboxes {
         on_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
             fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")?;
+            // An address is used again with another MAC: a pod says where its own is, as one of the CNI plugin `bridge` does.
+            fs::write("/proc/sys/net/ipv4/conf/default/arp_notify", "1")?;
+            fs::write("/proc/sys/net/ipv6/conf/default/ndisc_notify", "1")?;
             let none = None::<&str>;
             mount(Some("/proc/thread-self/ns/net"), net, none, MsFlags::MS_BIND, none)?;
             Ok(())
@@ -154,7 +157,7 @@ impl Sandboxes {
         ip(
             Some(net),
             &format!(
-                "link set lo up\nlink set eth0 up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad\n\
+                "link set lo up\nlink set eth0 up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0\n\
              route add default via {}\nroute add default via {}\n",
                 gateway.v4, gateway.v6
             ),

@@ -47,7 +47,8 @@ fn failures(reports: &[Report], failure: Failure) -> usize {
 
 /// No client was reset or refused, or waited for longer than a lost packet takes.
 fn none_is_reset(what: &str, reports: &[Report], scene: &Scene) -> Result<()> {
-    let late = failures(reports, Failure::Timeout) + failures(reports, Failure::Other);
+    let late = [Failure::Timeout, Failure::Unanswered, Failure::Other];
+    let late: usize = late.map(|failure| failures(reports, failure)).iter().sum();
     let answers: usize = reports.iter().map(|report| report.ok).sum();
     println!("{what}: longest gap {:.0?}, {answers} answers, {late} late", longest(reports));
     let broken = failures(reports, Failure::Reset) + failures(reports, Failure::Refused);

@@ -54,7 +54,7 @@ struct Scene {
     world: World,
     addresses: Vec<IpAddr>,
     /// Connections of a client in a rollout that a router without resilient hashing may lead to another node while they are
-    /// under way, which resets them.
+    /// under way: that resets them, or what it has left of another connection by the same port has them go unanswered.
     moved: usize,
 }
 
@@ -109,11 +109,11 @@ impl Scene {
         let mut answered = 0;
         for (client, address) in clients.into_iter().zip(addresses) {
             let seen = client.finish()?;
-            let resets = seen.count(Failure::Reset);
-            let lost = seen.failed.len() - resets;
+            let moved = seen.count(Failure::Reset) + seen.count(Failure::Unanswered);
+            let lost = seen.failed.len() - moved;
             ensure!(
-                lost == 0 && resets <= self.moved * rollouts,
-                "{address}: {lost} lost and {resets} reset of {} in {rollouts} rollouts: {seen:?}\n{}",
+                lost == 0 && moved <= self.moved * rollouts,
+                "{address}: {lost} lost and {moved} broken of {} in {rollouts} rollouts: {seen:?}\n{}",
                 seen.ok,
                 world.logs()
             );
