@@ -89,7 +89,7 @@ mod tests {
     use crate::config::{Api, Config, Settings};
 
     /// An API server whose certificate has these names, and how it is reached.
-    async fn server(names: &[&str]) -> Way {
+    async fn server(names: &[&str]) -> (Way, Folder) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let own = generate_simple_self_signed(names).unwrap();
         let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
@@ -136,7 +136,16 @@ mod tests {
             claims: ClaimPolicy::Ignored,
             namespace: "kube-system".to_owned(),
         };
-        Way::of(&api, &config.control_plane.unwrap())
+        (Way::of(&api, &config.control_plane.unwrap()), Folder(folder))
+    }
+
+    /// Gone with who holds it.
+    struct Folder(std::path::PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
     }
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -145,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_certificate_does_not_have_is_told_by_name() {
-        let way = server(&["kubernetes", "192.0.2.100", "api.example.org"]).await;
+        let (way, _folder) = server(&["kubernetes", "192.0.2.100", "api.example.org"]).await;
         let all = names(&["192.0.2.100", "2001:db8::100", "api.example.org", "other.example.org"]);
         let found = lacking(&all, &way).await.unwrap();
         assert_eq!(found, names(&["2001:db8::100", "other.example.org"]));
@@ -157,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_told_beside_readiness_which_it_does_not_fail() {
-        let way = server(&["kubernetes"]).await;
+        let (way, _folder) = server(&["kubernetes"]).await;
         let health = Health::new([]);
         let watching = tokio::spawn(watch(names(&["192.0.2.100"]), way, health.clone()));
         let begun = std::time::Instant::now();

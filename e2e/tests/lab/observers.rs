@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use berth_e2e::{
     addresses::{Net, mac, node_host},
+    apply,
     cluster::Cluster,
     lab::{Lab, Spec},
     probe::Failure,
@@ -174,7 +175,8 @@ async fn pods_of_a_deployment_answer_behind_a_service_over_both_families() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_survive_the_agent_and_restart_when_they_die() -> Result<()> {
+async fn pods_survive_the_agent_restart_when_they_die_and_are_reached_where_others_were()
+-> Result<()> {
     let lab = Lab::up(Spec::bare(1)).await?;
     deploy_echo(&lab, "default", "hello", 1)?;
     let ask = |what: &str| {
@@ -197,6 +199,25 @@ async fn pods_survive_the_agent_and_restart_when_they_die() -> Result<()> {
         Ok(place.exec(["curl", "-sf", "-m", "2", &format!("http://{ip}:8080/")]).ok())
     })
     .await?;
+
+    // What has another's address afterwards is reached at once, by both families, though the node knows the MAC of the other.
+    deploy_echo(&lab, "default", "beside", 1)?;
+    let addresses = "jsonpath={.items[0].status.podIPs[*].ip}";
+    let addresses = || kubectl(&lab, &["get", "pods", "-l", "app=hello", "-o", addresses]);
+    let before = addresses()?;
+    let reached = || {
+        before.split_whitespace().try_for_each(|ip| {
+            let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+            place.exec(["curl", "-sf", "-m", "1", &format!("http://{host}:8080/")]).map(drop)
+        })
+    };
+    reached()?;
+    kubectl(&lab, &["scale", "deployment/hello", "--replicas=0"])?;
+    kubectl(&lab, &["wait", "pods", "-l", "app=hello", "--for=delete", "--timeout=30s"])?;
+    kubectl(&lab, &["scale", "deployment/hello", "--replicas=1"])?;
+    apply::rolled_out(&lab.client(), "default", "hello").await?;
+    ensure!(addresses()? == before, "{} is not {before}", addresses()?);
+    reached()?;
     lab.down()
 }
 
