@@ -1,5 +1,5 @@
 //! Which peers this node has, and what they are told, of all that is said: settings, the ConfigMap, and the annotations of the
-//! node. What is wrong is left out and told; a ConfigMap with anything wrong is not used, and the one before it is. Pure.
+//! node. What is wrong is told; a ConfigMap, or annotations, with anything wrong are not used, and those before them are. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -98,6 +98,8 @@ pub(super) struct Peers {
     pub(super) of_notes: Vec<String>,
     /// The last ConfigMap that was right.
     document: Document,
+    /// The last annotations that were right. Where none were since this process began, those that are count.
+    says: Option<NodeSays>,
 }
 
 impl Peers {
@@ -140,6 +142,11 @@ impl Peers {
             None => (NodeSays::default(), Vec::new()),
         };
         self.of_notes = flaws.iter().map(ToString::to_string).collect();
+        // They are edited key by key, so what is between two edits may be wrong although neither is.
+        if self.of_notes.is_empty() {
+            self.says = Some(says.clone());
+        }
+        let says = self.says.clone().unwrap_or(says);
         let router_id = match (&config.speaker.router_id, says.router_id) {
             (RouterId::Found, Some(id)) => id,
             (id, _) => id.clone(),
@@ -272,6 +279,35 @@ peers: [{name: a, address: 192.0.2.3, asn: 65001, gracefulRestart: false}]";
         let id = RouterId::Is("192.0.2.11".parse().unwrap());
         assert!(peers.all.values().all(|terms| terms.speaker.router_id == id));
         assert!(!peers.of_notes.is_empty() && peers.of_map.is_empty());
+    }
+
+    #[test]
+    fn annotations_with_anything_wrong_are_told_and_those_before_them_go_on() {
+        let group = |number: u8, peer: &'static str| {
+            let key = |rest: &str| format!("bgp-peers-{number}-{rest}");
+            vec![(key("node-asn"), "65010"), (key("peer-asn"), "65002"), (key("peer-ip"), peer)]
+        };
+        let mut peers = Peers::default();
+        let mut see = |notes: &[(String, &str)]| {
+            let notes: Vec<_> = notes.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+            peers.see(&settings(), &said(&notes, ""));
+            (peers.all.clone(), peers.of_notes.len())
+        };
+        let right = group(0, "192.0.2.3,192.0.2.4");
+        let (before, flaws) = see(&right);
+        assert_eq!((before.len(), flaws), (4, 0));
+        let mut half = group(1, "192.0.2.5");
+        half.truncate(1);
+        for wrong in [
+            group(0, "192.0.2.3,192.0.2.400"),
+            group(0, ""),
+            [&right[..], &half].concat(),
+            right[..2].to_vec(),
+        ] {
+            let (now, flaws) = see(&wrong);
+            assert_eq!((now == before, flaws > 0), (true, true), "{wrong:?}");
+        }
+        assert_eq!(see(&[]).0.len(), 2, "all are gone");
     }
 
     #[test]
