@@ -2,7 +2,9 @@
 //! `externalTrafficPolicy: Local` has for that (`spec.healthCheckNodePort`).
 //!
 //! It has a watch of its own, and writes its rules at most once a second: who is led here before that is lost, though there was
-//! a way to another node. Who serves Services in its place need not answer there, and is not waited for longer than [`PATIENCE`].
+//! a way to another node. Who serves Services in its place need not answer there, and is not waited for longer than [`PATIENCE`];
+//! who answers that nothing is led here yet is, ten times as long: on a busy node kube-proxy takes its time, and to go there meanwhile
+//! is to be lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -18,8 +20,11 @@ use crate::vip::Family;
 /// The name of the task.
 pub const TASK: &str = "kube-proxy";
 
-/// How long it is waited for.
+/// How long it is waited for since it last answered.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How many times as long one is waited for that goes on to answer that it does not lead here.
+const AT_MOST: u32 = 10;
 
 /// Between two times that it is asked.
 const AGAIN: Duration = Duration::from_millis(25);
@@ -90,7 +95,7 @@ async fn keep(
     tell: watch::Sender<BTreeSet<Question>>,
     patience: Duration,
 ) {
-    let mut since: BTreeMap<Question, Instant> = BTreeMap::new();
+    let mut waits: BTreeMap<Question, Wait> = BTreeMap::new();
     let (client, mut known) = (Plain::default(), BTreeSet::new());
     // What was ready here and is no more, and since when. Until kube-proxy knows it leads to what was here, and says so.
     let mut left: BTreeMap<Question, Instant> = BTreeMap::new();
@@ -100,11 +105,20 @@ async fn keep(
         left.extend(known.difference(&ports).map(|gone| (*gone, now)));
         left.retain(|_, since| since.elapsed() < STALE);
         known.retain(|port| ports.contains(port));
-        since.retain(|port, _| ports.contains(port) && !known.contains(port));
+        waits.retain(|port, _| ports.contains(port) && !known.contains(port));
         for question in ports.difference(&known) {
-            since.entry(*question).or_insert(now);
+            waits.entry(*question).or_insert(Wait { since: now, heard: now, told: false });
         }
-        let late = since.iter().filter(|(_, since)| since.elapsed() >= patience);
+        for ((_, port), wait) in &mut waits {
+            if wait.since + patience <= now && !std::mem::replace(&mut wait.told, true) {
+                let port = *port;
+                tracing::warn!(
+                    port,
+                    "kube-proxy does not lead to endpoints here yet: it is waited for"
+                );
+            }
+        }
+        let late = waits.iter().filter(|(_, wait)| wait.is_over(now, patience));
         let late: BTreeSet<Question> = late.map(|(question, _)| *question).collect();
         if let Some((_, port)) = late.first() {
             tracing::warn!(port, count = late.len(), "kube-proxy is not waited for any longer");
@@ -128,7 +142,12 @@ async fn keep(
                     known.insert(question);
                     tell_news(&tell, &known);
                 }
-                Says::Otherwise => _ = left.remove(&question),
+                Says::Otherwise => {
+                    left.remove(&question);
+                    if let Some(wait) = waits.get_mut(&question) {
+                        wait.heard = Instant::now();
+                    }
+                }
                 Says::Leads | Says::Nothing => {}
             }
         }
@@ -136,6 +155,21 @@ async fn keep(
             changed = questions.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(again), if known.len() < ports.len() || !left.is_empty() => {}
         }
+    }
+}
+
+/// That it is waited for.
+#[derive(Debug)]
+struct Wait {
+    since: Instant,
+    /// When it said last that it does not lead here.
+    heard: Instant,
+    told: bool,
+}
+
+impl Wait {
+    fn is_over(&self, now: Instant, patience: Duration) -> bool {
+        self.heard + patience <= now || self.since + patience * AT_MOST <= now
     }
 }
 
@@ -238,5 +272,27 @@ mod tests {
         tokio::spawn(task);
         proxied.ask(questions(&[port]));
         answers.wait_for(|known| known.contains(&port)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_answers_that_nothing_is_led_here_is_waited_for_longer_and_not_for_ever() {
+        let (slow, patience) = (kube_proxy(&[503]).await, Duration::from_millis(300));
+        let (proxied, task) = Proxied::new(patience);
+        let mut answers = proxied.answers();
+        tokio::spawn(task);
+        let began = Instant::now();
+        proxied.ask(questions(&[slow]));
+        answers.wait_for(|known| known.contains(&slow)).await.unwrap();
+        assert!(began.elapsed() >= patience * AT_MOST, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn patience_begins_anew_with_each_answer_and_ends() {
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let wait = |heard: u32| Wait { since: began, heard: began + second * heard, told: false };
+        let is_over = |heard: u32, at: u32| wait(heard).is_over(began + second * at, 3 * second);
+        assert_eq!([is_over(0, 2), is_over(0, 3)], [false, true], "it never answered");
+        assert_eq!([is_over(7, 9), is_over(7, 10)], [false, true], "it answers no more");
+        assert_eq!([is_over(29, 29), is_over(29, 30)], [false, true], "it never leads here");
     }
 }
