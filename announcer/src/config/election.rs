@@ -75,7 +75,9 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
     };
     match settings.text("berth_election") {
         _ if fixed => membership(false),
-        _ if !settings.serves_services() => Election::Nothing,
+        _ if !settings.serves_services() && !control_plane::is_routed(settings) => {
+            Election::Nothing
+        }
         _ if bgp::is_alone(settings) => Election::Everyone,
         Some("membership") => membership(false),
         Some("service") => Election::PerService,

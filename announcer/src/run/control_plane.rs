@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::ties::connect;
 use crate::config::{Api, Config, ControlPlane};
 use crate::control_plane::access::{self, Way};
-use crate::control_plane::{certificate, checker, names, nodes, place};
+use crate::control_plane::{certificate, checker, names, nodes, others, place};
 use crate::kernel::{Host, Kernel};
 use crate::ownership::health::Standing;
+use crate::ownership::{Answers, Whom};
 
 /// How long an interface, a route, an address of the node or of a name may come after the announcer: a kubelet gives a process that
 /// answers no probe half a minute, and both are waited for. And how often that is looked at.
@@ -35,12 +36,17 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Known {
     pub(super) standing: watch::Receiver<Standing>,
     pub(super) told: watch::Receiver<Option<Told>>,
+    /// What those of other nodes answer.
+    pub(super) answers: watch::Receiver<Answers>,
+    /// Which of them are asked, where that matters.
+    pub(super) asks: Option<watch::Sender<Whom>>,
 }
 
 impl Known {
     /// Nothing, and nothing ever will be.
     pub(super) fn nothing() -> Self {
-        Self { standing: watch::channel(Standing::default()).1, told: watch::channel(None).1 }
+        let (standing, told) = (watch::channel(Standing::default()).1, watch::channel(None).1);
+        Self { standing, told, answers: watch::channel(Answers::new()).1, asks: None }
     }
 }
 
@@ -73,9 +79,16 @@ pub(super) async fn reach(
     let names = own.wished.iter().map(ToString::to_string).collect();
     let looking = certificate::watch(names, way.clone(), health.clone());
     supervisor.spawn(certificate::TASK, looking);
+    let (tell_answers, answers) = watch::channel(Answers::new());
+    let asks = config.bgp.is_some().then(|| {
+        let (asks, whom) = watch::channel(Whom::new());
+        let asking = others::ask(own.health.clone(), way.clone(), whom, tell_answers);
+        supervisor.spawn(others::TASK, asking);
+        asks
+    });
     let asking = checker::ask(own.health.clone(), client.clone(), way, health.clone(), tell);
     supervisor.spawn(checker::TASK, asking);
-    Ok((client, Known { standing, told }))
+    Ok((client, Known { standing, told, answers, asks }))
 }
 
 /// Takes in which addresses its names have: an answer that comes late when a node boots is waited for.
@@ -118,12 +131,13 @@ pub(super) async fn follow(
 /// Everything that keeps them from it, or what the kernel says.
 pub(super) async fn ground(
     own: Option<&ControlPlane>,
+    routed: Option<&str>,
     kernel: &mut impl Kernel,
 ) -> anyhow::Result<Host> {
     let begun = Instant::now();
     loop {
         let host = kernel.look().await.context("looking at the addresses of this node")?;
-        let found = own.map(|own| place::obstacles(own, &host)).unwrap_or_default();
+        let found = own.map(|own| place::obstacles(own, &host, routed)).unwrap_or_default();
         if found.is_empty() {
             return Ok(host);
         }
