@@ -105,14 +105,8 @@ pub(super) fn needs_arp(settings: &Settings) -> Result<(), Problem> {
     if settings.switch("vip_arp") != Some(false) || bgp::is_asked(settings) {
         return Ok(());
     }
-    let accepted = match control_plane::is_on(settings) {
-        true => {
-            "beside cp_enable accepted is true: announcing by ARP and neighbour discovery is all there is yet"
-        }
-        false => {
-            "accepted is true, or false beside bgp_enable: there is no other way of announcing yet"
-        }
-    };
+    let accepted =
+        "accepted is true, or false beside bgp_enable: there is no other way of announcing yet";
     Err(settings.problem("vip_arp", accepted))
 }
 

@@ -150,7 +150,7 @@ fn every_bad_combination_is_named_at_once_with_what_is_accepted() {
             "\"vip_example.org\" is no address, and no name that could have one; accepted beside cp_enable",
         ),
         ("vip_interface", "the name of one interface"),
-        ("vip_arp", "announcing by ARP and neighbour discovery is all there is yet"),
+        ("vip_arp", "accepted is true, or false beside bgp_enable"),
         ("vip_leasename", "a Lease of its own"),
         ("berth_election", "global and service, or none"),
         ("control_plane_health_check_address", "is no URL"),
