@@ -87,13 +87,15 @@ async fn follow(
         }
         health.answered(is_good, asked, Instant::now());
         is_reached |= is_good;
-        if is_reached {
-            let is_healthy = health.standing() == Standing::Healthy;
+        let standing = health.standing();
+        // One that has begun to answer is neither yet.
+        if is_reached && standing != Standing::Recovering {
+            let is_healthy = standing == Standing::Healthy;
             tell.send_if_modified(|answers| {
                 answers.insert(node.clone(), is_healthy) != Some(is_healthy)
             });
         }
-        let due = match health.standing() {
+        let due = match standing {
             Standing::Recovering => (asked + SOON).min(health.due()),
             _ => health.due(),
         };

@@ -100,6 +100,14 @@ impl Scene {
         Ok(())
     }
 
+    /// All API servers are, as their nodes see it: before that one withdraws for another that is.
+    async fn are_healthy(&self) -> Result<()> {
+        for node in 0..self.nodes.len() {
+            says(&self.world, node, BACK, |said| said.starts_with("ok")).await?;
+        }
+        Ok(())
+    }
+
     /// Whether it is bound there, where routers lead it.
     async fn is_bound(&self, node: usize, is_so: bool) -> Result<()> {
         let found = eventually("what is bound", 5, || async {
@@ -158,9 +166,9 @@ fn rules(away: Option<Away>) -> String {
         Some(Away::Hangs) => "drop",
         Some(Away::Slow) | None => "accept",
     };
+    let chain = "type filter hook input priority -200";
     format!(
-        "table {TABLE} {{ }}\ndelete table {TABLE}\ntable {TABLE} {{ chain input {{ type filter hook input priority -200; \
-         tcp dport {PORT} {verdict}; }} }}\n"
+        "table {TABLE}\ndelete table {TABLE}\ntable {TABLE} {{\n  chain input {{\n    {chain}\n    tcp dport {PORT} {verdict}\n  }}\n}}\n"
     )
 }
 
@@ -176,6 +184,16 @@ fn settings() -> Env {
     settings
 }
 
+/// Waits until a node says of itself what is asked for.
+async fn says(world: &World, node: usize, seconds: u64, is_it: fn(&str) -> bool) -> Result<()> {
+    let url = "http://127.0.0.1:2112/readyz";
+    let told = eventually("what a node says", seconds, || async {
+        let said = world.lab.node(node).exec(["curl", "-s", url]).unwrap_or_default();
+        Ok(is_it(&said).then_some(()))
+    });
+    told.await.with_context(|| world.logs())
+}
+
 async fn start(world: &mut World, node: usize) -> Result<()> {
     let config = world.kubeconfig_of_pod("berth-control-plane", node).await?;
     let mut settings = settings();
@@ -188,13 +206,7 @@ async fn routers_lead_to_each_api_server_that_is_ready_and_to_all_where_none_is(
     let mut scene = Scene::up().await?;
     // Nodes that join have nothing, and are led to by nobody.
     for node in 0..3 {
-        let url = "http://127.0.0.1:2112/readyz";
-        eventually("its API server is asked", 20, || async {
-            let said = scene.world.lab.node(node).exec(["curl", "-s", url])?;
-            Ok(said.contains("/readyz: 500").then_some(()))
-        })
-        .await
-        .with_context(|| scene.world.logs())?;
+        says(&scene.world, node, 20, |said| said.contains("/readyz: 500")).await?;
         scene.is_bound(node, false).await?;
     }
     leads_to(&scene.bird, &scene.addresses, &[]).await?;
@@ -228,15 +240,16 @@ async fn routers_lead_to_each_api_server_that_is_ready_and_to_all_where_none_is(
             scene.is_bound(0, false).await?;
         }
         (0..3).try_for_each(|node| scene.make(node, None))?;
+        scene.are_healthy().await?;
         scene.is_led_to(&scene.but(None)).await?;
     }
 
     // One that crashes and comes again loses no way; one that is stopped leaves nothing, since nobody says whether it comes again.
     let crashing = scene.nodes[0].clone();
     scene.world.announcer(&crashing)?.kill()?;
-    scene.stays_at_all(Duration::from_secs(1)).await?;
+    scene.stays_at_all(Duration::from_secs(1)).await.context("it is killed")?;
     start(&mut scene.world, 0).await?;
-    scene.stays_at_all(PATIENCE).await?;
+    scene.stays_at_all(PATIENCE).await.context("it comes again")?;
     let client = scene.client()?;
     scene.world.announcer(&crashing)?.terminate(Duration::from_secs(10))?;
     scene.is_led_to(&scene.but(Some(0))).await?;
