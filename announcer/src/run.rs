@@ -312,9 +312,6 @@ async fn start(
         let following = control_plane::follow(own, health.clone(), moved.clone(), stop.clone());
         supervisor.spawn(names::TASK, following);
     }
-    if let Some(beside) = beside {
-        supervisor.spawn("control plane's host lease", beside.keep(known.told));
-    }
     let client = match &backing {
         Backing::Api(client) => Some(client),
         Backing::Files(_) => None,
@@ -323,6 +320,13 @@ async fn start(
     let before = routers::Before { kept, sessions };
     let (routed, routers) =
         routers::start(&config, client, interface, before, &metrics, &health, supervisor);
+    if let Some(beside) = beside {
+        let told = match routed.is_some() {
+            true => control_plane::once_known(known.told, routers.clone(), supervisor),
+            false => known.told,
+        };
+        supervisor.spawn("control plane's host lease", beside.keep(told));
+    }
     let (proxied, leads) = ask_proxy(client.is_some(), supervisor);
     let asked = client.filter(|_| routed.is_some()).cloned();
     let asker = Asker::new(asked, &namespace, config.serves());

@@ -126,7 +126,7 @@ impl Scene {
     /// Has the API server of a node be away, or be back.
     fn make(&self, node: usize, away: Option<Away>) -> Result<()> {
         let place = self.world.lab.node(node).place()?;
-        place.exec_with_input(["nft", "-f", "-"], &rules(away))?;
+        place.exec_with_input(["nft", "-f", "-"], rules(away))?;
         let is_slow = matches!(away, Some(Away::Slow));
         self.servers[node].make(if is_slow { slow() } else { Trouble::default() });
         Ok(())
