@@ -148,7 +148,8 @@ impl Ground {
         let (door, tasks) = Door::open().context("opening a netlink socket")?;
         supervisor.spawn_all(tasks);
         let mut kernel = door.netlink(instance);
-        let host = control_plane::ground(config.control_plane.as_ref(), &mut kernel).await?;
+        let (own, routed) = (config.control_plane.as_ref(), config.routed());
+        let host = control_plane::ground(own, routed, &mut kernel).await?;
         let alone = alone(&host, instance, supervisor)?;
         // Before anything is unbound: what an earlier life has left may still be armed.
         let fence = fencing::open(config, &host);
@@ -261,10 +262,7 @@ async fn start(
                 let keeper = host::Keeper::of_control_plane(client, &namespace, node, id.clone());
                 keeper.repeating(again.clone())
             };
-            (
-                (config.election != Election::Nothing).then(of_node),
-                config.control_plane.is_some().then(of_control_plane),
-            )
+            (config.serves().then(of_node), config.control_plane.is_some().then(of_control_plane))
         }
         Backing::Files(_) => (None, None),
     };
@@ -314,9 +312,6 @@ async fn start(
         let following = control_plane::follow(own, health.clone(), moved.clone(), stop.clone());
         supervisor.spawn(names::TASK, following);
     }
-    if let Some(beside) = beside {
-        supervisor.spawn("control plane's host lease", beside.keep(known.told));
-    }
     let client = match &backing {
         Backing::Api(client) => Some(client),
         Backing::Files(_) => None,
@@ -325,8 +320,16 @@ async fn start(
     let before = routers::Before { kept, sessions };
     let (routed, routers) =
         routers::start(&config, client, interface, before, &metrics, &health, supervisor);
+    if let Some(beside) = beside {
+        let told = match routed.is_some() {
+            true => control_plane::once_known(known.told, routers.clone(), supervisor),
+            false => known.told,
+        };
+        supervisor.spawn("control plane's host lease", beside.keep(told));
+    }
     let (proxied, leads) = ask_proxy(client.is_some(), supervisor);
-    let asker = Asker::new(client.filter(|_| routed.is_some()).cloned(), &namespace);
+    let asked = client.filter(|_| routed.is_some()).cloned();
+    let asker = Asker::new(asked, &namespace, config.serves());
     let labels = label(&config, &backing, &health, supervisor);
     let (host, told_of_host) = watch::channel(None);
     let ties = Ties::to(backing, &config, &health, own, told_of_host, supervisor);
@@ -344,6 +347,7 @@ async fn start(
     let owners = reconcile::owners(&config, members, now);
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
     let announcer = announcer.with_backstop(backstop).with_routed(routed).with_proxied(proxied);
+    let announcer = announcer.with_asks(known.asks);
     let (dataplane, standing, routed) = (kept, known.standing, routers);
     let sources = Some(Sources {
         seen,
@@ -353,6 +357,7 @@ async fn start(
         told,
         fenced,
         standing,
+        answers: known.answers,
         routed,
         proxied: leads,
         inquiries,

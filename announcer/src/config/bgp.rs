@@ -2,7 +2,6 @@
 
 use berth_bgp::config::{self as bgp, Flaw, Peer, Speaker};
 
-use super::control_plane;
 use super::settings::{Problem, Settings};
 
 /// How addresses are announced to routers.
@@ -114,11 +113,11 @@ pub(super) fn alone(settings: &Settings, fixed: bool) -> Result<(), Vec<Problem>
     if !mixed && settings.text("berth_election").is_some() {
         problems.push(settings.problem("berth_election", "beside bgp_enable nobody is elected: every node that can serve an address announces it, and routers choose; leave it out, or set vip_arp=true, then it is for what layer2 of ConfigMap berth-bgp leaves to neighbours"));
     }
-    if control_plane::is_on(settings) {
+    if mixed && settings.switch("cp_enable") == Some(true) {
         problems.push(settings.problem(
-            "cp_enable",
-            "beside bgp_enable accepted is false: the control plane's address is not announced by BGP yet; an announcer of its \
-             own announces it by ARP (docs/control-plane.md)",
+            ARP,
+            "beside bgp_enable and cp_enable accepted is false: routers are told of the control plane's address, and of Services; \
+             where one of them is for neighbours, take an announcer for each (docs/control-plane.md)",
         ));
     }
     if fixed {

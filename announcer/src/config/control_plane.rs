@@ -8,9 +8,9 @@ use berth_api::Quoted;
 use berth_api::limits::{is_interface_name, is_object_name};
 use berth_api::names::lease;
 
-use super::addresses;
 use super::settings::{Problem, Settings};
 use super::wished::{self, Families, Wished};
+use super::{addresses, bgp};
 
 const ENABLE: &str = "cp_enable";
 const LEASE: &str = "vip_leasename";
@@ -73,6 +73,11 @@ pub(super) fn is_on(settings: &Settings) -> bool {
     settings.switch(ENABLE) == Some(true)
 }
 
+/// Whether routers are told of it: no Lease decides then.
+pub(super) fn is_routed(settings: &Settings) -> bool {
+    is_on(settings) && bgp::is_asked(settings)
+}
+
 /// The control plane's own address, if it is asked for. Everything that is wrong is told at once.
 pub(super) fn control_plane(settings: &Settings) -> Result<Option<ControlPlane>, Vec<Problem>> {
     if !is_on(settings) {
@@ -131,6 +136,8 @@ fn named_lease(settings: &Settings) -> Result<String, Problem> {
 /// Members decide on Services alone, yet.
 fn decides(settings: &Settings) -> Result<(), Problem> {
     match settings.text("berth_election") {
+        // Told with all that is said of BGP.
+        _ if is_routed(settings) => Ok(()),
         Some("membership") => Err(settings.problem(
             "berth_election",
             "beside cp_enable accepted are global and service, or none: on the control plane's address a Lease decides yet",

@@ -75,7 +75,9 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
     };
     match settings.text("berth_election") {
         _ if fixed => membership(false),
-        _ if !settings.serves_services() => Election::Nothing,
+        _ if !settings.serves_services() && !control_plane::is_routed(settings) => {
+            Election::Nothing
+        }
         _ if bgp::is_alone(settings) => Election::Everyone,
         Some("membership") => membership(false),
         Some("service") => Election::PerService,
@@ -103,14 +105,8 @@ pub(super) fn needs_arp(settings: &Settings) -> Result<(), Problem> {
     if settings.switch("vip_arp") != Some(false) || bgp::is_asked(settings) {
         return Ok(());
     }
-    let accepted = match control_plane::is_on(settings) {
-        true => {
-            "beside cp_enable accepted is true: announcing by ARP and neighbour discovery is all there is yet"
-        }
-        false => {
-            "accepted is true, or false beside bgp_enable: there is no other way of announcing yet"
-        }
-    };
+    let accepted =
+        "accepted is true, or false beside bgp_enable: there is no other way of announcing yet";
     Err(settings.problem("vip_arp", accepted))
 }
 

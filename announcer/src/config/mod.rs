@@ -201,7 +201,10 @@ impl Config {
         };
         // A node whose own way to its API servers is meant otherwise than it is read is to say so at once.
         let needed = match fixed || control_plane::is_on(settings) {
-            true => &[Capability::Core, Capability::ArpNd, Capability::ControlPlane][..],
+            true if bgp.is_some() => {
+                &[Capability::Core, Capability::ArpNd, Capability::Bgp, Capability::ControlPlane][..]
+            }
+            true => &[Capability::Core, Capability::ArpNd, Capability::ControlPlane],
             false => &[Capability::Core, Capability::ArpNd],
         };
         let idle = has_services && eip.is_none() && services.is_none();
@@ -245,6 +248,11 @@ impl Config {
             Cluster::Api(api) if self.services.is_some() || self.eip.is_some() => api.claims,
             Cluster::Api(_) | Cluster::Fixed(_) => ClaimPolicy::Ignored,
         }
+    }
+
+    /// Whether objects of the cluster are served, and not the control plane's address alone.
+    pub fn serves(&self) -> bool {
+        self.services.is_some() || self.eip.is_some()
     }
 
     /// The interface on which addresses are bound that routers lead here; none where neighbours are told of them.

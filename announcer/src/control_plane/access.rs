@@ -6,6 +6,7 @@
 //! `create` on `selfsubjectaccessreviews` of `authorization.k8s.io`, which every account has (`system:basic-user`): where it is
 //! refused, too, nothing is granted yet.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,13 @@ impl Way {
             configured => configured,
         };
         self.local(own)
+    }
+
+    /// A client of the API server of another node, at an address of that.
+    pub(crate) async fn of_another(&self, address: IpAddr) -> Result<Client, String> {
+        let mut config = self.config().await?;
+        client::ask_another(&mut config, address, self.port);
+        client::connect(config).map_err(|error| chain(&error))
     }
 
     /// The same as a client.

@@ -5,6 +5,7 @@
 //! | `credentials` | which kubeconfig is asked with |
 //! | `access` | a client that goes on with another kubeconfig, without a restart |
 //! | `checker` | asking the API server whether it is healthy |
+//! | `others` | asking those of other nodes, while it is not |
 //! | `certificate` | telling of a certificate that does not have the address |
 //! | `names` | which addresses its names have |
 //! | `place` | whether the address has a place on this node |
@@ -16,4 +17,5 @@ pub(crate) mod checker;
 mod credentials;
 pub(crate) mod names;
 pub(crate) mod nodes;
+pub(crate) mod others;
 pub(crate) mod place;

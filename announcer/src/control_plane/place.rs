@@ -17,12 +17,14 @@ pub(crate) struct Obstacle {
     pub(crate) may_go: bool,
 }
 
-/// Everything that keeps them from this node.
-pub(crate) fn obstacles(own: &ControlPlane, host: &Host) -> Vec<Obstacle> {
+/// Everything that keeps them from this node. Where routers lead them here they are on the interface `routed`, which needs no
+/// neighbours.
+pub(crate) fn obstacles(own: &ControlPlane, host: &Host, routed: Option<&str>) -> Vec<Obstacle> {
     let lasts = |why: String| Obstacle { why, may_go: false };
     let passes = |why: String| Obstacle { why, may_go: true };
     let mut found = Vec::new();
-    if let Some(name) = &own.interface {
+    let interface = routed.or(own.interface.as_deref());
+    if let Some(name) = interface {
         match host.interface(name).map(|interface| host.met(interface)) {
             None => found.push(passes(format!(
                 "vip_interface={}: this node has no such interface; accepted is one of {}, or none for that of the default \
@@ -30,7 +32,7 @@ pub(crate) fn obstacles(own: &ControlPlane, host: &Host) -> Vec<Obstacle> {
                 Quoted::of(name),
                 lans(host)
             ))),
-            Some((met, interface)) if interface.mac.is_none() => found.push(lasts(format!(
+            Some((met, interface)) if interface.mac.is_none() && routed.is_none() => found.push(lasts(format!(
                 "vip_interface={}: {met} has no Ethernet address, so that no neighbour can be answered there; accepted is one of \
                  {}",
                 Quoted::of(name),
@@ -46,7 +48,7 @@ pub(crate) fn obstacles(own: &ControlPlane, host: &Host) -> Vec<Obstacle> {
                  host has, and what another program left there goes by: ip address del {address} dev {interface}"
             )));
         }
-        if own.interface.is_none() && host.default_for(*address).is_none() {
+        if interface.is_none() && host.default_for(*address).is_none() {
             found.push(passes(format!(
                 "address={address}: no interface for it: vip_interface names none, and this node has no default route; name \
                  one of {}",
@@ -112,7 +114,7 @@ mod tests {
     }
 
     fn told(own: &ControlPlane, host: &Host) -> Vec<(String, bool)> {
-        obstacles(own, host).into_iter().map(|found| (found.why, found.may_go)).collect()
+        obstacles(own, host, None).into_iter().map(|found| (found.why, found.may_go)).collect()
     }
 
     /// That each of these, and nothing else, is told.
@@ -129,6 +131,24 @@ mod tests {
         let host = two_interfaces();
         are(&told(&own(&["10.0.0.100"], Some("eth0")), &host), &[]);
         are(&told(&own(&["10.0.0.100"], None), &host), &[]);
+    }
+
+    #[test]
+    fn where_routers_lead_it_here_no_neighbour_is_needed_and_what_is_the_nodes_is_told() {
+        let mut host = two_interfaces();
+        host.default_routes.clear();
+        let lo = crate::kernel::Interface { index: 1, mac: None, up: true, foreign: [].into() };
+        host.interfaces.insert("lo".to_owned(), lo);
+        let told = |own: &ControlPlane, routed: &str| -> Vec<String> {
+            obstacles(own, &host, Some(routed)).into_iter().map(|found| found.why).collect()
+        };
+        let none: [String; 0] = [];
+        assert_eq!(told(&own(&["10.99.0.100"], Some("lo")), "lo"), none);
+        assert_eq!(told(&own(&["10.99.0.100"], None), "lo"), none);
+        let [missing] = &told(&own(&["10.99.0.100"], None), "eth9")[..] else { panic!("one") };
+        assert!(missing.contains("no such interface"), "{missing}");
+        let [theirs] = &told(&own(&["10.0.0.5"], None), "lo")[..] else { panic!("one") };
+        assert!(theirs.contains("it is an address of this node itself"), "{theirs}");
     }
 
     #[test]

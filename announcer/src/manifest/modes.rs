@@ -55,7 +55,7 @@ impl Modes {
         let services = settings.serves_services();
         Self {
             decides,
-            routed: services && is("bgp_enable"),
+            routed: (services || is("cp_enable")) && is("bgp_enable"),
             services,
             control_plane: is("cp_enable"),
             services_in: settings.text("svc_namespace").map(str::to_owned),

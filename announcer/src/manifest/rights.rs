@@ -168,8 +168,9 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
             .push(Right { name: Some("berth-bgp"), ..right(&own, "", "configmaps", SEE, without) });
         let without =
             "each stop counts as the end, and routers lead addresses elsewhere while it restarts";
+        let name = if modes.services { "berth-announcer" } else { "berth-control-plane" };
         rights.push(Right {
-            name: Some("berth-announcer"),
+            name: Some(name),
             ..right(&own, "apps", "daemonsets", &["get"], without)
         });
     }

@@ -269,10 +269,10 @@ fn image_and_nodes_are_those_that_were_asked_for() {
 #[test]
 fn what_is_not_accepted_gives_no_manifest_and_is_named_with_all_else() {
     let told = given("daemonset", "--bgp --arp=perhaps --zebra --controlplane").unwrap_err();
-    for name in ["cp_enable=", "vip_arp=", "zebra_enable=", "address="] {
+    for name in ["vip_arp=", "zebra_enable=", "address="] {
         assert!(told.contains(name), "{name}: {told}");
     }
-    assert!(told.starts_with("settings that are not accepted, 4 in all:"), "{told}");
+    assert!(told.starts_with("settings that are not accepted, 3 in all:"), "{told}");
     assert!(
         given("rbac", "--etcdCert x --leaderElectionType etcd")
             .unwrap_err()
@@ -289,14 +289,23 @@ fn what_is_generated_is_checked_as_the_same_throughout() {
     }
     let alone = "--members /m --keyFile /k --address 192.0.2.1 --services=false";
     let of_control_plane = "--controlplane --address 192.0.2.100 --interface eth0";
-    for flags in ["--interface eth0", "--interface eth0 --vip 192.0.2.1", alone, of_control_plane] {
+    let by_bgp = "--controlplane --address 10.99.0.100 --interface lo --bgp --localAS 65000 --bgppeers 192.0.2.1:65001";
+    for flags in
+        ["--interface eth0", "--interface eth0 --vip 192.0.2.1", alone, of_control_plane, by_bgp]
+    {
         let report = Report::of(&given("pod", flags).unwrap()).unwrap();
         assert_eq!(report.code(), 0, "{flags}\n{report}");
     }
-    let both =
-        given("daemonset", of_control_plane).unwrap() + &given("rbac", of_control_plane).unwrap();
-    let report = Report::of(&both).unwrap();
-    assert_eq!(report.code(), 0, "{report}");
+    for flags in [of_control_plane, by_bgp] {
+        let both = given("daemonset", flags).unwrap() + &given("rbac", flags).unwrap();
+        let report = Report::of(&both).unwrap();
+        assert_eq!(report.code(), 0, "{report}");
+    }
+    let rights = given("rbac", by_bgp).unwrap();
+    assert!(rights.contains("- berth-bgp") && rights.contains("- berth-control-plane"), "{rights}");
+    let kubeadm = given("kubeadm", by_bgp).unwrap();
+    assert!(kubeadm.contains("controlPlaneEndpoint: 10.99.0.100:6443"), "{kubeadm}");
+    assert!(kubeadm.contains("name: bgp_peers") && !kubeadm.contains("vip_arp"), "{kubeadm}");
 }
 
 #[test]

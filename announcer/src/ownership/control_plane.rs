@@ -123,6 +123,37 @@ impl ControlPlane {
         self.others = fresh.map(|(node, _)| node.clone()).collect();
     }
 
+    /// What is known of the API server of this node.
+    pub(super) fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Whether it is not known to be ill.
+    pub(super) fn is_well(&self) -> bool {
+        self.ill.is_none()
+    }
+
+    /// Whether it was healthy since the process began.
+    pub(super) fn was_healthy(&self) -> bool {
+        self.was_healthy
+    }
+
+    /// Those that have said since this node fell ill that they are healthy, as of [`Self::look`].
+    pub(super) fn others(&self) -> &BTreeSet<String> {
+        &self.others
+    }
+
+    /// Those but `me` whose last word is that they are healthy, and who were not silent while others spoke.
+    pub(super) fn recent<'a>(&'a self, me: &'a str) -> impl Iterator<Item = &'a str> {
+        let newest = self.words.values().map(|word| word.since).max();
+        let is_recent = move |word: &Word| newest.is_none_or(|newest| newest < word.since + SILENT);
+        let recent = self
+            .words
+            .iter()
+            .filter(move |(node, word)| word.is_healthy && *node != me && is_recent(word));
+        recent.map(|(node, _)| node.as_str())
+    }
+
     /// The part of this node, to whom the Lease `is_mine` by what it says. Where the fence does not stand, or an address has
     /// no place, others go first in any case (`is_poor`).
     pub fn part(&self, is_mine: bool, is_poor: bool, timing: Timing) -> Part {

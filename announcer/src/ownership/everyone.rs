@@ -1,5 +1,5 @@
 //! Every candidate may have an address, but for those that are being emptied while there are others: its routers choose
-//! among those that tell them of it. Pure.
+//! among those that tell them of it. The control plane's goes by `announcing` alone. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use berth_bgp::Family;
 
+use super::announcing::Announcing;
 use super::clearing::in_turn;
 use super::context::Context;
 use crate::vip::serve::{Ask, Lives, Reach, serve};
@@ -22,6 +23,8 @@ const SLACK: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Everyone {
     leaving: bool,
+    /// What is known of the control plane, where routers lead its address here.
+    control_plane: Option<Announcing>,
     /// The kernel drops an address that nobody renews for so long.
     lasts: Duration,
     /// What routers were told to lead here.
@@ -34,12 +37,32 @@ pub struct Everyone {
 
 impl Default for Everyone {
     fn default() -> Self {
-        let (leaving, announced, silence, unspoken) = Default::default();
-        Self { leaving, lasts: LASTS, announced, silence, unspoken }
+        let (leaving, control_plane, announced, silence, unspoken) = Default::default();
+        Self { leaving, control_plane, lasts: LASTS, announced, silence, unspoken }
     }
 }
 
 impl Everyone {
+    /// The same, which decides on the control plane's address, too, where routers lead that here.
+    pub fn with_control_plane(self, control_plane: Option<Announcing>) -> Self {
+        Self { control_plane, ..self }
+    }
+
+    /// What is known of the control plane, where routers lead its address here.
+    pub fn announcing(&mut self) -> Option<&mut Announcing> {
+        self.control_plane.as_mut()
+    }
+
+    /// Takes in what is known of API servers by now.
+    pub fn request(&mut self, context: Context<'_>, now: Instant) {
+        self.control_plane.iter_mut().for_each(|own| own.look(context.node, now));
+    }
+
+    /// When something changes although nothing happens.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.control_plane.as_ref().and_then(|own| own.deadline(now))
+    }
+
     /// Takes in how long the kernel is to keep an address that nobody renews: routers may lead it here for as long.
     pub fn last(&mut self, lasts: Duration) {
         self.lasts = lasts;
@@ -64,6 +87,11 @@ impl Everyone {
             return Holds::new();
         }
         let hold = |(address, vip): (IpAddr, &Vip)| {
+            if vip.is_of_control_plane() {
+                let own = self.control_plane.as_ref().filter(|own| own.announces());
+                let hold = Hold { until: now + self.lasts, answers: true, lapses: None };
+                return own.map(|_| (address, hold));
+            }
             // Of those that share an address all are served here, or none.
             vip.is_served_by(context.node).then_some(())?;
             let mut deciding = vip.deciding().filter(|want| want.serving.has(context.node));
@@ -165,10 +193,17 @@ fn stays(context: Context<'_>, serving: &Serving) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ownership::ControlPlane;
+    use crate::ownership::health::Standing;
     use crate::ownership::testing::context;
     use crate::source::cluster::Cluster;
     use crate::source::cluster::testing::{service, slice};
-    use crate::source::testing::{host, seen};
+    use crate::source::eip::Usage;
+    use crate::source::fixed::Fixed;
+    use crate::source::scene::Scene;
+    use crate::source::testing::{host, scene, seen};
+    use crate::source::wanted::wanted;
+    use crate::vip::Claimant;
     use crate::vip::nodes::{Peer, Peers, Stay};
 
     #[test]
@@ -200,6 +235,31 @@ mod tests {
             let answering = held.values().filter(|hold| hold.answers).count();
             assert_eq!((held.len(), answering), (1, count), "{mine:?}, {other:?}");
         }
+        everyone.leave();
+        assert!(everyone.holds(context, now).is_empty());
+    }
+
+    #[test]
+    fn the_control_planes_goes_by_api_servers_and_not_by_who_is_emptied() {
+        let (host, cluster, now) = (host(), Cluster::default(), Instant::now());
+        let address: IpAddr = "10.99.0.100".parse().unwrap();
+        let fixed =
+            Fixed { by: Claimant::ControlPlane, addresses: vec![address], ..Fixed::default() };
+        let scene = Scene { routed: Some("lo"), ..scene(&cluster, &host, Some("eth0")) };
+        let wanted = wanted(scene, &Usage::default(), &fixed);
+        assert!(wanted.vip(address).is_some_and(Vip::is_routed));
+        let mut peers = Peers::default();
+        for (name, stay) in [("a", Stay::Emptied), ("b", Stay::Stays)] {
+            peers.apply(name.to_owned(), Peer { stay, ..Peer::default() });
+        }
+        let context = Context { nodes: Some(&peers), ..context(&wanted, &host) };
+        let own = ControlPlane::new(Name::new("kube-system", "plndr-cp-lock"), LASTS);
+        let mut everyone = Everyone::default();
+        assert!(everyone.holds(context, now).is_empty(), "nobody decides");
+        everyone = everyone.with_control_plane(Some(Announcing::new(own, false)));
+        assert!(everyone.holds(context, now).is_empty(), "its API server is not known");
+        everyone.announcing().unwrap().own().stands(Standing::Healthy, now);
+        assert!(everyone.holds(context, now)[&address].answers);
         everyone.leave();
         assert!(everyone.holds(context, now).is_empty());
     }

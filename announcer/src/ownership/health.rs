@@ -59,6 +59,11 @@ impl Health {
         Self { rules, standing, good: 0, bad: 0, turned: VecDeque::new(), due: now }
     }
 
+    /// The same of one that has to show it, as one that was unhealthy has.
+    pub fn doubted(rules: Rules, now: Instant) -> Self {
+        Self { standing: Standing::Unhealthy, ..Self::new(rules, now) }
+    }
+
     /// When it is to be asked next.
     pub fn due(&self) -> Instant {
         self.due

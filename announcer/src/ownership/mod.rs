@@ -8,10 +8,11 @@
 //! | `everyone` | every candidate may: routers choose among them |
 //!
 //! `control_plane` says which part a node has in the election of the control plane's address, by the `health` of its own API
-//! server.
+//! server; `announcing` whether it announces it where routers choose.
 //!
 //! `fence` says what the kernel's fence is to cover, and `backstop` until when, where Leases or names decide.
 
+mod announcing;
 pub mod backstop;
 mod clearing;
 mod context;
@@ -29,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+pub use announcing::{Announcing, Answers, Whom};
 pub use backstop::Backstop;
 pub use clearing::turn;
 pub use context::Context;
@@ -65,6 +67,28 @@ impl Ownership {
         }
     }
 
+    /// Whoever decides on what routers lead here.
+    pub fn everyone(&mut self) -> Option<&mut Everyone> {
+        match self {
+            Self::Everyone(everyone) => Some(everyone),
+            _ => None,
+        }
+    }
+
+    /// What is known of the control plane, where routers lead its address here.
+    pub fn announcing(&mut self) -> Option<&mut Announcing> {
+        self.everyone().and_then(Everyone::announcing)
+    }
+
+    /// What is known of the API servers of the control plane, where it decides on their address.
+    pub fn api_servers(&mut self) -> Option<&mut ControlPlane> {
+        match self {
+            Self::Leases(leases) => leases.control_plane(),
+            Self::Everyone(everyone) => everyone.announcing().map(Announcing::own),
+            Self::Membership(_) | Self::Named(_) => None,
+        }
+    }
+
     /// Whether it decides on what routers lead here, and not on what neighbours are told of.
     pub fn is_routed(&self) -> bool {
         matches!(self, Self::Everyone(_))
@@ -79,7 +103,7 @@ impl Ownership {
             }
             Self::Membership(members) => members.request(context, now),
             Self::Named(named) => named.request(context, now),
-            Self::Everyone(_) => {}
+            Self::Everyone(everyone) => everyone.request(context, now),
         }
     }
 
@@ -205,7 +229,7 @@ impl Ownership {
             Self::Named(named) => named.deadline(now),
             // The rest Leases say when they are polled.
             Self::Leases(leases) => leases.deadline(now),
-            Self::Everyone(_) => None,
+            Self::Everyone(everyone) => everyone.deadline(now),
         }
     }
 

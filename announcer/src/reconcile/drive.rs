@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::advertise::bgp::{Answer, Told};
 use crate::dataplane;
 use crate::kernel::{Kernel, KernelChange};
+use crate::ownership::Answers;
 use crate::ownership::backstop::Fenced;
 use crate::ownership::health::Standing;
 use crate::ownership::membership::MembershipEvent;
@@ -66,6 +67,8 @@ pub struct Sources {
     pub fenced: mpsc::UnboundedReceiver<Fenced>,
     /// What is known of the API server of this node; nothing ever comes where nobody asks it.
     pub standing: watch::Receiver<Standing>,
+    /// What API servers of other nodes answer; nothing ever comes where nobody asks them.
+    pub answers: watch::Receiver<Answers>,
     /// What is known of routers; nothing ever comes where none is told anything.
     pub routed: watch::Receiver<Told>,
     /// Where kube-proxy leads to what is here; nothing ever comes where it is not asked.
@@ -159,6 +162,12 @@ pub async fn drive<K: Kernel>(
                 Ok(()) = sources.standing.changed() => {
                     let standing = *sources.standing.borrow_and_update();
                     if !announcer.stands(standing, Instant::now()) {
+                        continue;
+                    }
+                }
+                Ok(()) = sources.answers.changed() => {
+                    let answers = sources.answers.borrow_and_update().clone();
+                    if !announcer.answered(answers) {
                         continue;
                     }
                 }

@@ -8,7 +8,7 @@ use super::Announcer;
 use super::sight::Sight;
 use crate::config::Election;
 use crate::kernel::Kernel;
-use crate::ownership::{Leases, Ownership};
+use crate::ownership::Ownership;
 use crate::source::watch::ClusterEvent;
 use crate::vip::Name;
 use crate::vip::nodes::Peer;
@@ -34,15 +34,13 @@ impl<K: Kernel> Announcer<K> {
                 true
             }
             ClusterEvent::ApiServer(node, said) => {
-                let own = self.leases().and_then(Leases::control_plane);
-                if own.is_some_and(|own| own.hear(node, said, now)) {
+                if self.api_servers().is_some_and(|own| own.hear(node, said, now)) {
                     self.outlets.again.notify_one();
                 }
                 true
             }
             ClusterEvent::ApiServers(nodes) => {
-                let own = self.leases().and_then(Leases::control_plane);
-                own.into_iter().for_each(|own| own.heard(&nodes));
+                self.api_servers().into_iter().for_each(|own| own.heard(&nodes));
                 true
             }
             ClusterEvent::Rival(name, held) => self.see_rival(&name, &held, now),

@@ -68,7 +68,7 @@ use crate::metrics::{Metrics, cause};
 use crate::ownership::backstop::Fenced;
 use crate::ownership::health::Standing;
 use crate::ownership::membership::MembershipEvent;
-use crate::ownership::{Backstop, Leases, Members, Ownership};
+use crate::ownership::{Answers, Backstop, ControlPlane, Leases, Members, Ownership, Whom};
 use crate::publish::labels::Labels;
 use crate::publish::publisher::Publisher;
 use crate::publish::writer::{WriteEvent, WriteOutcome};
@@ -98,6 +98,8 @@ pub struct Announcer<K> {
     routed: Option<Routed>,
     /// Whether kube-proxy leads on what is led here.
     proxied: Option<Proxied>,
+    /// Who asks API servers of other nodes, where that matters.
+    asks: Option<watch::Sender<Whom>>,
     dataplane: Dataplane,
     guarding: Guarding,
     /// The links where neighbours may ask, by their indices.
@@ -156,6 +158,7 @@ impl<K: Kernel> Announcer<K> {
             owners,
             routed: None,
             proxied: None,
+            asks: None,
             backstop: None,
             hands: Hands::new(kernel, outlets.metrics.clone()),
             lan: Lan::new(config.arp_nd.refresh, outlets.metrics.clone()),
@@ -190,6 +193,11 @@ impl<K: Kernel> Announcer<K> {
         Self { proxied, ..self }
     }
 
+    /// The same, which has API servers of other nodes asked.
+    pub fn with_asks(self, asks: Option<watch::Sender<Whom>>) -> Self {
+        Self { asks, ..self }
+    }
+
     fn members(&mut self) -> Option<&mut Members> {
         self.owners.iter_mut().find_map(Ownership::members)
     }
@@ -199,6 +207,10 @@ impl<K: Kernel> Announcer<K> {
             Ownership::Leases(leases) => Some(&mut **leases),
             _ => None,
         })
+    }
+
+    fn api_servers(&mut self) -> Option<&mut ControlPlane> {
+        self.owners.iter_mut().find_map(Ownership::api_servers)
     }
 
     fn touch_owners(&mut self) {
@@ -274,8 +286,13 @@ impl<K: Kernel> Announcer<K> {
 
     /// Takes in what is known of the API server of this node; true if that is news.
     pub fn stands(&mut self, standing: Standing, now: Instant) -> bool {
-        let leases = self.leases();
-        leases.and_then(Leases::control_plane).is_some_and(|own| own.stands(standing, now))
+        self.api_servers().is_some_and(|own| own.stands(standing, now))
+    }
+
+    /// Takes in what API servers of other nodes have answered; true if that is news.
+    pub fn answered(&mut self, answers: Answers) -> bool {
+        let own = self.owners.iter_mut().find_map(Ownership::announcing);
+        own.is_some_and(|own| own.answered(answers))
     }
 
     /// Takes in what the driver of membership told.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Cluster, Config, Election};
 use crate::ownership::leases::Strategy;
-use crate::ownership::{ControlPlane, Everyone, Leases, Members, Named, Ownership};
+use crate::ownership::{Announcing, ControlPlane, Everyone, Leases, Members, Named, Ownership};
 use crate::vip::Name;
 
 /// How long it takes until the others know what a node has found out of its API server.
@@ -12,15 +12,22 @@ const TOLD: Duration = Duration::from_secs(1);
 
 /// Who decides on owners: `members` where this node is one, else the Leases that are configured, or nobody.
 pub fn owners(config: &Config, members: Option<Members>, now: Instant) -> Vec<Ownership> {
-    let everyone = || Ownership::Everyone(Everyone::default());
     let mut owners = on_lan(config, members, now);
-    owners.extend(config.bgp.as_ref().map(|_| everyone()));
+    owners.extend(config.bgp.as_ref().map(|_| Ownership::Everyone(everyone(config))));
     owners
+}
+
+/// Who decides on what routers are told.
+fn everyone(config: &Config) -> Everyone {
+    let is_apart = config.control_plane.as_ref().is_some_and(|own| own.health.url.is_some());
+    let announcing = control_plane(config).map(|own| Announcing::new(own, is_apart));
+    Everyone::default().with_control_plane(announcing)
 }
 
 /// Who decides on what neighbours are told of.
 fn on_lan(config: &Config, members: Option<Members>, now: Instant) -> Vec<Ownership> {
-    let control_plane = control_plane(config);
+    // Where routers are told, they are told of it.
+    let control_plane = control_plane(config).filter(|_| config.bgp.is_none());
     let (timing, annotations) = (config.leases.timing, config.leases.annotations.clone());
     let of_services = |strategy| Leases::new(&config.core.node, strategy, timing, annotations);
     let leases = match (&config.election, members) {

@@ -60,6 +60,7 @@ impl<K: Kernel> Announcer<K> {
         }
         let refused = self.hands.refused();
         let (holds, forwards) = self.request(&refused, now);
+        self.ask_api_servers();
         self.tell_of_the_members_lease(now);
         self.dataplane.forward.want(forwards);
         self.ask(&refused, now);

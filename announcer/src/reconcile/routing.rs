@@ -31,14 +31,33 @@ impl<K: Kernel> Announcer<K> {
         let told = routed.told();
         routed.see([context.known && told.permits.is_some(), eips_known], now);
         let silence = Family::ALL.map(|family| told.silence_of(family));
-        let everyone = owners.iter_mut().filter_map(|owner| match owner {
-            Ownership::Everyone(everyone) => Some(everyone),
-            _ => None,
-        });
+        let mut own = sight.wanted.of_control_plane();
+        let is_kept = own.any(|(address, _)| routed.is_kept(&address));
+        let everyone = owners.iter_mut().filter_map(Ownership::everyone);
         everyone.for_each(|everyone| {
+            if is_kept && let Some(own) = everyone.announcing() {
+                own.goes_on();
+            }
             everyone.told(routed.known(), silence.clone(), &told.unspoken);
             everyone.last(routed.lasts());
         });
+    }
+
+    /// Has API servers of other nodes asked, where it matters what they say, and tells what becomes of their address.
+    pub(super) fn ask_api_servers(&mut self) {
+        let Self { owners, sight, asks, .. } = self;
+        let own = owners.iter_mut().find_map(Ownership::announcing);
+        let (Some(asks), Some(own)) = (asks, own) else { return };
+        let refused = BTreeSet::new();
+        let whom = own.asks(sight.context(&refused));
+        asks.send_if_modified(|known| {
+            let is_news = *known != whom;
+            *known = whom;
+            is_news
+        });
+        if let Some(what) = own.turn() {
+            tracing::info!("the control plane's address: {what}");
+        }
     }
 
     /// Whether the node is to tell of routers what it has not told yet.
@@ -183,7 +202,9 @@ fn announcement(
     let is_of_some = |traffic: &Traffic| matches!(traffic, Traffic::Local | Traffic::Named(_));
     Announcement {
         med,
-        is_alone: vip.wants.iter().any(|want| is_of_some(&want.serving.traffic)),
+        // A node that withdraws it is led to for no other one.
+        is_alone: vip.is_of_control_plane()
+            || vip.wants.iter().any(|want| is_of_some(&want.serving.traffic)),
         pool: cluster.claims.pool(&address).unwrap_or_default().to_owned(),
         labels: service.map(|service| service.labels.read.clone()),
         asked: asked.unwrap_or_default(),

@@ -14,11 +14,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::ties::connect;
+use crate::advertise::bgp;
 use crate::config::{Api, Config, ControlPlane};
 use crate::control_plane::access::{self, Way};
-use crate::control_plane::{certificate, checker, names, nodes, place};
+use crate::control_plane::{certificate, checker, names, nodes, others, place};
 use crate::kernel::{Host, Kernel};
 use crate::ownership::health::Standing;
+use crate::ownership::{Answers, Whom};
 
 /// How long an interface, a route, an address of the node or of a name may come after the announcer: a kubelet gives a process that
 /// answers no probe half a minute, and both are waited for. And how often that is looked at.
@@ -35,12 +37,17 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Known {
     pub(super) standing: watch::Receiver<Standing>,
     pub(super) told: watch::Receiver<Option<Told>>,
+    /// What those of other nodes answer.
+    pub(super) answers: watch::Receiver<Answers>,
+    /// Which of them are asked, where that matters.
+    pub(super) asks: Option<watch::Sender<Whom>>,
 }
 
 impl Known {
     /// Nothing, and nothing ever will be.
     pub(super) fn nothing() -> Self {
-        Self { standing: watch::channel(Standing::default()).1, told: watch::channel(None).1 }
+        let (standing, told) = (watch::channel(Standing::default()).1, watch::channel(None).1);
+        Self { standing, told, answers: watch::channel(Answers::new()).1, asks: None }
     }
 }
 
@@ -73,9 +80,52 @@ pub(super) async fn reach(
     let names = own.wished.iter().map(ToString::to_string).collect();
     let looking = certificate::watch(names, way.clone(), health.clone());
     supervisor.spawn(certificate::TASK, looking);
+    let (tell_answers, answers) = watch::channel(Answers::new());
+    let asks = config.bgp.is_some().then(|| {
+        let (asks, whom) = watch::channel(Whom::new());
+        let asking = others::ask(own.health.clone(), way.clone(), whom, tell_answers);
+        supervisor.spawn(others::TASK, asking);
+        asks
+    });
     let asking = checker::ask(own.health.clone(), client.clone(), way, health.clone(), tell);
     supervisor.spawn(checker::TASK, asking);
-    Ok((client, Known { standing, told }))
+    Ok((client, Known { standing, told, answers, asks }))
+}
+
+/// What is said of the API server of this node where routers are told of its address: that it is healthy once one of them leads
+/// here, for others withdraw by it.
+pub(super) fn once_known(
+    mut said: watch::Receiver<Option<Told>>,
+    mut routers: watch::Receiver<bgp::Told>,
+    supervisor: &mut Supervisor,
+) -> watch::Receiver<Option<Told>> {
+    let (tell, told) = watch::channel(None);
+    supervisor.spawn("control plane's word", async move {
+        loop {
+            let word = word(said.borrow_and_update().clone(), &routers.borrow_and_update());
+            tell.send_if_modified(|told| {
+                let is_news = *told != word;
+                *told = word;
+                is_news
+            });
+            tokio::select! {
+                Ok(()) = said.changed() => {}
+                Ok(()) = routers.changed() => {}
+                else => std::future::pending().await,
+            }
+        }
+    });
+    told
+}
+
+/// The same as it is said while routers know this much.
+fn word(said: Option<Told>, routers: &bgp::Told) -> Option<Told> {
+    let known = routers.known();
+    said.map(|mut told| {
+        let own = &mut told.control_plane;
+        own.is_healthy &= own.addresses.iter().any(|address| known.contains(address));
+        told
+    })
 }
 
 /// Takes in which addresses its names have: an answer that comes late when a node boots is waited for.
@@ -118,12 +168,13 @@ pub(super) async fn follow(
 /// Everything that keeps them from it, or what the kernel says.
 pub(super) async fn ground(
     own: Option<&ControlPlane>,
+    routed: Option<&str>,
     kernel: &mut impl Kernel,
 ) -> anyhow::Result<Host> {
     let begun = Instant::now();
     loop {
         let host = kernel.look().await.context("looking at the addresses of this node")?;
-        let found = own.map(|own| place::obstacles(own, &host)).unwrap_or_default();
+        let found = own.map(|own| place::obstacles(own, &host, routed)).unwrap_or_default();
         if found.is_empty() {
             return Ok(host);
         }
@@ -180,5 +231,30 @@ fn all(problems: &[String]) -> String {
     match problems {
         [only] => only.clone(),
         all => format!("{} problems in all:\n  {}", all.len(), all.join("\n  ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::advertise::bgp::PeerTold;
+
+    #[test]
+    fn by_bgp_a_node_says_that_it_is_healthy_once_a_router_leads_to_it() {
+        let address: IpAddr = "10.99.0.100".parse().unwrap();
+        let said = |is_healthy| {
+            let control_plane = Words { is_healthy, addresses: [address].into() };
+            Some(Told { control_plane, ..Told::default() })
+        };
+        let mut routers = bgp::Told::default();
+        assert_eq!(word(said(true), &routers), said(false));
+        let knows = Arc::new([address].into());
+        routers.peers.insert("tor".to_owned(), PeerTold { knows, ..PeerTold::default() });
+        assert_eq!(word(said(true), &routers), said(true));
+        assert_eq!(word(said(false), &routers), said(false));
+        assert_eq!(word(None, &routers), None);
     }
 }

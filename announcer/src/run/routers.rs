@@ -59,7 +59,7 @@ pub(super) fn start(
     let Some(bgp) = &config.bgp else { return (None, told) };
     if let Some(name) = bgp.elected_by {
         tracing::warn!(
-            "{name}=true elects nobody beside bgp_enable: every node that can serve a Service announces it"
+            "{name}=true elects nobody beside bgp_enable: every node that can serve an address announces it"
         );
     }
     let (order, orders) = watch::channel(Orders::default());

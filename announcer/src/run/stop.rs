@@ -2,7 +2,7 @@
 //!
 //! # Permissions
 //!
-//! `get` on `daemonsets.apps` of the name [`NAME`] in the namespace of the control plane's Lease. Without it each stop is the end.
+//! `get` on `daemonsets.apps` of the name [`NAME`], or [`OF_CONTROL_PLANE`], in the namespace of the control plane's Lease. Without it each stop is the end.
 
 use std::time::Duration;
 
@@ -16,24 +16,30 @@ use crate::advertise::bgp::Answer;
 /// The DaemonSet of `manifests/`.
 const NAME: &str = "berth-announcer";
 
+/// That of `manifest daemonset --controlplane`. A static pod has none, and nobody says whether it comes back.
+const OF_CONTROL_PLANE: &str = "berth-control-plane";
+
 /// How long an answer is waited for: a pod has 15 s to end.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who is asked; nobody where nothing depends on it.
 #[derive(Default)]
-pub(super) struct Asker(Option<Api<DaemonSet>>);
+pub(super) struct Asker(Option<Api<DaemonSet>>, &'static str);
 
 impl Asker {
-    pub(super) fn new(client: Option<Client>, namespace: &str) -> Self {
-        Self(client.map(|client| Api::namespaced(client, namespace)))
+    /// Whose announcer `serves` objects of the cluster, or has the control plane's address alone.
+    pub(super) fn new(client: Option<Client>, namespace: &str, serves: bool) -> Self {
+        let name = if serves { NAME } else { OF_CONTROL_PLANE };
+        Self(client.map(|client| Api::namespaced(client, namespace)), name)
     }
 
     /// Waits for the stop, and asks then.
     pub(super) async fn at(self, stop: CancellationToken) -> Answer {
         stop.cancelled().await;
-        let Some(sets) = self.0 else { return Answer::Silent("nobody is asked".to_owned()) };
-        let place = format!("DaemonSet {NAME}");
-        match tokio::time::timeout(TIMEOUT, sets.get(NAME)).await {
+        let Self(sets, name) = self;
+        let Some(sets) = sets else { return Answer::Silent("nobody is asked".to_owned()) };
+        let place = format!("DaemonSet {name}");
+        match tokio::time::timeout(TIMEOUT, sets.get(name)).await {
             Ok(Ok(set)) => Answer::There(Box::new(set)),
             Ok(Err(Error::Api(status))) if matches!(status.code, 401 | 403) => {
                 Answer::Gone(format!("{place} is not shown to its account ({})", status.code))
@@ -56,9 +62,14 @@ mod tests {
 
     /// What is made of an answer with this code; of none at all where there is none.
     async fn asked(code: Option<u16>) -> Answer {
+        asked_of(code, true).await
+    }
+
+    async fn asked_of(code: Option<u16>, serves: bool) -> Answer {
         let service = tower::service_fn(move |request: http::Request<Body>| async move {
-            let path = "/apis/apps/v1/namespaces/kube-system/daemonsets/berth-announcer";
-            assert_eq!((request.method().as_str(), request.uri().path()), ("GET", path));
+            let name = if serves { "berth-announcer" } else { "berth-control-plane" };
+            let path = format!("/apis/apps/v1/namespaces/kube-system/daemonsets/{name}");
+            assert_eq!((request.method().as_str(), request.uri().path()), ("GET", path.as_str()));
             let Some(code) = code else { return std::future::pending().await };
             let set = json!({ "metadata": { "name": NAME } });
             let body = if code == 200 { set } else { json!({ "code": code, "status": "Failure" }) };
@@ -67,7 +78,8 @@ mod tests {
         });
         let stop = CancellationToken::new();
         stop.cancel();
-        Asker::new(Some(Client::new(service, "default")), "kube-system").at(stop).await
+        let client = Client::new(service, "default");
+        Asker::new(Some(client), "kube-system", serves).at(stop).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -76,6 +88,7 @@ mod tests {
         for code in [401, 403, 404] {
             assert!(matches!(asked(Some(code)).await, Answer::Gone(_)), "{code}");
         }
+        assert!(matches!(asked_of(Some(404), false).await, Answer::Gone(_)), "a static pod");
         for code in [Some(500), None] {
             assert!(matches!(asked(code).await, Answer::Silent(_)), "{code:?}");
         }
@@ -84,7 +97,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_is_asked_before_the_stop() {
         let stop = CancellationToken::new();
-        let asking = Asker::new(None, "").at(stop.clone());
+        let asking = Asker::new(None, "", true).at(stop.clone());
         tokio::pin!(asking);
         assert!(futures::poll!(&mut asking).is_pending());
         stop.cancel();

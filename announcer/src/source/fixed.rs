@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::placement::place_on;
+use super::placement::{place_anywhere, place_on};
 use super::scene::Scene;
 use crate::vip::{Claimant, Serving, Traffic, Want};
 
@@ -23,6 +23,11 @@ pub struct Fixed {
 /// What the operator wants of each address. No port of it is guarded: whatever listens on this node answers.
 pub fn wants<'a>(scene: Scene<'a>, fixed: &'a Fixed) -> impl Iterator<Item = (IpAddr, Want)> + 'a {
     fixed.addresses.iter().map(move |address| {
+        // What routers lead here is where all of that is.
+        let attach = match scene.routed {
+            Some(routed) => place_anywhere(scene, Some(routed), *address),
+            None => place_on(scene, fixed.interface.as_deref(), *address),
+        };
         let want = Want {
             claimant: fixed.by.clone(),
             uid: fixed.mark.clone(),
@@ -33,8 +38,8 @@ pub fn wants<'a>(scene: Scene<'a>, fixed: &'a Fixed) -> impl Iterator<Item = (Ip
             preferred: Arc::default(),
             previous: None,
             epoch: 0,
-            routed: false,
-            attach: place_on(scene, fixed.interface.as_deref(), *address),
+            routed: scene.routed.is_some(),
+            attach,
             ports: [].into(),
             conflicts: false,
             in_use: false,

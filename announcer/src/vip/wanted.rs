@@ -148,6 +148,11 @@ impl Vip {
         self.wants.iter().any(|want| want.claimant.is_of_operator())
     }
 
+    /// Whether it is that of the control plane.
+    pub fn is_of_control_plane(&self) -> bool {
+        self.wants.first().is_some_and(|want| want.claimant == Claimant::ControlPlane)
+    }
+
     /// The one other node that is to have it, where the object names one.
     pub fn heir(&self, node: &str) -> Option<&str> {
         let named = self.wants.iter().find_map(|want| match &want.serving.traffic {
@@ -294,10 +299,7 @@ impl Wanted {
 
     /// Those of the control plane.
     pub fn of_control_plane(&self) -> impl Iterator<Item = (IpAddr, &Vip)> {
-        let is_own = |vip: &Vip| {
-            vip.wants.first().is_some_and(|want| want.claimant == Claimant::ControlPlane)
-        };
-        self.addressed().filter(move |(_, vip)| is_own(vip))
+        self.addressed().filter(|(_, vip)| vip.is_of_control_plane())
     }
 
     /// Where an address of a Service belongs on this host, or why it cannot be here; nothing if it wants none such.

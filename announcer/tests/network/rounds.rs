@@ -88,6 +88,7 @@ impl Node {
                 (tokio::sync::watch::channel(Standing::Unknown).1, mpsc::channel(1).1);
             let routed = tokio::sync::watch::channel(Told::default()).1;
             let proxied = tokio::sync::watch::channel(Default::default()).1;
+            let answers = tokio::sync::watch::channel(Default::default()).1;
             let dataplane = kept;
             let sources = Sources {
                 seen,
@@ -97,6 +98,7 @@ impl Node {
                 told,
                 fenced,
                 standing,
+                answers,
                 routed,
                 proxied,
                 inquiries,

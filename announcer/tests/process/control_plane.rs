@@ -42,7 +42,7 @@ const SETTLING: Duration = Duration::from_secs(5);
 /// `vip_leaseduration` of the scene.
 const DURATION: Duration = Duration::from_secs(3);
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 impl Scene {
     pub(crate) fn control_plane(&self) -> Command {
@@ -64,13 +64,13 @@ impl Scene {
         self.control_plane().spawn().expect("an announcer")
     }
 
-    fn holder(&self) -> Option<String> {
+    pub(crate) fn holder(&self) -> Option<String> {
         let lease = self.api.get(LEASE)?;
         lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
     }
 
     /// Has a node say whether its API server is healthy, for the so manieth time.
-    fn says(&self, node: &str, is_healthy: bool, time: u32) {
+    pub(crate) fn says(&self, node: &str, is_healthy: bool, time: u32) {
         let word = if is_healthy { "healthy" } else { "unhealthy" };
         let object = json!({
             "metadata": {
@@ -112,7 +112,7 @@ impl Peer {
 }
 
 /// Waits until its readiness says this.
-async fn says(word: &str) {
+pub(crate) async fn says(word: &str) {
     let start = Instant::now();
     loop {
         let answer = get("127.0.0.1:2115", "/readyz").await;

@@ -22,6 +22,7 @@ mod many;
 #[path = "../network/namespace.rs"]
 #[allow(dead_code)]
 mod namespace;
+mod routed;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -172,6 +173,7 @@ fn main() -> ExitCode {
     tests.extend(lease::tests());
     tests.extend(control_plane::tests());
     tests.extend(kubeadm::tests());
+    tests.extend(routed::tests());
     for case in cases {
         let name = format!("{DEATHS}: {case}");
         tests.push((name, Box::new(move || alone(async || shows(case).await))));

@@ -1,6 +1,6 @@
 //! Owns how the API server is reached. A connection that went silent is given up within seconds, never waited for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -104,6 +104,21 @@ pub fn ask_this_node(config: &mut Config, port: u16) {
     if let Ok(local) = format!("{scheme}://127.0.0.1:{port}").parse() {
         config.cluster_url = local;
         config.tls_server_name.get_or_insert_with(|| SERVER_NAME.to_owned());
+    }
+}
+
+/// Has the API server of another node asked, at this address of that and at the port of this one's, or `port` where that has
+/// none, by the name that all of them have in their certificates. Without TLS nobody is told who asks.
+pub fn ask_another(config: &mut Config, address: IpAddr, port: u16) {
+    let uri = &config.cluster_url;
+    let scheme = uri.scheme_str().unwrap_or("https").to_owned();
+    let at = SocketAddr::new(address, uri.port_u16().unwrap_or(port));
+    if let Ok(there) = format!("{scheme}://{at}").parse() {
+        config.cluster_url = there;
+        config.tls_server_name.get_or_insert_with(|| SERVER_NAME.to_owned());
+    }
+    if scheme != "https" {
+        config.auth_info = Default::default();
     }
 }
 
@@ -278,6 +293,31 @@ mod tests {
         for loopback in ["https://127.0.0.1:6443/", "https://[::1]:6443/", "https://localhost/"] {
             assert_eq!(local(loopback, None), (loopback.to_owned(), None));
         }
+    }
+
+    #[test]
+    fn the_api_server_of_another_node_is_asked_by_the_same_name_and_without_tls_by_nobody() {
+        let another = |url: &'static str, address: &str| {
+            let mut config = Config::new(::http::Uri::from_static(url));
+            config.auth_info.token = Some("secret".to_owned().into());
+            ask_another(&mut config, address.parse().unwrap(), 8443);
+            let is_told = config.auth_info.token.is_some();
+            (config.cluster_url.to_string(), config.tls_server_name.unwrap_or_default(), is_told)
+        };
+        let name = "kubernetes".to_owned();
+        let there = |url: &str, is_told| (url.to_owned(), name.clone(), is_told);
+        assert_eq!(
+            another("https://127.0.0.1:6443", "192.0.2.12"),
+            there("https://192.0.2.12:6443/", true)
+        );
+        assert_eq!(
+            another("https://localhost", "2001:db8::12"),
+            there("https://[2001:db8::12]:8443/", true)
+        );
+        assert_eq!(
+            another("http://127.0.0.1:6443", "192.0.2.12"),
+            there("http://192.0.2.12:6443/", false)
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Addresses by BGP, judged by the table of the router: whom it leads to, and when it leads nobody anywhere.
 
 mod attributes;
+mod control_plane;
 mod field;
 mod hostile;
 mod mixed;

@@ -48,8 +48,13 @@ fn hangs() -> Trouble {
 
 /// What `manifest rbac` has for it, and no more.
 pub(crate) fn rights(world: &World) -> Result<()> {
+    rights_for(world, &["--address", ADDRESSES])
+}
+
+/// The same for an address of its own, by another way.
+pub(crate) fn rights_for(world: &World, more: &[&str]) -> Result<()> {
     let program = sibling_program("berth-announcer", "BERTH_ANNOUNCER")?;
-    let asked = ["manifest", "rbac", "--controlplane", "--address", ADDRESSES];
+    let asked = [&["manifest", "rbac", "--controlplane"], more].concat();
     let printed = Command::new(program).args(asked).env_clear().output()?;
     ensure!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
     let file = world.lab.dir().join("rights.yaml");

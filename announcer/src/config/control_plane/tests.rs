@@ -82,6 +82,34 @@ fn a_static_pod_written_for_kube_vip_is_taken_as_it_is() {
 }
 
 #[test]
+fn by_bgp_no_lease_decides_alone_or_beside_services_and_a_wrong_peer_ends_it() {
+    let by_bgp = [("bgp_enable", "true"), ("bgp_as", "65000"), ("bgp_peers", "192.0.2.1:65001")];
+    let parse = |more: &[(&str, &str)]| parse(&[&by_bgp, more].concat());
+    for (more, name) in [
+        // As kube-vip's manifests have it.
+        (&[("vip_arp", "false"), ("vip_interface", "lo")][..], "cp"),
+        (&[("vip_leaderelection", "true"), ("svc_enable", "false")], "cp"),
+        (&[("svc_enable", "true")], "cp-svc"),
+    ] {
+        let config = parse(more).unwrap();
+        assert_eq!((&config.election, config.core.instance.name()), (&Election::Everyone, name));
+        assert_eq!(config.routed(), Some("lo"), "{more:?}");
+        assert_eq!(config.serves(), name == "cp-svc");
+        assert!(config.control_plane.is_some());
+    }
+    for (name, value, why) in [
+        ("vip_arp", "true", "take an announcer for each"),
+        ("berth_election", "membership", "nobody is elected"),
+        ("bgp_peers", "192.0.2.1:x", "192.0.2.1"),
+        ("bgp_attach_ip_to_interface", "true", "vip_interface names no interface"),
+    ] {
+        let told = parse(&[(name, value)]).expect_err("a refusal");
+        let is_told = |line: &String| line.starts_with(&format!("{name}=")) && line.contains(why);
+        assert!(told.len() == 1 && told.iter().any(is_told), "{name}: {told:#?}");
+    }
+}
+
+#[test]
 fn a_name_is_asked_for_later_and_is_no_server_of_its_own() {
     let own = control_plane(&[("address", "api.example.org,192.0.2.9"), ("dns_mode", "IPv6")]);
     assert_eq!(own.names().collect::<Vec<_>>(), ["api.example.org"]);
@@ -122,7 +150,7 @@ fn every_bad_combination_is_named_at_once_with_what_is_accepted() {
             "\"vip_example.org\" is no address, and no name that could have one; accepted beside cp_enable",
         ),
         ("vip_interface", "the name of one interface"),
-        ("vip_arp", "announcing by ARP and neighbour discovery is all there is yet"),
+        ("vip_arp", "accepted is true, or false beside bgp_enable"),
         ("vip_leasename", "a Lease of its own"),
         ("berth_election", "global and service, or none"),
         ("control_plane_health_check_address", "is no URL"),

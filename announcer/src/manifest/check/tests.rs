@@ -227,11 +227,31 @@ fn what_a_static_pod_gets_wrong_of_the_control_plane_is_told() {
 }
 
 #[test]
+fn a_static_pod_that_announces_to_routers_is_taken_as_it_is() {
+    let good = "{httpGet: {path: /healthz, port: 2112, host: 127.0.0.1}}";
+    let volume = "{name: kubeconfig, hostPath: {path: /etc/kubernetes/admin.conf}}";
+    let by_bgp = [
+        ("bgp_enable", "true"),
+        ("vip_arp", "false"),
+        ("vip_interface", "lo"),
+        ("bgp_as", "65000"),
+        ("bgp_peers", "192.0.2.1:65001::false"),
+    ];
+    let report = static_pod(good, &by_bgp, volume);
+    let told = report.to_string();
+    assert!(told.contains("kube-vip then has one node announce the control plane's"), "{told}");
+    assert!(!told.contains("Berth goes by its Lease"), "{told}");
+    assert_ne!(report.code(), 1, "{told}");
+    let both = static_pod(good, &[&by_bgp[..], &[("vip_arp", "true")]].concat(), volume);
+    assert!(both.to_string().contains("take an announcer for each"), "{both}");
+    assert_eq!(both.code(), 1, "{both}");
+}
+
+#[test]
 fn ways_of_the_control_plane_that_are_not_built_yet_are_named() {
     let good = "{httpGet: {path: /healthz, port: 2112, host: 127.0.0.1}}";
     let volume = "{name: kubeconfig, hostPath: {path: /etc/kubernetes/admin.conf}}";
     for (name, value) in [
-        ("bgp_enable", "true"),
         ("vip_routingtable", "true"),
         ("lb_enable", "true"),
         ("vip_ddns", "true"),

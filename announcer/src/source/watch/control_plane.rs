@@ -23,7 +23,7 @@ const LEASE: &str = "control plane's lease watch";
 /// That of the other one.
 const WORDS: &str = "API servers watch";
 
-/// The tasks, if there is such a Lease.
+/// The tasks, if there is such a Lease. Where routers are told of the address it decides on nothing.
 pub(super) fn tasks(
     client: &Client,
     scope: &Scope,
@@ -34,9 +34,12 @@ pub(super) fn tasks(
     let words = Api::namespaced(fresh(client, health, WORDS), &lease.namespace);
     let words =
         pass(words, Config::default().labels(label::CONTROL_PLANE), send.clone(), said, gone, all);
-    let leases = Api::namespaced(fresh(client, health, LEASE), &lease.namespace);
-    let leases = follow(leases, lease, send.clone());
-    vec![(LEASE, leases.boxed()), (WORDS, words.boxed())]
+    let mut tasks = vec![(WORDS, words.boxed())];
+    if scope.bgp.is_none() {
+        let leases = Api::namespaced(fresh(client, health, LEASE), &lease.namespace);
+        tasks.push((LEASE, follow(leases, lease, send.clone()).boxed()));
+    }
+    tasks
 }
 
 /// What the Lease of a control-plane node says.
