@@ -4,7 +4,8 @@
 # it is gone with the node's last process.
 #
 # Environment:
-#   NODE_DIR  the node's folder: etc/ lies over the host's /etc; containerd/, kubelet/ and pods/ are its disks
+#   NODE_DIR  the node's folder: etc/ lies over the host's /etc; containerd/, kubelet/ and pods/ are its disks, and
+#             kubernetes/ and etcd/ where kubeadm makes a node of it
 #   SHARED    folders that the node sees under their own names, one a line: the lab's, kubelet's, containerd's
 set -eu
 
@@ -36,6 +37,15 @@ ln -s /run var/run
 mount --bind "$NODE_DIR/containerd" var/lib/containerd
 mount --bind "$NODE_DIR/kubelet" var/lib/kubelet
 mount --bind "$NODE_DIR/pods" var/log/pods
+
+if [ -d "$NODE_DIR/kubernetes" ]; then
+	mkdir -p etc/kubernetes var/lib/etcd .libexec/upper .libexec/work
+	mount --bind "$NODE_DIR/kubernetes" etc/kubernetes
+	mount --bind "$NODE_DIR/etcd" var/lib/etcd
+	# The controller manager looks for plugins below it, in a folder that is made if it is not there.
+	mount -t overlay -o "lowerdir=/usr/libexec,upperdir=$root/.libexec/upper,workdir=$root/.libexec/work" \
+		libexec usr/libexec
+fi
 
 echo "$SHARED" | while read -r folder; do
 	mkdir -p "$root$folder"
