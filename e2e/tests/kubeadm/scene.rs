@@ -234,7 +234,7 @@ impl Scene {
             });
             let ready: BTreeSet<_> =
                 ready.filter_map(|node| node["metadata"]["name"].as_str()).collect();
-            Ok((ready == wanted).then_some(()))
+            Ok(ready.is_superset(&wanted).then_some(()))
         });
         ready.await.with_context(|| self.logs())
     }
