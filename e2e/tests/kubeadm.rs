@@ -99,7 +99,7 @@ async fn kubeadm_makes_renews_and_restarts_a_control_plane_at_our_address() -> R
     scene.place_pod(0)?;
     let seen = tokio::task::block_in_place(|| scene.init())?;
     in_order(&seen, 0, &wire, begun)?;
-    ensure!(seen.bound.is_some(), "kubeadm got on without the address");
+    scene.owner(&[0], 60).await?;
     files_are_kubeadms(&scene, 0, true)?;
     scene.settled(&[0], 60).await?;
     joins(&scene, 1, &wire, &[0]).await?;

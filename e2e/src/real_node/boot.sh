@@ -39,12 +39,11 @@ mount --bind "$NODE_DIR/kubelet" var/lib/kubelet
 mount --bind "$NODE_DIR/pods" var/log/pods
 
 if [ -d "$NODE_DIR/kubernetes" ]; then
-	mkdir -p etc/kubernetes var/lib/etcd .libexec/upper .libexec/work
+	mkdir -p etc/kubernetes var/lib/etcd .usr/upper .usr/work
 	mount --bind "$NODE_DIR/kubernetes" etc/kubernetes
 	mount --bind "$NODE_DIR/etcd" var/lib/etcd
-	# The controller manager looks for plugins below it, in a folder that is made if it is not there.
-	mount -t overlay -o "lowerdir=/usr/libexec,upperdir=$root/.libexec/upper,workdir=$root/.libexec/work" \
-		libexec usr/libexec
+	# Pods that kubeadm makes have folders in there that are made where they are not, for modules and plugins.
+	mount -t overlay -o "lowerdir=/usr,upperdir=$root/.usr/upper,workdir=$root/.usr/work" usr usr
 fi
 
 echo "$SHARED" | while read -r folder; do

@@ -56,9 +56,10 @@ fn begin(scene: &Scene, i: usize, machines: usize) -> Result<Before> {
     let start = |program: &str, flag: &[&str], text: &str| -> Result<Process> {
         let file = folder.join(format!("{program}.cfg"));
         fs::write(&file, text)?;
-        let path = format!("/usr/sbin/{program}");
-        let file = file.display().to_string();
-        let argv = [path.as_str()].into_iter().chain(flag.iter().copied()).chain([file.as_str()]);
+        // The working directory of who starts it is the host's.
+        let (path, file) = (format!("/usr/sbin/{program}"), file.display().to_string());
+        let begin = ["env", "--chdir=/", path.as_str()];
+        let argv = begin.into_iter().chain(flag.iter().copied()).chain([file.as_str()]);
         scene.lab.node(i).place()?.start(program, argv)
     };
     Ok(Before {

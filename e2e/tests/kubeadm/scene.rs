@@ -158,6 +158,9 @@ impl Scene {
             let output = output?;
             let text = [output.stdout, output.stderr].concat();
             let text = String::from_utf8_lossy(&text).into_owned();
+            let log =
+                self.lab.dir().log(&format!("{}.kubeadm-{}", self.lab.node(i).name(), command[0]));
+            fs::write(log, &text)?;
             ensure!(output.status.success(), "kubeadm {command:?}:\n{text}\n{}", self.logs());
             println!("kubeadm {} on machine {i}: {:.1?}", command[0], begun.elapsed());
             seen
