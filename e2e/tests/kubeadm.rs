@@ -102,6 +102,11 @@ async fn kubeadm_makes_renews_and_restarts_a_control_plane_at_our_address() -> R
     scene.owner(&[0], 60).await?;
     files_are_kubeadms(&scene, 0, true)?;
     scene.settled(&[0], 60).await?;
+    // kubeadm gives rights to admin.conf when the API server is there.
+    let said = scene.machine(0).log_of("berth-control-plane")?;
+    for word in ["going by super-admin.conf until it may", "going by it from now on"] {
+        ensure!(said.contains(word), "no {word:?} in\n{said}");
+    }
     joins(&scene, 1, &wire, &[0]).await?;
     is_no_nodes(&scene)?;
     if is_long() {
