@@ -255,6 +255,15 @@ impl Scene {
         Ok(())
     }
 
+    /// The announcer of a machine has said this.
+    pub(crate) async fn says(&self, i: usize, word: &str, seconds: u64) -> Result<()> {
+        let says = eventually(word, seconds, || async {
+            let said = self.machine(i).log_of("berth-control-plane")?;
+            Ok(said.contains(word).then_some(()))
+        });
+        says.await.with_context(|| self.logs())
+    }
+
     /// The announcer of a machine has begun, whatever it waits for.
     pub(crate) async fn runs(&self, i: usize, seconds: u64) -> Result<()> {
         let runs = eventually("the announcer runs", seconds, || async {
