@@ -95,6 +95,9 @@ async fn a_control_plane_behind_keepalived_and_haproxy_goes_over_to_our_address(
         scene.place_pod(i)?;
         if i != has {
             scene.runs(i, 60).await?;
+            // Whoever does this takes a while, and keepalived has the address still.
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            ensure!(scene.owner(&all, 5).await? == has, "it moves\n{}", scene.logs());
         }
     }
     scene.settled(&all, 60).await?;
