@@ -6,7 +6,7 @@ demo:      ; e2e/demo.sh
 demo-down: ; [ ! -x target/debug/lab ] || target/debug/lab down --name demo
 test:      ; e2e/test.sh
 unit:      packages ; cargo test --locked
-e2e:       ; e2e/test.sh --suite lab --suite product --suite real_nodes --suite black_box --suite other_kernel
+e2e:       ; e2e/test.sh --suite lab --suite product --suite real_nodes --suite kubeadm --suite black_box --suite other_kernel
 compat:    ; e2e/record.sh compat e2e/compat.sh
 compat-stock: ; KUBE_VIP="$(KUBE_VIP)" CCM="$(CCM)" e2e/record.sh compat-stock e2e/compat-stock.sh
 soak:      ; e2e/record.sh soak e2e/soak.sh

@@ -8,6 +8,10 @@ oldest=$(sed -n 's/.*k8s\.io\/kubernetes v\([^ ]*\).*/\1/p' e2e/kubernetes/oldes
 echo "Kubernetes $oldest"
 BERTH_KUBERNETES=$oldest BERTH_CONTROL_PLANE=1 e2e/test.sh black_box:: product::expose:: product::failover:: product::eip:: \
 	product::eip_allocation:: product::control_plane:: real_nodes::
+# kubeadm itself, on the oldest and on the newest; with keepalived and haproxy, from which a control plane comes to us.
+e2e/packages.sh keepalived haproxy
+BERTH_KUBERNETES=$oldest BERTH_CONTROL_PLANE=1 e2e/test.sh --no-build --suite kubeadm
+BERTH_CONTROL_PLANE=1 e2e/test.sh --no-build --suite kubeadm
 # MetalLB itself in place of what is done by hand for it.
 BERTH_METALLB=1 e2e/test.sh --no-build product::moving::
 e2e/upgrade.sh

@@ -34,6 +34,8 @@ pub struct Spec {
     pub real: usize,
     /// How many nodes of kube-proxy and a stand-in for the kubelet.
     pub bare: usize,
+    /// How many machines that kubeadm is to make nodes of, in a lab without a control plane of its own.
+    pub machines: usize,
     /// The folder of image archives for the real nodes; unset: packed from the programs beside the lab's own.
     pub images: Option<PathBuf>,
     /// For kube-proxy on every node.
@@ -53,13 +55,20 @@ impl Spec {
         Self { real: n, ..Self::default() }
     }
 
+    /// `n` machines for kubeadm.
+    pub fn machines(n: usize) -> Self {
+        Self { machines: n, ..Self::default() }
+    }
+
     /// The same with a name.
     pub fn named(self, name: &str) -> Self {
         Self { name: Some(name.to_owned()), ..self }
     }
 
     fn kinds(&self) -> impl Iterator<Item = Kind> {
-        std::iter::repeat_n(Kind::Real, self.real).chain(std::iter::repeat_n(Kind::Bare, self.bare))
+        let kinds =
+            [(Kind::Real, self.real), (Kind::Bare, self.bare), (Kind::Machine, self.machines)];
+        kinds.into_iter().flat_map(|(kind, count)| std::iter::repeat_n(kind, count))
     }
 }
 
@@ -83,10 +92,11 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes a lab and returns once its nodes are Ready. What dead labs left is removed first.
+    /// Makes a lab and returns once its nodes are Ready, or its machines have booted. What dead labs left is removed first.
     pub async fn up(spec: Spec) -> Result<Self> {
         pauses::watch();
-        let count = spec.real + spec.bare;
+        let count = spec.real + spec.bare + spec.machines;
+        real_node::machine::check(spec.machines, spec.real + spec.bare)?;
         ensure!(count <= MAX_NODES, "{count} nodes: at most {MAX_NODES} are accepted");
         ensure!(
             nix::unistd::geteuid().is_root(),
@@ -108,6 +118,11 @@ impl Lab {
         let mut lab = Self::assemble(dir, keeper, record).await?;
         lab.owner = Some(owner);
         let prepared = lab.prepare_real_nodes();
+        if lab.record.spec.machines > 0 {
+            prepared.await?.context("prepare machines")?;
+            start::machines(&lab.nodes).await?;
+            return Ok(lab);
+        }
         lab.start_control_plane().await?;
         prepared.await?.context("prepare real nodes")?;
         start::nodes(&lab.client, &lab.nodes).await?;
@@ -266,8 +281,10 @@ impl Lab {
     /// Gets images and containerd ready while the control plane starts.
     fn prepare_real_nodes(&self) -> JoinHandle<Result<()>> {
         let (dir, spec) = (self.dir.clone(), self.record.spec.clone());
-        tokio::task::spawn_blocking(move || match spec.real {
-            0 => Ok(()),
+        let programs = self.record.programs.clone();
+        tokio::task::spawn_blocking(move || match (spec.real, spec.machines) {
+            (0, 0) => Ok(()),
+            (0, _) => real_node::machine::prepare(&dir, &programs),
             _ => real_node::prepare(&dir, spec.images.as_deref()),
         })
     }

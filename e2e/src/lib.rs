@@ -40,6 +40,7 @@
 //! | [`other_kernel`] | a program under another kernel than the machine's, in QEMU; needs no lab |
 //! | [`get`], [`probe`], [`wire`], [`capture`] | what a client gets, once and all the time, who answers for an address, every frame |
 //! | [`cluster`], [`diagnosis`] | what black-box tests need, in the lab or in kind; what shows why one failed |
+//! | [`real_node::machine`] | machines that kubeadm makes nodes of |
 //! | [`kind_node`] | kind, Docker and a node image, where there are none |
 //! | [`rivals`], [`stock`], [`membership`] | other systems in the same lab, for comparison; kube-vip's halves beside ours; what Berth's membership shows |
 //! | [`busy_host`] | processors that are taken away |

@@ -22,6 +22,8 @@ pub enum Kind {
     Bare,
     /// kubelet, containerd, runc and kube-proxy: runs any image.
     Real,
+    /// What [`Kind::Real`] runs, and nothing of a cluster, until kubeadm makes a node of it.
+    Machine,
 }
 
 /// How kube-proxy programs Services.

@@ -26,6 +26,7 @@ use crate::{
 
 mod cgroup2;
 mod config;
+pub mod machine;
 
 /// What a node needs beyond what the host has.
 const PACKAGES: Packages = Packages {
@@ -81,31 +82,11 @@ pub fn prepare(dir: &LabDir, images: Option<&Path>) -> Result<()> {
 /// Boots the node: the first time, or again after its keeper was killed. Returns when kubelet runs.
 pub fn start(node: &NodeContext) -> Result<()> {
     let packages = PACKAGES.fetch()?;
-    let images = fs::canonicalize(images_of(&node.dir)).context("the lab has no images")?;
     write_files(node, &packages)?;
-    // kubelet would look for the containers of an earlier boot, three seconds for each.
-    cgroup::remove(&node.cgroup())?;
-    cgroup2::delegate(&node.cgroup())?;
+    write_credentials(node)?;
+    let (place, images) = boot(node, &packages, &[])?;
 
-    let mut shared = vec![node.dir.path(), &node.programs, &packages];
-    if !images.starts_with(node.dir.path()) {
-        shared.push(&images);
-    }
-    let shared =
-        shared.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join("\n");
-    let folder = node.folder()?;
-    let script = folder.join("boot.sh");
-    fs::write(&script, BOOT)?;
-    let place = node.start_keeper(vec![
-        "env".into(),
-        format!("NODE_DIR={}", folder.display()),
-        format!("SHARED={shared}"),
-        "/bin/sh".into(),
-        script.display().to_string(),
-    ])?;
-    make_bridge(node, &place)?;
-
-    let services = Services { place: &place, path: path_variable(&packages, &node.programs)? };
+    let services = Services { place: &place, path: path_variable(&packages, &[&node.programs])? };
     let containerd = services.start("containerd", &["containerd"])?;
     wait_for(&place, "/run/containerd/containerd.sock", &containerd)?;
     services
@@ -123,6 +104,35 @@ pub fn start(node: &NodeContext) -> Result<()> {
         ],
     )?;
     Ok(())
+}
+
+/// Gives the node its namespaces, its root file system, in which `programs` are seen as well, and the pods' bridge. Gives
+/// the folder of image archives, too.
+fn boot(node: &NodeContext, packages: &Path, programs: &[&Path]) -> Result<(Place, PathBuf)> {
+    let images = fs::canonicalize(images_of(&node.dir)).context("the lab has no images")?;
+    // kubelet would look for the containers of an earlier boot, three seconds for each.
+    cgroup::remove(&node.cgroup())?;
+    cgroup2::delegate(&node.cgroup())?;
+
+    let mut shared = vec![node.dir.path(), &node.programs, packages];
+    shared.extend(programs);
+    if !images.starts_with(node.dir.path()) {
+        shared.push(&images);
+    }
+    let shared =
+        shared.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join("\n");
+    let folder = node.folder()?;
+    let script = folder.join("boot.sh");
+    fs::write(&script, BOOT)?;
+    let place = node.start_keeper(vec![
+        "env".into(),
+        format!("NODE_DIR={}", folder.display()),
+        format!("SHARED={shared}"),
+        "/bin/sh".into(),
+        script.display().to_string(),
+    ])?;
+    make_bridge(node, &place)?;
+    Ok((place, images))
 }
 
 /// Starts the node's services in a common environment.
@@ -166,36 +176,38 @@ fn write_files(node: &NodeContext, packages: &Path) -> Result<()> {
     for disk in ["containerd", "kubelet", "pods"] {
         fs::create_dir_all(folder.join(disk))?;
     }
+    write_etc(node, "hostname", format!("{}\n", node.name).as_bytes())?;
+    write_etc(node, "hosts", config::hosts(&node.name).as_bytes())?;
+    let machine_id = config::machine_id(node.dir.name(), &node.name);
+    write_etc(node, "machine-id", format!("{machine_id}\n").as_bytes())?;
+    write_etc(node, "containerd/config.toml", config::containerd(packages).as_bytes())?;
+    let cni = config::cni(&node.addresses, BRIDGE).to_string();
+    write_etc(node, "cni/net.d/10-pods.conflist", cni.as_bytes())
+}
+
+/// What kubelet goes by, and is known by.
+fn write_credentials(node: &NodeContext) -> Result<()> {
     let serving = Pki::open(&node.dir.join("pki"))?.server(
         &format!("{}-kubelet", node.name),
         &[&node.name],
         &[node.addresses.lan.both(), node.addresses.api.both()].concat(),
     )?;
-    let etc = folder.join("etc");
-    let write = |name: &str, bytes: &[u8]| {
-        let path = etc.join(name);
-        fs::create_dir_all(path.parent().unwrap_or(&etc))?;
-        fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))
-    };
     let copy = |name: &str, from: &Path| {
-        write(name, &fs::read(from).with_context(|| format!("read {}", from.display()))?)
+        let bytes = fs::read(from).with_context(|| format!("read {}", from.display()))?;
+        write_etc(node, name, &bytes)
     };
-    write("hostname", format!("{}\n", node.name).as_bytes())?;
-    write("hosts", config::hosts(&node.name).as_bytes())?;
-    write(
-        "machine-id",
-        format!("{}\n", config::machine_id(node.dir.name(), &node.name)).as_bytes(),
-    )?;
-    write("containerd/config.toml", config::containerd(packages).as_bytes())?;
-    write(
-        "cni/net.d/10-pods.conflist",
-        config::cni(&node.addresses, BRIDGE).to_string().as_bytes(),
-    )?;
-    write("kubernetes/kubelet.yaml", config::kubelet().to_string().as_bytes())?;
+    write_etc(node, "kubernetes/kubelet.yaml", config::kubelet().to_string().as_bytes())?;
     copy("kubernetes/kubelet.conf", &node.kubelet_kubeconfig()?)?;
     copy("kubernetes/ca.crt", &node.ca())?;
     copy("kubernetes/kubelet.crt", &serving.cert)?;
     copy("kubernetes/kubelet.key", &serving.key)
+}
+
+/// Writes a file of what lies over the host's `/etc`.
+fn write_etc(node: &NodeContext, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = node.folder()?.join("etc").join(name);
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))
 }
 
 /// Makes the pods' bridge ahead of the CNI plugin, which else waits for the address to pass duplicate detection.
@@ -244,11 +256,12 @@ fn wait_for(place: &Place, socket: &str, server: &Process) -> Result<()> {
     Ok(())
 }
 
-fn path_variable(packages: &Path, programs: &Path) -> Result<String> {
-    let own = [packages.join("usr/bin"), packages.join("usr/sbin"), programs.to_owned()];
+/// `PATH`: `programs` first, then containerd's, then the host's.
+fn path_variable(packages: &Path, programs: &[&Path]) -> Result<String> {
+    let own = programs.iter().map(|path| (*path).to_owned());
+    let own = own.chain([packages.join("usr/bin"), packages.join("usr/sbin")]);
     let host = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
         .map(PathBuf::from);
-    let all =
-        std::env::join_paths(own.iter().chain(&host)).context("a folder's name has a colon")?;
+    let all = std::env::join_paths(own.chain(host)).context("a folder's name has a colon")?;
     all.into_string().map_err(|path| anyhow::anyhow!("{} is not UTF-8", Path::new(&path).display()))
 }

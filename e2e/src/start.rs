@@ -29,6 +29,12 @@ pub(crate) async fn nodes(client: &Client, nodes: &[Node]) -> Result<()> {
     until_ready(client, &names, Duration::from_secs(120)).await
 }
 
+/// Boots the machines of a new lab.
+pub(crate) async fn machines(nodes: &[Node]) -> Result<()> {
+    let all = nodes.to_vec();
+    tokio::task::spawn_blocking(move || start_all(&all)).await?
+}
+
 fn start_all(nodes: &[Node]) -> Result<()> {
     thread::scope(|scope| {
         let running: Vec<_> = nodes.iter().map(|node| scope.spawn(|| processes(node))).collect();
@@ -44,6 +50,7 @@ pub(crate) fn processes(node: &Node) -> Result<()> {
     match node.kind {
         Kind::Bare => bare_node::start(&node.context),
         Kind::Real => real_node::start(&node.context),
+        Kind::Machine => real_node::machine::start(&node.context),
     }
 }
 
@@ -58,6 +65,7 @@ async fn register(client: &Client, node: &Node) -> Result<()> {
             match node.kind {
                 Kind::Bare => "bare",
                 Kind::Real => "real",
+                Kind::Machine => "machine",
             },
         ),
     ];

@@ -15,7 +15,7 @@ pub(crate) fn render(lab: &Lab) -> Result<String> {
     writeln!(text, "logs       {}", lab.dir().join("logs").display())?;
     writeln!(
         text,
-        "\nNODE      KIND  LAN                          API                          PODS"
+        "\nNODE      KIND    LAN                          API                          PODS"
     )?;
     for node in lab.nodes() {
         let a = node.addresses();
@@ -23,9 +23,10 @@ pub(crate) fn render(lab: &Lab) -> Result<String> {
         let kind = match node.kind {
             Kind::Bare => "bare",
             Kind::Real => "real",
+            Kind::Machine => "machine",
         };
         let (lan, api) = (pair(a.lan), pair(a.api));
-        writeln!(text, "{:<9} {kind:<5} {lan:<28} {api:<28} {} {}", node.name(), a.pods4, a.pods6)?;
+        writeln!(text, "{:<9} {kind:<7} {lan:<28} {api:<28} {} {}", node.name(), a.pods4, a.pods6)?;
     }
     writeln!(text, "\nPLACE          PID      STATE    PROCESS")?;
     for process in processes(lab)? {

@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         what_another_said_before_counts_for_nothing_and_what_it_says_again_does,
         who_is_ready_says_so_again_when_another_is_not_any_more,
         a_stopped_owner_of_it_is_silent_before_its_lease_is_over,
+        a_lease_that_is_given_away_by_hand_is_left_alone_and_taken_when_it_is_over,
         beside_an_announcer_of_services_it_has_a_name_of_its_own,
         an_address_of_the_node_itself_ends_it_with_the_reason,
         all_that_keeps_it_from_the_node_is_named_before_anything_is_touched,
@@ -231,6 +232,20 @@ async fn a_stopped_owner_of_it_is_silent_before_its_lease_is_over() {
     assert!(silent < DURATION + Duration::from_millis(500), "{silent:.1?}");
     signal_to(&announcer, Signal::SIGCONT);
     peer.until(true, "it serves again", &scene.log).await;
+    scene.leaves(announcer).await;
+}
+
+async fn a_lease_that_is_given_away_by_hand_is_left_alone_and_taken_when_it_is_over() {
+    let scene = Scene::new().await;
+    let mut announcer = scene.owner();
+    let mut peer = Peer::new().await;
+    peer.until(true, "it serves", &scene.log).await;
+    scene.held_by(Some("nobody-of-this-name"), 9);
+    peer.until(false, "the Lease is another's", &scene.log).await;
+    assert_eq!(scene.holder().as_deref(), Some("nobody-of-this-name"));
+    assert!(announcer.try_wait().unwrap().is_none(), "it goes on");
+    peer.until(true, "nobody renews it", &scene.log).await;
+    assert_eq!(scene.holder().as_deref(), Some("node-a"));
     scene.leaves(announcer).await;
 }
 

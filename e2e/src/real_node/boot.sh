@@ -4,7 +4,8 @@
 # it is gone with the node's last process.
 #
 # Environment:
-#   NODE_DIR  the node's folder: etc/ lies over the host's /etc; containerd/, kubelet/ and pods/ are its disks
+#   NODE_DIR  the node's folder: etc/ lies over the host's /etc; containerd/, kubelet/ and pods/ are its disks, and
+#             kubernetes/ and etcd/ where kubeadm makes a node of it
 #   SHARED    folders that the node sees under their own names, one a line: the lab's, kubelet's, containerd's
 set -eu
 
@@ -36,6 +37,14 @@ ln -s /run var/run
 mount --bind "$NODE_DIR/containerd" var/lib/containerd
 mount --bind "$NODE_DIR/kubelet" var/lib/kubelet
 mount --bind "$NODE_DIR/pods" var/log/pods
+
+if [ -d "$NODE_DIR/kubernetes" ]; then
+	mkdir -p etc/kubernetes var/lib/etcd .usr/upper .usr/work
+	mount --bind "$NODE_DIR/kubernetes" etc/kubernetes
+	mount --bind "$NODE_DIR/etcd" var/lib/etcd
+	# Pods that kubeadm makes have folders in there that are made where they are not, for modules and plugins.
+	mount -t overlay -o "lowerdir=/usr,upperdir=$root/.usr/upper,workdir=$root/.usr/work" usr usr
+fi
 
 echo "$SHARED" | while read -r folder; do
 	mkdir -p "$root$folder"

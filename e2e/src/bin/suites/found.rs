@@ -13,8 +13,9 @@ use serde_json::Value;
 
 /// Suites and modules of the lab whose tests may keep the processors busy: none has a time in its verdict, and none judges
 /// who owns an address while a machine that is slow for a moment may change that. They do not run beside those that do.
-const BUSY: [&str; 13] = [
+const BUSY: [&str; 14] = [
     "black_box",
+    "kubeadm",
     "lab::faults",
     "other_kernel",
     "product::allocation",
