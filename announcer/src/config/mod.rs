@@ -32,6 +32,7 @@ pub use bgp::Bgp;
 pub use control_plane::{ControlPlane, HealthCheck};
 pub use drain::Drains;
 pub use eip::Eip;
+pub(crate) use election::FOLDER;
 pub use election::{Election, Fence, Fenced};
 pub use file::with_file;
 pub use fixed::{Fixed, Key, Member, beside_an_api};

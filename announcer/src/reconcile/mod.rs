@@ -66,7 +66,7 @@ use crate::dataplane::{self, Dataplane};
 use crate::kernel::{Guard, Kernel, KernelChange};
 use crate::metrics::{Metrics, cause};
 use crate::ownership::backstop::Fenced;
-use crate::ownership::health::Standing;
+use crate::ownership::health::Heard;
 use crate::ownership::membership::MembershipEvent;
 use crate::ownership::{Backstop, Leases, Members, Ownership};
 use crate::publish::labels::Labels;
@@ -273,9 +273,12 @@ impl<K: Kernel> Announcer<K> {
     }
 
     /// Takes in what is known of the API server of this node; true if that is news.
-    pub fn stands(&mut self, standing: Standing, now: Instant) -> bool {
+    pub fn stands(&mut self, heard: Heard, now: Instant) -> bool {
+        if let Some(members) = self.members() {
+            return members.hear(heard);
+        }
         let leases = self.leases();
-        leases.and_then(Leases::control_plane).is_some_and(|own| own.stands(standing, now))
+        leases.and_then(Leases::control_plane).is_some_and(|own| own.stands(heard.standing, now))
     }
 
     /// Takes in what the driver of membership told.
