@@ -246,9 +246,10 @@ async fn start(
     let again = Arc::new(Notify::new());
     let ask = Arc::new(Notify::new());
     let folder = config.election.of_control_plane().and_then(|fenced| fenced.folder.clone());
-    let kept = folder.map(|folder| Kept::open(&folder)).transpose()?;
-    let goes_on = kept.as_ref().is_some_and(Kept::goes_on);
-    let own_part = kept.map(|kept| Own { kept, fitness: Fitness::new(ask.clone()) });
+    let found = folder.map(|folder| Kept::open(&folder)).transpose()?;
+    let goes_on = found.as_ref().is_some_and(Kept::goes_on);
+    let addresses = config.control_plane.iter().flat_map(|own| own.addresses.clone()).collect();
+    let own_part = found.map(|kept| Own { kept, fitness: Fitness::new(addresses, ask.clone()) });
     let (backing, known) = match &config.cluster {
         Cluster::Api(api) => {
             let reaching = control_plane::reach(&config, api, ask, &health, supervisor);

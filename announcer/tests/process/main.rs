@@ -17,8 +17,12 @@ mod control_plane;
 mod field;
 mod kubeadm;
 mod lease;
+#[path = "../network/lan.rs"]
+#[allow(dead_code)]
+mod lan;
 mod life;
 mod many;
+mod members;
 #[path = "../network/namespace.rs"]
 #[allow(dead_code)]
 mod namespace;
@@ -171,6 +175,7 @@ fn main() -> ExitCode {
     tests.extend(field::tests());
     tests.extend(lease::tests());
     tests.extend(control_plane::tests());
+    tests.extend(members::tests());
     tests.extend(kubeadm::tests());
     for case in cases {
         let name = format!("{DEATHS}: {case}");

@@ -1,6 +1,8 @@
 //! The control plane's own address: three nodes, each with an API server of its own, which is a way to the one that there is.
 //! Judged by a client, the interfaces of all nodes, and every frame on the LAN that claims the address.
 
+mod members;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -48,13 +50,28 @@ fn hangs() -> Trouble {
 
 /// What `manifest rbac` has for it, and no more.
 pub(crate) fn rights(world: &World) -> Result<()> {
+    rights_for(world, &[])
+}
+
+/// The same with more flags.
+fn rights_for(world: &World, flags: &[&str]) -> Result<()> {
     let program = sibling_program("berth-announcer", "BERTH_ANNOUNCER")?;
     let asked = ["manifest", "rbac", "--controlplane", "--address", ADDRESSES];
-    let printed = Command::new(program).args(asked).env_clear().output()?;
+    let printed = Command::new(program).args(asked).args(flags).env_clear().output()?;
     ensure!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
     let file = world.lab.dir().join("rights.yaml");
     std::fs::write(&file, printed.stdout)?;
     kubectl(&world.lab, &["apply", "-f", &file.display().to_string()]).map(drop)
+}
+
+/// An API server on each node: a way to the one that there is.
+async fn servers(world: &World, nodes: usize) -> Result<Vec<ApiProxy>> {
+    let mut servers = Vec::new();
+    for node in 0..nodes {
+        let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+        servers.push(ApiProxy::start_in(&world.lab, &world.lab.node(node).place()?, at).await?);
+    }
+    Ok(servers)
 }
 
 struct Scene {
@@ -67,11 +84,7 @@ impl Scene {
     async fn up(nodes: usize) -> Result<Self> {
         let mut world = World::without_berth(nodes, env([])).await?;
         world.police()?;
-        let mut servers = Vec::new();
-        for node in 0..nodes {
-            let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
-            servers.push(ApiProxy::start_in(&world.lab, &world.lab.node(node).place()?, at).await?);
-        }
+        let servers = servers(&world, nodes).await?;
         rights(&world)?;
         for node in 0..nodes {
             let config = world.kubeconfig_of_pod("berth-control-plane", node).await?;

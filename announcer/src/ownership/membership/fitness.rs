@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::super::health::{Heard, Standing};
 use super::exchange::MembershipEvent;
+use crate::vip::nodes::Peer;
 
 /// Behind every other.
 const LAST: u8 = u8::MAX;
@@ -30,13 +31,22 @@ pub struct Fitness {
     was_healthy: bool,
     /// Since when it is offered what another has.
     offered: BTreeMap<IpAddr, Instant>,
+    /// The control plane's addresses.
+    addresses: Vec<IpAddr>,
     ask: Arc<Notify>,
 }
 
 impl Fitness {
     /// Of which nothing is known yet. Whoever asks the API server is told by `ask` to do so at once.
-    pub fn new(ask: Arc<Notify>) -> Self {
-        Self { ask, ..Self::default() }
+    pub fn new(addresses: Vec<IpAddr>, ask: Arc<Notify>) -> Self {
+        Self { addresses, ask, ..Self::default() }
+    }
+
+    /// A peer as it is met: a kubelet may have taken an address of the control plane for its node's, and that leads to whoever has
+    /// it now.
+    pub(super) fn meets(&self, mut peer: Peer) -> Peer {
+        peer.addresses.retain(|address| !self.addresses.contains(address));
+        peer
     }
 
     /// Takes in what is known of the API server; true if something may come of it.

@@ -150,6 +150,11 @@ impl Members {
 
     /// Takes in a node; nothing if it is gone.
     pub fn peer(&mut self, name: String, peer: Option<Peer>) {
+        let meets = |peer| match &self.fitness {
+            Some(fitness) => fitness.meets(peer),
+            None => peer,
+        };
+        let peer = peer.map(meets);
         let changed = match peer {
             Some(peer) => self.peers.apply(name, peer),
             None => self.peers.delete(&name),
