@@ -12,12 +12,12 @@ mod rounds;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use self::kept::Kept;
 use crate::beats::Beats;
 use crate::claims::Claims;
 use crate::dialect::Dialect;
 use crate::event::{Cause, Input, Loss, Output};
 use crate::handover::Handovers;
+use crate::kept::Kept;
 use crate::keyring::Keyring;
 use crate::moment::Moment;
 use crate::name::NodeId;

@@ -8,13 +8,16 @@ use berth_api::Quoted;
 use berth_api::limits::{is_interface_name, is_object_name};
 use berth_api::names::lease;
 
-use super::{addresses, election};
+use super::addresses;
 use super::settings::{Problem, Settings};
 use super::wished::{self, Families, Wished};
 
 const ENABLE: &str = "cp_enable";
 pub(super) const LEASE: &str = "vip_leasename";
 pub(super) const FOLDER: &str = "berth_cp_folder";
+
+/// Where what outlives the power of a control-plane node is.
+pub(crate) const DEFAULT_FOLDER: &str = "/var/lib/berth/control-plane";
 const URL: &str = "control_plane_health_check_address";
 const CA: &str = "control_plane_health_check_ca_path";
 const SERVER: &str = "kubernetes_addr";
@@ -145,7 +148,7 @@ fn decides(settings: &Settings) -> Result<(), Problem> {
              for membership let the control plane's announcer be a process of its own, without svc_enable: a static pod beside the DaemonSet",
         )),
         Some(folder) if !Path::new(folder).is_absolute() => {
-            Err(settings.problem(FOLDER, format!("accepted is a path from the root, such as {}", election::FOLDER)))
+            Err(settings.problem(FOLDER, format!("accepted is a path from the root, such as {}", DEFAULT_FOLDER)))
         }
         _ => Ok(()),
     }

@@ -15,8 +15,6 @@ const DEFAULT_NAMESPACE: &str = "kube-system";
 const DEFAULT_PEER_PORT: u16 = 2113;
 /// A node may run both, each with its own port.
 const PEER_PORT_OF_CONTROL_PLANE: u16 = 2123;
-/// Where what outlives the power of a control-plane node is.
-pub(crate) const FOLDER: &str = "/var/lib/berth/control-plane";
 
 /// Who decides which node owns an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +122,7 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
 
 /// How control-plane nodes decide among themselves.
 fn among_control_planes(settings: &Settings) -> Fenced {
-    let folder = settings.text(control_plane::FOLDER).unwrap_or(FOLDER);
+    let folder = settings.text(control_plane::FOLDER).unwrap_or(control_plane::DEFAULT_FOLDER);
     Fenced {
         namespace: namespace(settings),
         port: peer_port(settings).unwrap_or(PEER_PORT_OF_CONTROL_PLANE),

@@ -29,10 +29,10 @@ use berth_api::service::ClassPolicy;
 
 use crate::instance::Instance;
 pub use bgp::Bgp;
+pub(crate) use control_plane::DEFAULT_FOLDER;
 pub use control_plane::{ControlPlane, HealthCheck};
 pub use drain::Drains;
 pub use eip::Eip;
-pub(crate) use election::FOLDER;
 pub use election::{Election, Fence, Fenced};
 pub use file::with_file;
 pub use fixed::{Fixed, Key, Member, beside_an_api};

@@ -11,7 +11,7 @@ use berth_runtime::supervise::Supervisor;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::pods;
-use crate::config::{Config, FOLDER, Settings};
+use crate::config::{Config, DEFAULT_FOLDER, Settings};
 use crate::instance::Instance;
 use crate::locks::{self, WhenTaken};
 use crate::peers::kept;
@@ -62,7 +62,7 @@ fn instance(file: &Path) -> anyhow::Result<Option<Instance>> {
 fn folder(file: &Path) -> PathBuf {
     let config = config(file).ok().flatten().flatten();
     let own = config.as_ref().and_then(|config| config.election.of_control_plane());
-    own.and_then(|own| own.folder.clone()).unwrap_or_else(|| FOLDER.into())
+    own.and_then(|own| own.folder.clone()).unwrap_or_else(|| DEFAULT_FOLDER.into())
 }
 
 /// What the Pod of the file is to do, if its settings are accepted; nothing where there is no file.

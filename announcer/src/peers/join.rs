@@ -341,9 +341,7 @@ pub(crate) async fn join(
     let ports = Ports::of(backing, &fenced)?;
     let (mut kept, fitness) = own.map(|own| (own.kept, own.fitness)).unzip();
     let keyring = match (&mut kept, backing) {
-        (Some(kept), Backing::Api(client)) => {
-            Some(own_keys(kept, client, &fenced, health).await?)
-        }
+        (Some(kept), Backing::Api(client)) => Some(own_keys(kept, client, &fenced, health).await?),
         _ => obtain(&ports, &fenced, health).await?,
     };
     let Some(keyring) = keyring else {

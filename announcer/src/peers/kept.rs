@@ -61,13 +61,17 @@ impl Kept {
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         let place = || format!("berth_cp_folder={}", folder.display());
         DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(place)?;
-        write(folder, "probe", &()).and_then(|()| std::fs::remove_file(folder.join("probe"))).with_context(place)?;
+        write(folder, "probe", &())
+            .and_then(|()| std::fs::remove_file(folder.join("probe")))
+            .with_context(place)?;
         let keys: Option<Keys> = read(folder, KEYS).with_context(place)?;
         let keys = keys.filter(|keys| keys.ring().is_ok());
         let peers = read(folder, PEERS).with_context(place)?.unwrap_or_default();
         let stood: Option<Stood> = read(folder, VIEW).with_context(place)?;
         // A view of another cluster is none.
-        let stood = stood.filter(|stood| keys.as_ref().is_some_and(|keys| keys.incarnation == stood.incarnation));
+        let stood = stood.filter(|stood| {
+            keys.as_ref().is_some_and(|keys| keys.incarnation == stood.incarnation)
+        });
         let view = stood.and_then(|stood| view::read(&stood.view).ok());
         Ok(Self { folder: folder.to_owned(), keys, peers, view })
     }
@@ -109,15 +113,19 @@ impl Kept {
         let incarnation = self.keys.map(|keys| keys.incarnation).unwrap_or_default();
         while let Some(next) = told.recv().await {
             loop {
-                let (folder, incarnation, next) = (self.folder.clone(), incarnation.clone(), next.clone());
-                let writing = tokio::task::spawn_blocking(move || keep(&folder, incarnation, &next));
+                let (folder, incarnation, next) =
+                    (self.folder.clone(), incarnation.clone(), next.clone());
+                let writing =
+                    tokio::task::spawn_blocking(move || keep(&folder, incarnation, &next));
                 let error = match writing.await {
                     Ok(Ok(())) => break,
                     Ok(Err(error)) => error.to_string(),
                     Err(error) => error.to_string(),
                 };
                 let folder = self.folder.display();
-                let why = format!("berth_cp_folder={folder}: {error}; this node goes over to no other view until that is mended");
+                let why = format!(
+                    "berth_cp_folder={folder}: {error}; this node goes over to no other view until that is mended"
+                );
                 tracing::error!("{why}");
                 health.unready(TASK, why);
                 tokio::time::sleep(AGAIN).await;
@@ -161,7 +169,8 @@ fn write(folder: &Path, name: &str, what: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_string(what)?;
     let digest = digest(&text);
     let (new, place) = (folder.join(format!("{name}.new")), folder.join(name));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     writeln!(file, "{text}\n{digest}")?;
     file.sync_all()?;
     rename(&new, &place)?;

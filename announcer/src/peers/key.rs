@@ -156,9 +156,7 @@ impl Unavailable {
 /// What gives the right to a Secret.
 fn brings(name: &str) -> &'static str {
     match name {
-        VIEW_OF_CONTROL_PLANE => {
-            "manifest rbac --controlplane --election membership brings it"
-        }
+        VIEW_OF_CONTROL_PLANE => "manifest rbac --controlplane --election membership brings it",
         _ => "manifests/announcer-rbac.yaml brings it",
     }
 }

@@ -28,7 +28,7 @@ pub(crate) const TAKEOVER: Duration = Duration::from_secs(1);
 const SOONEST: Duration = Duration::from_millis(100);
 
 /// How long is waited for anything.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
 

@@ -16,10 +16,10 @@ mod api;
 mod control_plane;
 mod field;
 mod kubeadm;
-mod lease;
 #[path = "../network/lan.rs"]
 #[allow(dead_code)]
 mod lan;
+mod lease;
 mod life;
 mod many;
 mod members;

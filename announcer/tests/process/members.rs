@@ -55,8 +55,8 @@ impl Scene {
     /// With an API server on each node.
     fn new() -> Self {
         let lan = Lan::new();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all();
-        let runtime = { runtime }.build().expect("a runtime");
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime");
         let first = Api::new();
         for (number, name) in NAMES.iter().enumerate() {
             let address = format!("192.0.2.{}", 11 + number);
@@ -102,7 +102,9 @@ impl Scene {
         let mut scene = Self::new();
         (0..3).for_each(|number| scene.start(number));
         let owner = scene.lan.settle();
-        scene.lan.until("all vote", |_| (0..3).all(|number| scene.voters(number) == 3).then_some(()));
+        scene
+            .lan
+            .until("all vote", |_| (0..3).all(|number| scene.voters(number) == 3).then_some(()));
         let settled = scene.lan.settle();
         assert_eq!(settled, owner, "{}", scene.lan.logs());
         (scene, settled)

@@ -1,53 +1,16 @@
-//! Owns which views are on this node's disk. Where views are kept, none is stood in before it is.
-//!
-//! Guarantee: a run that begins with what an earlier one kept stands in no older view than that one ever said.
+//! Owns that no view is stood in before it is on this node's disk, where views are kept.
 
 use super::Node;
 use crate::event::Output;
 use crate::view::View;
 
-/// Up to which epoch views are kept.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Kept {
-    /// Nothing is: each run begins with a read that cannot be stale.
-    #[default]
-    Nothing,
-    /// Up to this epoch, and up to this one it was asked for.
-    UpTo { done: u64, asked: u64 },
-}
-
-impl Kept {
-    /// Nothing yet.
-    pub(super) fn begun() -> Self {
-        Self::UpTo { done: 0, asked: 0 }
-    }
-
-    /// Takes in that a view is kept; false if nothing is.
-    pub(super) fn done(&mut self, view: &View) -> bool {
-        let Self::UpTo { done, asked } = self else { return false };
-        *done = view.epoch().max(*done);
-        *asked = (*done).max(*asked);
-        true
-    }
-
-    /// Whether a view was to be kept.
-    pub(super) fn is_asked(&self) -> bool {
-        matches!(self, Self::UpTo { asked, .. } if *asked > 0)
-    }
-}
-
 impl Node {
     /// Whether a view has to be kept before this node stands in it, which is asked for once.
     pub(super) fn is_to_be_kept(&mut self, view: &View) -> bool {
-        let Kept::UpTo { done, asked } = &mut self.kept else { return false };
-        if view.epoch() <= *done {
-            return false;
-        }
-        if view.epoch() > *asked {
-            *asked = view.epoch();
+        if self.kept.asks(view) {
             self.out.push(Output::Keep(view.clone()));
         }
-        true
+        !self.kept.has(view)
     }
 }
 

@@ -58,7 +58,8 @@ fn control_plane_nodes_decide_among_themselves_where_that_is_asked_for_and_there
         assert_eq!(by_lease.election, Election::Nothing);
     }
     let told = refused(&[("berth_election", "membership"), ("svc_enable", "true")]);
-    let why = "with cp_enable and svc_enable in one process accepted are global and service, or none";
+    let why =
+        "with cp_enable and svc_enable in one process accepted are global and service, or none";
     assert!(told.len() == 1 && told[0].contains(why), "{told:?}");
     assert!(told[0].contains("a static pod beside the DaemonSet"), "{told:?}");
 }

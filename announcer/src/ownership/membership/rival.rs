@@ -55,9 +55,8 @@ impl Barred {
     /// Whether this node may not ask for an address. What neither a Service nor the control plane wants (an elastic IP) no Lease
     /// decides on.
     pub(super) fn bars(&self, address: &IpAddr, vip: &Vip) -> bool {
-        let by_lease = |claimant: &Claimant| {
-            matches!(claimant, Claimant::Service(_) | Claimant::ControlPlane)
-        };
+        let by_lease =
+            |claimant: &Claimant| matches!(claimant, Claimant::Service(_) | Claimant::ControlPlane);
         let is_by_lease = || vip.wants.iter().any(|want| by_lease(&want.claimant));
         self.all && is_by_lease() || self.addresses.contains(address)
     }

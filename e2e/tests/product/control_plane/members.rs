@@ -111,7 +111,10 @@ async fn control_plane_nodes_decide_among_themselves_who_has_their_address() -> 
     let server = scene.world.lab.part(Part::ApiServer)?;
     server.freeze()?;
     scene.servers.iter().for_each(|server| server.make(Trouble::default()));
-    scene.stays_with(&owner, PATIENCE).await.context("it hops while the one behind them is stopped")?;
+    scene
+        .stays_with(&owner, PATIENCE)
+        .await
+        .context("it hops while the one behind them is stopped")?;
     server.thaw()?;
     scene.stays_with(&owner, PATIENCE).await.context("it moves when it is back")?;
 
