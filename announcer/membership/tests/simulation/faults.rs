@@ -260,9 +260,11 @@ impl Plan {
             let at = 500 * MILLI + random.below(plan.healed - 500 * MILLI);
             let span = random.magnitude(40 * MILLI, 3 * SECOND);
             plan.faults.push((at, Fault::ApiDown { span }));
-            for host in (0..plan.hosts).filter(|_| random.chance(0.8)) {
+            for host in 0..plan.hosts {
                 let down = random.magnitude(MILLI, SECOND);
-                plan.faults.push((at, Fault::Crash { host, down }));
+                if random.chance(0.8) {
+                    plan.faults.push((at, Fault::Crash { host, down }));
+                }
             }
         }
         plan.faults.sort_by_key(|(at, _)| *at);
