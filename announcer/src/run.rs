@@ -25,10 +25,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use berth_api::host::HostId;
+use berth_api::names::lease;
 use berth_fence::Fence;
 use berth_runtime::http::Health;
 use berth_runtime::rights::{self, Right};
 use berth_runtime::supervise::{Ended, Supervisor};
+use futures::FutureExt;
+use futures::future::select_all;
 use kube::Client;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -48,7 +51,9 @@ use crate::locks::{self, Locks, WhenTaken};
 use crate::ownership::Backstop;
 use crate::ownership::backstop::Order;
 use crate::ownership::membership::Command;
-use crate::peers::join::{self as member, Backing, Joined, Member};
+use crate::ownership::membership::Fitness;
+use crate::peers::join::{self as member, Backing, Joined, Member, Own};
+use crate::peers::kept::Kept;
 use crate::peers::{LOCK, driver};
 use crate::publish::host;
 use crate::publish::labeler::{self, Labeler};
@@ -240,9 +245,16 @@ async fn start(
         health.unready(check, flaw);
     }
     let again = Arc::new(Notify::new());
+    let ask = Arc::new(Notify::new());
+    let folder = config.election.of_control_plane().and_then(|fenced| fenced.folder.clone());
+    let found = folder.map(|folder| Kept::open(&folder)).transpose()?;
+    let goes_on = found.as_ref().is_some_and(Kept::goes_on);
+    let addresses = config.control_plane.iter().flat_map(|own| own.addresses.clone()).collect();
+    let own_part = found.map(|kept| Own { kept, fitness: Fitness::new(addresses, ask.clone()) });
     let (backing, known) = match &config.cluster {
         Cluster::Api(api) => {
-            let (client, known) = control_plane::reach(&config, api, &health, supervisor).await?;
+            let reaching = control_plane::reach(&config, api, ask, &health, supervisor);
+            let (client, known) = reaching.await?;
             (Backing::Api(client), known)
         }
         Cluster::Fixed(fixed) => (Backing::Files(fixed.clone()), Known::nothing()),
@@ -266,15 +278,34 @@ async fn start(
         }
         Backing::Files(_) => (None, None),
     };
+    let others = match (&config.control_plane, &backing) {
+        (Some(own), Backing::Api(client)) => {
+            Some((own.clone(), client.clone(), namespace.clone(), config.core.node.clone()))
+        }
+        _ => None,
+    };
+    let probes = health.clone();
+    let are_no_others = async move {
+        match &others {
+            Some((own, client, namespace, node)) => {
+                control_plane::are_no_others(own, client, namespace, node, &probes).await
+            }
+            None => Ok(()),
+        }
+    };
+    // Who goes on by what it has kept may be the one that the API servers wait for: it has found both out before.
+    let (before, after) = match goes_on {
+        true => (None, Some(are_no_others)),
+        false => (Some(are_no_others), None),
+    };
     let join = async {
-        for keeper in own.iter_mut().chain(&mut beside) {
-            keeper.claim_name(&health).await;
+        if let Some(are_no_others) = before {
+            for keeper in own.iter_mut().chain(&mut beside) {
+                keeper.claim_name(&health).await;
+            }
+            are_no_others.await?;
         }
-        if let (Some(own), Backing::Api(client)) = (&config.control_plane, &backing) {
-            let node = &config.core.node;
-            control_plane::are_no_others(own, client, &namespace, node, &health).await?;
-        }
-        member::join(&mut config, &backing, fence, &metrics, &health).await
+        member::join(&mut config, &backing, fence, own_part, &metrics, &health).await
     };
     let joined = stop.run_until_cancelled(join);
     let Some(joined) = supervisor.during(joined).await? else { return Ok(None) };
@@ -298,12 +329,16 @@ async fn start(
         }
     };
     let superseded = CancellationToken::new();
-    let by_lease =
-        !keeper.is_member() && !matches!(config.election, Election::Nothing | Election::Everyone);
-    if let (Backing::Api(client), true) = (&backing, by_lease) {
+    let of_services = match config.election {
+        Election::Nothing | Election::Everyone => None,
+        _ => Some(lease::VIEW),
+    };
+    let of_control_plane = config.control_plane.as_ref().map(|_| lease::VIEW_OF_CONTROL_PLANE);
+    let views: Vec<&str> = of_services.into_iter().chain(of_control_plane).collect();
+    if let (Backing::Api(client), false, false) = (&backing, keeper.is_member(), views.is_empty()) {
         let (client, namespace) = (client.clone(), cluster_namespace(&config));
         let (told, stop) = (superseded.clone(), stop.clone());
-        let giving_way = give_way(client, namespace, wants_membership, told, stop);
+        let giving_way = give_way(client, namespace, views, wants_membership, told, stop);
         supervisor.spawn("membership to come", giving_way);
     }
 
@@ -311,6 +346,9 @@ async fn start(
     if let Some(own) = config.control_plane.clone().filter(|own| own.names().next().is_some()) {
         let following = control_plane::follow(own, health.clone(), moved.clone(), stop.clone());
         supervisor.spawn(names::TASK, following);
+    }
+    if let Some(are_no_others) = after {
+        supervisor.spawn("control plane's address", control_plane::watch_for_others(are_no_others));
     }
     let client = match &backing {
         Backing::Api(client) => Some(client),
@@ -320,12 +358,19 @@ async fn start(
     let before = routers::Before { kept, sessions };
     let (routed, routers) =
         routers::start(&config, client, interface, before, &metrics, &health, supervisor);
-    if let Some(beside) = beside {
+    if let Some(mut beside) = beside {
         let told = match routed.is_some() {
             true => control_plane::once_known(known.told, routers.clone(), supervisor),
             false => known.told,
         };
-        supervisor.spawn("control plane's host lease", beside.keep(told));
+        let probes = health.clone();
+        let keeping = async move {
+            if goes_on {
+                beside.claim_name(&probes).await;
+            }
+            beside.keep(told).await;
+        };
+        supervisor.spawn("control plane's host lease", keeping);
     }
     let (proxied, leads) = ask_proxy(client.is_some(), supervisor);
     let asked = client.filter(|_| routed.is_some()).cloned();
@@ -406,11 +451,12 @@ fn label(
     Some(tell)
 }
 
-/// Stops this process, which goes by a Lease, when there is a view, or the key for want of which it does: two elections
+/// Stops this process, which goes by a Lease, when there is one of these views, or the key for want of which it does: two elections
 /// would have two owners, and no view comes while this process holds the Lease.
 async fn give_way(
     client: Client,
     namespace: String,
+    views: Vec<&'static str>,
     wants_membership: bool,
     superseded: CancellationToken,
     stop: CancellationToken,
@@ -421,8 +467,9 @@ async fn give_way(
             false => std::future::pending().await,
         }
     };
+    let appears = |name: &'static str| view::appears(client.clone(), &namespace, name).boxed();
     let what = tokio::select! {
-        () = view::appears(client.clone(), &namespace) => "a view of membership",
+        _ = select_all(views.iter().map(|name| appears(name))) => "a view of membership",
         () = key => "a key of membership",
     };
     tracing::warn!("there is {what} now, so the Lease decides no longer: handing over");

@@ -135,7 +135,9 @@ pub mod lease {
     pub const CONTROL_PLANE: &str = "plndr-cp-lock";
     /// Which nodes vote on who announces what.
     pub const VIEW: &str = "berth-membership";
-    /// Under this identity the members of that hold [`SERVICES`] together. It has a slash, as no name of a node has.
+    /// Which of the nodes that may have the address of the control plane vote on who has it.
+    pub const VIEW_OF_CONTROL_PLANE: &str = "berth-membership-cp";
+    /// Under this identity the members of that hold [`SERVICES`] together, and those of the other [`CONTROL_PLANE`]. It has a slash, as no name of a node has.
     pub const MEMBERS: &str = "berth.dev/membership";
 
     /// Whose announcer lives and which addresses are the node's own. See [`crate::host`].

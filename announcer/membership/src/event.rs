@@ -25,6 +25,9 @@ pub enum Input<'a> {
     /// A read that cannot be stale found that there is no view yet. Ignored once there was one: a view that vanished
     /// is an error for the driver to report, never a reason to start over.
     NoView,
+    /// A view is on the disk of this node, so that no later run of it stands in an older one: as [`Output::Keep`] asked for it, or as
+    /// an earlier run left it. Ignored unless the node [keeps views](crate::Node::keeping).
+    Kept(View),
     /// A proposal is surely not stored: it was refused, or a read after its time-out shows the old epoch.
     NotStored {
         /// The epoch it was to follow.
@@ -139,6 +142,9 @@ pub enum Output {
         /// The new view.
         view: View,
     },
+    /// Keep a view on the disk, so that it outlives this host's power, then say [`Input::Kept`]. Until then it counts as not heard of.
+    /// Views are asked for in rising order, and what is kept is never an older one than before.
+    Keep(View),
     /// The node went over to a view.
     Adopted {
         /// Its epoch.

@@ -17,6 +17,7 @@
 //! | `pace`, `bounds` | for how long leases are asked for, and how short and long they may be |
 //! | `serving`, `beats`, `outbox` | what is ready and armed, when heartbeats go, what a turn leaves to be done |
 //! | `sight` | what voters report about nodes and addresses |
+//! | `kept` | which views are on the disk, where they are kept |
 //! | `journal` | long lists in short datagrams: versions, digests, deltas |
 //! | `message`, `wire`, `decode`, `keyring` | what nodes say, as octets, authenticated |
 //! | `envelope` | what a datagram looks like from outside |
@@ -60,6 +61,7 @@ pub mod envelope;
 mod event;
 mod handover;
 mod journal;
+mod kept;
 mod keyring;
 mod message;
 mod moment;

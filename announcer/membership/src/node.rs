@@ -3,6 +3,7 @@
 
 mod condition;
 mod exchange;
+mod kept;
 mod moves;
 #[cfg(feature = "simulation")]
 pub(crate) mod pressure;
@@ -16,6 +17,7 @@ use crate::claims::Claims;
 use crate::dialect::Dialect;
 use crate::event::{Cause, Input, Loss, Output};
 use crate::handover::Handovers;
+use crate::kept::Kept;
 use crate::keyring::Keyring;
 use crate::moment::Moment;
 use crate::name::NodeId;
@@ -43,6 +45,7 @@ pub struct Node {
     now: Moment,
     stay: Stay,
     standing: Option<Standing>,
+    kept: Kept,
     voter: Voter,
     owner: Owner,
     sight: Sight,
@@ -106,6 +109,7 @@ impl Node {
             now,
             stay: Stay::Here,
             standing: None,
+            kept: Kept::default(),
             voter,
             owner: Owner::new(me, parameters, rules, session, cookie),
             sight: Sight::new(me, parameters.suspicion),
@@ -119,6 +123,13 @@ impl Node {
         })
     }
 
+    /// The same, which keeps each view on its disk before it stands in it. So a run may begin with what an earlier one has kept
+    /// ([`Input::Kept`]) in the place of a read that cannot be stale: whatever that one said it had gone over to is there.
+    #[must_use]
+    pub fn keeping(self) -> Self {
+        Self { kept: Kept::begun(), ..self }
+    }
+
     /// Takes what happened and says what has to be done.
     pub fn handle(&mut self, now: Moment, input: Input<'_>) -> Vec<Output> {
         self.begin(now);
@@ -130,7 +141,9 @@ impl Node {
             Input::View(view) => self.view_read(view),
             Input::Fixed(view) if self.standing.is_none() => self.view_read(view.forever()),
             Input::Fixed(_) => {}
-            Input::NoView if self.standing.is_none() => {
+            Input::Kept(view) if self.kept.done(&view) => self.view_read(view),
+            Input::Kept(_) => {}
+            Input::NoView if self.standing.is_none() && !self.kept.is_asked() => {
                 self.out
                     .push(Output::ProposeView { from_epoch: 0, view: View::first(self.out.me()) });
             }
@@ -216,6 +229,9 @@ impl Node {
     }
 
     fn view_read(&mut self, view: View) {
+        if self.is_to_be_kept(&view) {
+            return;
+        }
         if let Some(standing) = &mut self.standing {
             standing.read(&view);
             self.witness(self.out.me(), &view, false);

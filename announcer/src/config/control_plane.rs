@@ -13,7 +13,11 @@ use super::wished::{self, Families, Wished};
 use super::{addresses, bgp};
 
 const ENABLE: &str = "cp_enable";
-const LEASE: &str = "vip_leasename";
+pub(super) const LEASE: &str = "vip_leasename";
+pub(super) const FOLDER: &str = "berth_cp_folder";
+
+/// Where what outlives the power of a control-plane node is.
+pub(crate) const DEFAULT_FOLDER: &str = "/var/lib/berth/control-plane";
 const URL: &str = "control_plane_health_check_address";
 const CA: &str = "control_plane_health_check_ca_path";
 const SERVER: &str = "kubernetes_addr";
@@ -78,6 +82,11 @@ pub(super) fn is_routed(settings: &Settings) -> bool {
     is_on(settings) && bgp::is_asked(settings)
 }
 
+/// Whether it is asked for, and nothing else is.
+pub(super) fn is_alone(settings: &Settings) -> bool {
+    is_on(settings) && !settings.serves_services()
+}
+
 /// The control plane's own address, if it is asked for. Everything that is wrong is told at once.
 pub(super) fn control_plane(settings: &Settings) -> Result<Option<ControlPlane>, Vec<Problem>> {
     if !is_on(settings) {
@@ -123,7 +132,8 @@ fn named_lease(settings: &Settings) -> Result<String, Problem> {
             "accepted is the name of a Lease: at most 253 small letters, digits, hyphens and dots";
         return Err(settings.problem(LEASE, accepted));
     }
-    let taken = [settings.text("svc_leasename").unwrap_or(lease::SERVICES), lease::VIEW];
+    let services = settings.text("svc_leasename").unwrap_or(lease::SERVICES);
+    let taken = [services, lease::VIEW, lease::VIEW_OF_CONTROL_PLANE];
     match taken.contains(&name) {
         true => {
             Err(settings
@@ -133,15 +143,20 @@ fn named_lease(settings: &Settings) -> Result<String, Problem> {
     }
 }
 
-/// Members decide on Services alone, yet.
+/// One process is a member of one membership, and what it keeps is found where it was.
 fn decides(settings: &Settings) -> Result<(), Problem> {
-    match settings.text("berth_election") {
+    let is_member = settings.text("berth_election") == Some("membership");
+    match settings.text(FOLDER) {
         // Told with all that is said of BGP.
         _ if is_routed(settings) => Ok(()),
-        Some("membership") => Err(settings.problem(
+        _ if is_member && !is_alone(settings) => Err(settings.problem(
             "berth_election",
-            "beside cp_enable accepted are global and service, or none: on the control plane's address a Lease decides yet",
+            "with cp_enable and svc_enable in one process accepted are global and service, or none, by which Leases decide on both; \
+             for membership let the control plane's announcer be a process of its own, without svc_enable: a static pod beside the DaemonSet",
         )),
+        Some(folder) if !Path::new(folder).is_absolute() => {
+            Err(settings.problem(FOLDER, format!("accepted is a path from the root, such as {}", DEFAULT_FOLDER)))
+        }
         _ => Ok(()),
     }
 }

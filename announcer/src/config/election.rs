@@ -1,6 +1,7 @@
 //! Settings of who decides which node owns an address.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_api::election::{Timing, TimingError};
@@ -12,6 +13,8 @@ use super::{bgp, control_plane};
 
 const DEFAULT_NAMESPACE: &str = "kube-system";
 const DEFAULT_PEER_PORT: u16 = 2113;
+/// A node may run both, each with its own port.
+const PEER_PORT_OF_CONTROL_PLANE: u16 = 2123;
 
 /// Who decides which node owns an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,31 @@ pub struct Fenced {
     pub lease: String,
     /// Whether to go by it where the key may not be read: not if membership was asked for by name.
     pub falls_back: bool,
+    /// The folder where views, key and peers outlive the power of this node: where what is decided on is the control plane's
+    /// address, without which there may be no API server. None where it is Services.
+    pub folder: Option<PathBuf>,
+}
+
+impl Fenced {
+    /// The name of the Secret with the key, and of the Lease with the view.
+    pub fn name(&self) -> &'static str {
+        if self.folder.is_some() { lease::VIEW_OF_CONTROL_PLANE } else { lease::VIEW }
+    }
+}
+
+impl Election {
+    /// Whether it is about Services.
+    pub fn is_of_services(&self) -> bool {
+        *self != Self::Nothing && self.of_control_plane().is_none()
+    }
+
+    /// How members decide on the control plane's address, where they do.
+    pub fn of_control_plane(&self) -> Option<&Fenced> {
+        match self {
+            Self::Membership(fenced) => Some(fenced).filter(|fenced| fenced.folder.is_some()),
+            _ => None,
+        }
+    }
 }
 
 /// The strongest fence to try.
@@ -69,12 +97,15 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
     let name = || settings.text("svc_leasename").unwrap_or(lease::SERVICES).to_owned();
     let global = || Election::Global { namespace: namespace(), name: name() };
     let membership = |falls_back| {
-        let port = settings.number("berth_peer_port").and_then(|port| u16::try_from(port).ok());
-        let port = port.unwrap_or(DEFAULT_PEER_PORT);
-        Election::Membership(Fenced { namespace: namespace(), port, lease: name(), falls_back })
+        let port = peer_port(settings).unwrap_or(DEFAULT_PEER_PORT);
+        let (namespace, lease) = (namespace(), name());
+        Election::Membership(Fenced { namespace, port, lease, falls_back, folder: None })
     };
     match settings.text("berth_election") {
         _ if fixed => membership(false),
+        Some("membership") if control_plane::is_alone(settings) && !bgp::is_asked(settings) => {
+            Election::Membership(among_control_planes(settings))
+        }
         _ if !settings.serves_services() && !control_plane::is_routed(settings) => {
             Election::Nothing
         }
@@ -89,6 +120,22 @@ pub(super) fn election(settings: &Settings, fixed: bool) -> Election {
         None if control_plane::is_on(settings) => global(),
         None => membership(true),
     }
+}
+
+/// How control-plane nodes decide among themselves.
+fn among_control_planes(settings: &Settings) -> Fenced {
+    let folder = settings.text(control_plane::FOLDER).unwrap_or(control_plane::DEFAULT_FOLDER);
+    Fenced {
+        namespace: namespace(settings),
+        port: peer_port(settings).unwrap_or(PEER_PORT_OF_CONTROL_PLANE),
+        lease: settings.text(control_plane::LEASE).unwrap_or(lease::CONTROL_PLANE).to_owned(),
+        falls_back: false,
+        folder: Some(folder.into()),
+    }
+}
+
+fn peer_port(settings: &Settings) -> Option<u16> {
+    settings.number("berth_peer_port").and_then(|port| u16::try_from(port).ok())
 }
 
 /// The strongest fence to try, whoever decides on owners.

@@ -29,6 +29,7 @@ use berth_api::service::ClassPolicy;
 
 use crate::instance::Instance;
 pub use bgp::Bgp;
+pub(crate) use control_plane::DEFAULT_FOLDER;
 pub use control_plane::{ControlPlane, HealthCheck};
 pub use drain::Drains;
 pub use eip::Eip;

@@ -72,7 +72,7 @@ const EQUINIX: Verdict = Refused(
     "Equinix Metal has closed, and its API with it; use BGP with the peers in node annotations or in bgp_peers",
 );
 const ETCD: Verdict = Refused(
-    "elections are not held in etcd; leave it out: a Lease decides on the control plane's address, and on Services use berth_election=membership, where the nodes decide among themselves, or a Lease",
+    "elections are not held in etcd; leave it out: use berth_election=membership, where the nodes decide among themselves, or a Lease",
 );
 const ZEBRA: Verdict = Refused(
     "zebra is not spoken to; use routing-table mode, when it is built, and let FRR redistribute that table",
@@ -123,10 +123,10 @@ pub const VARIABLES: &[Variable] = &[
     act(Core, "svc_election", "servicesElection", Switch, "false", "one Lease for each Service [default: false]"),
     act(Core, "svc_leasename", "servicesLeaseName", Text("NAME"), "plndr-svcs-lock", "one Lease for all Services, of this name [default: plndr-svcs-lock]"),
     met(Core, "per_service_election_on_demand", "perServiceElectionOnDemand", Switch, "false", "by membership each address is decided on by itself; by one Lease a Service that asks for its own is told NotSupported"),
-    act(Core, "berth_election", "election", Word(&["membership", "global", "service"]), "", "who decides on the owner; wins over the elections above; beside bgp_enable with vip_arp=true, of what layer2 of ConfigMap berth-bgp leaves to neighbours [default: theirs, else membership]"),
+    act(Core, "berth_election", "election", Word(&["membership", "global", "service"]), "", "who decides on the owner; wins over the elections above; beside bgp_enable with vip_arp=true, of what layer2 of ConfigMap berth-bgp leaves to neighbours; with cp_enable alone, membership or a Lease for the control plane's address [default: theirs, else membership; with cp_enable a Lease]"),
     act(Core, "berth_claims", "claims", Word(&["required", "ignored"]), "", "whether only what an IPAddress of berth-ccm names is served [default: once berth-ccm has claimed what there was]"),
     act(Core, "berth_drain_taints", "drainTaints", Text("TAINTS"), "", "taints with which a node is emptied, such as node.kubernetes.io/out-of-service,shop/upkeep=now:NoSchedule [default: none]"),
-    act(Core, "berth_peer_port", "peerPort", Number(1, 65535), "", "UDP port of the peers, with membership [default: 2113]"),
+    act(Core, "berth_peer_port", "peerPort", Number(1, 65535), "", "UDP port of the peers, with membership [default: 2113, and 2123 where they decide on the control plane's address]"),
     act(Core, "berth_members", "members", Text("FILE"), "", "file with the members of a cluster without API server, one a line: NAME ADDRESS[,ADDRESS...] [default: none]"),
     act(Core, "berth_key_file", "keyFile", Text("FILE"), "", "file with the key of these members, 16 octets or more, not readable by others [default: none]"),
     act(Core, "berth_fence", "fence", Word(&["bpf", "nft-timeout", "unfenced"]), "", "the strongest fence to try [default: bpf]"),
@@ -145,6 +145,7 @@ pub const VARIABLES: &[Variable] = &[
     act(ControlPlane, "cp_enable", "controlplane", Switch, "false", "an address for the control plane (docs/control-plane.md) [default: false]"),
     act(Core, "cp_namespace", "namespace", Namespace, "kube-system", "namespace of the Leases and of the Secret berth-membership [default: kube-system]"),
     part("cp_enable", met(ControlPlane, "cp_detect", "autodetectcp", Switch, "false", "the API server of this node is asked in any case, unless kubernetes_addr names another")),
+    part("cp_enable", act(ControlPlane, "berth_cp_folder", "controlPlaneFolder", Text("FOLDER"), "", "where, with berth_election=membership, view, key and peers are kept on the disk of this node [default: /var/lib/berth/control-plane]")),
     part("cp_enable", act(ControlPlane, "control_plane_health_check_address", "controlPlaneHealthCheckAddress", Text("URL"), "none", "what is asked for the API server's health [default: /readyz of the API server of this node]")),
     part("cp_enable", act(ControlPlane, "control_plane_health_check_period_seconds", "controlPlaneHealthCheckPeriodSeconds", SECONDS, "5", "how often, in seconds [default: 1]")),
     part("cp_enable", act(ControlPlane, "control_plane_health_check_timeout_seconds", "controlPlaneHealthCheckTimeoutSeconds", SECONDS, "3", "how long an answer may take, in seconds [default: 1]")),
@@ -286,7 +287,7 @@ mod tests {
         };
         assert_eq!(
             told("berth_peer_port"),
-            "NUMBER: UDP port of the peers, with membership, 1 to 65535 [default: 2113]"
+            "NUMBER: UDP port of the peers, with membership, 1 to 65535 [default: 2113, and 2123 where they decide on the control plane's address]"
         );
         assert_eq!(
             told("berth_fence"),

@@ -1,14 +1,16 @@
 //! Asks the API server of this node whether it is healthy, and tells what is known of it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use berth_runtime::client;
 use berth_runtime::http::Health as Probes;
 use kube::Client;
+use tokio::sync::Notify;
 
 use super::access::Way;
 use crate::config::HealthCheck;
-use crate::ownership::health::{Health, Rules, Standing};
+use crate::ownership::health::{Health, Heard, Rules, Standing};
 
 /// The name of the task, and of the readiness check.
 pub(crate) const TASK: &str = "API server's health";
@@ -19,19 +21,23 @@ const READY: &str = "/readyz";
 /// Letters of an answer that are told.
 const SHOWN: usize = 200;
 
-/// Asks for ever, and tells what is known whenever that changes. `client` is of the API server of this node; another URL is asked by what `way` says of who may answer.
+/// Asks for ever, and at once when it is told to by `again`, and tells what is heard whenever that changes. `client` is of the API server of this node; another URL is asked by what `way` says of who may answer.
 pub(crate) async fn ask(
     check: HealthCheck,
     client: Client,
     way: Way,
     probes: Probes,
-    tell: impl Fn(Standing) + Send,
+    again: Arc<Notify>,
+    tell: impl Fn(Heard) + Send,
 ) {
     let rules = Rules { period: check.period, failures: check.failures };
     let mut health = Health::new(rules, Instant::now());
-    let (mut other, mut told): (Option<(Client, String)>, _) = (None, Standing::default());
+    let (mut other, mut told): (Option<(Client, String)>, _) = (None, Heard::default());
     loop {
-        tokio::time::sleep_until(health.due().into()).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(health.due().into()) => {}
+            () = again.notified() => {}
+        }
         if other.is_none() {
             other = elsewhere(&check, &way).await;
         }
@@ -43,9 +49,10 @@ pub(crate) async fn ask(
         };
         health.answered(answer.is_ok(), asked, Instant::now());
         report(&answer, &health, &probes);
-        let standing = health.standing();
-        if std::mem::replace(&mut told, standing) != standing {
-            tell(standing);
+        let good = if answer.is_ok() { Some(asked) } else { told.good };
+        let heard = Heard { standing: health.standing(), good };
+        if std::mem::replace(&mut told, heard) != heard {
+            tell(heard);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! of one that could not end by itself.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,9 +11,10 @@ use berth_runtime::supervise::Supervisor;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::pods;
-use crate::config::{Config, Settings};
+use crate::config::{Config, DEFAULT_FOLDER, Settings};
 use crate::instance::Instance;
 use crate::locks::{self, WhenTaken};
+use crate::peers::kept;
 use crate::sweep;
 
 /// Where the Pod belongs.
@@ -29,6 +30,7 @@ const ENDING: Duration = Duration::from_secs(60);
 pub(super) async fn run(file: &Path) -> anyhow::Result<()> {
     logs::init("info", logs::Format::Text).map_err(anyhow::Error::msg)?;
     sweep::is_permitted()?;
+    let folder = folder(file);
     let instance = match instance(file)? {
         Some(instance) => {
             std::fs::remove_file(file).with_context(|| format!("removing {}", file.display()))?;
@@ -43,6 +45,7 @@ pub(super) async fn run(file: &Path) -> anyhow::Result<()> {
     ended(&instance).await?;
     let mut supervisor = Supervisor::new();
     sweep::node(&instance, &mut supervisor).await?;
+    kept::forget(&folder).with_context(|| format!("removing what is in {}", folder.display()))?;
     tracing::info!(
         "nothing of it is left here; what the node says of its API server goes with its Node: kubectl delete node"
     );
@@ -51,6 +54,19 @@ pub(super) async fn run(file: &Path) -> anyhow::Result<()> {
 
 /// Whose addresses the Pod of the file has; nothing where there is no file.
 fn instance(file: &Path) -> anyhow::Result<Option<Instance>> {
+    let of = |config: Option<Config>| config.map(|config| config.core.instance);
+    Ok(config(file)?.map(|config| of(config).unwrap_or_else(|| Instance::of_roles(true, false))))
+}
+
+/// Where the Pod of the file has kept its view, if it has kept one.
+fn folder(file: &Path) -> PathBuf {
+    let config = config(file).ok().flatten().flatten();
+    let own = config.as_ref().and_then(|config| config.election.of_control_plane());
+    own.and_then(|own| own.folder.clone()).unwrap_or_else(|| DEFAULT_FOLDER.into())
+}
+
+/// What the Pod of the file is to do, if its settings are accepted; nothing where there is no file.
+fn config(file: &Path) -> anyhow::Result<Option<Option<Config>>> {
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -66,8 +82,7 @@ fn instance(file: &Path) -> anyhow::Result<Option<Instance>> {
         );
     };
     let settings = Settings::gather(given.environment, []);
-    let config = Config::parse(&settings.without(&["config_file"]), "node").ok();
-    Ok(Some(config.map_or_else(|| Instance::of_roles(true, false), |config| config.core.instance)))
+    Ok(Some(Config::parse(&settings.without(&["config_file"]), "node").ok()))
 }
 
 /// Waits until no announcer of this name runs here.

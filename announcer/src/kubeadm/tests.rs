@@ -68,7 +68,7 @@ fn init_prints_one_pod_and_says_what_kubeadm_is_to_be_given() {
 fn what_is_not_accepted_is_named_at_once_and_elections_in_etcd_with_what_to_use() {
     let told = init("--leaderElectionType etcd --etcdCert /x --arp=false --controlplane=false");
     let told = told.err().unwrap();
-    for name in ["leaderElectionType=", "a Lease decides on the control plane's address"] {
+    for name in ["leaderElectionType=", "use berth_election=membership"] {
         assert!(told.contains(name), "{name}: {told}");
     }
     let told = init("--leaderElectionType etcd --arp=false").err().unwrap();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::modes::{Decides, Modes};
 use super::rights::{Place, Right, needed};
-use crate::config::{Config, Problem, Settings, Verdict, Wished, beside_an_api, find};
+use crate::config::{Config, Problem, Settings, Verdict, Wished, beside_an_api, elects, find};
 
 /// The name of everything that is generated.
 const NAME: &str = "berth-announcer";
@@ -209,6 +209,14 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
         mounts.push(json!({ "name": name, "mountPath": file, "readOnly": true }));
         volumes.push(json!({ "name": name, "hostPath": { "path": file, "type": kind } }));
     }
+    // What members have kept is there when the node is back, and no API server is yet.
+    let election = elects(settings);
+    if let Some(folder) = election.of_control_plane().and_then(|own| own.folder.as_ref()) {
+        mounts.push(json!({ "name": "membership", "mountPath": folder }));
+        volumes.push(json!({
+            "name": "membership", "hostPath": { "path": folder, "type": "DirectoryOrCreate" },
+        }));
+    }
     // The older iptables knows no transactions: who changes it holds this lock, kube-proxy as well.
     mounts.push(json!({ "name": "xtables-lock", "mountPath": "/run/xtables.lock" }));
     volumes.push(json!({
@@ -377,7 +385,7 @@ pub(super) fn rbac(settings: &Settings, wish: &Wish) -> Result<Vec<Value>, Strin
         // It comes empty: the first announcer puts a random key into it, so none may create Secrets.
         documents.push(json!({
             "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
-            "metadata": { "name": "berth-membership", "namespace": modes.namespace },
+            "metadata": { "name": modes.secret, "namespace": modes.namespace },
         }));
     }
     let mut places: Vec<Place> = rights.iter().map(|right| right.place.clone()).collect();

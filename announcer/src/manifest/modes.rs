@@ -1,5 +1,7 @@
 //! What settings ask an announcer to do, as far as its rights and its pod depend on that.
 
+use berth_api::names::lease;
+
 use crate::config::{Election, Settings, elects};
 
 /// Who decides.
@@ -20,6 +22,8 @@ pub(super) enum Decides {
 pub(super) struct Modes {
     /// Who decides on Services, or on the control plane's address where there are none.
     pub(super) decides: Decides,
+    /// The Secret with the key of membership.
+    pub(super) secret: &'static str,
     /// Whether routers are told.
     pub(super) routed: bool,
     /// Whether Services and elastic IPs are served.
@@ -46,15 +50,21 @@ impl Modes {
     /// Those of settings.
     pub(super) fn of(settings: &Settings) -> Self {
         let is = |name: &str| settings.switch(name) == Some(true);
-        let decides = match elects(settings) {
+        let election = elects(settings);
+        let decides = match &election {
             Election::Membership(_) => Decides::Membership,
             Election::Global { .. } | Election::Nothing => Decides::Lease,
             Election::PerService => Decides::LeasePerService,
             Election::Everyone => Decides::Everyone,
         };
         let services = settings.serves_services();
+        let secret = match &election {
+            Election::Membership(fenced) => fenced.name(),
+            _ => lease::VIEW,
+        };
         Self {
             decides,
+            secret,
             routed: (services || is("cp_enable")) && is("bgp_enable"),
             services,
             control_plane: is("cp_enable"),

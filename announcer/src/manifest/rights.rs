@@ -110,7 +110,7 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
         rights.push(right(&all, "", "nodes", &["list", "patch"], without));
     }
     match modes.decides {
-        Decides::Membership => rights.push(right(
+        Decides::Membership if modes.services => rights.push(right(
             &services,
             COORDINATION,
             LEASES,
@@ -124,7 +124,7 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
             &["get", "list", "watch", "create", "update", "delete"],
             "no Service is served; without delete alone, the Lease of a Service stays behind when that is deleted",
         )),
-        Decides::Lease | Decides::Everyone => {}
+        Decides::Membership | Decides::Lease | Decides::Everyone => {}
     }
     let eips = "no elastic IP is served";
     let bindings = &services;
@@ -151,13 +151,18 @@ pub(super) fn needed(modes: &Modes) -> Vec<Right> {
     rights.push(right(&all, "events.k8s.io", "events", &["create", "patch"], without));
     if modes.decides == Decides::Membership {
         rights.push(Right {
-            name: Some("berth-membership"),
+            name: Some(modes.secret),
             ..right(
                 &own,
                 "",
                 "secrets",
                 &["get", "update"],
-                "one Lease decides for all Services, which costs seconds where an owner dies, and not fenced membership",
+                match modes.services {
+                    true => {
+                        "one Lease decides for all Services, which costs seconds where an owner dies, and not fenced membership"
+                    }
+                    false => "no member hears another, and nothing is served",
+                },
             )
         });
     }

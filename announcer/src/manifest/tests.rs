@@ -389,6 +389,34 @@ fn the_control_plane_alone_needs_leases_of_its_namespace_and_little_else() {
 }
 
 #[test]
+fn members_of_the_control_plane_find_on_disk_what_they_have_kept_and_have_a_key_of_their_own() {
+    let flags = "--address 192.0.2.100 --interface eth0 --election membership";
+    let pod = &parsed(&given("kubeadm", flags).unwrap())[0];
+    let kept =
+        serde_json::json!({ "path": "/var/lib/berth/control-plane", "type": "DirectoryOrCreate" });
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    assert!(volumes.iter().any(|volume| volume["hostPath"] == kept), "{volumes:#?}");
+    let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["name"] == "membership").unwrap();
+    assert_eq!(
+        (&mount["mountPath"], &mount["readOnly"]),
+        (&kept["path"], &serde_json::Value::Null)
+    );
+    let text = given("rbac", &format!("{flags} --controlplane")).unwrap();
+    let secret = parsed(&text).into_iter().find(|one| one["kind"] == "Secret").unwrap();
+    assert_eq!(secret["metadata"]["name"], "berth-membership-cp");
+    let all = rights(&text);
+    assert!(all.iter().all(|right| !right.contains("ClusterRole list leases")), "{all:#?}");
+    assert!(all.contains("ClusterRole list nodes. []"), "{all:#?}");
+    assert!(
+        all.iter().any(|right| right.contains("secrets") && right.contains("berth-membership-cp")),
+        "{all:#?}"
+    );
+    let by_lease = given("kubeadm", "--address 192.0.2.100").unwrap();
+    assert!(!by_lease.contains("/var/lib/berth"), "{by_lease}");
+}
+
+#[test]
 fn the_example_of_the_control_plane_is_what_is_printed_for_it() {
     let flags = "--address 192.0.2.100 --interface eth0 --leaseDuration 5 --leaseRenewDuration 3 --leaseRetry 1";
     let [pod, kubeadm] = [

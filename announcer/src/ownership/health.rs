@@ -40,6 +40,15 @@ pub enum Standing {
     Unhealthy,
 }
 
+/// What is heard of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// What is known.
+    pub standing: Standing,
+    /// When it was asked what it has answered well, the last time.
+    pub good: Option<Instant>,
+}
+
 /// The health of one API server.
 #[derive(Clone, Debug)]
 pub struct Health {

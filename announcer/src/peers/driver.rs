@@ -30,7 +30,7 @@ use crate::advertise::arp_nd::schedule::Frame;
 use crate::advertise::arp_nd::socket::Sockets;
 use crate::fencing::upkeep::{Upkeep, found, now};
 use crate::metrics::Metrics;
-use crate::ownership::membership::{Command, MembershipEvent, Proposal};
+use crate::ownership::membership::{Command, Keep, MembershipEvent, Proposal};
 use crate::vip::Link;
 
 /// Between looks at who lives.
@@ -62,6 +62,8 @@ pub struct Parts {
     pub told: UnboundedSender<MembershipEvent>,
     /// Where it asks for views to be stored.
     pub proposals: UnboundedSender<Proposal>,
+    /// Where it has kept what is to outlive the power of this node, if anything is.
+    pub keep: Option<UnboundedSender<Keep>>,
     /// Numbers.
     pub metrics: Metrics,
     /// Probes.
@@ -94,6 +96,7 @@ pub fn start(
     let me = NodeId::of(&parts.node);
     let parameters = parameters(parts.fence.kind());
     let node = Node::new(me, parameters, parts.keyring, parts.seed, now())?;
+    let node = if parts.keep.is_some() { node.keeping() } else { node };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let wire = {
         let _inside = runtime.enter();
@@ -108,6 +111,7 @@ pub fn start(
         survey: Survey::new(),
         told: parts.told,
         proposals: parts.proposals,
+        keep: parts.keep,
         metrics: parts.metrics,
         health: parts.health,
     };
@@ -139,6 +143,7 @@ struct Driver {
     survey: Survey,
     told: UnboundedSender<MembershipEvent>,
     proposals: UnboundedSender<Proposal>,
+    keep: Option<UnboundedSender<Keep>>,
     metrics: Metrics,
     health: Health,
 }
@@ -296,7 +301,11 @@ impl Driver {
             Command::NoView => Input::NoView,
             Command::NotStored(from_epoch) => Input::NotStored { from_epoch },
             Command::Leave => Input::Leave,
-            Command::Peers(peers) => return self.wire.know(&peers),
+            Command::Kept(view) => Input::Kept(view),
+            Command::Peers(peers) => {
+                self.wire.know(&peers);
+                return self.keep(Keep::Peers(peers));
+            }
             Command::Fence(told) => return self.fencing.take(told),
             Command::End { .. } => return,
         };
@@ -353,6 +362,7 @@ impl Driver {
                     let voters = voters.collect();
                     let _ = self.proposals.send(Proposal { from_epoch, view, voters });
                 }
+                Output::Keep(view) => self.keep(Keep::View(view)),
                 Output::Adopted { epoch } => {
                     let voters =
                         self.node.view().map_or(&[][..], |(view, _)| view.voters().nodes());
@@ -417,6 +427,11 @@ impl Driver {
     fn tell(&self, told: MembershipEvent) {
         // Nobody listens at the end of the program.
         let _ = self.told.send(told);
+    }
+
+    fn keep(&self, what: Keep) {
+        // Nobody keeps anything at the end of the program.
+        let _ = self.keep.as_ref().map(|keep| keep.send(what));
     }
 
     fn end(mut self, unfence: bool) {

@@ -1,15 +1,16 @@
-//! Makes this node a member: the key, the sockets, the thread, and the task that keeps the view.
+//! Makes this node a member: the key, the sockets, the thread, and the tasks that keep the view.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::key::{self, KeySource, Unavailable};
+use super::kept::{self, Kept};
+use super::key::{self, KeySource, Keys, Unavailable};
 use super::view::{Gate, ViewStore};
 use super::{Wire, driver, lock};
 use crate::config::{self, Cluster as Stands, Config, Election, Fenced, Fixed};
 use crate::kernel::port_holder;
 use crate::metrics::Metrics;
-use crate::ownership::membership::{Command, Members, MembershipEvent};
+use crate::ownership::membership::{Command, Fitness, Members, MembershipEvent};
 use crate::source::cluster::Name;
 use crate::source::view;
 use crate::vip::nodes::Peer;
@@ -110,16 +111,16 @@ struct Ports {
 impl Ports {
     fn of(backing: &Backing, fenced: &Fenced) -> anyhow::Result<Self> {
         match backing {
-            Backing::Api(client) => Ok(Self::api(client, &fenced.namespace)),
+            Backing::Api(client) => Ok(Self::api(client, fenced)),
             Backing::Files(fixed) => Self::files(fixed),
         }
     }
 
-    fn api(client: &Client, namespace: &str) -> Self {
-        let (client, namespace) = (client.clone(), namespace.to_owned());
+    fn api(client: &Client, fenced: &Fenced) -> Self {
+        let (client, namespace, name) = (client.clone(), fenced.namespace.clone(), fenced.name());
         Self {
-            keys: KeySource::Secret { client: client.clone(), namespace: namespace.clone() },
-            views: ViewStore::Lease { client, namespace },
+            keys: KeySource::Secret { client: client.clone(), namespace: namespace.clone(), name },
+            views: ViewStore::Lease { client, namespace, name },
             peers: PeerSource::Nodes,
         }
     }
@@ -178,9 +179,8 @@ async fn obtain(
 
 /// Waits while there is a view: beside it nobody of ours goes by a Lease, whatever the settings say. Where the cluster does
 /// not answer nothing is waited for here, since nothing is acquired either.
-async fn stand_back(client: &Client, namespace: &str, health: &Health) {
-    while view::is_known(client, namespace).await {
-        let view = lease::VIEW;
+async fn stand_back(client: &Client, namespace: &str, view: &str, health: &Health) {
+    while view::is_known(client, namespace, view).await {
         let why = format!(
             "Lease {namespace}/{view} says that the nodes go by membership, so nothing is served by a Lease. If no node does \
              any more: kubectl --namespace {namespace} patch lease {view} --type=merge --patch \
@@ -245,12 +245,77 @@ pub(crate) async fn key_appears(client: &Client, namespace: &str) {
     }
 }
 
-/// Starts what membership needs, if it is to decide. Where nobody asked for it by name and there is no key, the
-/// configuration falls back to the Lease.
+/// What a member that may have the control plane's address begins with.
+pub(crate) struct Own {
+    /// What an earlier run has kept.
+    pub(crate) kept: Kept,
+    /// By what it may have it.
+    pub(crate) fitness: Fitness,
+}
+
+/// The keys of the control plane's members: those that were kept, else those of the Secret, which then are. Nothing is served before
+/// there are any.
+async fn own_keys(
+    kept: &mut Kept,
+    client: &Client,
+    fenced: &Fenced,
+    health: &Health,
+) -> anyhow::Result<Keyring> {
+    health.unready("membership", "not yet");
+    loop {
+        if let Some(keys) = &kept.keys {
+            return keys.ring().context("what was kept");
+        }
+        match key::make(client, &fenced.namespace, fenced.name()).await {
+            Ok(keys) => kept.know(keys).with_context(|| kept.folder().display().to_string())?,
+            Err(error) => {
+                let why = format!("{error}; nothing is served until that is mended");
+                health.waits("membership", why);
+                tokio::time::sleep(MENDED).await;
+            }
+        }
+    }
+}
+
+/// Tells where the cluster has other keys than those that were kept: another cluster was made on this node, or somebody has changed
+/// them.
+async fn compare(client: Client, fenced: Fenced, kept: Kept, health: Health) {
+    const CHECK: &str = "membership key";
+    let Fenced { namespace, .. } = &fenced;
+    let (name, folder) = (fenced.name(), kept.folder().display());
+    let same = |found: &Keys| kept.keys.as_ref() == Some(found);
+    let mut told = String::new();
+    loop {
+        match key::look(&client, namespace, name).await {
+            Some(found) if same(&found) => health.ready(CHECK),
+            found => {
+                let what = match found {
+                    Some(_) => "holds another key than",
+                    None => "is not there, and this node has what it held in",
+                };
+                let why = format!(
+                    "Secret {namespace}/{name} {what} {folder}: this node goes on with what it has, and hears no node that has the other. \
+                     Where the cluster is another one than before, or the key was changed: stop the announcers of all control-plane nodes, \
+                     remove what is in that folder on each, then start them"
+                );
+                if told != why {
+                    tracing::error!("{why}");
+                    told.clone_from(&why);
+                }
+                health.unready(CHECK, why);
+            }
+        }
+        tokio::time::sleep(LATE_KEY).await;
+    }
+}
+
+/// Starts what membership needs, if it is to decide; where that is on the control plane's address with what is its `own`. Where nobody
+/// asked for it by name and there is no key, the configuration falls back to the Lease.
 pub(crate) async fn join(
     config: &mut Config,
     backing: &Backing,
     mut fence: Box<dyn Fence>,
+    own: Option<Own>,
     metrics: &Metrics,
     health: &Health,
 ) -> anyhow::Result<Joined> {
@@ -264,15 +329,22 @@ pub(crate) async fn join(
                 let only = services.and_then(|services| services.namespace.as_deref());
                 leases_granted(client, only, health).await;
             }
-            // On the control plane's address no member decides.
             if config.election != Election::Nothing {
-                stand_back(client, &api.namespace, health).await;
+                stand_back(client, &api.namespace, lease::VIEW, health).await;
+            }
+            if config.control_plane.is_some() {
+                stand_back(client, &api.namespace, lease::VIEW_OF_CONTROL_PLANE, health).await;
             }
         }
         return Ok(Joined::Lease(fence));
     };
     let ports = Ports::of(backing, &fenced)?;
-    let Some(keyring) = obtain(&ports, &fenced, health).await? else {
+    let (mut kept, fitness) = own.map(|own| (own.kept, own.fitness)).unzip();
+    let keyring = match (&mut kept, backing) {
+        (Some(kept), Backing::Api(client)) => Some(own_keys(kept, client, &fenced, health).await?),
+        _ => obtain(&ports, &fenced, health).await?,
+    };
+    let Some(keyring) = keyring else {
         config.election =
             Election::Global { namespace: fenced.namespace.clone(), name: fenced.lease.clone() };
         fence.set_life(crate::fencing::by_lease(config.leases.timing));
@@ -286,6 +358,7 @@ pub(crate) async fn join(
     let (commands, commanded) = mpsc::unbounded_channel();
     let (tell, told) = mpsc::unbounded_channel();
     let (propose, proposals) = mpsc::unbounded_channel();
+    let (keep, kept_on) = kept.is_some().then(mpsc::unbounded_channel).unzip();
     let seed = u64::from_ne_bytes(key::random().context("reading /dev/urandom")?);
     let parts = driver::Parts {
         node: config.core.node.clone(),
@@ -295,6 +368,7 @@ pub(crate) async fn join(
         fence,
         told: tell,
         proposals: propose,
+        keep,
         metrics: metrics.clone(),
         health: health.clone(),
     };
@@ -310,6 +384,24 @@ pub(crate) async fn join(
     let lease = matches!(backing, Backing::Api(_)).then_some(lease);
     let now = Instant::now();
     let mut members = Members::new(&config.core.node, lease, fenced_kind, commands.clone(), now);
+    if let Some(fitness) = fitness {
+        members = members.of_control_plane(fitness);
+    }
+    let mut tasks = vec![(driver::THREAD, thread), (lock::TASK, held.task)];
+    if let (Some(kept), Some(told), Backing::Api(client)) = (kept, kept_on, backing) {
+        if let Some(view) = &kept.view {
+            tracing::info!(epoch = view.epoch(), "this node goes on in the view that it has kept");
+            // Before anything else: whoever starts here stands in nothing older than an earlier run did.
+            let _ = commands.send(Command::Kept(view.clone()));
+            kept.peers().for_each(|(name, peer)| members.peer(name, Some(peer)));
+            members.peers(&kept.peers().map(|(name, _)| name).collect());
+            members.resume();
+            health.ready("nodes");
+        }
+        let comparing = compare(client.clone(), fenced.clone(), kept.clone(), health.clone());
+        tasks.push(("membership key", comparing.boxed()));
+        tasks.push((kept::TASK, kept.keep(told, commands.clone(), health.clone()).boxed()));
+    }
     if let PeerSource::List(list) = ports.peers {
         for member in &list {
             let peer = Peer { addresses: member.addresses.clone(), ..Peer::default() };
@@ -320,8 +412,7 @@ pub(crate) async fn join(
     }
     // The view is read after the protocol has begun, as that asks.
     let view = ports.views.fresh(health).keep(proposals, commands.clone(), gate);
-    let tasks =
-        vec![(driver::THREAD, thread), ("membership view", view.boxed()), (lock::TASK, held.task)];
+    tasks.push(("membership view", view.boxed()));
     tracing::info!(port = fenced.port, "this node is a member");
     Ok(Joined::Member(Box::new(Member { members, told, commands, tasks, give_back })))
 }

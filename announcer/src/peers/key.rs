@@ -1,23 +1,25 @@
 //! Owns the key of the members' heartbeats: in the Secret of the cluster, or in a file. The Secret comes empty with the
-//! manifests; the first announcer that finds it so puts a random key into it (docs/decisions/0007). Its uid is the
+//! manifests; the first announcer that finds it so puts a random key into it (docs/decisions/0007). That of the control plane's
+//! members is made by the first of them: it is there before anybody has applied anything. Its uid is the
 //! incarnation of the cluster that the key is for (docs/decisions/0022).
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::time::Duration;
 
+use berth_api::names::label;
+use berth_api::names::lease::{VIEW, VIEW_OF_CONTROL_PLANE};
 use berth_membership::{KeyError, Keyring};
 use berth_runtime::refusals::Refusals;
 use berth_runtime::watch::chain;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 use kube::{Client, Error};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Fixed;
-
-/// Name of the Secret.
-pub const SECRET: &str = "berth-membership";
 
 /// The entry that signs; every other entry is taken too, so that keys can be changed while nodes run.
 const SIGNING: &str = "key";
@@ -40,6 +42,8 @@ pub enum KeySource {
         client: Client,
         /// Where the Secret is.
         namespace: String,
+        /// Its name.
+        name: &'static str,
     },
     /// The file of a list of members.
     File(Keyring),
@@ -61,9 +65,57 @@ impl KeySource {
     /// When the Secret is not there, may not be read, or holds no key.
     pub async fn obtain(&self) -> Result<Keyring, Unavailable> {
         match self {
-            Self::Secret { client, namespace } => obtain(client, namespace).await,
+            Self::Secret { client, namespace, name } => {
+                let keys = obtain(client, namespace, name, false).await?;
+                keys.ring().map_err(|source| Unavailable::unfit(namespace, name, source))
+            }
             Self::File(keyring) => Ok(keyring.clone()),
         }
+    }
+}
+
+/// The keys of a Secret, the one that signs first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// Its uid: the same keys in another Secret are for another cluster.
+    pub incarnation: String,
+    /// The octets of each.
+    keys: Vec<ByteString>,
+}
+
+impl Keys {
+    /// Of a Secret.
+    fn of(secret: &Secret) -> Self {
+        let keys = keys(secret).into_iter().map(ByteString).collect();
+        Self { incarnation: secret.metadata.uid.clone().unwrap_or_default(), keys }
+    }
+
+    /// To sign and verify with.
+    ///
+    /// # Errors
+    /// When there is none, or one is too short.
+    pub fn ring(&self) -> Result<Keyring, KeyError> {
+        Keyring::new(&self.incarnation, self.keys.iter().map(|key| key.0.as_slice()))
+    }
+}
+
+/// The keys of the Secret of this name, which is made where there is none, and what is in it too.
+///
+/// # Errors
+/// When it may not be read or made, or holds no key.
+pub async fn make(client: &Client, namespace: &str, name: &str) -> Result<Keys, Unavailable> {
+    obtain(client, namespace, name, true).await
+}
+
+/// The keys of the Secret of this name as they are; nothing if there is no such Secret. Waits as long as the cluster does not
+/// answer.
+pub async fn look(client: &Client, namespace: &str, name: &str) -> Option<Keys> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    loop {
+        if let Ok(Ok(found)) = tokio::time::timeout(TIMEOUT, api.get_opt(name)).await {
+            return found.as_ref().map(Keys::of);
+        }
+        tokio::time::sleep(PAUSES[2]).await;
     }
 }
 
@@ -71,18 +123,22 @@ impl KeySource {
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
     /// The manifests that bring the Secret, or the right to it, are not applied.
-    #[error("Secret {namespace}/{SECRET}: {message}; manifests/announcer-rbac.yaml brings it")]
+    #[error("Secret {namespace}/{name}: {message}; {}", brings(name))]
     Refused {
         /// Where it should be.
         namespace: String,
+        /// What it is called.
+        name: String,
         /// What the API server said.
         message: String,
     },
     /// What it holds is no key.
-    #[error("Secret {namespace}/{SECRET}: {source}")]
+    #[error("Secret {namespace}/{name}: {source}")]
     Unfit {
         /// Where it is.
         namespace: String,
+        /// What it is called.
+        name: String,
         /// What is wrong with it.
         source: KeyError,
     },
@@ -91,37 +147,57 @@ pub enum Unavailable {
     Random(#[from] io::Error),
 }
 
-/// Whether the Secret is there and holds a key. An empty one gets its key from an announcer that starts. Asked once, in silence.
+impl Unavailable {
+    fn unfit(namespace: &str, name: &str, source: KeyError) -> Self {
+        Self::Unfit { namespace: namespace.to_owned(), name: name.to_owned(), source }
+    }
+}
+
+/// What gives the right to a Secret.
+fn brings(name: &str) -> &'static str {
+    match name {
+        VIEW_OF_CONTROL_PLANE => "manifest rbac --controlplane --election membership brings it",
+        _ => "manifests/announcer-rbac.yaml brings it",
+    }
+}
+
+/// Whether the Secret of Services' members is there and holds a key. An empty one gets its key from an announcer that starts. Asked once, in silence.
 pub async fn may_be_had(client: &Client, namespace: &str) -> bool {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    match tokio::time::timeout(TIMEOUT, api.get(SECRET)).await {
-        Ok(Ok(secret)) => {
-            let keys = keys(&secret);
-            !keys.is_empty() && keyring(&secret, &keys).is_ok()
-        }
+    match tokio::time::timeout(TIMEOUT, api.get(VIEW)).await {
+        Ok(Ok(secret)) => Keys::of(&secret).ring().is_ok(),
         _ => false,
     }
 }
 
-async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable> {
+async fn obtain(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    is_made: bool,
+) -> Result<Keys, Unavailable> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let refused = |message: &str| Unavailable::Refused {
         namespace: namespace.to_owned(),
+        name: name.to_owned(),
         message: message.to_owned(),
     };
     let (mut failures, mut refusals) = (0, Refusals::default());
     loop {
-        let found = match api.get(SECRET).await {
-            Ok(secret) => match keys(&secret) {
-                keys if keys.is_empty() => {
-                    api.replace(SECRET, &PostParams::default(), &filled(secret)?).await
-                }
-                keys => {
-                    let unfit =
-                        |source| Unavailable::Unfit { namespace: namespace.to_owned(), source };
-                    return keyring(&secret, &keys).map_err(unfit);
-                }
-            },
+        let found = match api.get(name).await {
+            Ok(secret) if keys(&secret).is_empty() => {
+                api.replace(name, &PostParams::default(), &filled(secret)?).await
+            }
+            Ok(secret) => {
+                let keys = Keys::of(&secret);
+                return match keys.ring() {
+                    Ok(_) => Ok(keys),
+                    Err(source) => Err(Unavailable::unfit(namespace, name, source)),
+                };
+            }
+            Err(Error::Api(status)) if is_made && status.code == 404 => {
+                api.create(&PostParams::default(), &filled(empty(name))?).await
+            }
             Err(error) => Err(error),
         };
         match found {
@@ -145,10 +221,13 @@ async fn obtain(client: &Client, namespace: &str) -> Result<Keyring, Unavailable
     }
 }
 
-/// These keys of a Secret, bound to it: the same ones in another Secret are for another cluster.
-fn keyring(secret: &Secret, keys: &[Vec<u8>]) -> Result<Keyring, KeyError> {
-    let uid = secret.metadata.uid.as_deref();
-    Keyring::new(uid.unwrap_or_default(), keys.iter().map(Vec::as_slice))
+fn empty(name: &str) -> Secret {
+    let metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        labels: Some([(label::MANAGED_BY.to_owned(), label::BERTH.to_owned())].into()),
+        ..ObjectMeta::default()
+    };
+    Secret { metadata, type_: Some("Opaque".to_owned()), ..Secret::default() }
 }
 
 /// The keys of a Secret, the one that signs first.
@@ -179,7 +258,6 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use berth_membership::{Input, Moment, Node, NodeId, Output, Parameters, View, Voters};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     use super::*;
 
@@ -189,7 +267,7 @@ mod tests {
         let (now, parameters) = (Moment::from_nanos(1), Parameters::default());
         let view = View::new(1, Voters::new(ids).unwrap(), Vec::new()).unwrap();
         let mut nodes = [0, 1].map(|at| {
-            let keyring = keyring(secrets[at], &keys(secrets[at])).unwrap();
+            let keyring = Keys::of(secrets[at]).ring().unwrap();
             Node::new(ids[at], parameters, keyring, at as u64, now).unwrap()
         });
         let begin = |node: &mut Node| node.handle(now, Input::View(view.clone()));

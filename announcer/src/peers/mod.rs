@@ -8,6 +8,7 @@
 //! | `priority` | how the thread is scheduled |
 //! | `view` | where the view is: an object in the API, or fixed for ever |
 //! | `key` | where the key is: a Secret in the API, or a file |
+//! | `kept` | what of a control-plane node's membership is on its disk |
 //! | `lock` | the Lease by which other announcers decide, in the hands of the members |
 //! | `join` | all of it together |
 
@@ -15,6 +16,7 @@ mod admission;
 pub mod driver;
 mod filter;
 pub(crate) mod join;
+pub(crate) mod kept;
 pub mod key;
 mod lock;
 mod priority;

@@ -63,6 +63,8 @@ pub enum ViewStore {
         client: Client,
         /// Where the Lease is.
         namespace: String,
+        /// Its name.
+        name: &'static str,
     },
     /// Nowhere: it never changes.
     Fixed(View),
@@ -81,10 +83,10 @@ impl ViewStore {
     /// The same; readiness tells when the API server is not heard.
     pub fn fresh(self, health: &Health) -> Self {
         match self {
-            Self::Lease { client, namespace } => {
+            Self::Lease { client, namespace, name } => {
                 let freshness = Freshness::new("membership view watch", Instant::now());
                 health.fresh(&freshness);
-                Self::Lease { client: freshness.client(&client), namespace }
+                Self::Lease { client: freshness.client(&client), namespace, name }
             }
             Self::Fixed(view) => Self::Fixed(view),
         }
@@ -93,8 +95,8 @@ impl ViewStore {
     /// Whether there is a view, or may be: waits as long as the cluster does not answer.
     pub async fn exists(&self) -> bool {
         match self {
-            Self::Lease { client, namespace } => {
-                Reader::new(client.clone(), namespace).finds().await
+            Self::Lease { client, namespace, name } => {
+                Reader::new(client.clone(), namespace, name).finds().await
             }
             Self::Fixed(_) => true,
         }
@@ -109,8 +111,8 @@ impl ViewStore {
         gate: Gate,
     ) {
         match self {
-            Self::Lease { client, namespace } => {
-                keep(Reader::new(client, &namespace), proposals, tell, gate).await;
+            Self::Lease { client, namespace, name } => {
+                keep(Reader::new(client, &namespace, name), proposals, tell, gate).await;
             }
             Self::Fixed(view) => {
                 // The driver may be gone.
@@ -128,7 +130,7 @@ async fn keep(
     tell: mpsc::UnboundedSender<Command>,
     gate: Gate,
 ) {
-    let api = reader.api().clone();
+    let (api, name) = (reader.api().clone(), reader.name());
     let (see, is_seen) = watch::channel(false);
     let mut store = Store { reader, tell: tell.clone(), gate, is_seen };
     let found = store.reader.read().await;
@@ -140,12 +142,17 @@ async fn keep(
     };
     tokio::select! {
         () = storing => {}
-        () = follow(api, tell, see) => {}
+        () = follow(api, name, tell, see) => {}
     }
 }
 
-async fn follow(api: Api<Lease>, tell: mpsc::UnboundedSender<Command>, see: watch::Sender<bool>) {
-    let mut watch = Box::pin(seen::watch(api));
+async fn follow(
+    api: Api<Lease>,
+    name: &'static str,
+    tell: mpsc::UnboundedSender<Command>,
+    see: watch::Sender<bool>,
+) {
+    let mut watch = Box::pin(seen::watch(api, name));
     while let Some(event) = watch.next().await {
         let told = match event {
             Event::InitApply(lease) | Event::Apply(lease) => view(&lease).map(Command::View),
@@ -258,10 +265,11 @@ impl Store {
     /// Writes, and gives what is stored then, by whomever.
     async fn write(&mut self, found: Option<Lease>, proposal: &Proposal) -> Option<Lease> {
         let (parameters, api) = (PostParams::default(), self.reader.api());
-        let lease = object(found.clone(), proposal);
+        let name = self.reader.name();
+        let lease = object(found.clone(), name, proposal);
         let request = async {
             match found {
-                Some(_) => api.replace(lease::VIEW, &parameters, &lease).await,
+                Some(_) => api.replace(name, &parameters, &lease).await,
                 None => api.create(&parameters, &lease).await,
             }
         };
@@ -281,20 +289,13 @@ impl Store {
 }
 
 /// The object with another view; everything else of it stays.
-fn object(found: Option<Lease>, proposal: &Proposal) -> Lease {
-    let names = |set: &Voters| set.nodes().iter().map(NodeId::to_string).collect();
+fn object(found: Option<Lease>, name: &str, proposal: &Proposal) -> Lease {
     // Who proposes may have heard of the view before from a node that knows no bounds.
     let bounds = found.as_ref().and_then(view).map_or(proposal.view.bounds(), |view| view.bounds());
-    let view = &proposal.view;
-    let written = Written {
-        epoch: view.epoch(),
-        voters: names(view.voters()),
-        previous: view.previous().iter().map(names).collect(),
-        leases: Some(bounds).filter(|bounds| *bounds != Bounds::default()).map(millis),
-    };
+    let text = write(&proposal.view.clone().within(bounds));
     let made = || Lease {
         metadata: ObjectMeta {
-            name: Some(lease::VIEW.to_owned()),
+            name: Some(name.to_owned()),
             labels: Some([(label::MANAGED_BY.to_owned(), label::BERTH.to_owned())].into()),
             finalizers: Some(vec![FINALIZER.to_owned()]),
             ..ObjectMeta::default()
@@ -302,7 +303,6 @@ fn object(found: Option<Lease>, proposal: &Proposal) -> Lease {
         spec: None,
     };
     let mut lease = found.unwrap_or_else(made);
-    let text = serde_json::to_string(&written).unwrap_or_default();
     lease.metadata.annotations.get_or_insert_default().insert(ANNOTATION.to_owned(), text);
     let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
     spec.holder_identity = Some(proposal.voters.join(",")).filter(|names| !names.is_empty());
@@ -318,14 +318,31 @@ fn view(lease: &Lease) -> Option<View> {
             tracing::error!(
                 error,
                 "Lease {}: its annotation {ANNOTATION} holds no view",
-                lease::VIEW
+                lease.metadata.name.as_deref().unwrap_or_default()
             );
             None
         }
     }
 }
 
-fn read(text: &str) -> Result<View, String> {
+/// A view as it is written.
+pub(super) fn write(view: &View) -> String {
+    let names = |set: &Voters| set.nodes().iter().map(NodeId::to_string).collect();
+    let bounds = view.bounds();
+    let written = Written {
+        epoch: view.epoch(),
+        voters: names(view.voters()),
+        previous: view.previous().iter().map(names).collect(),
+        leases: Some(bounds).filter(|bounds| *bounds != Bounds::default()).map(millis),
+    };
+    serde_json::to_string(&written).unwrap_or_default()
+}
+
+/// The view that is written so.
+///
+/// # Errors
+/// Why it is none.
+pub(super) fn read(text: &str) -> Result<View, String> {
     let written: Written = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let set = |ids: &Vec<String>| {
         let id = |text: &String| {
@@ -356,6 +373,8 @@ fn millis(bounds: Bounds) -> (u64, u64) {
 mod tests {
     use serde_json::json;
 
+    use berth_api::names::lease::VIEW;
+
     use super::*;
     use crate::config::{Key, Member};
 
@@ -365,10 +384,10 @@ mod tests {
         let stored = View::new(7, set(&[1, u64::MAX]), vec![set(&[1]), set(&[2, 3])]).unwrap();
         let voters = vec!["node-a".to_owned(), "node-b".to_owned()];
         let proposal = Proposal { from_epoch: 6, view: stored.clone(), voters };
-        let mut found = object(None, &proposal);
+        let mut found = object(None, VIEW, &proposal);
         assert_eq!(found.metadata.finalizers.as_deref(), Some(&[FINALIZER.to_owned()][..]));
         found.metadata.resource_version = Some("41".to_owned());
-        let again = object(Some(found), &proposal);
+        let again = object(Some(found), VIEW, &proposal);
         assert_eq!(view(&again), Some(stored));
         assert_eq!(again.metadata.resource_version.as_deref(), Some("41"), "compare and swap");
         assert_eq!(again.spec.unwrap().holder_identity.as_deref(), Some("node-a,node-b"));
@@ -381,14 +400,14 @@ mod tests {
         let wide = read(r#","leases":[100,500]"#).unwrap();
         assert_eq!(wide.bounds().ceiling(), Duration::from_millis(500));
         let proposal = Proposal { from_epoch: 6, view: wide.clone(), voters: Vec::new() };
-        assert_eq!(view(&object(None, &proposal)), Some(wide.clone()));
+        assert_eq!(view(&object(None, VIEW, &proposal)), Some(wide.clone()));
         let error = read(r#","leases":[20,500]"#).unwrap_err();
         assert!(error.contains("must be from 100ms to 350ms"), "{error}");
         let usual = Proposal { from_epoch: 6, view: read("").unwrap(), voters: Vec::new() };
-        let found = object(None, &proposal);
-        let next = view(&object(Some(found), &usual)).unwrap();
+        let found = object(None, VIEW, &proposal);
+        let next = view(&object(Some(found), VIEW, &usual)).unwrap();
         assert_eq!(next.bounds(), wide.bounds(), "who proposes may have heard of none");
-        let text = object(None, &usual).metadata.annotations.unwrap()[ANNOTATION].clone();
+        let text = object(None, VIEW, &usual).metadata.annotations.unwrap()[ANNOTATION].clone();
         assert_eq!(text, r#"{"epoch":7,"voters":["0000000000000001"],"previous":[]}"#);
     }
 

@@ -12,7 +12,7 @@ use crate::dataplane;
 use crate::kernel::{Kernel, KernelChange};
 use crate::ownership::Answers;
 use crate::ownership::backstop::Fenced;
-use crate::ownership::health::Standing;
+use crate::ownership::health::Heard;
 use crate::ownership::membership::MembershipEvent;
 use crate::publish::writer::WriteEvent;
 use crate::reconcile::Announcer;
@@ -66,7 +66,7 @@ pub struct Sources {
     /// The thread of the fence; nothing ever comes where membership decides.
     pub fenced: mpsc::UnboundedReceiver<Fenced>,
     /// What is known of the API server of this node; nothing ever comes where nobody asks it.
-    pub standing: watch::Receiver<Standing>,
+    pub standing: watch::Receiver<Heard>,
     /// What API servers of other nodes answer; nothing ever comes where nobody asks them.
     pub answers: watch::Receiver<Answers>,
     /// What is known of routers; nothing ever comes where none is told anything.
@@ -160,8 +160,8 @@ pub async fn drive<K: Kernel>(
                     }
                 }
                 Ok(()) = sources.standing.changed() => {
-                    let standing = *sources.standing.borrow_and_update();
-                    if !announcer.stands(standing, Instant::now()) {
+                    let heard = *sources.standing.borrow_and_update();
+                    if !announcer.stands(heard, Instant::now()) {
                         continue;
                     }
                 }

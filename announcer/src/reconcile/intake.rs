@@ -6,7 +6,6 @@ use berth_api::election;
 
 use super::Announcer;
 use super::sight::Sight;
-use crate::config::Election;
 use crate::kernel::Kernel;
 use crate::ownership::Ownership;
 use crate::source::watch::ClusterEvent;
@@ -23,8 +22,11 @@ impl<K: Kernel> Announcer<K> {
         match seen {
             ClusterEvent::Lease(name, sight) => self.see_lease(name, sight, now),
             ClusterEvent::LeaseOfControlPlane(name, sight) => {
-                let is_alone = matches!(self.config.election, Election::Nothing);
-                if let Some(leases) = self.leases() {
+                let is_alone = !self.config.election.is_of_services();
+                if let Some(members) = self.members() {
+                    members.lease(&name, &election::Held::from(&sight), now);
+                    members.leases_listed();
+                } else if let Some(leases) = self.leases() {
                     leases.observe(name, sight, now);
                 }
                 // Nothing else is waited for.

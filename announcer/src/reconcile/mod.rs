@@ -66,7 +66,7 @@ use crate::dataplane::{self, Dataplane};
 use crate::kernel::{Guard, Kernel, KernelChange};
 use crate::metrics::{Metrics, cause};
 use crate::ownership::backstop::Fenced;
-use crate::ownership::health::Standing;
+use crate::ownership::health::Heard;
 use crate::ownership::membership::MembershipEvent;
 use crate::ownership::{Answers, Backstop, ControlPlane, Leases, Members, Ownership, Whom};
 use crate::publish::labels::Labels;
@@ -285,8 +285,11 @@ impl<K: Kernel> Announcer<K> {
     }
 
     /// Takes in what is known of the API server of this node; true if that is news.
-    pub fn stands(&mut self, standing: Standing, now: Instant) -> bool {
-        self.api_servers().is_some_and(|own| own.stands(standing, now))
+    pub fn stands(&mut self, heard: Heard, now: Instant) -> bool {
+        if let Some(members) = self.members() {
+            return members.hear(heard);
+        }
+        self.api_servers().is_some_and(|own| own.stands(heard.standing, now))
     }
 
     /// Takes in what API servers of other nodes have answered; true if that is news.

@@ -1,6 +1,7 @@
 //! How an announcer reaches its API server: where it has the control plane's address, that of its own node, which is asked
 //! whether it is healthy.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -10,7 +11,7 @@ use berth_runtime::refusals::Refusals;
 use berth_runtime::supervise::Supervisor;
 use berth_runtime::watch::{chain, forbidden};
 use kube::{Client, Error};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ties::connect;
@@ -19,7 +20,7 @@ use crate::config::{Api, Config, ControlPlane};
 use crate::control_plane::access::{self, Way};
 use crate::control_plane::{certificate, checker, names, nodes, others, place};
 use crate::kernel::{Host, Kernel};
-use crate::ownership::health::Standing;
+use crate::ownership::health::{Heard, Standing};
 use crate::ownership::{Answers, Whom};
 
 /// How long an interface, a route, an address of the node or of a name may come after the announcer: a kubelet gives a process that
@@ -35,7 +36,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known of the API server of this node, for whoever decides by it and for the other nodes.
 pub(super) struct Known {
-    pub(super) standing: watch::Receiver<Standing>,
+    pub(super) standing: watch::Receiver<Heard>,
     pub(super) told: watch::Receiver<Option<Told>>,
     /// What those of other nodes answer.
     pub(super) answers: watch::Receiver<Answers>,
@@ -46,22 +47,23 @@ pub(super) struct Known {
 impl Known {
     /// Nothing, and nothing ever will be.
     pub(super) fn nothing() -> Self {
-        let (standing, told) = (watch::channel(Standing::default()).1, watch::channel(None).1);
+        let (standing, told) = (watch::channel(Heard::default()).1, watch::channel(None).1);
         Self { standing, told, answers: watch::channel(Answers::new()).1, asks: None }
     }
 }
 
-/// A client of the API server, and what becomes known of its health.
+/// A client of the API server, and what becomes known of its health, which `ask` has asked for at once.
 pub(super) async fn reach(
     config: &Config,
     api: &Api,
+    ask: Arc<Notify>,
     health: &Health,
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<(Client, Known)> {
     let Some(own) = &config.control_plane else {
         return Ok((connect(api).await?, Known::nothing()));
     };
-    let (stands, standing) = watch::channel(Standing::default());
+    let (stands, standing) = watch::channel(Heard::default());
     let word = |is_healthy| {
         let addresses = own.addresses.iter().copied().collect();
         Some(Told { control_plane: Words { is_healthy, addresses }, ..Told::default() })
@@ -72,9 +74,14 @@ pub(super) async fn reach(
     let (client, keeping) = access::open(way.clone(), health.clone()).await;
     supervisor.spawn_all([keeping]);
     health.unready(checker::TASK, "not yet");
-    let tell = move |standing: Standing| {
-        stands.send_replace(standing);
-        tell.send_replace(words[usize::from(standing == Standing::Healthy)].clone());
+    let tell = move |heard: Heard| {
+        stands.send_replace(heard);
+        let word = &words[usize::from(heard.standing == Standing::Healthy)];
+        tell.send_if_modified(|told| {
+            let is_news = told != word;
+            told.clone_from(word);
+            is_news
+        });
     };
     // Whoever goes by a name asks for that.
     let names = own.wished.iter().map(ToString::to_string).collect();
@@ -87,7 +94,7 @@ pub(super) async fn reach(
         supervisor.spawn(others::TASK, asking);
         asks
     });
-    let asking = checker::ask(own.health.clone(), client.clone(), way, health.clone(), tell);
+    let asking = checker::ask(own.health.clone(), client.clone(), way, health.clone(), ask, tell);
     supervisor.spawn(checker::TASK, asking);
     Ok((client, Known { standing, told, answers, asks }))
 }
@@ -223,6 +230,14 @@ pub(super) async fn are_no_others(
         };
         health.waits(OTHERS, format!("cannot say yet whether another node has the address: {why}"));
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Ends where an address is another node's, once that is known: this node has gone on without asking.
+pub(super) async fn watch_for_others(are_no_others: impl Future<Output = anyhow::Result<()>>) {
+    match are_no_others.await {
+        Ok(()) => std::future::pending().await,
+        Err(error) => tracing::error!("{error:#}"),
     }
 }
 

@@ -81,7 +81,10 @@ pub(super) async fn connect(api: &Api) -> anyhow::Result<Client> {
 }
 
 fn scope(config: &Config) -> Scope {
+    let is_of_services = config.election.is_of_services();
     let lease = match &config.election {
+        // Which is watched by itself.
+        _ if !is_of_services => None,
         Election::Global { namespace, name } => Some(Name::new(namespace, name)),
         Election::Membership(fenced) => Some(Name::new(&fenced.namespace, &fenced.lease)),
         Election::PerService | Election::Everyone | Election::Nothing => None,
@@ -91,13 +94,14 @@ fn scope(config: &Config) -> Scope {
     let services = config.services.as_ref();
     Scope {
         namespace: services.and_then(|services| services.namespace.clone()),
-        leases: !matches!(config.election, Election::Nothing | Election::Everyone),
+        leases: is_of_services && config.election != Election::Everyone,
         lease,
         control_plane: lease_of_control_plane(config),
-        rivals: is_member,
+        rivals: is_member && is_of_services,
         classes: services.map(|services| services.classes.clone()),
         eips: config.eip.is_some(),
         nodes,
+        control_planes: is_member && !is_of_services,
         drains: config.drains.clone(),
         bgp: config.bgp.as_ref().map(|_| cluster_namespace(config)),
         notes: config.bgp.as_ref().and_then(|bgp| bgp.notes.clone()),

@@ -33,14 +33,14 @@ pub fn has_view(lease: &Lease) -> bool {
     lease.metadata.annotations.as_ref().is_some_and(|notes| notes.contains_key(ANNOTATION))
 }
 
-/// Everything that is seen of the object.
-pub fn watch(api: Api<Lease>) -> impl Stream<Item = Event<Lease>> + Send {
-    objects(api, Config::default().fields(&format!("metadata.name={VIEW}")))
+/// Everything that is seen of the object of this name.
+pub fn watch(api: Api<Lease>, name: &str) -> impl Stream<Item = Event<Lease>> + Send + use<> {
+    objects(api, Config::default().fields(&format!("metadata.name={name}")))
 }
 
-/// Waits until there is a view.
-pub async fn appears(client: Client, namespace: &str) {
-    let mut watch = Box::pin(watch(Api::namespaced(client, namespace)));
+/// Waits until there is a view of this name.
+pub async fn appears(client: Client, namespace: &str, name: &str) {
+    let mut watch = Box::pin(watch(Api::namespaced(client, namespace), name));
     while let Some(event) = watch.next().await {
         if matches!(event, Event::InitApply(lease) | Event::Apply(lease) if has_view(&lease)) {
             return;
@@ -51,13 +51,19 @@ pub async fn appears(client: Client, namespace: &str) {
 /// Asks for the object until there is an answer.
 pub struct Reader {
     api: Api<Lease>,
+    name: &'static str,
     failures: usize,
 }
 
 impl Reader {
-    /// Of the object in this namespace.
-    pub fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), failures: 0 }
+    /// Of the object of this name in this namespace.
+    pub fn new(client: Client, namespace: &str, name: &'static str) -> Self {
+        Self { api: Api::namespaced(client, namespace), name, failures: 0 }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Where it is.
@@ -68,7 +74,7 @@ impl Reader {
     /// The object as it is now, never an older state: a GET without a version is answered from etcd's quorum.
     pub async fn read(&mut self) -> Option<Lease> {
         loop {
-            match tokio::time::timeout(TIMEOUT, self.api.get_opt(VIEW)).await {
+            match tokio::time::timeout(TIMEOUT, self.api.get_opt(self.name)).await {
                 Ok(Ok(found)) => return found,
                 Ok(Err(error)) => self.pause("read", &chain(&error)).await,
                 Err(_) => self.pause("read", "no answer").await,
@@ -101,8 +107,8 @@ impl Reader {
 ///
 /// # Errors
 /// What the cluster says instead, or that it does not answer in time.
-async fn ask(api: &Api<Lease>, within: Duration) -> Result<bool, String> {
-    match tokio::time::timeout(within, api.get_opt(VIEW)).await {
+async fn ask(api: &Api<Lease>, name: &str, within: Duration) -> Result<bool, String> {
+    match tokio::time::timeout(within, api.get_opt(name)).await {
         Ok(Ok(found)) => Ok(found.as_ref().is_some_and(has_view)),
         Ok(Err(Error::Api(status))) if status.code == 403 => {
             Err(forbidden("get", "leases.coordination.k8s.io", &status.message))
@@ -112,9 +118,9 @@ async fn ask(api: &Api<Lease>, within: Duration) -> Result<bool, String> {
     }
 }
 
-/// Whether there is a view for sure.
-pub async fn is_known(client: &Client, namespace: &str) -> bool {
-    ask(&Api::namespaced(client.clone(), namespace), TIMEOUT).await == Ok(true)
+/// Whether there is a view of this name for sure.
+pub async fn is_known(client: &Client, namespace: &str, name: &str) -> bool {
+    ask(&Api::namespaced(client.clone(), namespace), name, TIMEOUT).await == Ok(true)
 }
 
 /// Says whether there was no view at some moment after it was asked. Those who ask at the same time share an answer: a
@@ -147,7 +153,7 @@ impl Absence {
         if self.begun.load(Ordering::Acquire) == before {
             self.begun.fetch_add(1, Ordering::AcqRel);
             let Self { namespace, within, .. } = self;
-            *last = match ask(&self.api, *within).await {
+            *last = match ask(&self.api, VIEW, *within).await {
                 Ok(false) => Ok(()),
                 Ok(true) => Err(format!("Lease {namespace}/{VIEW}: the nodes go by membership")),
                 Err(why) => Err(format!(

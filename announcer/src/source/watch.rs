@@ -37,6 +37,9 @@ const QUEUE: usize = 1024;
 /// Leases of kubelets change every ten seconds on every node, and are nothing to us.
 const LEASES: &str = "metadata.namespace!=kube-node-lease";
 
+/// Which Nodes have an API server, as kubeadm labels them.
+const CONTROL_PLANES: &str = "node-role.kubernetes.io/control-plane";
+
 /// Names of the watches, as tasks and as readiness checks.
 const SERVICES: &str = "services watch";
 /// That of EndpointSlices, for who goes by what it shows.
@@ -88,7 +91,9 @@ pub fn start(
         let gone = |name: Name, _| ClusterEvent::NodeGone(name.name);
         let listed = |names| ClusterEvent::Nodes(plain(names));
         let nodes = Api::all(fresh(client, health, NODES));
-        let nodes = pass(nodes, Config::default(), send, node, gone, listed);
+        let which = Config::default();
+        let which = if scope.control_planes { which.labels(CONTROL_PLANES) } else { which };
+        let nodes = pass(nodes, which, send, node, gone, listed);
         tasks.push((NODES, nodes.boxed()));
     } else {
         let nodes = Api::all(fresh_if_granted(client, health, EMPTIED));

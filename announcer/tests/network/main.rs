@@ -9,6 +9,7 @@ mod elsewhere;
 mod forward;
 mod instances;
 mod kept;
+mod lan;
 mod members;
 
 mod namespace;

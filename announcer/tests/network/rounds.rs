@@ -10,7 +10,7 @@ use berth_announcer::dataplane::{Dataplane, unserved};
 use berth_announcer::instance::Instance;
 use berth_announcer::kernel::{Binding, Kernel, Lifetime};
 use berth_announcer::metrics::Metrics;
-use berth_announcer::ownership::health::Standing;
+use berth_announcer::ownership::health::Heard;
 use berth_announcer::publish::publisher::Publisher;
 use berth_announcer::publish::writer::Writer;
 use berth_announcer::reconcile::drive::{Left, Sources, drive};
@@ -85,7 +85,7 @@ impl Node {
         let driving = tokio::spawn(async move {
             let (told, fenced) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
             let (standing, inquiries) =
-                (tokio::sync::watch::channel(Standing::Unknown).1, mpsc::channel(1).1);
+                (tokio::sync::watch::channel(Heard::default()).1, mpsc::channel(1).1);
             let routed = tokio::sync::watch::channel(Told::default()).1;
             let proxied = tokio::sync::watch::channel(Default::default()).1;
             let answers = tokio::sync::watch::channel(Default::default()).1;

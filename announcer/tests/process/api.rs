@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -23,6 +24,8 @@ pub(crate) struct Api {
     changes: broadcast::Sender<(Key, Value)>,
     /// What `/readyz` is answered with.
     ready: Arc<AtomicU16>,
+    /// Whether nothing else is answered.
+    hangs: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -67,18 +70,54 @@ impl Key {
 impl Api {
     /// Starts it in the network namespace of the calling thread.
     pub(crate) async fn start() -> (Self, SocketAddr) {
-        let ready = Arc::new(AtomicU16::new(200));
-        let api = Self { state: Arc::default(), changes: broadcast::channel(256).0, ready };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
         let address = listener.local_addr().expect("an address");
-        let router = Router::new().fallback(answer).with_state(api.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let api = Self::new();
+        api.listen(listener);
         (api, address)
+    }
+
+    /// One that listens nowhere.
+    pub(crate) fn new() -> Self {
+        let (ready, hangs) = (Arc::new(AtomicU16::new(200)), Arc::default());
+        Self { state: Arc::default(), changes: broadcast::channel(256).0, ready, hangs }
+    }
+
+    /// Another one with the same objects.
+    pub(crate) fn beside(&self) -> Self {
+        let (state, changes) = (self.state.clone(), self.changes.clone());
+        Self { state, changes, ..Self::new() }
+    }
+
+    /// Answers whoever comes there.
+    pub(crate) fn listen(&self, listener: std::net::TcpListener) {
+        listener.set_nonblocking(true).expect("a socket");
+        let listener = tokio::net::TcpListener::from_std(listener).expect("a runtime");
+        let router = Router::new().fallback(answer).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+    }
+
+    /// From now on answers nothing but whether it is ready, or does again.
+    pub(crate) fn hangs(&self, hangs: bool) {
+        self.hangs.store(hangs, Ordering::Relaxed);
+    }
+
+    /// Hangs as long as it is to.
+    async fn wait(&self) {
+        while self.hangs.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// From now on says that it is ready, or not.
     pub(crate) fn is_ready(&self, is_ready: bool) {
         self.ready.store(if is_ready { 200 } else { 500 }, Ordering::Relaxed);
+    }
+
+    /// From now on hangs altogether.
+    pub(crate) fn hangs_altogether(&self) {
+        self.ready.store(0, Ordering::Relaxed);
+        self.hangs(true);
     }
 
     /// What is kept under a path.
@@ -120,12 +159,13 @@ impl Api {
     }
 
     fn watch(&self, of: Key, query: String) -> Response {
-        let changes = self.changes.subscribe();
+        let (changes, api) = (self.changes.subscribe(), self.clone());
         let frames = futures::stream::unfold(changes, move |mut changes| {
-            let (of, query) = (of.clone(), query.clone());
+            let (of, query, api) = (of.clone(), query.clone(), api.clone());
             async move {
                 loop {
                     let (key, event) = changes.recv().await.ok()?;
+                    api.wait().await;
                     if of.contains(&key) && selects(&query, &key) {
                         return Some((Ok::<_, std::io::Error>(format!("{event}\n")), changes));
                     }
@@ -160,9 +200,12 @@ impl Api {
 async fn answer(State(api): State<Api>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     if parts.uri.path() == "/readyz" {
-        let code = StatusCode::from_u16(api.ready.load(Ordering::Relaxed)).expect("a code");
+        let code = StatusCode::from_u16(api.ready.load(Ordering::Relaxed));
+        // Without a code for it that hangs too.
+        let Ok(code) = code else { return std::future::pending().await };
         return (code, "[-]etcd failed: reason withheld").into_response();
     }
+    api.wait().await;
     let Some(key) = Key::parse(parts.uri.path()) else { return failure(StatusCode::NOT_FOUND) };
     let query = parts.uri.query().unwrap_or_default().to_owned();
     if parts.method != Method::GET {

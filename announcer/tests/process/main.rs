@@ -16,9 +16,13 @@ mod api;
 mod control_plane;
 mod field;
 mod kubeadm;
+#[path = "../network/lan.rs"]
+#[allow(dead_code)]
+mod lan;
 mod lease;
 mod life;
 mod many;
+mod members;
 #[path = "../network/namespace.rs"]
 #[allow(dead_code)]
 mod namespace;
@@ -172,6 +176,7 @@ fn main() -> ExitCode {
     tests.extend(field::tests());
     tests.extend(lease::tests());
     tests.extend(control_plane::tests());
+    tests.extend(members::tests());
     tests.extend(kubeadm::tests());
     tests.extend(routed::tests());
     for case in cases {

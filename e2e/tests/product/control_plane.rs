@@ -1,6 +1,8 @@
 //! The control plane's own address: three nodes, each with an API server of its own, which is a way to the one that there is.
 //! Judged by a client, the interfaces of all nodes, and every frame on the LAN that claims the address.
 
+mod members;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -62,6 +64,16 @@ pub(crate) fn rights_for(world: &World, more: &[&str]) -> Result<()> {
     kubectl(&world.lab, &["apply", "-f", &file.display().to_string()]).map(drop)
 }
 
+/// An API server on each node: a way to the one that there is.
+async fn servers(world: &World, nodes: usize) -> Result<Vec<ApiProxy>> {
+    let mut servers = Vec::new();
+    for node in 0..nodes {
+        let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+        servers.push(ApiProxy::start_in(&world.lab, &world.lab.node(node).place()?, at).await?);
+    }
+    Ok(servers)
+}
+
 struct Scene {
     world: World,
     servers: Vec<ApiProxy>,
@@ -72,11 +84,7 @@ impl Scene {
     async fn up(nodes: usize) -> Result<Self> {
         let mut world = World::without_berth(nodes, env([])).await?;
         world.police()?;
-        let mut servers = Vec::new();
-        for node in 0..nodes {
-            let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
-            servers.push(ApiProxy::start_in(&world.lab, &world.lab.node(node).place()?, at).await?);
-        }
+        let servers = servers(&world, nodes).await?;
         rights(&world)?;
         for node in 0..nodes {
             let config = world.kubeconfig_of_pod("berth-control-plane", node).await?;

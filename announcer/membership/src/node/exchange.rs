@@ -33,6 +33,10 @@ impl Node {
         }
         // What was said to another run may tell of a view that has been taken away since, with all that stood in it.
         if let Some((view, active)) = message.stands().filter(|_| said != Said::Elsewhere) {
+            // It comes again until it is answered.
+            if self.is_to_be_kept(view) {
+                return;
+            }
             self.witness(from, view, active);
         }
         match message {

@@ -123,6 +123,8 @@ pub(crate) struct Plan {
     pub(crate) unable: Vec<bool>,
     /// Those are the voters for ever, by a list that every host has, and there is no API.
     pub(crate) listed: bool,
+    /// Whether each host keeps views on its disk, and begins with what it finds there.
+    pub(crate) kept: bool,
     pub(crate) faults: Vec<(Time, Fault)>,
     /// All is well from here on.
     pub(crate) healed: Time,
@@ -163,6 +165,7 @@ impl Plan {
             watched: false,
             unable: vec![false; hosts],
             listed: false,
+            kept: false,
             faults: Vec::new(),
             healed: 0,
             end,
@@ -241,6 +244,31 @@ impl Plan {
     /// The same where policy does its worst.
     pub(crate) fn listed_pressed(random: &mut Random) -> Self {
         Self::pressed(random).by_list()
+    }
+
+    /// The schedule of a seed for a cluster whose nodes keep views on their disks.
+    pub(crate) fn kept(random: &mut Random) -> Self {
+        let plan = Self::random(random);
+        Self { kept: true, ..plan }
+    }
+
+    /// The same where policy does its worst, and all start anew without an API server now and then.
+    pub(crate) fn kept_pressed(random: &mut Random) -> Self {
+        let mut plan = Self::pressed(random);
+        plan.kept = true;
+        for _ in 0..random.below(3) {
+            let at = 500 * MILLI + random.below(plan.healed - 500 * MILLI);
+            let span = random.magnitude(40 * MILLI, 3 * SECOND);
+            plan.faults.push((at, Fault::ApiDown { span }));
+            for host in 0..plan.hosts {
+                let down = random.magnitude(MILLI, SECOND);
+                if random.chance(0.8) {
+                    plan.faults.push((at, Fault::Crash { host, down }));
+                }
+            }
+        }
+        plan.faults.sort_by_key(|(at, _)| *at);
+        plan
     }
 
     /// The schedule of a seed for a cluster that is updated meanwhile, and back, in any order.

@@ -76,6 +76,16 @@ fn no_two_kernels_answer_while_nodes_are_emptied_and_every_address_is_served_aga
 }
 
 #[test]
+fn no_two_kernels_answer_where_views_are_kept_and_every_address_is_served_again() {
+    explored("kept", Plan::kept);
+}
+
+#[test]
+fn no_two_kernels_answer_where_views_are_kept_whatever_nodes_ask_for() {
+    explored("kept, pressed", Plan::kept_pressed);
+}
+
+#[test]
 fn no_two_kernels_answer_while_nodes_are_updated_and_every_address_is_served_again() {
     explored("mixed", Plan::mixed);
 }

@@ -68,6 +68,7 @@ const MUTATIONS: &[Mutation] = &[
     duty!(fresh_read, scripts::sealed_and_restarted, 0),
     duty!(compare_and_swap, Plan::pressed, 57),
     duty!(mute_before_farewell, scripts::outlived, 0),
+    duty!(kept_before_said, scripts::sealed_and_restarted_without_api, 0),
 ];
 
 /// How many schedules are tried when the code has changed and a seed leads elsewhere.

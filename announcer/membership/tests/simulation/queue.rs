@@ -75,6 +75,8 @@ pub(crate) enum News {
     /// The answer to the request of this number.
     Reply(u64, Reply),
     Watched(View),
+    /// This view is on the disk.
+    Kept(View),
     /// What the list of members says.
     Fixed(View),
     Request(usize),

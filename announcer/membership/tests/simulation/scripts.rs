@@ -155,6 +155,21 @@ pub(crate) fn sealed_and_restarted(_: &mut Random) -> Plan {
         .done()
 }
 
+/// The same where each begins with what it finds on its disk.
+pub(crate) fn sealed_and_restarted_without_api(_: &mut Random) -> Plan {
+    let plan = Script::new(3)
+        .apart(0, LAST, &[0], &[2])
+        .apart(0, 300, &[1], &[2])
+        .without_api(0, LAST, &[2])
+        .propose(20, 0, &[0])
+        .apart(300, LAST, &[0], &[1])
+        .without_api(290, LAST, &[1])
+        .at(300, Fault::Kill { host: 1, down: MILLI })
+        .candidate(350, 2)
+        .done();
+    Plan { kept: true, ..plan }
+}
+
 /// A voter skips the view in which the others sealed the first one, and is the only one of the next.
 pub(crate) fn skipped_view(_: &mut Random) -> Plan {
     Script::new(3)

@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) compare_and_swap: bool,
     /// Whoever outlives a process mutes the kernel before it tells anybody.
     pub(crate) mute_before_farewell: bool,
+    /// A view is on the disk before the node hears so; else only the first one ever gets there.
+    pub(crate) kept_before_said: bool,
     pub(crate) trace: bool,
 }
 
@@ -42,6 +44,7 @@ impl Default for Settings {
             fresh_read: true,
             compare_and_swap: true,
             mute_before_farewell: true,
+            kept_before_said: true,
             trace: false,
         }
     }

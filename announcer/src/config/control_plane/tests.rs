@@ -37,6 +37,34 @@ fn the_control_plane_alone_goes_by_its_own_lease_under_its_own_name_and_serves_n
 }
 
 #[test]
+fn control_plane_nodes_decide_among_themselves_where_that_is_asked_for_and_there_are_no_services() {
+    let config = parse(&[("berth_election", "membership")]).unwrap();
+    let fenced = config.election.of_control_plane().expect("membership").clone();
+    assert_eq!((fenced.name(), fenced.port), ("berth-membership-cp", 2123));
+    assert_eq!((fenced.lease.as_str(), fenced.falls_back), ("plndr-cp-lock", false));
+    assert_eq!(fenced.folder, Some("/var/lib/berth/control-plane".into()));
+    assert!(!config.election.is_of_services() && config.services.is_none());
+    let other = parse(&[
+        ("berth_election", "membership"),
+        ("berth_cp_folder", "/srv/berth"),
+        ("berth_peer_port", "7000"),
+        ("vip_leasename", "other"),
+    ]);
+    let other = other.unwrap().election.of_control_plane().unwrap().clone();
+    assert_eq!((other.port, other.lease.as_str()), (7000, "other"));
+    assert_eq!(other.folder, Some("/srv/berth".into()));
+    for election in ["global", "service"] {
+        let by_lease = parse(&[("berth_election", election)]).unwrap();
+        assert_eq!(by_lease.election, Election::Nothing);
+    }
+    let told = refused(&[("berth_election", "membership"), ("svc_enable", "true")]);
+    let why =
+        "with cp_enable and svc_enable in one process accepted are global and service, or none";
+    assert!(told.len() == 1 && told[0].contains(why), "{told:?}");
+    assert!(told[0].contains("a static pod beside the DaemonSet"), "{told:?}");
+}
+
+#[test]
 fn beside_services_one_process_goes_by_leases_and_each_has_its_own_interface() {
     let interfaces = [("vip_interface", "eth0"), ("vip_servicesinterface", "eth1")];
     let config = parse(&[&[("svc_enable", "true")][..], &interfaces].concat()).unwrap();
@@ -138,7 +166,6 @@ fn every_bad_combination_is_named_at_once_with_what_is_accepted() {
         ("vip_interface", "eth0/1"),
         ("vip_arp", "false"),
         ("vip_leasename", "plndr-svcs-lock"),
-        ("berth_election", "membership"),
         ("control_plane_health_check_address", "localhost:6443/livez"),
         ("control_plane_health_check_ca_path", "/nowhere/ca.crt"),
         ("control_plane_health_check_period_seconds", "0"),
@@ -152,13 +179,12 @@ fn every_bad_combination_is_named_at_once_with_what_is_accepted() {
         ("vip_interface", "the name of one interface"),
         ("vip_arp", "accepted is true, or false beside bgp_enable"),
         ("vip_leasename", "a Lease of its own"),
-        ("berth_election", "global and service, or none"),
         ("control_plane_health_check_address", "is no URL"),
         ("control_plane_health_check_ca_path", "cannot be read"),
         ("control_plane_health_check_period_seconds", "1 to 3600"),
         (
             "leaderElectionType",
-            "elections are not held in etcd; leave it out: a Lease decides on the control",
+            "elections are not held in etcd; leave it out: use berth_election=membership",
         ),
     ] {
         let is_it = |line: &&String| line.starts_with(&format!("{name}=")) && line.contains(why);
@@ -175,6 +201,8 @@ fn without_an_address_or_with_its_own_for_a_server_nothing_begins() {
         ("kubernetes_addr", "https://192.0.2.100:6443", "kubernetes_addr=", "own address"),
         ("vip_leasename", "Lock", "vip_leasename=", "the name of a Lease"),
         ("vip_leasename", "berth-membership", "vip_leasename=", "a Lease of its own"),
+        ("vip_leasename", "berth-membership-cp", "vip_leasename=", "a Lease of its own"),
+        ("berth_cp_folder", "var/lib", "berth_cp_folder=", "a path from the root"),
         ("berth_members", "/nowhere", "berth_members=", "cp_enable=\"true\" asks for"),
     ] {
         let told = refused(&[(name, value)]);

@@ -31,6 +31,8 @@ pub enum Command {
     Fixed(View),
     /// The API has no view.
     NoView,
+    /// This view is on the disk.
+    Kept(View),
     /// A proposal to follow this epoch is surely not stored.
     NotStored(u64),
     /// Hand everything over and leave the view.
@@ -84,6 +86,15 @@ pub enum MembershipEvent {
     Unheard(BTreeSet<String>),
     /// Everything was handed over, or the time for it is over.
     Left,
+}
+
+/// What is to be kept on the disk, where anything is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// This view, before anything is said in it.
+    View(View),
+    /// Where the peers are.
+    Peers(Peers),
 }
 
 /// A view to store in place of the one before.

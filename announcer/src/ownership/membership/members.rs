@@ -11,9 +11,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::super::clearing::PATIENCE;
 use super::super::context::Context;
 use super::super::fence::{Fencing, Outline};
+use super::super::health::Heard;
 use super::damping::FlapDamping;
 use super::draining::{Draining, is_near};
 use super::exchange::{Command, MembershipEvent};
+use super::fitness::Fitness;
 use super::holdings::Holdings;
 use super::left;
 use super::report;
@@ -40,6 +42,10 @@ pub struct Members {
     damping: FlapDamping,
     draining: Draining,
     driver: Driver,
+    /// Whether it may have the control plane's address, where that is what members decide on.
+    fitness: Option<Fitness>,
+    /// Whether was told that a majority of two is both.
+    told_of_two: bool,
     /// Whether what requests come of has changed.
     stale: bool,
     /// When the first Lease by which others decide runs out.
@@ -80,12 +86,38 @@ impl Members {
             damping: FlapDamping::default(),
             draining: Draining::default(),
             driver: Driver::new(commands),
+            fitness: None,
+            told_of_two: false,
             stale: true,
             review_at: None,
             leaving: false,
             left: false,
             handed: Backoff::new(second * 5, second * 60),
         }
+    }
+
+    /// The same, where members decide on the control plane's address: no Lease of a single Service matters.
+    #[must_use]
+    pub fn of_control_plane(mut self, fitness: Fitness) -> Self {
+        self.rivalry.services_listed(&BTreeSet::new());
+        Self { fitness: Some(fitness), ..self }
+    }
+
+    /// Whether members decide on the control plane's address.
+    pub fn is_of_control_plane(&self) -> bool {
+        self.fitness.is_some()
+    }
+
+    /// Takes in that this node was a member before, and goes on by what it has kept: the Lease is not waited for.
+    pub fn resume(&mut self) {
+        self.rivalry.resume();
+    }
+
+    /// Takes in what is known of the API server of this node; true if something may come of it.
+    pub fn hear(&mut self, heard: Heard) -> bool {
+        let is_news = self.fitness.as_mut().is_some_and(|fitness| fitness.hear(heard));
+        self.stale |= is_news;
+        is_news
     }
 
     /// What this node has.
@@ -104,6 +136,11 @@ impl Members {
             self.driver.confirmed.remove(address);
         }
         self.holdings.take(told, now);
+        if let Some(fitness) = &mut self.fitness {
+            fitness.take(told, now);
+            // What it asks for goes by what it has, and nobody has.
+            self.stale = true;
+        }
     }
 
     /// Takes in that something changed which requests come of.
@@ -113,6 +150,11 @@ impl Members {
 
     /// Takes in a node; nothing if it is gone.
     pub fn peer(&mut self, name: String, peer: Option<Peer>) {
+        let meets = |peer| match &self.fitness {
+            Some(fitness) => fitness.meets(peer),
+            None => peer,
+        };
+        let peer = peer.map(meets);
         let changed = match peer {
             Some(peer) => self.peers.apply(name, peer),
             None => self.peers.delete(&name),
@@ -131,6 +173,13 @@ impl Members {
 
     fn tell_peers(&mut self) {
         self.stale = true;
+        let are_two = self.fitness.is_some() && self.peers.iter().count() == 2;
+        if are_two && !std::mem::replace(&mut self.told_of_two, true) {
+            tracing::warn!(
+                "there are two control-plane nodes, and a majority of two is both: when one is gone nobody has the address until it is \
+                 back, or until an API server takes the other's word. etcd of two stands still as well; three nodes do not"
+            );
+        }
         self.driver.tell(Command::Peers(self.peers.clone()));
     }
 
@@ -244,7 +293,23 @@ impl Members {
                 let index = attach.index();
                 self.damping.damps(interfaces, index) || context.host.is_exposed(index)
             };
-            let mut requests = requests(context, &self.peers, &is_last);
+            let mut requests = match &self.fitness {
+                None => requests(context, &self.peers, &is_last),
+                Some(fitness) => {
+                    let mut peers = self.peers.clone();
+                    // Its Node may come later than its API server.
+                    if peers.get(context.node).is_none() {
+                        peers.apply(context.node.to_owned(), Peer::default());
+                    }
+                    let requests = requests(context, &peers, &is_last).into_iter();
+                    let suited = requests.map(|(address, request)| {
+                        let has = self.holdings.tenure(&address).is_some();
+                        let is_orphan = self.holdings.is_orphan(&address);
+                        (address, fitness.suit(me, request, has, is_orphan))
+                    });
+                    suited.collect()
+                }
+            };
             // What this node has already it gives up: whoever acquired a Lease beside members answers by now.
             requests.retain(|address, _| {
                 !context.wanted.vip(*address).is_some_and(|vip| barred.bars(address, vip))
@@ -336,6 +401,8 @@ impl Members {
         let asked = self.holdings.preparing().filter(|address| !confirmed.contains(address));
         let live = |node| self.holdings.is_live(node);
         let asked = asked.filter(|address| !self.draining.awaits(address, live, now));
+        let vouches = |address: &IpAddr| self.fitness.iter().all(|own| own.vouches(address));
+        let asked = asked.filter(vouches);
         let ready: Vec<_> = asked.filter_map(|address| Some((address, place(address)?))).collect();
         for (address, attach) in ready {
             self.driver.confirmed.insert(address);

@@ -10,6 +10,7 @@
 //! | `report` | what becomes of Services |
 //! | `left` | what is told of Services that others decide on |
 //! | `damping` | which interfaces have come back only lately |
+//! | `fitness` | whether this node may have the control plane's address, by the health of its own API server |
 //! | `draining` | whom an address came from, for connections that began there |
 //! | `rival` | the Lease by which others may hold the addresses still |
 //! | `exchange` | what the driver is told, and what it tells |
@@ -19,6 +20,7 @@
 mod damping;
 mod draining;
 mod exchange;
+mod fitness;
 mod holdings;
 mod left;
 mod members;
@@ -26,6 +28,7 @@ mod report;
 mod requests;
 mod rival;
 
-pub use exchange::{Command, MembershipEvent, Proposal};
+pub use exchange::{Command, Keep, MembershipEvent, Proposal};
+pub use fitness::Fitness;
 pub use holdings::{Holdings, Tenure};
 pub use members::Members;

@@ -52,11 +52,13 @@ pub(super) struct Barred {
 }
 
 impl Barred {
-    /// Whether this node may not ask for an address. What no Service wants (an elastic IP) no Lease decides on.
+    /// Whether this node may not ask for an address. What neither a Service nor the control plane wants (an elastic IP) no Lease
+    /// decides on.
     pub(super) fn bars(&self, address: &IpAddr, vip: &Vip) -> bool {
-        let is_of_service =
-            || vip.wants.iter().any(|want| matches!(want.claimant, Claimant::Service(_)));
-        self.all && is_of_service() || self.addresses.contains(address)
+        let by_lease =
+            |claimant: &Claimant| matches!(claimant, Claimant::Service(_) | Claimant::ControlPlane);
+        let is_by_lease = || vip.wants.iter().any(|want| by_lease(&want.claimant));
+        self.all && is_by_lease() || self.addresses.contains(address)
     }
 
     /// Whether an address is left to somebody who may answer for it on this very node.
@@ -89,6 +91,11 @@ impl Rivalry {
             barred: Barred::default(),
             told: BTreeMap::new(),
         }
+    }
+
+    /// Takes in that members held the Lease when this node was last one: that it is seen is not waited for.
+    pub(super) fn resume(&mut self) {
+        (self.is_ours, self.is_listed, self.are_services_listed) = (true, true, true);
     }
 
     /// Takes in what the watch shows of a Lease; true if it may decide on something else now than before.

@@ -106,6 +106,8 @@ pub struct Scope {
     pub eips: bool,
     /// Whether nothing goes without the Nodes.
     pub nodes: bool,
+    /// Whether those matter alone that have an API server.
+    pub control_planes: bool,
     /// The taints with which a node is emptied.
     pub drains: Drains,
     /// The namespace of the ConfigMap `berth-bgp`, where routers are told.

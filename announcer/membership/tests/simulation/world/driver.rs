@@ -28,8 +28,9 @@ impl World {
         let now = host.clock.read(self.now);
         host.run += 1;
         host.program = program;
-        host.process =
-            Node::with_rules(host.id, parameters, keyring, seed, now, self.settings.rules).ok();
+        let node = Node::with_rules(host.id, parameters, keyring, seed, now, self.settings.rules);
+        let keeps = self.plan.kept;
+        host.process = node.ok().map(|node| if keeps { node.keeping() } else { node });
         assert!(host.process.is_some(), "the parameters fit each other");
         (host.paused_until, host.wake) = (self.now, Time::MAX);
         self.tell(number, News::Tick);
@@ -38,6 +39,9 @@ impl World {
         }
         for address in 0..self.addresses.len() {
             self.tell(number, News::Request(address));
+        }
+        if let Some(view) = self.hosts[number].disk.clone() {
+            self.tell(number, News::Kept(view));
         }
         match self.api.stored.clone().filter(|_| self.plan.listed) {
             Some(view) => self.tell(number, News::Fixed(view)),
@@ -214,6 +218,13 @@ impl World {
             News::Press(_) => Vec::new(),
             News::Leave => vec![Input::Leave],
             News::Fixed(view) => vec![Input::Fixed(view.clone())],
+            News::Kept(view) => {
+                let host = &mut self.hosts[number];
+                if self.settings.kept_before_said || host.disk.is_none() {
+                    host.keep(view);
+                }
+                vec![Input::Kept(view.clone())]
+            }
             // A watch begins after the read at start.
             News::Watched(view) => {
                 let joined =
@@ -286,6 +297,14 @@ impl World {
             Output::ProposeView { from_epoch, view } => {
                 assert!(!self.plan.listed, "proposed beside a list: {view:?}");
                 self.ask(number, Call::Replace { from_epoch, view }, Some(from_epoch));
+            }
+            Output::Keep(view) => {
+                // It may get there, and nobody hears of it.
+                if self.settings.kept_before_said && self.random.chance(0.5) {
+                    host.keep(&view);
+                }
+                let (run, at) = (host.run, now + self.random.magnitude(0, 100 * MILLI));
+                self.push(at, Event::News { host: number, run, news: News::Kept(view) });
             }
             Output::Left => {
                 let down = self.random.below(300 * MILLI);

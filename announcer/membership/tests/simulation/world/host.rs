@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use berth_membership::{Moment, Node, NodeId, Output};
+use berth_membership::{Moment, Node, NodeId, Output, View};
 
 use crate::faults::{Plan, Program};
 use crate::machine::{Clock, Kernel, MILLI, Time};
@@ -21,6 +21,8 @@ pub(crate) struct Host {
     pub(super) next_program: Program,
     /// The lease that it asks for, whatever happens.
     pub(super) asks: Option<Time>,
+    /// The newest view that is on its disk.
+    pub(super) disk: Option<View>,
     /// The number of the process; what is for an earlier one is thrown away.
     pub(super) run: u64,
     pub(super) paused_until: Time,
@@ -49,6 +51,7 @@ impl Host {
             program: plan.programs[number],
             next_program: plan.programs[number],
             asks: None,
+            disk: None,
             run: 0,
             paused_until: 0,
             inbox: VecDeque::new(),
@@ -59,6 +62,15 @@ impl Host {
             may: vec![!plan.unable[number]; plan.addresses],
             able: !plan.unable[number],
             tiers: vec![(0, false); plan.hosts],
+        }
+    }
+}
+
+impl Host {
+    /// Puts a view on the disk.
+    pub(super) fn keep(&mut self, view: &View) {
+        if self.disk.as_ref().is_none_or(|kept| kept.epoch() < view.epoch()) {
+            self.disk = Some(view.clone());
         }
     }
 }

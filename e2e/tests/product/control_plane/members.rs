@@ -1,0 +1,134 @@
+//! The same where the control-plane nodes decide among themselves: no API server is needed for a takeover, nor waited for.
+
+use berth_e2e::control_plane::Part;
+
+use super::*;
+
+/// The checks that fail before an API server is not healthy, each of a second.
+const FAILURES: u32 = 2;
+
+/// What a client may see of a crash, and what of a handover, beside what the machine itself stood still.
+const CRASH: Duration = Duration::from_secs(1);
+const HANDED: Duration = Duration::from_millis(500);
+
+impl Scene {
+    async fn of_members(nodes: usize) -> Result<Self> {
+        let world = World::without_berth(nodes, env([])).await?;
+        let servers = servers(&world, nodes).await?;
+        rights_for(&world, &["--address", ADDRESSES, "--election", "membership"])?;
+        let addresses = ADDRESSES.split(',').map(str::parse).collect::<Result<Vec<IpAddr>, _>>()?;
+        let mut scene = Self { world, servers, addresses };
+        for node in 0..nodes {
+            let name = scene.world.lab.node(node).name().to_owned();
+            let label = "node-role.kubernetes.io/control-plane=";
+            kubectl(&scene.world.lab, &["label", "node", &name, label])?;
+            scene.start(node).await?;
+        }
+        Ok(scene)
+    }
+
+    async fn start(&mut self, node: usize) -> Result<()> {
+        let config = self.world.kubeconfig_of_pod("berth-control-plane", node).await?;
+        let folder = self.world.lab.node(node).place()?.dir.join("membership");
+        let settings = env([
+            ("KUBECONFIG", &config.display().to_string()),
+            ("svc_enable", "false"),
+            ("cp_enable", "true"),
+            ("address", ADDRESSES),
+            ("berth_election", "membership"),
+            ("berth_cp_folder", &folder.display().to_string()),
+            ("kubernetes_addr", "http://127.0.0.1:6443"),
+            ("control_plane_health_check_failure_threshold", &FAILURES.to_string()),
+        ]);
+        self.world.start_announcer_with(node, settings).await.map(drop)
+    }
+
+    /// The view that a node has kept has so many voters.
+    async fn vote(&self, voters: usize) -> Result<()> {
+        let kept = || async {
+            for node in self.world.lab.nodes() {
+                let file = node.place()?.dir.join("membership/view.json");
+                let text = std::fs::read_to_string(file).unwrap_or_default();
+                let line = text.lines().next().unwrap_or_default();
+                let stood: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+                let view = stood["view"].as_str().unwrap_or_default();
+                let view: serde_json::Value = serde_json::from_str(view).unwrap_or_default();
+                if view["voters"].as_array().map_or(0, Vec::len) != voters {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        };
+        eventually("all vote", 20, kept).await.with_context(|| self.world.logs())
+    }
+
+    /// Something happens to the owner: another takes over, and a client sees no more of it than this.
+    async fn moves(&self, what: &str, owner: &str, away: Duration) -> Result<String> {
+        let probe = self.probe()?;
+        let begun = Instant::now();
+        match what {
+            "dies" => self.world.announcer(owner)?.kill()?,
+            "hangs" => self.server(owner)?.make(hangs()),
+            "is away" => self.server(owner)?.make(Trouble { is_cut: true, ..Trouble::default() }),
+            _ => self.server(owner)?.make(slow()),
+        }
+        let next = self.owner(Some(owner), 15).await?;
+        let took = begun.elapsed();
+        let report = probe.finish()?;
+        println!("{what}: moved after {took:.1?}, away for {:.0?} at most", report.longest_gap);
+        pauses::within(&format!("{what}: answered after"), report.longest_gap, away, begun)
+            .with_context(|| self.world.logs())?;
+        Ok(next)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_plane_nodes_decide_among_themselves_who_has_their_address() -> Result<()> {
+    let mut scene = Scene::of_members(3).await?;
+    let mut owner = scene.owner(None, 30).await?;
+    scene.vote(3).await?;
+    let (start, wire) = (Instant::now(), scene.world.lab.watch()?);
+    let client = scene.world.lab.outside();
+    let ask = |address: &IpAddr| Asker::start(&client, *address, ASK);
+    let askers = scene.addresses.iter().map(ask).collect::<Result<Vec<_>>>()?;
+
+    // Its API server is not what it was: it hands over, and takes nothing back.
+    for what in ["hangs", "is away", "is not ready"] {
+        let next = scene.moves(what, &owner, HANDED).await?;
+        scene.server(&owner)?.make(Trouble::default());
+        scene.stays_with(&next, Duration::from_secs(3)).await.context("somebody preempts")?;
+        owner = next;
+    }
+
+    // All of them: nobody moves anything, also where nobody can renew any Lease.
+    for trouble in [slow(), hangs()] {
+        let probe = scene.probe()?;
+        scene.servers.iter().for_each(|server| server.make(trouble));
+        scene.stays_with(&owner, PATIENCE).await.context("it hops")?;
+        let report = probe.finish()?;
+        report.answered_within(HANDED).with_context(|| scene.world.logs())?;
+    }
+    let server = scene.world.lab.part(Part::ApiServer)?;
+    server.freeze()?;
+    scene.servers.iter().for_each(|server| server.make(Trouble::default()));
+    scene
+        .stays_with(&owner, PATIENCE)
+        .await
+        .context("it hops while the one behind them is stopped")?;
+    server.thaw()?;
+    scene.stays_with(&owner, PATIENCE).await.context("it moves when it is back")?;
+
+    // It dies, and comes back.
+    let next = scene.moves("dies", &owner, CRASH).await?;
+    let node = scene.world.index_of(&owner)?;
+    scene.start(node).await?;
+    scene.stays_with(&next, Duration::from_secs(3)).await.context("who comes back preempts")?;
+
+    askers.into_iter().try_for_each(Asker::finish)?;
+    let record = wire.finish()?;
+    for address in &scene.addresses {
+        let two = disputed(&record.since(*address, start));
+        ensure!(!two, "{address}: two answer\n{}", scene.world.logs());
+    }
+    scene.world.lab.down()
+}
