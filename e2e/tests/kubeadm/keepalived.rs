@@ -104,7 +104,10 @@ async fn a_control_plane_behind_keepalived_and_haproxy_goes_over_to_our_address(
     let owner = scene.owner(&all, 60).await?;
     println!("from keepalived on machine {has} to machine {owner}");
     scene.ready(&all, 60).await?;
-    println!("from keepalived: away for {:.1?} at most", client.finish()?);
+    let away = client.finish()?;
+    println!("from keepalived: away for {away:.1?} at most");
+    // It asks for the address each five seconds, three times then.
+    ensure!(away < Duration::from_secs(10), "away for {away:.1?}\n{}", scene.logs());
 
     // By now haproxy is one more way that may fail: what names its port is given that of the API servers.
     let client = Gaps::start(&scene.lab, SocketAddr::new(ADDRESS, PORT))?;
