@@ -4,7 +4,7 @@ help:      ; @sed -n 's/^\([a-z0-9-]*\): .*/\1/p' $(MAKEFILE_LIST) | paste -sd '
 .PHONY: help demo demo-down test unit e2e compat compat-stock upgrade soak check fmt clippy deny deps doc advisories sbom images bench bench-takeover bench-eip bench-bgp kind kind-here
 demo:      ; e2e/demo.sh
 demo-down: ; [ ! -x target/debug/lab ] || target/debug/lab down --name demo
-test:      ; e2e/test.sh
+test:      ; e2e/test.sh --not kubeadm
 unit:      packages ; cargo test --locked
 e2e:       ; e2e/test.sh --suite lab --suite product --suite real_nodes --suite kubeadm --suite black_box --suite other_kernel
 compat:    ; e2e/record.sh compat e2e/compat.sh
