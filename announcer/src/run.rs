@@ -333,7 +333,8 @@ async fn start(
         Election::Nothing | Election::Everyone => None,
         _ => Some(lease::VIEW),
     };
-    let of_control_plane = config.control_plane.as_ref().map(|_| lease::VIEW_OF_CONTROL_PLANE);
+    let is_by_lease = config.control_plane.is_some() && config.bgp.is_none();
+    let of_control_plane = is_by_lease.then_some(lease::VIEW_OF_CONTROL_PLANE);
     let views: Vec<&str> = of_services.into_iter().chain(of_control_plane).collect();
     if let (Backing::Api(client), false, false) = (&backing, keeper.is_member(), views.is_empty()) {
         let (client, namespace) = (client.clone(), cluster_namespace(&config));
