@@ -34,11 +34,13 @@ struct Going {
     until: Moment,
     /// Whether the target has said that it is ready.
     ready: bool,
+    /// Whether it goes only since the target had better have it.
+    offered: bool,
 }
 
 impl Going {
     fn new(to: NodeId, until: Moment) -> Self {
-        Self { to, until, ready: false }
+        Self { to, until, ready: false, offered: false }
     }
 }
 
@@ -89,6 +91,19 @@ impl Handovers {
     pub(crate) fn begin(&mut self, now: Moment, address: IpAddr, to: NodeId, keeps: bool) {
         let within = if keeps { READY_AT_LEISURE } else { READY_WITHIN };
         self.going.insert(address, Going::new(to, now + within));
+    }
+
+    /// The same, and only since the target had better have it.
+    pub(crate) fn offer(&mut self, now: Moment, address: IpAddr, to: NodeId) {
+        let offer = Going::new(to, now + READY_AT_LEISURE);
+        self.going.insert(address, Going { offered: true, ..offer });
+    }
+
+    /// The target had better not have it any more than the holder.
+    pub(crate) fn take_back(&mut self, address: &IpAddr) {
+        if self.going.get(address).is_some_and(|going| going.offered) {
+            self.going.remove(address);
+        }
     }
 
     /// The holder cannot keep it any more.

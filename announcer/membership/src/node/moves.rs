@@ -36,7 +36,10 @@ impl Node {
         let fit =
             |node| (!keeps || self.handovers.is_fit(address, node)) && !self.voter.is_leaving(node);
         let to = self.claims.best_other(address, &self.sight, fit);
-        self.begin_move(address, to, keeps);
+        if let Some(to) = to.filter(|_| self.may_go(address)) {
+            self.handovers.begin(self.now, address, to, keeps);
+            self.hurry();
+        }
     }
 
     /// Moves an address if another node had better have it.
@@ -44,18 +47,16 @@ impl Node {
         let fit =
             |node| self.handovers.is_fit(address, node) && !self.handovers.is_from(&address, node);
         let to = self.claims.better(address, &self.sight, fit);
-        self.begin_move(address, to, true);
-    }
-
-    fn begin_move(&mut self, address: IpAddr, to: Option<NodeId>, keeps: bool) {
-        let held = self.owner.hold(&address).is_some_and(|hold| hold.stage == Stage::Held);
-        if !held || self.handovers.is_going(&address) || !self.sight.is_clear() {
-            return;
-        }
-        if let Some(to) = to {
-            self.handovers.begin(self.now, address, to, keeps);
+        if let Some(to) = to.filter(|_| self.may_go(address)) {
+            self.handovers.offer(self.now, address, to);
             self.hurry();
         }
+    }
+
+    /// Whether a move may begin.
+    fn may_go(&self, address: IpAddr) -> bool {
+        let held = self.owner.hold(&address).is_some_and(|hold| hold.stage == Stage::Held);
+        held && !self.handovers.is_going(&address) && self.sight.is_clear()
     }
 
     /// Whether this node may go on with an address if nobody takes it.

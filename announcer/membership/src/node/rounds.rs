@@ -64,8 +64,9 @@ impl Node {
         for address in self.handovers.take_doubtful() {
             let Some(stage) = self.owner.hold(&address).map(|hold| hold.stage) else { continue };
             if self.keeps(address) {
-                if self.claims.moves(address) {
-                    self.hand_over_to_a_better_one(address);
+                match self.claims.moves(address) {
+                    true => self.hand_over_to_a_better_one(address),
+                    false => self.handovers.take_back(&address),
                 }
                 continue;
             }

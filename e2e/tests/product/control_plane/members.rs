@@ -1,6 +1,9 @@
 //! The same where the control-plane nodes decide among themselves: no API server is needed for a takeover, nor waited for.
 
+use std::path::PathBuf;
+
 use berth_e2e::control_plane::Part;
+use berth_e2e::node::Node;
 
 use super::*;
 
@@ -10,6 +13,11 @@ const FAILURES: u32 = 2;
 /// What a client may see of a crash, and what of a handover, beside what the machine itself stood still.
 const CRASH: Duration = Duration::from_secs(1);
 const HANDED: Duration = Duration::from_millis(500);
+
+/// Where a node keeps its view.
+fn kept(node: &Node) -> Result<PathBuf> {
+    Ok(node.place()?.dir.join(format!("membership-{}", node.name())))
+}
 
 impl Scene {
     async fn of_members(nodes: usize) -> Result<Self> {
@@ -29,7 +37,7 @@ impl Scene {
 
     async fn start(&mut self, node: usize) -> Result<()> {
         let config = self.world.kubeconfig_of_pod("berth-control-plane", node).await?;
-        let folder = self.world.lab.node(node).place()?.dir.join("membership");
+        let folder = kept(self.world.lab.node(node))?;
         let settings = env([
             ("KUBECONFIG", &config.display().to_string()),
             ("svc_enable", "false"),
@@ -47,7 +55,7 @@ impl Scene {
     async fn vote(&self, voters: usize) -> Result<()> {
         let kept = || async {
             for node in self.world.lab.nodes() {
-                let file = node.place()?.dir.join("membership/view.json");
+                let file = kept(node)?.join("view.json");
                 let text = std::fs::read_to_string(file).unwrap_or_default();
                 let line = text.lines().next().unwrap_or_default();
                 let stood: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
@@ -93,21 +101,21 @@ async fn control_plane_nodes_decide_among_themselves_who_has_their_address() -> 
     let askers = scene.addresses.iter().map(ask).collect::<Result<Vec<_>>>()?;
 
     // Its API server is not what it was: it hands over, and takes nothing back.
-    for what in ["hangs", "is away", "is not ready"] {
-        let next = scene.moves(what, &owner, HANDED).await?;
+    // A client of one that does not answer waits until that is known.
+    let known = Duration::from_secs(1) * (FAILURES + 1) + HANDED;
+    for (what, away) in [("hangs", known), ("is away", known), ("is not ready", HANDED)] {
+        let next = scene.moves(what, &owner, away).await?;
         scene.server(&owner)?.make(Trouble::default());
         scene.stays_with(&next, Duration::from_secs(3)).await.context("somebody preempts")?;
         owner = next;
     }
 
     // All of them: nobody moves anything, also where nobody can renew any Lease.
-    for trouble in [slow(), hangs()] {
-        let probe = scene.probe()?;
-        scene.servers.iter().for_each(|server| server.make(trouble));
-        scene.stays_with(&owner, PATIENCE).await.context("it hops")?;
-        let report = probe.finish()?;
-        report.answered_within(HANDED).with_context(|| scene.world.logs())?;
-    }
+    let probe = scene.probe()?;
+    scene.servers.iter().for_each(|server| server.make(slow()));
+    scene.stays_with(&owner, PATIENCE).await.context("it hops")?;
+    let report = probe.finish()?;
+    report.answered_within(HANDED).with_context(|| scene.world.logs())?;
     let server = scene.world.lab.part(Part::ApiServer)?;
     server.freeze()?;
     scene.servers.iter().for_each(|server| server.make(Trouble::default()));
