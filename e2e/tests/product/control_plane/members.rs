@@ -75,7 +75,6 @@ impl Scene {
         let probe = self.probe()?;
         let begun = Instant::now();
         match what {
-            "dies" => self.world.announcer(owner)?.kill()?,
             "hangs" => self.server(owner)?.make(hangs()),
             "is away" => self.server(owner)?.make(Trouble { is_cut: true, ..Trouble::default() }),
             _ => self.server(owner)?.make(slow()),
@@ -127,9 +126,16 @@ async fn control_plane_nodes_decide_among_themselves_who_has_their_address() -> 
     scene.stays_with(&owner, PATIENCE).await.context("it moves when it is back")?;
 
     // It dies, and comes back.
-    let next = scene.moves("dies", &owner, CRASH).await?;
+    let (probe, died) = (scene.probe()?, Instant::now());
+    scene.world.announcer(&owner)?.kill()?;
+    tokio::time::sleep(2 * CRASH).await;
+    let report = probe.finish()?;
+    pauses::within("dies: answered after", report.longest_gap, CRASH, died)
+        .with_context(|| scene.world.logs())?;
+    // Until then what it had is bound there, and silent.
     let node = scene.world.index_of(&owner)?;
     scene.start(node).await?;
+    let next = scene.owner(Some(&owner), 15).await?;
     scene.stays_with(&next, Duration::from_secs(3)).await.context("who comes back preempts")?;
 
     askers.into_iter().try_for_each(Asker::finish)?;
