@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use berth_e2e::control_plane::Part;
 use berth_e2e::node::Node;
+use berth_e2e::wire::Sighting;
 
 use super::*;
 
@@ -13,6 +14,15 @@ const FAILURES: u32 = 2;
 /// What a client may see of a crash, and what of a handover, beside what the machine itself stood still.
 const CRASH: Duration = Duration::from_secs(1);
 const HANDED: Duration = Duration::from_millis(500);
+
+/// Whether two machines answered by turns: who hands an address over is silent a millisecond before the other answers.
+fn both(said: &[Sighting]) -> bool {
+    let by_turns = |three: &[Sighting]| {
+        let is_back = three[0].mac == three[2].mac && three[0].mac != three[1].mac;
+        is_back && three[2].at.duration_since(three[0].at) < Duration::from_millis(100)
+    };
+    said.windows(3).any(by_turns)
+}
 
 /// Where a node keeps its view.
 fn kept(node: &Node) -> Result<PathBuf> {
@@ -75,7 +85,6 @@ impl Scene {
         let probe = self.probe()?;
         let begun = Instant::now();
         match what {
-            "dies" => self.world.announcer(owner)?.kill()?,
             "hangs" => self.server(owner)?.make(hangs()),
             "is away" => self.server(owner)?.make(Trouble { is_cut: true, ..Trouble::default() }),
             _ => self.server(owner)?.make(slow()),
@@ -127,15 +136,22 @@ async fn control_plane_nodes_decide_among_themselves_who_has_their_address() -> 
     scene.stays_with(&owner, PATIENCE).await.context("it moves when it is back")?;
 
     // It dies, and comes back.
-    let next = scene.moves("dies", &owner, CRASH).await?;
+    let (probe, died) = (scene.probe()?, Instant::now());
+    scene.world.announcer(&owner)?.kill()?;
+    tokio::time::sleep(2 * CRASH).await;
+    let report = probe.finish()?;
+    pauses::within("dies: answered after", report.longest_gap, CRASH, died)
+        .with_context(|| scene.world.logs())?;
+    // Until then what it had is bound there, and silent.
     let node = scene.world.index_of(&owner)?;
     scene.start(node).await?;
+    let next = scene.owner(Some(&owner), 15).await?;
     scene.stays_with(&next, Duration::from_secs(3)).await.context("who comes back preempts")?;
 
     askers.into_iter().try_for_each(Asker::finish)?;
     let record = wire.finish()?;
     for address in &scene.addresses {
-        let two = disputed(&record.since(*address, start));
+        let two = both(&record.since(*address, start));
         ensure!(!two, "{address}: two answer\n{}", scene.world.logs());
     }
     scene.world.lab.down()
