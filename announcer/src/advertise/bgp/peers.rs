@@ -285,7 +285,8 @@ peers: [{name: a, address: 192.0.2.3, asn: 65001, gracefulRestart: false}]";
     fn annotations_with_anything_wrong_are_told_and_those_before_them_go_on() {
         let group = |number: u8, peer: &'static str| {
             let key = |rest: &str| format!("bgp-peers-{number}-{rest}");
-            vec![(key("node-asn"), "65010"), (key("peer-asn"), "65002"), (key("peer-ip"), peer)]
+            let [own, theirs] = [(key("node-asn"), "65010"), (key("peer-asn"), "65002")];
+            vec![own, theirs, (key("src-ip"), "192.0.2.11"), (key("peer-ip"), peer)]
         };
         let mut peers = Peers::default();
         let mut see = |notes: &[(String, &str)]| {
@@ -302,7 +303,7 @@ peers: [{name: a, address: 192.0.2.3, asn: 65001, gracefulRestart: false}]";
             group(0, "192.0.2.3,192.0.2.400"),
             group(0, ""),
             [&right[..], &half].concat(),
-            right[..2].to_vec(),
+            right[..3].to_vec(),
         ] {
             let (now, flaws) = see(&wrong);
             assert_eq!((now == before, flaws > 0), (true, true), "{wrong:?}");

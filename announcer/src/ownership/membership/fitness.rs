@@ -4,9 +4,9 @@
 //! 1. Who is healthy asks for what nobody has, and for nothing that another has: nobody preempts.
 //! 2. Who is not healthy asks for nothing, unless nobody has had it for a while and it was healthy once: where all are slow somebody
 //!    has to have it. Who has not been healthy since its process began asks for nothing.
-//! 3. Who has it and is not healthy offers it to another. That one takes it if its API server answers well what it is asked after the
-//!    offer: whoever is as slow as this one does not, so where all are slow nothing moves, and nothing that was said before
-//!    counts (decision 34). No API server is needed for it, nor waited for but the taker's own.
+//! 3. Who has it and is not healthy offers it to another. That one takes it if it is healthy, and its API server answers well what it
+//!    is asked after the offer: whoever is as slow as this one does not, so where all are slow nothing moves, and nothing that was
+//!    said before counts (decision 34). No API server is needed for it, nor waited for but the taker's own.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -86,10 +86,12 @@ impl Fitness {
         Request { candidates, tiers, moves: offers, ..request }
     }
 
-    /// Whether this node may say that it is ready for an address: what another one offers, once its own API server has answered
-    /// well since.
+    /// Whether this node may say that it is ready for an address: what another one offers while it is healthy, once its own API
+    /// server has answered well since. One good answer makes nobody healthy: two that are slow by turns would hand it back and forth.
     pub(super) fn vouches(&self, address: &IpAddr) -> bool {
-        let since = |offered: &Instant| self.heard.good.is_some_and(|good| good >= *offered);
+        let Heard { standing, good } = self.heard;
+        let is_healthy = standing == Standing::Healthy;
+        let since = |offered: &Instant| is_healthy && good.is_some_and(|good| good >= *offered);
         self.offered.get(address).is_none_or(since)
     }
 }
@@ -159,6 +161,11 @@ mod tests {
         assert!(!fitness.vouches(&address));
         assert!(answers(&mut fitness, at(9)) && !fitness.vouches(&address));
         assert!(answers(&mut fitness, at(11)) && fitness.vouches(&address));
+        for standing in [Standing::Unhealthy, Standing::Recovering] {
+            fitness.hear(Heard { standing, good: Some(at(12)) });
+            assert!(!fitness.vouches(&address), "one good answer of a slow one: {standing:?}");
+        }
+        answers(&mut fitness, at(13));
         fitness.take(&MembershipEvent::Discard(address), at(20));
         fitness.take(&offer(true), at(30));
         assert!(!fitness.vouches(&address), "each offer is answered by itself");

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use berth_e2e::control_plane::Part;
 use berth_e2e::node::Node;
-use berth_e2e::wire::Sighting;
 
 use super::*;
 
@@ -14,15 +13,6 @@ const FAILURES: u32 = 2;
 /// What a client may see of a crash, and what of a handover, beside what the machine itself stood still.
 const CRASH: Duration = Duration::from_secs(1);
 const HANDED: Duration = Duration::from_millis(500);
-
-/// Whether two machines answered by turns: who hands an address over is silent a millisecond before the other answers.
-fn both(said: &[Sighting]) -> bool {
-    let by_turns = |three: &[Sighting]| {
-        let is_back = three[0].mac == three[2].mac && three[0].mac != three[1].mac;
-        is_back && three[2].at.duration_since(three[0].at) < Duration::from_millis(100)
-    };
-    said.windows(3).any(by_turns)
-}
 
 /// Where a node keeps its view.
 fn kept(node: &Node) -> Result<PathBuf> {
@@ -151,8 +141,10 @@ async fn control_plane_nodes_decide_among_themselves_who_has_their_address() -> 
     askers.into_iter().try_for_each(Asker::finish)?;
     let record = wire.finish()?;
     for address in &scene.addresses {
-        let two = both(&record.since(*address, start));
-        ensure!(!two, "{address}: two answer\n{}", scene.world.logs());
+        // Who hands it over is silent a millisecond before the other answers.
+        let both = record.overlaps(*address, Duration::from_millis(100));
+        let both: Vec<_> = both.into_iter().filter(|(begun, _)| *begun >= start).collect();
+        ensure!(both.is_empty(), "{address}: two answer: {both:?}\n{}", scene.world.logs());
     }
     scene.world.lab.down()
 }
