@@ -61,7 +61,12 @@ fn init_prints_one_pod_and_says_what_kubeadm_is_to_be_given() {
     let expected = "--control-plane-endpoint 192.0.2.100:6443 --upload-certs --apiserver-cert-extra-sans 2001:db8::100";
     assert_eq!(needed(&pod), expected);
     let six = init("--vip 2001:db8::100 --port 8443").unwrap();
-    assert_eq!(needed(&six), "--control-plane-endpoint [2001:db8::100]:8443 --upload-certs");
+    let expected =
+        "--control-plane-endpoint [2001:db8::100]:8443 --upload-certs --apiserver-bind-port 8443";
+    assert_eq!(needed(&six), expected);
+    let said = "as kubeadm init has printed it";
+    assert!(joined_by(&six).ends_with(&format!("{said}, with --apiserver-bind-port 8443")));
+    assert!(joined_by(&pod).ends_with(said), "{}", joined_by(&pod));
 }
 
 #[test]

@@ -1,13 +1,11 @@
 //! Manifests for settings: what `manifests/` has, with what was asked for and the rights for that and no more.
 
-use std::net::SocketAddr;
-
 use berth_api::Quoted;
 use serde_json::{Value, json};
 
 use super::modes::{Decides, Modes};
 use super::rights::{Place, Right, needed};
-use crate::config::{Config, Problem, Settings, Verdict, Wished, beside_an_api, elects, find};
+use crate::config::{Config, Problem, Settings, Verdict, beside_an_api, elects, find};
 
 /// The name of everything that is generated.
 const NAME: &str = "berth-announcer";
@@ -23,7 +21,7 @@ const ADMIN: &str = "/etc/kubernetes/admin.conf";
 /// Where it is, and that of `kubeadm init` beside it.
 const FOLDER: &str = "/etc/kubernetes/";
 /// Files that are read where the announcer runs, not where its manifest is written.
-const FILES: [&str; 5] = [
+pub(super) const FILES: [&str; 5] = [
     "k8s_config_file",
     "config_file",
     "berth_members",
@@ -109,29 +107,6 @@ pub(super) fn pod(settings: &Settings, wish: &Wish) -> Vec<Value> {
         "metadata": { "name": name, "namespace": modes.namespace, "labels": labels(name) },
         "spec": pod_spec(settings, wish, in_cluster, settings.text("vip_nodename")),
     })]
-}
-
-/// The Pod for every control-plane node, and the configuration by which kubeadm makes a cluster at its address.
-pub(super) fn kubeadm(settings: &Settings, wish: &Wish) -> Vec<Value> {
-    let (endpoint, names) = endpoint(settings).unzip();
-    let configuration = json!({
-        "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration",
-        "controlPlaneEndpoint": endpoint, "apiServer": { "certSANs": names },
-    });
-    let mut documents = pod(settings, wish);
-    documents.push(configuration);
-    documents
-}
-
-/// The control plane's first address with its port, and all of them by themselves; nothing where it has none.
-pub(super) fn endpoint(settings: &Settings) -> Option<(String, Vec<String>)> {
-    let config = Config::parse(&settings.clone().without(&FILES), "node").ok()?;
-    let own = config.control_plane?;
-    let endpoint = match own.wished.first()? {
-        Wished::Address(address) => SocketAddr::new(*address, own.port).to_string(),
-        Wished::Name(name) => format!("{name}:{}", own.port),
-    };
-    Some((endpoint, own.wished.iter().map(ToString::to_string).collect()))
 }
 
 /// Whether the control plane goes by a name.

@@ -6,11 +6,13 @@
 //! | `modes` | what settings ask for, as far as rights and pod depend on it |
 //! | `rights` | the rights for that, and what is lost without each |
 //! | `generate` | Pod, DaemonSet, ServiceAccount, roles |
+//! | `kubeadm` | the Pod of control-plane nodes, with what kubeadm is to be given |
 //! | `read` | YAML with the line of everything in it |
 //! | `check` | what each line of a manifest means |
 
 mod check;
 mod generate;
+mod kubeadm;
 mod modes;
 mod read;
 mod rights;
@@ -24,6 +26,7 @@ use crate::config::Settings;
 use crate::flags;
 use check::Report;
 use generate::Wish;
+use kubeadm::Endpoint;
 
 /// How the program ends; scripts rely on it.
 const EXIT_CODES: &str = "Exit code:\n  0  the manifest is printed; with --check: every line is the same or better\n  \
@@ -179,7 +182,7 @@ fn documents(
     let documents = match kind {
         "pod" => generate::pod(&settings, &wish),
         "daemonset" => generate::daemonset(&settings, &wish),
-        "kubeadm" => generate::kubeadm(&settings, &wish),
+        "kubeadm" => kubeadm::documents(&settings, &wish)?,
         _ => generate::rbac(&settings, &wish)?,
     };
     Ok(generate::print(&documents))
@@ -222,6 +225,8 @@ pub(crate) struct ControlPlanePod {
     pub(crate) endpoint: String,
     /// The other addresses, which kubeadm puts into no certificate by itself.
     pub(crate) further: Vec<String>,
+    /// The port of the API servers, where kubeadm has to be told it on each node.
+    pub(crate) bind_port: Option<u16>,
 }
 
 /// That Pod for these settings.
@@ -234,13 +239,15 @@ pub(crate) fn control_plane_pod(
     image: Option<String>,
 ) -> Result<ControlPlanePod, String> {
     let settings = accepted(environment, of_control_plane(given), image.as_deref())?;
-    let Some((endpoint, names)) = generate::endpoint(&settings) else {
-        let accepted = "accepted beside `kubeadm` is true, or nothing";
-        return Err(settings.problem("cp_enable", accepted).to_string());
-    };
+    let endpoint = Endpoint::of(&settings)?;
     let wish = Wish { image, in_cluster: settings.switch("inCluster"), ..Wish::default() };
     let text = generate::print(&generate::pod(&settings, &wish));
-    Ok(ControlPlanePod { text, endpoint, further: names.into_iter().skip(1).collect() })
+    Ok(ControlPlanePod {
+        text,
+        endpoint: endpoint.first,
+        further: endpoint.names.into_iter().skip(1).collect(),
+        bind_port: endpoint.bind_port,
+    })
 }
 
 #[cfg(test)]

@@ -346,7 +346,7 @@ fn the_control_planes_pod_has_a_name_and_ports_of_its_own_and_sees_what_kubeadm_
     let flags = "--address 192.0.2.100,2001:db8::100 --interface eth0 --port 8443";
     let text = given("kubeadm", flags).unwrap();
     let documents = parsed(&text);
-    let [pod, kubeadm] = &documents[..] else { panic!("{text}") };
+    let [pod, kubeadm, of_node] = &documents[..] else { panic!("{text}") };
     assert_eq!(pod["metadata"]["name"], "berth-control-plane");
     let spec = &pod["spec"];
     let volume = spec["volumes"].as_array().unwrap().iter();
@@ -370,7 +370,13 @@ fn the_control_planes_pod_has_a_name_and_ports_of_its_own_and_sees_what_kubeadm_
     assert_eq!(kubeadm["apiVersion"], "kubeadm.k8s.io/v1beta4");
     assert_eq!(kubeadm["controlPlaneEndpoint"], "192.0.2.100:8443");
     assert_eq!(kubeadm["apiServer"]["certSANs"][1], "2001:db8::100");
+    assert_eq!(
+        (&of_node["apiVersion"], &of_node["kind"]),
+        (&kubeadm["apiVersion"], &"InitConfiguration".into())
+    );
+    assert_eq!(of_node["localAPIEndpoint"]["bindPort"], 8443);
     let six = parsed(&given("kubeadm", "--address 2001:db8::100").unwrap());
+    assert_eq!(six.len(), 2, "kubeadm's own port is told to nobody");
     assert_eq!(six[1]["controlPlaneEndpoint"], "[2001:db8::100]:6443");
     assert!(given("kubeadm", "").unwrap_err().contains("address="));
 }
