@@ -115,6 +115,11 @@ fn what_no_cluster_and_no_node_takes_is_refused_by_name() {
             "svc_leasename=\"A_B\": accepted is the name of a Lease",
         ),
         ("pod", "--leaseDuration 0", "1 in all"),
+        (
+            "kubeadm",
+            "--address 192.0.2.1 --controlplane=false",
+            "cp_enable=\"false\": accepted beside `kubeadm` is true, or nothing",
+        ),
     ] {
         let refused = given(kind, flags).expect_err(flags);
         assert!(refused.contains(told), "{kind} {flags}: {refused}");
