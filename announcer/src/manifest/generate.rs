@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use super::modes::{Decides, Modes};
 use super::rights::{Place, Right, needed};
-use crate::config::{Config, Problem, Settings, Verdict, beside_an_api, elects, find};
+use crate::config::{Config, Http, Problem, Settings, Verdict, beside_an_api, elects, find};
 
 /// The name of everything that is generated.
 const NAME: &str = "berth-announcer";
 const METRICS: &str = "prometheus_server";
+const HEALTH: &str = "health_check_port";
 const IMAGE: &str = "localhost/berth/berth-announcer";
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// Where probes ask where nothing else is said: not where the metrics are, for so are kube-vip's.
@@ -127,7 +128,22 @@ fn name(modes: &Modes) -> &'static str {
 /// Where probes ask.
 fn health_port<'a>(settings: &'a Settings, modes: &Modes) -> &'a str {
     let own = if name(modes) == NAME { HEALTH_PORT } else { OF_CONTROL_PLANE.1 };
-    settings.text("health_check_port").unwrap_or(own)
+    settings.text(HEALTH).unwrap_or(own)
+}
+
+/// The metrics of the control plane's own announcer, where nothing else is said of them.
+fn metrics(settings: &Settings, modes: &Modes) -> Option<&'static str> {
+    let is_given = settings.given().any(|(other, _)| other.name == METRICS);
+    Some(OF_CONTROL_PLANE.2).filter(|_| name(modes) != NAME && !is_given)
+}
+
+/// The port at which the announcer answers probes: where it has none for them, that of its metrics, or loopback's.
+fn port_of_probes(settings: &Settings, modes: &Modes) -> u16 {
+    let own = metrics(settings, modes).map(|address| (METRICS, address.to_owned()));
+    let own = own.into_iter().chain([(HEALTH, health_port(settings, modes).to_owned())]);
+    let given = settings.given().filter(|(variable, _)| variable.name == METRICS);
+    let given = given.map(|(variable, value)| (variable.name.to_owned(), value.to_owned()));
+    Http::of(&Settings::gather(given, own)).port_of_probes()
 }
 
 /// A DaemonSet.
@@ -197,11 +213,7 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
     volumes.push(json!({
         "name": "xtables-lock", "hostPath": { "path": "/run/xtables.lock", "type": "FileOrCreate" },
     }));
-    let port = match health_port(settings, &modes) {
-        // The announcer then answers on loopback all the same.
-        "0" => 2112,
-        port => port.parse().unwrap_or(2112),
-    };
+    let port = port_of_probes(settings, &modes);
     let probe =
         |path: &str| json!({ "httpGet": { "path": path, "port": port, "host": "127.0.0.1" } });
     let mut liveness = probe("/healthz");
@@ -306,7 +318,7 @@ fn environment(settings: &Settings, node: Option<&str>, kubeconfig: Option<&str>
             "name": "vip_nodename", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } },
         }),
     };
-    let apart = ["vip_nodename", "cp_namespace", "health_check_port", "k8s_config_file"];
+    let apart = ["vip_nodename", "cp_namespace", HEALTH, "k8s_config_file"];
     let own = settings
         .given()
         .filter(|(variable, _)| !variable.flag_only && !apart.contains(&variable.name))
@@ -315,14 +327,14 @@ fn environment(settings: &Settings, node: Option<&str>, kubeconfig: Option<&str>
     environment.extend(own);
     let modes = Modes::of(settings);
     let (namespace, port) = (&modes.namespace, health_port(settings, &modes));
-    if name(&modes) != NAME && !settings.given().any(|(other, _)| other.name == METRICS) {
-        environment.push(json!({ "name": METRICS, "value": OF_CONTROL_PLANE.2 }));
+    if let Some(address) = metrics(settings, &modes) {
+        environment.push(json!({ "name": METRICS, "value": address }));
     }
     if let Some(kubeconfig) = kubeconfig {
         environment.push(json!({ "name": "k8s_config_file", "value": kubeconfig }));
     }
     environment.push(json!({ "name": "cp_namespace", "value": namespace }));
-    environment.push(json!({ "name": "health_check_port", "value": port }));
+    environment.push(json!({ "name": HEALTH, "value": port }));
     environment
 }
 

@@ -232,6 +232,24 @@ fn settings_stand_in_the_environment_as_they_were_given() {
 }
 
 #[test]
+fn probes_ask_where_the_announcer_answers_and_not_where_another_does() {
+    for (kind, flags, port) in [
+        ("kubeadm", "--address 192.0.2.100", 2115),
+        ("kubeadm", "--address 192.0.2.100 --healthCheckPort 0", 2122),
+        ("daemonset", "--controlplane --address 192.0.2.100 --healthCheckPort 0", 2122),
+        ("kubeadm", "--address 192.0.2.100 --healthCheckPort 0 --prometheusHTTPServer :3333", 3333),
+        ("kubeadm", "--address 192.0.2.100 --healthCheckPort 0 --prometheusHTTPServer=", 2112),
+        ("daemonset", "--healthCheckPort 0", 2112),
+        ("daemonset", "--healthCheckPort 0 --prometheusHTTPServer 127.0.0.1:3333", 3333),
+        ("daemonset", "--healthCheckPort 0 --prometheusHTTPServer 192.0.2.11:3333", 2112),
+        ("daemonset", "--prometheusHTTPServer :3333", 2114),
+    ] {
+        let text = given(kind, flags).unwrap();
+        assert_eq!(text.matches(&format!(" port: {port}\n")).count(), 2, "{kind} {flags}: {text}");
+    }
+}
+
+#[test]
 fn a_pod_has_the_kubeconfig_of_its_node_and_a_daemonset_an_account() {
     let pod = given("pod", "--interface eth0").unwrap();
     assert!(
