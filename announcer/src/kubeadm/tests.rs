@@ -82,14 +82,24 @@ fn what_is_not_accepted_is_named_at_once_and_elections_in_etcd_with_what_to_use(
     }
     let off = init("--address 192.0.2.100 --controlplane=false").err().unwrap();
     assert!(off.contains("cp_enable"), "{off}");
+    for (flag, why) in [
+        ("--nodeName a", "--nodeName, vip_nodename=\"a\": the Pod is that of all nodes"),
+        ("--inCluster", "inCluster=\"true\": a static pod has no account"),
+        ("--taint", "taint=\"true\": a static pod runs where its file is"),
+    ] {
+        let told = init(&format!("--address 192.0.2.100 {flag}")).err().unwrap();
+        assert!(told.contains(why), "{flag}: {told}");
+    }
     assert!(init("--address 192.0.2.100 --image A/b").err().unwrap().contains("--image"));
 }
 
 #[tokio::test]
 async fn join_prints_what_the_others_have_and_flags_win_over_it() {
-    let flags = format!("{FLAGS} --image r.example/berth:2 --nodeName a");
-    let first = init(&flags).unwrap();
-    let found = said(vec![mirrored("a", &first.text), mirrored("b", &first.text)]).await.unwrap();
+    let first = init(&format!("{FLAGS} --image r.example/berth:2")).unwrap();
+    let mut of_one_node = mirrored("a", &first.text);
+    of_one_node["spec"]["containers"][0]["env"][0] =
+        json!({ "name": "vip_nodename", "value": "a" });
+    let found = said(vec![of_one_node, mirrored("b", &first.text)]).await.unwrap();
     assert!(!found.environment.contains_key("vip_nodename"));
     let joined = pod("join", "", found.clone()).unwrap();
     let same = init(&format!("{FLAGS} --image r.example/berth:2")).unwrap();

@@ -45,8 +45,9 @@ pub(super) struct Wish {
     pub(super) role: bool,
 }
 
-/// Everything for which there is no manifest. `flags` are the settings that were given as such.
-pub(super) fn problems(settings: &Settings, flags: &[&str]) -> Vec<String> {
+/// Everything for which there is no manifest, with `more` that its kind does not take. `flags` are the settings that were given
+/// as such.
+pub(super) fn problems(settings: &Settings, flags: &[&str], more: Vec<Problem>) -> Vec<String> {
     let here = settings.clone().without(&READ);
     let mut problems = match Config::parse(&here, "node") {
         Ok(config) => {
@@ -81,6 +82,7 @@ pub(super) fn problems(settings: &Settings, flags: &[&str]) -> Vec<String> {
     problems.extend(bare.map(|name| {
         settings.problem(name, "accepted is a path from the root, where it is mounted, without ..")
     }));
+    problems.extend(more);
     let mut told = Vec::new();
     // Who has given it as a flag knows it by that name, mostly kube-vip's.
     let text = |problem: &Problem| {

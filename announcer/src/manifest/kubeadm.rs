@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::generate::{self, FILES, Wish};
-use crate::config::{Config, Settings, Wished};
+use crate::config::{Config, Problem, Settings, Wished};
 
 const API: &str = "kubeadm.k8s.io/v1beta4";
 /// Where an API server listens unless kubeadm is told otherwise (`kubeadmapi.DefaultAPIBindPort`).
@@ -41,6 +41,22 @@ impl Endpoint {
         let names = own.wished.iter().map(ToString::to_string).collect();
         Ok(Self { first, names, bind_port: Some(own.port).filter(|port| *port != BIND_PORT) })
     }
+}
+
+/// What no static pod can go by that is the same on every node, and is there before an API server is.
+pub(super) fn unfit(settings: &Settings) -> Vec<Problem> {
+    let account =
+        "a static pod has no account; accepted beside `kubeadm` is --k8sConfigPath, or nothing";
+    let node = "the Pod is that of all nodes; leave it out: each goes by its own name";
+    let taint = "a static pod runs where its file is; leave it out";
+    let is = |name: &str| settings.switch(name) == Some(true);
+    let all = [
+        (is("inCluster"), "inCluster", account),
+        (settings.text("vip_nodename").is_some(), "vip_nodename", node),
+        (is("taint"), "taint", taint),
+    ];
+    let wrong = all.into_iter().filter(|(is_asked, ..)| *is_asked);
+    wrong.map(|(_, name, why)| settings.problem(name, why)).collect()
 }
 
 /// The Pod for every control-plane node, and the configuration for kubeadm that goes with it.

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::Settings;
+use crate::config::{Problem, Settings};
 use crate::flags;
 use check::Report;
 use generate::Wish;
@@ -171,7 +171,11 @@ fn documents(
     let given = flags::given(matches);
     let given = if kind == "kubeadm" { of_control_plane(given) } else { given };
     let image = matches.get_one::<String>("image").cloned();
-    let settings = accepted(environment, given, image.as_deref())?;
+    let unfit = |settings: &Settings| match kind {
+        "kubeadm" => kubeadm::unfit(settings),
+        _ => Vec::new(),
+    };
+    let settings = accepted(environment, given, image.as_deref(), unfit)?;
     let is = |name: &str| matches.try_get_one::<bool>(name).ok().flatten() == Some(&true);
     let wish = Wish {
         image,
@@ -196,15 +200,16 @@ fn of_control_plane(mut given: Vec<(&'static str, String)>) -> Vec<(&'static str
     given
 }
 
-/// The settings, if all of them are accepted, and the image is one.
+/// The settings, if all of them are accepted, and the image is one. `unfit` has what the kind of manifest does not take.
 fn accepted(
     environment: impl IntoIterator<Item = (String, String)>,
     given: Vec<(&'static str, String)>,
     image: Option<&str>,
+    unfit: impl FnOnce(&Settings) -> Vec<Problem>,
 ) -> Result<Settings, String> {
     let flags: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
     let settings = Settings::gather(environment, given.clone());
-    let mut problems = generate::problems(&settings, &flags);
+    let mut problems = generate::problems(&settings, &flags, unfit(&settings));
     problems.extend(image.and_then(generate::unfit));
     if !problems.is_empty() {
         let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
@@ -238,9 +243,10 @@ pub(crate) fn control_plane_pod(
     given: Vec<(&'static str, String)>,
     image: Option<String>,
 ) -> Result<ControlPlanePod, String> {
-    let settings = accepted(environment, of_control_plane(given), image.as_deref())?;
+    let settings =
+        accepted(environment, of_control_plane(given), image.as_deref(), kubeadm::unfit)?;
     let endpoint = Endpoint::of(&settings)?;
-    let wish = Wish { image, in_cluster: settings.switch("inCluster"), ..Wish::default() };
+    let wish = Wish { image, ..Wish::default() };
     let text = generate::print(&generate::pod(&settings, &wish));
     Ok(ControlPlanePod {
         text,

@@ -120,6 +120,17 @@ fn what_no_cluster_and_no_node_takes_is_refused_by_name() {
             "--address 192.0.2.1 --controlplane=false",
             "cp_enable=\"false\": accepted beside `kubeadm` is true, or nothing",
         ),
+        (
+            "kubeadm",
+            "--address 192.0.2.1 --inCluster",
+            "inCluster=\"true\": a static pod has no account; accepted beside `kubeadm` is",
+        ),
+        (
+            "kubeadm",
+            "--address 192.0.2.1 --nodeName a",
+            "the Pod is that of all nodes; leave it out",
+        ),
+        ("kubeadm", "--address 192.0.2.1 --taint", "taint=\"true\": a static pod runs where its"),
     ] {
         let refused = given(kind, flags).expect_err(flags);
         assert!(refused.contains(told), "{kind} {flags}: {refused}");
