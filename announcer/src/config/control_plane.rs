@@ -99,8 +99,9 @@ pub(super) fn control_plane(settings: &Settings) -> Result<Option<ControlPlane>,
     let health = health(settings).map_err(|all| all.into_iter().for_each(&mut note)).ok();
     let interface = interface(settings).map_err(&mut note).ok();
     let decides = decides(settings).map_err(&mut note).ok();
-    let server = server(settings, wished.as_deref().unwrap_or_default()).map_err(note).ok();
-    match (wished, lease, health, interface, decides, server) {
+    let apart = own_address(settings, wished.as_deref().unwrap_or_default());
+    let apart = apart.map_err(|all| all.into_iter().for_each(&mut note)).ok();
+    match (wished, lease, health, interface, decides, apart) {
         (Some(wished), Some(lease), Some(health), Some(interface), Some(()), Some(())) => {
             let (port, families) = (addresses::port(settings), wished::families(settings));
             let known = wished.iter().filter_map(|wished| match wished {
@@ -161,19 +162,25 @@ fn decides(settings: &Settings) -> Result<(), Problem> {
     }
 }
 
-/// Whoever asks for it by itself hears nothing while nobody has it.
-fn server(settings: &Settings, wished: &[Wished]) -> Result<(), Problem> {
-    let host = settings.text(SERVER).and_then(host).map(|host| match host.parse() {
-        Ok(address) => Wished::Address(address),
-        Err(_) => Wished::Name(host.to_lowercase()),
-    });
-    match host {
-        Some(host) if wished.contains(&host) => Err(settings.problem(
-            SERVER,
-            "it is the control plane's own address; accepted is the API server of this node, as it is where this is left out",
-        )),
-        _ => Ok(()),
-    }
+/// Who asks for it by itself hears nothing while nobody has it, and the API server of another node while that one does.
+fn own_address(settings: &Settings, wished: &[Wished]) -> Result<(), Vec<Problem>> {
+    let is_own = |name: &str| {
+        let host = settings.text(name).and_then(host);
+        let host = host.map(|host| match host.parse() {
+            Ok(address) => Wished::Address(address),
+            Err(_) => Wished::Name(host.strip_suffix('.').unwrap_or(host).to_lowercase()),
+        });
+        host.is_some_and(|host| wished.contains(&host))
+    };
+    let accepted = "accepted is the API server of this node, as it is where this is left out";
+    let all = [
+        (SERVER, "it is the control plane's own address"),
+        (URL, "it is the control plane's own address, so that others would answer for this node"),
+    ];
+    let wrong = all.into_iter().filter(|(name, _)| is_own(name));
+    let wrong = wrong.map(|(name, why)| settings.problem(name, format!("{why}; {accepted}")));
+    let wrong: Vec<Problem> = wrong.collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
 fn health(settings: &Settings) -> Result<HealthCheck, Vec<Problem>> {

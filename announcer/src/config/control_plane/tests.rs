@@ -148,6 +148,11 @@ fn a_name_is_asked_for_later_and_is_no_server_of_its_own() {
         ("kubernetes_addr", "https://API.example.org:6443"),
     ]);
     assert!(told[0].contains("it is the control plane's own address"), "{told:?}");
+    let told = refused(&[
+        ("address", "api.example.org"),
+        ("control_plane_health_check_address", "http://API.example.org.:8080/healthz"),
+    ]);
+    assert!(told.len() == 1 && told[0].contains("others would answer"), "{told:?}");
     let told = refused(&[("dns_mode", "both")]);
     assert!(told[0].contains("accepted are first, ipv4, ipv6, dual"), "{told:?}");
 }
@@ -199,6 +204,12 @@ fn without_an_address_or_with_its_own_for_a_server_nothing_begins() {
         ("address", "127.0.0.1", "address=", "is a loopback address"),
         ("address", "192.0.2.1,192.0.2.1", "address=", "stands there twice"),
         ("kubernetes_addr", "https://192.0.2.100:6443", "kubernetes_addr=", "own address"),
+        (
+            "control_plane_health_check_address",
+            "https://192.0.2.100:6443/readyz",
+            "control_plane_health_check_address=",
+            "so that others would answer for this node; accepted is the API server of this node",
+        ),
         ("vip_leasename", "Lock", "vip_leasename=", "the name of a Lease"),
         ("vip_leasename", "berth-membership", "vip_leasename=", "a Lease of its own"),
         ("vip_leasename", "berth-membership-cp", "vip_leasename=", "a Lease of its own"),
