@@ -21,6 +21,9 @@ const OF_CONTROL_PLANE: (&str, &str, &str) = ("berth-control-plane", "2115", ":2
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
 /// Where it is, and that of `kubeadm init` beside it.
 const FOLDER: &str = "/etc/kubernetes/";
+/// The number of `system-node-critical` (`scheduling.SystemCriticalPriority`, and 1000), by which a kubelet ends the Pods of its node
+/// when that shuts down: no admission puts it into a Pod of a file, as kubeadm knows of its own.
+const NODE_CRITICAL: i32 = 2_000_001_000;
 /// Files that are read where the announcer runs, not where its manifest is written.
 pub(super) const FILES: [&str; 5] = [
     "k8s_config_file",
@@ -105,10 +108,12 @@ pub(super) fn pod(settings: &Settings, wish: &Wish) -> Vec<Value> {
     let modes = Modes::of(settings);
     let in_cluster = wish.in_cluster.unwrap_or(false);
     let name = name(&modes);
+    let mut spec = pod_spec(settings, wish, in_cluster, settings.text("vip_nodename"));
+    spec["priority"] = json!(NODE_CRITICAL);
     vec![json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": name, "namespace": modes.namespace, "labels": labels(name) },
-        "spec": pod_spec(settings, wish, in_cluster, settings.text("vip_nodename")),
+        "spec": spec,
     })]
 }
 

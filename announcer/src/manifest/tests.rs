@@ -390,6 +390,8 @@ fn the_control_planes_pod_has_a_name_and_ports_of_its_own_and_sees_what_kubeadm_
         serde_json::json!({ "path": "/etc/kubernetes/", "type": "Directory" })
     );
     assert!(spec["hostAliases"].is_null());
+    assert_eq!(spec["priority"], 2_000_001_000, "no admission gives it a number");
+    assert!(!given("daemonset", "").unwrap().contains("priority: "));
     let port = &spec["containers"][0]["livenessProbe"]["httpGet"]["port"];
     assert_eq!(*port, 2115);
     for (name, value) in [
