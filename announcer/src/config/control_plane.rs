@@ -77,6 +77,11 @@ pub(super) fn is_on(settings: &Settings) -> bool {
     settings.switch(ENABLE) == Some(true)
 }
 
+/// Whether it may be meant, by a word that is no switch.
+pub(super) fn is_unclear(settings: &Settings) -> bool {
+    settings.text(ENABLE).is_some() && settings.switch(ENABLE).is_none()
+}
+
 /// Whether routers are told of it: no Lease decides then.
 pub(super) fn is_routed(settings: &Settings) -> bool {
     is_on(settings) && bgp::is_asked(settings)

@@ -203,6 +203,7 @@ fn without_an_address_or_with_its_own_for_a_server_nothing_begins() {
         ("address", "", "address=", "\"\" is no address, and no name"),
         ("address", "127.0.0.1", "address=", "is a loopback address"),
         ("address", "192.0.2.1,192.0.2.1", "address=", "stands there twice"),
+        ("cp_enable", "yes", "cp_enable=", "accepted are true and false"),
         ("kubernetes_addr", "https://192.0.2.100:6443", "kubernetes_addr=", "own address"),
         (
             "control_plane_health_check_address",
