@@ -128,12 +128,14 @@ fn by_bgp_no_lease_decides_alone_or_beside_services_and_a_wrong_peer_ends_it() {
     for (name, value, why) in [
         ("vip_arp", "true", "take an announcer for each"),
         ("berth_election", "membership", "nobody is elected"),
+        ("berth_election", "membership", "routers choose; leave it out"),
         ("bgp_peers", "192.0.2.1:x", "192.0.2.1"),
         ("bgp_attach_ip_to_interface", "true", "vip_interface names no interface"),
     ] {
         let told = parse(&[(name, value)]).expect_err("a refusal");
         let is_told = |line: &String| line.starts_with(&format!("{name}=")) && line.contains(why);
         assert!(told.len() == 1 && told.iter().any(is_told), "{name}: {told:#?}");
+        assert!(name == "vip_arp" || !told[0].contains("vip_arp=true"), "it is refused: {told:?}");
     }
 }
 
