@@ -8,6 +8,7 @@ use berth_api::Quoted;
 use berth_api::limits::{is_interface_name, is_object_name};
 use berth_api::names::lease;
 
+use super::http::Http;
 use super::settings::{Problem, Settings};
 use super::wished::{self, Families, Wished};
 use super::{addresses, bgp};
@@ -106,8 +107,17 @@ pub(super) fn control_plane(settings: &Settings) -> Result<Option<ControlPlane>,
     let decides = decides(settings).map_err(&mut note).ok();
     let apart = own_address(settings, wished.as_deref().unwrap_or_default());
     let apart = apart.map_err(|all| all.into_iter().for_each(&mut note)).ok();
-    match (wished, lease, health, interface, decides, apart) {
-        (Some(wished), Some(lease), Some(health), Some(interface), Some(()), Some(())) => {
+    let ports = ports(settings).map_err(|all| all.into_iter().for_each(&mut note)).ok();
+    match (wished, lease, health, interface, decides, apart, ports) {
+        (
+            Some(wished),
+            Some(lease),
+            Some(health),
+            Some(interface),
+            Some(()),
+            Some(()),
+            Some(()),
+        ) => {
             let (port, families) = (addresses::port(settings), wished::families(settings));
             let known = wished.iter().filter_map(|wished| match wished {
                 Wished::Address(address) => Some(*address),
@@ -185,6 +195,19 @@ fn own_address(settings: &Settings, wished: &[Wished]) -> Result<(), Vec<Problem
     let wrong = all.into_iter().filter(|(name, _)| is_own(name));
     let wrong = wrong.map(|(name, why)| settings.problem(name, format!("{why}; {accepted}")));
     let wrong: Vec<Problem> = wrong.collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// The API server of this node comes later than what listens here, and has every address.
+fn ports(settings: &Settings) -> Result<(), Vec<Problem>> {
+    let http = Http::of(settings);
+    let port = addresses::port(settings);
+    let all = [("health_check_port", http.health), ("prometheus_server", http.metrics)];
+    let wrong = all.into_iter().filter(|(_, listens)| listens.is_some_and(|at| at.port() == port));
+    let accepted =
+        format!("{port} is the port of the API server of this node (port); accepted is another");
+    let wrong: Vec<Problem> =
+        wrong.map(|(name, _)| settings.problem(name, accepted.clone())).collect();
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 

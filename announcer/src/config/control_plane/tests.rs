@@ -205,6 +205,9 @@ fn without_an_address_or_with_its_own_for_a_server_nothing_begins() {
         ("address", "", "address=", "\"\" is no address, and no name"),
         ("address", "127.0.0.1", "address=", "is a loopback address"),
         ("address", "192.0.2.1,192.0.2.1", "address=", "stands there twice"),
+        ("health_check_port", "6443", "health_check_port=", "6443 is the port of the API server"),
+        ("prometheus_server", ":6443", "prometheus_server=", "6443 is the port of the API server"),
+        ("port", "2112", "prometheus_server=", "2112 is the port of the API server of this node"),
         ("cp_enable", "yes", "cp_enable=", "accepted are true and false"),
         ("kubernetes_addr", "https://192.0.2.100:6443", "kubernetes_addr=", "own address"),
         (
