@@ -1,7 +1,7 @@
 //! The control plane's own address: settings of `cp_enable`.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use berth_api::Quoted;
@@ -170,11 +170,21 @@ fn decides(settings: &Settings) -> Result<(), Problem> {
             "with cp_enable and svc_enable in one process accepted are global and service, or none, by which Leases decide on both; \
              for membership let the control plane's announcer be a process of its own, without svc_enable: a static pod beside the DaemonSet",
         )),
-        Some(folder) if !Path::new(folder).is_absolute() => {
-            Err(settings.problem(FOLDER, format!("accepted is a path from the root, such as {}", DEFAULT_FOLDER)))
-        }
+        Some(folder) if !is_own_folder(Path::new(folder)) => Err(settings.problem(
+            FOLDER,
+            format!("accepted is a path from the root to a folder of its own, without .., such as {DEFAULT_FOLDER}"),
+        )),
         _ => Ok(()),
     }
+}
+
+/// Whether a folder may be made for the announcer alone, and put into its container: the root has what every program needs, and
+/// so has each folder in it; some have no files at all.
+fn is_own_folder(path: &Path) -> bool {
+    let parts: Vec<Component<'_>> = path.components().collect();
+    let is_plain = parts.iter().skip(1).all(|part| matches!(part, Component::Normal(_)));
+    let is_on_disk = !["/proc", "/sys", "/dev"].iter().any(|other| path.starts_with(other));
+    path.is_absolute() && parts.len() > 2 && is_plain && is_on_disk
 }
 
 /// Who asks for it by itself hears nothing while nobody has it, and the API server of another node while that one does.

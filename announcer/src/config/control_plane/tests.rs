@@ -220,6 +220,15 @@ fn without_an_address_or_with_its_own_for_a_server_nothing_begins() {
         ("vip_leasename", "berth-membership", "vip_leasename=", "a Lease of its own"),
         ("vip_leasename", "berth-membership-cp", "vip_leasename=", "a Lease of its own"),
         ("berth_cp_folder", "var/lib", "berth_cp_folder=", "a path from the root"),
+        ("berth_cp_folder", "/", "berth_cp_folder=", "to a folder of its own"),
+        ("berth_cp_folder", "/etc/", "berth_cp_folder=", "to a folder of its own"),
+        ("berth_cp_folder", "/srv/../etc", "berth_cp_folder=", "without .."),
+        (
+            "berth_cp_folder",
+            "/proc/berth/x",
+            "berth_cp_folder=",
+            "such as /var/lib/berth/control-plane",
+        ),
         ("berth_members", "/nowhere", "berth_members=", "cp_enable=\"true\" asks for"),
     ] {
         let told = refused(&[(name, value)]);
