@@ -19,8 +19,6 @@ const HEALTH_PORT: &str = "2114";
 const OF_CONTROL_PLANE: (&str, &str, &str) = ("berth-control-plane", "2115", ":2122");
 /// The kubeconfig of a control-plane node, which has rights before anybody has given any.
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
-/// Where it is, and that of `kubeadm init` beside it.
-const FOLDER: &str = "/etc/kubernetes/";
 /// The number of `system-node-critical` (`scheduling.SystemCriticalPriority`, and 1000), by which a kubelet ends the Pods of its node
 /// when that shuts down: no admission puts it into a Pod of a file, as kubeadm knows of its own.
 const NODE_CRITICAL: i32 = 2_000_001_000;
@@ -179,6 +177,12 @@ pub(super) fn daemonset(settings: &Settings, wish: &Wish) -> Vec<Value> {
     })]
 }
 
+/// The folder of a file, with a slash; none where the container has one of its own there, as every folder of the root may be.
+fn folder_of(file: &str) -> Option<&str> {
+    let folder = &file[..=file.rfind('/')?];
+    (folder.split('/').filter(|part| !part.is_empty()).count() > 1).then_some(folder)
+}
+
 fn labels(name: &str) -> Value {
     json!({ "app.kubernetes.io/name": name })
 }
@@ -194,8 +198,8 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
         ("key", settings.text("berth_key_file")),
         ("authority", settings.text("control_plane_health_check_ca_path")),
     ]);
-    // kubeadm writes what is in its folder while this runs, and one of its files on the first node alone.
-    let folder = kubeconfig.filter(|file| modes.control_plane && *file == ADMIN).map(|_| FOLDER);
+    // What is in this folder is written while this runs, and one of kubeadm's files on the first node alone.
+    let folder = kubeconfig.filter(|_| modes.control_plane).and_then(folder_of);
     let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
     for (name, file) in files {
         let Some(file) = file else { continue };

@@ -418,6 +418,26 @@ fn the_control_planes_pod_has_a_name_and_ports_of_its_own_and_sees_what_kubeadm_
 }
 
 #[test]
+fn a_kubeconfig_that_is_written_later_is_seen_wherever_it_is() {
+    for (file, path, kind) in [
+        ("/etc/rancher/rke2/rke2.yaml", "/etc/rancher/rke2/", "Directory"),
+        // There a container has what is its own.
+        ("/root/admin.conf", "/root/admin.conf", "File"),
+        ("/admin.conf", "/admin.conf", "File"),
+    ] {
+        let flags = format!("--address 192.0.2.100 --k8sConfigPath {file}");
+        let text = given("kubeadm", &flags).unwrap();
+        let volumes = &parsed(&text)[0]["spec"]["volumes"];
+        let mut volumes = volumes.as_array().unwrap().iter();
+        let volume = volumes.find(|volume| volume["name"] == "kubeconfig").unwrap();
+        assert_eq!(volume["hostPath"], serde_json::json!({ "path": path, "type": kind }));
+        assert!(env(&text).contains(&("k8s_config_file".into(), file.into())), "{text}");
+    }
+    let of_services = given("pod", "--k8sConfigPath /etc/rancher/rke2/rke2.yaml").unwrap();
+    assert!(of_services.contains("path: /etc/rancher/rke2/rke2.yaml"), "{of_services}");
+}
+
+#[test]
 fn the_control_plane_alone_needs_leases_of_its_namespace_and_little_else() {
     let text = given("rbac", "--controlplane --address 192.0.2.100").unwrap();
     let all = rights(&text);
