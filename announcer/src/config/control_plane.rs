@@ -149,12 +149,12 @@ fn named_lease(settings: &Settings) -> Result<String, Problem> {
         return Err(settings.problem(LEASE, accepted));
     }
     let services = settings.text("svc_leasename").unwrap_or(lease::SERVICES);
-    let taken = [services, lease::VIEW, lease::VIEW_OF_CONTROL_PLANE];
-    match taken.contains(&name) {
-        true => {
-            Err(settings
-                .problem(LEASE, "accepted is a Lease of its own: by this one others decide"))
-        }
+    // What views and hosts have begins so, whatever the name of the node.
+    match name == services || name.starts_with("berth-") {
+        true => Err(settings.problem(
+            LEASE,
+            "accepted is a Lease of its own: this one, as each whose name begins with berth-, is for something else",
+        )),
         false => Ok(name.to_owned()),
     }
 }

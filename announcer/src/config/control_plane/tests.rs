@@ -219,6 +219,7 @@ fn without_an_address_or_with_its_own_for_a_server_nothing_begins() {
         ("vip_leasename", "Lock", "vip_leasename=", "the name of a Lease"),
         ("vip_leasename", "berth-membership", "vip_leasename=", "a Lease of its own"),
         ("vip_leasename", "berth-membership-cp", "vip_leasename=", "a Lease of its own"),
+        ("vip_leasename", "berth-control-plane-a", "vip_leasename=", "a Lease of its own"),
         ("berth_cp_folder", "var/lib", "berth_cp_folder=", "a path from the root"),
         ("berth_cp_folder", "/", "berth_cp_folder=", "to a folder of its own"),
         ("berth_cp_folder", "/etc/", "berth_cp_folder=", "to a folder of its own"),
