@@ -236,6 +236,9 @@ fn without_an_address_or_with_its_own_for_a_server_nothing_begins() {
         let is_told = told.iter().any(|line| line.starts_with(at) && line.contains(why));
         assert!(is_told, "{name}: {told:#?}");
     }
+    let told = refused(&[("berth_members", "/nowhere")]);
+    let is_of_services = |line: &String| line.contains("svc_enable");
+    assert!(!told.iter().any(is_of_services), "nobody asks for Services: {told:#?}");
     assert!(parse(&[("kubernetes_addr", "https://192.0.2.11:6443")]).is_ok(), "of this node");
 }
 
