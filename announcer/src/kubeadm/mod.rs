@@ -25,7 +25,7 @@ const INIT: &str = "The Pod belongs into /etc/kubernetes/manifests before `kubea
     Exit code:\n  0  the Pod is printed\n  1  settings are not accepted, and each is named\n  2  the arguments are wrong";
 
 const JOIN: &str = "Without --address the Pods that have the control plane's address already say what this node is to have: those of other \
-    nodes are asked for at the API server that --config names. Flags and environment win over them. With --address no cluster is \
+    nodes are asked for at the API server that --config names, a kubeconfig copied from a node that has joined. Flags and environment win over them. With --address no cluster is \
     asked, and --config need not be there.\n\n\
     Exit code:\n  0  the Pod is printed\n  1  settings are not accepted, or the cluster does not say; each is named\n  2  the arguments are wrong";
 

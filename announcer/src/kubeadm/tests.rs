@@ -137,3 +137,10 @@ async fn what_the_kubelet_of_another_node_shows_counts_for_nothing() {
     assert!(!found.image.unwrap().contains("evil"));
     assert!(said(vec![mirrored("worker", &theirs)]).await.unwrap_err().contains("no Pod"));
 }
+
+#[tokio::test]
+async fn a_kubeconfig_that_only_a_node_has_that_joined_is_told_with_where_to_have_it_from() {
+    let told = pods::asked(Path::new("/nowhere/admin.conf"), "kube-system").await.unwrap_err();
+    assert!(told.starts_with("--config: ") && told.contains("/nowhere/admin.conf"), "{told}");
+    assert!(told.contains("copy it from a node that has joined, or give the settings"), "{told}");
+}
