@@ -11,6 +11,13 @@ const API: &str = "kubeadm.k8s.io/v1beta4";
 /// Where an API server listens unless kubeadm is told otherwise (`kubeadmapi.DefaultAPIBindPort`).
 const BIND_PORT: u16 = 6443;
 
+/// Addresses that one node has, and what names them on each.
+const OF_ONE_NODE: [(&str, &str); 3] = [
+    ("bgp_routerid", "bgp_routerinterface"),
+    ("bgp_sourceip", "bgp_sourceif"),
+    ("bgp_source_ip", "bgp_sourceif"),
+];
+
 /// Where clients and nodes find the API servers.
 pub(super) struct Endpoint {
     /// The control plane's first address with its port, as `controlPlaneEndpoint` has it.
@@ -56,7 +63,14 @@ pub(super) fn unfit(settings: &Settings) -> Vec<Problem> {
         (is("taint"), "taint", taint),
     ];
     let wrong = all.into_iter().filter(|(is_asked, ..)| *is_asked);
-    wrong.map(|(_, name, why)| settings.problem(name, why)).collect()
+    let of_one_node = OF_ONE_NODE.iter().filter(|(name, _)| settings.text(name).is_some());
+    let of_one_node = of_one_node.map(|(name, instead)| {
+        let accepted = format!(
+            "the Pod is that of all nodes, and the address that of one; accepted is {instead}, which names an interface of each, or nothing"
+        );
+        settings.problem(name, accepted)
+    });
+    wrong.map(|(_, name, why)| settings.problem(name, why)).chain(of_one_node).collect()
 }
 
 /// The Pod for every control-plane node, and the configuration for kubeadm that goes with it.
