@@ -111,7 +111,17 @@ pub(super) fn alone(settings: &Settings, fixed: bool) -> Result<(), Vec<Problem>
         ));
     }
     if !mixed && settings.text("berth_election").is_some() {
-        problems.push(settings.problem("berth_election", "beside bgp_enable nobody is elected: every node that can serve an address announces it, and routers choose; leave it out, or set vip_arp=true, then it is for what layer2 of ConfigMap berth-bgp leaves to neighbours"));
+        let neighbours = match settings.switch("cp_enable") {
+            // Beside which that is refused.
+            Some(true) => "",
+            _ => {
+                ", or set vip_arp=true, then it is for what layer2 of ConfigMap berth-bgp leaves to neighbours"
+            }
+        };
+        let accepted = format!(
+            "beside bgp_enable nobody is elected: every node that can serve an address announces it, and routers choose; leave it out{neighbours}"
+        );
+        problems.push(settings.problem("berth_election", accepted));
     }
     if mixed && settings.switch("cp_enable") == Some(true) {
         problems.push(settings.problem(

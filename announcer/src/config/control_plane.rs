@@ -1,13 +1,14 @@
 //! The control plane's own address: settings of `cp_enable`.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use berth_api::Quoted;
 use berth_api::limits::{is_interface_name, is_object_name};
 use berth_api::names::lease;
 
+use super::http::Http;
 use super::settings::{Problem, Settings};
 use super::wished::{self, Families, Wished};
 use super::{addresses, bgp};
@@ -77,6 +78,11 @@ pub(super) fn is_on(settings: &Settings) -> bool {
     settings.switch(ENABLE) == Some(true)
 }
 
+/// Whether it may be meant, by a word that is no switch.
+pub(super) fn is_unclear(settings: &Settings) -> bool {
+    settings.text(ENABLE).is_some() && settings.switch(ENABLE).is_none()
+}
+
 /// Whether routers are told of it: no Lease decides then.
 pub(super) fn is_routed(settings: &Settings) -> bool {
     is_on(settings) && bgp::is_asked(settings)
@@ -99,9 +105,19 @@ pub(super) fn control_plane(settings: &Settings) -> Result<Option<ControlPlane>,
     let health = health(settings).map_err(|all| all.into_iter().for_each(&mut note)).ok();
     let interface = interface(settings).map_err(&mut note).ok();
     let decides = decides(settings).map_err(&mut note).ok();
-    let server = server(settings, wished.as_deref().unwrap_or_default()).map_err(note).ok();
-    match (wished, lease, health, interface, decides, server) {
-        (Some(wished), Some(lease), Some(health), Some(interface), Some(()), Some(())) => {
+    let apart = own_address(settings, wished.as_deref().unwrap_or_default());
+    let apart = apart.map_err(|all| all.into_iter().for_each(&mut note)).ok();
+    let ports = ports(settings).map_err(|all| all.into_iter().for_each(&mut note)).ok();
+    match (wished, lease, health, interface, decides, apart, ports) {
+        (
+            Some(wished),
+            Some(lease),
+            Some(health),
+            Some(interface),
+            Some(()),
+            Some(()),
+            Some(()),
+        ) => {
             let (port, families) = (addresses::port(settings), wished::families(settings));
             let known = wished.iter().filter_map(|wished| match wished {
                 Wished::Address(address) => Some(*address),
@@ -133,12 +149,12 @@ fn named_lease(settings: &Settings) -> Result<String, Problem> {
         return Err(settings.problem(LEASE, accepted));
     }
     let services = settings.text("svc_leasename").unwrap_or(lease::SERVICES);
-    let taken = [services, lease::VIEW, lease::VIEW_OF_CONTROL_PLANE];
-    match taken.contains(&name) {
-        true => {
-            Err(settings
-                .problem(LEASE, "accepted is a Lease of its own: by this one others decide"))
-        }
+    // What views and hosts have begins so, whatever the name of the node.
+    match name == services || name.starts_with("berth-") {
+        true => Err(settings.problem(
+            LEASE,
+            "accepted is a Lease of its own: this one, as each whose name begins with berth-, is for something else",
+        )),
         false => Ok(name.to_owned()),
     }
 }
@@ -154,26 +170,55 @@ fn decides(settings: &Settings) -> Result<(), Problem> {
             "with cp_enable and svc_enable in one process accepted are global and service, or none, by which Leases decide on both; \
              for membership let the control plane's announcer be a process of its own, without svc_enable: a static pod beside the DaemonSet",
         )),
-        Some(folder) if !Path::new(folder).is_absolute() => {
-            Err(settings.problem(FOLDER, format!("accepted is a path from the root, such as {}", DEFAULT_FOLDER)))
-        }
+        Some(folder) if !is_own_folder(Path::new(folder)) => Err(settings.problem(
+            FOLDER,
+            format!("accepted is a path from the root to a folder of its own, without .., such as {DEFAULT_FOLDER}"),
+        )),
         _ => Ok(()),
     }
 }
 
-/// Whoever asks for it by itself hears nothing while nobody has it.
-fn server(settings: &Settings, wished: &[Wished]) -> Result<(), Problem> {
-    let host = settings.text(SERVER).and_then(host).map(|host| match host.parse() {
-        Ok(address) => Wished::Address(address),
-        Err(_) => Wished::Name(host.to_lowercase()),
-    });
-    match host {
-        Some(host) if wished.contains(&host) => Err(settings.problem(
-            SERVER,
-            "it is the control plane's own address; accepted is the API server of this node, as it is where this is left out",
-        )),
-        _ => Ok(()),
-    }
+/// Whether a folder may be made for the announcer alone, and put into its container: the root has what every program needs, and
+/// so has each folder in it; some have no files at all.
+fn is_own_folder(path: &Path) -> bool {
+    let parts: Vec<Component<'_>> = path.components().collect();
+    let is_plain = parts.iter().skip(1).all(|part| matches!(part, Component::Normal(_)));
+    let is_on_disk = !["/proc", "/sys", "/dev"].iter().any(|other| path.starts_with(other));
+    path.is_absolute() && parts.len() > 2 && is_plain && is_on_disk
+}
+
+/// Who asks for it by itself hears nothing while nobody has it, and the API server of another node while that one does.
+fn own_address(settings: &Settings, wished: &[Wished]) -> Result<(), Vec<Problem>> {
+    let is_own = |name: &str| {
+        let host = settings.text(name).and_then(host);
+        let host = host.map(|host| match host.parse() {
+            Ok(address) => Wished::Address(address),
+            Err(_) => Wished::Name(host.strip_suffix('.').unwrap_or(host).to_lowercase()),
+        });
+        host.is_some_and(|host| wished.contains(&host))
+    };
+    let accepted = "accepted is the API server of this node, as it is where this is left out";
+    let all = [
+        (SERVER, "it is the control plane's own address"),
+        (URL, "it is the control plane's own address, so that others would answer for this node"),
+    ];
+    let wrong = all.into_iter().filter(|(name, _)| is_own(name));
+    let wrong = wrong.map(|(name, why)| settings.problem(name, format!("{why}; {accepted}")));
+    let wrong: Vec<Problem> = wrong.collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// The API server of this node comes later than what listens here, and has every address.
+fn ports(settings: &Settings) -> Result<(), Vec<Problem>> {
+    let http = Http::of(settings);
+    let port = addresses::port(settings);
+    let all = [("health_check_port", http.health), ("prometheus_server", http.metrics)];
+    let wrong = all.into_iter().filter(|(_, listens)| listens.is_some_and(|at| at.port() == port));
+    let accepted =
+        format!("{port} is the port of the API server of this node (port); accepted is another");
+    let wrong: Vec<Problem> =
+        wrong.map(|(name, _)| settings.problem(name, accepted.clone())).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
 fn health(settings: &Settings) -> Result<HealthCheck, Vec<Problem>> {

@@ -16,6 +16,10 @@ const DEFAULT_PEER_PORT: u16 = 2113;
 /// A node may run both, each with its own port.
 const PEER_PORT_OF_CONTROL_PLANE: u16 = 2123;
 
+const DURATION: &str = "vip_leaseduration";
+const DEADLINE: &str = "vip_renewdeadline";
+const RETRY: &str = "vip_retryperiod";
+
 /// Who decides which node owns an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Election {
@@ -174,15 +178,26 @@ pub(super) fn timing(settings: &Settings) -> Result<Timing, Problem> {
         let number = settings.number(name).filter(|number| (1..=3600).contains(number));
         Duration::from_secs(number.map_or(default, i64::unsigned_abs))
     };
-    let duration = seconds("vip_leaseduration", 15);
-    let (deadline, retry) = (seconds("vip_renewdeadline", 10), seconds("vip_retryperiod", 2));
-    Timing::new(duration, deadline, retry).map_err(|error| {
-        let name = match error {
-            TimingError::NotWholeSeconds(_) => "vip_leaseduration",
-            TimingError::DeadlineTooLong { .. } => "vip_renewdeadline",
-            TimingError::RetryTooLong { .. } => "vip_retryperiod",
-        };
-        settings.problem(name, error.to_string())
+    let duration = seconds(DURATION, 15);
+    let (deadline, retry) = (seconds(DEADLINE, 10), seconds(RETRY, 2));
+    let is_given = |name: &str| settings.text(name).is_some();
+    Timing::new(duration, deadline, retry).map_err(|error| match error {
+        TimingError::NotWholeSeconds(_) => settings.problem(DURATION, error.to_string()),
+        // Who has given one of them knows of no other.
+        TimingError::DeadlineTooLong { .. } if is_given(DURATION) && !is_given(DEADLINE) => {
+            let accepted = format!(
+                "accepted is more than {DEADLINE}, which is {deadline:?} where it is not given; such as 5 with {DEADLINE}=3 and {RETRY}=1"
+            );
+            settings.problem(DURATION, accepted)
+        }
+        TimingError::DeadlineTooLong { .. } => settings.problem(DEADLINE, error.to_string()),
+        TimingError::RetryTooLong { .. } if is_given(DEADLINE) && !is_given(RETRY) => {
+            let accepted = format!(
+                "accepted is more than {RETRY}, which is {retry:?} where it is not given; such as 3 with {RETRY}=1"
+            );
+            settings.problem(DEADLINE, accepted)
+        }
+        TimingError::RetryTooLong { .. } => settings.problem(RETRY, error.to_string()),
     })
 }
 

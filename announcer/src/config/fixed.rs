@@ -142,7 +142,7 @@ pub fn beside_an_api(settings: &Settings) -> Vec<Problem> {
     // A malformed switch is told of as such.
     let malformed =
         settings.text("svc_enable").is_some() && settings.switch("svc_enable").is_none();
-    if settings.switch("svc_enable") != Some(false) && !malformed {
+    if settings.serves_services() && !malformed {
         problems.push(beside("svc_enable", "svc_enable=false"));
     }
     for name in ["k8s_config_file", "kubernetes_addr", "svc_leasename"] {

@@ -7,6 +7,7 @@ use super::settings::{Problem, Settings};
 const DEFAULT_PROMETHEUS: &str = ":2112";
 /// Where probes ask on loopback unless a setting names another port.
 const PORT: u16 = 2112;
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 /// What listens for people and probes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,20 @@ pub struct Http {
 }
 
 impl Http {
+    /// What settings ask for. What is wrong with them listens nowhere.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self { metrics: metrics(settings).ok().flatten(), health: health(settings) }
+    }
+
+    /// The port at which `/healthz` and `/readyz` are met at 127.0.0.1, whatever else listens where.
+    pub(crate) fn port_of_probes(&self) -> u16 {
+        let all = [self.health, self.metrics];
+        let on = |loopback: &IpAddr| {
+            all.into_iter().flatten().find(|address| is_met_at(address, loopback))
+        };
+        LOOPBACK.iter().find_map(on).map_or(PORT, |address| address.port())
+    }
+
     /// Where `/healthz` and `/readyz` listen besides, so that processes of this host can always ask: on loopback, as far as
     /// nothing else listens there.
     pub fn probes(&self) -> Vec<SocketAddr> {
@@ -25,9 +40,8 @@ impl Http {
         let on = |loopback: &IpAddr| {
             all.into_iter().flatten().find(|address| is_met_at(address, loopback))
         };
-        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        let port = loopback.iter().find_map(on).map_or(PORT, |address| address.port());
-        let missing = loopback.iter().filter(|own| on(own).is_none());
+        let port = self.port_of_probes();
+        let missing = LOOPBACK.iter().filter(|own| on(own).is_none());
         missing.map(|own| SocketAddr::new(*own, port)).collect()
     }
 }

@@ -201,7 +201,9 @@ impl Config {
             true => (eip.filter(|_| !flaws.has(Capability::Eip)), services),
         };
         // A node whose own way to its API servers is meant otherwise than it is read is to say so at once.
-        let needed = match fixed || control_plane::is_on(settings) {
+        let is_control_planes =
+            control_plane::is_on(settings) || control_plane::is_unclear(settings);
+        let needed = match fixed || is_control_planes {
             true if bgp.is_some() => {
                 &[Capability::Core, Capability::ArpNd, Capability::Bgp, Capability::ControlPlane][..]
             }

@@ -305,6 +305,20 @@ fn what_is_wrong_for_the_whole_process_is_told_with_everything_else() {
 }
 
 #[test]
+fn a_time_that_does_not_fit_the_others_is_told_by_the_name_that_was_given() {
+    let told = refused(&[("vip_leaseduration", "5")]);
+    let expected = "vip_leaseduration=\"5\": accepted is more than vip_renewdeadline, which is 10s where it is not given";
+    assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+    let told = refused(&[("vip_renewdeadline", "2")]);
+    let expected =
+        "vip_renewdeadline=\"2\": accepted is more than vip_retryperiod, which is 2s where";
+    assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+    let told = refused(&[("vip_leaseduration", "5"), ("vip_renewdeadline", "6")]);
+    assert!(told[0].starts_with("vip_renewdeadline=\"6\": the renew deadline (6s)"), "{told:?}");
+    assert!(refused(&[("vip_retryperiod", "10")])[0].starts_with("vip_retryperiod=\"10\": "));
+}
+
+#[test]
 fn a_long_value_is_cut() {
     let told = refused(&[("vip_leaseannotations", &"x".repeat(1000))]);
     let cut = format!("vip_leaseannotations=\"{}…\": ", "x".repeat(64));

@@ -25,7 +25,7 @@ const INIT: &str = "The Pod belongs into /etc/kubernetes/manifests before `kubea
     Exit code:\n  0  the Pod is printed\n  1  settings are not accepted, and each is named\n  2  the arguments are wrong";
 
 const JOIN: &str = "Without --address the Pods that have the control plane's address already say what this node is to have: those of other \
-    nodes are asked for at the API server that --config names. Flags and environment win over them. With --address no cluster is \
+    nodes are asked for at the API server that --config names, a kubeconfig copied from a node that has joined. Flags and environment win over them. With --address no cluster is \
     asked, and --config need not be there.\n\n\
     Exit code:\n  0  the Pod is printed\n  1  settings are not accepted, or the cluster does not say; each is named\n  2  the arguments are wrong";
 
@@ -77,13 +77,7 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(("join", matches)) => {
             let config = path(matches, "config").unwrap_or_else(|| PathBuf::from(ADMIN));
             let pod = joining(matches, &config).await?;
-            tell(
-                &pod,
-                &format!(
-                    "kubeadm join {} --control-plane, as kubeadm init has printed it",
-                    pod.endpoint
-                ),
-            )
+            tell(&pod, &joined_by(&pod))
         }
         Some(("reset", matches)) => {
             let file = path(matches, "manifest").unwrap_or_else(|| PathBuf::from(reset::MANIFEST));
@@ -116,13 +110,28 @@ fn written(
         .map_err(anyhow::Error::msg)
 }
 
+/// How kubeadm has a node join.
+fn joined_by(pod: &ControlPlanePod) -> String {
+    let port = bind_port(pod);
+    let add = if port.is_empty() { "" } else { ", with" };
+    format!(
+        "kubeadm join {} --control-plane, as kubeadm init has printed it{add}{port}",
+        pod.endpoint
+    )
+}
+
+/// What kubeadm has to be given where the API server of its node has another port than 6443.
+fn bind_port(pod: &ControlPlanePod) -> String {
+    pod.bind_port.map(|port| format!(" --apiserver-bind-port {port}")).unwrap_or_default()
+}
+
 /// What kubeadm has to be given: it puts no further address into the certificate by itself.
 fn needed(pod: &ControlPlanePod) -> String {
     let further = match pod.further.is_empty() {
         true => String::new(),
         false => format!(" --apiserver-cert-extra-sans {}", pod.further.join(",")),
     };
-    format!("--control-plane-endpoint {} --upload-certs{further}", pod.endpoint)
+    format!("--control-plane-endpoint {} --upload-certs{}{further}", pod.endpoint, bind_port(pod))
 }
 
 /// The Pod where it can be redirected to a file, and what comes next where a person reads it.

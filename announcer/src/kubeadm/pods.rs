@@ -59,14 +59,17 @@ fn of(container: &Container) -> Given {
 /// # Errors
 /// When it does not answer, none is there, or they are not alike; in words.
 pub(super) async fn asked(kubeconfig: &Path, namespace: &str) -> Result<Given, String> {
-    let hint = "; give the settings as flags, as for `kubeadm init`, and no cluster is asked";
+    let hint = "give the settings as flags, as for `kubeadm init`, and no cluster is asked";
     let config = client::configure(Some(kubeconfig)).await;
-    let config = config.map_err(|error| format!("--config: {}{hint}", chain(&error)))?;
+    // That of the node is written as it joins.
+    let config = config.map_err(|error| {
+        format!("--config: {}; copy it from a node that has joined, or {hint}", chain(&error))
+    })?;
     let server = config.cluster_url.to_string();
     let client = client::connect(config).map_err(|error| chain(&error))?;
     match tokio::time::timeout(TIMEOUT, of_cluster(&client, namespace)).await {
-        Ok(found) => found.map_err(|why| format!("{why}{hint}")),
-        Err(_) => Err(format!("{server}: no answer within {TIMEOUT:?}{hint}")),
+        Ok(found) => found.map_err(|why| format!("{why}; {hint}")),
+        Err(_) => Err(format!("{server}: no answer within {TIMEOUT:?}; {hint}")),
     }
 }
 

@@ -61,7 +61,12 @@ fn init_prints_one_pod_and_says_what_kubeadm_is_to_be_given() {
     let expected = "--control-plane-endpoint 192.0.2.100:6443 --upload-certs --apiserver-cert-extra-sans 2001:db8::100";
     assert_eq!(needed(&pod), expected);
     let six = init("--vip 2001:db8::100 --port 8443").unwrap();
-    assert_eq!(needed(&six), "--control-plane-endpoint [2001:db8::100]:8443 --upload-certs");
+    let expected =
+        "--control-plane-endpoint [2001:db8::100]:8443 --upload-certs --apiserver-bind-port 8443";
+    assert_eq!(needed(&six), expected);
+    let said = "as kubeadm init has printed it";
+    assert!(joined_by(&six).ends_with(&format!("{said}, with --apiserver-bind-port 8443")));
+    assert!(joined_by(&pod).ends_with(said), "{}", joined_by(&pod));
 }
 
 #[test]
@@ -77,14 +82,24 @@ fn what_is_not_accepted_is_named_at_once_and_elections_in_etcd_with_what_to_use(
     }
     let off = init("--address 192.0.2.100 --controlplane=false").err().unwrap();
     assert!(off.contains("cp_enable"), "{off}");
+    for (flag, why) in [
+        ("--nodeName a", "--nodeName, vip_nodename=\"a\": the Pod is that of all nodes"),
+        ("--inCluster", "inCluster=\"true\": a static pod has no account"),
+        ("--taint", "taint=\"true\": a static pod runs where its file is"),
+    ] {
+        let told = init(&format!("--address 192.0.2.100 {flag}")).err().unwrap();
+        assert!(told.contains(why), "{flag}: {told}");
+    }
     assert!(init("--address 192.0.2.100 --image A/b").err().unwrap().contains("--image"));
 }
 
 #[tokio::test]
 async fn join_prints_what_the_others_have_and_flags_win_over_it() {
-    let flags = format!("{FLAGS} --image r.example/berth:2 --nodeName a");
-    let first = init(&flags).unwrap();
-    let found = said(vec![mirrored("a", &first.text), mirrored("b", &first.text)]).await.unwrap();
+    let first = init(&format!("{FLAGS} --image r.example/berth:2")).unwrap();
+    let mut of_one_node = mirrored("a", &first.text);
+    of_one_node["spec"]["containers"][0]["env"][0] =
+        json!({ "name": "vip_nodename", "value": "a" });
+    let found = said(vec![of_one_node, mirrored("b", &first.text)]).await.unwrap();
     assert!(!found.environment.contains_key("vip_nodename"));
     let joined = pod("join", "", found.clone()).unwrap();
     let same = init(&format!("{FLAGS} --image r.example/berth:2")).unwrap();
@@ -121,4 +136,11 @@ async fn what_the_kubelet_of_another_node_shows_counts_for_nothing() {
     let found = said(vec![mirrored("worker", &theirs), mirrored("a", &own)]).await.unwrap();
     assert!(!found.image.unwrap().contains("evil"));
     assert!(said(vec![mirrored("worker", &theirs)]).await.unwrap_err().contains("no Pod"));
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_only_a_node_has_that_joined_is_told_with_where_to_have_it_from() {
+    let told = pods::asked(Path::new("/nowhere/admin.conf"), "kube-system").await.unwrap_err();
+    assert!(told.starts_with("--config: ") && told.contains("/nowhere/admin.conf"), "{told}");
+    assert!(told.contains("copy it from a node that has joined, or give the settings"), "{told}");
 }

@@ -1,17 +1,16 @@
 //! Manifests for settings: what `manifests/` has, with what was asked for and the rights for that and no more.
 
-use std::net::SocketAddr;
-
 use berth_api::Quoted;
 use serde_json::{Value, json};
 
 use super::modes::{Decides, Modes};
 use super::rights::{Place, Right, needed};
-use crate::config::{Config, Problem, Settings, Verdict, Wished, beside_an_api, elects, find};
+use crate::config::{Config, Http, Problem, Settings, Verdict, beside_an_api, elects, find};
 
 /// The name of everything that is generated.
 const NAME: &str = "berth-announcer";
 const METRICS: &str = "prometheus_server";
+const HEALTH: &str = "health_check_port";
 const IMAGE: &str = "localhost/berth/berth-announcer";
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// Where probes ask where nothing else is said: not where the metrics are, for so are kube-vip's.
@@ -20,10 +19,11 @@ const HEALTH_PORT: &str = "2114";
 const OF_CONTROL_PLANE: (&str, &str, &str) = ("berth-control-plane", "2115", ":2122");
 /// The kubeconfig of a control-plane node, which has rights before anybody has given any.
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
-/// Where it is, and that of `kubeadm init` beside it.
-const FOLDER: &str = "/etc/kubernetes/";
+/// The number of `system-node-critical` (`scheduling.SystemCriticalPriority`, and 1000), by which a kubelet ends the Pods of its node
+/// when that shuts down: no admission puts it into a Pod of a file, as kubeadm knows of its own.
+const NODE_CRITICAL: i32 = 2_000_001_000;
 /// Files that are read where the announcer runs, not where its manifest is written.
-const FILES: [&str; 5] = [
+pub(super) const FILES: [&str; 5] = [
     "k8s_config_file",
     "config_file",
     "berth_members",
@@ -46,8 +46,9 @@ pub(super) struct Wish {
     pub(super) role: bool,
 }
 
-/// Everything for which there is no manifest. `flags` are the settings that were given as such.
-pub(super) fn problems(settings: &Settings, flags: &[&str]) -> Vec<String> {
+/// Everything for which there is no manifest, with `more` that its kind does not take. `flags` are the settings that were given
+/// as such.
+pub(super) fn problems(settings: &Settings, flags: &[&str], more: Vec<Problem>) -> Vec<String> {
     let here = settings.clone().without(&READ);
     let mut problems = match Config::parse(&here, "node") {
         Ok(config) => {
@@ -82,6 +83,7 @@ pub(super) fn problems(settings: &Settings, flags: &[&str]) -> Vec<String> {
     problems.extend(bare.map(|name| {
         settings.problem(name, "accepted is a path from the root, where it is mounted, without ..")
     }));
+    problems.extend(more);
     let mut told = Vec::new();
     // Who has given it as a flag knows it by that name, mostly kube-vip's.
     let text = |problem: &Problem| {
@@ -104,34 +106,13 @@ pub(super) fn pod(settings: &Settings, wish: &Wish) -> Vec<Value> {
     let modes = Modes::of(settings);
     let in_cluster = wish.in_cluster.unwrap_or(false);
     let name = name(&modes);
+    let mut spec = pod_spec(settings, wish, in_cluster, settings.text("vip_nodename"));
+    spec["priority"] = json!(NODE_CRITICAL);
     vec![json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": name, "namespace": modes.namespace, "labels": labels(name) },
-        "spec": pod_spec(settings, wish, in_cluster, settings.text("vip_nodename")),
+        "spec": spec,
     })]
-}
-
-/// The Pod for every control-plane node, and the configuration by which kubeadm makes a cluster at its address.
-pub(super) fn kubeadm(settings: &Settings, wish: &Wish) -> Vec<Value> {
-    let (endpoint, names) = endpoint(settings).unzip();
-    let configuration = json!({
-        "apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration",
-        "controlPlaneEndpoint": endpoint, "apiServer": { "certSANs": names },
-    });
-    let mut documents = pod(settings, wish);
-    documents.push(configuration);
-    documents
-}
-
-/// The control plane's first address with its port, and all of them by themselves; nothing where it has none.
-pub(super) fn endpoint(settings: &Settings) -> Option<(String, Vec<String>)> {
-    let config = Config::parse(&settings.clone().without(&FILES), "node").ok()?;
-    let own = config.control_plane?;
-    let endpoint = match own.wished.first()? {
-        Wished::Address(address) => SocketAddr::new(*address, own.port).to_string(),
-        Wished::Name(name) => format!("{name}:{}", own.port),
-    };
-    Some((endpoint, own.wished.iter().map(ToString::to_string).collect()))
 }
 
 /// Whether the control plane goes by a name.
@@ -152,7 +133,22 @@ fn name(modes: &Modes) -> &'static str {
 /// Where probes ask.
 fn health_port<'a>(settings: &'a Settings, modes: &Modes) -> &'a str {
     let own = if name(modes) == NAME { HEALTH_PORT } else { OF_CONTROL_PLANE.1 };
-    settings.text("health_check_port").unwrap_or(own)
+    settings.text(HEALTH).unwrap_or(own)
+}
+
+/// The metrics of the control plane's own announcer, where nothing else is said of them.
+fn metrics(settings: &Settings, modes: &Modes) -> Option<&'static str> {
+    let is_given = settings.given().any(|(other, _)| other.name == METRICS);
+    Some(OF_CONTROL_PLANE.2).filter(|_| name(modes) != NAME && !is_given)
+}
+
+/// The port at which the announcer answers probes: where it has none for them, that of its metrics, or loopback's.
+fn port_of_probes(settings: &Settings, modes: &Modes) -> u16 {
+    let own = metrics(settings, modes).map(|address| (METRICS, address.to_owned()));
+    let own = own.into_iter().chain([(HEALTH, health_port(settings, modes).to_owned())]);
+    let given = settings.given().filter(|(variable, _)| variable.name == METRICS);
+    let given = given.map(|(variable, value)| (variable.name.to_owned(), value.to_owned()));
+    Http::of(&Settings::gather(given, own)).port_of_probes()
 }
 
 /// A DaemonSet.
@@ -181,6 +177,12 @@ pub(super) fn daemonset(settings: &Settings, wish: &Wish) -> Vec<Value> {
     })]
 }
 
+/// The folder of a file, with a slash; none where the container has one of its own there, as every folder of the root may be.
+fn folder_of(file: &str) -> Option<&str> {
+    let folder = &file[..=file.rfind('/')?];
+    (folder.split('/').filter(|part| !part.is_empty()).count() > 1).then_some(folder)
+}
+
 fn labels(name: &str) -> Value {
     json!({ "app.kubernetes.io/name": name })
 }
@@ -196,8 +198,8 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
         ("key", settings.text("berth_key_file")),
         ("authority", settings.text("control_plane_health_check_ca_path")),
     ]);
-    // kubeadm writes what is in its folder while this runs, and one of its files on the first node alone.
-    let folder = kubeconfig.filter(|file| modes.control_plane && *file == ADMIN).map(|_| FOLDER);
+    // What is in this folder is written while this runs, and one of kubeadm's files on the first node alone.
+    let folder = kubeconfig.filter(|_| modes.control_plane).and_then(folder_of);
     let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
     for (name, file) in files {
         let Some(file) = file else { continue };
@@ -222,11 +224,7 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
     volumes.push(json!({
         "name": "xtables-lock", "hostPath": { "path": "/run/xtables.lock", "type": "FileOrCreate" },
     }));
-    let port = match health_port(settings, &modes) {
-        // The announcer then answers on loopback all the same.
-        "0" => 2112,
-        port => port.parse().unwrap_or(2112),
-    };
+    let port = port_of_probes(settings, &modes);
     let probe =
         |path: &str| json!({ "httpGet": { "path": path, "port": port, "host": "127.0.0.1" } });
     let mut liveness = probe("/healthz");
@@ -331,7 +329,7 @@ fn environment(settings: &Settings, node: Option<&str>, kubeconfig: Option<&str>
             "name": "vip_nodename", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } },
         }),
     };
-    let apart = ["vip_nodename", "cp_namespace", "health_check_port", "k8s_config_file"];
+    let apart = ["vip_nodename", "cp_namespace", HEALTH, "k8s_config_file"];
     let own = settings
         .given()
         .filter(|(variable, _)| !variable.flag_only && !apart.contains(&variable.name))
@@ -340,14 +338,14 @@ fn environment(settings: &Settings, node: Option<&str>, kubeconfig: Option<&str>
     environment.extend(own);
     let modes = Modes::of(settings);
     let (namespace, port) = (&modes.namespace, health_port(settings, &modes));
-    if name(&modes) != NAME && !settings.given().any(|(other, _)| other.name == METRICS) {
-        environment.push(json!({ "name": METRICS, "value": OF_CONTROL_PLANE.2 }));
+    if let Some(address) = metrics(settings, &modes) {
+        environment.push(json!({ "name": METRICS, "value": address }));
     }
     if let Some(kubeconfig) = kubeconfig {
         environment.push(json!({ "name": "k8s_config_file", "value": kubeconfig }));
     }
     environment.push(json!({ "name": "cp_namespace", "value": namespace }));
-    environment.push(json!({ "name": "health_check_port", "value": port }));
+    environment.push(json!({ "name": HEALTH, "value": port }));
     environment
 }
 

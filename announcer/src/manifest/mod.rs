@@ -6,11 +6,13 @@
 //! | `modes` | what settings ask for, as far as rights and pod depend on it |
 //! | `rights` | the rights for that, and what is lost without each |
 //! | `generate` | Pod, DaemonSet, ServiceAccount, roles |
+//! | `kubeadm` | the Pod of control-plane nodes, with what kubeadm is to be given |
 //! | `read` | YAML with the line of everything in it |
 //! | `check` | what each line of a manifest means |
 
 mod check;
 mod generate;
+mod kubeadm;
 mod modes;
 mod read;
 mod rights;
@@ -20,10 +22,11 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::Settings;
+use crate::config::{Problem, Settings};
 use crate::flags;
 use check::Report;
 use generate::Wish;
+use kubeadm::Endpoint;
 
 /// How the program ends; scripts rely on it.
 const EXIT_CODES: &str = "Exit code:\n  0  the manifest is printed; with --check: every line is the same or better\n  \
@@ -168,7 +171,11 @@ fn documents(
     let given = flags::given(matches);
     let given = if kind == "kubeadm" { of_control_plane(given) } else { given };
     let image = matches.get_one::<String>("image").cloned();
-    let settings = accepted(environment, given, image.as_deref())?;
+    let unfit = |settings: &Settings| match kind {
+        "kubeadm" => kubeadm::unfit(settings),
+        _ => Vec::new(),
+    };
+    let settings = accepted(environment, given, image.as_deref(), unfit)?;
     let is = |name: &str| matches.try_get_one::<bool>(name).ok().flatten() == Some(&true);
     let wish = Wish {
         image,
@@ -179,7 +186,7 @@ fn documents(
     let documents = match kind {
         "pod" => generate::pod(&settings, &wish),
         "daemonset" => generate::daemonset(&settings, &wish),
-        "kubeadm" => generate::kubeadm(&settings, &wish),
+        "kubeadm" => kubeadm::documents(&settings, &wish)?,
         _ => generate::rbac(&settings, &wish)?,
     };
     Ok(generate::print(&documents))
@@ -193,15 +200,16 @@ fn of_control_plane(mut given: Vec<(&'static str, String)>) -> Vec<(&'static str
     given
 }
 
-/// The settings, if all of them are accepted, and the image is one.
+/// The settings, if all of them are accepted, and the image is one. `unfit` has what the kind of manifest does not take.
 fn accepted(
     environment: impl IntoIterator<Item = (String, String)>,
     given: Vec<(&'static str, String)>,
     image: Option<&str>,
+    unfit: impl FnOnce(&Settings) -> Vec<Problem>,
 ) -> Result<Settings, String> {
     let flags: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
     let settings = Settings::gather(environment, given.clone());
-    let mut problems = generate::problems(&settings, &flags);
+    let mut problems = generate::problems(&settings, &flags, unfit(&settings));
     problems.extend(image.and_then(generate::unfit));
     if !problems.is_empty() {
         let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
@@ -222,6 +230,8 @@ pub(crate) struct ControlPlanePod {
     pub(crate) endpoint: String,
     /// The other addresses, which kubeadm puts into no certificate by itself.
     pub(crate) further: Vec<String>,
+    /// The port of the API servers, where kubeadm has to be told it on each node.
+    pub(crate) bind_port: Option<u16>,
 }
 
 /// That Pod for these settings.
@@ -233,14 +243,17 @@ pub(crate) fn control_plane_pod(
     given: Vec<(&'static str, String)>,
     image: Option<String>,
 ) -> Result<ControlPlanePod, String> {
-    let settings = accepted(environment, of_control_plane(given), image.as_deref())?;
-    let Some((endpoint, names)) = generate::endpoint(&settings) else {
-        let accepted = "accepted beside `kubeadm` is true, or nothing";
-        return Err(settings.problem("cp_enable", accepted).to_string());
-    };
-    let wish = Wish { image, in_cluster: settings.switch("inCluster"), ..Wish::default() };
+    let settings =
+        accepted(environment, of_control_plane(given), image.as_deref(), kubeadm::unfit)?;
+    let endpoint = Endpoint::of(&settings)?;
+    let wish = Wish { image, ..Wish::default() };
     let text = generate::print(&generate::pod(&settings, &wish));
-    Ok(ControlPlanePod { text, endpoint, further: names.into_iter().skip(1).collect() })
+    Ok(ControlPlanePod {
+        text,
+        endpoint: endpoint.first,
+        further: endpoint.names.into_iter().skip(1).collect(),
+        bind_port: endpoint.bind_port,
+    })
 }
 
 #[cfg(test)]

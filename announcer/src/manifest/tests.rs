@@ -115,6 +115,22 @@ fn what_no_cluster_and_no_node_takes_is_refused_by_name() {
             "svc_leasename=\"A_B\": accepted is the name of a Lease",
         ),
         ("pod", "--leaseDuration 0", "1 in all"),
+        (
+            "kubeadm",
+            "--address 192.0.2.1 --controlplane=false",
+            "cp_enable=\"false\": accepted beside `kubeadm` is true, or nothing",
+        ),
+        (
+            "kubeadm",
+            "--address 192.0.2.1 --inCluster",
+            "inCluster=\"true\": a static pod has no account; accepted beside `kubeadm` is",
+        ),
+        (
+            "kubeadm",
+            "--address 192.0.2.1 --nodeName a",
+            "the Pod is that of all nodes; leave it out",
+        ),
+        ("kubeadm", "--address 192.0.2.1 --taint", "taint=\"true\": a static pod runs where its"),
     ] {
         let refused = given(kind, flags).expect_err(flags);
         assert!(refused.contains(told), "{kind} {flags}: {refused}");
@@ -224,6 +240,24 @@ fn settings_stand_in_the_environment_as_they_were_given() {
     );
     let probes = given("daemonset", "--healthCheckPort 8089").unwrap();
     assert_eq!(probes.matches("port: 8089").count(), 2, "{probes}");
+}
+
+#[test]
+fn probes_ask_where_the_announcer_answers_and_not_where_another_does() {
+    for (kind, flags, port) in [
+        ("kubeadm", "--address 192.0.2.100", 2115),
+        ("kubeadm", "--address 192.0.2.100 --healthCheckPort 0", 2122),
+        ("daemonset", "--controlplane --address 192.0.2.100 --healthCheckPort 0", 2122),
+        ("kubeadm", "--address 192.0.2.100 --healthCheckPort 0 --prometheusHTTPServer :3333", 3333),
+        ("kubeadm", "--address 192.0.2.100 --healthCheckPort 0 --prometheusHTTPServer=", 2112),
+        ("daemonset", "--healthCheckPort 0", 2112),
+        ("daemonset", "--healthCheckPort 0 --prometheusHTTPServer 127.0.0.1:3333", 3333),
+        ("daemonset", "--healthCheckPort 0 --prometheusHTTPServer 192.0.2.11:3333", 2112),
+        ("daemonset", "--prometheusHTTPServer :3333", 2114),
+    ] {
+        let text = given(kind, flags).unwrap();
+        assert_eq!(text.matches(&format!(" port: {port}\n")).count(), 2, "{kind} {flags}: {text}");
+    }
 }
 
 #[test]
@@ -346,7 +380,7 @@ fn the_control_planes_pod_has_a_name_and_ports_of_its_own_and_sees_what_kubeadm_
     let flags = "--address 192.0.2.100,2001:db8::100 --interface eth0 --port 8443";
     let text = given("kubeadm", flags).unwrap();
     let documents = parsed(&text);
-    let [pod, kubeadm] = &documents[..] else { panic!("{text}") };
+    let [pod, kubeadm, of_node] = &documents[..] else { panic!("{text}") };
     assert_eq!(pod["metadata"]["name"], "berth-control-plane");
     let spec = &pod["spec"];
     let volume = spec["volumes"].as_array().unwrap().iter();
@@ -356,6 +390,8 @@ fn the_control_planes_pod_has_a_name_and_ports_of_its_own_and_sees_what_kubeadm_
         serde_json::json!({ "path": "/etc/kubernetes/", "type": "Directory" })
     );
     assert!(spec["hostAliases"].is_null());
+    assert_eq!(spec["priority"], 2_000_001_000, "no admission gives it a number");
+    assert!(!given("daemonset", "").unwrap().contains("priority: "));
     let port = &spec["containers"][0]["livenessProbe"]["httpGet"]["port"];
     assert_eq!(*port, 2115);
     for (name, value) in [
@@ -370,9 +406,35 @@ fn the_control_planes_pod_has_a_name_and_ports_of_its_own_and_sees_what_kubeadm_
     assert_eq!(kubeadm["apiVersion"], "kubeadm.k8s.io/v1beta4");
     assert_eq!(kubeadm["controlPlaneEndpoint"], "192.0.2.100:8443");
     assert_eq!(kubeadm["apiServer"]["certSANs"][1], "2001:db8::100");
+    assert_eq!(
+        (&of_node["apiVersion"], &of_node["kind"]),
+        (&kubeadm["apiVersion"], &"InitConfiguration".into())
+    );
+    assert_eq!(of_node["localAPIEndpoint"]["bindPort"], 8443);
     let six = parsed(&given("kubeadm", "--address 2001:db8::100").unwrap());
+    assert_eq!(six.len(), 2, "kubeadm's own port is told to nobody");
     assert_eq!(six[1]["controlPlaneEndpoint"], "[2001:db8::100]:6443");
     assert!(given("kubeadm", "").unwrap_err().contains("address="));
+}
+
+#[test]
+fn a_kubeconfig_that_is_written_later_is_seen_wherever_it_is() {
+    for (file, path, kind) in [
+        ("/etc/rancher/rke2/rke2.yaml", "/etc/rancher/rke2/", "Directory"),
+        // There a container has what is its own.
+        ("/root/admin.conf", "/root/admin.conf", "File"),
+        ("/admin.conf", "/admin.conf", "File"),
+    ] {
+        let flags = format!("--address 192.0.2.100 --k8sConfigPath {file}");
+        let text = given("kubeadm", &flags).unwrap();
+        let volumes = &parsed(&text)[0]["spec"]["volumes"];
+        let mut volumes = volumes.as_array().unwrap().iter();
+        let volume = volumes.find(|volume| volume["name"] == "kubeconfig").unwrap();
+        assert_eq!(volume["hostPath"], serde_json::json!({ "path": path, "type": kind }));
+        assert!(env(&text).contains(&("k8s_config_file".into(), file.into())), "{text}");
+    }
+    let of_services = given("pod", "--k8sConfigPath /etc/rancher/rke2/rke2.yaml").unwrap();
+    assert!(of_services.contains("path: /etc/rancher/rke2/rke2.yaml"), "{of_services}");
 }
 
 #[test]

@@ -60,10 +60,16 @@ impl Kept {
     /// When the folder cannot be made or written to: no view could be kept.
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         let place = || format!("berth_cp_folder={}", folder.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(place)?;
+        let accepted = || {
+            format!(
+                "{}: accepted is a folder that root of this node may make and write to",
+                place()
+            )
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(accepted)?;
         write(folder, "probe", &())
             .and_then(|()| std::fs::remove_file(folder.join("probe")))
-            .with_context(place)?;
+            .with_context(accepted)?;
         let keys: Option<Keys> = read(folder, KEYS).with_context(place)?;
         let keys = keys.filter(|keys| keys.ring().is_ok());
         let peers = read(folder, PEERS).with_context(place)?.unwrap_or_default();
@@ -292,6 +298,9 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_had_is_named() {
         let error = Kept::open(Path::new("/proc/berth")).unwrap_err();
-        assert!(format!("{error:#}").starts_with("berth_cp_folder=/proc/berth: "), "{error:#}");
+        let told = format!("{error:#}");
+        let expected =
+            "berth_cp_folder=/proc/berth: accepted is a folder that root of this node may make";
+        assert!(told.starts_with(expected) && told.contains("No such file"), "{told}");
     }
 }

@@ -128,12 +128,14 @@ fn by_bgp_no_lease_decides_alone_or_beside_services_and_a_wrong_peer_ends_it() {
     for (name, value, why) in [
         ("vip_arp", "true", "take an announcer for each"),
         ("berth_election", "membership", "nobody is elected"),
+        ("berth_election", "membership", "routers choose; leave it out"),
         ("bgp_peers", "192.0.2.1:x", "192.0.2.1"),
         ("bgp_attach_ip_to_interface", "true", "vip_interface names no interface"),
     ] {
         let told = parse(&[(name, value)]).expect_err("a refusal");
         let is_told = |line: &String| line.starts_with(&format!("{name}=")) && line.contains(why);
         assert!(told.len() == 1 && told.iter().any(is_told), "{name}: {told:#?}");
+        assert!(name == "vip_arp" || !told[0].contains("vip_arp=true"), "it is refused: {told:?}");
     }
 }
 
@@ -148,6 +150,11 @@ fn a_name_is_asked_for_later_and_is_no_server_of_its_own() {
         ("kubernetes_addr", "https://API.example.org:6443"),
     ]);
     assert!(told[0].contains("it is the control plane's own address"), "{told:?}");
+    let told = refused(&[
+        ("address", "api.example.org"),
+        ("control_plane_health_check_address", "http://API.example.org.:8080/healthz"),
+    ]);
+    assert!(told.len() == 1 && told[0].contains("others would answer"), "{told:?}");
     let told = refused(&[("dns_mode", "both")]);
     assert!(told[0].contains("accepted are first, ipv4, ipv6, dual"), "{told:?}");
 }
@@ -198,17 +205,40 @@ fn without_an_address_or_with_its_own_for_a_server_nothing_begins() {
         ("address", "", "address=", "\"\" is no address, and no name"),
         ("address", "127.0.0.1", "address=", "is a loopback address"),
         ("address", "192.0.2.1,192.0.2.1", "address=", "stands there twice"),
+        ("health_check_port", "6443", "health_check_port=", "6443 is the port of the API server"),
+        ("prometheus_server", ":6443", "prometheus_server=", "6443 is the port of the API server"),
+        ("port", "2112", "prometheus_server=", "2112 is the port of the API server of this node"),
+        ("cp_enable", "yes", "cp_enable=", "accepted are true and false"),
         ("kubernetes_addr", "https://192.0.2.100:6443", "kubernetes_addr=", "own address"),
+        (
+            "control_plane_health_check_address",
+            "https://192.0.2.100:6443/readyz",
+            "control_plane_health_check_address=",
+            "so that others would answer for this node; accepted is the API server of this node",
+        ),
         ("vip_leasename", "Lock", "vip_leasename=", "the name of a Lease"),
         ("vip_leasename", "berth-membership", "vip_leasename=", "a Lease of its own"),
         ("vip_leasename", "berth-membership-cp", "vip_leasename=", "a Lease of its own"),
+        ("vip_leasename", "berth-control-plane-a", "vip_leasename=", "a Lease of its own"),
         ("berth_cp_folder", "var/lib", "berth_cp_folder=", "a path from the root"),
+        ("berth_cp_folder", "/", "berth_cp_folder=", "to a folder of its own"),
+        ("berth_cp_folder", "/etc/", "berth_cp_folder=", "to a folder of its own"),
+        ("berth_cp_folder", "/srv/../etc", "berth_cp_folder=", "without .."),
+        (
+            "berth_cp_folder",
+            "/proc/berth/x",
+            "berth_cp_folder=",
+            "such as /var/lib/berth/control-plane",
+        ),
         ("berth_members", "/nowhere", "berth_members=", "cp_enable=\"true\" asks for"),
     ] {
         let told = refused(&[(name, value)]);
         let is_told = told.iter().any(|line| line.starts_with(at) && line.contains(why));
         assert!(is_told, "{name}: {told:#?}");
     }
+    let told = refused(&[("berth_members", "/nowhere")]);
+    let is_of_services = |line: &String| line.contains("svc_enable");
+    assert!(!told.iter().any(is_of_services), "nobody asks for Services: {told:#?}");
     assert!(parse(&[("kubernetes_addr", "https://192.0.2.11:6443")]).is_ok(), "of this node");
 }
 
