@@ -453,9 +453,7 @@ pub fn stamp(lease: &mut Lease, now: Timestamp) {
 }
 
 fn duration(lease: &Lease, ours: &Timing) -> Duration {
-    let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
-    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    seconds.map_or(ours.duration(), Duration::from_secs)
+    held::duration(lease).unwrap_or(ours.duration())
 }
 
 /// Resource versions are numbers that grow (KEP-5504); should one not be, a different one counts as newer.

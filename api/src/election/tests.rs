@@ -448,6 +448,18 @@ fn a_lease_that_was_deleted_is_honoured_for_a_minute_at_most() {
 }
 
 #[test]
+fn a_lease_is_believed_for_an_hour_whatever_it_says() {
+    let start = Instant::now();
+    let mut held = lease(1, Some("b"));
+    held.spec.as_mut().unwrap().lease_duration_seconds = Some(i32::MAX);
+    let mut election = candidate("a");
+    election.observe(Sight::Present(held.clone()), start);
+    assert_eq!(election.poll(start), Action::Wait(Some(start + seconds(3600))));
+    let Held::By { duration, .. } = Held::of(&held) else { panic!("somebody has it") };
+    assert_eq!(duration, Some(seconds(3600)));
+}
+
+#[test]
 fn what_makes_a_holder_of_a_candidate_that_is_none_acquires() {
     let start = Instant::now();
     let mut election = candidate("a");
