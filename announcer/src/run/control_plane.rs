@@ -193,7 +193,7 @@ pub(super) async fn ground(
     }
 }
 
-/// That no address of the control plane is another node's. Where this may not know, nothing is said of it but that.
+/// That no address of the control plane is another node's. What is in use already is told, and no reason to end. Where this may not know, nothing is said of it but that.
 ///
 /// # Errors
 /// Which one is, and whose.
@@ -210,7 +210,12 @@ pub(super) async fn are_no_others(
         let (why, pause) = match tokio::time::timeout(ANSWER, asked).await {
             Ok(Ok(found)) => {
                 health.forget(OTHERS);
-                anyhow::ensure!(found.is_empty(), all(&found));
+                anyhow::ensure!(found.theirs.is_empty(), all(&found.theirs));
+                if !found.claimed.is_empty() {
+                    let why = found.claimed.join("; ");
+                    tracing::warn!("{why}");
+                    health.missing(OTHERS, format!("when this began: {why}"));
+                }
                 return Ok(());
             }
             Ok(Err(Error::Api(status))) if status.code == 403 => {

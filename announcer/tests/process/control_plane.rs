@@ -343,6 +343,13 @@ async fn an_address_of_another_node_ends_it_with_the_reason_unless_that_may_have
     let mut peer = Peer::new().await;
     peer.until(true, "node-c may have it, and has it no more", &scene.log).await;
     scene.leaves(announcer).await;
+    // It is in use: no kubelet says from now on who may start.
+    let status = json!({ "addresses": [{ "type": "InternalIP", "address": ADDRESS }] });
+    scene.api.put("/api/v1/nodes/node-w", json!({ "status": status }));
+    let announcer = scene.owner();
+    peer.until(true, "node-w says that it has it", &scene.log).await;
+    says("the Node node-w says that it has it").await;
+    scene.leaves(announcer).await;
 }
 
 /// The program where this file is `/etc/hosts`.
