@@ -6,6 +6,7 @@
 //! `create` on `selfsubjectaccessreviews` of `authorization.k8s.io`, which every account has (`system:basic-user`): where it is
 //! refused, too, nothing is granted yet.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -112,9 +113,12 @@ impl Way {
         (is_admin && beside.is_file()).then_some(beside)
     }
 
-    /// What is compared to see that a file was written.
-    fn seen(&self) -> [Option<Vec<u8>>; 2] {
-        [self.own(), self.beside()].map(|file| file.and_then(|file| std::fs::read(file).ok()))
+    /// What is compared to see that a file was written: kubeconfigs, and what they name.
+    fn seen(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+        let mut files: Vec<PathBuf> = self.own().into_iter().chain(self.beside()).collect();
+        files.extend(files.clone().iter().flat_map(|file| client::files_of(file)));
+        let read = |file: PathBuf| (std::fs::read(&file).ok(), file);
+        files.into_iter().map(read).map(|(text, file)| (file, text)).collect()
     }
 }
 
@@ -230,4 +234,43 @@ async fn may(client: &Client, namespace: &str) -> kube::Result<bool> {
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_kubeconfig_names_is_seen_when_it_is_written_anew() {
+        let folder = std::env::temp_dir().join(format!("berth-access-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = |name: &str| folder.join(name);
+        let write = |name: &str, text: &str| std::fs::write(file(name), text).unwrap();
+        let cluster = json!({
+            "server": "https://127.0.0.1:6443", "certificate-authority": file("ca.crt"),
+        });
+        let user = json!({ "client-certificate": "own.pem", "client-key": file("own.key") });
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{ "name": "lab", "cluster": cluster }],
+            "users": [{ "name": "lab", "user": user }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
+        });
+        write("kubelet.conf", &kubeconfig.to_string());
+        let namespace = "kube-system".to_owned();
+        let kubeconfig = Some(file("kubelet.conf"));
+        let way = Way { kubeconfig, server: None, port: 6443, namespace };
+        let mut seen = way.seen();
+        assert_eq!(seen.len(), 4, "those that are not there yet, too: {seen:?}");
+        for name in ["ca.crt", "own.pem", "own.key", "kubelet.conf"] {
+            assert_eq!(way.seen(), seen);
+            let before = std::fs::read_to_string(file(name)).unwrap_or_default();
+            write(name, &(before + "\n"));
+            assert_ne!(way.seen(), seen, "{name}");
+            seen = way.seen();
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

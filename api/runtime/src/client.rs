@@ -1,7 +1,7 @@
 //! Owns how the API server is reached. A connection that went silent is given up within seconds, never waited for.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -74,6 +74,16 @@ pub async fn configure(kubeconfig: Option<&Path>) -> Result<Config, ClientError>
     };
     let file = Kubeconfig::read_from(path).map_err(unusable)?;
     Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(unusable)
+}
+
+/// The files of certificates and keys that a kubeconfig names, which are read whenever a client is made by it.
+pub fn files_of(kubeconfig: &Path) -> Vec<PathBuf> {
+    let Ok(file) = Kubeconfig::read_from(kubeconfig) else { return Vec::new() };
+    let clusters = file.clusters.into_iter().filter_map(|one| one.cluster);
+    let authorities = clusters.filter_map(|cluster| cluster.certificate_authority);
+    let users = file.auth_infos.into_iter().filter_map(|one| one.auth_info);
+    let own = users.flat_map(|user| [user.client_certificate, user.client_key]).flatten();
+    authorities.chain(own).map(PathBuf::from).collect()
 }
 
 /// Why neither the kubeconfig that kubectl would take nor a pod's account is usable. Of the two the file is what somebody may
