@@ -23,6 +23,7 @@ use kube::api::{Api, PostParams};
 use kube::{Client, Config, Error};
 
 use super::credentials::{Answer, Credentials, Whose};
+use super::expiry;
 use crate::config::ControlPlane;
 
 /// The name of the task, and of the readiness check.
@@ -136,7 +137,7 @@ pub(crate) async fn open(way: Way, health: Health) -> (Client, Task) {
 async fn keep(way: Way, exchange: Exchange, health: Health) {
     let mut credentials = Credentials::new(Instant::now());
     let mut seen = way.seen();
-    let (mut used, mut is_stale) = (None, false);
+    let (mut used, mut is_stale, mut ends) = (None, false, None);
     loop {
         let beside = way.beside();
         let answer = ask(&way).await;
@@ -147,6 +148,8 @@ async fn keep(way: Way, exchange: Exchange, health: Health) {
             (Whose::Initial, Some(file)) => way.initial(file).await,
             _ => way.config().await,
         };
+        let remark =
+            config.as_ref().ok().and_then(|own| expiry::remark(own, jiff::Timestamp::now()));
         match config.and_then(|config| client::connect(config).map_err(|error| chain(&error))) {
             Ok(client) => {
                 // A client has connections, which go on to be used.
@@ -158,10 +161,18 @@ async fn keep(way: Way, exchange: Exchange, health: Health) {
             Err(why) => health.waits(TASK, why),
         }
         if used.is_some() {
-            match &answer {
-                Answer::Refused(why) if using == Whose::Own => health.waits(TASK, why.clone()),
-                _ => health.ready(TASK),
+            match (&answer, &remark) {
+                (Answer::Refused(why), remark) if using == Whose::Own => {
+                    let remark = remark.as_ref().map(|remark| format!("; {remark}"));
+                    health.waits(TASK, format!("{why}{}", remark.unwrap_or_default()));
+                }
+                (_, Some(remark)) => health.missing(TASK, remark.clone()),
+                (_, None) => health.ready(TASK),
             }
+        }
+        if remark != ends {
+            remark.iter().for_each(|remark| tracing::warn!("{remark}"));
+            ends = remark;
         }
         loop {
             let due = credentials.due();
