@@ -74,12 +74,18 @@ impl Way {
         client::connect(config).map_err(|error| chain(&error))
     }
 
-    /// The same as a client.
+    /// Where this is asked for, as far as that is known.
+    pub(crate) async fn url(&self, path: &str) -> String {
+        let server = self.config().await.map(|config| config.cluster_url.to_string());
+        server.unwrap_or_default().trim_end_matches('/').to_owned() + path
+    }
+
+    /// A client by that configuration.
     async fn client(&self) -> Result<Client, String> {
         client::connect(self.config().await?).map_err(|error| chain(&error))
     }
 
-    /// The same by the kubeconfig of `kubeadm init`.
+    /// The configuration by the kubeconfig of `kubeadm init`.
     async fn initial(&self, file: &Path) -> Result<Config, String> {
         self.local(client::configure(Some(file)).await)
     }
@@ -158,6 +164,7 @@ async fn keep(way: Way, exchange: Exchange, health: Health) {
                     tell(used.replace(using), using, &answer);
                 }
             }
+            Err(why) if used.is_none() => health.expects(TASK, why + "; it is waited for"),
             Err(why) => health.waits(TASK, why),
         }
         if used.is_some() {

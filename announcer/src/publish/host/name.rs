@@ -48,10 +48,12 @@ impl Keeper {
         let mut other = None;
         let mut missed = false;
         loop {
-            let (why, pause) = match tokio::time::timeout(TIMEOUT, self.try_claim(&mut other)).await
-            {
+            let pause = match tokio::time::timeout(TIMEOUT, self.try_claim(&mut other)).await {
                 Ok(Ok(None)) => break,
-                Ok(Ok(Some(why))) => (why, LOOK),
+                Ok(Ok(Some(why))) => {
+                    health.waits(CHECK, why);
+                    LOOK
+                }
                 // It was there a moment ago, or came meanwhile.
                 Ok(Err(Failure::Api(Error::Api(status))))
                     if status.code == 409
@@ -61,7 +63,8 @@ impl Keeper {
                     continue;
                 }
                 Ok(Err(Failure::Api(error))) if is_transient(&error) => {
-                    (self.unanswered(&chain(&error)), SOON)
+                    health.expects(CHECK, self.unanswered(&chain(&error)));
+                    SOON
                 }
                 Ok(Err(error)) => {
                     let pause = self.failed(error);
@@ -71,9 +74,12 @@ impl Keeper {
                     }
                     break;
                 }
-                Err(_) => (self.unanswered(&format!("no answer within {TIMEOUT:?}")), SOON),
+                Err(_) => {
+                    health
+                        .expects(CHECK, self.unanswered(&format!("no answer within {TIMEOUT:?}")));
+                    SOON
+                }
             };
-            health.waits(CHECK, why);
             tokio::time::sleep(pause).await;
         }
         health.ready(CHECK);
@@ -82,7 +88,7 @@ impl Keeper {
     fn unanswered(&self, why: &str) -> String {
         let Self { namespace, name, node, .. } = self;
         format!(
-            "cannot say yet whether another host goes by the name {node}: Lease {namespace}/{name}: {why}"
+            "cannot say yet whether another host goes by the name {node}, which is waited for: Lease {namespace}/{name}: {why}"
         )
     }
 
