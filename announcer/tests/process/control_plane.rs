@@ -301,10 +301,12 @@ async fn all_that_keeps_it_from_the_node_is_named_before_anything_is_touched() {
     let scene = Scene::new().await;
     run("ip addr del 2001:db8::250/64 dev eth0");
     let mut command = scene.control_plane();
-    command.env("address", "192.0.2.250,2001:db8::100").env("vip_interface", "eth9");
+    let addresses = "192.0.2.250,api.berth.invalid,2001:db8::100";
+    command.env("address", addresses).env("vip_interface", "eth9");
     let log = ended(&scene, command).await;
     for told in [
-        "3 problems in all",
+        "4 problems in all",
+        "address=api.berth.invalid: ",
         "vip_interface=\"eth9\": this node has no such interface; accepted is one of eth0",
         "address=192.0.2.250: it is an address of this node itself, on interface eth0",
         "address=2001:db8::100: this node has no IPv6 address of its own",
@@ -373,6 +375,12 @@ async fn a_name_is_waited_for_kept_through_failures_and_followed() {
     let mut peer = Peer::new().await;
     tokio::time::sleep(2 * SECOND).await;
     assert_eq!(scene.said(), None, "nobody says which address it is");
+    signal_to(&announcer, Signal::SIGTERM);
+    let status = tokio::time::timeout(2 * SECOND, announcer.wait()).await;
+    let log = std::fs::read_to_string(&scene.log).unwrap();
+    assert_eq!(status.expect("a wait ends when it is told to").unwrap().code(), Some(0), "{log}");
+    assert!(log.contains("waited for, 12s at most: address=api.berth.test"), "{log}");
+    let mut announcer = command.spawn().expect("an announcer");
     let say = |address: &str| std::fs::write(&hosts, format!("{address} {NAME}\n")).unwrap();
     say(ADDRESS);
     peer.until(true, "the name has an address", &scene.log).await;
