@@ -257,7 +257,7 @@ async fn start(
     let own_part = found.map(|kept| Own { kept, fitness: Fitness::new(addresses, ask.clone()) });
     let (backing, known) = match &config.cluster {
         Cluster::Api(api) => {
-            let reaching = control_plane::reach(&config, api, ask, &health, supervisor);
+            let reaching = control_plane::reach(&config, api, ask, (&health, &metrics), supervisor);
             let (client, known) = reaching.await?;
             (Backing::Api(client), known)
         }

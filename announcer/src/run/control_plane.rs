@@ -21,6 +21,7 @@ use crate::control_plane::access::{self, Way};
 use crate::control_plane::place::Obstacle;
 use crate::control_plane::{certificate, checker, names, nodes, others, place};
 use crate::kernel::{Host, Kernel};
+use crate::metrics::Metrics;
 use crate::ownership::health::{Heard, Standing};
 use crate::ownership::{Answers, Whom};
 
@@ -58,7 +59,7 @@ pub(super) async fn reach(
     config: &Config,
     api: &Api,
     ask: Arc<Notify>,
-    health: &Health,
+    (health, metrics): (&Health, &Metrics),
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<(Client, Known)> {
     let Some(own) = &config.control_plane else {
@@ -75,9 +76,12 @@ pub(super) async fn reach(
     let (client, keeping) = access::open(way.clone(), health.clone()).await;
     supervisor.spawn_all([keeping]);
     health.unready(checker::TASK, "not yet");
+    let healthy = metrics.api_server.clone();
     let tell = move |heard: Heard| {
         stands.send_replace(heard);
-        let word = &words[usize::from(heard.standing == Standing::Healthy)];
+        let is_healthy = heard.standing == Standing::Healthy;
+        healthy.set(is_healthy.into());
+        let word = &words[usize::from(is_healthy)];
         tell.send_if_modified(|told| {
             let is_news = told != word;
             told.clone_from(word);

@@ -344,6 +344,8 @@ async fn an_address_of_another_node_ends_it_with_the_reason_unless_that_may_have
     let announcer = scene.owner();
     let mut peer = Peer::new().await;
     peer.until(true, "node-c may have it, and has it no more", &scene.log).await;
+    let numbers = get("127.0.0.1:2122", "/metrics").await;
+    assert!(numbers.contains("berth_announcer_api_server_healthy 1"), "{numbers}");
     scene.leaves(announcer).await;
     // It is in use: no kubelet says from now on who may start.
     let status = json!({ "addresses": [{ "type": "InternalIP", "address": ADDRESS }] });
