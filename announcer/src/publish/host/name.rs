@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_api::host::{HostId, Told};
+use berth_api::host::{ControlPlane, HostId, Told};
 use berth_runtime::http::Health;
 use berth_runtime::watch::chain;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -113,7 +113,10 @@ impl Keeper {
             self.known = lease;
             return Ok(None);
         }
-        let told = lease.as_ref().map(Told::read).unwrap_or_default();
+        let mut told = lease.as_ref().map(Told::read).unwrap_or_default();
+        // What was told of the control plane is nobody's to ask for while this host waits for its turn.
+        let own = lease.as_ref().and_then(ControlPlane::read);
+        told.control_plane.addresses = own.map(|(_, own)| own.addresses).unwrap_or_default();
         self.renew(lease, &told).await?;
         Ok(None)
     }
@@ -214,6 +217,25 @@ mod tests {
         assert_eq!(lease["metadata"]["annotations"], told);
         let labels = json!({ "berth.dev/control-plane": "", "berth.dev/host": "" });
         assert_eq!(lease["metadata"]["labels"], labels);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_takes_the_name_of_another_one_tells_the_address_of_the_control_plane_still()
+     {
+        let mut left = held_by("boot/2", 0);
+        left["metadata"]["name"] = "berth-control-plane-a".into();
+        let notes = &mut left["metadata"]["annotations"];
+        notes["berth.dev/api-server"] = "healthy".into();
+        notes["berth.dev/control-plane-addresses"] = "192.0.2.100,2001:db8::100".into();
+        let (client, kept) = api(Some(left));
+        let id = HostId { network: "boot/1".to_owned(), mac: None };
+        let mut host = Keeper::of_control_plane(client, "kube-system", "a", id);
+        host.claim_name(&Health::default()).await;
+        let lease = kept.lock().unwrap().clone().unwrap();
+        let notes = &lease["metadata"]["annotations"];
+        assert_eq!(notes["berth.dev/host-id"], "boot/1");
+        assert_eq!(notes["berth.dev/api-server"], "unhealthy", "that is not known yet");
+        assert_eq!(notes["berth.dev/control-plane-addresses"], "192.0.2.100,2001:db8::100");
     }
 
     async fn takes(lease: Option<Value>) -> Duration {
