@@ -129,6 +129,8 @@ pub struct Metrics {
     pub bgp_routes: Family<RouteLabel, Gauge>,
     /// How often a session that was up ended.
     pub bgp_lost: Family<PeerLabel, Counter>,
+    /// With the control plane's address: whether the API server of this node is healthy: 1 or 0.
+    pub api_server: Gauge,
 }
 
 /// The label of a cause.
@@ -175,6 +177,7 @@ impl Default for Metrics {
             bgp_up: Family::default(),
             bgp_routes: Family::default(),
             bgp_lost: Family::default(),
+            api_server: Gauge::default(),
         }
     }
 }
@@ -238,5 +241,12 @@ impl Metrics {
         registry.register("bgp_routes", help, self.bgp_routes.clone());
         let help = "BGP sessions that were up and ended";
         registry.register("bgp_sessions_lost", help, self.bgp_lost.clone());
+    }
+
+    /// The same of those that there are where this has the control plane's address: 0 elsewhere would be an alert.
+    pub fn register_control_plane(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("berth_announcer");
+        let help = "Whether the API server of this node is healthy";
+        registry.register("api_server_healthy", help, self.api_server.clone());
     }
 }

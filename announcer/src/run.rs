@@ -94,8 +94,8 @@ pub async fn run(
     let instance = config.core.instance.clone();
     let (_locks, telling) = locks::take(&instance, WhenTaken::End).await?;
     supervisor.spawn_all([telling]);
-    control_plane::resolve(config.control_plane.as_mut()).await?;
-    let ground = Ground::clear(&config, &instance, &mut supervisor).await?;
+    let ground = Ground::clear(&mut config, &instance, &stop, &mut supervisor).await?;
+    let Some(ground) = ground else { return Ok(()) };
     let outside = Outside::open(&config, &mut supervisor)?;
     let closed = outside.closed.clone();
     let is_kept = ground.kept.until().is_some();
@@ -144,17 +144,21 @@ struct Ground {
 }
 
 impl Ground {
-    /// Not even the cluster need be there.
+    /// Not even the cluster need be there. Nothing if it was stopped before anything was touched.
     async fn clear(
-        config: &Config,
+        config: &mut Config,
         instance: &Instance,
+        stop: &CancellationToken,
         supervisor: &mut Supervisor,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<Option<Self>> {
         let (door, tasks) = Door::open().context("opening a netlink socket")?;
         supervisor.spawn_all(tasks);
         let mut kernel = door.netlink(instance);
-        let (own, routed) = (config.control_plane.as_ref(), config.routed());
-        let host = control_plane::ground(own, routed, &mut kernel).await?;
+        let routed = config.routed().map(str::to_owned);
+        let own = config.control_plane.as_mut();
+        let host = control_plane::ground(own, routed.as_deref(), &mut kernel, stop).await?;
+        let Some(host) = host else { return Ok(None) };
+        let config = &*config;
         let alone = alone(&host, instance, supervisor)?;
         // Before anything is unbound: what an earlier life has left may still be armed.
         let fence = fencing::open(config, &host);
@@ -165,7 +169,7 @@ impl Ground {
         let mac = interface.as_ref().and_then(|name| host.interfaces.get(name)?.mac);
         let network = kernel::network_id().context("which network of which boot this is")?;
         let (id, changes) = (HostId { network, mac }, door.changes());
-        Ok(Self { door, kernel, changes, fence, interface, id, kept, alone })
+        Ok(Some(Self { door, kernel, changes, fence, interface, id, kept, alone }))
     }
 }
 
@@ -253,7 +257,7 @@ async fn start(
     let own_part = found.map(|kept| Own { kept, fitness: Fitness::new(addresses, ask.clone()) });
     let (backing, known) = match &config.cluster {
         Cluster::Api(api) => {
-            let reaching = control_plane::reach(&config, api, ask, &health, supervisor);
+            let reaching = control_plane::reach(&config, api, ask, (&health, &metrics), supervisor);
             let (client, known) = reaching.await?;
             (Backing::Api(client), known)
         }

@@ -6,6 +6,7 @@
 //! `create` on `selfsubjectaccessreviews` of `authorization.k8s.io`, which every account has (`system:basic-user`): where it is
 //! refused, too, nothing is granted yet.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use kube::api::{Api, PostParams};
 use kube::{Client, Config, Error};
 
 use super::credentials::{Answer, Credentials, Whose};
+use super::expiry;
 use crate::config::ControlPlane;
 
 /// The name of the task, and of the readiness check.
@@ -72,12 +74,18 @@ impl Way {
         client::connect(config).map_err(|error| chain(&error))
     }
 
-    /// The same as a client.
+    /// Where this is asked for, as far as that is known.
+    pub(crate) async fn url(&self, path: &str) -> String {
+        let server = self.config().await.map(|config| config.cluster_url.to_string());
+        server.unwrap_or_default().trim_end_matches('/').to_owned() + path
+    }
+
+    /// A client by that configuration.
     async fn client(&self) -> Result<Client, String> {
         client::connect(self.config().await?).map_err(|error| chain(&error))
     }
 
-    /// The same by the kubeconfig of `kubeadm init`.
+    /// The configuration by the kubeconfig of `kubeadm init`.
     async fn initial(&self, file: &Path) -> Result<Config, String> {
         self.local(client::configure(Some(file)).await)
     }
@@ -112,9 +120,12 @@ impl Way {
         (is_admin && beside.is_file()).then_some(beside)
     }
 
-    /// What is compared to see that a file was written.
-    fn seen(&self) -> [Option<Vec<u8>>; 2] {
-        [self.own(), self.beside()].map(|file| file.and_then(|file| std::fs::read(file).ok()))
+    /// What is compared to see that a file was written: kubeconfigs, and what they name.
+    fn seen(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+        let mut files: Vec<PathBuf> = self.own().into_iter().chain(self.beside()).collect();
+        files.extend(files.clone().iter().flat_map(|file| client::files_of(file)));
+        let read = |file: PathBuf| (std::fs::read(&file).ok(), file);
+        files.into_iter().map(read).map(|(text, file)| (file, text)).collect()
     }
 }
 
@@ -132,7 +143,7 @@ pub(crate) async fn open(way: Way, health: Health) -> (Client, Task) {
 async fn keep(way: Way, exchange: Exchange, health: Health) {
     let mut credentials = Credentials::new(Instant::now());
     let mut seen = way.seen();
-    let (mut used, mut is_stale) = (None, false);
+    let (mut used, mut is_stale, mut ends) = (None, false, None);
     loop {
         let beside = way.beside();
         let answer = ask(&way).await;
@@ -143,6 +154,8 @@ async fn keep(way: Way, exchange: Exchange, health: Health) {
             (Whose::Initial, Some(file)) => way.initial(file).await,
             _ => way.config().await,
         };
+        let remark =
+            config.as_ref().ok().and_then(|own| expiry::remark(own, jiff::Timestamp::now()));
         match config.and_then(|config| client::connect(config).map_err(|error| chain(&error))) {
             Ok(client) => {
                 // A client has connections, which go on to be used.
@@ -151,13 +164,22 @@ async fn keep(way: Way, exchange: Exchange, health: Health) {
                     tell(used.replace(using), using, &answer);
                 }
             }
+            Err(why) if used.is_none() => health.expects(TASK, why + "; it is waited for"),
             Err(why) => health.waits(TASK, why),
         }
         if used.is_some() {
-            match &answer {
-                Answer::Refused(why) if using == Whose::Own => health.waits(TASK, why.clone()),
-                _ => health.ready(TASK),
+            match (&answer, &remark) {
+                (Answer::Refused(why), remark) if using == Whose::Own => {
+                    let remark = remark.as_ref().map(|remark| format!("; {remark}"));
+                    health.waits(TASK, format!("{why}{}", remark.unwrap_or_default()));
+                }
+                (_, Some(remark)) => health.missing(TASK, remark.clone()),
+                (_, None) => health.ready(TASK),
             }
+        }
+        if remark != ends {
+            remark.iter().for_each(|remark| tracing::warn!("{remark}"));
+            ends = remark;
         }
         loop {
             let due = credentials.due();
@@ -230,4 +252,43 @@ async fn may(client: &Client, namespace: &str) -> kube::Result<bool> {
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_kubeconfig_names_is_seen_when_it_is_written_anew() {
+        let folder = std::env::temp_dir().join(format!("berth-access-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = |name: &str| folder.join(name);
+        let write = |name: &str, text: &str| std::fs::write(file(name), text).unwrap();
+        let cluster = json!({
+            "server": "https://127.0.0.1:6443", "certificate-authority": file("ca.crt"),
+        });
+        let user = json!({ "client-certificate": "own.pem", "client-key": file("own.key") });
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{ "name": "lab", "cluster": cluster }],
+            "users": [{ "name": "lab", "user": user }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
+        });
+        write("kubelet.conf", &kubeconfig.to_string());
+        let namespace = "kube-system".to_owned();
+        let kubeconfig = Some(file("kubelet.conf"));
+        let way = Way { kubeconfig, server: None, port: 6443, namespace };
+        let mut seen = way.seen();
+        assert_eq!(seen.len(), 4, "those that are not there yet, too: {seen:?}");
+        for name in ["ca.crt", "own.pem", "own.key", "kubelet.conf"] {
+            assert_eq!(way.seen(), seen);
+            let before = std::fs::read_to_string(file(name)).unwrap_or_default();
+            write(name, &(before + "\n"));
+            assert_ne!(way.seen(), seen, "{name}");
+            seen = way.seen();
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -7,6 +7,7 @@
 //! | `checker` | asking the API server whether it is healthy |
 //! | `others` | asking those of other nodes, while it is not |
 //! | `certificate` | telling of a certificate that does not have the address |
+//! | `expiry` | until when the certificate of a kubeconfig is good |
 //! | `names` | which addresses its names have |
 //! | `place` | whether the address has a place on this node |
 //! | `nodes` | whether it is another node's |
@@ -15,6 +16,7 @@ pub(crate) mod access;
 pub(crate) mod certificate;
 pub(crate) mod checker;
 mod credentials;
+mod expiry;
 pub(crate) mod names;
 pub(crate) mod nodes;
 pub(crate) mod others;

@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// How often in a row a name has to say that it has other addresses.
 const BELIEVED: u32 = 3;
 
-/// Asks for all names once, and takes in what is found, in the order of the settings.
+/// Asks for all names once, and takes in what is found, in the order of the settings, also where something lacks.
 ///
 /// # Errors
 /// Which names have no address that is wanted, and why.
@@ -44,11 +44,8 @@ pub(crate) async fn resolve(own: &mut ControlPlane) -> Result<(), Vec<String>> {
             Err(why) => problems.push(why),
         }
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
     own.addresses = addresses;
-    Ok(())
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// Asks again and again. Gives what has changed, once it has.

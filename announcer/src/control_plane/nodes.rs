@@ -4,6 +4,9 @@
 //! A kubelet that is given no `--node-ip` may take the control plane's address for its node's, where that has it. So of nodes
 //! that may have it by right the Node says nothing: those that tell it in their Lease, and who holds the Lease that decides.
 //!
+//! What a Node says its kubelet writes, and any of them may be stolen. So once an address is in use, as a node's Lease tells, another
+//! Node that says it has it is told of, and ends nothing: the LAN was asked for it before its first use.
+//!
 //! # Permissions
 //!
 //! `list` on `nodes`, and `get` and `list` on `leases.coordination.k8s.io` in the namespace of the Lease.
@@ -23,7 +26,16 @@ use crate::config::ControlPlane;
 /// How many Nodes are asked for at a time.
 const PAGE: u32 = 500;
 
-/// What of the addresses is another node's than `me`, in words.
+/// Which addresses other nodes have, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Those that nobody has used as the control plane's yet.
+    pub(crate) theirs: Vec<String>,
+    /// Those that are in use.
+    pub(crate) claimed: Vec<String>,
+}
+
+/// What of the addresses is another node's than `me`.
 ///
 /// # Errors
 /// When the API server does not say.
@@ -32,7 +44,7 @@ pub(crate) async fn anothers(
     client: &Client,
     namespace: &str,
     me: &str,
-) -> kube::Result<Vec<String>> {
+) -> kube::Result<Found> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let words = leases.list(&ListParams::default().labels(label::CONTROL_PLANE)).await?;
     let told: BTreeMap<String, BTreeSet<IpAddr>> = words
@@ -43,12 +55,12 @@ pub(crate) async fn anothers(
     let lease = leases.get_opt(&own.lease).await?;
     let holder = lease.and_then(|lease| lease.spec?.holder_identity);
     let nodes: Api<Node> = Api::all(client.clone());
-    let (mut found, mut more) = (Vec::new(), None);
+    let (mut found, mut more) = (Found::default(), None);
     loop {
         let page = ListParams { limit: Some(PAGE), continue_token: more, ..ListParams::default() };
         let page = nodes.list(&page).await?;
         let others = page.items.iter().filter(|node| node.name_any() != me);
-        found.extend(others.flat_map(|node| conflicts(own, node, &told, holder.as_deref())));
+        others.for_each(|node| conflicts(own, node, &told, holder.as_deref(), &mut found));
         more = page.metadata.continue_.filter(|token| !token.is_empty());
         if more.is_none() {
             return Ok(found);
@@ -56,13 +68,14 @@ pub(crate) async fn anothers(
     }
 }
 
-/// What is this node's.
+/// Adds what is this node's.
 fn conflicts(
     own: &ControlPlane,
     node: &Node,
     told: &BTreeMap<String, BTreeSet<IpAddr>>,
     holder: Option<&str>,
-) -> Vec<String> {
+    found: &mut Found,
+) {
     let name = node.name_any();
     let status = node.status.as_ref().and_then(|status| status.addresses.as_deref());
     let addresses: BTreeSet<IpAddr> =
@@ -70,15 +83,16 @@ fn conflicts(
     let may_have = |address: &IpAddr| {
         holder == Some(&name) || told.get(&name).is_some_and(|told| told.contains(address))
     };
-    let theirs = own.addresses.iter().filter(|own| addresses.contains(own) && !may_have(own));
-    theirs
-        .map(|address| {
-            format!(
-                "address={address}: it is an address of the node {name}, as its Node says; accepted is one that no host has, and \
-                 where its kubelet took it for its own while it had it, that needs --node-ip"
-            )
-        })
-        .collect()
+    for address in own.addresses.iter().filter(|own| addresses.contains(own) && !may_have(own)) {
+        match told.values().any(|told| told.contains(address)) {
+            true => found.claimed.push(format!(
+                "address={address}: the Node {name} says that it has it, which is the control plane's already: an error of that                  node, or its kubelet says what is not so"
+            )),
+            false => found.theirs.push(format!(
+                "address={address}: it is an address of the node {name}, as its Node says; accepted is one that no host has, and                  where its kubelet took it for its own while it had it, that needs --node-ip"
+            )),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +136,12 @@ mod tests {
 
     /// What is told of these Nodes, on two pages, beside these words and this holder.
     async fn told(nodes: [Value; 2], words: &[Value], holder: Option<&str>) -> Vec<String> {
+        let found = found(nodes, words, holder).await;
+        assert_eq!(found.claimed.len(), 0, "{found:?}");
+        found.theirs
+    }
+
+    async fn found(nodes: [Value; 2], words: &[Value], holder: Option<&str>) -> Found {
         let (words, holder) = (words.to_vec(), holder.map(str::to_owned));
         let service = tower::service_fn(move |request: http::Request<Body>| {
             let uri = request.uri().clone();
@@ -162,5 +182,16 @@ mod tests {
         let none: [String; 0] = [];
         assert_eq!(told(nodes(), &[], Some("b")).await, none, "kube-vip's holder");
         assert_eq!(told(nodes(), &[word("b", "192.0.2.100")], Some("a")).await, none);
+    }
+
+    #[tokio::test]
+    async fn of_an_address_that_is_in_use_no_kubelet_says_who_may_start() {
+        let nodes = || [node("b", &["192.0.2.12"]), node("w", &["192.0.2.100", "2001:db8::100"])];
+        for word in [word("a", "192.0.2.100"), word("b", "192.0.2.100")] {
+            let Found { theirs, claimed } = found(nodes(), &[word], Some("b")).await;
+            let ([theirs], [claimed]) = (&theirs[..], &claimed[..]) else { panic!("{theirs:?}") };
+            assert!(theirs.starts_with("address=2001:db8::100: it is an address of the node w"));
+            assert!(claimed.starts_with("address=192.0.2.100: the Node w says"), "{claimed}");
+        }
     }
 }

@@ -151,6 +151,21 @@ fn port_of_probes(settings: &Settings, modes: &Modes) -> u16 {
     Http::of(&Settings::gather(given, own)).port_of_probes()
 }
 
+/// What is said of a DaemonSet that is printed all the same.
+pub(super) fn advice(settings: &Settings, wish: &Wish) -> Option<String> {
+    let modes = Modes::of(settings);
+    let instead = match modes.services {
+        true => "take one for Services and one with --taint for the control plane",
+        false => "with --taint it goes to control-plane nodes alone",
+    };
+    (modes.control_plane && !wish.taint).then(|| {
+        format!(
+            "this DaemonSet goes to every node, and the control plane's address to any on which something answers as its API server \
+             does, such as a balancer at loopback: {instead}"
+        )
+    })
+}
+
 /// A DaemonSet.
 pub(super) fn daemonset(settings: &Settings, wish: &Wish) -> Vec<Value> {
     let in_cluster = wish.in_cluster.unwrap_or(settings.text("k8s_config_file").is_none());

@@ -185,7 +185,11 @@ fn documents(
     };
     let documents = match kind {
         "pod" => generate::pod(&settings, &wish),
-        "daemonset" => generate::daemonset(&settings, &wish),
+        "daemonset" => {
+            let advice = generate::advice(&settings, &wish);
+            advice.iter().for_each(|advice| eprintln!("berth-announcer manifest: {advice}"));
+            generate::daemonset(&settings, &wish)
+        }
         "kubeadm" => kubeadm::documents(&settings, &wish)?,
         _ => generate::rbac(&settings, &wish)?,
     };

@@ -301,6 +301,21 @@ fn image_and_nodes_are_those_that_were_asked_for() {
 }
 
 #[test]
+fn a_daemonset_of_the_control_plane_that_goes_to_every_node_is_told() {
+    let advice = |given: &[(&str, &str)], taint| {
+        let given = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings = Settings::gather(given.collect::<Vec<_>>(), []);
+        generate::advice(&settings, &Wish { taint, ..Wish::default() }).unwrap_or_default()
+    };
+    let own = [("cp_enable", "true"), ("address", "192.0.2.100")];
+    assert!(advice(&own, false).ends_with("with --taint it goes to control-plane nodes alone"));
+    assert_eq!(advice(&own, true), "");
+    assert_eq!(advice(&[], false), "");
+    let both = [own[0], own[1], ("svc_enable", "true")];
+    assert!(advice(&both, false).ends_with("one with --taint for the control plane"));
+}
+
+#[test]
 fn what_is_not_accepted_gives_no_manifest_and_is_named_with_all_else() {
     let told = given("daemonset", "--bgp --arp=perhaps --zebra --controlplane").unwrap_err();
     for name in ["vip_arp=", "zebra_enable=", "address="] {

@@ -52,6 +52,9 @@ pub struct Gate {
     pub health: Health,
 }
 
+/// What readiness tells that the stored view is older under.
+const STORED: &str = "stored view";
+
 /// How often is looked who holds the Lease instead.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -211,6 +214,11 @@ impl Store {
                 }
                 found
             };
+        let name = self.reader.name();
+        match older(name, epoch, proposal.from_epoch) {
+            Some(why) => self.gate.health.missing(STORED, why),
+            None => self.gate.health.forget(STORED),
+        }
         self.say(stored.as_ref());
         let _ = self.tell.send(Command::NotStored(proposal.from_epoch));
     }
@@ -286,6 +294,21 @@ impl Store {
         }
         self.reader.read().await
     }
+}
+
+/// What is said of a stored view of this epoch while nodes go by another one.
+fn older(name: &str, stored: u64, in_force: u64) -> Option<String> {
+    let found = match stored {
+        0 => "is gone".to_owned(),
+        epoch => format!("has epoch {epoch}"),
+    };
+    (stored < in_force).then(|| {
+        format!(
+            "the view of Lease {name} {found} and the one in force has {in_force}, as when etcd was restored from a backup: who has \
+             an address goes on, and no node is taken up or left out any more; stop all announcers, remove the view, empty \
+             berth_cp_folder on each node where there is one, then start them all"
+        )
+    })
 }
 
 /// The object with another view; everything else of it stays.
@@ -444,5 +467,16 @@ mod tests {
         assert!(read(r#"{"epoch":1,"voters":[]}"#).unwrap_err().contains("must be 1 to 5"));
         assert!(read(r#"{"epoch":1,"voters":["node-a"]}"#).unwrap_err().contains("node-a"));
         assert!(read(r#"{"epoch":0,"voters":["1"]}"#).unwrap_err().contains("epoch"));
+    }
+
+    #[test]
+    fn a_stored_view_that_is_older_than_the_one_in_force_is_told_with_the_way_out() {
+        assert_eq!(older("berth-membership-cp", 7, 7), None);
+        assert_eq!(older("berth-membership-cp", 8, 7), None);
+        assert_eq!(older("berth-membership-cp", 0, 0), None, "there was none yet");
+        let told = |stored| older("berth-membership-cp", stored, 7).unwrap();
+        assert!(told(3).contains("has epoch 3 and the one in force has 7"), "{}", told(3));
+        assert!(told(0).contains("berth-membership-cp is gone and"), "{}", told(0));
+        assert!(told(3).contains("stop all announcers"), "{}", told(3));
     }
 }

@@ -18,8 +18,10 @@ use super::ties::connect;
 use crate::advertise::bgp;
 use crate::config::{Api, Config, ControlPlane};
 use crate::control_plane::access::{self, Way};
+use crate::control_plane::place::Obstacle;
 use crate::control_plane::{certificate, checker, names, nodes, others, place};
 use crate::kernel::{Host, Kernel};
+use crate::metrics::Metrics;
 use crate::ownership::health::{Heard, Standing};
 use crate::ownership::{Answers, Whom};
 
@@ -57,7 +59,7 @@ pub(super) async fn reach(
     config: &Config,
     api: &Api,
     ask: Arc<Notify>,
-    health: &Health,
+    (health, metrics): (&Health, &Metrics),
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<(Client, Known)> {
     let Some(own) = &config.control_plane else {
@@ -74,9 +76,12 @@ pub(super) async fn reach(
     let (client, keeping) = access::open(way.clone(), health.clone()).await;
     supervisor.spawn_all([keeping]);
     health.unready(checker::TASK, "not yet");
+    let healthy = metrics.api_server.clone();
     let tell = move |heard: Heard| {
         stands.send_replace(heard);
-        let word = &words[usize::from(heard.standing == Standing::Healthy)];
+        let is_healthy = heard.standing == Standing::Healthy;
+        healthy.set(is_healthy.into());
+        let word = &words[usize::from(is_healthy)];
         tell.send_if_modified(|told| {
             let is_news = told != word;
             told.clone_from(word);
@@ -135,23 +140,6 @@ fn word(said: Option<Told>, routers: &bgp::Told) -> Option<Told> {
     })
 }
 
-/// Takes in which addresses its names have: an answer that comes late when a node boots is waited for.
-///
-/// # Errors
-/// Which have none that is wanted, and why.
-pub(super) async fn resolve(own: Option<&mut ControlPlane>) -> anyhow::Result<()> {
-    let Some(own) = own else { return Ok(()) };
-    let begun = Instant::now();
-    while let Err(problems) = names::resolve(own).await {
-        anyhow::ensure!(begun.elapsed() < PATIENCE, all(&problems));
-        tokio::time::sleep(LOOK).await;
-    }
-    if own.names().next().is_some() {
-        tracing::info!(addresses = ?own.addresses, "the control plane's names have these addresses");
-    }
-    Ok(())
-}
-
 /// Stops this process when a name has another address: another node may have that already, and no node is to have both.
 pub(super) async fn follow(
     own: ControlPlane,
@@ -169,31 +157,65 @@ pub(super) async fn follow(
 }
 
 /// What this host is, once the control plane's addresses have a place on it: bound on what has none, or taken off again where it
-/// is the node's own, they would end more than this process. An interface that comes late when a node boots is waited for.
+/// is the node's own, they would end more than this process. An interface that comes late when a node boots is waited for, and
+/// so is whoever knows which addresses its names have. Nothing where it is stopped before that.
 ///
 /// # Errors
 /// Everything that keeps them from it, or what the kernel says.
 pub(super) async fn ground(
-    own: Option<&ControlPlane>,
+    own: Option<&mut ControlPlane>,
+    routed: Option<&str>,
+    kernel: &mut impl Kernel,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Host>> {
+    stop.run_until_cancelled(settled(own, routed, kernel)).await.transpose()
+}
+
+async fn settled(
+    mut own: Option<&mut ControlPlane>,
     routed: Option<&str>,
     kernel: &mut impl Kernel,
 ) -> anyhow::Result<Host> {
     let begun = Instant::now();
+    let (mut unnamed, mut is_told) = (true, false);
     loop {
+        let mut found = match &mut own {
+            Some(own) if unnamed => unresolved(own).await,
+            _ => Vec::new(),
+        };
+        unnamed = !found.is_empty();
         let host = kernel.look().await.context("looking at the addresses of this node")?;
-        let found = own.map(|own| place::obstacles(own, &host, routed)).unwrap_or_default();
+        if let Some(own) = &own {
+            found.extend(place::obstacles(own, &host, routed));
+        }
         if found.is_empty() {
             return Ok(host);
         }
+        let lines: Vec<String> = found.iter().map(|one| one.why.clone()).collect();
         if found.iter().any(|one| !one.may_go) || begun.elapsed() >= PATIENCE {
-            let lines: Vec<String> = found.iter().map(|one| one.why.clone()).collect();
             anyhow::bail!(all(&lines));
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!("waited for, {PATIENCE:?} at most: {}", lines.join("; "));
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-/// That no address of the control plane is another node's. Where this may not know, nothing is said of it but that.
+/// What keeps its names from having addresses, which are taken in.
+async fn unresolved(own: &mut ControlPlane) -> Vec<Obstacle> {
+    match names::resolve(own).await {
+        Ok(()) => {
+            if own.names().next().is_some() {
+                tracing::info!(addresses = ?own.addresses, "the control plane's names have these addresses");
+            }
+            Vec::new()
+        }
+        Err(problems) => problems.into_iter().map(|why| Obstacle { why, may_go: true }).collect(),
+    }
+}
+
+/// That no address of the control plane is another node's. What is in use already is told, and no reason to end. Where this may not know, nothing is said of it but that.
 ///
 /// # Errors
 /// Which one is, and whose.
@@ -210,7 +232,12 @@ pub(super) async fn are_no_others(
         let (why, pause) = match tokio::time::timeout(ANSWER, asked).await {
             Ok(Ok(found)) => {
                 health.forget(OTHERS);
-                anyhow::ensure!(found.is_empty(), all(&found));
+                anyhow::ensure!(found.theirs.is_empty(), all(&found.theirs));
+                if !found.claimed.is_empty() {
+                    let why = found.claimed.join("; ");
+                    tracing::warn!("{why}");
+                    health.missing(OTHERS, format!("when this began: {why}"));
+                }
                 return Ok(());
             }
             Ok(Err(Error::Api(status))) if status.code == 403 => {

@@ -37,6 +37,9 @@ impl Outside {
         let (health, metrics) = (Health::new(CHECKS), Metrics::default());
         let mut registry = Registry::default();
         metrics.register(&mut registry);
+        if config.control_plane.is_some() {
+            metrics.register_control_plane(&mut registry);
+        }
         let (ask, inquiries) = mpsc::channel(1);
         let closed = CancellationToken::new();
         let page = |of| -> http::Page {

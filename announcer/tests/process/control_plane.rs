@@ -301,10 +301,12 @@ async fn all_that_keeps_it_from_the_node_is_named_before_anything_is_touched() {
     let scene = Scene::new().await;
     run("ip addr del 2001:db8::250/64 dev eth0");
     let mut command = scene.control_plane();
-    command.env("address", "192.0.2.250,2001:db8::100").env("vip_interface", "eth9");
+    let addresses = "192.0.2.250,api.berth.invalid,2001:db8::100";
+    command.env("address", addresses).env("vip_interface", "eth9");
     let log = ended(&scene, command).await;
     for told in [
-        "3 problems in all",
+        "4 problems in all",
+        "address=api.berth.invalid: ",
         "vip_interface=\"eth9\": this node has no such interface; accepted is one of eth0",
         "address=192.0.2.250: it is an address of this node itself, on interface eth0",
         "address=2001:db8::100: this node has no IPv6 address of its own",
@@ -342,6 +344,15 @@ async fn an_address_of_another_node_ends_it_with_the_reason_unless_that_may_have
     let announcer = scene.owner();
     let mut peer = Peer::new().await;
     peer.until(true, "node-c may have it, and has it no more", &scene.log).await;
+    let numbers = get("127.0.0.1:2122", "/metrics").await;
+    assert!(numbers.contains("berth_announcer_api_server_healthy 1"), "{numbers}");
+    scene.leaves(announcer).await;
+    // It is in use: no kubelet says from now on who may start.
+    let status = json!({ "addresses": [{ "type": "InternalIP", "address": ADDRESS }] });
+    scene.api.put("/api/v1/nodes/node-w", json!({ "status": status }));
+    let announcer = scene.owner();
+    peer.until(true, "node-w says that it has it", &scene.log).await;
+    says("the Node node-w says that it has it").await;
     scene.leaves(announcer).await;
 }
 
@@ -366,6 +377,12 @@ async fn a_name_is_waited_for_kept_through_failures_and_followed() {
     let mut peer = Peer::new().await;
     tokio::time::sleep(2 * SECOND).await;
     assert_eq!(scene.said(), None, "nobody says which address it is");
+    signal_to(&announcer, Signal::SIGTERM);
+    let status = tokio::time::timeout(2 * SECOND, announcer.wait()).await;
+    let log = std::fs::read_to_string(&scene.log).unwrap();
+    assert_eq!(status.expect("a wait ends when it is told to").unwrap().code(), Some(0), "{log}");
+    assert!(log.contains("waited for, 12s at most: address=api.berth.test"), "{log}");
+    let mut announcer = command.spawn().expect("an announcer");
     let say = |address: &str| std::fs::write(&hosts, format!("{address} {NAME}\n")).unwrap();
     say(ADDRESS);
     peer.until(true, "the name has an address", &scene.log).await;

@@ -1,7 +1,7 @@
 //! Owns how the API server is reached. A connection that went silent is given up within seconds, never waited for.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,6 +76,16 @@ pub async fn configure(kubeconfig: Option<&Path>) -> Result<Config, ClientError>
     Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(unusable)
 }
 
+/// The files of certificates and keys that a kubeconfig names, which are read whenever a client is made by it.
+pub fn files_of(kubeconfig: &Path) -> Vec<PathBuf> {
+    let Ok(file) = Kubeconfig::read_from(kubeconfig) else { return Vec::new() };
+    let clusters = file.clusters.into_iter().filter_map(|one| one.cluster);
+    let authorities = clusters.filter_map(|cluster| cluster.certificate_authority);
+    let users = file.auth_infos.into_iter().filter_map(|one| one.auth_info);
+    let own = users.flat_map(|user| [user.client_certificate, user.client_key]).flatten();
+    authorities.chain(own).map(PathBuf::from).collect()
+}
+
 /// Why neither the kubeconfig that kubectl would take nor a pod's account is usable. Of the two the file is what somebody may
 /// have meant.
 fn nothing(error: InferConfigError) -> ClientError {
@@ -94,8 +104,9 @@ const SERVER_NAME: &str = "kubernetes";
 
 /// Has the API server of this node asked instead of the one that is named: at loopback and this port, by the name that all of
 /// them have in their certificates, so that no name has to be resolved and no route has to be there. What names loopback stays
-/// as it is.
+/// as it is. No proxy is asked: loopback there is another host.
 pub fn ask_this_node(config: &mut Config, port: u16) {
+    config.proxy_url = None;
     let uri = &config.cluster_url;
     if uri.host().is_some_and(is_loopback) {
         return;
@@ -108,8 +119,10 @@ pub fn ask_this_node(config: &mut Config, port: u16) {
 }
 
 /// Has the API server of another node asked, at this address of that and at the port of this one's, or `port` where that has
-/// none, by the name that all of them have in their certificates. Without TLS nobody is told who asks.
+/// none, by the name that all of them have in their certificates. Without TLS, or where any certificate does, nobody is told who
+/// asks: the address is what a Node says. No proxy is asked.
 pub fn ask_another(config: &mut Config, address: IpAddr, port: u16) {
+    config.proxy_url = None;
     let uri = &config.cluster_url;
     let scheme = uri.scheme_str().unwrap_or("https").to_owned();
     let at = SocketAddr::new(address, uri.port_u16().unwrap_or(port));
@@ -117,7 +130,7 @@ pub fn ask_another(config: &mut Config, address: IpAddr, port: u16) {
         config.cluster_url = there;
         config.tls_server_name.get_or_insert_with(|| SERVER_NAME.to_owned());
     }
-    if scheme != "https" {
+    if scheme != "https" || config.accept_invalid_certs {
         config.auth_info = Default::default();
     }
 }
@@ -278,7 +291,9 @@ mod tests {
     fn local(url: &'static str, name: Option<&str>) -> (String, Option<String>) {
         let mut config = Config::new(::http::Uri::from_static(url));
         config.tls_server_name = name.map(str::to_owned);
+        config.proxy_url = Some(::http::Uri::from_static("http://proxy.example.org:3128"));
         ask_this_node(&mut config, 8443);
+        assert_eq!(config.proxy_url, None, "its loopback is another one");
         (config.cluster_url.to_string(), config.tls_server_name)
     }
 
@@ -297,13 +312,17 @@ mod tests {
 
     #[test]
     fn the_api_server_of_another_node_is_asked_by_the_same_name_and_without_tls_by_nobody() {
-        let another = |url: &'static str, address: &str| {
+        let asked = |url: &'static str, address: &str, is_anybody: bool| {
             let mut config = Config::new(::http::Uri::from_static(url));
+            config.accept_invalid_certs = is_anybody;
+            config.proxy_url = Some(::http::Uri::from_static("http://proxy.example.org:3128"));
             config.auth_info.token = Some("secret".to_owned().into());
             ask_another(&mut config, address.parse().unwrap(), 8443);
             let is_told = config.auth_info.token.is_some();
+            assert_eq!(config.proxy_url, None);
             (config.cluster_url.to_string(), config.tls_server_name.unwrap_or_default(), is_told)
         };
+        let another = |url: &'static str, address: &str| asked(url, address, false);
         let name = "kubernetes".to_owned();
         let there = |url: &str, is_told| (url.to_owned(), name.clone(), is_told);
         assert_eq!(
@@ -317,6 +336,11 @@ mod tests {
         assert_eq!(
             another("http://127.0.0.1:6443", "192.0.2.12"),
             there("http://192.0.2.12:6443/", false)
+        );
+        assert_eq!(
+            asked("https://127.0.0.1:6443", "192.0.2.12", true),
+            there("https://192.0.2.12:6443/", false),
+            "whoever answers there is believed"
         );
     }
 

@@ -250,8 +250,10 @@ mod tests {
     fn who_waits_is_unready_for_what_it_said_last() {
         let health = Health::default();
         for why in ["no key", "no key", "no view"] {
-            health.waits("membership", why.to_owned());
-            assert_eq!(health.unready_checks(Instant::now()), [("membership", why.to_owned())]);
+            for say in [Health::waits, Health::expects] {
+                say(&health, "membership", why.to_owned());
+                assert_eq!(health.unready_checks(Instant::now()), [("membership", why.to_owned())]);
+            }
         }
     }
 

@@ -265,7 +265,7 @@ pub fn forbidden(verbs: &str, resource: &str, message: &str) -> String {
     )
 }
 
-/// The error with what caused it; kube's own text often stops at "ServiceError".
+/// The error with what caused it, without the name that kube has for what did not come as far as a server.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -277,7 +277,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    text.replace("ServiceError: ", "")
 }
 
 fn resource<K: Resource<DynamicType = ()>>() -> String {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_api::host::{HostId, Told};
+use berth_api::host::{ControlPlane, HostId, Told};
 use berth_runtime::http::Health;
 use berth_runtime::watch::chain;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -48,10 +48,12 @@ impl Keeper {
         let mut other = None;
         let mut missed = false;
         loop {
-            let (why, pause) = match tokio::time::timeout(TIMEOUT, self.try_claim(&mut other)).await
-            {
+            let pause = match tokio::time::timeout(TIMEOUT, self.try_claim(&mut other)).await {
                 Ok(Ok(None)) => break,
-                Ok(Ok(Some(why))) => (why, LOOK),
+                Ok(Ok(Some(why))) => {
+                    health.waits(CHECK, why);
+                    LOOK
+                }
                 // It was there a moment ago, or came meanwhile.
                 Ok(Err(Failure::Api(Error::Api(status))))
                     if status.code == 409
@@ -61,7 +63,8 @@ impl Keeper {
                     continue;
                 }
                 Ok(Err(Failure::Api(error))) if is_transient(&error) => {
-                    (self.unanswered(&chain(&error)), SOON)
+                    health.expects(CHECK, self.unanswered(&chain(&error)));
+                    SOON
                 }
                 Ok(Err(error)) => {
                     let pause = self.failed(error);
@@ -71,9 +74,12 @@ impl Keeper {
                     }
                     break;
                 }
-                Err(_) => (self.unanswered(&format!("no answer within {TIMEOUT:?}")), SOON),
+                Err(_) => {
+                    health
+                        .expects(CHECK, self.unanswered(&format!("no answer within {TIMEOUT:?}")));
+                    SOON
+                }
             };
-            health.waits(CHECK, why);
             tokio::time::sleep(pause).await;
         }
         health.ready(CHECK);
@@ -82,7 +88,7 @@ impl Keeper {
     fn unanswered(&self, why: &str) -> String {
         let Self { namespace, name, node, .. } = self;
         format!(
-            "cannot say yet whether another host goes by the name {node}: Lease {namespace}/{name}: {why}"
+            "cannot say yet whether another host goes by the name {node}, which is waited for: Lease {namespace}/{name}: {why}"
         )
     }
 
@@ -107,7 +113,10 @@ impl Keeper {
             self.known = lease;
             return Ok(None);
         }
-        let told = lease.as_ref().map(Told::read).unwrap_or_default();
+        let mut told = lease.as_ref().map(Told::read).unwrap_or_default();
+        // What was told of the control plane is nobody's to ask for while this host waits for its turn.
+        let own = lease.as_ref().and_then(ControlPlane::read);
+        told.control_plane.addresses = own.map(|(_, own)| own.addresses).unwrap_or_default();
         self.renew(lease, &told).await?;
         Ok(None)
     }
@@ -208,6 +217,25 @@ mod tests {
         assert_eq!(lease["metadata"]["annotations"], told);
         let labels = json!({ "berth.dev/control-plane": "", "berth.dev/host": "" });
         assert_eq!(lease["metadata"]["labels"], labels);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_takes_the_name_of_another_one_tells_the_address_of_the_control_plane_still()
+     {
+        let mut left = held_by("boot/2", 0);
+        left["metadata"]["name"] = "berth-control-plane-a".into();
+        let notes = &mut left["metadata"]["annotations"];
+        notes["berth.dev/api-server"] = "healthy".into();
+        notes["berth.dev/control-plane-addresses"] = "192.0.2.100,2001:db8::100".into();
+        let (client, kept) = api(Some(left));
+        let id = HostId { network: "boot/1".to_owned(), mac: None };
+        let mut host = Keeper::of_control_plane(client, "kube-system", "a", id);
+        host.claim_name(&Health::default()).await;
+        let lease = kept.lock().unwrap().clone().unwrap();
+        let notes = &lease["metadata"]["annotations"];
+        assert_eq!(notes["berth.dev/host-id"], "boot/1");
+        assert_eq!(notes["berth.dev/api-server"], "unhealthy", "that is not known yet");
+        assert_eq!(notes["berth.dev/control-plane-addresses"], "192.0.2.100,2001:db8::100");
     }
 
     async fn takes(lease: Option<Value>) -> Duration {

@@ -51,12 +51,24 @@ impl Health {
 
     /// The check fails, and why: logged too, when that is not what it fails for already. For whoever tries again and again.
     pub fn waits(&self, name: &'static str, why: String) {
-        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = checks.get(name);
-        if !matches!(known, Some(Check::Ready(Err(known))) if *known == why) {
+        if self.is_news(name, &why) {
             tracing::error!("{why}");
         }
-        checks.insert(name, Check::Ready(Err(why)));
+        self.unready(name, why);
+    }
+
+    /// The same of what is so whenever a node starts, and by itself is not for long: logged as a warning.
+    pub fn expects(&self, name: &'static str, why: String) {
+        if self.is_news(name, &why) {
+            tracing::warn!("{why}");
+        }
+        self.unready(name, why);
+    }
+
+    /// Whether it is not what the check fails for already.
+    fn is_news(&self, name: &str, why: &str) -> bool {
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        !matches!(checks.get(name), Some(Check::Ready(Err(known))) if known == why)
     }
 
     /// Something that must go on is going on: `/healthz` fails when this is not said again `within` the time.
