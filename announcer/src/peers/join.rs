@@ -180,11 +180,18 @@ async fn obtain(
 /// Waits while there is a view: beside it nobody of ours goes by a Lease, whatever the settings say. Where the cluster does
 /// not answer nothing is waited for here, since nothing is acquired either.
 async fn stand_back(client: &Client, namespace: &str, view: &str, health: &Health) {
+    // Nobody has the control plane's address, by which kubectl goes, meanwhile.
+    let by = match view {
+        lease::VIEW_OF_CONTROL_PLANE => {
+            ", by the API server of this node: --server https://127.0.0.1:6443 --tls-server-name kubernetes"
+        }
+        _ => "",
+    };
     while view::is_known(client, namespace, view).await {
         let why = format!(
             "Lease {namespace}/{view} says that the nodes go by membership, so nothing is served by a Lease. If no node does \
              any more: kubectl --namespace {namespace} patch lease {view} --type=merge --patch \
-             '{{\"metadata\":{{\"finalizers\":null}}}}' && kubectl --namespace {namespace} delete lease {view}",
+             '{{\"metadata\":{{\"finalizers\":null}}}}' && kubectl --namespace {namespace} delete lease {view}{by}",
         );
         health.waits("leases", why);
         tokio::time::sleep(MENDED).await;

@@ -348,6 +348,10 @@ fn view(lease: &Lease) -> Option<View> {
     }
 }
 
+/// The last epoch that is believed, as `overlays/policies` has it, and more than there ever are: after the very last one no view
+/// could follow, and who wrote that once would have silenced all nodes, which keep it.
+const LAST_EPOCH: u64 = 1_000_000_000_000_000_000;
+
 /// A view as it is written.
 pub(super) fn write(view: &View) -> String {
     let names = |set: &Voters| set.nodes().iter().map(NodeId::to_string).collect();
@@ -383,6 +387,9 @@ pub(super) fn read(text: &str) -> Result<View, String> {
         }
         None => Bounds::default(),
     };
+    if written.epoch > LAST_EPOCH {
+        return Err(format!("epoch {}; accepted is {LAST_EPOCH} at most", written.epoch));
+    }
     let view = View::new(written.epoch, set(&written.voters)?, previous);
     Ok(view.map_err(|error| error.to_string())?.within(bounds))
 }
@@ -400,6 +407,15 @@ mod tests {
 
     use super::*;
     use crate::config::{Key, Member};
+
+    #[test]
+    fn an_epoch_after_which_none_could_follow_is_not_believed() {
+        let text = |epoch: u64| format!(r#"{{"epoch":{epoch},"voters":["a"],"previous":[]}}"#);
+        assert_eq!(read(&text(LAST_EPOCH)).unwrap().epoch(), LAST_EPOCH);
+        for epoch in [LAST_EPOCH + 1, u64::MAX] {
+            assert!(read(&text(epoch)).unwrap_err().contains("accepted is"), "{epoch}");
+        }
+    }
 
     #[test]
     fn a_view_is_read_as_it_was_written_and_the_rest_of_the_object_stays() {
