@@ -154,8 +154,9 @@ async fn keep(way: Way, exchange: Exchange, health: Health) {
             (Whose::Initial, Some(file)) => way.initial(file).await,
             _ => way.config().await,
         };
-        let remark =
-            config.as_ref().ok().and_then(|own| expiry::remark(own, jiff::Timestamp::now()));
+        #[allow(clippy::disallowed_methods, reason = "a certificate runs out by the wall clock")]
+        let today = jiff::Timestamp::now();
+        let remark = config.as_ref().ok().and_then(|own| expiry::remark(own, today));
         match config.and_then(|config| client::connect(config).map_err(|error| chain(&error))) {
             Ok(client) => {
                 // A client has connections, which go on to be used.
