@@ -172,7 +172,11 @@ mod tests {
         let [only] = &found[..] else { panic!("{found:?}") };
         assert!(only.starts_with("address=192.0.2.100: it is an address of the node c"), "{only}");
         let both = [node("b", &["2001:db8::100"]), node("c", &["192.0.2.100"])];
-        assert_eq!(told(both, &[word("b", "192.0.2.100")], Some("a")).await.len(), 2);
+        assert_eq!(told(both.clone(), &[], Some("a")).await.len(), 2);
+        let found = self::found(both, &[word("b", "192.0.2.100")], Some("a")).await;
+        let [theirs] = &found.theirs[..] else { panic!("{found:?}") };
+        assert!(theirs.starts_with("address=2001:db8::100: it is an address of the node b"));
+        assert_eq!(found.claimed.len(), 1, "{found:?}");
     }
 
     #[tokio::test]

@@ -73,7 +73,7 @@ async fn by_bgp_it_is_there_while_the_own_api_server_is_ready_or_no_other_one_is
     scene.api.is_ready(false);
     let mut command = by_bgp(&scene);
     let mut announcer = command.spawn().expect("an announcer");
-    says("not ready: /readyz: 500").await;
+    says("/readyz: 500").await;
     tokio::time::sleep(2 * SECOND).await;
     assert!(address("lo", ADDRESS).is_none(), "a node that joins has nothing");
     scene.api.is_ready(true);
@@ -85,7 +85,7 @@ async fn by_bgp_it_is_there_while_the_own_api_server_is_ready_or_no_other_one_is
     scene.says("node-b", true, 2);
     theirs.store(false, Ordering::Relaxed);
     scene.api.is_ready(false);
-    says("not ready: /readyz: 500").await;
+    says("/readyz: 500").await;
     let begun = Instant::now();
     while begun.elapsed() < 3 * SECOND {
         assert!(address("lo", ADDRESS).is_some(), "no other one is known to be ready");
@@ -105,7 +105,7 @@ async fn by_bgp_it_is_there_while_the_own_api_server_is_ready_or_no_other_one_is
     theirs.store(false, Ordering::Relaxed);
     scene.api.is_ready(false);
     let announcer = command.spawn().expect("an announcer");
-    says("not ready: /readyz: 500").await;
+    says("/readyz: 500").await;
     let begun = Instant::now();
     while begun.elapsed() < 3 * SECOND {
         assert!(address("lo", ADDRESS).is_some(), "routers may lead it here still");
