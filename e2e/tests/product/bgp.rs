@@ -269,7 +269,18 @@ async fn routers_lead_to_every_node_that_serves_and_to_no_other() -> Result<()> 
     let notes: Vec<&str> = notes.iter().map(String::as_str).collect();
     kubectl(&world.lab, &[&["annotate", "node", all[1]][..], &notes].concat())?;
     leads_to(&bird, &addresses[..1], &all[1..]).await?;
+    // One that lacks a key is told of, and the group that was right goes on. It ends with its last key.
     kubectl(&world.lab, &["annotate", "node", all[1], "bgp.example.com/bgp-peers-0-peer-ip-"])?;
+    eventually("what is missing", 10, || async {
+        let said = world.announcer(all[1])?.log_text();
+        Ok(said.contains("bgp-peers-0-peer-ip: it is missing").then_some(()))
+    })
+    .await?;
+    leads_to(&bird, &addresses[..1], &all[1..]).await?;
+    let gone: Vec<String> =
+        notes.iter().filter_map(|note| Some(format!("{}-", note.split_once('=')?.0))).collect();
+    let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
+    kubectl(&world.lab, &[&["annotate", "node", all[1]][..], &gone].concat())?;
     leads_to(&bird, &addresses[..1], &all[2..]).await?;
     ensure!(bird.log().contains("Peer de-configured"), "{}", bird.log());
     let said = world.announcer(all[1])?.log_text();
