@@ -16,7 +16,7 @@ use crate::ownership::health::{Health, Heard, Rules, Standing};
 pub(crate) const TASK: &str = "API server's health";
 
 /// What is asked where nothing else is said: whether it can serve, and not only that it lives.
-const READY: &str = "/readyz";
+pub(super) const READY: &str = "/readyz";
 
 /// Letters of an answer that are told.
 const SHOWN: usize = 200;

@@ -12,15 +12,13 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::access::Way;
+use super::checker::READY;
 use crate::config::HealthCheck;
 use crate::ownership::health::{Health, Rules, Standing};
 use crate::ownership::{Answers, Whom};
 
 /// The name of the task.
 pub(crate) const TASK: &str = "API servers of other nodes";
-
-/// What is asked.
-const READY: &str = "/readyz";
 
 /// How soon one that answers well is asked again until it has done so often enough: clients of this node are waiting.
 const SOON: Duration = Duration::from_millis(100);

@@ -161,6 +161,15 @@ impl Scene {
         died
     }
 
+    /// Ends all nodes at once. No API server is there afterwards: each says that it is ready, and answers nothing else.
+    fn loses_power(&mut self) {
+        for number in 0..3 {
+            self.servers[number].hangs(true);
+            self.lan.kill(number);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+
     /// Has somebody renew the Lease, for the so manieth time.
     fn held_by(&self, holder: &str, renewal: u32) {
         let spec = json!({
@@ -248,12 +257,7 @@ fn without() {
 
 fn cold() {
     let (mut scene, _) = Scene::up();
-    for number in 0..3 {
-        scene.servers[number].hangs(true);
-        scene.lan.kill(number);
-    }
-    std::thread::sleep(Duration::from_secs(1));
-    // Each API server says that it is ready, and answers nothing else.
+    scene.loses_power();
     scene.start(0);
     scene.is_silent(LONG, "one of three is no majority");
     scene.start(1);
@@ -272,11 +276,7 @@ fn cold() {
 
 fn damaged() {
     let (mut scene, _) = Scene::up();
-    for number in 0..3 {
-        scene.servers[number].hangs(true);
-        scene.lan.kill(number);
-    }
-    std::thread::sleep(Duration::from_secs(1));
+    scene.loses_power();
     let folder = scene.lan.folder.clone();
     let view = |number: usize| folder.join(NAMES[number]).join("view.json");
     let text = fs::read_to_string(view(0)).unwrap();
