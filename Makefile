@@ -1,7 +1,7 @@
 # Each target is one line; what it does is in the script or program it calls.
 
 help:      ; @sed -n 's/^\([a-z0-9-]*\): .*/\1/p' $(MAKEFILE_LIST) | paste -sd ' ' -; echo 'README.md says what for.'
-.PHONY: help demo demo-down test unit e2e compat compat-stock upgrade soak check fmt clippy deny deps doc advisories sbom images bench bench-takeover bench-eip bench-bgp kind kind-here
+.PHONY: help demo demo-down test unit e2e compat compat-stock upgrade soak check fmt clippy deny deps doc advisories sbom images bench bench-takeover bench-control-plane bench-eip bench-bgp kind kind-here
 demo:      ; e2e/demo.sh
 demo-down: ; [ ! -x target/debug/lab ] || target/debug/lab down --name demo
 test:      ; e2e/test.sh --not kubeadm
@@ -22,6 +22,7 @@ images:    ; e2e/images.sh
 upgrade:   ; e2e/upgrade.sh $(BEFORE)
 bench:     ; e2e/bench.sh
 bench-takeover: ; e2e/takeover.sh
+bench-control-plane: ; e2e/control-plane.sh
 bench-eip: packages ; cargo bench --locked --package berth-announcer --bench translate
 bench-bgp: packages ; cargo bench --locked --package berth-bgp-speaker --bench prefixes
 kind:      ; e2e/kind.sh

@@ -1,7 +1,7 @@
 //! etcd, kube-apiserver, kube-controller-manager and kube-scheduler, each startable and stoppable alone.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -57,12 +57,22 @@ impl Part {
     }
 }
 
+/// One control-plane node of several, each with etcd and an API server of its own: stacked, as kubeadm calls it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its own address.
+    pub address: Ipv4Addr,
+    /// Name and address of each of them, its own as well.
+    pub all: Vec<(String, Ipv4Addr)>,
+}
+
 /// What the programs are started with.
 #[derive(Debug)]
 pub struct ControlPlane {
     place: Place,
     programs: PathBuf,
     tuning: Tuning,
+    member: Option<Member>,
 }
 
 /// The API server as nodes reach it.
@@ -78,18 +88,17 @@ pub fn url_for_host(slot: Slot) -> String {
 impl ControlPlane {
     /// In `place`, out of the folder `programs`.
     pub fn new(place: Place, programs: &Path, tuning: Tuning) -> Self {
-        Self { place, programs: programs.to_owned(), tuning }
+        Self { place, programs: programs.to_owned(), tuning, member: None }
+    }
+
+    /// One of several, in the node `place`.
+    pub fn stacked(place: Place, programs: &Path, member: Member) -> Self {
+        Self { member: Some(member), ..Self::new(place, programs, Tuning::default()) }
     }
 
     /// Writes every certificate and kubeconfig the programs need.
     pub fn write_credentials(pki: &Pki, slot: Slot) -> Result<()> {
-        let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
-        let names =
-            names.into_iter().chain(["kubernetes.default.svc.cluster.local"]).collect::<Vec<_>>();
-        let mut addresses: Vec<IpAddr> = vec![[127, 0, 0, 1].into(), slot.control_plane().into()];
-        addresses.extend(control_plane().both());
-        addresses.extend(KUBERNETES_SERVICE);
-        pki.server("apiserver", &names, &addresses)?;
+        Self::write_certificate(pki, &[slot.control_plane().into()])?;
         pki.client("apiserver-kubelet", "kube-apiserver-kubelet-client", &["system:masters"])?;
         let local = format!("https://127.0.0.1:{API_PORT}");
         pki.kubeconfig("controller-manager", &local, "system:kube-controller-manager", &[])?;
@@ -99,8 +108,25 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Writes the certificate of API servers, which are reached at `more` addresses as well.
+    pub fn write_certificate(pki: &Pki, more: &[IpAddr]) -> Result<()> {
+        let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
+        let names =
+            names.into_iter().chain(["kubernetes.default.svc.cluster.local"]).collect::<Vec<_>>();
+        let mut addresses: Vec<IpAddr> = vec![[127, 0, 0, 1].into()];
+        addresses.extend(control_plane().both());
+        addresses.extend(KUBERNETES_SERVICE);
+        addresses.extend(more);
+        pki.server("apiserver", &names, &addresses).map(drop)
+    }
+
     /// Starts one program.
     pub fn start(&self, part: Part) -> Result<Process> {
+        self.start_as(part, part.program())
+    }
+
+    /// Starts one program under another name, as one that is started again in its place needs.
+    pub fn start_as(&self, part: Part, name: &str) -> Result<Process> {
         let mut argv = vec![self.programs.join(part.program()).display().to_string()];
         argv.extend(match part {
             Part::Etcd => self.etcd(),
@@ -108,7 +134,7 @@ impl ControlPlane {
             Part::ControllerManager => self.controller_manager(),
             Part::Scheduler => self.scheduler(),
         });
-        self.place.start(part.program(), argv)
+        self.place.start(name, argv)
     }
 
     fn file(&self, name: &str) -> String {
@@ -116,15 +142,21 @@ impl ControlPlane {
     }
 
     fn etcd(&self) -> Vec<String> {
-        let data = self.place.dir.join("etcd/data").display().to_string();
+        let alone = || ("lab".to_owned(), Ipv4Addr::LOCALHOST);
+        let (name, address) =
+            self.member.as_ref().map_or_else(alone, |of| (self.place.name.clone(), of.address));
+        let data = self.place.dir.join(format!("etcd/{name}")).display().to_string();
+        let own = format!("http://{address}:2380");
+        let all = self.member.as_ref().map_or_else(|| vec![alone()], |of| of.all.clone());
+        let all: Vec<_> = all.iter().map(|(name, at)| format!("{name}=http://{at}:2380")).collect();
         let flags = [
-            "--name=lab",
+            &format!("--name={name}"),
             &format!("--data-dir={data}"),
             "--listen-client-urls=http://127.0.0.1:2379",
             "--advertise-client-urls=http://127.0.0.1:2379",
-            "--listen-peer-urls=http://127.0.0.1:2380",
-            "--initial-advertise-peer-urls=http://127.0.0.1:2380",
-            "--initial-cluster=lab=http://127.0.0.1:2380",
+            &format!("--listen-peer-urls={own}"),
+            &format!("--initial-advertise-peer-urls={own}"),
+            &format!("--initial-cluster={}", all.join(",")),
             // The data lies in memory: a lab does not outlive its machine.
             "--unsafe-no-fsync",
             "--heartbeat-interval=50",
@@ -138,7 +170,10 @@ impl ControlPlane {
 
     fn apiserver(&self) -> Vec<String> {
         let mut flags = vec![
-            format!("--advertise-address={}", control_plane().v4),
+            format!(
+                "--advertise-address={}",
+                self.member.as_ref().map_or(control_plane().v4, |of| of.address)
+            ),
             "--bind-address=::".into(),
             format!("--secure-port={API_PORT}"),
             "--etcd-servers=http://127.0.0.1:2379".into(),

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::ErrorKind,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,10 +16,14 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::{MissedTickBehavior, interval, timeout},
 };
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::{
     pauses::{self, Pauses},
@@ -32,6 +37,14 @@ pub enum Manner {
     NewConnections,
     /// One GET after the other on one connection; a new one only after a failure.
     OneConnection,
+}
+
+/// What is asked for, and how.
+#[derive(Clone)]
+struct Request {
+    target: SocketAddr,
+    path: &'static str,
+    secure: Option<TlsConnector>,
 }
 
 /// Why an attempt failed.
@@ -126,6 +139,26 @@ impl Probe {
         every: Duration,
         manner: Manner,
     ) -> Result<Self> {
+        Self::begin(place, Request { target, path: "/", secure: None }, every, manner)
+    }
+
+    /// Starts to ask the API server at `target` for `/readyz` from `place`, every `every` by a new connection; its certificate
+    /// is one of the authority in the file `ca`.
+    pub fn start_readyz(
+        place: &Place,
+        target: SocketAddr,
+        every: Duration,
+        ca: &Path,
+    ) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(ca).with_context(|| ca.display().to_string())?)?;
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let secure = Some(TlsConnector::from(Arc::new(config)));
+        let request = Request { target, path: "/readyz", secure };
+        Self::begin(place, request, every, Manner::NewConnections)
+    }
+
+    fn begin(place: &Place, request: Request, every: Duration, manner: Manner) -> Result<Self> {
         let net = place.open_net()?;
         let (seen, stop) =
             (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
@@ -145,10 +178,10 @@ impl Probe {
                     runtime.block_on(async {
                         match manner {
                             Manner::NewConnections => {
-                                new_connections(target, every, &its_seen, &its_stop).await
+                                new_connections(&request, every, &its_seen, &its_stop).await
                             }
                             Manner::OneConnection => {
-                                one_connection(target, every, &its_seen, &its_stop).await
+                                one_connection(&request, every, &its_seen, &its_stop).await
                             }
                         }
                     });
@@ -219,7 +252,7 @@ async fn note_starvation(seen: Arc<Mutex<Seen>>) {
 }
 
 async fn new_connections(
-    target: SocketAddr,
+    request: &Request,
     every: Duration,
     seen: &Arc<Mutex<Seen>>,
     stop: &AtomicBool,
@@ -229,14 +262,18 @@ async fn new_connections(
     let mut attempts = tokio::task::JoinSet::new();
     while !stop.load(Ordering::Relaxed) {
         ticks.tick().await;
-        let seen = seen.clone();
+        let (seen, request) = (seen.clone(), request.clone());
         attempts.spawn(async move {
             let began = Instant::now();
             let mut stands = false;
             let result = timeout(LIMIT, async {
-                let mut stream = TcpStream::connect(target).await?;
+                let mut stream = TcpStream::connect(request.target).await?;
                 stands = true;
-                get(&mut stream, target, "close").await
+                let Some(secure) = &request.secure else {
+                    return get(&mut stream, &request, "close").await;
+                };
+                let name = ServerName::from(request.target.ip());
+                get(&mut secure.connect(name, stream).await?, &request, "close").await
             });
             let result = flatten(result.await).map_err(|failure| match failure {
                 Failure::Timeout if stands => Failure::Unanswered,
@@ -250,7 +287,7 @@ async fn new_connections(
 }
 
 async fn one_connection(
-    target: SocketAddr,
+    request: &Request,
     every: Duration,
     seen: &Arc<Mutex<Seen>>,
     stop: &AtomicBool,
@@ -266,9 +303,9 @@ async fn one_connection(
         let result = timeout(limit, async {
             let stream = match &mut connection {
                 Some(stream) => stream,
-                none => none.insert(TcpStream::connect(target).await?),
+                none => none.insert(TcpStream::connect(request.target).await?),
             };
-            get(stream, target, "keep-alive").await
+            get(stream, request, "keep-alive").await
         });
         let result = flatten(result.await);
         if result.is_err() {
@@ -306,12 +343,12 @@ fn note(seen: &Mutex<Seen>, began: Instant, result: Result<String, Failure>) {
 
 /// One GET; the trimmed body.
 async fn get(
-    stream: &mut TcpStream,
-    target: SocketAddr,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    Request { target, path, .. }: &Request,
     connection: &str,
 ) -> std::io::Result<String> {
-    let request = format!("GET / HTTP/1.1\r\nHost: {target}\r\nConnection: {connection}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: {connection}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
     let mut answer = Vec::new();
     let mut buffer = [0; 2048];
     loop {

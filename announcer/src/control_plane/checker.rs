@@ -9,6 +9,7 @@ use kube::Client;
 use tokio::sync::Notify;
 
 use super::access::Way;
+use super::alive::Alive;
 use crate::config::HealthCheck;
 use crate::ownership::health::{Health, Heard, Rules, Standing};
 
@@ -21,10 +22,12 @@ pub(super) const READY: &str = "/readyz";
 /// Letters of an answer that are told.
 const SHOWN: usize = 200;
 
-/// Asks for ever, and at once when it is told to by `again`, and tells what is heard whenever that changes. `client` is of the API server of this node; another URL is asked by what `way` says of who may answer.
+/// Asks for ever, and at once when it is told to by `again` or the server has ended, and tells what is heard whenever that
+/// changes. `client` is of the API server of this node, whose Leases in a namespace may be watched; another URL is asked by what
+/// `way` says of who may answer.
 pub(crate) async fn ask(
     check: HealthCheck,
-    client: Client,
+    (client, namespace): (Client, String),
     way: Way,
     probes: Probes,
     again: Arc<Notify>,
@@ -34,10 +37,12 @@ pub(crate) async fn ask(
     let mut health = Health::new(rules, Instant::now());
     let (mut other, mut told): (Option<(Client, String)>, _) = (None, Heard::default());
     let mut known_at = None;
+    let mut alive = Alive::new(&client, &namespace, check.period);
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(health.due().into()) => {}
             () = again.notified() => {}
+            () = alive.ended() => {}
         }
         if other.is_none() {
             other = elsewhere(&check, &way).await;
@@ -54,6 +59,9 @@ pub(crate) async fn ask(
             (Some(url), None) => Err(format!("is not known: {url} cannot be asked yet")),
         };
         health.answered(answer.is_ok(), asked, Instant::now());
+        if answer.is_ok() && check.url.is_none() {
+            alive.begin();
+        }
         report(&answer, &health, told.good.is_some(), &probes);
         known_at = answer.is_ok().then_some(at);
         let good = if answer.is_ok() { Some(asked) } else { told.good };

@@ -5,6 +5,7 @@
 //! | `credentials` | which kubeconfig is asked with |
 //! | `access` | a client that goes on with another kubeconfig, without a restart |
 //! | `checker` | asking the API server whether it is healthy |
+//! | `alive` | hearing at once that it has ended |
 //! | `others` | asking those of other nodes, while it is not |
 //! | `certificate` | telling of a certificate that does not have the address |
 //! | `expiry` | until when the certificate of a kubeconfig is good |
@@ -13,6 +14,7 @@
 //! | `nodes` | whether it is another node's |
 
 pub(crate) mod access;
+mod alive;
 pub(crate) mod certificate;
 pub(crate) mod checker;
 mod credentials;

@@ -99,7 +99,8 @@ pub(super) async fn reach(
         supervisor.spawn(others::TASK, asking);
         asks
     });
-    let asking = checker::ask(own.health.clone(), client.clone(), way, health.clone(), ask, tell);
+    let of = (client.clone(), api.namespace.clone());
+    let asking = checker::ask(own.health.clone(), of, way, health.clone(), ask, tell);
     supervisor.spawn(checker::TASK, asking);
     Ok((client, Known { standing, told, answers, asks }))
 }

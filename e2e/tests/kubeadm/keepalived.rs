@@ -74,9 +74,6 @@ fn begin(scene: &Scene, i: usize, machines: usize) -> Result<Before> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_behind_keepalived_and_haproxy_goes_over_to_our_address() -> Result<()> {
-    if !crate::is_long() {
-        return Ok(());
-    }
     let machines = 2;
     let scene = Scene::up(machines, BALANCED).await?;
     let before = (0..machines).map(|i| begin(&scene, i, machines)).collect::<Result<Vec<_>>>()?;

@@ -274,9 +274,6 @@ async fn the_control_planes_address_goes_by_the_health_of_the_own_api_server() -
 #[tokio::test(flavor = "multi_thread")]
 async fn before_admin_conf_has_rights_the_other_one_is_used_and_the_own_server_is_asked_by_its_name()
 -> Result<()> {
-    if !is_long() {
-        return Ok(());
-    }
     let world = World::without_berth(1, env([])).await?;
     let place = world.lab.control_plane();
     let folder = place.dir.join("kubernetes");

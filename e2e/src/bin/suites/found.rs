@@ -45,6 +45,13 @@ const WAITS: [&str; 10] = [
     "product::uninstall::",
 ];
 
+/// Tests that are run where somebody asks for them, by a variable that is set: they take minutes, or a program that is not ours.
+const ASKED: [(&str, &str); 3] = [
+    ("kubeadm::keepalived::", "BERTH_CONTROL_PLANE"),
+    ("kubeadm::kube_vip::", "KUBE_VIP"),
+    ("product::control_plane::before_admin_conf_has_rights", "BERTH_CONTROL_PLANE"),
+];
+
 /// One test.
 #[derive(Clone)]
 pub(crate) struct Test {
@@ -97,11 +104,19 @@ pub(crate) fn tests(messages: &Path) -> Result<Vec<Test>> {
             };
             test.waits = WAITS.iter().any(|begin| test.name().starts_with(begin));
             test.timed = needs_lab && !is_busy(&test);
-            tests.push((!needs_lab, test));
+            if is_asked_for(&test.name()) {
+                tests.push((!needs_lab, test));
+            }
         }
     }
     tests.sort_by_key(|(order, _)| *order);
     Ok(tests.into_iter().map(|(_, test)| test).collect())
+}
+
+fn is_asked_for(name: &str) -> bool {
+    let variable = ASKED.iter().find(|(begin, _)| name.starts_with(begin)).map(|(_, name)| name);
+    variable
+        .is_none_or(|variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty()))
 }
 
 /// An integration test of the package of the lab.
