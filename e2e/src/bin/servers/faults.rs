@@ -14,7 +14,8 @@ use berth_e2e::process::Process;
 use berth_e2e::wire::{Asker, Watch};
 use berth_e2e::world::eventually;
 
-use crate::stacked::{ADDRESS, NODES, Stacked};
+use crate::stacked::{NODES, Stacked};
+use crate::systems::ADDRESS;
 
 /// How often the client asks.
 pub(crate) const EVERY: Duration = Duration::from_millis(20);
@@ -114,7 +115,12 @@ impl Fault {
         let gap = probe.finish()?.longest_gap;
         slow.into_iter().for_each(Slowness::end);
         self.end(stacked, owner)?;
-        asker_ends(asker, &wire, since, Seen { gap, moves, two: false })
+        // Who comes back may speak as well.
+        tokio::time::sleep(CALM).await;
+        asker.finish()?;
+        let overlaps = wire.finish()?.overlaps(ADDRESS, QUIET);
+        let two = overlaps.iter().any(|(_, last)| *last >= since);
+        Ok(Seen { gap, moves, two })
     }
 
     fn begin(self, stacked: &Stacked, owner: usize) -> Result<Vec<Slowness>> {
@@ -160,13 +166,6 @@ async fn calm(stacked: &Stacked, probe: &Probe, wire: &Watch) -> Result<()> {
         Ok((alone && answered).then_some(()))
     };
     eventually("one alone answers", LATE, is_calm).await.with_context(|| stacked.logs())
-}
-
-fn asker_ends(asker: Asker, wire: &Watch, since: Instant, seen: Seen) -> Result<Seen> {
-    asker.finish()?;
-    let overlaps = wire.so_far().overlaps(ADDRESS, QUIET);
-    let two = overlaps.iter().any(|(_, last)| *last >= since);
-    Ok(Seen { two, ..seen })
 }
 
 /// A process that stands still most of the time.

@@ -1,6 +1,6 @@
 //! Three control-plane nodes and what keeps their address.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -14,9 +14,8 @@ use berth_e2e::wire::{Record, Watch};
 use berth_e2e::world::eventually;
 use serde_json::json;
 
-use crate::systems::System;
+use crate::systems::{ADDRESS, Seat, System};
 
-pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 64, 99));
 pub(crate) const NODES: usize = 3;
 
 pub(crate) struct Stacked {
@@ -79,7 +78,8 @@ impl Stacked {
 
     fn keep(&mut self, node: usize) -> Result<Process> {
         self.starts += 1;
-        self.system.clone().start(self, node, &format!("keeper-{}", self.starts))
+        let seat = Seat { lab: &self.lab, node, kubeconfig: &self.kubeconfig() };
+        self.system.start(&seat, &format!("keeper-{}", self.starts))
     }
 
     /// Waits until the node's own API server is ready.

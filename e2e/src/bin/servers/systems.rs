@@ -1,16 +1,28 @@
 //! What keeps the control plane's address on one of the nodes.
 
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 use berth_e2e::addresses::Net;
 use berth_e2e::control_plane::API_PORT;
+use berth_e2e::lab::Lab;
 use berth_e2e::place::sibling_program;
 use berth_e2e::process::Process;
 use berth_e2e::world::env;
 
-use crate::stacked::{ADDRESS, Stacked};
+/// The address that is kept.
+pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 64, 99));
+
+/// Where one is started.
+pub(crate) struct Seat<'a> {
+    pub(crate) lab: &'a Lab,
+    /// Which node of it.
+    pub(crate) node: usize,
+    /// By which the node's own API server is reached.
+    pub(crate) kubeconfig: &'a Path,
+}
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -53,12 +65,13 @@ impl System {
         }
     }
 
-    /// Starts it on a node.
-    pub(crate) fn start(&self, stacked: &Stacked, node: usize, name: &str) -> Result<Process> {
-        let place = stacked.lab.node(node).place()?;
-        let config = stacked.kubeconfig().display().to_string();
+    /// Starts it on a node, as a process of this name.
+    pub(crate) fn start(&self, seat: &Seat<'_>, name: &str) -> Result<Process> {
+        let Seat { lab, node, kubeconfig } = *seat;
+        let place = lab.node(node).place()?;
+        let config = kubeconfig.display().to_string();
         let (address, port) = (ADDRESS.to_string(), API_PORT.to_string());
-        let folder = stacked.lab.dir().join(format!("members-{node}")).display().to_string();
+        let folder = lab.dir().join(format!("members-{node}")).display().to_string();
         let mut settings = env([
             ("cp_enable", "true"),
             ("svc_enable", "false"),
@@ -67,7 +80,7 @@ impl System {
             ("address", &address),
             ("port", &port),
             ("vip_interface", Net::Lan.interface()),
-            ("vip_nodename", stacked.lab.node(node).name()),
+            ("vip_nodename", lab.node(node).name()),
             ("k8s_config_file", &config),
         ]);
         let by_lease =
@@ -88,7 +101,7 @@ impl System {
                 program.clone()
             }
             Self::Keepalived { .. } => {
-                let file = stacked.lab.dir().join(format!("keepalived-{node}.conf"));
+                let file = lab.dir().join(format!("keepalived-{node}.conf"));
                 std::fs::write(&file, self.configuration(node))?;
                 let file = format!("--use-file={}", file.display());
                 let argv = ["keepalived", "--dont-fork", "--log-console", "--vrrp", &file];
