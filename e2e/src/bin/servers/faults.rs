@@ -11,7 +11,7 @@ use berth_e2e::addresses::Net;
 use berth_e2e::control_plane::API_PORT;
 use berth_e2e::probe::Probe;
 use berth_e2e::process::Process;
-use berth_e2e::wire::{Asker, Watch};
+use berth_e2e::wire::Watch;
 use berth_e2e::world::eventually;
 
 use crate::stacked::{NODES, Stacked};
