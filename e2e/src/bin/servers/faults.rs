@@ -81,6 +81,7 @@ impl Fault {
         for node in 0..NODES {
             stacked.ready(node).await?;
         }
+        stacked.settled().await?;
         let wire = stacked.lab.watch()?;
         let asker = stacked.lab.ask(ADDRESS, ASK)?;
         let ca = stacked.lab.dir().join("pki/ca.crt");

@@ -17,6 +17,8 @@ use serde_json::json;
 use crate::systems::{ADDRESS, Seat, System};
 
 pub(crate) const NODES: usize = 3;
+/// Of the announcers.
+const METRICS: &str = "http://127.0.0.1:2112/metrics";
 
 pub(crate) struct Stacked {
     pub(crate) lab: Lab,
@@ -101,6 +103,24 @@ impl Stacked {
             Ok(place.output(asked)?.status.success().then_some(()))
         };
         eventually("an API server is ready", 60, is_ready).await.with_context(|| self.logs())
+    }
+
+    /// Waits until each node counts its API server as healthy again, where that can be seen: one that was up and down has to be
+    /// well for a while.
+    pub(crate) async fn settled(&self) -> Result<()> {
+        let Some(sign) = self.system.sign_of_health() else { return Ok(()) };
+        let all = || async {
+            for node in self.lab.nodes() {
+                let place = node.place()?;
+                let output = place.output(["curl", "--silent", "--max-time", "2", METRICS])?;
+                let text = String::from_utf8_lossy(&output.stdout);
+                if !text.lines().any(|line| line == sign) {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        };
+        eventually("all API servers count as healthy", 90, all).await.with_context(|| self.logs())
     }
 
     /// Their Nodes, as kubelets would have made them.

@@ -65,6 +65,12 @@ impl System {
         }
     }
 
+    /// What its metrics say on a node whose API server counts as healthy.
+    pub(crate) fn sign_of_health(&self) -> Option<&'static str> {
+        let is_ours = matches!(self, Self::Members | Self::Lease);
+        is_ours.then_some("berth_announcer_api_server_healthy 1")
+    }
+
     /// Starts it on a node, as a process of this name.
     pub(crate) fn start(&self, seat: &Seat<'_>, name: &str) -> Result<Process> {
         let Seat { lab, node, kubeconfig } = *seat;
