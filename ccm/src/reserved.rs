@@ -17,6 +17,9 @@ use kube::config::Kubeconfig;
 /// Where kubeadm leaves word of how the API server is reached: the ConfigMap `cluster-info` in `kube-public`.
 pub const CLUSTER_INFO: (&str, &str) = ("kube-public", "cluster-info");
 
+/// Where kubeadm has its static Pods, and `manifest kubeadm` the control plane's announcers.
+pub const STATIC_PODS: &str = "kube-system";
+
 /// The namespace of the Service `kubernetes`.
 pub const API_SERVERS: &str = "default";
 
@@ -128,6 +131,18 @@ pub fn of_control_plane(lease: &Lease) -> Option<Reservation> {
 /// What [`of_control_plane`] calls it.
 pub fn name_of_control_plane(node: &str) -> String {
     format!("the control plane (by node {node})")
+}
+
+/// The same of a Lease in another namespace than berth-ccm's: a node may have one in each.
+pub fn of_control_plane_elsewhere(lease: &Lease) -> Option<Reservation> {
+    let (_, addresses) = of_control_plane(lease)?;
+    let (node, _) = ControlPlane::read(lease)?;
+    Some((name_of_control_plane_elsewhere(node), addresses))
+}
+
+/// What [`of_control_plane_elsewhere`] calls it.
+pub fn name_of_control_plane_elsewhere(node: &str) -> String {
+    format!("the control plane (by node {node}, in {STATIC_PODS})")
 }
 
 fn ranges<'a>(texts: impl Iterator<Item = &'a String>) -> AddressSet {

@@ -3,6 +3,8 @@
 use berth_api::NamespacedName;
 use berth_runtime::rights::Right;
 
+use crate::reserved::STATIC_PODS;
+
 const SEE: &[&str] = &["list", "watch"];
 
 /// Those of a berth-ccm with this ConfigMap of pools, and with this Lease in its namespace `home`.
@@ -26,7 +28,17 @@ pub fn needed(pools: &NamespacedName, home: &str, lease: &str) -> Vec<Right> {
     let ranges = "the ranges of cluster IPs are not known, and their addresses could be given out";
     let bindings = "no elastic IP is given out";
     let elects = "none of several berth-ccm gives addresses out, unless --leader-elect=false";
-    vec![
+    let control_plane = within(
+        STATIC_PODS,
+        None,
+        right(
+            "coordination.k8s.io",
+            "leases",
+            SEE,
+            "the control plane's address, as its announcers there tell it, could be given out",
+        ),
+    );
+    let mut rights = vec![
         right(
             "networking.k8s.io",
             "ipaddresses",
@@ -91,7 +103,9 @@ pub fn needed(pools: &NamespacedName, home: &str, lease: &str) -> Vec<Right> {
             &["create", "patch"],
             "no Event tells what is wrong; the log and conditions do",
         ),
-    ]
+    ];
+    rights.extend(Some(control_plane).filter(|_| home != STATIC_PODS));
+    rights
 }
 
 #[cfg(test)]
@@ -130,5 +144,27 @@ mod tests {
             })
             .collect();
         assert_eq!(needed, given);
+    }
+
+    #[test]
+    fn in_another_namespace_what_announcers_tell_in_kube_system_may_be_read_besides() {
+        let text = include_str!("../../overlays/own-namespace/control-plane.yaml");
+        let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+        let [role, binding] = &documents[..] else { panic!("{documents:?}") };
+        let pools = NamespacedName::new("berth", "kubevip");
+        let at =
+            |home: &str| {
+                let needed = needed(&pools, home, "kube-vip-cloud-controller").into_iter();
+                let mut there = needed.filter(|right| {
+                    right.namespace.as_deref() == Some(STATIC_PODS) && right.name.is_none()
+                });
+                there.next().map(|right| serde_json::json!({
+                "apiGroups": [right.group], "resources": [right.resource], "verbs": right.verbs,
+            }))
+            };
+        assert_eq!(role["rules"], serde_json::json!([at("berth").unwrap()]));
+        assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+        let verbs = at(STATIC_PODS).unwrap()["verbs"].clone();
+        assert_eq!(verbs, serde_json::json!(["list", "watch", "create"]), "its own, and no second");
     }
 }

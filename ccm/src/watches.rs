@@ -6,8 +6,8 @@
 //! `list` and `watch` on `services` and `nodes` everywhere, and on the ConfigMap in its namespace. Besides, where it is
 //! granted: the same on `ipaddresses.networking.k8s.io`, `servicecidrs.networking.k8s.io`, `eipbindings.berth.dev` and
 //! `virtualmachineinstances.kubevirt.io` everywhere, on `leases.coordination.k8s.io` in the namespace of its own Lease and
-//! on `endpointslices.discovery.k8s.io` in `default`, and `get` on the ConfigMap `cluster-info` in `kube-public`. What is
-//! lost without each is said by [`crate::rights`].
+//! in `kube-system`, on `endpointslices.discovery.k8s.io` in `default`, and `get` on the ConfigMap `cluster-info` in
+//! `kube-public`. What is lost without each is said by [`crate::rights`].
 
 use std::time::Duration;
 
@@ -92,6 +92,7 @@ pub fn all(
     let api_servers =
         api_servers.map(|served| where_granted(served, unknown, Source::ApiServers, api_server));
     let control_plane = control_plane(client.clone());
+    let control_plane_hosts = control_plane_hosts(client, leases);
     // What each of these is for can be had without it: the watch begins when the resource is there.
     let large = || Config::default().page_size(LARGE);
     let bindings = Api::<LeanBinding>::all(client.clone());
@@ -111,6 +112,7 @@ pub fn all(
         election.boxed(),
         api_servers.boxed(),
         control_plane.boxed(),
+        control_plane_hosts,
         machines.boxed(),
     ];
     select_all(streams).filter_map(std::future::ready).boxed()
@@ -241,6 +243,34 @@ fn told(event: Event<Lease>) -> Option<Change> {
     }
 }
 
+/// What announcers of the control plane tell where kubeadm has their Pods, if that is not the namespace `home`, whose Leases all
+/// are watched.
+fn control_plane_hosts(client: &Client, home: &str) -> BoxStream<'static, Option<Change>> {
+    let source = Source::ControlPlaneHosts;
+    if home == reserved::STATIC_PODS {
+        return stream::iter([Some(Change::Listed(source))]).boxed();
+    }
+    let leases: Api<Lease> = Api::namespaced(client.clone(), reserved::STATIC_PODS);
+    let of_control_plane = Config::default().labels(label::CONTROL_PLANE).page_size(PAGE);
+    let leases = objects_where_granted(leases, of_control_plane);
+    let unknown = "the control plane's address is known only as far as kubeadm tells it, and could be given out";
+    let leases = leases.map(move |served| where_granted(served, unknown, source, told_elsewhere));
+    leases.boxed()
+}
+
+fn told_elsewhere(event: Event<Lease>) -> Option<Change> {
+    let gone = |lease: &Lease| {
+        let (node, _) = ControlPlane::read(lease)?;
+        Some(vec![(reserved::name_of_control_plane_elsewhere(node), AddressSet::new())])
+    };
+    // What is not its node's any more tells nothing any more.
+    let there = |lease: &Lease| {
+        let told = reserved::of_control_plane_elsewhere(lease).map(|told| vec![told]);
+        told.or_else(|| gone(lease))
+    };
+    used(Source::ControlPlaneHosts, event, there, gone)
+}
+
 /// Who announces all Services, by one Lease: ours, or those of kube-vip.
 fn elected(event: Event<Lease>) -> Option<Change> {
     let there = |lease: &Lease| {
@@ -319,4 +349,40 @@ fn control_plane(client: Client) -> impl Stream<Item = Option<Change>> {
         let reserved = reservation.map(|found| Change::Reserved(source, vec![found]));
         stream::iter([reserved, Some(Change::Listed(source))])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_the_control_plane_tells_in_another_namespace_is_reserved_while_its_node_tells_it() {
+        let lease = |name: &str, node: &str| -> Lease {
+            from_value(json!({ "metadata": {
+                "name": name,
+                "annotations": {
+                    "berth.dev/api-server": "healthy",
+                    "berth.dev/control-plane-addresses": "192.0.2.100",
+                },
+                "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": node, "uid": "1" }],
+            } }))
+            .unwrap()
+        };
+        let own = || lease("berth-control-plane-a", "a");
+        let said = |event| match told_elsewhere(event) {
+            Some(Change::Reserved(Source::ControlPlaneHosts, told)) => {
+                let [(name, addresses)] = &told[..] else { panic!("{told:?}") };
+                assert_eq!(name, "the control plane (by node a, in kube-system)");
+                Some(addresses.contains("192.0.2.100".parse().unwrap()))
+            }
+            _ => None,
+        };
+        assert_eq!(said(Event::InitApply(own())), Some(true));
+        assert_eq!(said(Event::Apply(own())), Some(true));
+        assert_eq!(said(Event::Delete(own())), Some(false));
+        assert_eq!(said(Event::Apply(lease("berth-control-plane-a", "b"))), Some(false));
+        assert_eq!(said(Event::Apply(lease("berth-announcer-a", "a"))), None);
+    }
 }

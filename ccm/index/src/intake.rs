@@ -184,7 +184,8 @@ impl Intake {
             | Source::ServiceCidrs
             | Source::Hosts
             | Source::ApiServers
-            | Source::ControlPlane => {
+            | Source::ControlPlane
+            | Source::ControlPlaneHosts => {
                 let known = self.used.get(&source).cloned().unwrap_or_default();
                 self.unused.insert(source, known);
                 if source == Source::Hosts {
@@ -213,7 +214,8 @@ impl Intake {
             | Source::ServiceCidrs
             | Source::Hosts
             | Source::ApiServers
-            | Source::ControlPlane => {
+            | Source::ControlPlane
+            | Source::ControlPlaneHosts => {
                 for name in self.unused.remove(&source).unwrap_or_default() {
                     index.reserve(&name, AddressSet::new());
                     self.used.entry(source).or_default().remove(&name);

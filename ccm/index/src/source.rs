@@ -21,13 +21,15 @@ pub enum Source {
     ApiServers,
     /// How the API server is reached.
     ControlPlane,
+    /// What announcers of the control plane tell in a namespace that is not berth-ccm's, where that may be listed.
+    ControlPlaneHosts,
     /// The virtual machines, where KubeVirt is installed. No address depends on them, so nobody waits for their list.
     Machines,
 }
 
 impl Source {
     /// Those without which nothing is given out.
-    pub const REQUIRED: [Self; 9] = [
+    pub const REQUIRED: [Self; 10] = [
         Self::Pools,
         Self::Services,
         Self::Eips,
@@ -37,6 +39,7 @@ impl Source {
         Self::Hosts,
         Self::ApiServers,
         Self::ControlPlane,
+        Self::ControlPlaneHosts,
     ];
 
     /// Its name in `/readyz`.
@@ -51,6 +54,7 @@ impl Source {
             Self::Hosts => "leases",
             Self::ApiServers => "endpointslices",
             Self::ControlPlane => "controlplane",
+            Self::ControlPlaneHosts => "controlplaneleases",
             Self::Machines => "virtualmachineinstances",
         }
     }

@@ -226,13 +226,17 @@ async fn the_pods_fit_the_levels_that_the_docs_name(lab: &Lab) -> Result<()> {
 }
 
 /// A Role is bound to the accounts of the namespace that it is in, what settings name is there, and nothing is left that
-/// names `kube-system`.
+/// names `kube-system` but what berth-ccm reads there of the control plane.
 async fn berth_in_another_namespace_has_its_rights_there(lab: &Lab) -> Result<()> {
     let folder = repository().join("overlays/own-namespace").display().to_string();
     let text = kubectl(lab, &["create", "--dry-run=client", "--output=json", "-k", &folder])?;
-    ensure!(!text.contains("kube-system"), "{text}");
     let objects: Vec<Value> =
         serde_json::Deserializer::from_str(&text).into_iter::<Value>().collect::<Result<_, _>>()?;
+    let (there, others): (Vec<&Value>, Vec<&Value>) =
+        objects.iter().partition(|object| object["metadata"]["name"] == "berth-ccm-control-plane");
+    let stay = there.iter().all(|object| object["metadata"]["namespace"] == "kube-system");
+    ensure!(there.len() == 2 && stay, "{there:?}");
+    ensure!(others.iter().all(|object| !object.to_string().contains("kube-system")), "{others:?}");
     let workloads = ["DaemonSet", "StatefulSet"];
     let is_workload = |object: &&Value| workloads.iter().any(|kind| object["kind"] == *kind);
     let (named, arguments): (Vec<_>, Vec<_>) = objects
@@ -267,8 +271,18 @@ async fn berth_in_another_namespace_has_its_rights_there(lab: &Lab) -> Result<()
         let answer = if answer { "yes" } else { "no" };
         ensure!(answer == said, "{account} of {OWN} {verb} {resource} in {namespace}: {answer}");
     }
-    let elsewhere = ["berth-announcer", "update", "leases.coordination.k8s.io", "kube-system"];
-    ensure!(!may_from(&client, OWN, elsewhere).await?, "{elsewhere:?}");
+    let elsewhere = [
+        ("berth-announcer", "update", false),
+        ("berth-announcer", "create", false),
+        ("berth-ccm", "list", true),
+        ("berth-ccm", "watch", true),
+        ("berth-ccm", "create", false),
+        ("berth-ccm", "update", false),
+    ];
+    for (account, verb, said) in elsewhere {
+        let asked = [account, verb, "leases.coordination.k8s.io", "kube-system"];
+        ensure!(may_from(&client, OWN, asked).await? == said, "{asked:?}");
+    }
     the_policies_hold_it_to_its_namespace(lab).await
 }
 
