@@ -1,5 +1,6 @@
 //! Asks the API server of this node whether it is healthy, and tells what is known of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +10,9 @@ use kube::Client;
 use tokio::sync::Notify;
 
 use super::access::Way;
+use super::reach;
 use crate::config::HealthCheck;
+use crate::kernel::Listening;
 use crate::ownership::health::{Health, Heard, Rules, Standing};
 
 /// The name of the task, and of the readiness check.
@@ -22,7 +25,9 @@ pub(super) const READY: &str = "/readyz";
 const SHOWN: usize = 200;
 
 /// Asks for ever, and at once when it is told to by `again`, and tells what is heard whenever that changes. `client` is of the API server of this node; another URL is asked by what `way` says of who may answer.
+/// One that answers at loopback alone is none for who comes by these `addresses`.
 pub(crate) async fn ask(
+    addresses: Vec<IpAddr>,
     check: HealthCheck,
     client: Client,
     way: Way,
@@ -52,6 +57,10 @@ pub(crate) async fn ask(
             (None, _) => answer(&client, READY, &at, &check).await,
             (Some(_), Some((client, path))) => answer(client, path, &at, &check).await,
             (Some(url), None) => Err(format!("is not known: {url} cannot be asked yet")),
+        };
+        let answer = match answer {
+            Ok(()) => reach::met(&at, &addresses, way.port(), Listening::look),
+            bad => bad,
         };
         health.answered(answer.is_ok(), asked, Instant::now());
         report(&answer, &health, told.good.is_some(), &probes);

@@ -68,7 +68,8 @@ pub(super) async fn reach(
     let (stands, standing) = watch::channel(Heard::default());
     let word = |is_healthy| {
         let addresses = own.addresses.iter().copied().collect();
-        Some(Told { control_plane: Words { is_healthy, addresses }, ..Told::default() })
+        let control_plane = Words { is_healthy, addresses, ..Words::default() };
+        Some(Told { control_plane, ..Told::default() })
     };
     let words = [word(false), word(true)];
     let (tell, told) = watch::channel(words[0].clone());
