@@ -90,6 +90,7 @@ impl<K: Kernel> Announcer<K> {
         let pending =
             publisher.publish(cluster, wanted, &desired.verdicts, &clears, &answering, now);
         self.tell_of_labels(&answering);
+        self.tell_what_is_here(&answering);
         self.tell_of_guard(&answering, now);
         self.sign(&answering, now);
         let wake = self.elect(&desired, &pending, now);
@@ -133,6 +134,17 @@ impl<K: Kernel> Announcer<K> {
         self.outlets.host.send_if_modified(|known| {
             let is_news = *known != told;
             *known = told;
+            is_news
+        });
+    }
+
+    /// Tells which addresses of the control plane this node announces, when that changes.
+    fn tell_what_is_here(&self, answering: &Answering) {
+        let own = self.sight.wanted.of_control_plane().map(|(address, _)| address);
+        let here = own.filter(|own| answering.live.contains(own)).collect();
+        self.outlets.here.send_if_modified(|known| {
+            let is_news = *known != here;
+            *known = here;
             is_news
         });
     }
