@@ -75,6 +75,11 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const UNLABELLING: Duration = Duration::from_secs(2);
 /// How long the Lease may take to be given back.
 const GIVING_BACK: Duration = Duration::from_secs(2);
+/// How long it may take until it says no more that the control plane's address is here.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// The task that says so.
+const HOST_LEASE: &str = "control plane's host lease";
 
 /// The tasks that keep something in the kernel by running programs.
 const KEEPERS: [&str; 4] = ["unserved", "forward", "elastic IPs", dataplane::transit::TASK];
@@ -363,11 +368,10 @@ async fn start(
     let before = routers::Before { kept, sessions };
     let (routed, routers) =
         routers::start(&config, client, interface, before, &metrics, &health, supervisor);
+    let (here, told_here) = watch::channel(BTreeSet::new());
     if let Some(mut beside) = beside {
-        let told = match routed.is_some() {
-            true => control_plane::once_known(known.told, routers.clone(), supervisor),
-            false => known.told,
-        };
+        let of_routers = routed.is_some().then(|| routers.clone());
+        let told = control_plane::words(known.told, of_routers, told_here, supervisor);
         let probes = health.clone();
         let keeping = async move {
             if goes_on {
@@ -375,7 +379,7 @@ async fn start(
             }
             beside.keep(told).await;
         };
-        supervisor.spawn("control plane's host lease", keeping);
+        supervisor.spawn(HOST_LEASE, keeping);
     }
     let (proxied, leads) = ask_proxy(client.is_some(), supervisor);
     let asked = client.filter(|_| routed.is_some()).cloned();
@@ -392,7 +396,7 @@ async fn start(
     supervisor.spawn_all(tasks);
 
     let publisher = Publisher::new(writer, events, metrics.clone(), &config.core.node, publishes);
-    let outlets = Outlets { metrics, health, host, labels, again };
+    let outlets = Outlets { metrics, health, host, labels, again, here };
     let now = Instant::now();
     let owners = reconcile::owners(&config, members, now);
     let announcer = Announcer::new(config, owners, kernel, dataplane, publisher, outlets, now);
@@ -526,6 +530,9 @@ async fn end(started: Started, left: Left, supervisor: &mut Supervisor) {
     // The tables go last: nothing that they are about is bound any more, or nobody is led to it.
     let guards = !left && announcer.is_routed_here() && !announcer.is_bare();
     drop(announcer);
+    if !supervisor.finish(&[HOST_LEASE], LAST_WORD).await.is_empty() {
+        tracing::debug!("what this node said last of the control plane's address stays");
+    }
     if !supervisor.finish(&[bgp::TASK], FAREWELL).await.is_empty() {
         tracing::warn!("a router does not hear that this node goes");
     }

@@ -101,6 +101,8 @@ pub struct ControlPlane {
     pub is_healthy: bool,
     /// The control plane's own addresses, which are nobody else's to have.
     pub addresses: BTreeSet<IpAddr>,
+    /// Those of them that the node announces now, for people: one node does, or each whose routers lead them there.
+    pub announced: BTreeSet<IpAddr>,
 }
 
 impl ControlPlane {
@@ -109,12 +111,19 @@ impl ControlPlane {
     /// Writes it on the Lease.
     pub fn write(&self, lease: &mut Lease) {
         let word = if self.is_healthy { Self::HEALTHY } else { "unhealthy" };
-        let addresses: Vec<String> =
-            self.addresses.iter().take(MOST).map(ToString::to_string).collect();
+        let listed = |all: &BTreeSet<IpAddr>| {
+            all.iter().take(MOST).map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
         let metadata = &mut lease.metadata;
         let annotations = metadata.annotations.get_or_insert_default();
         annotations.insert(annotation::API_SERVER.to_owned(), word.to_owned());
-        annotations.insert(annotation::CONTROL_PLANE_ADDRESSES.to_owned(), addresses.join(","));
+        let addresses = listed(&self.addresses);
+        annotations.insert(annotation::CONTROL_PLANE_ADDRESSES.to_owned(), addresses);
+        let announced = annotation::CONTROL_PLANE_ANNOUNCED;
+        match self.announced.is_empty() {
+            true => _ = annotations.remove(announced),
+            false => _ = annotations.insert(announced.to_owned(), listed(&self.announced)),
+        }
         let labels = metadata.labels.get_or_insert_default();
         for label in [label::CONTROL_PLANE, label::HOST] {
             labels.insert(label.to_owned(), String::new());
@@ -126,10 +135,14 @@ impl ControlPlane {
         let node = lease.metadata.name.as_deref()?.strip_prefix(&*lease::of_control_plane(""))?;
         let annotations = lease.metadata.annotations.as_ref()?;
         let is_healthy = annotations.get(annotation::API_SERVER)? == Self::HEALTHY;
-        let listed = annotations.get(annotation::CONTROL_PLANE_ADDRESSES);
-        let listed = listed.into_iter().flat_map(|text| text.split(',')).take(MOST);
-        let addresses = listed.filter_map(|entry| entry.trim().parse().ok()).collect();
-        Some((node, Self { is_healthy, addresses }))
+        let listed = |name: &str| {
+            let listed = annotations.get(name).into_iter();
+            let listed = listed.flat_map(|text| text.split(',')).take(MOST);
+            listed.filter_map(|entry| entry.trim().parse().ok()).collect()
+        };
+        let addresses = listed(annotation::CONTROL_PLANE_ADDRESSES);
+        let announced = listed(annotation::CONTROL_PLANE_ANNOUNCED);
+        Some((node, Self { is_healthy, addresses, announced }))
     }
 }
 
@@ -201,9 +214,11 @@ mod tests {
         assert_eq!(ControlPlane::read(&lease), None);
         for is_healthy in [true, false] {
             let addresses = ["192.0.2.100", "2001:db8::100"].map(|own| own.parse().unwrap());
-            let told = ControlPlane { is_healthy, addresses: addresses.into() };
-            told.write(&mut lease);
-            assert_eq!(ControlPlane::read(&lease), Some(("a", told)));
+            for announced in [[addresses[0]].into(), BTreeSet::new()] {
+                let told = ControlPlane { is_healthy, addresses: addresses.into(), announced };
+                told.write(&mut lease);
+                assert_eq!(ControlPlane::read(&lease), Some(("a", told)));
+            }
         }
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(annotation::API_SERVER.to_owned(), "Healthy?".to_owned());

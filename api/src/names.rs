@@ -60,6 +60,8 @@ pub mod annotation {
     pub const API_SERVER: &str = "berth.dev/api-server";
     /// On the Lease of a control-plane node: the control plane's own addresses. See [`crate::host::ControlPlane`].
     pub const CONTROL_PLANE_ADDRESSES: &str = "berth.dev/control-plane-addresses";
+    /// On the same, while there are any: those of these addresses that the node announces now. For people.
+    pub const CONTROL_PLANE_ANNOUNCED: &str = "berth.dev/control-plane-announced";
     /// On the Lease of a node that tells routers where addresses are: the sessions that are up. See [`crate::host::Routers`].
     pub const BGP_SESSIONS: &str = "berth.dev/bgp-sessions";
     /// On the same: for how many seconds routers may lead addresses there of which nothing is heard any more.

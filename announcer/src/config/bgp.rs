@@ -2,7 +2,7 @@
 
 use berth_bgp::config::{self as bgp, Flaw, Peer, Speaker};
 
-use super::settings::{Problem, Settings};
+use super::settings::{Problem, Settings, unless};
 
 /// How addresses are announced to routers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub(super) fn bgp(settings: &Settings) -> (Option<Bgp>, Result<(), Vec<Problem>>
             "accepted is false where vip_interface names no interface: addresses are bound on lo",
         ));
     }
-    let result = if problems.is_empty() { Ok(()) } else { Err(problems) };
+    let result = unless(problems, ());
     let elections = ["svc_election", "vip_leaderelection"];
     let is_mixed = is_mixed(settings);
     let mut elected_by = elections.into_iter().filter(|_| !is_mixed);
@@ -136,5 +136,5 @@ pub(super) fn alone(settings: &Settings, fixed: bool) -> Result<(), Vec<Problem>
             "addresses without a cluster are not announced by BGP yet; accepted is false",
         ));
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    unless(problems, ())
 }

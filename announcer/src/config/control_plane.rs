@@ -9,7 +9,7 @@ use berth_api::limits::{is_interface_name, is_object_name};
 use berth_api::names::lease;
 
 use super::http::Http;
-use super::settings::{Problem, Settings};
+use super::settings::{Problem, Settings, unless};
 use super::wished::{self, Families, Wished};
 use super::{addresses, bgp};
 
@@ -104,30 +104,24 @@ pub(super) fn control_plane(settings: &Settings) -> Result<Option<ControlPlane>,
     let lease = named_lease(settings).map_err(&mut note).ok();
     let health = health(settings).map_err(|all| all.into_iter().for_each(&mut note)).ok();
     let interface = interface(settings).map_err(&mut note).ok();
-    let decides = decides(settings).map_err(&mut note).ok();
+    decides(settings).unwrap_or_else(&mut note);
     let apart = own_address(settings, wished.as_deref().unwrap_or_default());
-    let apart = apart.map_err(|all| all.into_iter().for_each(&mut note)).ok();
-    let ports = ports(settings).map_err(|all| all.into_iter().for_each(&mut note)).ok();
-    match (wished, lease, health, interface, decides, apart, ports) {
-        (
-            Some(wished),
-            Some(lease),
-            Some(health),
-            Some(interface),
-            Some(()),
-            Some(()),
-            Some(()),
-        ) => {
-            let (port, families) = (addresses::port(settings), wished::families(settings));
-            let known = wished.iter().filter_map(|wished| match wished {
-                Wished::Address(address) => Some(*address),
-                Wished::Name(_) => None,
-            });
-            let addresses = known.collect();
-            Ok(Some(ControlPlane { wished, families, addresses, port, interface, lease, health }))
-        }
-        _ => Err(problems),
+    for checked in [apart, ports(settings)] {
+        checked.unwrap_or_else(|all| all.into_iter().for_each(&mut note));
     }
+    let (Some(wished), Some(lease), Some(health), Some(interface)) =
+        (wished, lease, health, interface)
+    else {
+        return Err(problems);
+    };
+    let (port, families) = (addresses::port(settings), wished::families(settings));
+    let known = wished.iter().filter_map(|wished| match wished {
+        Wished::Address(address) => Some(*address),
+        Wished::Name(_) => None,
+    });
+    let addresses = known.collect();
+    let own = ControlPlane { wished, families, addresses, port, interface, lease, health };
+    unless(problems, Some(own))
 }
 
 /// The interface of the control plane; that of Services is another setting.
@@ -205,7 +199,7 @@ fn own_address(settings: &Settings, wished: &[Wished]) -> Result<(), Vec<Problem
     let wrong = all.into_iter().filter(|(name, _)| is_own(name));
     let wrong = wrong.map(|(name, why)| settings.problem(name, format!("{why}; {accepted}")));
     let wrong: Vec<Problem> = wrong.collect();
-    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    unless(wrong, ())
 }
 
 /// The API server of this node comes later than what listens here, and has every address.
@@ -218,7 +212,7 @@ fn ports(settings: &Settings) -> Result<(), Vec<Problem>> {
         format!("{port} is the port of the API server of this node (port); accepted is another");
     let wrong: Vec<Problem> =
         wrong.map(|(name, _)| settings.problem(name, accepted.clone())).collect();
-    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    unless(wrong, ())
 }
 
 fn health(settings: &Settings) -> Result<HealthCheck, Vec<Problem>> {

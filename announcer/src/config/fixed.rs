@@ -12,7 +12,7 @@ use berth_membership::{LEAST_MEMBERS, voters_among};
 
 use super::addresses::{self, usable};
 use super::control_plane;
-use super::settings::{Problem, Settings};
+use super::settings::{Problem, Settings, unless};
 use crate::instance::Instance;
 
 const MEMBERS: &str = "berth_members";
@@ -103,7 +103,7 @@ pub(super) fn fixed(
             let accepted = "used with berth_members alone, which is not set; leave it out, or name the file of members";
             problems.push(settings.problem(KEY, accepted));
         }
-        return if problems.is_empty() { Ok(None) } else { Err(problems) };
+        return unless(problems, None);
     };
     let mut problems = beside_an_api(settings);
     let mut note = |problem| problems.push(problem);

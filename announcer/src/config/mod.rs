@@ -40,6 +40,7 @@ pub use flaws::Flaw;
 use flaws::Flaws;
 pub use http::Http;
 pub use permits::Permits;
+pub(crate) use settings::unless;
 pub use settings::{Problem, Settings};
 pub use table::{VARIABLES, find, find_flag};
 pub use variables::{Capability, Coming, Kind, LOG_FORMAT, Variable, Verdict};
@@ -337,10 +338,7 @@ fn cluster(settings: &Settings, node: Option<&str>) -> Result<Cluster, Vec<Probl
         _ => ClaimPolicy::Imported,
     };
     let namespace = election::namespace(settings);
-    match problems.is_empty() {
-        true => Ok(Cluster::Api(Api { kubeconfig, server, claims, namespace })),
-        false => Err(problems),
-    }
+    unless(problems, Cluster::Api(Api { kubeconfig, server, claims, namespace }))
 }
 
 fn file(settings: &Settings, path: &str) -> Result<PathBuf, Problem> {

@@ -20,6 +20,11 @@ pub struct Problem {
     pub accepted: String,
 }
 
+/// What is sound where there are no problems, or all of these.
+pub(crate) fn unless<T, P>(problems: Vec<P>, sound: T) -> Result<T, Vec<P>> {
+    if problems.is_empty() { Ok(sound) } else { Err(problems) }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}: {}", self.name, Quoted::of(&self.value), self.accepted)

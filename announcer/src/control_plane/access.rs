@@ -74,6 +74,11 @@ impl Way {
         client::connect(config).map_err(|error| chain(&error))
     }
 
+    /// The port of the API servers, at the control plane's address as on their nodes.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where this is asked for, as far as that is known.
     pub(crate) async fn url(&self, path: &str) -> String {
         let server = self.config().await.map(|config| config.cluster_url.to_string());

@@ -1,5 +1,6 @@
 //! Asks the API server of this node whether it is healthy, and tells what is known of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +11,9 @@ use tokio::sync::Notify;
 
 use super::access::Way;
 use super::alive::Alive;
+use super::reach;
 use crate::config::HealthCheck;
+use crate::kernel::Listening;
 use crate::ownership::health::{Health, Heard, Rules, Standing};
 
 /// The name of the task, and of the readiness check.
@@ -25,7 +28,9 @@ const SHOWN: usize = 200;
 /// Asks for ever, and at once when it is told to by `again` or the server has ended, and tells what is heard whenever that
 /// changes. `client` is of the API server of this node, whose Leases in a namespace may be watched; another URL is asked by what
 /// `way` says of who may answer.
+/// One that answers at loopback alone is none for who comes by these `addresses`.
 pub(crate) async fn ask(
+    addresses: Vec<IpAddr>,
     check: HealthCheck,
     (client, namespace): (Client, String),
     way: Way,
@@ -57,6 +62,10 @@ pub(crate) async fn ask(
             (None, _) => answer(&client, READY, &at, &check).await,
             (Some(_), Some((client, path))) => answer(client, path, &at, &check).await,
             (Some(url), None) => Err(format!("is not known: {url} cannot be asked yet")),
+        };
+        let answer = match answer {
+            Ok(()) => reach::met(&at, &addresses, way.port(), Listening::look),
+            bad => bad,
         };
         health.answered(answer.is_ok(), asked, Instant::now());
         if answer.is_ok() && check.url.is_none() {

@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use kube::Config;
+use x509_parser::pem::Pem;
 
 /// How long before its end it is told: kubeadm gives a year, and who renews by a timer does so within the last month.
 const AHEAD: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -15,7 +16,7 @@ pub(super) fn remark(config: &Config, now: Timestamp) -> Option<String> {
         (None, Some(file)) => std::fs::read(file).ok()?,
         (None, None) => return None,
     };
-    told(end(&certificate(&String::from_utf8(pem).ok()?)?)?, now)
+    told(end(&pem)?, now)
 }
 
 fn told(end: Timestamp, now: Timestamp) -> Option<String> {
@@ -35,65 +36,12 @@ fn decoded(base64: &str) -> Option<Vec<u8>> {
     serde_json::from_value::<ByteString>(base64.into()).ok().map(|octets| octets.0)
 }
 
-/// The first certificate of a PEM file (RFC 7468), which is that of who goes by it.
-fn certificate(pem: &str) -> Option<Vec<u8>> {
-    let (_, begun) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
-    let (base64, _) = begun.split_once("-----END CERTIFICATE-----")?;
-    decoded(base64)
-}
-
-const SEQUENCE: u8 = 0x30;
-const VERSION: u8 = 0xa0;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-
-/// `notAfter` of a certificate (RFC 5280 §4.1).
-fn end(certificate: &[u8]) -> Option<Timestamp> {
-    let mut fields = within(within(certificate)?)?;
-    if let (VERSION, _, rest) = element(fields)? {
-        fields = rest;
-    }
-    // serialNumber, signature, issuer
-    for _ in 0..3 {
-        fields = element(fields)?.2;
-    }
-    let (_, _, rest) = element(within(fields)?)?;
-    let (kind, text, _) = element(rest)?;
-    let text = std::str::from_utf8(text).ok().filter(|text| text.is_ascii())?;
-    let text = match kind {
-        // RFC 5280 §4.1.2.5.1: from 50 on it is the century before.
-        UTC_TIME if text.get(..2)? >= "50" => format!("19{text}"),
-        UTC_TIME => format!("20{text}"),
-        GENERALIZED_TIME => text.to_owned(),
-        _ => return None,
-    };
-    let part = |range: std::ops::Range<usize>| text.get(range);
-    let (date, time) = (
-        [part(0..4)?, part(4..6)?, part(6..8)?].join("-"),
-        [part(8..10)?, part(10..12)?, part(12..14)?].join(":"),
-    );
-    format!("{date}T{time}Z").parse().ok()
-}
-
-/// What is in the sequence that this begins with.
-fn within(der: &[u8]) -> Option<&[u8]> {
-    element(der).and_then(|(kind, content, _)| (kind == SEQUENCE).then_some(content))
-}
-
-/// The kind of the element that this begins with, what is in it, and what follows (X.690 §8.1).
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let [kind, length, rest @ ..] = der else { return None };
-    let (length, rest) = match *length {
-        short if short < 0x80 => (usize::from(short), rest),
-        long => {
-            let (octets, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
-            let add =
-                |sum: usize, octet: &u8| sum.checked_mul(256)?.checked_add(usize::from(*octet));
-            (octets.iter().try_fold(0, add)?, rest)
-        }
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((*kind, content, rest))
+/// `notAfter` of the first certificate of a PEM file (RFC 7468), which is that of who goes by it.
+fn end(pem: &[u8]) -> Option<Timestamp> {
+    let is_one = |pem: &Pem| pem.label == "CERTIFICATE";
+    let first = Pem::iter_from_buffer(pem).map_while(Result::ok).find(is_one)?;
+    let certificate = first.parse_x509().ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
 #[cfg(test)]
@@ -113,10 +61,10 @@ mod tests {
     fn the_end_of_a_certificate_is_read_of_this_century_and_of_the_next() {
         for year in [2027, 2049, 2050, 2101] {
             let expected = format!("{year}-12-31T00:00:00Z");
-            let found = end(&certificate(&ending(year).pem()).unwrap());
+            let found = end(ending(year).pem().as_bytes());
             assert_eq!(found.map(|end| end.to_string()), Some(expected));
         }
-        assert_eq!(certificate("none"), None);
+        assert_eq!(end(b"none"), None);
     }
 
     #[test]
@@ -149,7 +97,7 @@ mod tests {
 
     #[test]
     fn whatever_stands_there_is_read_or_passed_over() {
-        let der = ending(2027).der().to_vec();
-        berth_hostile::octets(&[der], |text| _ = end(text));
+        let pem = ending(2027).pem().into_bytes();
+        berth_hostile::octets(&[pem], |text| _ = end(text));
     }
 }

@@ -6,6 +6,7 @@
 //! | `access` | a client that goes on with another kubeconfig, without a restart |
 //! | `checker` | asking the API server whether it is healthy |
 //! | `alive` | hearing at once that it has ended |
+//! | `reach` | whether who comes by the address meets it |
 //! | `others` | asking those of other nodes, while it is not |
 //! | `certificate` | telling of a certificate that does not have the address |
 //! | `expiry` | until when the certificate of a kubeconfig is good |
@@ -23,3 +24,4 @@ pub(crate) mod names;
 pub(crate) mod nodes;
 pub(crate) mod others;
 pub(crate) mod place;
+mod reach;

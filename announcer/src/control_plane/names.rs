@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use berth_runtime::http::Health;
 
-use crate::config::{ControlPlane, Families, Wished, choose};
+use crate::config::{ControlPlane, Families, Wished, choose, unless};
 
 /// The name of the task, and of what is told.
 pub(crate) const TASK: &str = "control plane's name";
@@ -45,7 +45,7 @@ pub(crate) async fn resolve(own: &mut ControlPlane) -> Result<(), Vec<String>> {
         }
     }
     own.addresses = addresses;
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    unless(problems, ())
 }
 
 /// Asks again and again. Gives what has changed, once it has.

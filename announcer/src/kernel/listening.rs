@@ -22,6 +22,11 @@ impl Listening {
         Self(tables.flat_map(|table| listening(BufReader::new(table))).collect())
     }
 
+    /// Whether nobody is shown at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The ports that answer at `address` if this host has it. Who listens at all addresses of IPv6 is taken to do so at
     /// those of IPv4, too, as is the default.
     pub fn at(&self, address: IpAddr) -> BTreeSet<u16> {

@@ -50,7 +50,8 @@ impl Host {
     /// Whether this node has an address of the family of this one that is no announcer's, and is met beyond its link.
     pub fn has_besides(&self, address: &IpAddr) -> bool {
         self.foreign().any(|(other, foreign)| {
-            other.is_ipv4() == address.is_ipv4() && is_global(other) && !foreign.adoptable
+            let is_left = foreign.adoptable || foreign.anothers;
+            other.is_ipv4() == address.is_ipv4() && is_global(other) && !is_left
         })
     }
 

@@ -183,7 +183,12 @@ impl Keeper {
                     () = tokio::time::sleep_until(due) => break,
                     () = self.again.notified() => is_asked = true,
                     changed = told.changed() => if changed.is_err() {
-                        return;
+                        // This process ends; its last word is written in its turn.
+                        if *told.borrow() == written {
+                            return;
+                        }
+                        tokio::time::sleep_until(due).await;
+                        break;
                     },
                 }
             }

@@ -49,8 +49,12 @@ impl<K: Kernel> Announcer<K> {
             known.bound.entry(binding.address).or_default().push(binding.index);
         }
         let unbound = self.hands.unbound();
-        let records =
-            self.sight.wanted.vips.values().map(|vip| self.record(context, vip, &unbound, &known));
+        let records = self.sight.wanted.vips.values().map(|vip| {
+            let record = self.record(context, vip, &unbound, &known);
+            let own = vip.address.filter(|_| vip.is_of_control_plane());
+            let on = own.and_then(|own| self.whereabouts.of(&own, now)).map(str::to_owned);
+            Record { said_to_be_on: record.said_to_be_on.or(on), ..record }
+        });
         json!(records.collect::<Vec<_>>())
     }
 

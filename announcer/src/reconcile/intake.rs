@@ -36,12 +36,18 @@ impl<K: Kernel> Announcer<K> {
                 true
             }
             ClusterEvent::ApiServer(node, said) => {
+                let here = said.as_ref().map(|(said, renewed)| (&said.announced, renewed.as_str()));
+                self.whereabouts.hear(&node, here, now);
+                self.tell_where_it_is();
+                let said = said.map(|(said, renewed)| (said.is_healthy, renewed));
                 if self.api_servers().is_some_and(|own| own.hear(node, said, now)) {
                     self.outlets.again.notify_one();
                 }
                 true
             }
             ClusterEvent::ApiServers(nodes) => {
+                self.whereabouts.heard(&nodes);
+                self.tell_where_it_is();
                 self.api_servers().into_iter().for_each(|own| own.heard(&nodes));
                 true
             }
@@ -51,6 +57,15 @@ impl<K: Kernel> Announcer<K> {
                 self.take_in(seen, now);
                 true
             }
+        }
+    }
+
+    /// Tells of another node with the control plane's address; not where each may have it.
+    fn tell_where_it_is(&mut self) {
+        if self.routed.is_none()
+            && let Some(node) = self.whereabouts.turn()
+        {
+            tracing::info!("the control plane's address is on {node}");
         }
     }
 

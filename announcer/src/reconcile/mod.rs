@@ -19,6 +19,7 @@
 //! | `guarding` | what is known of the guard, and how long addresses wait for it |
 //! | `dump` | everything that is known of each VIP, for people |
 //! | `advised` | what of the host is told once |
+//! | `whereabouts` | which node the control plane's address is said to be on |
 //! | `slow` | telling of what the kernel took long for |
 
 mod advised;
@@ -39,8 +40,10 @@ mod routing;
 mod sight;
 mod slow;
 mod translate;
+mod whereabouts;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,6 +61,7 @@ use self::hands::Hands;
 use self::lan::Lan;
 use self::sight::Sight;
 use self::translate::Elastic;
+use self::whereabouts::Whereabouts;
 use crate::advertise::arp_nd::listener::Listener;
 use crate::advertise::bgp::Routed;
 use crate::config::{Cluster, Config, Election};
@@ -116,6 +120,7 @@ pub struct Announcer<K> {
     told_of_leases: bool,
     /// Since when members wait for the Lease by which others decide.
     waits_since: Option<Instant>,
+    whereabouts: Whereabouts,
     outlets: Outlets,
 }
 
@@ -131,6 +136,8 @@ pub struct Outlets {
     pub labels: Option<watch::Sender<Option<Labels>>>,
     /// That it is to say once more that its API server is healthy.
     pub again: Arc<Notify>,
+    /// The control plane's addresses that this node announces.
+    pub here: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 impl<K: Kernel> Announcer<K> {
@@ -173,6 +180,7 @@ impl<K: Kernel> Announcer<K> {
             withheld: None,
             told_of_leases: false,
             waits_since: None,
+            whereabouts: Whereabouts::default(),
             outlets,
             config,
         }

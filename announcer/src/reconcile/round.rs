@@ -24,6 +24,9 @@ use crate::vip::{Attach, Claim, Forwards, Holds, Link, Name, Voice};
 /// Pause between looks at the kernel when it tells of no change.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// What readiness is told under while the control plane's address has no place here.
+const PLACE: &str = "control plane's place";
+
 /// A round must come by this often, or the process is stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -56,6 +59,7 @@ impl<K: Kernel> Announcer<K> {
         self.hear_routers(now);
         if refreshed || self.routers_are_news() {
             self.tell_of_host();
+            self.tell_of_place();
             self.ask_proxy();
         }
         let refused = self.hands.refused();
@@ -86,6 +90,7 @@ impl<K: Kernel> Announcer<K> {
         let pending =
             publisher.publish(cluster, wanted, &desired.verdicts, &clears, &answering, now);
         self.tell_of_labels(&answering);
+        self.tell_what_is_here(&answering);
         self.tell_of_guard(&answering, now);
         self.sign(&answering, now);
         let wake = self.elect(&desired, &pending, now);
@@ -131,6 +136,26 @@ impl<K: Kernel> Announcer<K> {
             *known = told;
             is_news
         });
+    }
+
+    /// Tells which addresses of the control plane this node announces, when that changes.
+    fn tell_what_is_here(&self, answering: &Answering) {
+        let own = self.sight.wanted.of_control_plane().map(|(address, _)| address);
+        let here = own.filter(|own| answering.live.contains(own)).collect();
+        self.outlets.here.send_if_modified(|known| {
+            let is_news = *known != here;
+            *known = here;
+            is_news
+        });
+    }
+
+    /// Tells why the control plane's address has no place on this node any more; at the start it had.
+    fn tell_of_place(&self) {
+        let mut own = self.sight.wanted.of_control_plane().filter_map(|(_, vip)| vip.wants.first());
+        match own.find_map(|want| want.attach.as_ref().err()) {
+            Some(why) => self.outlets.health.waits(PLACE, why.note()),
+            None => self.outlets.health.forget(PLACE),
+        }
     }
 
     /// Tells what its Node is to be labelled with, when that changes.

@@ -1,6 +1,8 @@
 //! How an announcer reaches its API server: where it has the control plane's address, that of its own node, which is asked
 //! whether it is healthy.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,7 +70,8 @@ pub(super) async fn reach(
     let (stands, standing) = watch::channel(Heard::default());
     let word = |is_healthy| {
         let addresses = own.addresses.iter().copied().collect();
-        Some(Told { control_plane: Words { is_healthy, addresses }, ..Told::default() })
+        let control_plane = Words { is_healthy, addresses, ..Words::default() };
+        Some(Told { control_plane, ..Told::default() })
     };
     let words = [word(false), word(true)];
     let (tell, told) = watch::channel(words[0].clone());
@@ -99,44 +102,61 @@ pub(super) async fn reach(
         supervisor.spawn(others::TASK, asking);
         asks
     });
+    let (addresses, check, probes) = (own.addresses.clone(), own.health.clone(), health.clone());
     let of = (client.clone(), api.namespace.clone());
-    let asking = checker::ask(own.health.clone(), of, way, health.clone(), ask, tell);
+    let asking = checker::ask(addresses, check, of, way, probes, ask, tell);
     supervisor.spawn(checker::TASK, asking);
     Ok((client, Known { standing, told, answers, asks }))
 }
 
-/// What is said of the API server of this node where routers are told of its address: that it is healthy once one of them leads
-/// here, for others withdraw by it.
-pub(super) fn once_known(
+/// What this node says of itself: what is `said` of its API server, and which addresses are `here`. Where routers are told of that,
+/// it is healthy once one of them leads here, for others withdraw by it. Ends with whoever tells what is here.
+pub(super) fn words(
     mut said: watch::Receiver<Option<Told>>,
-    mut routers: watch::Receiver<bgp::Told>,
+    mut routers: Option<watch::Receiver<bgp::Told>>,
+    mut here: watch::Receiver<BTreeSet<IpAddr>>,
     supervisor: &mut Supervisor,
 ) -> watch::Receiver<Option<Told>> {
     let (tell, told) = watch::channel(None);
     supervisor.spawn("control plane's word", async move {
         loop {
-            let word = word(said.borrow_and_update().clone(), &routers.borrow_and_update());
+            let word = {
+                let routers = routers.as_mut().map(watch::Receiver::borrow_and_update);
+                let said = said.borrow_and_update().clone();
+                word(said, routers.as_deref(), &here.borrow_and_update())
+            };
             tell.send_if_modified(|told| {
                 let is_news = *told != word;
                 *told = word;
                 is_news
             });
+            let routers = async {
+                match &mut routers {
+                    Some(routers) => routers.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 Ok(()) = said.changed() => {}
-                Ok(()) = routers.changed() => {}
-                else => std::future::pending().await,
+                Ok(()) = routers => {}
+                changed = here.changed() => if changed.is_err() {
+                    return;
+                },
             }
         }
     });
     told
 }
 
-/// The same as it is said while routers know this much.
-fn word(said: Option<Told>, routers: &bgp::Told) -> Option<Told> {
-    let known = routers.known();
+/// The same as it is said while routers know this much, and these are here.
+fn word(said: Option<Told>, routers: Option<&bgp::Told>, here: &BTreeSet<IpAddr>) -> Option<Told> {
     said.map(|mut told| {
         let own = &mut told.control_plane;
-        own.is_healthy &= own.addresses.iter().any(|address| known.contains(address));
+        if let Some(routers) = routers {
+            let known = routers.known();
+            own.is_healthy &= own.addresses.iter().any(|address| known.contains(address));
+        }
+        own.announced.clone_from(here);
         told
     })
 }
@@ -279,25 +299,43 @@ fn all(problems: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
     use std::sync::Arc;
 
     use super::*;
     use crate::advertise::bgp::PeerTold;
 
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 99, 0, 100));
+
+    fn said(is_healthy: bool, announced: &[IpAddr]) -> Option<Told> {
+        let announced = announced.iter().copied().collect();
+        let control_plane = Words { is_healthy, addresses: [ADDRESS].into(), announced };
+        Some(Told { control_plane, ..Told::default() })
+    }
+
     #[test]
     fn by_bgp_a_node_says_that_it_is_healthy_once_a_router_leads_to_it() {
-        let address: IpAddr = "10.99.0.100".parse().unwrap();
-        let said = |is_healthy| {
-            let control_plane = Words { is_healthy, addresses: [address].into() };
-            Some(Told { control_plane, ..Told::default() })
-        };
-        let mut routers = bgp::Told::default();
-        assert_eq!(word(said(true), &routers), said(false));
-        let knows = Arc::new([address].into());
+        let (mut routers, here) = (bgp::Told::default(), BTreeSet::new());
+        assert_eq!(word(said(true, &[]), Some(&routers), &here), said(false, &[]));
+        assert_eq!(word(said(true, &[]), None, &here), said(true, &[]));
+        let knows = Arc::new([ADDRESS].into());
         routers.peers.insert("tor".to_owned(), PeerTold { knows, ..PeerTold::default() });
-        assert_eq!(word(said(true), &routers), said(true));
-        assert_eq!(word(said(false), &routers), said(false));
-        assert_eq!(word(None, &routers), None);
+        assert_eq!(word(said(true, &[]), Some(&routers), &here), said(true, &[]));
+        assert_eq!(word(said(false, &[]), Some(&routers), &here), said(false, &[]));
+        assert_eq!(word(None, Some(&routers), &here), None);
+    }
+
+    #[tokio::test]
+    async fn what_a_node_announces_is_in_its_word_and_the_last_word_is_said_when_it_ends() {
+        let (_say, heard) = watch::channel(said(true, &[]));
+        let (tell, here) = watch::channel(BTreeSet::new());
+        let mut supervisor = Supervisor::new();
+        let mut told = words(heard, None, here, &mut supervisor);
+        assert_eq!(*told.wait_for(Option::is_some).await.unwrap(), said(true, &[]));
+        tell.send_replace([ADDRESS].into());
+        told.wait_for(|told| *told == said(true, &[ADDRESS])).await.unwrap();
+        tell.send_replace(BTreeSet::new());
+        drop(tell);
+        told.wait_for(|told| *told == said(true, &[])).await.unwrap();
+        assert!(told.changed().await.is_err());
     }
 }

@@ -66,8 +66,8 @@ impl Node {
         let metrics = Metrics::default();
         let publisher = Publisher::new(writer, events, metrics.clone(), "node-a", true);
         let host = tokio::sync::watch::Sender::new(None);
-        let outlets =
-            Outlets { metrics, health: health.clone(), host, labels: None, again: Arc::default() };
+        let (here, again) = (tokio::sync::watch::Sender::default(), Arc::default());
+        let outlets = Outlets { metrics, health: health.clone(), host, labels: None, again, here };
         let now = Instant::now();
         let owners = reconcile::owners(&config, None, now);
         let mut announcer = Announcer::new(

@@ -25,6 +25,9 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         an_address_of_the_node_itself_ends_it_with_the_reason,
         all_that_keeps_it_from_the_node_is_named_before_anything_is_touched,
         an_interface_that_comes_later_is_waited_for,
+        which_node_has_it_stands_in_its_lease_and_others_say_so,
+        an_api_server_at_loopback_alone_is_told_and_takes_nothing,
+        it_is_never_before_an_address_of_the_node_that_comes_back,
         an_address_of_another_node_ends_it_with_the_reason_unless_that_may_have_it,
         a_name_is_waited_for_kept_through_failures_and_followed,
     ]
@@ -327,6 +330,77 @@ async fn an_interface_that_comes_later_is_waited_for() {
     assert_eq!(scene.said(), None);
     run("ip link property add dev eth0 altname late0");
     peer.until(true, "its interface is there", &scene.log).await;
+    scene.leaves(announcer).await;
+}
+
+const ANNOUNCED: &str = "/metadata/annotations/berth.dev~1control-plane-announced";
+
+/// Waits until this is so.
+async fn until(why: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so().await {
+        assert!(start.elapsed() < SOON, "{why}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn which_node_has_it_stands_in_its_lease_and_others_say_so() {
+    let scene = Scene::new().await;
+    let says = |node: &str| scene.api.get(&word_of(node))?.pointer(ANNOUNCED).cloned();
+    let announcer = scene.owner();
+    let mut peer = Peer::new().await;
+    peer.until(true, "its API server is ready", &scene.log).await;
+    until("its word", async || says("node-a") == Some(ADDRESS.into())).await;
+    let said_on = async |node: &str| {
+        let dump = get("127.0.0.1:2115", "/debug/vips").await;
+        dump.replace(' ', "").contains(&format!("\"said_to_be_on\":\"{node}\""))
+    };
+    until("it says so itself", async || said_on("node-a").await).await;
+    scene.leaves(announcer).await;
+    assert_eq!(says("node-a"), None, "its last word");
+    scene.held_by(Some("node-b"), 1);
+    scene.says("node-b", true, 2);
+    let mut word = scene.api.get(&word_of("node-b")).unwrap();
+    word["metadata"]["annotations"]["berth.dev/control-plane-announced"] = ADDRESS.into();
+    scene.api.put(&word_of("node-b"), word);
+    let mut command = scene.control_plane();
+    let announcer = command.spawn().expect("an announcer");
+    until("another one has it", async || said_on("node-b").await).await;
+    let log = std::fs::read_to_string(&scene.log).unwrap();
+    assert!(log.contains("the control plane's address is on node-b"), "{log}");
+    scene.leaves(announcer).await;
+}
+
+async fn an_api_server_at_loopback_alone_is_told_and_takes_nothing() {
+    let scene = Scene::new().await;
+    scene.api.listen(std::net::TcpListener::bind("127.0.0.1:6443").unwrap());
+    let mut command = scene.control_plane();
+    command.env("kubernetes_addr", "http://127.0.0.1:6443");
+    let announcer = command.spawn().expect("an announcer");
+    says(&format!("nobody listens at {ADDRESS}:6443 on this node")).await;
+    tokio::time::sleep(DURATION + SECOND).await;
+    assert_eq!(scene.holder(), None);
+    assert!(!run("ip -4 -o address show dev eth0").contains(ADDRESS));
+    scene.leaves(announcer).await;
+}
+
+async fn it_is_never_before_an_address_of_the_node_that_comes_back() {
+    let scene = Scene::new().await;
+    let announcer = scene.owner();
+    let mut peer = Peer::new().await;
+    peer.until(true, "its API server is ready", &scene.log).await;
+    let route = run("ip -4 route show default");
+    run("ip -4 address flush dev eth0");
+    says("no IPv4 address of its own any more").await;
+    assert!(!run("ip -4 -o address show dev eth0").contains(ADDRESS));
+    run("ip address add 192.0.2.250/24 dev eth0");
+    if !route.trim().is_empty() {
+        run(&format!("ip -4 route replace {}", route.trim()));
+    }
+    peer.until(true, "the node has its own address again", &scene.log).await;
+    let all = run("ip -4 -o address show dev eth0");
+    let first = all.lines().next().unwrap_or_default();
+    assert!(first.contains("192.0.2.250") && all.contains(ADDRESS), "{all}");
     scene.leaves(announcer).await;
 }
 

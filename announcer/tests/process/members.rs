@@ -78,7 +78,7 @@ impl Scene {
         let netns = fs::File::open(format!("/run/netns/{}", self.lan.members[number].namespace));
         let bound = std::thread::spawn(move || {
             setns(netns.unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-            TcpListener::bind(("127.0.0.1", PORT)).unwrap()
+            TcpListener::bind(("0.0.0.0", PORT)).unwrap()
         });
         let _inside = self.runtime.as_ref().unwrap().enter();
         self.servers[number].listen(bound.join().unwrap());

@@ -152,7 +152,10 @@ async fn a_stolen_token_does_what_the_docs_say_and_both_programs_go_on_under_the
     let mut world = World::without_berth(2, env([])).await?;
     world.pools(json!({ "range-global": POOL })).await?;
     // Those of members are what reaches furthest.
-    crate::control_plane::rights_for(&world, &["--address", "10.0.64.99", "--election", "membership"])?;
+    crate::control_plane::rights_for(
+        &world,
+        &["--address", "10.0.64.99", "--election", "membership"],
+    )?;
     let thieves = [
         (ANNOUNCER, by_token(&world, world.bind(ANNOUNCER, "node0").await?).await?),
         (CCM, by_token(&world, world.bind(CCM, "node1").await?).await?),

@@ -44,7 +44,7 @@ pub(super) fn tasks(
 
 /// What the Lease of a control-plane node says.
 fn said(name: Name, lease: Lease) -> ClusterEvent {
-    let said = ControlPlane::read(&lease).map(|(_, said)| (said.is_healthy, renewed(&lease)));
+    let said = ControlPlane::read(&lease).map(|(_, said)| (said, renewed(&lease)));
     ClusterEvent::ApiServer(node(&name), said)
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use berth_api::claim::{ClaimPolicy, Holder};
 use berth_api::election::{Held, Sight};
+use berth_api::host::ControlPlane;
 use berth_api::service::ClassPolicy;
 use berth_runtime::freshness::Freshness;
 use berth_runtime::http::Health;
@@ -44,8 +45,8 @@ pub enum ClusterEvent {
     Lease(Name, Sight),
     /// The Lease of the control plane's address, which is watched by itself, is like this.
     LeaseOfControlPlane(Name, Sight),
-    /// A control-plane node says whether its API server is healthy, and when it wrote that; nothing any more.
-    ApiServer(String, Option<(bool, String)>),
+    /// A control-plane node says this of itself, and when it wrote that; nothing any more.
+    ApiServer(String, Option<(ControlPlane, String)>),
     /// These are all that say so.
     ApiServers(BTreeSet<String>),
     /// These are all the Leases there are.

@@ -1,7 +1,7 @@
 //! The control plane's addresses, which one Lease decides on.
 
 use super::*;
-use crate::kernel::Host;
+use crate::kernel::{Foreign, Host};
 use crate::ownership::health::Standing;
 use crate::source::eip::Usage;
 use crate::source::fixed::Fixed;
@@ -18,13 +18,22 @@ fn of_control_plane(host: &Host) -> Wanted {
     wanted(scene(&cluster, host, Some("eth0")), &Usage::default(), &fixed)
 }
 
+/// A host with `eth0`, which has an address of its own of each family.
+fn with_own() -> Host {
+    let mut host = host();
+    let own = ["192.0.2.5", "2001:db8::5"].map(|own| own.parse().unwrap());
+    let foreign = own.map(|own| (own, Foreign { prefix_len: 64, ..Foreign::default() }));
+    host.interfaces.get_mut("eth0").unwrap().foreign = foreign.into();
+    host
+}
+
 fn cp_lock() -> Name {
     Name::new("kube-system", "plndr-cp-lock")
 }
 
 #[test]
 fn the_control_planes_addresses_have_one_owner_who_is_healthy_and_gives_them_back() {
-    let (host, now) = (host(), Instant::now());
+    let (host, now) = (with_own(), Instant::now());
     let wanted = of_control_plane(&host);
     let context = context(&wanted, &host);
     let leases = Leases::new("a", Strategy::PerService, Timing::DEFAULT, BTreeMap::new());
@@ -65,7 +74,7 @@ fn the_control_planes_addresses_have_one_owner_who_is_healthy_and_gives_them_bac
 #[test]
 fn a_node_without_a_place_for_them_does_not_strive_for_the_control_planes_lease() {
     let now = Instant::now();
-    for (host, count) in [(host(), 1), (Host::default(), 0)] {
+    for (host, count) in [(with_own(), 1), (host(), 0), (Host::default(), 0)] {
         let wanted = of_control_plane(&host);
         let context = context(&wanted, &host);
         let leases = Leases::new("a", Strategy::PerService, Timing::DEFAULT, BTreeMap::new());
