@@ -73,7 +73,7 @@ pub(crate) async fn ask(
         }
         report(&answer, &health, told.good.is_some(), &probes);
         known_at = answer.is_ok().then_some(at);
-        let good = if answer.is_ok() { Some(asked) } else { told.good };
+        let good = if health.is_steady() { Some(asked) } else { told.good };
         let heard = Heard { standing: health.standing(), good };
         if std::mem::replace(&mut told, heard) != heard {
             tell(heard);

@@ -45,7 +45,8 @@ pub enum Standing {
 pub struct Heard {
     /// What is known.
     pub standing: Standing,
-    /// When it was asked what it has answered well, the last time.
+    /// When it was asked what it has answered well, the last time; where a bad answer came before, as often in a row as makes
+    /// it healthy: who goes by this takes nothing over for one good answer among bad ones, as of servers that are all slow.
     pub good: Option<Instant>,
 }
 
@@ -56,6 +57,8 @@ pub struct Health {
     standing: Standing,
     good: u32,
     bad: u32,
+    /// Whether a bad answer came, and not as many good ones in a row since as make it healthy.
+    is_shaken: bool,
     /// When it turned unhealthy lately.
     turned: VecDeque<Instant>,
     due: Instant,
@@ -65,7 +68,15 @@ impl Health {
     /// Nothing is known, and it is to be asked at once.
     pub fn new(rules: Rules, now: Instant) -> Self {
         let standing = Standing::default();
-        Self { rules, standing, good: 0, bad: 0, turned: VecDeque::new(), due: now }
+        Self {
+            rules,
+            standing,
+            good: 0,
+            bad: 0,
+            is_shaken: false,
+            turned: VecDeque::new(),
+            due: now,
+        }
     }
 
     /// The same of one that has to show it, as one that was unhealthy has.
@@ -86,6 +97,11 @@ impl Health {
         }
     }
 
+    /// Whether the last answer was good, and none that was bad came shortly before it.
+    pub fn is_steady(&self) -> bool {
+        self.good > 0 && !self.is_shaken
+    }
+
     /// Takes in an answer, good or not, to what was asked at `asked`.
     pub fn answered(&mut self, is_good: bool, asked: Instant, now: Instant) {
         while self.turned.front().is_some_and(|turned| *turned + MEMORY <= now) {
@@ -95,6 +111,7 @@ impl Health {
             true => (self.good, self.bad) = (self.good.saturating_add(1), 0),
             false => (self.good, self.bad) = (0, self.bad.saturating_add(1)),
         }
+        self.is_shaken = !is_good || self.is_shaken && self.good < self.rules.failures;
         let turns = match self.standing {
             Standing::Unknown => is_good || self.bad >= self.rules.failures,
             Standing::Healthy => self.bad >= self.rules.failures,
@@ -181,6 +198,18 @@ mod tests {
             assert_eq!(server.asked(2, false, AT_ONCE).0, Standing::Healthy);
             assert_eq!(server.asked(1, true, AT_ONCE).0, Standing::Healthy);
         }
+    }
+
+    #[test]
+    fn one_good_answer_among_bad_ones_shows_nothing_and_as_many_in_a_row_as_make_it_healthy_do() {
+        let mut server = Server::new();
+        server.asked(1, true, AT_ONCE);
+        assert!(server.health.is_steady(), "one that starts has its turn at once");
+        server.asked(2, false, HANGS);
+        server.asked(2, true, AT_ONCE);
+        assert!(server.health.standing() == Standing::Healthy && !server.health.is_steady());
+        server.asked(1, true, AT_ONCE);
+        assert!(server.health.is_steady());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use berth_e2e::addresses::Net;
 use berth_e2e::control_plane::API_PORT;
 use berth_e2e::probe::Probe;
 use berth_e2e::process::Process;
-use berth_e2e::wire::Watch;
+use berth_e2e::wire::{Move, Watch};
 use berth_e2e::world::eventually;
 
 use crate::stacked::{NODES, Stacked};
@@ -62,6 +62,8 @@ impl fmt::Display for Fault {
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) gap: Duration,
+    /// The longest time between the last word of one node and the first of the next.
+    pub(crate) silence: Duration,
     pub(crate) moves: usize,
     pub(crate) two: bool,
 }
@@ -112,7 +114,8 @@ impl Fault {
             tokio::time::sleep(CALM).await;
         }
         // Moves after the end of the fault are those of the next calm.
-        let moves = wire.so_far().moves(ADDRESS, since).len();
+        let moves = wire.so_far().moves(ADDRESS, since);
+        let silence = moves.iter().map(Move::silence).max().unwrap_or_default();
         let gap = probe.finish()?.longest_gap;
         slow.into_iter().for_each(Slowness::end);
         self.end(stacked, owner)?;
@@ -121,7 +124,7 @@ impl Fault {
         asker.finish()?;
         let overlaps = wire.finish()?.overlaps(ADDRESS, QUIET);
         let two = overlaps.iter().any(|(_, last)| *last >= since);
-        Ok(Seen { gap, moves, two })
+        Ok(Seen { gap, silence, moves: moves.len(), two })
     }
 
     fn begin(self, stacked: &Stacked, owner: usize) -> Result<Vec<Slowness>> {

@@ -8,7 +8,7 @@ mod faults;
 mod stacked;
 mod systems;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use berth_e2e::pauses;
@@ -31,9 +31,9 @@ async fn main() -> Result<()> {
         "Longest gap of a client that asks for `/readyz` by a new connection every {EVERY:?}.\n"
     );
     println!(
-        "| system | what happens to the owner's API server | times | least | most | moves | with two answering | machine stood still, at most |"
+        "| system | what happens to the owner's API server | times | least | most | moves | silence on the LAN, at most | with two answering | machine stood still, at most |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for system in System::all() {
         let name = system.name();
         if !is_wanted(&name) {
@@ -42,6 +42,7 @@ async fn main() -> Result<()> {
         let mut stacked = Stacked::up(system).await.with_context(|| name.clone())?;
         for fault in Fault::ALL {
             let (mut gaps, mut moves, mut both) = (Vec::new(), 0, 0);
+            let mut silence = Duration::ZERO;
             let began = Instant::now();
             for _ in 0..times {
                 let seen = fault.happen(&mut stacked).await;
@@ -49,13 +50,15 @@ async fn main() -> Result<()> {
                 eprintln!("{name}, {fault}: {seen:?}");
                 gaps.push(seen.gap.as_secs_f64());
                 moves += seen.moves;
+                silence = silence.max(seen.silence);
                 both += usize::from(seen.two);
             }
             gaps.sort_by(f64::total_cmp);
             let still = pauses::so_far().longest(began, Instant::now()).as_secs_f64();
             let (least, most) = (gaps.first().context("none")?, gaps.last().context("none")?);
             println!(
-                "| {name} | {fault} | {times} | {least:.2} s | {most:.2} s | {moves} | {both} | {still:.2} s |"
+                "| {name} | {fault} | {times} | {least:.2} s | {most:.2} s | {moves} | {:.2} s | {both} | {still:.2} s |",
+                silence.as_secs_f64()
             );
         }
         stacked.lab.down()?;
