@@ -72,6 +72,7 @@ async fn prepare(world: &World) -> Result<()> {
         service(REFUSED, "192.0.2.3", ""),
         lease("kube-system", "kube-controller-manager"),
         lease("kube-system", control_plane::LOCK),
+        control_plane::secret(),
         lease("default", "other"),
         binding("vm"),
         binding(OTHERS),
@@ -150,7 +151,11 @@ async fn a_stolen_token_does_what_the_docs_say_and_both_programs_go_on_under_the
 -> Result<()> {
     let mut world = World::without_berth(2, env([])).await?;
     world.pools(json!({ "range-global": POOL })).await?;
-    crate::control_plane::rights(&world)?;
+    // Those of members are what reaches furthest.
+    crate::control_plane::rights_for(
+        &world,
+        &["--address", "10.0.64.99", "--election", "membership"],
+    )?;
     let thieves = [
         (ANNOUNCER, by_token(&world, world.bind(ANNOUNCER, "node0").await?).await?),
         (CCM, by_token(&world, world.bind(CCM, "node1").await?).await?),

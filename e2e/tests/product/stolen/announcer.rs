@@ -108,11 +108,16 @@ fn leases(tries: &mut Tries, view: &Value) {
     control_plane::of_services(tries);
 }
 
+/// What changes a Secret that holds a key.
+pub(super) fn other_keys() -> [Value; 2] {
+    let other = json!({ "data": { "key": "c3RvbGVuc3RvbGVuc3RvbGVuc3RvbGVuc3RvbGVuc3Q=" } });
+    [other, json!({ "immutable": true })]
+}
+
 fn key(tries: &mut Tries) {
     let key = format!("{SECRETS}/berth-membership");
     tries.add("to read the key of the heartbeats", How::Read, key.clone(), json!({}));
-    let other = json!({ "data": { "key": "c3RvbGVuc3RvbGVuc3RvbGVuc3RvbGVuc3RvbGVuc3Q=" } });
-    for change in [other, json!({ "immutable": true })] {
+    for change in other_keys() {
         tries.add("to replace the key of the heartbeats", How::Replace, key.clone(), change);
     }
     tries.add("other Secrets", How::Read, SECRETS, json!({}));

@@ -2,12 +2,33 @@
 
 use serde_json::{Value, json};
 
+use super::announcer::other_keys;
 use super::tries::{
     CLAIMS, CONTROL_PLANE, How, LEASES, NODE_LEASE, SECRETS, SERVICES, Tries, Try, claim, events,
     gone, lease, merged,
 };
 
 pub(super) const LOCK: &str = "plndr-cp-lock";
+/// Lease and Secret of the members, by which view and key they go.
+const MEMBERS: &str = "berth-membership-cp";
+
+/// That of the members, as the first of them has filled it.
+pub(super) fn secret() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": { "name": MEMBERS, "namespace": "kube-system" },
+        "stringData": { "key": "0123456789abcdef0123456789abcdef" },
+    })
+}
+
+/// What a view is written as, readable or not.
+fn views(tries: &mut Tries) {
+    let what = "a view of the control plane's members";
+    for view in ["x", r#"{"epoch":2,"voters":["1","2","3"]}"#] {
+        let note = json!({ "metadata": { "annotations": { "berth.dev/view": view } } });
+        tries.add(what, How::Replace, named(MEMBERS), merged(lease(MEMBERS), &note));
+    }
+}
 
 fn named(name: &str) -> String {
     format!("{LEASES}/{name}")
@@ -32,6 +53,7 @@ pub(super) fn of_services(tries: &mut Tries) {
     tries.add(what, How::Replace, named(LOCK), json!({ "spec": { "holderIdentity": "node0" } }));
     let own = told("node0", &json!({}));
     tries.add(what, How::Replace, named("berth-control-plane-node0"), own);
+    views(tries);
 }
 
 pub(super) fn tries(address: &str) -> Vec<Try> {
@@ -72,6 +94,13 @@ pub(super) fn tries(address: &str) -> Vec<Try> {
     tries.add(what, How::Replace, named("kube-controller-manager"), held("node0"));
     for name in ["plndr-svcs-lock", "berth-membership", "berth-announcer-node0", "other"] {
         tries.add(what, How::Replace, named(name), lease(name));
+    }
+    views(&mut tries);
+    let key = format!("{SECRETS}/{MEMBERS}");
+    tries.add("to read the key of the control plane's members", How::Read, key.clone(), json!({}));
+    for change in other_keys() {
+        let what = "to replace the key of the control plane's members";
+        tries.add(what, How::Replace, key.clone(), change);
     }
     tries.add("to delete a Lease", How::Delete, named(LOCK), json!({}));
     let what = "a node's heartbeat, Services, claims and Secrets";
