@@ -41,6 +41,7 @@ use flaws::Flaws;
 pub use http::Http;
 pub use permits::Permits;
 pub use settings::{Problem, Settings};
+pub(crate) use table::SECRET;
 pub use table::{VARIABLES, find, find_flag};
 pub use variables::{Capability, Coming, Kind, LOG_FORMAT, Variable, Verdict};
 pub use wished::{Families, Wished, choose};
