@@ -62,7 +62,6 @@ use crate::publish::publisher::Publisher;
 use crate::reconcile::drive::{Left, Sources, drive};
 use crate::reconcile::{self, Announcer, Outlets};
 use crate::source::proxied::{self, Proxied, Question};
-use crate::source::view;
 use crate::sweep;
 
 /// How long a program that is under way may take to end, and what it keeps to be removed: a pod is given 15 s in all.
@@ -347,8 +346,8 @@ async fn start(
     let views: Vec<&str> = of_services.into_iter().chain(of_control_plane).collect();
     if let (Backing::Api(client), false, false) = (&backing, keeper.is_member(), views.is_empty()) {
         let (client, namespace) = (client.clone(), cluster_namespace(&config));
-        let (told, stop) = (superseded.clone(), stop.clone());
-        let giving_way = give_way(client, namespace, views, wants_membership, told, stop);
+        let (told, stop, health) = (superseded.clone(), stop.clone(), health.clone());
+        let giving_way = give_way(client, namespace, views, wants_membership, told, stop, health);
         supervisor.spawn("membership to come", giving_way);
     }
 
@@ -469,6 +468,7 @@ async fn give_way(
     wants_membership: bool,
     superseded: CancellationToken,
     stop: CancellationToken,
+    health: Health,
 ) {
     let key = async {
         match wants_membership {
@@ -476,7 +476,8 @@ async fn give_way(
             false => std::future::pending().await,
         }
     };
-    let appears = |name: &'static str| view::appears(client.clone(), &namespace, name).boxed();
+    let appears =
+        |name: &'static str| member::view_appears(&client, &namespace, name, &health).boxed();
     let what = tokio::select! {
         _ = select_all(views.iter().map(|name| appears(name))) => "a view of membership",
         () = key => "a key of membership",

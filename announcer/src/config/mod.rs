@@ -42,6 +42,7 @@ pub use http::Http;
 pub use permits::Permits;
 pub(crate) use settings::unless;
 pub use settings::{Problem, Settings};
+pub(crate) use table::SECRET;
 pub use table::{VARIABLES, find, find_flag};
 pub use variables::{Capability, Coming, Kind, LOG_FORMAT, Variable, Verdict};
 pub use wished::{Families, Wished, choose};

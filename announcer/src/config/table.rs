@@ -81,6 +81,9 @@ const ZEBRA: Verdict = Refused(
 const RAFT: &str = "of elections by Raft, which kube-vip holds no more either";
 const OLD_LB: &str = "of kube-vip's balancer of before, which kube-vip reads no more either";
 
+/// Those that are, or may have in them, a password: their values are shown to nobody.
+pub(crate) const SECRET: &[&str] = &["bgp_peerpass", "bgp_peers", "metalKey"];
+
 /// All of them, by what they are for.
 #[rustfmt::skip]
 pub const VARIABLES: &[Variable] = &[

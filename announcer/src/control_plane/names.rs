@@ -16,8 +16,9 @@ pub(crate) const TASK: &str = "control plane's name";
 const LOOK: Duration = Duration::from_secs(5);
 /// How long an answer is waited for.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How often in a row a name has to say that it has other addresses.
-const BELIEVED: u32 = 3;
+/// How often in a row a name has to say that it has other addresses: for a minute, for all nodes go by it, and a resolver may be led astray
+/// for a moment.
+const BELIEVED: u32 = 12;
 
 /// Asks for all names once, and takes in what is found, in the order of the settings, also where something lacks.
 ///

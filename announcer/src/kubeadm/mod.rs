@@ -138,6 +138,7 @@ fn needed(pod: &ControlPlanePod) -> String {
 fn tell(pod: &ControlPlanePod, next: &str) -> anyhow::Result<()> {
     // Whoever closed the pipe has read enough.
     _ = write!(io::stdout(), "{}", pod.text);
+    pod.told.iter().for_each(|told| eprintln!("berth-announcer kubeadm: {told}"));
     eprintln!("berth-announcer kubeadm: the Pod belongs into {}, then: {next}", reset::MANIFEST);
     Ok(())
 }

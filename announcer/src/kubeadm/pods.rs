@@ -18,6 +18,8 @@ use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use kube::Client;
 use kube::api::{Api, ListParams, ResourceExt};
 
+use crate::config::SECRET;
+
 /// The containers that `manifest` prints.
 const CONTAINERS: [&str; 2] = ["berth-control-plane", "berth-announcer"];
 /// Pods with these.
@@ -120,10 +122,12 @@ fn agreed(pods: &[(String, Given)]) -> Result<Given, String> {
             let shown = |value: Option<&String>| {
                 value.map_or("nothing".to_owned(), |value| Quoted::of(value).to_string())
             };
+            let values = match SECRET.contains(&name) {
+                true => ", whose values are not shown".to_owned(),
+                false => format!(": {} and {}", shown(here), shown(there)),
+            };
             return Err(format!(
-                "Pods {first} and {other} differ in {name}: {} and {}; one manifest is for all nodes",
-                shown(here),
-                shown(there)
+                "Pods {first} and {other} differ in {name}{values}; one manifest is for all nodes"
             ));
         }
     }

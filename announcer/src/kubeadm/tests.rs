@@ -121,6 +121,14 @@ async fn where_the_others_differ_or_are_none_that_is_said() {
     let newer = one.replace("berth-announcer:", "berth-announcer:9");
     let told = said(vec![mirrored("a", &one), mirrored("b", &newer)]).await.unwrap_err();
     assert!(told.contains("differ in image"), "{told}");
+    let by_bgp = |password: &str| {
+        let peers = format!("192.0.2.1:65001:{password}");
+        init(&format!("--address 192.0.2.100 --bgp --localAS 65000 --bgppeers {peers}")).unwrap()
+    };
+    let [one_of, other_of] = ["hunter2", "hunter3"].map(|password| by_bgp(password).text);
+    let told = said(vec![mirrored("a", &one_of), mirrored("b", &other_of)]).await.unwrap_err();
+    assert!(told.contains("differ in bgp_peers, whose values are not shown;"), "{told}");
+    assert!(!told.contains("hunter"), "{told}");
     assert!(said(vec![]).await.unwrap_err().contains("no Pod of berth-announcer"));
     let mut of_daemonset = mirrored("a", &one);
     of_daemonset["metadata"]["annotations"] = json!({});

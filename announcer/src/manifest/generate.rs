@@ -1,6 +1,7 @@
 //! Manifests for settings: what `manifests/` has, with what was asked for and the rights for that and no more.
 
 use berth_api::Quoted;
+use berth_bgp::config::{self as bgp, Password};
 use serde_json::{Value, json};
 
 use super::modes::{Decides, Modes};
@@ -164,6 +165,22 @@ pub(super) fn advice(settings: &Settings, wish: &Wish) -> Option<String> {
              does, such as a balancer at loopback: {instead}"
         )
     })
+}
+
+/// What is said of a password that stands in what is printed all the same.
+pub(super) fn in_the_clear(settings: &Settings) -> Option<String> {
+    let (peers, _) = bgp::peers(settings.text("bgp_peers").unwrap_or_default());
+    let alone = settings.text("bgp_peerpass").filter(|text| !text.is_empty());
+    let in_peers = peers.iter().any(|peer| matches!(peer.password, Some(Password::Text(_))));
+    let (name, file) = match in_peers {
+        true => ("bgp_peers", "[file:/PATH]"),
+        false => {
+            (alone.filter(|text| !text.starts_with("file:")).map(|_| "bgp_peerpass")?, "file:/PATH")
+        }
+    };
+    Some(format!(
+        "{name} has a password in the clear: whoever may read Pods of the namespace reads it there; {file} in its place is read on each node"
+    ))
 }
 
 /// A DaemonSet.

@@ -183,11 +183,16 @@ fn documents(
         taint: settings.switch("taint") == Some(true),
         role: is("role") || is("rolebinding"),
     };
+    let advise = |advice: Option<String>| {
+        advice.iter().for_each(|told| eprintln!("berth-announcer manifest: {told}"))
+    };
+    if kind != "rbac" {
+        advise(generate::in_the_clear(&settings));
+    }
     let documents = match kind {
         "pod" => generate::pod(&settings, &wish),
         "daemonset" => {
-            let advice = generate::advice(&settings, &wish);
-            advice.iter().for_each(|advice| eprintln!("berth-announcer manifest: {advice}"));
+            advise(generate::advice(&settings, &wish));
             generate::daemonset(&settings, &wish)
         }
         "kubeadm" => kubeadm::documents(&settings, &wish)?,
@@ -230,6 +235,8 @@ fn accepted(
 pub(crate) struct ControlPlanePod {
     /// As YAML, one document.
     pub(crate) text: String,
+    /// What is said of it on the side.
+    pub(crate) told: Option<String>,
     /// The first address with its port, as `--control-plane-endpoint` takes it.
     pub(crate) endpoint: String,
     /// The other addresses, which kubeadm puts into no certificate by itself.
@@ -254,6 +261,7 @@ pub(crate) fn control_plane_pod(
     let text = generate::print(&generate::pod(&settings, &wish));
     Ok(ControlPlanePod {
         text,
+        told: generate::in_the_clear(&settings),
         endpoint: endpoint.first,
         further: endpoint.names.into_iter().skip(1).collect(),
         bind_port: endpoint.bind_port,

@@ -316,6 +316,31 @@ fn a_daemonset_of_the_control_plane_that_goes_to_every_node_is_told() {
 }
 
 #[test]
+fn a_password_that_stands_in_what_is_printed_is_told_and_not_shown() {
+    let told = |name: &str, value: &str| {
+        let settings = Settings::gather([(name.to_owned(), value.to_owned())], []);
+        generate::in_the_clear(&settings).unwrap_or_default()
+    };
+    for (name, value) in [
+        ("bgp_peers", "192.0.2.1:65001:hunter2"),
+        ("bgp_peers", "192.0.2.1:65001,192.0.2.2:65001:[hunter2]"),
+        ("bgp_peerpass", "hunter2"),
+    ] {
+        let told = told(name, value);
+        assert!(told.starts_with(&format!("{name} has a password in the clear")), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    for (name, value) in [
+        ("bgp_peers", "192.0.2.1:65001"),
+        ("bgp_peers", "192.0.2.1:65001:[file:/etc/berth/password]"),
+        ("bgp_peerpass", "file:/etc/berth/password"),
+        ("bgp_peerpass", ""),
+    ] {
+        assert_eq!(told(name, value), "", "{name}={value}");
+    }
+}
+
+#[test]
 fn what_is_not_accepted_gives_no_manifest_and_is_named_with_all_else() {
     let told = given("daemonset", "--bgp --arp=perhaps --zebra --controlplane").unwrap_err();
     for name in ["vip_arp=", "zebra_enable=", "address="] {

@@ -18,6 +18,9 @@ use super::context::Context;
 use super::control_plane::ControlPlane;
 use super::health::Standing;
 
+/// So many addresses of a node are asked: a kubelet lists one of each family, and who has stolen one lists what it likes.
+const ASKED: usize = 8;
+
 /// By node, where its API server is to be asked.
 pub type Whom = BTreeMap<String, BTreeSet<IpAddr>>;
 
@@ -103,7 +106,7 @@ impl Announcing {
         let is_own = |address: &IpAddr| context.wanted.vip(*address).is_some();
         let whom = self.own.recent(context.node).map(|node| {
             let addresses = nodes.addresses_of(node).iter().filter(|address| !is_own(address));
-            (node.to_owned(), addresses.copied().collect::<BTreeSet<_>>())
+            (node.to_owned(), addresses.take(ASKED).copied().collect::<BTreeSet<_>>())
         });
         whom.filter(|(_, addresses)| !addresses.is_empty()).collect()
     }
@@ -283,5 +286,11 @@ mod tests {
         let expected: BTreeSet<IpAddr> = ["10.0.0.2".parse().unwrap()].into();
         assert_eq!(whom, [("b".to_owned(), expected)].into());
         assert!(scene.node.asks(Context { nodes: None, ..context }).is_empty());
+        // A kubelet that lists what it likes.
+        let addresses = (1..=200).map(|n| IpAddr::from([10, 0, 1, n])).collect();
+        let mut peers = Peers::default();
+        peers.apply("b".to_owned(), Peer { addresses, ..Peer::default() });
+        let whom = scene.node.asks(Context { nodes: Some(&peers), ..context });
+        assert_eq!(whom["b"].len(), ASKED);
     }
 }

@@ -11,6 +11,9 @@
 //!    together, and another one's server a moment sooner; and where all become slow together, and it is the first to know.
 //! 5. What was said before it fell ill counts for nothing: whoever hangs since then can take nothing back, for it writes through
 //!    the server that hangs. Those who are healthy say so again when they hear that another one is not.
+//! 6. Who takes it while it is ill has seen for as long as a Lease lasts that nobody did: whoever said all that time that it is
+//!    healthy cannot take it, or never said so. It is not given back for such a word, or one word of a node without an announcer
+//!    would silence the address again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -22,6 +25,9 @@ use crate::vip::Name;
 
 /// Who has not renewed its word for so long does not count: it is renewed each 20 s.
 const SILENT: Duration = Duration::from_secs(45);
+
+/// For so long the words of a node that did not take what was free count for nothing, unless it says meanwhile that it is ill.
+const IN_VAIN: Duration = Duration::from_secs(300);
 
 /// What this node knows of the control plane.
 #[derive(Clone, Debug)]
@@ -38,6 +44,10 @@ pub struct ControlPlane {
     words: BTreeMap<String, Word>,
     /// Those that have said lately that they are healthy.
     others: BTreeSet<String>,
+    /// Whether the Lease was this node's when it was last asked.
+    was_mine: bool,
+    /// Those that were healthy by their word and did not take what was free, and when that was seen.
+    in_vain: BTreeMap<String, Instant>,
 }
 
 /// What a node has said of its API server.
@@ -48,6 +58,8 @@ struct Word {
     renewed: String,
     /// When this process saw that.
     since: Instant,
+    /// Since when nothing else was said.
+    unchanged: Instant,
 }
 
 /// The part of this node in the election.
@@ -63,8 +75,17 @@ impl ControlPlane {
     /// Of which nothing is known yet but the Lease. `settling` is how much later another node may find out the same of its own
     /// API server, and have told it.
     pub fn new(lease: Name, settling: Duration) -> Self {
-        let (standing, words, others) = (Standing::default(), BTreeMap::new(), BTreeSet::new());
-        Self { lease, standing, was_healthy: false, ill: None, settling, words, others }
+        Self {
+            lease,
+            standing: Standing::default(),
+            was_healthy: false,
+            ill: None,
+            settling,
+            words: BTreeMap::new(),
+            others: BTreeSet::new(),
+            was_mine: false,
+            in_vain: BTreeMap::new(),
+        }
     }
 
     /// The Lease.
@@ -89,22 +110,40 @@ impl ControlPlane {
             self.words.remove(&node);
             return false;
         };
+        if !is_healthy {
+            self.in_vain.remove(&node);
+        }
         let known = self.words.get(&node);
+        let unchanged = known.filter(|known| known.is_healthy == is_healthy);
+        let unchanged = unchanged.map_or(now, |known| known.unchanged);
         let was_ill = known.is_some_and(|known| !known.is_healthy);
         let known = known.filter(|known| known.renewed == renewed);
         let since = known.map_or(now, |known| known.since);
-        self.words.insert(node, Word { is_healthy, renewed, since });
+        self.words.insert(node, Word { is_healthy, renewed, since, unchanged });
         !is_healthy && !was_ill && self.standing == Standing::Healthy
     }
 
     /// Takes in which nodes say anything at all.
     pub fn heard(&mut self, nodes: &BTreeSet<String>) {
         self.words.retain(|node, _| nodes.contains(node));
+        self.in_vain.retain(|node, _| nodes.contains(node));
     }
 
     /// When what others have said counts.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         self.ill.map(|since| since + self.settling).filter(|due| *due > now)
+    }
+
+    /// Takes in whether the Lease is this node's. Where it became that while this node is ill it was nobody's for as long as a Lease
+    /// lasts.
+    pub fn holds(&mut self, is_mine: bool, timing: Timing, now: Instant) {
+        let was_mine = std::mem::replace(&mut self.was_mine, is_mine);
+        if is_mine && !was_mine && self.ill.is_some() {
+            let had_time =
+                |word: &Word| word.is_healthy && now >= word.unchanged + timing.duration();
+            let idle = self.words.iter().filter(|(_, word)| had_time(word));
+            self.in_vain.extend(idle.map(|(node, _)| (node.clone(), now)));
+        }
     }
 
     /// Goes by what was said lately, and since this node fell ill: a node that is gone says nothing any more, nor does one that
@@ -114,10 +153,12 @@ impl ControlPlane {
             self.others.clear();
             return;
         }
-        let ill = self.ill;
+        self.in_vain.retain(|_, seen| now < *seen + IN_VAIN);
+        let (ill, in_vain) = (self.ill, &self.in_vain);
         let is_fresh = |node: &str, word: &Word| {
             let is_later = ill.is_none_or(|ill| word.since >= ill);
-            word.is_healthy && node != me && is_later && now < word.since + SILENT
+            let counts = word.is_healthy && node != me && !in_vain.contains_key(node);
+            counts && is_later && now < word.since + SILENT
         };
         let fresh = self.words.iter().filter(|(node, word)| is_fresh(node, word));
         self.others = fresh.map(|(node, _)| node.clone()).collect();
@@ -273,6 +314,56 @@ mod tests {
         assert_eq!(parts(&slow)[1], Part::After(TIMING.duration()));
         slow.hear("b".to_owned(), Some((true, "2".to_owned())), due);
         slow.look("a", due);
+        assert_eq!(parts(&slow)[1], Part::None);
+    }
+
+    #[test]
+    fn what_nobody_takes_is_given_back_once_and_not_for_the_same_word_again() {
+        let start = Instant::now();
+        let (last, due) = (Part::After(TIMING.duration()), start + SETTLING);
+        let taken = due + TIMING.duration();
+        let say = |slow: &mut ControlPlane, is_healthy, word: &str, now| {
+            slow.hear("b".to_owned(), Some((is_healthy, word.to_owned())), now);
+            slow.look("a", now);
+        };
+        // Whether it had it before makes no difference: two that are ill would hand it to and fro.
+        for had_it in [true, false] {
+            let mut slow = of(&[Standing::Healthy]);
+            slow.holds(had_it, TIMING, start);
+            slow.stands(Standing::Unhealthy, start);
+            say(&mut slow, true, "1", due);
+            assert_eq!(parts(&slow)[1], Part::None, "b says that it is healthy");
+            slow.holds(false, TIMING, due);
+            say(&mut slow, true, "2", taken);
+            slow.holds(true, TIMING, taken);
+            slow.look("a", taken);
+            assert_eq!(parts(&slow)[1], last, "and did not take it");
+            slow.holds(true, TIMING, taken + SILENT / 2);
+            say(&mut slow, true, "3", taken + SILENT / 2);
+            assert_eq!(parts(&slow)[1], last, "it says the same all the time");
+            say(&mut slow, false, "4", taken + SILENT / 2);
+            say(&mut slow, true, "5", taken + SILENT / 2);
+            assert_eq!(parts(&slow)[1], Part::None, "it is healthy again");
+        }
+        let mut slow = of(&[Standing::Healthy]);
+        slow.stands(Standing::Unhealthy, start);
+        say(&mut slow, true, "1", due);
+        slow.holds(true, TIMING, taken);
+        say(&mut slow, true, "2", taken);
+        assert_eq!(parts(&slow)[1], last);
+        say(&mut slow, true, "3", taken + IN_VAIN);
+        assert_eq!(parts(&slow)[1], Part::None, "it may be able to by now");
+    }
+
+    #[test]
+    fn who_became_healthy_just_now_had_no_time_to_take_it() {
+        let start = Instant::now();
+        let mut slow = of(&[Standing::Healthy]);
+        slow.stands(Standing::Unhealthy, start);
+        let taken = start + SETTLING + TIMING.duration();
+        slow.hear("b".to_owned(), Some((true, "1".to_owned())), taken - TIMING.retry());
+        slow.holds(true, TIMING, taken);
+        slow.look("a", taken);
         assert_eq!(parts(&slow)[1], Part::None);
     }
 

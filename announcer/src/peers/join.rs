@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::kept::{self, Kept};
 use super::key::{self, KeySource, Keys, Unavailable};
-use super::view::{Gate, ViewStore};
+use super::view::{self as stored, Gate, ViewStore};
 use super::{Wire, driver, lock};
 use crate::config::{self, Cluster as Stands, Config, Election, Fenced, Fixed};
 use crate::kernel::port_holder;
@@ -20,12 +20,14 @@ use berth_fence::{Fence, Kind};
 use berth_membership::Keyring;
 use berth_runtime::http::Health;
 use berth_runtime::supervise::Task;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::Client;
 use kube::api::{Api, PostParams};
+use kube::runtime::watcher::Event;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -180,6 +182,11 @@ async fn obtain(
 /// Waits while there is a view: beside it nobody of ours goes by a Lease, whatever the settings say. Where the cluster does
 /// not answer nothing is waited for here, since nothing is acquired either.
 async fn stand_back(client: &Client, namespace: &str, view: &str, health: &Health) {
+    // What nobody can read keeps nobody from the control plane's address: members hold the Lease of that besides.
+    let is_view = |lease: &Lease| match view {
+        lease::VIEW_OF_CONTROL_PLANE => matches!(stored::has(lease), Some(Ok(_))),
+        _ => view::has_view(lease),
+    };
     // Nobody has the control plane's address, by which kubectl goes, meanwhile.
     let by = match view {
         lease::VIEW_OF_CONTROL_PLANE => {
@@ -187,7 +194,7 @@ async fn stand_back(client: &Client, namespace: &str, view: &str, health: &Healt
         }
         _ => "",
     };
-    while view::is_known(client, namespace, view).await {
+    while view::is_known(client, namespace, view, is_view).await {
         let why = format!(
             "Lease {namespace}/{view} says that the nodes go by membership, so nothing is served by a Lease. If no node does \
              any more: kubectl --namespace {namespace} patch lease {view} --type=merge --patch \
@@ -248,6 +255,39 @@ pub(crate) async fn key_appears(client: &Client, namespace: &str) {
         tokio::time::sleep(LATE_KEY).await;
         if key::may_be_had(client, namespace).await {
             return;
+        }
+    }
+}
+
+/// Waits until there is a view of this name that can be read: that alone ends what a Lease has decided. What cannot is told, for whoever
+/// writes that Lease could silence all nodes by one word.
+pub(crate) async fn view_appears(
+    client: &Client,
+    namespace: &str,
+    name: &'static str,
+    health: &Health,
+) {
+    let mut watch = Box::pin(view::watch(Api::namespaced(client.clone(), namespace), name));
+    while let Some(event) = watch.next().await {
+        let lease = match event {
+            Event::InitApply(lease) | Event::Apply(lease) => lease,
+            Event::Delete(_) => {
+                health.forget(name);
+                continue;
+            }
+            Event::Init | Event::InitDone => continue,
+        };
+        match stored::has(&lease) {
+            Some(Ok(_)) => return,
+            Some(Err(error)) => {
+                let why = format!(
+                    "{}, so the Lease goes on deciding: {error}",
+                    stored::holds_none(&lease)
+                );
+                tracing::warn!("{why}");
+                health.missing(name, why);
+            }
+            None => health.forget(name),
         }
     }
 }

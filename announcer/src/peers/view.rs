@@ -332,17 +332,27 @@ fn object(found: Option<Lease>, name: &str, proposal: &Proposal) -> Lease {
     lease
 }
 
+/// What an object has for a view; nothing where it has no such annotation.
+///
+/// # Errors
+/// Why that is no view, in 200 letters.
+pub(super) fn has(lease: &Lease) -> Option<Result<View, String>> {
+    let text = lease.metadata.annotations.as_ref()?.get(ANNOTATION)?;
+    Some(read(text).map_err(|error| error.chars().take(200).collect()))
+}
+
+/// What is told of an object that holds no view.
+pub(super) fn holds_none(lease: &Lease) -> String {
+    let name = lease.metadata.name.as_deref().unwrap_or_default();
+    format!("Lease {name}: its annotation {ANNOTATION} holds no view")
+}
+
 /// The view of an object; nothing, and a word about it, if it holds none.
 fn view(lease: &Lease) -> Option<View> {
-    let text = lease.metadata.annotations.as_ref().and_then(|notes| notes.get(ANNOTATION));
-    match read(text.map_or("", String::as_str)) {
+    match has(lease).unwrap_or_else(|| Err("there is no such annotation".to_owned())) {
         Ok(view) => Some(view),
         Err(error) => {
-            tracing::error!(
-                error,
-                "Lease {}: its annotation {ANNOTATION} holds no view",
-                lease.metadata.name.as_deref().unwrap_or_default()
-            );
+            tracing::error!(error, "{}", holds_none(lease));
             None
         }
     }
@@ -407,6 +417,22 @@ mod tests {
 
     use super::*;
     use crate::config::{Key, Member};
+
+    #[test]
+    fn what_nobody_can_read_is_no_view_and_is_told_in_few_letters() {
+        let lease = |text: Option<&str>| -> Lease {
+            let annotations = text.map(|text| json!({ ANNOTATION: text }));
+            serde_json::from_value(json!({ "metadata": { "annotations": annotations } })).unwrap()
+        };
+        assert!(has(&lease(None)).is_none());
+        assert!(has(&lease(Some(r#"{"epoch":1,"voters":["a"]}"#))).unwrap().is_ok());
+        let long = format!(r#"{{"epoch":1,"voters":["{}"]}}"#, "x".repeat(1_000));
+        let nobody = r#"{"epoch":1,"voters":[]}"#;
+        for text in ["", "x", nobody, r#"{"epoch":0,"voters":["a"]}"#, &long] {
+            let why = has(&lease(Some(text))).unwrap().unwrap_err();
+            assert!(!why.is_empty() && why.len() <= 200, "{text}: {why}");
+        }
+    }
 
     #[test]
     fn an_epoch_after_which_none_could_follow_is_not_believed() {

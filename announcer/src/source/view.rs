@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use berth_api::names::lease::VIEW;
 use berth_runtime::watch::{chain, forbidden, objects};
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use kube::runtime::watcher::{Config, Event};
@@ -36,16 +36,6 @@ pub fn has_view(lease: &Lease) -> bool {
 /// Everything that is seen of the object of this name.
 pub fn watch(api: Api<Lease>, name: &str) -> impl Stream<Item = Event<Lease>> + Send + use<> {
     objects(api, Config::default().fields(&format!("metadata.name={name}")))
-}
-
-/// Waits until there is a view of this name.
-pub async fn appears(client: Client, namespace: &str, name: &str) {
-    let mut watch = Box::pin(watch(Api::namespaced(client, namespace), name));
-    while let Some(event) = watch.next().await {
-        if matches!(event, Event::InitApply(lease) | Event::Apply(lease) if has_view(&lease)) {
-            return;
-        }
-    }
 }
 
 /// Asks for the object until there is an answer.
@@ -103,13 +93,18 @@ impl Reader {
     }
 }
 
-/// Whether there is a view.
+/// Whether there is an object with what `is_view` takes for a view.
 ///
 /// # Errors
 /// What the cluster says instead, or that it does not answer in time.
-async fn ask(api: &Api<Lease>, name: &str, within: Duration) -> Result<bool, String> {
+async fn ask(
+    api: &Api<Lease>,
+    name: &str,
+    within: Duration,
+    is_view: impl Fn(&Lease) -> bool,
+) -> Result<bool, String> {
     match tokio::time::timeout(within, api.get_opt(name)).await {
-        Ok(Ok(found)) => Ok(found.as_ref().is_some_and(has_view)),
+        Ok(Ok(found)) => Ok(found.as_ref().is_some_and(is_view)),
         Ok(Err(Error::Api(status))) if status.code == 403 => {
             Err(forbidden("get", "leases.coordination.k8s.io", &status.message))
         }
@@ -118,9 +113,14 @@ async fn ask(api: &Api<Lease>, name: &str, within: Duration) -> Result<bool, Str
     }
 }
 
-/// Whether there is a view of this name for sure.
-pub async fn is_known(client: &Client, namespace: &str, name: &str) -> bool {
-    ask(&Api::namespaced(client.clone(), namespace), name, TIMEOUT).await == Ok(true)
+/// Whether there is a view of this name for sure: an object with what `is_view` takes for one.
+pub async fn is_known(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    is_view: impl Fn(&Lease) -> bool,
+) -> bool {
+    ask(&Api::namespaced(client.clone(), namespace), name, TIMEOUT, is_view).await == Ok(true)
 }
 
 /// Says whether there was no view at some moment after it was asked. Those who ask at the same time share an answer: a
@@ -153,7 +153,7 @@ impl Absence {
         if self.begun.load(Ordering::Acquire) == before {
             self.begun.fetch_add(1, Ordering::AcqRel);
             let Self { namespace, within, .. } = self;
-            *last = match ask(&self.api, VIEW, *within).await {
+            *last = match ask(&self.api, VIEW, *within, has_view).await {
                 Ok(false) => Ok(()),
                 Ok(true) => Err(format!("Lease {namespace}/{VIEW}: the nodes go by membership")),
                 Err(why) => Err(format!(

@@ -21,6 +21,8 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
         who_is_ready_says_so_again_when_another_is_not_any_more,
         a_stopped_owner_of_it_is_silent_before_its_lease_is_over,
         a_lease_that_is_given_away_by_hand_is_left_alone_and_taken_when_it_is_over,
+        what_is_no_view_ends_nobody_and_a_view_does,
+        a_word_of_a_node_that_takes_nothing_moves_it_once,
         beside_an_announcer_of_services_it_has_a_name_of_its_own,
         an_address_of_the_node_itself_ends_it_with_the_reason,
         all_that_keeps_it_from_the_node_is_named_before_anything_is_touched,
@@ -35,6 +37,8 @@ pub(crate) fn tests() -> Vec<(String, Test)> {
 
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/plndr-cp-lock";
 
+const VIEW: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/berth-membership-cp";
+
 /// What a node says of its API server.
 fn word_of(node: &str) -> String {
     format!("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/berth-control-plane-{node}")
@@ -45,6 +49,9 @@ const SETTLING: Duration = Duration::from_secs(5);
 
 /// `vip_leaseduration` of the scene.
 const DURATION: Duration = Duration::from_secs(3);
+
+/// For so long a name has to say that it has another address.
+const AGREED: Duration = Duration::from_secs(60);
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -248,6 +255,48 @@ async fn a_lease_that_is_given_away_by_hand_is_left_alone_and_taken_when_it_is_o
     assert_eq!(scene.holder().as_deref(), Some("nobody-of-this-name"));
     assert!(announcer.try_wait().unwrap().is_none(), "it goes on");
     peer.until(true, "nobody renews it", &scene.log).await;
+    assert_eq!(scene.holder().as_deref(), Some("node-a"));
+    scene.leaves(announcer).await;
+}
+
+async fn what_is_no_view_ends_nobody_and_a_view_does() {
+    let scene = Scene::new().await;
+    let announcer = scene.owner();
+    let mut peer = Peer::new().await;
+    peer.until(true, "it serves", &scene.log).await;
+    let view = |text: &str| {
+        let annotations = json!({ "berth.dev/view": text });
+        scene.api.put(VIEW, json!({ "metadata": { "annotations": annotations } }));
+    };
+    view("x");
+    says("annotation berth.dev/view holds no view").await;
+    peer.goes_on("nobody can read that").await;
+    scene.leaves(announcer).await;
+    let mut announcer = scene.owner();
+    peer.until(true, "it serves beside that", &scene.log).await;
+    view(r#"{"epoch":1,"voters":["1"]}"#);
+    let ended = tokio::time::timeout(SOON, announcer.wait()).await;
+    ended.expect("members decide now").unwrap();
+    assert!(!peer.is_answered().await, "it is handed over");
+    assert_eq!(scene.holder(), None);
+}
+
+async fn a_word_of_a_node_that_takes_nothing_moves_it_once() {
+    let scene = Scene::new().await;
+    let announcer = scene.owner();
+    let mut peer = Peer::new().await;
+    peer.until(true, "it serves", &scene.log).await;
+    scene.api.is_ready(false);
+    says("/readyz: 500").await;
+    tokio::time::sleep(SETTLING + SECOND).await;
+    scene.says("node-b", true, 1);
+    peer.until(false, "node-b says that it is healthy", &scene.log).await;
+    peer.until(true, "and does not take it", &scene.log).await;
+    for time in 2..5 {
+        scene.says("node-b", true, time);
+        tokio::time::sleep(SECOND).await;
+        peer.goes_on("it says the same and takes nothing").await;
+    }
     assert_eq!(scene.holder().as_deref(), Some("node-a"));
     scene.leaves(announcer).await;
 }
@@ -467,6 +516,10 @@ async fn a_name_is_waited_for_kept_through_failures_and_followed() {
         peer.goes_on("nobody says that it has another").await;
     }
     say("192.0.2.7");
+    let begun = Instant::now();
+    while begun.elapsed() < AGREED - 10 * SECOND {
+        peer.goes_on("that has not been said for long").await;
+    }
     let status = tokio::time::timeout(SOON, announcer.wait()).await.expect("it ends").unwrap();
     let log = std::fs::read_to_string(&scene.log).unwrap();
     assert_eq!(status.code(), Some(1), "{log}");

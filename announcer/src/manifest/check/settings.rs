@@ -6,7 +6,7 @@ use berth_api::Quoted;
 
 use super::given::{self, All, Given};
 use super::sheet::{Mark, Sheet};
-use crate::config::{Coming, Config, Kind, Settings, Variable, Verdict, beside_an_api};
+use crate::config::{Coming, Config, Kind, SECRET, Settings, Variable, Verdict, beside_an_api};
 use crate::manifest::read::Node;
 
 /// What is more here than it is there.
@@ -17,9 +17,6 @@ const BETTER: &[&str] = &[
     "vip_singlenode",
     "vip_startleader",
 ];
-
-/// What is, or may have in it, a password.
-const SECRET: &[&str] = &["bgp_peerpass", "bgp_peers", "metalKey"];
 
 /// Files that are read where the announcer runs.
 const FILES: [&str; 5] = [

@@ -141,8 +141,12 @@ impl Leases {
 
     /// Goes by what other control-plane nodes have said lately.
     pub fn look(&mut self, now: Instant) {
-        let node = self.elections.node();
-        self.control_plane.iter_mut().for_each(|own| own.look(node, now));
+        let (node, timing, elections) = (self.elections.node(), self.timing, &self.elections);
+        self.control_plane.iter_mut().for_each(|own| {
+            let is_mine = elections.holder(own.lease()) == Some(node);
+            own.holds(is_mine, timing, now);
+            own.look(node, now);
+        });
     }
 
     /// Takes in what is wanted.
