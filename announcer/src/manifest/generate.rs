@@ -228,7 +228,8 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
     }
     // What members have kept is there when the node is back, and no API server is yet.
     let election = elects(settings);
-    if let Some(folder) = election.of_control_plane().and_then(|own| own.folder.as_ref()) {
+    let kept = election.of_control_plane().and_then(|own| own.folder.as_ref());
+    if let Some(folder) = kept {
         mounts.push(json!({ "name": "membership", "mountPath": folder }));
         volumes.push(json!({
             "name": "membership", "hostPath": { "path": folder, "type": "DirectoryOrCreate" },
@@ -279,6 +280,12 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
         }],
         "volumes": volumes,
     });
+    if folder.is_some() || kept.is_some() {
+        // Where SELinux is in force no other type of a container may read what is the host's, which no kubelet relabels
+        // (kubernetes/kubeadm#279). Elsewhere nothing comes of it.
+        let options = json!({ "type": "spc_t" });
+        spec["containers"][0]["securityContext"]["seLinuxOptions"] = options;
+    }
     if has_names(settings) {
         // The DNS of a cluster is behind the address whose name is asked for.
         spec["dnsPolicy"] = json!("Default");
