@@ -139,6 +139,9 @@ fn tell(pod: &ControlPlanePod, next: &str) -> anyhow::Result<()> {
     // Whoever closed the pipe has read enough.
     _ = write!(io::stdout(), "{}", pod.text);
     eprintln!("berth-announcer kubeadm: the Pod belongs into {}, then: {next}", reset::MANIFEST);
+    if let Some(told) = pods::told_of(&pods::beside(Path::new(reset::MANIFEST))) {
+        eprintln!("berth-announcer kubeadm: {told}");
+    }
     Ok(())
 }
 

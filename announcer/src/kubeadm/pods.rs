@@ -8,7 +8,7 @@
 //! `list` on `pods` of the namespace, and on `nodes`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_api::Quoted;
@@ -45,6 +45,41 @@ pub(super) fn given(pod: &Pod) -> Option<Given> {
     found.map(of).find(|given| {
         given.environment.get("cp_enable").is_some_and(|value| value.eq_ignore_ascii_case("true"))
     })
+}
+
+/// The other files of the folder of this one whose Pod the control plane's address is the affair of: the kubelet starts the Pod of
+/// each file there, but for those whose name begins with a dot, a copy for safety among them (kubernetes/kubernetes#136962).
+pub(super) fn beside(file: &Path) -> Vec<PathBuf> {
+    let folder = file.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let files = folder.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let is_seen = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        path != file && name.is_some_and(|name| !name.starts_with('.'))
+    };
+    let is_one = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).ok();
+        text.and_then(|text| read(&text)).is_some_and(|pod| given(&pod).is_some())
+    };
+    let mut found: Vec<PathBuf> = files.filter(is_seen).filter(is_one).collect();
+    found.sort();
+    found
+}
+
+/// What to do about these, if there are any.
+pub(super) fn told_of(beside: &[PathBuf]) -> Option<String> {
+    let named: Vec<String> = beside.iter().map(|file| file.display().to_string()).collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "{}: the kubelet starts this one as well, which has the control plane's address; move it out of the folder",
+            named.join(", ")
+        )
+    })
+}
+
+/// The Pod of a file.
+pub(super) fn read(text: &str) -> Option<Pod> {
+    let pod: Option<serde_json::Value> = serde_saphyr::from_str(text).ok();
+    pod.and_then(|pod| serde_json::from_value(pod).ok())
 }
 
 fn of(container: &Container) -> Given {
