@@ -15,8 +15,10 @@ use berth_api::Quoted;
 use berth_runtime::client;
 use berth_runtime::watch::chain;
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
-use kube::Client;
 use kube::api::{Api, ListParams, ResourceExt};
+use kube::{Client, Error};
+
+use crate::config::Settings;
 
 /// The containers that `manifest` prints.
 const CONTAINERS: [&str; 2] = ["berth-control-plane", "berth-announcer"];
@@ -43,7 +45,8 @@ pub(super) fn given(pod: &Pod) -> Option<Given> {
     let containers = pod.spec.as_ref().map(|spec| &spec.containers[..]).unwrap_or_default();
     let found = containers.iter().filter(|container| CONTAINERS.contains(&container.name.as_str()));
     found.map(of).find(|given| {
-        given.environment.get("cp_enable").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        let settings = Settings::gather(given.environment.clone(), []);
+        settings.switch("cp_enable") == Some(true)
     })
 }
 
@@ -112,9 +115,9 @@ pub(super) async fn asked(kubeconfig: &Path, namespace: &str) -> Result<Given, S
 pub(super) async fn of_cluster(client: &Client, namespace: &str) -> Result<Given, String> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pods = pods.list(&ListParams::default().labels(SELECTED)).await;
-    let pods = pods.map_err(|error| format!("Pods of {namespace}: {}", chain(&error)))?;
+    let pods = pods.map_err(|error| format!("Pods of {namespace}: {}", said(&error)))?;
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default().labels(ROLE)).await;
-    let nodes = nodes.map_err(|error| format!("Nodes: {}", chain(&error)))?;
+    let nodes = nodes.map_err(|error| format!("Nodes: {}", said(&error)))?;
     let nodes: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
     let is_of_one = |pod: &&Pod| {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
@@ -132,6 +135,14 @@ pub(super) async fn of_cluster(client: &Client, namespace: &str) -> Result<Given
     let named: Vec<(String, Given)> =
         all.into_iter().map(|(pod, given)| (pod.name_any(), given)).collect();
     agreed(&named).map_err(|why| format!("namespace {namespace}: {why}"))
+}
+
+/// What an API server says where it refuses, and else why it says nothing.
+fn said(error: &Error) -> String {
+    match error {
+        Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        error => chain(error),
+    }
 }
 
 /// What all of them are given.
