@@ -5,6 +5,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `control_plane` | how it reaches the API server of its own node, where it has the control plane's address |
+//! | `members` | whether members decide or a Lease, and who has the fence then |
 //! | `ties` | what ties it to what stands behind it |
 //! | `outside` | what others see of it |
 //! | `inquiry` | who asks what is known of each address |
@@ -13,6 +14,7 @@
 
 mod control_plane;
 mod inquiry;
+mod members;
 mod outside;
 mod routers;
 mod stop;
@@ -25,18 +27,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use berth_api::host::HostId;
-use berth_api::names::lease;
 use berth_fence::Fence;
 use berth_runtime::http::Health;
 use berth_runtime::rights::{self, Right};
 use berth_runtime::supervise::{Ended, Supervisor};
-use futures::FutureExt;
-use futures::future::select_all;
-use kube::Client;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::control_plane::Known;
+use self::members::{Keeper, Part};
 use self::outside::Outside;
 use self::stop::Asker;
 use self::ties::{Ties, cluster_namespace};
@@ -48,13 +47,9 @@ use crate::fencing;
 use crate::instance::Instance;
 use crate::kernel::{self, ArpAnnounce, Door, Host, KernelChange, Netlink};
 use crate::locks::{self, Locks, WhenTaken};
-use crate::ownership::Backstop;
-use crate::ownership::backstop::Order;
-use crate::ownership::membership::Command;
 use crate::ownership::membership::Fitness;
-use crate::peers::join::{self as member, Backing, Joined, Member, Own};
+use crate::peers::join::{self as member, Backing, Own};
 use crate::peers::kept::Kept;
-use crate::peers::{LOCK, driver};
 use crate::publish::host;
 use crate::publish::labeler::{self, Labeler};
 use crate::publish::labels::Labels;
@@ -72,8 +67,6 @@ const UNFENCING: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(3);
 /// How long it may take until the Node says no more what it answered for.
 const UNLABELLING: Duration = Duration::from_secs(2);
-/// How long the Lease may take to be given back.
-const GIVING_BACK: Duration = Duration::from_secs(2);
 /// How long it may take until it says no more that the control plane's address is here.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -201,40 +194,6 @@ impl Started {
     }
 }
 
-/// The thread that has the fence.
-enum Keeper {
-    Membership {
-        commands: mpsc::UnboundedSender<Command>,
-        /// The Lease that members hold against other announcers.
-        give_back: CancellationToken,
-    },
-    Lease(mpsc::UnboundedSender<Order>),
-}
-
-impl Keeper {
-    fn is_member(&self) -> bool {
-        matches!(self, Self::Membership { .. })
-    }
-
-    /// Tells it to end, and takes the fence away if nothing is bound any more; the Lease is given back where all that it is about
-    /// is handed over. Gives its name.
-    fn end(&self, unfence: bool, handed: bool) -> &'static str {
-        match self {
-            Self::Membership { commands, give_back } => {
-                if handed {
-                    give_back.cancel();
-                }
-                let _ = commands.send(Command::End { unfence });
-                driver::THREAD
-            }
-            Self::Lease(orders) => {
-                let _ = orders.send(Order::End { unfence });
-                fencing::thread::THREAD
-            }
-        }
-    }
-}
-
 /// Starts everything; nothing if it was stopped before that.
 async fn start(
     mut config: Config,
@@ -317,37 +276,15 @@ async fn start(
     };
     let joined = stop.run_until_cancelled(join);
     let Some(joined) = supervisor.during(joined).await? else { return Ok(None) };
-    let (mut members, mut backstop) = (None, None);
-    let (mut told, mut fenced) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
-    let keeper = match joined? {
-        Joined::Member(member) => {
-            let Member { members: me, told: heard, commands, tasks, give_back } = *member;
-            supervisor.spawn_all(tasks);
-            (members, told) = (Some(me), heard);
-            Keeper::Membership { commands, give_back }
-        }
-        Joined::Lease(fence) => {
-            let (orders, ordered) = mpsc::unbounded_channel();
-            let (tell, heard) = mpsc::unbounded_channel();
-            let thread = fencing::thread::start(fence, &metrics, &health, ordered, tell);
-            let thread = thread.context("starting the thread of the fence")?;
-            supervisor.spawn(fencing::thread::THREAD, thread);
-            (backstop, fenced) = (Some(Backstop::new(orders.clone())), heard);
-            Keeper::Lease(orders)
-        }
-    };
+    let Part { keeper, members, backstop, told, fenced } =
+        members::part(joined?, &metrics, &health, supervisor)?;
     let superseded = CancellationToken::new();
-    let of_services = match config.election {
-        Election::Nothing | Election::Everyone => None,
-        _ => Some(lease::VIEW),
-    };
-    let is_by_lease = config.control_plane.is_some() && config.bgp.is_none();
-    let of_control_plane = is_by_lease.then_some(lease::VIEW_OF_CONTROL_PLANE);
-    let views: Vec<&str> = of_services.into_iter().chain(of_control_plane).collect();
+    let views = members::views(&config);
     if let (Backing::Api(client), false, false) = (&backing, keeper.is_member(), views.is_empty()) {
         let (client, namespace) = (client.clone(), cluster_namespace(&config));
         let (told, stop, health) = (superseded.clone(), stop.clone(), health.clone());
-        let giving_way = give_way(client, namespace, views, wants_membership, told, stop, health);
+        let giving_way =
+            members::give_way(client, namespace, views, wants_membership, told, stop, health);
         supervisor.spawn("membership to come", giving_way);
     }
 
@@ -459,37 +396,6 @@ fn label(
     Some(tell)
 }
 
-/// Stops this process, which goes by a Lease, when there is one of these views, or the key for want of which it does: two elections
-/// would have two owners, and no view comes while this process holds the Lease.
-async fn give_way(
-    client: Client,
-    namespace: String,
-    views: Vec<&'static str>,
-    wants_membership: bool,
-    superseded: CancellationToken,
-    stop: CancellationToken,
-    health: Health,
-) {
-    let key = async {
-        match wants_membership {
-            true => member::key_appears(&client, &namespace).await,
-            false => std::future::pending().await,
-        }
-    };
-    let appears =
-        |name: &'static str| member::view_appears(&client, &namespace, name, &health).boxed();
-    let what = tokio::select! {
-        _ = select_all(views.iter().map(|name| appears(name))) => "a view of membership",
-        () = key => "a key of membership",
-    };
-    tracing::warn!("there is {what} now, so the Lease decides no longer: handing over");
-    if !stop.is_cancelled() {
-        superseded.cancel();
-        stop.cancel();
-    }
-    std::future::pending::<()>().await;
-}
-
 /// Drives the announcer until it has left, or may not wait for that any longer.
 async fn serve(
     started: &mut Started,
@@ -525,7 +431,7 @@ async fn end(started: Started, left: Left, supervisor: &mut Supervisor) {
         tracing::warn!(task, "does not end");
     }
     if left && keeper.is_member() {
-        give_back(supervisor).await;
+        members::give_back(supervisor).await;
     }
     drop(arp);
     // The tables go last: nothing that they are about is bound any more, or nobody is led to it.
@@ -569,14 +475,7 @@ async fn pause(started: Started, supervisor: &mut Supervisor) {
         tracing::warn!(task, "does not end");
     }
     if handed && keeper.is_member() {
-        give_back(supervisor).await;
-    }
-}
-
-/// Waits until the Lease that members hold is given back.
-async fn give_back(supervisor: &mut Supervisor) {
-    if !supervisor.finish(&[LOCK], GIVING_BACK).await.is_empty() {
-        tracing::warn!("the Lease that members hold is not given back: it runs out");
+        members::give_back(supervisor).await;
     }
 }
 

@@ -140,6 +140,9 @@ fn tell(pod: &ControlPlanePod, next: &str) -> anyhow::Result<()> {
     _ = write!(io::stdout(), "{}", pod.text);
     pod.told.iter().for_each(|told| eprintln!("berth-announcer kubeadm: {told}"));
     eprintln!("berth-announcer kubeadm: the Pod belongs into {}, then: {next}", reset::MANIFEST);
+    if let Some(told) = pods::told_of(&pods::beside(Path::new(reset::MANIFEST))) {
+        eprintln!("berth-announcer kubeadm: {told}");
+    }
     Ok(())
 }
 

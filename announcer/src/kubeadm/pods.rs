@@ -8,15 +8,17 @@
 //! `list` on `pods` of the namespace, and on `nodes`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_api::Quoted;
 use berth_runtime::client;
 use berth_runtime::watch::chain;
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
-use kube::Client;
 use kube::api::{Api, ListParams, ResourceExt};
+use kube::{Client, Error};
+
+use crate::config::Settings;
 
 use crate::config::SECRET;
 
@@ -45,8 +47,44 @@ pub(super) fn given(pod: &Pod) -> Option<Given> {
     let containers = pod.spec.as_ref().map(|spec| &spec.containers[..]).unwrap_or_default();
     let found = containers.iter().filter(|container| CONTAINERS.contains(&container.name.as_str()));
     found.map(of).find(|given| {
-        given.environment.get("cp_enable").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        let settings = Settings::gather(given.environment.clone(), []);
+        settings.switch("cp_enable") == Some(true)
     })
+}
+
+/// The other files of the folder of this one whose Pod the control plane's address is the affair of: the kubelet starts the Pod of
+/// each file there, but for those whose name begins with a dot, a copy for safety among them (kubernetes/kubernetes#136962).
+pub(super) fn beside(file: &Path) -> Vec<PathBuf> {
+    let folder = file.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let files = folder.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let is_seen = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        path != file && name.is_some_and(|name| !name.starts_with('.'))
+    };
+    let is_one = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).ok();
+        text.and_then(|text| read(&text)).is_some_and(|pod| given(&pod).is_some())
+    };
+    let mut found: Vec<PathBuf> = files.filter(is_seen).filter(is_one).collect();
+    found.sort();
+    found
+}
+
+/// What to do about these, if there are any.
+pub(super) fn told_of(beside: &[PathBuf]) -> Option<String> {
+    let named: Vec<String> = beside.iter().map(|file| file.display().to_string()).collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "{}: the kubelet starts this one as well, which has the control plane's address; move it out of the folder",
+            named.join(", ")
+        )
+    })
+}
+
+/// The Pod of a file.
+pub(super) fn read(text: &str) -> Option<Pod> {
+    let pod: Option<serde_json::Value> = serde_saphyr::from_str(text).ok();
+    pod.and_then(|pod| serde_json::from_value(pod).ok())
 }
 
 fn of(container: &Container) -> Given {
@@ -79,9 +117,9 @@ pub(super) async fn asked(kubeconfig: &Path, namespace: &str) -> Result<Given, S
 pub(super) async fn of_cluster(client: &Client, namespace: &str) -> Result<Given, String> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pods = pods.list(&ListParams::default().labels(SELECTED)).await;
-    let pods = pods.map_err(|error| format!("Pods of {namespace}: {}", chain(&error)))?;
+    let pods = pods.map_err(|error| format!("Pods of {namespace}: {}", said(&error)))?;
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default().labels(ROLE)).await;
-    let nodes = nodes.map_err(|error| format!("Nodes: {}", chain(&error)))?;
+    let nodes = nodes.map_err(|error| format!("Nodes: {}", said(&error)))?;
     let nodes: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
     let is_of_one = |pod: &&Pod| {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
@@ -99,6 +137,14 @@ pub(super) async fn of_cluster(client: &Client, namespace: &str) -> Result<Given
     let named: Vec<(String, Given)> =
         all.into_iter().map(|(pod, given)| (pod.name_any(), given)).collect();
     agreed(&named).map_err(|why| format!("namespace {namespace}: {why}"))
+}
+
+/// What an API server says where it refuses, and else why it says nothing.
+fn said(error: &Error) -> String {
+    match error {
+        Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        error => chain(error),
+    }
 }
 
 /// What all of them are given.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use berth_runtime::logs;
 use berth_runtime::supervise::Supervisor;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::pods;
 use crate::config::{Config, DEFAULT_FOLDER, Settings};
@@ -42,12 +41,15 @@ pub(super) async fn run(file: &Path) -> anyhow::Result<()> {
             Instance::of_roles(true, false)
         }
     };
-    ended(&instance).await?;
+    let beside = pods::told_of(&pods::beside(file));
+    beside.iter().for_each(|told| tracing::warn!("{told}"));
+    ended(&instance, beside.as_deref()).await?;
     let mut supervisor = Supervisor::new();
     sweep::node(&instance, &mut supervisor).await?;
     kept::forget(&folder).with_context(|| format!("removing what is in {}", folder.display()))?;
     tracing::info!(
-        "nothing of it is left here; what the node says of its API server goes with its Node: kubectl delete node"
+        folder = %folder.display(),
+        "nothing of it is left here, nor in this folder of its view, if its file has named no other (berth_cp_folder); what the node says of its API server goes with its Node: kubectl delete node"
     );
     Ok(())
 }
@@ -72,10 +74,7 @@ fn config(file: &Path) -> anyhow::Result<Option<Option<Config>>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => bail!("{}: cannot be read: {error}", file.display()),
     };
-    let pod: Option<Pod> = serde_saphyr::from_str(&text)
-        .ok()
-        .and_then(|pod: serde_json::Value| serde_json::from_value(pod).ok());
-    let Some(given) = pod.as_ref().and_then(pods::given) else {
+    let Some(given) = pods::read(&text).as_ref().and_then(pods::given) else {
         bail!(
             "{}: it is not the Pod of the control plane's address that berth-announcer prints, and stays; name that by --manifest",
             file.display()
@@ -86,16 +85,15 @@ fn config(file: &Path) -> anyhow::Result<Option<Option<Config>>> {
 }
 
 /// Waits until no announcer of this name runs here.
-async fn ended(instance: &Instance) -> anyhow::Result<()> {
+async fn ended(instance: &Instance, beside: Option<&str>) -> anyhow::Result<()> {
     let waiting = locks::take(instance, WhenTaken::Wait);
     match tokio::time::timeout(ENDING, waiting).await {
         Ok(taken) => taken.map(drop).map_err(anyhow::Error::from),
         Err(_) => {
             let why = locks::take(instance, WhenTaken::End).await.err();
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            bail!(
-                "it runs still, {ENDING:?} later{why}; end its container, or the DaemonSet that it is of"
-            )
+            let end = beside.unwrap_or("end its container, or the DaemonSet that it is of");
+            bail!("it runs still, {ENDING:?} later{why}; {end}")
         }
     }
 }
@@ -117,6 +115,14 @@ mod tests {
             "- name: prometheus_server",
             "- name: svc_enable\n      value: 'true'\n    - name: prometheus_server",
         );
+        assert_eq!(pods::beside(&file), [""; 0].map(PathBuf::from));
+        for (name, text) in [("pod.yaml.bak", pod), (".pod.yaml", pod), ("other", "kind: Pod")] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let beside = pods::beside(&file);
+        assert_eq!(beside, [folder.join("pod.yaml.bak")]);
+        let told = pods::told_of(&beside).unwrap();
+        assert!(told.contains("pod.yaml.bak: the kubelet starts this one as well"), "{told}");
         std::fs::write(&file, with_services).unwrap();
         assert_eq!(instance(&file).unwrap().unwrap().name(), "cp-svc");
         for other in [

@@ -152,3 +152,29 @@ async fn a_kubeconfig_that_only_a_node_has_that_joined_is_told_with_where_to_hav
     assert!(told.starts_with("--config: ") && told.contains("/nowhere/admin.conf"), "{told}");
     assert!(told.contains("copy it from a node that has joined, or give the settings"), "{told}");
 }
+
+#[tokio::test]
+async fn who_may_not_ask_is_told_in_the_words_of_the_api_server() {
+    let service = tower::service_fn(|_: http::Request<Body>| async {
+        let message = "pods is forbidden: User \"a\" cannot list resource \"pods\"";
+        let body = json!({
+            "kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": message,
+        });
+        let body = Body::from(serde_json::to_vec(&body)?);
+        Ok::<_, tower::BoxError>(http::Response::builder().status(403).body(body)?)
+    });
+    let told = pods::of_cluster(&Client::new(service, "default"), "kube-system").await;
+    let expected =
+        "Pods of kube-system: pods is forbidden: User \"a\" cannot list resource \"pods\"";
+    assert_eq!(told.unwrap_err(), expected);
+}
+
+#[tokio::test]
+async fn a_pod_that_has_it_by_another_word_for_true_counts() {
+    let own = init(FLAGS).unwrap().text;
+    let mut other = mirrored("a", &own);
+    let env = other["spec"]["containers"][0]["env"].as_array_mut().unwrap();
+    let enable = env.iter_mut().find(|variable| variable["name"] == "cp_enable").unwrap();
+    enable["value"] = json!("1");
+    assert!(said(vec![other]).await.is_ok());
+}

@@ -1,5 +1,7 @@
 //! Manifests for settings: what `manifests/` has, with what was asked for and the rights for that and no more.
 
+use std::collections::BTreeSet;
+
 use berth_api::Quoted;
 use berth_bgp::config::{self as bgp, Password};
 use serde_json::{Value, json};
@@ -215,6 +217,20 @@ fn folder_of(file: &str) -> Option<&str> {
     (folder.split('/').filter(|part| !part.is_empty()).count() > 1).then_some(folder)
 }
 
+/// The files that have passwords of routers, each once, by the names of their volumes.
+fn passwords(settings: &Settings) -> Vec<(String, String)> {
+    if settings.switch("bgp_enable") != Some(true) {
+        return Vec::new();
+    }
+    let (_, peers, _) = berth_bgp::config::settings(|name| settings.text(name));
+    let files = peers.into_iter().filter_map(|peer| match peer.password? {
+        Password::File(path) => Some(path.display().to_string()),
+        Password::Text(_) | Password::Secret { .. } => None,
+    });
+    let files: BTreeSet<String> = files.collect();
+    files.into_iter().enumerate().map(|(index, file)| (format!("password-{index}"), file)).collect()
+}
+
 fn labels(name: &str) -> Value {
     json!({ "app.kubernetes.io/name": name })
 }
@@ -230,6 +246,8 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
         ("key", settings.text("berth_key_file")),
         ("authority", settings.text("control_plane_health_check_ca_path")),
     ]);
+    let passwords = passwords(settings);
+    files.extend(passwords.iter().map(|(name, file)| (name.as_str(), Some(file.as_str()))));
     // What is in this folder is written while this runs, and one of kubeadm's files on the first node alone.
     let folder = kubeconfig.filter(|_| modes.control_plane).and_then(folder_of);
     let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
@@ -245,7 +263,8 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
     }
     // What members have kept is there when the node is back, and no API server is yet.
     let election = elects(settings);
-    if let Some(folder) = election.of_control_plane().and_then(|own| own.folder.as_ref()) {
+    let kept = election.of_control_plane().and_then(|own| own.folder.as_ref());
+    if let Some(folder) = kept {
         mounts.push(json!({ "name": "membership", "mountPath": folder }));
         volumes.push(json!({
             "name": "membership", "hostPath": { "path": folder, "type": "DirectoryOrCreate" },
@@ -296,6 +315,12 @@ fn pod_spec(settings: &Settings, wish: &Wish, in_cluster: bool, node: Option<&st
         }],
         "volumes": volumes,
     });
+    if folder.is_some() || kept.is_some() {
+        // Where SELinux is in force no other type of a container may read what is the host's, which no kubelet relabels
+        // (kubernetes/kubeadm#279). Elsewhere nothing comes of it.
+        let options = json!({ "type": "spc_t" });
+        spec["containers"][0]["securityContext"]["seLinuxOptions"] = options;
+    }
     if has_names(settings) {
         // The DNS of a cluster is behind the address whose name is asked for.
         spec["dnsPolicy"] = json!("Default");

@@ -383,6 +383,17 @@ fn what_is_generated_is_checked_as_the_same_throughout() {
 }
 
 #[test]
+fn files_with_passwords_of_routers_are_mounted_each_once() {
+    let peers = "192.0.2.1:65001:[file:/run/bgp/one],192.0.2.2:65001:[file:/run/bgp/one],192.0.2.3:65001:[file:/etc/kubernetes/two]";
+    let flags = format!(
+        "--controlplane --address 10.99.0.100 --interface lo --bgp --localAS 65000 --bgppeers {peers}"
+    );
+    let pod = given("pod", &flags).unwrap();
+    assert_eq!(pod.matches("mountPath: /run/bgp/one").count(), 1, "{pod}");
+    assert!(!pod.contains("mountPath: /etc/kubernetes/two"), "its folder is there\n{pod}");
+}
+
+#[test]
 fn help_has_the_flags_of_kube_vip_and_says_how_a_switch_is_given() {
     let help = |kind: &str| {
         let mut command = command();

@@ -247,10 +247,17 @@ fn unsaid(sheet: &mut Sheet, read: &settings::Read, line: usize) {
         sheet.at(line, Mark::Better, "vip_leaderelection is set: by BGP kube-vip then has one node announce the control plane's address, Berth each whose API server is healthy");
     }
     if control_plane && !is_elected && !is_routed {
-        sheet.at(line, Mark::Better, "vip_leaderelection is not set: kube-vip then takes the control plane's address on every node, Berth goes by its Lease");
+        let goes = match settings.text("berth_election") {
+            Some("membership") => "Berth's control-plane nodes decide among themselves",
+            _ => "Berth goes by its Lease",
+        };
+        let text = format!(
+            "vip_leaderelection is not set: kube-vip then takes the control plane's address on every node; {goes}"
+        );
+        sheet.at(line, Mark::Better, text);
     }
     if control_plane && settings.text("control_plane_health_check_address").is_none() {
-        sheet.at(line, Mark::Better, "no health check is named: kube-vip then keeps the address, or goes on to announce it, where the API server hangs, Berth asks it at /readyz (docs/control-plane.md)");
+        sheet.at(line, Mark::Better, "no health check is named: kube-vip then keeps the address, or goes on to announce it, where the API server hangs; Berth asks it at /readyz (docs/control-plane.md)");
     }
     if control_plane && !settings.serves_services() && is_met_by_others(settings) {
         sheet.at(line, Mark::Same, "prometheus_server is where an announcer of Services has its metrics, too: where one runs on this node, as that of manifests/ does, set another port here, such as :2122");

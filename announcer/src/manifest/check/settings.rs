@@ -135,6 +135,11 @@ fn judge(
 ) -> (Mark, String) {
     let variable = given.variable;
     let what = variable.help_and_default().0;
+    if given.value.as_deref().is_some_and(|value| value.contains("${")) {
+        let text =
+            "not filled in yet: check what fills it in, as clusterctl generate cluster prints it";
+        return (Mark::Refused, text.to_owned());
+    }
     if let Some(problem) = problems.get(variable.name).filter(|_| given.value.is_some()) {
         let waits = matches!(variable.verdict, Verdict::NotYet(_)) && settings.asks(variable);
         return (if waits { Mark::NotYet } else { Mark::Refused }, problem.clone());

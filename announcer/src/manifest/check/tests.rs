@@ -409,3 +409,18 @@ fn a_configmap_of_another_namespace_says_nothing_of_an_announcer() {
     assert!(judged(&(map("a-tenants", "false") + &own + pod)), "its own counts");
     assert!(!judged(&(map("a-tenants", "true") + pod)), "and no other");
 }
+
+#[test]
+fn a_template_that_is_not_filled_in_is_told_so_and_a_member_goes_by_no_lease() {
+    let probe = "{httpGet: {host: 127.0.0.1, path: /healthz, port: 2114}}";
+    let volume =
+        "{name: kubeconfig, hostPath: {path: /etc/kubernetes/admin.conf, type: FileOrCreate}}";
+    let env = [
+        ("vip_interface", "${VIP_NETWORK_INTERFACE:=}"),
+        ("vip_leaderelection", "false"),
+        ("berth_election", "membership"),
+    ];
+    let told = static_pod(probe, &env, volume).to_string();
+    assert!(told.contains("not filled in yet: check what fills it in"), "{told}");
+    assert!(told.contains("Berth's control-plane nodes decide among themselves"), "{told}");
+}
