@@ -427,7 +427,8 @@ pub(crate) async fn join(
         Backing::Api(client) => lock::keep(client.clone(), &lease, &config.core.node, leave),
         Backing::Files(_) => lock::none(leave),
     };
-    let gate = Gate { tenure: held.tenure, lease: lease.clone(), health: health.clone() };
+    let labelled = kept.is_some().then(|| config.core.node.clone());
+    let gate = Gate { tenure: held.tenure, lease: lease.clone(), health: health.clone(), labelled };
     let lease = matches!(backing, Backing::Api(_)).then_some(lease);
     let now = Instant::now();
     let mut members = Members::new(&config.core.node, lease, fenced_kind, commands.clone(), now);

@@ -37,6 +37,9 @@ pub(crate) const TASK: &str = "membership on disk";
 /// How soon is tried again what the disk does not take.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How often the disk is tried while there is nothing to keep: what it does not take is to be told before somebody dies.
+const TRIED: Duration = Duration::from_secs(60);
+
 /// A view, and the incarnation of the cluster that it is of.
 #[derive(Serialize, Deserialize)]
 struct Stood {
@@ -67,9 +70,7 @@ impl Kept {
             )
         };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(accepted)?;
-        write(folder, "probe", &())
-            .and_then(|()| std::fs::remove_file(folder.join("probe")))
-            .with_context(accepted)?;
+        probe(folder).with_context(accepted)?;
         let keys: Option<Keys> = read(folder, KEYS).with_context(place)?;
         let keys = keys.filter(|keys| keys.ring().is_ok());
         let peers = read(folder, PEERS).with_context(place)?.unwrap_or_default();
@@ -117,12 +118,19 @@ impl Kept {
         health: Health,
     ) {
         let incarnation = self.keys.map(|keys| keys.incarnation).unwrap_or_default();
-        while let Some(next) = told.recv().await {
+        loop {
+            let next = match tokio::time::timeout(TRIED, told.recv()).await {
+                Ok(Some(next)) => Some(next),
+                Ok(None) => return,
+                Err(_) => None,
+            };
             loop {
                 let (folder, incarnation, next) =
                     (self.folder.clone(), incarnation.clone(), next.clone());
-                let writing =
-                    tokio::task::spawn_blocking(move || keep(&folder, incarnation, &next));
+                let writing = tokio::task::spawn_blocking(move || match next {
+                    Some(next) => keep(&folder, incarnation, &next),
+                    None => probe(&folder),
+                });
                 let error = match writing.await {
                     Ok(Ok(())) => break,
                     Ok(Err(error)) => error.to_string(),
@@ -130,19 +138,26 @@ impl Kept {
                 };
                 let folder = self.folder.display();
                 let why = format!(
-                    "berth_cp_folder={folder}: {error}; this node goes over to no other view until that is mended"
+                    "berth_cp_folder={folder}: {error}; this node goes over to no other view until that is mended, and if another one of three dies, nobody has the \
+                     address"
                 );
                 tracing::error!("{why}");
                 health.unready(TASK, why);
                 tokio::time::sleep(AGAIN).await;
             }
             health.ready(TASK);
-            if let Keep::View(view) = next {
+            if let Some(Keep::View(view)) = next {
                 // The driver may be gone.
                 let _ = say.send(Command::Kept(view));
             }
         }
     }
+}
+
+/// Whether the folder takes something.
+fn probe(folder: &Path) -> io::Result<()> {
+    write(folder, "probe", &())?;
+    std::fs::remove_file(folder.join("probe"))
 }
 
 /// Removes all of it, for a node that is to be one of another cluster.

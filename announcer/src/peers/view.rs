@@ -15,8 +15,9 @@ use berth_runtime::lease::Tenure;
 use berth_runtime::watch::chain;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::runtime::watcher::Event;
 use kube::{Client, Error};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,7 @@ use crate::config::Fixed;
 use crate::ownership::membership::{Command, Proposal};
 use crate::source::cluster::Name;
 use crate::source::view::{self as seen, ANNOTATION, Reader, TIMEOUT};
+use crate::source::watch::CONTROL_PLANES;
 
 /// Keeps the object until an operator takes this away.
 const FINALIZER: &str = "berth.dev/membership";
@@ -50,7 +52,12 @@ pub struct Gate {
     pub lease: Name,
     /// Probes. A node that waits is ready, or a rollout that is to replace the Lease's holder would stop.
     pub health: Health,
+    /// This node, where members are those of the control plane: they know each other by a label of their Nodes.
+    pub labelled: Option<String>,
 }
+
+/// What readiness tells under it that this node has no such label.
+const LABELLED: &str = "control-plane label";
 
 /// What readiness tells that the stored view is older under.
 const STORED: &str = "stored view";
@@ -229,8 +236,12 @@ impl Store {
         let mut told = String::new();
         loop {
             let found = self.reader.read().await;
-            if found.is_some() || self.gate.tenure.until(Instant::now() + TIMEOUT).is_some() {
+            if found.is_some() {
                 return found;
+            }
+            if self.gate.tenure.until(Instant::now() + TIMEOUT).is_some() && self.may_found().await
+            {
+                return None;
             }
             tokio::select! {
                 () = self.gate.tenure.changed() => continue,
@@ -257,6 +268,38 @@ impl Store {
                 told = why;
             }
         }
+    }
+
+    /// Whether this node is one of those that members are. Where no Node has the label, as in the first minute of a cluster, it may
+    /// be; one without it among others that have it would found a view that they never come into.
+    async fn may_found(&self) -> bool {
+        let Some(node) = &self.gate.labelled else { return true };
+        let api: Api<Node> = Api::all(self.reader.api().clone().into_client());
+        let labelled = ListParams::default().labels(CONTROL_PLANES);
+        let found = match tokio::time::timeout(TIMEOUT, api.list_metadata(&labelled)).await {
+            Ok(Ok(found)) => found.items,
+            Ok(Err(error)) => {
+                let why = format!("whether this is a control-plane node: {}", chain(&error));
+                self.gate.health.waits(LABELLED, why);
+                return false;
+            }
+            Err(_) => {
+                let why = "whether this is a control-plane node: no answer".to_owned();
+                self.gate.health.waits(LABELLED, why);
+                return false;
+            }
+        };
+        if found.is_empty() || found.iter().any(|other| other.metadata.name.as_ref() == Some(node))
+        {
+            self.gate.health.forget(LABELLED);
+            return true;
+        }
+        let why = format!(
+            "Node {node} has no label {CONTROL_PLANES}, which other Nodes have, and by which members know each other: accepted is \
+             kubectl label node {node} {CONTROL_PLANES}="
+        );
+        self.gate.health.waits(LABELLED, why);
+        false
     }
 
     /// Who holds the Lease.

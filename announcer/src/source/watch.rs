@@ -38,7 +38,7 @@ const QUEUE: usize = 1024;
 const LEASES: &str = "metadata.namespace!=kube-node-lease";
 
 /// Which Nodes have an API server, as kubeadm labels them.
-const CONTROL_PLANES: &str = "node-role.kubernetes.io/control-plane";
+pub(crate) const CONTROL_PLANES: &str = "node-role.kubernetes.io/control-plane";
 
 /// Names of the watches, as tasks and as readiness checks.
 const SERVICES: &str = "services watch";
