@@ -55,7 +55,7 @@ pub enum Ownership {
     /// The object itself.
     Named(Named),
     /// Nobody: all candidates may.
-    Everyone(Everyone),
+    Everyone(Box<Everyone>),
 }
 
 impl Ownership {

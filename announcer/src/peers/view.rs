@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams, PostParams};
 use kube::runtime::watcher::Event;
-use kube::{Client, Error};
+use kube::{Client, Error, ResourceExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
@@ -289,8 +289,9 @@ impl Store {
                 return false;
             }
         };
-        if found.is_empty() || found.iter().any(|other| other.metadata.name.as_ref() == Some(node))
-        {
+        let named = found.iter().filter(|one| one.labels().contains_key(CONTROL_PLANES));
+        let named: Vec<String> = named.map(ResourceExt::name_any).collect();
+        if named.is_empty() || named.contains(node) {
             self.gate.health.forget(LABELLED);
             return true;
         }

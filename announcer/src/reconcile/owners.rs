@@ -13,7 +13,7 @@ const TOLD: Duration = Duration::from_secs(1);
 /// Who decides on owners: `members` where this node is one, else the Leases that are configured, or nobody.
 pub fn owners(config: &Config, members: Option<Members>, now: Instant) -> Vec<Ownership> {
     let mut owners = on_lan(config, members, now);
-    owners.extend(config.bgp.as_ref().map(|_| Ownership::Everyone(everyone(config))));
+    owners.extend(config.bgp.as_ref().map(|_| Ownership::Everyone(Box::new(everyone(config)))));
     owners
 }
 

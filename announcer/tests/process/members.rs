@@ -18,12 +18,13 @@ use crate::lan::{Lan, NAMES, TAKEOVER, VIP};
 use crate::namespace::run;
 
 pub(crate) fn tests() -> Vec<(String, Test)> {
-    let tests: [(&str, fn()); 6] = [
+    let tests: [(&str, fn()); 7] = [
         ("members_take_the_control_planes_address_over_within_a_second", taken_over),
         ("a_member_whose_api_server_hangs_hands_over_to_one_whose_does_not", hangs),
         ("members_without_any_api_server_move_nothing_and_one_takes_over_from_who_dies", without),
         ("members_that_start_without_api_server_go_on_by_what_a_majority_has_kept", cold),
         ("a_member_that_has_kept_nothing_whole_waits_for_an_api_server", damaged),
+        ("a_member_whose_node_has_no_label_founds_no_view_while_others_have_it", unlabelled),
         ("members_ask_for_nothing_while_another_holds_their_lease", excluded),
     ];
     tests.map(|(name, test)| (name.to_owned(), Box::new(test) as Test)).into()
@@ -45,6 +46,14 @@ struct Scene {
     runtime: Option<Runtime>,
 }
 
+fn put_node(server: &Api, number: usize, is_labelled: bool) {
+    let address = format!("192.0.2.{}", 11 + number);
+    let label = if is_labelled { "node-role.kubernetes.io/control-plane" } else { "other" };
+    let status = json!({ "addresses": [{ "type": "InternalIP", "address": address }] });
+    let node = json!({ "metadata": { "labels": { label: "" } }, "status": status });
+    server.put(&format!("/api/v1/nodes/{}", NAMES[number]), node);
+}
+
 impl Drop for Scene {
     fn drop(&mut self) {
         self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
@@ -58,13 +67,7 @@ impl Scene {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime");
         let first = Api::new();
-        for (number, name) in NAMES.iter().enumerate() {
-            let address = format!("192.0.2.{}", 11 + number);
-            let labels = json!({ "node-role.kubernetes.io/control-plane": "" });
-            let status = json!({ "addresses": [{ "type": "InternalIP", "address": address }] });
-            let node = json!({ "metadata": { "labels": labels }, "status": status });
-            first.put(&format!("/api/v1/nodes/{name}"), node);
-        }
+        (0..3).for_each(|number| put_node(&first, number, true));
         let servers = vec![first.beside(), first.beside(), first.beside()];
         let scene = Self { lan, servers, runtime: Some(runtime) };
         (0..3).for_each(|number| scene.serve(number));
@@ -288,6 +291,19 @@ fn damaged() {
     scene.servers[0].hangs(false);
     scene.servers[1].hangs(false);
     assert!(scene.lan.settle() < 2);
+}
+
+fn unlabelled() {
+    let mut scene = Scene::new();
+    put_node(&scene.servers[0], 2, false);
+    scene.start(2);
+    scene.is_silent(Duration::from_secs(5), "it is none of the control plane's");
+    assert!(scene.servers[0].get(VIEW).is_none(), "nor is there a view");
+    let log = scene.lan.logs();
+    assert!(log.contains("has no label node-role.kubernetes.io/control-plane"), "{log}");
+    put_node(&scene.servers[0], 2, true);
+    assert_eq!(scene.lan.settle(), 2);
+    assert_eq!(scene.voters(2), 1);
 }
 
 fn excluded() {
