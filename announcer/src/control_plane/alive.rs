@@ -15,12 +15,17 @@ const NOBODY: &str = "berth-nobody";
 /// After so long the server is to end it by itself, in seconds: `kube` takes no more, and clients give up then.
 const LONG: u32 = 290;
 
+/// How soon it is tried again where a request ends at once, as without the right to it.
+const AGAIN: Duration = Duration::from_secs(60);
+
 /// The request, while there is one.
 pub(super) struct Alive {
     leases: Api<Lease>,
     /// What lived for less tells nothing: something on the way ends whatever is begun.
     least: Duration,
     since: Instant,
+    /// When it may be begun.
+    due: Instant,
     request: Option<BoxFuture<'static, ()>>,
 }
 
@@ -28,13 +33,15 @@ impl Alive {
     /// Nothing is asked yet. `namespace` is one whose Leases may be watched.
     pub(super) fn new(client: &Client, namespace: &str, least: Duration) -> Self {
         let leases = Api::namespaced(client.clone(), namespace);
-        Self { leases, least, since: Instant::now(), request: None }
+        let now = Instant::now();
+        Self { leases, least, since: now, due: now, request: None }
     }
 
     /// It has answered well: what ends from now on may be its end.
     pub(super) fn begin(&mut self) {
-        if self.request.is_none() {
-            self.since = Instant::now();
+        let now = Instant::now();
+        if self.request.is_none() && now >= self.due {
+            self.since = now;
             self.request = Some(Box::pin(ends(self.leases.clone())));
         }
     }
@@ -47,6 +54,7 @@ impl Alive {
         }
         self.request = None;
         if self.since.elapsed() < self.least {
+            self.due = self.since + AGAIN;
             std::future::pending().await
         }
     }
@@ -85,6 +93,7 @@ mod tests {
         let mut brief = alive(moment, long);
         brief.begin();
         assert!(tokio::time::timeout(5 * moment, brief.ended()).await.is_err());
-        assert!(brief.request.is_none(), "the next good answer begins another");
+        brief.begin();
+        assert!(brief.request.is_none(), "what is refused is not asked for each second");
     }
 }

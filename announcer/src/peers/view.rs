@@ -237,10 +237,15 @@ impl Store {
         loop {
             let found = self.reader.read().await;
             if found.is_some() {
+                self.gate.health.forget(LABELLED);
                 return found;
             }
-            if self.gate.tenure.until(Instant::now() + TIMEOUT).is_some() && self.may_found().await
-            {
+            if !self.may_found().await {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            // The last thing that is looked at: nobody may go by the Lease for as long as the write takes.
+            if self.gate.tenure.until(Instant::now() + TIMEOUT).is_some() {
                 return None;
             }
             tokio::select! {

@@ -105,12 +105,20 @@ impl Scene {
         let mut scene = Self::new();
         (0..3).for_each(|number| scene.start(number));
         let owner = scene.lan.settle();
-        scene
-            .lan
-            .until("all vote", |_| (0..3).all(|number| scene.voters(number) == 3).then_some(()));
+        let keeps = |number: usize| scene.voters(number) == 3 && scene.knows_all(number);
+        scene.lan.until("all vote", |_| (0..3).all(keeps).then_some(()));
         let settled = scene.lan.settle();
         assert_eq!(settled, owner, "{}", scene.lan.logs());
         (scene, settled)
+    }
+
+    /// Whether a node has kept where the others are.
+    fn knows_all(&self, number: usize) -> bool {
+        let file = self.lan.folder.join(NAMES[number]).join("peers.json");
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let kept: Value =
+            serde_json::from_str(text.lines().next().unwrap_or_default()).unwrap_or_default();
+        NAMES.iter().all(|name| kept.get(name).is_some() || *name == NAMES[number])
     }
 
     /// How many vote in the view that a node has kept.
